@@ -1,0 +1,119 @@
+"""Adapter folders on disk: `<home>/models/persona_adapters/<persona id>/<version>/`.
+
+A folder is written aside, sealed with a manifest that holds the checksum of every file, and renamed into place. It is
+read only after its checksums have been compared, and only from safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from personas.contracts import AdapterRef, Manifest
+from personas.errors import AdapterError
+
+MANIFEST = "manifest.json"
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+VERSION_PATTERN = re.compile(r"v[1-9][0-9]{0,8}")
+
+
+def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
+    """Where a version lies, whether or not it is there."""
+    return AdapterRef(persona_id, version, home / "models" / "persona_adapters" / persona_id / version)
+
+
+def versions_on_disk(home: Path, persona_id: str) -> list[str]:
+    """The versions whose folders are complete, oldest first."""
+    folder = adapter_ref(home, persona_id, "v1").folder.parent
+    found = [p.name for p in folder.glob("v*") if VERSION_PATTERN.fullmatch(p.name) and (p / MANIFEST).exists()]
+    return sorted(found, key=lambda version: int(version[1:]))
+
+
+@contextmanager
+def written_aside(final: Path) -> Iterator[Path]:
+    """A folder to fill; it gets its final name when the block ends well and vanishes otherwise.
+
+    Raises `FileExistsError` when the final name is taken.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        yield aside
+        _sync_tree(aside)
+        if final.exists():
+            raise FileExistsError(f"{final} exists already")
+        aside.rename(final)
+        _sync(final.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest with the checksums of all files that are in the folder now."""
+    sealed = manifest.model_copy(update={"checksums": _checksums(folder)})
+    (folder / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return sealed
+
+
+def verify(folder: Path) -> Manifest:
+    """Compare every file with the manifest. Raises `AdapterError` naming the first that differs."""
+    advice = "Roll back to another version, or train this one again."
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        found = _checksums(folder)
+    except FileNotFoundError:
+        raise AdapterError(f"There is no complete adapter in {folder}.", advice) from None
+    except (ValidationError, OSError) as error:
+        raise AdapterError(f"The adapter in {folder} cannot be read: {error}", advice) from error
+    for name in sorted({*found, *manifest.checksums, WEIGHTS, CONFIG}):
+        if name not in manifest.checksums:
+            raise AdapterError(f"The adapter in {folder} has a file that its manifest does not know: {name}.", advice)
+        if found.get(name) != manifest.checksums[name]:
+            raise AdapterError(f"The adapter in {folder} is damaged: {name} is not as it was written.", advice)
+    return manifest
+
+
+def install(source: Path, target: Path) -> Manifest:
+    """Copy a verified adapter folder to its place; one that is already there and whole is left as it is."""
+    manifest = verify(source)
+    if target.exists():
+        if verify(target).checksums != manifest.checksums:
+            raise AdapterError(f"{target} already holds another adapter.", "Choose a new version name.")
+        return manifest
+    with written_aside(target) as aside:
+        shutil.copytree(source, aside, dirs_exist_ok=True)
+        verify(aside)
+    return manifest
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    sums = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name != MANIFEST:
+            with path.open("rb") as file:
+                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,125 @@
+"""Base models: where they are, whether they fit, how they are loaded. A name is `embedded`, a folder or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from personas.embedded import embedded_folder
+from personas.errors import BaseModelError
+
+EMBEDDED = "embedded"
+SAMPLED_BYTES = 2**20
+LOADING_OVERHEAD = 1.15
+"""Room for buffers beside the weights themselves while a model is loaded."""
+
+Precision = Literal["bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that was found. `source` is a folder or, for models of a hub, the id and revision to load."""
+
+    name: str
+    source: str
+    weight_bytes: int
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the model's files."""
+        return Path(self.source)
+
+
+def locate(name: str) -> BaseModel:
+    """Find a base model; one named by hub id is downloaded where a hub can be reached. Raises `BaseModelError`."""
+    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub(name)
+    if not (folder / "config.json").exists():
+        raise BaseModelError(f"The folder {folder} holds no config.json.", "Name a folder with a transformers model.")
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if not weights:
+        raise BaseModelError(f"The folder {folder} holds no *.safetensors weights.", "Convert the model.")
+    return BaseModel(name, str(folder), weights)
+
+
+def fingerprint(base: BaseModel) -> str:
+    """SHA-256 over configuration, tokenizer and, of each weight file, its size, first and last MiB.
+
+    The first MiB holds the safetensors header with every tensor's name, shape and place.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
+        file = base.folder / name
+        digest.update(file.read_bytes() if file.exists() else b"absent")
+    for file in sorted(base.folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as weights:
+            digest.update(f"{file.name}:{size}".encode() + weights.read(SAMPLED_BYTES))
+            weights.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(weights.read())
+    return digest.hexdigest()
+
+
+def require_memory(needed_bytes: int, what: str) -> None:
+    """Raise `BaseModelError` when so much memory is not free now."""
+    free = psutil.virtual_memory().available
+    if needed_bytes > free:
+        raise BaseModelError(
+            f"{what} needs about {needed_bytes / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
+            "Close other programs, or choose a smaller BASE_MODEL.",
+        )
+
+
+def best_precision() -> Precision:
+    """bfloat16 where this machine computes it natively, float32 elsewhere."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The model's tokenizer. Raises `BaseModelError` when it has no chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"The tokenizer of {base.name} cannot be read: {error}.", "Check the model.") from error
+    if not tokenizer.chat_template:
+        raise BaseModelError(f"The model {base.name} has no chat template.", "Choose an instruct or chat model.")
+    return tokenizer
+
+
+def load_model(base: BaseModel, precision: Precision, **options: Any) -> Any:
+    """The causal language model in evaluation mode. `options` go to `from_pretrained`. Raises `BaseModelError`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    factor = 2 if precision == "float32" else 1
+    require_memory(int(base.weight_bytes * factor * LOADING_OVERHEAD), f"The base model {base.name}")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base.source, dtype=getattr(torch, precision), trust_remote_code=False, use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"The base model {base.name} cannot be loaded: {error}.", "Check the model.") from error
+    return model.eval()
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*"]))
+    except Exception as error:  # the hub client raises many kinds: offline, gated, no such model, not an id
+        raise BaseModelError(
+            f"The base model {name!r} is neither a folder nor a model that a hub gives out ({type(error).__name__}).",
+            "Set BASE_MODEL to `embedded`, a model folder, or a hub id; a gated model needs HF_TOKEN.",
+        ) from error

@@ -1,0 +1,292 @@
+"""The frozen types that the bot, the engine and the trainer share.
+
+What stays inside one process is a dataclass. What crosses a process boundary or a disk (training requests, trainer
+events, manifests) is a pydantic model that refuses unknown fields, so that a slip is an error and not a default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from personas.errors import RequestError
+
+# ------------------------------------------------------------------------------------------------ talking
+
+
+@dataclass(frozen=True)
+class Persona:
+    """A character: who it is, how it speaks, where. The prose fields go into the prompt; the others do not."""
+
+    id: str
+    name: str
+    tagline: str = ""
+    description: str = ""
+    personality: str = ""
+    scenario: str = ""
+    first_mes: str = ""
+    mes_example: str = ""
+    tags: tuple[str, ...] = ()
+    creator_notes: str = ""
+    license: str = ""
+    avatar: Path | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a talk. `name` is the speaker's: a display name when serving, a pseudonym when training."""
+
+    name: str
+    text: str
+    by_persona: bool = False
+
+
+@dataclass(frozen=True)
+class LoreHit:
+    """A passage of lore that matches a message. `source` is the file's name, `score` grows with the match."""
+
+    source: str
+    heading: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repetition_penalty: float = 1.1
+    max_new_tokens: int = 160
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """One version of a persona's adapter on disk."""
+
+    persona_id: str
+    version: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Unique in the engine; a new version is a new name."""
+        return f"{self.persona_id}-{self.version}"
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """Everything a reply depends on. `adapter` None asks the base model."""
+
+    persona: Persona
+    turns: tuple[Turn, ...]
+    lore: tuple[LoreHit, ...] = ()
+    adapter: AdapterRef | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A finished reply. `version` is that of the adapter that made it, None for the base model."""
+
+    text: str
+    version: str | None
+    seed: int
+    prompt_tokens: int
+    new_tokens: int
+    finish: Literal["stop", "length", "cancelled"]
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+class Contract(BaseModel):
+    """Base of everything written to disk or sent between processes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Hyperparameters(Contract):
+    """What a request may set. A field left out takes the recipe's value."""
+
+    num_train_epochs: Annotated[float, Field(gt=0, le=50)] | None = None
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=64)] | None = None
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=256)] | None = None
+    learning_rate: Annotated[float, Field(ge=1e-6, le=1e-2)] | None = None
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_length: Annotated[int, Field(ge=64, le=32768)] | None = None
+    lora_r: Annotated[int, Field(ge=1, le=256)] | None = None
+    lora_alpha: Annotated[int, Field(ge=1, le=1024)] | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+
+
+class TrainingRequest(Contract):
+    """The published REST body of a training job (`POST /finetune/start-training`).
+
+    `dataset` names an entry of the catalogue, `dataset_path` a path; at most one of them. Without either, a persona
+    job takes the persona's own material.
+    """
+
+    job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    base_model: Annotated[str, Field(min_length=1, max_length=512)] = "embedded"
+    dataset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    task_type: Literal["persona", "dialogue"] = "persona"
+    persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] | None = None
+    recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "demo-cpu"
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dataset and self.dataset_path:
+            raise ValueError("give dataset or dataset_path, not both")
+        if self.task_type == "persona" and not self.persona:
+            raise ValueError("task_type persona needs a persona")
+        if self.task_type == "dialogue" and self.persona:
+            raise ValueError("task_type dialogue trains no persona: leave persona out, or use task_type persona")
+        return self
+
+
+class Material(Contract):
+    """One file or folder inside a job folder, and who allowed its use."""
+
+    kind: Literal["card", "log", "messages", "lore", "general"]
+    path: str
+    origin: str
+    right: Literal["own-writing", "data-package", "form", "licensed", "discord-api"]
+    stated_by: str
+    sha256: str
+
+
+class JobSpec(Contract):
+    """`request.json`: with the folder `material/` beside it, all that `python -m trainer run FOLDER` needs.
+
+    `serving_precision` is the precision the engine serves in; the losses are measured in it.
+    """
+
+    format: Literal[1] = 1
+    job_id: str
+    version: str
+    request: TrainingRequest
+    materials: tuple[Material, ...]
+    serving_precision: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class Phase(Contract):
+    """The run enters a named phase."""
+
+    event: Literal["phase"] = "phase"
+    name: Literal["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
+    detail: str = ""
+
+
+class Progress(Contract):
+    """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens."""
+
+    event: Literal["progress"] = "progress"
+    step: int
+    of: int
+    epoch: float
+    loss: float
+    lr: float
+    tokens_per_s: float
+    eta_s: float
+    memory_bytes: int
+
+
+class Epoch(Contract):
+    """One pass over the samples is done. `eval_loss` is per reply token on the held-out conversations."""
+
+    event: Literal["epoch"] = "epoch"
+    epoch: int
+    train_loss: float
+    eval_loss: float
+    seconds: float
+
+
+class ScoreCard(Contract):
+    """What was measured, in the precision that serves, on conversations held out from training.
+
+    Losses are mean negative log-likelihoods in nats per reply token, the end of turn included, after the same prompts.
+    """
+
+    heldout_replies: int
+    heldout_tokens: int
+    loss_base: float
+    loss_tuned: float
+    general_loss_base: float
+    general_loss_tuned: float
+    precision: str
+
+
+class ScoreCardEvent(Contract):
+    """The measurements of the new adapter."""
+
+    event: Literal["scorecard"] = "scorecard"
+    scorecard: ScoreCard
+
+
+class Done(Contract):
+    """The adapter folder is complete under its final name. `seconds` counts from the start of the process."""
+
+    event: Literal["done"] = "done"
+    adapter: str
+    seconds: float
+
+
+class Failed(Contract):
+    """The run ended without an adapter. `retry` tells whether the same request could succeed later."""
+
+    event: Literal["failed"] = "failed"
+    cause: str
+    advice: str = ""
+    retry: bool = False
+
+
+TrainerEvent = Annotated[Phase | Progress | Epoch | ScoreCardEvent | Done | Failed, Field(discriminator="event")]
+TRAINER_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)
+
+
+class Manifest(Contract):
+    """`manifest.json` of an adapter folder. `checksums` maps each other file of the folder to its SHA-256."""
+
+    format: Literal[1] = 1
+    persona: str | None
+    version: str
+    job_id: str
+    created_at: str
+    base_model: str
+    base_model_hash: str
+    prompt_version: str
+    lora: dict[str, int | float | list[str]]
+    recipe: str
+    hyperparameters: dict[str, int | float | str]
+    training_precision: str
+    serving_precision: str
+    dataset_hash: str
+    dataset: dict[str, int]
+    rights: dict[str, int]
+    seed: int
+    packages: dict[str, str]
+    metrics: ScoreCard
+    checksums: dict[str, str]
+
+
+def explain(error: ValidationError) -> RequestError:
+    """Translate a validation error into one line that names each field, what came and what was expected."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "request"
+        came = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
+        parts.append(f"{where}: {item['msg'].removeprefix('Value error, ').lower()}{came}")
+    return RequestError(
+        "The request is not valid: " + "; ".join(parts) + ".", "Correct the named fields and try again."
+    )

@@ -1,0 +1,39 @@
+"""The chat engine: one base model, many adapters. Everything else sees only this protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from personas.contracts import AdapterRef, ChatRequest, Reply
+
+
+class ReplyStream(Protocol):
+    """A reply on its way. Iterate for pieces of text; afterwards `reply` holds the whole."""
+
+    def __aiter__(self) -> AsyncIterator[str]: ...
+
+    @property
+    def reply(self) -> Reply:
+        """The finished reply. Raises `RuntimeError` before the stream has ended."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop after the token that is being made; the stream then ends with what there is. May be called twice."""
+        ...
+
+
+class Engine(Protocol):
+    """Answers many channels at once with one base model."""
+
+    def submit(self, request: ChatRequest) -> ReplyStream:
+        """Queue a request. Raises `EngineBusyError` when too many wait; other errors come out of the stream."""
+        ...
+
+    async def load(self, adapter: AdapterRef) -> None:
+        """Verify and load an adapter before it is needed. Raises `AdapterError`; nothing changes then."""
+        ...
+
+    async def close(self) -> None:
+        """Cancel what runs and let go of the model."""
+        ...

@@ -1,0 +1,71 @@
+"""From tokens to text that can be shown at once: never half a character, never the beginning of a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from personas.prompt import Renderer
+
+HALF_CHARACTER = "\ufffd"
+
+
+class StreamedText:
+    """Collects generated tokens and pushes the text that is certain. A `streamer` for transformers' `generate`.
+
+    `text` is all that was pushed, `tokens` counts what was generated (the end of turn included), `stopped` is True once
+    the end of turn or a stop string came.
+    """
+
+    def __init__(self, renderer: Renderer, stop: Sequence[str], push: Callable[[str], None]) -> None:
+        self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
+        self._ids: list[int] = []
+        self._prompt_seen = False
+        self.text = ""
+        self.tokens = 0
+        self.stopped = False
+
+    def put(self, value: Any) -> None:
+        """Take the next token ids; the first call brings the prompt, which is skipped."""
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        for token in value.flatten().tolist():
+            self._take(token)
+
+    def end(self) -> None:
+        """Push what was held back in case it became a stop string. May be called twice."""
+        if not self.stopped:
+            self._show(self._decoded().rstrip(HALF_CHARACTER))
+
+    def _take(self, token: int) -> None:
+        if self.stopped:
+            return
+        self.tokens += 1
+        if token in self._renderer.stop_ids:
+            self._show(self._decoded().rstrip(HALF_CHARACTER))
+            self.stopped = True
+            return
+        self._ids.append(token)
+        decoded = self._decoded()
+        cut = min((at for s in self._stop if (at := decoded.find(s)) >= 0), default=-1)
+        if cut >= 0:
+            self._show(decoded[:cut].rstrip())
+            self.stopped = True
+        elif not decoded.endswith(HALF_CHARACTER):
+            self._show(decoded[: len(decoded) - self._held_back(decoded)])
+
+    def _decoded(self) -> str:
+        text: str = self._renderer.tokenizer.decode(self._ids, skip_special_tokens=True)
+        return text.lstrip()
+
+    def _held_back(self, decoded: str) -> int:
+        """Characters at the end that a stop string begins with; white space at the end waits too."""
+        blank = len(decoded) - len(decoded.rstrip())
+        lengths = [n for s in self._stop for n in range(1, len(s)) if decoded.endswith(s[:n])]
+        return max([blank, *lengths])
+
+    def _show(self, text: str) -> None:
+        if len(text) > len(self.text):
+            self._push(text[len(self.text) :])
+            self.text = text

@@ -1,0 +1,69 @@
+"""Adapters put on and taken off a base model through peft, for serving and for measuring alike."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from personas.adapters import verify
+from personas.contracts import AdapterRef
+from personas.errors import AdapterError
+
+
+class AdaptedModel:
+    """One base model and the adapters that lie over it; exactly one, or none, is active at a time.
+
+    Adapter weights take the base model's precision. Use from one thread.
+    """
+
+    def __init__(self, base: Any, base_hash: str, keep: int = 8) -> None:
+        """`keep` adapters stay loaded; beyond that the one that was used longest ago leaves."""
+        self._base, self._base_hash, self._keep = base, base_hash, keep
+        self._peft: Any = None
+        self._loaded: dict[str, None] = {}  # by name, least recently used first
+
+    def load(self, adapter: AdapterRef) -> None:
+        """Verify an adapter folder and load it. Raises `AdapterError`; the loaded ones are untouched then."""
+        if adapter.name in self._loaded:
+            self._loaded[adapter.name] = self._loaded.pop(adapter.name)
+            return
+        manifest = verify(adapter.folder)
+        if manifest.base_model_hash != self._base_hash:
+            raise AdapterError(
+                f"{adapter.persona_id} {adapter.version} was made for another base model ({manifest.base_model}).",
+                "Serve that base model again, or train the persona on this one.",
+            )
+        self._attach(adapter)
+        self._loaded[adapter.name] = None
+        if len(self._loaded) > self._keep:
+            oldest = next(iter(self._loaded))
+            del self._loaded[oldest]
+            self._peft.delete_adapter(oldest)
+
+    def use(self, adapter: AdapterRef | None) -> AbstractContextManager[Any]:
+        """The model with this adapter active, or the bare base model, for the time of a `with` block."""
+        if adapter is None:
+            return self._peft.disable_adapter() if self._peft else nullcontext()
+        self.load(adapter)
+        self._peft.set_adapter(adapter.name)
+        return nullcontext()
+
+    @property
+    def model(self) -> Any:
+        """The model to call inside `use`."""
+        return self._peft or self._base
+
+    def _attach(self, adapter: AdapterRef) -> None:
+        from peft import PeftModel
+
+        options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}
+        try:
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self._base, adapter.folder, **options).eval()
+            else:
+                self._peft.load_adapter(adapter.folder, **options)
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            raise AdapterError(f"The adapter in {adapter.folder} does not fit: {error}", "Train it again.") from error
+        for name, weight in self._peft.named_parameters():
+            if f".{adapter.name}." in name:
+                weight.data = weight.data.to(self._base.dtype)

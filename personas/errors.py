@@ -1,0 +1,41 @@
+"""One small tree of errors. Each says what went wrong and, in `advice`, what to do about it.
+
+Edges (Discord, web, terminal) translate them once; nothing in between swallows them.
+"""
+
+
+class UnderstudyError(Exception):
+    """Something a person can mend. `str()` gives the message followed by the advice."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(f"{message} {advice}".strip())
+        self.message = message
+        self.advice = advice
+
+
+class CardError(UnderstudyError):
+    """A character card that cannot be read."""
+
+
+class LoreError(UnderstudyError):
+    """A lore file that cannot be read."""
+
+
+class MaterialError(UnderstudyError):
+    """Training material that cannot be read, or from which nothing can be learned."""
+
+
+class BaseModelError(UnderstudyError):
+    """A base model that cannot be found, read, or held in memory."""
+
+
+class AdapterError(UnderstudyError):
+    """An adapter folder that is missing, damaged, or made for another base model."""
+
+
+class RequestError(UnderstudyError):
+    """A request that names something unknown or out of range."""
+
+
+class EngineBusyError(UnderstudyError):
+    """More replies are waiting than the engine accepts."""

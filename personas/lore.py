@@ -1,0 +1,143 @@
+"""Markdown lore: split at headings, indexed in SQLite FTS5, found again with its source.
+
+The index is a cache: one file that can be deleted at any time and is rebuilt from the markdown.
+Ranking is SQLite's bm25 over heading and text, with Porter stemming and diacritics removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from personas.contracts import LoreHit
+from personas.errors import LoreError
+
+WORLD = "_world"
+"""The folder of lore that every persona shares."""
+
+MAX_PASSAGE_WORDS = 90
+MIN_SCORE = 2.0
+"""bm25 (sign turned) under which a passage shares little more than a common word with the message."""
+
+STOP_WORDS = frozenset(
+    """a about after all also am an and any are as at be been before being but by can could did do does doing
+    down for from get got had has have he her here him his how i if in into is it its just like me more most
+    my no not now of off on one or our out over own really say said she should so some such tell than that the
+    their them then there these they thing think this to too up us very was we were what when where which who
+    why will with would you your""".split()
+)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of one lore file. `owner` is a persona id or `_world`; `source` the file's path below the lore folder."""
+
+    owner: str
+    source: str
+    heading: str
+    text: str
+
+
+def read_lore(folder: Path, owners: Iterable[str]) -> list[Passage]:
+    """All passages of the named owners below a lore folder. Raises `LoreError` naming the file."""
+    passages = []
+    for owner in owners:
+        for path in sorted((folder / owner).rglob("*.md")):
+            source = path.relative_to(folder).as_posix()
+            passages += [Passage(owner, source, heading, text) for heading, text in split_markdown(_read(path))]
+    return passages
+
+
+def split_markdown(text: str) -> Iterator[tuple[str, str]]:
+    """Pairs of heading ("Title: Section") and text, at most `MAX_PASSAGE_WORDS` words each."""
+    title = section = ""
+    words: list[str] = []
+    for line in [*text.splitlines(), "# "]:
+        heading = re.match(r"(#{1,6})\s*(.*)", line)
+        if not heading:
+            words += line.split()
+            continue
+        name = ": ".join(part for part in (title, section) if part)
+        for start in range(0, len(words), MAX_PASSAGE_WORDS):
+            yield name, " ".join(words[start : start + MAX_PASSAGE_WORDS])
+        words = []
+        if len(heading[1]) == 1:
+            title, section = heading[2].strip(), ""
+        else:
+            section = heading[2].strip()
+
+
+class LoreIndex:
+    """The passages of all personas, searchable. Use from one thread."""
+
+    def __init__(self, passages: Iterable[Passage], cache: Path | None = None) -> None:
+        """Index the passages, in memory or in a cache file that is reused when nothing has changed."""
+        rows = list(passages)
+        stamp = hashlib.sha256(repr(rows).encode()).hexdigest()
+        try:
+            self._db = self._open(rows, stamp, cache)
+        except sqlite3.DatabaseError:  # a damaged cache is no loss
+            if cache is None:
+                raise
+            cache.unlink(missing_ok=True)
+            self._db = self._open(rows, stamp, cache)
+
+    def search(self, persona_id: str, message: str, limit: int = 2) -> list[LoreHit]:
+        """The passages of this persona or of the world that match best, best first; often none."""
+        if not (terms := query_terms(message)):
+            return []
+        found = self._db.query(
+            """select p.source, p.heading, p.text, -bm25(passages_fts, 2.0, 1.0) as score
+            from passages_fts join passages p on p.rowid = passages_fts.rowid
+            where passages_fts match :terms and p.owner in (:persona, :world)
+            order by score desc limit :limit""",
+            {
+                "terms": " OR ".join(f'"{term}"' for term in terms),
+                "persona": persona_id,
+                "world": WORLD,
+                "limit": limit,
+            },
+        )
+        return [LoreHit(**row) for row in found if row["score"] >= MIN_SCORE]
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.conn.close()
+
+    def _open(self, rows: list[Passage], stamp: str, cache: Path | None) -> Database:
+        if cache:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+        db = Database(cache) if cache else Database(memory=True)
+        if db["stamp"].exists() and [row["value"] for row in db["stamp"].rows] == [stamp]:
+            return db
+        with db.conn:
+            for table in ("passages_fts", "passages", "stamp"):
+                db[table].drop(ignore=True)
+        db["passages"].create({"owner": str, "source": str, "heading": str, "text": str})
+        db["passages"].insert_all(vars(row) for row in rows)
+        db["passages"].enable_fts(
+            ["heading", "text"], fts_version="FTS5", tokenize="porter unicode61 remove_diacritics 2"
+        )
+        db["stamp"].insert({"value": stamp})
+        return db
+
+
+def query_terms(message: str) -> list[str]:
+    """The words of a message that carry meaning, lower case, each once."""
+    words = re.findall(r"\w+", message.casefold())
+    return list(dict.fromkeys(word for word in words if word not in STOP_WORDS and len(word) > 1))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LoreError(f"The lore file {path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise LoreError(f"The lore file {path} cannot be read: {error.strerror}.", "Check its rights.") from None

@@ -1,0 +1,190 @@
+"""THE renderer: turns in, token ids out; the one place where a prompt is made, for serving and for training alike.
+
+A training sample is a served prompt followed by the reply and the end of turn, so a served prompt is, token for token,
+the prefix of a training sample. Only the reply and its end of turn carry loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from personas.contracts import LoreHit, Persona, Turn
+
+PROMPT_VERSION = "1"
+"""Changes whenever the same turns would render to other tokens. Adapters record it."""
+
+HISTORY_BLOCK = 4
+"""History is dropped in blocks of so many turns, so that the prefix of a prompt stays the same for a while."""
+
+FIXED_DATE = "01 January 2025"
+"""What templates that print a date get: prompts must not change from one day to the next."""
+
+FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
+"""Put before a template, it hides the clock that transformers gives to templates."""
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt. `turns_kept` counts the turns that fitted."""
+
+    ids: tuple[int, ...]
+    text: str
+    turns_kept: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training sample: `ids` and `mask` have the same length; the mask is True where loss is taken."""
+
+    ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+
+    @property
+    def reply_tokens(self) -> int:
+        """Number of tokens with loss."""
+        return sum(self.mask)
+
+
+class Renderer:
+    """Renders with one tokenizer and its own chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._special = sorted(set(_special_tokens(tokenizer)), key=len, reverse=True)
+        self._chat_template = FROZEN_CLOCK + tokenizer.get_chat_template()
+        self._has_system = self._accepts_system()
+        self.end_of_turn = self._probe_end_of_turn()
+        self.end_ids = tuple(self._encode(self.end_of_turn))
+        single = self.end_ids if len(self.end_ids) == 1 else ()
+        self.stop_ids = tuple(dict.fromkeys((*single, tokenizer.eos_token_id)))
+
+    def prompt(
+        self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), max_tokens: int = 2048
+    ) -> Prompt:
+        """Render card, history and the last member turn (with its lore) up to where the reply begins.
+
+        Drops whole blocks of the oldest turns until it fits in `max_tokens`; if the last turn alone is too long, its
+        middle is left out. Raises `ValueError` if the last turn is not a member's, or not even an empty turn fits.
+        """
+        if not turns or turns[-1].by_persona:
+            raise ValueError("a prompt ends with a member's turn")
+        kept = list(turns)
+        while True:
+            text = self._template(self._messages(persona, kept, lore))
+            ids = tuple(self._encode(text))
+            if len(ids) <= max_tokens:
+                return Prompt(ids, text, len(kept))
+            kept = self._shorten(kept, len(ids) - max_tokens)
+
+    def sample(
+        self,
+        persona: Persona | None,
+        turns: Sequence[Turn],
+        reply: str,
+        lore: Sequence[LoreHit] = (),
+        max_tokens: int = 2048,
+    ) -> Sample:
+        """Render a prompt and the reply to it; `max_tokens` bounds the whole."""
+        answer = self._encode(self._plain(reply)) + list(self.end_ids)
+        prompt = self.prompt(persona, turns, lore, max_tokens - len(answer)).ids
+        return Sample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+
+    # -------------------------------------------------------------------------------- from turns to messages
+
+    def _messages(self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit]) -> list[Message]:
+        messages: list[Message] = []
+        for turn in turns:
+            role = "assistant" if turn.by_persona else "user"
+            text = self._plain(turn.text) if turn.by_persona or persona is None else self._said(turn)
+            if messages and messages[-1]["role"] == role:
+                messages[-1]["content"] += "\n" + text
+            elif messages or role == "user":  # many templates refuse a talk that the assistant opens
+                messages.append({"role": role, "content": text})
+        if lore:
+            messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
+        return self._with_system(self._plain(system_text(persona, turns[-1].name)), messages)
+
+    def _said(self, turn: Turn) -> str:
+        return f"{self._plain(turn.name)}: {self._plain(turn.text)}"
+
+    def _notes(self, lore: Sequence[LoreHit]) -> str:
+        return "\n".join(f"[{self._plain(hit.heading)}] {self._plain(hit.text)}" for hit in lore)
+
+    def _with_system(self, system: str, messages: list[Message]) -> list[Message]:
+        if not system:
+            return messages
+        if self._has_system:
+            return [{"role": "system", "content": system}, *messages]
+        first = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
+        return [first, *messages[1:]]
+
+    def _plain(self, text: str) -> str:
+        """Text that cannot end its own turn: the tokenizer's control tokens are broken up where someone typed them."""
+        for token in self._special:
+            text = text.replace(token, token[0] + " " + token[1:])
+        return text.strip()
+
+    def _shorten(self, turns: list[Turn], over: int) -> list[Turn]:
+        if len(turns) > 1:
+            return turns[min(HISTORY_BLOCK, len(turns) - 1) :]
+        text = turns[0].text
+        if not text:
+            raise ValueError("the persona's card alone does not fit into the context")
+        keep = max(0, len(text) - max(2 * over, 8))
+        head, tail = text[: keep // 2], text[len(text) - (keep - keep // 2) :]
+        return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]
+
+    # -------------------------------------------------------------------------------- from messages to tokens
+
+    def _template(self, messages: list[Message], prompt: bool = True) -> str:
+        rendered: str = self.tokenizer.apply_chat_template(
+            messages,
+            chat_template=self._chat_template,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            date_string=FIXED_DATE,
+            enable_thinking=False,
+        )
+        return rendered
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _accepts_system(self) -> bool:
+        try:
+            marked = [{"role": "system", "content": "SYSTEM-PROBE"}, {"role": "user", "content": "hello"}]
+            return "SYSTEM-PROBE" in self._template(marked)
+        except TemplateError:
+            return False
+
+    def _probe_end_of_turn(self) -> str:
+        probe = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "ANSWER-PROBE"}]
+        after = self._template(probe, prompt=False).rpartition("ANSWER-PROBE")[2].strip()
+        end: str = after or self.tokenizer.eos_token
+        return end
+
+
+def system_text(persona: Persona | None, user: str) -> str:
+    """The system message: the card's prose with `{{char}}` and `{{user}}` filled in; empty without a persona.
+
+    `creator_notes` and `tags` are for people and never appear here.
+    """
+    if persona is None:
+        return ""
+    parts = [persona.description, persona.personality, persona.scenario]
+    if persona.mes_example:
+        parts.append(f"{persona.name} speaks like this:\n{persona.mes_example}")
+    text = "\n".join(part for part in parts if part)
+    return text.replace("{{char}}", persona.name).replace("{{user}}", user)
+
+
+def _special_tokens(tokenizer: Any) -> list[str]:
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return [token for token in (*tokenizer.all_special_tokens, *added) if len(token) > 1]
