@@ -101,7 +101,9 @@ def load_model(base: BaseModel, precision: Precision, **options: Any) -> Any:
     """The causal language model in evaluation mode. `options` go to `from_pretrained`. Raises `BaseModelError`."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would garble logs and pipes
     factor = 2 if precision == "float32" else 1
     require_memory(int(base.weight_bytes * factor * LOADING_OVERHEAD), f"The base model {base.name}")
     try:

@@ -82,9 +82,9 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Everything a reply depends on. `adapter` None asks the base model."""
+    """Everything a reply depends on. `persona` None asks nobody in particular, `adapter` None the base model."""
 
-    persona: Persona
+    persona: Persona | None
     turns: tuple[Turn, ...]
     lore: tuple[LoreHit, ...] = ()
     adapter: AdapterRef | None = None

@@ -25,6 +25,10 @@ class MaterialError(UnderstudyError):
     """Training material that cannot be read, or from which nothing can be learned."""
 
 
+class TrainingError(UnderstudyError):
+    """A training run that cannot go on."""
+
+
 class BaseModelError(UnderstudyError):
     """A base model that cannot be found, read, or held in memory."""
 

@@ -7,6 +7,7 @@ Ranking is SQLite's bm25 over heading and text, with Porter stemming and diacrit
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -21,9 +22,14 @@ from personas.errors import LoreError
 WORLD = "_world"
 """The folder of lore that every persona shares."""
 
+LORE_PASSAGES = 2
+"""How many passages a prompt gets at most, when serving and in training samples alike."""
+
 MAX_PASSAGE_WORDS = 90
-MIN_SCORE = 2.0
-"""bm25 (sign turned) under which a passage shares little more than a common word with the message."""
+RARE_ENOUGH, RARE_HALF, HALF = 0.7, 0.35, 0.5
+"""When a passage counts as found. A word's weight is log(1 + passages / passages that have it), relative to that of a
+word which only one passage has. The words that message and passage share must weigh RARE_ENOUGH together; RARE_HALF
+does if they are HALF the weight of all the message's words that occur in lore."""
 
 STOP_WORDS = frozenset(
     """a about after all also am an and any are as at be been before being but by can could did do does doing
@@ -88,27 +94,45 @@ class LoreIndex:
             cache.unlink(missing_ok=True)
             self._db = self._open(rows, stamp, cache)
 
-    def search(self, persona_id: str, message: str, limit: int = 2) -> list[LoreHit]:
+    def search(self, persona_id: str, message: str, limit: int = LORE_PASSAGES) -> list[LoreHit]:
         """The passages of this persona or of the world that match best, best first; often none."""
-        if not (terms := query_terms(message)):
+        terms = query_terms(message)
+        telling = self._telling(terms)
+        if not telling:
             return []
         found = self._db.query(
-            """select p.source, p.heading, p.text, -bm25(passages_fts, 2.0, 1.0) as score
+            """select p.rowid, p.source, p.heading, p.text, -bm25(passages_fts, 2.0, 1.0) as score
             from passages_fts join passages p on p.rowid = passages_fts.rowid
             where passages_fts match :terms and p.owner in (:persona, :world)
-            order by score desc limit :limit""",
-            {
-                "terms": " OR ".join(f'"{term}"' for term in terms),
-                "persona": persona_id,
-                "world": WORLD,
-                "limit": limit,
-            },
+            order by score desc""",
+            {"terms": " OR ".join(map(_quoted, terms)), "persona": persona_id, "world": WORLD},
         )
-        return [LoreHit(**row) for row in found if row["score"] >= MIN_SCORE]
+        hits = [
+            LoreHit(row["source"], row["heading"], row["text"], row["score"])
+            for row in found
+            if row["rowid"] in telling
+        ]
+        return hits[:limit]
 
     def close(self) -> None:
         """Close the database."""
         self._db.conn.close()
+
+    def _telling(self, terms: list[str]) -> set[int]:
+        """Row ids of the passages that share more with the message than common words."""
+        count, whole = self._db["passages"].count, 0.0
+        shared: dict[int, float] = {}
+        for term in terms:
+            rows = list(self._db.query("select rowid from passages_fts where passages_fts match ?", [_quoted(term)]))
+            weight = math.log1p(count / len(rows)) / math.log1p(count) if rows else 0.0
+            whole += weight
+            for row in rows:
+                shared[row["rowid"]] = shared.get(row["rowid"], 0.0) + weight
+        return {
+            rowid
+            for rowid, weight in shared.items()
+            if weight >= RARE_ENOUGH or (weight >= RARE_HALF and weight >= HALF * whole)
+        }
 
     def _open(self, rows: list[Passage], stamp: str, cache: Path | None) -> Database:
         if cache:
@@ -132,6 +156,10 @@ def query_terms(message: str) -> list[str]:
     """The words of a message that carry meaning, lower case, each once."""
     words = re.findall(r"\w+", message.casefold())
     return list(dict.fromkeys(word for word in words if word not in STOP_WORDS and len(word) > 1))
+
+
+def _quoted(term: str) -> str:
+    return f'"{term}"'
 
 
 def _read(path: Path) -> str:

@@ -33,11 +33,12 @@ class AdaptedModel:
                 f"{adapter.persona_id} {adapter.version} was made for another base model ({manifest.base_model}).",
                 "Serve that base model again, or train the persona on this one.",
             )
-        self._attach(adapter)
+        self.attach(adapter)
         self._loaded[adapter.name] = None
         if len(self._loaded) > self._keep:
             oldest = next(iter(self._loaded))
             del self._loaded[oldest]
+            self._peft.set_adapter(adapter.name)  # peft would choose one itself if the active one were deleted
             self._peft.delete_adapter(oldest)
 
     def use(self, adapter: AdapterRef | None) -> AbstractContextManager[Any]:
@@ -53,7 +54,8 @@ class AdaptedModel:
         """The model to call inside `use`."""
         return self._peft or self._base
 
-    def _attach(self, adapter: AdapterRef) -> None:
+    def attach(self, adapter: AdapterRef) -> None:
+        """Load an adapter folder unverified and make it active: for measuring one that is not sealed yet."""
         from peft import PeftModel
 
         options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}

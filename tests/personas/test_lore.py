@@ -1,0 +1,71 @@
+"""Lore: split, found with its source, and never another persona's."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personas.errors import LoreError
+from personas.lore import MAX_PASSAGE_WORDS, LoreIndex, Passage, read_lore, split_markdown
+
+
+@pytest.fixture
+def folder(tmp_path):
+    files = {
+        "ada/tea.md": "# Tea\n\n## Hours\nTea is poured at four from the copper kettle.\n## Cake\nSeed cake.",
+        "bo/boats.md": "# Boats\nThe copper kettle sank with the boat.",
+        "_world/town.md": "# Town\n## Market\nThe market opens on Thursdays behind the chapel.",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_passage_is_found_with_its_source_and_heading(folder):
+    hits = LoreIndex(read_lore(folder, ["ada", "bo", "_world"])).search("ada", "When do you pour from the kettle?")
+    assert [(hit.source, hit.heading) for hit in hits] == [("ada/tea.md", "Tea: Hours")]
+
+
+def test_the_world_is_everyones_and_other_personas_lore_is_not(folder):
+    index = LoreIndex(read_lore(folder, ["ada", "bo", "_world"]))
+    assert [hit.source for hit in index.search("ada", "which day is market day, behind the chapel")] == [
+        "_world/town.md"
+    ]
+    assert all(hit.source != "bo/boats.md" for hit in index.search("ada", "copper kettle boat sank"))
+
+
+def test_small_words_find_nothing(folder):
+    assert LoreIndex(read_lore(folder, ["ada", "_world"])).search("ada", "what do you think about that?") == []
+
+
+@given(st.text(max_size=200))
+def test_no_message_breaks_the_query(message):
+    LoreIndex([Passage("ada", "ada/tea.md", "Tea", "poured at four")]).search("ada", message)
+
+
+def test_the_cache_is_reused_renewed_and_survives_damage(folder, tmp_path):
+    cache = tmp_path / "cache" / "lore.sqlite"
+    passages = read_lore(folder, ["ada"])
+    LoreIndex(passages, cache).close()
+    written = cache.stat().st_mtime_ns
+    LoreIndex(passages, cache).close()
+    assert cache.stat().st_mtime_ns == written
+    more = [*passages, Passage("ada", "ada/new.md", "New", "An umbrella hangs by the door.")]
+    index = LoreIndex(more, cache)
+    assert index.search("ada", "whose umbrella hangs there?")
+    index.close()
+    cache.write_bytes(b"this is not a database" * 100)
+    assert LoreIndex(more, cache).search("ada", "whose umbrella hangs there?")
+
+
+def test_splitting_keeps_every_word_once():
+    text = "before\n# One\na b\n### Deep\n" + "w " * (2 * MAX_PASSAGE_WORDS + 5) + "\n# Two\nlast"
+    passages = list(split_markdown(text))
+    assert [heading for heading, _ in passages] == ["", "One", *["One: Deep"] * 3, "Two"]
+    assert sum(len(words.split()) for _, words in passages) == 1 + 2 + 2 * MAX_PASSAGE_WORDS + 5 + 1
+
+
+def test_a_file_that_is_not_utf8_is_named(folder):
+    (folder / "ada" / "odd.md").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(LoreError, match=r"odd\.md is not UTF-8"):
+        read_lore(folder, ["ada"])

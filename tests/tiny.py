@@ -1,0 +1,84 @@
+"""Tiny real models and adapters, made in a second, for tests that serve and train for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from personas.adapters import adapter_ref, seal, written_aside
+from personas.base_model import BaseModel, fingerprint, load_model
+from personas.contracts import AdapterRef, Manifest, ScoreCard
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def make_tiny_model(folder: Path, tokenizer: Any, seed: int = 0) -> None:
+    """Two layers of width 64, random weights, the given tokenizer."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def make_adapter(home: Path, base: BaseModel, persona_id: str, version: str, seed: int, rank: int = 4) -> AdapterRef:
+    """A sealed adapter folder whose random weights clearly change what the model says."""
+    torch.manual_seed(seed)
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    model = get_peft_model(load_model(base, "float32"), lora)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    ref = adapter_ref(home, persona_id, version)
+    with written_aside(ref.folder) as aside:
+        model.save_pretrained(aside)
+        seal(aside, _manifest(base, persona_id, version))
+    return ref
+
+
+def _manifest(base: BaseModel, persona_id: str, version: str) -> Manifest:
+    scores = ScoreCard(
+        heldout_replies=1,
+        heldout_tokens=1,
+        loss_base=1.0,
+        loss_tuned=1.0,
+        general_loss_base=1.0,
+        general_loss_tuned=1.0,
+        precision="float32",
+    )
+    return Manifest(
+        persona=persona_id,
+        version=version,
+        job_id="test",
+        created_at="2026-01-01T00:00:00Z",
+        base_model=base.name,
+        base_model_hash=fingerprint(base),
+        prompt_version="1",
+        lora={},
+        recipe="demo-cpu",
+        hyperparameters={},
+        training_precision="float32",
+        serving_precision="float32",
+        dataset_hash="",
+        dataset={},
+        rights={},
+        seed=0,
+        packages={},
+        metrics=scores,
+        checksums={},
+    )
