@@ -1,0 +1,29 @@
+"""A guild on loopback: the part of Discord's gateway and HTTP API that this bot uses, and a page to talk in.
+
+Imports nothing of the project, so that any discord.py bot can be pointed at it. `Sandbox` serves, `Member` plays a
+person, `point_discord_py_at` turns the real client towards it; `python -m bot.sandbox` runs it alone.
+"""
+
+from bot.sandbox.connect import point_discord_py_at
+from bot.sandbox.errors import NotLoopback, SandboxError, SandboxRefusal, StateUnreadable
+from bot.sandbox.member import Answer, Member
+from bot.sandbox.permissions import DEFAULT_BOT_PERMISSIONS, Permission
+from bot.sandbox.seed import ChannelSeed, GuildSeed, MemberSeed, RoleSeed
+from bot.sandbox.server import Sandbox
+
+__all__ = [
+    "DEFAULT_BOT_PERMISSIONS",
+    "Answer",
+    "ChannelSeed",
+    "GuildSeed",
+    "Member",
+    "MemberSeed",
+    "NotLoopback",
+    "Permission",
+    "RoleSeed",
+    "Sandbox",
+    "SandboxError",
+    "SandboxRefusal",
+    "StateUnreadable",
+    "point_discord_py_at",
+]

@@ -1,0 +1,112 @@
+"""The bot's commands: registered by it, found for members by name."""
+
+import re
+from dataclasses import dataclass
+
+from bot.sandbox import limits, permissions
+from bot.sandbox.errors import ApiError, Json, SandboxRefusal
+from bot.sandbox.feed import Feed
+from bot.sandbox.guild import Guild
+from bot.sandbox.permissions import Permission
+
+SUBCOMMAND, GROUP = 1, 2
+CHAT_INPUT = 1
+GLOBAL = "global"
+# \w takes letters of every script, as Discord does; capitals are refused separately.
+NAME = re.compile(r"[-_'\w]{1,32}")
+
+
+@dataclass(frozen=True)
+class Invoked:
+    """A command picked by its full name: the command, the (sub)command whose options count, and the way to it."""
+
+    command: Json
+    leaf: Json
+    path: tuple[Json, ...]
+
+
+class Commands:
+    """Global and guild commands; of two with the same name the guild's is shown."""
+
+    def __init__(self, guild: Guild, feed: Feed) -> None:
+        self._guild, self._store, self._feed = guild, guild.store, feed
+
+    def registered(self, scope: str) -> list[Json]:
+        """What is registered for a guild id or GLOBAL."""
+        return [command for command in self._store.all("command") if command.get("guild_id", GLOBAL) == scope]
+
+    def replace(self, scope: str, body: list[Json]) -> list[Json]:
+        """Register these instead of all of the scope; a name that stays keeps its id."""
+        limits.check(body, limits.COMMANDS)
+        known = {(old["type"], old["name"]): old for old in self.registered(scope)}
+        new = [self._register(scope, index, command, known) for index, command in enumerate(body)]
+        for old in known.values():
+            self._store.delete("command", old["id"])
+        for command in new:
+            self._store.put("command", command)
+        self._feed.publish("commands", {"scope": scope, "commands": new})
+        return new
+
+    def _register(self, scope: str, index: int, body: Json, known: dict[tuple[int, str], Json]) -> Json:
+        kind = body.get("type", CHAT_INPUT)
+        if kind == CHAT_INPUT and (not NAME.fullmatch(body["name"]) or body["name"] != body["name"].lower()):
+            problem = {"code": "APPLICATION_COMMAND_INVALID_NAME", "message": "Command name is invalid"}
+            raise ApiError(50035, {str(index): {"name": {"_errors": [problem]}}})
+        needed = body.get("default_member_permissions")
+        old = known.get((kind, body["name"]))
+        return {
+            **_without_nothing(body),
+            "id": old["id"] if old else self._store.new_id(),
+            "application_id": self._guild.bot_id,
+            "version": self._store.new_id(),
+            "type": kind,
+            "description": body.get("description") or "",
+            "default_member_permissions": None if needed is None else str(needed),
+            **({} if scope == GLOBAL else {"guild_id": scope}),
+        }
+
+    def for_member(self, user_id: str) -> list[Json]:
+        """The slash commands that the member's client offers."""
+        if not self._guild.may(user_id, Permission.USE_APPLICATION_COMMANDS):
+            return []
+        shown = {c["name"]: c for scope in (GLOBAL, self._guild.id) for c in self.registered(scope)}
+        return [c for name, c in sorted(shown.items()) if c["type"] == CHAT_INPUT and self._permitted(c, user_id)]
+
+    def _permitted(self, command: Json, user_id: str) -> bool:
+        needed = command["default_member_permissions"]
+        held = self._guild.permissions_of(user_id)
+        # "0" means administrators only, not everybody.
+        return needed is None or held == permissions.ALL or (needed != "0" and permissions.allows(held, int(needed)))
+
+    def invoked(self, user_id: str, name: str) -> Invoked:
+        """The command by its full name, such as "finetune start". Raises SandboxRefusal."""
+        first, *rest = name.strip().removeprefix("/").split() or [""]
+        command = next((c for c in self.for_member(user_id) if c["name"] == first), None)
+        if command is None:
+            existing = any(c["name"] == first for c in self._store.all("command"))
+            raise SandboxRefusal(
+                f"You do not have permission to use /{first}." if existing else f"There is no command called /{first}."
+            )
+        return _descend(command, rest)
+
+
+def _descend(command: Json, names: list[str]) -> Invoked:
+    leaf, path = command, []
+    for name in names:
+        inner = (o for o in leaf.get("options", ()) if o["type"] in (SUBCOMMAND, GROUP) and o["name"] == name)
+        found = next(inner, None)
+        if found is None:
+            raise SandboxRefusal(f"/{command['name']} has no subcommand called {name}.")
+        leaf = found
+        path.append(found)
+    if any(option["type"] in (SUBCOMMAND, GROUP) for option in leaf.get("options", ())):
+        raise SandboxRefusal(f"/{' '.join([command['name'], *names])} is a group: choose one of its subcommands.")
+    return Invoked(command, leaf, tuple(path))
+
+
+def _without_nothing(node: Json) -> Json:
+    """The command without its nulls, which Discord leaves out, options included."""
+    kept = {key: value for key, value in node.items() if value is not None}
+    if "options" in kept:
+        kept["options"] = [_without_nothing(option) for option in kept["options"]]
+    return kept

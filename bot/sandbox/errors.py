@@ -1,0 +1,60 @@
+"""What can go wrong: for whoever starts the sandbox, for a member, and for the bot in Discord's own codes."""
+
+from typing import Any
+
+Json = dict[str, Any]
+"""A JSON object as Discord sends it."""
+
+CODES: dict[int, tuple[int, str]] = {
+    0: (401, "401: Unauthorized"),
+    10003: (404, "Unknown Channel"),
+    10004: (404, "Unknown Guild"),
+    10007: (404, "Unknown Member"),
+    10008: (404, "Unknown Message"),
+    10015: (404, "Unknown Webhook"),
+    10062: (404, "Unknown interaction"),
+    30007: (400, "Maximum number of webhooks reached (15)"),
+    40060: (400, "Interaction has already been acknowledged."),
+    50001: (403, "Missing Access"),
+    50005: (403, "Cannot edit a message authored by another user"),
+    50006: (400, "Cannot send an empty message"),
+    50013: (403, "Missing Permissions"),
+    50027: (401, "Invalid Webhook Token"),
+    50035: (400, "Invalid Form Body"),
+    160002: (403, "Cannot reply without permission to read message history"),
+}
+"""Discord's error codes that the sandbox gives: HTTP status and words."""
+
+
+class SandboxError(Exception):
+    """Base of everything the sandbox raises."""
+
+
+class NotLoopback(SandboxError):
+    """The sandbox was asked to listen where others could reach it."""
+
+
+class StateUnreadable(SandboxError):
+    """The state file is not one of the sandbox's, is damaged, or is in use by another sandbox."""
+
+
+class SandboxRefusal(SandboxError):
+    """What a member tried is refused; the text is what Discord's client would show."""
+
+
+class ApiError(SandboxError):
+    """A refusal to the bot, in Discord's form. `errors` says where in the body, for code 50035."""
+
+    def __init__(self, code: int, errors: Json | None = None) -> None:
+        self.code, self.errors = code, errors
+        self.status, words = CODES[code]
+        super().__init__(words)
+
+    def body(self) -> Json:
+        """The JSON answer: code, message, and the tree of field errors where there is one."""
+        return {"code": self.code, "message": str(self)} | ({"errors": self.errors} if self.errors else {})
+
+    @classmethod
+    def field(cls, name: str, code: str, words: str) -> "ApiError":
+        """50035 about one field."""
+        return cls(50035, {name: {"_errors": [{"code": code, "message": words}]}})

@@ -1,0 +1,222 @@
+"""The gateway: what the bot is told, over WebSockets. Source: discord.com/developers/docs/topics/gateway."""
+
+import asyncio
+import json
+import secrets
+import zlib
+from collections import deque
+from contextlib import suppress
+from enum import IntEnum
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from bot.sandbox import shapes
+from bot.sandbox.errors import Json
+from bot.sandbox.guild import Guild
+from bot.sandbox.permissions import Permission
+
+HEARTBEAT_MS = 41_250
+REPLAY_FRAMES = 2_000
+MESSAGE_CONTENT = 1 << 15
+MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
+
+INTENTS: dict[str, int] = {
+    "GUILD_CREATE": 1 << 0,
+    "GUILD_ROLE_UPDATE": 1 << 0,
+    "WEBHOOKS_UPDATE": 1 << 5,
+    "MESSAGE_CREATE": 1 << 9,
+    "MESSAGE_UPDATE": 1 << 9,
+    "MESSAGE_DELETE": 1 << 9,
+    "TYPING_START": 1 << 11,
+}
+"""The intent a session needs to be told of an event; events that are not here go to all."""
+
+
+class Op(IntEnum):
+    """Gateway opcodes."""
+
+    DISPATCH = 0
+    HEARTBEAT = 1
+    IDENTIFY = 2
+    RESUME = 6
+    MEMBERS = 8
+    INVALID_SESSION = 9
+    HELLO = 10
+    HEARTBEAT_ACK = 11
+
+
+def withheld(message: Json, bot_id: str) -> Json:
+    """The message as a bot without the message-content intent gets it.
+
+    Full for what it wrote itself and what mentions it (a reply with a ping does); a webhook's message is nobody's own.
+    """
+    seen = dict(message)
+    if seen.get("referenced_message"):
+        seen["referenced_message"] = withheld(seen["referenced_message"], bot_id)
+    if message["author"]["id"] == bot_id or any(user["id"] == bot_id for user in message["mentions"]):
+        return seen
+    return seen | {"content": "", "embeds": [], "attachments": [], "components": []}
+
+
+class Connection:
+    """One socket. Frames are queued, so that telling the bot never waits and never changes their order."""
+
+    def __init__(self, socket: web.WebSocketResponse, compressed: bool) -> None:
+        self.socket = socket
+        self._zlib = zlib.compressobj() if compressed else None
+        self._frames: asyncio.Queue[Json] = asyncio.Queue()
+
+    def send(self, op: Op, data: object, name: str | None = None, number: int | None = None) -> None:
+        """Queue a frame."""
+        self._frames.put_nowait({"op": op, "d": data, "t": name, "s": number})
+
+    async def write(self) -> None:
+        """Send what is queued until the socket closes."""
+        with suppress(ConnectionError):
+            while not self.socket.closed:
+                text = json.dumps(await self._frames.get())
+                if self._zlib is None:
+                    await self.socket.send_str(text)
+                else:
+                    data = self._zlib.compress(text.encode()) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
+                    await self.socket.send_bytes(data)
+
+
+class Session:
+    """What one identify began; it outlives its sockets and remembers what it was told."""
+
+    def __init__(self, intents: int, connection: Connection) -> None:
+        self.id, self.intents = secrets.token_hex(16), intents
+        self.connection: Connection | None = connection
+        self._told: deque[tuple[int, str, Json]] = deque(maxlen=REPLAY_FRAMES)
+        self._number = 0
+
+    def tell(self, name: str, data: Json) -> None:
+        """Dispatch an event, now or at the next resume."""
+        self._number += 1
+        self._told.append((self._number, name, data))
+        if self.connection is not None:
+            self.connection.send(Op.DISPATCH, data, name, self._number)
+
+    def resume(self, connection: Connection, last: int) -> None:
+        """Go on over a new socket, from the event after `last`."""
+        self.connection = connection
+        for number, name, data in self._told:
+            if number > last:
+                connection.send(Op.DISPATCH, data, name, number)
+        self.tell("RESUMED", {"_trace": []})
+
+
+class Gateway:
+    """All sessions of the bot."""
+
+    def __init__(self, guild: Guild) -> None:
+        self.url = ""
+        self._guild = guild
+        self._sessions: dict[str, Session] = {}
+        self._connections: set[Connection] = set()
+
+    def dispatch(self, name: str, data: Json) -> None:
+        """Tell every session that may know."""
+        if (
+            "channel_id" in data
+            and name in INTENTS
+            and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL)
+        ):
+            return
+        for session in self._sessions.values():
+            needed = INTENTS.get(name, 0)
+            if session.intents & needed == needed:
+                hidden = name in MESSAGE_EVENTS and not session.intents & MESSAGE_CONTENT
+                session.tell(name, withheld(data, self._guild.bot_id) if hidden else data)
+
+    async def drop(self, code: int) -> None:
+        """Close every socket; the sessions stay and can be resumed."""
+        for connection in tuple(self._connections):
+            await connection.socket.close(code=code)
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """One socket, from HELLO to its end."""
+        socket = web.WebSocketResponse(compress=False, max_msg_size=0)
+        await socket.prepare(request)
+        # zstd-stream, where it is asked for, is answered in plain text, which every client takes.
+        connection = Connection(socket, request.query.get("compress") == "zlib-stream")
+        connection.send(Op.HELLO, {"heartbeat_interval": HEARTBEAT_MS, "_trace": []})
+        self._connections.add(connection)
+        writer = asyncio.create_task(connection.write())
+        try:
+            async for frame in socket:
+                if frame.type is WSMsgType.TEXT:
+                    await self._receive(connection, json.loads(frame.data))
+        finally:
+            self._forget(connection)
+            writer.cancel()
+        return socket
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        for session in self._sessions.values():
+            if session.connection is connection:
+                session.connection = None
+
+    async def _receive(self, connection: Connection, frame: Json) -> None:
+        data = frame.get("d")
+        match frame.get("op"):
+            case Op.HEARTBEAT:
+                connection.send(Op.HEARTBEAT_ACK, None)
+            case Op.IDENTIFY if isinstance(data, dict):
+                await self._identify(connection, data)
+            case Op.RESUME if isinstance(data, dict):
+                self._resume(connection, data)
+            case Op.MEMBERS if isinstance(data, dict):
+                self._send_members(connection, data)
+
+    async def _identify(self, connection: Connection, data: Json) -> None:
+        if data.get("token") != self._guild.token:
+            await connection.socket.close(code=4004, message=b"Authentication failed.")
+        elif data["intents"] & MESSAGE_CONTENT and not self._guild.seed.message_content:
+            await connection.socket.close(code=4014, message=b"Disallowed intent(s).")
+        else:
+            session = Session(data["intents"], connection)
+            self._sessions = {key: old for key, old in self._sessions.items() if old.connection is not None}
+            self._sessions[session.id] = session
+            session.tell("READY", self._ready(session, data.get("shard", [0, 1])))
+            session.tell("GUILD_CREATE", self._guild_create())
+
+    def _ready(self, session: Session, shard: list[int]) -> Json:
+        return {
+            "v": 10,
+            "user": self._guild.bot | {"verified": True, "mfa_enabled": False, "email": None},
+            "guilds": [{"id": self._guild.id, "unavailable": True}],
+            "session_id": session.id,
+            "session_type": "normal",
+            "resume_gateway_url": self.url,
+            "shard": shard,
+            "application": {"id": self._guild.bot_id, "flags": 0},
+            "private_channels": [],
+            "relationships": [],
+        }
+
+    def _guild_create(self) -> Json:
+        return shapes.guild_create(self._guild.shape(), self._guild.channels(), self._guild.members())
+
+    def _resume(self, connection: Connection, data: Json) -> None:
+        session = self._sessions.get(data.get("session_id", ""))
+        if session is None or data.get("token") != self._guild.token:
+            connection.send(Op.INVALID_SESSION, False)
+        else:
+            session.resume(connection, data["seq"])
+
+    def _send_members(self, connection: Connection, data: Json) -> None:
+        session = next((s for s in self._sessions.values() if s.connection is connection), None)
+        if session is None:
+            return
+        wanted = data.get("user_ids") or []
+        ids = {str(one) for one in (wanted if isinstance(wanted, list) else [wanted])}
+        found = [m for m in self._guild.members() if not ids or m["user"]["id"] in ids]
+        chunk = {"guild_id": self._guild.id, "members": found, "chunk_index": 0, "chunk_count": 1, "not_found": []}
+        session.tell("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})
+
+    async def close(self) -> None:
+        """End every socket as a server that goes away does."""
+        await self.drop(WSCloseCode.GOING_AWAY)

@@ -1,0 +1,238 @@
+"""Interactions: what a member asks of the bot, and its answers within Discord's times.
+
+Source: discord.com/developers/docs/interactions/receiving-and-responding.
+"""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from bot.sandbox import limits
+from bot.sandbox.errors import ApiError, Json
+from bot.sandbox.feed import Feed
+from bot.sandbox.gateway import Gateway
+from bot.sandbox.guild import Guild
+from bot.sandbox.messages import COMMAND_ANSWER, EPHEMERAL, LOADING, Draft, Messages
+
+ACKNOWLEDGE_S = 3.0
+TOKEN_LIFE_S = 15 * 60.0
+ATTACHMENT_LIMIT_BYTES = 10 * 2**20
+
+
+class Asked(IntEnum):
+    """What an interaction is."""
+
+    COMMAND = 2
+    COMPONENT = 3
+    AUTOCOMPLETE = 4
+    FORM = 5
+
+
+class Reply(IntEnum):
+    """How the bot acknowledges it."""
+
+    MESSAGE = 4
+    THINKING = 5
+    LATER = 6
+    UPDATE = 7
+    CHOICES = 8
+    FORM = 9
+
+
+ALLOWED: dict[Asked, frozenset[Reply]] = {
+    Asked.COMMAND: frozenset({Reply.MESSAGE, Reply.THINKING, Reply.FORM}),
+    Asked.COMPONENT: frozenset(Reply) - {Reply.CHOICES},
+    Asked.AUTOCOMPLETE: frozenset({Reply.CHOICES}),
+    Asked.FORM: frozenset(Reply) - {Reply.CHOICES, Reply.FORM},
+}
+
+
+@dataclass
+class Interaction:
+    """One interaction from its dispatch on. `source` is the message whose button or form it came from."""
+
+    asked: Asked
+    payload: Json
+    source: str | None
+    born: float = field(default_factory=time.monotonic)
+    reply: Reply | None = None
+    expired: bool = False
+    data: Json = field(default_factory=dict)
+    original: str | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def user(self) -> Json:
+        """Who asked."""
+        found: Json = self.payload["member"]["user"]
+        return found
+
+    def cause(self) -> Json:
+        """The interaction_metadata of the messages that answer it."""
+        own = {"id": self.payload["id"], "type": self.asked, "user": self.user, "authorizing_integration_owners": {}}
+        if self.asked is Asked.COMMAND:
+            return own | {"name": _full_name(self.payload["data"]), "command_type": 1}
+        return own | {"interacted_message_id": self.source}
+
+
+class Interactions:
+    """All interactions since the start; tokens end with the process, as they would soon anyway."""
+
+    def __init__(self, guild: Guild, messages: Messages, feed: Feed, gateway: Gateway) -> None:
+        self._guild, self._messages, self._feed, self._gateway = guild, messages, feed, gateway
+        self._by_token: dict[str, Interaction] = {}
+
+    async def ask(
+        self, asked: Asked, user_id: str, channel_id: str, data: Json, source: Json | None = None
+    ) -> Interaction:
+        """Dispatch an interaction; returns when it is acknowledged, or after 3 s."""
+        self._forget_old()
+        payload = self._payload(asked, user_id, channel_id, data) | ({"message": source} if source else {})
+        interaction = Interaction(asked, payload, source["id"] if source else None)
+        self._by_token[payload["token"]] = interaction
+        self._gateway.dispatch("INTERACTION_CREATE", payload)
+        try:
+            await asyncio.wait_for(interaction.settled.wait(), ACKNOWLEDGE_S)
+        except TimeoutError:
+            interaction.expired = True
+        self._feed.publish("answer", self._summary(interaction))
+        return interaction
+
+    def _forget_old(self) -> None:
+        # Twice the life, so that a token just ended is still told apart from one that never was.
+        oldest = time.monotonic() - 2 * TOKEN_LIFE_S
+        self._by_token = {token: one for token, one in self._by_token.items() if one.born > oldest}
+
+    def _payload(self, asked: Asked, user_id: str, channel_id: str, data: Json) -> Json:
+        member = self._guild.member(user_id)
+        return {
+            "id": self._guild.store.new_id(),
+            "application_id": self._guild.bot_id,
+            "type": asked,
+            "token": secrets.token_urlsafe(48),
+            "version": 1,
+            "data": data,
+            "guild_id": self._guild.id,
+            "guild": {"id": self._guild.id, "locale": "en-US", "features": []},
+            "channel_id": channel_id,
+            "channel": self._guild.channel(channel_id),
+            "member": member | {"permissions": str(self._guild.permissions_of(user_id))},
+            "app_permissions": str(self._guild.permissions_of(self._guild.bot_id)),
+            "locale": "en-US",
+            "guild_locale": "en-US",
+            "entitlements": [],
+            "authorizing_integration_owners": {"0": self._guild.id},
+            "context": 0,
+            "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
+        }
+
+    def _summary(self, interaction: Interaction) -> Json:
+        return {
+            "interaction_id": interaction.payload["id"],
+            "user_id": interaction.user["id"],
+            "channel_id": interaction.payload["channel_id"],
+            "asked": int(interaction.asked),
+            "type": None if interaction.reply is None else int(interaction.reply),
+            "message_id": interaction.original,
+            "data": interaction.data,
+        }
+
+    def answer(self, interaction_id: str, token: str, body: Json, draft: Draft) -> Interaction:
+        """The bot's callback: 10062 if it is too late or unknown, 40060 if it is the second."""
+        interaction = self._by_token.get(token)
+        if interaction is None or interaction.expired or interaction.payload["id"] != interaction_id:
+            raise ApiError(10062)
+        if interaction.reply is not None:
+            raise ApiError(40060)
+        reply = body.get("type")
+        if reply not in ALLOWED[interaction.asked]:
+            raise ApiError.field("type", "BASE_TYPE_CHOICES", "Not a callback type for this interaction")
+        self._act(interaction, Reply(reply), draft)
+        # After the act: an answer that was refused, as too long, leaves the interaction open for another.
+        interaction.reply, interaction.data = Reply(reply), draft.body
+        interaction.settled.set()
+        return interaction
+
+    def _act(self, interaction: Interaction, reply: Reply, draft: Draft) -> None:
+        if reply is Reply.MESSAGE:
+            draft.check()
+            interaction.original = self._send(interaction, draft)["id"]
+        elif reply is Reply.THINKING:
+            blank = Draft({"flags": draft.body.get("flags")})
+            interaction.original = self._send(interaction, blank, LOADING)["id"]
+        elif reply is Reply.CHOICES:
+            limits.check(draft.body, limits.CHOICES)
+        elif reply is Reply.FORM:
+            limits.check(draft.body, limits.MODAL)
+        else:
+            interaction.original = interaction.source
+            if reply is Reply.UPDATE and interaction.source is not None:
+                self._messages.edit(interaction.source, draft)
+
+    def _send(self, interaction: Interaction, draft: Draft, more_flags: int = 0) -> Json:
+        flags = (draft.body.get("flags") or 0) & ~LOADING | more_flags
+        kind = {"type": COMMAND_ANSWER} if interaction.asked is Asked.COMMAND and interaction.original is None else {}
+        return self._messages.create(
+            self._guild.bot,
+            interaction.payload["channel_id"],
+            draft,
+            flags=flags,
+            webhook_id=self._guild.bot_id,
+            application_id=self._guild.bot_id,
+            interaction_metadata=interaction.cause(),
+            **kind,
+        )
+
+    def by_token(self, token: str) -> Interaction | None:
+        """The interaction whose token this is; 50027 if its 15 minutes are over, None if there is none."""
+        interaction = self._by_token.get(token)
+        if interaction is None:
+            return None
+        if interaction.expired or time.monotonic() - interaction.born > TOKEN_LIFE_S:
+            raise ApiError(50027)
+        return interaction
+
+    def original(self, interaction: Interaction) -> Json:
+        """The message that answers it, or 10008."""
+        return self._messages.find(interaction.original)
+
+    def follow_up(self, interaction: Interaction, draft: Draft) -> Json:
+        """Send another message. The first after "is thinking" takes that message's place, as on Discord."""
+        if interaction.reply is None:
+            raise ApiError(10015)
+        draft.check()
+        if interaction.original is not None and self._is_loading(interaction.original):
+            return self._messages.edit(interaction.original, draft)
+        return self._send(interaction, draft)
+
+    def _is_loading(self, message_id: str) -> bool:
+        try:
+            return bool(self._messages.find(message_id)["flags"] & LOADING)
+        except ApiError:  # the bot has deleted it
+            return False
+
+    def receipt(self, interaction: Interaction) -> Json:
+        """What the callback returns when it was asked for a response."""
+        about: Json = {"id": interaction.payload["id"], "type": interaction.asked}
+        if interaction.original is None:
+            return {"interaction": about}
+        message = self._messages.find(interaction.original)
+        about |= {
+            "response_message_id": message["id"],
+            "response_message_loading": bool(message["flags"] & LOADING),
+            "response_message_ephemeral": bool(message["flags"] & EPHEMERAL),
+        }
+        has_resource = interaction.reply in (Reply.MESSAGE, Reply.UPDATE)
+        resource = {"resource": {"type": interaction.reply, "message": message}} if has_resource else {}
+        return {"interaction": about, **resource}
+
+
+def _full_name(data: Json) -> str:
+    """Such as "finetune start": the path of a slash command without its options' values."""
+    names, options = [data["name"]], data.get("options", [])
+    while options and options[0]["type"] in (1, 2):
+        names.append(options[0]["name"])
+        options = options[0].get("options", [])
+    return " ".join(names)

@@ -1,0 +1,68 @@
+"""Discord's limits on what is sent, and their errors. Source: the field tables of Discord's API documentation."""
+
+from collections.abc import Iterator
+
+from bot.sandbox.errors import ApiError, Json
+
+Rules = tuple[tuple[str, int], ...]
+"""Path of a field (`[]` stands for each item of a list) and the most characters or items it may have."""
+
+MESSAGE: Rules = (
+    ("content", 2000),
+    ("nonce", 25),
+    ("username", 80),
+    ("embeds", 10),
+    ("embeds[].title", 256),
+    ("embeds[].description", 4096),
+    ("embeds[].fields", 25),
+    ("embeds[].fields[].name", 256),
+    ("embeds[].fields[].value", 1024),
+    ("embeds[].footer.text", 2048),
+    ("embeds[].author.name", 256),
+    ("components", 5),
+    ("components[].components", 5),
+    ("components[].components[].label", 80),
+    ("components[].components[].custom_id", 100),
+)
+MODAL: Rules = (("title", 45), ("custom_id", 100), ("components", 5))
+CHOICES: Rules = (("choices", 25), ("choices[].name", 100))
+COMMANDS: Rules = (
+    ("[].name", 32),
+    ("[].description", 100),
+    ("[].options", 25),
+    ("[].options[].name", 32),
+    ("[].options[].description", 100),
+    ("[].options[].choices", 25),
+    ("[].options[].options", 25),
+    ("[].options[].options[].description", 100),
+    ("[].options[].options[].choices", 25),
+)
+
+Place = tuple[str, ...]
+
+
+def check(body: object, rules: Rules) -> None:
+    """Raise ApiError 50035, with Discord's tree of errors, if a field is too long."""
+    errors: Json = {}
+    for path, most in rules:
+        for place, value in _find(body, path.replace("[]", ".[]").strip(".").split("."), ()):
+            if isinstance(value, str | list) and len(value) > most:
+                _note(errors, place, f"Must be {most} or fewer in length.")
+    if errors:
+        raise ApiError(50035, errors)
+
+
+def _find(node: object, path: list[str], place: Place) -> Iterator[tuple[Place, object]]:
+    if not path:
+        yield place, node
+    elif path[0] == "[]" and isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _find(item, path[1:], (*place, str(index)))
+    elif isinstance(node, dict) and path[0] in node:
+        yield from _find(node[path[0]], path[1:], (*place, path[0]))
+
+
+def _note(errors: Json, place: Place, words: str) -> None:
+    for step in place:
+        errors = errors.setdefault(step, {})
+    errors["_errors"] = [{"code": "BASE_TYPE_MAX_LENGTH", "message": words}]

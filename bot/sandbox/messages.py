@@ -1,0 +1,232 @@
+"""Messages: made, edited, deleted and told, within Discord's limits."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bot.sandbox import limits, mentions, shapes
+from bot.sandbox.errors import ApiError, Json
+from bot.sandbox.feed import Feed
+from bot.sandbox.gateway import Gateway
+from bot.sandbox.guild import Guild
+from bot.sandbox.permissions import Permission
+from bot.sandbox.store import StoredFile
+
+SUPPRESS_EMBEDS = 1 << 2
+EPHEMERAL = 1 << 6
+LOADING = 1 << 7
+SUPPRESS_NOTIFICATIONS = 1 << 12
+REPLY, COMMAND_ANSWER = 19, 20
+NONCE_LIFE_S = 300.0
+"""Discord says "a few minutes"."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is sent: the JSON body and the files that came with it."""
+
+    body: Json
+    files: tuple[StoredFile, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what is too long (50035) or empty (50006)."""
+        limits.check(self.body, limits.MESSAGE)
+        if not self.files and not any(self.body.get(part) for part in ("content", "embeds", "components")):
+            raise ApiError(50006)
+
+
+def kind_of(message: Json) -> str:
+    """Where a message is kept: ephemeral ones are in nobody's history."""
+    return "ephemeral" if message["flags"] & EPHEMERAL else "message"
+
+
+def visible_to(message: Json, user_id: str) -> bool:
+    """Whether a member sees the message: an ephemeral one is for whoever caused it."""
+    cause: Json = message.get("interaction_metadata") or {}
+    return kind_of(message) == "message" or (cause.get("user") or {}).get("id") == user_id
+
+
+class Messages:
+    """All messages. What is returned is rendered: with the message it replies to."""
+
+    def __init__(self, guild: Guild, feed: Feed, gateway: Gateway) -> None:
+        self.guild, self._store, self._feed, self._gateway = guild, guild.store, feed, gateway
+        self._nonces: dict[tuple[str, str], tuple[float, str]] = {}
+        self.files_url = ""
+        # Like a Discord client after its restart, nobody remembers ephemeral messages.
+        self._store.clear("ephemeral")
+
+    def find(self, message_id: object, channel_id: str | None = None) -> Json:
+        """The message, or 10008. With a channel, only what is in its history."""
+        found = self._store.get("message", message_id)
+        if found is None and channel_id is None:
+            found = self._store.get("ephemeral", message_id)
+        if found is None or (channel_id is not None and found["channel_id"] != channel_id):
+            raise ApiError(10008)
+        return self._render(found)
+
+    def history(self, channel_id: str, limit: int, before: int | None = None, after: int | None = None) -> list[Json]:
+        """Up to `limit` messages of the channel, oldest first."""
+        return [self._render(one) for one in self._store.page("message", channel_id, limit, before, after)]
+
+    def ephemeral(self, channel_id: str, user_id: str) -> list[Json]:
+        """What only this member sees in the channel."""
+        kept = self._store.page("ephemeral", channel_id, 100)
+        return [self._render(one) for one in kept if visible_to(one, user_id)]
+
+    def create(self, author: Json, channel_id: str, draft: Draft, **more: Any) -> Json:
+        """Send a message; `more` are fields that only the server sets. A nonce enforced twice sends nothing new."""
+        nonce = str(draft.body.get("nonce"))
+        if draft.body.get("enforce_nonce") and (known := self._nonced(author["id"], nonce)):
+            return self.find(known)
+        message = self._new(author, channel_id, draft.body) | more
+        self._fill(message, draft)
+        if draft.body.get("nonce") is not None:
+            message["nonce"] = draft.body["nonce"]
+            self._nonces[author["id"], nonce] = time.monotonic(), message["id"]
+        self._store.put(kind_of(message), message)
+        return self._tell("message", "MESSAGE_CREATE", message)
+
+    def _nonced(self, author_id: str, nonce: str) -> str | None:
+        oldest = time.monotonic() - NONCE_LIFE_S
+        self._nonces = {key: kept for key, kept in self._nonces.items() if kept[0] > oldest}
+        return self._nonces.get((author_id, nonce), (0.0, None))[1]
+
+    def _new(self, author: Json, channel_id: str, body: Json) -> Json:
+        message: Json = {
+            "id": self._store.new_id(),
+            "channel_id": channel_id,
+            "author": author,
+            "type": 0,
+            "timestamp": shapes.now(),
+            "edited_timestamp": None,
+            "tts": False,
+            "pinned": False,
+            "content": "",
+            "attachments": [],
+            "embeds": [],
+            "components": [],
+            "flags": (body.get("flags") or 0) & (SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS),
+        }
+        return message | self._reference(channel_id, body.get("message_reference"))
+
+    def _reference(self, channel_id: str, reference: Json | None) -> Json:
+        if not reference:
+            return {}
+        target = self._store.get("message", reference.get("message_id"))
+        if target is None or target["channel_id"] != channel_id:
+            if reference.get("fail_if_not_exists") is False:
+                return {}
+            raise ApiError.field("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
+        place = {"type": 0, "channel_id": channel_id, "guild_id": self.guild.id, "message_id": target["id"]}
+        return {"type": REPLY, "message_reference": place}
+
+    def edit(self, message_id: str, draft: Draft) -> Json:
+        """Change what the body names; clears "is thinking"."""
+        limits.check(draft.body, limits.MESSAGE)
+        message = self._kept(message_id)
+        message["flags"] &= ~LOADING
+        if draft.body.get("flags") is not None:
+            message["flags"] = message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
+        self._fill(message, draft)
+        message["edited_timestamp"] = shapes.now()
+        self._store.put(kind_of(message), message)
+        return self._tell("edit", "MESSAGE_UPDATE", message)
+
+    def _kept(self, message_id: str) -> Json:
+        found = self._store.get("message", message_id) or self._store.get("ephemeral", message_id)
+        if found is None:
+            raise ApiError(10008)
+        return found
+
+    def _fill(self, message: Json, draft: Draft) -> None:
+        body = draft.body
+        if "content" in body:
+            message["content"] = body["content"] or ""
+        if "embeds" in body:
+            message["embeds"] = [{"type": "rich", **embed} for embed in body["embeds"] or []]
+        if "components" in body:
+            message["components"] = _numbered(body["components"] or [])
+        if "attachments" in body or draft.files:
+            message["attachments"] = self._attach(message, draft)
+        message.update(self._mentioned(message, body.get("allowed_mentions")))
+
+    def _attach(self, message: Json, draft: Draft) -> list[Json]:
+        said = {str(entry.get("id")): entry for entry in draft.body.get("attachments") or []}
+        kept = [old for old in message["attachments"] if old["id"] in said]
+        return kept + [self._attachment(message, file, said.get(str(i), {})) for i, file in enumerate(draft.files)]
+
+    def _attachment(self, message: Json, file: StoredFile, said: Json) -> Json:
+        file_id = self._store.put_file(file)
+        url = f"/attachments/{message['channel_id']}/{file_id}/{file.name}"
+        described = {"description": said["description"]} if said.get("description") else {}
+        return {
+            "id": file_id,
+            "filename": file.name,
+            "size": len(file.data),
+            "content_type": file.type,
+            "url": url,
+            **described,
+        }
+
+    def _mentioned(self, message: Json, allowed: Json | None) -> Json:
+        replied_to = self._replied_author(message) if message["type"] == REPLY else None
+        found = mentions.find(message["content"], allowed, replied_to)
+        users = [m["user"] for one in found.users if (m := self._store.get("member", one))]
+        roles = [one for one in found.roles if self._store.get("role", one)]
+        everyone = found.everyone and self._may_mention_everyone(message["author"]["id"])
+        return {"mentions": users, "mention_roles": roles, "mention_everyone": everyone}
+
+    def _replied_author(self, message: Json) -> str | None:
+        target = self._store.get("message", message["message_reference"]["message_id"])
+        return cast(str, target["author"]["id"]) if target else None
+
+    def _may_mention_everyone(self, author_id: str) -> bool:
+        # A webhook has no roles; Discord lets it mention everyone.
+        known = self._store.get("member", author_id) is not None
+        return not known or self.guild.may(author_id, Permission.MENTION_EVERYONE)
+
+    def delete(self, message_id: str) -> None:
+        """Delete the message and tell so."""
+        message = self._kept(message_id)
+        self._store.delete(kind_of(message), message_id)
+        self._feed.publish("delete", self._render(message))
+        if kind_of(message) == "message":
+            place = {"id": message_id, "channel_id": message["channel_id"], "guild_id": self.guild.id}
+            self._gateway.dispatch("MESSAGE_DELETE", place)
+
+    def _render(self, message: Json) -> Json:
+        shown = dict(message)
+        shown["attachments"] = [
+            a | {"url": self.files_url + a["url"], "proxy_url": self.files_url + a["url"]}
+            for a in message["attachments"]
+        ]
+        if message["flags"] & SUPPRESS_EMBEDS:
+            shown["embeds"] = []
+        if message["type"] == REPLY:
+            target = self._store.get("message", message["message_reference"]["message_id"])
+            # One level only: Discord does not nest what a replied-to message replied to.
+            shown["referenced_message"] = target and self._render(target | {"type": 0})
+        return shown
+
+    def _tell(self, kind: str, event: str, message: Json) -> Json:
+        shown = self._render(message)
+        self._feed.publish(kind, shown)
+        if kind_of(message) == "message":
+            author = self._store.get("member", message["author"]["id"])
+            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author else {}
+            self._gateway.dispatch(event, {**shown, "guild_id": self.guild.id, **member})
+        return shown
+
+
+def _numbered(rows: list[Json]) -> list[Json]:
+    """The components with the ids that Discord gives them, counted through."""
+    out: list[Json] = []
+    number = 0
+    for row in rows:
+        number += 1
+        numbered = {"id": number, **row}
+        if "components" in row:
+            numbered["components"] = [{"id": (number := number + 1), **child} for child in row["components"]]
+        out.append(numbered)
+    return out

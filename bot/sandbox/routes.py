@@ -1,0 +1,237 @@
+"""Discord's HTTP API as far as the bot uses it: one small handler a route, and the table of them."""
+
+from bot.sandbox import shapes
+from bot.sandbox.commands import GLOBAL
+from bot.sandbox.errors import ApiError, Json
+from bot.sandbox.gateway import withheld
+from bot.sandbox.interactions import Interaction
+from bot.sandbox.messages import Draft
+from bot.sandbox.permissions import Permission
+from bot.sandbox.rest import Call, Route
+from bot.sandbox.world import World
+
+
+def me(world: World, call: Call) -> Json:
+    return world.guild.bot | {"mfa_enabled": False, "locale": "en-US", "verified": True, "email": None}
+
+
+def application(world: World, call: Call) -> Json:
+    return shapes.application(world.guild.bot, world.guild.owner)
+
+
+def gateway_bot(world: World, call: Call) -> Json:
+    starts = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
+    return {"url": world.gateway.url, "shards": 1, "session_start_limit": starts}
+
+
+def get_guild(world: World, call: Call) -> Json:
+    _check_guild(world, call)
+    return world.guild.shape() | {"approximate_member_count": len(world.guild.members())}
+
+
+def get_roles(world: World, call: Call) -> list[Json]:
+    _check_guild(world, call)
+    return world.guild.roles()
+
+
+def get_channels(world: World, call: Call) -> list[Json]:
+    _check_guild(world, call)
+    return world.guild.channels()
+
+
+def get_member(world: World, call: Call) -> Json:
+    _check_guild(world, call)
+    return world.guild.member(call.path["user_id"])
+
+
+def get_members(world: World, call: Call) -> list[Json]:
+    _check_guild(world, call)
+    after = call.number("after") or 0
+    later = [member for member in world.guild.members() if int(member["user"]["id"]) > after]
+    return later[: call.number("limit") or 1]
+
+
+def _check_guild(world: World, call: Call) -> None:
+    if call.path["guild_id"] != world.guild.id:
+        raise ApiError(10004)
+
+
+def get_commands(world: World, call: Call) -> list[Json]:
+    return world.commands.registered(call.path.get("guild_id", GLOBAL))
+
+
+def put_commands(world: World, call: Call) -> list[Json]:
+    return world.commands.replace(call.path.get("guild_id", GLOBAL), call.body or [])
+
+
+def get_channel(world: World, call: Call) -> Json:
+    return _channel(world, call, Permission.VIEW_CHANNEL)
+
+
+def _channel(world: World, call: Call, needed: Permission) -> Json:
+    channel = world.guild.channel(call.path["channel_id"])
+    world.guild.require(needed)
+    return channel
+
+
+def _as_read(world: World, message: Json) -> Json:
+    """The message as the HTTP API gives it: the portal's switch decides here, not a session's intents."""
+    return message if world.guild.seed.message_content else withheld(message, world.guild.bot_id)
+
+
+def history(world: World, call: Call) -> list[Json]:
+    channel = _channel(world, call, Permission.VIEW_CHANNEL)
+    if not world.guild.may(world.guild.bot_id, Permission.READ_MESSAGE_HISTORY):
+        return []
+    limit = min(call.number("limit") or 50, 100)
+    found = world.messages.history(channel["id"], limit, call.number("before"), call.number("after"))
+    return [_as_read(world, message) for message in reversed(found)]
+
+
+def get_message(world: World, call: Call) -> Json:
+    channel = _channel(world, call, Permission.READ_MESSAGE_HISTORY)
+    return _as_read(world, world.messages.find(call.path["message_id"], channel["id"]))
+
+
+def create_message(world: World, call: Call) -> Json:
+    channel, draft = _channel(world, call, Permission.SEND_MESSAGES), call.draft()
+    draft.check()
+    _check_parts(world, draft)
+    if draft.body.get("message_reference") and not world.guild.may(world.guild.bot_id, Permission.READ_MESSAGE_HISTORY):
+        raise ApiError(160002)
+    return world.messages.create(world.guild.bot, channel["id"], draft)
+
+
+def _check_parts(world: World, draft: Draft) -> None:
+    if draft.body.get("embeds"):
+        world.guild.require(Permission.EMBED_LINKS)
+    if draft.files:
+        world.guild.require(Permission.ATTACH_FILES)
+
+
+def edit_message(world: World, call: Call) -> Json:
+    channel, draft = _channel(world, call, Permission.VIEW_CHANNEL), call.draft()
+    message = world.messages.find(call.path["message_id"], channel["id"])
+    if message["author"]["id"] != world.guild.bot_id:
+        raise ApiError(50005)
+    _check_parts(world, draft)
+    return world.messages.edit(message["id"], draft)
+
+
+def delete_message(world: World, call: Call) -> None:
+    channel = _channel(world, call, Permission.VIEW_CHANNEL)
+    message = world.messages.find(call.path["message_id"], channel["id"])
+    if message["author"]["id"] != world.guild.bot_id:
+        world.guild.require(Permission.MANAGE_MESSAGES)
+    world.messages.delete(message["id"])
+
+
+def typing(world: World, call: Call) -> None:
+    channel = _channel(world, call, Permission.SEND_MESSAGES)
+    world.feed.publish("typing", {"channel_id": channel["id"], "user": world.guild.bot})
+
+
+def channel_webhooks(world: World, call: Call) -> list[Json]:
+    return world.webhooks.of_channel(_channel(world, call, Permission.MANAGE_WEBHOOKS)["id"])
+
+
+def guild_webhooks(world: World, call: Call) -> list[Json]:
+    _check_guild(world, call)
+    world.guild.require(Permission.MANAGE_WEBHOOKS)
+    return world.webhooks.of_guild()
+
+
+def create_webhook(world: World, call: Call) -> Json:
+    return world.webhooks.create(_channel(world, call, Permission.MANAGE_WEBHOOKS)["id"], call.body)
+
+
+def edit_webhook(world: World, call: Call) -> Json:
+    return world.webhooks.edit(get_webhook(world, call), call.body)
+
+
+def delete_webhook(world: World, call: Call) -> None:
+    world.webhooks.delete(get_webhook(world, call))
+
+
+def get_webhook(world: World, call: Call) -> Json:
+    """The webhook, by its own token or by the bot's right to manage it."""
+    if "token" not in call.path:
+        world.guild.require(Permission.MANAGE_WEBHOOKS)
+    return world.webhooks.find(call.path["webhook_id"], call.path.get("token"))
+
+
+def execute_webhook(world: World, call: Call) -> Json | None:
+    interaction = world.interactions.by_token(call.path["token"])
+    if interaction is not None:
+        return world.interactions.follow_up(interaction, call.draft())
+    message = world.webhooks.execute(get_webhook(world, call), call.draft())
+    return message if call.asks("wait") else None
+
+
+def edit_webhook_message(world: World, call: Call) -> Json:
+    return world.messages.edit(get_webhook_message(world, call)["id"], call.draft())
+
+
+def delete_webhook_message(world: World, call: Call) -> None:
+    world.messages.delete(get_webhook_message(world, call)["id"])
+
+
+def get_webhook_message(world: World, call: Call) -> Json:
+    interaction = world.interactions.by_token(call.path["token"])
+    if interaction is None:
+        get_webhook(world, call)
+    elif call.path["message_id"] == "@original":
+        return world.interactions.original(interaction)
+    message = world.messages.find(call.path["message_id"])
+    if message.get("webhook_id") != call.path["webhook_id"]:
+        raise ApiError(10008)
+    return message
+
+
+def callback(world: World, call: Call) -> Json | None:
+    ids = call.path["interaction_id"], call.path["token"]
+    interaction: Interaction = world.interactions.answer(*ids, call.body or {}, call.draft("data"))
+    return world.interactions.receipt(interaction) if call.asks("with_response") else None
+
+
+COMMANDS = "/applications/{application_id}/commands"
+GUILD_COMMANDS = "/applications/{application_id}/guilds/{guild_id}/commands"
+MESSAGE = "/channels/{channel_id}/messages/{message_id}"
+WEBHOOK = "/webhooks/{webhook_id}"
+SPOKEN = "/webhooks/{webhook_id}/{token}"
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", "/users/@me", me),
+    ("GET", "/oauth2/applications/@me", application),
+    ("GET", "/gateway/bot", gateway_bot),
+    ("GET", "/guilds/{guild_id}", get_guild),
+    ("GET", "/guilds/{guild_id}/roles", get_roles),
+    ("GET", "/guilds/{guild_id}/channels", get_channels),
+    ("GET", "/guilds/{guild_id}/members", get_members),
+    ("GET", "/guilds/{guild_id}/members/{user_id}", get_member),
+    ("GET", "/guilds/{guild_id}/webhooks", guild_webhooks),
+    ("GET", COMMANDS, get_commands),
+    ("PUT", COMMANDS, put_commands),
+    ("GET", GUILD_COMMANDS, get_commands),
+    ("PUT", GUILD_COMMANDS, put_commands),
+    ("GET", "/channels/{channel_id}", get_channel),
+    ("GET", "/channels/{channel_id}/messages", history),
+    ("POST", "/channels/{channel_id}/messages", create_message),
+    ("GET", MESSAGE, get_message),
+    ("PATCH", MESSAGE, edit_message),
+    ("DELETE", MESSAGE, delete_message),
+    ("POST", "/channels/{channel_id}/typing", typing),
+    ("GET", "/channels/{channel_id}/webhooks", channel_webhooks),
+    ("POST", "/channels/{channel_id}/webhooks", create_webhook),
+    ("GET", WEBHOOK, get_webhook),
+    ("PATCH", WEBHOOK, edit_webhook),
+    ("DELETE", WEBHOOK, delete_webhook),
+    ("GET", SPOKEN, get_webhook),
+    ("PATCH", SPOKEN, edit_webhook),
+    ("DELETE", SPOKEN, delete_webhook),
+    ("POST", SPOKEN, execute_webhook),
+    ("GET", SPOKEN + "/messages/{message_id}", get_webhook_message),
+    ("PATCH", SPOKEN + "/messages/{message_id}", edit_webhook_message),
+    ("DELETE", SPOKEN + "/messages/{message_id}", delete_webhook_message),
+    ("POST", "/interactions/{interaction_id}/{token}/callback", callback),
+)

@@ -1,0 +1,129 @@
+"""The sandbox as others use it: start it, play its members, wait for what the bot does."""
+
+import ipaddress
+from pathlib import Path
+
+from aiohttp import web
+
+from bot.sandbox import page, rest
+from bot.sandbox.errors import Json, NotLoopback
+from bot.sandbox.feed import Check
+from bot.sandbox.member import Member
+from bot.sandbox.routes import ROUTES
+from bot.sandbox.seed import GuildSeed
+from bot.sandbox.world import World
+
+LARGEST_BODY_BYTES = 32 * 2**20
+HISTORY = 1_000
+
+
+class Sandbox:
+    """A guild on loopback: Discord's API for the bot, a page for people, `Member` for tests."""
+
+    def __init__(self, seed: GuildSeed, state: Path | None = None) -> None:
+        """Open the state (None: kept in memory, gone afterwards). Raises StateUnreadable.
+
+        A state file with a guild in it is continued; what the seed adds is added.
+        """
+        self._world = World.open(seed, state)
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    @property
+    def token(self) -> str:
+        """The bot token that is accepted."""
+        return self._world.guild.token
+
+    @property
+    def guild_id(self) -> int:
+        """The guild's id."""
+        return int(self._world.guild.id)
+
+    @property
+    def bot_id(self) -> int:
+        """The id of the bot and of its application."""
+        return int(self._world.guild.bot_id)
+
+    @property
+    def events(self) -> list[tuple[str, Json]]:
+        """Everything members saw since the start, as (kind, data)."""
+        return self._world.feed.events
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen (port 0: a free one). Raises NotLoopback, and OSError if the port is taken."""
+        _refuse_open_door(host)
+        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError:
+            await self._close_port()
+            raise
+        authority = f"[{host}]" if ":" in host else host
+        authority += f":{self._runner.addresses[0][1]}"
+        self.url = f"http://{authority}"
+        self._world.gateway.url, self._world.messages.files_url = f"ws://{authority}/gateway", self.url
+
+    def _application(self) -> web.Application:
+        app = web.Application(client_max_size=LARGEST_BODY_BYTES, middlewares=[page.only_loopback])
+        app.router.add_get("/gateway", self._world.gateway.serve)
+        app.router.add_get("/gateway/", self._world.gateway.serve)
+        rest.mount(app, self._world, ROUTES)
+        page.mount(app, self._world)
+        return app
+
+    async def stop(self) -> None:
+        """Close every connection, then the port and the state."""
+        await self._world.gateway.close()
+        await self._close_port()
+        self._world.store.close()
+
+    async def _close_port(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def wait_for(
+        self, kind: str, check: Check = lambda data: True, timeout_s: float = 10.0, since: int | None = None
+    ) -> Json:
+        """What a member sees next: "message", "edit", "delete", "typing", "answer" or "commands".
+
+        `since` is an index into `events`: what happened from there on counts too. Raises TimeoutError.
+        """
+        return await self._world.feed.wait_for(kind, check, timeout_s, since)
+
+    def channel(self, name: str) -> Json:
+        """The channel of this name. Raises KeyError."""
+        for channel in self._world.guild.channels():
+            if channel["name"] == name:
+                return channel
+        raise KeyError(name)
+
+    def messages(self, channel_name: str) -> list[Json]:
+        """The channel's history, oldest first."""
+        return self._world.messages.history(self.channel(channel_name)["id"], HISTORY)
+
+    def member(self, name: str) -> Member:
+        """The person of this name. Raises KeyError."""
+        for person in self._world.guild.people():
+            if person["user"]["global_name"] == name:
+                return Member(self._world, person["user"]["id"])
+        raise KeyError(name)
+
+    async def drop_gateway(self, code: int = 4000) -> None:
+        """Cut the bot off; after most codes it comes back by itself and resumes."""
+        await self._world.gateway.drop(code)
+
+    def set_bot_permissions(self, bits: int) -> None:
+        """Change what the bot may do, and tell it."""
+        role = self._world.guild.set_bot_permissions(bits)
+        self._world.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": self._world.guild.id, "role": role})
+
+
+def _refuse_open_door(host: str) -> None:
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise NotLoopback(f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or localhost")

@@ -1,0 +1,143 @@
+"""Discord's JSON objects, with every field that discord.py reads. Field names and defaults: Discord's API v10."""
+
+from datetime import UTC, datetime
+
+from bot.sandbox.errors import Json
+
+
+def now() -> str:
+    """The time as Discord writes it."""
+    return datetime.now(UTC).isoformat()
+
+
+def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:
+    """A user; a webhook's author too."""
+    return {
+        "id": user_id,
+        "username": name if bot else name.lower().replace(" ", "_"),
+        "global_name": None if bot else name,
+        "discriminator": "0",
+        "avatar": avatar,
+        "bot": bot,
+        "public_flags": 0,
+        "flags": 0,
+        "primary_guild": None,
+    }
+
+
+def webhook_author(webhook_id: str, name: str, avatar: str | None) -> Json:
+    """The author of a webhook's message: no account, so it cannot be mentioned."""
+    return user(webhook_id, name, bot=True, avatar=avatar) | {"discriminator": "0000"}
+
+
+def member(of: Json, role_ids: list[str], joined_at: str) -> Json:
+    """A user's membership in the guild."""
+    return {
+        "user": of,
+        "nick": None,
+        "avatar": None,
+        "banner": None,
+        "roles": role_ids,
+        "joined_at": joined_at,
+        "premium_since": None,
+        "communication_disabled_until": None,
+        "pending": False,
+        "deaf": False,
+        "mute": False,
+        "flags": 0,
+    }
+
+
+def role(role_id: str, name: str, permissions: int, colour: int, position: int) -> Json:
+    """A role; permissions travel as text because they outgrow JavaScript's numbers."""
+    return {
+        "id": role_id,
+        "name": name,
+        "color": colour,
+        "colors": {"primary_color": colour, "secondary_color": None, "tertiary_color": None},
+        "hoist": False,
+        "position": position,
+        "permissions": str(permissions),
+        "managed": False,
+        "mentionable": False,
+        "flags": 0,
+    }
+
+
+def channel(channel_id: str, guild_id: str, name: str, topic: str, position: int) -> Json:
+    """A text channel."""
+    return {
+        "id": channel_id,
+        "type": 0,
+        "guild_id": guild_id,
+        "name": name,
+        "topic": topic or None,
+        "position": position,
+        "nsfw": False,
+        "parent_id": None,
+        "permission_overwrites": [],
+        "rate_limit_per_user": 0,
+        "last_message_id": None,
+        "flags": 0,
+    }
+
+
+def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
+    """A guild as GET /guilds/{id} gives it."""
+    numbers = (
+        "verification_level default_message_notifications explicit_content_filter mfa_level nsfw_level premium_tier"
+    )
+    missing = "icon banner splash discovery_splash description system_channel_id rules_channel_id"
+    return {
+        "id": guild_id,
+        "name": name,
+        "owner_id": owner_id,
+        "features": [],
+        "preferred_locale": "en-US",
+        "system_channel_flags": 0,
+        "afk_timeout": 300,
+        "emojis": [],
+        "stickers": [],
+        "roles": roles,
+        **dict.fromkeys(numbers.split(), 0),
+        **dict.fromkeys(missing.split()),
+    }
+
+
+def guild_create(base: Json, channels: list[Json], members: list[Json]) -> Json:
+    """A guild as GUILD_CREATE gives it."""
+    empty = "threads voice_states presences stage_instances guild_scheduled_events soundboard_sounds"
+    return {
+        **base,
+        "channels": channels,
+        "members": members,
+        "member_count": len(members),
+        "large": False,
+        "unavailable": False,
+        "joined_at": now(),
+        **{name: [] for name in empty.split()},
+    }
+
+
+def application(bot: Json, owner: Json) -> Json:
+    """The bot's application; its id is the bot's, as with every application made today."""
+    return {
+        "id": bot["id"],
+        "name": bot["username"],
+        "icon": None,
+        "description": "",
+        "type": None,
+        "flags": 0,
+        "bot": bot,
+        "bot_public": False,
+        "bot_require_code_grant": False,
+        "verify_key": "0" * 64,
+        "owner": owner,
+        "redirect_uris": [],
+        "interactions_endpoint_url": None,
+        "role_connections_verification_url": None,
+        "approximate_guild_count": 1,
+        "eligible_oauth2_scopes": [],
+        "team": None,
+        "integration_types_config": {"0": {}},
+    }

@@ -1,0 +1,105 @@
+"""A sandbox on a free port, and a small discord.py client to point at it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import discord
+import pytest
+from discord import app_commands
+
+from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, point_discord_py_at
+
+SEED = GuildSeed(
+    name="Test guild",
+    channels=(ChannelSeed("tavern", "warm"), ChannelSeed("cellar")),
+    members=(MemberSeed("Mora", ("Moderator",), owner=False), MemberSeed("Nils"), MemberSeed("Olga", owner=True)),
+    roles=(RoleSeed("Moderator", int(Permission.MANAGE_GUILD), 0x3366CC),),
+    bot_name="Probe",
+)
+
+
+class Probe(discord.Client):
+    """Remembers what it is told, and waits on it."""
+
+    def __init__(self, **intents: bool) -> None:
+        wanted = discord.Intents.default()
+        wanted.message_content = True
+        for name, value in intents.items():
+            setattr(wanted, name, value)
+        super().__init__(intents=wanted, guild_ready_timeout=0.05)
+        self.tree = app_commands.CommandTree(self)
+        self.heard: asyncio.Queue[discord.Message] = asyncio.Queue()
+        self.resumed = asyncio.Event()
+
+    async def on_message(self, message: discord.Message) -> None:
+        self.heard.put_nowait(message)
+
+    async def on_resumed(self) -> None:
+        self.resumed.set()
+
+    async def hear(self, check: Callable[[discord.Message], bool] = lambda message: True) -> discord.Message:
+        """The next message that fits."""
+        async with asyncio.timeout(5):
+            while not check(message := await self.heard.get()):
+                pass
+            return message
+
+    def room(self, name: str = "tavern") -> discord.TextChannel:
+        """A channel of the guild by its name."""
+        found = discord.utils.get(self.guilds[0].text_channels, name=name)
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def running(client: discord.Client, token: str) -> AsyncIterator[None]:
+    """The client logged in and ready; what ends it early is raised here."""
+    task = asyncio.create_task(client.start(token))
+    ready = asyncio.create_task(client.wait_until_ready())
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        yield
+    finally:
+        ready.cancel()
+        await client.close()
+        await asyncio.gather(task, ready, return_exceptions=True)
+
+
+Run = Callable[[discord.Client], AbstractAsyncContextManager[None]]
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    made = Sandbox(SEED)
+    await made.start()
+    with point_discord_py_at(made):
+        yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def probe(sandbox: Sandbox) -> AsyncIterator[Probe]:
+    """A client that is logged in."""
+    client = Probe()
+    async with running(client, sandbox.token):
+        yield client
+
+
+@pytest.fixture
+def seed() -> GuildSeed:
+    return SEED
+
+
+@pytest.fixture
+def new_probe() -> type[Probe]:
+    return Probe
+
+
+@pytest.fixture
+def run() -> Any:
+    return running

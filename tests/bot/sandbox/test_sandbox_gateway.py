@@ -1,0 +1,101 @@
+"""The gateway against the real client: login, resume, and what a bot without the intent is not told."""
+
+import asyncio
+from dataclasses import replace
+
+import discord
+import pytest
+
+from bot.sandbox import Sandbox, point_discord_py_at
+
+
+async def test_login_shows_guild_channels_roles_and_members(sandbox, probe):
+    guild = probe.guilds[0]
+    assert probe.user.name == "Probe" and probe.user.id == sandbox.bot_id == probe.application_id
+    assert (guild.id, guild.name) == (sandbox.guild_id, "Test guild")
+    assert [channel.name for channel in guild.text_channels] == ["tavern", "cellar"]
+    assert probe.room().topic == "warm"
+    mora = await guild.fetch_member(int(sandbox.member("Mora").id))
+    assert mora.display_name == "Mora" and "Moderator" in [role.name for role in mora.roles]
+    assert guild.owner_id == int(sandbox.member("Olga").id)
+
+
+async def test_members_are_sent_when_asked_for(sandbox, new_probe, run):
+    client = new_probe(members=True)
+    async with run(client, sandbox.token):
+        found = await client.guilds[0].query_members(user_ids=[int(sandbox.member("Nils").id)])
+        assert [member.display_name for member in found] == ["Nils"]
+        everyone = {member.display_name async for member in client.guilds[0].fetch_members()}
+        assert everyone == {"Mora", "Nils", "Olga", "Probe"}
+
+
+async def test_a_wrong_token_is_refused_by_http_and_gateway(sandbox, new_probe, run):
+    with pytest.raises(discord.LoginFailure):
+        async with run(new_probe(), "wrong"):
+            pass
+    client = new_probe()
+    await client.login(sandbox.token)
+    client.http.token = "wrong"
+    with pytest.raises(discord.ConnectionClosed) as closed:
+        await client.connect(reconnect=False)
+    assert closed.value.code == 4004
+    await client.close()
+
+
+async def test_the_content_intent_needs_the_portals_grant(seed, new_probe, run):
+    sandbox = Sandbox(replace(seed, message_content=False))
+    await sandbox.start()
+    with point_discord_py_at(sandbox):
+        with pytest.raises(discord.PrivilegedIntentsRequired):
+            async with run(new_probe(), sandbox.token):
+                pass
+        client = new_probe(message_content=False)
+        async with run(client, sandbox.token):
+            said = await sandbox.member("Nils").say("tavern", "secret")
+            assert (await client.room().fetch_message(int(said["id"]))).content == ""
+    await sandbox.stop()
+
+
+async def test_without_the_intent_only_what_concerns_the_bot_has_content(sandbox, new_probe, run):
+    client, nils = new_probe(message_content=False), sandbox.member("Nils")
+    async with run(client, sandbox.token):
+        await nils.say("tavern", "to nobody")
+        assert (await client.hear()).content == ""
+        await nils.say("tavern", "to you, @Probe")
+        assert (await client.hear()).content == f"to you, <@{sandbox.bot_id}>"
+        await client.room().send("mine")
+        mine = await client.hear()
+        assert mine.content == "mine"
+        await nils.say("tavern", "answering the bot", reply_to={"id": str(mine.id)})
+        assert (await client.hear()).content == "answering the bot"
+        hook = await client.room().create_webhook(name="Mask")
+        masked = await hook.send("behind a mask", wait=True)
+        assert masked.content == "behind a mask"
+        assert (await client.hear()).content == ""
+        await nils.say("tavern", "answering the mask", reply_to={"id": str(masked.id)})
+        reply = await client.hear()
+        assert reply.content == "" and reply.reference.resolved.content == ""
+
+
+async def test_a_dropped_client_resumes_and_gets_what_it_missed(sandbox, probe):
+    await sandbox.drop_gateway(4000)
+    await sandbox.member("Nils").say("tavern", "while you were gone")
+    assert (await probe.hear()).content == "while you were gone"
+    await asyncio.wait_for(probe.resumed.wait(), 5)
+
+
+async def test_a_session_that_is_gone_is_begun_anew(sandbox, probe, monkeypatch):
+    monkeypatch.setattr(probe, "before_identify_hook", _at_once)
+    slept = asyncio.sleep
+    monkeypatch.setattr("discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+    sandbox._world.gateway._sessions.clear()
+    await sandbox.drop_gateway(4000)
+    async with asyncio.timeout(8):
+        while not sandbox._world.gateway._sessions:
+            await slept(0.02)
+    await sandbox.member("Nils").say("tavern", "hello again")
+    assert (await probe.hear()).content == "hello again"
+
+
+async def _at_once(shard_id: int, *, initial: bool = False) -> None:
+    pass

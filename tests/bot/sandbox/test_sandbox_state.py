@@ -1,0 +1,129 @@
+"""The sandbox's own life: its state file, its command line, where it listens."""
+
+import asyncio
+import sys
+from dataclasses import replace
+
+import pytest
+
+from bot.sandbox import ChannelSeed, MemberSeed, NotLoopback, Sandbox, StateUnreadable, point_discord_py_at
+
+
+async def test_a_restart_keeps_ids_messages_commands_and_webhooks(seed, tmp_path, new_probe, run):
+    file = tmp_path / "guild.sqlite"
+    first = Sandbox(seed, file)
+    await first.start()
+    client = new_probe()
+
+    @client.tree.command(description="stays")
+    async def stay(interaction):
+        await interaction.response.send_message("here")
+
+    with point_discord_py_at(first):
+        async with run(client, first.token):
+            command = (await client.tree.sync())[0]
+            hook = await client.room().create_webhook(name="Mask")
+            said = await hook.send("remember me", wait=True)
+    before = first.guild_id, first.bot_id, first.token, first.channel("tavern")["id"], first.member("Nils").id
+    await first.stop()
+
+    grown = replace(
+        seed,
+        channels=(*seed.channels, ChannelSeed("attic")),
+        members=(*seed.members, MemberSeed("Pia")),
+    )
+    second = Sandbox(grown, file)
+    await second.start()
+    assert before == (
+        second.guild_id,
+        second.bot_id,
+        second.token,
+        second.channel("tavern")["id"],
+        second.member("Nils").id,
+    )
+    assert second.channel("attic") and second.member("Pia")
+    assert [message["id"] for message in second.messages("tavern")] == [str(said.id)]
+    client = new_probe()
+    with point_discord_py_at(second):
+        async with run(client, second.token):
+            assert [one.id for one in await client.tree.fetch_commands()] == [command.id]
+            kept = await client.room().webhooks()
+            assert [one.id for one in kept] == [hook.id]
+            await kept[0].edit_message(said.id, content="remembered")
+    assert second.messages("tavern")[0]["content"] == "remembered"
+    assert int(second.messages("tavern")[0]["id"]) < int((await second.member("Pia").say("attic", "new"))["id"])
+    await second.stop()
+
+
+def test_a_file_that_is_not_its_own_is_left_alone(seed, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database, " * 100)
+    with pytest.raises(StateUnreadable, match="move the file away"):
+        Sandbox(seed, file)
+    assert file.read_text().startswith("not a database")
+
+
+async def test_one_state_file_serves_one_sandbox(seed, tmp_path):
+    first = Sandbox(seed, tmp_path / "guild.sqlite")
+    with pytest.raises(StateUnreadable, match="stop the other sandbox"):
+        Sandbox(seed, tmp_path / "guild.sqlite")
+    await first.stop()
+
+
+async def test_it_listens_on_loopback_only(seed):
+    for host in ("0.0.0.0", "192.168.1.2", "example.org"):
+        sandbox = Sandbox(seed)
+        with pytest.raises(NotLoopback):
+            await sandbox.start(host)
+        await sandbox.stop()
+
+
+async def test_a_used_port_is_an_oserror(sandbox, seed):
+    other = Sandbox(seed)
+    with pytest.raises(OSError):
+        await other.start(port=int(sandbox.url.rsplit(":", 1)[1]))
+    await other.start()
+    await other.stop()
+
+
+def test_impossible_seeds_are_refused(seed):
+    with pytest.raises(ValueError, match="at least one member"):
+        replace(seed, members=())
+    with pytest.raises(ValueError, match="no such role: Ghost"):
+        replace(seed, members=(MemberSeed("Nils", ("Ghost",)),))
+
+
+async def test_waiting_for_an_unknown_kind_is_a_mistake(sandbox):
+    with pytest.raises(ValueError, match="no event is called"):
+        await sandbox.wait_for("mesage")
+    with pytest.raises(TimeoutError):
+        await sandbox.wait_for("message", timeout_s=0.01)
+
+
+async def _command_line(*arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bot.sandbox",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode, out.decode()
+
+
+async def test_the_command_line_says_what_to_do(sandbox, tmp_path):
+    (tmp_path / "bad").write_text("nonsense " * 200)
+    port = sandbox.url.rsplit(":", 1)[1]
+    used, open_door, bad, helped = await asyncio.gather(
+        _command_line("--port", port),
+        _command_line("--host", "0.0.0.0"),
+        _command_line("--state", str(tmp_path / "bad")),
+        _command_line("--help"),
+    )
+    assert used[0] == 2 and "choose another with --port" in used[1]
+    assert open_door[0] == 2 and "loopback only" in open_door[1]
+    assert bad[0] == 2 and "move the file away" in bad[1]
+    assert helped[0] == 0 and "--state" in helped[1]
+    assert all(len(text.splitlines()) == 1 for _, text in (used, open_door, bad))
