@@ -1,0 +1,73 @@
+"""`python -m bot`: the bot, on Discord with a token and in its own guild on this machine without."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from bot.app import App, opened
+from bot.catalogue import ShippedData
+from bot.permissions import invite_url
+from bot.settings import Settings, load_settings
+from personas.errors import UnderstudyError
+
+EPILOG = """examples:
+  python -m bot                      no DISCORD_TOKEN: a guild on this machine; prints its address
+  DISCORD_TOKEN=… python -m bot      the same bot on Discord
+  WEB_PORT=0 python -m bot           any free port
+
+exit codes: 0 ended by Ctrl-C or SIGTERM, 1 could not start or broke off"""
+
+
+def main() -> int:
+    """Run until told to stop."""
+    parser = argparse.ArgumentParser(
+        "python -m bot", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--env", type=Path, default=Path(".env"), help="the file with settings (default: .env)")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings(arguments.env, os.environ)
+        set_up_logging(settings)
+        asyncio.run(serve(settings))
+    except UnderstudyError as error:
+        print(f"Understudy cannot go on. {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Log to standard error; other packages only from warnings on."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    for package in ("bot", "personas"):
+        logging.getLogger(package).setLevel(settings.log_level)
+
+
+async def serve(settings: Settings) -> None:
+    """Run the bot until Ctrl-C, SIGTERM or the end of its connection."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with opened(settings, ShippedData.beside_the_code()) as app:
+        print(_where(app), flush=True)
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        print("Stopping …", flush=True)
+
+
+def _where(app: App) -> str:
+    if app.sandbox:
+        return f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)"
+    servers = ", ".join(guild.name for guild in app.client.guilds) or "no server yet"
+    invite = invite_url(app.client.application_id or 0)
+    return f"Understudy is on Discord as {app.client.user}, in {servers}.\nInvite: {invite}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

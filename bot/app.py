@@ -1,0 +1,157 @@
+"""The one composition root: settings → store → engine → queue → sandbox or Discord → client, and back down again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import discord
+
+from bot import local_guild, permissions
+from bot.answering import Answerer
+from bot.catalogue import Catalogue, ShippedData
+from bot.client import House, Understudy
+from bot.clock import SystemClock
+from bot.conversation import Conversations
+from bot.queue import JobQueue
+from bot.replies import Voices
+from bot.sandbox import Sandbox, point_discord_py_at
+from bot.settings import Settings, SettingsError
+from bot.store import Store
+from bot.training import SubprocessBackend
+from personas import base_model
+from personas.card import read_cards
+from personas.contracts import Sampling
+from personas.engine.local import LocalEngine
+from personas.lore import WORLD, LoreIndex, read_lore
+
+log = logging.getLogger(__name__)
+
+
+class PortTakenError(SettingsError):
+    """Another program listens on WEB_PORT."""
+
+
+@dataclass(frozen=True)
+class App:
+    """A running bot. `sandbox` is None on Discord; `running` ends when the client does."""
+
+    client: Understudy
+    sandbox: Sandbox | None
+    running: asyncio.Task[None]
+
+    @property
+    def house(self) -> House:
+        """What the bot works with."""
+        return self.client.house
+
+
+@asynccontextmanager
+async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]:
+    """The bot, ready; taken down in order at the end of the block. Raises `UnderstudyError` when it cannot start."""
+    async with AsyncExitStack() as stack:
+        store = Store.open(settings.home / "understudy.sqlite")
+        stack.callback(store.close)
+        sandbox = await _sandbox(settings, stack) if settings.in_sandbox else None
+        personas = read_cards(shipped.cards)
+        lore = LoreIndex(read_lore(shipped.lore, [*personas, WORLD]), settings.home / "cache" / "lore.sqlite")
+        stack.callback(lore.close)
+        engine = await _engine(settings, stack)
+        catalogue = Catalogue(shipped, settings.base_model)
+        clock = SystemClock()
+        backend = SubprocessBackend(
+            settings.home,
+            catalogue,
+            clock,
+            threads=settings.trainer_threads,
+            nice=settings.trainer_nice,
+            serving_precision=engine.precision,
+            environ=os.environ,
+        )
+        queue = JobQueue(store, backend, clock)
+        sampling = Sampling(settings.temperature, settings.top_p, max_new_tokens=settings.max_new_tokens)
+        conversations = Conversations(store, personas, lore, sampling, settings.home)
+
+        def house(client: discord.Client) -> House:
+            answerer = Answerer(store, engine, conversations, Voices(client, store))
+            return House(store, conversations, answerer, queue, catalogue, settings.base_model, settings.home)
+
+        client, running = await _client(settings, house, sandbox, stack)
+        if sandbox:
+            await local_guild.move_in(client, sandbox, client.house.answerer)
+        queue.start()
+        stack.push_async_callback(queue.stop)
+        yield App(client, sandbox, running)
+
+
+async def _sandbox(settings: Settings, stack: AsyncExitStack) -> Sandbox:
+    sandbox = Sandbox(local_guild.SEED, settings.home / "sandbox.sqlite")
+    stack.push_async_callback(sandbox.stop)
+    try:
+        await sandbox.start(port=settings.web_port)
+    except OSError as error:
+        raise PortTakenError(
+            f"Port {settings.web_port} cannot be used: {error.strerror}.",
+            "End the other program (perhaps another bot), or set WEB_PORT to another number.",
+        ) from error
+    stack.push(point_discord_py_at(sandbox))
+    return sandbox
+
+
+async def _engine(settings: Settings, stack: AsyncExitStack) -> LocalEngine:
+    log.info("loading the base model (%s) …", settings.base_model)
+    base = await asyncio.to_thread(base_model.locate, settings.base_model)
+    engine = LocalEngine(base, base_model.best_precision(), max_waiting=settings.max_waiting_replies)
+    await engine.start()
+    stack.push_async_callback(engine.close)
+    return engine
+
+
+async def _client(
+    settings: Settings, house: Callable[[discord.Client], House], sandbox: Sandbox | None, stack: AsyncExitStack
+) -> tuple[Understudy, asyncio.Task[None]]:
+    """Log in and wait until ready; without the message content intent where Discord does not grant it."""
+    token = sandbox.token if sandbox else settings.discord_token
+    wanted = settings.message_content_intent
+    for message_content in dict.fromkeys((wanted, False)):
+        client = Understudy(house, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
+        running = asyncio.create_task(client.start(token), name="discord")
+        try:
+            await _ready(client, running)
+        except discord.PrivilegedIntentsRequired:
+            await client.close()
+            need = permissions.MESSAGE_CONTENT
+            log.warning(
+                "Discord does not grant this bot the message content intent, needed to %s; without it %s. Grant it "
+                "under Bot → Privileged Gateway Intents, or set MESSAGE_CONTENT_INTENT=false.", need.why, need.cost
+            )  # fmt: skip
+        else:
+            stack.push_async_callback(client.close)
+            stack.push_async_callback(client.house.answerer.close)
+            return client, running
+    raise AssertionError("without privileged intents Discord asks for none")
+
+
+async def _ready(client: Understudy, running: asyncio.Task[None]) -> None:
+    """Wait until the client is ready or has failed. Raises `SettingsError` for a token that Discord does not know."""
+    ready = asyncio.create_task(client.wait_until_ready())
+    await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done() and not running.done():
+        return
+    ready.cancel()
+    try:
+        await running
+    except discord.LoginFailure as error:
+        await client.close()
+        raise SettingsError(
+            "Discord does not accept DISCORD_TOKEN.",
+            "Copy the bot's token anew (Developer Portal → Bot → Reset Token), or leave it empty for the sandbox.",
+        ) from error
+    except (aiohttp.ClientConnectionError, discord.HTTPException, discord.GatewayNotFound) as error:
+        await client.close()
+        raise SettingsError(f"Discord cannot be reached: {error}.", "Check the network and try again.") from error

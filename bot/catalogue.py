@@ -1,0 +1,196 @@
+"""What may be named from Discord: data sets, personas and recipes by name, never a path.
+
+A log `data/logs/<name>.json` is the data set `<name>`, a file `data/general/<name>.jsonl` the data set
+`general-<name>`. Each folder's `rights.toml` says who may do what with its files: a table per file name with `right`,
+`stated_by`, `stated_on` and `why`. A log without a stated right counts as taken from Discord's API.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, cast, get_args
+
+from personas.card import SHIPPED_CARDS, read_card
+from personas.contracts import Material, TrainingRequest
+from personas.errors import MaterialError, RequestError
+from personas.lore import WORLD
+
+Kind = Literal["card", "log", "messages", "lore", "general"]
+Right = Literal["own-writing", "data-package", "form", "licensed", "discord-api"]
+
+RIGHTS_FILE = "rights.toml"
+UNSTATED: tuple[Right, str] = ("discord-api", "nobody")
+PROJECT: tuple[Right, str] = ("own-writing", "the Understudy authors")
+"""Cards and lore ship with the project, which wrote them."""
+
+
+@dataclass(frozen=True)
+class ShippedData:
+    """Where the files lie that ship with the project."""
+
+    logs: Path
+    general: Path
+    lore: Path
+    cards: Path
+    recipes: Path
+
+    @classmethod
+    def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
+        """The files of a source tree."""
+        data = root / "data"
+        return cls(data / "logs", data / "general", data / "rag-resources", cards, root / "trainer" / "recipes")
+
+    @classmethod
+    def beside_the_code(cls) -> Self:
+        """The files of the source tree that this code runs from."""
+        return cls.of(Path(__file__).resolve().parent.parent)
+
+
+@dataclass(frozen=True)
+class SourceMaterial:
+    """Material before it is copied. `copies` pairs each file or folder with its path inside the job's material."""
+
+    kind: Kind
+    path: str
+    origin: str
+    right: Right
+    stated_by: str
+    copies: tuple[tuple[Path, str], ...]
+
+    def copied(self, sha256: str) -> Material:
+        """The entry for the job folder, once the copy's digest is known."""
+        return Material(
+            kind=self.kind,
+            path=self.path,
+            origin=self.origin,
+            right=self.right,
+            stated_by=self.stated_by,
+            sha256=sha256,
+        )
+
+
+class Catalogue:
+    """The data sets, personas and recipes that a request may name. Reads the folders anew at each call."""
+
+    def __init__(self, shipped: ShippedData, base_model: str) -> None:
+        """`base_model` is the one that is served."""
+        self._shipped, self._base_model = shipped, base_model
+
+    def datasets(self) -> list[str]:
+        """The names of all data sets, in order."""
+        return sorted(self._dataset_files())
+
+    def recipes(self) -> list[str]:
+        """The names of all recipes, in order."""
+        return sorted(path.stem for path in self._shipped.recipes.glob("*.toml"))
+
+    def materials_for(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
+        """The materials that a request takes.
+
+        Raises `RequestError` when it names something unknown or not allowed here, and `MaterialError` or `CardError`
+        when a file that it needs cannot be read.
+        """
+        self._check_names(request)
+        if request.persona is None:
+            return self._for_dialogue(request)
+        return self._for_persona(request.persona, request.dataset or request.persona)
+
+    def _check_names(self, request: TrainingRequest) -> None:
+        if request.dataset_path:
+            raise RequestError(
+                "A path cannot be named here, only a data set of the catalogue.", _known(self.datasets(), "")
+            )
+        if request.base_model != self._base_model:
+            raise RequestError(
+                f"An adapter for another base model ({request.base_model}) cannot be served here.",
+                f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
+            )
+        if request.recipe not in (recipes := self.recipes()):
+            raise RequestError(f"There is no recipe {request.recipe!r}.", _known(recipes, request.recipe))
+
+    def _for_persona(self, persona_id: str, dataset: str) -> tuple[SourceMaterial, ...]:
+        card, file = self._card(persona_id), self._dataset_file(dataset)
+        if file.suffix != ".json":
+            raise RequestError(
+                f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
+                "Leave the data set out to take the persona's own log.",
+            )
+        return (card, _single("log", file), *self._lore(persona_id), *self._general())
+
+    def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
+        messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
+        if request.dataset is None:
+            raise RequestError("A dialogue job needs a data set.", _known(messages, ""))
+        file = self._dataset_file(request.dataset)
+        if request.dataset not in messages:
+            raise RequestError(f"{request.dataset!r} is a log, which trains a persona.", _known(messages, ""))
+        # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
+        general = self._general(without=file) or self._general()
+        return (_single("messages", file), *general)
+
+    def _dataset_files(self) -> dict[str, Path]:
+        logs = {path.stem: path for path in self._shipped.logs.glob("*.json")}
+        return logs | {f"general-{path.stem}": path for path in self._shipped.general.glob("*.jsonl")}
+
+    def _dataset_file(self, name: str) -> Path:
+        files = self._dataset_files()
+        if name not in files:
+            raise RequestError(f"There is no data set {name!r}.", _known(sorted(files), name))
+        return files[name]
+
+    def _card(self, persona_id: str) -> SourceMaterial:
+        cards = {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
+        if persona_id not in cards:
+            raise RequestError(f"There is no persona {persona_id!r}.", _known(sorted(cards), persona_id))
+        path = cards[persona_id]
+        return SourceMaterial("card", path.name, f"cards/{path.name}", *PROJECT, copies=((path, path.name),))
+
+    def _lore(self, persona_id: str) -> list[SourceMaterial]:
+        folders = [folder for owner in (persona_id, WORLD) if (folder := self._shipped.lore / owner).is_dir()]
+        copies = tuple((folder, f"lore/{folder.name}") for folder in folders)
+        return [SourceMaterial("lore", "lore", self._shipped.lore.name, *PROJECT, copies=copies)] if folders else []
+
+    def _general(self, without: Path | None = None) -> list[SourceMaterial]:
+        return [_single("general", path) for path in sorted(self._shipped.general.glob("*.jsonl")) if path != without]
+
+
+def _single(kind: Kind, file: Path) -> SourceMaterial:
+    right, stated_by = _stated_right(file)
+    if right == "discord-api":
+        raise RequestError(
+            f"{file.name} may not be trained on: nobody has stated a right, so it counts as taken from Discord's API.",
+            f'Whoever holds the rights states so in {file.parent / RIGHTS_FILE}: a table ["{file.name}"] with right, '
+            "stated_by, stated_on and why.",
+        )
+    path = f"{file.parent.name}/{file.name}"
+    return SourceMaterial(kind, path, path, right, stated_by, copies=((file, path),))
+
+
+def _stated_right(file: Path) -> tuple[Right, str]:
+    rights = file.parent / RIGHTS_FILE
+    try:
+        stated = tomllib.loads(rights.read_text(encoding="utf-8-sig")).get(file.name)
+    except FileNotFoundError:
+        return UNSTATED
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise MaterialError(
+            f"{rights} cannot be read: {error}.", "Correct it; nothing is trained until then."
+        ) from error
+    if not isinstance(stated, dict) or not stated.get("right"):
+        return UNSTATED
+    missing = [key for key in ("stated_by", "stated_on", "why") if not stated.get(key)]
+    if missing or stated["right"] not in get_args(Right):
+        wrong = f"leaves out {', '.join(missing)}" if missing else f"names an unknown right, {stated['right']!r}"
+        raise MaterialError(f"{rights} {wrong} for {file.name}.", f"Known rights: {', '.join(get_args(Right))}.")
+    return cast(Right, stated["right"]), str(stated["stated_by"])
+
+
+def _known(names: list[str], wanted: str) -> str:
+    """All names, those that look like what was wanted first."""
+    if not names:
+        return "There are none."
+    near = difflib.get_close_matches(wanted, names, n=len(names), cutoff=0.5)
+    return f"Known: {', '.join([*near, *(name for name in names if name not in near)])}."

@@ -1,0 +1,319 @@
+"""Moderators retrain a persona: `/finetune start|status|cancel|promote|rollback`, and the buttons under a result.
+
+Long work outlives an interaction's 15 minutes, so its progress is an ordinary message in the channel that is edited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+from pydantic import ValidationError
+
+from bot.cogs.errors import RefusedError, tell, words_for
+from bot.cogs.persona import Choices, Interaction, known_persona, persona_choices, require_moderator
+from bot.permissions import MODERATOR
+from bot.progress import job_words, settled_words
+from bot.replies import NO_MENTIONS, SpeakChannel
+from bot.store import Job
+from personas.contracts import Hyperparameters, Persona, TrainingRequest, explain
+from personas.errors import RequestError
+
+if TYPE_CHECKING:
+    from bot.client import Understudy
+
+log = logging.getLogger(__name__)
+
+EDIT_EVERY_S = 1.5
+MAX_CHOICES = 25
+
+
+@app_commands.guild_only()
+@app_commands.default_permissions(MODERATOR)
+class Finetune(commands.GroupCog, group_name="finetune", group_description="Retrain a persona (moderators)."):
+    """The commands, and the progress messages of the jobs."""
+
+    def __init__(self, bot: Understudy) -> None:
+        self.bot = bot
+        self._shown: dict[str, asyncio.Task[None]] = {}
+        super().__init__()
+
+    async def cog_load(self) -> None:
+        self.bot.house.queue.subscribe(self._on_change)
+
+    async def cog_unload(self) -> None:
+        self.bot.house.queue.unsubscribe(self._on_change)
+        for task in self._shown.values():
+            task.cancel()
+
+    async def interaction_check(self, interaction: Interaction, /) -> bool:  # type: ignore[override]
+        require_moderator(interaction)
+        return True
+
+    # ------------------------------------------------------------------------------------------ the commands
+
+    @app_commands.command(description="Train a persona anew; it keeps talking meanwhile.")
+    @app_commands.describe(
+        job_name="A name for this job (chosen for you if left out)",
+        dataset="A data set of the catalogue (the persona's own log if left out)",
+        task_type="What to train (a persona's voice if left out)",
+        epochs="Passes over the data (the recipe's if left out)",
+        persona="Whose voice (this channel's persona if left out)",
+        learning_rate="Peak learning rate (the recipe's if left out)",
+        recipe="How to train",
+    )
+    @app_commands.autocomplete(persona=persona_choices)
+    async def start(
+        self,
+        interaction: Interaction,
+        job_name: app_commands.Range[str, 1, 64] | None = None,
+        dataset: str | None = None,
+        task_type: Literal["persona", "dialogue"] = "persona",
+        epochs: app_commands.Range[float, 0.1, 50.0] | None = None,
+        persona: str | None = None,
+        learning_rate: app_commands.Range[float, 1e-6, 1e-2] | None = None,
+        recipe: str = "demo-cpu",
+    ) -> None:
+        channel = interaction.channel
+        if not isinstance(channel, SpeakChannel):
+            raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
+        await interaction.response.defer(ephemeral=True)
+        who = self._whom(interaction, persona) if task_type == "persona" else None
+        request = _request(
+            job_name=job_name or f"{who.id if who else task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
+            base_model=self.bot.house.base_model,
+            dataset=dataset,
+            task_type=task_type,
+            persona=who.id if who else None,
+            recipe=recipe,
+            hyperparameters={"num_train_epochs": epochs, "learning_rate": learning_rate},
+        )
+        job = self.bot.house.queue.enqueue(
+            request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
+        )
+        await interaction.followup.send(f"Queued as `{job.job_id}`. Its progress is below.", ephemeral=True)
+        self._on_change(job)
+
+    @start.autocomplete("dataset")
+    async def _datasets(self, interaction: Interaction, current: str) -> Choices:
+        return _matching(self.bot.house.catalogue.datasets(), current)
+
+    @start.autocomplete("recipe")
+    async def _recipes(self, interaction: Interaction, current: str) -> Choices:
+        return _matching(self.bot.house.catalogue.recipes(), current)
+
+    @app_commands.command(description="What is training, what waits, what ended.")
+    async def status(self, interaction: Interaction) -> None:
+        jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
+        words = [job_words(job, self.bot.house.queue.position(job.job_id), time.time()) for job in jobs]
+        await interaction.response.send_message("\n\n".join(words)[:2000] or "No jobs yet.", ephemeral=True)
+
+    @app_commands.command(description="End a job that waits or trains. Nothing that is live changes.")
+    @app_commands.describe(job="The job (the latest unfinished one if left out)")
+    async def cancel(self, interaction: Interaction, job: str | None = None) -> None:
+        await interaction.response.defer(ephemeral=True)
+        found = self._unfinished(interaction, job)
+        await cancel_job(interaction, found.job_id)
+
+    @cancel.autocomplete("job")
+    async def _jobs(self, interaction: Interaction, current: str) -> Choices:
+        jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0)
+        return _matching([job.job_id for job in jobs if job.state in ("queued", "running")], current)
+
+    @app_commands.command(description="Let a trained version speak from the next reply on.")
+    @app_commands.describe(persona="Whose (this channel's persona if left out)", version="Which (else the newest)")
+    @app_commands.autocomplete(persona=persona_choices)
+    async def promote(self, interaction: Interaction, persona: str | None = None, version: str | None = None) -> None:
+        await interaction.response.defer(ephemeral=True)
+        who = self._whom(interaction, persona)
+        installed = self.bot.house.store.versions.installed(who.id)
+        if not installed:
+            raise RequestError(f"{who.name} has no trained version yet.", "Train one with `/finetune start`.")
+        await interaction.followup.send(await make_live(interaction, who, version or installed[-1].version))
+
+    @app_commands.command(description="Go back to the version that spoke before.")
+    @app_commands.describe(persona="Whose (this channel's persona if left out)")
+    @app_commands.autocomplete(persona=persona_choices)
+    async def rollback(self, interaction: Interaction, persona: str | None = None) -> None:
+        await interaction.response.defer(ephemeral=True)
+        await interaction.followup.send(await roll_back(interaction, self._whom(interaction, persona)))
+
+    # ------------------------------------------------------------------------------------------ progress messages
+
+    def _on_change(self, job: Job) -> None:
+        """A job has changed: make sure that a task is showing it."""
+        task = self._shown.get(job.job_id)
+        if task is None or task.done():
+            self._shown[job.job_id] = asyncio.create_task(self._show(job.job_id), name=f"progress of {job.job_id}")
+
+    async def _show(self, job_id: str) -> None:
+        """Edit the job's message, at most every 1.5 s, until the job has ended and the message says so."""
+        store = self.bot.house.store
+        await self.bot.wait_until_ready()
+        last = ""
+        while job := store.jobs.get(job_id):
+            ended = job.state not in ("queued", "running")
+            words = settled_words(job) if ended else job_words(job, self.bot.house.queue.position(job_id), time.time())
+            if words != last:
+                with suppress(discord.Forbidden):  # the job goes on where nobody may be told
+                    await self._write(job, words)
+                last = words
+            if ended:
+                break
+            await asyncio.sleep(EDIT_EVERY_S)
+        self._shown.pop(job_id, None)
+
+    async def _write(self, job: Job, words: str) -> None:
+        channel = self.bot.get_channel(job.channel_id)
+        if not isinstance(channel, SpeakChannel):
+            return
+        view = _buttons(job)
+        if job.progress_message_id:
+            with suppress(discord.NotFound):  # someone deleted it: write another
+                message = channel.get_partial_message(job.progress_message_id)
+                await message.edit(content=words, view=view, allowed_mentions=NO_MENTIONS)
+                return
+        sent = await channel.send(words, view=view or discord.utils.MISSING, allowed_mentions=NO_MENTIONS)
+        self.bot.house.store.jobs.set_progress_message(job.job_id, sent.id)
+
+    # ------------------------------------------------------------------------------------------ whom and which
+
+    def _whom(self, interaction: Interaction, wanted: str | None) -> Persona:
+        if wanted:
+            return known_persona(interaction, wanted)
+        channel = interaction.channel
+        if isinstance(channel, SpeakChannel):
+            parent_id = channel.parent_id if isinstance(channel, discord.Thread) else None
+            here = self.bot.house.conversations.persona_in(channel.guild.id, channel.id, parent_id)
+            if here:
+                return here
+        raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
+
+    def _unfinished(self, interaction: Interaction, wanted: str | None) -> Job:
+        jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0)
+        open_jobs = [job for job in jobs if job.state in ("queued", "running")]
+        for job in open_jobs:
+            if wanted in (None, job.job_id):
+                return job
+        known = ", ".join(f"`{job.job_id}`" for job in open_jobs) or "none"
+        raise RequestError("There is no such job that waits or trains.", f"Unfinished here: {known}.")
+
+
+# ---------------------------------------------------------------------------------------------------- what is done
+
+
+async def make_live(interaction: Interaction, persona: Persona, version: str) -> str:
+    """Make a version live after loading it, so that a damaged one never gets to speak. Gives the words to say."""
+    house = interaction.client.house
+    known = [installed.version for installed in house.store.versions.installed(persona.id)]
+    if version not in known:
+        raise RequestError(f"{persona.name} has no version {version}.", f"There is: {', '.join(known) or 'none yet'}.")
+    await house.answerer.engine.load(house.conversations.adapter(persona.id, version))
+    if house.store.versions.promote(persona.id, version, interaction.user.id, time.time()) is None:
+        return f"{version} of **{persona.name}** speaks already."
+    return f"{version} of **{persona.name}** speaks from the next reply on."
+
+
+async def roll_back(interaction: Interaction, persona: Persona) -> str:
+    """Make the version live that was so before. Gives the words to say."""
+    row = interaction.client.house.store.versions.rollback(persona.id, interaction.user.id, time.time())
+    return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
+
+
+async def cancel_job(interaction: Interaction, job_id: str) -> None:
+    """Cancel, and tell the moderator what happened."""
+    interaction.client.house.queue.cancel(job_id)
+    await tell(interaction, f"`{job_id}` is cancelled.")
+
+
+def _request(**fields: Any) -> TrainingRequest:
+    try:
+        return TrainingRequest(**{**fields, "hyperparameters": Hyperparameters(**fields["hyperparameters"])})
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def _matching(names: list[str], current: str) -> Choices:
+    found = [name for name in names if current.casefold() in name.casefold()]
+    return [app_commands.Choice(name=name, value=name) for name in found[:MAX_CHOICES]]
+
+
+# ---------------------------------------------------------------------------------------------------- the buttons
+
+
+def _buttons(job: Job) -> discord.ui.View | None:
+    view = discord.ui.View(timeout=None)
+    if job.state in ("queued", "running"):
+        view.add_item(CancelButton(job.job_id))
+    elif job.state == "done" and job.persona:
+        view.add_item(PromoteButton(job.persona, job.version))
+        view.add_item(RollbackButton(job.persona))
+    else:
+        return None
+    return view
+
+
+class _ModeratorButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
+    """A button that only moderators may press; it carries in its id all that it needs, so it outlives a restart."""
+
+    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
+        try:
+            require_moderator(interaction)
+            await self.pressed(interaction)
+        except Exception as error:
+            await tell(interaction, words_for(error))
+
+    async def pressed(self, interaction: Interaction) -> None:
+        """What the button does."""
+        raise AssertionError("each button says what it does")
+
+    @classmethod
+    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
+        return cls(**match.groupdict())
+
+
+class CancelButton(_ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
+    """Cancels a job."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(discord.ui.Button(label="Cancel", custom_id=f"cancel:{job_id}"))
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer(ephemeral=True)
+        await cancel_job(interaction, self.job_id)
+
+
+class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+    """Makes a version live."""
+
+    def __init__(self, persona_id: str, version: str) -> None:
+        self.persona_id, self.version = persona_id, version
+        super().__init__(
+            discord.ui.Button(
+                label="Promote", style=discord.ButtonStyle.success, custom_id=f"promote:{persona_id}:{version}"
+            )
+        )
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer()
+        words = await make_live(interaction, known_persona(interaction, self.persona_id), self.version)
+        await interaction.followup.send(words)
+
+
+class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
+    """Goes back to the version before."""
+
+    def __init__(self, persona_id: str) -> None:
+        self.persona_id = persona_id
+        super().__init__(discord.ui.Button(label="Roll back", custom_id=f"rollback:{persona_id}"))
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer()
+        await interaction.followup.send(await roll_back(interaction, known_persona(interaction, self.persona_id)))

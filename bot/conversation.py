@@ -1,0 +1,52 @@
+"""From a channel to a request: its persona, its recent turns (our own copies), matching lore, the live adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.store import Message, Store
+from personas.adapters import adapter_ref
+from personas.contracts import AdapterRef, ChatRequest, Persona, Sampling, Turn
+from personas.lore import LoreIndex
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Makes `ChatRequest`s. `home` is UNDERSTUDY_HOME, where the adapters lie."""
+
+    store: Store
+    personas: Mapping[str, Persona]
+    lore: LoreIndex
+    sampling: Sampling
+    home: Path
+
+    def persona_in(self, guild_id: int, channel_id: int, parent_id: int | None = None) -> Persona | None:
+        """The persona of a channel or, for a thread without its own, of its parent."""
+        channel = self.store.channels.get(guild_id, channel_id, parent_id)
+        return self.personas.get(channel.persona_id) if channel else None
+
+    def live_adapter(self, persona_id: str) -> AdapterRef | None:
+        """The adapter that answers now; None for the base model."""
+        version = self.store.versions.live(persona_id)
+        return self.adapter(persona_id, version) if version else None
+
+    def adapter(self, persona_id: str, version: str) -> AdapterRef:
+        """A version of a persona's adapter."""
+        return adapter_ref(self.home, persona_id, version)
+
+    def request(self, persona: Persona, channel_id: int, trigger_seq: int) -> ChatRequest:
+        """What to ask the engine so that the persona answers the stored message `trigger_seq`."""
+        history = [message for message in self.store.messages.recent(channel_id) if message.seq <= trigger_seq]
+        turns = tuple(self._turn(message, persona) for message in history)
+        return ChatRequest(
+            persona=persona,
+            turns=turns,
+            lore=tuple(self.lore.search(persona.id, turns[-1].text)),
+            adapter=self.live_adapter(persona.id),
+            sampling=self.sampling,
+        )
+
+    def _turn(self, message: Message, persona: Persona) -> Turn:
+        return Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)

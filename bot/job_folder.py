@@ -1,0 +1,77 @@
+"""A job's folder, `<home>/jobs/<job id>/`, as the trainer takes it: `request.json` and copies of the material.
+
+The folder appears whole or not at all. What the trainer leaves in it is put in its place under `<home>/models/`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from bot.catalogue import SourceMaterial
+from bot.store import Job
+from personas.adapters import adapter_ref, install, verify, written_aside
+from personas.base_model import Precision
+from personas.contracts import JobSpec, Manifest, Material
+from personas.errors import AdapterError
+from personas.material import material_digest
+
+REQUEST = "request.json"
+MATERIAL = "material"
+ADAPTER = "adapter"
+
+
+def write_job_folder(home: Path, job: Job, materials: Iterable[SourceMaterial], precision: Precision) -> Path:
+    """Write the folder of a job; one that an earlier attempt wrote is used again. Raises `OSError`."""
+    folder = home / "jobs" / job.job_id
+    if (folder / REQUEST).exists():
+        return folder
+    for left_over in folder.parent.glob(f".{job.job_id}.*"):  # of a bot that was killed while copying
+        shutil.rmtree(left_over)
+    with written_aside(folder) as aside:
+        copied = tuple(_copy(material, aside / MATERIAL) for material in materials)
+        spec = JobSpec(
+            job_id=job.job_id,
+            version=job.version,
+            request=job.request,
+            materials=copied,
+            serving_precision=precision,
+        )
+        (aside / REQUEST).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def install_adapter(home: Path, job: Job, folder: Path) -> tuple[Path, Manifest]:
+    """Put a finished job's adapter in its place and give that place; doing so again changes nothing.
+
+    Raises `AdapterError` when the adapter is damaged or another job's, `OSError` when it cannot be copied.
+    """
+    made = verify(folder / ADAPTER)
+    if (made.job_id, made.version, made.persona) != (job.job_id, job.version, job.persona):
+        raise AdapterError(f"The adapter in {folder} is not of this job but of {made.job_id}.", "Train it again.")
+    place = adapter_place(home, job)
+    return place, install(folder / ADAPTER, place)
+
+
+def adapter_place(home: Path, job: Job) -> Path:
+    """Where the adapter of a job belongs: with its persona's versions, or under a dialogue job's name."""
+    if job.persona:
+        return adapter_ref(home, job.persona, job.version).folder
+    return dialogue_place(home, job.request.job_name)
+
+
+def dialogue_place(home: Path, job_name: str) -> Path:
+    """Where the adapter of a dialogue job of this name belongs."""
+    return home / "models" / "dialogue" / job_name
+
+
+def _copy(material: SourceMaterial, target: Path) -> Material:
+    for source, name in material.copies:
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, place)
+        else:
+            shutil.copyfile(source, place)
+    return material.copied(material_digest(target / material.path))

@@ -1,0 +1,49 @@
+"""The guild that the bot finds when it runs without a Discord account: its channels, its people, who lives where."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import discord
+
+from bot.answering import Answerer
+from bot.permissions import required
+from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox
+from bot.store import Channel
+
+MODERATOR, MEMBER = "Mina Vale", "Tobias Reed"
+
+HOMES = {
+    "weighbridge-quay": "ballast",
+    "the-damp-lantern": "oda",
+    "drowned-stage": "thrip",
+}
+"""Which persona lives in which channel of a new guild."""
+
+SEED = GuildSeed(
+    name="Skerrow Harbour",
+    channels=(
+        ChannelSeed("weighbridge-quay", "Where the lifting is done. Dock Crane No. 3 answers."),
+        ChannelSeed("the-damp-lantern", "The inn at the bottom of Eel Stair. Boots off the rail."),
+        ChannelSeed("drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."),
+        ChannelSeed("harbour-office", "Nobody lives here. Try /persona list, /persona set, /finetune status."),
+    ),
+    roles=(RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B8B),),
+    members=(MemberSeed(MODERATOR, ("Moderator",), owner=True), MemberSeed(MEMBER)),
+    bot_name="Understudy",
+    bot_avatar=Path(__file__).with_name("avatar.png"),
+    bot_permissions=required().value,
+)
+
+
+async def move_in(client: discord.Client, sandbox: Sandbox, answerer: Answerer) -> None:
+    """Give each channel of a new guild its persona, which says its greeting."""
+    guild = client.get_guild(sandbox.guild_id)
+    assert guild is not None  # the sandbox's only guild, and the client is ready
+    for channel in guild.text_channels:
+        persona = answerer.conversations.personas.get(HOMES.get(channel.name, ""))
+        if persona and not answerer.store.channels.get(guild.id, channel.id):
+            setting = Channel(guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time())
+            answerer.store.channels.assign(setting)
+            await answerer.greet(persona, channel)

@@ -1,0 +1,69 @@
+"""One list: what the bot needs, why, and what is lost without it. Invite link, start-up check and refusals read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import discord
+
+
+@dataclass(frozen=True)
+class Need:
+    """A permission by discord.py's name, what it is for, and what its absence costs."""
+
+    permission: str
+    why: str
+    cost: str
+
+
+NEEDS = (
+    Need("view_channel", "see the channels it speaks in", "it hears and says nothing there"),
+    Need("send_messages", "answer, and report how a training goes", "it cannot speak at all"),
+    Need("send_messages_in_threads", "answer in threads", "it stays silent in threads"),
+    Need("manage_webhooks", "speak under a persona's own name and face", "personas speak under the bot's own name"),
+)
+
+MESSAGE_CONTENT = Need(
+    "message_content",
+    "read messages that do not mention it, in channels set to answer everything",
+    "it answers only mentions, replies to its own messages, and /chat",
+)
+
+MODERATOR = discord.Permissions(manage_guild=True)
+"""Who may set personas and train them; checked in code besides being the commands' default."""
+
+
+def required() -> discord.Permissions:
+    """The permissions to ask for when the bot is invited."""
+    return discord.Permissions(**{need.permission: True for need in NEEDS})
+
+
+def missing(granted: discord.Permissions) -> list[Need]:
+    """The needs that these permissions do not meet."""
+    return [need for need in NEEDS if not getattr(granted, need.permission)]
+
+
+def invite_url(application_id: int) -> str:
+    """The address at which an owner of a server lets the bot in with what it needs."""
+    return discord.utils.oauth_url(application_id, permissions=required(), scopes=("bot", "applications.commands"))
+
+
+def report(guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]) -> list[str]:
+    """One line for each permission that is missing in the guild or in one of the channels in use."""
+    lines = [f"{guild.name}: {_line(need)}" for need in missing(guild.me.guild_permissions)]
+    guild_wide = {need.permission for need in missing(guild.me.guild_permissions)}
+    for channel in channels:
+        here = [need for need in missing(channel.permissions_for(guild.me)) if need.permission not in guild_wide]
+        lines += [f"{guild.name} #{channel.name}: {_line(need)}" for need in here]
+    return lines
+
+
+def is_moderator(member: discord.abc.User) -> bool:
+    """Whether this member may set and train personas in the guild they are a member of."""
+    return isinstance(member, discord.Member) and member.guild_permissions >= MODERATOR
+
+
+def _line(need: Need) -> str:
+    name = need.permission.replace("_", " ").title()
+    return f"the permission {name} is missing, needed to {need.why}; without it {need.cost}."

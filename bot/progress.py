@@ -1,0 +1,67 @@
+"""A training job in words: for its progress message, and for `/finetune status`."""
+
+from __future__ import annotations
+
+from bot.store import Job
+from personas.contracts import Epoch, Phase, Progress
+
+BAR_CELLS = 16
+
+
+def job_words(job: Job, position: int | None, now: float) -> str:
+    """A job that waits or runs; one that has ended reads as `settled_words`. `position` 1 is next in the queue."""
+    if job.state not in ("queued", "running"):
+        return settled_words(job)
+    if job.state == "queued":
+        return f"{_title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
+    lines = [_title(job, "Training")]
+    match job.progress:
+        case Progress() as at:
+            share = at.step / at.of
+            cells = round(share * BAR_CELLS)
+            lines.append(f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of {at.of}")
+            lines.append(f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {duration(at.eta_s)} left")
+        case Epoch() as at:
+            lines.append(f"Epoch {at.epoch} done: loss {at.train_loss:.3f}, held out {at.eval_loss:.3f}.")
+        case Phase() as at:
+            lines.append(f"Now: {at.name}. {at.detail}".rstrip())
+        case _:
+            lines.append("Starting …")
+    if job.started_at:
+        lines.append(f"-# running for {duration(now - job.started_at)}, attempt {job.attempt}")
+    return "\n".join(lines)
+
+
+def settled_words(job: Job) -> str:
+    """A job that has ended, and what came of it."""
+    if job.state == "cancelled":
+        return f"{_title(job, 'Cancelled')}\nNothing that is live has changed."
+    if job.state == "failed" or job.result is None:
+        return f"{_title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
+    card, seconds = job.result.scorecard, job.result.seconds
+    better = 1 - card.loss_tuned / card.loss_base
+    lines = [
+        _title(job, "Trained"),
+        f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
+        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies} replies it never saw).",
+        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. Took {duration(seconds)}.",
+    ]
+    lines.append(
+        "Promote lets it speak from the next reply on." if job.persona else f"It lies in `{job.result.adapter}`."
+    )
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "42 s", "3 min 5 s", "2 h 10 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _title(job: Job, what: str) -> str:
+    whom = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
+    return f"{what}: {whom} (`{job.job_id}`)"

@@ -1,0 +1,230 @@
+"""The training queue: persistent, fair between guilds, one trainer at a time.
+
+A job is in the store before `enqueue` returns. Whatever an attempt reports bears the attempt's token, and a report
+with an old token changes nothing. A job that was running when the bot ended is taken up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from bot.clock import Clock
+from bot.store import Job, JobResult, Store, StoreError
+from bot.store.jobs import NewJob
+from bot.training import Interrupted, Outcome, Trained, TrainingBackend, TrainingFailed
+from personas.contracts import TrainerEvent, TrainingRequest
+from personas.errors import RequestError, UnderstudyError
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED_PER_GUILD = 20
+MAX_ATTEMPTS = 3
+RETRY_S = 30.0
+"""How long the worker waits before it tries again, when the database cannot be written for instance."""
+
+OnChange = Callable[[Job], None]
+
+
+class JobQueue:
+    """Takes training jobs and runs them one after another. Use it from the event loop's thread."""
+
+    def __init__(self, store: Store, backend: TrainingBackend, clock: Clock) -> None:
+        self._store, self._backend, self._clock = store, backend, clock
+        self._listeners: list[OnChange] = []
+        self._wake = asyncio.Event()
+        self._running: str | None = None
+        self._stopping = False
+        self._worker: asyncio.Task[None] | None = None
+
+    # ---------------------------------------------------------------------------------------- asking for work
+
+    def enqueue(self, request: TrainingRequest, *, guild_id: int, channel_id: int, requested_by: int) -> Job:
+        """Queue a job. Once this returns, the job survives a crash.
+
+        Raises an `UnderstudyError`, and stores nothing, when the request cannot be run here, when the guild has an
+        unfinished job for the same persona, or too many queued ones.
+        """
+        self._backend.check(request)
+        new = NewJob(secrets.token_hex(5), guild_id, channel_id, requested_by, request)
+        self._check_limits(new)
+        job = self._store.jobs.add(new, self._clock.now())
+        self._tell(job)
+        self._wake.set()
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """End a queued or running job for good; a running trainer stops within seconds.
+
+        Raises `RequestError` when there is no such job or it has ended.
+        """
+        cancelled = self._store.jobs.cancel(job_id, self._clock.now())
+        if cancelled is None:
+            job = self._store.jobs.get(job_id)
+            state = f"is {job.state} already" if job else "does not exist"
+            raise RequestError(f"The job {job_id} {state}.", "Only a queued or running job can be cancelled.")
+        if job_id == self._running:
+            self._backend.cancel()
+        self._tell(cancelled)
+        return cancelled
+
+    def position(self, job_id: str) -> int | None:
+        """How many jobs start up to and including this one: 1 is the next. None when it is not queued."""
+        order = [job.job_id for job in self._waiting()]
+        return order.index(job_id) + 1 if job_id in order else None
+
+    def subscribe(self, on_change: OnChange) -> None:
+        """Have every change of a job told, progress included. What is called must not block."""
+        self._listeners.append(on_change)
+
+    def unsubscribe(self, on_change: OnChange) -> None:
+        """End a subscription."""
+        self._listeners.remove(on_change)
+
+    def _check_limits(self, new: NewJob) -> None:
+        queued, running = self._store.jobs.in_state("queued"), self._store.jobs.in_state("running")
+        for job in [*queued, *running]:
+            # Two guilds may train the same persona, each its own version; a dialogue adapter's name is its place.
+            if job.name == new.name and (job.guild_id == new.guild_id or job.persona is None):
+                raise RequestError(
+                    f"The job {job.job_id} for {job.name} is {job.state} already.", "Wait, or cancel it."
+                )
+        if sum(job.guild_id == new.guild_id for job in queued) >= MAX_QUEUED_PER_GUILD:
+            raise RequestError(
+                f"{MAX_QUEUED_PER_GUILD} jobs of this server are queued, which is the most.",
+                "Wait, or cancel one of them.",
+            )
+
+    # ---------------------------------------------------------------------------------------- doing the work
+
+    def start(self) -> None:
+        """Begin to work, first on jobs that an earlier end of the bot cut off. Once started, does nothing."""
+        if self._worker is None:
+            self._stopping = False
+            self._worker = asyncio.create_task(self._work(), name="training queue")
+
+    async def stop(self) -> None:
+        """Stop the running trainer and the work. The job is taken up again at the next start; may be called twice."""
+        if self._worker is None:
+            return
+        self._stopping = True
+        if self._running:
+            self._backend.cancel()
+        else:
+            self._worker.cancel()  # it only waits
+        await asyncio.wait({self._worker})
+        self._worker = None
+
+    async def _work(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                job = self._next()
+                if job is None:
+                    await self._wake.wait()
+                else:
+                    await self._attempt(job)
+            except Exception:  # above all a full disk; the attempts are counted first, so no job comes here for ever
+                log.exception("the training queue could not go on")
+                if not self._stopping:
+                    await self._clock.sleep(RETRY_S)
+
+    def _next(self) -> Job | None:
+        """The job to work on. One that is `running` here was cut off: this is the only worker."""
+        cut_off = self._store.jobs.in_state("running")
+        return next(iter([*cut_off, *self._waiting()]), None)
+
+    def _waiting(self) -> list[Job]:
+        return fair_order(self._store.jobs.in_state("queued"), self._store.jobs.last_served())
+
+    async def _attempt(self, job: Job) -> None:
+        claimed = self._claim(job)
+        if claimed is None:
+            return
+        self._running = claimed.job_id
+        try:
+            outcome = await self._outcome(claimed)
+        finally:
+            self._running = None
+        self._settle(claimed, outcome)
+
+    def _claim(self, job: Job) -> Job | None:
+        """Begin an attempt. None when there can be none: the job has failed, then, or was cancelled meanwhile."""
+        if job.attempt >= MAX_ATTEMPTS:
+            self._fail(job, f"The training was cut off {job.attempt} times.", "See the bot's log, then start it again.")
+            return None
+        try:
+            log.info("the job %s begins: %s", job.job_id, job.request.model_dump_json(exclude_defaults=True))
+        except RequestError as error:  # a row that cannot be read gets out of the way of the others
+            self._fail(job, error.message, error.advice)
+            return None
+        claimed = self._store.jobs.claim(job, secrets.token_hex(8), self._clock.now())
+        self._tell(claimed)
+        return claimed
+
+    async def _outcome(self, job: Job) -> Outcome:
+        try:
+            return await self._backend.run(job, lambda event: self._report(job, event))
+        except UnderstudyError as error:
+            return TrainingFailed(error.message, error.advice)
+        except Exception as error:  # a slip in a backend ends one job, not the queue
+            log.exception("the job %s failed unexpectedly", job.job_id)
+            return TrainingFailed(f"{type(error).__name__}: {error}", "This is a fault of the bot; its log says more.")
+
+    def _report(self, job: Job, event: TrainerEvent) -> None:
+        try:
+            changed = self._store.jobs.report(job.job_id, _token(job), event)
+        except StoreError as error:  # a full disk must not cost a training: progress can be lost
+            log.warning("the progress of the job %s could not be stored: %s", job.job_id, error)
+            return
+        self._tell(changed)
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        """Store how the attempt ended. A job that was cancelled meanwhile stays so."""
+        match outcome:
+            case Trained(adapter, seconds, scorecard):
+                result = JobResult(adapter=str(adapter), seconds=seconds, scorecard=scorecard)
+                self._tell(self._store.jobs.complete(job.job_id, _token(job), result, self._clock.now()))
+            case TrainingFailed(error, advice):
+                self._fail(job, error, advice)
+            case Interrupted() if self._stopping:
+                self._tell(self._store.jobs.release(job.job_id, _token(job)))
+            case Interrupted():
+                pass  # cancelled; or stopped from outside, then the row still says running and is taken up again
+
+    def _fail(self, job: Job, error: str, advice: str) -> None:
+        self._tell(self._store.jobs.fail(job, error, advice, self._clock.now()))
+
+    def _tell(self, changed: Job | None) -> None:
+        """Tell the listeners; None, when nothing has changed, is not told."""
+        if changed is None:
+            return
+        for listener in list(self._listeners):
+            try:
+                listener(changed)
+            except Exception:  # whoever watches a job must not be able to end it
+                log.exception("a listener failed on the job %s", changed.job_id)
+
+
+def fair_order(waiting: Sequence[Job], last_served: Mapping[int, float]) -> list[Job]:
+    """The order in which waiting jobs, given oldest first, will start.
+
+    The guild that was served longest ago comes first, then age; so guilds take turns, and a guild's first jobs all
+    come before anybody's second.
+    """
+    oldest: dict[int, int] = {}
+    turns: Counter[int] = Counter()
+    keys = {}
+    for job in waiting:
+        oldest.setdefault(job.guild_id, job.seq)
+        keys[job.seq] = (turns[job.guild_id], last_served.get(job.guild_id, 0.0), oldest[job.guild_id])
+        turns[job.guild_id] += 1
+    return sorted(waiting, key=lambda job: keys[job.seq])
+
+
+def _token(job: Job) -> str:
+    assert job.attempt_token is not None  # a claimed job has one
+    return job.attempt_token

@@ -1,0 +1,204 @@
+"""The settings: read once from the environment and `.env`, checked together, then frozen and passed in.
+
+`.env.example` explains each of them to the operator.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dotenv.parser import Binding, parse_stream
+
+from personas.base_model import EMBEDDED
+from personas.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class SettingsError(UnderstudyError):
+    """Settings that cannot be used. The message names every wrong one, and never a secret's value."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator decides. Sampling values are the defaults of every reply; `trainer_nice` is a Unix niceness."""
+
+    discord_token: str = field(default="", repr=False)
+    home: Path = field(default_factory=lambda: Path.home() / ".understudy")
+    base_model: str = EMBEDDED
+    web_port: int = 8420
+    message_content_intent: bool = True
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_new_tokens: int = 160
+    max_waiting_replies: int = 64
+    trainer_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    trainer_nice: int = 10
+    log_level: str = "INFO"
+
+    @property
+    def in_sandbox(self) -> bool:
+        """Without a token the bot runs against its own sandbox instead of Discord."""
+        return not self.discord_token
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variable: the field it fills, how its text is read (`parse` raises `ValueError`) and what is allowed."""
+
+    name: str
+    field: str
+    allowed: str
+    parse: Callable[[str], object]
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value as the operator wrote it, and where."""
+
+    text: str
+    origin: str
+
+
+def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the settings; the environment wins over the file, and a file that is not there sets nothing.
+
+    Raises `SettingsError` naming all wrong values at once. An unknown name in the file is only warned about.
+    """
+    given = {**_from_file(env_file), **_from_environment(environ)}
+    values: dict[str, Any] = {}
+    wrong = []
+    for setting in SETTINGS:
+        entry = given.get(setting.name)
+        if entry is None or not entry.text.strip():
+            continue
+        try:
+            values[setting.field] = setting.parse(entry.text.strip())
+        except ValueError:
+            shown = "a value (not shown)" if setting.secret else repr(entry.text)
+            wrong.append(f"{setting.name} is {shown} in {entry.origin}; allowed: {setting.allowed}.")
+    if wrong:
+        raise SettingsError(" ".join(wrong), "Correct what is named, or leave it out; .env.example explains each.")
+    # Discord grants the intent on request only, so there the bot does without it until told otherwise.
+    values.setdefault("message_content_intent", not values.get("discord_token"))
+    return Settings(**values)
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+    return {s.name: Given(environ[s.name], "the environment") for s in SETTINGS if s.name in environ}
+
+
+def _from_file(path: Path | None) -> dict[str, Given]:
+    given = {}
+    for binding in _bindings(path) if path else []:
+        line = binding.original.line + _blank_lines_before(binding)
+        if binding.error:
+            raise SettingsError(f"{path} line {line} cannot be read.", "Write NAME=value, with matching quotes.")
+        if binding.key is None:  # a comment or blank lines
+            continue
+        if binding.key not in BY_NAME:
+            log.warning("%s line %d: nothing reads %s.%s", path, line, binding.key, _nearest(binding.key))
+        given[binding.key] = Given(binding.value or "", f"{path} line {line}")
+    return given
+
+
+def _bindings(path: Path) -> list[Binding]:
+    # Not `dotenv_values`: it drops line numbers, passes over broken lines, and fills in ${…} from os.environ.
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return list(parse_stream(file))
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.", "Check its rights, or remove it.") from None
+
+
+def _blank_lines_before(binding: Binding) -> int:
+    text = binding.original.string
+    return text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name.upper(), BY_NAME, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+# ------------------------------------------------------------------------------------------- reading one value
+
+
+def _token(text: str) -> str:
+    if not text.isascii() or any(character.isspace() for character in text):
+        raise ValueError
+    return text
+
+
+def _folder(text: str) -> Path:
+    try:
+        path = Path(text).expanduser().absolute()
+        usable = path.is_dir() or not path.exists()
+    except (OSError, RuntimeError) as error:  # not to be looked at, or the home of nobody known
+        raise ValueError from error
+    if not usable:
+        raise ValueError
+    return path
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _number(above: float, high: float, *, or_equal: bool) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text)
+        # Written so that nan, which compares false with everything, is refused.
+        if not (above < value <= high or (or_equal and value == above)):
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.casefold() not in YES + NO:
+        raise ValueError
+    return text.casefold() in YES
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in LOG_LEVELS:
+        raise ValueError
+    return text.upper()
+
+
+SETTINGS = (
+    Setting("DISCORD_TOKEN", "discord_token", "the bot's token alone, without spaces", _token, secret=True),
+    Setting("UNDERSTUDY_HOME", "home", "a folder, or a path where one can be made", _folder),
+    Setting("BASE_MODEL", "base_model", "embedded, a model folder or a hub id", str),
+    Setting("WEB_PORT", "web_port", "a whole number from 0 (any free port) to 65535", _whole(0, 65535)),
+    Setting("MESSAGE_CONTENT_INTENT", "message_content_intent", "true or false", _yes_or_no),
+    Setting("TEMPERATURE", "temperature", "a number from 0 to 2", _number(0, 2, or_equal=True)),
+    Setting("TOP_P", "top_p", "a number above 0, at most 1", _number(0, 1, or_equal=False)),
+    Setting("MAX_NEW_TOKENS", "max_new_tokens", "a whole number from 1 to 1024", _whole(1, 1024)),
+    Setting("MAX_WAITING_REPLIES", "max_waiting_replies", "a whole number from 1 to 10000", _whole(1, 10000)),
+    Setting("TRAINER_THREADS", "trainer_threads", "a whole number from 1 to 256", _whole(1, 256)),
+    Setting("TRAINER_NICE", "trainer_nice", "a whole number from 0 to 19", _whole(0, 19)),
+    Setting("LOG_LEVEL", "log_level", ", ".join(LOG_LEVELS), _log_level),
+)
+BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -1,0 +1,95 @@
+"""The bot's memory: one SQLite file, `<home>/understudy.sqlite`, and the bot its only writer.
+
+    with Store.open(home / "understudy.sqlite") as store:
+        store.channels.assign(...)
+
+Use a store from one thread, the event loop's: each call is short. A call that returns has been written to the disk
+(WAL, `synchronous=FULL`). Any call may raise `StoreError`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from bot.store.channels import Answers, Channel, Channels
+from bot.store.database import Connection, StoreError, open_for_writing, open_read_only, translated
+from bot.store.jobs import Job, JobResult, Jobs, JobState
+from bot.store.messages import Message, Messages
+from bot.store.replies import Replies, ReplyState, StoredReply
+from bot.store.versions import InstalledVersion, Promotion, Versions
+
+__all__ = [
+    "Answers",
+    "Channel",
+    "InstalledVersion",
+    "Job",
+    "JobResult",
+    "JobState",
+    "Message",
+    "Promotion",
+    "ReplyState",
+    "Store",
+    "StoreError",
+    "StoredReply",
+]
+
+
+class Store:
+    """All that is remembered, by concern: `channels`, `messages`, `replies`, `versions`, `jobs`."""
+
+    def __init__(self, connection: Connection, lock: FileLock | None = None) -> None:
+        self._connection, self._lock = connection, lock
+        self.channels = Channels(connection)
+        self.messages = Messages(connection)
+        self.replies = Replies(connection)
+        self.versions = Versions(connection)
+        self.jobs = Jobs(connection, self.versions)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the file for writing; it and its folder are made when missing.
+
+        Raises `StoreError` when another process has it open for writing, and when the file is damaged, not ours, newer
+        than this program or not writable; the file is left as it was.
+        """
+        lock = _locked(path)
+        try:
+            return cls(open_for_writing(path), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def read_only(cls, path: Path) -> Self:
+        """Open the file for reading, also while a bot runs on it. Raises `StoreError`; so does every change."""
+        return cls(open_read_only(path))
+
+    def close(self) -> None:
+        """Let go of the file. May be called twice."""
+        self._connection.close()
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _locked(path: Path) -> FileLock:
+    """The lock of the home; the kernel lets go of it when the process dies."""
+    lock = FileLock(path.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
+    with translated(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"Another bot runs on this home ({path.parent}).", "Stop it first, or set another UNDERSTUDY_HOME."
+            ) from None
+    return lock

@@ -1,0 +1,146 @@
+"""The connection under the store: how the file is opened, and what its errors say.
+
+There is one writing connection in one process: SQLite before 3.51.3 can corrupt a WAL database that two connections
+write or checkpoint at the same instant, and Python 3.11 carries an older one. Readers open the file read-only and
+never checkpoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from bot.store.schema import MIGRATIONS
+from personas.errors import UnderstudyError
+
+Row = dict[str, Any]
+
+BUSY_S = 1.0
+"""How long to wait for another program that has locked the file, in seconds; the event loop waits too."""
+
+
+class StoreError(UnderstudyError):
+    """The database cannot be opened, read or written. What was stored before is untouched."""
+
+
+class Connection:
+    """One SQLite connection; use it from the thread that opened it. Every method raises `StoreError`."""
+
+    def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
+        self._raw, self._path = raw, path
+        raw.execute("pragma foreign_keys = on")
+        self._db = Database(raw, execute_plugins=False)
+
+    def read(self, sql: str, values: Mapping[str, object] | None = None) -> list[Row]:
+        """All rows of a query."""
+        with translated(self._path):
+            return list(self._db.query(sql, dict(values or {})))
+
+    def first(self, sql: str, values: Mapping[str, object] | None = None) -> Row | None:
+        """The first row of a query, or of a statement that returns what it wrote; None when there is none."""
+        return next(iter(self.read(sql, values)), None)
+
+    def write(self, sql: str, values: Mapping[str, object] | None = None) -> int:
+        """Run one statement and commit it, unless inside `atomic`. Gives the number of rows that it changed."""
+        with translated(self._path):
+            return int(self._db.execute(sql, dict(values or {})).rowcount)
+
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """All of the block is written, or nothing."""
+        with translated(self._path), self._db.atomic():
+            yield
+
+    def close(self) -> None:
+        """Write everything out and let go of the file."""
+        self._raw.close()
+
+
+def open_for_writing(path: Path) -> Connection:
+    """Open or create the database and bring its schema up to date. The caller holds the lock."""
+    with translated(path):
+        if not path.exists():
+            path.touch(mode=0o600)  # webhook tokens and people's words are in it
+        raw = sqlite3.connect(path, timeout=BUSY_S)
+        try:
+            # Looked at before anything is written: a file that is not ours, or damaged, stays as it is.
+            version = _checked_version(raw, path)
+            raw.execute("pragma journal_mode = wal")
+            raw.execute("pragma synchronous = full")
+            _migrate(raw, version)
+        except BaseException:
+            raw.close()
+            raise
+        return Connection(raw, path)
+
+
+def open_read_only(path: Path) -> Connection:
+    """Open an existing database for reading; the bot may be running on it."""
+    with translated(path):
+        if not path.exists():
+            raise StoreError(f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME.")
+        raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
+        try:
+            if _checked_version(raw, path) < len(MIGRATIONS):
+                raise StoreError(
+                    f"The database {path} has an older form.", "Start the bot once to bring it up to date."
+                )
+        except BaseException:
+            raw.close()
+            raise
+        return Connection(raw, path)
+
+
+def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
+    (version,) = raw.execute("pragma user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"The database {path} was written by a newer Understudy (schema {version}, known here {len(MIGRATIONS)}).",
+            "Update the project, or name another UNDERSTUDY_HOME.",
+        )
+    (tables,) = raw.execute("select count(*) from sqlite_master").fetchone()
+    if tables and not version:
+        raise StoreError(f"The database {path} was not made by Understudy.", "Name another UNDERSTUDY_HOME.")
+    (found,) = raw.execute("pragma quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+    return int(version)
+
+
+def _migrate(raw: sqlite3.Connection, version: int) -> None:
+    for number, script in list(enumerate(MIGRATIONS, start=1))[version:]:
+        # One transaction a step, its number included: after a kill in the middle the step starts over.
+        raw.executescript(f"begin; {script}; pragma user_version = {number}; commit;")
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what the disk or SQLite reports into a `StoreError` with advice; slips in our own SQL stay what they are."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"The database {path} cannot be used: {error}.", _advice(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"The database {path} is damaged or no database: {error}.",
+            "Nothing was changed. Move the file away and put a copy of an earlier one in its place.",
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"The database {path} cannot be used: {error.strerror}.", "Check the folder's rights."
+        ) from error
+
+
+def _advice(error: sqlite3.OperationalError) -> str:
+    if "full" in str(error) or "disk I/O" in str(error):
+        return "Free disk space; what was stored before is safe."
+    if "locked" in str(error):
+        return "Another program is writing to it: end that one."
+    return "Check the folder's rights and the disk."

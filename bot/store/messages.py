@@ -1,0 +1,92 @@
+"""The history of the channels: our own copies of what was said, never read back from Discord."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.store.database import Connection
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message. `persona_id` is set when a persona said it, `adapter_version` when an adapter made it."""
+
+    seq: int
+    guild_id: int
+    channel_id: int
+    discord_message_id: int | None
+    author_id: int
+    author_name: str
+    persona_id: str | None
+    text: str
+    adapter_version: str | None
+    at: float
+
+
+COLUMNS = ", ".join(Message.__dataclass_fields__)
+
+
+class Messages:
+    """What was said, by channel; a thread is a channel of its own here."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    def append(
+        self,
+        *,
+        guild_id: int,
+        channel_id: int,
+        author_id: int,
+        author_name: str,
+        text: str,
+        at: float,
+        discord_message_id: int | None = None,
+        persona_id: str | None = None,
+        adapter_version: str | None = None,
+    ) -> int:
+        """Keep a message and give its `seq`; one with a known Discord id (an event sent twice) is kept once."""
+        row = self._db.first(
+            """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
+            persona_id, text, adapter_version, at) values (:guild_id, :channel_id,
+            (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
+            :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version, :at)
+            on conflict (discord_message_id) do update set at = at returning seq""",
+            {
+                "guild_id": guild_id,
+                "channel_id": channel_id,
+                "discord_message_id": discord_message_id,
+                "author_id": author_id,
+                "author_name": author_name,
+                "persona_id": persona_id,
+                "text": text,
+                "adapter_version": adapter_version,
+                "at": at,
+            },
+        )
+        assert row is not None  # an upsert always returns its row
+        return int(row["seq"])
+
+    def recent(self, channel_id: int, keep: int = 12, block: int = 4) -> list[Message]:
+        """The last messages of a channel, oldest first: at least `keep` where there are so many.
+
+        The first of them moves on only every `block` messages, so that the start of the prompt, and what the engine
+        has cached of it, stays the same in between.
+        """
+        rows = self._db.read(
+            f"""select {COLUMNS} from messages where channel_id = :channel and ordinal >
+            (select max(0, max(ordinal) - :keep) / :block * :block from messages where channel_id = :channel)
+            order by ordinal""",
+            {"channel": channel_id, "keep": keep, "block": block},
+        )
+        return [Message(**row) for row in rows]
+
+    def update(self, discord_message_id: int, text: str) -> bool:
+        """The message was edited. False when it is not known."""
+        sql = "update messages set text = :text where discord_message_id = :id"
+        return self._db.write(sql, {"text": text, "id": discord_message_id}) > 0
+
+    def delete(self, discord_message_id: int) -> bool:
+        """The message was deleted. False when it is not known."""
+        sql = "delete from messages where discord_message_id = :id"
+        return self._db.write(sql, {"id": discord_message_id}) > 0

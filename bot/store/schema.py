@@ -1,0 +1,115 @@
+"""The schema as numbered steps: step n brings a database of version n-1 to version n.
+
+A step that has been released is never changed; a new one is added behind it. Times are seconds since 1970 (UTC),
+ids of guilds, channels, messages and members are Discord's snowflakes.
+"""
+
+from __future__ import annotations
+
+FIRST = """
+create table channels (
+    guild_id integer not null,
+    channel_id integer not null,
+    persona_id text not null,
+    answers text not null check (answers in ('mentions', 'everything')),
+    set_by integer not null,
+    set_at real not null,
+    primary key (guild_id, channel_id)
+) strict;
+
+-- Apart from `channels`: a webhook outlives the persona that used it, and Discord allows 15 a channel.
+create table webhooks (
+    channel_id integer primary key,
+    guild_id integer not null,
+    webhook_id integer not null,
+    token text not null
+) strict;
+
+-- `ordinal` counts the messages of a channel and leaves gaps where some were deleted, so that the blocks in which
+-- history is trimmed stay where they are.
+create table messages (
+    seq integer primary key autoincrement,
+    guild_id integer not null,
+    channel_id integer not null,
+    ordinal integer not null,
+    discord_message_id integer unique,
+    author_id integer not null,
+    author_name text not null,
+    persona_id text,
+    text text not null,
+    adapter_version text,
+    at real not null,
+    unique (channel_id, ordinal)
+) strict;
+
+create table replies (
+    event_id integer primary key,
+    channel_id integer not null,
+    persona_id text not null,
+    trigger_seq integer references messages (seq) on delete set null,
+    webhook_message_id integer,
+    state text not null check (state in ('waiting', 'streaming', 'done', 'stopped', 'failed')),
+    adapter_version text,
+    seed integer,
+    created_at real not null
+) strict;
+create index replies_unfinished on replies (created_at) where state in ('waiting', 'streaming');
+create index replies_trigger on replies (trigger_seq);
+
+-- The highest version number given out by name (as in `jobs`): numbers are never used twice.
+create table version_numbers (
+    name text primary key,
+    last integer not null
+) strict;
+
+-- `name` is the persona's id or `dialogue/<job name>`: what versions are numbered by.
+create table jobs (
+    seq integer primary key autoincrement,
+    job_id text not null unique,
+    guild_id integer not null,
+    channel_id integer not null,
+    requested_by integer not null,
+    name text not null,
+    request text not null,
+    persona text,
+    version text not null,
+    state text not null check (state in ('queued', 'running', 'done', 'failed', 'cancelled')),
+    attempt integer not null default 0,
+    attempt_token text,
+    queued_at real not null,
+    started_at real,
+    finished_at real,
+    error text,
+    advice text,
+    progress text,
+    progress_message_id integer,
+    result text
+) strict;
+create index jobs_by_guild on jobs (guild_id, started_at);
+create index jobs_unfinished on jobs (state) where state in ('queued', 'running');
+
+create table versions (
+    persona_id text not null,
+    version text not null,
+    job_id text not null references jobs (job_id),
+    installed_at real not null,
+    scorecard text not null,
+    primary key (persona_id, version)
+) strict;
+
+-- The newest row of a persona says which version is live; a null version is the base model. `previous` is the row that
+-- a rollback from this one returns to; null stands for the base model, before any promotion.
+create table promotions (
+    seq integer primary key autoincrement,
+    persona_id text not null,
+    version text,
+    promoted_by integer not null,
+    at real not null,
+    why text not null,
+    previous integer references promotions (seq),
+    foreign key (persona_id, version) references versions (persona_id, version)
+) strict;
+create index promotions_by_persona on promotions (persona_id, seq);
+"""
+
+MIGRATIONS = (FIRST,)

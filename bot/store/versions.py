@@ -1,0 +1,135 @@
+"""The adapter versions of the personas, and which of them is live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.store.database import Connection, Row
+from personas.contracts import ScoreCard
+from personas.errors import RequestError
+
+
+@dataclass(frozen=True)
+class InstalledVersion:
+    """A version whose adapter folder is in its place, verified. `installed_at` in seconds since 1970."""
+
+    persona_id: str
+    version: str
+    job_id: str
+    installed_at: float
+    scorecard: ScoreCard
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A version went live; a `version` of None is the base model. `at` in seconds since 1970."""
+
+    seq: int
+    persona_id: str
+    version: str | None
+    promoted_by: int
+    at: float
+    why: str
+    previous: int | None
+
+
+class Versions:
+    """The versions of every persona. The newest promotion alone decides which is live."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    def reserve(self, name: str) -> str:
+        """The next version ("v1", "v2", …) of what a job makes (`Job.name`); never given out again."""
+        row = self._db.first(
+            """insert into version_numbers values (:name, 1)
+            on conflict do update set last = last + 1 returning last""",
+            {"name": name},
+        )
+        assert row is not None  # an upsert always returns its row
+        return f"v{row['last']}"
+
+    def record_installed(self, version: InstalledVersion) -> None:
+        """Note that a version is there; doing so again changes nothing."""
+        self._db.write(
+            "insert or ignore into versions values (:persona_id, :version, :job_id, :installed_at, :scorecard)",
+            {**vars(version), "scorecard": version.scorecard.model_dump_json()},
+        )
+
+    def installed(self, persona_id: str) -> list[InstalledVersion]:
+        """The versions of a persona, oldest first."""
+        rows = self._db.read(
+            "select * from versions where persona_id = :persona order by installed_at, rowid", {"persona": persona_id}
+        )
+        return [_installed(row) for row in rows]
+
+    def require_installed(self, persona_id: str, version: str) -> None:
+        """Raise `RequestError`, naming the versions that there are, when this one is not installed."""
+        known = [installed.version for installed in self.installed(persona_id)]
+        if version not in known:
+            raise RequestError(
+                f"{persona_id} has no version {version}.",
+                f"Installed: {', '.join(known)}." if known else "Train one first.",
+            )
+
+    def live(self, persona_id: str) -> str | None:
+        """The live version; None for the base model."""
+        newest = self._newest(persona_id)
+        return newest.version if newest else None
+
+    def promote(self, persona_id: str, version: str | None, by: int, at: float, why: str = "") -> Promotion | None:
+        """Make an installed version live, or the base model (None). None when it is live already.
+
+        Raises `RequestError` when the version is not installed.
+        """
+        if version is not None:
+            self.require_installed(persona_id, version)
+        newest = self._newest(persona_id)
+        if version == (newest.version if newest else None):
+            return None  # a second row would make the next rollback go nowhere
+        return self._add(persona_id, version, by, at, why, newest.seq if newest else None)
+
+    def rollback(self, persona_id: str, by: int, at: float, why: str = "") -> Promotion:
+        """Make the version live that was so before the live one was promoted; twice goes two versions back.
+
+        What was rolled back returns by promotion only, so a second rollback never brings back the version that the
+        first one fled from. Raises `RequestError` when there is nothing to go back to.
+        """
+        newest = self._newest(persona_id)
+        if newest is None or (newest.version is None and newest.previous is None):
+            raise RequestError(f"{persona_id} has no earlier version to go back to.", "Promote a version instead.")
+        earlier = self._promotion(newest.previous) if newest.previous else None
+        if earlier is None:
+            return self._add(persona_id, None, by, at, why or "rollback", None)
+        return self._add(persona_id, earlier.version, by, at, why or "rollback", earlier.previous)
+
+    def history(self, persona_id: str) -> list[Promotion]:
+        """All promotions and rollbacks of a persona, oldest first."""
+        rows = self._db.read("select * from promotions where persona_id = :id order by seq", {"id": persona_id})
+        return [Promotion(**row) for row in rows]
+
+    def _newest(self, persona_id: str) -> Promotion | None:
+        row = self._db.first(
+            "select * from promotions where persona_id = :id order by seq desc limit 1", {"id": persona_id}
+        )
+        return Promotion(**row) if row else None
+
+    def _promotion(self, seq: int) -> Promotion:
+        row = self._db.first("select * from promotions where seq = :seq", {"seq": seq})
+        assert row is not None  # a foreign key points at it
+        return Promotion(**row)
+
+    def _add(
+        self, persona_id: str, version: str | None, by: int, at: float, why: str, previous: int | None
+    ) -> Promotion:
+        row = self._db.first(
+            """insert into promotions (persona_id, version, promoted_by, at, why, previous)
+            values (:persona, :version, :by, :at, :why, :previous) returning *""",
+            {"persona": persona_id, "version": version, "by": by, "at": at, "why": why, "previous": previous},
+        )
+        assert row is not None  # an insert always returns its row
+        return Promotion(**row)
+
+
+def _installed(row: Row) -> InstalledVersion:
+    return InstalledVersion(**{**row, "scorecard": ScoreCard.model_validate_json(row["scorecard"])})

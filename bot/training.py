@@ -1,0 +1,266 @@
+"""Runs the trainer as a process of its own and says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from bot.catalogue import Catalogue
+from bot.clock import Clock
+from bot.job_folder import dialogue_place, install_adapter, write_job_folder
+from bot.store import Job
+from personas.base_model import Precision
+from personas.contracts import TRAINER_EVENT, Done, Failed, ScoreCard, TrainerEvent, TrainingRequest
+from personas.errors import RequestError, UnderstudyError
+
+log = logging.getLogger(__name__)
+
+OnEvent = Callable[[TrainerEvent], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The adapter is verified and in its place. `seconds` is what the run took."""
+
+    adapter: Path
+    seconds: float
+    scorecard: ScoreCard
+
+
+@dataclass(frozen=True)
+class TrainingFailed:
+    """The run ended without an adapter."""
+
+    error: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The run was stopped before its end; the same job can be taken up again."""
+
+
+Outcome = Trained | TrainingFailed | Interrupted
+
+
+class TrainingBackend(Protocol):
+    """Where training happens. One run at a time."""
+
+    def check(self, request: TrainingRequest) -> None:
+        """Raise an `UnderstudyError` when the request could not be run here; changes nothing."""
+        ...
+
+    async def run(self, job: Job, on_event: OnEvent) -> Outcome:
+        """Train to the end. A job that was run before, even to its end, may be run again."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask the run, if there is one, to stop; it then ends as `Interrupted`. May be called twice."""
+        ...
+
+
+TRAINER = (sys.executable, "-m", "trainer")
+KILL_AFTER_S = 20.0
+"""What a trainer has to stop by itself before it is killed."""
+
+LOCKED = 3
+STOPPED = (143, -signal.SIGTERM)
+KILLED = (137, -signal.SIGKILL)
+"""Exit codes: another trainer holds the folder, asked to stop, killed. Negative ones are asyncio's for a signal."""
+
+LOCK_TRIES = 30
+LOCK_WAIT_S = 2.0
+"""A trainer whose bot died stops by itself within seconds; until then its folder is locked."""
+
+MAX_LINE_BYTES = 2**16
+TAIL_BYTES, TAIL_LINES = 4096, 5
+
+SECRET_NAME = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
+TRAINERS_OWN = {"HF_TOKEN"}
+"""What looks like a secret and is still the trainer's business: a gated base model cannot be fetched without it."""
+
+
+class SubprocessBackend:
+    """Trains on this machine: job folder, `python -m trainer run`, verified adapter in its place."""
+
+    def __init__(
+        self,
+        home: Path,
+        catalogue: Catalogue,
+        clock: Clock,
+        *,
+        threads: int,
+        nice: int,
+        serving_precision: Precision,
+        environ: Mapping[str, str],
+        command: Sequence[str] = TRAINER,
+    ) -> None:
+        """`environ` is what the trainer inherits, secrets left out; `command` is what `run FOLDER …` is appended to."""
+        self._home, self._catalogue, self._clock = home, catalogue, clock
+        self._command = tuple(command)
+        self._options = ("--threads", str(threads), "--nice", str(nice), "--stop-on-eof")
+        self._precision = serving_precision
+        self._environ = trainer_environment(environ)
+        self._stop = asyncio.Event()
+
+    def check(self, request: TrainingRequest) -> None:
+        """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
+        self._catalogue.materials_for(request)
+        if request.persona is None and dialogue_place(self._home, request.job_name).exists():
+            raise RequestError(
+                f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
+            )
+
+    async def run(self, job: Job, on_event: OnEvent) -> Outcome:
+        """Train to the end; every cause that a person can mend comes back as `TrainingFailed`."""
+        self._stop.clear()
+        try:
+            materials = self._catalogue.materials_for(job.request)
+            folder = await asyncio.to_thread(write_job_folder, self._home, job, materials, self._precision)
+            ended = await self._train(folder, on_event)
+            if not isinstance(ended, Done):
+                return ended
+            adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
+            return Trained(adapter, ended.seconds, manifest.metrics)
+        except UnderstudyError as error:
+            return TrainingFailed(error.message, error.advice)
+        except OSError as error:
+            return _disk_failure(error, self._home)
+
+    def cancel(self) -> None:
+        """SIGTERM now, SIGKILL after `KILL_AFTER_S`."""
+        self._stop.set()
+
+    async def _train(self, folder: Path, on_event: OnEvent) -> Done | TrainingFailed | Interrupted:
+        for _ in range(LOCK_TRIES):
+            if self._stop.is_set():
+                return Interrupted()
+            log_file = folder / "trainer.log"
+            logged = log_file.stat().st_size if log_file.exists() else 0
+            code, last = await self._run_process(folder, log_file, on_event)
+            if code != LOCKED:
+                return Interrupted() if self._stop.is_set() else _judge(code, last, log_file, logged)
+            await self._clock.sleep(LOCK_WAIT_S)
+        return TrainingFailed(f"Another trainer works on {folder}.", "End it, then start the job again.")
+
+    async def _run_process(self, folder: Path, log_file: Path, on_event: OnEvent) -> tuple[int, Done | Failed | None]:
+        """Exit code and last word of one trainer process, which does not outlive this call."""
+        process = await self._spawn(folder, log_file)
+        stopper = asyncio.create_task(self._stop_when_asked(process))
+        try:
+            assert process.stdout is not None  # it is a pipe
+            last = await _listen(process.stdout, on_event)
+            return await process.wait(), last
+        finally:
+            stopper.cancel()
+            if process.returncode is None:
+                _kill(process)
+                await process.wait()
+
+    async def _spawn(self, folder: Path, log_file: Path) -> asyncio.subprocess.Process:
+        with log_file.open("ab") as stderr:
+            return await asyncio.create_subprocess_exec(
+                *self._command,
+                "run",
+                str(folder),
+                *self._options,
+                stdin=asyncio.subprocess.PIPE,  # never written to: it ends when this process does, however that is
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                env=self._environ,
+                limit=MAX_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C in the terminal is the bot's to handle
+            )
+
+    async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
+        await self._stop.wait()
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await self._clock.sleep(KILL_AFTER_S)
+        _kill(process)
+
+
+def trainer_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without secrets, and with this source tree on Python's path wherever the bot was started."""
+    kept = {name: value for name, value in environ.items() if name in TRAINERS_OWN or not SECRET_NAME.search(name)}
+    root = str(Path(__file__).resolve().parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
+    return kept
+
+
+async def _listen(stdout: asyncio.StreamReader, on_event: OnEvent) -> Done | Failed | None:
+    """Pass events on until the output ends. How it ended is given back, not passed on."""
+    last = None
+    while line := await _next_line(stdout):
+        try:
+            event = TRAINER_EVENT.validate_json(line)
+        except ValidationError:
+            log.warning("the trainer printed what is no event: %.200s", line.decode(errors="replace").rstrip())
+            continue
+        if isinstance(event, Done | Failed):
+            last = event
+        else:
+            on_event(event)
+    return last
+
+
+async def _next_line(stdout: asyncio.StreamReader) -> bytes:
+    while True:
+        try:
+            return await stdout.readline()
+        except ValueError:  # longer than the reader's limit; what was read of it has been dropped
+            log.warning("the trainer printed a line of more than %d bytes", MAX_LINE_BYTES)
+
+
+def _judge(code: int, last: Done | Failed | None, log_file: Path, logged: int) -> Done | TrainingFailed | Interrupted:
+    """What a process that ended meant. `logged` is the log's size in bytes before it began."""
+    if isinstance(last, Done):
+        return last
+    if code in STOPPED:
+        return Interrupted()
+    if last:
+        return TrainingFailed(last.cause, last.advice)
+    if code in KILLED:
+        return TrainingFailed(
+            "The trainer was killed (signal 9), probably because memory ran out.",
+            "Close other programs, or set a smaller per_device_train_batch_size or max_length, then start it again.",
+        )
+    return TrainingFailed(
+        f"The trainer ended without a word (exit code {code}). {_tail(log_file, logged)}".rstrip(),
+        f"The whole log is {log_file}.",
+    )
+
+
+def _tail(log_file: Path, since: int) -> str:
+    with log_file.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(since, end - TAIL_BYTES))
+        lines = file.read().decode(errors="replace").split("\n")
+    words = [line.strip() for line in lines if line.strip()][-TAIL_LINES:]
+    return f"Its last lines: {' | '.join(words)}" if words else "It logged nothing."
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End the process and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _disk_failure(error: OSError, home: Path) -> TrainingFailed:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return TrainingFailed(
+        f"The job's files cannot be written: {error.strerror}.",
+        f"Free disk space under {home}, then start the job again." if full else f"Check the rights of {home}.",
+    )

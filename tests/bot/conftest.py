@@ -1,0 +1,124 @@
+"""The bot on a stage: the real client, store and queue against a real sandbox; only model and trainer are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.answering import Answerer
+from bot.catalogue import Catalogue, ShippedData
+from bot.client import House, Understudy
+from bot.conversation import Conversations
+from bot.local_guild import MEMBER, MODERATOR, SEED, move_in
+from bot.queue import JobQueue
+from bot.replies import Voices
+from bot.sandbox import Sandbox, point_discord_py_at
+from bot.store import Store
+from personas.card import read_cards
+from personas.contracts import Sampling
+from personas.lore import WORLD, LoreIndex, read_lore
+from tests.fake_engine import FakeEngine
+from tests.fakes import FakeTrainingBackend
+
+QUAY, INN, STAGE, OFFICE = "weighbridge-quay", "the-damp-lantern", "drowned-stage", "harbour-office"
+
+
+@dataclass
+class Stage:
+    """A running bot and the people around it."""
+
+    sandbox: Sandbox
+    client: Understudy
+    store: Store
+    engine: FakeEngine
+    backend: FakeTrainingBackend
+
+    @property
+    def moderator(self) -> Any:
+        return self.sandbox.member(MODERATOR)
+
+    @property
+    def member(self) -> Any:
+        return self.sandbox.member(MEMBER)
+
+    @property
+    def mark(self) -> int:
+        """Now, as `since` of `sees`."""
+        return len(self.sandbox.events)
+
+    async def sees(self, words: str, kind: str = "any", since: int = 0, by: str | None = None) -> dict[str, Any]:
+        """The next message, new or edited, in which these words stand."""
+
+        def fits(message: dict[str, Any]) -> bool:
+            return words in message.get("content", "") and by in (None, message["author"]["username"])
+
+        kinds = ("message", "edit") if kind == "any" else (kind,)
+        waits = [asyncio.create_task(self.sandbox.wait_for(k, fits, 8.0, since)) for k in kinds]
+        done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in rest:
+            wait.cancel()
+        return done.pop().result()
+
+    async def finished(self, channel: str, since: int) -> dict[str, Any]:
+        """The next finished reply in a channel."""
+        channel_id = self.sandbox.channel(channel)["id"]
+        return await self.sandbox.wait_for(
+            "edit",
+            lambda message: message["channel_id"] == channel_id and "\n-# AI-written" in message["content"],
+            timeout_s=8.0,
+            since=since,
+        )
+
+
+@asynccontextmanager
+async def on_stage(
+    home: Path, *, seed: Any = SEED, engine: FakeEngine | None = None, message_content: bool = True
+) -> AsyncIterator[Stage]:
+    """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
+    shipped = ShippedData.beside_the_code()
+    personas = read_cards(shipped.cards)
+    sandbox = Sandbox(seed, home / "sandbox.sqlite")
+    await sandbox.start()
+    engine, backend = engine or FakeEngine(), FakeTrainingBackend()
+    with Store.open(home / "understudy.sqlite") as store, point_discord_py_at(sandbox):
+        from bot.clock import SystemClock
+
+        queue = JobQueue(store, backend, SystemClock())
+        lore = LoreIndex(read_lore(shipped.lore, [*personas, WORLD]))
+        conversations = Conversations(store, personas, lore, Sampling(), home)
+
+        def house(client: Any) -> House:
+            answerer = Answerer(store, engine, conversations, Voices(client, store))
+            return House(store, conversations, answerer, queue, Catalogue(shipped, "embedded"), "embedded", home)
+
+        client = Understudy(house, message_content=message_content, guilds_settle_s=0.1)
+        running = asyncio.create_task(client.start(sandbox.token))
+        ready = asyncio.create_task(client.wait_until_ready())
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+        await move_in(client, sandbox, client.house.answerer)
+        queue.start()
+        try:
+            yield Stage(sandbox, client, store, engine, backend)
+        finally:
+            await queue.stop()
+            await client.house.answerer.close()
+            await client.close()
+            await asyncio.gather(running, return_exceptions=True)
+            lore.close()
+            await sandbox.stop()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with on_stage(tmp_path) as made:
+        yield made
+    shutil.rmtree(tmp_path, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""The composition root: what stops a start says so, and the whole story runs with the real engine and trainer."""
+
+import dataclasses
+import shutil
+import time
+
+import pytest
+from aiohttp import web
+
+from bot.app import opened
+from bot.catalogue import ShippedData
+from bot.local_guild import MEMBER, MODERATOR, SEED
+from bot.sandbox import Sandbox, point_discord_py_at
+from bot.settings import SettingsError, load_settings
+from bot.store import StoreError
+from personas.errors import BaseModelError, CardError, LoreError
+from tests.bot.conftest import INN, QUAY
+from tests.fakes import until
+
+SHIPPED = ShippedData.beside_the_code()
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_base):
+    return load_settings(
+        None,
+        {
+            "UNDERSTUDY_HOME": str(tmp_path / "home"),
+            "BASE_MODEL": tiny_base.source,
+            "WEB_PORT": "0",
+            "MAX_NEW_TOKENS": "12",
+        },
+    )
+
+
+class TestDiscord:
+    """With a token: the sandbox stands where Discord is."""
+
+    @pytest.fixture
+    async def discord(self):
+        made = Sandbox(dataclasses.replace(SEED, message_content=False))
+        await made.start()
+        with point_discord_py_at(made):
+            yield made
+        await made.stop()
+
+    async def test_a_wrong_token_is_one_clear_error(self, discord, settings):
+        wrong = dataclasses.replace(settings, discord_token="MTAw.wrong.token")
+        with pytest.raises(SettingsError, match=r"does not accept DISCORD_TOKEN.*Reset Token") as caught:
+            async with opened(wrong, SHIPPED):
+                pass
+        assert "wrong.token" not in str(caught.value)
+
+    async def test_an_intent_that_is_not_granted_is_said_and_done_without(self, discord, settings, caplog):
+        right = dataclasses.replace(settings, discord_token=discord.token, message_content_intent=True)
+        async with opened(right, SHIPPED) as app:
+            assert app.sandbox is None
+            assert "does not grant this bot the message content intent" in caplog.text
+            assert "it answers only mentions" in caplog.text
+            mark = len(discord.events)
+            await discord.member(MODERATOR).slash(QUAY, "persona set", persona="ballast")
+            await discord.member(MEMBER).say(QUAY, "@Understudy hello")
+            await discord.wait_for("edit", lambda m: "AI-written" in m["content"], since=mark)
+
+    async def test_an_unreachable_discord_is_said(self, discord, settings):
+        right = dataclasses.replace(settings, discord_token=discord.token)
+        await discord.stop()
+        with pytest.raises(SettingsError, match="Discord cannot be reached"):
+            async with opened(right, SHIPPED):
+                pass
+
+
+async def test_a_port_in_use_is_named(settings):
+    other = web.AppRunner(web.Application())
+    await other.setup()
+    await web.TCPSite(other, "127.0.0.1", 0).start()
+    port = other.addresses[0][1]
+    with pytest.raises(SettingsError, match=rf"Port {port} cannot be used.*WEB_PORT"):
+        async with opened(dataclasses.replace(settings, web_port=port), SHIPPED):
+            pass
+    await other.cleanup()
+
+
+async def test_a_second_bot_on_the_same_home_is_refused(settings):
+    async with opened(settings, SHIPPED):
+        with pytest.raises(StoreError, match="Another bot runs on this home"):
+            async with opened(settings, SHIPPED):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda data: (data.lore / "oda" / "bad.md").write_bytes(b"caf\xe9"), LoreError, r"bad\.md is not UTF-8"),
+        (lambda data: (data.cards / "oda.toml").write_text("id ="), CardError, r"oda\.toml is not valid TOML"),
+    ],
+)
+async def test_an_unreadable_card_or_lore_file_is_named(tmp_path, settings, change, error, words):
+    data = ShippedData(SHIPPED.logs, SHIPPED.general, tmp_path / "lore", tmp_path / "cards", SHIPPED.recipes)
+    shutil.copytree(SHIPPED.lore, data.lore)
+    shutil.copytree(SHIPPED.cards, data.cards)
+    change(data)
+    with pytest.raises(error, match=words):
+        async with opened(settings, data):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("base_model", "words"),
+    [("/nowhere/at/all", "neither a folder nor a model"), ("empty", "holds no config"), ("huge", "of memory")],
+)
+async def test_a_base_model_that_cannot_be_used_is_named(tmp_path, settings, base_model, words):
+    source = tmp_path / base_model
+    if base_model == "empty":
+        source.mkdir()
+    if base_model == "huge":
+        shutil.copytree(settings.base_model, source)
+        with (source / "model.safetensors").open("r+b") as weights:
+            weights.truncate(2**43)  # a sparse file of 8 TiB
+    with pytest.raises(BaseModelError, match=words):
+        async with opened(dataclasses.replace(settings, base_model=str(source)), SHIPPED):
+            pass
+
+
+async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(settings):
+    """Real client, real sockets, real engine, real trainer; only the model is tiny."""
+    async with opened(settings, SHIPPED) as app:
+        stage = app.sandbox
+        member, moderator = stage.member(MEMBER), stage.member(MODERATOR)
+
+        async def ask(channel: str) -> str:
+            mark, channel_id = len(stage.events), stage.channel(channel)["id"]
+            await member.say(channel, "Good evening, who is there?")
+            edit = await stage.wait_for(
+                "edit", lambda m: m["channel_id"] == channel_id and "\n-# AI-written" in m["content"], 60, mark
+            )
+            return edit["content"].rpartition("\n-# ")[2]
+
+        assert "base model" in await ask(QUAY)
+        mark = len(stage.events)
+        await moderator.slash(QUAY, "finetune start", epochs=0.5)
+
+        def shown(*beginnings: str) -> list[dict]:
+            return [m for _, m in stage.events[mark:] if m.get("content", "").startswith(beginnings)]
+
+        await until(lambda: shown("Training: **ballast v1**"))
+        answered = []
+        while not (ended := shown("Trained", "Failed")):
+            began = time.monotonic()
+            assert "base model" in await ask(INN)
+            answered.append(time.monotonic() - began)
+        print(f"{len(answered)} replies while training, the slowest after {max(answered):.2f} s")
+        assert ended[0]["content"].startswith("Trained"), ended[0]["content"]
+        assert len(answered) >= 3
+        assert any("tokens/s" in m["content"] and " left" in m["content"] for m in shown("Training"))
+
+        await moderator.click(ended[0], "Promote")
+        await until(lambda: app.house.store.versions.live("ballast") == "v1")
+        assert "AI-written · v1" in await ask(QUAY)
+        assert "base model" in await ask(INN)

@@ -1,0 +1,159 @@
+"""The catalogue: names in, material with its rights out; what is not in it, or not allowed, is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from bot.catalogue import Catalogue, ShippedData
+from personas.card import SHIPPED_CARDS, read_cards
+from personas.contracts import TrainingRequest
+from personas.errors import CardError, MaterialError, RequestError
+
+RIGHT = '["{name}"]\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "I wrote it."\n'
+
+
+def state_rights(folder, *names, right="own-writing"):
+    (folder / "rights.toml").write_text("\n".join(RIGHT.format(name=name, right=right) for name in names))
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """A source tree with two personas, of which one has lore, and two general data sets."""
+    shipped = ShippedData.of(tmp_path, cards=tmp_path / "cards")
+    for folder in (*vars(shipped).values(), shipped.lore / "oda", shipped.lore / "_world"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for persona in ("oda", "thrip"):
+        (shipped.cards / f"{persona}.toml").write_text(f'id = "{persona}"\nname = "The {persona}"\n')
+        (shipped.logs / f"{persona}.json").write_text("{}")
+    for name in ("chat", "facts"):
+        (shipped.general / f"{name}.jsonl").write_text("{}")
+    for recipe in ("demo-cpu", "slow"):
+        (shipped.recipes / f"{recipe}.toml").touch()
+    state_rights(shipped.logs, "oda.json", "thrip.json")
+    state_rights(shipped.general, "chat.jsonl", "facts.jsonl", right="licensed")
+    return shipped
+
+
+@pytest.fixture
+def catalogue(shipped):
+    return Catalogue(shipped, base_model="embedded")
+
+
+def request(persona="oda", **more):
+    return TrainingRequest(job_name="j", persona=persona, **more)
+
+
+def dialogue(**more):
+    return TrainingRequest(job_name="j", task_type="dialogue", **more)
+
+
+def test_the_names(catalogue):
+    assert catalogue.datasets() == ["general-chat", "general-facts", "oda", "thrip"]
+    assert catalogue.recipes() == ["demo-cpu", "slow"]
+
+
+def test_a_persona_learns_from_its_own(catalogue, shipped):
+    card, log, lore, chat, facts = catalogue.materials_for(request())
+    assert (card.kind, card.copies) == ("card", ((shipped.cards / "oda.toml", "oda.toml"),))
+    assert (log.kind, log.copies) == ("log", ((shipped.logs / "oda.json", "logs/oda.json"),))
+    assert (log.right, log.stated_by, log.origin) == ("own-writing", "me", "logs/oda.json")
+    assert (lore.kind, lore.path) == ("lore", "lore")
+    assert lore.copies == ((shipped.lore / "oda", "lore/oda"), (shipped.lore / "_world", "lore/_world"))
+    assert [(item.kind, item.path, item.right) for item in (chat, facts)] == [
+        ("general", "general/chat.jsonl", "licensed"),
+        ("general", "general/facts.jsonl", "licensed"),
+    ]
+
+
+def test_a_named_log_and_a_persona_without_lore(catalogue, shipped):
+    (shipped.lore / "_world").rmdir()
+    materials = catalogue.materials_for(request("thrip", dataset="oda"))
+    assert [item.path for item in materials if item.kind in ("log", "lore")] == ["logs/oda.json"]
+
+
+def test_a_dialogue_learns_from_messages_and_is_measured_on_others(catalogue):
+    materials = catalogue.materials_for(dialogue(dataset="general-chat"))
+    assert [(item.kind, item.path) for item in materials] == [
+        ("messages", "general/chat.jsonl"),
+        ("general", "general/facts.jsonl"),
+    ]
+
+
+def test_with_one_general_data_set_a_dialogue_is_measured_on_it(catalogue, shipped):
+    (shipped.general / "facts.jsonl").unlink()
+    materials = catalogue.materials_for(dialogue(dataset="general-chat"))
+    assert [(item.kind, item.path) for item in materials] == [
+        ("messages", "general/chat.jsonl"),
+        ("general", "general/chat.jsonl"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (request("odda"), "no persona 'odda'. Known: oda, thrip."),
+        (request(dataset="trip"), "no data set 'trip'. Known: thrip, general-chat, general-facts, oda."),
+        (request(dataset="../secrets"), "no data set '../secrets'"),
+        (request(dataset="rights"), "no data set 'rights'"),
+        (request(dataset="general-chat"), "has no speakers"),
+        (request(dataset_path="/etc/passwd"), "A path cannot be named here"),
+        (request(base_model="Qwen/Qwen2.5-3B"), "(Qwen/Qwen2.5-3B) cannot be served here. Leave the base model out"),
+        (request(recipe="demo"), "no recipe 'demo'. Known: demo-cpu, slow."),
+        (dialogue(), "needs a data set. Known: general-chat, general-facts."),
+        (dialogue(dataset="oda"), "'oda' is a log"),
+        (dialogue(dataset="general-cat"), "no data set 'general-cat'. Known: general-chat"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_what_can(catalogue, asked, words):
+    with pytest.raises(RequestError) as refused:
+        catalogue.materials_for(asked)
+    assert words in str(refused.value)
+
+
+def test_where_there_is_nothing_it_says_so(catalogue, shipped):
+    for recipe in shipped.recipes.iterdir():
+        recipe.unlink()
+    with pytest.raises(RequestError, match="There are none"):
+        catalogue.materials_for(request())
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", '["thrip.json"]\nright = "own-writing"', RIGHT.format(name="oda.json", right="discord-api")]
+)
+def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, shipped, text):
+    (shipped.logs / "rights.toml").unlink()
+    if text is not None:
+        (shipped.logs / "rights.toml").write_text(text)
+    with pytest.raises(RequestError, match="Discord's API") as refused:
+        catalogue.materials_for(request())
+    assert str(shipped.logs / "rights.toml") in refused.value.advice and '["oda.json"]' in refused.value.advice
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[broken", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (RIGHT.format(name="oda.json", right="finders-keepers").encode(), "names an unknown right, 'finders-keepers'"),
+        (b'["oda.json"]\nright = "form"\nwhy = "so"', "leaves out stated_by, stated_on"),
+    ],
+)
+def test_rights_that_cannot_be_read_stop_the_training(catalogue, shipped, content, words):
+    (shipped.logs / "rights.toml").write_bytes(content)
+    with pytest.raises(MaterialError, match=words):
+        catalogue.materials_for(request())
+
+
+def test_a_card_that_cannot_be_read_is_named(catalogue, shipped):
+    (shipped.cards / "new.toml").write_text("id = ")
+    with pytest.raises(CardError, match=r"new\.toml"):
+        catalogue.materials_for(request())
+
+
+def test_everything_that_ships_can_be_trained_on():
+    shipped = ShippedData.beside_the_code()
+    catalogue = Catalogue(shipped, base_model="embedded")
+    for persona in read_cards(SHIPPED_CARDS):
+        materials = catalogue.materials_for(request(persona))
+        assert {item.kind for item in materials} == {"card", "log", "lore", "general"}
+        assert all(Path(source).exists() for item in materials for source, _ in item.copies)

@@ -1,0 +1,216 @@
+"""Talking to personas: who is answered, as whom, and what a reply may never do."""
+
+import asyncio
+import dataclasses
+
+import discord
+import pytest
+
+from bot.local_guild import SEED
+from bot.permissions import required
+from personas.errors import EngineBusyError
+from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
+from tests.fake_engine import FakeEngine
+from tests.fakes import until
+
+
+async def test_each_channel_answers_as_its_own_persona_with_its_face(stage):
+    names, faces = [], set()
+    for channel in (QUAY, INN, STAGE):
+        mark = stage.mark
+        await stage.member.say(channel, "Good evening")
+        reply = await stage.finished(channel, mark)
+        names.append(reply["author"]["username"])
+        faces.add(reply["author"]["avatar"])
+        assert reply["webhook_id"] and reply["author"]["bot"]
+        assert reply["content"].startswith(f"{names[-1]} hears: Good evening\n-# AI-written · base model")
+    assert names == ["Ballast", "Oda Marrow", "Sir Aurelio Thrip"] and len(faces) == 3 and None not in faces
+
+
+async def test_lore_that_matched_is_named_under_the_reply(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "How heavy was the piano?")
+    reply = await stage.finished(QUAY, mark)
+    assert "lore: ballast/the-piano.md" in reply["content"]
+    assert "piano" in stage.engine.requests[-1].lore[0].text.casefold()
+
+
+async def test_history_is_given_with_names_and_only_of_this_channel(stage):
+    for channel, words in ((QUAY, "first"), (INN, "elsewhere"), (QUAY, "second")):
+        mark = stage.mark
+        await stage.member.say(channel, words)
+        await stage.finished(channel, mark)
+    turns = stage.engine.requests[-1].turns
+    assert [(t.name, t.text, t.by_persona) for t in turns] == [
+        ("Tobias Reed", "first", False), ("Ballast", "Ballast hears: first", True), ("Tobias Reed", "second", False),
+    ]  # fmt: skip
+
+
+async def test_slash_chat_shows_the_question_and_the_reply(stage):
+    mark = stage.mark
+    answer = await stage.member.slash(STAGE, "chat", message="How is the *goose*?")
+    assert answer.type == 4 and not answer.ephemeral
+    assert answer.message["content"] == "**Tobias Reed:** How is the *goose*?"
+    reply = await stage.finished(STAGE, mark)
+    assert reply["author"]["username"] == "Sir Aurelio Thrip" and "How is the *goose*?" in reply["content"]
+
+
+async def test_without_the_intent_only_mentions_are_answered(tmp_path):
+    async with on_stage(tmp_path, message_content=False) as stage:
+        await stage.member.say(QUAY, "nobody hears this")
+        mark = stage.mark
+        await stage.member.say(QUAY, "@Understudy what about this")
+        reply = await stage.finished(QUAY, mark)
+        assert "hears: what about this" in reply["content"]
+        assert len(stage.engine.requests) == 1
+
+
+async def test_where_nobody_lives_a_mention_says_what_to_do_and_other_messages_nothing(stage):
+    await stage.member.say(OFFICE, "hello?")
+    await stage.member.say(OFFICE, "@Understudy hello?")
+    await stage.sees("`/persona set`")
+    answer = await stage.member.slash(OFFICE, "chat", message="hello")
+    assert answer.ephemeral and "No persona lives here" in answer.message["content"]
+    assert stage.engine.requests == []
+
+
+async def test_personas_do_not_answer_themselves_or_other_bots(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    await stage.finished(QUAY, mark)
+    channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+    await channel.send(f"{stage.client.user.mention} I am a bot")
+    webhook = await channel.create_webhook(name="other")
+    await webhook.send("so am I", wait=True)
+    await stage.member.say(INN, "last")
+    await stage.finished(INN, mark)
+    assert len(stage.engine.requests) == 2
+
+
+async def test_nothing_a_persona_says_mentions_anyone_or_links(tmp_path):
+    names = {}
+
+    def wicked(request):
+        return ["@everyone @here ", f"<@{names['member']}> <@&{names['role']}> ", "see https://evil.example/x?y=1 now"]
+
+    async with on_stage(tmp_path, engine=FakeEngine(wicked)) as stage:
+        guild = stage.client.guilds[0]
+        names |= {"member": guild.owner_id, "role": guild.roles[-1].id}
+        mark = stage.mark
+        await stage.member.say(QUAY, "@everyone do it")
+        reply = await stage.finished(QUAY, mark)
+        assert reply["mentions"] == [] and reply["mention_roles"] == [] and reply["mention_everyone"] is False
+        assert "evil.example" not in reply["content"] and "(link left out)" in reply["content"]
+        assert reply["flags"] & (1 << 2), "embeds are suppressed"
+        answer = await stage.member.slash(QUAY, "chat", message="@everyone <@&1>")
+        assert answer.message["mention_everyone"] is False
+
+
+async def test_a_long_reply_goes_on_in_further_messages_and_loses_nothing(tmp_path):
+    words = [f"word{n} " for n in range(900)]
+    async with on_stage(tmp_path, engine=FakeEngine(lambda request: words)) as stage:
+        mark = stage.mark
+        await stage.member.say(QUAY, "tell me everything")
+        await stage.finished(QUAY, mark)
+        parts = [m["content"] for m in stage.sandbox.messages(QUAY) if "word" in m["content"]]
+        assert len(parts) > 2 and all(len(part) <= 2000 for part in parts)
+        assert " ".join(parts).partition("\n-#")[0].split() == "".join(words).split()
+
+
+async def test_stop_ends_the_reply_for_whoever_asked_or_a_moderator(stage):
+    stage.engine.free.clear()
+    await stage.moderator.say(QUAY, "a long story please")
+    growing = await stage.sees("…", by="Ballast")
+    answer = await stage.member.click(growing, "Stop")
+    assert answer.ephemeral and "Only the one who asked" in answer.message["content"]
+    await stage.moderator.click(growing, "Stop")
+    stopped = await stage.sees("· stopped")
+    assert stopped["content"].startswith("Ballast\n-# AI-written") and stopped["components"] == []
+    assert stage.store.replies.get(next(iter(_events(stage)))).state == "stopped"
+    late = await stage.member.slash(QUAY, "persona show")
+    assert late.ephemeral
+
+
+def _events(stage):
+    rows = stage.store._connection.read("select event_id from replies order by created_at desc")
+    return [row["event_id"] for row in rows]
+
+
+async def test_a_deleted_webhook_is_made_anew(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "one")
+    first = await stage.finished(QUAY, mark)
+    channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+    for webhook in await channel.webhooks():
+        await webhook.delete()
+    mark = stage.mark
+    await stage.member.say(QUAY, "two")
+    second = await stage.finished(QUAY, mark)
+    assert second["webhook_id"] != first["webhook_id"] and "hears: two" in second["content"]
+
+
+async def test_without_manage_webhooks_the_bot_speaks_itself_and_names_the_persona(tmp_path):
+    poor = required()
+    poor.manage_webhooks = False
+    seed = dataclasses.replace(SEED, bot_permissions=poor.value)
+    async with on_stage(tmp_path, seed=seed) as stage:
+        mark = stage.mark
+        await stage.member.say(QUAY, "hello")
+        reply = await stage.finished(QUAY, mark)
+        assert reply["author"]["username"] == "Understudy"
+        assert reply["content"].startswith("**Ballast:** Ballast hears: hello")
+
+
+async def test_a_failing_engine_and_a_full_one_say_so_in_the_channel(stage):
+    stage.engine.full = True
+    await stage.member.say(QUAY, "hello")
+    await stage.sees("9 replies are waiting already. Try again in a minute.")
+    stage.engine.full = False
+    stage.engine.failure = EngineBusyError("The model fell over.", "Call the operator.")
+    await stage.member.say(QUAY, "hello again")
+    await stage.sees("The model fell over. Call the operator.")
+    stage.engine.failure, mark = None, stage.mark
+    await stage.member.say(QUAY, "and now")
+    await stage.finished(QUAY, mark)
+
+
+async def test_what_is_deleted_on_discord_leaves_the_history(stage):
+    await stage.member.say(QUAY, "hello")
+    reply = await stage.finished(QUAY, 0)
+    channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+    await until(lambda: len(stage.store.messages.recent(channel.id)) == 2)
+    (webhook,) = await channel.webhooks()
+    await webhook.delete_message(int(reply["id"]))
+    await until(lambda: [m.text for m in stage.store.messages.recent(channel.id)] == ["hello"])
+
+
+async def test_a_reply_that_was_cut_off_is_finished_after_the_restart_in_the_same_message(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        await stage.member.say(QUAY, "do not forget me")
+        growing = await stage.sees("…", by="Ballast")
+        await until(lambda: stage.store.replies.unfinished())
+    async with on_stage(tmp_path) as stage:
+        mark = 0
+        reply = await stage.finished(QUAY, mark)
+        assert reply["id"] == growing["id"] and "Ballast hears: do not forget me" in reply["content"]
+        await until(lambda: not stage.store.replies.unfinished())
+
+
+async def test_an_event_that_comes_twice_is_answered_once(stage):
+    said = await stage.member.say(QUAY, "hello")
+    await stage.finished(QUAY, 0)
+    channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+    message = discord.utils.get(stage.client.cached_messages, id=int(said["id"]))
+    await stage.client.get_cog("Chat").on_message(message)
+    await asyncio.sleep(0.1)
+    assert len(stage.engine.requests) == 1 and channel is not None
+
+
+@pytest.mark.parametrize("code", [4000, 1001])
+async def test_a_dropped_gateway_loses_no_message(stage, code):
+    await stage.sandbox.drop_gateway(code)
+    mark = stage.mark
+    await stage.member.say(QUAY, "are you there")
+    await stage.finished(QUAY, mark)
+    assert len(stage.engine.requests) == 1

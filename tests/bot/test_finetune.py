@@ -1,0 +1,183 @@
+"""Retraining from Discord: start, progress, cancel, promote, roll back, and who may."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from bot.cogs.errors import RefusedError
+from bot.sandbox import SandboxRefusal
+from bot.store import InstalledVersion
+from bot.training import TrainingFailed
+from personas.contracts import Progress
+from personas.errors import AdapterError
+from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.fakes import SCORECARD, until
+
+STEP = Progress(
+    step=10, of=40, epoch=0.75, loss=2.345, lr=1e-3, tokens_per_s=456.7, eta_s=95.0, memory_bytes=2**30
+)  # fmt: skip
+
+
+async def start(stage, channel=QUAY, **options):
+    answer = await stage.moderator.slash(channel, "finetune start", **options)
+    await until(lambda: answer.message and not answer.message["flags"] & 128)
+    return answer.message["content"]
+
+
+async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
+    words = await start(stage, epochs=1.5, job_name="try_1")
+    assert words.startswith("Queued as")
+    await until(lambda: stage.backend.busy)
+    job = stage.backend.runs[0]
+    assert job.request.persona == "ballast" and job.request.hyperparameters.num_train_epochs == 1.5
+    assert job.request.job_name == "try_1" and job.request.base_model == "embedded"
+    stage.backend.on_event(STEP)
+    shown = await stage.sees("loss 2.345 · 457 tokens/s · 1 min 35 s left")
+    assert "25% · step 10 of 40" in shown["content"] and shown["components"]
+    stage.backend.finish()
+    result = await stage.sees("Trained: **ballast v1**")
+    assert result["id"] == shown["id"], "one message, edited"
+    assert "loss 3.000 → **2.000** per token (33% lower; 12 replies" in result["content"]
+
+    await stage.moderator.click(result, "Promote")
+    await stage.sees("v1 of **Ballast** speaks from the next reply on.")
+    assert stage.engine.loaded[0].name == "ballast-v1"
+    for channel, version in ((QUAY, "v1"), (INN, "base model")):
+        mark = stage.mark
+        await stage.member.say(channel, "hello")
+        assert f"AI-written · {version}" in (await stage.finished(channel, mark))["content"]
+
+    await stage.moderator.click(result, "Roll back")
+    await stage.sees("Rolled back: the base model speaks for **Ballast**")
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello again")
+    assert "AI-written · base model" in (await stage.finished(QUAY, mark))["content"]
+
+
+async def test_other_channels_are_answered_while_a_training_runs(stage):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    for channel in (QUAY, INN):
+        mark = stage.mark
+        await stage.member.say(channel, "still here?")
+        await stage.finished(channel, mark)
+
+
+async def test_a_member_may_neither_command_nor_press(stage):
+    for command in ("finetune start", "finetune cancel", "finetune promote", "finetune rollback", "finetune status"):
+        with pytest.raises(SandboxRefusal, match="permission"):
+            await stage.member.slash(QUAY, command)
+    await start(stage)
+    progress = await stage.sees("Training: **ballast v1**")
+    answer = await stage.member.click(progress, "Cancel")
+    assert answer.ephemeral and "Only moderators" in answer.message["content"]
+    assert stage.backend.busy
+    stage.backend.finish()
+    result = await stage.sees("Trained: **ballast v1**")
+    for button in ("Promote", "Roll back"):
+        answer = await stage.member.click(result, button)
+        assert answer.ephemeral and "Only moderators" in answer.message["content"]
+    assert stage.store.versions.live("ballast") is None
+
+
+async def test_the_code_refuses_a_member_even_where_the_server_opened_the_command(stage):
+    """An admin can open a command to everyone in the server's settings; then only the check in code holds."""
+    cog = stage.client.get_cog("Finetune")
+    for who, allowed in ((stage.member, False), (stage.moderator, True)):
+        person = await stage.client.guilds[0].fetch_member(int(who.id))
+        with nullcontext() if allowed else pytest.raises(RefusedError, match="Only moderators"):
+            assert await cog.interaction_check(SimpleNamespace(user=person))
+
+
+async def test_cancel_ends_a_running_job_and_says_so(stage):
+    await start(stage)
+    progress = await stage.sees("Training: **ballast v1**")
+    await stage.moderator.click(progress, "Cancel")
+    await stage.sees("Cancelled: **ballast v1**")
+    await until(lambda: not stage.backend.busy)
+    answer = await stage.moderator.slash(QUAY, "finetune cancel")
+    await until(lambda: "no such job" in (answer.message or {}).get("content", ""))
+
+
+async def test_a_failed_job_says_why_and_what_to_do(stage):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
+    failed = await stage.sees("Failed: **ballast v1**")
+    assert "The log is empty. Give the persona something to say." in failed["content"] and not failed["components"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"persona": "nobody"}, "There is no persona 'nobody'. Known: Ballast (`ballast`)"),
+        ({"job_name": "no spaces please"}, "job_name: string should match pattern"),
+    ],
+)
+async def test_what_cannot_be_trained_is_refused_and_nothing_is_queued(stage, options, words):
+    assert words in await start(stage, **options)
+    assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
+
+
+async def test_a_channel_without_a_persona_needs_one_named(stage):
+    assert "Name one with the option `persona`" in await start(stage, OFFICE)
+    assert "Queued" in await start(stage, OFFICE, persona="thrip")
+
+
+async def test_a_damaged_adapter_does_not_go_live(stage):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish()
+    result = await stage.sees("Trained: **ballast v1**")
+    stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
+    await stage.moderator.click(result, "Promote")
+    await until(lambda: any("damaged" in m["content"] for kind, m in stage.sandbox.events if kind == "message"))
+    assert stage.store.versions.live("ballast") is None
+
+
+async def test_status_and_autocomplete_tell_what_there_is(stage):
+    await start(stage)
+    await start(stage, persona="oda")
+    answer = await stage.moderator.slash(QUAY, "finetune status")
+    assert "Training: **ballast v1**" in answer.message["content"]
+    assert "Waiting to train: **oda v1**" in answer.message["content"] and "Place 1" in answer.message["content"]
+    names = await stage.moderator.autocomplete(QUAY, "finetune start", "persona", persona="sir")
+    assert [choice["value"] for choice in names] == ["thrip"]
+    sets = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="bal")
+    assert [choice["value"] for choice in sets] == ["ballast"]
+
+
+async def test_after_a_restart_the_job_goes_on_in_the_same_message_and_buttons_work(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await start(stage)
+        shown = await stage.sees("Training: **ballast v1**")
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: stage.backend.busy)
+        assert stage.backend.runs[0].version == "v1"
+        stage.backend.finish()
+        result = await stage.sees("Trained: **ballast v1**")
+        assert result["id"] == shown["id"]
+        await stage.moderator.click(result, "Promote")
+        await stage.sees("v1 of **Ballast** speaks")
+
+
+async def test_promote_and_rollback_by_command(stage):
+    store = stage.store
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish()
+    await stage.sees("Trained: **ballast v1**")
+    assert isinstance(store.versions.installed("ballast")[0], InstalledVersion)
+    for command, options, words in (
+        ("finetune promote", {"version": "v9"}, "Ballast has no version v9. There is: v1."),
+        ("finetune promote", {}, "v1 of **Ballast** speaks from the next reply on."),
+        ("finetune promote", {}, "v1 of **Ballast** speaks already."),
+        ("finetune rollback", {}, "the base model speaks for **Ballast**"),
+        ("finetune rollback", {}, "no earlier version"),
+        ("finetune promote", {"persona": "oda"}, "Oda Marrow has no trained version yet."),
+    ):
+        answer = await stage.moderator.slash(QUAY, command, **options)
+        await until(lambda answer=answer, words=words: words in (answer.message or {}).get("content", ""))
+        assert answer.ephemeral
+    assert store.versions.installed("ballast")[0].scorecard == SCORECARD

@@ -1,0 +1,82 @@
+"""`/persona`: who lives where, who may say so, and what is missing."""
+
+import dataclasses
+
+import pytest
+
+from bot.local_guild import SEED
+from bot.permissions import NEEDS, invite_url, required
+from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.fakes import until
+
+
+async def told(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    assert answer.ephemeral
+
+
+async def test_a_moderator_sets_shows_lists_and_clears(stage):
+    answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda marrow")
+    await told(answer, "**Oda Marrow** lives here now.")
+    greeting = stage.sandbox.messages(OFFICE)[-1]
+    assert greeting["author"]["username"] == "Oda Marrow" and "greeting" in greeting["content"]
+    await told(await stage.member.slash(OFFICE, "persona show"), "Answers messages that mention me, and /chat.")
+    await told(await stage.member.slash(QUAY, "persona show"), "Answers every message, and /chat.")
+    listed = await stage.member.slash(QUAY, "persona list")
+    await told(listed, f"<#{stage.sandbox.channel(OFFICE)['id']}>")
+    await told(await stage.moderator.slash(OFFICE, "persona clear"), "Nobody lives here now.")
+    await told(await stage.moderator.slash(OFFICE, "persona clear"), "No persona lives here.")
+    await told(await stage.member.slash(OFFICE, "persona show"), "No persona lives here.")
+
+
+async def test_a_member_changes_nothing(stage):
+    before = stage.store.channels.of_guild(stage.sandbox.guild_id)
+    await told(await stage.member.slash(QUAY, "persona set", persona="oda"), "Only moderators may do this.")
+    await told(await stage.member.slash(QUAY, "persona clear"), "Only moderators may do this.")
+    assert stage.store.channels.of_guild(stage.sandbox.guild_id) == before
+
+
+async def test_an_unknown_persona_is_refused_with_the_known_ones(stage):
+    answer = await stage.moderator.slash(QUAY, "persona set", persona="nobody")
+    await told(answer, "There is no persona 'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)")
+
+
+async def test_a_new_persona_in_the_channel_answers_at_once_with_its_own_face(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    first = await stage.finished(QUAY, mark)
+    await told(
+        await stage.moderator.slash(QUAY, "persona set", persona="thrip", answers="everything"), "lives here now"
+    )
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    second = await stage.finished(QUAY, mark)
+    assert second["author"]["username"] == "Sir Aurelio Thrip"
+    assert second["author"]["avatar"] != first["author"]["avatar"]
+
+
+async def test_what_is_missing_is_said_where_it_matters(tmp_path, caplog):
+    poor = required()
+    poor.manage_webhooks = False
+    seed = dataclasses.replace(SEED, bot_permissions=poor.value)
+    async with on_stage(tmp_path, seed=seed, message_content=False) as stage:
+        assert "Manage Webhooks is missing" in caplog.text and "without it personas speak under" in caplog.text
+        answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda", answers="everything")
+        await told(answer, "it answers only mentions")
+        await told(answer, "I lack the permission Manage Webhooks here")
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_the_invite_asks_for_each_need(need):
+    assert getattr(required(), need.permission)
+    assert f"permissions={required().value}" in invite_url(1)
+
+
+async def test_commands_are_registered_once_and_again_only_when_they_changed(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        assert len([kind for kind, _ in stage.sandbox.events if kind == "commands"]) == 1
+    async with on_stage(tmp_path) as stage:
+        assert [kind for kind, _ in stage.sandbox.events if kind == "commands"] == []
+    (tmp_path / "commands.sha256").write_text("of an older version")
+    async with on_stage(tmp_path) as stage:
+        assert len([kind for kind, _ in stage.sandbox.events if kind == "commands"]) == 1

@@ -1,0 +1,435 @@
+"""The queue over a real store: order, fences, cancelling, restarts, and rows that nobody can read."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.queue import MAX_ATTEMPTS, MAX_QUEUED_PER_GUILD, RETRY_S, JobQueue, fair_order
+from bot.store import Store, StoreError
+from bot.training import Interrupted, Trained, TrainingFailed
+from personas.contracts import Phase, TrainingRequest
+from personas.errors import RequestError
+from tests.fakes import SCORECARD, FakeClock, FakeTrainingBackend, until
+
+PHASE = Phase(name="training")
+
+
+class House:
+    """A store, a fake backend and a queue that can be killed and begun anew on the same file."""
+
+    def __init__(self, folder):
+        self.path = folder / "understudy.sqlite"
+        self.clock = FakeClock()
+        self.changes = []
+        self.open()
+
+    def open(self):
+        self.store = Store.open(self.path)
+        self.backend = FakeTrainingBackend()
+        self.queue = JobQueue(self.store, self.backend, self.clock)
+        self.queue.subscribe(self.changes.append)
+
+    async def kill(self):
+        """As far as the store can tell: nothing is said any more."""
+        self.store.close()
+        if self.queue._worker:
+            self.queue._worker.cancel()
+            await asyncio.wait({self.queue._worker})
+
+    async def crash_and_start(self):
+        await self.kill()
+        self.open()
+        self.queue.start()
+
+    def ask(self, persona="oda", guild=1, **more):
+        self.clock.advance(1)
+        fields = {"job_name": "j", "persona": persona, **more}
+        return self.queue.enqueue(TrainingRequest(**fields), guild_id=guild, channel_id=2, requested_by=3).job_id
+
+    def ask_dialogue(self, name, guild=1):
+        return self.ask(None, guild, job_name=name, task_type="dialogue", dataset="general-dialogue")
+
+    def state(self, job_id):
+        return self.store.jobs.get(job_id).state
+
+    async def running(self):
+        await until(lambda: self.backend.busy)
+        return self.backend.runs[-1]
+
+    async def finish(self, outcome=None):
+        runs = len(self.backend.runs)
+        self.clock.advance(60)
+        self.backend.finish(outcome)
+        await until(lambda: not self.backend.busy or len(self.backend.runs) > runs)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def house(tmp_path):
+    house = House(tmp_path)
+    yield house
+    await house.queue.stop()
+    await house.kill()
+
+
+async def test_a_job_goes_its_way(house):
+    house.queue.start()
+    job_id = house.ask()
+    job = await house.running()
+    assert (job.job_id, job.state, job.attempt) == (job_id, "running", 1)
+    house.backend.on_event(PHASE)
+    assert house.store.jobs.get(job_id).progress == PHASE
+    await house.finish(Trained(Path("/models/x"), 61.0, SCORECARD))
+    done = house.store.jobs.get(job_id)
+    assert (done.state, done.attempt_token, done.error) == ("done", None, None)
+    assert (done.result.adapter, done.result.seconds, done.result.scorecard) == ("/models/x", 61.0, SCORECARD)
+    (version,) = house.store.versions.installed("oda")
+    assert (version.version, version.job_id) == (job.version, job_id)
+    assert [change.state for change in house.changes] == ["queued", "running", "running", "done"]
+    assert house.store.versions.live("oda") is None  # trained is not promoted
+
+
+async def test_a_dialogue_job_leaves_no_persona_version(house):
+    house.queue.start()
+    job_id = house.ask_dialogue("manners")
+    await house.running()
+    await house.finish()
+    assert house.state(job_id) == "done" and house.store.jobs.get(job_id).version == "v1"
+    assert house.store.versions.installed("manners") == []
+
+
+async def test_one_trainer_at_a_time(house):
+    house.queue.start()
+    first, second = house.ask("oda"), house.ask("thrip")
+    await house.running()
+    assert (house.state(first), house.state(second)) == ("running", "queued")
+    await house.finish()
+    assert (await house.running()).job_id == second
+
+
+async def test_a_failed_job_says_why_and_the_next_one_runs(house):
+    house.queue.start()
+    first, second = house.ask("oda"), house.ask("thrip")
+    await house.running()
+    await house.finish(TrainingFailed("The log is empty.", "Fill it."))
+    failed = house.store.jobs.get(first)
+    assert (failed.state, failed.error, failed.advice) == ("failed", "The log is empty.", "Fill it.")
+    assert failed.finished_at is not None
+    assert (await house.running()).job_id == second
+
+
+@pytest.mark.parametrize("slip", [ZeroDivisionError("by zero"), RequestError("No such card.", "Write one.")])
+async def test_an_error_out_of_a_backend_ends_one_job(house, slip):
+    house.queue.start()
+    first, second = house.ask("oda"), house.ask("thrip")
+    await house.running()
+    await house.finish(slip)
+    assert house.state(first) == "failed"
+    assert house.store.jobs.get(first).error in ("ZeroDivisionError: by zero", "No such card.")
+    assert (await house.running()).job_id == second
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+async def test_what_is_refused_stores_nothing(house):
+    house.backend.refusal = RequestError("There is no persona 'odo'.", "Known: oda.")
+    with pytest.raises(RequestError, match="odo"):
+        house.ask("odo")
+    assert house.store.jobs.of_guild(1) == [] and house.changes == []
+    house.backend.refusal = None
+    assert house.store.jobs.get(house.ask()).version == "v1"  # and uses no number
+
+
+async def test_a_persona_is_trained_once_at_a_time_for_a_guild(house):
+    first = house.ask("oda")
+    with pytest.raises(RequestError, match=f"job {first} for oda is queued already"):
+        house.ask("oda")
+    house.ask("oda", guild=2)
+    house.queue.start()
+    await house.running()
+    with pytest.raises(RequestError, match=f"job {first} for oda is running already"):
+        house.ask("oda")
+    await house.finish()
+    house.ask("oda")
+
+
+async def test_a_dialogue_adapters_name_is_taken_by_the_first(house):
+    first = house.ask_dialogue("manners")
+    with pytest.raises(RequestError, match=f"job {first} for dialogue/manners is queued already"):
+        house.ask_dialogue("manners", guild=2)
+    house.queue.cancel(first)
+    assert house.store.jobs.get(house.ask_dialogue("manners", guild=2)).version == "v2"
+
+
+async def test_a_guild_cannot_fill_the_queue(house):
+    for number in range(MAX_QUEUED_PER_GUILD):
+        house.ask_dialogue(f"d{number}")
+    with pytest.raises(RequestError, match="20 jobs of this server are queued"):
+        house.ask("oda")
+    house.ask("oda", guild=2)
+
+
+# ------------------------------------------------------------------------------------------------ order
+
+
+async def test_guilds_take_turns(house):
+    first = [house.ask_dialogue(f"d{number}", guild=1) for number in range(3)]
+    second = [house.ask_dialogue(f"e{number}", guild=2) for number in range(2)]
+    expected = [first[0], second[0], first[1], second[1], first[2]]
+    assert [house.queue.position(job_id) for job_id in expected] == [1, 2, 3, 4, 5]
+    house.queue.start()
+    for job_id in expected:
+        assert (await house.running()).job_id == job_id
+        assert house.queue.position(job_id) is None
+        await house.finish()
+
+
+async def test_whoever_was_served_longest_ago_comes_first(house):
+    house.queue.start()
+    for guild in (1, 2, 3):
+        house.ask(guild=guild)
+        await house.running()
+        if guild < 3:
+            await house.finish()
+    late = [house.ask("thrip", guild=guild) for guild in (3, 2, 1, 4)]
+    assert [house.queue.position(job_id) for job_id in late] == [4, 3, 2, 1]
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.dictionaries(st.integers(0, 3), st.floats(1, 9)))
+def test_the_order_is_that_of_serving_one_by_one(tmp_path_factory, guilds, served):
+    waiting = [FakeJob(seq, guild) for seq, guild in enumerate(guilds)]
+    order, left, now, at = [], list(waiting), 10.0, dict(served)
+    while left:
+        chosen = min(left, key=lambda job: (at.get(job.guild_id, 0.0), job.seq))
+        left.remove(chosen)
+        order.append(chosen)
+        now += 1
+        at[chosen.guild_id] = now
+    assert fair_order(waiting, served) == order
+
+
+class FakeJob:
+    """As much of a job as its place depends on."""
+
+    def __init__(self, seq, guild_id):
+        self.seq, self.guild_id = seq, guild_id
+
+
+# ------------------------------------------------------------------------------------------------ cancelling
+
+
+async def test_cancelling_a_queued_job(house):
+    first, second = house.ask("oda"), house.ask("thrip")
+    assert house.queue.cancel(first).state == "cancelled"
+    house.queue.start()
+    assert (await house.running()).job_id == second
+
+
+async def test_cancelling_a_running_job_stops_its_trainer(house):
+    house.queue.start()
+    first, second = house.ask("oda"), house.ask("thrip")
+    await house.running()
+    assert house.queue.cancel(first).state == "cancelled"
+    await until(lambda: len(house.backend.runs) == 2)
+    assert house.state(first) == "cancelled" and house.backend.runs[1].job_id == second
+
+
+async def test_a_cancelled_job_stays_so_when_its_trainer_was_faster(house):
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    house.backend.finish()  # the outcome is there, the queue has not yet seen it
+    house.queue.cancel(job_id)
+    await until(lambda: not house.backend.busy)
+    await asyncio.sleep(0.01)
+    assert house.state(job_id) == "cancelled" and house.store.versions.installed("oda") == []
+
+
+async def test_a_cancelled_job_stays_so_after_a_crash(house):
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    house.queue.cancel(job_id)
+    await house.crash_and_start()
+    await asyncio.sleep(0.01)
+    assert house.state(job_id) == "cancelled" and house.backend.runs == []
+
+
+async def test_what_has_ended_cannot_be_cancelled(house):
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    await house.finish()
+    with pytest.raises(RequestError, match=f"{job_id} is done already"):
+        house.queue.cancel(job_id)
+    with pytest.raises(RequestError, match="does not exist"):
+        house.queue.cancel("nothing")
+    assert house.state(job_id) == "done"
+
+
+# ------------------------------------------------------------------------------------------------ restarts
+
+
+async def test_after_a_crash_the_running_job_comes_first_and_the_rest_waits(house):
+    house.queue.start()
+    first, second = house.ask("oda"), house.ask("thrip")
+    old = await house.running()
+    await house.crash_and_start()
+    job = await house.running()
+    assert (job.job_id, job.attempt, house.state(second)) == (first, 2, "queued")
+    assert job.version == old.version and job.attempt_token != old.attempt_token
+    await house.finish()
+    assert house.state(first) == "done"
+
+
+async def test_a_stale_attempt_changes_nothing(house):
+    house.queue.start()
+    job_id = house.ask()
+    old = await house.running()
+    await house.crash_and_start()
+    current = await house.running()
+    house.clock.advance(5)
+    jobs = house.store.jobs
+    assert jobs.report(job_id, old.attempt_token, PHASE) is None
+    assert jobs.fail(old, "late", "", 9.0) is None
+    assert jobs.release(job_id, old.attempt_token) is None
+    assert jobs.claim(old, "another", 9.0) is None
+    assert jobs.get(job_id) == current
+    await house.finish()
+    done = jobs.get(job_id)
+    assert jobs.fail(current, "late", "", 9.0) is None and jobs.get(job_id) == done
+
+
+async def test_three_attempts_and_no_more(house):
+    house.queue.start()
+    first, second = house.ask("oda"), house.ask("thrip")
+    await house.running()
+    for _ in range(MAX_ATTEMPTS - 1):
+        await house.crash_and_start()
+        assert (await house.running()).job_id == first
+    await house.crash_and_start()
+    assert (await house.running()).job_id == second
+    failed = house.store.jobs.get(first)
+    assert failed.state == "failed" and "cut off 3 times" in failed.error
+
+
+async def test_a_trainer_stopped_from_outside_is_started_again(house):
+    house.queue.start()
+    job_id = house.ask()
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        await until(lambda attempt=attempt: len(house.backend.runs) == attempt and house.backend.busy)
+        house.backend.finish(Interrupted())
+    await until(lambda: house.state(job_id) == "failed")
+
+
+async def test_a_clean_stop_costs_no_attempt(house):
+    house.queue.start()
+    job_id = house.ask()
+    for _ in range(MAX_ATTEMPTS + 1):
+        assert (await house.running()).job_id == job_id
+        await house.queue.stop()
+        assert not house.backend.busy and house.state(job_id) == "running"
+        house.queue.start()
+    assert (await house.running()).attempt == 1
+
+
+async def test_stopping_what_rests_and_starting_twice(house):
+    await house.queue.stop()
+    house.queue.start()
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    assert len(house.backend.runs) == 1
+    await house.finish()
+    await house.queue.stop()
+    await house.queue.stop()
+    later = house.ask("thrip")
+    assert (house.state(job_id), house.state(later)) == ("done", "queued")
+
+
+async def test_an_idle_queue_wakes_for_a_new_job(house):
+    house.queue.start()
+    await asyncio.sleep(0.01)
+    job_id = house.ask()
+    assert (await house.running()).job_id == job_id
+
+
+# ------------------------------------------------------------------------------------------------ trouble
+
+
+@pytest.mark.parametrize("text", ["{", '{"job_name": "x", "surprise": 1}', "[]", '{"job_name": "x"}'])
+async def test_a_row_that_cannot_be_read_fails_alone(house, text):
+    bad, good = house.ask("oda"), house.ask("thrip")
+    house.store._connection.write("update jobs set request = :text where job_id = :job", {"text": text, "job": bad})
+    house.queue.start()
+    assert (await house.running()).job_id == good
+    failed = house.store.jobs.get(bad)
+    assert failed.state == "failed" and "not valid" in failed.error
+    assert {job.job_id for job in house.store.jobs.of_guild(1)} == {bad, good}
+
+
+async def test_a_listener_that_fails_harms_nobody(house):
+    def broken(job):
+        raise ValueError(job.job_id)
+
+    house.queue.unsubscribe(house.changes.append)
+    house.queue.subscribe(broken)
+    house.queue.subscribe(house.changes.append)
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    await house.finish()
+    assert house.state(job_id) == "done" and house.changes[-1].state == "done"
+
+
+def full(*_):
+    raise StoreError("The disk is full.")
+
+
+async def test_progress_that_cannot_be_stored_costs_no_training(house, monkeypatch):
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    monkeypatch.setattr(house.store.jobs, "report", full)
+    house.backend.on_event(PHASE)
+    await house.finish()
+    assert house.state(job_id) == "done"
+
+
+async def test_a_database_that_cannot_be_written_is_tried_again(house, monkeypatch):
+    claim, tries = house.store.jobs.claim, []
+
+    def full_at_first(*arguments):
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise StoreError("The disk is full.")
+        return claim(*arguments)
+
+    monkeypatch.setattr(house.store.jobs, "claim", full_at_first)
+    house.queue.start()
+    job_id = house.ask()
+    await until(lambda: house.clock.sleepers)
+    assert house.state(job_id) == "queued"
+    house.clock.advance(RETRY_S)
+    assert (await house.running()).job_id == job_id
+
+
+async def test_a_stop_that_cannot_be_noted_stops_all_the_same(house, monkeypatch):
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    monkeypatch.setattr(house.store.jobs, "release", full)
+    await asyncio.wait_for(house.queue.stop(), 5)
+    house.queue.start()
+    assert (await house.running()).job_id == job_id
+
+
+async def test_stopping_while_the_database_is_out_of_reach(house, monkeypatch):
+    monkeypatch.setattr(house.queue, "_next", full)
+    house.queue.start()
+    await until(lambda: house.clock.sleepers)
+    await house.queue.stop()

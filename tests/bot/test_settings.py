@@ -1,0 +1,151 @@
+"""Settings: where they come from, what is refused and in which words, and that `.env.example` tells the truth."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import pytest
+
+from bot.settings import BY_NAME, SETTINGS, Settings, SettingsError, load_settings
+
+EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
+WRONG = {
+    "DISCORD_TOKEN": ["Bot abc", "ключ"],
+    "UNDERSTUDY_HOME": ["/dev/null", "~nobody-by-this-name/x"],
+    "WEB_PORT": ["-1", "65536", "http", "8420.5"],
+    "MESSAGE_CONTENT_INTENT": ["maybe", "2"],
+    "TEMPERATURE": ["-0.1", "2.1", "nan", "warm"],
+    "TOP_P": ["0", "1.01", "nan", "inf"],
+    "MAX_NEW_TOKENS": ["0", "1025"],
+    "MAX_WAITING_REPLIES": ["0", "ten"],
+    "TRAINER_THREADS": ["0", "257"],
+    "TRAINER_NICE": ["-1", "20"],
+    "LOG_LEVEL": ["LOUD"],
+}
+
+
+def env_file(folder: Path, text: str) -> Path:
+    path = folder / ".env"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_nothing_set_is_the_sandbox_with_defaults(tmp_path):
+    settings = load_settings(tmp_path / "absent", {})
+    assert settings == load_settings(None, {}) == Settings()
+    assert settings.in_sandbox and settings.message_content_intent
+    assert settings.home == Path.home() / ".understudy"
+
+
+def test_every_setting_is_read(tmp_path):
+    text = f"""\
+export DISCORD_TOKEN='abc.def-ghi'  # quoted
+UNDERSTUDY_HOME={tmp_path}/home
+BASE_MODEL="Qwen/Qwen2.5-3B-Instruct"
+WEB_PORT=0
+MESSAGE_CONTENT_INTENT=Yes
+TEMPERATURE=0
+TOP_P=1
+MAX_NEW_TOKENS=1024
+MAX_WAITING_REPLIES=3
+TRAINER_THREADS=1
+TRAINER_NICE=19
+LOG_LEVEL=debug
+"""
+    assert load_settings(env_file(tmp_path, text), {}) == Settings(
+        discord_token="abc.def-ghi",
+        home=tmp_path / "home",
+        base_model="Qwen/Qwen2.5-3B-Instruct",
+        web_port=0,
+        message_content_intent=True,
+        temperature=0.0,
+        top_p=1.0,
+        max_new_tokens=1024,
+        max_waiting_replies=3,
+        trainer_threads=1,
+        trainer_nice=19,
+        log_level="DEBUG",
+    )
+
+
+def test_on_discord_the_intent_is_off_until_asked_for():
+    assert not load_settings(None, {"DISCORD_TOKEN": "abc"}).message_content_intent
+    assert load_settings(None, {"DISCORD_TOKEN": "abc", "MESSAGE_CONTENT_INTENT": "on"}).message_content_intent
+
+
+def test_the_environment_wins_even_when_empty(tmp_path):
+    path = env_file(tmp_path, "DISCORD_TOKEN=from-file\nWEB_PORT=1\n")
+    settings = load_settings(path, {"DISCORD_TOKEN": "", "WEB_PORT": " 2 "})
+    assert settings.in_sandbox and settings.web_port == 2
+
+
+def test_a_dollar_sign_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME_OF_SECRETS", "oops")
+    assert load_settings(env_file(tmp_path, "DISCORD_TOKEN=a${HOME_OF_SECRETS}b"), {}).discord_token.startswith("a${")
+
+
+def test_the_token_is_never_shown(tmp_path):
+    assert "hidden" not in repr(load_settings(None, {"DISCORD_TOKEN": "hidden"}))
+    with pytest.raises(SettingsError) as refused:
+        load_settings(None, {"DISCORD_TOKEN": "hidden token"})
+    assert "hidden" not in str(refused.value) and "DISCORD_TOKEN" in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_refused_with_what_is_allowed(name, value):
+    with pytest.raises(SettingsError) as refused:
+        load_settings(None, {name: value})
+    assert refused.value.message.startswith(f"{name} is ") and BY_NAME[name].allowed in refused.value.message
+    assert "in the environment" in refused.value.message
+
+
+def test_all_wrong_values_are_named_at_once_with_their_lines(tmp_path):
+    path = env_file(tmp_path, "# settings\n\nWEB_PORT=high\nTOP_P=2\n\n\nTRAINER_NICE=99\n")
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path, {"LOG_LEVEL": "shout", "TOP_P": "3"})
+    message = refused.value.message
+    assert f"WEB_PORT is 'high' in {path} line 3;" in message
+    assert f"TRAINER_NICE is '99' in {path} line 7;" in message
+    assert "TOP_P is '3' in the environment;" in message and "LOG_LEVEL is 'shout' in the environment;" in message
+
+
+def test_an_unknown_name_is_warned_about(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_settings(env_file(tmp_path, "\nTRAINER_THREAD=2\nQQQ=1\n"), {"UNRELATED": "fine"})
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "line 2: nothing reads TRAINER_THREAD. Did you mean TRAINER_THREADS?" in first
+    assert second.endswith("line 3: nothing reads QQQ.")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"\n\nBASE_MODEL='open\n", "line 3 cannot be read"), (b"BASE_MODEL=\xff\n", "not UTF-8")],
+)
+def test_a_broken_file_is_refused(tmp_path, content, words):
+    path = tmp_path / ".env"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=words):
+        load_settings(path, {})
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(tmp_path, {})
+
+
+def test_the_example_and_the_settings_name_the_same(tmp_path):
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    assigned = [
+        line.removeprefix("# ").split("=")[0] for line in lines if line.removeprefix("# ").split("=")[0].isupper()
+    ]
+    assert sorted(assigned) == sorted(setting.name for setting in SETTINGS)
+    assert sorted(setting.field for setting in SETTINGS) == sorted(f.name for f in dataclasses.fields(Settings))
+
+
+def test_the_example_with_every_line_switched_on_is_valid(tmp_path):
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    on = [line.removeprefix("# ") if line.removeprefix("# ").split("=")[0].isupper() else line for line in lines]
+    settings = load_settings(
+        env_file(tmp_path, "\n".join(on)), {"MESSAGE_CONTENT_INTENT": "true", "TRAINER_THREADS": ""}
+    )
+    assert settings == Settings()

@@ -1,0 +1,227 @@
+"""The store: what goes in comes out, by concern."""
+
+import itertools
+
+import pytest
+
+from bot.store import Channel, Store, StoreError
+from bot.store.jobs import NewJob
+from personas.contracts import Progress, TrainingRequest
+from personas.errors import RequestError
+
+GUILD, CHANNEL, MEMBER = 900000000000000001, 900000000000000011, 900000000000000021
+REQUEST = TrainingRequest(job_name="first", persona="ballast")
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "home" / "understudy.sqlite") as store:
+        yield store
+
+
+def say(store, number, channel_id=CHANNEL, **more):
+    return store.messages.append(
+        guild_id=GUILD,
+        channel_id=channel_id,
+        author_id=MEMBER,
+        author_name="mira",
+        text=f"line {number}",
+        at=float(number),
+        **{"discord_message_id": channel_id + 100 * (number + 1), **more},
+    )
+
+
+def add_job(store, job_id="j1", persona="ballast", guild_id=GUILD, at=1.0):
+    request = TrainingRequest(job_name="first", persona=persona)
+    return store.jobs.add(NewJob(job_id, guild_id, CHANNEL, MEMBER, request), at)
+
+
+# ------------------------------------------------------------------------------------------------ channels
+
+
+def test_a_channel_has_the_persona_it_was_given_last(store):
+    store.channels.assign(Channel(GUILD, CHANNEL, "ballast", "mentions", MEMBER, 1.0))
+    latest = Channel(GUILD, CHANNEL, "oda", "everything", MEMBER, 2.0)
+    store.channels.assign(latest)
+    assert store.channels.get(GUILD, CHANNEL) == latest
+    assert store.channels.of_guild(GUILD) == [latest]
+    assert store.channels.of_guild(GUILD + 1) == [] and store.channels.get(GUILD + 1, CHANNEL) is None
+
+
+def test_a_thread_has_its_parents_persona_unless_it_has_its_own(store):
+    parent = Channel(GUILD, CHANNEL, "ballast", "mentions", MEMBER, 1.0)
+    own = Channel(GUILD, 77, "oda", "mentions", MEMBER, 2.0)
+    store.channels.assign(parent)
+    assert store.channels.get(GUILD, 77) is None
+    assert store.channels.get(GUILD, 77, parent_id=CHANNEL) == parent
+    store.channels.assign(own)
+    assert store.channels.get(GUILD, 77, parent_id=CHANNEL) == own
+
+
+def test_clearing_says_whether_there_was_something(store):
+    store.channels.assign(Channel(GUILD, CHANNEL, "ballast", "mentions", MEMBER, 1.0))
+    assert store.channels.clear(GUILD, CHANNEL) and not store.channels.clear(GUILD, CHANNEL)
+    assert store.channels.get(GUILD, CHANNEL) is None
+
+
+def test_a_webhook_outlives_the_persona(store):
+    store.channels.assign(Channel(GUILD, CHANNEL, "ballast", "mentions", MEMBER, 1.0))
+    store.channels.set_webhook(GUILD, CHANNEL, 5, "old")
+    store.channels.set_webhook(GUILD, CHANNEL, 6, "new")
+    store.channels.clear(GUILD, CHANNEL)
+    assert store.channels.webhook(CHANNEL) == (6, "new")
+    store.channels.forget_webhook(CHANNEL)
+    assert store.channels.webhook(CHANNEL) is None
+
+
+# ------------------------------------------------------------------------------------------------ history
+
+
+def test_history_comes_back_as_it_was_said(store):
+    seq = say(store, 1, persona_id="ballast", adapter_version="v2")
+    (message,) = store.messages.recent(CHANNEL)
+    assert (message.seq, message.text, message.persona_id, message.adapter_version) == (seq, "line 1", "ballast", "v2")
+    assert (message.guild_id, message.author_id, message.author_name, message.at) == (GUILD, MEMBER, "mira", 1.0)
+    assert store.messages.recent(CHANNEL + 1) == []
+
+
+def test_the_window_begins_anew_only_every_block(store):
+    starts, sizes = [], []
+    for number in range(40):
+        say(store, number)
+        say(store, number, channel_id=5)  # another channel's messages move nothing
+        window = store.messages.recent(CHANNEL, keep=12, block=4)
+        assert window[-1].text == f"line {number}"
+        starts.append(int(window[0].text.split()[1]))
+        sizes.append(len(window))
+    assert all(start % 4 == 0 for start in starts)
+    assert sum(a != b for a, b in itertools.pairwise(starts)) == 7
+    assert sizes[:12] == list(range(1, 13)) and all(12 <= size <= 15 for size in sizes[12:])
+
+
+def test_a_deleted_message_does_not_move_the_window(store):
+    for number in range(20):
+        say(store, number)
+    before = store.messages.recent(CHANNEL)
+    assert store.messages.delete(CHANNEL + 300)  # before the window
+    assert store.messages.recent(CHANNEL) == before
+    assert store.messages.delete(CHANNEL + 1600)
+    assert [m.text for m in store.messages.recent(CHANNEL)] == [m.text for m in before if m.text != "line 15"]
+
+
+def test_a_message_sent_twice_is_kept_once(store):
+    assert say(store, 1) == say(store, 1) != say(store, 2)
+    assert say(store, 3, discord_message_id=None) != say(store, 3, discord_message_id=None)
+    assert [m.text for m in store.messages.recent(CHANNEL)] == ["line 1", "line 2", "line 3", "line 3"]
+
+
+def test_edits_and_deletions_reach_the_copies(store):
+    say(store, 1)
+    assert store.messages.update(CHANNEL + 200, "mended")
+    assert [m.text for m in store.messages.recent(CHANNEL)] == ["mended"]
+    assert store.messages.delete(CHANNEL + 200)
+    assert store.messages.recent(CHANNEL) == []
+    assert not store.messages.update(404, "x") and not store.messages.delete(404)
+
+
+# ------------------------------------------------------------------------------------------------ replies
+
+
+def test_an_event_is_taken_once(store):
+    seq = say(store, 1)
+    assert store.replies.begin(1, CHANNEL, "ballast", 1.0, seq)
+    assert not store.replies.begin(1, CHANNEL, "ballast", 2.0, seq)
+    store.replies.streaming(1, 99)
+    assert store.replies.finish(1, "done", "v3", 42)
+    assert not store.replies.finish(1, "failed") and not store.replies.begin(1, CHANNEL, "ballast", 3.0)
+    reply = store.replies.get(1)
+    assert (reply.state, reply.webhook_message_id, reply.adapter_version, reply.seed) == ("done", 99, "v3", 42)
+    assert store.replies.get(2) is None
+
+
+def test_what_a_crash_cut_off_is_found(store):
+    for event in range(4):
+        store.replies.begin(event, CHANNEL, "oda", float(event))
+    store.replies.streaming(1, 99)
+    store.replies.finish(2, "stopped")
+    assert [(reply.event_id, reply.state) for reply in store.replies.unfinished()] == [
+        (0, "waiting"),
+        (1, "streaming"),
+        (3, "waiting"),
+    ]
+
+
+def test_deleting_the_question_keeps_the_reply(store):
+    seq = say(store, 1)
+    store.replies.begin(1, CHANNEL, "oda", 1.0, seq)
+    store.messages.delete(CHANNEL + 200)
+    assert store.replies.get(1).trigger_seq is None
+    assert say(store, 2) > seq  # a seq is not given out again
+
+
+# ------------------------------------------------------------------------------------------------ jobs
+
+
+def test_a_job_comes_back_as_it_was_asked(store):
+    job = add_job(store)
+    assert store.jobs.get("j1") == job and store.jobs.get("j2") is None
+    assert job.request == REQUEST and (job.state, job.attempt, job.version) == ("queued", 0, "v1")
+    store.jobs.set_progress_message("j1", 5)
+    assert store.jobs.get("j1").progress_message_id == 5
+    assert [job.job_id for job in store.jobs.of_guild(GUILD)] == ["j1"] and store.jobs.of_guild(1) == []
+
+
+def test_versions_are_numbered_by_persona_and_never_reused(store):
+    jobs = [add_job(store, "a"), add_job(store, "b", persona="oda"), add_job(store, "c")]
+    assert [job.version for job in jobs] == ["v1", "v1", "v2"]
+    store.jobs.cancel("c", 2.0)
+    assert add_job(store, "d").version == "v3"
+
+
+def test_a_job_that_cannot_be_added_uses_no_number(store):
+    add_job(store)
+    with pytest.raises(Exception, match="UNIQUE"):
+        add_job(store)
+    assert add_job(store, "j2").version == "v2"
+
+
+def test_progress_that_nobody_understands_is_none(store):
+    job = add_job(store)
+    claimed = store.jobs.claim(job, "t", 2.0)
+    step = Progress(step=1, of=2, epoch=0.5, loss=3, lr=1e-4, tokens_per_s=300, eta_s=4, memory_bytes=1)
+    assert store.jobs.report("j1", "t", step).progress == step
+    store._connection.write('update jobs set progress = \'{"event": "dance"}\'')
+    assert store.jobs.get("j1").progress is None and claimed.progress is None
+
+
+def test_a_claim_of_what_has_changed_meanwhile_fails(store):
+    job = add_job(store)
+    first = store.jobs.claim(job, "first", 2.0)
+    assert (first.state, first.attempt, first.started_at) == ("running", 1, 2.0)
+    assert store.jobs.claim(job, "second", 3.0) is None
+    assert store.jobs.claim(first, "second", 3.0).attempt == 2
+
+
+def test_reading_while_the_bot_runs_and_after(store, tmp_path):
+    path = tmp_path / "home" / "understudy.sqlite"
+    add_job(store)
+    with Store.read_only(path) as reader:
+        assert reader.jobs.get("j1").state == "queued"
+        store.jobs.cancel("j1", 2.0)
+        assert reader.jobs.get("j1").state == "cancelled"
+        with pytest.raises(StoreError, match="readonly"):
+            reader.channels.clear(GUILD, CHANNEL)
+    store.close()
+    with Store.read_only(path) as reader:
+        assert reader.jobs.get("j1").state == "cancelled"
+
+
+def test_the_database_is_its_owners_only(store, tmp_path):
+    for file in (tmp_path / "home").iterdir():
+        assert file.name.endswith(".lock") or file.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "home").stat().st_mode & 0o077 == 0
+
+
+def test_promoting_what_is_not_there_names_what_is(store):
+    with pytest.raises(RequestError, match=r"no version v9\. Train one first"):
+        store.versions.promote("ballast", "v9", MEMBER, 1.0)

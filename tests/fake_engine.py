@@ -1,0 +1,79 @@
+"""The public fake of the Engine seam: says what it is told to, when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from personas.contracts import AdapterRef, ChatRequest, Reply
+from personas.errors import EngineBusyError, UnderstudyError
+
+Script = Callable[[ChatRequest], list[str]]
+
+
+def echo(request: ChatRequest) -> list[str]:
+    """Say who answers what."""
+    assert request.persona is not None
+    return [f"{request.persona.name} ", f"hears: {request.turns[-1].text}"]
+
+
+class FakeReplyStream:
+    """Gives the scripted pieces; while the engine is held it waits before the second."""
+
+    def __init__(self, engine: FakeEngine, request: ChatRequest) -> None:
+        self._engine, self._request = engine, request
+        self._cancelled = asyncio.Event()
+        self._text = ""
+        self._finish: str | None = None
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for number, piece in enumerate(self._engine.script(self._request)):
+            if self._engine.failure:
+                raise self._engine.failure
+            if number and not self._engine.free.is_set():
+                waits = [asyncio.create_task(event.wait()) for event in (self._engine.free, self._cancelled)]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+            if self._cancelled.is_set():
+                break
+            self._text += piece
+            yield piece
+        self._finish = "cancelled" if self._cancelled.is_set() else "stop"
+
+    @property
+    def reply(self) -> Reply:
+        if self._finish is None:
+            raise RuntimeError("the reply is not finished")
+        version = self._request.adapter.version if self._request.adapter else None
+        return Reply(self._text, version, 7, 1, 1, self._finish)
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+class FakeEngine:
+    """An engine without a model. `free.clear()` holds every reply after its first piece."""
+
+    def __init__(self, script: Script = echo) -> None:
+        self.script = script
+        self.requests: list[ChatRequest] = []
+        self.loaded: list[AdapterRef] = []
+        self.failure: UnderstudyError | None = None
+        self.full = False
+        self.free = asyncio.Event()
+        self.free.set()
+
+    def submit(self, request: ChatRequest) -> FakeReplyStream:
+        if self.full:
+            raise EngineBusyError("9 replies are waiting already.", "Try again in a minute.")
+        self.requests.append(request)
+        return FakeReplyStream(self, request)
+
+    async def load(self, adapter: AdapterRef) -> None:
+        if self.failure:
+            raise self.failure
+        self.loaded.append(adapter)
+
+    async def close(self) -> None:
+        return

@@ -1,0 +1,101 @@
+"""The public fakes of the bot's seams, and what goes with them. Nothing here stands in for what a test is about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from bot.store import Job
+from bot.training import Interrupted, OnEvent, Outcome, Trained
+from personas.contracts import TrainingRequest
+from personas.errors import UnderstudyError
+from tests.samples import SCORECARD
+
+__all__ = ["SCORECARD", "FakeClock", "FakeTrainingBackend", "until"]
+
+
+class FakeClock:
+    """Time that passes when told: a sleeper wakes once `advance` has gone far enough."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self._now = now
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until so much time was told to pass."""
+        woken = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self._now + seconds, woken))
+        await woken
+
+    @property
+    def sleepers(self) -> int:
+        """How many sleep now."""
+        return sum(not woken.done() for _, woken in self._sleepers)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+        for until_s, woken in self._sleepers:
+            if until_s <= self._now and not woken.done():
+                woken.set_result(None)
+
+
+class FakeTrainingBackend:
+    """A backend that trains nothing: each run waits for `finish`."""
+
+    def __init__(self) -> None:
+        self.refusal: UnderstudyError | None = None
+        self.runs: list[Job] = []
+        self._on_event: OnEvent | None = None
+        self._end: asyncio.Future[Outcome] | None = None
+
+    def check(self, request: TrainingRequest) -> None:
+        """Refuse as told in `refusal`."""
+        if self.refusal:
+            raise self.refusal
+
+    async def run(self, job: Job, on_event: OnEvent) -> Outcome:
+        """Note the job and wait."""
+        self.runs.append(job)
+        self._on_event = on_event
+        self._end = asyncio.get_running_loop().create_future()
+        try:
+            return await self._end
+        finally:
+            self._end = None
+
+    def cancel(self) -> None:
+        """End the run that waits as interrupted."""
+        if self._end and not self._end.done():
+            self._end.set_result(Interrupted())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run waits for its end."""
+        return self._end is not None
+
+    @property
+    def on_event(self) -> OnEvent:
+        """What the latest run reports to."""
+        assert self._on_event is not None
+        return self._on_event
+
+    def finish(self, outcome: Outcome | Exception | None = None) -> None:
+        """End the run that waits, by default well."""
+        assert self._end is not None
+        if isinstance(outcome, Exception):
+            self._end.set_exception(outcome)
+        else:
+            self._end.set_result(outcome or Trained(Path("adapter"), 60.0, SCORECARD))
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Return when the condition holds. Raises `TimeoutError`."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110  what is waited for is outside this loop as often as in it
+            await asyncio.sleep(0.005)

@@ -1,0 +1,149 @@
+"""A trainer that trains nothing, for tests of what starts it: `standin_trainer.py MODE run FOLDER [options]`."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+MODE, _, FOLDER_NAME, *OPTIONS = sys.argv[1:]
+FOLDER = Path(FOLDER_NAME)
+PROGRESS = {
+    "event": "progress",
+    "step": 1,
+    "of": 2,
+    "epoch": 0.5,
+    "loss": 3.25,
+    "lr": 1e-4,
+    "tokens_per_s": 300.0,
+    "eta_s": 4.0,
+    "memory_bytes": 2**30,
+}
+
+
+def say(**event: object) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def good(persona: str | None = None) -> None:
+    """Write a small adapter folder, once, and say so."""
+    from personas.adapters import CONFIG, WEIGHTS, seal, written_aside
+    from personas.contracts import JobSpec, Manifest
+    from tests.samples import SCORECARD
+
+    spec = JobSpec.model_validate_json((FOLDER / "request.json").read_bytes())
+    say(**PROGRESS)
+    if not (FOLDER / "adapter").exists():
+        manifest = Manifest(
+            persona=persona or spec.request.persona,
+            version=spec.version,
+            job_id=spec.job_id,
+            created_at="2026-11-20T00:00:00Z",
+            base_model="embedded",
+            base_model_hash="0",
+            prompt_version="1",
+            lora={"r": 16},
+            recipe=spec.request.recipe,
+            hyperparameters={},
+            training_precision="nf4",
+            serving_precision=spec.serving_precision,
+            dataset_hash="0",
+            dataset={},
+            rights={},
+            seed=0,
+            packages={},
+            metrics=SCORECARD,
+            checksums={},
+        )
+        with written_aside(FOLDER / "adapter") as aside:
+            (aside / WEIGHTS).write_bytes(os.urandom(64))
+            (aside / CONFIG).write_text("{}")
+            seal(aside, manifest)
+    say(event="done", adapter=str(FOLDER / "adapter"), seconds=1.5)
+
+
+def foreign() -> None:
+    """Leave another persona's adapter."""
+    good("somebody-else")
+
+
+def chatty() -> None:
+    """Print much that is no event, then train."""
+    sys.stdout.buffer.write(b"Downloading: 100%\n\xff\xfe\n[]\n" + b"x" * 300_000 + b"\n")
+    say(event="unheard-of")
+    good()
+
+
+def failing() -> None:
+    """Fail with a cause."""
+    say(event="failed", cause="The log is empty.", advice="Fill it.")
+    sys.exit(1)
+
+
+def dying() -> None:
+    """End without a word on stdout."""
+    sys.exit("Traceback:\n  a line\nRuntimeError: the roof fell in")
+
+
+def silent() -> None:
+    """End without a word at all."""
+    sys.exit(7)
+
+
+def killed() -> None:
+    """Die as the kernel lets a process die when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def polite() -> None:
+    """Stop when asked."""
+
+    def stop(*_: object) -> None:
+        say(event="failed", cause="stopped", retry=True)
+        os._exit(143)
+
+    signal.signal(signal.SIGTERM, stop)
+    _wait()
+
+
+def stubborn() -> None:
+    """Do not stop when asked."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _wait()
+
+
+def locked_once() -> None:
+    """Find the folder locked the first time."""
+    seen = FOLDER / "seen"
+    if not seen.exists():
+        seen.touch()
+        sys.exit(3)
+    good()
+
+
+def locked() -> None:
+    """Find the folder locked always."""
+    sys.exit(3)
+
+
+def orphan() -> None:
+    """Tell when the one who started it has died."""
+    (FOLDER / "pid").write_text(str(os.getpid()))
+    sys.stdin.read()
+    (FOLDER / "end-of-file").touch()
+
+
+def telling() -> None:
+    """Fail, telling what was passed on."""
+    say(event="failed", cause=json.dumps({"options": OPTIONS, "environ": dict(os.environ), "cwd": str(Path.cwd())}))
+    sys.exit(1)
+
+
+def _wait() -> None:
+    say(**PROGRESS)
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    globals()[MODE]()
