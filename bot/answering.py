@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 import discord
 
 from bot.conversation import Conversations
+from bot.errors import words_for
 from bot.permissions import is_moderator
 from bot.replies import LiveReply, SpeakChannel, Voices
 from bot.store import Store
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
-from personas.errors import UnderstudyError
 
 if TYPE_CHECKING:
     from bot.client import Understudy
@@ -130,17 +130,20 @@ class Answerer:
             stream = self.engine.submit(request)
             self._running[event_id] = _Running(stream, asked_by)
             reply = await live.follow(stream)
-        except UnderstudyError as error:
+        except Exception as error:  # nobody above could say it where the reply was to be
             self.store.replies.finish(event_id, "failed")
-            await live.fail(str(error))
-        except discord.HTTPException:
-            self.store.replies.finish(event_id, "failed")
-            raise
+            await self._fail(live, error)
         else:
             self._keep(event_id, channel, live, reply)
         finally:
             if running := self._running.pop(event_id, None):
                 running.stream.cancel()
+
+    async def _fail(self, live: LiveReply, error: Exception) -> None:
+        try:
+            await live.fail(words_for(error))
+        except discord.HTTPException as unsaid:
+            log.warning("a reply failed, and so did saying so: %s", unsaid)
 
     @contextmanager
     def _closeable(self) -> Iterator[None]:

@@ -74,7 +74,9 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
             environ=os.environ,
         )
         queue = JobQueue(store, backend, clock)
-        sampling = Sampling(settings.temperature, settings.top_p, max_new_tokens=settings.max_new_tokens)
+        sampling = Sampling(
+            temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
+        )
         conversations = Conversations(store, personas, lore, sampling, settings.home)
 
         def house(client: discord.Client) -> House:

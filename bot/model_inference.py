@@ -63,7 +63,12 @@ def _question(argument: str) -> str:
 
 async def _answer(arguments: argparse.Namespace, question: str) -> None:
     settings = load_settings(arguments.env, os.environ)
-    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens, seed=arguments.seed)
+    sampling = Sampling(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        seed=arguments.seed,
+    )
     request = _request(settings.home, arguments.persona, question, sampling)
     engine = LocalEngine(base_model.locate(settings.base_model), base_model.best_precision())
     await engine.start()

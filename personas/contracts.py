@@ -54,7 +54,7 @@ class LoreHit:
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was."""
 

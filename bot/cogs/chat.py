@@ -10,7 +10,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answering import Asked
-from bot.cogs.errors import RefusedError, words_for
+from bot.errors import RefusedError, words_for
 from bot.replies import NO_MENTIONS, SpeakChannel
 from personas.contracts import Persona
 

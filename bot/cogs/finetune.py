@@ -16,8 +16,9 @@ from discord import app_commands
 from discord.ext import commands
 from pydantic import ValidationError
 
-from bot.cogs.errors import RefusedError, tell, words_for
+from bot.cogs.errors import tell
 from bot.cogs.persona import Choices, Interaction, known_persona, persona_choices, require_moderator
+from bot.errors import RefusedError, words_for
 from bot.permissions import MODERATOR
 from bot.progress import job_words, settled_words
 from bot.replies import NO_MENTIONS, SpeakChannel

@@ -14,7 +14,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot import permissions
-from bot.cogs.errors import RefusedError
+from bot.errors import RefusedError
 from bot.replies import NO_MENTIONS, SpeakChannel
 from bot.store import Channel
 from personas.card import find_persona

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.cogs.errors import RefusedError
+from bot.errors import RefusedError
 from bot.sandbox import SandboxRefusal
 from bot.store import InstalledVersion
 from bot.training import TrainingFailed

@@ -1,0 +1,33 @@
+"""What an error is called in front of members. The one translation for everything that happens on Discord."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+import discord
+from discord import app_commands
+
+from personas.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
+
+
+class RefusedError(UnderstudyError):
+    """What was asked may not be done, by this person or here."""
+
+
+def words_for(error: Exception) -> str:
+    """What to tell a member. Unexpected errors get a code that is in the log too, and none of their insides."""
+    cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+    if isinstance(cause, UnderstudyError):
+        return str(cause)
+    if isinstance(cause, app_commands.CheckFailure):
+        return "You may not use this command here."
+    if isinstance(cause, app_commands.TransformerError):
+        return f"{cause.value!r} is not a valid value here."
+    if isinstance(cause, discord.Forbidden):
+        return f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my permissions."
+    code = secrets.token_hex(4)
+    log.error("error %s", code, exc_info=cause)
+    return f"That went wrong on my side. The operator finds the reason in the log under {code}."
