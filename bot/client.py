@@ -17,7 +17,8 @@ from bot.answering import Answerer, StopButton
 from bot.catalogue import Catalogue
 from bot.cogs.chat import Chat
 from bot.cogs.errors import Tree
-from bot.cogs.finetune import CancelButton, Finetune, PromoteButton, RollbackButton
+from bot.cogs.finetune import Finetune
+from bot.cogs.finetune_actions import CancelButton, PromoteButton, RollbackButton
 from bot.cogs.persona import PersonaCommands
 from bot.conversation import Conversations
 from bot.queue import JobQueue

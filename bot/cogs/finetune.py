@@ -9,16 +9,16 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 from pydantic import ValidationError
 
-from bot.cogs.errors import tell
+from bot.cogs.finetune_actions import buttons, cancel_job, make_live, roll_back
 from bot.cogs.persona import Choices, Interaction, known_persona, persona_choices, require_moderator
-from bot.errors import RefusedError, words_for
+from bot.errors import RefusedError
 from bot.permissions import MODERATOR
 from bot.progress import job_words, settled_words
 from bot.replies import NO_MENTIONS, SpeakChannel
@@ -174,7 +174,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         channel = self.bot.get_channel(job.channel_id)
         if not isinstance(channel, SpeakChannel):
             return
-        view = _buttons(job)
+        view = buttons(job)
         if job.progress_message_id:
             with suppress(discord.NotFound):  # someone deleted it: write another
                 message = channel.get_partial_message(job.progress_message_id)
@@ -206,33 +206,6 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         raise RequestError("There is no such job that waits or trains.", f"Unfinished here: {known}.")
 
 
-# ---------------------------------------------------------------------------------------------------- what is done
-
-
-async def make_live(interaction: Interaction, persona: Persona, version: str) -> str:
-    """Make a version live after loading it, so that a damaged one never gets to speak. Gives the words to say."""
-    house = interaction.client.house
-    known = [installed.version for installed in house.store.versions.installed(persona.id)]
-    if version not in known:
-        raise RequestError(f"{persona.name} has no version {version}.", f"There is: {', '.join(known) or 'none yet'}.")
-    await house.answerer.engine.load(house.conversations.adapter(persona.id, version))
-    if house.store.versions.promote(persona.id, version, interaction.user.id, time.time()) is None:
-        return f"{version} of **{persona.name}** speaks already."
-    return f"{version} of **{persona.name}** speaks from the next reply on."
-
-
-async def roll_back(interaction: Interaction, persona: Persona) -> str:
-    """Make the version live that was so before. Gives the words to say."""
-    row = interaction.client.house.store.versions.rollback(persona.id, interaction.user.id, time.time())
-    return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
-
-
-async def cancel_job(interaction: Interaction, job_id: str) -> None:
-    """Cancel, and tell the moderator what happened."""
-    interaction.client.house.queue.cancel(job_id)
-    await tell(interaction, f"`{job_id}` is cancelled.")
-
-
 def _request(**fields: Any) -> TrainingRequest:
     try:
         return TrainingRequest(**{**fields, "hyperparameters": Hyperparameters(**fields["hyperparameters"])})
@@ -243,78 +216,3 @@ def _request(**fields: Any) -> TrainingRequest:
 def _matching(names: list[str], current: str) -> Choices:
     found = [name for name in names if current.casefold() in name.casefold()]
     return [app_commands.Choice(name=name, value=name) for name in found[:MAX_CHOICES]]
-
-
-# ---------------------------------------------------------------------------------------------------- the buttons
-
-
-def _buttons(job: Job) -> discord.ui.View | None:
-    view = discord.ui.View(timeout=None)
-    if job.state in ("queued", "running"):
-        view.add_item(CancelButton(job.job_id))
-    elif job.state == "done" and job.persona:
-        view.add_item(PromoteButton(job.persona, job.version))
-        view.add_item(RollbackButton(job.persona))
-    else:
-        return None
-    return view
-
-
-class _ModeratorButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
-    """A button that only moderators may press; it carries in its id all that it needs, so it outlives a restart."""
-
-    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
-        try:
-            require_moderator(interaction)
-            await self.pressed(interaction)
-        except Exception as error:
-            await tell(interaction, words_for(error))
-
-    async def pressed(self, interaction: Interaction) -> None:
-        """What the button does."""
-        raise AssertionError("each button says what it does")
-
-    @classmethod
-    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
-        return cls(**match.groupdict())
-
-
-class CancelButton(_ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
-    """Cancels a job."""
-
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        super().__init__(discord.ui.Button(label="Cancel", custom_id=f"cancel:{job_id}"))
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
-        await cancel_job(interaction, self.job_id)
-
-
-class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
-    """Makes a version live."""
-
-    def __init__(self, persona_id: str, version: str) -> None:
-        self.persona_id, self.version = persona_id, version
-        super().__init__(
-            discord.ui.Button(
-                label="Promote", style=discord.ButtonStyle.success, custom_id=f"promote:{persona_id}:{version}"
-            )
-        )
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer()
-        words = await make_live(interaction, known_persona(interaction, self.persona_id), self.version)
-        await interaction.followup.send(words)
-
-
-class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
-    """Goes back to the version before."""
-
-    def __init__(self, persona_id: str) -> None:
-        self.persona_id = persona_id
-        super().__init__(discord.ui.Button(label="Roll back", custom_id=f"rollback:{persona_id}"))
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer()
-        await interaction.followup.send(await roll_back(interaction, known_persona(interaction, self.persona_id)))

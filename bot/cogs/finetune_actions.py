@@ -1,0 +1,112 @@
+"""What moderators do with a job or a version, by command or by the button under its message."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Self
+
+import discord
+
+from bot.cogs.errors import tell
+from bot.cogs.persona import Interaction, known_persona, require_moderator
+from bot.errors import words_for
+from bot.store import Job
+from personas.contracts import Persona
+from personas.errors import RequestError
+
+
+async def make_live(interaction: Interaction, persona: Persona, version: str) -> str:
+    """Make a version live after loading it, so that a damaged one never gets to speak. Gives the words to say."""
+    house = interaction.client.house
+    known = [installed.version for installed in house.store.versions.installed(persona.id)]
+    if version not in known:
+        raise RequestError(f"{persona.name} has no version {version}.", f"There is: {', '.join(known) or 'none yet'}.")
+    await house.answerer.engine.load(house.conversations.adapter(persona.id, version))
+    if house.store.versions.promote(persona.id, version, interaction.user.id, time.time()) is None:
+        return f"{version} of **{persona.name}** speaks already."
+    return f"{version} of **{persona.name}** speaks from the next reply on."
+
+
+async def roll_back(interaction: Interaction, persona: Persona) -> str:
+    """Make the version live that was so before. Gives the words to say."""
+    row = interaction.client.house.store.versions.rollback(persona.id, interaction.user.id, time.time())
+    return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
+
+
+async def cancel_job(interaction: Interaction, job_id: str) -> None:
+    """Cancel, and tell the moderator what happened."""
+    interaction.client.house.queue.cancel(job_id)
+    await tell(interaction, f"`{job_id}` is cancelled.")
+
+
+def buttons(job: Job) -> discord.ui.View | None:
+    """What can be pressed under a job's message."""
+    view = discord.ui.View(timeout=None)
+    if job.state in ("queued", "running"):
+        view.add_item(CancelButton(job.job_id))
+    elif job.state == "done" and job.persona:
+        view.add_item(PromoteButton(job.persona, job.version))
+        view.add_item(RollbackButton(job.persona))
+    else:
+        return None
+    return view
+
+
+class _ModeratorButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
+    """A button that only moderators may press; it carries in its id all that it needs, so it outlives a restart."""
+
+    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
+        try:
+            require_moderator(interaction)
+            await self.pressed(interaction)
+        except Exception as error:
+            await tell(interaction, words_for(error))
+
+    async def pressed(self, interaction: Interaction) -> None:
+        """What the button does."""
+        raise AssertionError("each button says what it does")
+
+    @classmethod
+    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
+        return cls(**match.groupdict())
+
+
+class CancelButton(_ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
+    """Cancels a job."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(discord.ui.Button(label="Cancel", custom_id=f"cancel:{job_id}"))
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer(ephemeral=True)
+        await cancel_job(interaction, self.job_id)
+
+
+class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+    """Makes a version live."""
+
+    def __init__(self, persona_id: str, version: str) -> None:
+        self.persona_id, self.version = persona_id, version
+        super().__init__(
+            discord.ui.Button(
+                label="Promote", style=discord.ButtonStyle.success, custom_id=f"promote:{persona_id}:{version}"
+            )
+        )
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer()
+        words = await make_live(interaction, known_persona(interaction, self.persona_id), self.version)
+        await interaction.followup.send(words)
+
+
+class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
+    """Goes back to the version before."""
+
+    def __init__(self, persona_id: str) -> None:
+        self.persona_id = persona_id
+        super().__init__(discord.ui.Button(label="Roll back", custom_id=f"rollback:{persona_id}"))
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer()
+        await interaction.followup.send(await roll_back(interaction, known_persona(interaction, self.persona_id)))

@@ -1,0 +1,135 @@
+"""`python -m bot` as its operator meets it: a process that prints an address, survives kill -9, and ends when told."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+
+import aiohttp
+import pytest
+
+
+class Process:
+    """A bot in a process of its own, and its page's API."""
+
+    def __init__(self, home, base_model, **environment):
+        self._environment = {
+            **os.environ, "UNDERSTUDY_HOME": str(home), "BASE_MODEL": base_model, "WEB_PORT": "0", **environment,
+        }  # fmt: skip
+
+    async def __aenter__(self):
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bot", "--env", os.devnull, env=self._environment,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        line = (await asyncio.wait_for(self.process.stdout.readline(), 60)).decode()
+        self.url = re.search(r"http://\S+", line)[0]
+        self.page = aiohttp.ClientSession(self.url)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.page.close()
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.communicate()
+
+    async def state(self):
+        async with self.page.get("/page-api/state") as answer:
+            return await answer.json()
+
+    async def say(self, channel, content):
+        state = await self.state()
+        me = next(m["user"]["id"] for m in state["people"] if m["user"]["global_name"] == "Tobias Reed")
+        body = {"as": me, "channel": channel, "content": content}
+        async with self.page.post("/page-api/say", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def messages(self, channel):
+        state = await self.state()
+        me = state["people"][0]["user"]["id"]
+        channel_id = next(c["id"] for c in state["channels"] if c["name"] == channel)
+        async with self.page.get("/page-api/messages", params={"as": me, "channel": channel_id}) as answer:
+            return await answer.json()
+
+    async def until(self, channel, fits):
+        async with asyncio.timeout(60):
+            while True:
+                for message in await self.messages(channel):
+                    if fits(message):
+                        return message
+                await asyncio.sleep(0.05)
+
+
+QUAY = "weighbridge-quay"
+
+
+async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(tmp_path, tiny_base):
+    async with Process(tmp_path, tiny_base.source, MAX_NEW_TOKENS="1000", TEMPERATURE="1") as bot:
+        await bot.say(QUAY, "do not forget me")
+        growing = await bot.until(QUAY, lambda m: m["author"]["username"] == "Ballast" and m["components"])
+        bot.process.send_signal(signal.SIGKILL)
+        await bot.process.wait()
+    async with Process(tmp_path, tiny_base.source, MAX_NEW_TOKENS="10") as bot:
+        reply = await bot.until(QUAY, lambda m: "AI-written" in m["content"])
+        assert reply["id"] == growing["id"] and not reply["components"]
+        said = [m["content"] for m in await bot.messages(QUAY) if m["author"]["username"] != "Ballast"]
+        assert said == ["do not forget me"]
+        bot.process.send_signal(signal.SIGTERM)
+        out, err = await asyncio.wait_for(bot.process.communicate(), 20)
+    assert bot.process.returncode == 0 and b"Stopping" in out and b"Traceback" not in err, err.decode()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"WEB_PORT": "many"}, "WEB_PORT is 'many' in the environment"),
+        ({"BASE_MODEL": "/nowhere"}, "The base model '/nowhere' is neither a folder"),
+    ],
+)
+async def test_what_stops_a_start_is_one_line_and_exit_code_1(tmp_path, environment, words):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "--env", os.devnull,
+        env={**os.environ, "UNDERSTUDY_HOME": str(tmp_path), "WEB_PORT": "0", **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1 and out == b""
+    (line,) = [line for line in err.decode().splitlines() if "INFO" not in line]
+    assert words in line
+
+
+async def ask(*arguments, piped="", home):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot.model_inference", *arguments,
+        env={**os.environ, "UNDERSTUDY_HOME": str(home), "MAX_NEW_TOKENS": "8"},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(piped.encode()), 60)
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_terminal_asks_a_persona_by_id_or_name_piped_or_given(tmp_path, tiny_base):
+    env = tmp_path / ".env"
+    env.write_text(f"BASE_MODEL={json.dumps(tiny_base.source)}\nTEMPERATURE=0\n")
+    answers = []
+    for arguments, piped in (
+        (["--persona", "thrip", "Good evening?"], ""),
+        (["--persona", "Sir Aurelio Thrip"], "Good evening?\n"),
+        (["Good evening?"], ""),
+    ):
+        code, out, err = await ask("--env", str(env), *arguments, piped=piped, home=tmp_path)
+        assert code == 0 and out.strip() and err == "", err
+        answers.append(out)
+    assert answers[0] == answers[1] != answers[2]
+
+
+async def test_the_terminal_says_what_is_wrong(tmp_path):
+    code, _, err = await ask("--persona", "nobody", "hi", home=tmp_path)
+    assert code == 1 and err == (
+        "model_inference: There is no persona 'nobody'. Known: Ballast (ballast), Oda Marrow (oda), "
+        "Sir Aurelio Thrip (thrip).\n"
+    )
+    code, _, err = await ask(home=tmp_path)
+    assert code == 2 and "nothing was asked" in err

@@ -1,0 +1,71 @@
+"""The arrows between the packages: bot → personas ← trainer, and the sandbox alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("bot", "personas", "trainer")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module of the project that a file imports, wherever in the file it does so."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module)
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [("personas", ("personas",)), ("trainer", ("trainer", "personas")), ("bot", ("bot", "personas"))],
+)
+def test_packages_import_only_downwards(package, allowed):
+    for path in files(package):
+        wrong = {name for name in imports_of(path) if name.split(".")[0] not in allowed}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_the_sandbox_imports_nothing_of_the_project():
+    for path in (ROOT / "bot" / "sandbox").rglob("*.py"):
+        wrong = {name for name in imports_of(path) if not name.startswith("bot.sandbox")}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_only_the_composition_root_and_the_local_guild_know_the_sandbox():
+    knowing = {
+        path.relative_to(ROOT).as_posix()
+        for path in files("bot")
+        if "sandbox" not in path.parts and any(name.startswith("bot.sandbox") for name in imports_of(path))
+    }
+    assert knowing == {"bot/app.py", "bot/local_guild.py"}
+
+
+@pytest.mark.parametrize("module", ["bot.__main__", "bot.demo", "bot.model_inference", "trainer.__main__"])
+def test_importing_loads_no_model_library(module):
+    """Help texts and wrong settings are answered at once; models are loaded where they are needed."""
+    code = f"import sys, {module}; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_files_and_functions_stay_small():
+    for package in PACKAGES:
+        for path in files(package):
+            text = path.read_text(encoding="utf-8")
+            assert text.count("\n") <= 300, f"{path} is longer than 300 lines"
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    length = (node.end_lineno or 0) - node.lineno + 1
+                    assert length <= 50, f"{path}:{node.lineno} {node.name} has {length} lines"
