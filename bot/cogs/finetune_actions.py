@@ -12,15 +12,12 @@ from bot.cogs.persona import Interaction, known_persona, require_moderator
 from bot.errors import words_for
 from bot.store import Job
 from personas.contracts import Persona
-from personas.errors import RequestError
 
 
 async def make_live(interaction: Interaction, persona: Persona, version: str) -> str:
     """Make a version live after loading it, so that a damaged one never gets to speak. Gives the words to say."""
     house = interaction.client.house
-    known = [installed.version for installed in house.store.versions.installed(persona.id)]
-    if version not in known:
-        raise RequestError(f"{persona.name} has no version {version}.", f"There is: {', '.join(known) or 'none yet'}.")
+    house.store.versions.require_installed(persona.id, version)
     await house.answerer.engine.load(house.conversations.adapter(persona.id, version))
     if house.store.versions.promote(persona.id, version, interaction.user.id, time.time()) is None:
         return f"{version} of **{persona.name}** speaks already."

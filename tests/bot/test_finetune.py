@@ -170,7 +170,7 @@ async def test_promote_and_rollback_by_command(stage):
     await stage.sees("Trained: **ballast v1**")
     assert isinstance(store.versions.installed("ballast")[0], InstalledVersion)
     for command, options, words in (
-        ("finetune promote", {"version": "v9"}, "Ballast has no version v9. There is: v1."),
+        ("finetune promote", {"version": "v9"}, "ballast has no version v9. Installed: v1."),
         ("finetune promote", {}, "v1 of **Ballast** speaks from the next reply on."),
         ("finetune promote", {}, "v1 of **Ballast** speaks already."),
         ("finetune rollback", {}, "the base model speaks for **Ballast**"),
