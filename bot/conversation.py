@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.store import Message, Store
@@ -45,8 +45,13 @@ class Conversations:
             turns=turns,
             lore=tuple(self.lore.search(persona.id, turns[-1].text)),
             adapter=self.live_adapter(persona.id),
-            sampling=self.sampling,
+            sampling=replace(self.sampling, stop=_others_begin(turns)),
         )
 
     def _turn(self, message: Message, persona: Persona) -> Turn:
         return Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
+
+
+def _others_begin(turns: tuple[Turn, ...]) -> tuple[str, ...]:
+    """Where a reply ends because it would go on to speak for somebody else."""
+    return tuple(dict.fromkeys(f"\n{turn.name}:" for turn in turns if not turn.by_persona))

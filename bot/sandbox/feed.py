@@ -1,7 +1,7 @@
 """What members see happen, in order: for tests that wait for it and for the page that shows it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bot.sandbox.errors import Json
 
@@ -9,11 +9,40 @@ KINDS = ("message", "edit", "delete", "typing", "answer", "commands")
 Check = Callable[[Json], bool]
 
 
+Event = tuple[str, Json]
+EVENTS_KEPT = 20_000
+"""Streamed replies make an edit a second, so a guild that runs for days must forget."""
+
+
+class EventLog:
+    """The latest events, counted from the start: `len` is how many there were, `log[n:]` those from the n-th on."""
+
+    def __init__(self, kept: int = EVENTS_KEPT) -> None:
+        self._events: list[Event] = []
+        self._kept, self._forgotten = kept, 0
+
+    def append(self, event: Event) -> None:
+        """Add an event, and forget the older half when there are too many."""
+        self._events.append(event)
+        if len(self._events) > self._kept:
+            self._forgotten += self._kept // 2
+            del self._events[: self._kept // 2]
+
+    def __len__(self) -> int:
+        return self._forgotten + len(self._events)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._events)
+
+    def __getitem__(self, since: slice) -> list[Event]:
+        return self._events[max(0, (since.start or 0) - self._forgotten) :]
+
+
 class Feed:
-    """Keeps every event since the start, and tells those who wait and those who watch."""
+    """Keeps the latest events, and tells those who wait and those who watch."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[str, Json]] = []
+        self.events = EventLog()
         self.watchers: set[Callable[[str, Json], None]] = set()
 
     def publish(self, kind: str, data: Json) -> None:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from bot.sandbox import page, rest
 from bot.sandbox.errors import Json, NotLoopback
-from bot.sandbox.feed import Check
+from bot.sandbox.feed import Check, EventLog
 from bot.sandbox.member import Member
 from bot.sandbox.routes import ROUTES
 from bot.sandbox.seed import GuildSeed
@@ -45,8 +45,8 @@ class Sandbox:
         return int(self._world.guild.bot_id)
 
     @property
-    def events(self) -> list[tuple[str, Json]]:
-        """Everything members saw since the start, as (kind, data)."""
+    def events(self) -> EventLog:
+        """What members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` what happened since."""
         return self._world.feed.events
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:

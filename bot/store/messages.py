@@ -45,13 +45,18 @@ class Messages:
         persona_id: str | None = None,
         adapter_version: str | None = None,
     ) -> int:
-        """Keep a message and give its `seq`; one with a known Discord id (an event sent twice) is kept once."""
+        """Keep a message and give its `seq`; one with a known Discord id is kept once.
+
+        A member's message that comes twice stays as it is; a persona's, made anew after a crash, takes the new text.
+        """
         row = self._db.first(
             """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
             persona_id, text, adapter_version, at) values (:guild_id, :channel_id,
             (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
             :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version, :at)
-            on conflict (discord_message_id) do update set at = at returning seq""",
+            on conflict (discord_message_id) do update set
+            text = iif(persona_id is null, text, excluded.text), adapter_version = excluded.adapter_version
+            returning seq""",
             {
                 "guild_id": guild_id,
                 "channel_id": channel_id,

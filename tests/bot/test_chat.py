@@ -46,6 +46,14 @@ async def test_history_is_given_with_names_and_only_of_this_channel(stage):
     ]  # fmt: skip
 
 
+async def test_a_persona_is_stopped_before_it_speaks_for_the_others(stage):
+    for who in (stage.member, stage.moderator):
+        mark = stage.mark
+        await who.say(QUAY, "hello")
+        await stage.finished(QUAY, mark)
+    assert stage.engine.requests[-1].sampling.stop == ("\nTobias Reed:", "\nMina Vale:")
+
+
 async def test_slash_chat_shows_the_question_and_the_reply(stage):
     mark = stage.mark
     answer = await stage.member.slash(STAGE, "chat", message="How is the *goose*?")

@@ -25,9 +25,8 @@ def say(store, number, channel_id=CHANNEL, **more):
         channel_id=channel_id,
         author_id=MEMBER,
         author_name="mira",
-        text=f"line {number}",
         at=float(number),
-        **{"discord_message_id": channel_id + 100 * (number + 1), **more},
+        **{"text": f"line {number}", "discord_message_id": channel_id + 100 * (number + 1), **more},
     )
 
 
@@ -113,6 +112,13 @@ def test_a_message_sent_twice_is_kept_once(store):
     assert say(store, 1) == say(store, 1) != say(store, 2)
     assert say(store, 3, discord_message_id=None) != say(store, 3, discord_message_id=None)
     assert [m.text for m in store.messages.recent(CHANNEL)] == ["line 1", "line 2", "line 3", "line 3"]
+
+
+def test_a_reply_made_anew_after_a_crash_takes_the_place_of_the_first(store):
+    first = say(store, 1, persona_id="ballast", text="before the crash", adapter_version="v1")
+    again = say(store, 1, persona_id="ballast", text="after the crash", adapter_version="v2")
+    (kept,) = store.messages.recent(CHANNEL)
+    assert first == again and (kept.text, kept.adapter_version) == ("after the crash", "v2")
 
 
 def test_edits_and_deletions_reach_the_copies(store):
