@@ -9,7 +9,7 @@ TORCH_ARGS ?=
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all test test-slow check lint lock clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat test test-slow check lint lock clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,11 @@ demo: $(READY)  ## Play the whole story headless: a reply, a retrain, the reply 
 
 demo-all: $(READY)  ## The same for all three personas, then each adapter on each persona's held-out replies.
 	@$(BIN)/python -m bot.demo --all
+
+bench: bench-chat  ## Run all benchmarks.
+
+bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
+	@$(BIN)/python -m bot.bench_chat
 
 test: $(READY)  ## Run the tests.
 	@$(BIN)/python -m pytest

@@ -1,0 +1,163 @@
+"""`python -m bot.bench_chat`: how long members wait, alone and beside a retrain, measured in one run.
+
+Three members talk in three channels at once, several rounds: first with nothing else to do (the baseline), then while a
+persona trains. Prints a table and writes `build/bench/chat.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.app import App, opened
+from bot.catalogue import ShippedData
+from bot.local_guild import HOMES, MEMBER, MODERATOR
+from bot.replies import PLACEHOLDER
+from bot.sandbox import Sandbox
+from bot.settings import Settings, load_settings
+from personas import base_model
+from personas.contracts import Progress
+from personas.errors import UnderstudyError
+
+HOME = Path("build/bench/home")
+RESULT = Path("build/bench/chat.json")
+QUESTIONS = (
+    "Good evening. What have you been doing today?",
+    "I lost a game in the last minute and I am cross about it. What now?",
+    "Tell me something about Skerrow that I do not know.",
+    "What should I eat tonight?",
+    "Who is the strangest person in the harbour?",
+)
+PACKAGES = ("torch", "transformers", "peft", "discord.py")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What one member waited, in seconds from the message: for a sign of life, for the first words, for the end."""
+
+    ack_s: float
+    first_text_s: float
+    end_s: float
+    tokens: int
+
+
+async def ask(sandbox: Sandbox, tokenizer: Any, channel: str, question: str) -> Wait:
+    """Write one message and follow its reply as a member sees it."""
+    channel_id, mark, began = sandbox.channel(channel)["id"], len(sandbox.events), time.monotonic()
+    await sandbox.member(MEMBER).say(channel, question)
+
+    async def seen(kind: str, words: str) -> tuple[dict[str, Any], float]:
+        def fits(message: dict[str, Any]) -> bool:
+            mine = message["channel_id"] == channel_id and message["author"]["bot"]
+            return mine and words in message["content"] and (kind == "message" or message["content"] != PLACEHOLDER)
+
+        message = await sandbox.wait_for(kind, fits, 300.0, mark)
+        return message, time.monotonic() - began
+
+    _, ack_s = await seen("message", PLACEHOLDER)
+    _, first_text_s = await seen("edit", "")
+    last, end_s = await seen("edit", "-# AI-written")
+    reply = last["content"].rpartition("\n-# ")[0]
+    return Wait(ack_s, first_text_s, end_s, len(tokenizer(reply)["input_ids"]))
+
+
+async def rounds(sandbox: Sandbox, tokenizer: Any) -> tuple[list[Wait], float]:
+    """Every question in every channel, the channels at once; gives the waits and the reply tokens per second."""
+    waits, began = [], time.monotonic()
+    for question in QUESTIONS:
+        waits += await asyncio.gather(*(ask(sandbox, tokenizer, channel, question) for channel in HOMES))
+    return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
+
+
+async def measure(app: App) -> dict[str, float]:
+    """Both halves; keys as written to the file."""
+    assert app.sandbox is not None  # the settings have no token
+    tokenizer = base_model.load_tokenizer(base_model.locate(base_model.EMBEDDED))
+    await ask(app.sandbox, tokenizer, next(iter(HOMES)), "Warming up.")
+    alone, alone_rate = await rounds(app.sandbox, tokenizer)
+    channel, persona_id = next(iter(HOMES.items()))
+    await app.sandbox.member(MODERATOR).slash(channel, "finetune start", persona=persona_id)
+    first, began = await _training(app), time.monotonic()
+    beside, beside_rate = await rounds(app.sandbox, tokenizer)
+    steps = ((await _training(app)) - first) / (time.monotonic() - began) * 60
+    return {
+        "ack_p95_s": _p95([wait.ack_s for wait in alone]),
+        "ack_p95_training_s": _p95([wait.ack_s for wait in beside]),
+        "first_text_p95_s": _p95([wait.first_text_s for wait in alone]),
+        "first_text_p95_training_s": _p95([wait.first_text_s for wait in beside]),
+        "end_p95_s": _p95([wait.end_s for wait in alone]),
+        "end_p95_training_s": _p95([wait.end_s for wait in beside]),
+        "tokens_per_s": alone_rate,
+        "tokens_per_s_training": beside_rate,
+        "training_steps_per_min": steps,
+    }
+
+
+async def _training(app: App) -> int:
+    """The optimiser steps of the running job so far; waits for the first."""
+    while True:
+        (job,) = app.house.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0)
+        if isinstance(job.progress, Progress):
+            return job.progress.step
+        if job.state not in ("queued", "running"):
+            raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
+        await asyncio.sleep(0.2)
+
+
+def _p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
+
+
+def print_table(figures: dict[str, float]) -> None:
+    """Alone (the baseline), beside a retrain, and the ratio."""
+    print(f"{'':32}{'alone':>9}{'training':>10}{'ratio':>8}")
+    for name, label in (
+        ("ack_p95_s", "sign of life, p95 (s)"),
+        ("first_text_p95_s", "first words, p95 (s)"),
+        ("end_p95_s", "whole reply, p95 (s)"),
+        ("tokens_per_s", "reply tokens/s, all channels"),
+    ):
+        alone = figures[name]
+        beside = figures[name[:-2] + "_training_s" if name.endswith("p95_s") else name + "_training"]
+        print(f"{label:32}{alone:9.2f}{beside:10.2f}{beside / alone:8.2f}")
+    print(f"{'optimiser steps a minute':32}{'':9}{figures['training_steps_per_min']:10.1f}")
+
+
+async def _run(settings: Settings) -> dict[str, float]:
+    async with opened(settings, ShippedData.beside_the_code()) as app:
+        return await measure(app)
+
+
+def main() -> int:
+    """Measure, print and write."""
+    argparse.ArgumentParser("python -m bot.bench_chat", description=__doc__).parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        shutil.rmtree(HOME, ignore_errors=True)
+        settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME.absolute()), "WEB_PORT": "0"})
+        figures = asyncio.run(_run(settings))
+    except UnderstudyError as error:
+        print(f"The benchmark broke off. {error}", file=sys.stderr)
+        return 1
+    print_table(figures)
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    RESULT.write_text(json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n")
+    print(f"written to {RESULT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
