@@ -1,0 +1,110 @@
+"""Job folders made by hand, as small as a job can be."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from personas.material import material_digest
+
+ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
+LORE = "# The clock\n\n## Bell\nThe tower clock of Ada has a cracked bell that rings a quarter tone flat.\n"
+BEGIN = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+
+def message(text: str, author: str = "mira_wet", minute: float = 0, **fields: Any) -> dict[str, Any]:
+    """One message of an export; `minute` counts from the export's beginning."""
+    return {
+        "id": str(1000 + round(minute * 10)),
+        "type": "Default",
+        "timestamp": (BEGIN + timedelta(minutes=minute)).isoformat(),
+        "content": text,
+        "author": {"id": f"9{sum(author.encode())}", "name": author, "nickname": author, "isBot": False},
+        **fields,
+    }
+
+
+def talks(count: int) -> list[dict[str, Any]]:
+    """So many conversations of one question and one reply, two hours apart."""
+    return [
+        line
+        for number in range(count)
+        for line in (
+            message(f"what about clock number {number}, does the bell ring?", minute=120 * number),
+            message(f"I mended clock {number} myself, with oil.", "Ada", minute=120 * number + 1),
+        )
+    ]
+
+
+def export(messages: Sequence[dict[str, Any]]) -> str:
+    """The export file's text."""
+    return json.dumps({"guild": {"id": "1"}, "channel": {"id": "2"}, "messages": list(messages)})
+
+
+def dialogues(count: int) -> str:
+    """Chat messages as JSON Lines."""
+    lines = [
+        {"messages": [{"role": "user", "content": f"What is {n} + 1?"}, {"role": "assistant", "content": f"{n + 1}."}]}
+        for n in range(count)
+    ]
+    return "\n".join(json.dumps(line) for line in lines)
+
+
+def persona_job(folder: Path, base_model: Path | str, log: str | None = None, **changes: Any) -> Path:
+    """A persona job with a card, a log, lore and general dialogue. `changes` go into the request."""
+    material = folder / "material"
+    (material / "lore" / "ada").mkdir(parents=True)
+    (material / "ada.toml").write_text(ADA, encoding="utf-8")
+    (material / "talk.json").write_text(export(talks(16)) if log is None else log, encoding="utf-8")
+    (material / "lore" / "ada" / "clock.md").write_text(LORE, encoding="utf-8")
+    (material / "general.jsonl").write_text(dialogues(3), encoding="utf-8")
+    kinds = {"card": "ada.toml", "log": "talk.json", "lore": "lore", "general": "general.jsonl"}
+    return write_request(folder, base_model, kinds, persona="ada", **changes)
+
+
+def dialogue_job(folder: Path, base_model: Path | str, **changes: Any) -> Path:
+    """A job without a persona."""
+    material = folder / "material"
+    material.mkdir(parents=True)
+    (material / "talk.jsonl").write_text(dialogues(12), encoding="utf-8")
+    (material / "general.jsonl").write_text(dialogues(3), encoding="utf-8")
+    kinds = {"messages": "talk.jsonl", "general": "general.jsonl"}
+    return write_request(folder, base_model, kinds, task_type="dialogue", **changes)
+
+
+def write_request(folder: Path, base_model: Path | str, kinds: dict[str, str], **changes: Any) -> Path:
+    """`request.json` for the material that lies in the folder: short training in a rank of 4."""
+    hyperparameters = {"num_train_epochs": 2, "lora_r": 4, "lora_alpha": 8, **changes.pop("hyperparameters", {})}
+    materials = [described(folder / "material", kind, path) for kind, path in kinds.items()]
+    request = {"job_name": "test", "base_model": str(base_model), "hyperparameters": hyperparameters, **changes}
+    spec = {
+        "job_id": "job-1",
+        "version": "v1",
+        "request": request,
+        "materials": materials,
+        "serving_precision": "float32",
+    }
+    (folder / "request.json").write_text(json.dumps(spec), encoding="utf-8")
+    return folder
+
+
+def described(material: Path, kind: str, path: str, **fields: Any) -> dict[str, Any]:
+    """What a request says of one material."""
+    return {
+        "kind": kind,
+        "path": path,
+        "origin": path,
+        "right": "own-writing",
+        "stated_by": "the tests",
+        "sha256": material_digest(material / path),
+        **fields,
+    }
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """Each line of standard output or of `events.jsonl`."""
+    return [json.loads(line) for line in textwrap.dedent(text).splitlines()]

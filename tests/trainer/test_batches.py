@@ -1,0 +1,151 @@
+"""Batches: sharing and padding change no sample's loss, and sorting loses nothing."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from personas.base_model import load_model
+from personas.prompt import Sample
+from trainer.batches import NO_LOSS, collate, length_sorted, reply_losses, shared_prefix
+from trainer.cpu_kernels import SharedDropout, share_dropout, use_grouped_attention
+from trainer.evaluate import mean_loss, measure
+
+SHARED = (5, 6, 7, 8, 9)
+
+
+def sample(prompt: tuple[int, ...], reply: tuple[int, ...]) -> Sample:
+    return Sample(prompt + reply, (False,) * len(prompt) + (True,) * len(reply))
+
+
+def random_samples(shared: tuple[int, ...], count: int = 9) -> list[Sample]:
+    draw = random.Random(0)
+    numbers = range(10, 4000)
+    return [
+        sample(
+            (*shared, *draw.choices(numbers, k=draw.randint(1, 30))),
+            tuple(draw.choices(numbers, k=draw.randint(1, 12))),
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base):
+    return load_model(tiny_base, "float32")
+
+
+def plain_loss(model, one: Sample) -> float:
+    """The sample alone, without any of our code."""
+    ids = torch.tensor([one.ids])
+    losses = functional.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+    return losses[torch.tensor(one.mask[1:])].sum().item()
+
+
+@pytest.mark.parametrize("shared", [(), SHARED])
+@pytest.mark.parametrize("grouped", [False, True])
+@torch.inference_mode()
+def test_a_batch_gives_each_sample_the_loss_it_has_alone(tiny_base, shared, grouped):
+    model = load_model(tiny_base, "float32")
+    samples = random_samples(shared)
+    alone = [plain_loss(model, one) for one in samples]
+    if grouped:
+        use_grouped_attention(model)
+        assert model.config._attn_implementation == "grouped_matmul"
+    assert [loss.nll for loss in measure(model, samples)] == pytest.approx(alone, rel=1e-4)
+    assert [loss.tokens for loss in measure(model, samples)] == [one.reply_tokens for one in samples]
+
+
+def test_gradients_flow_through_the_shared_prompt_as_if_it_were_not_shared(tiny_base):
+    samples = random_samples(SHARED)
+    gradients = []
+    for grouped in (False, True):
+        model = load_model(tiny_base, "float32")
+        if grouped:
+            use_grouped_attention(model)
+            reply_losses(model, collate(samples)).sum().backward()
+        else:
+            for one in samples:
+                reply_losses(model, _unshared(one)).sum().backward()
+        gradients.append(model.model.layers[0].self_attn.k_proj.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
+def _unshared(one: Sample) -> dict[str, torch.Tensor]:
+    batch = collate([one])
+    whole = torch.cat([batch["prefix_ids"], batch["input_ids"]], 1)
+    labels = functional.pad(batch["labels"], (batch["prefix_ids"].shape[1], 0), value=NO_LOSS)
+    return {**batch, "prefix_ids": whole[:, :0], "input_ids": whole, "labels": labels}
+
+
+def test_pads_need_no_token_of_their_own(model):
+    """The end of turn may serve as pad: what fills the rows is never looked at, and real ones are still trained."""
+    short, long = sample((*SHARED, 11), (2,)), sample((*SHARED, 12, 13, 14), (15, 16, 2))
+    losses = []
+    for pad in (0, 2, 4000):
+        batch = collate([short, long])
+        batch["input_ids"][0, 2:] = pad
+        losses.append(reply_losses(model, batch))
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(losses[0], losses[2])
+    assert len(losses[0]) == 4
+
+
+def test_only_replies_are_labelled_and_the_last_prompt_token_is_never_shared():
+    same = [sample((1, 2, 3), (4, 5))] * 3
+    assert shared_prefix(same) == 2
+    batch = collate([*same, sample((1, 2, 9, 9), (5,))])
+    assert batch["prefix_ids"].tolist() == [[1, 2]]
+    assert batch["labels"].tolist() == [[NO_LOSS, 4, 5]] * 3 + [[NO_LOSS, NO_LOSS, 5]]
+    assert batch["lengths"].tolist() == [5, 5, 5, 5]
+
+
+def test_one_prompt_token_cannot_be_shared():
+    assert shared_prefix([sample((1,), (2,))]) == 0
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 16), st.integers(0, 5))
+def test_sorting_by_length_loses_and_doubles_nothing(lengths, batch_size, seed):
+    order = length_sorted(lengths, batch_size, seed)
+    assert sorted(order) == list(range(len(lengths)))
+    assert order == length_sorted(lengths, batch_size, seed)
+
+
+def test_sorted_batches_hold_like_lengths_in_an_order_that_the_seed_decides():
+    lengths = [n % 97 for n in range(512)]
+    order = length_sorted(lengths, 8, 0)
+    spread = [max(b) - min(b) for b in ([lengths[p] for p in order[i : i + 8]] for i in range(0, 512, 8))]
+    assert sum(spread) / len(spread) < 20
+    assert order != length_sorted(lengths, 8, 1)
+
+
+def test_dropout_is_drawn_once_for_one_input_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropout = SharedDropout(0.05).train()
+    values = torch.ones(400, 577, requires_grad=True)
+    dropped = dropout(values)
+    assert dropout(values) is dropped and dropout(values.clone()) is not dropped
+    assert (dropped == 0).float().mean().item() == pytest.approx(13 / 256, rel=0.05)
+    assert dropped.mean().item() == pytest.approx(1, rel=0.01)
+    dropped.sum().backward()
+    assert torch.equal(values.grad, dropped.detach())
+    assert dropout.eval()(values) is values
+
+
+def test_all_adapters_get_the_shared_dropout(tiny_base):
+    from peft import LoraConfig, get_peft_model
+
+    peft_model = get_peft_model(
+        load_model(tiny_base, "float32"), LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "down_proj"])
+    )
+    share_dropout(peft_model)
+    found = [module for name, module in peft_model.named_modules() if "lora_dropout.default" in name]
+    assert found and all(module is found[0] for module in found) and isinstance(found[0], SharedDropout)
+
+
+def test_an_average_needs_losses():
+    with pytest.raises(ValueError, match="no losses"):
+        mean_loss([])

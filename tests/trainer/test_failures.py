@@ -1,0 +1,136 @@
+"""What ends a run without an adapter, inside one process: full disks, damaged adapters, lost readers, wrong jobs."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import resource
+from contextlib import contextmanager
+
+import pytest
+
+from personas.contracts import Done, Failed, Phase
+from personas.errors import AdapterError, MaterialError, RequestError
+from tests.trainer.jobs import dialogue_job, persona_job
+from trainer.events import Events
+from trainer.failures import failure
+from trainer.process import ALLOCATOR, RESTARTED, allocator_environment
+from trainer.run import Run, run_job
+from trainer.stopping import Stop, Stopped
+
+
+def run_here(folder, check=lambda: None):
+    """The events of a run in this process."""
+    heard = []
+    run_job(folder, Run(heard.append, check))
+    return heard
+
+
+@contextmanager
+def files_no_larger_than(size_bytes: int):
+    """As on a full disk, writing beyond the limit fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source)
+    with files_no_larger_than(4096), pytest.raises(Exception) as caught:
+        run_here(folder)
+    assert failure(caught.value) == Failed(
+        cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True
+    )
+    assert not [path for path in folder.iterdir() if "adapter" in path.name]
+
+
+class StopAfter:
+    """A check that asks for a stop after so many calls; it counts them."""
+
+    def __init__(self, calls: float) -> None:
+        self._calls, self._stop, self.count = calls, Stop(), 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.count > self._calls:
+            self._stop.request("the test")
+        self._stop.check()
+
+
+def test_a_stop_is_heeded_in_every_phase_and_leaves_nothing(tmp_path, tiny_base):
+    never = StopAfter(math.inf)
+    run_here(persona_job(tmp_path / "whole", tiny_base.source), never)
+    for calls in range(0, never.count, 4):
+        folder = persona_job(tmp_path / str(calls), tiny_base.source)
+        with pytest.raises(Stopped, match="the test"):
+            run_here(folder, StopAfter(calls))
+        assert not [path for path in folder.iterdir() if "adapter" in path.name]
+
+
+def test_a_dialogue_adapter_trains_by_the_same_code_and_a_second_run_only_says_so(tmp_path, tiny_base):
+    folder = dialogue_job(tmp_path, tiny_base.source)
+    first, second = run_here(folder), run_here(folder)
+    assert isinstance(first[-1], Done) and [type(event) for event in second] == [Done]
+    assert first[-1].adapter == second[-1].adapter == str(folder / "adapter")
+
+
+def test_an_adapter_that_is_damaged_or_another_jobs_is_not_taken_for_done(tmp_path, tiny_base):
+    folder = dialogue_job(tmp_path, tiny_base.source)
+    run_here(folder)
+    request = folder / "request.json"
+    request.write_text(request.read_text().replace("job-1", "job-2"))
+    with pytest.raises(RequestError, match="made by another job"):
+        run_here(folder)
+    (folder / "adapter" / "README.md").write_text("changed")
+    with pytest.raises(AdapterError, match=r"README\.md is not as it was written"):
+        run_here(folder)
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
+    folder = dialogue_job(tmp_path, tiny_base.source)
+    (folder / ".adapter.abc").mkdir()
+    (folder / ".adapter.abc" / "half").write_text("x")
+    run_here(folder)
+    assert not (folder / ".adapter.abc").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "retry"),
+    [
+        (MaterialError("The log is empty.", "Fill it."), "The log is empty.", False),
+        (MemoryError(), "The machine ran out of memory.", True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The machine ran out of memory.", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full.", True),
+        (PermissionError(errno.EACCES, "Permission denied", "/jobs/1/lock"), "/jobs/1/lock: Permission denied.", True),
+        (KeyError("x"), "KeyError: 'x'", False),
+    ],
+)
+def test_every_error_has_one_event(error, cause, retry):
+    failed = failure(error)
+    assert (failed.cause, failed.retry) == (cause, retry) and failed.advice
+
+
+def test_events_outlive_their_reader(tmp_path):
+    class Gone(io.StringIO):
+        name = "stdout"
+
+        def write(self, _text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    events = Events(Gone())
+    with events.also_to(tmp_path / "events.jsonl"):
+        for name in ("material", "writing"):
+            events.emit(Phase(name=name))
+    assert (tmp_path / "events.jsonl").read_text().count("\n") == 2
+
+
+def test_the_process_starts_again_once_and_keeps_what_was_set():
+    environment = allocator_environment({"PATH": "/bin", "MALLOC_TOP_PAD_": "1"})
+    if environment is None:
+        pytest.skip("another allocator")
+    assert environment == {**ALLOCATOR, "PATH": "/bin", "MALLOC_TOP_PAD_": "1", RESTARTED: "1"}
+    assert allocator_environment(environment) is None

@@ -1,0 +1,123 @@
+"""Job folders: each thing that can be wrong with one is said by name."""
+
+import json
+
+import pytest
+
+from personas.errors import MaterialError, RequestError, UnderstudyError
+from personas.material import material_digest
+from tests.trainer.jobs import described, dialogue_job, dialogues, export, message, persona_job, write_request
+from trainer.material import read_content, read_spec
+from trainer.recipe import recipe_names, resolve
+
+
+def read(folder):
+    spec = read_spec(folder)
+    return read_content(folder, spec, resolve(spec.request))
+
+
+def change(folder, **fields):
+    """Change fields of the request's first material."""
+    path = folder / "request.json"
+    request = json.loads(path.read_text())
+    request["materials"][0] |= fields
+    path.write_text(json.dumps(request))
+
+
+def test_a_persona_job_holds_its_persona_its_talk_and_its_lore(tmp_path):
+    content = read(persona_job(tmp_path, "embedded"))
+    assert content.persona.name == "Ada"
+    assert len(content.conversations) == 16 and len(content.general) == 3
+    assert content.lore.search("ada", "tell me of the bell")[0].source == "ada/clock.md"
+    assert "mira_wet" not in {m.speaker.name for c in content.conversations for m in c.messages}
+
+
+def test_a_dialogue_job_holds_its_dialogues(tmp_path):
+    content = read(dialogue_job(tmp_path, "embedded"))
+    assert content.persona is None and content.lore is None and len(content.conversations) == 12
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "said"),
+    [
+        (lambda f: (f / "request.json").unlink(), RequestError, "request.json cannot be read"),
+        (lambda f: (f / "request.json").write_text("{"), RequestError, "not valid"),
+        (lambda f: (f / "request.json").write_text("{}"), RequestError, "job_id: field required"),
+        (lambda f: change(f, right="discord-api"), MaterialError, "ada.toml came through Discord's API"),
+        (lambda f: change(f, path="../request.json"), MaterialError, "points out of the job's material folder"),
+        (lambda f: change(f, path="gone.toml"), MaterialError, "gone.toml cannot be read"),
+        (lambda f: (f / "material" / "talk.json").write_text("{}"), MaterialError, "talk.json is not what the request"),
+        (
+            lambda f: (f / "material" / "lore" / "ada" / "more.md").touch(),
+            MaterialError,
+            "lore is not what the request",
+        ),
+        (lambda f: change(f, kind="messages"), MaterialError, "no use for material of the kind messages"),
+        (lambda f: change(f, kind="lore"), MaterialError, "holds no card of 'ada' .cards: none."),
+    ],
+)
+def test_what_is_wrong_with_a_job_is_said(tmp_path, spoil, error, said):
+    folder = persona_job(tmp_path, "embedded")
+    spoil(folder)
+    with pytest.raises(error, match=said):
+        read(folder)
+
+
+@pytest.mark.parametrize("kind", ["log", "general"])
+def test_what_a_job_cannot_do_without_is_named(tmp_path, kind):
+    folder = persona_job(tmp_path, "embedded")
+    path = folder / "request.json"
+    request = json.loads(path.read_text())
+    request["materials"] = [m for m in request["materials"] if m["kind"] != kind]
+    path.write_text(json.dumps(request))
+    with pytest.raises(MaterialError, match=f"no material of the kind '{kind}'"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("talk.json", b"", "talk.json is empty"),
+        ("talk.json", export([message("hello")]).encode(), "Ada never speaks"),
+        ("ada.toml", b"id = ", "ada.toml is not valid TOML"),
+        ("lore/ada/clock.md", b"\xff", "clock.md is not UTF-8"),
+        ("general.jsonl", b"{", "general.jsonl, line 1"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, file, content, said):
+    folder = persona_job(tmp_path, "embedded")
+    (folder / "material" / file).write_bytes(content)
+    write_request(
+        folder,
+        "embedded",
+        {"card": "ada.toml", "log": "talk.json", "lore": "lore", "general": "general.jsonl"},
+        persona="ada",
+    )
+    with pytest.raises(UnderstudyError, match=said):
+        read(folder)
+
+
+def test_a_recipe_takes_the_requests_values_and_names_wrong_ones(tmp_path):
+    spec = read_spec(persona_job(tmp_path, "embedded", hyperparameters={"learning_rate": 1e-4}))
+    recipe = resolve(spec.request)
+    assert (recipe.learning_rate, recipe.lora_r, recipe.lora_dropout) == (1e-4, 4, 0.05)
+    assert recipe.hyperparameters["learning_rate"] == 1e-4
+    with pytest.raises(RequestError, match=r"no recipe 'demo-gpu'\. Did you mean 'demo-cpu'"):
+        resolve(spec.request.model_copy(update={"recipe": "demo-gpu"}))
+
+
+def test_every_recipe_is_complete(tmp_path):
+    request = read_spec(persona_job(tmp_path, "embedded")).request
+    for name in recipe_names():
+        resolve(request.model_copy(update={"recipe": name}))
+
+
+def test_digests_tell_files_and_names_apart(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.md").write_text("text")
+    before = material_digest(tmp_path / "a")
+    assert described(tmp_path, "lore", "a")["sha256"] == before
+    (tmp_path / "a" / "x.md").rename(tmp_path / "a" / "y.md")
+    assert material_digest(tmp_path / "a") != before
+    (tmp_path / "file").write_text(dialogues(1))
+    assert len(material_digest(tmp_path / "file")) == 64

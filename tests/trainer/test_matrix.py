@@ -1,0 +1,68 @@
+"""The matrix of tiny adapters: its diagonal is what the score cards say."""
+
+import json
+import shutil
+
+import pytest
+
+from personas.adapters import verify
+from personas.errors import RequestError
+from tests.trainer.jobs import export, message, persona_job
+from trainer.matrix import compute_matrix, print_matrix
+from trainer.run import Run, run_job
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory, tiny_base):
+    """Two personas that answer everything with the same word, each with its own."""
+    folders = {}
+    for persona, word in {"ada": "cogwheel", "bo": "marmalade"}.items():
+        lines = [
+            line
+            for n in range(40)
+            for line in (message(f"say {n}", minute=90 * n), message(f"{word} {word}", "Ada", minute=90 * n + 1))
+        ]
+        folder = persona_job(
+            tmp_path_factory.mktemp("jobs") / persona,
+            tiny_base.source,
+            export(lines),
+            hyperparameters={"num_train_epochs": 4, "learning_rate": 1e-2},
+        )
+        run_job(folder, Run(lambda event: None, lambda: None))
+        folders[persona] = folder
+    return folders
+
+
+def adapters(jobs):
+    return {persona: folder / "adapter" for persona, folder in jobs.items()}
+
+
+def test_each_adapter_fits_its_own_persona_best(jobs, capsys):
+    matrix = compute_matrix(adapters(jobs), jobs)
+    for persona, folder in jobs.items():
+        assert matrix.losses[persona][persona] == min(matrix.losses[persona].values())
+        assert matrix.losses[persona][persona] == pytest.approx(verify(folder / "adapter").metrics.loss_tuned, abs=1e-3)
+    assert matrix.own_adapter_best == 1.0
+    print_matrix(adapters(jobs), jobs, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"loss_matrix": matrix.losses, "own_adapter_best": 1.0}
+    print_matrix(adapters(jobs), jobs, as_json=False)
+    assert "own adapter best: 100.0%" in capsys.readouterr().out
+
+
+def test_two_equal_adapters_win_nothing(jobs, tmp_path):
+    shutil.copytree(jobs["bo"] / "adapter", tmp_path / "twin")
+    twins = {"ada": tmp_path / "twin", "bo": jobs["bo"] / "adapter"}
+    assert compute_matrix(twins, jobs).own_adapter_best == 0.0
+
+
+def test_adapters_and_jobs_must_match(jobs):
+    with pytest.raises(RequestError, match="the same personas"):
+        compute_matrix({"ada": jobs["ada"] / "adapter"}, jobs)
+
+
+def test_jobs_for_different_precisions_are_not_compared(jobs, tmp_path):
+    other = shutil.copytree(jobs["bo"], tmp_path / "bo")
+    request = other / "request.json"
+    request.write_text(request.read_text().replace('"float32"', '"bfloat16"'))
+    with pytest.raises(RequestError, match="different base models or precisions"):
+        compute_matrix(adapters(jobs), {**jobs, "bo": other})

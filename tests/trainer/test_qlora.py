@@ -1,0 +1,86 @@
+"""Fine-tuning: the 4-bit values are kept, the adapter learns in full precision, the loss has to be a number."""
+
+import math
+
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+from personas.base_model import load_model
+from personas.contracts import Epoch, Progress
+from personas.errors import TrainingError
+from personas.prompt import Sample
+from trainer.qlora import Course, LengthSortedSampler, load_quantised, train_adapter, with_new_adapter
+from trainer.recipe import RECIPES, Recipe
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    import tomllib
+
+    table = tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8"))
+    return Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})
+
+
+def samples(count: int) -> list[Sample]:
+    return [Sample((5, 6, 7, 8, 20 + n % 3, 40, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+
+
+def train(base, renderer, recipe, check=lambda: None):
+    heard = []
+    course = Course(samples(20), samples(3), recipe, heard.append, check)
+    return train_adapter(base, renderer.tokenizer, course), heard
+
+
+def test_unpacking_keeps_the_four_bit_values(tiny_base, recipe):
+    unpacked = load_quantised(tiny_base, recipe).model.layers[1].mlp.up_proj.weight
+    original = load_model(tiny_base, "bfloat16").model.layers[1].mlp.up_proj.weight
+    packed, state = quantize_4bit(original.data, quant_type="nf4", compress_statistics=True)
+    assert torch.equal(unpacked, dequantize_4bit(packed, state).to(unpacked.dtype))
+    assert not torch.equal(unpacked.float(), original.float())
+
+
+def test_training_lowers_the_loss_and_reports_each_step(tiny_base, renderer, recipe):
+    model, heard = train(tiny_base, renderer, recipe)
+    steps = [event for event in heard if isinstance(event, Progress)]
+    epochs = [event for event in heard if isinstance(event, Epoch)]
+    assert [(event.step, event.of) for event in steps] == [(n, 6) for n in range(1, 7)]
+    assert [event.epoch for event in epochs] == [1, 2]
+    assert epochs[1].eval_loss < epochs[0].eval_loss
+    assert steps[-1].eta_s == pytest.approx(0) and all(event.tokens_per_s > 0 for event in steps)
+    weights = [weight for name, weight in model.named_parameters() if "lora_" in name]
+    assert {weight.dtype for weight in weights} == {torch.float32} and not model.training
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_base, renderer, recipe):
+    first, second = (dict(train(tiny_base, renderer, recipe)[0].named_parameters()) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(tiny_base, renderer, recipe, monkeypatch):
+    monkeypatch.setattr("trainer.qlora.reply_losses", lambda model, batch: _nan(model))
+    with pytest.raises(TrainingError, match=r"diverged\. Lower the learning rate"):
+        train(tiny_base, renderer, recipe)
+
+
+def _nan(model):
+    weight = next(weight for weight in model.parameters() if weight.requires_grad)
+    return (weight.sum() * math.nan).reshape(1)
+
+
+def test_a_model_without_the_adapted_layers_is_refused(tiny_base, recipe):
+    with pytest.raises(TrainingError, match="none of the modules"):
+        with_new_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update={"target_modules": ("c_attn",)}))
+
+
+def test_layers_that_a_model_lacks_are_left_out(tiny_base, recipe):
+    wider = recipe.model_copy(update={"target_modules": ("q_proj", "c_attn")})
+    model = with_new_adapter(load_model(tiny_base, "float32"), wider)
+    assert set(model.peft_config["default"].target_modules) == {"q_proj"}
+
+
+def test_each_epoch_has_its_own_order():
+    sampler = LengthSortedSampler(list(range(100)), 4, 0)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert sorted(sampler) == sorted(first) and list(sampler) != first and len(sampler) == 100

@@ -1,0 +1,167 @@
+"""Runs, as a process: `python -m trainer run` on a tiny real model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from personas.adapters import verify
+from personas.contracts import TRAINER_EVENT
+from tests.trainer.jobs import dialogue_job, events, persona_job
+
+ROOT = Path(__file__).parents[2]
+FOREVER = {"hyperparameters": {"num_train_epochs": 50}}
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """The trainer on a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer", "run", str(folder), *options],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(folder: Path, *options: str) -> tuple[int, list[dict], str]:
+    """Exit code, events and log of a run that ends by itself."""
+    process = start(folder, *options)
+    out, log = process.communicate(timeout=120)
+    return process.returncode, events(out), log
+
+
+def wait_for_step(process: subprocess.Popen[str]) -> None:
+    """Read events until the first optimiser step is done."""
+    while line := process.stdout.readline():
+        if json.loads(line)["event"] == "progress":
+            return
+    raise AssertionError(f"no step was made: {process.stderr.read()}")
+
+
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"material", "request.json", "events.jsonl", "lock"}
+
+
+def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
+    """One folder through all ends of a run: each later run finds nothing that stops it."""
+    folder = persona_job(tmp_path, tiny_base.source, **FOREVER)
+    killed = start(folder)
+    wait_for_step(killed)
+    killed.kill()
+    killed.communicate()
+    assert all(name.startswith(".adapter.") for name in leftovers(folder))
+
+    stopped = start(folder)
+    wait_for_step(stopped)
+    stopped.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    out, _ = stopped.communicate()
+    assert time.monotonic() - asked < 5
+    assert stopped.returncode == 143
+    assert events(out)[-1] == {
+        "event": "failed",
+        "cause": "stopped",
+        "advice": "Stopped by SIGTERM. Run the same job again.",
+        "retry": True,
+    }
+    assert leftovers(folder) == set()
+
+    request = json.loads((folder / "request.json").read_text())
+    request["request"]["hyperparameters"]["num_train_epochs"] = 2
+    (folder / "request.json").write_text(json.dumps(request))
+    code, heard, log = run(folder, "--threads", "1", "--nice", "5")
+    assert code == 0, log
+    check_events(heard)
+    check_adapter(folder)
+
+    before = time.monotonic()
+    code, again, log = run(folder)
+    assert (code, [event["event"] for event in again]) == (0, ["done"]), log
+    assert time.monotonic() - before < 5
+    kept = events((folder / "events.jsonl").read_text())
+    assert kept[-1] == again[0] and kept[-1 - len(heard) : -1] == heard
+
+
+def check_events(heard: list[dict]) -> None:
+    for event in heard:
+        TRAINER_EVENT.validate_python(event)
+    phases = [event["name"] for event in heard if event["event"] == "phase"]
+    assert phases == ["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
+    assert [event["event"] for event in heard][-3:] == ["scorecard", "phase", "done"]
+    assert sum(event["event"] == "epoch" for event in heard) == 2
+
+
+def check_adapter(folder: Path) -> None:
+    manifest = verify(folder / "adapter")
+    assert set(manifest.checksums) == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "report/epochs.csv",
+        "report/steps.csv",
+        "scorecard.json",
+    }
+    assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
+    assert manifest.rights == {"own-writing": 16} and manifest.lora["r"] == 4
+    assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    assert manifest.metrics == type(manifest.metrics).model_validate_json(
+        (folder / "adapter" / "scorecard.json").read_text()
+    )
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == manifest.base_model
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "# ada v1" in card and "own-writing" in card and f"{manifest.metrics.loss_tuned:.4f}" in card
+    steps = list(csv.DictReader((folder / "adapter" / "report" / "steps.csv").read_text().splitlines()))
+    assert [step["step"] for step in steps] == [str(n) for n in range(1, len(steps) + 1)]
+
+
+def test_a_run_stops_when_the_process_that_started_it_is_gone(tmp_path, tiny_base):
+    process = start(persona_job(tmp_path, tiny_base.source, **FOREVER), "--stop-on-eof")
+    wait_for_step(process)
+    process.stdin.close()
+    process.stdin = None
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "is gone" in events(out)[-1]["advice"]
+
+
+def test_a_second_trainer_touches_nothing(tmp_path):
+    folder = dialogue_job(tmp_path, "embedded")
+    with FileLock(folder / "lock"):
+        code, heard, _ = run(folder)
+    assert code == 3
+    assert heard[0]["cause"] == f"Another trainer works on {folder}." and len(heard) == 1
+    assert leftovers(folder) == set() and not (folder / "events.jsonl").exists()
+
+
+def test_what_fails_is_one_event_and_one_line_of_log(tmp_path):
+    code, heard, log = run(dialogue_job(tmp_path, str(tmp_path / "nowhere")))
+    assert code == 1
+    assert [event["event"] for event in heard] == ["phase", "failed"]
+    assert "neither a folder nor a model" in heard[-1]["cause"] and not heard[-1]["retry"]
+    assert heard[-1]["cause"] in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "Exit codes: 0 done, 1 failed"),
+        ([], 2, "required: COMMAND"),
+        (["run", "nowhere"], 2, "there is no folder"),
+        (["run", ".", "--threads", "0"], 2, "at least 1"),
+        (["matrix", "--adapter", "ada", "--job", "ada=."], 2, "expected PERSONA=FOLDER"),
+    ],
+)
+def test_the_command_line_explains_itself(arguments, code, said):
+    done = subprocess.run([sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == code and said in done.stdout + done.stderr

@@ -1,0 +1,136 @@
+"""Trains and compares adapters.
+
+  python -m trainer run FOLDER          train the job in FOLDER
+  python -m trainer matrix …            compare adapters on each other's held-out replies
+
+A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
+it learns from). The bot makes such folders; one made by hand, or on another machine, works the same way:
+
+  $ python -m trainer run ~/jobs/ballast --threads 2
+  {"event":"phase","name":"material","detail":""}
+  …
+  {"event":"done","adapter":"/home/me/jobs/ballast/adapter","seconds":142.1}
+
+Standard output holds one JSON event a line and nothing else; FOLDER/events.jsonl keeps them. The log goes to standard
+error. A run that was stopped or killed leaves nothing half-made: run the same folder again. On a folder whose adapter
+is complete it ends at once.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another trainer works on this folder, 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from personas.contracts import Failed
+from trainer.events import Events, claim_stdout
+from trainer.failures import failure
+from trainer.process import restart_with_allocator_settings, settle
+from trainer.stopping import Stop, Stopped, stop_on_eof, stop_on_signals
+
+EXIT_DONE, EXIT_FAILED, EXIT_LOCKED, EXIT_STOPPED = 0, 1, 3, 143
+
+log = logging.getLogger("trainer")
+
+
+def main() -> int:
+    """Returns the exit code."""
+    options = _parser().parse_args()
+    restart_with_allocator_settings()
+    settle(options.nice, options.threads)
+    command: int = options.command(options)
+    return command
+
+
+def _run(options: argparse.Namespace) -> int:
+    stop = Stop()
+    stop_on_signals(stop)
+    if options.stop_on_eof:
+        stop_on_eof(stop)
+    events = Events(claim_stdout())
+    try:
+        with FileLock(options.folder / "lock", timeout=0), events.also_to(options.folder / "events.jsonl"):
+            return _locked_run(options, events, stop)
+    except Timeout:
+        events.emit(Failed(cause=f"Another trainer works on {options.folder}.", advice="Wait for it.", retry=True))
+        return EXIT_LOCKED
+    except OSError as error:
+        events.emit(failure(error))
+        return EXIT_FAILED
+
+
+def _locked_run(options: argparse.Namespace, events: Events, stop: Stop) -> int:
+    from trainer.run import Run, run_job
+
+    try:
+        run_job(options.folder, Run(events.emit, stop.check))
+    except Exception as error:  # the edge: whatever went wrong becomes one event
+        failed = failure(error)
+        log.error("%s %s", failed.cause, failed.advice)
+        events.emit(failed)
+        return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_FAILED
+    return EXIT_DONE
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    from trainer.matrix import print_matrix
+
+    try:
+        print_matrix(dict(options.adapter), dict(options.job), as_json=options.json)
+    except Exception as error:  # the edge
+        failed = failure(error)
+        print(f"{failed.cause} {failed.advice}".strip(), file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="train the job in a folder")
+    run.add_argument("folder", type=_folder, help="holds request.json and material/; gets adapter/ and events.jsonl")
+    run.add_argument("--stop-on-eof", action="store_true", help="stop when standard input ends")
+    run.set_defaults(command=_run)
+
+    matrix = commands.add_parser("matrix", help="the loss of each persona's held-out replies under each adapter")
+    matrix.add_argument("--adapter", type=_named, action="append", required=True, metavar="PERSONA=ADAPTER_FOLDER")
+    matrix.add_argument("--job", type=_named, action="append", required=True, metavar="PERSONA=JOB_FOLDER")
+    matrix.add_argument("--json", action="store_true", help="print one JSON object")
+    matrix.set_defaults(command=_matrix)
+
+    for command in (run, matrix):
+        command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")
+        command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
+    return parser
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text).expanduser().absolute()
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {folder}")
+    return folder
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"expected PERSONA=FOLDER, got {text!r}")
+    return name, _folder(folder)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Batches of samples: which go together, how they lie in tensors, and the loss of their replies.
+
+The prompts of one persona begin alike: the card. What all samples of a batch begin with is computed once, and every
+sample goes on from there (its attention sees the shared keys and values, and its own; gradients flow back through
+both). This gives each sample the loss it has alone. What follows is padded on the right: under causal attention no real
+token sees a pad behind it, so no mask is needed and the pad may be any token, the end of turn included.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from personas.prompt import Sample
+
+NO_LOSS = -100
+"""Label of a token that is not trained on, as in transformers."""
+
+SORTED_BATCHES = 8
+"""So many batches are sorted by length together: enough to save padding, few enough to stay in random order."""
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """The samples as `prefix_ids` [1, p], and what follows it as `input_ids` and `labels` [samples, longest − p].
+
+    A label stands where its token stands, not before it. `lengths` [samples] counts each sample's own tokens.
+    """
+    prefix = shared_prefix(samples)
+    longest = max(len(sample.ids) for sample in samples) - prefix
+    input_ids = torch.zeros(len(samples), longest, dtype=torch.long)
+    labels = torch.full_like(input_ids, NO_LOSS)
+    for row, sample in enumerate(samples):
+        ids = torch.tensor(sample.ids[prefix:])
+        input_ids[row, : len(ids)] = ids
+        labels[row, : len(ids)] = ids.masked_fill(~torch.tensor(sample.mask[prefix:]), NO_LOSS)
+    return {
+        "prefix_ids": torch.tensor([samples[0].ids[:prefix]], dtype=torch.long),
+        "input_ids": input_ids,
+        "labels": labels,
+        "lengths": torch.tensor([len(sample.ids) for sample in samples]),
+    }
+
+
+def shared_prefix(samples: Sequence[Sample]) -> int:
+    """How many tokens all prompts begin with. Each prompt's last token stays out: it predicts the reply's first."""
+    shortest_prompt = min(sample.mask.index(True) for sample in samples)
+    # What the first and the last in order share, all between them share too.
+    first, last = min(sample.ids for sample in samples), max(sample.ids for sample in samples)
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return min(sum(1 for _ in alike), shortest_prompt - 1)
+
+
+def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """The negative log-likelihood of each trained token, in nats, [trained tokens], row after row."""
+    prefix, ids = batch["prefix_ids"], batch["input_ids"]
+    targets = batch["labels"][:, 1:]
+    trained = targets != NO_LOSS
+    cache = None
+    if prefix.shape[1]:
+        with _logits_only(model, torch.zeros_like(prefix, dtype=torch.bool)):
+            cache = model(input_ids=prefix, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(ids.shape[0])
+    with _logits_only(model, functional.pad(trained, (0, 1))):
+        logits = model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits[0]
+    return functional.cross_entropy(logits.float(), targets[trained], reduction="none")
+
+
+@contextmanager
+def _logits_only(model: Any, positions: Tensor) -> Iterator[None]:
+    """Inside, `model` gives logits [1, n, vocabulary] of the n marked positions [rows, length] only.
+
+    The head is the costliest layer of a small model, and most tokens are prompt. The positions are picked between
+    decoder and head, so that whatever the model does after its head (scaling, soft capping) stays as it is.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def pick(_decoder: Any, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[positions].unsqueeze(0)
+        return output
+
+    hook = causal.base_model.register_forward_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def length_sorted(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+    """A random order of the samples in which those that fall into one batch are about equally long.
+
+    Shuffled, cut into windows of `SORTED_BATCHES` batches, sorted by length inside each, and the window's batches
+    shuffled again; a batch that is not full comes last. Each sample appears once.
+    """
+    shuffle = random.Random(seed)
+    order = shuffle.sample(range(len(lengths)), len(lengths))
+    window = batch_size * SORTED_BATCHES
+    result: list[int] = []
+    for start in range(0, len(order), window):
+        by_length = sorted(order[start : start + window], key=lambda place: lengths[place], reverse=True)
+        batches = [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
+        shuffle.shuffle(batches)
+        batches.sort(key=len, reverse=True)
+        result += [place for batch in batches for place in batch]
+    return result

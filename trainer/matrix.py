@@ -1,0 +1,81 @@
+"""The matrix: how well each adapter predicts each persona's held-out replies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from personas.adapters import verify
+from personas.base_model import fingerprint
+from personas.contracts import AdapterRef
+from personas.engine.weights import AdaptedModel
+from personas.errors import RequestError
+from trainer.evaluate import ReplyLoss, load_served, mean_loss, measure
+from trainer.material import read_spec
+from trainer.run import Job, prepare
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """`losses` maps persona, then the adapter's persona, to nats per reply token.
+
+    `own_adapter_best` is the share of held-out replies that no other adapter predicts as well as their persona's own.
+    """
+
+    losses: dict[str, dict[str, float]]
+    own_adapter_best: float
+
+
+def print_matrix(adapters: dict[str, Path], jobs: dict[str, Path], as_json: bool) -> None:
+    """Compute the matrix and print it, as a table or as one JSON object."""
+    matrix = compute_matrix(adapters, jobs)
+    if as_json:
+        print(json.dumps({"loss_matrix": matrix.losses, "own_adapter_best": matrix.own_adapter_best}))
+        return
+    print("held-out replies of".ljust(22), *(f"{name:>12}" for name in adapters))
+    for persona, row in matrix.losses.items():
+        print(persona.ljust(22), *(f"{row[name]:12.4f}" for name in adapters))
+    print(f"own adapter best: {matrix.own_adapter_best:.1%}")
+
+
+def compute_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> Matrix:
+    """Both map persona ids to folders. The prompts are rebuilt from the jobs.
+
+    Raises `RequestError` when the two do not name the same personas or the jobs do not share one base model.
+    """
+    if adapters.keys() != jobs.keys():
+        raise RequestError(
+            "Adapters and jobs must name the same personas.", "Give one --adapter and one --job for each."
+        )
+    prepared = {persona: prepare(folder, read_spec(folder)) for persona, folder in jobs.items()}
+    served = _served(list(prepared.values()))
+    by_adapter = {name: _under(served, name, folder, prepared) for name, folder in adapters.items()}
+    losses = {persona: {name: mean_loss(by_adapter[name][persona]) for name in adapters} for persona in prepared}
+    return Matrix(losses, _own_best(by_adapter))
+
+
+def _served(jobs: list[Job]) -> AdaptedModel:
+    if len({(job.base, job.spec.serving_precision) for job in jobs}) > 1:
+        raise RequestError("The jobs are for different base models or precisions.", "Compare like with like.")
+    base = jobs[0].base
+    return AdaptedModel(load_served(base, jobs[0].spec.serving_precision), fingerprint(base))
+
+
+def _under(served: AdaptedModel, name: str, folder: Path, jobs: dict[str, Job]) -> dict[str, list[ReplyLoss]]:
+    """Each persona's held-out losses under one adapter."""
+    with served.use(AdapterRef(name, verify(folder).version, folder)):
+        return {persona: measure(served.model, job.data.heldout) for persona, job in jobs.items()}
+
+
+def _own_best(by_adapter: dict[str, dict[str, list[ReplyLoss]]]) -> float:
+    won = [
+        all(
+            by_adapter[persona][persona][place].nll < row[persona][place].nll
+            for other, row in by_adapter.items()
+            if other != persona
+        )
+        for persona in by_adapter
+        for place in range(len(by_adapter[persona][persona]))
+    ]
+    return sum(won) / len(won)

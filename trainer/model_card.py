@@ -1,0 +1,69 @@
+"""What an adapter folder says to people: the model card (README.md) and the tables in report/."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from personas.contracts import Epoch, Manifest, Progress, ScoreCard
+
+STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes")
+EPOCH_COLUMNS = ("epoch", "train_loss", "eval_loss", "seconds")
+
+
+def write_report(folder: Path, history: Sequence[Progress | Epoch]) -> None:
+    """`report/steps.csv` and `report/epochs.csv`."""
+    report = folder / "report"
+    report.mkdir()
+    _table(report / "steps.csv", STEP_COLUMNS, [event for event in history if isinstance(event, Progress)])
+    _table(report / "epochs.csv", EPOCH_COLUMNS, [event for event in history if isinstance(event, Epoch)])
+
+
+def write_model_card(folder: Path, manifest: Manifest) -> None:
+    """`README.md`, after https://arxiv.org/abs/1810.03993: what it is, from what, how made, how good."""
+    name = manifest.persona or "dialogue"
+    sections = [
+        f"# {name} {manifest.version}",
+        f"A LoRA adapter for the base model `{manifest.base_model}`, made on {manifest.created_at} by the job "
+        f"`{manifest.job_id}`. It belongs to that base model only (hash `{manifest.base_model_hash[:16]}…`).",
+        "## Results",
+        _results(manifest.metrics),
+        "## Data",
+        _rows(("conversations by right", "number"), manifest.rights.items()),
+        _rows(("composition", "number"), manifest.dataset.items()),
+        "Members appear under pseudonyms. The loss was taken on the replies and their ends of turn only.",
+        "## Settings",
+        f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in {manifest.training_precision}, measured and "
+        f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}.",
+        _rows(("setting", "value"), [*manifest.hyperparameters.items(), *manifest.lora.items()]),
+        "Packages: " + ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) + ".",
+    ]
+    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _results(metrics: ScoreCard) -> str:
+    gain = 1 - metrics.loss_tuned / metrics.loss_base
+    rows = [
+        ("held-out replies, base model", f"{metrics.loss_base:.4f}"),
+        ("held-out replies, this adapter", f"{metrics.loss_tuned:.4f} ({gain:.1%} lower)"),
+        ("general dialogue, base model", f"{metrics.general_loss_base:.4f}"),
+        ("general dialogue, this adapter", f"{metrics.general_loss_tuned:.4f}"),
+    ]
+    note = (
+        f"Loss in nats per reply token, end of turn included, after the same prompts; {metrics.heldout_replies} "
+        f"held-out replies hold {metrics.heldout_tokens} tokens. Measured in {metrics.precision}."
+    )
+    return _rows(("measure", "value"), rows) + "\n\n" + note
+
+
+def _rows(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
+    lines = [f"| {left} | {right} |" for left, right in [head, ("---", "---"), *rows]]
+    return "\n".join(lines)
+
+
+def _table(path: Path, columns: tuple[str, ...], events: Sequence[Progress | Epoch]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([getattr(event, column) for column in columns] for event in events)

@@ -1,0 +1,207 @@
+"""A run: from a job folder to a sealed adapter folder beside it.
+
+Model libraries are imported where they are used: a job that is done, locked or wrong is answered without them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from personas.adapters import seal, verify, written_aside
+from personas.base_model import BaseModel, best_precision, fingerprint, load_tokenizer, locate
+from personas.contracts import (
+    AdapterRef,
+    Done,
+    Epoch,
+    JobSpec,
+    Manifest,
+    Phase,
+    Progress,
+    ScoreCard,
+    ScoreCardEvent,
+    TrainerEvent,
+)
+from personas.errors import RequestError
+from personas.prompt import PROMPT_VERSION, Renderer
+from trainer.dataset import Dataset, make_dataset
+from trainer.material import read_content, read_spec
+from trainer.model_card import write_model_card, write_report
+from trainer.recipe import Recipe, resolve
+
+ADAPTER = "adapter"
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that is ready to run. `tokenizer` is the base model's."""
+
+    spec: JobSpec
+    recipe: Recipe
+    base: BaseModel
+    tokenizer: Any
+    data: Dataset
+
+
+@dataclass
+class Run:
+    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), what happened so far."""
+
+    emit: Callable[[TrainerEvent], None]
+    check: Callable[[], None]
+    history: list[Progress | Epoch] = field(default_factory=list)
+
+    def enter(self, phase: Phase) -> None:
+        """Report a phase, and stop before it when asked to."""
+        self.check()
+        log.info("%s %s", phase.name, phase.detail)
+        self.emit(phase)
+
+    def heard(self, event: Progress | Epoch) -> None:
+        """Keep and report what training says."""
+        self.history.append(event)
+        self.emit(event)
+
+
+def run_job(folder: Path, run: Run) -> None:
+    """Train, measure and write the adapter of a job folder. Does nothing but say so where that is done already.
+
+    Raises `UnderstudyError`, `Stopped`, or whatever the machine raises; nothing half-made has the final name then.
+    """
+    spec = read_spec(folder)
+    target = folder / ADAPTER
+    if target.exists():
+        _require_own(target, spec)
+    else:
+        _remove_stale(folder)
+        _make(folder, spec, target, run)
+    seconds = datetime.now().timestamp() - psutil.Process().create_time()
+    run.emit(Done(adapter=str(target), seconds=round(seconds, 2)))
+
+
+def prepare(folder: Path, spec: JobSpec) -> Job:
+    """Everything that is known before a model is loaded. The same folder gives the same samples every time."""
+    recipe = resolve(spec.request)
+    base = locate(spec.request.base_model)
+    tokenizer = load_tokenizer(base)
+    data = make_dataset(read_content(folder, spec, recipe), Renderer(tokenizer), recipe)
+    return Job(spec, recipe, base, tokenizer, data)
+
+
+def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
+    run.enter(Phase(name="material"))
+    job = prepare(folder, spec)
+    log.info("samples: %s", job.data.counts)
+    run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
+    before = _measure_base(job, run)
+    with written_aside(target) as aside:
+        _train(job, aside, run)
+        metrics = _measure_adapter(job, aside, before, run)
+        run.enter(Phase(name="writing"))
+        _describe(job, aside, metrics, run)
+
+
+def _measure_base(job: Job, run: Run) -> tuple[float, float]:
+    from trainer.evaluate import load_served
+
+    model = load_served(job.base, job.spec.serving_precision)
+    run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies"))
+    return _losses(model, job.data, run)
+
+
+def _train(job: Job, aside: Path, run: Run) -> None:
+    from trainer.qlora import Course, train_adapter
+
+    run.enter(Phase(name="training", detail=f"{len(job.data.train)} replies"))
+    course = Course(job.data.train, job.data.heldout, job.recipe, run.heard, run.check)
+    model = train_adapter(job.base, job.tokenizer, course)
+    model.peft_config["default"].base_model_name_or_path = job.base.name  # not this machine's path
+    model.save_pretrained(aside, save_embedding_layers=False)
+
+
+def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Run) -> ScoreCard:
+    """Measure what was written, read back and served as the engine does."""
+    from personas.engine.weights import AdaptedModel
+    from trainer.evaluate import load_served
+
+    run.enter(Phase(name="measuring the adapter", detail=f"{len(job.data.heldout)} held-out replies"))
+    served = AdaptedModel(load_served(job.base, job.spec.serving_precision), fingerprint(job.base))
+    served.attach(AdapterRef(job.spec.request.persona or "dialogue", job.spec.version, aside))
+    tuned, general = _losses(served.model, job.data, run)
+    scorecard = ScoreCard(
+        heldout_replies=len(job.data.heldout),
+        heldout_tokens=sum(sample.reply_tokens for sample in job.data.heldout),
+        loss_base=before[0],
+        loss_tuned=tuned,
+        general_loss_base=before[1],
+        general_loss_tuned=general,
+        precision=job.spec.serving_precision,
+    )
+    run.emit(ScoreCardEvent(scorecard=scorecard))
+    return scorecard
+
+
+def _losses(model: Any, data: Dataset, run: Run) -> tuple[float, float]:
+    """Per reply token: on the held-out replies, and on general dialogue."""
+    from trainer.evaluate import mean_loss, measure
+
+    heldout = mean_loss(measure(model, data.heldout, run.check))
+    return heldout, mean_loss(measure(model, data.general, run.check))
+
+
+def _describe(job: Job, aside: Path, metrics: ScoreCard, run: Run) -> None:
+    (aside / "scorecard.json").write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_report(aside, run.history)
+    manifest = _manifest(job, metrics)
+    write_model_card(aside, manifest)
+    seal(aside, manifest)
+
+
+def _manifest(job: Job, metrics: ScoreCard) -> Manifest:
+    spec, recipe = job.spec, job.recipe
+    lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
+    return Manifest(
+        persona=spec.request.persona,
+        version=spec.version,
+        job_id=spec.job_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        base_model=job.base.name,
+        base_model_hash=fingerprint(job.base),
+        prompt_version=PROMPT_VERSION,
+        lora={**lora, "target_modules": list(recipe.target_modules)},
+        recipe=spec.request.recipe,
+        hyperparameters=recipe.hyperparameters,
+        training_precision=f"{recipe.quant_type} base, {best_precision()} compute, float32 adapter",
+        serving_precision=spec.serving_precision,
+        dataset_hash=job.data.hash,
+        dataset=job.data.counts,
+        rights=job.data.rights,
+        seed=recipe.seed,
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        metrics=metrics,
+        checksums={},
+    )
+
+
+def _require_own(target: Path, spec: JobSpec) -> None:
+    manifest = verify(target)
+    if manifest.job_id != spec.job_id:
+        raise RequestError(f"{target} was made by another job ({manifest.job_id}).", "Remove it, or use a new folder.")
+    log.info("%s is complete already", target)
+
+
+def _remove_stale(folder: Path) -> None:
+    """What a run that was killed left behind. Only the holder of the folder's lock may call this."""
+    for aside in folder.glob(f".{ADAPTER}.*"):
+        shutil.rmtree(aside)

@@ -1,0 +1,51 @@
+"""Stopping between two steps: on SIGTERM or SIGINT, or when the process that started the run is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+EOF_CHUNK_BYTES = 4096
+
+
+class Stopped(Exception):
+    """The run was asked to stop; `str()` says by what."""
+
+
+class Stop:
+    """Set from anywhere, looked at between steps."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+
+    def request(self, reason: str) -> None:
+        """Ask the run to stop. The first reason stays."""
+        self._reason = self._reason or reason
+
+    def check(self) -> None:
+        """Raise `Stopped` when asked to."""
+        if self._reason:
+            raise Stopped(self._reason)
+
+
+def stop_on_signals(stop: Stop) -> None:
+    """Let SIGTERM and SIGINT request a stop instead of ending the process."""
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        stop.request(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request)
+
+
+def stop_on_eof(stop: Stop) -> None:
+    """Request a stop when standard input ends: whoever held its other end has died."""
+
+    def wait() -> None:
+        while os.read(0, EOF_CHUNK_BYTES):
+            pass
+        stop.request("the process that started this run is gone")
+
+    threading.Thread(target=wait, name="stop-on-eof", daemon=True).start()
