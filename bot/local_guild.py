@@ -25,7 +25,7 @@ SEED = GuildSeed(
     name="Skerrow Harbour",
     channels=(
         ChannelSeed("weighbridge-quay", "Where the lifting is done. Dock Crane No. 3 answers."),
-        ChannelSeed("the-damp-lantern", "The inn at the bottom of Eel Stair. Boots off the rail."),
+        ChannelSeed("the-damp-lantern", "The inn at the bottom of Eel Stair. Boots on the rail."),
         ChannelSeed("drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."),
         ChannelSeed("harbour-office", "Nobody lives here. Try /persona list, /persona set, /finetune status."),
     ),
