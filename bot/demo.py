@@ -131,7 +131,8 @@ class Play:
                     return message
                 if words.startswith("Failed:"):
                     raise UnderstudyError(words)
-                line = " | ".join(words.splitlines()[1:3]) if words.startswith("Training:") else ""
+                lines = [line for line in words.splitlines()[1:] if not line.startswith("-#")]
+                line = " | ".join(lines) if words.startswith("Training:") else ""
                 if line and line != shown:
                     print(f"    {line}", flush=True)
                     shown = line

@@ -37,12 +37,12 @@ class Settings:
     base_model: str = EMBEDDED
     web_port: int = 8420
     message_content_intent: bool = True
-    temperature: float = 0.7
+    temperature: float = 0.6
     top_p: float = 0.9
-    max_new_tokens: int = 160
+    max_new_tokens: int = 120
     max_waiting_replies: int = 64
     trainer_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    trainer_nice: int = 10
+    trainer_nice: int = 19
     log_level: str = "INFO"
 
     @property

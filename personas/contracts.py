@@ -58,10 +58,10 @@ class LoreHit:
 class Sampling:
     """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was."""
 
-    temperature: float = 0.7
+    temperature: float = 0.6
     top_p: float = 0.9
     repetition_penalty: float = 1.1
-    max_new_tokens: int = 160
+    max_new_tokens: int = 120
     stop: tuple[str, ...] = ()
     seed: int | None = None
 

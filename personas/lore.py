@@ -32,11 +32,18 @@ word which only one passage has. The words that message and passage share must w
 does if they are HALF the weight of all the message's words that occur in lore."""
 
 STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be been before being but by can could did do does doing
-    down for from get got had has have he her here him his how i if in into is it its just like me more most
-    my no not now of off on one or our out over own really say said she should so some such tell than that the
-    their them then there these they thing think this to too up us very was we were what when where which who
-    why will with would you your""".split()
+    """a about after all also always am an and another any are around as ask at back bad be because been before
+    being best better big bit but by can could day days did do does doing done down each else enough even
+    ever every everyone everything feel feels few find first for from gave get give go goes going gone good
+    got great had happen happened happens has have he hello help her here hey hi him his how i if in into is
+    it its just keep knew know known last late let life like little long look looking lot made make man many
+    maybe me mean might more morning most much must my name need never new next night no not nothing now of
+    off old on once one only or other our out over own part people place please put rather really right said
+    same saw say see seem she should so some someone something still stop such sure take talk tell than
+    thank thanks that the their them then there these they thing things think this those though time to
+    today told tomorrow tonight too took try two until up us used very want wants was way we week well went
+    were what when where whether which while who whole why will with work would wrong year years yes
+    yesterday yet you your""".split()
 )
 
 
