@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,10 +76,21 @@ def require_memory(needed_bytes: int, what: str) -> None:
         )
 
 
-def best_precision() -> Precision:
-    """bfloat16 where this machine computes it natively, float32 elsewhere."""
+def load_torch() -> Any:
+    """torch, with threads that sleep while they wait for their next piece of work.
+
+    By default they spin. Where the cores are shared, with a retrain above all, each process then waits for threads that
+    wait for each other's turn, and replies take several times as long. Read once, when the library is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
+    return torch
+
+
+def best_precision() -> Precision:
+    """bfloat16 where this machine computes it natively, float32 elsewhere."""
+    torch = load_torch()
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
@@ -99,7 +111,7 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 def load_model(base: BaseModel, precision: Precision, **options: Any) -> Any:
     """The causal language model in evaluation mode. `options` go to `from_pretrained`. Raises `BaseModelError`."""
-    import torch
+    torch = load_torch()
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 

@@ -40,6 +40,6 @@ def settle(niceness: int, threads: int | None) -> None:
     os.environ.update(QUIET)
     # Threads that wait for their next piece of work spin; when the bot needs the cores too, that starves both.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    os.environ["OMP_NUM_THREADS"] = str(threads or len(os.sched_getaffinity(0)))
+    os.environ["OMP_NUM_THREADS"] = str(threads or os.cpu_count() or 1)
     os.nice(niceness)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

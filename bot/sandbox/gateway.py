@@ -16,6 +16,7 @@ from bot.sandbox.guild import Guild
 from bot.sandbox.permissions import Permission
 
 HEARTBEAT_MS = 41_250
+HEARTBEAT_ACK_S = 0.05
 REPLAY_FRAMES = 2_000
 MESSAGE_CONTENT = 1 << 15
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
@@ -163,6 +164,9 @@ class Gateway:
         data = frame.get("d")
         match frame.get("op"):
             case Op.HEARTBEAT:
+                # discord.py notes when it sent a heartbeat only after sending it, and takes an answer that comes at
+                # once for one that is a whole interval late. Discord itself is never so quick.
+                await asyncio.sleep(HEARTBEAT_ACK_S)
                 connection.send(Op.HEARTBEAT_ACK, None)
             case Op.IDENTIFY if isinstance(data, dict):
                 await self._identify(connection, data)
