@@ -7,6 +7,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Extra words for installing torch, such as an index that serves CPU-only or CUDA builds.
 TORCH_ARGS ?=
 READY := $(VENV)/.ready
+# Threads that wait for work sleep instead of spinning: several processes share the cores here.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run sandbox demo demo-all bench bench-chat test test-slow check lint lock clean

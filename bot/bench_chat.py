@@ -25,7 +25,6 @@ from bot.app import App, opened
 from bot.catalogue import ShippedData
 from bot.local_guild import HOMES, MEMBER, MODERATOR
 from bot.replies import PLACEHOLDER
-from bot.sandbox import Sandbox
 from bot.settings import Settings, load_settings
 from personas import base_model
 from personas.contracts import Progress
@@ -53,8 +52,10 @@ class Wait:
     tokens: int
 
 
-async def ask(sandbox: Sandbox, tokenizer: Any, channel: str, question: str) -> Wait:
+async def ask(app: App, tokenizer: Any, channel: str, question: str) -> Wait:
     """Write one message and follow its reply as a member sees it."""
+    sandbox = app.sandbox
+    assert sandbox is not None  # the settings have no token
     channel_id, mark, began = sandbox.channel(channel)["id"], len(sandbox.events), time.monotonic()
     await sandbox.member(MEMBER).say(channel, question)
 
@@ -73,11 +74,11 @@ async def ask(sandbox: Sandbox, tokenizer: Any, channel: str, question: str) -> 
     return Wait(ack_s, first_text_s, end_s, len(tokenizer(reply)["input_ids"]))
 
 
-async def rounds(sandbox: Sandbox, tokenizer: Any) -> tuple[list[Wait], float]:
+async def rounds(app: App, tokenizer: Any) -> tuple[list[Wait], float]:
     """Every question in every channel, the channels at once; gives the waits and the reply tokens per second."""
     waits, began = [], time.monotonic()
     for question in QUESTIONS:
-        waits += await asyncio.gather(*(ask(sandbox, tokenizer, channel, question) for channel in HOMES))
+        waits += await asyncio.gather(*(ask(app, tokenizer, channel, question) for channel in HOMES))
     return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
 
 
@@ -85,12 +86,12 @@ async def measure(app: App) -> dict[str, float]:
     """Both halves; keys as written to the file."""
     assert app.sandbox is not None  # the settings have no token
     tokenizer = base_model.load_tokenizer(base_model.locate(base_model.EMBEDDED))
-    await ask(app.sandbox, tokenizer, next(iter(HOMES)), "Warming up.")
-    alone, alone_rate = await rounds(app.sandbox, tokenizer)
+    await ask(app, tokenizer, next(iter(HOMES)), "Warming up.")
+    alone, alone_rate = await rounds(app, tokenizer)
     channel, persona_id = next(iter(HOMES.items()))
     await app.sandbox.member(MODERATOR).slash(channel, "finetune start", persona=persona_id)
     first, began = await _training(app), time.monotonic()
-    beside, beside_rate = await rounds(app.sandbox, tokenizer)
+    beside, beside_rate = await rounds(app, tokenizer)
     steps = ((await _training(app)) - first) / (time.monotonic() - began) * 60
     return {
         "ack_p95_s": _p95([wait.ack_s for wait in alone]),
