@@ -60,7 +60,7 @@ class Sampling:
 
     temperature: float = 0.6
     top_p: float = 0.9
-    repetition_penalty: float = 1.1
+    repetition_penalty: float = 1.05
     max_new_tokens: int = 120
     stop: tuple[str, ...] = ()
     seed: int | None = None
