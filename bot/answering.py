@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import discord
 
@@ -19,9 +19,6 @@ from bot.replies import LiveReply, SpeakChannel, Voices
 from bot.store import Store
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
-
-if TYPE_CHECKING:
-    from bot.client import Understudy
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +45,16 @@ class _Running:
 
 @dataclass
 class Answerer:
-    """Answers in any number of channels at once; each reply runs in the task of the event that asked for it."""
+    """Answers in any number of channels at once; each reply runs in the task of the event that asked for it.
+
+    `stop_view` makes the Stop button of the reply to an event.
+    """
 
     store: Store
     engine: Engine
     conversations: Conversations
     voices: Voices
+    stop_view: Callable[[int], discord.ui.View]
     _running: dict[int, _Running] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -160,7 +161,7 @@ class Answerer:
         """Make the message that will grow; once more with a new webhook if the old one turns out to be deleted."""
         for attempt in range(2):
             voice = await self.voices.of(persona, channel)
-            live = LiveReply(voice, stop_view(event_id))
+            live = LiveReply(voice, self.stop_view(event_id))
             try:
                 await live.begin(message)
             except discord.NotFound as error:
@@ -188,31 +189,3 @@ class Answerer:
         )
         state: Any = "stopped" if reply.finish == "cancelled" else "done"
         self.store.replies.finish(event_id, state, reply.version, reply.seed)
-
-
-class StopButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"stop:(?P<event>[0-9]+)"):
-    """Stops the reply it hangs under. Works after a restart too: it carries the event's id, not a reference."""
-
-    def __init__(self, event_id: int) -> None:
-        self.event_id = event_id
-        super().__init__(
-            discord.ui.Button(label="Stop", style=discord.ButtonStyle.secondary, custom_id=f"stop:{event_id}")
-        )
-
-    @classmethod
-    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
-        return cls(int(match["event"]))
-
-    async def callback(self, interaction: discord.Interaction[Understudy]) -> None:  # type: ignore[override]
-        refusal = interaction.client.house.answerer.stop(self.event_id, interaction.user)
-        if refusal:
-            await interaction.response.send_message(refusal, ephemeral=True)
-        else:
-            await interaction.response.defer()
-
-
-def stop_view(event_id: int) -> discord.ui.View:
-    """A Stop button for one reply."""
-    view = discord.ui.View(timeout=None)
-    view.add_item(StopButton(event_id))
-    return view

@@ -15,9 +15,11 @@ import discord
 from bot import local_guild, permissions
 from bot.answering import Answerer
 from bot.catalogue import Catalogue, ShippedData
-from bot.client import House, Understudy
+from bot.client import Understudy
 from bot.clock import SystemClock
+from bot.cogs.stop import stop_view
 from bot.conversation import Conversations
+from bot.house import House
 from bot.queue import JobQueue
 from bot.replies import Voices
 from bot.sandbox import Sandbox, point_discord_py_at
@@ -80,7 +82,7 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         conversations = Conversations(store, personas, lore, sampling, settings.home)
 
         def house(client: discord.Client) -> House:
-            answerer = Answerer(store, engine, conversations, Voices(client, store))
+            answerer = Answerer(store, engine, conversations, Voices(client, store), stop_view)
             return House(store, conversations, answerer, queue, catalogue, settings.base_model, settings.home)
 
         client, running = await _client(settings, house, sandbox, stack)

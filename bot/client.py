@@ -6,41 +6,23 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import discord
 from discord.ext import commands
 
 from bot import permissions
-from bot.answering import Answerer, StopButton
-from bot.catalogue import Catalogue
 from bot.cogs.chat import Chat
 from bot.cogs.errors import Tree
 from bot.cogs.finetune import Finetune
 from bot.cogs.finetune_actions import CancelButton, PromoteButton, RollbackButton
 from bot.cogs.persona import PersonaCommands
-from bot.conversation import Conversations
-from bot.queue import JobQueue
-from bot.store import Store
+from bot.cogs.stop import StopButton
+from bot.house import House, HouseBot
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class House:
-    """What the cogs work with; made once in `bot.__main__`."""
-
-    store: Store
-    conversations: Conversations
-    answerer: Answerer
-    queue: JobQueue
-    catalogue: Catalogue
-    base_model: str
-    home: Path
-
-
-class Understudy(commands.Bot):
+class Understudy(HouseBot):
     """The bot. Speaks slash commands, mentions and, with the message content intent, plain messages."""
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
@@ -11,11 +10,9 @@ from discord.ext import commands
 
 from bot.answering import Asked
 from bot.errors import RefusedError, words_for
+from bot.house import HouseBot
 from bot.replies import NO_MENTIONS, SpeakChannel
 from personas.contracts import Persona
-
-if TYPE_CHECKING:
-    from bot.client import Understudy
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +23,14 @@ MAX_QUESTION = 1500
 class Chat(commands.Cog):
     """Hears what is said to a persona."""
 
-    def __init__(self, bot: Understudy) -> None:
+    def __init__(self, bot: HouseBot) -> None:
         self.bot = bot
 
     @app_commands.command(description="Say something to this channel's persona.")
     @app_commands.describe(message="What you want to say")
     @app_commands.guild_only()
     async def chat(
-        self, interaction: discord.Interaction[Understudy], message: app_commands.Range[str, 1, MAX_QUESTION]
+        self, interaction: discord.Interaction[HouseBot], message: app_commands.Range[str, 1, MAX_QUESTION]
     ) -> None:
         channel, persona = self._here(interaction)
         author = interaction.user
@@ -95,7 +92,7 @@ class Chat(commands.Cog):
         parent_id = channel.parent_id if isinstance(channel, discord.Thread) else None
         return self.bot.house.conversations.persona_in(channel.guild.id, channel.id, parent_id)
 
-    def _here(self, interaction: discord.Interaction[Understudy]) -> tuple[SpeakChannel, Persona]:
+    def _here(self, interaction: discord.Interaction[HouseBot]) -> tuple[SpeakChannel, Persona]:
         channel = interaction.channel
         if not isinstance(channel, SpeakChannel):
             raise RefusedError("Personas speak in text channels and threads.", "Try it there.")

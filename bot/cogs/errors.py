@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import aiohttp
 import discord
 from discord import app_commands
 
@@ -27,5 +28,5 @@ async def tell(interaction: discord.Interaction[Any], words: str) -> None:
             await interaction.followup.send(words, ephemeral=True)
         else:
             await interaction.response.send_message(words, ephemeral=True)
-    except discord.HTTPException:  # the interaction is gone: nobody is left to be told
+    except (discord.HTTPException, aiohttp.ClientError):  # the interaction is gone, or the network
         log.warning("could not tell %s: %s", interaction.user, words)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import discord
 from discord import app_commands
@@ -19,15 +19,13 @@ from pydantic import ValidationError
 from bot.cogs.finetune_actions import buttons, cancel_job, make_live, roll_back
 from bot.cogs.persona import Choices, Interaction, known_persona, persona_choices, require_moderator
 from bot.errors import RefusedError
+from bot.house import HouseBot
 from bot.permissions import MODERATOR
 from bot.progress import job_words, settled_words
 from bot.replies import NO_MENTIONS, SpeakChannel
 from bot.store import Job
 from personas.contracts import Hyperparameters, Persona, TrainingRequest, explain
 from personas.errors import RequestError
-
-if TYPE_CHECKING:
-    from bot.client import Understudy
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,7 @@ MAX_CHOICES = 25
 class Finetune(commands.GroupCog, group_name="finetune", group_description="Retrain a persona (moderators)."):
     """The commands, and the progress messages of the jobs."""
 
-    def __init__(self, bot: Understudy) -> None:
+    def __init__(self, bot: HouseBot) -> None:
         self.bot = bot
         self._shown: dict[str, asyncio.Task[None]] = {}
         super().__init__()

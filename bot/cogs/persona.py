@@ -7,7 +7,7 @@ Discord knows default permissions for a whole command only, not for its subcomma
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import discord
 from discord import app_commands
@@ -15,16 +15,14 @@ from discord.ext import commands
 
 from bot import permissions
 from bot.errors import RefusedError
+from bot.house import HouseBot
 from bot.replies import NO_MENTIONS, SpeakChannel
 from bot.store import Channel
 from personas.card import find_persona
 from personas.contracts import Persona
 from personas.errors import RequestError
 
-if TYPE_CHECKING:
-    from bot.client import Understudy
-
-Interaction = discord.Interaction["Understudy"]
+Interaction = discord.Interaction[HouseBot]
 Choices = list[app_commands.Choice[str]]
 MAX_CHOICES = 25
 
@@ -57,7 +55,7 @@ async def persona_choices(interaction: Interaction, current: str) -> Choices:
 class PersonaCommands(commands.GroupCog, group_name="persona", group_description="Who speaks in this channel."):
     """The commands."""
 
-    def __init__(self, bot: Understudy) -> None:
+    def __init__(self, bot: HouseBot) -> None:
         self.bot = bot
         super().__init__()
 

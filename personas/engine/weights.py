@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,6 +60,7 @@ class AdaptedModel:
         from peft import PeftModel
 
         options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
         try:
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self._base, adapter.folder, **options).eval()

@@ -14,8 +14,10 @@ import pytest
 
 from bot.answering import Answerer
 from bot.catalogue import Catalogue, ShippedData
-from bot.client import House, Understudy
+from bot.client import Understudy
+from bot.cogs.stop import stop_view
 from bot.conversation import Conversations
+from bot.house import House
 from bot.local_guild import MEMBER, MODERATOR, SEED, move_in
 from bot.queue import JobQueue
 from bot.replies import Voices
@@ -95,7 +97,7 @@ async def on_stage(
         conversations = Conversations(store, personas, lore, Sampling(), home)
 
         def house(client: Any) -> House:
-            answerer = Answerer(store, engine, conversations, Voices(client, store))
+            answerer = Answerer(store, engine, conversations, Voices(client, store), stop_view)
             return House(store, conversations, answerer, queue, Catalogue(shipped, "embedded"), "embedded", home)
 
         client = Understudy(house, message_content=message_content, guilds_settle_s=0.1)
