@@ -13,7 +13,7 @@ from pathlib import Path
 from bot.app import App, opened
 from bot.catalogue import ShippedData
 from bot.permissions import invite_url
-from bot.settings import Settings, load_settings
+from bot.settings import Settings, existing_file, load_settings
 from personas.errors import UnderstudyError
 
 EPILOG = """examples:
@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         "python -m bot", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--env", type=Path, default=Path(".env"), help="the file with settings (default: .env)")
+    parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
     arguments = parser.parse_args()
     try:
         settings = load_settings(arguments.env, os.environ)
@@ -46,6 +46,7 @@ def set_up_logging(settings: Settings) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for package in ("bot", "personas"):
         logging.getLogger(package).setLevel(settings.log_level)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
 
 
 async def serve(settings: Settings) -> None:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import discord
@@ -16,9 +16,10 @@ from bot.conversation import Conversations
 from bot.errors import words_for
 from bot.permissions import is_moderator
 from bot.replies import LiveReply, SpeakChannel, Voices
-from bot.store import Store
+from bot.store import Store, StoredReply
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
+from personas.errors import AdapterError
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,13 @@ class Answerer:
             return
         await self._reply(asked.event_id, asked.author_id, persona, channel, seq)
 
+    def is_running(self, event_id: int) -> bool:
+        """Whether the reply to this event is still being made."""
+        return event_id in self._running
+
     def stop(self, event_id: int, user: discord.abc.User) -> str | None:
-        """Stop a reply for whoever asked for it, or a moderator. Gives the words of a refusal."""
-        running = self._running.get(event_id)
-        if running is None:
-            return "That reply has ended already."
+        """Stop a running reply for whoever asked for it, or a moderator. Gives the words of a refusal."""
+        running = self._running[event_id]
         if user.id != running.asked_by and not is_moderator(user):
             return "Only the one who asked, or a moderator, can stop this reply."
         running.stream.cancel()
@@ -100,12 +103,22 @@ class Answerer:
     async def take_up(self, client: discord.Client) -> None:
         """Finish the replies that a crash or a restart cut off."""
         for cut in self.store.replies.unfinished():
-            channel = client.get_channel(cut.channel_id)
-            persona = self.conversations.personas.get(cut.persona_id)
-            fresh = time.time() - cut.created_at < TAKE_UP_AGAIN_S
-            if not fresh or not persona or not isinstance(channel, SpeakChannel) or cut.trigger_seq is None:
+            try:
+                await self._take_up(cut, client.get_channel(cut.channel_id))
+            except Exception:  # one that cannot be finished must not keep the others from it
+                log.exception("the reply %d could not be finished", cut.event_id)
                 self.store.replies.finish(cut.event_id, "failed")
-                continue
+
+    async def _take_up(self, cut: StoredReply, channel: object) -> None:
+        persona = self.conversations.personas.get(cut.persona_id)
+        if persona is None or not isinstance(channel, SpeakChannel):
+            self.store.replies.finish(cut.event_id, "failed")
+        elif cut.trigger_seq is None or time.time() - cut.created_at > TAKE_UP_AGAIN_S:
+            self.store.replies.finish(cut.event_id, "failed")
+            if cut.webhook_message_id:
+                voice = await self.voices.of(persona, channel)
+                await voice.change(cut.webhook_message_id, "-# This reply was cut off. Ask again.")
+        else:
             log.info("finishing a reply of %s in #%s that was cut off", persona.name, channel)
             await self._reply(cut.event_id, 0, persona, channel, cut.trigger_seq, cut.webhook_message_id)
 
@@ -128,9 +141,7 @@ class Answerer:
         self, event_id: int, asked_by: int, request: ChatRequest, live: LiveReply, channel: SpeakChannel
     ) -> None:
         try:
-            stream = self.engine.submit(request)
-            self._running[event_id] = _Running(stream, asked_by)
-            reply = await live.follow(stream)
+            reply = await self._follow(event_id, asked_by, request, live)
         except Exception as error:  # nobody above could say it where the reply was to be
             self.store.replies.finish(event_id, "failed")
             await self._fail(live, error)
@@ -139,6 +150,16 @@ class Answerer:
         finally:
             if running := self._running.pop(event_id, None):
                 running.stream.cancel()
+
+    async def _follow(self, event_id: int, asked_by: int, request: ChatRequest, live: LiveReply) -> Reply:
+        """The reply; by the base model when the live adapter turns out to be damaged, which the operator is told."""
+        try:
+            stream = self.engine.submit(request)
+            self._running[event_id] = _Running(stream, asked_by)
+            return await live.follow(stream)
+        except AdapterError as error:
+            log.error("the base model answers instead: %s", error)
+            return await self._follow(event_id, asked_by, replace(request, adapter=None), live)
 
     async def _fail(self, live: LiveReply, error: Exception) -> None:
         try:

@@ -22,7 +22,7 @@ from bot.conversation import Conversations
 from bot.house import House
 from bot.queue import JobQueue
 from bot.replies import Voices
-from bot.sandbox import Sandbox, point_discord_py_at
+from bot.sandbox import Sandbox, StateUnreadable, point_discord_py_at
 from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.training import SubprocessBackend
@@ -94,7 +94,11 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
 
 
 async def _sandbox(settings: Settings, stack: AsyncExitStack) -> Sandbox:
-    sandbox = Sandbox(local_guild.SEED, settings.home / "sandbox.sqlite")
+    state = settings.home / "sandbox.sqlite"
+    try:
+        sandbox = Sandbox(local_guild.SEED, state)
+    except StateUnreadable as error:
+        raise SettingsError(f"{error}.", f"Move {state} away: a new guild is made in its place.") from error
     stack.push_async_callback(sandbox.stop)
     try:
         await sandbox.start(port=settings.web_port)

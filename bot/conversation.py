@@ -38,7 +38,7 @@ class Conversations:
 
     def request(self, persona: Persona, channel_id: int, trigger_seq: int) -> ChatRequest:
         """What to ask the engine so that the persona answers the stored message `trigger_seq`."""
-        history = [message for message in self.store.messages.recent(channel_id) if message.seq <= trigger_seq]
+        history = self.store.messages.recent(channel_id, until_seq=trigger_seq)
         turns = tuple(self._turn(message, persona) for message in history)
         return ChatRequest(
             persona=persona,

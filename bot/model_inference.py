@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bot.catalogue import ShippedData
-from bot.settings import load_settings
+from bot.settings import existing_file, load_settings
 from bot.store import Store
 from personas import base_model
 from personas.adapters import adapter_ref
@@ -31,7 +31,10 @@ exit codes: 0 answered, 1 could not answer, 2 wrong usage"""
 def main() -> int:
     """Answer one question on standard output, as it is made."""
     arguments = _parser().parse_args()
-    question = _question(arguments.question)
+    try:
+        question = _question(arguments.question)
+    except UnicodeDecodeError as error:
+        _parser().error(f"what is piped in is not UTF-8 (byte {error.start})")
     if not question:
         _parser().error("nothing was asked: give a question, or pipe one in")
     try:
@@ -52,12 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("question", nargs="?", default="", help="asked after what is piped in, if anything is")
     parser.add_argument("--persona", help="id or display name")
     parser.add_argument("--seed", type=int, help="the same seed gives the same answer")
-    parser.add_argument("--env", type=Path, default=Path(".env"), help="the file with settings (default: .env)")
+    parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
     return parser
 
 
 def _question(argument: str) -> str:
-    piped = "" if sys.stdin.isatty() else sys.stdin.read()
+    piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8")
     return "\n\n".join(part for part in (piped.strip(), argument.strip()) if part)
 
 

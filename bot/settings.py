@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import logging
 import os
@@ -92,6 +93,13 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
     # Discord grants the intent on request only, so there the bot does without it until told otherwise.
     values.setdefault("message_content_intent", not values.get("discord_token"))
     return Settings(**values)
+
+
+def existing_file(text: str) -> Path:
+    """A path given on the command line. Raises `argparse.ArgumentTypeError` when there is no such file."""
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return Path(text)
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from safetensors import SafetensorError
 
 from personas.embedded import embedded_folder
 from personas.errors import BaseModelError
@@ -122,7 +123,7 @@ def load_model(base: BaseModel, precision: Precision, **options: Any) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             base.source, dtype=getattr(torch, precision), trust_remote_code=False, use_safetensors=True, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BaseModelError(f"The base model {base.name} cannot be loaded: {error}.", "Check the model.") from error
     return model.eval()
 

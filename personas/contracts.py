@@ -286,7 +286,10 @@ def explain(error: ValidationError) -> RequestError:
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "request"
         came = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
-        parts.append(f"{where}: {item['msg'].removeprefix('Value error, ').lower()}{came}")
+        said = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "string_pattern_mismatch":
+            said = "use letters, digits, - and _ only, at most 64 of them"
+        parts.append(f"{where}: {said}{came}")
     return RequestError(
         "The request is not valid: " + "; ".join(parts) + ".", "Correct the named fields and try again."
     )

@@ -11,6 +11,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,11 +96,12 @@ class LoreIndex:
         stamp = hashlib.sha256(repr(rows).encode()).hexdigest()
         try:
             self._db = self._open(rows, stamp, cache)
-        except sqlite3.DatabaseError:  # a damaged cache is no loss
+        except (sqlite3.DatabaseError, OSError):  # damaged, or no room for it: a cache is no loss
             if cache is None:
                 raise
-            cache.unlink(missing_ok=True)
-            self._db = self._open(rows, stamp, cache)
+            with suppress(OSError):
+                cache.unlink()
+            self._db = self._open(rows, stamp, None)
 
     def search(self, persona_id: str, message: str, limit: int = LORE_PASSAGES) -> list[LoreHit]:
         """The passages of this persona or of the world that match best, best first; often none."""

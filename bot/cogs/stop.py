@@ -23,8 +23,10 @@ class StopButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], tem
         return cls(int(match["event"]))
 
     async def callback(self, interaction: discord.Interaction[HouseBot]) -> None:  # type: ignore[override]
-        refusal = interaction.client.house.answerer.stop(self.event_id, interaction.user)
-        if refusal:
+        answerer = interaction.client.house.answerer
+        if not answerer.is_running(self.event_id):
+            await interaction.response.edit_message(view=None)
+        elif refusal := answerer.stop(self.event_id, interaction.user):
             await interaction.response.send_message(refusal, ephemeral=True)
         else:
             await interaction.response.defer()

@@ -26,6 +26,10 @@ class Message:
 COLUMNS = ", ".join(Message.__dataclass_fields__)
 
 
+LAST_SEQ = 2**63 - 1
+"""No message comes after this one."""
+
+
 class Messages:
     """What was said, by channel; a thread is a channel of its own here."""
 
@@ -72,17 +76,19 @@ class Messages:
         assert row is not None  # an upsert always returns its row
         return int(row["seq"])
 
-    def recent(self, channel_id: int, keep: int = 12, block: int = 4) -> list[Message]:
+    def recent(self, channel_id: int, keep: int = 12, block: int = 4, until_seq: int | None = None) -> list[Message]:
         """The last messages of a channel, oldest first: at least `keep` where there are so many.
+
+        With `until_seq` those up to that message, however many came after it.
 
         The first of them moves on only every `block` messages, so that the start of the prompt, and what the engine
         has cached of it, stays the same in between.
         """
         rows = self._db.read(
-            f"""select {COLUMNS} from messages where channel_id = :channel and ordinal >
-            (select max(0, max(ordinal) - :keep) / :block * :block from messages where channel_id = :channel)
-            order by ordinal""",
-            {"channel": channel_id, "keep": keep, "block": block},
+            f"""select {COLUMNS} from messages where channel_id = :channel and seq <= :until and ordinal >
+            (select max(0, max(ordinal) - :keep) / :block * :block from messages
+            where channel_id = :channel and seq <= :until) order by ordinal""",
+            {"channel": channel_id, "keep": keep, "block": block, "until": until_seq or LAST_SEQ},
         )
         return [Message(**row) for row in rows]
 

@@ -8,10 +8,13 @@ import pytest
 
 from bot.local_guild import SEED
 from bot.permissions import required
-from personas.errors import EngineBusyError
+from bot.store import InstalledVersion
+from bot.store.jobs import NewJob
+from personas.contracts import TrainingRequest
+from personas.errors import AdapterError, EngineBusyError
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
-from tests.fake_engine import FakeEngine
-from tests.fakes import until
+from tests.fake_engine import FakeEngine, echo
+from tests.fakes import SCORECARD, until
 
 
 async def test_each_channel_answers_as_its_own_persona_with_its_face(stage):
@@ -203,6 +206,65 @@ async def test_a_reply_that_was_cut_off_is_finished_after_the_restart_in_the_sam
         reply = await stage.finished(QUAY, mark)
         assert reply["id"] == growing["id"] and "Ballast hears: do not forget me" in reply["content"]
         await until(lambda: not stage.store.replies.unfinished())
+
+
+async def test_every_reply_that_a_crash_cut_off_is_finished_however_much_was_said_since(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        for number in range(20):
+            await stage.member.say(QUAY, f"question {number}")
+        await stage.member.say(INN, "and one elsewhere")
+        await until(lambda: len(stage.store.replies.unfinished()) == 21)
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        said = [m["content"] for m in stage.sandbox.messages(QUAY) if "hears" in m["content"]]
+        assert {f"question {number}" for number in range(20)} == {
+            s.partition("hears: ")[2].split("\n")[0] for s in said
+        }
+        assert "and one elsewhere" in stage.sandbox.messages(INN)[-1]["content"]
+
+
+async def test_a_reply_that_was_cut_off_long_ago_says_so_and_loses_its_button(tmp_path, monkeypatch):
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        await stage.member.say(QUAY, "too late")
+        growing = await stage.sees("…", by="Ballast")
+        await until(lambda: stage.store.replies.unfinished())
+    monkeypatch.setattr("bot.answering.TAKE_UP_AGAIN_S", 0.0)
+    async with on_stage(tmp_path) as stage:
+        told = await stage.sees("This reply was cut off. Ask again.", since=0)
+        assert told["id"] == growing["id"] and not told["components"]
+        assert stage.store.replies.unfinished() == [] and stage.engine.requests == []
+
+
+async def test_stop_under_a_reply_that_is_gone_only_takes_the_button_away(stage):
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "hello")
+    growing = await stage.sees("…", by="Ballast")
+    stage.client.house.answerer._running.clear()
+    await stage.member.click(growing, "Stop")
+    await until(lambda: not stage.sandbox.messages(QUAY)[-1]["components"])
+
+
+async def test_a_damaged_live_adapter_leaves_the_base_model_speaking_and_tells_the_operator(tmp_path, caplog):
+    def broken_with_adapter(request):
+        if request.adapter:
+            raise AdapterError(f"The adapter in {request.adapter.folder} is damaged.", "Train it again.")
+        return echo(request)
+
+    async with on_stage(tmp_path, engine=FakeEngine(broken_with_adapter)) as stage:
+        stage.store.jobs.add(new_job(), 1.0)
+        stage.store.versions.record_installed(InstalledVersion("ballast", "v1", "j1", 1.0, SCORECARD))
+        stage.store.versions.promote("ballast", "v1", 1, 1.0)
+        mark = stage.mark
+        await stage.member.say(QUAY, "hello")
+        reply = await stage.finished(QUAY, mark)
+        assert "Ballast hears: hello" in reply["content"] and "base model" in reply["content"]
+        assert str(tmp_path) not in reply["content"] and "is damaged" in caplog.text
+
+
+def new_job():
+    return NewJob("j1", 1, 1, 1, TrainingRequest(job_name="j", persona="ballast"))
 
 
 async def test_an_event_that_comes_twice_is_answered_once(stage):

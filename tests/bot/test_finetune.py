@@ -112,7 +112,7 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     ("options", "words"),
     [
         ({"persona": "nobody"}, "There is no persona 'nobody'. Known: Ballast (`ballast`)"),
-        ({"job_name": "no spaces please"}, "job_name: string should match pattern"),
+        ({"job_name": "no spaces please"}, "job_name: use letters, digits, - and _ only"),
     ],
 )
 async def test_what_cannot_be_trained_is_refused_and_nothing_is_queued(stage, options, words):

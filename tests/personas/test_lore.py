@@ -58,6 +58,12 @@ def test_the_cache_is_reused_renewed_and_survives_damage(folder, tmp_path):
     assert LoreIndex(more, cache).search("ada", "whose umbrella hangs there?")
 
 
+def test_without_room_for_a_cache_lore_is_found_all_the_same(folder, tmp_path):
+    (tmp_path / "file").write_text("in the way of a folder")
+    index = LoreIndex(read_lore(folder, ["ada"]), tmp_path / "file" / "lore.sqlite")
+    assert index.search("ada", "pour from the copper kettle")
+
+
 def test_splitting_keeps_every_word_once():
     text = "before\n# One\na b\n### Deep\n" + "w " * (2 * MAX_PASSAGE_WORDS + 5) + "\n# Two\nlast"
     passages = list(split_markdown(text))
