@@ -42,7 +42,7 @@ def test_a_dialogue_job_holds_its_dialogues(tmp_path):
     [
         (lambda f: (f / "request.json").unlink(), RequestError, "request.json cannot be read"),
         (lambda f: (f / "request.json").write_text("{"), RequestError, "not valid"),
-        (lambda f: (f / "request.json").write_text("{}"), RequestError, "job_id: field required"),
+        (lambda f: (f / "request.json").write_text("{}"), RequestError, "job_id: Field required"),
         (lambda f: change(f, right="discord-api"), MaterialError, "ada.toml came through Discord's API"),
         (lambda f: change(f, path="../request.json"), MaterialError, "points out of the job's material folder"),
         (lambda f: change(f, path="gone.toml"), MaterialError, "gone.toml cannot be read"),
