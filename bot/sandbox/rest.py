@@ -42,6 +42,21 @@ class Call:
         return None if value is None else int(value)
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A request that was answered; the body is None too where it was refused unread."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: Any
+    status: int
+    answer: object
+
+
+# Told of every exchange of every sandbox in this process, after it.
+observers: list[Callable[[Exchange], None]] = []
+
 Handler = Callable[[World, Call], object]
 Route = tuple[str, str, Handler]
 
@@ -58,15 +73,25 @@ def _adapter(world: World, path: str, handler: Handler) -> Callable[[web.Request
     open_to_all = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
 
     async def serve(request: web.Request) -> web.Response:
+        call = None
         try:
             if not open_to_all and request.headers.get("Authorization") != f"Bot {world.guild.token}":
                 raise ApiError(0)
-            result = handler(world, await _read(request))
+            call = await _read(request)
+            result, status = handler(world, call), 200
         except ApiError as error:
-            return answer(error.body(), error.status, path)
-        return answer(result, 200, path)
+            result, status = error.body(), error.status
+        response = answer(result, status, path)
+        _tell(request, call, response.status, result)
+        return response
 
     return serve
+
+
+def _tell(request: web.Request, call: Call | None, status: int, result: object) -> None:
+    path = request.path.removeprefix(PREFIX)
+    for tell in observers:
+        tell(Exchange(request.method, path, dict(request.query), call.body if call else None, status, result))
 
 
 async def _unknown(request: web.Request) -> web.Response:
