@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from bot.sandbox import shapes
+from bot.sandbox import shapes, watch
 from bot.sandbox.errors import Json
 from bot.sandbox.guild import Guild
 from bot.sandbox.permissions import Permission
@@ -94,6 +94,7 @@ class Session:
 
     def tell(self, name: str, data: Json) -> None:
         """Dispatch an event, now or at the next resume."""
+        watch.tell(watch.Event(name, data))
         self._number += 1
         self._told.append((self._number, name, data))
         if self.connection is not None:

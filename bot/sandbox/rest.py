@@ -11,6 +11,7 @@ from aiohttp import web
 from bot.sandbox.errors import ApiError, Json
 from bot.sandbox.messages import Draft
 from bot.sandbox.store import StoredFile
+from bot.sandbox.watch import Exchange, tell
 from bot.sandbox.world import World
 
 PREFIX = "/api/v10"
@@ -42,21 +43,6 @@ class Call:
         return None if value is None else int(value)
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """A request that was answered; the body is None too where it was refused unread."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    body: Any
-    status: int
-    answer: object
-
-
-# Told of every exchange of every sandbox in this process, after it.
-observers: list[Callable[[Exchange], None]] = []
-
 Handler = Callable[[World, Call], object]
 Route = tuple[str, str, Handler]
 
@@ -82,16 +68,11 @@ def _adapter(world: World, path: str, handler: Handler) -> Callable[[web.Request
         except ApiError as error:
             result, status = error.body(), error.status
         response = answer(result, status, path)
-        _tell(request, call, response.status, result)
+        body, asked = call.body if call else None, request.path.removeprefix(PREFIX)
+        tell(Exchange(request.method, asked, dict(request.query), body, response.status, result))
         return response
 
     return serve
-
-
-def _tell(request: web.Request, call: Call | None, status: int, result: object) -> None:
-    path = request.path.removeprefix(PREFIX)
-    for tell in observers:
-        tell(Exchange(request.method, path, dict(request.query), call.body if call else None, status, result))
 
 
 async def _unknown(request: web.Request) -> web.Response:
