@@ -144,7 +144,7 @@ class Messages:
         if "content" in body:
             message["content"] = body["content"] or ""
         if "embeds" in body:
-            message["embeds"] = [{"type": "rich", **embed} for embed in body["embeds"] or []]
+            message["embeds"] = [shapes.embed(embed) for embed in body["embeds"] or []]
         if "components" in body:
             message["components"] = _numbered(body["components"] or [])
         if "attachments" in body or draft.files:

@@ -56,6 +56,8 @@ def role(role_id: str, name: str, permissions: int, colour: int, position: int) 
         "color": colour,
         "colors": {"primary_color": colour, "secondary_color": None, "tertiary_color": None},
         "hoist": False,
+        "icon": None,
+        "unicode_emoji": None,
         "position": position,
         "permissions": str(permissions),
         "managed": False,
@@ -84,23 +86,33 @@ def channel(channel_id: str, guild_id: str, name: str, topic: str, position: int
 
 def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
     """A guild as GET /guilds/{id} gives it."""
-    numbers = (
-        "verification_level default_message_notifications explicit_content_filter mfa_level nsfw_level premium_tier"
+    zero = (
+        "verification_level default_message_notifications explicit_content_filter mfa_level nsfw_level premium_tier "
+        "premium_subscription_count system_channel_flags"
     )
-    missing = "icon banner splash discovery_splash description system_channel_id rules_channel_id"
+    missing = (
+        "icon banner splash discovery_splash home_header description application_id vanity_url_code max_presences "
+        "afk_channel_id system_channel_id rules_channel_id widget_channel_id safety_alerts_channel_id "
+        "public_updates_channel_id incidents_data"
+    )
+    no = "nsfw widget_enabled premium_progress_bar_enabled"
     return {
         "id": guild_id,
         "name": name,
         "owner_id": owner_id,
         "features": [],
         "preferred_locale": "en-US",
-        "system_channel_flags": 0,
+        "region": "deprecated",
         "afk_timeout": 300,
+        "max_members": 500_000,
+        "max_video_channel_users": 25,
+        "max_stage_video_channel_users": 50,
         "emojis": [],
         "stickers": [],
         "roles": roles,
-        **dict.fromkeys(numbers.split(), 0),
+        **dict.fromkeys(zero.split(), 0),
         **dict.fromkeys(missing.split()),
+        **dict.fromkeys(no.split(), False),
     }
 
 
@@ -128,6 +140,8 @@ def application(bot: Json, owner: Json) -> Json:
         "description": "",
         "type": None,
         "flags": 0,
+        "flags_new": "0",
+        "explicit_content_filter": 0,
         "bot": bot,
         "bot_public": False,
         "bot_require_code_grant": False,
@@ -137,7 +151,15 @@ def application(bot: Json, owner: Json) -> Json:
         "interactions_endpoint_url": None,
         "role_connections_verification_url": None,
         "approximate_guild_count": 1,
+        "approximate_user_install_count": 0,
+        "approximate_user_authorization_count": 0,
         "eligible_oauth2_scopes": [],
         "team": None,
         "integration_types_config": {"0": {}},
     }
+
+
+def embed(sent: Json) -> Json:
+    """An embed as Discord gives it back."""
+    fields = [{"inline": False, **field} for field in sent.get("fields") or ()]
+    return {"type": "rich", **sent} | ({"fields": fields} if fields else {})
