@@ -1,0 +1,104 @@
+"""Makes every test fail in which bot and sandbox said what Discord would not, and sums up what was compared."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bot.sandbox import watch
+from tests.openapi import description
+from tests.openapi.checker import Checker, objects_in
+
+LISTED = 20
+
+
+class Comparison:
+    """What one test run heard, and what was wrong with it."""
+
+    def __init__(self) -> None:
+        self.heard: list[watch.Exchange | watch.Event] = []
+        self.kinds: Counter[str] = Counter()
+        self.objects = self.wrong = 0
+        self._checker: Checker | None = None
+        self._missing: description.DescriptionMissing | None = None
+
+    def hear(self, what: watch.Exchange | watch.Event) -> None:
+        """Keep it as it is now, for the sandbox goes on with its objects."""
+        # Called within the sandbox's own request: what is wrong must not be raised here.
+        if isinstance(what, watch.Exchange):
+            self.heard.append(replace(what, body=_frozen(what.body), answer=_frozen(what.answer)))
+        else:
+            self.heard.append(replace(what, data=_frozen(what.data)))
+
+    def problems(self) -> list[str]:
+        """Compare what was heard since the last time. Raises DescriptionMissing."""
+        heard, self.heard = self.heard, []
+        if not heard:
+            return []
+        found = [problem for one in heard for problem in self._compare(self._ready_checker(), one)]
+        self.wrong += len(found)
+        return list(dict.fromkeys(found))
+
+    def _ready_checker(self) -> Checker:
+        if self._missing is not None:
+            raise self._missing
+        try:
+            self._checker = self._checker or Checker(description.load())
+        except description.DescriptionMissing as error:
+            self._missing = error
+            raise
+        return self._checker
+
+    def _compare(self, checker: Checker, one: watch.Exchange | watch.Event) -> list[str]:
+        if isinstance(one, watch.Event):
+            self.objects += len(list(objects_in(one)))
+            return checker.problems_in(one)
+        operation = checker.operation(one.method, one.path)
+        self.kinds[operation.kind if operation else f"{one.method} {one.path}"] += 1
+        return checker.problems(one)
+
+    def summary(self) -> str:
+        """One line of figures."""
+        return (
+            f"Compared with Discord's description: {len(self.kinds)} kinds of requests, "
+            f"{self.kinds.total()} answers, {self.objects} objects in events; {self.wrong or 'nothing'} wrong."
+        )
+
+
+def _frozen(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+COMPARISON = pytest.StashKey[Comparison]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    comparison = config.stash[COMPARISON] = Comparison()
+    watch.observers.append(comparison.hear)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    watch.observers.remove(config.stash[COMPARISON].hear)
+
+
+@pytest.fixture(autouse=True)
+def said_as_discord_describes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set up before all others and so torn down after them: what a bot says while it leaves counts, too."""
+    comparison = request.config.stash[COMPARISON]
+    yield
+    try:
+        problems = comparison.problems()
+    except description.DescriptionMissing as error:
+        pytest.fail(str(error), pytrace=False)
+    if problems:
+        more = f"\n… and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        pytest.fail("Not as Discord describes it:\n" + "\n".join(problems[:LISTED]) + more, pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    comparison = config.stash[COMPARISON]
+    if comparison.kinds:
+        terminalreporter.write_line(comparison.summary())
