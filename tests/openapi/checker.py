@@ -19,7 +19,6 @@ MEANT = {("POST", "/webhooks/{webhook_id}/{webhook_token}"): "IncomingWebhookReq
 """Request bodies with several schemas that nothing tells apart: a mistake under one would fit the other."""
 
 EVENTS: dict[str, dict[str, str]] = {
-    "READY": {"user": "UserPIIResponse"},
     "GUILD_CREATE": {
         "channels": "GuildChannelResponse",
         "threads": "ThreadResponse",
