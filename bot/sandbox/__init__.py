@@ -10,6 +10,7 @@ from bot.sandbox.member import Answer, Member
 from bot.sandbox.permissions import DEFAULT_BOT_PERMISSIONS, Permission
 from bot.sandbox.seed import ChannelSeed, GuildSeed, MemberSeed, RoleSeed
 from bot.sandbox.server import Sandbox
+from bot.sandbox.store import StoredFile
 
 __all__ = [
     "DEFAULT_BOT_PERMISSIONS",
@@ -25,5 +26,6 @@ __all__ = [
     "SandboxError",
     "SandboxRefusal",
     "StateUnreadable",
+    "StoredFile",
     "point_discord_py_at",
 ]

@@ -8,9 +8,11 @@ from bot.sandbox.errors import ApiError, Json, SandboxRefusal
 from bot.sandbox.feed import Feed
 from bot.sandbox.guild import Guild
 from bot.sandbox.permissions import Permission
+from bot.sandbox.shapes import DIRECT
 
 SUBCOMMAND, GROUP = 1, 2
-CHAT_INPUT = 1
+CHAT_INPUT, ON_USER, ON_MESSAGE = 1, 2, 3
+IN_GUILD, IN_DIRECT = 0, 1
 GLOBAL = "global"
 # \w takes letters of every script, as Discord does; capitals are refused separately.
 NAME = re.compile(r"[-_'\w]{1,32}")
@@ -66,11 +68,11 @@ class Commands:
         }
 
     def for_member(self, user_id: str) -> list[Json]:
-        """The slash commands that the member's client offers."""
+        """The commands that the member's client offers, of every type and for every place."""
         if not self._guild.may(user_id, Permission.USE_APPLICATION_COMMANDS):
             return []
-        shown = {c["name"]: c for scope in (GLOBAL, self._guild.id) for c in self.registered(scope)}
-        return [c for name, c in sorted(shown.items()) if c["type"] == CHAT_INPUT and self._permitted(c, user_id)]
+        shown = {(c["type"], c["name"]): c for scope in (GLOBAL, self._guild.id) for c in self.registered(scope)}
+        return [command for _, command in sorted(shown.items()) if self._permitted(command, user_id)]
 
     def _permitted(self, command: Json, user_id: str) -> bool:
         needed = command["default_member_permissions"]
@@ -78,16 +80,33 @@ class Commands:
         # "0" means administrators only, not everybody.
         return needed is None or held == permissions.ALL or (needed != "0" and permissions.allows(held, int(needed)))
 
-    def invoked(self, user_id: str, name: str) -> Invoked:
+    def invoked(self, user_id: str, name: str, channel: Json) -> Invoked:
         """The command by its full name, such as "finetune start". Raises SandboxRefusal."""
         first, *rest = name.strip().removeprefix("/").split() or [""]
-        command = next((c for c in self.for_member(user_id) if c["name"] == first), None)
+        return _descend(self._offered(user_id, first, channel, (CHAT_INPUT,)), rest)
+
+    def in_menu(self, user_id: str, name: str, channel: Json) -> Json:
+        """The user or message command by its name or id. Raises SandboxRefusal."""
+        return self._offered(user_id, name, channel, (ON_USER, ON_MESSAGE))
+
+    def _offered(self, user_id: str, name: str, channel: Json, kinds: tuple[int, ...]) -> Json:
+        def called(command: Json) -> bool:
+            return command["type"] in kinds and name in (command["name"], command["id"])
+
+        shown = f"/{name}" if CHAT_INPUT in kinds else name
+        command = next(filter(called, self.for_member(user_id)), None)
         if command is None:
-            existing = any(c["name"] == first for c in self._store.all("command"))
+            existing = any(map(called, self._store.all("command")))
             raise SandboxRefusal(
-                f"You do not have permission to use /{first}." if existing else f"There is no command called /{first}."
+                f"You do not have permission to use {shown}." if existing else f"There is no command called {shown}."
             )
-        return _descend(command, rest)
+        if command.get("nsfw") and not self._guild.is_nsfw(channel):
+            raise SandboxRefusal(f"{shown} can be used in age-restricted channels only.")
+        place = IN_DIRECT if channel["type"] == DIRECT else IN_GUILD
+        contexts = [IN_GUILD] if "guild_id" in command else command.get("contexts")
+        if contexts is not None and place not in contexts:
+            raise SandboxRefusal(f"{shown} cannot be used here.")
+        return command
 
 
 def _descend(command: Json, names: list[str]) -> Invoked:

@@ -13,13 +13,20 @@ CODES: dict[int, tuple[int, str]] = {
     10008: (404, "Unknown Message"),
     10015: (404, "Unknown Webhook"),
     10062: (404, "Unknown interaction"),
+    20028: (429, "You are being rate limited."),
     30007: (400, "Maximum number of webhooks reached (15)"),
+    30032: (400, "Maximum number of application commands reached (100)."),
+    40005: (413, "Request entity too large"),
     40060: (400, "Interaction has already been acknowledged."),
     50001: (403, "Missing Access"),
+    50003: (403, "Cannot execute action on a DM channel"),
     50005: (403, "Cannot edit a message authored by another user"),
     50006: (400, "Cannot send an empty message"),
     50013: (403, "Missing Permissions"),
+    50021: (403, "Cannot execute action on a system message"),
+    50024: (400, "Cannot execute action on this channel type"),
     50027: (401, "Invalid Webhook Token"),
+    50033: (400, "Invalid Recipient(s)"),
     50035: (400, "Invalid Form Body"),
     160002: (403, "Cannot reply without permission to read message history"),
 }
@@ -47,6 +54,7 @@ class ApiError(SandboxError):
 
     def __init__(self, code: int, errors: Json | None = None) -> None:
         self.code, self.errors = code, errors
+        self.headers: dict[str, str] = {}
         self.status, words = CODES[code]
         super().__init__(words)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from bot.sandbox.errors import Json
 
-KINDS = ("message", "edit", "delete", "typing", "answer", "commands")
+KINDS = ("message", "edit", "delete", "typing", "answer", "commands", "channel", "controls")
 Check = Callable[[Json], bool]
 
 

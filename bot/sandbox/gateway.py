@@ -11,9 +11,11 @@ from enum import IntEnum
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bot.sandbox import shapes, watch
+from bot.sandbox.conditions import Conditions
 from bot.sandbox.errors import Json
 from bot.sandbox.guild import Guild
 from bot.sandbox.permissions import Permission
+from bot.sandbox.ratelimits import FRAMES, IDENTIFY, STARTS, RateLimits
 
 HEARTBEAT_MS = 41_250
 HEARTBEAT_ACK_S = 0.05
@@ -24,6 +26,7 @@ MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
 INTENTS: dict[str, int] = {
     "GUILD_CREATE": 1 << 0,
     "GUILD_ROLE_UPDATE": 1 << 0,
+    "THREAD_CREATE": 1 << 0,
     "WEBHOOKS_UPDATE": 1 << 5,
     "MESSAGE_CREATE": 1 << 9,
     "MESSAGE_UPDATE": 1 << 9,
@@ -31,6 +34,8 @@ INTENTS: dict[str, int] = {
     "TYPING_START": 1 << 11,
 }
 """The intent a session needs to be told of an event; events that are not here go to all."""
+DIRECT_SHIFT = 3
+"""By so many bits the intents for direct messages stand above those for a guild's."""
 
 
 class Op(IntEnum):
@@ -39,11 +44,34 @@ class Op(IntEnum):
     DISPATCH = 0
     HEARTBEAT = 1
     IDENTIFY = 2
+    PRESENCE = 3
+    VOICE = 4
     RESUME = 6
     MEMBERS = 8
     INVALID_SESSION = 9
     HELLO = 10
     HEARTBEAT_ACK = 11
+
+
+CLOSES = {
+    4001: "Unknown opcode.",
+    4002: "Error while decoding payload.",
+    4003: "Not authenticated.",
+    4004: "Authentication failed.",
+    4005: "Already authenticated.",
+    4008: "Rate limited.",
+    4013: "Invalid intent(s).",
+    4014: "Disallowed intent(s).",
+}
+"""Why the gateway hangs up: Discord's codes and words."""
+
+
+class Closed(Exception):
+    """The bot said something that ends its connection."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(CLOSES[code])
 
 
 def withheld(message: Json, bot_id: str) -> Json:
@@ -65,17 +93,20 @@ class Connection:
     def __init__(self, socket: web.WebSocketResponse, compressed: bool) -> None:
         self.socket = socket
         self._zlib = zlib.compressobj() if compressed else None
-        self._frames: asyncio.Queue[Json] = asyncio.Queue()
+        self._frames: asyncio.Queue[tuple[float, Json]] = asyncio.Queue()
 
-    def send(self, op: Op, data: object, name: str | None = None, number: int | None = None) -> None:
-        """Queue a frame."""
-        self._frames.put_nowait({"op": op, "d": data, "t": name, "s": number})
+    def send(self, op: Op, data: object, name: str | None = None, number: int | None = None, late_s: float = 0) -> None:
+        """Queue a frame, to be sent so much later."""
+        due = asyncio.get_running_loop().time() + late_s
+        self._frames.put_nowait((due, {"op": op, "d": data, "t": name, "s": number}))
 
     async def write(self) -> None:
         """Send what is queued until the socket closes."""
         with suppress(ConnectionError):
             while not self.socket.closed:
-                text = json.dumps(await self._frames.get())
+                due, frame = await self._frames.get()
+                await asyncio.sleep(due - asyncio.get_running_loop().time())
+                text = json.dumps(frame)
                 if self._zlib is None:
                     await self.socket.send_str(text)
                 else:
@@ -86,8 +117,8 @@ class Connection:
 class Session:
     """What one identify began; it outlives its sockets and remembers what it was told."""
 
-    def __init__(self, intents: int, connection: Connection) -> None:
-        self.id, self.intents = secrets.token_hex(16), intents
+    def __init__(self, intents: int, connection: Connection, conditions: Conditions) -> None:
+        self.id, self.intents, self._conditions = secrets.token_hex(16), intents, conditions
         self.connection: Connection | None = connection
         self._told: deque[tuple[int, str, Json]] = deque(maxlen=REPLAY_FRAMES)
         self._number = 0
@@ -98,7 +129,23 @@ class Session:
         self._number += 1
         self._told.append((self._number, name, data))
         if self.connection is not None:
-            self.connection.send(Op.DISPATCH, data, name, self._number)
+            self.connection.send(Op.DISPATCH, data, name, self._number, self._conditions.delay_s)
+
+    def may_hear(self, name: str, data: Json) -> bool:
+        """Whether its intents cover the event."""
+        needed = INTENTS.get(name, 0)
+        if "channel_id" in data and "guild_id" not in data:
+            needed <<= DIRECT_SHIFT
+        return self.intents & needed == needed
+
+    def reads(self, data: Json) -> bool:
+        """Whether it gets a message's content whoever wrote it: direct messages are always for the bot."""
+        granted = self._conditions.message_content and self.intents & MESSAGE_CONTENT
+        return bool(granted) or "guild_id" not in data
+
+    def remembers(self, last: int) -> bool:
+        """Whether everything after the event `last` can still be told."""
+        return bool(self._told) and self._told[0][0] - 1 <= last <= self._number
 
     def resume(self, connection: Connection, last: int) -> None:
         """Go on over a new socket, from the event after `last`."""
@@ -112,24 +159,29 @@ class Session:
 class Gateway:
     """All sessions of the bot."""
 
-    def __init__(self, guild: Guild) -> None:
+    def __init__(self, guild: Guild, conditions: Conditions, rates: RateLimits) -> None:
         self.url = ""
-        self._guild = guild
+        self._guild, self._conditions, self._rates = guild, conditions, rates
         self._sessions: dict[str, Session] = {}
         self._connections: set[Connection] = set()
 
+    @property
+    def connected(self) -> bool:
+        """Whether a bot is logged in."""
+        return any(session.connection is not None for session in self._sessions.values())
+
+    def starts_left(self) -> tuple[int, float]:
+        """How many sessions the bot may still begin, and the seconds until it may begin all again."""
+        return self._rates.left(("starts",), STARTS)
+
     def dispatch(self, name: str, data: Json) -> None:
         """Tell every session that may know."""
-        if (
-            "channel_id" in data
-            and name in INTENTS
-            and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL)
-        ):
+        in_channel = name in INTENTS and {"channel_id", "guild_id"} <= set(data)
+        if in_channel and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL):
             return
         for session in self._sessions.values():
-            needed = INTENTS.get(name, 0)
-            if session.intents & needed == needed:
-                hidden = name in MESSAGE_EVENTS and not session.intents & MESSAGE_CONTENT
+            if session.may_hear(name, data):
+                hidden = name in MESSAGE_EVENTS and not session.reads(data)
                 session.tell(name, withheld(data, self._guild.bot_id) if hidden else data)
 
     async def drop(self, code: int) -> None:
@@ -149,7 +201,9 @@ class Gateway:
         try:
             async for frame in socket:
                 if frame.type is WSMsgType.TEXT:
-                    await self._receive(connection, json.loads(frame.data))
+                    await self._receive(connection, frame.data)
+        except Closed as closed:
+            await socket.close(code=closed.code, message=CLOSES[closed.code].encode())
         finally:
             self._forget(connection)
             writer.cancel()
@@ -160,33 +214,53 @@ class Gateway:
         for session in self._sessions.values():
             if session.connection is connection:
                 session.connection = None
+        self._conditions.on_change()
 
-    async def _receive(self, connection: Connection, frame: Json) -> None:
-        data = frame.get("d")
-        match frame.get("op"):
+    async def _receive(self, connection: Connection, text: str) -> None:
+        if not self._rates.spend(("frames", connection), FRAMES):
+            raise Closed(4008)
+        try:
+            frame = json.loads(text)
+            op, data = frame["op"], frame.get("d")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise Closed(4002) from None
+        session = next((one for one in self._sessions.values() if one.connection is connection), None)
+        match op:
             case Op.HEARTBEAT:
                 # discord.py notes when it sent a heartbeat only after sending it, and takes an answer that comes at
                 # once for one that is a whole interval late. Discord itself is never so quick.
                 await asyncio.sleep(HEARTBEAT_ACK_S)
                 connection.send(Op.HEARTBEAT_ACK, None)
+            case Op.IDENTIFY | Op.RESUME if session is not None:
+                raise Closed(4005)
             case Op.IDENTIFY if isinstance(data, dict):
-                await self._identify(connection, data)
+                self._identify(connection, data)
             case Op.RESUME if isinstance(data, dict):
                 self._resume(connection, data)
-            case Op.MEMBERS if isinstance(data, dict):
-                self._send_members(connection, data)
+            case Op.MEMBERS if isinstance(data, dict) and session is not None:
+                self._send_members(session, data)
+            case Op.PRESENCE | Op.VOICE if session is not None:
+                pass  # nobody sees the bot's status, and there is nothing to hear
+            case _:
+                raise Closed(4001 if session is not None else 4003)
 
-    async def _identify(self, connection: Connection, data: Json) -> None:
+    def _identify(self, connection: Connection, data: Json) -> None:
+        intents = data.get("intents")
         if data.get("token") != self._guild.token:
-            await connection.socket.close(code=4004, message=b"Authentication failed.")
-        elif data["intents"] & MESSAGE_CONTENT and not self._guild.seed.message_content:
-            await connection.socket.close(code=4014, message=b"Disallowed intent(s).")
-        else:
-            session = Session(data["intents"], connection)
-            self._sessions = {key: old for key, old in self._sessions.items() if old.connection is not None}
-            self._sessions[session.id] = session
-            session.tell("READY", self._ready(session, data.get("shard", [0, 1])))
-            session.tell("GUILD_CREATE", self._guild_create())
+            raise Closed(4004)
+        if not isinstance(intents, int):
+            raise Closed(4013)
+        if intents & MESSAGE_CONTENT and not self._conditions.message_content:
+            raise Closed(4014)
+        if not (self._rates.spend(("identify",), IDENTIFY) and self._rates.spend(("starts",), STARTS)):
+            connection.send(Op.INVALID_SESSION, False)
+            return
+        session = Session(intents, connection, self._conditions)
+        self._sessions = {key: old for key, old in self._sessions.items() if old.connection is not None}
+        self._sessions[session.id] = session
+        session.tell("READY", self._ready(session, data.get("shard", [0, 1])))
+        session.tell("GUILD_CREATE", self._guild_create())
+        self._conditions.on_change()
 
     def _ready(self, session: Session, shard: list[int]) -> Json:
         return {
@@ -203,19 +277,18 @@ class Gateway:
         }
 
     def _guild_create(self) -> Json:
-        return shapes.guild_create(self._guild.shape(), self._guild.channels(), self._guild.members())
+        guild = self._guild
+        return shapes.guild_create(guild.shape(), guild.channels(), guild.threads(), guild.members(), guild.born)
 
     def _resume(self, connection: Connection, data: Json) -> None:
         session = self._sessions.get(data.get("session_id", ""))
-        if session is None or data.get("token") != self._guild.token:
+        if session is None or data.get("token") != self._guild.token or not session.remembers(data["seq"]):
             connection.send(Op.INVALID_SESSION, False)
         else:
             session.resume(connection, data["seq"])
+            self._conditions.on_change()
 
-    def _send_members(self, connection: Connection, data: Json) -> None:
-        session = next((s for s in self._sessions.values() if s.connection is connection), None)
-        if session is None:
-            return
+    def _send_members(self, session: Session, data: Json) -> None:
         wanted = data.get("user_ids") or []
         ids = {str(one) for one in (wanted if isinstance(wanted, list) else [wanted])}
         found = [m for m in self._guild.members() if not ids or m["user"]["id"] in ids]

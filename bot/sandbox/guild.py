@@ -9,7 +9,8 @@ from bot.sandbox import permissions, shapes
 from bot.sandbox.errors import ApiError, Json
 from bot.sandbox.permissions import Permission
 from bot.sandbox.seed import GuildSeed, RoleSeed
-from bot.sandbox.store import Store, StoredFile
+from bot.sandbox.shapes import DIRECT, TEXT, THREAD
+from bot.sandbox.store import Store, StoredFile, time_of
 
 PEOPLE = "Everyone here"
 
@@ -23,7 +24,8 @@ class Guild:
         self.id: str = self._facts["id"]
         self.bot_id: str = self._facts["bot_id"]
         self.token: str = self._facts["token"]
-        self._plant_roles()
+        self.born = shapes.written(time_of(self.id))
+        self._overwrites = self._plant_roles()
         self._plant_members()
         self._plant_channels()
 
@@ -36,7 +38,8 @@ class Guild:
         parts = base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("="), "sandbox", secrets.token_urlsafe(20)
         return self.store.put("guild", {"id": guild_id, "bot_id": bot_id, "token": ".".join(parts)})
 
-    def _plant_roles(self) -> None:
+    def _plant_roles(self) -> list[Json]:
+        """Returns what every channel denies to some of them."""
         # @everyone may do nothing and people get a role of their own: it applies to the bot too, and what the bot lacks
         # must really be lacking.
         self.store.put("role", shapes.role(self.id, "@everyone", 0, 0, 0))
@@ -46,6 +49,8 @@ class Guild:
             shape = shapes.role(self._role_id(role.name), role.name, role.permissions, role.colour, position)
             managed = {"managed": True, "tags": {"bot_id": self.bot_id}} if role is bot else {}
             self.store.put("role", shape | managed)
+        quiet = {self._role_id(role.name): role.denied for role in self.seed.roles if role.denied}
+        return [{"id": role, "type": 0, "allow": "0", "deny": str(bits)} for role, bits in quiet.items()]
 
     def _role_id(self, name: str) -> str:
         return next((r["id"] for r in self.roles() if r["name"] == name), None) or self.store.new_id()
@@ -63,7 +68,7 @@ class Guild:
         self._put_member(bot, [self._role_id(self.seed.bot_name)], self.store.get("member", self.bot_id))
 
     def _put_member(self, user: Json, roles: list[str], old: Json | None) -> None:
-        shape = shapes.member(user, roles, old["joined_at"] if old else shapes.now())
+        shape = shapes.member(user, roles, old["joined_at"] if old else shapes.written(time_of(user["id"])))
         self.store.put("member", shape, user["id"])
 
     def _bot_avatar(self) -> str | None:
@@ -73,25 +78,59 @@ class Guild:
         return self.store.put_picture(StoredFile("avatar", kind, self.seed.bot_avatar.read_bytes()))
 
     def _plant_channels(self) -> None:
-        known = {c["name"]: c["id"] for c in self.channels()}
+        known = {channel["name"]: channel["id"] for channel in self.channels()}
         for position, seed in enumerate(self.seed.channels):
             channel_id = known.get(seed.name) or self.store.new_id()
-            self.store.put("channel", shapes.channel(channel_id, self.id, seed.name, seed.topic, position))
+            self.store.put("channel", shapes.channel(channel_id, self.id, position, seed, self._overwrites))
 
     def roles(self) -> list[Json]:
         """All roles, lowest first."""
         return sorted(self.store.all("role"), key=lambda role: cast(int, role["position"]))
 
+    def _of_type(self, kind: int) -> list[Json]:
+        return [self._up_to_date(channel) for channel in self.store.all("channel") if channel["type"] == kind]
+
+    def _up_to_date(self, channel: Json) -> Json:
+        return channel | {"last_message_id": self.store.last("message", channel["id"])}
+
     def channels(self) -> list[Json]:
-        """All channels, from the top."""
-        return sorted(self.store.all("channel"), key=lambda channel: cast(int, channel["position"]))
+        """The text channels, from the top."""
+        return sorted(self._of_type(TEXT), key=lambda channel: cast(int, channel["position"]))
+
+    def threads(self) -> list[Json]:
+        """The threads, oldest first."""
+        return self._of_type(THREAD)
+
+    def direct(self, user_id: str) -> Json | None:
+        """The bot's direct messages with someone, if there are any."""
+        return next((one for one in self._of_type(DIRECT) if one["recipients"][0]["id"] == user_id), None)
 
     def channel(self, channel_id: object) -> Json:
-        """The channel, or 10003."""
+        """The channel, thread or direct messages, or 10003."""
         found = self.store.get("channel", channel_id)
         if found is None:
             raise ApiError(10003)
-        return found
+        return self._up_to_date(found)
+
+    def shown_to(self, user_id: str) -> list[Json]:
+        """Every place that the member sees, as the member's client shows it."""
+        places = [*self.channels(), *self.threads(), self.direct(user_id)]
+        return [self.as_shown(one) for one in places if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
+
+    def is_shown(self, channel_id: object, user_id: str) -> bool:
+        """Whether the member sees the place with this id, if there is one."""
+        place = self.store.get("channel", channel_id)
+        return place is not None and self.may(user_id, Permission.VIEW_CHANNEL, place)
+
+    def as_shown(self, channel: Json) -> Json:
+        """The place as a member's client shows it: with what it has of its parent, and facing the bot."""
+        facing = {"recipients": [self.bot]} if channel["type"] == DIRECT else {}
+        return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **facing}
+
+    def is_nsfw(self, channel: Json) -> bool:
+        """Whether the place is age-restricted; a thread is as its channel."""
+        decides = self.channel(channel["parent_id"]) if channel["type"] == THREAD else channel
+        return bool(decides.get("nsfw"))
 
     def members(self) -> list[Json]:
         """Everyone, the bot too."""
@@ -122,25 +161,45 @@ class Guild:
         """The guild as the HTTP API gives it."""
         return shapes.guild(self.id, self.seed.name, self._facts["owner_id"], self.roles())
 
-    def permissions_of(self, user_id: str) -> int:
-        """What the member may do; the owner and administrators everything."""
+    def permissions_of(self, user_id: str, channel: Json | None = None) -> int:
+        """What the member may do; the owner and administrators everything, except in direct messages."""
+        if channel is not None and channel["type"] == DIRECT:
+            return permissions.DIRECT_PERMISSIONS if self.is_between(channel, user_id) else 0
         if user_id == self._facts["owner_id"]:
             return permissions.ALL
         held = {self.id, *self.member(user_id)["roles"]}
-        return permissions.combine(int(role["permissions"]) for role in self.roles() if role["id"] in held)
+        bits = permissions.combine(int(role["permissions"]) for role in self.roles() if role["id"] in held)
+        denied = permissions.combine(int(one["deny"]) for one in self._overwrites if one["id"] in held)
+        return bits if bits == permissions.ALL else bits & ~denied
 
-    def may(self, user_id: str, needed: Permission) -> bool:
-        """Whether the member holds all of `needed`."""
-        return permissions.allows(self.permissions_of(user_id), needed)
+    def is_between(self, channel: Json, user_id: str) -> bool:
+        """Whether these direct messages are the member's or the bot's."""
+        return user_id in (self.bot_id, channel["recipients"][0]["id"])
 
-    def require(self, needed: Permission) -> None:
-        """Refuse the bot with Discord's code: 50001 where it cannot see the channel, 50013 for the rest."""
-        if not self.may(self.bot_id, Permission.VIEW_CHANNEL):
+    def may(self, user_id: str, needed: Permission, channel: Json | None = None) -> bool:
+        """Whether the member holds all of `needed`, there if a place is given."""
+        # Threads have a right to speak of their own.
+        if channel is not None and channel["type"] == THREAD and needed == Permission.SEND_MESSAGES:
+            needed = Permission.SEND_MESSAGES_IN_THREADS
+        return permissions.allows(self.permissions_of(user_id, channel), needed)
+
+    def require(self, needed: Permission, channel: Json | None = None) -> None:
+        """Refuse the bot with Discord's code: 50001 where it cannot see the channel, 50013 for the rest.
+
+        What direct messages do not have, and nobody could be granted there, is 50003.
+        """
+        if channel is not None and channel["type"] == DIRECT and not needed & permissions.DIRECT_PERMISSIONS:
+            raise ApiError(50003)
+        if not self.may(self.bot_id, Permission.VIEW_CHANNEL, channel):
             raise ApiError(50001)
-        if not self.may(self.bot_id, needed):
+        if not self.may(self.bot_id, needed, channel):
             raise ApiError(50013)
+
+    @property
+    def bot_role(self) -> Json:
+        """The bot's own role."""
+        return next(r for r in self.roles() if r.get("tags", {}).get("bot_id") == self.bot_id)
 
     def set_bot_permissions(self, bits: int) -> Json:
         """Give the bot's role these permissions; returns the role."""
-        role = next(r for r in self.roles() if r.get("tags", {}).get("bot_id") == self.bot_id)
-        return self.store.put("role", role | {"permissions": str(bits)})
+        return self.store.put("role", self.bot_role | {"permissions": str(bits)})

@@ -5,16 +5,18 @@ Source: discord.com/developers/docs/interactions/receiving-and-responding.
 
 import asyncio
 import secrets
-import time
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from bot.sandbox import limits
+from bot.sandbox.commands import CHAT_INPUT
+from bot.sandbox.conditions import Clock
 from bot.sandbox.errors import ApiError, Json
 from bot.sandbox.feed import Feed
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
-from bot.sandbox.messages import COMMAND_ANSWER, EPHEMERAL, LOADING, Draft, Messages
+from bot.sandbox.messages import COMMAND_ANSWER, EPHEMERAL, LOADING, MENU_ANSWER, Draft, Messages
+from bot.sandbox.shapes import DIRECT
 
 ACKNOWLEDGE_S = 3.0
 TOKEN_LIFE_S = 15 * 60.0
@@ -51,12 +53,16 @@ ALLOWED: dict[Asked, frozenset[Reply]] = {
 
 @dataclass
 class Interaction:
-    """One interaction from its dispatch on. `source` is the message whose button or form it came from."""
+    """One interaction from its dispatch on.
+
+    `source` is the message whose button or form it came from, `trigger` what the form was the answer to.
+    """
 
     asked: Asked
     payload: Json
     source: str | None
-    born: float = field(default_factory=time.monotonic)
+    born: float
+    trigger: "Interaction | None" = None
     reply: Reply | None = None
     expired: bool = False
     data: Json = field(default_factory=dict)
@@ -66,47 +72,54 @@ class Interaction:
     @property
     def user(self) -> Json:
         """Who asked."""
-        found: Json = self.payload["member"]["user"]
+        found: Json = self.payload["user"] if "user" in self.payload else self.payload["member"]["user"]
         return found
 
     def cause(self) -> Json:
         """The interaction_metadata of the messages that answer it."""
         own = {"id": self.payload["id"], "type": self.asked, "user": self.user, "authorizing_integration_owners": {}}
         if self.asked is Asked.COMMAND:
-            return own | {"name": _full_name(self.payload["data"]), "command_type": 1}
+            data = self.payload["data"]
+            return own | {"name": _full_name(data), "command_type": data["type"]} | _target(data)
+        if self.trigger is not None:
+            return own | {"triggering_interaction_metadata": self.trigger.cause()}
         return own | {"interacted_message_id": self.source}
 
 
 class Interactions:
     """All interactions since the start; tokens end with the process, as they would soon anyway."""
 
-    def __init__(self, guild: Guild, messages: Messages, feed: Feed, gateway: Gateway) -> None:
+    def __init__(self, guild: Guild, messages: Messages, feed: Feed, gateway: Gateway, clock: Clock) -> None:
         self._guild, self._messages, self._feed, self._gateway = guild, messages, feed, gateway
+        self._clock = clock
         self._by_token: dict[str, Interaction] = {}
 
     async def ask(
-        self, asked: Asked, user_id: str, channel_id: str, data: Json, source: Json | None = None
+        self,
+        asked: Asked,
+        user_id: str,
+        channel_id: str,
+        data: Json,
+        source: Json | None = None,
+        trigger: Interaction | None = None,
     ) -> Interaction:
         """Dispatch an interaction; returns when it is acknowledged, or after 3 s."""
         self._forget_old()
         payload = self._payload(asked, user_id, channel_id, data) | ({"message": source} if source else {})
-        interaction = Interaction(asked, payload, source["id"] if source else None)
+        interaction = Interaction(asked, payload, source["id"] if source else None, self._clock.now(), trigger)
         self._by_token[payload["token"]] = interaction
         self._gateway.dispatch("INTERACTION_CREATE", payload)
-        try:
-            await asyncio.wait_for(interaction.settled.wait(), ACKNOWLEDGE_S)
-        except TimeoutError:
-            interaction.expired = True
+        interaction.expired = not await self._clock.within(interaction.settled, ACKNOWLEDGE_S)
         self._feed.publish("answer", self._summary(interaction))
         return interaction
 
     def _forget_old(self) -> None:
         # Twice the life, so that a token just ended is still told apart from one that never was.
-        oldest = time.monotonic() - 2 * TOKEN_LIFE_S
+        oldest = self._clock.now() - 2 * TOKEN_LIFE_S
         self._by_token = {token: one for token, one in self._by_token.items() if one.born > oldest}
 
     def _payload(self, asked: Asked, user_id: str, channel_id: str, data: Json) -> Json:
-        member = self._guild.member(user_id)
+        channel = self._guild.channel(channel_id)
         return {
             "id": self._guild.store.new_id(),
             "application_id": self._guild.bot_id,
@@ -114,19 +127,29 @@ class Interactions:
             "token": secrets.token_urlsafe(48),
             "version": 1,
             "data": data,
+            "channel_id": channel_id,
+            "channel": channel,
+            "app_permissions": str(self._guild.permissions_of(self._guild.bot_id, channel)),
+            "locale": "en-US",
+            "entitlements": [],
+            "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
+            **(self._direct(user_id) if channel["type"] == DIRECT else self._in_guild(user_id, channel)),
+        }
+
+    def _in_guild(self, user_id: str, channel: Json) -> Json:
+        permissions = {"permissions": str(self._guild.permissions_of(user_id, channel))}
+        return {
             "guild_id": self._guild.id,
             "guild": {"id": self._guild.id, "locale": "en-US", "features": []},
-            "channel_id": channel_id,
-            "channel": self._guild.channel(channel_id),
-            "member": member | {"permissions": str(self._guild.permissions_of(user_id))},
-            "app_permissions": str(self._guild.permissions_of(self._guild.bot_id)),
-            "locale": "en-US",
             "guild_locale": "en-US",
-            "entitlements": [],
+            "member": self._guild.member(user_id) | permissions,
             "authorizing_integration_owners": {"0": self._guild.id},
             "context": 0,
-            "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
         }
+
+    def _direct(self, user_id: str) -> Json:
+        user = self._guild.member(user_id)["user"]
+        return {"user": user, "authorizing_integration_owners": {"0": "0"}, "context": 1}
 
     def _summary(self, interaction: Interaction) -> Json:
         return {
@@ -173,7 +196,9 @@ class Interactions:
 
     def _send(self, interaction: Interaction, draft: Draft, more_flags: int = 0) -> Json:
         flags = (draft.body.get("flags") or 0) & ~LOADING | more_flags
-        kind = {"type": COMMAND_ANSWER} if interaction.asked is Asked.COMMAND and interaction.original is None else {}
+        kind = {}
+        if interaction.asked is Asked.COMMAND and interaction.original is None:
+            kind = {"type": COMMAND_ANSWER if interaction.payload["data"]["type"] == CHAT_INPUT else MENU_ANSWER}
         return self._messages.create(
             self._guild.bot,
             interaction.payload["channel_id"],
@@ -190,7 +215,7 @@ class Interactions:
         interaction = self._by_token.get(token)
         if interaction is None:
             return None
-        if interaction.expired or time.monotonic() - interaction.born > TOKEN_LIFE_S:
+        if interaction.expired or self._clock.now() - interaction.born > TOKEN_LIFE_S:
             raise ApiError(50027)
         return interaction
 
@@ -227,6 +252,14 @@ class Interactions:
         has_resource = interaction.reply in (Reply.MESSAGE, Reply.UPDATE)
         resource = {"resource": {"type": interaction.reply, "message": message}} if has_resource else {}
         return {"interaction": about, **resource}
+
+
+def _target(data: Json) -> Json:
+    """What a menu command was used on."""
+    resolved, target = data.get("resolved", {}), data.get("target_id")
+    if target in resolved.get("users", {}):
+        return {"target_user": resolved["users"][target]}
+    return {"target_message_id": target} if target else {}
 
 
 def _full_name(data: Json) -> str:

@@ -1,18 +1,28 @@
 """A person in the guild. Everything that the page can do goes through here."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from bot.sandbox import options as command_options
+from bot.sandbox.commands import ON_USER
 from bot.sandbox.errors import ApiError, Json, SandboxRefusal
+from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
 from bot.sandbox.interactions import Asked, Interaction, Reply
-from bot.sandbox.messages import EPHEMERAL, Draft, visible_to
+from bot.sandbox.messages import EPHEMERAL, HAS_THREAD, WRITTEN, Draft, visible_to
 from bot.sandbox.permissions import Permission
+from bot.sandbox.shapes import TEXT
+from bot.sandbox.store import StoredFile
 from bot.sandbox.world import World
 
-BUTTON, LINK_STYLE = 2, 5
-LONGEST_FORM_TEXT = 4000
+BUTTON, LINK_STYLE, TEXT_INPUT = 2, 5, 4
+LONGEST_FORM_TEXT, LONGEST_MESSAGE, LONGEST_CHANNEL_NAME = 4000, 2000, 100
+
+Place = str | Json
+"""A channel, thread or direct messages: the object or its id, or a channel's name."""
+Fields = dict[str, str | list[str]]
 
 
 @dataclass
@@ -55,28 +65,79 @@ class Member:
     @property
     def name(self) -> str:
         """The display name."""
-        return cast(str, self._world.guild.member(self.id)["user"]["global_name"])
+        return cast(str, self._self["user"]["global_name"])
 
-    async def say(self, channel: str, content: str, reply_to: Json | None = None) -> Json:
+    @property
+    def _self(self) -> Json:
+        return self._world.guild.member(self.id)
+
+    async def say(
+        self, channel: Place, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
+    ) -> Json:
         """Write a message; @Name and #channel become mentions, as they do in Discord's box."""
-        channel_id = self._channel_id(channel)
-        if not self._world.guild.may(self.id, Permission.SEND_MESSAGES):
+        place = self._place(channel)
+        if not self._may(Permission.SEND_MESSAGES, place):
             raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        if files and not self._may(Permission.ATTACH_FILES, place):
+            raise SandboxRefusal("You do not have permission to upload files in this channel.")
+        if any(len(file.data) > LARGEST_FILE_BYTES for file in files):
+            raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
         body: Json = {"content": self._with_mentions(content)}
         if reply_to is not None:
             body["message_reference"] = {"message_id": reply_to["id"]}
-        draft, author = Draft(body), self._world.guild.member(self.id)["user"]
-        try:
-            draft.check()
-            return self._world.messages.create(author, channel_id, draft)
-        except ApiError as error:
-            raise SandboxRefusal(_in_words(error)) from error
+        draft = Draft(body, tuple(files))
 
-    def _channel_id(self, name: str) -> str:
-        for channel in self._world.guild.channels():
-            if name.removeprefix("#") in (channel["name"], channel["id"]):
-                return cast(str, channel["id"])
-        raise SandboxRefusal(f"There is no channel called {name}.")
+        def send() -> Json:
+            draft.check()
+            return self._world.messages.create(self._self["user"], place["id"], draft)
+
+        return _in_client(body["content"], send)
+
+    async def edit(self, message: Json, content: str) -> Json:
+        """Change the text of an own message."""
+        current = self._visible(message["id"])
+        if current["author"]["id"] != self.id or current["type"] not in WRITTEN:
+            raise SandboxRefusal("You can edit your own messages only.")
+        if not content.strip() and not current["attachments"]:
+            raise SandboxRefusal("Cannot send an empty message")
+        draft = Draft({"content": self._with_mentions(content)})
+        return _in_client(draft.body["content"], lambda: self._world.messages.edit(current["id"], draft))
+
+    async def delete(self, message: Json) -> None:
+        """Delete an own message, or with Manage Messages anybody's."""
+        current = self._visible(message["id"])
+        is_own = current["author"]["id"] == self.id
+        place = self._world.guild.channel(current["channel_id"])
+        if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, place)):
+            raise SandboxRefusal("You do not have permission to delete this message.")
+        self._world.messages.delete(current["id"])
+
+    async def thread(self, channel: Place, name: str, message: Json | None = None) -> Json:
+        """Begin a thread in a channel, under a message or on its own."""
+        parent, start = self._place(channel), self._visible(message["id"]) if message else None
+        if parent["type"] != TEXT or (start and start["channel_id"] != parent["id"]):
+            raise SandboxRefusal("A thread cannot begin here.")
+        if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
+            raise SandboxRefusal("You do not have permission to create threads in this channel.")
+        if not 1 <= len(name.strip()) <= LONGEST_CHANNEL_NAME:
+            raise SandboxRefusal(f"A thread's name has 1 to {LONGEST_CHANNEL_NAME} characters.")
+        if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
+            raise SandboxRefusal("A thread has already been created for this message.")
+        return self._world.places.thread(self._self["user"], parent, name.strip(), start)
+
+    async def dm(self) -> Json:
+        """The direct messages with the bot."""
+        return self._world.guild.as_shown(self._world.places.direct(self.id))
+
+    def _may(self, needed: Permission, place: Json) -> bool:
+        return self._world.guild.may(self.id, needed, place)
+
+    def _place(self, named: Place) -> Json:
+        wanted = named["id"] if isinstance(named, dict) else str(named).removeprefix("#")
+        for place in self._world.guild.shown_to(self.id):
+            if wanted in (place["id"], place.get("name")):
+                return self._world.guild.channel(place["id"])
+        raise SandboxRefusal(f"There is no channel called {wanted}.")
 
     def _with_mentions(self, content: str) -> str:
         guild = self._world.guild
@@ -86,70 +147,112 @@ class Member:
         longest_first = sorted(written, key=len, reverse=True)
         return re.sub(rf"(?:{'|'.join(map(re.escape, longest_first))})\b", lambda found: written[found[0]], content)
 
-    async def slash(self, channel: str, command: str, /, **options: object) -> Answer:
+    async def slash(self, channel: Place, command: str, /, **options: object) -> Answer:
         """Run a command by its full name, such as "finetune start"; returns when acknowledged, or after 3 s."""
-        invoked = self._world.commands.invoked(self.id, command)
-        data = command_options.fill_in(self._world.guild, invoked, options)
-        return await self._ask(Asked.COMMAND, self._channel_id(channel), data)
+        place = self._place(channel)
+        invoked = self._world.commands.invoked(self.id, command, place)
+        return await self._ask(Asked.COMMAND, place, command_options.fill_in(self._world.guild, invoked, options))
 
-    async def autocomplete(self, channel: str, command: str, focused: str, /, **options: object) -> list[Json]:
+    async def autocomplete(self, channel: Place, command: str, focused: str, /, **options: object) -> list[Json]:
         """The choices the bot offers for the option being typed; none if it does not answer."""
-        invoked = self._world.commands.invoked(self.id, command)
+        place = self._place(channel)
+        invoked = self._world.commands.invoked(self.id, command, place)
         if not any(o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())):
             raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
         data = command_options.fill_in(self._world.guild, invoked, options, focused)
-        answer = await self._ask(Asked.AUTOCOMPLETE, self._channel_id(channel), data)
+        answer = await self._ask(Asked.AUTOCOMPLETE, place, data)
         return cast(list[Json], answer.interaction.data.get("choices", []))
+
+    async def context(self, channel: Place, command: str, target: "Member | Json | str") -> Answer:
+        """Use a menu command on a member or a message (the object, or its id)."""
+        place = self._place(channel)
+        found = self._world.commands.in_menu(self.id, command, place)
+        target_id = target.id if isinstance(target, Member) else target["id"] if isinstance(target, dict) else target
+        try:
+            on_user = found["type"] == ON_USER
+            one = self._world.guild.member(target_id) if on_user else self._world.messages.find(target_id, place["id"])
+        except ApiError as error:
+            raise SandboxRefusal(f"{found['name']}: {error}.") from error
+        return await self._ask(Asked.COMMAND, place, command_options.fill_menu(self._world.guild, found, one))
 
     async def click(self, message: Json, label_or_custom_id: str) -> Answer:
         """Press a button of the message, as it stands now."""
+        return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
+
+    async def select(self, message: Json, custom_id_or_placeholder: str, values: Sequence[object]) -> Answer:
+        """Choose in a select menu of the message, as it stands now."""
+        fill = partial(command_options.fill_select, self._world.guild, values=values)
+        return await self._use(message, custom_id_or_placeholder, "menu", tuple(command_options.SELECTS), fill)
+
+    async def _use(
+        self, message: Json, name: str, what: str, kinds: tuple[int, ...], fill: Callable[[Json], Json]
+    ) -> Answer:
         current = self._visible(message["id"])
-        button = self._button(current, label_or_custom_id)
-        data = {"component_type": BUTTON, "custom_id": button["custom_id"], "id": button["id"]}
-        return await self._ask(Asked.COMPONENT, current["channel_id"], data, current)
+        found = _component(current, name, what, kinds)
+        data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
+        return await self._ask(Asked.COMPONENT, self._world.guild.channel(current["channel_id"]), data, current)
 
     def _visible(self, message_id: str) -> Json:
         try:
             found = self._world.messages.find(message_id)
         except ApiError as error:
             raise SandboxRefusal("This message is gone.") from error
-        if not visible_to(found, self.id):
+        if not self._sees(found):
             raise SandboxRefusal("Only someone else can see this message.")
         return found
 
-    def _button(self, message: Json, label_or_custom_id: str) -> Json:
-        for row in message["components"]:
-            for button in row["components"]:
-                if label_or_custom_id in (button.get("custom_id"), button.get("label")):
-                    if button.get("disabled") or button.get("style") == LINK_STYLE:
-                        raise SandboxRefusal("This button cannot be pressed.")
-                    return cast(Json, button)
-        raise SandboxRefusal(f"The message has no button called {label_or_custom_id}.")
+    def _sees(self, message: Json) -> bool:
+        place = self._world.guild.channel(message["channel_id"])
+        return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, place)
 
-    async def submit(self, answer: Answer, /, **fields: str) -> Answer:
+    async def submit(self, answer: Answer, /, **fields: str | list[str]) -> Answer:
         """Send a form; fields by custom_id or label."""
         form, asked = answer.modal, answer.interaction
         if form is None:
             raise SandboxRefusal("There is no form to send.")
-        rows = [_form_row(row, fields) for row in form["components"]]
+        rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
         data = {"custom_id": form["custom_id"], "components": rows}
         source = self._visible(asked.source) if asked.source else None
-        return await self._ask(Asked.FORM, asked.payload["channel_id"], data, source)
+        place = self._world.guild.channel(asked.payload["channel_id"])
+        return await self._ask(Asked.FORM, place, data, source, asked)
 
-    async def _ask(self, asked: Asked, channel_id: str, data: Json, source: Json | None = None) -> Answer:
-        return Answer(await self._world.interactions.ask(asked, self.id, channel_id, data, source), self._world)
+    def _form_row(self, row: Json, fields: Fields) -> Json | None:
+        """A row filled in: an action row with its inputs, or a label around one; None for what is only read."""
+        if "component" in row:
+            return {"type": row["type"], "component": self._form_field(row["component"], row.get("label", ""), fields)}
+        if "components" not in row:
+            return None
+        inputs = [self._form_field(one, one.get("label", ""), fields) for one in row["components"]]
+        return {"type": row["type"], "components": inputs}
+
+    def _form_field(self, field: Json, label: str, fields: Fields) -> Json:
+        if field["type"] == TEXT_INPUT:
+            return _form_text(field, label, fields)
+        given = fields.get(field["custom_id"], fields.get(label, []))
+        values = [given] if isinstance(given, str) else given
+        lowest = {} if field.get("required", True) or values else {"min_values": 0}
+        filled = command_options.fill_select(self._world.guild, {"placeholder": label, **field, **lowest}, values)
+        return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
+
+    async def _ask(
+        self, asked: Asked, place: Json, data: Json, source: Json | None = None, trigger: Interaction | None = None
+    ) -> Answer:
+        made = await self._world.interactions.ask(asked, self.id, place["id"], data, source, trigger)
+        return Answer(made, self._world)
 
 
-def _form_row(row: Json, fields: dict[str, str]) -> Json:
-    """A row of the form filled in: an action row with its inputs, or a label around one."""
-    if "component" in row:
-        return {"type": row["type"], "component": _form_text(row["component"], row.get("label", ""), fields)}
-    inputs = [_form_text(text, text.get("label", ""), fields) for text in row.get("components", ())]
-    return {"type": row["type"], "components": inputs}
+def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:
+    for row in message["components"]:
+        for one in row.get("components", ()):
+            if one["type"] in kinds and name in (one.get("custom_id"), one.get("label"), one.get("placeholder")):
+                if one.get("disabled") or (one["type"] == BUTTON and one.get("style") == LINK_STYLE):
+                    raise SandboxRefusal(f"This {what} cannot be {'pressed' if what == 'button' else 'used'}.")
+                return cast(Json, one)
+    raise SandboxRefusal(f"The message has no {what} called {name}.")
 
 
-def _form_text(text: Json, label: str, fields: dict[str, str]) -> Json:
-    value = fields.get(text["custom_id"], fields.get(label, text.get("value") or ""))
+def _form_text(text: Json, label: str, fields: Fields) -> Json:
+    value = str(fields.get(text["custom_id"], fields.get(label, text.get("value") or "")))
     name = label or text["custom_id"]
     if not value and text.get("required", True):
         raise SandboxRefusal(f"{name}: This field is required.")
@@ -157,6 +260,16 @@ def _form_text(text: Json, label: str, fields: dict[str, str]) -> Json:
     if value and not low <= len(value) <= high:
         raise SandboxRefusal(f"{name}: Must be between {low} and {high} in length.")
     return {"type": text["type"], "custom_id": text["custom_id"], "value": value}
+
+
+def _in_client(content: str, send: Callable[[], Json]) -> Json:
+    """Send, and say what is refused as Discord's client does."""
+    if len(content) > LONGEST_MESSAGE:
+        raise SandboxRefusal(f"Your message is too long: {len(content)} of {LONGEST_MESSAGE} characters.")
+    try:
+        return send()
+    except ApiError as error:
+        raise SandboxRefusal(_in_words(error)) from error
 
 
 def _in_words(error: ApiError) -> str:

@@ -1,22 +1,27 @@
 """Messages: made, edited, deleted and told, within Discord's limits."""
 
-import time
+import re
 from dataclasses import dataclass
 from typing import Any, cast
 
 from bot.sandbox import limits, mentions, shapes
+from bot.sandbox.conditions import Clock
 from bot.sandbox.errors import ApiError, Json
 from bot.sandbox.feed import Feed
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
 from bot.sandbox.permissions import Permission
-from bot.sandbox.store import StoredFile
+from bot.sandbox.shapes import DIRECT
+from bot.sandbox.store import StoredFile, time_of
 
 SUPPRESS_EMBEDS = 1 << 2
+HAS_THREAD = 1 << 5
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
 SUPPRESS_NOTIFICATIONS = 1 << 12
-REPLY, COMMAND_ANSWER = 19, 20
+THREAD_MADE, REPLY, COMMAND_ANSWER, THREAD_START, MENU_ANSWER = 18, 19, 20, 21, 23
+WRITTEN = (0, REPLY)
+"""Types of messages that somebody wrote; the rest is Discord's own or answers a command."""
 NONCE_LIFE_S = 300.0
 """Discord says "a few minutes"."""
 
@@ -49,8 +54,8 @@ def visible_to(message: Json, user_id: str) -> bool:
 class Messages:
     """All messages. What is returned is rendered: with the message it replies to."""
 
-    def __init__(self, guild: Guild, feed: Feed, gateway: Gateway) -> None:
-        self.guild, self._store, self._feed, self._gateway = guild, guild.store, feed, gateway
+    def __init__(self, guild: Guild, feed: Feed, gateway: Gateway, clock: Clock) -> None:
+        self.guild, self._store, self._feed, self._gateway, self._clock = guild, guild.store, feed, gateway, clock
         self._nonces: dict[tuple[str, str], tuple[float, str]] = {}
         self.files_url = ""
         # Like a Discord client after its restart, nobody remembers ephemeral messages.
@@ -69,9 +74,9 @@ class Messages:
         """Up to `limit` messages of the channel, oldest first."""
         return [self._render(one) for one in self._store.page("message", channel_id, limit, before, after)]
 
-    def ephemeral(self, channel_id: str, user_id: str) -> list[Json]:
-        """What only this member sees in the channel."""
-        kept = self._store.page("ephemeral", channel_id, 100)
+    def ephemeral(self, channel_id: str, user_id: str, after: int, before: int | None) -> list[Json]:
+        """What only this member sees in a stretch of the channel."""
+        kept = self._store.page("ephemeral", channel_id, 100, before, after)
         return [self._render(one) for one in kept if visible_to(one, user_id)]
 
     def create(self, author: Json, channel_id: str, draft: Draft, **more: Any) -> Json:
@@ -83,22 +88,23 @@ class Messages:
         self._fill(message, draft)
         if draft.body.get("nonce") is not None:
             message["nonce"] = draft.body["nonce"]
-            self._nonces[author["id"], nonce] = time.monotonic(), message["id"]
+            self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
         self._store.put(kind_of(message), message)
         return self._tell("message", "MESSAGE_CREATE", message)
 
     def _nonced(self, author_id: str, nonce: str) -> str | None:
-        oldest = time.monotonic() - NONCE_LIFE_S
+        oldest = self._clock.now() - NONCE_LIFE_S
         self._nonces = {key: kept for key, kept in self._nonces.items() if kept[0] > oldest}
         return self._nonces.get((author_id, nonce), (0.0, None))[1]
 
     def _new(self, author: Json, channel_id: str, body: Json) -> Json:
+        message_id = self._store.new_id()
         message: Json = {
-            "id": self._store.new_id(),
+            "id": message_id,
             "channel_id": channel_id,
             "author": author,
             "type": 0,
-            "timestamp": shapes.now(),
+            "timestamp": shapes.written(time_of(message_id)),
             "edited_timestamp": None,
             "tts": False,
             "pinned": False,
@@ -118,8 +124,11 @@ class Messages:
             if reference.get("fail_if_not_exists") is False:
                 return {}
             raise ApiError.field("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
-        place = {"type": 0, "channel_id": channel_id, "guild_id": self.guild.id, "message_id": target["id"]}
+        place = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._in_guild(channel_id)}
         return {"type": REPLY, "message_reference": place}
+
+    def _in_guild(self, channel_id: str) -> Json:
+        return {} if self.guild.channel(channel_id)["type"] == DIRECT else {"guild_id": self.guild.id}
 
     def edit(self, message_id: str, draft: Draft) -> Json:
         """Change what the body names; clears "is thinking"."""
@@ -129,7 +138,12 @@ class Messages:
         if draft.body.get("flags") is not None:
             message["flags"] = message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
         self._fill(message, draft)
-        message["edited_timestamp"] = shapes.now()
+        message["edited_timestamp"] = shapes.written(self._clock.now())
+        return self.change(message_id, **message)
+
+    def change(self, message_id: str, **fields: Any) -> Json:
+        """Set these fields, as only the server does."""
+        message = self._kept(message_id) | fields
         self._store.put(kind_of(message), message)
         return self._tell("edit", "MESSAGE_UPDATE", message)
 
@@ -158,11 +172,12 @@ class Messages:
 
     def _attachment(self, message: Json, file: StoredFile, said: Json) -> Json:
         file_id = self._store.put_file(file)
-        url = f"/attachments/{message['channel_id']}/{file_id}/{file.name}"
+        name = re.sub(r"[^\w.-]", "_", file.name)
+        url = f"/attachments/{message['channel_id']}/{file_id}/{name}"
         described = {"description": said["description"]} if said.get("description") else {}
         return {
             "id": file_id,
-            "filename": file.name,
+            "filename": name,
             "size": len(file.data),
             "content_type": file.type,
             "url": url,
@@ -192,8 +207,8 @@ class Messages:
         self._store.delete(kind_of(message), message_id)
         self._feed.publish("delete", self._render(message))
         if kind_of(message) == "message":
-            place = {"id": message_id, "channel_id": message["channel_id"], "guild_id": self.guild.id}
-            self._gateway.dispatch("MESSAGE_DELETE", place)
+            place = {"id": message_id, "channel_id": message["channel_id"]}
+            self._gateway.dispatch("MESSAGE_DELETE", place | self._in_guild(message["channel_id"]))
 
     def _render(self, message: Json) -> Json:
         shown = dict(message)
@@ -203,7 +218,7 @@ class Messages:
         ]
         if message["flags"] & SUPPRESS_EMBEDS:
             shown["embeds"] = []
-        if message["type"] == REPLY:
+        if message["type"] in (REPLY, THREAD_START):
             target = self._store.get("message", message["message_reference"]["message_id"])
             # One level only: Discord does not nest what a replied-to message replied to.
             shown["referenced_message"] = target and self._render(target | {"type": 0})
@@ -213,9 +228,9 @@ class Messages:
         shown = self._render(message)
         self._feed.publish(kind, shown)
         if kind_of(message) == "message":
-            author = self._store.get("member", message["author"]["id"])
-            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author else {}
-            self._gateway.dispatch(event, {**shown, "guild_id": self.guild.id, **member})
+            place, author = self._in_guild(message["channel_id"]), self._store.get("member", message["author"]["id"])
+            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and place else {}
+            self._gateway.dispatch(event, {**shown, **place, **member})
         return shown
 
 

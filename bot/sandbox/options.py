@@ -1,13 +1,16 @@
 """A member's values for a command's options: checked and typed as Discord's client does before it sends them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from bot.sandbox.commands import Invoked
+from bot.sandbox.commands import ON_USER, Invoked
 from bot.sandbox.errors import Json, SandboxRefusal
 from bot.sandbox.guild import Guild
 
 STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER = 3, 4, 5, 6, 7, 8, 10
+STRING_SELECT = 3
+SELECTS = {STRING_SELECT: STRING, 5: USER, 6: ROLE, 8: CHANNEL}
+"""Types of select menus, and the types of option that take the same values."""
 TRUTH = {"true": True, "false": False}
 
 
@@ -27,6 +30,29 @@ def fill_in(guild: Guild, invoked: Invoked, values: dict[str, object], focused: 
         filled = [{"type": step["type"], "name": step["name"], "options": filled}]
     command: Json = {key: invoked.command[key] for key in ("id", "name", "type", "guild_id") if key in invoked.command}
     return {**command, "options": filled, "resolved": resolved}
+
+
+def fill_menu(guild: Guild, command: Json, target: Json) -> Json:
+    """The data of a user or message command; the target is a member or a message."""
+    data: Json = {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
+    resolved: dict[str, Json] = {}
+    if command["type"] == ON_USER:
+        return data | {"target_id": _user(guild, command, target["user"]["id"], resolved), "resolved": resolved}
+    return data | {"target_id": target["id"], "resolved": {"messages": {target["id"]: target}}}
+
+
+def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
+    """A select's values as they are sent. Raises SandboxRefusal."""
+    low, high = select.get("min_values", 1), select.get("max_values", 1)
+    if not low <= len(values) <= high:
+        raise SandboxRefusal(f"Choose {low if low == high else f'between {low} and {high}'}.")
+    named = {"name": select.get("placeholder") or select["custom_id"], **select}
+    if select["type"] == STRING_SELECT:
+        choices = {"name": named["name"], "choices": [{**o, "name": o["label"]} for o in select["options"]]}
+        return {"values": [_choice(choices, value) for value in values]}
+    resolved: dict[str, Json] = {}
+    find = ENTITIES[SELECTS[select["type"]]]
+    return {"values": [find(guild, named, value, resolved) for value in values], "resolved": resolved}
 
 
 def _require(options: dict[str, Json], given: set[str]) -> None:

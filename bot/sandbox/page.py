@@ -14,13 +14,19 @@ from typing import cast
 from aiohttp import WSCloseCode, web
 
 from bot.sandbox import files
+from bot.sandbox.controls import Controls
 from bot.sandbox.errors import Json, SandboxRefusal
+from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from bot.sandbox.member import Answer, Member
 from bot.sandbox.messages import visible_to
+from bot.sandbox.store import StoredFile
 from bot.sandbox.world import World
 
 ASSETS = Path(__file__).with_name("page")
-HISTORY = 100
+MOST_MESSAGES = 100
+MOST_UPLOADS = 50
+# What a form of another site cannot send; files come as plain bytes.
+SENT_AS = ("application/json", "application/octet-stream")
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 # Pictures may come from elsewhere on this machine: a webhook's avatar_url is fetched by whoever looks at it.
 POLICY = (
@@ -47,13 +53,13 @@ def _same_site(request: web.Request) -> bool:
     # Absent outside browsers; a browser sends Origin with every POST and WebSocket, Sec-Fetch-Site with everything.
     fetched_from = request.headers.get("Sec-Fetch-Site", "same-origin")
     origin = request.headers.get("Origin", f"http://{request.host}")
-    is_form = request.method == "POST" and request.content_type != "application/json"
+    is_form = request.method == "POST" and request.headers.get("Content-Type", "").partition(";")[0] not in SENT_AS
     return fetched_from in ("same-origin", "none") and origin == f"http://{request.host}" and not is_form
 
 
-def mount(app: web.Application, world: World) -> None:
+def mount(app: web.Application, world: World, controls: Controls) -> None:
     """Serve the page."""
-    page = _Page(world)
+    page = _Page(world, controls)
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
     app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", files.attachment(world.store))
@@ -61,6 +67,7 @@ def mount(app: web.Application, world: World) -> None:
     app.router.add_get("/page-api/state", page.state)
     app.router.add_get("/page-api/messages", page.history)
     app.router.add_get("/page-api/live", page.live)
+    app.router.add_post("/page-api/upload", page.upload)
     app.router.add_post("/page-api/{act}", page.act)
     app.on_shutdown.append(page.close)
 
@@ -72,16 +79,24 @@ async def _index(request: web.Request) -> web.FileResponse:
 class _Page:
     """The page's API; `as` says which member acts."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, controls: Controls) -> None:
+        self._world, self._controls = world, controls
         self._forms: dict[str, Answer] = {}
+        self._uploads: dict[str, StoredFile] = {}
         self._sockets: set[web.WebSocketResponse] = set()
         self._acts: dict[str, tuple[Act, set[str]]] = {
             "say": (self._say, {"channel", "content"}),
+            "edit": (lambda me, body: me.edit(body["message"], body["content"]), {"message", "content"}),
+            "delete": (lambda me, body: me.delete(body["message"]), {"message"}),
             "slash": (self._slash, {"channel", "command", "options"}),
             "autocomplete": (self._autocomplete, {"channel", "command", "focused", "options"}),
+            "context": (self._context, {"channel", "command", "target"}),
             "click": (self._click, {"message", "custom_id"}),
+            "select": (self._select, {"message", "custom_id", "values"}),
             "submit": (self._submit, {"form", "fields"}),
+            "thread": (self._thread, {"channel", "name"}),
+            "dm": (lambda me, body: me.dm(), set()),
+            "control": (self._control, {"name"}),
         }
 
     def _member(self, user_id: object) -> Member:
@@ -101,20 +116,38 @@ class _Page:
                 "people": [{**person, "owner": person["user"]["id"] == guild.owner["id"]} for person in people],
                 "bot": guild.bot,
                 "roles": guild.roles(),
-                "channels": guild.channels(),
+                "channels": guild.shown_to(me.id),
                 "commands": self._world.commands.for_member(me.id),
+                "controls": self._controls.shown(),
             }
         )
 
     async def history(self, request: web.Request) -> web.Response:
-        """The channel's last messages, with those that only this member sees."""
+        """A stretch of the channel's messages, with those in it that only this member sees."""
         me, channel_id = self._member(request.query.get("as")), request.query.get("channel", "")
-        channel = self._world.store.get("channel", channel_id)
-        if channel is None:
+        if not self._world.guild.is_shown(channel_id, me.id):
             raise web.HTTPNotFound(text="There is no such channel.")
-        shown = self._world.messages.history(channel["id"], HISTORY)
-        shown += self._world.messages.ephemeral(channel["id"], me.id)
+        try:
+            limit = min(max(int(request.query.get("limit", MOST_MESSAGES)), 1), MOST_MESSAGES)
+            before = int(request.query["before"]) if "before" in request.query else None
+        except ValueError:
+            raise web.HTTPBadRequest(text="before and limit are numbers.") from None
+        shown = self._world.messages.history(channel_id, limit, before)
+        oldest = int(shown[0]["id"]) if len(shown) == limit else 0
+        shown += self._world.messages.ephemeral(channel_id, me.id, oldest, before)
         return web.json_response(sorted(shown, key=lambda message: int(message["id"])))
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """Take in a file, to be sent with a message."""
+        self._member(request.query.get("as"))
+        file = StoredFile.named(request.query.get("name") or "file", await request.read())
+        if len(file.data) > ATTACHMENT_LIMIT_BYTES:
+            return _refusal("Your files are too powerful: 10 MiB each at most.")
+        upload_id = self._world.store.new_id()
+        self._uploads[upload_id] = file
+        if len(self._uploads) > MOST_UPLOADS:
+            del self._uploads[next(iter(self._uploads))]
+        return web.json_response({"id": upload_id, "name": file.name, "size": len(file.data), "type": file.type})
 
     async def live(self, request: web.Request) -> web.WebSocketResponse:
         """What the member sees happen, as [kind, data]."""
@@ -124,7 +157,7 @@ class _Page:
         events: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
 
         def watch(kind: str, data: Json) -> None:
-            if kind in ("typing", "commands") or ("author" in data and visible_to(data, me.id)):
+            if self._sees(me, kind, data):
                 events.put_nowait((kind, data))
 
         self._sockets.add(socket)
@@ -138,6 +171,13 @@ class _Page:
             self._sockets.discard(socket)
             writer.cancel()
         return socket
+
+    def _sees(self, me: Member, kind: str, data: Json) -> bool:
+        if kind in ("commands", "controls"):
+            return True
+        place = data["id"] if kind == "channel" else data["channel_id"]
+        is_whole = kind in ("typing", "channel") or ("author" in data and visible_to(data, me.id))
+        return is_whole and self._world.guild.is_shown(place, me.id)
 
     async def act(self, request: web.Request) -> web.Response:
         """Let the member do something; what Discord's client would not allow comes back as a refusal."""
@@ -153,13 +193,48 @@ class _Page:
         try:
             return web.json_response(await act(self._member(body.get("as")), body))
         except SandboxRefusal as refusal:
-            return web.json_response({"refusal": str(refusal)}, status=400)
+            return _refusal(str(refusal))
 
     async def _say(self, me: Member, body: Json) -> Json:
-        return await me.say(body["channel"], body["content"], body.get("reply_to"))
+        wanted = body.get("uploads") or []
+        if unknown := [one for one in wanted if one not in self._uploads]:
+            raise SandboxRefusal(f"{len(unknown)} of the files are gone: add them again.")
+        files = [self._uploads[one] for one in wanted]
+        said = await me.say(body["channel"], body["content"], body.get("reply_to"), files)
+        for one in wanted:
+            del self._uploads[one]
+        return said
+
+    async def _thread(self, me: Member, body: Json) -> Json:
+        return self._world.guild.as_shown(await me.thread(body["channel"], body["name"], body.get("message")))
+
+    async def _control(self, me: Member, body: Json) -> Json:
+        acts: dict[str, Callable[[], Awaitable[None] | None]] = {
+            "drop": self._controls.drop_gateway,
+            "delay": lambda: self._controls.delay(body["seconds"]),
+            "rate_limit": lambda: self._controls.rate_limit(body["count"]),
+            "permission": lambda: self._controls.set_permission(body["permission"], body["granted"]),
+            "delete_webhook": lambda: self._controls.delete_webhook(body["id"]),
+            "message_content": lambda: self._controls.withhold_content(not body["on"]),
+            "advance": lambda: self._controls.advance(body["seconds"]),
+        }
+        if body["name"] not in acts:
+            raise SandboxRefusal(f"There is no control called {body['name']}.")
+        try:
+            if (waiting := acts[body["name"]]()) is not None:
+                await waiting
+        except (KeyError, TypeError, ValueError) as error:
+            raise web.HTTPBadRequest(text=f"{body['name']}: {error!r}") from error
+        return self._controls.shown()
 
     async def _slash(self, me: Member, body: Json) -> Json:
         return self._told(await me.slash(body["channel"], body["command"], **body["options"]))
+
+    async def _context(self, me: Member, body: Json) -> Json:
+        return self._told(await me.context(body["channel"], body["command"], body["target"]))
+
+    async def _select(self, me: Member, body: Json) -> Json:
+        return self._told(await me.select(body["message"], body["custom_id"], body["values"]))
 
     async def _autocomplete(self, me: Member, body: Json) -> list[Json]:
         return await me.autocomplete(body["channel"], body["command"], body["focused"], **body["options"])
@@ -186,6 +261,10 @@ class _Page:
     async def close(self, app: web.Application) -> None:
         for socket in tuple(self._sockets):
             await socket.close(code=WSCloseCode.GOING_AWAY)
+
+
+def _refusal(words: str) -> web.Response:
+    return web.json_response({"refusal": words}, status=400)
 
 
 async def _write(socket: web.WebSocketResponse, events: asyncio.Queue[tuple[str, Json]]) -> None:

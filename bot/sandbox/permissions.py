@@ -18,28 +18,32 @@ class Permission(IntFlag):
     MENTION_EVERYONE = 1 << 17
     MANAGE_WEBHOOKS = 1 << 29
     USE_APPLICATION_COMMANDS = 1 << 31
+    CREATE_PUBLIC_THREADS = 1 << 35
+    SEND_MESSAGES_IN_THREADS = 1 << 38
 
 
 ALL = (1 << 53) - 1
 
-MEMBER_PERMISSIONS = int(
+_TALK = int(
     Permission.VIEW_CHANNEL
     | Permission.SEND_MESSAGES
+    | Permission.SEND_MESSAGES_IN_THREADS
     | Permission.EMBED_LINKS
     | Permission.ATTACH_FILES
     | Permission.READ_MESSAGE_HISTORY
+)
+DEFAULT_BOT_PERMISSIONS = int(_TALK | Permission.MANAGE_WEBHOOKS)
+MEMBER_PERMISSIONS = int(_TALK | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS)
+"""What every person may do."""
+DIRECT_PERMISSIONS = int(_TALK | Permission.USE_APPLICATION_COMMANDS)
+"""What both sides may do in their direct messages."""
+SILENCED = int(
+    Permission.SEND_MESSAGES
+    | Permission.SEND_MESSAGES_IN_THREADS
+    | Permission.CREATE_PUBLIC_THREADS
     | Permission.USE_APPLICATION_COMMANDS
 )
-"""What every person may do."""
-
-DEFAULT_BOT_PERMISSIONS = int(
-    Permission.VIEW_CHANNEL
-    | Permission.SEND_MESSAGES
-    | Permission.EMBED_LINKS
-    | Permission.ATTACH_FILES
-    | Permission.READ_MESSAGE_HISTORY
-    | Permission.MANAGE_WEBHOOKS
-)
+"""What a role denies to let its holders only look on."""
 
 
 def combine(granted: Iterable[int]) -> int:

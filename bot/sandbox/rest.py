@@ -1,7 +1,7 @@
 """Carries Discord's HTTP API v10: reads a request, finds its handler in the table, writes the answer or the error."""
 
+import asyncio
 import json
-import mimetypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from bot.sandbox.errors import ApiError, Json
+from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from bot.sandbox.messages import Draft
 from bot.sandbox.store import StoredFile
 from bot.sandbox.watch import Exchange, tell
@@ -50,33 +51,38 @@ Route = tuple[str, str, Handler]
 def mount(app: web.Application, world: World, routes: tuple[Route, ...]) -> None:
     """Serve the table. Literal paths must stand before the templates that would match them."""
     for method, path, handler in routes:
-        app.router.add_route(method, PREFIX + path, _adapter(world, path, handler))
+        app.router.add_route(method, PREFIX + path, _adapter(world, method, path, handler))
     app.router.add_route("*", PREFIX + "/{rest:.*}", _unknown)
 
 
-def _adapter(world: World, path: str, handler: Handler) -> Callable[[web.Request], Any]:
-    # These carry a secret of their own in the path, and discord.py sends no bot token with them.
+def _adapter(world: World, method: str, path: str, handler: Handler) -> Callable[[web.Request], Any]:
+    # These carry a secret of their own in the path, and discord.py sends no bot token with them; nor do they count
+    # among the bot's requests.
     open_to_all = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
 
     async def serve(request: web.Request) -> web.Response:
-        call = None
+        call, headers = None, {}
         try:
             if not open_to_all and request.headers.get("Authorization") != f"Bot {world.guild.token}":
                 raise ApiError(0)
+            headers = world.rates.request(f"{method} {path}", request.match_info, not open_to_all)
             call = await _read(request)
             result, status = handler(world, call), 200
         except ApiError as error:
             result, status = error.body(), error.status
-        response = answer(result, status, path)
+            headers |= error.headers
+        response = answer(result, status, headers)
         body, asked = call.body if call else None, request.path.removeprefix(PREFIX)
         tell(Exchange(request.method, asked, dict(request.query), body, response.status, result))
+        if world.conditions.delay_s:
+            await asyncio.sleep(world.conditions.delay_s)
         return response
 
     return serve
 
 
 async def _unknown(request: web.Request) -> web.Response:
-    return answer({"code": 0, "message": f"404: the sandbox has no {request.method} {request.path}"}, 404, "")
+    return answer({"code": 0, "message": f"404: the sandbox has no {request.method} {request.path}"}, 404, {})
 
 
 async def _read(request: web.Request) -> Call:
@@ -87,22 +93,21 @@ async def _read(request: web.Request) -> Call:
             body = json.loads(str(form.get("payload_json", "{}")))
             for name, part in form.items():
                 if name.startswith("files[") and isinstance(part, web.FileField):
-                    # discord.py sends no type with a file; Discord goes by its name, too.
-                    kind = mimetypes.guess_type(part.filename)[0] or part.content_type
-                    files.append(StoredFile(part.filename, kind, part.file.read()))
+                    files.append(StoredFile.named(part.filename, part.file.read()))
         else:
             body = json.loads(await request.read() or b"null")
+    except web.HTTPRequestEntityTooLarge as error:
+        raise ApiError(40005) from error
     except ValueError as error:
         raise ApiError(50035) from error
+    if any(len(file.data) > ATTACHMENT_LIMIT_BYTES for file in files):
+        raise ApiError(40005)
     return Call(dict(request.match_info), dict(request.query), body, tuple(files))
 
 
-def answer(data: object, status: int, bucket: str) -> web.Response:
+def answer(data: object, status: int, headers: dict[str, str]) -> web.Response:
     """A JSON answer. aiohttp's own adds a charset to the content type, which discord.py does not take for JSON."""
-    # Without rate-limit headers discord.py sends one request of a route at a time. Real limits are not imitated.
-    limit = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49", "X-RateLimit-Reset-After": "1"}
-    headers = {"X-RateLimit-Bucket": f"{abs(hash(bucket)):x}", **limit}
     if data is None:
         return web.Response(status=204, headers=headers)
-    headers["Content-Type"] = "application/json"
-    return web.Response(body=json.dumps(data).encode(), status=status, headers=headers)
+    typed = headers | {"Content-Type": "application/json"}
+    return web.Response(body=json.dumps(data).encode(), status=status, headers=typed)

@@ -7,7 +7,9 @@ from bot.sandbox.gateway import withheld
 from bot.sandbox.interactions import Interaction
 from bot.sandbox.messages import Draft
 from bot.sandbox.permissions import Permission
+from bot.sandbox.ratelimits import STARTS
 from bot.sandbox.rest import Call, Route
+from bot.sandbox.shapes import DIRECT, TEXT
 from bot.sandbox.world import World
 
 
@@ -20,7 +22,8 @@ def application(world: World, call: Call) -> Json:
 
 
 def gateway_bot(world: World, call: Call) -> Json:
-    starts = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
+    left, seconds = world.gateway.starts_left()
+    starts = {"total": STARTS.most, "remaining": left, "reset_after": int(seconds * 1000), "max_concurrency": 1}
     return {"url": world.gateway.url, "shards": 1, "session_start_limit": starts}
 
 
@@ -64,49 +67,61 @@ def put_commands(world: World, call: Call) -> list[Json]:
     return world.commands.replace(call.path.get("guild_id", GLOBAL), call.body or [])
 
 
+def open_direct(world: World, call: Call) -> Json:
+    try:
+        return world.places.direct(str((call.body or {}).get("recipient_id")))
+    except ApiError as error:
+        raise ApiError(50033) from error
+
+
 def get_channel(world: World, call: Call) -> Json:
     return _channel(world, call, Permission.VIEW_CHANNEL)
 
 
 def _channel(world: World, call: Call, needed: Permission) -> Json:
     channel = world.guild.channel(call.path["channel_id"])
-    world.guild.require(needed)
+    world.guild.require(needed, channel)
     return channel
 
 
-def _as_read(world: World, message: Json) -> Json:
+def _as_read(world: World, channel: Json, message: Json) -> Json:
     """The message as the HTTP API gives it: the portal's switch decides here, not a session's intents."""
-    return message if world.guild.seed.message_content else withheld(message, world.guild.bot_id)
+    is_open = world.conditions.message_content or channel["type"] == DIRECT
+    return message if is_open else withheld(message, world.guild.bot_id)
 
 
 def history(world: World, call: Call) -> list[Json]:
     channel = _channel(world, call, Permission.VIEW_CHANNEL)
-    if not world.guild.may(world.guild.bot_id, Permission.READ_MESSAGE_HISTORY):
+    if not _reads_history(world, channel):
         return []
     limit = min(call.number("limit") or 50, 100)
     found = world.messages.history(channel["id"], limit, call.number("before"), call.number("after"))
-    return [_as_read(world, message) for message in reversed(found)]
+    return [_as_read(world, channel, message) for message in reversed(found)]
 
 
 def get_message(world: World, call: Call) -> Json:
     channel = _channel(world, call, Permission.READ_MESSAGE_HISTORY)
-    return _as_read(world, world.messages.find(call.path["message_id"], channel["id"]))
+    return _as_read(world, channel, world.messages.find(call.path["message_id"], channel["id"]))
 
 
 def create_message(world: World, call: Call) -> Json:
     channel, draft = _channel(world, call, Permission.SEND_MESSAGES), call.draft()
     draft.check()
-    _check_parts(world, draft)
-    if draft.body.get("message_reference") and not world.guild.may(world.guild.bot_id, Permission.READ_MESSAGE_HISTORY):
+    _check_parts(world, channel, draft)
+    if draft.body.get("message_reference") and not _reads_history(world, channel):
         raise ApiError(160002)
     return world.messages.create(world.guild.bot, channel["id"], draft)
 
 
-def _check_parts(world: World, draft: Draft) -> None:
+def _reads_history(world: World, channel: Json) -> bool:
+    return world.guild.may(world.guild.bot_id, Permission.READ_MESSAGE_HISTORY, channel)
+
+
+def _check_parts(world: World, channel: Json, draft: Draft) -> None:
     if draft.body.get("embeds"):
-        world.guild.require(Permission.EMBED_LINKS)
+        world.guild.require(Permission.EMBED_LINKS, channel)
     if draft.files:
-        world.guild.require(Permission.ATTACH_FILES)
+        world.guild.require(Permission.ATTACH_FILES, channel)
 
 
 def edit_message(world: World, call: Call) -> Json:
@@ -114,7 +129,7 @@ def edit_message(world: World, call: Call) -> Json:
     message = world.messages.find(call.path["message_id"], channel["id"])
     if message["author"]["id"] != world.guild.bot_id:
         raise ApiError(50005)
-    _check_parts(world, draft)
+    _check_parts(world, channel, draft)
     return world.messages.edit(message["id"], draft)
 
 
@@ -122,7 +137,7 @@ def delete_message(world: World, call: Call) -> None:
     channel = _channel(world, call, Permission.VIEW_CHANNEL)
     message = world.messages.find(call.path["message_id"], channel["id"])
     if message["author"]["id"] != world.guild.bot_id:
-        world.guild.require(Permission.MANAGE_MESSAGES)
+        world.guild.require(Permission.MANAGE_MESSAGES, channel)
     world.messages.delete(message["id"])
 
 
@@ -132,7 +147,15 @@ def typing(world: World, call: Call) -> None:
 
 
 def channel_webhooks(world: World, call: Call) -> list[Json]:
-    return world.webhooks.of_channel(_channel(world, call, Permission.MANAGE_WEBHOOKS)["id"])
+    return world.webhooks.of_channel(_webhook_channel(world, call)["id"])
+
+
+def _webhook_channel(world: World, call: Call) -> Json:
+    """A thread has none of its own: its channel's webhooks speak in it."""
+    channel = _channel(world, call, Permission.MANAGE_WEBHOOKS)
+    if channel["type"] != TEXT:
+        raise ApiError(50024)
+    return channel
 
 
 def guild_webhooks(world: World, call: Call) -> list[Json]:
@@ -142,7 +165,7 @@ def guild_webhooks(world: World, call: Call) -> list[Json]:
 
 
 def create_webhook(world: World, call: Call) -> Json:
-    return world.webhooks.create(_channel(world, call, Permission.MANAGE_WEBHOOKS)["id"], call.body)
+    return world.webhooks.create(_webhook_channel(world, call)["id"], call.body or {})
 
 
 def edit_webhook(world: World, call: Call) -> Json:
@@ -164,7 +187,8 @@ def execute_webhook(world: World, call: Call) -> Json | None:
     interaction = world.interactions.by_token(call.path["token"])
     if interaction is not None:
         return world.interactions.follow_up(interaction, call.draft())
-    message = world.webhooks.execute(get_webhook(world, call), call.draft())
+    hook = get_webhook(world, call)
+    message = world.webhooks.execute(hook, world.webhooks.place(hook, call.query.get("thread_id")), call.draft())
     return message if call.asks("wait") else None
 
 
@@ -177,12 +201,13 @@ def delete_webhook_message(world: World, call: Call) -> None:
 
 
 def get_webhook_message(world: World, call: Call) -> Json:
+    """The message, if the webhook or the interaction wrote it; one in a thread needs the thread's id."""
     interaction = world.interactions.by_token(call.path["token"])
-    if interaction is None:
-        get_webhook(world, call)
-    elif call.path["message_id"] == "@original":
+    if interaction is not None and call.path["message_id"] == "@original":
         return world.interactions.original(interaction)
-    message = world.messages.find(call.path["message_id"])
+    hook = None if interaction else get_webhook(world, call)
+    place = world.webhooks.place(hook, call.query.get("thread_id")) if hook else None
+    message = world.messages.find(call.path["message_id"], place)
     if message.get("webhook_id") != call.path["webhook_id"]:
         raise ApiError(10008)
     return message
@@ -202,6 +227,7 @@ SPOKEN = "/webhooks/{webhook_id}/{token}"
 
 ROUTES: tuple[Route, ...] = (
     ("GET", "/users/@me", me),
+    ("POST", "/users/@me/channels", open_direct),
     ("GET", "/oauth2/applications/@me", application),
     ("GET", "/gateway/bot", gateway_bot),
     ("GET", "/guilds/{guild_id}", get_guild),

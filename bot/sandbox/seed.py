@@ -8,19 +8,24 @@ from bot.sandbox.permissions import DEFAULT_BOT_PERMISSIONS
 
 @dataclass(frozen=True)
 class ChannelSeed:
-    """A text channel."""
+    """A text channel; `nsfw` is Discord's word for age-restricted."""
 
     name: str
     topic: str = ""
+    nsfw: bool = False
 
 
 @dataclass(frozen=True)
 class RoleSeed:
-    """A role; `permissions` are Discord's bits, `colour` is 0xRRGGBB (0: none)."""
+    """A role; `permissions` are Discord's bits, `colour` is 0xRRGGBB (0: none).
+
+    `denied` is taken away again in every channel, as a role for people who must keep quiet does it.
+    """
 
     name: str
     permissions: int
     colour: int = 0
+    denied: int = 0
 
 
 @dataclass(frozen=True)

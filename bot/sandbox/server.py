@@ -6,6 +6,7 @@ from pathlib import Path
 from aiohttp import web
 
 from bot.sandbox import page, rest
+from bot.sandbox.controls import Controls
 from bot.sandbox.errors import Json, NotLoopback
 from bot.sandbox.feed import Check, EventLog
 from bot.sandbox.member import Member
@@ -17,15 +18,16 @@ LARGEST_BODY_BYTES = 32 * 2**20
 HISTORY = 1_000
 
 
-class Sandbox:
-    """A guild on loopback: Discord's API for the bot, a page for people, `Member` for tests."""
+class Sandbox(Controls):
+    """A guild on loopback: Discord's API for the bot, a page for people, `Member` and the controls for tests."""
 
-    def __init__(self, seed: GuildSeed, state: Path | None = None) -> None:
+    def __init__(self, seed: GuildSeed, state: Path | None = None, *, rate_window: float = 1.0) -> None:
         """Open the state (None: kept in memory, gone afterwards). Raises StateUnreadable.
 
-        A state file with a guild in it is continued; what the seed adds is added.
+        A state file with a guild in it is continued; what the seed adds is added. `rate_window` makes the windows of
+        all rate limits longer or shorter.
         """
-        self._world = World.open(seed, state)
+        super().__init__(World.open(seed, state, rate_window))
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -69,7 +71,7 @@ class Sandbox:
         app.router.add_get("/gateway", self._world.gateway.serve)
         app.router.add_get("/gateway/", self._world.gateway.serve)
         rest.mount(app, self._world, ROUTES)
-        page.mount(app, self._world)
+        page.mount(app, self._world, self)
         return app
 
     async def stop(self) -> None:
@@ -109,15 +111,6 @@ class Sandbox:
             if person["user"]["global_name"] == name:
                 return Member(self._world, person["user"]["id"])
         raise KeyError(name)
-
-    async def drop_gateway(self, code: int = 4000) -> None:
-        """Cut the bot off; after most codes it comes back by itself and resumes."""
-        await self._world.gateway.drop(code)
-
-    def set_bot_permissions(self, bits: int) -> None:
-        """Change what the bot may do, and tell it."""
-        role = self._world.guild.set_bot_permissions(bits)
-        self._world.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": self._world.guild.id, "role": role})
 
 
 def _refuse_open_door(host: str) -> None:

@@ -3,11 +3,15 @@
 from datetime import UTC, datetime
 
 from bot.sandbox.errors import Json
+from bot.sandbox.seed import ChannelSeed
+
+TEXT, DIRECT, THREAD = 0, 1, 11
+"""Types of channels."""
 
 
-def now() -> str:
-    """The time as Discord writes it."""
-    return datetime.now(UTC).isoformat()
+def written(seconds: float) -> str:
+    """A time as Discord writes it: always with microseconds and its offset."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
 def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:
@@ -66,22 +70,52 @@ def role(role_id: str, name: str, permissions: int, colour: int, position: int) 
     }
 
 
-def channel(channel_id: str, guild_id: str, name: str, topic: str, position: int) -> Json:
+def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]) -> Json:
     """A text channel."""
     return {
         "id": channel_id,
-        "type": 0,
+        "type": TEXT,
         "guild_id": guild_id,
-        "name": name,
-        "topic": topic or None,
+        "name": seed.name,
+        "topic": seed.topic or None,
         "position": position,
-        "nsfw": False,
+        "nsfw": seed.nsfw,
         "parent_id": None,
-        "permission_overwrites": [],
+        "permission_overwrites": overwrites,
         "rate_limit_per_user": 0,
         "last_message_id": None,
         "flags": 0,
     }
+
+
+def thread(thread_id: str, parent: Json, owner_id: str, name: str, made: str) -> Json:
+    """A public thread; like Discord's it has no topic of its own, and its parent says whether it is age-restricted."""
+    return {
+        "id": thread_id,
+        "type": THREAD,
+        "guild_id": parent["guild_id"],
+        "parent_id": parent["id"],
+        "owner_id": owner_id,
+        "name": name,
+        "last_message_id": None,
+        "message_count": 0,
+        "total_message_sent": 0,
+        "member_count": 1,
+        "rate_limit_per_user": 0,
+        "flags": 0,
+        "thread_metadata": {
+            "archived": False,
+            "archive_timestamp": made,
+            "auto_archive_duration": 4320,
+            "locked": False,
+            "create_timestamp": made,
+        },
+    }
+
+
+def direct(channel_id: str, recipient: Json) -> Json:
+    """The direct messages with someone, as the other side sees them."""
+    return {"id": channel_id, "type": DIRECT, "last_message_id": None, "flags": 0, "recipients": [recipient]}
 
 
 def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
@@ -116,17 +150,18 @@ def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
     }
 
 
-def guild_create(base: Json, channels: list[Json], members: list[Json]) -> Json:
+def guild_create(base: Json, channels: list[Json], threads: list[Json], members: list[Json], joined_at: str) -> Json:
     """A guild as GUILD_CREATE gives it."""
-    empty = "threads voice_states presences stage_instances guild_scheduled_events soundboard_sounds"
+    empty = "voice_states presences stage_instances guild_scheduled_events soundboard_sounds"
     return {
         **base,
         "channels": channels,
+        "threads": threads,
         "members": members,
         "member_count": len(members),
         "large": False,
         "unavailable": False,
-        "joined_at": now(),
+        "joined_at": joined_at,
         **{name: [] for name in empty.split()},
     }
 

@@ -2,15 +2,16 @@
 
 import hashlib
 import json
+import mimetypes
 import sqlite3
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from bot.sandbox.conditions import Clock
 from bot.sandbox.errors import Json, StateUnreadable
 
-DISCORD_EPOCH_MS = 1420070400000
+DISCORD_EPOCH_MS = 1_420_070_400_000
 FORMAT = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -21,6 +22,11 @@ CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY, name TEXT NOT NULL, ty
 """
 
 
+def time_of(snowflake: int | str) -> float:
+    """When the id was made, in seconds since 1970."""
+    return ((int(snowflake) >> 22) + DISCORD_EPOCH_MS) / 1000
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """An attachment or a picture."""
@@ -29,12 +35,18 @@ class StoredFile:
     type: str
     data: bytes
 
+    @classmethod
+    def named(cls, name: str, data: bytes) -> "StoredFile":
+        """A file whose type its name tells, as on Discord."""
+        return cls(name, mimetypes.guess_type(name)[0] or "application/octet-stream", data)
+
 
 class Store:
     """Objects by kind and id. What a method returns is a copy: changes reach the file through `put` only."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, clock: Clock) -> None:
         """Open or create the file; None keeps the state in memory. Raises StateUnreadable."""
+        self._clock = clock
         try:
             self._db = sqlite3.connect(path or ":memory:", timeout=0.5, isolation_level=None)
             self._prepare()
@@ -44,6 +56,8 @@ class Store:
                 "stop the other sandbox, move the file away or name another"
             ) from error
         self._last_id = self._highest_id()
+        # A state whose clock was moved on stays as far ahead, or everything would happen in one moment from now on.
+        clock.ahead_s = max(0.0, time_of(self._last_id) - clock.now())
 
     def _prepare(self) -> None:
         # Exclusive: a second sandbox on the same file would hand out the same ids and lose messages.
@@ -70,7 +84,7 @@ class Store:
 
     def new_id(self) -> str:
         """A snowflake: milliseconds since Discord's epoch, shifted by 22 bits; never the same twice."""
-        self._last_id = max(self._last_id + 1, (int(time.time() * 1000) - DISCORD_EPOCH_MS) << 22)
+        self._last_id = max(self._last_id + 1, (int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22)
         return str(self._last_id)
 
     def put(self, kind: str, item: Json, item_id: str | None = None) -> Json:
@@ -112,6 +126,13 @@ class Store:
             (kind, int(channel_id), before or 1 << 62, after or 0, limit),
         )
         return [json.loads(body) for _, body in sorted(rows)]
+
+    def last(self, kind: str, channel_id: str) -> str | None:
+        """The id of the channel's newest object."""
+        (found,) = self._db.execute(
+            "SELECT max(id) FROM objects WHERE kind = ? AND channel_id = ?", (kind, int(channel_id))
+        ).fetchone()
+        return None if found is None else str(found)
 
     def put_file(self, file: StoredFile) -> str:
         """Keep a file; returns its new id."""

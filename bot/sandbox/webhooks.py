@@ -8,6 +8,7 @@ import secrets
 from typing import Any
 
 from bot.sandbox import shapes
+from bot.sandbox.conditions import Conditions
 from bot.sandbox.errors import ApiError, Json
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
@@ -23,8 +24,9 @@ LINKED_PICTURE = "text/uri-list"
 class Webhooks:
     """All webhooks; each belongs to the bot's application, so buttons on its messages work."""
 
-    def __init__(self, guild: Guild, messages: Messages, gateway: Gateway) -> None:
-        self._guild, self._store, self._messages, self._gateway = guild, guild.store, messages, gateway
+    def __init__(self, guild: Guild, messages: Messages, gateway: Gateway, conditions: Conditions) -> None:
+        self._guild, self._store, self._messages = guild, guild.store, messages
+        self._gateway, self._conditions = gateway, conditions
 
     def of_channel(self, channel_id: str) -> list[Json]:
         """The channel's webhooks, oldest first."""
@@ -79,14 +81,22 @@ class Webhooks:
         self._store.delete("webhook", hook["id"])
         self._tell(hook)
 
-    def execute(self, hook: Json, draft: Draft) -> Json:
+    def place(self, hook: Json, thread_id: str | None) -> str:
+        """Where it speaks: in its channel, or in a thread of that. Raises ApiError 10003."""
+        if thread_id is None:
+            return str(hook["channel_id"])
+        if self._guild.channel(thread_id).get("parent_id") != hook["channel_id"]:
+            raise ApiError(10003)
+        return thread_id
+
+    def execute(self, hook: Json, place: str, draft: Draft) -> Json:
         """Speak through the webhook."""
         draft.check()
         name, avatar = draft.body.get("username"), draft.body.get("avatar_url")
         face = self._linked_picture(avatar) if avatar else hook["avatar"]
         author = shapes.webhook_author(hook["id"], _allowed_name(name, "username") if name else hook["name"], face)
         belongs: dict[str, Any] = {"webhook_id": hook["id"], "application_id": hook["application_id"]}
-        return self._messages.create(author, hook["channel_id"], draft, **belongs)
+        return self._messages.create(author, place, draft, **belongs)
 
     def _picture(self, uri: str | None) -> str | None:
         if uri is None:
@@ -108,6 +118,7 @@ class Webhooks:
 
     def _tell(self, hook: Json) -> None:
         self._gateway.dispatch("WEBHOOKS_UPDATE", {"guild_id": self._guild.id, "channel_id": hook["channel_id"]})
+        self._conditions.on_change()
 
 
 def _allowed_name(name: str, field: str) -> str:

@@ -71,8 +71,8 @@ def register(tree: app_commands.CommandTree) -> None:
 
     @tree.command(description="Keeps its token")
     async def keep(interaction: discord.Interaction) -> None:
-        await interaction.response.send_message("kept", view=Panel())
         interaction.client.kept = interaction
+        await interaction.response.send_message("kept", view=Panel())
 
     @tree.command(description="For moderators")
     @app_commands.default_permissions(manage_guild=True)
@@ -186,6 +186,8 @@ async def test_the_token_ends_after_fifteen_minutes(sandbox, bot, monkeypatch):
 
 
 async def _answer_again(interaction: discord.Interaction) -> None:
+    while not interaction.response.is_done():
+        await asyncio.sleep(0.001)
     interaction.response._response_type = None
     await interaction.response.send_message("twice")
 

@@ -1,0 +1,85 @@
+"""What a real guild cannot do on demand: the same for a test and for the page's drawer."""
+
+from bot.sandbox.errors import ApiError, Json, SandboxRefusal
+from bot.sandbox.permissions import Permission
+from bot.sandbox.world import World
+
+LONGEST_DELAY_S = 10.0
+MOST_RATE_LIMITED = 1_000
+
+
+class Controls:
+    """Each control acts at once and tells the pages."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        world.conditions.on_change = self._tell
+
+    def shown(self) -> Json:
+        """How everything stands."""
+        world = self._world
+        granted = int(world.guild.bot_role["permissions"])
+        return {
+            "connected": world.gateway.connected,
+            "delay_s": world.conditions.delay_s,
+            "rate_limited": world.conditions.rate_limited,
+            "message_content": world.conditions.message_content,
+            "clock_ahead_s": round(world.clock.ahead_s, 3),
+            "permissions": [
+                {"name": one.name, "label": (one.name or "").replace("_", " ").title(), "granted": bool(granted & one)}
+                for one in Permission
+            ],
+            "webhooks": [
+                {key: hook[key] for key in ("id", "name", "channel_id")} for hook in world.webhooks.of_guild()
+            ],
+        }
+
+    def _tell(self) -> None:
+        self._world.feed.publish("controls", self.shown())
+
+    async def drop_gateway(self, code: int = 4000) -> None:
+        """Cut the bot off; after most codes it comes back by itself and resumes."""
+        await self._world.gateway.drop(code)
+
+    def delay(self, seconds: float) -> None:
+        """Let every answer and every event reach the bot so much later."""
+        self._world.conditions.delay_s = min(max(float(seconds), 0.0), LONGEST_DELAY_S)
+        self._tell()
+
+    def rate_limit(self, count: int) -> None:
+        """Refuse the bot's next requests with 429."""
+        self._world.conditions.rate_limited = min(max(int(count), 0), MOST_RATE_LIMITED)
+        self._tell()
+
+    def set_permission(self, name: str, granted: bool) -> None:
+        """Grant the bot's role a permission, or revoke it."""
+        if name not in Permission.__members__:
+            raise SandboxRefusal(f"There is no permission called {name}.")
+        held = int(self._world.guild.bot_role["permissions"])
+        self.set_bot_permissions(held | Permission[name] if granted else held & ~Permission[name])
+
+    def set_bot_permissions(self, bits: int) -> None:
+        """Give the bot's role exactly these, and tell the bot."""
+        guild = self._world.guild
+        role = guild.set_bot_permissions(bits)
+        self._world.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
+        self._tell()
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Delete it as a moderator would, behind the bot's back."""
+        try:
+            self._world.webhooks.delete(self._world.webhooks.find(webhook_id))
+        except ApiError as error:
+            raise SandboxRefusal("This webhook is gone.") from error
+
+    def withhold_content(self, withheld: bool = True) -> None:
+        """Take the message-content intent away from the bot, also from the session that runs; or grant it again."""
+        self._world.conditions.message_content = not withheld
+        self._tell()
+
+    def advance(self, seconds: float) -> None:
+        """Move the sandbox's clock on: tokens, nonces, rate limits and timestamps go by it."""
+        if not 0 <= seconds <= 10 * 365 * 86_400:
+            raise SandboxRefusal("The clock goes forward only, and by ten years at most.")
+        self._world.clock.advance(float(seconds))
+        self._tell()
