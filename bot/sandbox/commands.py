@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from bot.sandbox import limits, permissions
+from bot.sandbox import limits, permissions, shapes
 from bot.sandbox.errors import ApiError, Json, SandboxRefusal
 from bot.sandbox.feed import Feed
 from bot.sandbox.guild import Guild
@@ -57,7 +57,7 @@ class Commands:
         needed = body.get("default_member_permissions")
         old = known.get((kind, body["name"]))
         return {
-            **_without_nothing(body),
+            **shapes.without_nulls(body),
             "id": old["id"] if old else self._store.new_id(),
             "application_id": self._guild.bot_id,
             "version": self._store.new_id(),
@@ -121,11 +121,3 @@ def _descend(command: Json, names: list[str]) -> Invoked:
     if any(option["type"] in (SUBCOMMAND, GROUP) for option in leaf.get("options", ())):
         raise SandboxRefusal(f"/{' '.join([command['name'], *names])} is a group: choose one of its subcommands.")
     return Invoked(command, leaf, tuple(path))
-
-
-def _without_nothing(node: Json) -> Json:
-    """The command without its nulls, which Discord leaves out, options included."""
-    kept = {key: value for key, value in node.items() if value is not None}
-    if "options" in kept:
-        kept["options"] = [_without_nothing(option) for option in kept["options"]]
-    return kept

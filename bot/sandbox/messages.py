@@ -160,7 +160,7 @@ class Messages:
         if "embeds" in body:
             message["embeds"] = [shapes.embed(embed) for embed in body["embeds"] or []]
         if "components" in body:
-            message["components"] = _numbered(body["components"] or [])
+            message["components"] = _numbered(shapes.without_nulls(body["components"] or []))
         if "attachments" in body or draft.files:
             message["attachments"] = self._attach(message, draft)
         message.update(self._mentioned(message, body.get("allowed_mentions")))

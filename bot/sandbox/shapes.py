@@ -1,6 +1,7 @@
 """Discord's JSON objects, with every field that discord.py reads. Field names and defaults: Discord's API v10."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from bot.sandbox.errors import Json
 from bot.sandbox.seed import ChannelSeed
@@ -12,6 +13,13 @@ TEXT, DIRECT, THREAD = 0, 1, 11
 def written(seconds: float) -> str:
     """A time as Discord writes it: always with microseconds and its offset."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+def without_nulls(node: Any) -> Any:
+    """What a bot sent, without its nulls: Discord leaves these fields out of what it gives back."""
+    if isinstance(node, dict):
+        return {key: without_nulls(value) for key, value in node.items() if value is not None}
+    return [without_nulls(one) for one in node] if isinstance(node, list) else node
 
 
 def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:

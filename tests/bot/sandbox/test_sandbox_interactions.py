@@ -186,8 +186,7 @@ async def test_the_token_ends_after_fifteen_minutes(sandbox, bot, monkeypatch):
 
 
 async def _answer_again(interaction: discord.Interaction) -> None:
-    while not interaction.response.is_done():
-        await asyncio.sleep(0.001)
+    await interaction.original_response()
     interaction.response._response_type = None
     await interaction.response.send_message("twice")
 
