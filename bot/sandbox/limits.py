@@ -24,6 +24,7 @@ MESSAGE: Rules = (
     ("components[].components[].label", 80),
     ("components[].components[].custom_id", 100),
 )
+THREAD: Rules = (("name", 100),)
 MODAL: Rules = (("title", 45), ("custom_id", 100), ("components", 5))
 CHOICES: Rules = (("choices", 25), ("choices[].name", 100))
 COMMANDS: Rules = (

@@ -160,7 +160,7 @@ class Messages:
         if "embeds" in body:
             message["embeds"] = [shapes.embed(embed) for embed in body["embeds"] or []]
         if "components" in body:
-            message["components"] = _numbered(shapes.without_nulls(body["components"] or []))
+            message["components"] = shapes.components(body["components"] or [])
         if "attachments" in body or draft.files:
             message["attachments"] = self._attach(message, draft)
         message.update(self._mentioned(message, body.get("allowed_mentions")))
@@ -232,16 +232,3 @@ class Messages:
             member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and place else {}
             self._gateway.dispatch(event, {**shown, **place, **member})
         return shown
-
-
-def _numbered(rows: list[Json]) -> list[Json]:
-    """The components with the ids that Discord gives them, counted through."""
-    out: list[Json] = []
-    number = 0
-    for row in rows:
-        number += 1
-        numbered = {"id": number, **row}
-        if "components" in row:
-            numbered["components"] = [{"id": (number := number + 1), **child} for child in row["components"]]
-        out.append(numbered)
-    return out

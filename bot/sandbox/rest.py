@@ -60,6 +60,9 @@ def _adapter(world: World, method: str, path: str, handler: Handler) -> Callable
     # among the bot's requests.
     open_to_all = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
 
+    # Of all that Discord makes here it answers for threads alone with "created".
+    made = 201 if method == "POST" and path.endswith("/threads") else 200
+
     async def serve(request: web.Request) -> web.Response:
         call, headers = None, {}
         try:
@@ -67,7 +70,7 @@ def _adapter(world: World, method: str, path: str, handler: Handler) -> Callable
                 raise ApiError(0)
             headers = world.rates.request(f"{method} {path}", request.match_info, not open_to_all)
             call = await _read(request)
-            result, status = handler(world, call), 200
+            result, status = handler(world, call), made
         except ApiError as error:
             result, status = error.body(), error.status
             headers |= error.headers

@@ -1,15 +1,15 @@
 """Discord's HTTP API as far as the bot uses it: one small handler a route, and the table of them."""
 
-from bot.sandbox import shapes
+from bot.sandbox import limits, shapes
 from bot.sandbox.commands import GLOBAL
 from bot.sandbox.errors import ApiError, Json
 from bot.sandbox.gateway import withheld
 from bot.sandbox.interactions import Interaction
-from bot.sandbox.messages import Draft
+from bot.sandbox.messages import HAS_THREAD, Draft
 from bot.sandbox.permissions import Permission
 from bot.sandbox.ratelimits import STARTS
 from bot.sandbox.rest import Call, Route
-from bot.sandbox.shapes import DIRECT, TEXT
+from bot.sandbox.shapes import DIRECT, TEXT, THREAD
 from bot.sandbox.world import World
 
 
@@ -122,6 +122,18 @@ def _check_parts(world: World, channel: Json, draft: Draft) -> None:
         world.guild.require(Permission.EMBED_LINKS, channel)
     if draft.files:
         world.guild.require(Permission.ATTACH_FILES, channel)
+
+
+def start_thread(world: World, call: Call) -> Json:
+    channel, message = _channel(world, call, Permission.CREATE_PUBLIC_THREADS), None
+    limits.check(call.body, limits.THREAD)
+    if "message_id" in call.path:
+        message = world.messages.find(call.path["message_id"], channel["id"])
+    if channel["type"] != TEXT or (message is None and call.body.get("type") != THREAD):
+        raise ApiError(50024)
+    if message and message["flags"] & HAS_THREAD:
+        raise ApiError(160004)
+    return world.places.thread(world.guild.bot, channel, call.body["name"], message)
 
 
 def edit_message(world: World, call: Call) -> Json:
@@ -246,6 +258,8 @@ ROUTES: tuple[Route, ...] = (
     ("GET", MESSAGE, get_message),
     ("PATCH", MESSAGE, edit_message),
     ("DELETE", MESSAGE, delete_message),
+    ("POST", MESSAGE + "/threads", start_thread),
+    ("POST", "/channels/{channel_id}/threads", start_thread),
     ("POST", "/channels/{channel_id}/typing", typing),
     ("GET", "/channels/{channel_id}/webhooks", channel_webhooks),
     ("POST", "/channels/{channel_id}/webhooks", create_webhook),

@@ -1,5 +1,6 @@
 """Discord's JSON objects, with every field that discord.py reads. Field names and defaults: Discord's API v10."""
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,8 @@ from bot.sandbox.seed import ChannelSeed
 
 TEXT, DIRECT, THREAD = 0, 1, 11
 """Types of channels."""
+SELECTS = (3, 5, 6, 7, 8)
+"""Types of components that are select menus."""
 
 
 def written(seconds: float) -> str:
@@ -206,3 +209,20 @@ def embed(sent: Json) -> Json:
     """An embed as Discord gives it back."""
     fields = [{"inline": False, **field} for field in sent.get("fields") or ()]
     return {"type": "rich", **sent} | ({"fields": fields} if fields else {})
+
+
+def components(sent: list[Json]) -> list[Json]:
+    """A message's components as Discord gives them back: numbered through."""
+    numbers = itertools.count(1)
+
+    def numbered(one: Json) -> Json:
+        made = {"id": next(numbers), **one}
+        if "components" in one:
+            made["components"] = [numbered(child) for child in one["components"]]
+        if one["type"] in SELECTS:
+            made = {"min_values": 1, "max_values": 1, **made}
+            # For forms only, but discord.py sends it with every select.
+            made.pop("required", None)
+        return made
+
+    return [numbered(one) for one in without_nulls(sent)]
