@@ -5,6 +5,8 @@ import pytest
 from personas.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
 from personas.prompt import Renderer
 
+pytest_plugins = ["tests.openapi.plugin"]
+
 
 @pytest.fixture(scope="session")
 def renderer() -> Renderer:
