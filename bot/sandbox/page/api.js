@@ -1,12 +1,16 @@
 /** What the page knows, what it asks of the sandbox, and what it is told. */
 
-export const state = { me: sessionStorage.getItem("as"), channel: null, channels: [], people: [], roles: [], commands: [], bot: null };
+export const state = {
+  me: sessionStorage.getItem("as"), channel: null,
+  guild: "", channels: [], people: [], roles: [], commands: [], bot: null, controls: {},
+};
+const UNREACHABLE = "The sandbox cannot be reached. Is it still running?";
 
 /** The acting member may not, in the words of Discord's client. */
 export class Refusal extends Error {}
 
 async function ask(path, options) {
-  const response = await fetch(`/page-api/${path}`, options);
+  const response = await fetch(`/page-api/${path}`, options).catch(() => { throw new Error(UNREACHABLE); });
   const text = await response.text();
   if (response.ok) return JSON.parse(text);
   const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
@@ -17,16 +21,26 @@ async function ask(path, options) {
 export async function loadState() {
   const as = state.me ? `?as=${state.me}` : "";
   // A member of another guild, from before the state was made anew, is nobody here.
-  Object.assign(state, await ask(`state${as}`).catch(() => ask("state")));
+  Object.assign(state, await ask(`state${as}`).catch((error) => {
+    if (!(error instanceof Refusal)) throw error;
+    return ask("state");
+  }));
   sessionStorage.setItem("as", state.me);
 }
 
-export const loadMessages = (channel) => ask(`messages?as=${state.me}&channel=${channel}`);
+/** Up to 100 messages of a channel, oldest first: the newest ones, or those before a message. */
+export const loadMessages = (channel, before) =>
+  ask(`messages?as=${state.me}&channel=${channel}${before ? `&before=${before}` : ""}`);
 
 export const act = (name, body) => ask(name, {
   method: "POST",
   headers: { "Content-Type": "application/json" },
   body: JSON.stringify({ as: state.me, ...body }),
+});
+
+/** Hand a file over; `say` then names it by the id that comes back. */
+export const upload = (file) => ask(`upload?as=${state.me}&name=${encodeURIComponent(file.name)}`, {
+  method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file,
 });
 
 /** Listen until the returned function is called; comes back by itself when the connection is lost. */
@@ -45,11 +59,4 @@ export function listen({ onOpen, onEvent, onLost }) {
   }
   connect();
   return () => { ended = true; clearTimeout(timer); socket.close(); };
-}
-
-export const userName = (user) => user.global_name ?? user.username;
-
-export function findName(id) {
-  const found = [...state.people.map((person) => person.user), state.bot].find((user) => user.id === id);
-  return found ? userName(found) : "unknown";
 }

@@ -1,183 +1,214 @@
-/** The page: channels, the acting member, and the conversation as it happens. */
+/** The page: puts its parts together, follows what happens, and turns keys into ways. */
 
-import { act, listen, loadMessages, loadState, state, userName } from "/page/api.js";
+import { makeActions } from "/page/actions.js";
+import { act, listen, loadState, state } from "/page/api.js";
 import { makeComposer } from "/page/composer.js";
-import { h } from "/page/dom.js";
-import { draw, regroup } from "/page/message.js";
+import * as conversation from "/page/conversation.js";
+import { $, h, openDialog, suggest } from "/page/dom.js";
 import { openForm } from "/page/form.js";
+import { EPHEMERAL } from "/page/message.js";
+import { avatar, later, person, place, placeName, standing, userName } from "/page/names.js";
+import { drawSide, watchSide } from "/page/side.js";
+import { drawActing, drawSidebar, places } from "/page/sidebar.js";
+import { callsIn, countCall, countCalls, isUnread } from "/page/unread.js";
 
-const $ = (id) => document.getElementById(id);
-const [list, scroller, latest, status] = ["messages", "scroller", "latest", "status"].map($);
-const TYPING_MS = 8000, SETTLED_MS = 1500, NEAR_PX = 60;
-const items = new Map(), typists = new Map();
-let stuck = true, scrolledTo = 0, waiting = null, stopListening = () => {};
+const TYPING_MS = 8000, RETRY_MS = 2000, THEMES = { system: "◐", dark: "☾", light: "☀" };
+const typists = new Map();
+let waiting = null, stopListening = () => {}, lost = false;
 
-const actions = {
-  reply: (message) => composer.reply(message),
-  dismiss: (message) => remove(message.id),
-  async press(message, custom_id, button) {
-    button.classList.add("waiting");
-    button.ariaBusy = "true";
-    try {
-      onAnswer(await act("click", { message: { id: message.id }, custom_id }), "This button");
-    } catch (error) {
-      onError(error);
-    }
-    button.classList.remove("waiting");
-    button.ariaBusy = "false";
-  },
-};
-const composer = makeComposer($("composer"), { onAnswer, onError });
+const composer = makeComposer($("composer"), { onAnswer, onEmptyUp: () => actions.editLast(), onEscape: conversation.toPresent });
+const actions = makeActions({ composer, onAnswer, openChannel, actAs });
 
-function onAnswer(answer, what) {
-  if (answer.type === null) notice(`${what}: The application did not respond.`);
-  if (answer.modal) openForm($("form"), answer, onAnswer);
-}
-
-function onError(error) {
-  notice(error.message || "The sandbox cannot be reached.");
-}
-
-/** Something only this page says, in the conversation. */
-function notice(text) {
-  list.append(h("li", { className: "notice" }, text));
-  follow();
-}
-
-function follow() {
-  if (stuck) scroller.scrollTop = scroller.scrollHeight;
-  latest.hidden = stuck;
-}
-
-function show(message) {
-  const known = items.get(message.id), item = draw(message, actions, known);
-  if (!known) {
-    items.set(message.id, item);
-    list.querySelector(".empty")?.remove();
-    const after = [...list.children].findLast((one) => one.message && BigInt(one.message.id) < BigInt(message.id));
-    after && after !== list.lastElementChild && list.lastElementChild.message ? after.after(item) : list.append(item);
-  }
-  regroup(item);
-  regroup(item.nextElementSibling);
-  follow();
-}
-
-function remove(id) {
-  const item = items.get(id), next = item?.nextElementSibling;
-  items.delete(id);
-  item?.remove();
-  regroup(next);
+function onAnswer(answer, onSilence = () => conversation.notice("The application did not respond.")) {
+  if (answer.type === null) onSilence();
+  if (answer.modal) openForm(answer, onAnswer);
 }
 
 function onEvent(kind, data) {
   // What happens while the history is on its way is older or newer than it; in order, both come out right.
   if (waiting) return waiting.push([kind, data]);
-  if (kind === "commands") return loadState();
-  if (data.channel_id !== state.channel) return;
-  if (kind === "typing") return typing(userName(data.user));
-  if (kind === "delete") return remove(data.id);
-  // The bot types under its own name and then speaks as a persona.
-  if (kind === "message" && data.author.bot) typists.clear();
-  show(data);
-  speak(items.get(data.id));
+  const tell = { commands: loadCommands, controls: onControls, channel: onChannel, typing: onTyping, message: onMessage, edit: onMessage, delete: onDelete }[kind];
+  tell?.(data, kind);
+}
+
+const loadCommands = () => loadState().then(drawAround);
+
+function onControls(controls) {
+  state.controls = controls;
+  drawSide();
+}
+
+function onChannel(channel) {
+  const index = state.channels.findIndex((one) => one.id === channel.id);
+  if (index < 0) state.channels.push(channel);
+  else state.channels[index] = channel;
+  conversation.redraw();
+  drawAround();
+}
+
+function onTyping({ channel_id, user }) {
+  if (channel_id !== state.channel || user.id === state.me) return;
+  clearTimeout(typists.get(user.id)?.timer);
+  typists.set(user.id, { name: userName(user), timer: setTimeout(() => { typists.delete(user.id); sayStatus(); }, TYPING_MS) });
   sayStatus();
 }
 
-/** Tell screen readers of a message once: when it has stopped changing, not at every edit of it. */
-function speak(item) {
-  clearTimeout(item.speaking);
-  if (item.spoken) return;
-  item.speaking = setTimeout(() => {
-    item.spoken = item.isConnected;
-    const text = item.querySelector(".content").textContent;
-    if (item.spoken) $("spoken").replaceChildren(h("p", {}, `${userName(item.message.author)}: ${text}`));
-  }, SETTLED_MS);
+function onMessage(message, kind) {
+  const channel = place(message.channel_id);
+  if (kind === "message" && channel && !(message.flags & EPHEMERAL)) {
+    if (!channel.last_message_id || later(message.id, channel.last_message_id)) channel.last_message_id = message.id;
+    if (message.channel_id !== state.channel) countCall(message);
+  }
+  if (message.channel_id === state.channel) {
+    // The bot types under its own name and then speaks as a persona.
+    if (kind === "message") typists.delete(message.author.bot ? state.bot.id : message.author.id);
+    conversation.show(message);
+    sayStatus();
+  }
+  if (kind === "message") drawPlaces();
 }
 
-function typing(name) {
-  clearTimeout(typists.get(name));
-  typists.set(name, setTimeout(() => { typists.delete(name); sayStatus(); }, TYPING_MS));
-  sayStatus();
+function onDelete(message) {
+  if (message.channel_id === state.channel) conversation.remove(message.id);
 }
 
-function sayStatus(lost = false) {
-  const names = [...typists.keys()];
+function sayStatus() {
+  const names = [...typists.values()].map((one) => one.name), status = $("status");
   status.classList.toggle("lost", lost);
   status.replaceChildren(...(lost ? ["Connection lost. Reconnecting…"] : names.length
-    ? [`${names.join(", ")} ${names.length > 1 ? "are" : "is"} typing`, h("i", { className: "dots" })] : []));
+    ? [h("i", { className: "dots" }), ` ${names.length > 3 ? "Several people are" : `${names.join(", ")} ${names.length > 1 ? "are" : "is"}`} typing`] : []));
 }
 
-async function openChannel(id) {
-  state.channel = id;
-  location.hash = state.channels.find((channel) => channel.id === id).name;
-  drawChannels();
+const drawPlaces = () => drawSidebar({ open: openChannel, openDirect: actions.openDirect });
+
+function drawAround() {
+  drawPlaces();
+  drawActing(actAs);
+  drawSide();
   composer.reset();
-  typists.clear();
-  await loadHistory();
 }
 
-async function loadHistory() {
-  const channel = state.channel;
-  waiting = [];
-  const messages = await loadMessages(channel).catch((error) => { onError(error); return []; });
-  if (channel !== state.channel) return;
-  items.clear();
-  list.replaceChildren(messages.length ? "" : h("li", { className: "notice empty" }, "Nothing has been said here yet."));
-  stuck = true;
-  messages.forEach(show);
+const addressOf = (channel) => (channel.type === 0 ? channel.name : channel.id);
+const addressed = () => { const words = decodeURIComponent(location.hash.slice(1)); return state.channels.find((one) => addressOf(one) === words); };
+
+/** On a phone the sidebar slides over the conversation. */
+function slide(over) {
+  document.body.classList.toggle("sided", over);
+  $("menu").ariaExpanded = String(over);
+}
+
+/** Open a channel, `made` if the page has not been told of it yet. */
+async function openChannel(id, made) {
+  slide(false);
+  if (made && !place(id)) state.channels.push(made);
+  state.channel = id;
+  location.hash = addressOf(place());
+  typists.clear();
+  composer.reset();
+  await load();
+  if (matchMedia("(hover: hover)").matches && !document.querySelector("dialog:modal, .menu")) composer.focus();
+}
+
+/** Load the open channel; what happens meanwhile is told afterwards. */
+async function load(again = false) {
+  waiting ??= [];
+  const turn = (load.turn = (load.turn ?? 0) + 1);
+  await conversation.open({ again }).catch((error) => composer.refuse(error.message));
+  if (turn !== load.turn) return;
   const missed = waiting;
   waiting = null;
   missed.forEach((event) => onEvent(...event));
   sayStatus();
+  drawPlaces();
 }
 
-function drawChannels() {
-  $("channels").replaceChildren(...state.channels.map((channel) => h("button", {
-    type: "button", onclick: () => openChannel(channel.id), "aria-current": channel.id === state.channel ? "page" : null,
-  }, h("span", { ariaHidden: "true" }, "#"), ` ${channel.name}`)));
-  const open = state.channels.find((channel) => channel.id === state.channel);
-  $("room").textContent = `# ${open.name}`;
-  $("topic").textContent = open.topic ?? "";
-  $("guild").textContent = state.guild;
-  document.title = `#${open.name} · ${state.guild}`;
-}
-
-function drawActing() {
-  const label = (person) => {
-    const own = state.roles.filter((role) => person.roles.includes(role.id)).slice(1).map((role) => role.name);
-    return [userName(person.user), ...(person.owner ? ["owner"] : []), ...own].join(" · ");
-  };
-  $("acting").replaceChildren(...state.people.map((person) => h("option", { value: person.user.id }, label(person))));
-  $("acting").value = state.me;
+/** Look at the guild through a member's eyes from now on. */
+async function actAs(id) {
+  slide(false);
+  state.me = id;
+  stopListening();
+  waiting = [];
+  await start();
+  composer.focus();
 }
 
 async function start() {
-  await loadState();
-  drawActing();
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  state.channel ??= (state.channels.find((channel) => channel.name === wanted) ?? state.channels[0]).id;
-  drawChannels();
-  composer.reset();
-  stopListening();
-  stopListening = listen({ onEvent, onOpen: refresh, onLost: () => sayStatus(true) });
+  try {
+    await loadState();
+  } catch (error) {
+    composer.refuse(error.message);
+    setTimeout(start, RETRY_MS);
+    return;
+  }
+  const stayed = place() ?? addressed() ?? state.channels[0];
+  state.channel = stayed.id;
+  location.hash = addressOf(stayed);
+  drawAround();
+  let again = false;
+  waiting = [];
+  stopListening = listen({
+    onEvent,
+    onLost() { lost = true; sayStatus(); },
+    async onOpen() {
+      lost = false;
+      waiting = [];
+      if (again) { await loadState().catch(() => {}); if (!place()) state.channel = state.channels[0].id; }
+      await load(again);
+      again = true;
+      await countCalls().catch(() => {});
+      drawAround();
+    },
+  });
 }
 
-async function refresh() {
-  await loadState();
-  drawActing();
-  await openChannel(state.channel);
+/** Go anywhere by a few letters. */
+function quickly() {
+  if (document.querySelector("dialog:modal")) return;
+  const input = h("input", { ariaLabel: "Where to?", placeholder: "Where to? A channel, a thread, a person", autocomplete: "off" });
+  const ways = [...places().map((one) => ({ title: placeName(one), hint: [callsIn(one.id) && `${callsIn(one.id)} mentions`, isUnread(one) && "unread", one.topic].filter(Boolean).join(" · "), run: () => openChannel(one.id) })),
+    { title: `Message ${userName(state.bot)}`, face: avatar(state.bot, "avatar tiny"), run: actions.openDirect },
+    ...state.people.map((one) => ({ title: userName(one.user), face: avatar(one.user, "avatar tiny"), hint: `act as · ${standing(one)}`, run: () => actAs(one.user.id) }))];
+  const dialog = openDialog({ title: "Go to", body: [input], submit: "Go", onSubmit: () => {} });
+  const { list, show } = suggest(input, (way) => { dialog.close(); way.run(); });
+  const offer = () => show(ways.filter((way) => way.title.toLowerCase().includes(input.value.trim().toLowerCase())).slice(0, 12));
+  input.after(list);
+  dialog.classList.add("quick");
+  input.oninput = offer;
+  input.focus();
+  offer();
 }
 
-$("acting").onchange = (event) => { state.me = event.target.value; start(); };
-latest.onclick = () => { stuck = true; follow(); };
-scroller.addEventListener("scroll", () => {
-  const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_PX;
-  // Only the reader scrolls up: far from the end without having moved means that something has grown.
-  stuck = near || (stuck && scroller.scrollTop >= scrolledTo);
-  scrolledTo = scroller.scrollTop;
-  latest.hidden = stuck;
-}, { passive: true });
-// Pictures that load and answers that grow push the end away; the box to write in takes room too.
-const sizes = new ResizeObserver(follow);
-[list, scroller].forEach((element) => sizes.observe(element));
-start().catch(onError);
+function step(by) {
+  const all = places(), index = all.findIndex((one) => one.id === state.channel);
+  openChannel(all.at((index + by) % all.length).id);
+}
+
+document.addEventListener("keydown", (event) => {
+  const way = event.altKey && { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  if (way) step(way);
+  else if ((event.ctrlKey || event.metaKey) && event.key === "k") quickly();
+  else if (event.key === "Escape" && document.body.classList.contains("sided")) { slide(false); $("menu").focus(); }
+  else if (event.key === "Escape" && !document.querySelector("dialog:modal, .menu:popover-open")) { conversation.toPresent(); composer.focus(); }
+  else return;
+  event.preventDefault();
+});
+
+function wear(theme) {
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("theme", theme);
+  $("theme").firstChild.textContent = THEMES[theme];
+  $("theme").ariaLabel = $("theme").title = `Colours: ${theme}`;
+}
+
+$("theme").onclick = () => { const names = Object.keys(THEMES); wear(names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length]); };
+$("menu").onclick = () => {
+  slide(true);
+  $("channels").querySelector("[aria-current]")?.focus();
+};
+$("scrim").onclick = () => slide(false);
+$("topic").onclick = () => { $("topic").ariaExpanded = String($("topic").classList.toggle("whole")); };
+addEventListener("hashchange", () => { const there = addressed(); if (there && there.id !== state.channel) openChannel(there.id); });
+wear(localStorage.getItem("theme") ?? "system");
+conversation.watch(drawPlaces);
+watchSide(actions.userMenu);
+start();

@@ -1,83 +1,107 @@
-/** The box to write in; a "/" makes it a picker of commands, and a chosen command a form of its options. */
+/** The box to write in: drafts, files, replies, and suggestions of names, channels and commands while typing. */
 
-import { act, Refusal, state, userName } from "/page/api.js";
-import { h, suggest } from "/page/dom.js";
+import { act, state, upload } from "/page/api.js";
+import { $, h, sign, suggest } from "/page/dom.js";
+import { ATTACH, avatar, DIRECT, encode, may, place, placeName, SEND, SEND_IN_THREADS, THREAD, users, userName } from "/page/names.js";
+import { size } from "/page/parts.js";
+import { commandForm, commandsFor } from "/page/slash.js";
 
-const SUBCOMMAND = 1, GROUP = 2;
-let fields = 0;
+const LONGEST = 2000, COUNT_FROM = 1800, MOST_FILES = 10, MOST_BYTES = 10 * 2 ** 20, TALLEST_PX = 200;
 
-/** Every (sub)command by its full name. */
-function flatten(command, prefix = "") {
-  const name = `${prefix}${command.name}`;
-  const inner = (command.options ?? []).filter((option) => option.type === SUBCOMMAND || option.type === GROUP);
-  return inner.length ? inner.flatMap((option) => flatten(option, `${name} `)) : [{ ...command, name }];
-}
-
-const option = (value, label) => h("option", { value }, label);
-const select = (options) => h("select", {}, option("", "—"), ...options.map(([value, label]) => option(value, label)));
-
-/** How an option of each type is asked for. */
-const INPUTS = {
-  4: (o) => h("input", { type: "number", step: "1", min: o.min_value ?? "", max: o.max_value ?? "" }),
-  5: () => select([["true", "True"], ["false", "False"]]),
-  6: () => select([...state.people.map((person) => person.user), state.bot].map((user) => [user.id, userName(user)])),
-  7: () => select(state.channels.map((channel) => [channel.id, `#${channel.name}`])),
-  8: () => select(state.roles.map((role) => [role.id, role.name])),
-  10: (o) => h("input", { type: "number", step: "any", min: o.min_value ?? "", max: o.max_value ?? "" }),
-};
-
-function makeInput(o) {
-  if (o.choices?.length) return select(o.choices.map((choice) => [choice.value, choice.name]));
-  const text = () => h("input", { type: "text", autocomplete: "off", minLength: o.min_length ?? 0, maxLength: o.max_length ?? 6000 });
-  return (INPUTS[o.type] ?? text)(o);
-}
-
-export function makeComposer(root, { onAnswer, onError }) {
-  let replyTo = null;
-  const send = (event) => { event.preventDefault(); say(); };
-  const box = h("textarea", { rows: 1, maxLength: 4000, ariaLabel: "Message", autocomplete: "off", enterKeyHint: "send" });
-  const picker = suggest(box, (item) => openCommand(item.command));
-  const replying = h("p", { className: "replying", hidden: true });
-  const writing = h("form", { className: "writing", onsubmit: send }, picker.list, replying, box, h("button", { className: "button primary" }, "Send"));
+export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
+  let replyTo = null, files = [], where = null, sending = Promise.resolve();
+  const kept = new Map(); // files and replies of channels that were left with something in the box
+  const box = h("textarea", { rows: 1, ariaLabel: "Message", autocomplete: "off", enterKeyHint: "send" });
+  const picker = suggest(box, (item) => (item.command ? openCommand(item) : complete(item)));
+  const replying = h("p", { className: "replying", hidden: true }), previews = h("ul", { className: "previews", ariaLabel: "Files to send" });
+  const problem = h("p", { className: "problem", role: "alert" }), count = h("span", { className: "count", ariaHidden: "true" });
+  const chooser = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { attach(chooser.files); chooser.value = ""; } });
+  const attachButton = sign("+", "Attach files", { onclick: () => chooser.click() }), sendButton = sign("➤", "Send", { type: "submit" });
+  const writing = h("form", { className: "writing", onsubmit: (event) => { event.preventDefault(); say(); } },
+    picker.list, replying, previews, problem, h("div", { className: "box" }, attachButton, chooser, box, count, sendButton));
   root.replaceChildren(writing);
 
-  function grow() {
-    box.style.height = "auto";
-    box.style.height = `${Math.min(box.scrollHeight + 2, 200)}px`;
-  }
-  function offer() {
-    const typed = /^\/([^\n]*)$/.exec(box.value)?.[1].toLowerCase();
-    const all = typed === undefined ? [] : state.commands.flatMap((command) => flatten(command));
-    const fits = all.filter((command) => command.name.startsWith(typed.trim()) || command.name.includes(` ${typed.trim()}`));
-    picker.show(fits.map((command) => ({ title: `/${command.name}`, hint: command.description, command })));
-  }
-  box.addEventListener("input", () => { grow(); offer(); });
-  box.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
-    if (event.key === "Escape") reply(null);
-  });
+  const draftKey = () => `draft:${where}`;
+  const refuse = (words) => { problem.textContent = words; };
 
-  async function say() {
-    const content = box.value;
-    if (!content.trim()) return;
-    const body = { channel: state.channel, content, reply_to: replyTo && { id: replyTo.id } };
-    [box.value, replyTo] = ["", null];
-    reply(null);
-    grow();
-    try {
-      await act("say", body);
-    } catch (error) {
-      box.value ||= content;
-      grow();
-      onError(error);
+  function write(text) {
+    box.value = text;
+    changed();
+  }
+  function changed() {
+    box.style.height = "auto";
+    box.style.height = `${Math.min(box.scrollHeight, TALLEST_PX)}px`;
+    const left = LONGEST - box.value.length;
+    count.textContent = box.value.length > COUNT_FROM ? String(left) : "";
+    count.classList.toggle("over", left < 0);
+    refuse("");
+    if (box.value) localStorage.setItem(draftKey(), box.value);
+    else localStorage.removeItem(draftKey());
+  }
+
+  function offer() {
+    const typed = /(?:^|\s)([@#])([^@#\n]{0,40})$/.exec(box.value.slice(0, box.selectionStart)), words = typed?.[2].toLowerCase();
+    if (!typed) return picker.show(commandsFor(box.value));
+    const names = typed[1] === "#"
+      ? state.channels.filter((one) => one.type !== DIRECT).map((one) => ({ title: placeName(one), hint: one.topic }))
+      : [...users().map((user) => ({ title: `@${userName(user)}`, face: avatar(user, "avatar tiny") })),
+        ...state.roles.filter((role) => role.position > 1).map((role) => ({ title: `@${role.name}`, hint: "role" })),
+        { title: "@everyone", hint: "all members" }, { title: "@here", hint: "all who are online" }];
+    picker.show(names.filter((one) => one.title.slice(1).toLowerCase().startsWith(words)).slice(0, 10).map((one) => ({ ...one, typed: words.length + 1 })));
+  }
+  function complete({ title, typed }) {
+    box.setRangeText(`${title} `, box.selectionStart - typed, box.selectionStart, "end");
+    changed();
+  }
+
+  function attach(list) {
+    const more = [...list];
+    if (!may(ATTACH)) return refuse("You do not have permission to attach files in this channel.");
+    if (files.length + more.length > MOST_FILES) return refuse(`A message carries at most ${MOST_FILES} files.`);
+    const large = more.find((file) => file.size > MOST_BYTES);
+    if (large) return refuse(`${large.name} is too large: ${size(large.size)} of at most ${size(MOST_BYTES)}.`);
+    files.push(...more);
+    drawFiles();
+    box.focus();
+  }
+  function drawFiles() {
+    previews.replaceChildren(...files.map((file) => {
+      const face = h("span", { className: "sheet", ariaHidden: "true" }, "▤"), reader = new FileReader();
+      reader.onload = () => face.replaceWith(h("img", { alt: "", src: reader.result }));
+      if (file.type.startsWith("image/")) reader.readAsDataURL(file);
+      const drop = () => { files = files.filter((one) => one !== file); drawFiles(); box.focus(); };
+      return h("li", {}, face, h("span", {}, file.name), h("small", {}, size(file.size)), sign("✕", `Remove ${file.name}`, { onclick: drop }));
+    }));
+    previews.hidden = !files.length;
+  }
+
+  function say() {
+    const text = box.value, body = { channel: state.channel, content: encode(text), reply_to: replyTo && { id: replyTo.id } }, sent = files, answered = replyTo;
+    if (box.disabled || (!text.trim() && !files.length)) return;
+    if (text.startsWith("/")) {
+      const [command] = commandsFor(text);
+      return command ? openCommand(command) : refuse(`There is no command ${text.split(/\s/)[0]} here. Type / to see those there are; to say it as text, put a \\ before it.`);
     }
+    if (text.length > LONGEST) return refuse(`Your message is too long: ${text.length} of at most ${LONGEST} characters.`);
+    const from = where;
+    write("");
+    [files, replyTo] = [[], null];
+    drawFiles();
+    reply(null);
+    sending = sending.then(async () => {
+      const uploads = await Promise.all(sent.map(upload));
+      await act("say", { ...body, uploads: uploads.map((file) => file.id) });
+    }).catch((error) => {
+      if (where !== from) return localStorage.setItem(`draft:${from}`, text);
+      if (!box.value) { write(text); files = sent; drawFiles(); reply(answered); }
+      refuse(error.message);
+    });
   }
 
   function reply(message) {
     replyTo = message;
     replying.hidden = !message;
-    replying.replaceChildren(...(message ? [`Replying to ${userName(message.author)} `,
-      h("button", { type: "button", className: "plain", ariaLabel: "Do not reply", onclick: () => reply(null) }, "✕")] : []));
+    replying.replaceChildren(...(message ? [h("span", {}, "Replying to ", h("b", {}, userName(message.author))), sign("✕", "Do not reply", { onclick: () => reply(null) })] : []));
     if (message) { closeCommand(); box.focus(); }
   }
 
@@ -86,82 +110,46 @@ export function makeComposer(root, { onAnswer, onError }) {
     root.replaceChildren(writing);
     box.focus();
   }
-
-  function openCommand(command) {
-    box.value = "";
-    const rows = (command.options ?? []).map((o) => makeRow(command, o, () => values(rows)));
-    const cancel = h("button", { type: "button", className: "button secondary", onclick: closeCommand }, "Cancel");
-    const problem = h("p", { className: "problem", role: "alert" });
-    const run = h("button", { className: "button primary" }, "Run");
-    const form = h("form", { className: "command", noValidate: true, ariaLabel: `/${command.name}` },
-      h("p", { className: "title" }, h("b", {}, `/${command.name}`), ` ${command.description}`),
-      h("div", { className: "options" }, ...rows.map((row) => row.element)), problem, h("div", { className: "row" }, run, cancel));
-    form.onkeydown = (event) => {
-      if (event.key === "Escape") closeCommand();
-      if (event.key === "Enter" && event.target.matches("select")) { event.preventDefault(); form.requestSubmit(); }
-    };
-    form.onsubmit = async (event) => {
-      event.preventDefault();
-      const wrong = rows.filter((row) => !row.check());
-      if (wrong.length) return wrong[0].input.focus();
-      run.disabled = true;
-      run.classList.add("waiting");
-      try {
-        onAnswer(await act("slash", { channel: state.channel, command: command.name, options: values(rows) }), `/${command.name}`);
-        closeCommand();
-      } catch (error) {
-        if (!(error instanceof Refusal)) return onError(error);
-        problem.textContent = error.message;
-      } finally {
-        run.disabled = false;
-        run.classList.remove("waiting");
-      }
-    };
+  function openCommand(item) {
+    write("");
+    const { form, focus } = commandForm(item, { channel: state.channel, onAnswer, onClose: closeCommand });
     root.replaceChildren(form);
-    (rows[0]?.input ?? run).focus();
+    focus();
   }
 
-  const values = (rows) => Object.fromEntries(rows.map((row) => [row.name, row.value()]).filter(([, value]) => value !== ""));
-
-  function makeRow(command, o, current) {
-    const id = `option-${++fields}`, input = makeInput(o), known = new Map();
-    Object.assign(input, { id, required: Boolean(o.required) });
-    input.setAttribute("aria-describedby", `${id}-about`);
-    const problem = h("small", { className: "problem", role: "alert" });
-    const element = h("div", { className: "option" },
-      h("label", { htmlFor: id }, o.name, o.required && h("span", { className: "required" }, " required")),
-      input, h("small", { id: `${id}-about` }, o.description), problem);
-    const check = () => {
-      problem.textContent = input.checkValidity() ? "" : input.validationMessage;
-      input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
-      return !problem.textContent;
-    };
-    input.addEventListener("change", check);
-    const row = { name: o.name, input, element, check, value: () => known.get(input.value) ?? input.value };
-    if (o.autocomplete) completeBy(row, known, () => act("autocomplete",
-      { channel: state.channel, command: command.name, focused: o.name, options: current() }));
-    return row;
-  }
-
-  function completeBy({ input, element }, known, ask) {
-    const choices = suggest(input, (item) => { input.value = item.title; });
-    element.append(choices.list);
-    let timer, asked = 0;
-    const offerChoices = () => {
-      clearTimeout(timer);
-      timer = setTimeout(async () => {
-        const turn = ++asked, found = await ask().catch(() => []);
-        if (turn !== asked || document.activeElement !== input) return;
-        found.forEach((choice) => known.set(choice.name, choice.value));
-        choices.show(found.map((choice) => ({ title: choice.name })));
-      }, 150);
-    };
-    input.addEventListener("input", offerChoices);
-    input.addEventListener("focus", offerChoices);
-  }
+  box.addEventListener("input", () => { changed(); offer(); });
+  box.addEventListener("keydown", (event) => {
+    if (event.isComposing) return;
+    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); say(); }
+    if (event.key === "ArrowUp" && !box.value && onEmptyUp()) event.preventDefault();
+    if (event.key === "Escape") { event.stopPropagation(); if (replyTo) reply(null); else onEscape(); }
+  });
+  box.addEventListener("paste", (event) => { if (event.clipboardData.files.length) { event.preventDefault(); attach(event.clipboardData.files); } });
+  const main = $("main");
+  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files") && !box.disabled;
+  main.addEventListener("dragover", (event) => { event.preventDefault(); main.classList.toggle("dropping", carriesFiles(event)); });
+  main.addEventListener("dragleave", (event) => { if (!main.contains(event.relatedTarget)) main.classList.remove("dropping"); });
+  main.addEventListener("drop", (event) => { event.preventDefault(); main.classList.remove("dropping"); if (carriesFiles(event)) attach(event.dataTransfer.files); });
 
   return {
-    reply,
-    reset() { reply(null); closeCommand(); picker.show([]); box.placeholder = `Message #${state.channels.find((one) => one.id === state.channel)?.name}, or / for commands`; },
+    reply, refuse, openCommand,
+    focus: () => (writing.isConnected ? box : root.querySelector("input, select, button")).focus(),
+    insert: (words) => { closeCommand(); box.setRangeText(words, box.selectionStart, box.selectionEnd, "end"); changed(); box.focus(); },
+    /** The box of the open channel, as it was left. */
+    reset() {
+      const channel = place(), next = `${state.me}:${channel.id}`;
+      if (where !== next) {
+        if (where) kept.set(where, { files, replyTo });
+        where = next;
+        if (!writing.isConnected) root.replaceChildren(writing);
+        write(localStorage.getItem(draftKey()) ?? "");
+        files = kept.get(next)?.files ?? [];
+        reply(kept.get(next)?.replyTo ?? null);
+        drawFiles();
+        picker.show([]);
+      }
+      box.disabled = attachButton.disabled = sendButton.disabled = !may(channel.type === THREAD ? SEND_IN_THREADS : SEND);
+      box.placeholder = box.disabled ? "You do not have permission to send messages in this channel." : `Message ${placeName(channel)}`;
+    },
   };
 }

@@ -1,4 +1,4 @@
-/** Elements without innerHTML, so that nothing in a message can become markup. */
+/** Elements without innerHTML, so that nothing in a message can become markup; and what is built of them everywhere. */
 
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
@@ -6,15 +6,21 @@ export function h(tag, props = {}, ...children) {
     if (name in element) element[name] = value;
     else if (value !== undefined && value !== null && value !== false) element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
-let lists = 0;
+export const $ = (id) => document.getElementById(id);
+
+/** A button that draws a sign and speaks a word. */
+export const sign = (text, label, props = {}) =>
+  h("button", { type: "button", className: "sign", title: label, ariaLabel: label, ...props }, h("span", { ariaHidden: "true" }, text));
+
+let made = 0;
 
 /** Suggestions over a text field (the ARIA combobox pattern): arrows move, Enter and Tab choose, Escape closes. */
 export function suggest(field, onChoose) {
-  const list = h("ul", { className: "suggestions", role: "listbox", ariaLabel: "Suggestions", id: `suggestions-${++lists}`, hidden: true });
+  const list = h("ul", { className: "suggestions", role: "listbox", ariaLabel: "Suggestions", id: `suggestions-${++made}`, hidden: true });
   let items = [], active = 0;
   const single = field.matches("input");
   if (single) field.setAttribute("role", "combobox"); // which a textarea may not be
@@ -26,7 +32,7 @@ export function suggest(field, onChoose) {
     list.replaceChildren(...items.map((item, index) => h("li", {
       role: "option", id: `${list.id}-${index}`,
       onmousedown: (event) => { event.preventDefault(); choose(index); },
-    }, h("span", {}, item.title), item.hint && h("small", {}, item.hint))));
+    }, item.face, h("span", {}, item.title), item.hint && h("small", {}, item.hint))));
     list.hidden = !items.length;
     if (single) field.setAttribute("aria-expanded", String(!list.hidden));
     mark();
@@ -43,7 +49,7 @@ export function suggest(field, onChoose) {
     onChoose(item);
   }
   field.addEventListener("keydown", (event) => {
-    if (list.hidden || event.isComposing) return;
+    if (list.hidden || event.isComposing || event.shiftKey) return;
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) active = (active + step + items.length) % items.length;
     else if (event.key === "Enter" || event.key === "Tab") choose(active);
@@ -56,4 +62,94 @@ export function suggest(field, onChoose) {
   field.addEventListener("blur", () => show([]));
   show([]);
   return { list, show };
+}
+
+/**
+ * Open a menu under an element or at a point; focus comes back to where it was. An item has a label and a `run`, and may
+ * have a hint, a face, `checked` (a choice), `danger`, or be `{ title, items }`: a group. `stay` keeps it open for more.
+ */
+export function openMenu(items, at, { label, stay = false, onClose } = {}) {
+  const from = document.activeElement;
+  const row = (item) => h("button", {
+    type: "button", tabIndex: -1, className: item.danger ? "item risky" : "item",
+    role: item.checked === undefined ? "menuitem" : stay ? "menuitemcheckbox" : "menuitemradio",
+    "aria-checked": item.checked === undefined ? null : String(item.checked),
+    onclick: (event) => {
+      if (!stay) menu.hidePopover();
+      item.run(event);
+      if (stay) event.currentTarget.setAttribute("aria-checked", String(item.checked));
+    },
+  }, item.face, h("span", {}, item.label, item.hint && h("small", {}, item.hint)));
+  const draw = (item) => (item.items
+    ? h("div", { role: "group", ariaLabel: item.title }, h("p", { ariaHidden: "true" }, item.title), item.items.map(row)) : row(item));
+  const menu = h("div", { className: "menu", role: "menu", popover: "auto", ariaLabel: label ?? "Menu" }, items.filter(Boolean).map(draw));
+  const rows = [...menu.querySelectorAll(".item")];
+  menu.onkeydown = (event) => {
+    const index = rows.indexOf(document.activeElement), step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const next = step ? rows.at((index + step) % rows.length) : event.key === "Home" ? rows[0] : event.key === "End" ? rows.at(-1)
+      : rows.find((one, n) => n > index && one.textContent.toLowerCase().startsWith(event.key));
+    if (event.key === "Tab") menu.hidePopover();
+    else next?.focus();
+    if (next || event.key === "Tab") event.preventDefault();
+    event.stopPropagation();
+  };
+  menu.addEventListener("beforetoggle", (event) => {
+    if (event.newState === "open") return;
+    if (menu.contains(document.activeElement)) from?.focus();
+    setTimeout(() => menu.remove());
+    onClose?.();
+  });
+  // Outside of an open dialog everything is inert.
+  (document.querySelector("dialog:modal") ?? document.body).append(menu);
+  menu.showPopover();
+  const box = menu.getBoundingClientRect(), near = at.getBoundingClientRect?.() ?? { left: at.x, top: at.y, bottom: at.y };
+  const fitsBelow = near.bottom + box.height + 8 < innerHeight;
+  menu.style.left = `${Math.max(8, Math.min(near.left, innerWidth - box.width - 8))}px`;
+  menu.style.top = `${Math.max(8, fitsBelow ? near.bottom + 2 : near.top - box.height - 2)}px`;
+  (rows.find((one) => one.ariaChecked === "true") ?? rows[0])?.focus();
+  return menu;
+}
+
+/** A labelled input that says what is wrong with it: what the browser finds, then what `wrong` does. */
+export function field({ label, description, input, required, onRemove, wrong = () => "" }) {
+  const id = `field-${++made}`, problem = h("small", { className: "problem", role: "alert" });
+  Object.assign(input, { id, required: Boolean(required) });
+  if (description) input.setAttribute("aria-describedby", `${id}-about`);
+  const remove = onRemove && sign("✕", `Leave out ${label}`, { onclick: onRemove });
+  const element = h("div", { className: "field" }, h("label", { htmlFor: id }, label, required && h("span", { className: "required" }, " required")),
+    h("div", { className: "entry" }, input, remove), description && h("small", { id: `${id}-about`, className: "about" }, description), problem);
+  const check = () => {
+    problem.textContent = input.checkValidity() ? wrong() : input.validationMessage;
+    input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
+    return !problem.textContent;
+  };
+  input.addEventListener("change", check);
+  return { element, input, check };
+}
+
+/** Ask in a dialog; `onSubmit` may throw what is then said in it. Focus goes back to where it was, as <dialog> does. */
+export function openDialog({ title, fields = [], body = [], submit = "OK", danger = false, onSubmit }) {
+  const problem = h("p", { className: "problem", role: "alert" }), id = `dialog-${++made}`;
+  const cancel = h("button", { type: "button", className: "button secondary", onclick: () => dialog.close() }, "Cancel");
+  const send = h("button", { className: `button ${danger ? "danger" : "primary"}` }, submit);
+  const form = h("form", { noValidate: true }, h("h2", { id }, title), body, fields.map((one) => one.element), problem,
+    h("div", { className: "row" }, send, cancel));
+  const dialog = h("dialog", { "aria-labelledby": id, onclose: () => dialog.remove() }, form);
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    const wrong = fields.filter((one) => !one.check());
+    if (wrong.length) return wrong[0].input.focus();
+    send.classList.add("waiting");
+    try {
+      await onSubmit(() => dialog.close());
+      dialog.close();
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+    send.classList.remove("waiting");
+  };
+  document.body.append(dialog);
+  dialog.showModal();
+  (fields[0]?.input ?? send).focus();
+  return dialog;
 }

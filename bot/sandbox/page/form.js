@@ -1,44 +1,52 @@
 /** A form the bot opens (Discord's modal). */
 
 import { act } from "/page/api.js";
-import { h } from "/page/dom.js";
+import { choose, isSelect, named, preset } from "/page/choice.js";
+import { field, h, openDialog } from "/page/dom.js";
+import { markdown } from "/page/markdown.js";
+import { selectButton } from "/page/parts.js";
 
-const PARAGRAPH = 2;
+const PARAGRAPH = 2, TEXT_DISPLAY = 10;
 
-function makeField({ label, description, text }, index) {
-  const limits = { minLength: text.min_length ?? 0, maxLength: text.max_length ?? 4000 };
-  const common = { id: `form-${index}`, name: text.custom_id, value: text.value ?? "", placeholder: text.placeholder ?? "" };
-  const required = text.required ?? true;
-  const input = h(text.style === PARAGRAPH ? "textarea" : "input", { ...common, ...limits, required });
-  return h("div", { className: "option" },
-    h("label", { htmlFor: common.id }, label, required && h("span", { className: "required" }, " required")), input,
-    description && h("small", {}, description));
+function makeSelect(part) {
+  const button = selectButton(part);
+  button.values = preset(part);
+  button.onclick = () => choose(part, button, button.values, (values) => {
+    button.values = values;
+    button.firstChild.textContent = named(part, values) || part.placeholder || "Make a selection";
+    button.dispatchEvent(new Event("change"));
+  });
+  return button;
 }
 
-/** Text inputs of both shapes: labels around one, and action rows. */
-function texts(modal) {
-  return modal.components.flatMap((row) => row.component
-    ? [{ label: row.label, description: row.description, text: row.component }]
-    : (row.components ?? []).map((text) => ({ label: text.label, text })));
+function makeField({ label, description, part }) {
+  const required = part.required ?? true;
+  if (isSelect(part)) {
+    const input = makeSelect(part);
+    const wrong = () => (required && !input.values.length ? "Make a selection." : "");
+    return { ...field({ label, description, input, required, wrong }), name: part.custom_id, value: () => input.values };
+  }
+  const limits = { minLength: part.min_length ?? 0, maxLength: part.max_length ?? 4000 };
+  const input = h(part.style === PARAGRAPH ? "textarea" : "input", { ...limits, placeholder: part.placeholder ?? "", autocomplete: "off" });
+  input.value = part.value ?? "";
+  // Browsers mind the least length only in what was typed, not in what stood there.
+  const wrong = () => (input.value && input.value.length < limits.minLength ? `Must be at least ${limits.minLength} in length.` : "");
+  return { ...field({ label, description, input, required, wrong }), name: part.custom_id, value: () => input.value };
 }
 
-export function openForm(dialog, { modal, form }, onAnswer) {
-  const problem = h("p", { className: "problem", role: "alert" });
-  const cancel = h("button", { type: "button", className: "button secondary", onclick: () => dialog.close() }, "Cancel");
-  const element = h("form", {}, h("h2", { id: "form-title" }, modal.title), ...texts(modal).map(makeField), problem,
-    h("div", { className: "row" }, h("button", { className: "button primary" }, "Submit"), cancel));
-  element.onsubmit = async (event) => {
-    event.preventDefault();
-    try {
-      const answer = await act("submit", { form, fields: Object.fromEntries(new FormData(element)) });
-      if (answer.type === null) { problem.textContent = "Something went wrong. Try again."; return; }
-      dialog.close();
-      onAnswer(answer, modal.title);
-    } catch (error) {
-      problem.textContent = error.message;
-    }
-  };
-  dialog.setAttribute("aria-labelledby", "form-title");
-  dialog.replaceChildren(element);
-  dialog.showModal();
+/** Inputs of both shapes: labels around one, and action rows. */
+const parts = (row) => (row.component ? [{ label: row.label, description: row.description, part: row.component }]
+  : (row.components ?? []).map((part) => ({ label: part.label ?? part.placeholder ?? "", part })));
+
+export function openForm({ modal, form }, onAnswer) {
+  const words = modal.components.filter((row) => row.type === TEXT_DISPLAY).map((row) => h("div", {}, markdown(row.content)));
+  const fields = modal.components.flatMap(parts).map(makeField);
+  openDialog({
+    title: modal.title, body: words, fields, submit: "Submit",
+    async onSubmit() {
+      const answer = await act("submit", { form, fields: Object.fromEntries(fields.map((one) => [one.name, one.value()])) });
+      if (answer.type === null) throw new Error("Something went wrong. Try again.");
+      onAnswer(answer);
+    },
+  });
 }

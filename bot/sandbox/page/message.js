@@ -1,128 +1,126 @@
 /** One message as a list item, and its changes in place: an edit replaces only the parts that differ. */
 
-import { findName, state, userName } from "/page/api.js";
+import { state } from "/page/api.js";
 import { h } from "/page/dom.js";
-import { markdown } from "/page/markdown.js";
+import { markdown, plainly } from "/page/markdown.js";
+import { avatar, findName, later, now, pings, place, tint, userName } from "/page/names.js";
+import { attachment, embed, row } from "/page/parts.js";
 
-const EPHEMERAL = 1 << 6, LOADING = 1 << 7, GROUP_MS = 5 * 60 * 1000;
-const LINK = 5, STYLES = { 1: "primary", 2: "secondary", 3: "success", 4: "danger", 5: "secondary" };
-const colour = (number) => `#${number.toString(16).padStart(6, "0")}`;
+export const EPHEMERAL = 1 << 6, LOADING = 1 << 7;
+const REPLY = 19, USED_COMMAND = 20, STARTED_THREAD = 18, FIRST_OF_THREAD = 21;
+const GROUP_MS = 5 * 60 * 1000, STREAMED_MS = 60 * 1000;
 
-function avatar(author) {
-  const initial = h("span", { className: "avatar", ariaHidden: "true" }, userName(author).slice(0, 1).toUpperCase());
-  const hue = [...userName(author)].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
-  initial.style.setProperty("--hue", String(hue));
-  if (!author.avatar) return initial;
-  const image = h("img", { className: "avatar", alt: "", src: `/cdn/avatars/${author.id}/${author.avatar}.png` });
-  image.onerror = () => image.replaceWith(initial);
-  return image;
-}
-
-function nameOf(author) {
-  const name = h("strong", { className: "name" }, userName(author));
-  const held = state.people.find((person) => person.user.id === author.id)?.roles ?? [];
-  const role = state.roles.filter((one) => held.includes(one.id) && one.color).pop();
-  if (role) name.style.setProperty("--role", colour(role.color));
-  return name;
-}
+export const day = (message) => new Date(message.timestamp).toLocaleDateString([], { dateStyle: "long" });
 
 function when(message) {
-  const date = new Date(message.timestamp), today = date.toDateString() === new Date().toDateString();
-  const short = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  return h("time", { dateTime: message.timestamp, title: date.toLocaleString() }, today ? short : `${date.toLocaleDateString()} ${short}`);
+  const date = new Date(message.timestamp), days = Math.round((new Date(now()).setHours(0, 0, 0, 0) - new Date(date).setHours(0, 0, 0, 0)) / 864e5);
+  const clock = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const shown = days === 0 ? clock : days === 1 ? `Yesterday at ${clock}` : `${date.toLocaleDateString()} ${clock}`;
+  return h("time", { dateTime: message.timestamp, title: date.toLocaleString() }, shown);
 }
 
 function cause(message) {
   const asked = message.interaction_metadata;
-  if (message.type === 20) return [h("span", {}, `${userName(asked.user)} used `, h("b", {}, `/${asked.name}`))];
-  if (message.type !== 19) return [];
+  if (message.type === USED_COMMAND && asked) {
+    const name = asked.name && (asked.command_type > 1 || asked.target_user || asked.target_message_id ? asked.name : `/${asked.name}`);
+    return [avatar(asked.user, "avatar tiny"), h("b", {}, userName(asked.user)), " used ", h("b", { className: "used" }, name)];
+  }
+  if (message.type !== REPLY) return [];
   const target = message.referenced_message;
   if (!target) return [h("i", {}, "Original message was deleted")];
-  return [h("span", {}, "↱ ", h("b", {}, userName(target.author)), ` ${target.content.replace(/<@!?(\d+)>/g, (_, id) => `@${findName(id)}`).slice(0, 120)}`)];
+  const words = plainly(target.content).slice(0, 140) || "Press to see attachment";
+  return [h("button", { type: "button", className: "plain", "data-do": "jump", "data-id": target.id },
+    avatar(target.author, "avatar tiny"), tint(h("b", {}, userName(target.author)), target.author.id), h("span", {}, words))];
 }
 
-const head = (message) => [nameOf(message.author), message.author.bot && h("span", { className: "app" }, "APP"), when(message)].filter(Boolean);
+const head = (message) => [
+  tint(h("strong", { className: "name" }, userName(message.author)), message.author.id),
+  message.author.bot && h("span", { className: "app" }, "APP"), " ", when(message),
+].filter(Boolean);
+
+/**
+ * People's edits are marked as on Discord. A bot writes a reply by editing it while the model speaks, and answers
+ * "is thinking…" by an edit too: only what it changes more than a minute later is news to who has read it.
+ */
+function isEdited({ edited_timestamp, timestamp, author }) {
+  return Boolean(edited_timestamp) && (!author.bot || new Date(edited_timestamp) - new Date(timestamp) > STREAMED_MS);
+}
 
 function content(message) {
+  if (message.failed) return [h("p", { className: "problem" }, message.content)];
+  if (message.type === STARTED_THREAD) return [h("p", { className: "muted" }, "started a thread: ", h("b", {}, message.content))];
   if (message.flags & LOADING) return [h("p", { className: "thinking" }, `${userName(message.author)} is thinking`, h("i", { className: "dots" }))];
-  const nodes = markdown(message.content), last = nodes.at(-1);
-  if (last && message.edited_timestamp && !message.interaction_metadata) {
-    const mark = h("small", {}, " (edited)");
-    if (last.matches("pre")) nodes.push(mark);
-    else last.append(mark);
-  }
+  const nodes = markdown(message.type === FIRST_OF_THREAD ? message.referenced_message?.content ?? "" : message.content), last = nodes.at(-1);
+  if (!isEdited(message)) return nodes;
+  const mark = h("small", { className: "edited", title: new Date(message.edited_timestamp).toLocaleString() }, " (edited)");
+  if (last?.matches(".text")) last.append(mark);
+  else nodes.push(mark);
   return nodes;
 }
 
-function embed(data) {
-  const box = h("article", { className: "embed" },
-    data.author?.name && h("div", { className: "embed-author" }, data.author.name),
-    data.title && h("div", { className: "embed-title" }, ...markdown(data.title)),
-    data.description && h("div", {}, ...markdown(data.description)),
-    data.fields?.length && h("dl", {}, ...data.fields.map((field) => h("div", { className: field.inline ? "inline" : "" },
-      h("dt", {}, ...markdown(field.name)), h("dd", {}, ...markdown(field.value))))),
-    data.image?.url && h("img", { alt: "", src: data.image.url }),
-    data.footer?.text && h("footer", {}, data.footer.text));
-  if (data.color !== undefined && data.color !== null) box.style.setProperty("--edge", colour(data.color));
-  return box;
+function thread(message) {
+  const begun = message.id !== message.channel_id && place(message.id);
+  return begun ? [h("button", { type: "button", className: "begun", "data-do": "open", "data-id": begun.id }, h("b", {}, begun.name), h("span", {}, "See thread ›"))] : [];
 }
 
-function attachment(file) {
-  if (file.content_type?.startsWith("image/")) return h("img", { className: "picture", alt: file.description ?? file.filename, src: file.url });
-  return h("a", { className: "file", href: file.url, download: file.filename }, `${file.filename} · ${Math.ceil(file.size / 1024)} KiB`);
-}
-
-function component(message, part, actions) {
-  if (part.type !== 2) return null;
-  const label = [part.emoji?.name, part.label].filter(Boolean).join(" ");
-  if (part.style === LINK) return h("a", { className: "button secondary", href: part.url, target: "_blank", rel: "noreferrer" }, `${label} ↗`);
-  const button = h("button", { type: "button", className: `button ${STYLES[part.style]}`, disabled: Boolean(part.disabled) }, label);
-  button.onclick = () => actions.press(message, part.custom_id, button);
-  return button;
-}
-
-function note(message, actions) {
-  if (!(message.flags & EPHEMERAL)) return [];
-  const dismiss = h("button", { type: "button", className: "plain", onclick: () => actions.dismiss(message) }, "Dismiss message");
-  return [h("span", {}, "Only you can see this · ", dismiss)];
-}
+const note = (message) => (message.flags & EPHEMERAL
+  ? [h("span", {}, "Only you can see this · "), h("button", { type: "button", className: "plain", "data-do": "dismiss" }, "Dismiss message")] : []);
 
 /** Class of the part, what of the message it depends on, and how it is drawn. */
 const PARTS = [
   ["cause", (m) => [m.type, m.referenced_message?.content], cause],
   ["head", (m) => m.author, head],
-  ["content", (m) => [m.content, m.flags, m.mentions, Boolean(m.edited_timestamp)], content],
+  ["content", (m) => [m.content, m.flags, m.mentions, m.failed, isEdited(m), m.referenced_message?.content], content],
   ["embeds", (m) => m.embeds, (m) => m.embeds.map(embed)],
   ["attachments", (m) => m.attachments, (m) => m.attachments.map(attachment)],
-  ["components", (m) => m.components, (m, actions) => m.components.map((row) => h("div", { className: "row" }, row.components?.map((part) => component(m, part, actions))))],
+  ["components", (m) => m.components, (m) => m.components.map(row)],
+  ["thread", (m) => place(m.id)?.name, thread],
   ["note", (m) => m.flags, note],
 ];
 
-/** Draw the message, or bring its element up to date. */
-export function draw(message, actions, item = h("li", { className: "message" })) {
-  if (!item.drawn) {
-    item.drawn = {};
-    const reply = h("button", { type: "button", className: "plain reply", title: "Reply", ariaLabel: `Reply to ${userName(message.author)}` }, "↩");
-    reply.onclick = () => actions.reply(item.message);
-    item.append(avatar(message.author), ...PARTS.map(([name]) => h("div", { className: name })), message.flags & EPHEMERAL ? "" : reply);
-  }
+function blank(message) {
+  const face = h("div", { className: "face", ariaHidden: "true" }, avatar(message.author), h("time", {}, new Date(message.timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
+  const article = h("article", { className: "message", tabIndex: -1 }, face, PARTS.map(([name]) => h("div", { className: name })));
+  return Object.assign(h("li", {}, article), { drawn: {}, article });
+}
+
+/** Draw the message, or bring its list item up to date. */
+export function draw(message, item = blank(message)) {
+  const { article } = item;
   item.message = message;
-  item.classList.toggle("ephemeral", Boolean(message.flags & EPHEMERAL));
-  item.classList.toggle("pinged", message.mentions.some((user) => user.id === state.me) || message.mention_everyone);
+  article.ariaLabel = `${userName(message.author)}, ${new Date(message.timestamp).toLocaleString()}`;
+  article.classList.toggle("ephemeral", Boolean(message.flags & EPHEMERAL));
+  article.classList.toggle("pinged", pings(message));
   for (const [name, depends, make] of PARTS) {
-    const key = JSON.stringify(depends(message));
-    if (item.drawn[name] !== key) item.querySelector(`:scope > .${name}`).replaceChildren(...make(message, actions));
+    const key = JSON.stringify(depends(message)) ?? "";
+    if (item.drawn[name] === key || (name === "content" && item.editing)) continue;
+    const part = article.querySelector(`:scope > .${name}`);
+    part.replaceChildren(...make(message).flat());
+    part.hidden = !part.childNodes.length;
     item.drawn[name] = key;
   }
   return item;
 }
 
-/** Leave out the face and the name under a message of the same author shortly before. */
-export function regroup(item) {
-  const before = item?.previousElementSibling?.message, message = item?.message;
-  if (!message) return;
+function divider(message, before, newAfter) {
+  const newDay = !before || day(before) !== day(message);
+  const isNew = newAfter && later(message.id, newAfter) && !(before && later(before.id, newAfter));
+  if (!newDay && !isNew) return null;
+  return h("div", { className: isNew ? "divider new" : "divider", role: "separator", ariaLabel: [isNew && "New messages", newDay && day(message)].filter(Boolean).join(", ") },
+    newDay && h("span", {}, day(message)), isNew && h("b", {}, "NEW"));
+}
+
+/** What a message shows because of the one before it: the day, where unread begins, and whether face and name are left out. */
+export function regroup(item, before, newAfter) {
+  const { message, article } = item, line = divider(message, before, newAfter);
+  const key = line?.ariaLabel ?? "";
+  if (item.dividedBy !== key) {
+    item.querySelector(":scope > .divider")?.remove();
+    if (line) item.prepend(line);
+    item.dividedBy = key;
+  }
   const near = before && new Date(message.timestamp) - new Date(before.timestamp) < GROUP_MS;
   const same = near && before.author.id === message.author.id && userName(before.author) === userName(message.author);
-  const alike = same && ((before.flags ^ message.flags) & EPHEMERAL) === 0;
-  item.classList.toggle("follows", Boolean(alike && ![19, 20].includes(message.type)));
+  const alike = same && ((before.flags ^ message.flags) & EPHEMERAL) === 0 && before.type !== STARTED_THREAD;
+  article.classList.toggle("follows", Boolean(alike && !line && ![REPLY, USED_COMMAND, STARTED_THREAD].includes(message.type)));
 }

@@ -1,0 +1,181 @@
+/** What can be done with a message or a person: toolbar, menus, keys, and what a message's own buttons do. */
+
+import { act, state } from "/page/api.js";
+import { choose, named, preset } from "/page/choice.js";
+import * as conversation from "/page/conversation.js";
+import { $, field, h, openDialog, openMenu, sign } from "/page/dom.js";
+import { markdown, plainly } from "/page/markdown.js";
+import { draw, EPHEMERAL } from "/page/message.js";
+import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, place, TEXT, THREAD, users, userName } from "/page/names.js";
+
+const ON_USER = 2, ON_MESSAGE = 3, NO_ANSWER = "This interaction failed: the application did not respond.";
+
+export function makeActions({ composer, onAnswer, openChannel, actAs }) {
+  const list = $("messages"), bar = h("div", { className: "toolbar", role: "group", ariaLabel: "Message actions" });
+  const onError = (error) => composer.refuse(error.message);
+
+  /** Under a message: what its button could not do. */
+  function trouble(item, words) {
+    item.article.querySelector(":scope > .problem")?.remove();
+    if (words) item.article.append(h("p", { className: "problem", role: "alert" }, words));
+  }
+
+  async function interact(item, button, name, body) {
+    button.classList.add("waiting");
+    button.ariaBusy = "true";
+    trouble(item, "");
+    try {
+      onAnswer(await act(name, { message: { id: item.message.id }, ...body }), () => trouble(item, NO_ANSWER));
+    } catch (error) {
+      trouble(item, error.message);
+    }
+    button.classList.remove("waiting");
+    button.ariaBusy = "false";
+  }
+
+  const partOf = (item, button) => item.message.components.flatMap((row) => row.components ?? []).find((part) => part.custom_id === button.dataset.part);
+
+  const does = {
+    press: (item, button) => interact(item, button, "click", { custom_id: button.dataset.part }),
+    select(item, button) {
+      const part = partOf(item, button);
+      choose(part, button, button.values ?? preset(part), (values) => {
+        button.values = values;
+        button.firstChild.textContent = named(part, values) || part.placeholder || "Make a selection";
+        interact(item, button, "select", { custom_id: part.custom_id, values });
+      });
+    },
+    jump: (item, button) => conversation.jump(button.dataset.id),
+    open: (item, button) => openChannel(button.dataset.id),
+    dismiss: (item) => conversation.remove(item.message.id, true),
+    reply: (item) => composer.reply(item.message),
+    copy: (item) => navigator.clipboard?.writeText(decode(item.message.content)).catch(onError),
+    more: (item, button) => openMenu(messageItems(item), button, { label: "Message" }),
+    edit,
+    thread(item) {
+      const input = h("input", { maxLength: 100, autocomplete: "off" });
+      input.value = plainly(item.message.content).slice(0, 40);
+      openDialog({
+        title: "Create thread", submit: "Create", fields: [field({ label: "Thread name", input, required: true })],
+        async onSubmit(close) {
+          const thread = await act("thread", { channel: state.channel, name: input.value, message: { id: item.message.id } });
+          close();
+          openChannel(thread.id, thread);
+        },
+      });
+    },
+    delete(item, button, event) {
+      const onSubmit = () => act("delete", { message: { id: item.message.id } });
+      if (event?.shiftKey) return onSubmit().catch(onError);
+      openDialog({
+        title: "Delete message", submit: "Delete", danger: true, onSubmit,
+        body: [h("p", {}, "This cannot be undone. Hold Shift to delete without being asked."), h("blockquote", {}, markdown(item.message.content))],
+      });
+    },
+  };
+
+  function edit(item) {
+    const box = h("textarea", { ariaLabel: "Edit message", rows: Math.min(8, item.message.content.split("\n").length) });
+    const part = item.article.querySelector(":scope > .content"), problem = h("p", { className: "problem", role: "alert" });
+    const button = (words, onclick) => h("button", { type: "button", className: "plain", onclick }, words);
+    const finish = () => { [item.editing, item.drawn.content] = [false, null]; draw(item.message, item); composer.focus(); };
+    const save = async () => {
+      const content = encode(box.value);
+      if (content === item.message.content) return finish();
+      if (!content.trim() && !item.message.attachments.length) { finish(); return does.delete(item); }
+      try { await act("edit", { message: { id: item.message.id }, content }); finish(); } catch (error) { problem.textContent = error.message; }
+    };
+    item.editing = true;
+    box.value = decode(item.message.content);
+    box.onkeydown = (event) => {
+      event.stopPropagation();
+      if (event.isComposing) return;
+      if (event.key === "Escape") finish();
+      if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); save(); }
+    };
+    part.hidden = false;
+    part.replaceChildren(box, h("small", { className: "hint" }, "Escape to ", button("cancel", finish), " · Enter to ", button("save", save)), problem);
+    box.focus();
+    box.setSelectionRange(box.value.length, box.value.length);
+  }
+
+  /** What the acting member may do with the message, by the names in `does`. */
+  function allowed({ message }) {
+    const own = message.author.id === state.me, kept = !(message.flags & EPHEMERAL);
+    return {
+      reply: kept, edit: own, copy: Boolean(message.content), dismiss: !kept,
+      thread: kept && place().type === TEXT && may(CREATE_THREADS) && !place(message.id),
+      delete: kept && (own || (may(MANAGE_MESSAGES) && place().type !== DIRECT)),
+    };
+  }
+
+  const WORDS = { reply: "Reply", edit: "Edit message", thread: "Create thread", copy: "Copy text", delete: "Delete message", dismiss: "Dismiss message" };
+  const KEYS = { r: "reply", e: "edit", t: "thread", c: "copy", Delete: "delete", Backspace: "delete" };
+  const SIGNS = { reply: "↩", edit: "✎", thread: "⤷" };
+
+  const apps = (type, target, missing) => {
+    const items = commandsHere(type).map((command) => ({
+      label: command.name,
+      run: async () => {
+        try { onAnswer(await act("context", { channel: state.channel, command: command.id, target }), missing); } catch (error) { onError(error); }
+      },
+    }));
+    return items.length && { title: "Apps", items };
+  };
+  const noAnswer = () => conversation.notice("The application did not respond.");
+
+  function messageItems(item) {
+    const can = allowed(item), items = Object.keys(WORDS).filter((name) => can[name]);
+    return [...items.map((name) => ({ label: WORDS[name], danger: name === "delete", run: (event) => does[name](item, null, event) })),
+      can.reply && apps(ON_MESSAGE, item.message.id, noAnswer)];
+  }
+
+  function userMenu(user, at) {
+    const known = state.people.some((one) => one.user.id === user.id);
+    openMenu([
+      { label: "Mention", run: () => composer.insert(`@${userName(user)} `) },
+      known && user.id !== state.me && { label: `Act as ${userName(user)}`, run: () => actAs(user.id) },
+      user.id === state.bot.id && { label: "Message", run: () => openDirect() },
+      apps(ON_USER, user.id, noAnswer),
+    ], at, { label: userName(user) });
+  }
+
+  const openDirect = () => act("dm", {}).then((channel) => openChannel(channel.id, channel)).catch(onError);
+
+  function showBar(item) {
+    if (bar.parentNode === item.article || item.editing) return;
+    const can = allowed(item);
+    bar.replaceChildren(...Object.keys(SIGNS).filter((name) => can[name]).map((name) => sign(SIGNS[name], WORDS[name], { "data-do": name })),
+      sign("⋯", "More", { "data-do": "more", "aria-haspopup": "menu" }));
+    item.article.append(bar);
+  }
+
+  const itemAt = (target) => target.closest("#messages > li");
+  list.addEventListener("pointerover", (event) => { const item = itemAt(event.target); if (item) showBar(item); });
+  list.addEventListener("focusin", (event) => { const item = itemAt(event.target); if (item) showBar(item); });
+  list.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-do]");
+    if (button) does[button.dataset.do](itemAt(button), button, event);
+  });
+  list.addEventListener("contextmenu", (event) => {
+    const item = itemAt(event.target);
+    // Links, pictures and selected words keep the browser's menu.
+    if (!item || event.target.closest("a, textarea, img.picture") || String(getSelection())) return;
+    event.preventDefault();
+    const at = event.clientX || event.clientY ? { x: event.clientX, y: event.clientY } : item.article;
+    const author = event.target.closest(".name, .face") && users().find((user) => user.id === item.message.author.id);
+    if (author) userMenu(author, at);
+    else openMenu(messageItems(item), at, { label: "Message" });
+  });
+  $("scroller").addEventListener("keydown", (event) => {
+    const item = event.target.matches("article") ? itemAt(event.target) : null, step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
+    if (step && (item || event.target === $("scroller"))) {
+      event.preventDefault();
+      (item ? item[step] : list.lastElementChild)?.article.focus();
+    } else if (item && KEYS[event.key] && !event.ctrlKey && !event.metaKey && allowed(item)[KEYS[event.key]]) {
+      event.preventDefault();
+      does[KEYS[event.key]](item, null, event);
+    }
+  });
+  return { userMenu, openDirect, editLast: () => { const item = conversation.lastOwn(); if (item) edit(item); return Boolean(item); } };
+}

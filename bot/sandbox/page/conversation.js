@@ -1,0 +1,232 @@
+/**
+ * The open channel's messages. All that were loaded are kept as data, oldest first; the list shows a window of them, so that
+ * scrolling through thousands stays smooth. `drawn` is the window: indexes into `log`.
+ */
+
+import { loadMessages, state } from "/page/api.js";
+import { $, h } from "/page/dom.js";
+import { draw, EPHEMERAL, regroup } from "/page/message.js";
+import { idAt, later, now, place, placeName, userName } from "/page/names.js";
+import { lastRead, markRead } from "/page/unread.js";
+
+const PAGE = 100, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SETTLED_MS = 1500;
+const [list, scroller, latest, beginning] = ["messages", "scroller", "latest", "beginning"].map($);
+const items = new Map(), dismissed = new Set();
+let log = [], drawn = { from: 0, to: 0 }, complete = false, loading = null, stuck = true, anchor = null, last = { top: 0, sizes: 0 };
+let newAfter = null, missed = 0, onRead = () => {};
+
+const find = (id) => log.findIndex((message) => message.id === id);
+const atPresent = () => drawn.to === log.length;
+
+/** Make the list show the window, whatever it showed before. */
+function render() {
+  const wanted = log.slice(drawn.from, drawn.to).map((message) => {
+    if (!items.has(message.id)) items.set(message.id, draw(message));
+    return items.get(message.id);
+  });
+  const kept = new Set(wanted);
+  [...list.children].filter((item) => !kept.has(item)).forEach((item) => { item.remove(); items.delete(item.message.id); });
+  let next = list.firstElementChild;
+  wanted.forEach((item, index) => {
+    if (item === next) next = next.nextElementSibling;
+    else list.insertBefore(item, next);
+    regroup(item, log[drawn.from + index - 1], newAfter);
+  });
+  beginning.hidden = !(complete && drawn.from === 0);
+  $("loading").hidden = complete || !loading;
+  settle();
+}
+
+/** Stay at the end, or at the message that was being read: what grows or comes above must not push it away. */
+function settle() {
+  if (stuck && atPresent()) scroller.scrollTop = scroller.scrollHeight;
+  else if (anchor?.item.isConnected) scroller.scrollTop += anchor.item.getBoundingClientRect().top - anchor.top;
+  latest.hidden = stuck && atPresent();
+  latest.textContent = missed ? `${missed} new message${missed > 1 ? "s" : ""} ↓` : "Jump to present ↓";
+  if (stuck && atPresent()) read();
+}
+
+function read() {
+  missed = 0;
+  if (document.visibilityState !== "visible") return;
+  const last = log.findLast((message) => !(message.flags & EPHEMERAL))?.id ?? place()?.last_message_id;
+  if (markRead(state.channel, last)) onRead();
+}
+
+function onScroll() {
+  const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_PX;
+  // Only the reader scrolls up: where sizes have changed too, something has grown and `settle` follows.
+  const seen = { top: scroller.scrollTop, sizes: scroller.scrollHeight - scroller.clientHeight };
+  stuck = (near || (stuck && (seen.top >= last.top || seen.sizes !== last.sizes))) && atPresent();
+  last = seen;
+  const top = scroller.getBoundingClientRect().top;
+  const item = stuck ? null : [...list.children].find((one) => one.getBoundingClientRect().bottom > top);
+  anchor = item && { item, top: item.getBoundingClientRect().top };
+  latest.hidden = stuck;
+  if (stuck) read();
+  extend();
+}
+
+/** Near an end of the window: show more there, and let go of as much at the far end. */
+async function extend() {
+  if (scroller.scrollTop < AHEAD_PX && (drawn.from > 0 || !complete)) {
+    if (drawn.from === 0 && !(await loadOlder())) return;
+    drawn.from = Math.max(0, drawn.from - PAGE / 2);
+    drawn.to = Math.min(drawn.to, drawn.from + WINDOW);
+    render();
+  } else if (!atPresent() && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AHEAD_PX) {
+    drawn.to = Math.min(log.length, drawn.to + PAGE / 2);
+    drawn.from = Math.max(drawn.from, drawn.to - WINDOW);
+    render();
+  }
+}
+
+/** The page of messages before these. Only this member's answers come with every page; they say nothing of its end. */
+async function pageBefore(messages) {
+  const channel = state.channel, oldest = messages.find((message) => !(message.flags & EPHEMERAL));
+  const page = await loadMessages(channel, oldest?.id);
+  if (channel !== state.channel) return null;
+  const known = new Set([...messages.map((message) => message.id), ...dismissed]);
+  return { older: page.filter((message) => !known.has(message.id)), ended: page.filter((message) => !(message.flags & EPHEMERAL)).length < PAGE };
+}
+
+async function loadOlder() {
+  if (complete || loading) return false;
+  loading = pageBefore(log);
+  const page = await loading.catch(() => null);
+  loading = null;
+  if (!page) return false;
+  const before = log.length;
+  complete = page.ended;
+  log = [...page.older, ...log].sort((a, b) => (later(a.id, b.id) ? 1 : -1));
+  const added = log.length - before;
+  drawn = { from: drawn.from + added, to: drawn.to + added };
+  return true;
+}
+
+/** Load the channel as it stands; back to the message that was on top, if the connection was lost in between. */
+export async function open({ again = false } = {}) {
+  const reaching = again ? log[drawn.from]?.id : null, wasStuck = !again || stuck;
+  const channel = state.channel;
+  let next = [], ended = false;
+  do {
+    const page = await pageBefore(next);
+    if (!page) return false;
+    next = [...page.older, ...next].sort((a, b) => (later(a.id, b.id) ? 1 : -1));
+    ended = page.ended;
+  } while (!ended && reaching && later(next[0].id, reaching));
+  if (!again) { newAfter = lastRead(channel); missed = 0; }
+  const from = reaching ? Math.max(0, next.findIndex((message) => !later(reaching, message.id))) : Math.max(0, next.length - PAGE);
+  const to = again && !wasStuck ? Math.min(next.length, from + WINDOW) : next.length;
+  if (!again) { items.clear(); list.replaceChildren(); anchor = null; }
+  const notes = again ? log.filter((message) => message.failed) : [];
+  log = [...next, ...notes];
+  drawn = { from: Math.max(from, to + notes.length - WINDOW), to: to === next.length ? log.length : to };
+  [complete, stuck] = [ended, wasStuck];
+  log.slice(drawn.from, drawn.to).forEach((message) => { if (items.has(message.id)) draw(message, items.get(message.id)); });
+  $("welcome").textContent = `This is the beginning of ${placeName(place())}.`;
+  // A line above everything says nothing: where all is new, it is left out, and one's own words are never new.
+  const unread = log.find((message) => later(message.id, newAfter));
+  if (!unread || unread.author.id === state.me) newAfter = null;
+  render();
+  if (!again && newAfter) showNew();
+  return true;
+}
+
+/** A channel with unread messages opens where they begin, if they are more than fit. */
+function showNew() {
+  const line = list.querySelector(".divider.new");
+  if (!line || scroller.scrollHeight - (line.getBoundingClientRect().top - list.getBoundingClientRect().top) < scroller.clientHeight) return;
+  line.scrollIntoView({ block: "center" });
+}
+
+/** A message of this channel: new, or changed. */
+export function show(message) {
+  if (dismissed.has(message.id)) return;
+  const index = find(message.id), present = atPresent();
+  if (index >= 0) {
+    log[index] = message;
+    if (items.has(message.id)) draw(message, items.get(message.id));
+    settle();
+  } else {
+    // An edit of what is older than all that is loaded comes with the page that holds it.
+    if (log.length && !complete && later(log[0].id, message.id)) return;
+    const at = log.findLastIndex((one) => later(message.id, one.id)) + 1;
+    log.splice(at, 0, message);
+    const reading = stuck && present && document.visibilityState === "visible";
+    if (message.author.id === state.me) newAfter = null;
+    else if (!reading) { newAfter ??= lastRead(state.channel); missed += 1; }
+    if (present) drawn.to = log.length;
+    else if (at < drawn.to) drawn.to += 1;
+    if (at < drawn.from) drawn.from += 1;
+    drawn.from = Math.max(drawn.from, stuck ? drawn.to - WINDOW : 0);
+    render();
+  }
+  speak(items.get(message.id));
+}
+
+export function remove(id, forGood = false) {
+  const index = find(id);
+  if (forGood) dismissed.add(id);
+  if (index < 0) return;
+  log.splice(index, 1);
+  drawn = { from: drawn.from - (index < drawn.from), to: drawn.to - (index < drawn.to) };
+  render();
+}
+
+/** Something that only this page says, as a message that only this member sees. */
+export function notice(content) {
+  const last = log.at(-1)?.id ?? idAt(new Date(now()).toISOString());
+  show({
+    id: String(BigInt(last) + 1n), channel_id: state.channel, author: state.bot, type: 0, flags: EPHEMERAL, failed: true, content,
+    timestamp: new Date(now()).toISOString(), edited_timestamp: null, mentions: [], embeds: [], attachments: [], components: [],
+  });
+}
+
+/** Tell screen readers of a message once: when it has stopped changing, not at every edit of it. */
+function speak(item) {
+  if (!item) return;
+  clearTimeout(item.speaking);
+  if (item.spoken) return;
+  item.speaking = setTimeout(() => {
+    item.spoken = item.isConnected;
+    const text = item.querySelector(".content").textContent;
+    if (item.spoken) $("spoken").replaceChildren(h("p", {}, `${userName(item.message.author)}: ${text}`));
+  }, SETTLED_MS);
+}
+
+/** Scroll to a message, loading back to it if need be. */
+export async function jump(id) {
+  while (find(id) < 0 && !complete && later(log[0]?.id ?? "0", id)) if (!(await loadOlder())) break;
+  const index = find(id);
+  if (index < 0) return;
+  if (index < drawn.from || index >= drawn.to) drawn = { from: Math.max(0, index - PAGE / 2), to: Math.min(log.length, index + PAGE / 2) };
+  [stuck, anchor] = [false, null];
+  render();
+  const { article } = items.get(id);
+  article.scrollIntoView({ block: "center" });
+  article.focus({ preventScroll: true });
+  article.classList.add("flash");
+  setTimeout(() => article.classList.remove("flash"), 2000);
+}
+
+/** Read up to the end: what Escape and the button do. */
+export function toPresent() {
+  [stuck, newAfter, anchor] = [true, null, null];
+  drawn = { from: Math.max(0, log.length - PAGE), to: log.length };
+  render();
+}
+
+export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && !message.author.bot && !message.failed)?.id);
+export const itemOf = (id) => items.get(id);
+export const redraw = () => items.forEach((item) => draw(item.message, item));
+
+export function watch(told) {
+  onRead = told;
+  scroller.addEventListener("scroll", onScroll, { passive: true });
+  // Pictures that load and answers that grow push the end away; the box to write in takes room too.
+  const sizes = new ResizeObserver(settle);
+  [list, scroller].forEach((element) => sizes.observe(element));
+  document.addEventListener("visibilitychange", () => { if (stuck && atPresent()) read(); });
+  latest.onclick = toPresent;
+}

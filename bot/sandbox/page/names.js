@@ -1,0 +1,98 @@
+/** Who and what is meant: names, faces and colours of people and channels, and what the acting member may do. */
+
+import { state } from "/page/api.js";
+import { h } from "/page/dom.js";
+
+export const TEXT = 0, DIRECT = 1, THREAD = 11;
+export const SEND = 11n, MANAGE_MESSAGES = 13n, ATTACH = 15n, CREATE_THREADS = 35n, SEND_IN_THREADS = 38n;
+const ADMINISTRATOR = 3n, EVERYBODYS_ROLES = 1, DISCORD_EPOCH = 1420070400000;
+
+/** The sandbox's time, which the bench can move ahead. */
+export const now = () => Date.now() + (state.controls.clock_ahead_s ?? 0) * 1000;
+/** Ids grow with time; their length grows too, so text alone does not order them. */
+export const later = (a, b) => BigInt(a) > BigInt(b);
+export const idAt = (time) => String(BigInt(Math.max(0, Date.parse(time) - DISCORD_EPOCH)) << 22n);
+
+export const userName = (user) => user.global_name ?? user.username;
+export const users = () => [...state.people.map((person) => person.user), state.bot];
+export const person = (id) => state.people.find((one) => one.user.id === id);
+export const findName = (id) => { const found = users().find((user) => user.id === id); return found ? userName(found) : "unknown-user"; };
+export const place = (id = state.channel) => state.channels.find((one) => one.id === id);
+export const placeName = (channel) => (channel.type === DIRECT ? `@${userName(channel.recipients?.[0] ?? state.bot)}` : `#${channel.name}`);
+export const roleName = (id) => state.roles.find((role) => role.id === id)?.name ?? "unknown-role";
+export const colour = (number) => `#${number.toString(16).padStart(6, "0")}`;
+
+/** A person's roles, highest first, without those that everybody has. */
+export function rolesOf(id) {
+  const held = person(id)?.roles ?? [];
+  return state.roles.filter((role) => held.includes(role.id) && role.position > EVERYBODYS_ROLES).reverse();
+}
+
+/** What a member is here, in words. */
+export function standing(member) {
+  return [...(member.owner ? ["owner"] : []), ...rolesOf(member.user.id).map((role) => role.name)].join(", ") || "member";
+}
+
+/** Give an element the colour of the person's highest coloured role. */
+export function tint(element, id) {
+  const role = rolesOf(id).find((one) => one.color);
+  if (role) element.style.setProperty("--role", colour(role.color));
+  return element;
+}
+
+export function avatar(user, className = "avatar") {
+  const initial = h("span", { className, ariaHidden: "true" }, userName(user).slice(0, 1).toUpperCase());
+  const hue = [...userName(user)].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+  initial.style.setProperty("--hue", String(hue));
+  if (!user.avatar) return initial;
+  const image = h("img", { className, alt: "", src: `/cdn/avatars/${user.id}/${user.avatar}.png` });
+  image.onerror = () => image.replaceWith(initial);
+  return image;
+}
+
+/** Whether the acting member may do this in the channel; the sandbox decides, this only keeps from offering it. */
+export function may(bit, channel = place()) {
+  const me = person(state.me);
+  if (me.owner || channel?.type === DIRECT) return true;
+  const mine = state.roles.filter((role) => role.position === 0 || me.roles.includes(role.id));
+  const has = (bits, one) => Boolean((BigInt(bits) >> one) & 1n);
+  if (mine.some((role) => has(role.permissions, ADMINISTRATOR))) return true;
+  let allowed = mine.some((role) => has(role.permissions, bit));
+  const rules = (channel?.type === THREAD ? place(channel.parent_id) : channel)?.permission_overwrites ?? [];
+  // Everyone's rule first, then those of the member's roles, then the member's own; a permission beats a denial.
+  for (const ids of [mine.filter((role) => role.position === 0), mine.filter((role) => role.position), [{ id: me.user.id }]]) {
+    const fits = rules.filter((rule) => ids.some((one) => one.id === rule.id));
+    if (fits.some((rule) => has(rule.deny, bit))) allowed = false;
+    if (fits.some((rule) => has(rule.allow, bit))) allowed = true;
+  }
+  return allowed;
+}
+
+/** The commands of a type that can be used in the open channel. */
+export function commandsHere(type) {
+  const here = place(), context = here?.type === DIRECT ? 1 : 0;
+  return state.commands.filter((one) => one.type === type && (!one.contexts || one.contexts.includes(context)) && (!one.nsfw || here?.nsfw));
+}
+
+/** Whether a message calls the acting member. */
+export function pings(message) {
+  if (message.author.id === state.me) return false;
+  const mine = person(state.me)?.roles ?? [];
+  return Boolean(message.mention_everyone || message.mentions.some((user) => user.id === state.me)
+    || message.mention_roles?.some((id) => mine.includes(id)));
+}
+
+const named = () => [
+  ...users().map((user) => [`@${userName(user)}`, `<@${user.id}>`]),
+  ...state.roles.filter((role) => role.position > EVERYBODYS_ROLES).map((role) => [`@${role.name}`, `<@&${role.id}>`]),
+  ...state.channels.filter((one) => one.type !== DIRECT).map((one) => [`#${one.name}`, `<#${one.id}>`]),
+];
+
+/** Names as people type them into mentions as messages carry them, and back. */
+export function encode(text) {
+  const known = new Map(named().sort((a, b) => a[0].length - b[0].length)), names = [...known.keys()].reverse();
+  const pattern = new RegExp(`(?<!\\w)(?:${names.map((name) => RegExp.escape?.(name) ?? name.replace(/[^\w\s]/g, "\\$&")).join("|")})(?!\\w)`, "g");
+  return text.replace(pattern, (name) => known.get(name));
+}
+
+export const decode = (text) => named().reduce((words, [name, mention]) => words.replaceAll(mention, name), text.replaceAll("<@!", "<@"));

@@ -1,0 +1,57 @@
+/** The left side: channels with what is unread, direct messages, and who acts. */
+
+import { state } from "/page/api.js";
+import { $, h, openMenu } from "/page/dom.js";
+import { avatar, DIRECT, person, place, placeName, standing, TEXT, THREAD, tint, userName } from "/page/names.js";
+import { callsIn, isUnread } from "/page/unread.js";
+
+const threadsOf = (id) => state.channels.filter((one) => one.type === THREAD && one.parent_id === id
+  && (!one.thread_metadata?.archived || one.id === state.channel));
+
+/** Every place in the order of the sidebar. */
+export const places = () => [
+  ...state.channels.filter((one) => one.type === TEXT).flatMap((one) => [one, ...threadsOf(one.id)]),
+  ...state.channels.filter((one) => one.type === DIRECT),
+];
+
+function entry(channel, open) {
+  const here = channel.id === state.channel, unread = !here && isUnread(channel), calls = here ? 0 : callsIn(channel.id);
+  const mark = channel.type === DIRECT ? avatar(state.bot, "avatar tiny") : h("span", { className: "hash", ariaHidden: "true" }, channel.type === THREAD ? "⤷" : "#");
+  return h("button", {
+    type: "button", className: `place${unread ? " unread" : ""}${channel.type === THREAD ? " thread" : ""}`, "data-channel": channel.id,
+    "aria-current": here ? "page" : null, onclick: () => open(channel.id),
+  }, mark, h("span", { className: "label" }, channel.name ?? userName(state.bot)),
+  channel.nsfw && h("span", { className: "grown", title: "Age-restricted channel" }, "18+"),
+  unread && h("span", { className: "unseen" }, ", unread"),
+  calls > 0 && h("span", { className: "badge" }, String(calls), h("span", { className: "unseen" }, " mentions")));
+}
+
+export function drawSidebar({ open, openDirect }) {
+  const focused = document.activeElement?.closest("#channels") && document.activeElement.dataset.channel;
+  const direct = places().filter((one) => one.type === DIRECT);
+  const dm = h("button", { type: "button", className: "place", onclick: openDirect }, avatar(state.bot, "avatar tiny"), h("span", { className: "label" }, userName(state.bot)));
+  $("channels").replaceChildren(
+    h("h2", {}, "Channels"), ...places().filter((one) => one.type !== DIRECT).map((one) => entry(one, open)),
+    h("h2", {}, "Direct messages"), ...(direct.length ? direct.map((one) => entry(one, open)) : [dm]));
+  if (focused) $("channels").querySelector(`[data-channel="${focused}"]`)?.focus();
+  const here = place(), calls = places().reduce((sum, one) => sum + callsIn(one.id), 0);
+  $("guild").textContent = state.guild;
+  $("room").textContent = here.type === THREAD ? `${placeName(place(here.parent_id))} › ${here.name}` : placeName(here);
+  $("topic").textContent = here.topic ?? (here.type === DIRECT ? "Direct messages: only the two of you see them." : "");
+  $("topic").hidden = !$("topic").textContent;
+  $("menu").classList.toggle("unread", places().some((one) => one.id !== state.channel && isUnread(one)));
+  document.title = `${calls ? `(${calls}) ` : ""}${placeName(here)} · ${state.guild}`;
+}
+
+/** Who acts, and the menu of all who could. */
+export function drawActing(actAs) {
+  const me = person(state.me), button = $("acting");
+  button.replaceChildren(avatar(me.user), h("span", { className: "who" }, h("span", { className: "unseen" }, "Acting as "),
+    tint(h("b", { className: "name" }, userName(me.user)), me.user.id), h("small", {}, standing(me))), h("span", { ariaHidden: "true" }, "⇅"));
+  button.onclick = () => openMenu([{
+    title: "Act as", items: state.people.map((one) => ({
+      face: avatar(one.user), label: tint(h("b", { className: "name" }, userName(one.user)), one.user.id), hint: standing(one),
+      checked: one.user.id === state.me, run: () => actAs(one.user.id),
+    })),
+  }], button, { label: "Act as" });
+}

@@ -1,0 +1,109 @@
+/** Slash commands: finding them by what is typed, and the form of a command's options. */
+
+import { act, state } from "/page/api.js";
+import { field, h, sign, suggest } from "/page/dom.js";
+import { commandsHere, encode, placeName, users, userName } from "/page/names.js";
+
+const SLASH = 1, SUBCOMMAND = 1, GROUP = 2, TYPED_MS = 150;
+
+/** Every (sub)command by its full name. */
+function flatten(command, prefix = "") {
+  const name = `${prefix}${command.name}`;
+  const inner = (command.options ?? []).filter((option) => option.type === SUBCOMMAND || option.type === GROUP);
+  return inner.length ? inner.flatMap((option) => flatten(option, `${name} `)) : [{ ...command, name }];
+}
+
+/** The commands that fit what stands in the box, as suggestions; words after a whole name go to its first option. */
+export function commandsFor(text) {
+  const typed = /^\/([^\n]*)/.exec(text)?.[1].toLowerCase();
+  if (typed === undefined) return [];
+  const named = (command) => `${command.name} `.startsWith(typed) || command.name.split(" ").some((word) => word.startsWith(typed.trim()));
+  const begun = (command) => typed.startsWith(`${command.name} `);
+  return commandsHere(SLASH).flatMap((command) => flatten(command)).filter((command) => named(command) || begun(command))
+    .sort((a, b) => b.name.startsWith(typed) - a.name.startsWith(typed) || begun(b) - begun(a))
+    .map((command) => ({ title: `/${command.name}`, hint: command.description, command, rest: begun(command) ? text.slice(command.name.length + 2).trim() : "" }));
+}
+
+const select = (options) => h("select", {}, [["", "—"], ...options].map(([value, label]) => h("option", { value }, label)));
+const number = (step) => (o) => h("input", { type: "number", step, min: o.min_value ?? "", max: o.max_value ?? "" });
+
+/** How an option of each type is asked for; text otherwise. */
+const INPUTS = {
+  4: number("1"), 10: number("any"),
+  5: () => select([["true", "True"], ["false", "False"]]),
+  6: () => select(users().map((user) => [user.id, userName(user)])),
+  7: (o) => select(state.channels.filter((one) => !o.channel_types || o.channel_types.includes(one.type)).map((one) => [one.id, placeName(one)])),
+  8: () => select(state.roles.map((role) => [role.id, role.name])),
+};
+
+function makeInput(o) {
+  if (o.choices?.length) return select(o.choices.map((choice) => [choice.value, choice.name]));
+  const text = () => h("input", { type: "text", autocomplete: "off", minLength: o.min_length ?? 0, maxLength: o.max_length ?? 6000 });
+  return (INPUTS[o.type] ?? text)(o);
+}
+
+/** The form of a command: what it needs first, the rest behind chips. `onClose` when it is cancelled or was run. */
+export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
+  const options = command.options ?? [], rows = [];
+  const fields = h("div", { className: "options" }), chips = h("div", { className: "chips", role: "group", ariaLabel: "Optional" });
+  const problem = h("p", { className: "problem", role: "alert" }), run = h("button", { className: "button primary" }, "Run");
+  const values = () => Object.fromEntries(rows.map((row) => [row.name, row.value()]).filter(([, value]) => value !== ""));
+  const form = h("form", { className: "command", noValidate: true, ariaLabel: `/${command.name}` },
+    h("p", { className: "title" }, h("b", {}, `/${command.name}`), " ", h("span", {}, command.description), sign("✕", "Cancel", { onclick: onClose })),
+    fields, problem, h("div", { className: "row" }, chips, run));
+
+  function add(o) {
+    const chip = [...chips.children].find((one) => one.option === o), input = makeInput(o), known = new Map();
+    const drop = () => { rows.splice(rows.indexOf(row), 1); row.element.remove(); chip.hidden = false; chip.focus(); };
+    const row = { ...field({ label: o.name, description: o.description, input, required: o.required, onRemove: o.required ? null : drop }), name: o.name };
+    row.value = () => known.get(input.value) ?? (o.type === 3 ? encode(input.value) : input.value);
+    if (o.autocomplete) completeBy(row, known, () => act("autocomplete", { channel, command: command.name, focused: o.name, options: values() }));
+    rows.push(row);
+    fields.append(row.element);
+    if (chip) chip.hidden = true;
+    return row;
+  }
+
+  function completeBy({ input, element }, known, ask) {
+    const choices = suggest(input, (item) => { input.value = item.title; });
+    element.append(choices.list);
+    let timer, asked = 0;
+    const offer = () => {
+      clearTimeout(timer);
+      timer = setTimeout(async () => {
+        const turn = ++asked, found = await ask().catch(() => []);
+        if (turn !== asked || document.activeElement !== input) return;
+        found.forEach((choice) => known.set(choice.name, choice.value));
+        choices.show(found.map((choice) => ({ title: choice.name })));
+      }, TYPED_MS);
+    };
+    input.addEventListener("input", offer);
+    input.addEventListener("focus", offer);
+  }
+
+  form.onkeydown = (event) => {
+    if (event.key === "Escape") { event.stopPropagation(); onClose(); }
+    if (event.key === "Enter" && event.target.matches("select")) { event.preventDefault(); form.requestSubmit(run); }
+  };
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    const wrong = rows.filter((row) => !row.check());
+    if (wrong.length) return wrong[0].input.focus();
+    run.disabled = true;
+    run.classList.add("waiting");
+    problem.textContent = "";
+    try {
+      onAnswer(await act("slash", { channel, command: command.name, options: values() }));
+      onClose();
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+    run.disabled = false;
+    run.classList.remove("waiting");
+  };
+  options.filter((o) => !o.required).forEach((o) => chips.append(Object.assign(
+    h("button", { type: "button", className: "chip", title: o.description, onclick: () => add(o).input.focus() }, `+${o.name}`), { option: o })));
+  options.filter((o) => o.required).forEach(add);
+  if (rest && options.length) (rows[0] ?? add(options[0])).input.value = rest;
+  return { form, focus: () => (rows[0]?.input ?? run).focus() };
+}
