@@ -85,7 +85,9 @@ def _adapter(world: World, method: str, path: str, handler: Handler) -> Callable
 
 
 async def _unknown(request: web.Request) -> web.Response:
-    return answer({"code": 0, "message": f"404: the sandbox has no {request.method} {request.path}"}, 404, {})
+    refusal = {"code": 0, "message": f"404: the sandbox has no {request.method} {request.path}"}
+    tell(Exchange(request.method, request.path.removeprefix(PREFIX), dict(request.query), None, 404, refusal))
+    return answer(refusal, 404, {})
 
 
 async def _read(request: web.Request) -> Call:
