@@ -56,8 +56,8 @@ class Comparison:
         if isinstance(one, watch.Event):
             self.objects += len(list(objects_in(one)))
             return checker.problems_in(one)
-        operation = checker.operation(one.method, one.path)
-        self.kinds[operation.kind if operation else f"{one.method} {one.path}"] += 1
+        if operation := checker.operation(one.method, one.path):
+            self.kinds[operation.kind] += 1
         return checker.problems(one)
 
     def summary(self) -> str:
