@@ -9,7 +9,7 @@ import discord
 
 from bot.answering import Answerer
 from bot.permissions import required
-from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox
+from bot.sandbox import SILENCED, ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox
 from bot.store import Channel
 
 MODERATOR, MEMBER = "Mina Vale", "Tobias Reed"
@@ -21,6 +21,7 @@ HOMES = {
 }
 """Which persona lives in which channel of a new guild."""
 
+# Besides these two: the owner, a newcomer, and one who may only look on.
 SEED = GuildSeed(
     name="Skerrow Harbour",
     channels=(
@@ -29,8 +30,18 @@ SEED = GuildSeed(
         ChannelSeed("drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."),
         ChannelSeed("harbour-office", "Nobody lives here. Try /persona list, /persona set, /finetune status."),
     ),
-    roles=(RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B8B),),
-    members=(MemberSeed(MODERATOR, ("Moderator",), owner=True), MemberSeed(MEMBER)),
+    roles=(
+        RoleSeed("Regular", 0, 0xB07D3C),
+        RoleSeed("Silenced", 0, denied=SILENCED),
+        RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B8B),
+    ),
+    members=(
+        MemberSeed(MODERATOR, ("Moderator",)),
+        MemberSeed(MEMBER, ("Regular",)),
+        MemberSeed("Edwina Harrow", owner=True),
+        MemberSeed("Wren Castle"),
+        MemberSeed("Silas Mott", ("Silenced",)),
+    ),
     bot_name="Understudy",
     bot_avatar=Path(__file__).with_name("avatar.png"),
     bot_permissions=required().value,

@@ -7,13 +7,14 @@ person, `point_discord_py_at` turns the real client towards it; `python -m bot.s
 from bot.sandbox.connect import point_discord_py_at
 from bot.sandbox.errors import NotLoopback, SandboxError, SandboxRefusal, StateUnreadable
 from bot.sandbox.member import Answer, Member
-from bot.sandbox.permissions import DEFAULT_BOT_PERMISSIONS, Permission
+from bot.sandbox.permissions import DEFAULT_BOT_PERMISSIONS, SILENCED, Permission
 from bot.sandbox.seed import ChannelSeed, GuildSeed, MemberSeed, RoleSeed
 from bot.sandbox.server import Sandbox
 from bot.sandbox.store import StoredFile
 
 __all__ = [
     "DEFAULT_BOT_PERMISSIONS",
+    "SILENCED",
     "Answer",
     "ChannelSeed",
     "GuildSeed",

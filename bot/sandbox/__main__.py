@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bot.sandbox import (
+    SILENCED,
     ChannelSeed,
     GuildSeed,
     MemberSeed,
@@ -17,15 +18,27 @@ from bot.sandbox import (
     SandboxError,
 )
 
+LAST_PORT = 65_535
+
 
 def example_guild(name: str) -> GuildSeed:
-    """Two channels, an owner who moderates, and a member who does not."""
+    """A guild with one of each: places, roles and people."""
     moderator = RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B57)
     return GuildSeed(
         name=name,
-        channels=(ChannelSeed("general", "Anything at all"), ChannelSeed("workshop", "For trying things out")),
-        members=(MemberSeed("Ada", ("Moderator",), owner=True), MemberSeed("Ben")),
-        roles=(moderator,),
+        channels=(
+            ChannelSeed("general", "Anything at all"),
+            ChannelSeed("workshop", "For trying things out"),
+            ChannelSeed("cellar", "Age-restricted", nsfw=True),
+        ),
+        members=(
+            MemberSeed("Ada Owner", owner=True),
+            MemberSeed("Ben Moderator", ("Moderator",)),
+            MemberSeed("Cleo Member", ("Regular",)),
+            MemberSeed("Dan Newcomer"),
+            MemberSeed("Eve Silenced", ("Silenced",)),
+        ),
+        roles=(RoleSeed("Regular", 0, 0xB07D3C), RoleSeed("Silenced", 0, denied=SILENCED), moderator),
         bot_name="Bot",
     )
 
@@ -48,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, help="SQLite file that keeps the guild (default: nothing is kept)")
     parser.add_argument("--name", default="Sandbox", help="the guild's name (default: %(default)s)")
     args = parser.parse_args(arguments)
+    if not 0 <= args.port <= LAST_PORT:
+        print(f"--port: {args.port} is no port; choose one from 0 to {LAST_PORT}", file=sys.stderr)
+        return 2
     try:
         asyncio.run(serve(Sandbox(example_guild(args.name), args.state), args.host, args.port))
     except KeyboardInterrupt:
@@ -55,9 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     except SandboxError as error:
         print(f"{'--host' if isinstance(error, NotLoopback) else '--state'}: {error}", file=sys.stderr)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        print(f"port {args.port} is in use: stop what uses it, or choose another with --port", file=sys.stderr)
+        why = "is in use: stop what uses it, or" if error.errno == errno.EADDRINUSE else f"cannot be used ({error}):"
+        print(f"port {args.port} {why} choose another with --port", file=sys.stderr)
     return 2
 
 

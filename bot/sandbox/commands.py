@@ -1,21 +1,18 @@
 """The bot's commands: registered by it, found for members by name."""
 
-import re
 from dataclasses import dataclass
 
-from bot.sandbox import limits, permissions, shapes
-from bot.sandbox.errors import ApiError, Json, SandboxRefusal
+from bot.sandbox import permissions, registration, shapes
+from bot.sandbox.errors import Json, SandboxRefusal
 from bot.sandbox.feed import Feed
 from bot.sandbox.guild import Guild
 from bot.sandbox.permissions import Permission
+from bot.sandbox.registration import CHAT_INPUT, ON_MESSAGE, ON_USER
 from bot.sandbox.shapes import DIRECT
 
 SUBCOMMAND, GROUP = 1, 2
-CHAT_INPUT, ON_USER, ON_MESSAGE = 1, 2, 3
 IN_GUILD, IN_DIRECT = 0, 1
 GLOBAL = "global"
-# \w takes letters of every script, as Discord does; capitals are refused separately.
-NAME = re.compile(r"[-_'\w]{1,32}")
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,9 @@ class Commands:
 
     def replace(self, scope: str, body: list[Json]) -> list[Json]:
         """Register these instead of all of the scope; a name that stays keeps its id."""
-        limits.check(body, limits.COMMANDS)
+        registration.check(body)
         known = {(old["type"], old["name"]): old for old in self.registered(scope)}
-        new = [self._register(scope, index, command, known) for index, command in enumerate(body)]
+        new = [self._register(scope, command, known) for command in body]
         for old in known.values():
             self._store.delete("command", old["id"])
         for command in new:
@@ -49,15 +46,12 @@ class Commands:
         self._feed.publish("commands", {"scope": scope, "commands": new})
         return new
 
-    def _register(self, scope: str, index: int, body: Json, known: dict[tuple[int, str], Json]) -> Json:
-        kind = body.get("type", CHAT_INPUT)
-        if kind == CHAT_INPUT and (not NAME.fullmatch(body["name"]) or body["name"] != body["name"].lower()):
-            problem = {"code": "APPLICATION_COMMAND_INVALID_NAME", "message": "Command name is invalid"}
-            raise ApiError(50035, {str(index): {"name": {"_errors": [problem]}}})
-        needed = body.get("default_member_permissions")
+    def _register(self, scope: str, body: Json, known: dict[tuple[int, str], Json]) -> Json:
+        kind, needed = body.get("type", CHAT_INPUT), body.get("default_member_permissions")
         old = known.get((kind, body["name"]))
+        kept = {"contexts": None, "integration_types": [0], "nsfw": False} | shapes.without_nulls(body)
         return {
-            **shapes.without_nulls(body),
+            **kept,
             "id": old["id"] if old else self._store.new_id(),
             "application_id": self._guild.bot_id,
             "version": self._store.new_id(),

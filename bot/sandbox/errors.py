@@ -53,17 +53,20 @@ class SandboxRefusal(SandboxError):
 class ApiError(SandboxError):
     """A refusal to the bot, in Discord's form. `errors` says where in the body, for code 50035."""
 
-    def __init__(self, code: int, errors: Json | None = None) -> None:
+    def __init__(self, code: int, errors: Json | None = None, words: str | None = None) -> None:
         self.code, self.errors = code, errors
         self.headers: dict[str, str] = {}
-        self.status, words = CODES[code]
-        super().__init__(words)
+        self.status, usual = CODES[code]
+        super().__init__(words or usual)
 
     def body(self) -> Json:
         """The JSON answer: code, message, and the tree of field errors where there is one."""
         return {"code": self.code, "message": str(self)} | ({"errors": self.errors} if self.errors else {})
 
     @classmethod
-    def field(cls, name: str, code: str, words: str) -> "ApiError":
-        """50035 about one field."""
-        return cls(50035, {name: {"_errors": [{"code": code, "message": words}]}})
+    def field(cls, place: str, code: str, words: str) -> "ApiError":
+        """50035 about one field; inside of lists and objects such as "0.options.1.name"."""
+        errors: Json = {"_errors": [{"code": code, "message": words}]}
+        for step in reversed(place.split(".")):
+            errors = {step: errors}
+        return cls(50035, errors)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from bot.sandbox import limits
-from bot.sandbox.commands import CHAT_INPUT
 from bot.sandbox.conditions import Clock
 from bot.sandbox.errors import ApiError, Json
 from bot.sandbox.feed import Feed
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
 from bot.sandbox.messages import COMMAND_ANSWER, EPHEMERAL, LOADING, MENU_ANSWER, Draft, Messages
+from bot.sandbox.registration import CHAT_INPUT
 from bot.sandbox.shapes import DIRECT
 
 ACKNOWLEDGE_S = 3.0

@@ -27,16 +27,17 @@ MESSAGE: Rules = (
 THREAD: Rules = (("name", 100),)
 MODAL: Rules = (("title", 45), ("custom_id", 100), ("components", 5))
 CHOICES: Rules = (("choices", 25), ("choices[].name", 100))
-COMMANDS: Rules = (
-    ("[].name", 32),
-    ("[].description", 100),
-    ("[].options", 25),
-    ("[].options[].name", 32),
-    ("[].options[].description", 100),
-    ("[].options[].choices", 25),
-    ("[].options[].options", 25),
-    ("[].options[].options[].description", 100),
-    ("[].options[].options[].choices", 25),
+COMMANDS: Rules = tuple(
+    (f"[].{'options[].' * depth}{field}", most)
+    for depth in range(4)
+    for field, most in (
+        ("name", 32),
+        ("description", 100),
+        ("options", 25),
+        ("choices", 25),
+        ("choices[].name", 100),
+        ("choices[].value", 100),
+    )
 )
 
 Place = tuple[str, ...]

@@ -7,12 +7,12 @@ from functools import partial
 from typing import cast
 
 from bot.sandbox import options as command_options
-from bot.sandbox.commands import ON_USER
 from bot.sandbox.errors import ApiError, Json, SandboxRefusal
 from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
 from bot.sandbox.interactions import Asked, Interaction, Reply
 from bot.sandbox.messages import EPHEMERAL, HAS_THREAD, WRITTEN, Draft, visible_to
 from bot.sandbox.permissions import Permission
+from bot.sandbox.registration import ON_USER
 from bot.sandbox.shapes import TEXT
 from bot.sandbox.store import StoredFile
 from bot.sandbox.world import World

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bot.sandbox.commands import ON_USER, Invoked
+from bot.sandbox.commands import Invoked
 from bot.sandbox.errors import Json, SandboxRefusal
 from bot.sandbox.guild import Guild
+from bot.sandbox.registration import ON_USER
 
 STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER = 3, 4, 5, 6, 7, 8, 10
 STRING_SELECT = 3

@@ -3,12 +3,12 @@
 from bot.sandbox import limits, shapes
 from bot.sandbox.commands import GLOBAL
 from bot.sandbox.errors import ApiError, Json
-from bot.sandbox.gateway import withheld
 from bot.sandbox.interactions import Interaction
 from bot.sandbox.messages import HAS_THREAD, Draft
 from bot.sandbox.permissions import Permission
 from bot.sandbox.ratelimits import STARTS
 from bot.sandbox.rest import Call, Route
+from bot.sandbox.sessions import withheld
 from bot.sandbox.shapes import DIRECT, TEXT, THREAD
 from bot.sandbox.world import World
 

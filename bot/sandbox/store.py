@@ -53,7 +53,7 @@ class Store:
         except sqlite3.Error as error:
             raise StateUnreadable(
                 f"cannot use the state file {path} ({error}): "
-                "stop the other sandbox, move the file away or name another"
+                "stop the other sandbox, move the file away, or name one in a folder that can be written"
             ) from error
         self._last_id = self._highest_id()
         # A state whose clock was moved on stays as far ahead, or everything would happen in one moment from now on.
