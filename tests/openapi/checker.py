@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jsonschema_rs
 
@@ -33,12 +34,21 @@ EVENTS: dict[str, dict[str, str]] = {
     "THREAD_UPDATE": {"": "ThreadResponse"},
     "MESSAGE_CREATE": {"": "MessageResponse"},
     "MESSAGE_UPDATE": {"": "MessageResponse"},
-    "INTERACTION_CREATE": {"message": "MessageResponse"},
+    "INTERACTION_CREATE": {
+        "message": "MessageResponse",
+        "user": "UserResponse",
+        "member": "GuildMemberResponse",
+        "data.resolved.users": "UserResponse",
+        "data.resolved.roles": "GuildRoleResponse",
+        "data.resolved.messages": "MessageResponse",
+        "data.resolved.attachments": "MessageAttachmentResponse",
+    },
 }
-"""Objects in the gateway's events that the HTTP API describes: event → field ("" for all of it) → schema."""
+"""Objects in the gateway's events that the HTTP API describes: event → where ("" for all of it) → schema."""
 
 EVENT_ONLY = {
     "MessageResponse": ("guild_id", "member"),
+    "GuildMemberResponse": ("permissions",),
     "ThreadResponse": ("newly_created",),
 }
 """Fields that such an object has in events alone."""
@@ -143,11 +153,8 @@ class Checker:
         """What is wrong with an exchange, in words."""
         found = self.operation(exchange.method, exchange.path)
         if found is None:
-            return (
-                []
-                if exchange.status == NOT_THERE
-                else [f"{exchange.method} {exchange.path}: Discord describes no such request"]
-            )
+            undescribed = f"{exchange.method} {exchange.path}: Discord describes no such request"
+            return [] if exchange.status == NOT_THERE else [undescribed]
         problems = [] if exchange.status in REFUSED_UNREAD else [*self._in_request(found, exchange)]
         problems += self._in_answer(found, exchange)
         return [f"{found.kind} → {exchange.status}: {problem}" for problem in problems]
@@ -213,7 +220,16 @@ def _fits(template: list[str], asked: list[str]) -> bool:
 def objects_in(event: Event) -> Iterator[tuple[str, str, Json]]:
     """The described objects of an event: where they stand, the name of their schema, and they themselves."""
     for where, schema in EVENTS.get(event.name, {}).items():
-        found = event.data.get(where) if where else event.data
-        for one in found if isinstance(found, list) else [found] if found else []:
+        found: Any = event.data
+        for step in where.split(".") if where else ():
+            found = (found or {}).get(step)
+        for one in _each(found):
             only_here = EVENT_ONLY.get(schema, ())
             yield where, schema, {name: value for name, value in one.items() if name not in only_here}
+
+
+def _each(found: Any) -> list[Json]:
+    """One object, a list of them, or a map of them by id."""
+    if isinstance(found, dict) and all(key.isdecimal() for key in found):
+        return list(found.values())
+    return found if isinstance(found, list) else [found] if found else []

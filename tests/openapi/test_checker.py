@@ -6,6 +6,7 @@ from bot.sandbox.watch import Event, Exchange
 from tests.openapi import __main__ as command
 from tests.openapi import description, listing
 from tests.openapi.checker import Checker
+from tests.openapi.plugin import Comparison
 
 USER = {
     "id": "1", "username": "mora", "global_name": "Mora", "avatar": None, "discriminator": "0",
@@ -82,6 +83,19 @@ def test_requests_are_read_as_discord_reads_them_answers_are_not(checker):
 def test_objects_in_events_are_compared(checker):
     found = checker.problems_in(Event("INTERACTION_CREATE", {"message": MESSAGE | {"flags": None}}))
     assert len(found) == 1 and found[0].startswith("INTERACTION_CREATE message.flags: null is not of type")
+
+
+def test_what_was_heard_is_compared_as_it_was_then(checker):
+    comparison = Comparison()
+    answer = dict(MESSAGE)
+    comparison.hear(sent({"content": "Ahoy"}, answer))
+    answer["id"] = 3
+    assert comparison.problems() == []
+    comparison.hear(sent({"content": "Ahoy"}, answer))
+    comparison.hear(Event("MESSAGE_CREATE", answer))
+    assert len(comparison.problems()) == 2
+    assert comparison.problems() == []
+    assert "1 kinds of requests, 2 answers, 1 objects in events; 2 wrong" in comparison.summary()
 
 
 def test_without_node_the_error_says_what_to_do(monkeypatch, tmp_path):
