@@ -5,17 +5,35 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import aiohttp
 import discord
 import pytest
 from discord import app_commands
 
-from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, point_discord_py_at
+from bot.sandbox import (
+    SILENCED,
+    ChannelSeed,
+    GuildSeed,
+    MemberSeed,
+    Permission,
+    RoleSeed,
+    Sandbox,
+    point_discord_py_at,
+)
 
 SEED = GuildSeed(
     name="Test guild",
-    channels=(ChannelSeed("tavern", "warm"), ChannelSeed("cellar")),
-    members=(MemberSeed("Mora", ("Moderator",), owner=False), MemberSeed("Nils"), MemberSeed("Olga", owner=True)),
-    roles=(RoleSeed("Moderator", int(Permission.MANAGE_GUILD), 0x3366CC),),
+    channels=(ChannelSeed("tavern", "warm"), ChannelSeed("cellar", nsfw=True)),
+    members=(
+        MemberSeed("Mora", ("Moderator",), owner=False),
+        MemberSeed("Nils"),
+        MemberSeed("Olga", owner=True),
+        MemberSeed("Quinn", ("Quiet",)),
+    ),
+    roles=(
+        RoleSeed("Quiet", 0, denied=SILENCED),
+        RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x3366CC),
+    ),
     bot_name="Probe",
 )
 # Discord's rate limits, fifty times as quick to pass.
@@ -70,6 +88,18 @@ async def running(client: discord.Client, token: str) -> AsyncIterator[None]:
         ready.cancel()
         await client.close()
         await asyncio.gather(task, ready, return_exceptions=True)
+
+
+@pytest.fixture
+async def api(sandbox: Sandbox) -> AsyncIterator[Any]:
+    """The HTTP API by hand, as the bot: `await api("GET", "/users/@me")` gives status, answer and headers."""
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bot {sandbox.token}"}) as session:
+
+        async def ask(method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
+            async with session.request(method, f"{sandbox.url}/api/v10{path}", json=body) as answer:
+                return answer.status, await answer.json() if answer.status != 204 else None, answer.headers
+
+        yield ask
 
 
 Run = Callable[[discord.Client], AbstractAsyncContextManager[None]]

@@ -26,7 +26,7 @@ async def test_members_are_sent_when_asked_for(sandbox, new_probe, run):
         found = await client.guilds[0].query_members(user_ids=[int(sandbox.member("Nils").id)])
         assert [member.display_name for member in found] == ["Nils"]
         everyone = {member.display_name async for member in client.guilds[0].fetch_members()}
-        assert everyone == {"Mora", "Nils", "Olga", "Probe"}
+        assert everyone == {"Mora", "Nils", "Olga", "Quinn", "Probe"}
 
 
 async def test_a_wrong_token_is_refused_by_http_and_gateway(sandbox, new_probe, run):

@@ -177,7 +177,7 @@ async def test_a_member_who_may_not_speak_is_refused(sandbox: Sandbox):
 
 async def test_the_guild_can_be_fetched(sandbox, probe):
     guild = await probe.fetch_guild(sandbox.guild_id)
-    assert guild.name == "Test guild" and guild.approximate_member_count == 4
+    assert guild.name == "Test guild" and guild.approximate_member_count == 5
     assert [role.name for role in await guild.fetch_roles()][-1] == "Moderator"
     assert [channel.name for channel in await guild.fetch_channels()] == ["tavern", "cellar"]
     assert (await probe.fetch_channel(probe.room().id)).name == "tavern"
