@@ -1,6 +1,6 @@
 """Discord's schemas as they are compared with: closed; for requests loosened where Discord reads more than it says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from tests.openapi.description import Json
@@ -19,6 +19,12 @@ ANSWERED_TOO: dict[str, dict[str, Json]] = {
 }
 """What Discord answers although it does not say so: schema → field → what it is."""
 
+MAY_LACK: dict[str, tuple[str, ...]] = {
+    # Discord's reference ("Rate Limits"): "an error code for some limits".
+    "RatelimitedResponse": ("code",),
+}
+"""What Discord leaves out of answers although it says that it is always there: schema → fields."""
+
 FIELD_ERROR: Json = {
     "type": "object",
     "properties": {"code": TEXT, "message": TEXT},
@@ -36,19 +42,19 @@ SENT_TOO: dict[str, dict[str, Json]] = {
 }
 """What discord.py 2.7.1 sends and Discord takes although it does not say so: schema → field → what it is."""
 
-BIT_FIELDS = ("allow", "deny", "permissions", "default_member_permissions")
-"""They outgrow JavaScript's numbers: Discord reads them as text, too, and discord.py sends text."""
-
 
 class Schemas:
     """The component schemas of one direction, and any other schema made to go with them."""
 
     def __init__(self, components: dict[str, Json], *, sent: bool) -> None:
-        self._said, self._sent = components, sent
+        self._said = components
         more = SENT_TOO if sent else ANSWERED_TOO
         self.components = {name: self.made(one) for name, one in {**components, "FieldError": FIELD_ERROR}.items()}
         for name, fields in more.items():
             self.components[name]["properties"].update(fields)
+        for name, lacking in ({} if sent else MAY_LACK).items():
+            schema = self.components[name]
+            schema["required"] = [field for field in schema["required"] if field not in lacking]
         if sent:
             # discord.py sends some ids as numbers.
             self.components["SnowflakeType"] = {"anyOf": [DIGITS, {"type": "integer", "minimum": 0}]}
@@ -68,8 +74,6 @@ class Schemas:
         if "properties" in made:
             # Discord's own schemas are open and let every misspelt field pass.
             made.setdefault("additionalProperties", False)
-            if self._sent:
-                made["properties"] = {name: _loosened(name, one) for name, one in made["properties"].items()}
         return made
 
     def _resolved(self, schema: Json) -> Json:
@@ -103,14 +107,3 @@ def _joined(parts: list[Json]) -> Json:
         made["properties"] |= part.get("properties", {})
         made["required"] += part.get("required", [])
     return made
-
-
-def _loosened(name: str, schema: Json) -> Json:
-    return {"anyOf": [schema, DIGITS]} if name in BIT_FIELDS and "integer" in _types(schema) else schema
-
-
-def _types(schema: Json) -> Iterator[str]:
-    said = schema.get("type", [])
-    yield from [said] if isinstance(said, str) else said
-    for branch in schema.get("anyOf", ()):
-        yield from _types(branch)

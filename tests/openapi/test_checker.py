@@ -75,6 +75,12 @@ def test_a_refused_request_may_be_wrong_its_answer_may_not(checker):
     assert checker.problems(sent({"content": 5}, refusal | {"errors": {"embeds": [error]}}, 400))
 
 
+def test_too_many_requests(checker):
+    limited = {"message": "You are being rate limited.", "retry_after": 0.5, "global": False}
+    assert checker.problems(sent({"content": "Ahoy"}, limited, 429)) == []
+    assert checker.problems(sent({"content": "Ahoy"}, {"message": "You are being rate limited."}, 429))
+
+
 def test_requests_are_read_as_discord_reads_them_answers_are_not(checker):
     assert checker.problems(sent({"content": "Ahoy", "allowed_mentions": {"users": [1]}})) == []
     assert checker.problems(sent({"content": "Ahoy"}, MESSAGE | {"mention_roles": [1]}))
