@@ -9,6 +9,7 @@ from typing import Any
 
 from personas.contracts import Persona
 from personas.errors import CardError
+from personas.prompt import example_turns
 
 SHIPPED_CARDS = Path(__file__).parent / "cards"
 MAX_CARD_BYTES = 256 * 1024
@@ -70,13 +71,18 @@ def _persona(table: dict[str, Any], path: Path) -> Persona:
     tags = table.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise CardError(f"The card {path}: tags must be a list of texts.", 'For instance tags = ["harbour"].')
-    return Persona(
+    persona = Persona(
         id=fields["id"],
         name=fields["name"],
         tags=tuple(tags),
         avatar=path.parent / fields["avatar"] if fields["avatar"] else None,
         **{key: fields[key] for key in PROSE},
     )
+    try:
+        example_turns(persona)
+    except ValueError as error:
+        raise CardError(f"The card {path}: {error}.", "Begin each line of it with {{user}}: or {{char}}:.") from None
+    return persona
 
 
 def _text(table: dict[str, Any], key: str, path: Path) -> str:

@@ -56,11 +56,15 @@ class LoreHit:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was."""
+    """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was.
+
+    `stop_loops` ends a reply that goes round in circles at the end of its sentence (`personas.engine.loops`).
+    """
 
     temperature: float = 0.6
     top_p: float = 0.9
     repetition_penalty: float = 1.05
+    stop_loops: bool = True
     max_new_tokens: int = 120
     stop: tuple[str, ...] = ()
     seed: int | None = None

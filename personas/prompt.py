@@ -6,6 +6,7 @@ the prefix of a training sample. Only the reply and its end of turn carry loss.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from jinja2 import TemplateError
 
 from personas.contracts import LoreHit, Persona, Turn
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Changes whenever the same turns would render to other tokens. Adapters record it."""
 
 HISTORY_BLOCK = 4
@@ -22,6 +23,11 @@ HISTORY_BLOCK = 4
 
 FIXED_DATE = "01 January 2025"
 """What templates that print a date get: prompts must not change from one day to the next."""
+
+EXAMPLE_USER = "Guest"
+"""Who asks in a card's examples: always the same name, so that all members' prompts begin with the same tokens."""
+
+EXAMPLE_LINE = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
 FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
 """Put before a template, it hides the clock that transformers gives to templates."""
@@ -98,6 +104,14 @@ class Renderer:
     # -------------------------------------------------------------------------------- from turns to messages
 
     def _messages(self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit]) -> list[Message]:
+        examples = example_turns(persona) if persona else []
+        messages = self._merged(persona, examples) + self._merged(persona, turns)
+        if lore:
+            messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
+        return self._with_system(self._plain(system_text(persona, turns[-1].name)), messages)
+
+    def _merged(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
+        """One message for all that one side says in a row: templates want the sides to alternate."""
         messages: list[Message] = []
         for turn in turns:
             role = "assistant" if turn.by_persona else "user"
@@ -106,9 +120,7 @@ class Renderer:
                 messages[-1]["content"] += "\n" + text
             elif messages or role == "user":  # many templates refuse a talk that the assistant opens
                 messages.append({"role": role, "content": text})
-        if lore:
-            messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
-        return self._with_system(self._plain(system_text(persona, turns[-1].name)), messages)
+        return messages
 
     def _said(self, turn: Turn) -> str:
         return f"{self._plain(turn.name)}: {self._plain(turn.text)}"
@@ -178,10 +190,30 @@ def system_text(persona: Persona | None, user: str) -> str:
     """
     if persona is None:
         return ""
-    parts = [persona.description, persona.personality, persona.scenario]
-    if persona.mes_example:
-        parts.append(f"{persona.name} speaks like this:\n{persona.mes_example}")
-    text = "\n".join(part for part in parts if part)
+    text = "\n".join(part for part in (persona.description, persona.personality, persona.scenario) if part)
+    return _filled_in(text, persona, user)
+
+
+def example_turns(persona: Persona) -> list[Turn]:
+    """The talk in the card's `mes_example`, for a model to go on in the same voice.
+
+    Its form is that of character cards V2: each line begins with `{{user}}:` or `{{char}}:` (what follows it up to the
+    next such line belongs to it), and `<START>` divides talks. Raises `ValueError` when it is anything else: each talk
+    has to begin with the user and end with the character.
+    """
+    turns: list[Turn] = []
+    for talk in persona.mes_example.split("<START>"):
+        before, *said = EXAMPLE_LINE.split(talk.strip())
+        sides = [side.lower() == "char" for side in said[::2]]
+        if before or (sides and (sides[0] or not sides[-1])):
+            raise ValueError("mes_example has to go {{user}}: … {{char}}: …, with <START> between talks")
+        for by_persona, text in zip(sides, said[1::2], strict=True):
+            name = persona.name if by_persona else EXAMPLE_USER
+            turns.append(Turn(name, _filled_in(text.strip(), persona, EXAMPLE_USER), by_persona))
+    return turns
+
+
+def _filled_in(text: str, persona: Persona, user: str) -> str:
     return text.replace("{{char}}", persona.name).replace("{{user}}", user)
 
 

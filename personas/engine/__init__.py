@@ -19,7 +19,10 @@ class ReplyStream(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Stop after the token that is being made; the stream then ends with what there is. May be called twice."""
+        """Stop after the token that is being made; the stream then ends with what there is. May be called twice.
+
+        A request whose turn has not come ends at once, with an empty reply.
+        """
         ...
 
 

@@ -30,10 +30,12 @@ _END = object()
 class LocalReplyStream:
     """A `ReplyStream` fed by the engine's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None) -> None:
+        self._loop, self._version = loop, version
         self._pieces: asyncio.Queue[Any] = asyncio.Queue()
         self._reply: Reply | None = None
+        self._turn = threading.Lock()
+        self._begun = False
         self.cancelled = threading.Event()
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -49,7 +51,16 @@ class LocalReplyStream:
         return self._reply
 
     def cancel(self) -> None:
-        self.cancelled.set()
+        with self._turn:
+            if not self._begun and not self.cancelled.is_set():  # nobody would say so before its turn
+                self.finish(Reply("", self._version, 0, 0, 0, "cancelled"))
+            self.cancelled.set()
+
+    def begin(self) -> bool:
+        """From the engine's thread: its turn has come. False when it was cancelled before."""
+        with self._turn:
+            self._begun = not self.cancelled.is_set()
+            return self._begun
 
     def push(self, piece: object) -> None:
         """From the engine's thread: hand a piece of text, an exception or the end to the event loop."""
@@ -96,7 +107,7 @@ class LocalEngine:
     def submit(self, request: ChatRequest) -> LocalReplyStream:
         if len(self._streams) >= self.max_waiting:
             raise EngineBusyError(f"{len(self._streams)} replies are waiting already.", "Try again in a minute.")
-        stream = LocalReplyStream(asyncio.get_running_loop())
+        stream = LocalReplyStream(asyncio.get_running_loop(), request.adapter.version if request.adapter else None)
         self._streams.add(stream)
         self._work.put(_Work(lambda: self._answer(request, stream), lambda error: self._fail(stream, error)))
         return stream
@@ -145,7 +156,8 @@ class LocalEngine:
 
     def _answer(self, request: ChatRequest, stream: LocalReplyStream) -> None:
         try:
-            stream.finish(self._generate(request, stream))
+            if stream.begin():
+                stream.finish(self._generate(request, stream))
         finally:
             self._streams.discard(stream)
 
@@ -159,14 +171,15 @@ class LocalEngine:
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         room = self.context_tokens - sampling.max_new_tokens
         prompt = self._renderer.prompt(request.persona, request.turns, request.lore, room)
-        text = StreamedText(self._renderer, sampling.stop, stream.push)
-        finish: Literal["stop", "length", "cancelled"] = "cancelled"
-        if not stream.cancelled.is_set():
-            with self._model.use(request.adapter), torch.inference_mode():
-                torch.manual_seed(seed)
-                self._model.model.generate(**self._arguments(request, prompt.ids, text, stream))
-            text.end()
-            finish = "stop" if text.stopped else "cancelled" if stream.cancelled.is_set() else "length"
+        text = StreamedText(self._renderer, sampling.stop, stream.push, stop_loops=sampling.stop_loops)
+        with self._model.use(request.adapter), torch.inference_mode():
+            torch.manual_seed(seed)
+            self._model.model.generate(**self._arguments(request, prompt.ids, text, stream))
+        text.end()
+        cancelled = stream.cancelled.is_set()
+        finish: Literal["stop", "length", "cancelled"] = (
+            "stop" if text.stopped else "cancelled" if cancelled else "length"
+        )
         version = request.adapter.version if request.adapter else None
         return Reply(text.text, version, seed, len(prompt.ids), text.tokens, finish)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from personas.engine.loops import PATIENCE_TOKENS, SENTENCE_ENDS, goes_round
 from personas.prompt import Renderer
 
 HALF_CHARACTER = "\ufffd"
@@ -14,11 +15,15 @@ class StreamedText:
     """Collects generated tokens and pushes the text that is certain. A `streamer` for transformers' `generate`.
 
     `text` is all that was pushed, `tokens` counts what was generated (the end of turn included), `stopped` is True once
-    the end of turn or a stop string came.
+    the end of turn or a stop string came, or (with `stop_loops`) the reply had gone round in a circle.
     """
 
-    def __init__(self, renderer: Renderer, stop: Sequence[str], push: Callable[[str], None]) -> None:
+    def __init__(
+        self, renderer: Renderer, stop: Sequence[str], push: Callable[[str], None], *, stop_loops: bool = False
+    ) -> None:
         self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
+        self._stop_loops = stop_loops
+        self._round_since: int | None = None
         self._ids: list[int] = []
         self._prompt_seen = False
         self.text = ""
@@ -54,6 +59,17 @@ class StreamedText:
             self.stopped = True
         elif not decoded.endswith(HALF_CHARACTER):
             self._show(decoded[: len(decoded) - self._held_back(decoded)])
+            if self._stop_loops and self._has_gone_round(decoded):
+                self._show(decoded.rstrip())
+                self.stopped = True
+
+    def _has_gone_round(self, decoded: str) -> bool:
+        """Whether the reply repeats itself, and has come to the end of a sentence (or will not come to one soon)."""
+        if self._round_since is None:
+            if not goes_round(self._ids):
+                return False
+            self._round_since = self.tokens
+        return decoded.endswith(SENTENCE_ENDS) or self.tokens - self._round_since >= PATIENCE_TOKENS
 
     def _decoded(self) -> str:
         text: str = self._renderer.tokenizer.decode(self._ids, skip_special_tokens=True)

@@ -131,3 +131,35 @@ def test_notes_for_people_never_reach_the_prompt():
 def test_without_a_persona_there_is_no_card_and_no_name(renderer):
     text = renderer.prompt(None, [Turn("user", "Why is the sky blue?")]).text
     assert "user: " not in text and "Why is the sky blue?" in text
+
+
+EXAMPLES = """
+<START>
+{{user}}: hello
+{{char}}: Good day. I am {{char}}.
+And you?
+{{user}}: {{user}}
+{{char}}: Sit.
+<START>
+{{User}}: tea?
+{{Char}}: Always.
+"""
+
+
+def test_a_cards_examples_are_turns_before_the_talk_and_the_same_for_every_member(renderer):
+    talkative = Persona("ada", "Ada", description="You are Ada.", mes_example=EXAMPLES)
+    texts = [renderer.prompt(talkative, [Turn(name, "good evening")]).text for name in ("Bo", "Cy")]
+    said = texts[0].split("<|im_start|>")[2:]
+    assert [part.partition("<|im_end|>")[0] for part in said] == [
+        "user\nGuest: hello", "assistant\nGood day. I am Ada.\nAnd you?", "user\nGuest: Guest", "assistant\nSit.",
+        "user\nGuest: tea?", "assistant\nAlways.", "user\nBo: good evening", "assistant\n",
+    ]  # fmt: skip
+    shared = texts[0].rindex("Bo:")
+    assert texts[0][:shared] == texts[1][:shared]
+
+
+def test_when_room_is_short_the_history_goes_and_the_examples_stay(renderer):
+    talkative = Persona("ada", "Ada", description="You are Ada.", mes_example=EXAMPLES)
+    turns = [Turn("Bo", f"a long message, number {n}") for n in range(40)]
+    prompt = renderer.prompt(talkative, turns, max_tokens=200)
+    assert "Guest: tea?" in prompt.text and prompt.turns_kept < 40 and len(prompt.ids) <= 200
