@@ -87,15 +87,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def said_as_discord_describes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up before all others and so torn down after them: what a bot says while it leaves counts, too."""
-    comparison = request.config.stash[COMPARISON]
     yield
+    if verdict := _verdict(request.config.stash[COMPARISON]):
+        pytest.fail(verdict, pytrace=False)
+
+
+def _verdict(comparison: Comparison) -> str:
     try:
         problems = comparison.problems()
     except description.DescriptionMissing as error:
-        pytest.fail(str(error), pytrace=False)
-    if problems:
-        more = f"\n… and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        pytest.fail("Not as Discord describes it:\n" + "\n".join(problems[:LISTED]) + more, pytrace=False)
+        return str(error)
+    if not problems:
+        return ""
+    more = [f"… and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+    return "\n".join(["Not as Discord describes it:", *problems[:LISTED], *more])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
