@@ -209,7 +209,7 @@ class Checker:
         return [
             problem
             for where, name, value in objects_in(event)
-            for problem in self._answered.problems({"$ref": SCHEMAS + name}, value, f"{event.name} {where}")
+            for problem in self._answered.problems({"$ref": SCHEMAS + name}, value, f"{event.name}.{where}".rstrip("."))
         ]
 
 

@@ -88,7 +88,7 @@ def test_requests_are_read_as_discord_reads_them_answers_are_not(checker):
 
 def test_objects_in_events_are_compared(checker):
     found = checker.problems_in(Event("INTERACTION_CREATE", {"message": MESSAGE | {"flags": None}}))
-    assert len(found) == 1 and found[0].startswith("INTERACTION_CREATE message.flags: null is not of type")
+    assert len(found) == 1 and found[0].startswith("INTERACTION_CREATE.message.flags: null is not of type")
 
 
 def test_what_was_heard_is_compared_as_it_was_then(checker):
