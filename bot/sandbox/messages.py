@@ -22,6 +22,7 @@ SUPPRESS_NOTIFICATIONS = 1 << 12
 THREAD_MADE, REPLY, COMMAND_ANSWER, THREAD_START, MENU_ANSWER = 18, 19, 20, 21, 23
 WRITTEN = (0, REPLY)
 """Types of messages that somebody wrote; the rest is Discord's own or answers a command."""
+MOST_FILES = 10
 NONCE_LIFE_S = 300.0
 """Discord says "a few minutes"."""
 
@@ -36,6 +37,8 @@ class Draft:
     def check(self) -> None:
         """Refuse what is too long (50035) or empty (50006)."""
         limits.check(self.body, limits.MESSAGE)
+        if len(self.files) > MOST_FILES:
+            raise ApiError.field("files", "BASE_TYPE_MAX_LENGTH", f"Must be {MOST_FILES} or fewer in length.")
         if not self.files and not any(self.body.get(part) for part in ("content", "embeds", "components")):
             raise ApiError(50006)
 

@@ -16,6 +16,7 @@ from bot.sandbox.watch import Exchange, tell
 from bot.sandbox.world import World
 
 PREFIX = "/api/v10"
+LARGEST_BODY_BYTES = 32 * 2**20
 TRUE = ("1", "true", "True")
 
 
@@ -92,6 +93,8 @@ async def _unknown(request: web.Request) -> web.Response:
 
 async def _read(request: web.Request) -> Call:
     files: list[StoredFile] = []
+    if (request.content_length or 0) > LARGEST_BODY_BYTES:
+        raise ApiError(40005)
     try:
         if request.content_type == "multipart/form-data":
             form = await request.post()
@@ -101,8 +104,6 @@ async def _read(request: web.Request) -> Call:
                     files.append(StoredFile.named(part.filename, part.file.read()))
         else:
             body = json.loads(await request.read() or b"null")
-    except web.HTTPRequestEntityTooLarge as error:
-        raise ApiError(40005) from error
     except ValueError as error:
         raise ApiError(50035) from error
     if any(len(file.data) > ATTACHMENT_LIMIT_BYTES for file in files):

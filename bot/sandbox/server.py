@@ -14,7 +14,6 @@ from bot.sandbox.routes import ROUTES
 from bot.sandbox.seed import GuildSeed
 from bot.sandbox.world import World
 
-LARGEST_BODY_BYTES = 32 * 2**20
 HISTORY = 1_000
 
 
@@ -67,7 +66,7 @@ class Sandbox(Controls):
         self._world.gateway.url, self._world.messages.files_url = f"ws://{authority}/gateway", self.url
 
     def _application(self) -> web.Application:
-        app = web.Application(client_max_size=LARGEST_BODY_BYTES, middlewares=[page.only_loopback])
+        app = web.Application(client_max_size=rest.LARGEST_BODY_BYTES, middlewares=[page.only_loopback])
         app.router.add_get("/gateway", self._world.gateway.serve)
         app.router.add_get("/gateway/", self._world.gateway.serve)
         rest.mount(app, self._world, ROUTES)

@@ -1,8 +1,10 @@
 """The gateway against the real client: login, resume, and what a bot without the intent is not told."""
 
 import asyncio
+import json
 from dataclasses import replace
 
+import aiohttp
 import discord
 import pytest
 
@@ -99,3 +101,51 @@ async def test_a_session_that_is_gone_is_begun_anew(sandbox, probe, monkeypatch)
 
 async def _at_once(shard_id: int, *, initial: bool = False) -> None:
     pass
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (["{broken"], 4002),
+        ([{"op": 99}], 4003),
+        ([{"op": 8, "d": {}}], 4003),
+        ([{"op": 2, "d": {"token": "wrong", "intents": 0}}], 4004),
+        ([{"op": 2, "d": {"token": "right"}}], 4013),
+        ([{"op": 2, "d": {"token": "right", "intents": 0}}] * 2, 4005),
+        ([{"op": 2, "d": {"token": "right", "intents": 0}}, {"op": 99}], 4001),
+    ],
+)
+async def test_the_gateway_hangs_up_with_discords_code(sandbox, frames, code):
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"{sandbox.url}/gateway") as socket:
+        for frame in frames:
+            text = frame if isinstance(frame, str) else json.dumps(frame).replace("right", sandbox.token)
+            await socket.send_str(text)
+        async with asyncio.timeout(2):
+            async for _ in socket:
+                pass
+        assert socket.close_code == code
+
+
+async def test_too_many_frames_and_too_many_logins(seed):
+    sandbox = Sandbox(seed, rate_window=20.0)
+    await sandbox.start()
+    identify = {"op": 2, "d": {"token": sandbox.token, "intents": 0}}
+    async with aiohttp.ClientSession() as http:
+        address = f"{sandbox.url}/gateway"
+        async with http.ws_connect(address) as first, http.ws_connect(address) as second:
+            for socket, names in ((first, ["READY", "GUILD_CREATE"]), (second, [None])):
+                await socket.send_json(identify)
+                assert (await socket.receive_json())["op"] == 10
+                answers = [await socket.receive_json(timeout=2) for _ in names]
+                assert [answer["t"] for answer in answers] == names
+            assert (answers[0]["op"], answers[0]["d"]) == (9, False)
+            for _ in range(120):
+                await first.send_json({"op": 3, "d": {}})
+            async with asyncio.timeout(2):
+                async for _ in first:
+                    pass
+            assert first.close_code == 4008
+        headers = {"Authorization": f"Bot {sandbox.token}"}
+        async with http.get(f"{sandbox.url}/api/v10/gateway/bot", headers=headers) as answer:
+            assert (await answer.json())["session_start_limit"]["remaining"] == 999
+    await sandbox.stop()

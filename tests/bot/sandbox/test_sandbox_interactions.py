@@ -260,13 +260,3 @@ async def test_what_is_gone_cannot_be_pressed_or_sent(sandbox, bot):
     await bot.kept.delete_original_response()
     with pytest.raises(SandboxRefusal, match="gone"):
         await nils.click(panel, "Count")
-
-
-async def test_commands_are_checked_as_they_are_registered(probe):
-    for command, where in (
-        ({"name": "Shouting", "description": "x", "type": 1}, "0.name"),
-        ({"name": "long", "description": "x" * 101, "type": 1}, "0.description"),
-    ):
-        with pytest.raises(discord.HTTPException, match=where) as refused:
-            await probe.http.bulk_upsert_global_commands(probe.application_id, [command])
-        assert refused.value.code == 50035

@@ -7,7 +7,7 @@ import aiohttp
 import discord
 import pytest
 
-from bot.sandbox import DEFAULT_BOT_PERMISSIONS, Permission, Sandbox, SandboxRefusal
+from bot.sandbox import DEFAULT_BOT_PERMISSIONS, Permission, SandboxRefusal, StoredFile
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf500f0003860180"
@@ -145,11 +145,19 @@ async def test_webhooks_have_limits(sandbox, probe):
         with pytest.raises(discord.HTTPException) as refused:
             await probe.room().create_webhook(name=name)
         assert refused.value.code == 50035
+    for name in ("", "x" * 81):
+        with pytest.raises(discord.HTTPException) as refused:
+            await probe.http.create_webhook(probe.room().id, name=name)
+        assert refused.value.code == 50035
     for number in range(15):
-        hook = await probe.room().create_webhook(name=f"hook {number}")
+        hook = await probe.room().create_webhook(name=f"hook {number}".ljust(80, "."))
     with pytest.raises(discord.HTTPException) as full:
         await probe.room().create_webhook(name="one more")
     assert full.value.code == 30007
+    for name in ("Discordant", "x" * 81):
+        with pytest.raises(discord.HTTPException) as refused:
+            await hook.send("x", username=name)
+        assert refused.value.code == 50035
     stranger = discord.Webhook.partial(hook.id, "wrong" * 15, client=probe)
     with pytest.raises(discord.HTTPException) as wrong:
         await stranger.send("x")
@@ -168,11 +176,76 @@ async def test_unknown_routes_and_bodies_are_refused(sandbox):
             assert (many.status, (await many.json())["code"]) == (400, 50035)
 
 
-async def test_a_member_who_may_not_speak_is_refused(sandbox: Sandbox):
-    with pytest.raises(SandboxRefusal, match="no channel called attic"):
-        await sandbox.member("Nils").say("attic", "hello")
-    with pytest.raises(SandboxRefusal):
-        await sandbox.member("Nils").say("tavern", "")
+async def test_what_a_member_may_not_is_said_in_the_clients_words(sandbox, probe):
+    nils, quinn, mora = (sandbox.member(name) for name in ("Nils", "Quinn", "Mora"))
+    said, picture = await mora.say("tavern", "mine"), StoredFile.named("x.png", PIXEL)
+    told = await probe.room().send("the bot's")
+    for act, words in (
+        (nils.say("attic", "hello"), "no channel called attic"),
+        (nils.say("tavern", ""), "empty message"),
+        (nils.say("tavern", "", files=[StoredFile.named("x", b"x" * (10 * 2**20 + 1))]), "too powerful"),
+        (nils.say("tavern", "", files=[picture] * 11), "10 or fewer"),
+        (quinn.say("tavern", "hello"), "do not have permission to send messages"),
+        (quinn.slash("tavern", "anything"), "no command"),
+        (quinn.delete(said), "do not have permission to delete"),
+        (nils.edit(said, "ours"), "your own messages only"),
+        (mora.edit({"id": str(told.id)}, "ours"), "your own messages only"),
+        (mora.edit(said, " "), "empty message"),
+        (mora.edit(said, "x" * 2001), "2001 of 2000"),
+        (nils.delete(said), "do not have permission to delete"),
+        (nils.delete({"id": "1"}), "gone"),
+    ):
+        with pytest.raises(SandboxRefusal, match=words):
+            await act
+    assert [message["content"] for message in sandbox.messages("tavern")] == ["mine", "the bot's"]
+
+
+async def test_members_edit_delete_and_upload(sandbox, probe):
+    nils, mora = sandbox.member("Nils"), sandbox.member("Mora")
+    said = await nils.say("tavern", "a picture", files=[StoredFile.named("my cat?.png", PIXEL)])
+    heard = await probe.hear()
+    assert heard.attachments[0].filename == "my_cat_.png" and await heard.attachments[0].read() == PIXEL
+    edited = asyncio.create_task(probe.wait_for("message_edit", timeout=5))
+    await asyncio.sleep(0)
+    await nils.edit(said, "@Mora a cat")
+    before, after = await edited
+    assert before.content == "a picture" and after.mentions[0].id == int(mora.id) and after.attachments
+    await nils.edit(said, "")
+    deleted = asyncio.create_task(probe.wait_for("message_delete", timeout=5))
+    await asyncio.sleep(0)
+    await mora.delete(said)
+    assert (await deleted).id == int(said["id"]) and sandbox.messages("tavern") == []
+
+
+async def test_files_that_are_too_large_or_too_many_are_refused(sandbox, probe):
+    with pytest.raises(discord.HTTPException) as large:
+        await probe.room().send(file=discord.File(io.BytesIO(b"x" * (10 * 2**20 + 1)), "x"))
+    assert (large.value.status, large.value.code) == (413, 40005)
+    with pytest.raises(discord.HTTPException) as huge:
+        await probe.room().send(files=[discord.File(io.BytesIO(b"x" * (9 * 2**20)), "x") for _ in range(4)])
+    assert (huge.value.status, huge.value.code) == (413, 40005)
+
+
+async def test_the_bot_deletes_its_own_and_its_webhooks_messages(sandbox, probe):
+    own, hook = await probe.room().send("own"), await probe.room().create_webhook(name="Mask")
+    masked = await hook.send("masked", wait=True)
+    sandbox.set_permission("MANAGE_MESSAGES", True)
+    said = await sandbox.member("Nils").say("tavern", "theirs")
+    await probe.room().get_partial_message(int(said["id"])).delete()
+    sandbox.set_permission("MANAGE_MESSAGES", False)
+    await own.delete()
+    await hook.delete_message(masked.id)
+    assert sandbox.messages("tavern") == []
+
+
+async def test_a_reply_to_a_webhook_is_not_one_to_the_bot(sandbox, probe):
+    hook = await probe.room().create_webhook(name="Mask")
+    masked, own = await hook.send("masked", wait=True), await probe.room().send("own")
+    sandbox.withhold_content()
+    for target, content, shown in ((masked, "", ""), (own, "to it", "own")):
+        await sandbox.member("Nils").say("tavern", "to it", reply_to={"id": str(target.id)})
+        heard = await probe.hear(lambda message: message.type is discord.MessageType.reply)
+        assert (heard.content, heard.reference.resolved.content) == (content, shown)
 
 
 async def test_the_guild_can_be_fetched(sandbox, probe):

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import re
+import time
 
 import aiohttp
 import discord
@@ -24,8 +26,8 @@ async def test_the_page_runs_no_script_but_its_own(http):
         assert page.status == 200 and page.headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
     assert "<script type=" in text and "http" not in text
-    for asset in ("style.css", "app.js", "api.js", "composer.js", "dom.js", "form.js", "markdown.js", "message.js"):
-        async with http.get(f"/page/{asset}") as served:
+    for asset in re.findall(r'(?:src|href)="(/page/[^"]+)"', text):
+        async with http.get(asset) as served:
             assert served.status == 200, asset
     async with http.get("/page/../server.py") as outside:
         assert outside.status == 404
@@ -46,6 +48,7 @@ async def test_a_foreign_host_is_refused(http, path):
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Content-Type": "text/plain"},
+        {"Content-Type": "multipart/form-data"},
     ],
 )
 async def test_other_sites_cannot_speak_as_a_member(http, sandbox, headers):
@@ -138,6 +141,165 @@ async def test_commands_buttons_and_ephemeral_answers(http, sandbox, probe):
         async with http.get(f"/page-api/messages?as={member.id}&channel={channel}") as answer:
             seen[member] = [message["content"] for message in await answer.json()]
     assert seen == {nils: ["Hi", "for you only, Nils"], mora: ["Hi"]}
+
+
+@pytest.fixture
+async def as_nils(http, sandbox):
+    """Acts as Nils do on the page: the status, and the answer."""
+
+    async def act(act, **more):
+        async with http.post(f"/page-api/{act}", json=body(sandbox.member("Nils"), **more)) as answer:
+            is_json = answer.content_type == "application/json"
+            return answer.status, await answer.json() if is_json else await answer.text()
+
+    return act
+
+
+async def test_messages_are_edited_deleted_and_paged(http, sandbox, as_nils):
+    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    said = [(await as_nils("say", channel=channel, content=str(number)))[1] for number in range(7)]
+    assert (await as_nils("edit", message={"id": said[6]["id"]}, content="six"))[1]["content"] == "six"
+    assert await as_nils("delete", message={"id": said[5]["id"]}) == (200, None)
+    assert (await as_nils("edit", message={"id": said[5]["id"]}, content="x"))[0] == 400
+
+    async def page(**query):
+        where = {"as": nils.id, "channel": channel, **query}
+        async with http.get("/page-api/messages", params=where) as answer:
+            return answer.status, [one["content"] for one in await answer.json()] if answer.status == 200 else None
+
+    assert await page(limit=2) == (200, ["4", "six"])
+    assert await page(limit=3, before=said[4]["id"]) == (200, ["1", "2", "3"])
+    assert await page(before=said[1]["id"]) == (200, ["0"]) and await page(before=said[0]["id"]) == (200, [])
+    assert len((await page(limit=1000))[1]) == 6 and (await page(limit="many"))[0] == 400
+
+
+async def test_ephemeral_answers_stand_in_their_stretch_of_the_history(http, sandbox, probe):
+    @probe.tree.command(description="Only for you")
+    async def whisper(interaction: discord.Interaction) -> None:
+        await interaction.response.send_message("psst", ephemeral=True)
+
+    await probe.tree.sync()
+    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    await nils.say("tavern", "before")
+    await nils.slash("tavern", "whisper")
+    after = [await nils.say("tavern", f"after {number}") for number in range(2)]
+    seen = []
+    for query in ({"limit": 2}, {"limit": 2, "before": after[0]["id"]}):
+        async with http.get("/page-api/messages", params={"as": nils.id, "channel": channel, **query}) as answer:
+            seen.append([one["content"] for one in await answer.json()])
+    assert seen == [["after 0", "after 1"], ["before", "psst"]]
+
+
+async def test_files_are_uploaded_and_sent(http, sandbox, as_nils):
+    nils, kind = sandbox.member("Nils"), {"Content-Type": "application/octet-stream"}
+
+    async def upload(data, headers=kind, who=nils.id):
+        async with http.post(
+            "/page-api/upload", params={"as": who, "name": "a.png"}, data=io.BytesIO(data), headers=headers
+        ) as got:
+            return got.status, await got.json() if got.content_type == "application/json" else await got.text()
+
+    status, file = await upload(b"\x89PNG")
+    assert status == 200 and (file["name"], file["size"], file["type"]) == ("a.png", 4, "image/png")
+    assert (await as_nils("say", channel="tavern", content="x" * 2001, uploads=[file["id"]]))[0] == 400
+    status, said = await as_nils("say", channel="tavern", content="", uploads=[file["id"]])
+    assert status == 200 and said["attachments"][0]["filename"] == "a.png"
+    status, again = await as_nils("say", channel="tavern", content="", uploads=[file["id"]])
+    assert status == 400 and "add them again" in again["refusal"]
+    status, large = await upload(b"x" * (10 * 2**20 + 1))
+    assert status == 400 and "too powerful" in large["refusal"]
+    assert (await upload(b"x", {"Content-Type": "text/plain"}))[0] == 403
+    assert (await upload(b"x", {**kind, "Origin": "http://elsewhere.example"}))[0] == 403
+    assert (await upload(b"x", who="1"))[0] == 404
+    for _ in range(51):
+        status, last = await upload(b"x")
+    assert (await as_nils("say", channel="tavern", content="", uploads=[last["id"]]))[0] == 200
+
+
+async def test_threads_and_direct_messages_appear_for_whom_they_are(http, sandbox, as_nils):
+    nils, mora, quinn = (sandbox.member(name) for name in ("Nils", "Mora", "Quinn"))
+    async with (
+        http.ws_connect(f"/page-api/live?as={nils.id}") as mine,
+        http.ws_connect(f"/page-api/live?as={mora.id}") as hers,
+    ):
+        _, room = await as_nils("dm")
+        _, said = await as_nils("say", channel=room["id"], content="psst")
+        _, thread = await as_nils("thread", channel="tavern", name="corner")
+        assert [await mine.receive_json(timeout=2) for _ in range(3)] == [
+            ["channel", room],
+            ["message", said],
+            ["channel", thread],
+        ]
+        assert await hers.receive_json(timeout=2) == ["channel", thread]
+    assert (room["type"], room["recipients"][0]["id"]) == (1, str(sandbox.bot_id))
+    assert (thread["type"], thread["parent_id"], thread["nsfw"]) == (11, sandbox.channel("tavern")["id"], False)
+    for member, names in ((nils, ["tavern", "cellar", "corner", None]), (quinn, ["tavern", "cellar", "corner"])):
+        async with http.get(f"/page-api/state?as={member.id}") as answer:
+            state = await answer.json()
+        assert [one.get("name") for one in state["channels"]] == names
+        assert all({"last_message_id", "nsfw", "topic"} <= set(one) for one in state["channels"])
+    assert [one["last_message_id"] for one in state["channels"]][1] is None and state["commands"] == []
+
+
+async def test_menus_and_context_commands(sandbox, probe, as_nils):
+    class Menu(discord.ui.View):
+        @discord.ui.select(custom_id="wood", options=[discord.SelectOption(label="Ash", value="ash")])
+        async def wood(self, interaction: discord.Interaction, menu: discord.ui.Select) -> None:
+            await interaction.response.send_message(menu.values[0])
+
+    @probe.tree.context_menu(name="Quote")
+    async def quote(interaction: discord.Interaction, message: discord.Message) -> None:
+        await interaction.response.send_message(f"said {message.content}")
+
+    command = (await probe.tree.sync())[0]
+    sent = await probe.room().send("menu", view=Menu(timeout=None))
+    status, told = await as_nils("select", message={"id": str(sent.id)}, custom_id="wood", values=["ash"])
+    assert (status, told["type"]) == (200, 4)
+    where = {"channel": sandbox.channel("tavern")["id"], "command": str(command.id), "target": str(sent.id)}
+    assert (await as_nils("context", **where))[1]["type"] == 4
+    assert [message["content"] for message in sandbox.messages("tavern")] == ["menu", "ash", "said menu"]
+
+
+async def test_the_drawer_controls_the_weather(http, sandbox, probe, as_nils):
+    hook = await probe.room().create_webhook(name="Mask")
+    async with http.ws_connect(f"/page-api/live?as={sandbox.member('Mora').id}") as live:
+        for name, more, field, value in (
+            ("delay", {"seconds": 0.01}, "delay_s", 0.01),
+            ("rate_limit", {"count": 3}, "rate_limited", 3),
+            ("message_content", {"on": False}, "message_content", False),
+            ("delete_webhook", {"id": str(hook.id)}, "webhooks", []),
+            ("advance", {"seconds": 90}, "clock_ahead_s", 90),
+        ):
+            status, shown = await as_nils("control", name=name, **more)
+            assert status == 200 and shown[field] == pytest.approx(value)
+            assert await live.receive_json(timeout=2) == ["controls", shown]
+    _, shown = await as_nils("control", name="permission", permission="SEND_MESSAGES", granted=False)
+    assert {"name": "SEND_MESSAGES", "label": "Send Messages", "granted": False} in shown["permissions"]
+    assert (await as_nils("control", name="drop"))[1]["connected"] is False
+    await asyncio.wait_for(probe.resumed.wait(), 5)
+    for wrong, status in (
+        ({"name": "fly"}, 400),
+        ({"name": "delay"}, 400),
+        ({"name": "delay", "seconds": "soon"}, 400),
+        ({"name": "delete_webhook", "id": "1"}, 400),
+        ({"name": "permission", "permission": "FLY", "granted": True}, 400),
+    ):
+        assert (await as_nils("control", **wrong))[0] == status
+
+
+async def test_five_thousand_messages_open_at_once(http, sandbox):
+    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    for number in range(5_000):
+        await nils.say(channel, f"line {number}")
+    began, before, seen = time.monotonic(), {}, 0
+    while page := await _page(http, {"as": nils.id, "channel": channel, **before}):
+        seen, before = seen + len(page), {"before": page[0]["id"]}
+    assert seen == 5_000 and time.monotonic() - began < 2
+
+
+async def _page(http, query):
+    async with http.get("/page-api/messages", params=query) as answer:
+        return await answer.json()
 
 
 async def test_uploads_cannot_act_as_the_page(http, sandbox, probe):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bot.sandbox import ChannelSeed, MemberSeed, NotLoopback, Sandbox, StateUnreadable, point_discord_py_at
+from bot.sandbox.__main__ import example_guild
 
 
 async def test_a_restart_keeps_ids_messages_commands_and_webhooks(seed, tmp_path, new_probe, run):
@@ -115,15 +116,20 @@ async def _command_line(*arguments: str) -> tuple[int, str]:
 
 async def test_the_command_line_says_what_to_do(sandbox, tmp_path):
     (tmp_path / "bad").write_text("nonsense " * 200)
-    port = sandbox.url.rsplit(":", 1)[1]
-    used, open_door, bad, helped = await asyncio.gather(
-        _command_line("--port", port),
-        _command_line("--host", "0.0.0.0"),
-        _command_line("--state", str(tmp_path / "bad")),
-        _command_line("--help"),
+    mistakes = (
+        (("--port", sandbox.url.rsplit(":", 1)[1]), "choose another with --port"),
+        (("--port", "99999"), "choose one from 0 to 65535"),
+        (("--host", "0.0.0.0"), "loopback only"),
+        (("--state", str(tmp_path / "bad")), "move the file away"),
+        (("--state", str(tmp_path / "nowhere" / "guild.sqlite")), "in a folder that can be written"),
     )
-    assert used[0] == 2 and "choose another with --port" in used[1]
-    assert open_door[0] == 2 and "loopback only" in open_door[1]
-    assert bad[0] == 2 and "move the file away" in bad[1]
+    *told, helped = await asyncio.gather(*(_command_line(*words) for words, _ in mistakes), _command_line("--help"))
+    for (_, advice), (code, text) in zip(mistakes, told, strict=True):
+        assert code == 2 and advice in text and len(text.splitlines()) == 1
     assert helped[0] == 0 and "--state" in helped[1]
-    assert all(len(text.splitlines()) == 1 for _, text in (used, open_door, bad))
+
+
+def test_the_example_guild_has_one_of_each():
+    example = example_guild("Example")
+    assert [len(member.roles) for member in example.members] == [0, 1, 1, 0, 1]
+    assert [channel.nsfw for channel in example.channels] == [False, False, True]
