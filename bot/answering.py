@@ -1,22 +1,23 @@
-"""One message answered, from the event to the last edit, and taken up again after a crash."""
+"""One message answered, from the event to the last edit; made anew, silenced, deleted, and taken up after a crash."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import discord
 
 from bot.conversation import Conversations
-from bot.errors import words_for
-from bot.permissions import is_moderator
-from bot.replies import LiveReply, SpeakChannel, Voices
-from bot.store import Store, StoredReply
+from bot.errors import RefusedError, words_for
+from bot.place import Place, SpeakChannel, channel_at, place_of
+from bot.replies import LiveReply, Voices
+from bot.rules import Rules
+from bot.store import Store, StoredReply, Votes
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
@@ -26,6 +27,18 @@ log = logging.getLogger(__name__)
 UNKNOWN_WEBHOOK = 10015
 TAKE_UP_AGAIN_S = 900.0
 """Replies that a crash cut off are finished when they are no older; later nobody waits for them."""
+
+
+class ReplyViews(Protocol):
+    """Makes the buttons under a reply; they carry the id of the event, so that they outlive a restart."""
+
+    def growing(self, event_id: int) -> discord.ui.View:
+        """While it is being written."""
+        ...
+
+    def ended(self, event_id: int, votes: Votes) -> discord.ui.View:
+        """Once it is there."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,54 +52,113 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class _Running:
-    stream: ReplyStream
+class _Task:
+    """A reply to be made: who answers which stored message, where. `parts` are the messages of an earlier attempt."""
+
+    event_id: int
     asked_by: int
+    persona: Persona
+    channel: SpeakChannel
+    trigger_seq: int
+    parts: tuple[int, ...] = ()
+    before: str = ""
+
+    @property
+    def place(self) -> Place:
+        return place_of(self.channel)
 
 
 @dataclass
 class Answerer:
-    """Answers in any number of channels at once; each reply runs in the task of the event that asked for it.
-
-    `stop_view` makes the Stop button of the reply to an event.
-    """
+    """Answers in any number of channels at once; each reply runs in the task of the event that asked for it."""
 
     store: Store
     engine: Engine
     conversations: Conversations
     voices: Voices
-    stop_view: Callable[[int], discord.ui.View]
-    _running: dict[int, _Running] = field(default_factory=dict)
+    views: ReplyViews
+    _running: dict[int, tuple[_Task, ReplyStream]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def rules(self) -> Rules:
+        """What is checked before anything is done."""
+        return Rules(self.store)
+
+    # ------------------------------------------------------------------------------------------ what people ask for
 
     async def answer(self, asked: Asked, persona: Persona, channel: SpeakChannel) -> None:
         """Keep what was said, then reply as the persona. An event that was answered before is left alone."""
-        guild_id, now = channel.guild.id, time.time()
+        place, now = place_of(channel), time.time()
         seq = self.store.messages.append(
-            guild_id=guild_id,
-            channel_id=channel.id,
+            guild_id=place.guild_id,
+            channel_id=place.channel_id,
             author_id=asked.author_id,
             author_name=asked.author_name,
             text=asked.text,
             at=now,
             discord_message_id=asked.event_id,
         )
-        if not self.store.replies.begin(asked.event_id, channel.id, persona.id, now, seq):
-            log.info("event %d was answered before", asked.event_id)
-            return
-        await self._reply(asked.event_id, asked.author_id, persona, channel, seq)
+        begun = self.store.replies.begin(
+            asked.event_id,
+            guild_id=place.guild_id,
+            channel_id=place.channel_id,
+            persona_id=persona.id,
+            at=now,
+            asked_by=asked.author_id,
+            trigger_seq=seq,
+        )
+        if begun:
+            await self._reply(_Task(asked.event_id, asked.author_id, persona, channel, seq))
+
+    async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
+        """Make a reply anew, in the same message. Raises `UnderstudyError`, and changes nothing, when it may not be."""
+        reply = self.store.replies.get(event_id)
+        persona = self.conversations.personas.get(reply.persona_id) if reply else None
+        if reply is None or persona is None or reply.trigger_seq is None:
+            raise RefusedError("What this reply answered is no longer there.", "Ask again.")
+        self.rules.require_owner(reply.asked_by, user, "have this reply made anew")
+        self.rules.require_unmuted(persona, place_of(channel))
+        before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
+        task = _Task(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
+        stream = self.engine.submit(self.conversations.request(persona, channel.id, task.trigger_seq))
+        if not self.store.replies.begin_again(event_id):
+            stream.cancel()
+            raise RefusedError("This reply is being written.", "Stop it first, or wait.")
+        await self._reply(task, stream)
 
     def is_running(self, event_id: int) -> bool:
         """Whether the reply to this event is still being made."""
         return event_id in self._running
 
-    def stop(self, event_id: int, user: discord.abc.User) -> str | None:
-        """Stop a running reply for whoever asked for it, or a moderator. Gives the words of a refusal."""
-        running = self._running[event_id]
-        if user.id != running.asked_by and not is_moderator(user):
-            return "Only the one who asked, or a moderator, can stop this reply."
-        running.stream.cancel()
-        return None
+    def stop(self, event_id: int, user: discord.abc.User) -> None:
+        """Stop a running reply for whoever asked for it, or a moderator. Raises `RefusedError` for others."""
+        task, stream = self._running[event_id]
+        self.rules.require_owner(task.asked_by, user, "stop this reply")
+        stream.cancel()
+
+    def hush(self, guild_id: int) -> None:
+        """Stop the running replies of a guild that a mute now holds for."""
+        for task, stream in list(self._running.values()):
+            if task.place.guild_id == guild_id and self.rules.muted(task.persona, task.place):
+                stream.cancel()
+
+    async def delete(self, replies: Iterable[StoredReply], client: discord.Client) -> AsyncIterator[bool]:
+        """Delete replies from Discord and from the history; says of each whether it is gone."""
+        for reply in replies:
+            yield await self._delete(reply, client)
+
+    async def greet(self, persona: Persona, channel: SpeakChannel) -> None:
+        """Let a persona say its card's greeting in its new home."""
+        place = place_of(channel)
+        if persona.first_mes and not self.rules.muted(persona, place):
+            voice = await self.voices.of(persona, channel)
+            said = await voice.say(f"{persona.first_mes}\n-# a greeting by this persona's author")
+            self.store.replies.begin(
+                said, guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
+            )
+            self.store.replies.streaming(said, [said])
+            self.store.replies.finish(said, "done")
 
     async def close(self) -> None:
         """Let go of the replies that are being made; they stay unfinished in the store and are taken up again."""
@@ -94,78 +166,126 @@ class Answerer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def greet(self, persona: Persona, channel: SpeakChannel) -> None:
-        """Let a persona say its card's greeting in its new home."""
-        if persona.first_mes:
-            voice = await self.voices.of(persona, channel)
-            await voice.say(f"{persona.first_mes}\n-# a greeting by this persona's author")
+    # ------------------------------------------------------------------------------------------ after a crash
 
     async def take_up(self, client: discord.Client) -> None:
         """Finish the replies that a crash or a restart cut off."""
         for cut in self.store.replies.unfinished():
             try:
-                await self._take_up(cut, client.get_channel(cut.channel_id))
+                await self._take_up(cut, await channel_at(client, cut.channel_id))
             except Exception:  # one that cannot be finished must not keep the others from it
                 log.exception("the reply %d could not be finished", cut.event_id)
                 self.store.replies.finish(cut.event_id, "failed")
 
-    async def _take_up(self, cut: StoredReply, channel: object) -> None:
+    async def _take_up(self, cut: StoredReply, channel: SpeakChannel | None) -> None:
         persona = self.conversations.personas.get(cut.persona_id)
-        if persona is None or not isinstance(channel, SpeakChannel):
+        if persona is None or channel is None:
             self.store.replies.finish(cut.event_id, "failed")
         elif cut.trigger_seq is None or time.time() - cut.created_at > TAKE_UP_AGAIN_S:
             self.store.replies.finish(cut.event_id, "failed")
-            if cut.webhook_message_id:
+            if cut.parts:
                 voice = await self.voices.of(persona, channel)
-                await voice.change(cut.webhook_message_id, "-# This reply was cut off. Ask again.")
+                await voice.change(cut.parts[-1], "-# This reply was cut off. Ask again.")
         else:
             log.info("finishing a reply of %s in #%s that was cut off", persona.name, channel)
-            await self._reply(cut.event_id, 0, persona, channel, cut.trigger_seq, cut.webhook_message_id)
+            await self._reply(_Task(cut.event_id, cut.asked_by, persona, channel, cut.trigger_seq, cut.parts))
 
-    async def _reply(
-        self,
-        event_id: int,
-        asked_by: int,
-        persona: Persona,
-        channel: SpeakChannel,
-        seq: int,
-        message: int | None = None,
-    ) -> None:
-        request = self.conversations.request(persona, channel.id, seq)
+    # ------------------------------------------------------------------------------------------ one reply
+
+    async def _reply(self, task: _Task, stream: ReplyStream | None = None) -> None:
+        """Make it, from the request (or from the stream that was asked for already) to the stored text."""
+        request = self.conversations.request(task.persona, task.channel.id, task.trigger_seq)
         with self._closeable():
-            live = await self._begin(event_id, persona, channel, message)
+            live = await self._begin(task)
             live.lore = request.lore
-            await self._stream(event_id, asked_by, request, live, channel)
+            try:
+                reply = await self._follow(task, request, live, stream)
+            except Exception as error:  # nobody above could say it where the reply was to be
+                self.store.replies.finish(task.event_id, "failed")
+                await self._fail(live, error)
+            else:
+                self._keep(task, live, reply)
+            finally:
+                if running := self._running.pop(task.event_id, None):
+                    running[1].cancel()
 
-    async def _stream(
-        self, event_id: int, asked_by: int, request: ChatRequest, live: LiveReply, channel: SpeakChannel
-    ) -> None:
-        try:
-            reply = await self._follow(event_id, asked_by, request, live)
-        except Exception as error:  # nobody above could say it where the reply was to be
-            self.store.replies.finish(event_id, "failed")
-            await self._fail(live, error)
-        else:
-            self._keep(event_id, channel, live, reply)
-        finally:
-            if running := self._running.pop(event_id, None):
-                running.stream.cancel()
+    async def _begin(self, task: _Task) -> LiveReply:
+        """Make the message that will grow; once more with a new webhook if the old one turns out to be deleted."""
+        parts = list(task.parts)
+        for attempt in range(2):
+            live = self._live_reply(task, await self.voices.of(task.persona, task.channel), parts)
+            try:
+                await live.begin()
+            except discord.NotFound as error:
+                if attempt:
+                    raise
+                if error.code == UNKNOWN_WEBHOOK:
+                    self.voices.forget(task.channel)
+                parts = []
+            else:
+                return live
+        raise AssertionError("the second attempt returns or raises")
 
-    async def _follow(self, event_id: int, asked_by: int, request: ChatRequest, live: LiveReply) -> Reply:
+    def _live_reply(self, task: _Task, voice: Any, parts: list[int]) -> LiveReply:
+        event_id = task.event_id
+        return LiveReply(
+            voice,
+            growing=lambda: self.views.growing(event_id),
+            ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
+            on_parts=lambda ids: self.store.replies.streaming(event_id, ids),
+            parts=parts,
+            before=task.before,
+        )
+
+    async def _follow(self, task: _Task, request: ChatRequest, live: LiveReply, stream: ReplyStream | None) -> Reply:
         """The reply; by the base model when the live adapter turns out to be damaged, which the operator is told."""
         try:
-            stream = self.engine.submit(request)
-            self._running[event_id] = _Running(stream, asked_by)
+            stream = stream or self.engine.submit(request)
+            self._running[task.event_id] = task, stream
+            if self.rules.muted(task.persona, task.place):  # since it was asked for
+                stream.cancel()
             return await live.follow(stream)
         except AdapterError as error:
             log.error("the base model answers instead: %s", error)
-            return await self._follow(event_id, asked_by, replace(request, adapter=None), live)
+            return await self._follow(task, replace(request, adapter=None), live, None)
 
     async def _fail(self, live: LiveReply, error: Exception) -> None:
         try:
             await live.fail(words_for(error))
         except discord.HTTPException as unsaid:
             log.warning("a reply failed, and so did saying so: %s", unsaid)
+
+    def _keep(self, task: _Task, live: LiveReply, reply: Reply) -> None:
+        if reply.text:
+            self.store.messages.append(
+                guild_id=task.place.guild_id,
+                channel_id=task.place.channel_id,
+                author_id=0,
+                author_name=task.persona.name,
+                text=reply.text,
+                at=time.time(),
+                discord_message_id=live.parts[0],
+                persona_id=task.persona.id,
+                adapter_version=reply.version,
+            )
+        state: Any = "stopped" if reply.finish == "cancelled" else "done"
+        self.store.replies.finish(task.event_id, state, reply.version, reply.seed)
+
+    async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
+        channel, persona = await channel_at(client, reply.channel_id), self.conversations.personas.get(reply.persona_id)
+        if running := self._running.get(reply.event_id):
+            running[1].cancel()
+        if channel and persona:
+            voice = await self.voices.of(persona, channel)
+            for message_id in reply.parts:
+                try:
+                    await voice.remove(message_id)
+                except discord.Forbidden:
+                    return False
+        for message_id in reply.parts:
+            self.store.messages.delete(message_id)
+            self.store.replies.forget_part(message_id)
+        return True
 
     @contextmanager
     def _closeable(self) -> Iterator[None]:
@@ -177,36 +297,3 @@ class Answerer:
             yield
         finally:
             self._tasks.discard(task)
-
-    async def _begin(self, event_id: int, persona: Persona, channel: SpeakChannel, message: int | None) -> LiveReply:
-        """Make the message that will grow; once more with a new webhook if the old one turns out to be deleted."""
-        for attempt in range(2):
-            voice = await self.voices.of(persona, channel)
-            live = LiveReply(voice, self.stop_view(event_id))
-            try:
-                await live.begin(message)
-            except discord.NotFound as error:
-                if attempt:
-                    raise
-                if error.code == UNKNOWN_WEBHOOK:
-                    self.voices.forget(channel)
-                message = None
-            else:
-                self.store.replies.streaming(event_id, live.parts[0])
-                return live
-        raise AssertionError("the second attempt returns or raises")
-
-    def _keep(self, event_id: int, channel: SpeakChannel, live: LiveReply, reply: Reply) -> None:
-        self.store.messages.append(
-            guild_id=channel.guild.id,
-            channel_id=channel.id,
-            author_id=0,
-            author_name=live.voice.persona.name,
-            text=reply.text,
-            at=time.time(),
-            discord_message_id=live.parts[0],
-            persona_id=live.voice.persona.id,
-            adapter_version=reply.version,
-        )
-        state: Any = "stopped" if reply.finish == "cancelled" else "done"
-        self.store.replies.finish(event_id, state, reply.version, reply.seed)

@@ -17,7 +17,7 @@ from bot.answering import Answerer
 from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
 from bot.clock import SystemClock
-from bot.cogs.stop import stop_view
+from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
 from bot.house import House
 from bot.queue import JobQueue
@@ -82,7 +82,7 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         conversations = Conversations(store, personas, lore, sampling, settings.home)
 
         def house(client: discord.Client) -> House:
-            answerer = Answerer(store, engine, conversations, Voices(client, store), stop_view)
+            answerer = Answerer(store, engine, conversations, Voices(client, store), ReplyButtons())
             return House(store, conversations, answerer, queue, catalogue, settings.base_model, settings.home)
 
         client, running = await _client(settings, house, sandbox, stack)

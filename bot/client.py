@@ -12,11 +12,12 @@ from discord.ext import commands
 
 from bot import permissions
 from bot.cogs.chat import Chat
+from bot.cogs.choosing import PersonaMenu
 from bot.cogs.errors import Tree
 from bot.cogs.finetune import Finetune
 from bot.cogs.finetune_actions import CancelButton, PromoteButton, RollbackButton
 from bot.cogs.persona import PersonaCommands
-from bot.cogs.stop import StopButton
+from bot.cogs.reply_buttons import BUTTONS, ReplyForms
 from bot.house import House, HouseBot
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Understudy(HouseBot):
     ) -> None:
         """`guilds_settle_s`: how long after the latest guild to wait for another before being ready."""
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it never speaks aloud
-        intents = discord.Intents(guilds=True, guild_messages=True, message_content=message_content)
+        intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=message_content)
         super().__init__(
             commands.when_mentioned,
             intents=intents,
@@ -44,9 +45,9 @@ class Understudy(HouseBot):
         self._resumed = False
 
     async def setup_hook(self) -> None:
-        for cog in (Chat(self), PersonaCommands(self), Finetune(self)):
+        for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self)):
             await self.add_cog(cog)
-        self.add_dynamic_items(StopButton, CancelButton, PromoteButton, RollbackButton)
+        self.add_dynamic_items(*BUTTONS, PersonaMenu, CancelButton, PromoteButton, RollbackButton)
         await self._sync_commands()
 
     async def on_ready(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bot.place import Place
 from bot.store import Message, Store
 from personas.adapters import adapter_ref
 from personas.contracts import AdapterRef, ChatRequest, Persona, Sampling, Turn
@@ -22,9 +23,9 @@ class Conversations:
     sampling: Sampling
     home: Path
 
-    def persona_in(self, guild_id: int, channel_id: int, parent_id: int | None = None) -> Persona | None:
+    def persona_in(self, place: Place) -> Persona | None:
         """The persona of a channel or, for a thread without its own, of its parent."""
-        channel = self.store.channels.get(guild_id, channel_id, parent_id)
+        channel = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
         return self.personas.get(channel.persona_id) if channel else None
 
     def live_adapter(self, persona_id: str) -> AdapterRef | None:

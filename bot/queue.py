@@ -192,8 +192,11 @@ class JobQueue:
                 self._fail(job, error, advice)
             case Interrupted() if self._stopping:
                 self._tell(self._store.jobs.release(job.job_id, _token(job)))
-            case Interrupted():
-                pass  # cancelled; or stopped from outside, then the row still says running and is taken up again
+            case Interrupted(why, advice) if job.attempt >= MAX_ATTEMPTS:
+                self._fail(job, f"{why} That was attempt {job.attempt}.".strip(), advice)
+            case Interrupted(why):
+                # Cancelled; or ended from outside: then the row still says running, and it is taken up again.
+                log.warning("the job %s was cut off in attempt %d. %s", job.job_id, job.attempt, why)
 
     def _fail(self, job: Job, error: str, advice: str) -> None:
         self._tell(self._store.jobs.fail(job, error, advice, self._clock.now()))

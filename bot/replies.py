@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import discord
 
+from bot.place import SpeakChannel
 from bot.store import Store
 from personas.contracts import LoreHit, Persona, Reply
 from personas.engine import ReplyStream
@@ -25,10 +28,9 @@ LIMIT = 2000
 ROOM_FOR_FOOTER = 160
 EDIT_EVERY_S = 1.0
 PLACEHOLDER = "…"
+ENDINGS = {"cancelled": "stopped", "length": "cut off at the length limit"}
 LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 NO_MENTIONS = discord.AllowedMentions.none()
-
-SpeakChannel = discord.TextChannel | discord.Thread
 
 
 class Voice(Protocol):
@@ -47,6 +49,10 @@ class Voice(Protocol):
         """Edit a message; a view of None takes its buttons away."""
         ...
 
+    async def remove(self, message_id: int) -> None:
+        """Delete a message; one that is gone already is no error. Raises `discord.Forbidden`."""
+        ...
+
 
 @dataclass(frozen=True)
 class WebhookVoice:
@@ -54,7 +60,12 @@ class WebhookVoice:
 
     webhook: discord.Webhook
     persona: Persona
-    thread: discord.Thread | None
+    channel: discord.TextChannel | discord.Thread
+
+    @property
+    def thread(self) -> discord.Thread | None:
+        """The thread that it speaks in, if it is one."""
+        return self.channel if isinstance(self.channel, discord.Thread) else None
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
         message = await self.webhook.send(
@@ -77,10 +88,17 @@ class WebhookVoice:
             thread=self.thread or discord.utils.MISSING,
         )
 
+    async def remove(self, message_id: int) -> None:
+        try:
+            await self.webhook.delete_message(message_id, thread=self.thread or discord.utils.MISSING)
+        except discord.NotFound:  # gone; or said through a webhook that is gone, which takes Manage Messages
+            with suppress(discord.NotFound):
+                await self.channel.get_partial_message(message_id).delete()
+
 
 @dataclass(frozen=True)
 class OwnVoice:
-    """Speaks as the bot, where webhooks are not allowed."""
+    """Speaks as the bot: in direct messages, and where webhooks are not allowed."""
 
     channel: SpeakChannel
     persona: Persona
@@ -94,6 +112,10 @@ class OwnVoice:
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
         message = self.channel.get_partial_message(message_id)
         await message.edit(content=self._named(text), allowed_mentions=NO_MENTIONS, view=view)
+
+    async def remove(self, message_id: int) -> None:
+        with suppress(discord.NotFound):
+            await self.channel.get_partial_message(message_id).delete()
 
     def _named(self, text: str) -> str:
         return f"**{self.persona.name}:** {text}"
@@ -117,7 +139,8 @@ class Voices:
                 webhook = await self._webhook(persona, home)
             except discord.Forbidden:
                 return OwnVoice(channel, persona)
-        return WebhookVoice(webhook, persona, channel if isinstance(channel, discord.Thread) else None)
+        assert not isinstance(channel, discord.DMChannel)  # it is `home` or a thread of it
+        return WebhookVoice(webhook, persona, channel)
 
     async def _webhook(self, persona: Persona, channel: discord.TextChannel) -> discord.Webhook:
         if known := self._store.channels.webhook(channel.id):
@@ -149,22 +172,33 @@ class Voices:
 
 @dataclass
 class LiveReply:
-    """One reply from the first word to the last, over as many messages as it needs."""
+    """One reply from the first word to the last, over as many messages as it needs.
+
+    `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` returns when
+    this one fails. `on_parts` is told whenever they change. `growing` and `ended` make the buttons.
+    """
 
     voice: Voice
-    stop_view: discord.ui.View
+    growing: Callable[[], discord.ui.View]
+    ended: Callable[[], discord.ui.View]
+    on_parts: Callable[[list[int]], None]
     lore: tuple[LoreHit, ...] = ()
     parts: list[int] = field(default_factory=list)
+    before: str = ""
     _text: str = ""
     _done: int = 0  # characters that finished parts show
 
-    async def begin(self, message_id: int | None = None) -> None:
-        """Show that a reply is coming: a new message, or one that a crash left unfinished."""
-        if message_id is None:
-            message_id = await self.voice.say(PLACEHOLDER, self.stop_view)
+    async def begin(self) -> None:
+        """Show that a reply is coming: in a new message, or in the first of those that are there."""
+        if self.parts:
+            first, *others = self.parts
+            await self.voice.change(first, PLACEHOLDER, self.growing())
+            for message_id in others:
+                await self.voice.remove(message_id)
+            self.parts = [first]
         else:
-            await self.voice.change(message_id, PLACEHOLDER, self.stop_view)
-        self.parts.append(message_id)
+            self.parts = [await self.voice.say(PLACEHOLDER, self.growing())]
+        self.on_parts(self.parts)
 
     async def follow(self, stream: ReplyStream) -> Reply:
         """Edit the message about once a second until the stream ends. Errors of the stream come out of here."""
@@ -172,38 +206,38 @@ class LiveReply:
         async for piece in stream:
             self._text += piece
             if asyncio.get_running_loop().time() - shown_at >= EDIT_EVERY_S:
-                await self._show(self.stop_view)
+                await self._show(self.growing())
                 shown_at = asyncio.get_running_loop().time()
-        await self._finish(stream.reply)
+        self._text = stream.reply.text
+        await self._show(self.ended(), "\n" + footer(stream.reply, self.lore))
         return stream.reply
 
     async def fail(self, words: str) -> None:
         """End the reply with an apology in place of what did not come."""
-        shown = clean(self._text[self._done :])
-        await self.voice.change(self.parts[-1], f"{shown}\n-# {words}".strip())
+        shown = clean(self._text[self._done :]) or clean(self.before)[: LIMIT - len(words) - len("\n-# ")]
+        await self.voice.change(self.parts[-1], f"{shown}\n-# {words}".strip(), self.ended())
 
     async def _show(self, view: discord.ui.View | None, footer: str = "") -> None:
         while len(self._text) - self._done > LIMIT - ROOM_FOR_FOOTER:
             await self._next_part()
-        text = clean(self._text[self._done :]) or PLACEHOLDER
-        await self.voice.change(self.parts[-1], text + footer, view)
+        text = clean(self._text[self._done :]) or ("" if footer else PLACEHOLDER)
+        await self.voice.change(self.parts[-1], (text + footer).strip(), view)
 
     async def _next_part(self) -> None:
         cut = self._done + split_at(self._text[self._done :], LIMIT - ROOM_FOR_FOOTER)
         await self.voice.change(self.parts[-1], clean(self._text[self._done : cut]))
         self._done = cut
-        self.parts.append(await self.voice.say(PLACEHOLDER, self.stop_view))
-
-    async def _finish(self, reply: Reply) -> None:
-        self._text = reply.text
-        await self._show(None, "\n" + footer(reply, self.lore))
+        self.parts.append(await self.voice.say(PLACEHOLDER, self.growing()))
+        self.on_parts(self.parts)
 
 
 def footer(reply: Reply, lore: tuple[LoreHit, ...]) -> str:
     """The small print under a reply: that it is AI-written, by which version, from which lore."""
+    if not reply.text:
+        return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
     parts = ["AI-written", reply.version or "base model"]
-    if reply.finish == "cancelled":
-        parts.append("stopped")
+    if reply.finish in ENDINGS:
+        parts.append(ENDINGS[reply.finish])
     if lore:
         parts.append("lore: " + ", ".join(dict.fromkeys(hit.source for hit in lore)))
     return "-# " + " · ".join(parts)

@@ -49,7 +49,10 @@ class TrainingFailed:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The run was stopped before its end; the same job can be taken up again."""
+    """The run was stopped before its end; the same job can be taken up again. `why` and `advice` for when it cannot."""
+
+    why: str = ""
+    advice: str = ""
 
 
 Outcome = Trained | TrainingFailed | Interrupted
@@ -233,9 +236,9 @@ def _judge(code: int, last: Done | Failed | None, log_file: Path, logged: int) -
     if last:
         return TrainingFailed(last.cause, last.advice)
     if code in KILLED:
-        return TrainingFailed(
+        return Interrupted(
             "The trainer was killed (signal 9), probably because memory ran out.",
-            "Close other programs, or set a smaller per_device_train_batch_size or max_length, then start it again.",
+            "Free memory on the bot's machine, then start it again.",
         )
     return TrainingFailed(
         f"The trainer ended without a word (exit code {code}). {_tail(log_file, logged)}".rstrip(),

@@ -1,23 +1,32 @@
-"""Members talk: `/chat`, a mention, a reply to the bot, or any message where a channel is set to answer everything."""
+"""Members talk: `/chat`, a mention, a reply to a persona, direct messages, or any message where a channel is set so."""
 
 from __future__ import annotations
 
 import logging
+import time
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from bot.answering import Asked
+from bot.cogs.choosing import choice_view
+from bot.cogs.errors import tell
+from bot.cogs.reply_buttons import MAX_QUESTION, quoted
 from bot.errors import RefusedError, words_for
 from bot.house import HouseBot
-from bot.replies import NO_MENTIONS, SpeakChannel
+from bot.place import SpeakChannel, place_of
+from bot.replies import NO_MENTIONS
 from personas.contracts import Persona
 
 log = logging.getLogger(__name__)
 
-MAX_QUESTION = 1500
-"""Characters of a question in `/chat`: it is quoted in one message of 2,000."""
+WITHHELD = (
+    "Discord does not show me what you wrote, since it does not mention me. "
+    "Use the button Reply under the message, mention me, or use `/chat`."
+)
+HINT_EVERY_S = 600.0
+"""A channel is told so at most this often."""
 
 
 class Chat(commands.Cog):
@@ -25,43 +34,65 @@ class Chat(commands.Cog):
 
     def __init__(self, bot: HouseBot) -> None:
         self.bot = bot
+        self._hinted: dict[int, float] = {}  # channel id → when it was last told about withheld content
+        self._delete = app_commands.ContextMenu(name="Delete this reply", callback=self.delete_reply)
+
+    async def cog_load(self) -> None:
+        self.bot.tree.add_command(self._delete)
+
+    async def cog_unload(self) -> None:
+        self.bot.tree.remove_command(self._delete.name, type=self._delete.type)
 
     @app_commands.command(description="Say something to this channel's persona.")
     @app_commands.describe(message="What you want to say")
-    @app_commands.guild_only()
+    @app_commands.allowed_contexts(guilds=True, dms=True)
     async def chat(
         self, interaction: discord.Interaction[HouseBot], message: app_commands.Range[str, 1, MAX_QUESTION]
     ) -> None:
-        channel, persona = self._here(interaction)
-        author = interaction.user
+        channel = interaction.channel
+        if not isinstance(channel, SpeakChannel):
+            raise RefusedError("Personas speak in text channels, threads and direct messages.", "Try it there.")
+        persona = self._persona(channel)
+        if persona is None and isinstance(channel, discord.DMChannel):
+            await interaction.response.send_message("Whom do you want to talk to?", view=choice_view(self.bot.house))
+            return
+        if persona is None:
+            raise RefusedError("No persona lives here yet.", "A moderator can change that with `/persona set`.")
+        answerer, author = self.bot.house.answerer, interaction.user
+        answerer.rules.require_unmuted(persona, place_of(channel))
         await interaction.response.send_message(
-            f"**{discord.utils.escape_markdown(author.display_name)}:** {message}",
-            allowed_mentions=NO_MENTIONS,
-            suppress_embeds=True,
+            quoted(author.display_name, message), allowed_mentions=NO_MENTIONS, suppress_embeds=True
         )
-        await self.bot.house.answerer.answer(
-            Asked(interaction.id, author.id, author.display_name, message), persona, channel
-        )
+        await answerer.answer(Asked(interaction.id, author.id, author.display_name, message), persona, channel)
+
+    async def delete_reply(self, interaction: discord.Interaction[HouseBot], message: discord.Message) -> None:
+        """The command in the menu of a message: take a persona's reply back, for whoever asked or a moderator."""
+        answerer = self.bot.house.answerer
+        reply = answerer.rules.require_reply(self.bot.house.store.replies.of_message(message.id))
+        answerer.rules.require_owner(reply.asked_by, interaction.user, "delete this reply")
+        await interaction.response.defer(ephemeral=True)
+        async for gone in answerer.delete([reply], self.bot):
+            await tell(interaction, "Deleted." if gone else "I lack the permission Manage Messages to delete that.")
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
-        """Answer a person's message that is meant for the persona; bots and webhooks are never answered."""
-        if message.author.bot or message.webhook_id or not isinstance(message.channel, SpeakChannel):
+        """Answer a person's message that is meant for a persona; bots and webhooks are never answered."""
+        channel = message.channel
+        if message.author.bot or message.webhook_id or not isinstance(channel, SpeakChannel):
             return
         if message.type not in (discord.MessageType.default, discord.MessageType.reply) or not self._meant(message):
             return
-        persona = self._persona(message.channel)
-        text = self._words(message)
+        persona, text = self._answered(message) or self._persona(channel), self._words(message)
         try:
             if persona is None:
-                await message.channel.send(
-                    "No persona lives here yet. A moderator can change that with `/persona set`."
-                )
+                await self._nobody_here(channel)
+            elif self.bot.house.answerer.rules.muted(persona, place_of(channel)):
+                return
             elif text:
-                author = message.author
-                await self.bot.house.answerer.answer(
-                    Asked(message.id, author.id, author.display_name, text), persona, message.channel
-                )
+                asked = Asked(message.id, message.author.id, message.author.display_name, text)
+                await self.bot.house.answerer.answer(asked, persona, channel)
+            elif not message.content and not message.attachments:
+                await self._hint(message)
         except Exception as error:  # an event has nobody to raise to: say it where it was asked
             await self._apologise(message, words_for(error))
 
@@ -75,31 +106,38 @@ class Chat(commands.Cog):
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
         """What is deleted on Discord leaves the history too."""
-        self.bot.house.store.messages.delete(payload.message_id)
+        self._forget(payload.message_id)
+
+    @commands.Cog.listener()
+    async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
+        """So does what a moderator sweeps away."""
+        for message_id in payload.message_ids:
+            self._forget(message_id)
+
+    def _forget(self, message_id: int) -> None:
+        self.bot.house.store.messages.delete(message_id)
+        self.bot.house.store.replies.forget_part(message_id)
 
     def _meant(self, message: discord.Message) -> bool:
-        me = self.bot.user
-        if me is None or message.guild is None:
-            return False
-        if me in message.mentions:
-            return True
         channel = message.channel
-        parent_id = channel.parent_id if isinstance(channel, discord.Thread) else None
-        setting = self.bot.house.store.channels.get(message.guild.id, channel.id, parent_id)
+        if isinstance(channel, discord.DMChannel) or self._answered(message):
+            return True
+        if self.bot.user in message.mentions:
+            return True
+        assert isinstance(channel, discord.TextChannel | discord.Thread)  # `on_message` has seen to it
+        place = place_of(channel)
+        setting = self.bot.house.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
         return setting is not None and setting.answers == "everything" and bool(message.content)
 
-    def _persona(self, channel: SpeakChannel) -> Persona | None:
-        parent_id = channel.parent_id if isinstance(channel, discord.Thread) else None
-        return self.bot.house.conversations.persona_in(channel.guild.id, channel.id, parent_id)
+    def _answered(self, message: discord.Message) -> Persona | None:
+        """The persona whose reply this message replies to."""
+        if message.reference is None or message.reference.message_id is None:
+            return None
+        reply = self.bot.house.store.replies.of_message(message.reference.message_id)
+        return self.bot.house.conversations.personas.get(reply.persona_id) if reply else None
 
-    def _here(self, interaction: discord.Interaction[HouseBot]) -> tuple[SpeakChannel, Persona]:
-        channel = interaction.channel
-        if not isinstance(channel, SpeakChannel):
-            raise RefusedError("Personas speak in text channels and threads.", "Try it there.")
-        persona = self._persona(channel)
-        if persona is None:
-            raise RefusedError("No persona lives here yet.", "A moderator can change that with `/persona set`.")
-        return channel, persona
+    def _persona(self, channel: SpeakChannel) -> Persona | None:
+        return self.bot.house.conversations.persona_in(place_of(channel))
 
     def _words(self, message: discord.Message) -> str:
         """The message without the mention that called the bot; other mentions read as names."""
@@ -108,6 +146,18 @@ class Chat(commands.Cog):
             for name in (message.guild.me.display_name, self.bot.user.name):
                 text = text.replace(f"@{name}", "")
         return text.strip()
+
+    async def _nobody_here(self, channel: SpeakChannel) -> None:
+        if isinstance(channel, discord.DMChannel):
+            await channel.send("Whom do you want to talk to?", view=choice_view(self.bot.house))
+        else:
+            await channel.send("No persona lives here yet. A moderator can change that with `/persona set`.")
+
+    async def _hint(self, message: discord.Message) -> None:
+        now = time.monotonic()
+        if now - self._hinted.get(message.channel.id, -HINT_EVERY_S) >= HINT_EVERY_S:
+            self._hinted[message.channel.id] = now
+            await message.channel.send(WITHHELD, allowed_mentions=NO_MENTIONS)
 
     async def _apologise(self, message: discord.Message, words: str) -> None:
         try:

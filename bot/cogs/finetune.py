@@ -21,8 +21,9 @@ from bot.cogs.persona import Choices, Interaction, known_persona, persona_choice
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.permissions import MODERATOR
+from bot.place import GuildChannel, place_of
 from bot.progress import job_words, settled_words
-from bot.replies import NO_MENTIONS, SpeakChannel
+from bot.replies import NO_MENTIONS
 from bot.store import Job
 from personas.contracts import Hyperparameters, Persona, TrainingRequest, explain
 from personas.errors import RequestError
@@ -45,6 +46,8 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
 
     async def cog_load(self) -> None:
         self.bot.house.queue.subscribe(self._on_change)
+        for job in self.bot.house.store.jobs.in_state("queued"):  # their place in the queue changes with the others'
+            self._on_change(job)
 
     async def cog_unload(self) -> None:
         self.bot.house.queue.unsubscribe(self._on_change)
@@ -80,7 +83,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         recipe: str = "demo-cpu",
     ) -> None:
         channel = interaction.channel
-        if not isinstance(channel, SpeakChannel):
+        if not isinstance(channel, GuildChannel):
             raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
         await interaction.response.defer(ephemeral=True)
         who = self._whom(interaction, persona) if task_type == "persona" else None
@@ -114,7 +117,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         await interaction.response.send_message("\n\n".join(words)[:2000] or "No jobs yet.", ephemeral=True)
 
     @app_commands.command(description="End a job that waits or trains. Nothing that is live changes.")
-    @app_commands.describe(job="The job (the latest unfinished one if left out)")
+    @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
     async def cancel(self, interaction: Interaction, job: str | None = None) -> None:
         await interaction.response.defer(ephemeral=True)
         found = self._unfinished(interaction, job)
@@ -122,8 +125,10 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
 
     @cancel.autocomplete("job")
     async def _jobs(self, interaction: Interaction, current: str) -> Choices:
-        jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0)
-        return _matching([job.job_id for job in jobs if job.state in ("queued", "running")], current)
+        jobs = self._open_jobs(interaction)
+        labels = {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
+        found = [label for label in labels if current.casefold() in label.casefold()]
+        return [app_commands.Choice(name=label[:100], value=labels[label]) for label in found[:MAX_CHOICES]]
 
     @app_commands.command(description="Let a trained version speak from the next reply on.")
     @app_commands.describe(persona="Whose (this channel's persona if left out)", version="Which (else the newest)")
@@ -170,7 +175,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
 
     async def _write(self, job: Job, words: str) -> None:
         channel = self.bot.get_channel(job.channel_id)
-        if not isinstance(channel, SpeakChannel):
+        if not isinstance(channel, GuildChannel):
             return
         view = buttons(job)
         if job.progress_message_id:
@@ -187,21 +192,23 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         if wanted:
             return known_persona(interaction, wanted)
         channel = interaction.channel
-        if isinstance(channel, SpeakChannel):
-            parent_id = channel.parent_id if isinstance(channel, discord.Thread) else None
-            here = self.bot.house.conversations.persona_in(channel.guild.id, channel.id, parent_id)
+        if isinstance(channel, GuildChannel):
+            here = self.bot.house.conversations.persona_in(place_of(channel))
             if here:
                 return here
         raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
 
     def _unfinished(self, interaction: Interaction, wanted: str | None) -> Job:
-        jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0)
-        open_jobs = [job for job in jobs if job.state in ("queued", "running")]
+        open_jobs = self._open_jobs(interaction)
         for job in open_jobs:
-            if wanted in (None, job.job_id):
+            if wanted in (None, job.job_id, job.name):
                 return job
-        known = ", ".join(f"`{job.job_id}`" for job in open_jobs) or "none"
+        known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in open_jobs) or "none"
         raise RequestError("There is no such job that waits or trains.", f"Unfinished here: {known}.")
+
+    def _open_jobs(self, interaction: Interaction) -> list[Job]:
+        jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0)
+        return [job for job in jobs if job.state in ("queued", "running")]
 
 
 def _request(**fields: Any) -> TrainingRequest:

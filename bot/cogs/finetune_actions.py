@@ -12,6 +12,7 @@ from bot.cogs.persona import Interaction, known_persona, require_moderator
 from bot.errors import words_for
 from bot.store import Job
 from personas.contracts import Persona
+from personas.errors import RequestError
 
 
 async def make_live(interaction: Interaction, persona: Persona, version: str) -> str:
@@ -26,7 +27,12 @@ async def make_live(interaction: Interaction, persona: Persona, version: str) ->
 
 async def roll_back(interaction: Interaction, persona: Persona) -> str:
     """Make the version live that was so before. Gives the words to say."""
-    row = interaction.client.house.store.versions.rollback(persona.id, interaction.user.id, time.time())
+    versions = interaction.client.house.store.versions
+    try:
+        row = versions.rollback(persona.id, interaction.user.id, time.time())
+    except RequestError as error:
+        how = "Make one live with `/finetune promote`." if versions.installed(persona.id) else "Train one first."
+        raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
     return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
 
 
@@ -43,10 +49,17 @@ def buttons(job: Job) -> discord.ui.View | None:
         view.add_item(CancelButton(job.job_id))
     elif job.state == "done" and job.persona:
         view.add_item(PromoteButton(job.persona, job.version))
-        view.add_item(RollbackButton(job.persona))
     else:
         return None
     return view
+
+
+async def _show_buttons(interaction: Interaction, *items: discord.ui.DynamicItem[Any]) -> None:
+    """Leave under the pressed message only what can still be done."""
+    view = discord.ui.View(timeout=None)
+    for item in items:
+        view.add_item(item)
+    await interaction.edit_original_response(view=view)
 
 
 class _ModeratorButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
@@ -93,17 +106,23 @@ class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
-        words = await make_live(interaction, known_persona(interaction, self.persona_id), self.version)
-        await interaction.followup.send(words)
+        persona = known_persona(interaction, self.persona_id)
+        spoke_already = interaction.client.house.store.versions.live(persona.id) == self.version
+        words = await make_live(interaction, persona, self.version)
+        await interaction.followup.send(words, ephemeral=spoke_already)
+        await _show_buttons(interaction, RollbackButton(persona.id, self.version))
 
 
-class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
-    """Goes back to the version before."""
+class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)(:(?P<version>v[0-9]+))?"):
+    """Goes back to the version before; `version` is the one that the message is about."""
 
-    def __init__(self, persona_id: str) -> None:
-        self.persona_id = persona_id
-        super().__init__(discord.ui.Button(label="Roll back", custom_id=f"rollback:{persona_id}"))
+    def __init__(self, persona_id: str, version: str | None = None) -> None:
+        self.persona_id, self.version = persona_id, version
+        custom_id = f"rollback:{persona_id}" + (f":{version}" if version else "")
+        super().__init__(discord.ui.Button(label="Roll back", custom_id=custom_id))
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
         await interaction.followup.send(await roll_back(interaction, known_persona(interaction, self.persona_id)))
+        if self.version:
+            await _show_buttons(interaction, PromoteButton(self.persona_id, self.version))

@@ -19,10 +19,13 @@ from bot.store.channels import Answers, Channel, Channels
 from bot.store.database import Connection, StoreError, open_for_writing, open_read_only, translated
 from bot.store.jobs import Job, JobResult, Jobs, JobState
 from bot.store.messages import Message, Messages
-from bot.store.replies import Replies, ReplyState, StoredReply
+from bot.store.mutes import EVERYONE, EVERYWHERE, Mute, Mutes
+from bot.store.replies import Replies, ReplyState, StoredReply, Votes
 from bot.store.versions import InstalledVersion, Promotion, Versions
 
 __all__ = [
+    "EVERYONE",
+    "EVERYWHERE",
     "Answers",
     "Channel",
     "InstalledVersion",
@@ -30,22 +33,25 @@ __all__ = [
     "JobResult",
     "JobState",
     "Message",
+    "Mute",
     "Promotion",
     "ReplyState",
     "Store",
     "StoreError",
     "StoredReply",
+    "Votes",
 ]
 
 
 class Store:
-    """All that is remembered, by concern: `channels`, `messages`, `replies`, `versions`, `jobs`."""
+    """All that is remembered, by concern: `channels`, `messages`, `replies`, `mutes`, `versions`, `jobs`."""
 
     def __init__(self, connection: Connection, lock: FileLock | None = None) -> None:
         self._connection, self._lock = connection, lock
         self.channels = Channels(connection)
         self.messages = Messages(connection)
         self.replies = Replies(connection)
+        self.mutes = Mutes(connection)
         self.versions = Versions(connection)
         self.jobs = Jobs(connection, self.versions)
 

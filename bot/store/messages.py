@@ -92,6 +92,11 @@ class Messages:
         )
         return [Message(**row) for row in rows]
 
+    def text_of(self, discord_message_id: int) -> str | None:
+        """What a message says; None when it is not known."""
+        row = self._db.first("select text from messages where discord_message_id = :id", {"id": discord_message_id})
+        return row["text"] if row else None
+
     def update(self, discord_message_id: int, text: str) -> bool:
         """The message was edited. False when it is not known."""
         sql = "update messages set text = :text where discord_message_id = :id"

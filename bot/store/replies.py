@@ -1,52 +1,102 @@
-"""Which events were answered, so that one sent again by the gateway or after a crash is not answered twice."""
+"""Which events were answered, so that one sent again by the gateway or after a crash is not answered twice.
+
+A reply that is made anew keeps its event and its messages; its `attempt` grows, and votes belong to one attempt.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.store.database import Connection
+from bot.store.database import Connection, Row
 
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
 class StoredReply:
-    """The answer to one event: the interaction or message whose id it bears."""
+    """The answer to one event: the interaction or message whose id it bears. `parts` are the messages it fills."""
 
     event_id: int
+    guild_id: int
     channel_id: int
     persona_id: str
+    asked_by: int
     trigger_seq: int | None
-    webhook_message_id: int | None
+    parts: tuple[int, ...]
     state: ReplyState
+    attempt: int
     adapter_version: str | None
     seed: int | None
     created_at: float
 
 
+@dataclass(frozen=True)
+class Votes:
+    """How many members liked a reply and how many did not."""
+
+    up: int = 0
+    down: int = 0
+
+
 class Replies:
-    """The replies and how far they are."""
+    """The replies and how far they are. Guild 0 stands for direct messages."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
 
-    def begin(self, event_id: int, channel_id: int, persona_id: str, at: float, trigger_seq: int | None = None) -> bool:
+    def begin(
+        self,
+        event_id: int,
+        *,
+        guild_id: int,
+        channel_id: int,
+        persona_id: str,
+        at: float,
+        asked_by: int = 0,
+        trigger_seq: int | None = None,
+    ) -> bool:
         """Take an event. False when it was taken before: it must not be answered again."""
         taken = self._db.write(
-            """insert or ignore into replies (event_id, channel_id, persona_id, trigger_seq, state, created_at)
-            values (:event, :channel, :persona, :trigger, 'waiting', :at)""",
-            {"event": event_id, "channel": channel_id, "persona": persona_id, "trigger": trigger_seq, "at": at},
+            """insert or ignore into replies
+            (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at)
+            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at)""",
+            {
+                "event": event_id,
+                "guild": guild_id,
+                "channel": channel_id,
+                "persona": persona_id,
+                "asked_by": asked_by,
+                "trigger": trigger_seq,
+                "at": at,
+            },
         )
         return taken > 0
 
-    def streaming(self, event_id: int, webhook_message_id: int) -> None:
-        """The first words are visible in this message."""
-        self._db.write(
-            """update replies set state = 'streaming', webhook_message_id = :message
-            where event_id = :event and state = 'waiting'""",
-            {"event": event_id, "message": webhook_message_id},
+    def begin_again(self, event_id: int) -> bool:
+        """Make an ended reply anew. False when it is being made."""
+        changed = self._db.write(
+            """update replies set state = 'waiting', attempt = attempt + 1
+            where event_id = :event and state not in ('waiting', 'streaming')""",
+            {"event": event_id},
         )
+        return changed > 0
+
+    def streaming(self, event_id: int, parts: list[int]) -> None:
+        """What there is of the reply is visible in these messages, in this order."""
+        with self._db.atomic():
+            self._db.write("delete from reply_parts where event_id = :event", {"event": event_id})
+            for position, message_id in enumerate(parts):
+                self._db.write(
+                    "insert or replace into reply_parts values (:message, :event, :position)",
+                    {"message": message_id, "event": event_id, "position": position},
+                )
+            self._db.write(
+                "update replies set state = 'streaming' where event_id = :event and state = 'waiting'",
+                {"event": event_id},
+            )
 
     def finish(
         self,
@@ -66,9 +116,76 @@ class Replies:
     def get(self, event_id: int) -> StoredReply | None:
         """The reply to an event."""
         row = self._db.first("select * from replies where event_id = :event", {"event": event_id})
-        return StoredReply(**row) if row else None
+        return self._reply(row) if row else None
+
+    def of_message(self, message_id: int) -> StoredReply | None:
+        """The reply that this message is a part of."""
+        row = self._db.first(
+            "select replies.* from replies join reply_parts using (event_id) where message_id = :id",
+            {"id": message_id},
+        )
+        return self._reply(row) if row else None
 
     def unfinished(self) -> list[StoredReply]:
         """The replies that a crash cut off, oldest first."""
         rows = self._db.read("select * from replies where state in ('waiting', 'streaming') order by created_at")
-        return [StoredReply(**row) for row in rows]
+        return [self._reply(row) for row in rows]
+
+    def said(
+        self,
+        guild_id: int,
+        *,
+        channel_ids: Collection[int] | None = None,
+        persona_id: str | None = None,
+        since: float = 0.0,
+    ) -> list[StoredReply]:
+        """What personas said in a guild, or in some of its channels, newest first, as far as it is still there."""
+        rows = self._db.read(
+            """select * from replies where guild_id = :guild and created_at >= :since
+            and (:channels is null or channel_id in (select value from json_each(:channels)))
+            and (:persona is null or persona_id = :persona)
+            and exists (select 1 from reply_parts where reply_parts.event_id = replies.event_id)
+            order by created_at desc""",
+            {
+                "guild": guild_id,
+                "since": since,
+                "channels": None if channel_ids is None else json.dumps(list(channel_ids)),
+                "persona": persona_id,
+            },
+        )
+        return [self._reply(row) for row in rows]
+
+    def forget_part(self, message_id: int) -> None:
+        """A message of a reply has been deleted; votes on the reply stay."""
+        self._db.write("delete from reply_parts where message_id = :id", {"id": message_id})
+
+    # -------------------------------------------------------------------------------------------------- votes
+
+    def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> Votes:
+        """Count a member's vote on the reply as it stands; the same vote again takes it back."""
+        values = {"event": event_id, "user": user_id, "vote": vote, "at": at}
+        mine = """event_id = :event and user_id = :user
+            and attempt = (select attempt from replies where event_id = :event)"""
+        with self._db.atomic():
+            if not self._db.write(f"delete from votes where {mine} and vote = :vote", values):
+                self._db.write(
+                    """insert or replace into votes
+                    select event_id, attempt, :user, :vote, :at from replies where event_id = :event""",
+                    values,
+                )
+        return self.votes(event_id)
+
+    def votes(self, event_id: int) -> Votes:
+        """The votes on a reply as it stands."""
+        row = self._db.first(
+            """select coalesce(sum(vote = 1), 0) as up, coalesce(sum(vote = -1), 0) as down
+            from votes join replies using (event_id, attempt) where event_id = :event""",
+            {"event": event_id},
+        )
+        return Votes(**row) if row else Votes()
+
+    def _reply(self, row: Row) -> StoredReply:
+        parts = self._db.read(
+            "select message_id from reply_parts where event_id = :event order by position", {"event": row["event_id"]}
+        )
+        return StoredReply(**row, parts=tuple(part["message_id"] for part in parts))

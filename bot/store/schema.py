@@ -112,4 +112,43 @@ create table promotions (
 create index promotions_by_persona on promotions (persona_id, seq);
 """
 
-MIGRATIONS = (FIRST,)
+SECOND = """
+-- A long reply goes on in further messages; `position` 0 is the first.
+create table reply_parts (
+    message_id integer primary key,
+    event_id integer not null references replies (event_id) on delete cascade,
+    position integer not null,
+    unique (event_id, position)
+) strict;
+insert into reply_parts select webhook_message_id, event_id, 0 from replies where webhook_message_id is not null;
+alter table replies drop column webhook_message_id;
+
+-- `attempt` grows when a reply is made anew; `asked_by` may stop it and have it made anew.
+alter table replies add column guild_id integer not null default 0;
+alter table replies add column asked_by integer not null default 0;
+alter table replies add column attempt integer not null default 1;
+update replies set
+    guild_id = coalesce((select guild_id from messages where seq = trigger_seq), 0),
+    asked_by = coalesce((select author_id from messages where seq = trigger_seq), 0);
+
+create table votes (
+    event_id integer not null references replies (event_id) on delete cascade,
+    attempt integer not null,
+    user_id integer not null,
+    vote integer not null check (vote in (-1, 1)),
+    at real not null,
+    primary key (event_id, attempt, user_id)
+) strict;
+
+-- Channel 0 stands for the whole server, an empty persona for all of them.
+create table mutes (
+    guild_id integer not null,
+    channel_id integer not null,
+    persona_id text not null,
+    muted_by integer not null,
+    at real not null,
+    primary key (guild_id, channel_id, persona_id)
+) strict;
+"""
+
+MIGRATIONS = (FIRST, SECOND)

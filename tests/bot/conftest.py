@@ -15,7 +15,7 @@ import pytest
 from bot.answering import Answerer
 from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
-from bot.cogs.stop import stop_view
+from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
 from bot.house import House
 from bot.local_guild import MEMBER, MODERATOR, SEED, move_in
@@ -86,7 +86,7 @@ async def on_stage(
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
     shipped = ShippedData.beside_the_code()
     personas = read_cards(shipped.cards)
-    sandbox = Sandbox(seed, home / "sandbox.sqlite")
+    sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02)
     await sandbox.start()
     engine, backend = engine or FakeEngine(), FakeTrainingBackend()
     with Store.open(home / "understudy.sqlite") as store, point_discord_py_at(sandbox):
@@ -97,7 +97,7 @@ async def on_stage(
         conversations = Conversations(store, personas, lore, Sampling(), home)
 
         def house(client: Any) -> House:
-            answerer = Answerer(store, engine, conversations, Voices(client, store), stop_view)
+            answerer = Answerer(store, engine, conversations, Voices(client, store), ReplyButtons())
             return House(store, conversations, answerer, queue, Catalogue(shipped, "embedded"), "embedded", home)
 
         client = Understudy(house, message_content=message_content, guilds_settle_s=0.1)

@@ -48,11 +48,18 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
         await stage.member.say(channel, "hello")
         assert f"AI-written · {version}" in (await stage.finished(channel, mark))["content"]
 
+    await until(lambda: buttons_of(stage, result) == ["Roll back"])
     await stage.moderator.click(result, "Roll back")
     await stage.sees("Rolled back: the base model speaks for **Ballast**")
     mark = stage.mark
     await stage.member.say(QUAY, "hello again")
     assert "AI-written · base model" in (await stage.finished(QUAY, mark))["content"]
+    await until(lambda: buttons_of(stage, result) == ["Promote"])
+
+
+def buttons_of(stage, message):
+    shown = next(m for m in stage.sandbox.messages(QUAY) if m["id"] == message["id"])
+    return [button["label"] for row in shown["components"] for button in row["components"]]
 
 
 async def test_other_channels_are_answered_while_a_training_runs(stage):
@@ -75,9 +82,8 @@ async def test_a_member_may_neither_command_nor_press(stage):
     assert stage.backend.busy
     stage.backend.finish()
     result = await stage.sees("Trained: **ballast v1**")
-    for button in ("Promote", "Roll back"):
-        answer = await stage.member.click(result, button)
-        assert answer.ephemeral and "Only moderators" in answer.message["content"]
+    answer = await stage.member.click(result, "Promote")
+    assert answer.ephemeral and "Only moderators" in answer.message["content"]
     assert stage.store.versions.live("ballast") is None
 
 
@@ -174,7 +180,7 @@ async def test_promote_and_rollback_by_command(stage):
         ("finetune promote", {}, "v1 of **Ballast** speaks from the next reply on."),
         ("finetune promote", {}, "v1 of **Ballast** speaks already."),
         ("finetune rollback", {}, "the base model speaks for **Ballast**"),
-        ("finetune rollback", {}, "no earlier version"),
+        ("finetune rollback", {}, "Ballast has no earlier version to go back to. Make one live"),
         ("finetune promote", {"persona": "oda"}, "Oda Marrow has no trained version yet."),
     ):
         answer = await stage.moderator.slash(QUAY, command, **options)

@@ -70,8 +70,10 @@ async def test_a_trainer_stopped_from_outside_is_started_again(house):
     job_id = house.ask()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         await until(lambda attempt=attempt: len(house.backend.runs) == attempt and house.backend.busy)
-        house.backend.finish(Interrupted())
+        house.backend.finish(Interrupted("The trainer was killed.", "Free memory."))
     await until(lambda: house.state(job_id) == "failed")
+    failed = house.store.jobs.get(job_id)
+    assert (failed.error, failed.advice) == ("The trainer was killed. That was attempt 3.", "Free memory.")
 
 
 async def test_a_clean_stop_costs_no_attempt(house):

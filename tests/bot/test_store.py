@@ -1,11 +1,13 @@
 """The store: what goes in comes out, by concern."""
 
 import itertools
+import sqlite3
 
 import pytest
 
-from bot.store import Channel, Store, StoreError
+from bot.store import EVERYONE, EVERYWHERE, Channel, Mute, Store, StoreError, Votes
 from bot.store.jobs import NewJob
+from bot.store.schema import FIRST
 from personas.contracts import Progress, TrainingRequest
 from personas.errors import RequestError
 
@@ -133,22 +135,30 @@ def test_edits_and_deletions_reach_the_copies(store):
 # ------------------------------------------------------------------------------------------------ replies
 
 
+def begin(store, event, at=1.0, channel=CHANNEL, persona="oda", seq=None):
+    return store.replies.begin(
+        event, guild_id=GUILD, channel_id=channel, persona_id=persona, at=at, asked_by=5, trigger_seq=seq
+    )
+
+
 def test_an_event_is_taken_once(store):
     seq = say(store, 1)
-    assert store.replies.begin(1, CHANNEL, "ballast", 1.0, seq)
-    assert not store.replies.begin(1, CHANNEL, "ballast", 2.0, seq)
-    store.replies.streaming(1, 99)
+    assert begin(store, 1, seq=seq) and not begin(store, 1, 2.0, seq=seq)
+    store.replies.streaming(1, [99])
+    store.replies.streaming(1, [99, 98])
     assert store.replies.finish(1, "done", "v3", 42)
-    assert not store.replies.finish(1, "failed") and not store.replies.begin(1, CHANNEL, "ballast", 3.0)
+    assert not store.replies.finish(1, "failed") and not begin(store, 1, 3.0)
     reply = store.replies.get(1)
-    assert (reply.state, reply.webhook_message_id, reply.adapter_version, reply.seed) == ("done", 99, "v3", 42)
+    assert (reply.state, reply.parts, reply.adapter_version, reply.seed) == ("done", (99, 98), "v3", 42)
+    assert (reply.guild_id, reply.asked_by, reply.attempt) == (GUILD, 5, 1)
     assert store.replies.get(2) is None
+    assert store.replies.of_message(98) == reply and store.replies.of_message(97) is None
 
 
 def test_what_a_crash_cut_off_is_found(store):
     for event in range(4):
-        store.replies.begin(event, CHANNEL, "oda", float(event))
-    store.replies.streaming(1, 99)
+        begin(store, event, float(event))
+    store.replies.streaming(1, [99])
     store.replies.finish(2, "stopped")
     assert [(reply.event_id, reply.state) for reply in store.replies.unfinished()] == [
         (0, "waiting"),
@@ -159,10 +169,75 @@ def test_what_a_crash_cut_off_is_found(store):
 
 def test_deleting_the_question_keeps_the_reply(store):
     seq = say(store, 1)
-    store.replies.begin(1, CHANNEL, "oda", 1.0, seq)
+    begin(store, 1, seq=seq)
     store.messages.delete(CHANNEL + 200)
     assert store.replies.get(1).trigger_seq is None
     assert say(store, 2) > seq  # a seq is not given out again
+
+
+def test_a_reply_is_made_anew_only_once_it_has_ended(store):
+    begin(store, 1)
+    assert not store.replies.begin_again(1)
+    store.replies.finish(1, "stopped")
+    assert store.replies.begin_again(1) and not store.replies.begin_again(1)
+    assert (store.replies.get(1).state, store.replies.get(1).attempt) == ("waiting", 2)
+
+
+def test_votes_are_one_a_member_and_one_attempt_and_come_back(store):
+    begin(store, 1)
+    store.replies.finish(1, "done")
+    assert store.replies.vote(1, 7, 1, 1.0) == Votes(1, 0)
+    assert store.replies.vote(1, 8, 1, 1.0) == Votes(2, 0)
+    assert store.replies.vote(1, 7, -1, 1.0) == Votes(1, 1)
+    assert store.replies.vote(1, 7, -1, 1.0) == Votes(1, 0)
+    store.replies.begin_again(1)
+    assert store.replies.votes(1) == store.replies.votes(404) == Votes()
+
+
+def test_what_was_said_is_found_by_place_persona_and_time_as_long_as_it_is_there(store):
+    for event, channel, persona in ((1, 10, "oda"), (2, 10, "thrip"), (3, 11, "oda")):
+        begin(store, event, float(event), channel, persona)
+        store.replies.streaming(event, [event * 100, event * 100 + 1])
+
+    def said(guild=GUILD, **which):
+        return [reply.event_id for reply in store.replies.said(guild, **which)]
+
+    assert said() == [3, 2, 1] and said(GUILD + 1) == []
+    assert said(channel_ids=[10]) == [2, 1] and said(channel_ids=[10, 11], persona_id="oda") == [3, 1]
+    assert said(since=2.0) == [3, 2]
+    store.replies.forget_part(200)
+    assert store.replies.get(2).parts == (201,) and said(since=2.0) == [3, 2]
+    store.replies.forget_part(201)
+    assert said() == [3, 1]
+
+
+def test_replies_of_the_first_schema_keep_their_message_and_who_asked(tmp_path):
+    path = tmp_path / "understudy.sqlite"
+    with sqlite3.connect(path) as raw:
+        raw.executescript(f"{FIRST}; pragma user_version = 1;")
+        raw.execute(f"insert into messages values (3, {GUILD}, 10, 1, 50, {MEMBER}, 'mira', null, 'hi', null, 1.0)")
+        raw.execute("insert into replies values (50, 10, 'oda', 3, 99, 'done', 'v1', 7, 1.0)")
+        raw.execute("insert into replies values (51, 10, 'oda', null, null, 'waiting', null, null, 2.0)")
+    raw.close()
+    with Store.open(path) as store:
+        reply, other = store.replies.get(50), store.replies.get(51)
+    assert (reply.parts, reply.guild_id, reply.asked_by, reply.seed) == ((99,), GUILD, MEMBER, 7)
+    assert (other.parts, other.guild_id, other.asked_by, other.state) == ((), 0, 0, "waiting")
+
+
+def test_a_silence_holds_where_and_for_whom_it_was_made(store):
+    mutes = store.mutes
+
+    def holds(channel, persona, parent=None):
+        return mutes.holding(GUILD, channel, parent, persona) is not None
+
+    mutes.add(Mute(GUILD, 10, "oda", 1, 1.0))
+    assert holds(10, "oda") and holds(99, "oda", parent=10)
+    assert not holds(10, "thrip") and not holds(11, "oda")
+    mutes.add(Mute(GUILD, EVERYWHERE, EVERYONE, 1, 2.0))
+    assert holds(11, "thrip") and mutes.holding(GUILD + 1, 11, None, "thrip") is None
+    assert not mutes.remove(GUILD, 11, "oda") and mutes.remove(GUILD, EVERYWHERE, EVERYONE)
+    assert [(mute.channel_id, mute.persona_id) for mute in mutes.of_guild(GUILD)] == [(10, "oda")]
 
 
 # ------------------------------------------------------------------------------------------------ jobs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.training import Trained, TrainingFailed
+from bot.training import Interrupted, Trained, TrainingFailed
 from personas.adapters import WEIGHTS, verify
 from personas.contracts import JobSpec, Progress, TrainingRequest
 from personas.errors import MaterialError, RequestError
@@ -109,7 +109,6 @@ def test_a_request_is_checked_without_leaving_anything(workshop):
         ("failing", "The log is empty.", "Fill it."),
         ("dying", "exit code 1). Its last lines: Traceback: | a line | RuntimeError: the roof fell in", "trainer.log"),
         ("silent", "exit code 7). It logged nothing.", "trainer.log"),
-        ("killed", "probably because memory ran out", "smaller per_device_train_batch_size"),
         ("foreign", "not of this job", "Train it again"),
     ],
 )
@@ -118,6 +117,12 @@ async def test_a_run_that_fails_says_why(workshop, mode, error, advice):
     assert isinstance(outcome, TrainingFailed)
     assert error in outcome.error and advice in outcome.advice
     assert not (workshop.home / "models").exists()
+
+
+async def test_a_trainer_killed_from_outside_can_be_tried_again_and_says_what_it_may_be(workshop):
+    outcome = await workshop.run("killed")
+    assert isinstance(outcome, Interrupted)
+    assert "probably because memory ran out" in outcome.why and "Free memory" in outcome.advice
 
 
 async def test_last_lines_are_of_this_attempt_only(workshop):

@@ -1,0 +1,192 @@
+"""The buttons under a reply: Reply and its form, Regenerate, votes; and taking a reply back."""
+
+import asyncio
+
+from bot.store import Votes
+from personas.errors import EngineBusyError
+from tests.bot.conftest import INN, QUAY, on_stage
+from tests.fake_engine import FakeEngine
+from tests.fakes import until
+
+
+def counting():
+    """A script that says something else each time."""
+    said = []
+
+    def script(request):
+        said.append(request)
+        return [f"Take {len(said)} ", f"on {request.turns[-1].text}"]
+
+    return script
+
+
+async def replied(stage, words="hello", channel=QUAY):
+    mark = stage.mark
+    await stage.member.say(channel, words)
+    return await stage.finished(channel, mark)
+
+
+def labels(message):
+    return [
+        (button.get("label") or "") + (button.get("emoji") or {}).get("name", "")
+        for row in message["components"]
+        for button in row["components"]
+    ]
+
+
+async def test_a_finished_reply_offers_reply_regenerate_and_votes(stage):
+    assert labels(await replied(stage)) == ["Reply↩️", "Regenerate🔄", "👍", "👎"]
+
+
+async def test_what_is_written_in_the_form_is_shown_to_all_and_answered(stage):
+    reply = await replied(stage)
+    form = await stage.member.click(reply, f"reply:{_event(stage)}")
+    assert form.modal["title"] == "Reply to Ballast"
+    mark = stage.mark
+    await stage.moderator.click(reply, f"reply:{_event(stage)}")
+    sent = await stage.member.submit(form, text="And the *goose*, @everyone?")
+    assert not sent.ephemeral and sent.message["content"] == "**Tobias Reed:** And the *goose*, @everyone?"
+    assert sent.message["mention_everyone"] is False
+    answer = await stage.finished(QUAY, mark)
+    assert "hears: And the *goose*, @everyone?" in answer["content"]
+    assert [turn.text for turn in stage.engine.requests[-1].turns][-1] == "And the *goose*, @everyone?"
+
+
+async def test_the_form_works_without_the_intent_and_when_it_was_open_during_a_restart(tmp_path):
+    async with on_stage(tmp_path, message_content=False) as stage:
+        reply = await replied(stage, "@Understudy hello")
+        form = await stage.member.click(reply, f"reply:{_event(stage)}")
+        stage.client._connection._view_store._modals.clear()  # what a restart of the bot leaves of an open form
+        mark = stage.mark
+        await stage.member.submit(form, text="still there?")
+        assert "hears: still there?" in (await stage.finished(QUAY, mark))["content"]
+
+
+async def test_regenerate_says_it_anew_in_the_same_message_and_in_the_history(tmp_path):
+    async with on_stage(tmp_path, engine=FakeEngine(counting())) as stage:
+        first = await replied(stage, "the tide")
+        mark = stage.mark
+        await stage.member.click(first, f"again:{_event(stage)}")
+        second = await stage.finished(QUAY, mark)
+        assert second["id"] == first["id"] and second["content"].startswith("Take 2 on the tide\n-# AI-written")
+        channel_id = int(first["channel_id"])
+        await until(lambda: stage.store.messages.recent(channel_id)[-1].text == "Take 2 on the tide")
+        assert len(stage.store.messages.recent(channel_id)) == 2
+        assert [turn.text for turn in stage.engine.requests[1].turns] == ["the tide"]
+
+
+async def test_regenerating_a_long_reply_takes_its_further_messages_away(tmp_path):
+    lengths = iter((900, 3))
+
+    def script(request):
+        return [f"word{n} " for n in range(next(lengths))]
+
+    async with on_stage(tmp_path, engine=FakeEngine(script)) as stage:
+        last = await replied(stage, "everything, please")
+        assert len(stage.store.replies.get(_event(stage)).parts) > 2
+        mark = stage.mark
+        await stage.member.click(last, f"again:{_event(stage)}")
+        again = await stage.finished(QUAY, mark)
+        assert again["content"].startswith("word0 word1 word2\n-#")
+        assert len([m for m in stage.sandbox.messages(QUAY) if "word" in m["content"]]) == 1
+        assert stage.store.replies.get(_event(stage)).parts == (int(again["id"]),)
+
+
+async def test_only_who_asked_or_a_moderator_may_regenerate(stage):
+    mark = stage.mark
+    await stage.moderator.say(QUAY, "mine")
+    reply = await stage.finished(QUAY, mark)
+    await stage.member.click(reply, f"again:{_event(stage)}")
+    await stage.sees("Only the one who asked, or a moderator, can have this reply made anew.")
+    assert len(stage.engine.requests) == 1
+
+
+async def test_regenerate_is_refused_and_changes_nothing_when_the_engine_is_full_or_the_question_gone(stage):
+    reply = await replied(stage)
+    stage.engine.full = True
+    await stage.member.click(reply, f"again:{_event(stage)}")
+    await stage.sees("9 replies are waiting already.")
+    stage.engine.full = False
+    said = stage.store.messages.recent(int(reply["channel_id"]))[0]
+    stage.store.messages.delete(said.discord_message_id)
+    await stage.member.click(reply, f"again:{_event(stage)}")
+    await stage.sees("What this reply answered is no longer there.")
+    assert stage.sandbox.messages(QUAY)[-1]["content"] == reply["content"]
+    assert stage.store.replies.get(_event(stage)).attempt == 1
+
+
+async def test_when_making_it_anew_fails_the_old_words_return(stage):
+    reply = await replied(stage)
+    stage.engine.failure = EngineBusyError("The model fell over.", "Call the operator.")
+    await stage.member.click(reply, f"again:{_event(stage)}")
+    shown = await stage.sees("The model fell over.", kind="edit")
+    assert shown["content"].startswith("Ballast hears: hello\n-# The model fell over. Call the operator.")
+    assert [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))][-1] == "Ballast hears: hello"
+
+
+async def test_a_reply_cut_off_while_it_was_made_anew_is_finished_after_the_restart(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        reply = await replied(stage)
+        stage.engine.free.clear()
+        await stage.member.click(reply, f"again:{_event(stage)}")
+        await stage.sees("…", kind="edit")
+    async with on_stage(tmp_path) as stage:
+        again = await stage.finished(QUAY, 0)
+        assert again["id"] == reply["id"] and "Ballast hears: hello" in again["content"]
+
+
+async def test_votes_are_counted_once_a_member_and_taken_back(stage):
+    reply, event = await replied(stage), _event(stage)
+    for who, button, shown in (
+        (stage.member, "vote+1", ["1👍", "👎"]),
+        (stage.moderator, "vote+1", ["2👍", "👎"]),
+        (stage.moderator, "vote-1", ["1👍", "1👎"]),
+        (stage.member, "vote+1", ["👍", "1👎"]),
+    ):
+        await who.click(reply, f"{button}:{event}")
+        assert labels(stage.sandbox.messages(QUAY)[-1])[2:] == shown
+    assert stage.store.replies.votes(event) == Votes(0, 1)
+
+
+async def test_a_vote_is_for_what_was_said_then(tmp_path):
+    async with on_stage(tmp_path, engine=FakeEngine(counting())) as stage:
+        reply, event = await replied(stage), _event(stage)
+        await stage.member.click(reply, f"vote-1:{event}")
+        mark = stage.mark
+        await stage.member.click(reply, f"again:{event}")
+        again = await stage.finished(QUAY, mark)
+        assert labels(again)[2:] == ["👍", "👎"] and stage.store.replies.votes(event) == Votes()
+
+
+async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_only(stage):
+    mark = stage.mark
+    await stage.moderator.say(INN, "mine")
+    reply = await stage.finished(INN, mark)
+    answer = await stage.member.context(INN, "Delete this reply", reply)
+    assert answer.ephemeral and "Only the one who asked" in answer.message["content"]
+    await stage.moderator.context(INN, "Delete this reply", reply)
+    await until(lambda: reply["id"] not in [m["id"] for m in stage.sandbox.messages(INN)])
+    await until(lambda: [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))] == ["mine"])
+    question = next(m for m in stage.sandbox.messages(INN) if m["content"] == "mine")
+    answer = await stage.moderator.context(INN, "Delete this reply", question)
+    assert "This is no reply of a persona" in answer.message["content"]
+
+
+async def test_stop_before_a_reply_has_begun_leaves_no_empty_turn_in_the_history(tmp_path):
+    async with on_stage(tmp_path, engine=FakeEngine(lambda request: ["", "never said"])) as stage:
+        stage.engine.free.clear()
+        await stage.member.say(QUAY, "wait")
+        growing = await stage.sees("…", by="Ballast")
+        await until(lambda: stage.client.house.answerer._running)
+        await stage.member.click(growing, "Stop")
+        await stage.sees("-# stopped before it began")
+        await asyncio.sleep(0.05)
+        assert [m.text for m in stage.store.messages.recent(int(growing["channel_id"]))] == ["wait"]
+
+
+def _event(stage):
+    """The event of the newest reply that answers somebody."""
+    row = stage.store._connection.first("select max(event_id) as id from replies where trigger_seq is not null")
+    if row["id"] is None:
+        row = stage.store._connection.first("select max(event_id) as id from replies where asked_by != 0")
+    return row["id"]
