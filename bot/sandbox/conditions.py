@@ -20,7 +20,7 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Move on; waits that end within these seconds end now."""
         self.ahead_s += seconds
-        for wait in self._waits:
+        for wait in (one for one in self._waits if not one.expired()):
             wait.reschedule((wait.when() or 0.0) - seconds)
 
     async def within(self, event: asyncio.Event, seconds: float) -> bool:

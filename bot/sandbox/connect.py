@@ -4,9 +4,7 @@ The addresses are class attributes of discord.py, so a process talks to one serv
 client logs in, and never `discord.http._set_api_version` after it, which writes the first of them back.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Protocol
 
 import discord
@@ -21,23 +19,11 @@ class HasUrl(Protocol):
     url: str
 
 
-class Pointing(AbstractContextManager["Pointing"]):
-    """Undoes the pointing when called, or at the end of a `with` block."""
+def point_discord_py_at(sandbox_or_url: HasUrl | str) -> ExitStack:
+    """Make every discord.py client of this process talk to the sandbox (or to its page's address).
 
-    def __init__(self, undo: Callable[[], None]) -> None:
-        self._undo = undo
-
-    def __call__(self) -> None:
-        self._undo()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo()
-
-
-def point_discord_py_at(sandbox_or_url: HasUrl | str) -> Pointing:
-    """Make every discord.py client of this process talk to the sandbox (or to its page's address)."""
+    Undone at the end of a `with` block, or by `close()`.
+    """
     base = URL(sandbox_or_url if isinstance(sandbox_or_url, str) else sandbox_or_url.url)
     before = discord.http.Route.BASE, discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY, discord.Asset.BASE
 
@@ -47,4 +33,6 @@ def point_discord_py_at(sandbox_or_url: HasUrl | str) -> Pointing:
         discord.Asset.BASE = assets
 
     put(str(base / "api/v10"), (base / "gateway").with_scheme("ws"), str(base / "cdn"))
-    return Pointing(lambda: put(*before))
+    undo = ExitStack()
+    undo.callback(put, *before)
+    return undo

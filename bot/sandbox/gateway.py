@@ -58,7 +58,8 @@ class Gateway:
 
     def dispatch(self, name: str, data: Json) -> None:
         """Tell every session that may know."""
-        in_channel = name in INTENTS and {"channel_id", "guild_id"} <= set(data)
+        # A thread's own event has its channel as parent.
+        in_channel = name in INTENTS and "guild_id" in data and ("channel_id" in data or "parent_id" in data)
         if in_channel and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL):
             return
         for session in self._sessions.values():

@@ -123,7 +123,7 @@ class Member:
             raise SandboxRefusal(f"A thread's name has 1 to {LONGEST_CHANNEL_NAME} characters.")
         if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
             raise SandboxRefusal("A thread has already been created for this message.")
-        return self._world.places.thread(self._self["user"], parent, name.strip(), start)
+        return self._world.guild.as_shown(self._world.places.thread(self._self["user"], parent, name.strip(), start))
 
     async def dm(self) -> Json:
         """The direct messages with the bot."""

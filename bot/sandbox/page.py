@@ -36,7 +36,13 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Act = Callable[[Member, Json], Awaitable[object]]
+
+
+class Body(Json):
+    """What the page sent. What it lacks is the page's mistake and nobody else's."""
+
+    def __missing__(self, field: str) -> None:
+        raise web.HTTPBadRequest(text=f"The request lacks {field}.")
 
 
 @web.middleware
@@ -84,20 +90,6 @@ class _Page:
         self._forms: dict[str, Answer] = {}
         self._uploads: dict[str, StoredFile] = {}
         self._sockets: set[web.WebSocketResponse] = set()
-        self._acts: dict[str, tuple[Act, set[str]]] = {
-            "say": (self._say, {"channel", "content"}),
-            "edit": (lambda me, body: me.edit(body["message"], body["content"]), {"message", "content"}),
-            "delete": (lambda me, body: me.delete(body["message"]), {"message"}),
-            "slash": (self._slash, {"channel", "command", "options"}),
-            "autocomplete": (self._autocomplete, {"channel", "command", "focused", "options"}),
-            "context": (self._context, {"channel", "command", "target"}),
-            "click": (self._click, {"message", "custom_id"}),
-            "select": (self._select, {"message", "custom_id", "values"}),
-            "submit": (self._submit, {"form", "fields"}),
-            "thread": (self._thread, {"channel", "name"}),
-            "dm": (lambda me, body: me.dm(), set()),
-            "control": (self._control, {"name"}),
-        }
 
     def _member(self, user_id: object) -> Member:
         if user_id not in (person["user"]["id"] for person in self._world.guild.people()):
@@ -181,21 +173,21 @@ class _Page:
 
     async def act(self, request: web.Request) -> web.Response:
         """Let the member do something; what Discord's client would not allow comes back as a refusal."""
-        if request.match_info["act"] not in self._acts:
+        act = ACTS.get(request.match_info["act"])
+        if act is None:
             raise web.HTTPNotFound
-        act, needed = self._acts[request.match_info["act"]]
         try:
-            body = dict(await request.json())
+            body = Body(await request.json())
         except (TypeError, ValueError):
-            body = {}
-        if missing := needed - set(body):
-            raise web.HTTPBadRequest(text=f"The request lacks {', '.join(sorted(missing))}.")
+            body = Body()
         try:
-            return web.json_response(await act(self._member(body.get("as")), body))
+            result = await act(self, self._member(body["as"]), body)
         except SandboxRefusal as refusal:
             return _refusal(str(refusal))
+        return web.json_response(self._told(result) if isinstance(result, Answer) else result)
 
-    async def _say(self, me: Member, body: Json) -> Json:
+    async def say(self, me: Member, body: Json) -> Json:
+        """A message, with what was uploaded for it; the uploads stay if it is refused."""
         wanted = body.get("uploads") or []
         if unknown := [one for one in wanted if one not in self._uploads]:
             raise SandboxRefusal(f"{len(unknown)} of the files are gone: add them again.")
@@ -205,51 +197,27 @@ class _Page:
             del self._uploads[one]
         return said
 
-    async def _thread(self, me: Member, body: Json) -> Json:
-        return self._world.guild.as_shown(await me.thread(body["channel"], body["name"], body.get("message")))
+    async def submit(self, me: Member, body: Json) -> Answer:
+        """A form that was opened before; it stays open if the bot does not take it."""
+        opened = self._forms.get(body["form"])
+        if opened is None or opened.interaction.user["id"] != me.id:
+            raise SandboxRefusal("This form is gone: open it again.")
+        answer = await me.submit(opened, **body["fields"])
+        if answer.type is not None:
+            del self._forms[body["form"]]
+        return answer
 
-    async def _control(self, me: Member, body: Json) -> Json:
-        acts: dict[str, Callable[[], Awaitable[None] | None]] = {
-            "drop": self._controls.drop_gateway,
-            "delay": lambda: self._controls.delay(body["seconds"]),
-            "rate_limit": lambda: self._controls.rate_limit(body["count"]),
-            "permission": lambda: self._controls.set_permission(body["permission"], body["granted"]),
-            "delete_webhook": lambda: self._controls.delete_webhook(body["id"]),
-            "message_content": lambda: self._controls.withhold_content(not body["on"]),
-            "advance": lambda: self._controls.advance(body["seconds"]),
-        }
-        if body["name"] not in acts:
+    async def control(self, me: Member, body: Json) -> Json:
+        """Whoever it is: the controls belong to the test bench."""
+        control = CONTROLS.get(body["name"])
+        if control is None:
             raise SandboxRefusal(f"There is no control called {body['name']}.")
         try:
-            if (waiting := acts[body["name"]]()) is not None:
+            if (waiting := control(self._controls, body)) is not None:
                 await waiting
-        except (KeyError, TypeError, ValueError) as error:
-            raise web.HTTPBadRequest(text=f"{body['name']}: {error!r}") from error
+        except (TypeError, ValueError) as error:
+            raise web.HTTPBadRequest(text=f"{body['name']}: {error}") from error
         return self._controls.shown()
-
-    async def _slash(self, me: Member, body: Json) -> Json:
-        return self._told(await me.slash(body["channel"], body["command"], **body["options"]))
-
-    async def _context(self, me: Member, body: Json) -> Json:
-        return self._told(await me.context(body["channel"], body["command"], body["target"]))
-
-    async def _select(self, me: Member, body: Json) -> Json:
-        return self._told(await me.select(body["message"], body["custom_id"], body["values"]))
-
-    async def _autocomplete(self, me: Member, body: Json) -> list[Json]:
-        return await me.autocomplete(body["channel"], body["command"], body["focused"], **body["options"])
-
-    async def _click(self, me: Member, body: Json) -> Json:
-        return self._told(await me.click(body["message"], body["custom_id"]))
-
-    async def _submit(self, me: Member, body: Json) -> Json:
-        answer = self._forms.get(body["form"])
-        if answer is None or answer.interaction.user["id"] != me.id:
-            raise SandboxRefusal("This form is gone: open it again.")
-        told = self._told(await me.submit(answer, **body["fields"]))
-        if told["type"] is not None:
-            del self._forms[body["form"]]
-        return told
 
     def _told(self, answer: Answer) -> Json:
         """What the page needs of an answer; its message comes by the live socket."""
@@ -261,6 +229,35 @@ class _Page:
     async def close(self, app: web.Application) -> None:
         for socket in tuple(self._sockets):
             await socket.close(code=WSCloseCode.GOING_AWAY)
+
+
+CONTROLS: dict[str, Callable[[Controls, Json], Awaitable[None] | None]] = {
+    "drop": lambda controls, body: controls.drop_gateway(),
+    "delay": lambda controls, body: controls.delay(body["seconds"]),
+    "rate_limit": lambda controls, body: controls.rate_limit(body["count"]),
+    "permission": lambda controls, body: controls.set_permission(body["permission"], body["granted"]),
+    "delete_webhook": lambda controls, body: controls.delete_webhook(body["id"]),
+    "message_content": lambda controls, body: controls.withhold_content(not body["on"]),
+    "advance": lambda controls, body: controls.advance(body["seconds"]),
+}
+Act = Callable[[_Page, Member, Json], Awaitable[object]]
+ACTS: dict[str, Act] = {
+    "say": _Page.say,
+    "edit": lambda page, me, body: me.edit(body["message"], body["content"]),
+    "delete": lambda page, me, body: me.delete(body["message"]),
+    "slash": lambda page, me, body: me.slash(body["channel"], body["command"], **body["options"]),
+    "autocomplete": lambda page, me, body: me.autocomplete(
+        body["channel"], body["command"], body["focused"], **body["options"]
+    ),
+    "context": lambda page, me, body: me.context(body["channel"], body["command"], body["target"]),
+    "click": lambda page, me, body: me.click(body["message"], body["custom_id"]),
+    "select": lambda page, me, body: me.select(body["message"], body["custom_id"], body["values"]),
+    "submit": _Page.submit,
+    "thread": lambda page, me, body: me.thread(body["channel"], body["name"], body.get("message")),
+    "dm": lambda page, me, body: me.dm(),
+    "control": _Page.control,
+}
+"""What the page can ask for, besides looking: all POST, all as a member."""
 
 
 def _refusal(words: str) -> web.Response:

@@ -48,7 +48,7 @@ class Probe(discord.Client):
         wanted.message_content = True
         for name, value in intents.items():
             setattr(wanted, name, value)
-        super().__init__(intents=wanted, guild_ready_timeout=0.05)
+        super().__init__(intents=wanted, guild_ready_timeout=0.02)
         self.tree = app_commands.CommandTree(self)
         self.heard: asyncio.Queue[discord.Message] = asyncio.Queue()
         self.resumed = asyncio.Event()

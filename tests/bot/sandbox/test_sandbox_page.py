@@ -84,7 +84,7 @@ async def test_refusals_and_mistakes(http, sandbox):
     async with http.post("/page-api/say", json=body(nils, channel="attic", content="x")) as answer:
         assert (answer.status, (await answer.json())["refusal"]) == (400, "There is no channel called attic.")
     async with http.post("/page-api/say", json=body(nils)) as answer:
-        assert (answer.status, await answer.text()) == (400, "The request lacks channel, content.")
+        assert (answer.status, await answer.text()) == (400, "The request lacks channel.")
     async with http.post("/page-api/say", data=b"{broken", headers={"Content-Type": "application/json"}) as answer:
         assert answer.status == 400
     async with http.post("/page-api/say", json={"as": "1", "channel": "tavern", "content": "x"}) as answer:

@@ -1,13 +1,16 @@
 """The sandbox's own life: its state file, its command line, where it listens."""
 
 import asyncio
+import signal
+import socket
 import sys
 from dataclasses import replace
 
+import aiohttp
 import pytest
 
 from bot.sandbox import ChannelSeed, MemberSeed, NotLoopback, Sandbox, StateUnreadable, point_discord_py_at
-from bot.sandbox.__main__ import example_guild
+from bot.sandbox.__main__ import example_guild, main
 
 
 async def test_a_restart_keeps_ids_messages_commands_and_webhooks(seed, tmp_path, new_probe, run):
@@ -101,32 +104,37 @@ async def test_waiting_for_an_unknown_kind_is_a_mistake(sandbox):
         await sandbox.wait_for("message", timeout_s=0.01)
 
 
-async def _command_line(*arguments: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bot.sandbox",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
-    return process.returncode, out.decode()
-
-
-async def test_the_command_line_says_what_to_do(sandbox, tmp_path):
-    (tmp_path / "bad").write_text("nonsense " * 200)
-    mistakes = (
-        (("--port", sandbox.url.rsplit(":", 1)[1]), "choose another with --port"),
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("--port", "{used}"), "choose another with --port"),
         (("--port", "99999"), "choose one from 0 to 65535"),
         (("--host", "0.0.0.0"), "loopback only"),
-        (("--state", str(tmp_path / "bad")), "move the file away"),
-        (("--state", str(tmp_path / "nowhere" / "guild.sqlite")), "in a folder that can be written"),
+        (("--state", "{folder}/bad"), "move the file away"),
+        (("--state", "{folder}/nowhere/guild.sqlite"), "in a folder that can be written"),
+    ],
+)
+def test_the_command_line_says_what_to_do(arguments, advice, tmp_path, capsys):
+    (tmp_path / "bad").write_text("nonsense " * 200)
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        facts = {"used": used.getsockname()[1], "folder": tmp_path}
+        assert main([argument.format(**facts) for argument in arguments]) == 2
+    out, told = capsys.readouterr()
+    assert out == "" and advice in told and len(told.splitlines()) == 1
+
+
+async def test_it_runs_alone(tmp_path):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot.sandbox", "--port", "0", "--state", str(tmp_path / "guild.sqlite")),
+        stdout=asyncio.subprocess.PIPE,
     )
-    *told, helped = await asyncio.gather(*(_command_line(*words) for words, _ in mistakes), _command_line("--help"))
-    for (_, advice), (code, text) in zip(mistakes, told, strict=True):
-        assert code == 2 and advice in text and len(text.splitlines()) == 1
-    assert helped[0] == 0 and "--state" in helped[1]
+    async with asyncio.timeout(20):
+        page, token = [(await process.stdout.readline()).decode().split()[1] for _ in range(2)]
+        bot = {"Authorization": f"Bot {token}"}
+        async with aiohttp.ClientSession(headers=bot) as http, http.get(f"{page}/api/v10/users/@me") as answer:
+            assert (await answer.json())["username"] == "Bot"
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
 
 
 def test_the_example_guild_has_one_of_each():
