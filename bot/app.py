@@ -39,6 +39,10 @@ class PortTakenError(SettingsError):
     """Another program listens on WEB_PORT."""
 
 
+class NobodyHomeError(SettingsError):
+    """There are no personas."""
+
+
 @dataclass(frozen=True)
 class App:
     """A running bot. `sandbox` is None on Discord; `running` ends when the client does."""
@@ -61,6 +65,10 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         stack.callback(store.close)
         sandbox = await _sandbox(settings, stack) if settings.in_sandbox else None
         personas = read_cards(shipped.cards)
+        if not personas:
+            raise NobodyHomeError(
+                f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each."
+            )
         lore = LoreIndex(read_lore(shipped.lore, [*personas, WORLD]), settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
         engine = await _engine(settings, stack)

@@ -162,7 +162,7 @@ def _single(kind: Kind, file: Path) -> SourceMaterial:
     if right == "discord-api":
         raise RequestError(
             f"{file.name} may not be trained on: nobody has stated a right, so it counts as taken from Discord's API.",
-            f'Whoever holds the rights states so in {file.parent / RIGHTS_FILE}: a table ["{file.name}"] with right, '
+            f'Whoever holds the rights states so in {RIGHTS_FILE} beside it: a table ["{file.name}"] with right, '
             "stated_by, stated_on and why.",
         )
     path = f"{file.parent.name}/{file.name}"
@@ -177,15 +177,26 @@ def _stated_right(file: Path) -> tuple[Right, str]:
         return UNSTATED
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise MaterialError(
-            f"{rights} cannot be read: {error}.", "Correct it; nothing is trained until then."
+            f"{_short(rights)} cannot be read: {_reason(error)}.", "Correct it; nothing is trained until then."
         ) from error
     if not isinstance(stated, dict) or not stated.get("right"):
         return UNSTATED
     missing = [key for key in ("stated_by", "stated_on", "why") if not stated.get(key)]
     if missing or stated["right"] not in get_args(Right):
         wrong = f"leaves out {', '.join(missing)}" if missing else f"names an unknown right, {stated['right']!r}"
-        raise MaterialError(f"{rights} {wrong} for {file.name}.", f"Known rights: {', '.join(get_args(Right))}.")
+        raise MaterialError(
+            f"{_short(rights)} {wrong} for {file.name}.", f"Known rights: {', '.join(get_args(Right))}."
+        )
     return cast(Right, stated["right"]), str(stated["stated_by"])
+
+
+def _short(file: Path) -> str:
+    """A file as members may see it: without the folders of this machine."""
+    return f"{file.parent.name}/{file.name}"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
 
 
 def _known(names: list[str], wanted: str) -> str:

@@ -129,12 +129,23 @@ def load_model(base: BaseModel, precision: Precision, **options: Any) -> Any:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*"]))
-    except Exception as error:  # the hub client raises many kinds: offline, gated, no such model, not an id
+    except errors.GatedRepoError as error:
+        why, advice = "the hub gives it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
+        raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
+    except errors.RepositoryNotFoundError as error:
+        why, advice = "the hub has no such model, or it is private", "Check the spelling; a private one needs HF_TOKEN."
+        raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
+    except errors.HFValidationError as error:
+        why = f"The base model {name!r} is neither a folder nor a model's id on a hub."
         raise BaseModelError(
-            f"The base model {name!r} is neither a folder nor a model that a hub gives out ({type(error).__name__}).",
-            "Set BASE_MODEL to `embedded`, a model folder, or a hub id; a gated model needs HF_TOKEN.",
+            why, "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
+        ) from error
+    except Exception as error:  # what the network says comes in many kinds
+        raise BaseModelError(
+            f"The base model {name!r} is no folder here, and no hub could be reached ({type(error).__name__}).",
+            "Check the network and try again, or set BASE_MODEL to `embedded` or a model folder.",
         ) from error

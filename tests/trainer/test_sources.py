@@ -84,7 +84,7 @@ def test_a_log_without_the_persona_names_who_speaks(tmp_path):
         (b"\n \n", "talk.json is empty"),
         (b"\xff\xfe{}", "talk.json is not UTF-8 .byte 0"),
         (b'{"messages": [', "talk.json cannot be read: Invalid JSON"),
-        (b"[]", "talk.json cannot be read"),
+        (b"[]", "talk.json cannot be read: Input should be an object"),
         (b'{"guild": {}}', "talk.json cannot be read: messages: Field required"),
         (b'{"messages": []}', "talk.json holds no messages"),
         (b'{"messages": [{"id": "1"}]}', r"talk.json cannot be read: messages\.0\.type"),

@@ -28,6 +28,5 @@ def wrong_shape(where: str, error: ValidationError, expected: str) -> MaterialEr
     """The error for content of another shape; names the first field that is wrong."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    return MaterialError(
-        f"{where} cannot be read: {f'{field}: ' if field else ''}{first['msg']}.", f"Expected: {expected}."
-    )
+    what = f"{field}: {first['msg']}" if field else first["msg"].removesuffix(" or dataclass")
+    return MaterialError(f"{where} cannot be read: {what}.", f"Expected: {expected}.")
