@@ -10,7 +10,7 @@ import { EPHEMERAL } from "/page/message.js";
 import { avatar, later, person, place, placeName, standing, userName } from "/page/names.js";
 import { drawSide, watchSide } from "/page/side.js";
 import { drawActing, drawSidebar, places } from "/page/sidebar.js";
-import { callsIn, countCall, countCalls, isUnread } from "/page/unread.js";
+import { callsIn, countCall, countCalls, isUnread, markRead } from "/page/unread.js";
 
 const TYPING_MS = 8000, RETRY_MS = 2000, THEMES = { system: "◐", dark: "☾", light: "☀" };
 const typists = new Map();
@@ -57,7 +57,8 @@ function onMessage(message, kind) {
   const channel = place(message.channel_id);
   if (kind === "message" && channel && !(message.flags & EPHEMERAL)) {
     if (!channel.last_message_id || later(message.id, channel.last_message_id)) channel.last_message_id = message.id;
-    if (message.channel_id !== state.channel) countCall(message);
+    if (message.author.id === state.me) markRead(channel.id, message.id);
+    else if (message.channel_id !== state.channel) countCall(message);
   }
   if (message.channel_id === state.channel) {
     // The bot types under its own name and then speaks as a persona.

@@ -43,11 +43,13 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
     const typed = /(?:^|\s)([@#])([^@#\n]{0,40})$/.exec(box.value.slice(0, box.selectionStart)), words = typed?.[2].toLowerCase();
     if (!typed) return picker.show(commandsFor(box.value));
     const names = typed[1] === "#"
-      ? state.channels.filter((one) => one.type !== DIRECT).map((one) => ({ title: placeName(one), hint: one.topic }))
+      ? state.channels.filter((one) => one.type !== DIRECT).map((one) => ({ title: `#${one.name}`, hint: one.topic }))
       : [...users().map((user) => ({ title: `@${userName(user)}`, face: avatar(user, "avatar tiny") })),
         ...state.roles.filter((role) => role.position > 1).map((role) => ({ title: `@${role.name}`, hint: "role" })),
         { title: "@everyone", hint: "all members" }, { title: "@here", hint: "all who are online" }];
-    picker.show(names.filter((one) => one.title.slice(1).toLowerCase().startsWith(words)).slice(0, 10).map((one) => ({ ...one, typed: words.length + 1 })));
+    const fits = names.filter((one) => one.title.slice(1).toLowerCase().startsWith(words)).slice(0, 10);
+    // A name that stands there whole needs no completing: Enter sends.
+    picker.show(fits.length === 1 && fits[0].title.length === words.length + 1 ? [] : fits.map((one) => ({ ...one, typed: words.length + 1 })));
   }
   function complete({ title, typed }) {
     box.setRangeText(`${title} `, box.selectionStart - typed, box.selectionStart, "end");

@@ -40,7 +40,12 @@ function render() {
 /** Stay at the end, or at the message that was being read: what grows or comes above must not push it away. */
 function settle() {
   if (stuck && atPresent()) scroller.scrollTop = scroller.scrollHeight;
-  else if (anchor?.item.isConnected) scroller.scrollTop += anchor.item.getBoundingClientRect().top - anchor.top;
+  else if (anchor?.item.isConnected) {
+    // By how much it was moved within the whole, whatever the reader has scrolled since.
+    const moved = depth(anchor.item) - anchor.depth;
+    anchor.depth += moved;
+    scroller.scrollTop += moved;
+  }
   latest.hidden = stuck && atPresent();
   latest.textContent = missed ? `${missed} new message${missed > 1 ? "s" : ""} ↓` : "Jump to present ↓";
   if (stuck && atPresent()) read();
@@ -59,12 +64,20 @@ function onScroll() {
   const seen = { top: scroller.scrollTop, sizes: scroller.scrollHeight - scroller.clientHeight };
   stuck = (near || (stuck && (seen.top >= last.top || seen.sizes !== last.sizes))) && atPresent();
   last = seen;
-  const top = scroller.getBoundingClientRect().top;
-  const item = stuck ? null : [...list.children].find((one) => one.getBoundingClientRect().bottom > top);
-  anchor = item && { item, top: item.getBoundingClientRect().top };
+  hold();
   latest.hidden = stuck;
   if (stuck) read();
   extend();
+}
+
+// Its lower edge: what comes before a message can take its face and name away.
+const depth = (item) => item.getBoundingClientRect().bottom + scroller.scrollTop;
+
+/** Remember what is being read, and where it lies. */
+function hold() {
+  const top = scroller.getBoundingClientRect().top;
+  const item = stuck ? null : [...list.children].find((one) => one.getBoundingClientRect().bottom > top);
+  anchor = item && { item, depth: depth(item) };
 }
 
 /** Near an end of the window: show more there, and let go of as much at the far end. */
@@ -128,16 +141,21 @@ export async function open({ again = false } = {}) {
   // A line above everything says nothing: where all is new, it is left out, and one's own words are never new.
   const unread = log.find((message) => later(message.id, newAfter));
   if (!unread || unread.author.id === state.me) newAfter = null;
+  const opensAtNew = !again && newAfter;
+  if (opensAtNew) stuck = false;
   render();
-  if (!again && newAfter) showNew();
+  if (opensAtNew) showNew();
   return true;
 }
 
 /** A channel with unread messages opens where they begin, if they are more than fit. */
 function showNew() {
-  const line = list.querySelector(".divider.new");
-  if (!line || scroller.scrollHeight - (line.getBoundingClientRect().top - list.getBoundingClientRect().top) < scroller.clientHeight) return;
-  line.scrollIntoView({ block: "center" });
+  const line = list.querySelector(".divider.new"), below = list.getBoundingClientRect().bottom - line.getBoundingClientRect().top;
+  stuck = below < scroller.clientHeight;
+  if (stuck) settle();
+  else line.scrollIntoView({ block: "center" });
+  hold();
+  extend();
 }
 
 /** A message of this channel: new, or changed. */
@@ -154,8 +172,8 @@ export function show(message) {
     const at = log.findLastIndex((one) => later(message.id, one.id)) + 1;
     log.splice(at, 0, message);
     const reading = stuck && present && document.visibilityState === "visible";
-    if (message.author.id === state.me) newAfter = null;
-    else if (!reading) { newAfter ??= lastRead(state.channel); missed += 1; }
+    if (message.author.id === state.me) return toPresent();
+    if (!reading) { newAfter ??= lastRead(state.channel); missed += 1; }
     if (present) drawn.to = log.length;
     else if (at < drawn.to) drawn.to += 1;
     if (at < drawn.from) drawn.from += 1;
@@ -205,6 +223,7 @@ export async function jump(id) {
   render();
   const { article } = items.get(id);
   article.scrollIntoView({ block: "center" });
+  hold();
   article.focus({ preventScroll: true });
   article.classList.add("flash");
   setTimeout(() => article.classList.remove("flash"), 2000);

@@ -100,7 +100,7 @@ export function openMenu(items, at, { label, stay = false, onClose } = {}) {
     onClose?.();
   });
   // Outside of an open dialog everything is inert.
-  (document.querySelector("dialog:modal") ?? document.body).append(menu);
+  (document.querySelector("dialog:modal") ?? $("main")).append(menu);
   menu.showPopover();
   const box = menu.getBoundingClientRect(), near = at.getBoundingClientRect?.() ?? { left: at.x, top: at.y, bottom: at.y };
   const fitsBelow = near.bottom + box.height + 8 < innerHeight;
@@ -123,7 +123,8 @@ export function field({ label, description, input, required, onRemove, wrong = (
     input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
     return !problem.textContent;
   };
-  input.addEventListener("change", check);
+  // Said when sending, taken back while mending: never on leaving a field, where it would move the button being pressed.
+  for (const kind of ["input", "change"]) input.addEventListener(kind, () => { if (problem.textContent) check(); });
   return { element, input, check };
 }
 

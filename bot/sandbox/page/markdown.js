@@ -1,7 +1,7 @@
 /** Discord's markdown as DOM nodes. */
 
 import { h } from "/page/dom.js";
-import { findName, now, place, placeName, roleName } from "/page/names.js";
+import { findName, now, place, roleName, THREAD } from "/page/names.js";
 
 const mention = (text) => h("span", { className: "mention" }, text);
 const link = (url, ...words) => h("a", { href: url, target: "_blank", rel: "noreferrer noopener", title: url }, ...words);
@@ -36,7 +36,7 @@ function spoiler(words) {
 
 function channel(id) {
   const found = place(id);
-  return found ? h("a", { className: "mention", href: `#${found.name}`, "data-channel": id }, placeName(found)) : mention("#unknown");
+  return found ? h("a", { className: "mention", href: `#${found.type === THREAD ? id : found.name}`, "data-channel": id }, `#${found.name}`) : mention("#unknown");
 }
 
 /** The earliest match wins; of two at one place, the first rule. */

@@ -7,7 +7,7 @@ import { avatar, findName, later, now, pings, place, tint, userName } from "/pag
 import { attachment, embed, row } from "/page/parts.js";
 
 export const EPHEMERAL = 1 << 6, LOADING = 1 << 7;
-const REPLY = 19, USED_COMMAND = 20, STARTED_THREAD = 18, FIRST_OF_THREAD = 21;
+const STARTED_THREAD = 18, REPLY = 19, USED_COMMAND = 20, FIRST_OF_THREAD = 21, USED_MENU = 23;
 const GROUP_MS = 5 * 60 * 1000, STREAMED_MS = 60 * 1000;
 
 export const day = (message) => new Date(message.timestamp).toLocaleDateString([], { dateStyle: "long" });
@@ -21,8 +21,8 @@ function when(message) {
 
 function cause(message) {
   const asked = message.interaction_metadata;
-  if (message.type === USED_COMMAND && asked) {
-    const name = asked.name && (asked.command_type > 1 || asked.target_user || asked.target_message_id ? asked.name : `/${asked.name}`);
+  if (asked && [USED_COMMAND, USED_MENU].includes(message.type)) {
+    const name = message.type === USED_MENU ? asked.name : `/${asked.name}`;
     return [avatar(asked.user, "avatar tiny"), h("b", {}, userName(asked.user)), " used ", h("b", { className: "used" }, name)];
   }
   if (message.type !== REPLY) return [];
@@ -122,5 +122,5 @@ export function regroup(item, before, newAfter) {
   const near = before && new Date(message.timestamp) - new Date(before.timestamp) < GROUP_MS;
   const same = near && before.author.id === message.author.id && userName(before.author) === userName(message.author);
   const alike = same && ((before.flags ^ message.flags) & EPHEMERAL) === 0 && before.type !== STARTED_THREAD;
-  article.classList.toggle("follows", Boolean(alike && !line && ![REPLY, USED_COMMAND, STARTED_THREAD].includes(message.type)));
+  article.classList.toggle("follows", Boolean(alike && !line && ![REPLY, USED_COMMAND, USED_MENU, STARTED_THREAD].includes(message.type)));
 }

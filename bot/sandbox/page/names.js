@@ -18,7 +18,8 @@ export const users = () => [...state.people.map((person) => person.user), state.
 export const person = (id) => state.people.find((one) => one.user.id === id);
 export const findName = (id) => { const found = users().find((user) => user.id === id); return found ? userName(found) : "unknown-user"; };
 export const place = (id = state.channel) => state.channels.find((one) => one.id === id);
-export const placeName = (channel) => (channel.type === DIRECT ? `@${userName(channel.recipients?.[0] ?? state.bot)}` : `#${channel.name}`);
+export const placeName = ({ type, name, recipients }) =>
+  (type === DIRECT ? `@${userName(recipients?.[0] ?? state.bot)}` : type === THREAD ? `“${name}”` : `#${name}`);
 export const roleName = (id) => state.roles.find((role) => role.id === id)?.name ?? "unknown-role";
 export const colour = (number) => `#${number.toString(16).padStart(6, "0")}`;
 

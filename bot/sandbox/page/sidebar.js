@@ -31,8 +31,8 @@ export function drawSidebar({ open, openDirect }) {
   const direct = places().filter((one) => one.type === DIRECT);
   const dm = h("button", { type: "button", className: "place", onclick: openDirect }, avatar(state.bot, "avatar tiny"), h("span", { className: "label" }, userName(state.bot)));
   $("channels").replaceChildren(
-    h("h2", {}, "Channels"), ...places().filter((one) => one.type !== DIRECT).map((one) => entry(one, open)),
-    h("h2", {}, "Direct messages"), ...(direct.length ? direct.map((one) => entry(one, open)) : [dm]));
+    h("h3", {}, "Channels"), ...places().filter((one) => one.type !== DIRECT).map((one) => entry(one, open)),
+    h("h3", {}, "Direct messages"), ...(direct.length ? direct.map((one) => entry(one, open)) : [dm]));
   if (focused) $("channels").querySelector(`[data-channel="${focused}"]`)?.focus();
   const here = place(), calls = places().reduce((sum, one) => sum + callsIn(one.id), 0);
   $("guild").textContent = state.guild;
