@@ -84,7 +84,7 @@ class Gateway:
         try:
             async for frame in socket:
                 if frame.type is WSMsgType.TEXT:
-                    await self._receive(connection, frame.data)
+                    self._receive(connection, frame.data)
         except Closed as closed:
             await socket.close(code=closed.code, message=CLOSES[closed.code].encode())
         finally:
@@ -99,7 +99,7 @@ class Gateway:
                 session.connection = None
         self._conditions.on_change()
 
-    async def _receive(self, connection: Connection, text: str) -> None:
+    def _receive(self, connection: Connection, text: str) -> None:
         if not self._rates.spend(("frames", connection), FRAMES):
             raise Closed(4008)
         try:
@@ -112,8 +112,7 @@ class Gateway:
             case Op.HEARTBEAT:
                 # discord.py notes when it sent a heartbeat only after sending it, and takes an answer that comes at
                 # once for one that is a whole interval late. Discord itself is never so quick.
-                await asyncio.sleep(HEARTBEAT_ACK_S)
-                connection.send(Op.HEARTBEAT_ACK, None)
+                asyncio.get_running_loop().call_later(HEARTBEAT_ACK_S, connection.send, Op.HEARTBEAT_ACK, None)
             case Op.IDENTIFY | Op.RESUME if session is not None:
                 raise Closed(4005)
             case Op.IDENTIFY if isinstance(data, dict):
