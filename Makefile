@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat test test-slow check lint lock clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat chromium test test-slow check lint lock clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,10 +48,16 @@ bench: bench-chat  ## Run all benchmarks.
 bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
 	@$(BIN)/python -m bot.bench_chat
 
-test: $(READY)  ## Run the tests.
+# The page is tested in a real browser; Playwright drives the one that the system has.
+chromium:  ## Install Chromium if it is missing (Debian and Ubuntu; elsewhere name one with CHROMIUM=/path).
+	@[ -n "$$CHROMIUM" ] || command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
+	  || { echo "The page's tests need Chromium: sudo apt-get install chromium, or name one with CHROMIUM=/path."; exit 1; }
+
+test: $(READY) chromium  ## Run the tests.
 	@$(BIN)/python -m pytest
 
-test-slow: $(READY)  ## Run the tests that take minutes too.
+test-slow: $(READY) chromium  ## Run the tests that take minutes too.
 	@$(BIN)/python -m pytest -m ''
 
 check: lint test  ## What every change must pass: ruff, mypy strict, the tests.

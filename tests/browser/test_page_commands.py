@@ -1,0 +1,202 @@
+"""Commands, buttons, menus and forms in the page, and the bench."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import DESKTOP, PHONE
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_slash_commands_are_found_checked_and_run(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.box.press_sequentially("/e")
+    await expect(nils.page.get_by_role("option")).to_have_text(["/echoSays it back"])
+    await nils.box.press("Enter")
+    form = nils.page.get_by_role("form", name="/echo")
+    text = form.get_by_label("text required")
+    await expect(text).to_be_focused()
+    await text.press("Enter")
+    await expect(form.locator(".field .problem").first).not_to_be_empty()
+    await text.fill("hello")
+    await nils.fill_option("times", "7")
+    await form.get_by_role("button", name="Run").click()
+    await expect(form.get_by_label("times", exact=True)).to_have_attribute("aria-invalid", "true")
+    await form.get_by_label("times", exact=True).fill("2")
+    await form.get_by_role("button", name="+brew").click()
+    await form.get_by_label("brew", exact=True).fill("gre")
+    await nils.page.get_by_role("option", name="Green tea").click()
+    await nils.fill_option("to", "Mora")
+    await form.get_by_role("button", name="Run").click()
+    answer = await nils.sees("hello hello @Mora green")
+    await expect(answer.locator(".cause")).to_have_text("NNils used /echo")
+    await expect(nils.box).to_be_focused()
+    await nils.say("/echo the rest of the line")
+    await expect(text).to_have_value("the rest of the line")
+    await text.press("Enter")
+    await nils.sees("the rest of the line")
+
+
+async def test_selects_single_several_and_people(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.command("panel")
+    panel = await nils.sees("Press something")
+    await expect(panel.get_by_role("button", name="Closed")).to_be_disabled()
+    await panel.get_by_role("button", name="A fruit").click()
+    await nils.page.keyboard.press("ArrowDown")
+    await nils.page.keyboard.press("Enter")
+    chosen = await nils.sees("You chose Pear")
+    await expect(chosen).to_contain_text("Only you can see this")
+    await panel.get_by_role("button", name="Two of them").click()
+    for fruit in ("Plum", "Apple", "Pear"):
+        await nils.page.get_by_role("menuitemcheckbox", name=fruit).click()
+    await nils.page.keyboard.press("Escape")
+    panel = await nils.sees("Chosen: Apple and Plum")
+    await panel.get_by_role("button", name="Somebody").click()
+    await nils.page.get_by_role("menuitemradio", name="Mora").click()
+    await nils.sees("It is @Mora")
+
+
+async def test_a_form_is_checked_and_focus_comes_back(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.command("panel")
+    order = (await nils.sees("Press something")).get_by_role("button", name="Order")
+    await order.click()
+    form = nils.page.get_by_role("dialog", name="Your order")
+    await expect(form.get_by_label("Name")).to_be_focused()
+    await nils.has_no_serious_problem()
+    await nils.page.keyboard.press("Escape")
+    await expect(order).to_be_focused()
+    await order.click()
+    await form.get_by_label("Name").fill("N")
+    await form.get_by_role("button", name="Submit").click()
+    await expect(form.locator(".field .problem").first).not_to_be_empty()
+    await form.get_by_label("Name").fill("Nils")
+    await form.get_by_role("button", name="Submit").click()
+    await expect(form.get_by_text("Make a selection.")).to_be_visible()
+    await form.get_by_label("Size").click()
+    await nils.page.get_by_role("menuitemradio", name="Large").click()
+    await form.get_by_role("button", name="Submit").click()
+    answer = await nils.sees("Large for Nils")
+    await answer.get_by_role("button", name="Dismiss message").click()
+    await expect(answer).to_have_count(0)
+    await nils.page.reload()
+    await nils.sees("Press something")
+
+
+async def test_menu_commands_on_messages_and_people(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.say("one two three")
+    await nils.choose(await nils.sees("one two three"), "Count words")
+    await nils.sees("3 words")
+    await (
+        nils.page.get_by_role("complementary", name="Members").get_by_role("button", name="Mora").click(button="right")
+    )
+    await nils.page.get_by_role("menuitem", name="Greet").click()
+    greeting = await nils.sees("Hello @Mora")
+    await expect(greeting.locator(".cause")).to_contain_text("Nils used Greet")
+
+
+async def test_an_embed_and_files_of_the_bot(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.command("show")
+    message = nils.page.locator("#messages article").last
+    await expect(message.locator(".embed-title strong")).to_have_text("bold")
+    await expect(message.locator(".embed dt")).to_have_text("Field")
+    await expect(message.get_by_role("img", name="dot.png")).to_be_visible()
+    async with nils.page.expect_download() as download:
+        await message.get_by_role("link", name="Download notes.txt").click()
+    assert (await download.value).suggested_filename == "notes.txt"
+
+
+async def test_seats_change_by_keyboard_and_ctrl_k_leads_everywhere(sandbox, visit):
+    nils = await visit(sandbox, None, "tavern")
+    await nils.page.locator("#acting").press("Enter")
+    await nils.page.keyboard.press("n")
+    await nils.page.keyboard.press("Enter")
+    await expect(nils.page.locator("#acting")).to_contain_text("Nils")
+    await nils.say("from my seat")
+    await expect((await nils.sees("from my seat")).locator(".name")).to_have_text("Nils")
+    for words, room, seat in (
+        ("cell", "#cellar", "Nils"),
+        ("mora", "#cellar", "Mora"),
+        ("message pro", "@Probe", "Mora"),
+    ):
+        await nils.page.keyboard.press("Control+k")
+        await nils.page.get_by_role("combobox", name="Where to?").fill(words)
+        await nils.page.keyboard.press("Enter")
+        await expect(nils.page.locator("#room")).to_have_text(room)
+        await expect(nils.page.locator("#acting b")).to_have_text(seat)
+    await nils.act_as("Quinn")
+    await expect(nils.place("attic").locator(".grown")).to_be_visible()
+
+
+async def test_the_bench_moves_the_world(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await panelist.room().create_webhook(name="Mask")
+    await nils.page.get_by_role("button", name="Bench").click()
+    bench = nils.page.get_by_role("complementary", name="Bench")
+    resumed = panelist.wait_for("resumed", timeout=5)
+    await bench.get_by_role("button", name="Drop gateway").click()
+    await resumed
+    await expect(bench).to_contain_text("The bot is connected.")
+    await bench.get_by_label("Send Messages", exact=True).uncheck()
+    await nils.command("echo", text="still an answer")
+    await nils.sees("still an answer")
+    assert not panelist.room().permissions_for(panelist.guilds[0].me).send_messages
+    await bench.get_by_role("button", name="Delete Mask").click()
+    await expect(bench).to_contain_text("There are none.")
+    await bench.get_by_role("button", name="+1 day").click()
+    await expect(bench).to_contain_text("1 d 0 h 0 min ahead")
+    await nils.say("tomorrow")
+    await expect((await nils.sees("tomorrow")).locator("xpath=..").get_by_role("separator")).to_have_count(1)
+    await bench.get_by_label("Delay in seconds").fill("0.5")
+    await expect(bench.get_by_role("status")).to_have_text("0.5 s")
+    await bench.get_by_role("spinbutton", name="How many requests").fill("2")
+    await bench.get_by_role("button", name="Refuse next").click()
+    await expect(bench).to_contain_text("2 still to be refused.")
+    await bench.get_by_label("The bot may read messages").uncheck()
+    heard = panelist.wait_for("message", timeout=5)
+    await nils.say("unheard")
+    assert (await heard).content == ""
+    await nils.page.keyboard.press("Escape")
+
+
+async def test_an_unanswered_command_is_said(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.open_command("panel")
+    await panelist.close()
+    await nils.page.get_by_role("button", name="Run").click()
+    await nils.page.get_by_role("button", name="Bench").click()
+    await nils.page.get_by_role("button", name="+1 min").click()
+    failed = await nils.sees("The application did not respond.")
+    await failed.get_by_role("button", name="Dismiss message").click()
+    await expect(failed).to_have_count(0)
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("colours", ["dark", "light"])
+async def test_axe_finds_no_serious_problem(sandbox, panelist, visit, colours, size):
+    nils = await visit(sandbox, "Nils", "tavern", color_scheme=colours, viewport=size)
+    await sandbox.member("Mora").say("cellar", "@Nils unread")
+    await nils.say("> quote\n`code` ||spoiler|| @Nils https://example.org\n- a list")
+    await nils.command("panel")
+    await nils.sees("Press something")
+    await nils.command("show")
+    await nils.page.get_by_role("img", name="dot.png").wait_for()
+    await nils.has_no_serious_problem()
+    await nils.fits()
+    await nils.open_command("echo")
+    await nils.has_no_serious_problem()
+    await nils.page.keyboard.press("Escape")
+    await nils.page.keyboard.press("Control+k")
+    await nils.has_no_serious_problem()
+    await nils.page.keyboard.press("Escape")
+    await nils.page.keyboard.press("Escape")
+    await nils.page.locator("article").last.hover()
+    await nils.page.get_by_role("button", name="More").click()
+    await nils.has_no_serious_problem()
+    await nils.page.keyboard.press("Escape")
+    await nils._with_sidebar(nils.page.get_by_role("button", name="Bench"))
+    await nils.has_no_serious_problem()
+    await nils.fits()
