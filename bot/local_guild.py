@@ -12,7 +12,7 @@ from bot.permissions import required
 from bot.sandbox import SILENCED, ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox
 from bot.store import Channel
 
-MODERATOR, MEMBER = "Mina Vale", "Tobias Reed"
+MODERATOR, MEMBER, NEWCOMER = "Mina Vale", "Tobias Reed", "Wren Castle"
 
 HOMES = {
     "weighbridge-quay": "ballast",
@@ -21,7 +21,7 @@ HOMES = {
 }
 """Which persona lives in which channel of a new guild."""
 
-# Besides these two: the owner, a newcomer, and one who may only look on.
+# Besides these three: the owner, and one who may only look on.
 SEED = GuildSeed(
     name="Skerrow Harbour",
     channels=(
@@ -39,7 +39,7 @@ SEED = GuildSeed(
         MemberSeed(MODERATOR, ("Moderator",)),
         MemberSeed(MEMBER, ("Regular",)),
         MemberSeed("Edwina Harrow", owner=True),
-        MemberSeed("Wren Castle"),
+        MemberSeed(NEWCOMER),
         MemberSeed("Silas Mott", ("Silenced",)),
     ),
     bot_name="Understudy",
