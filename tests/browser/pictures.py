@@ -1,0 +1,103 @@
+"""`python -m tests.browser.pictures`: the pictures in the README, made of the real thing (some four minutes).
+
+The bot with the embedded model, a real retrain, Chromium. What the personas say is drawn anew each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, async_playwright, expect
+
+from bot.app import App, opened
+from bot.catalogue import ShippedData
+from bot.local_guild import MEMBER, MODERATOR
+from bot.settings import load_settings
+from tests.browser.conftest import DESKTOP, PHONE, Visitor, chromium
+
+FOLDER = Path("docs/pictures")
+QUAY, INN, STAGE = "weighbridge-quay", "the-damp-lantern", "drowned-stage"
+REPLY_MS, TRAINING_MS = 120_000, 900_000
+QUESTION = "I had a rotten day and everything went wrong. What would you do?"
+
+
+class Photographer:
+    """Plays the members and takes the pictures."""
+
+    def __init__(self, app: App, browser: Browser) -> None:
+        assert app.sandbox is not None  # the settings have no token
+        self._app, self._url, self._browser = app, app.sandbox.url, browser
+
+    async def visit(self, member: str, channel: str, **more: Any) -> Visitor:
+        """A page with this member at it."""
+        settings = {"viewport": DESKTOP, "color_scheme": "dark", "device_scale_factor": 1.5, **more}
+        context = await self._browser.new_context(**settings)
+        return await Visitor(await context.new_page(), self._url).enter(member, channel)
+
+    async def ask(self, visitor: Visitor, words: str, name: str) -> None:
+        """Say something and wait for the whole reply."""
+        replies = visitor.page.locator("#messages article").filter(has_text=name).filter(has_text="AI-written")
+        before = await replies.count()
+        await visitor.say(words)
+        await expect(replies).to_have_count(before + 1, timeout=REPLY_MS)
+
+    async def take(self, visitor: Visitor, name: str) -> None:
+        """Keep what the visitor sees."""
+        await visitor.page.wait_for_timeout(400)  # pictures have loaded, the scrolling has come to rest
+        await visitor.page.screenshot(path=FOLDER / f"{name}.png")
+        print(FOLDER / f"{name}.png", flush=True)
+
+    async def all(self) -> None:
+        """Every picture, in the order of the story."""
+        tobias = await self.visit(MEMBER, QUAY)
+        await self.ask(tobias, QUESTION, "Ballast")
+        await self.take(tobias, "chat")
+        await tobias.box.fill("/")
+        await self.take(tobias, "commands")
+        await tobias.box.fill("")
+        phone = await self.visit(MEMBER, INN, viewport=PHONE, color_scheme="light", device_scale_factor=2)
+        await self.ask(phone, QUESTION, "Oda Marrow")
+        await self.take(phone, "phone")
+        mina = await self.visit(MODERATOR, QUAY)
+        await mina.command("finetune start")
+        await expect(mina.message("Training: ballast v1")).to_contain_text("tokens/s", timeout=REPLY_MS)
+        await self.take(mina, "training")
+        await tobias.page.get_by_role("button", name="Bench").click()
+        await self.take(tobias, "bench")
+        await tobias.page.keyboard.press("Escape")
+        result = mina.message("Trained: ballast v1")
+        await expect(result).to_contain_text("Held-out replies", timeout=TRAINING_MS)
+        await result.get_by_role("button", name="Promote", exact=True).click()
+        await mina.sees("speaks from the next reply on.")
+        await self.ask(mina, QUESTION, "Ballast")
+        await self.take(mina, "promoted")
+
+
+@asynccontextmanager
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium, without the sandbox that it lacks under root."""
+    arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        yield started
+        await started.close()
+
+
+async def main() -> None:
+    """Take them all."""
+    logging.basicConfig(level=logging.ERROR)
+    with tempfile.TemporaryDirectory() as home:
+        settings = load_settings(None, {"UNDERSTUDY_HOME": home, "WEB_PORT": "0"})
+        async with opened(settings, ShippedData.beside_the_code()) as app, browser() as started:
+            await Photographer(app, started).all()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
