@@ -65,7 +65,9 @@ class Commands:
         """The commands that the member's client offers, of every type and for every place."""
         if not self._guild.may(user_id, Permission.USE_APPLICATION_COMMANDS):
             return []
-        shown = {(c["type"], c["name"]): c for scope in (GLOBAL, self._guild.id) for c in self.registered(scope)}
+        # A guild's commands exist in it alone, which their contexts do not say.
+        own = [command | {"contexts": [IN_GUILD]} for command in self.registered(self._guild.id)]
+        shown = {(command["type"], command["name"]): command for command in (*self.registered(GLOBAL), *own)}
         return [command for _, command in sorted(shown.items()) if self._permitted(command, user_id)]
 
     def _permitted(self, command: Json, user_id: str) -> bool:
@@ -97,8 +99,7 @@ class Commands:
         if command.get("nsfw") and not self._guild.is_nsfw(channel):
             raise SandboxRefusal(f"{shown} can be used in age-restricted channels only.")
         place = IN_DIRECT if channel["type"] == DIRECT else IN_GUILD
-        contexts = [IN_GUILD] if "guild_id" in command else command.get("contexts")
-        if contexts is not None and place not in contexts:
+        if command.get("contexts") is not None and place not in command["contexts"]:
             raise SandboxRefusal(f"{shown} cannot be used here.")
         return command
 

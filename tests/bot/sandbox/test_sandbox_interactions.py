@@ -223,7 +223,10 @@ async def test_a_guilds_commands_keep_their_ids(sandbox, probe):
     first = await probe.tree.sync(guild=home)
     assert (await probe.tree.sync(guild=home))[0].id == first[0].id
     assert [command.name for command in await probe.tree.fetch_commands(guild=home)] == ["local"]
-    assert (await sandbox.member("Nils").slash("tavern", "local")).message["content"] == "local"
+    nils = sandbox.member("Nils")
+    assert (await nils.slash("tavern", "local")).message["content"] == "local"
+    with pytest.raises(SandboxRefusal, match="cannot be used here"):
+        await nils.slash(await nils.dm(), "local")
 
 
 async def test_a_follow_up_takes_the_place_of_thinking(sandbox, probe):
