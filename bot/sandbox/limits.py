@@ -23,6 +23,8 @@ MESSAGE: Rules = (
     ("components[].components", 5),
     ("components[].components[].label", 80),
     ("components[].components[].custom_id", 100),
+    ("components[].components[].placeholder", 150),
+    ("components[].components[].options", 25),
 )
 THREAD: Rules = (("name", 100),)
 MODAL: Rules = (("title", 45), ("custom_id", 100), ("components", 5))

@@ -6,7 +6,8 @@ import discord
 import pytest
 from discord import app_commands
 
-from bot.sandbox import SandboxRefusal, interactions
+from bot.sandbox import SandboxRefusal, interactions, limits
+from bot.sandbox.errors import ApiError
 
 
 class Naming(discord.ui.Modal, title="A name"):
@@ -263,3 +264,55 @@ async def test_what_is_gone_cannot_be_pressed_or_sent(sandbox, bot):
     await bot.kept.delete_original_response()
     with pytest.raises(SandboxRefusal, match="gone"):
         await nils.click(panel, "Count")
+
+
+def _nested(steps: list[str], most: int) -> object:
+    """A body whose field at the place is one too long."""
+    if not steps:
+        return "x" * (most + 1)
+    if steps[0] == "[]":
+        return [_nested(steps[1:], most)]
+    return {steps[0]: _nested(steps[1:], most)}
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [*limits.MESSAGE, *limits.MODAL, *limits.CHOICES, *limits.COMMANDS, *limits.THREAD]
+)
+def test_every_limit_names_the_place_that_is_too_long(path, most):
+    body = _nested(path.replace("[]", ".[]").strip(".").split("."), most)
+    with pytest.raises(ApiError) as refused:
+        limits.check(body, ((path, most),))
+    place = refused.value.errors
+    for step in path.replace("[]", ".0").strip(".").split("."):
+        place = place[step]
+    assert place["_errors"][0]["message"] == f"Must be {most} or fewer in length."
+
+
+async def test_too_much_leaves_the_interaction_open(sandbox, probe):
+    refused = []
+
+    class Long(discord.ui.Modal, title="x" * 46):
+        name = discord.ui.TextInput(label="Who?")
+
+    @probe.tree.command(description="Answers twice")
+    async def long(interaction: discord.Interaction, word: str) -> None:
+        with pytest.raises(discord.HTTPException) as first:
+            await interaction.response.send_modal(Long())
+        with pytest.raises(discord.HTTPException) as second:
+            await interaction.response.send_message("x" * 2001)
+        refused.extend((first.value.code, second.value.code))
+        await interaction.response.send_message("short")
+
+    @long.autocomplete("word")
+    async def words(interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
+        choices = [app_commands.Choice(name=str(number), value=str(number)) for number in range(26)]
+        with pytest.raises(discord.HTTPException) as first:
+            await interaction.response.autocomplete(choices)
+        refused.append(first.value.code)
+        return choices[1:]
+
+    await probe.tree.sync()
+    nils = sandbox.member("Nils")
+    assert len(await nils.autocomplete("tavern", "long", "word", word="")) == 25
+    assert (await nils.slash("tavern", "long", word="x")).message["content"] == "short"
+    assert refused == [50035] * 3
