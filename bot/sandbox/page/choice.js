@@ -31,7 +31,11 @@ export function choose(part, at, chosen, onDone) {
       if (most === 1) onDone([...values]);
     },
   }));
-  const done = () => { if (most > 1 && values.size >= least && [...values].sort().join() !== before) onDone([...values]); };
+  at.ariaExpanded = "true";
+  const done = () => {
+    at.ariaExpanded = "false";
+    if (most > 1 && values.size >= least && [...values].sort().join() !== before) onDone([...values]);
+  };
   const title = most > 1 ? `Choose ${least === most ? most : `${least} to ${most}`}` : part.placeholder || "Choose one";
-  openMenu([{ title, items: options }], at, { label: title, stay: most > 1, onClose: done });
+  openMenu([{ title, items: options }], at, { label: title, values: true, stay: most > 1, onClose: done });
 }

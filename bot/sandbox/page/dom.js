@@ -66,23 +66,25 @@ export function suggest(field, onChoose) {
 
 /**
  * Open a menu under an element or at a point; focus comes back to where it was. An item has a label and a `run`, and may
- * have a hint, a face, `checked` (a choice), `danger`, or be `{ title, items }`: a group. `stay` keeps it open for more.
+ * have a hint, a face, `checked` (a choice), `danger`, or be `{ title, items }`: a group. With `values` it is a list of
+ * values to choose from; `stay` keeps it open for more than one.
  */
-export function openMenu(items, at, { label, stay = false, onClose } = {}) {
-  const from = document.activeElement;
+export function openMenu(items, at, { label, values = false, stay = false, onClose } = {}) {
+  const from = document.activeElement, mark = values ? "aria-selected" : "aria-checked";
   const row = (item) => h("button", {
     type: "button", tabIndex: -1, className: item.danger ? "item risky" : "item",
-    role: item.checked === undefined ? "menuitem" : stay ? "menuitemcheckbox" : "menuitemradio",
-    "aria-checked": item.checked === undefined ? null : String(item.checked),
+    role: values ? "option" : item.checked === undefined ? "menuitem" : "menuitemradio",
+    [mark]: item.checked === undefined ? null : String(item.checked),
     onclick: (event) => {
       if (!stay) menu.hidePopover();
       item.run(event);
-      if (stay) event.currentTarget.setAttribute("aria-checked", String(item.checked));
+      if (stay) rows.forEach((one) => one.setAttribute(mark, String(one.item.checked)));
     },
   }, item.face, h("span", {}, item.label, item.hint && h("small", {}, item.hint)));
+  const rowOf = (item) => Object.assign(row(item), { item });
   const draw = (item) => (item.items
-    ? h("div", { role: "group", ariaLabel: item.title }, h("p", { ariaHidden: "true" }, item.title), item.items.map(row)) : row(item));
-  const menu = h("div", { className: "menu", role: "menu", popover: "auto", ariaLabel: label ?? "Menu" }, items.filter(Boolean).map(draw));
+    ? h("div", { role: "group", ariaLabel: item.title }, h("p", { ariaHidden: "true" }, item.title), item.items.map(rowOf)) : rowOf(item));
+  const menu = h("div", { className: "menu", role: values ? "listbox" : "menu", popover: "auto", ariaLabel: label ?? "Menu", "aria-multiselectable": stay || null }, items.filter(Boolean).map(draw));
   const rows = [...menu.querySelectorAll(".item")];
   menu.onkeydown = (event) => {
     const index = rows.indexOf(document.activeElement), step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -106,8 +108,7 @@ export function openMenu(items, at, { label, stay = false, onClose } = {}) {
   const fitsBelow = near.bottom + box.height + 8 < innerHeight;
   menu.style.left = `${Math.max(8, Math.min(near.left, innerWidth - box.width - 8))}px`;
   menu.style.top = `${Math.max(8, fitsBelow ? near.bottom + 2 : near.top - box.height - 2)}px`;
-  (rows.find((one) => one.ariaChecked === "true") ?? rows[0])?.focus();
-  return menu;
+  (rows.find((one) => one.item.checked) ?? rows[0])?.focus();
 }
 
 /** A labelled input that says what is wrong with it: what the browser finds, then what `wrong` does. */

@@ -11,6 +11,7 @@ const PARAGRAPH = 2, TEXT_DISPLAY = 10;
 function makeSelect(part) {
   const button = selectButton(part);
   button.values = preset(part);
+  button.removeAttribute("aria-label"); // the field has one
   button.onclick = () => choose(part, button, button.values, (values) => {
     button.values = values;
     button.firstChild.textContent = named(part, values) || part.placeholder || "Make a selection";

@@ -54,8 +54,8 @@ function button(part) {
 /** What a select shows: what is chosen from the start, or its placeholder. */
 export function selectButton(part, words) {
   const chosen = (part.options ?? []).filter((option) => option.default).map((option) => option.label).join(", ");
-  return h("button", { type: "button", className: "select", disabled: Boolean(part.disabled), "aria-haspopup": "menu", "data-do": "select", "data-part": part.custom_id },
-    h("span", {}, words || chosen || part.placeholder || "Make a selection"), h("span", { ariaHidden: "true" }, "▾"));
+  return h("button", { type: "button", className: "select", disabled: Boolean(part.disabled), "data-do": "select", "data-part": part.custom_id,
+    role: "combobox", "aria-haspopup": "listbox", ariaExpanded: "false", ariaLabel: part.placeholder || "Make a selection" }, h("span", {}, words || chosen || part.placeholder || "Make a selection"), h("span", { ariaHidden: "true" }, "▾"));
 }
 
 export const row = (data) => h("div", { className: "row" }, (data.components ?? []).map((part) => (part.type === BUTTON ? button(part) : selectButton(part))));
