@@ -51,7 +51,7 @@ bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
 # The page is tested in a real browser; Playwright drives the one that the system has.
 chromium:  ## Install Chromium if it is missing (Debian and Ubuntu; elsewhere name one with CHROMIUM=/path).
 	@[ -n "$$CHROMIUM" ] || command -v chromium chromium-browser google-chrome >/dev/null \
-	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium fonts-noto-color-emoji; } \
 	  || { echo "The page's tests need Chromium: sudo apt-get install chromium, or name one with CHROMIUM=/path."; exit 1; }
 
 test: $(READY) chromium  ## Run the tests.
