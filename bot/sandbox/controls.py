@@ -15,7 +15,7 @@ class Controls:
         self._world = world
         world.conditions.on_change = self._tell
 
-    def shown(self) -> Json:
+    def controls(self) -> Json:
         """How everything stands."""
         world = self._world
         granted = int(world.guild.bot_role["permissions"])
@@ -35,7 +35,7 @@ class Controls:
         }
 
     def _tell(self) -> None:
-        self._world.feed.publish("controls", self.shown())
+        self._world.feed.publish("controls", self.controls())
 
     async def drop_gateway(self, code: int = 4000) -> None:
         """Cut the bot off; after most codes it comes back by itself and resumes."""

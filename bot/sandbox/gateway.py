@@ -163,12 +163,13 @@ class Gateway:
         return shapes.guild_create(guild.shape(), guild.channels(), guild.threads(), guild.members(), guild.born)
 
     def _resume(self, connection: Connection, data: Json) -> None:
-        session = self._sessions.get(data.get("session_id", ""))
-        if session is None or data.get("token") != self._guild.token or not session.remembers(data["seq"]):
-            connection.send(Op.INVALID_SESSION, False)
-        else:
-            session.resume(connection, data["seq"])
+        session, last = self._sessions.get(str(data.get("session_id"))), data.get("seq")
+        is_ours = data.get("token") == self._guild.token
+        if session is not None and is_ours and isinstance(last, int) and session.remembers(last):
+            session.resume(connection, last)
             self._conditions.on_change()
+        else:
+            connection.send(Op.INVALID_SESSION, False)
 
     def _send_members(self, session: Session, data: Json) -> None:
         wanted = data.get("user_ids") or []

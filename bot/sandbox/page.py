@@ -110,7 +110,7 @@ class _Page:
                 "roles": guild.roles(),
                 "channels": guild.shown_to(me.id),
                 "commands": self._world.commands.for_member(me.id),
-                "controls": self._controls.shown(),
+                "controls": self._controls.controls(),
             }
         )
 
@@ -217,7 +217,7 @@ class _Page:
                 await waiting
         except (TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"{body['name']}: {error}") from error
-        return self._controls.shown()
+        return self._controls.controls()
 
     def _told(self, answer: Answer) -> Json:
         """What the page needs of an answer; its message comes by the live socket."""

@@ -68,10 +68,10 @@ def put_commands(world: World, call: Call) -> list[Json]:
 
 
 def open_direct(world: World, call: Call) -> Json:
-    try:
-        return world.places.direct(str((call.body or {}).get("recipient_id")))
-    except ApiError as error:
-        raise ApiError(50033) from error
+    recipient = world.store.get("member", (call.body or {}).get("recipient_id"))
+    if recipient is None or recipient["user"]["bot"]:
+        raise ApiError(50033)
+    return world.places.direct(recipient["user"]["id"])
 
 
 def get_channel(world: World, call: Call) -> Json:

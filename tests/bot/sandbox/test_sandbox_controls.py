@@ -20,7 +20,7 @@ def told(sandbox):
 
 
 async def test_the_controls_show_how_things_stand(sandbox, probe):
-    assert sandbox.shown()["connected"] and told(sandbox)[0] == sandbox.shown()
+    assert sandbox.controls()["connected"] and told(sandbox)[0] == sandbox.controls()
     hook = await probe.room().create_webhook(name="Mask")
     assert told(sandbox)[0]["webhooks"] == [{"id": str(hook.id), "name": "Mask", "channel_id": str(hook.channel_id)}]
     sandbox.delay(99)
@@ -47,7 +47,7 @@ async def test_a_permission_is_revoked_and_granted(sandbox, probe):
     with pytest.raises(discord.Forbidden) as refused:
         await probe.room().send("x")
     assert refused.value.code == 50013
-    assert {"name": "SEND_MESSAGES", "label": "Send Messages", "granted": False} in sandbox.shown()["permissions"]
+    assert {"name": "SEND_MESSAGES", "label": "Send Messages", "granted": False} in sandbox.controls()["permissions"]
     sandbox.set_permission("SEND_MESSAGES", True)
     await probe.room().send("x")
     assert probe.guilds[0].me.guild_permissions.send_messages
@@ -60,7 +60,7 @@ async def test_a_webhook_is_deleted_behind_the_bots_back(sandbox, probe):
     changed = asyncio.create_task(probe.wait_for("webhooks_update", timeout=5))
     await asyncio.sleep(0)
     sandbox.delete_webhook(str(hook.id))
-    assert (await changed).name == "tavern" and sandbox.shown()["webhooks"] == []
+    assert (await changed).name == "tavern" and sandbox.controls()["webhooks"] == []
     with pytest.raises(discord.NotFound):
         await hook.send("x")
     with pytest.raises(SandboxRefusal, match="gone"):
@@ -106,7 +106,7 @@ async def test_a_clock_moved_on_stays_so_in_the_state(seed, tmp_path):
     said = await first.member("Nils").say("tavern", "from the future")
     await first.stop()
     second = Sandbox(seed, tmp_path / "guild.sqlite")
-    assert 3590 < second.shown()["clock_ahead_s"] <= 3600
+    assert 3590 < second.controls()["clock_ahead_s"] <= 3600
     later = await second.member("Nils").say("tavern", "after it")
     assert 0 <= time_of(later["id"]) - time_of(said["id"]) < 5
     await second.stop()

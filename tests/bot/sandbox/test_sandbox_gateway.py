@@ -149,3 +149,15 @@ async def test_too_many_frames_and_too_many_logins(seed):
         async with http.get(f"{sandbox.url}/api/v10/gateway/bot", headers=headers) as answer:
             assert (await answer.json())["session_start_limit"]["remaining"] == 999
     await sandbox.stop()
+
+
+@pytest.mark.parametrize("resume", [{}, {"session_id": "other", "seq": 1}, {"session_id": "{id}", "seq": 99}])
+async def test_what_cannot_be_resumed_is_an_invalid_session(sandbox, resume):
+    async with aiohttp.ClientSession() as http:
+        async with http.ws_connect(f"{sandbox.url}/gateway") as socket:
+            await socket.send_json({"op": 2, "d": {"token": sandbox.token, "intents": 0}})
+            session = [await socket.receive_json(timeout=2) for _ in range(2)][1]["d"]["session_id"]
+        async with http.ws_connect(f"{sandbox.url}/gateway") as socket:
+            asked = json.dumps({"op": 6, "d": {"token": sandbox.token, **resume}}).replace("{id}", session)
+            await socket.send_str(asked)
+            assert [(await socket.receive_json(timeout=2))["op"] for _ in range(2)] == [10, 9]

@@ -62,6 +62,7 @@ async def test_direct_messages_are_between_two(sandbox, probe):
         ("DELETE", "/channels/{dm}/messages/{theirs}", None, (403, 50003)),
         ("PATCH", "/channels/{dm}/messages/{theirs}", {"content": "x"}, (403, 50005)),
         ("POST", "/users/@me/channels", {"recipient_id": "1"}, (400, 50033)),
+        ("POST", "/users/@me/channels", {"recipient_id": "{bot}"}, (400, 50033)),
         ("POST", "/channels/{thread}/webhooks", {"name": "Mask"}, (400, 50024)),
     ],
 )
@@ -70,6 +71,7 @@ async def test_what_such_places_do_not_have(sandbox, api, method, path, body, re
     room = await nils.dm()
     theirs, thread = await nils.say(room, "hello"), await nils.thread("tavern", "corner")
     place = path.format(dm=room["id"], theirs=theirs["id"], thread=thread["id"])
+    body = body and {name: value.format(bot=sandbox.bot_id) for name, value in body.items()}
     status, answer, _ = await api(method, place, body)
     assert (status, answer["code"]) == refused
 
