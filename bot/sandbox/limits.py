@@ -56,6 +56,17 @@ def check(body: object, rules: Rules) -> None:
         raise ApiError(50035, errors)
 
 
+def check_message(body: Json) -> None:
+    """The limits of a message, and that no two of its buttons and menus have one id."""
+    check(body, MESSAGE)
+    seen: set[str] = set()
+    for place, custom_id in _find(body, ["components", "[]", "components", "[]", "custom_id"], ()):
+        if str(custom_id) in seen:
+            words = "Component custom id cannot be duplicated"
+            raise ApiError.field(".".join(place), "COMPONENT_CUSTOM_ID_DUPLICATED", words)
+        seen.add(str(custom_id))
+
+
 def _find(node: object, path: list[str], place: Place) -> Iterator[tuple[Place, object]]:
     if not path:
         yield place, node

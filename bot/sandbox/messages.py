@@ -36,7 +36,7 @@ class Draft:
 
     def check(self) -> None:
         """Refuse what is too long (50035) or empty (50006)."""
-        limits.check(self.body, limits.MESSAGE)
+        limits.check_message(self.body)
         if len(self.files) > MOST_FILES:
             raise ApiError.field("files", "BASE_TYPE_MAX_LENGTH", f"Must be {MOST_FILES} or fewer in length.")
         if not self.files and not any(self.body.get(part) for part in ("content", "embeds", "components")):
@@ -135,7 +135,7 @@ class Messages:
 
     def edit(self, message_id: str, draft: Draft) -> Json:
         """Change what the body names; clears "is thinking"."""
-        limits.check(draft.body, limits.MESSAGE)
+        limits.check_message(draft.body)
         message = self._kept(message_id)
         message["flags"] &= ~LOADING
         if draft.body.get("flags") is not None:

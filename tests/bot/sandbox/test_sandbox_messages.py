@@ -50,6 +50,16 @@ async def test_two_thousand_characters(sandbox, probe):
         await sandbox.member("Nils").say("tavern", "x" * 2001)
 
 
+async def test_two_buttons_with_one_id_are_refused(sandbox, api):
+    row = {"type": 1, "components": [{"type": 2, "style": 1, "label": "x", "custom_id": "same"}] * 2}
+    path = f"/channels/{sandbox.channel('tavern')['id']}/messages"
+    _, sent, _ = await api("POST", path, {"content": "x"})
+    for method, place in (("POST", path), ("PATCH", f"{path}/{sent['id']}")):
+        status, answer, _ = await api(method, place, {"content": "x", "components": [row]})
+        error = answer["errors"]["components"]["0"]["components"]["1"]["custom_id"]["_errors"][0]
+        assert (status, answer["code"], error["code"]) == (400, 50035, "COMPONENT_CUSTOM_ID_DUPLICATED")
+
+
 async def test_reply_nonce_typing_and_file(sandbox, probe):
     said = await sandbox.member("Nils").say("tavern", "say it")
     heard = await probe.hear()
