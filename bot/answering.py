@@ -8,16 +8,17 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import discord
 
+from bot.asked import Asked, ReplyTask, ReplyViews
 from bot.conversation import Conversations
 from bot.errors import RefusedError, words_for
-from bot.place import Place, SpeakChannel, channel_at, place_of
+from bot.place import SpeakChannel, channel_at, place_of
 from bot.replies import LiveReply, Voices
 from bot.rules import Rules
-from bot.store import Store, StoredReply, Votes
+from bot.store import Store, StoredReply
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
@@ -29,45 +30,6 @@ TAKE_UP_AGAIN_S = 900.0
 """Replies that a crash cut off are finished when they are no older; later nobody waits for them."""
 
 
-class ReplyViews(Protocol):
-    """Makes the buttons under a reply; they carry the id of the event, so that they outlive a restart."""
-
-    def growing(self, event_id: int) -> discord.ui.View:
-        """While it is being written."""
-        ...
-
-    def ended(self, event_id: int, votes: Votes) -> discord.ui.View:
-        """Once it is there."""
-        ...
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A message to answer. `event_id` is Discord's id of what asked: the message or the interaction."""
-
-    event_id: int
-    author_id: int
-    author_name: str
-    text: str
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A reply to be made: who answers which stored message, where. `parts` are the messages of an earlier attempt."""
-
-    event_id: int
-    asked_by: int
-    persona: Persona
-    channel: SpeakChannel
-    trigger_seq: int
-    parts: tuple[int, ...] = ()
-    before: str = ""
-
-    @property
-    def place(self) -> Place:
-        return place_of(self.channel)
-
-
 @dataclass
 class Answerer:
     """Answers in any number of channels at once; each reply runs in the task of the event that asked for it."""
@@ -77,7 +39,7 @@ class Answerer:
     conversations: Conversations
     voices: Voices
     views: ReplyViews
-    _running: dict[int, tuple[_Task, ReplyStream]] = field(default_factory=dict)
+    _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -109,7 +71,7 @@ class Answerer:
             trigger_seq=seq,
         )
         if begun:
-            await self._reply(_Task(asked.event_id, asked.author_id, persona, channel, seq))
+            await self._reply(ReplyTask(asked.event_id, asked.author_id, persona, channel, seq))
 
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Make a reply anew, in the same message. Raises `UnderstudyError`, and changes nothing, when it may not be."""
@@ -120,7 +82,7 @@ class Answerer:
         self.rules.require_owner(reply.asked_by, user, "have this reply made anew")
         self.rules.require_unmuted(persona, place_of(channel))
         before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
-        task = _Task(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
+        task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
         stream = self.engine.submit(self.conversations.request(persona, channel.id, task.trigger_seq))
         if not self.store.replies.begin_again(event_id):
             stream.cancel()
@@ -188,15 +150,15 @@ class Answerer:
                 await voice.change(cut.parts[-1], "-# This reply was cut off. Ask again.")
         else:
             log.info("finishing a reply of %s in #%s that was cut off", persona.name, channel)
-            await self._reply(_Task(cut.event_id, cut.asked_by, persona, channel, cut.trigger_seq, cut.parts))
+            await self._reply(ReplyTask(cut.event_id, cut.asked_by, persona, channel, cut.trigger_seq, cut.parts))
 
     # ------------------------------------------------------------------------------------------ one reply
 
-    async def _reply(self, task: _Task, stream: ReplyStream | None = None) -> None:
+    async def _reply(self, task: ReplyTask, stream: ReplyStream | None = None) -> None:
         """Make it, from the request (or from the stream that was asked for already) to the stored text."""
         request = self.conversations.request(task.persona, task.channel.id, task.trigger_seq)
         with self._closeable():
-            live = await self._begin(task)
+            live = await self._begun(task, stream)
             live.lore = request.lore
             try:
                 reply = await self._follow(task, request, live, stream)
@@ -209,7 +171,17 @@ class Answerer:
                 if running := self._running.pop(task.event_id, None):
                     running[1].cancel()
 
-    async def _begin(self, task: _Task) -> LiveReply:
+    async def _begun(self, task: ReplyTask, stream: ReplyStream | None) -> LiveReply:
+        """The message that will grow; where there can be none the reply has failed, and nothing goes on for it."""
+        try:
+            return await self._begin(task)
+        except Exception:
+            self.store.replies.finish(task.event_id, "failed")
+            if stream:
+                stream.cancel()
+            raise
+
+    async def _begin(self, task: ReplyTask) -> LiveReply:
         """Make the message that will grow; once more with a new webhook if the old one turns out to be deleted."""
         parts = list(task.parts)
         for attempt in range(2):
@@ -226,7 +198,7 @@ class Answerer:
                 return live
         raise AssertionError("the second attempt returns or raises")
 
-    def _live_reply(self, task: _Task, voice: Any, parts: list[int]) -> LiveReply:
+    def _live_reply(self, task: ReplyTask, voice: Any, parts: list[int]) -> LiveReply:
         event_id = task.event_id
         return LiveReply(
             voice,
@@ -237,7 +209,9 @@ class Answerer:
             before=task.before,
         )
 
-    async def _follow(self, task: _Task, request: ChatRequest, live: LiveReply, stream: ReplyStream | None) -> Reply:
+    async def _follow(
+        self, task: ReplyTask, request: ChatRequest, live: LiveReply, stream: ReplyStream | None
+    ) -> Reply:
         """The reply; by the base model when the live adapter turns out to be damaged, which the operator is told."""
         try:
             stream = stream or self.engine.submit(request)
@@ -255,7 +229,7 @@ class Answerer:
         except discord.HTTPException as unsaid:
             log.warning("a reply failed, and so did saying so: %s", unsaid)
 
-    def _keep(self, task: _Task, live: LiveReply, reply: Reply) -> None:
+    def _keep(self, task: ReplyTask, live: LiveReply, reply: Reply) -> None:
         if reply.text:
             self.store.messages.append(
                 guild_id=task.place.guild_id,

@@ -9,7 +9,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answering import Asked
+from bot.asked import Asked
 from bot.cogs.choosing import choice_view
 from bot.cogs.errors import tell
 from bot.cogs.reply_buttons import MAX_QUESTION, quoted

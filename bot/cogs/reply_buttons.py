@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import discord
 from discord.ext import commands
 
-from bot.answering import Asked
+from bot.asked import Asked
 from bot.cogs.errors import tell
 from bot.errors import RefusedError, words_for
 from bot.house import HouseBot

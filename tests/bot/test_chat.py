@@ -8,7 +8,7 @@ import pytest
 
 from bot.local_guild import SEED
 from bot.permissions import required
-from bot.store import InstalledVersion
+from bot.store import Channel, InstalledVersion
 from bot.store.jobs import NewJob
 from personas.contracts import TrainingRequest
 from personas.errors import AdapterError, EngineBusyError
@@ -285,3 +285,12 @@ async def test_a_dropped_gateway_loses_no_message(stage, code):
     await stage.member.say(QUAY, "are you there")
     await stage.finished(QUAY, mark)
     assert len(stage.engine.requests) == 1
+
+
+async def test_where_the_bot_may_say_nothing_at_all_a_reply_fails_and_is_not_tried_for_ever(stage):
+    place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
+    stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))  # no webhook was made there yet
+    stage.sandbox.set_bot_permissions(discord.Permissions(view_channel=True).value)
+    await stage.member.say(OFFICE, "hello")
+    await until(lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["failed"])
+    assert stage.store.replies.unfinished() == [] and stage.client.house.answerer._running == {}
