@@ -293,3 +293,6 @@ async def test_a_phone_shows_everything(sandbox, visit):
     await nils.page.locator("#people").tap()
     await expect(nils.page.get_by_role("complementary", name="Members")).to_be_visible()
     await nils.fits()
+    await nils.page.keyboard.press("Escape")
+    await nils.page.set_viewport_size({"width": 360, "height": 640})
+    await nils.fits()

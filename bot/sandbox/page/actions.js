@@ -6,7 +6,7 @@ import * as conversation from "/page/conversation.js";
 import { $, field, h, openDialog, openMenu, sign } from "/page/dom.js";
 import { markdown, plainly } from "/page/markdown.js";
 import { draw, EPHEMERAL } from "/page/message.js";
-import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, place, TEXT, THREAD, users, userName } from "/page/names.js";
+import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, place, TEXT, users, userName } from "/page/names.js";
 
 const ON_USER = 2, ON_MESSAGE = 3, NO_ANSWER = "This interaction failed: the application did not respond.";
 

@@ -149,7 +149,11 @@ async function start() {
   waiting = [];
   stopListening = listen({
     onEvent,
-    onLost() { lost = true; sayStatus(); },
+    onLost() {
+      lost = true;
+      sayStatus();
+      loadState().catch(() => {}); // after a restart with a new guild, the member of before is nobody
+    },
     async onOpen() {
       lost = false;
       waiting = [];

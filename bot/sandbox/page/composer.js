@@ -123,7 +123,7 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
   box.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); say(); }
-    if (event.key === "ArrowUp" && !box.value && onEmptyUp()) event.preventDefault();
+    if (event.key === "ArrowUp" && !event.altKey && !box.value && onEmptyUp()) event.preventDefault();
     if (event.key === "Escape") { event.stopPropagation(); if (replyTo) reply(null); else onEscape(); }
   });
   box.addEventListener("paste", (event) => { if (event.clipboardData.files.length) { event.preventDefault(); attach(event.clipboardData.files); } });

@@ -128,10 +128,10 @@ export async function open({ again = false } = {}) {
     next = [...page.older, ...next].sort((a, b) => (later(a.id, b.id) ? 1 : -1));
     ended = page.ended;
   } while (!ended && reaching && later(next[0].id, reaching));
-  if (!again) { newAfter = lastRead(channel); missed = 0; }
+  newAfter = (again && newAfter) || lastRead(channel);
   const from = reaching ? Math.max(0, next.findIndex((message) => !later(reaching, message.id))) : Math.max(0, next.length - PAGE);
   const to = again && !wasStuck ? Math.min(next.length, from + WINDOW) : next.length;
-  if (!again) { items.clear(); list.replaceChildren(); anchor = null; }
+  if (!again) { items.clear(); list.replaceChildren(); [anchor, missed] = [null, 0]; }
   const notes = again ? log.filter((message) => message.failed) : [];
   log = [...next, ...notes];
   drawn = { from: Math.max(from, to + notes.length - WINDOW), to: to === next.length ? log.length : to };
@@ -237,7 +237,6 @@ export function toPresent() {
 }
 
 export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && !message.author.bot && !message.failed)?.id);
-export const itemOf = (id) => items.get(id);
 export const redraw = () => items.forEach((item) => draw(item.message, item));
 
 export function watch(told) {

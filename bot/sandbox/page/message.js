@@ -1,20 +1,22 @@
 /** One message as a list item, and its changes in place: an edit replaces only the parts that differ. */
 
-import { state } from "/page/api.js";
 import { h } from "/page/dom.js";
 import { markdown, plainly } from "/page/markdown.js";
-import { avatar, findName, later, now, pings, place, tint, userName } from "/page/names.js";
+import { avatar, later, now, pings, place, tint, userName } from "/page/names.js";
 import { attachment, embed, row } from "/page/parts.js";
 
-export const EPHEMERAL = 1 << 6, LOADING = 1 << 7;
+export const EPHEMERAL = 1 << 6;
+const LOADING = 1 << 7;
 const STARTED_THREAD = 18, REPLY = 19, USED_COMMAND = 20, FIRST_OF_THREAD = 21, USED_MENU = 23;
 const GROUP_MS = 5 * 60 * 1000, STREAMED_MS = 60 * 1000;
 
-export const day = (message) => new Date(message.timestamp).toLocaleDateString([], { dateStyle: "long" });
+// Made once: making a format takes longer than drawing a message.
+const DAY = new Intl.DateTimeFormat([], { dateStyle: "long" }), CLOCK = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
+const day = (message) => DAY.format(new Date(message.timestamp));
 
 function when(message) {
   const date = new Date(message.timestamp), days = Math.round((new Date(now()).setHours(0, 0, 0, 0) - new Date(date).setHours(0, 0, 0, 0)) / 864e5);
-  const clock = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const clock = CLOCK.format(date);
   const shown = days === 0 ? clock : days === 1 ? `Yesterday at ${clock}` : `${date.toLocaleDateString()} ${clock}`;
   return h("time", { dateTime: message.timestamp, title: date.toLocaleString() }, shown);
 }
@@ -79,7 +81,7 @@ const PARTS = [
 ];
 
 function blank(message) {
-  const face = h("div", { className: "face", ariaHidden: "true" }, avatar(message.author), h("time", {}, new Date(message.timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
+  const face = h("div", { className: "face", ariaHidden: "true" }, avatar(message.author), h("time", {}, CLOCK.format(new Date(message.timestamp))));
   const article = h("article", { className: "message", tabIndex: -1 }, face, PARTS.map(([name]) => h("div", { className: name })));
   return Object.assign(h("li", {}, article), { drawn: {}, article });
 }
