@@ -69,6 +69,8 @@ def _adapter(world: World, method: str, path: str, handler: Handler) -> Callable
         try:
             if not open_to_all and request.headers.get("Authorization") != f"Bot {world.guild.token}":
                 raise ApiError(0)
+            if request.match_info.get("guild_id", world.guild.id) != world.guild.id:
+                raise ApiError(10004)
             headers = world.rates.request(f"{method} {path}", request.match_info, not open_to_all)
             call = await _read(request)
             result, status = handler(world, call), made

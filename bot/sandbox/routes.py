@@ -17,10 +17,6 @@ def me(world: World, call: Call) -> Json:
     return world.guild.bot | {"mfa_enabled": False, "locale": "en-US", "verified": True, "email": None}
 
 
-def application(world: World, call: Call) -> Json:
-    return shapes.application(world.guild.bot, world.guild.owner)
-
-
 def gateway_bot(world: World, call: Call) -> Json:
     left, seconds = world.gateway.starts_left()
     starts = {"total": STARTS.most, "remaining": left, "reset_after": int(seconds * 1000), "max_concurrency": 1}
@@ -28,43 +24,17 @@ def gateway_bot(world: World, call: Call) -> Json:
 
 
 def get_guild(world: World, call: Call) -> Json:
-    _check_guild(world, call)
     return world.guild.shape() | {"approximate_member_count": len(world.guild.members())}
 
 
-def get_roles(world: World, call: Call) -> list[Json]:
-    _check_guild(world, call)
-    return world.guild.roles()
-
-
-def get_channels(world: World, call: Call) -> list[Json]:
-    _check_guild(world, call)
-    return world.guild.channels()
-
-
-def get_member(world: World, call: Call) -> Json:
-    _check_guild(world, call)
-    return world.guild.member(call.path["user_id"])
-
-
 def get_members(world: World, call: Call) -> list[Json]:
-    _check_guild(world, call)
     after = call.number("after") or 0
     later = [member for member in world.guild.members() if int(member["user"]["id"]) > after]
     return later[: call.number("limit") or 1]
 
 
-def _check_guild(world: World, call: Call) -> None:
-    if call.path["guild_id"] != world.guild.id:
-        raise ApiError(10004)
-
-
-def get_commands(world: World, call: Call) -> list[Json]:
-    return world.commands.registered(call.path.get("guild_id", GLOBAL))
-
-
-def put_commands(world: World, call: Call) -> list[Json]:
-    return world.commands.replace(call.path.get("guild_id", GLOBAL), call.body or [])
+def _scope(call: Call) -> str:
+    return str(call.path.get("guild_id", GLOBAL))
 
 
 def open_direct(world: World, call: Call) -> Json:
@@ -72,10 +42,6 @@ def open_direct(world: World, call: Call) -> Json:
     if recipient is None or recipient["user"]["bot"]:
         raise ApiError(50033)
     return world.places.direct(recipient["user"]["id"])
-
-
-def get_channel(world: World, call: Call) -> Json:
-    return _channel(world, call, Permission.VIEW_CHANNEL)
 
 
 def _channel(world: World, call: Call, needed: Permission) -> Json:
@@ -158,10 +124,6 @@ def typing(world: World, call: Call) -> None:
     world.feed.publish("typing", {"channel_id": channel["id"], "user": world.guild.bot})
 
 
-def channel_webhooks(world: World, call: Call) -> list[Json]:
-    return world.webhooks.of_channel(_webhook_channel(world, call)["id"])
-
-
 def _webhook_channel(world: World, call: Call) -> Json:
     """A thread has none of its own: its channel's webhooks speak in it."""
     channel = _channel(world, call, Permission.MANAGE_WEBHOOKS)
@@ -171,21 +133,8 @@ def _webhook_channel(world: World, call: Call) -> Json:
 
 
 def guild_webhooks(world: World, call: Call) -> list[Json]:
-    _check_guild(world, call)
     world.guild.require(Permission.MANAGE_WEBHOOKS)
     return world.webhooks.of_guild()
-
-
-def create_webhook(world: World, call: Call) -> Json:
-    return world.webhooks.create(_webhook_channel(world, call)["id"], call.body or {})
-
-
-def edit_webhook(world: World, call: Call) -> Json:
-    return world.webhooks.edit(get_webhook(world, call), call.body)
-
-
-def delete_webhook(world: World, call: Call) -> None:
-    world.webhooks.delete(get_webhook(world, call))
 
 
 def get_webhook(world: World, call: Call) -> Json:
@@ -202,14 +151,6 @@ def execute_webhook(world: World, call: Call) -> Json | None:
     hook = get_webhook(world, call)
     message = world.webhooks.execute(hook, world.webhooks.place(hook, call.query.get("thread_id")), call.draft())
     return message if call.asks("wait") else None
-
-
-def edit_webhook_message(world: World, call: Call) -> Json:
-    return world.messages.edit(get_webhook_message(world, call)["id"], call.draft())
-
-
-def delete_webhook_message(world: World, call: Call) -> None:
-    world.messages.delete(get_webhook_message(world, call)["id"])
 
 
 def get_webhook_message(world: World, call: Call) -> Json:
@@ -234,25 +175,27 @@ def callback(world: World, call: Call) -> Json | None:
 COMMANDS = "/applications/{application_id}/commands"
 GUILD_COMMANDS = "/applications/{application_id}/guilds/{guild_id}/commands"
 MESSAGE = "/channels/{channel_id}/messages/{message_id}"
+WEBHOOKS = "/channels/{channel_id}/webhooks"
 WEBHOOK = "/webhooks/{webhook_id}"
 SPOKEN = "/webhooks/{webhook_id}/{token}"
+SPOKEN_MESSAGE = SPOKEN + "/messages/{message_id}"
 
 ROUTES: tuple[Route, ...] = (
     ("GET", "/users/@me", me),
     ("POST", "/users/@me/channels", open_direct),
-    ("GET", "/oauth2/applications/@me", application),
+    ("GET", "/oauth2/applications/@me", lambda world, call: shapes.application(world.guild.bot, world.guild.owner)),
     ("GET", "/gateway/bot", gateway_bot),
     ("GET", "/guilds/{guild_id}", get_guild),
-    ("GET", "/guilds/{guild_id}/roles", get_roles),
-    ("GET", "/guilds/{guild_id}/channels", get_channels),
+    ("GET", "/guilds/{guild_id}/roles", lambda world, call: world.guild.roles()),
+    ("GET", "/guilds/{guild_id}/channels", lambda world, call: world.guild.channels()),
     ("GET", "/guilds/{guild_id}/members", get_members),
-    ("GET", "/guilds/{guild_id}/members/{user_id}", get_member),
+    ("GET", "/guilds/{guild_id}/members/{user_id}", lambda world, call: world.guild.member(call.path["user_id"])),
     ("GET", "/guilds/{guild_id}/webhooks", guild_webhooks),
-    ("GET", COMMANDS, get_commands),
-    ("PUT", COMMANDS, put_commands),
-    ("GET", GUILD_COMMANDS, get_commands),
-    ("PUT", GUILD_COMMANDS, put_commands),
-    ("GET", "/channels/{channel_id}", get_channel),
+    ("GET", COMMANDS, lambda world, call: world.commands.registered(_scope(call))),
+    ("PUT", COMMANDS, lambda world, call: world.commands.replace(_scope(call), call.body or [])),
+    ("GET", GUILD_COMMANDS, lambda world, call: world.commands.registered(_scope(call))),
+    ("PUT", GUILD_COMMANDS, lambda world, call: world.commands.replace(_scope(call), call.body or [])),
+    ("GET", "/channels/{channel_id}", lambda world, call: _channel(world, call, Permission.VIEW_CHANNEL)),
     ("GET", "/channels/{channel_id}/messages", history),
     ("POST", "/channels/{channel_id}/messages", create_message),
     ("GET", MESSAGE, get_message),
@@ -261,17 +204,21 @@ ROUTES: tuple[Route, ...] = (
     ("POST", MESSAGE + "/threads", start_thread),
     ("POST", "/channels/{channel_id}/threads", start_thread),
     ("POST", "/channels/{channel_id}/typing", typing),
-    ("GET", "/channels/{channel_id}/webhooks", channel_webhooks),
-    ("POST", "/channels/{channel_id}/webhooks", create_webhook),
+    ("GET", WEBHOOKS, lambda world, call: world.webhooks.of_channel(_webhook_channel(world, call)["id"])),
+    ("POST", WEBHOOKS, lambda world, call: world.webhooks.create(_webhook_channel(world, call)["id"], call.body or {})),
     ("GET", WEBHOOK, get_webhook),
-    ("PATCH", WEBHOOK, edit_webhook),
-    ("DELETE", WEBHOOK, delete_webhook),
+    ("PATCH", WEBHOOK, lambda world, call: world.webhooks.edit(get_webhook(world, call), call.body)),
+    ("DELETE", WEBHOOK, lambda world, call: world.webhooks.delete(get_webhook(world, call))),
     ("GET", SPOKEN, get_webhook),
-    ("PATCH", SPOKEN, edit_webhook),
-    ("DELETE", SPOKEN, delete_webhook),
+    ("PATCH", SPOKEN, lambda world, call: world.webhooks.edit(get_webhook(world, call), call.body)),
+    ("DELETE", SPOKEN, lambda world, call: world.webhooks.delete(get_webhook(world, call))),
     ("POST", SPOKEN, execute_webhook),
-    ("GET", SPOKEN + "/messages/{message_id}", get_webhook_message),
-    ("PATCH", SPOKEN + "/messages/{message_id}", edit_webhook_message),
-    ("DELETE", SPOKEN + "/messages/{message_id}", delete_webhook_message),
+    ("GET", SPOKEN_MESSAGE, get_webhook_message),
+    (
+        "PATCH",
+        SPOKEN_MESSAGE,
+        lambda world, call: world.messages.edit(get_webhook_message(world, call)["id"], call.draft()),
+    ),
+    ("DELETE", SPOKEN_MESSAGE, lambda world, call: world.messages.delete(get_webhook_message(world, call)["id"])),
     ("POST", "/interactions/{interaction_id}/{token}/callback", callback),
 )
