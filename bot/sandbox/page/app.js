@@ -150,9 +150,10 @@ async function start() {
   stopListening = listen({
     onEvent,
     onLost() {
+      // Still lost: it may be there again with a new guild, where the member of before is nobody.
+      if (lost) loadState().catch(() => {});
       lost = true;
       sayStatus();
-      loadState().catch(() => {}); // after a restart with a new guild, the member of before is nobody
     },
     async onOpen() {
       lost = false;

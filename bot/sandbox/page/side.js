@@ -22,7 +22,7 @@ function members() {
 
 /** Move the sandbox's conditions; what comes back live redraws the bench. */
 const control = (name, body = {}) => act("control", { name, ...body }).then(() => say(""), (error) => say(error.message));
-const say = (words) => { $("side").querySelector(".problem").textContent = words; };
+const say = (words) => $("side").querySelector(".problem")?.replaceChildren(words);
 const press = (words, onclick, props) => h("button", { type: "button", className: "button secondary", onclick, ...props }, words);
 const part = (title, about, ...rest) => h("section", {}, h("h3", {}, title), h("p", {}, about), rest);
 const tick = (label, checked, onchange) => h("label", { className: "tick" }, h("input", { type: "checkbox", checked, onchange: (event) => onchange(event.target.checked) }), label);
