@@ -1,11 +1,12 @@
-"""What every source yields: conversations of messages, each with its speaker and the row it came from."""
+"""What every source yields: conversations of messages, each with its speaker, and the records that are not used."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Speaker:
     """Who wrote a message. `names` are all the names in use for them, the one to show first."""
 
@@ -19,39 +20,69 @@ class Speaker:
         return self.names[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
-    """What one speaker said before another spoke. `row` is where it stands in its source."""
+    """What one speaker said before another spoke.
+
+    `row` is where it stands in its source, `rows` how many messages of the source were joined into it.
+    """
 
     speaker: Speaker
     text: str
     row: str
+    rows: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages that belong together, in order.
 
     `right` is the right under which the material may be used. `raw_text` is what was said, as it came: pseudonyms do
-    not change it, so what is decided by it stays decided.
+    not change it, so what is decided by it stays decided. `system` is what came with it for the speaker to go by (a
+    system text, a persona's facts), `rows` how many records of the source it takes up, `rejected` the answer that was
+    liked less than the last message (of a preference row), `lang` its language where the source says it.
     """
 
     messages: tuple[Message, ...]
     source: str
     right: str
     raw_text: str
+    system: str = ""
+    rows: int = 1
+    rejected: str = ""
+    lang: str = ""
 
     @classmethod
-    def of(cls, messages: list[Message], source: str, right: str) -> Conversation:
+    def of(
+        cls,
+        messages: Sequence[Message],
+        source: str,
+        right: str,
+        *,
+        system: str = "",
+        rows: int = 1,
+        rejected: str = "",
+        lang: str = "",
+    ) -> Conversation:
         """A conversation of the messages as they came, those of one speaker in a row made into one."""
-        return cls(_joined(messages), source, right, "\n".join(message.text for message in messages))
+        raw_text = "\n".join([message.text for message in messages])
+        return cls(_joined(messages), source, right, raw_text, system, rows, rejected, lang)
 
 
-def _joined(messages: list[Message]) -> tuple[Message, ...]:
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Records of a source that are not used, and why. `row` is where the first of them stands."""
+
+    row: str
+    reason: str
+    rows: int = 1
+
+
+def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
     turns: list[Message] = []
     for message in messages:
         if turns and turns[-1].speaker.id == message.speaker.id:
             last = turns.pop()
-            message = Message(last.speaker, f"{last.text}\n{message.text}", last.row)
+            message = Message(last.speaker, f"{last.text}\n{message.text}", last.row, last.rows + message.rows)
         turns.append(message)
     return tuple(turns)

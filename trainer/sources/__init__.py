@@ -1,1 +1,104 @@
-"""One module per input format; all yield the same `Conversation`."""
+"""One module per family of formats; all yield the same `Conversation`.
+
+A format is recognised by what a file holds. Each module lists its formats in `FORMATS`; of two that recognise a file,
+the one that comes first here reads it, so shapes that are easily told come before those that accept much.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from personas.errors import MaterialError
+from trainer.conversation import Conversation, Rejected
+from trainer.sources import discord_export, messages
+from trainer.sources.files import Peek, SourceFile, open_source
+from trainer.sources.formats import Format, ReadOptions
+
+__all__ = ["FORMATS", "Format", "ReadOptions", "read", "recognise"]
+
+FORMATS: tuple[Format, ...] = (
+    *discord_export.FORMATS,
+    *messages.FORMATS,
+)
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip")
+NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "requirements.txt")
+"""Files that stand beside the data in folders of `datasets` and of the hub."""
+
+
+def recognise(path: Path, forced: str | None = None) -> Format:
+    """The format of a file or folder (of a folder's first file that has one), or the one that is forced.
+
+    Raises `MaterialError` that says what was found and what is known.
+    """
+    return _parts(open_source(path), forced)[0][0]
+
+
+def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | Rejected]:
+    """All that a file or folder holds, used or not; `format` is a format's name, recognised unless given.
+
+    Raises `MaterialError` when the format is not known or nothing can be read.
+    """
+    whole = open_source(path)
+    parts = _parts(whole, format)
+    options = replace(options, source=options.source or whole.name)
+    for found, file in parts:
+        for item in found.read(file, options):
+            if len(parts) > 1 and isinstance(item, Rejected):
+                item = replace(item, row=f"{file.name} {item.row}")
+            yield item
+
+
+def _parts(file: SourceFile, forced: str | None) -> list[tuple[Format, SourceFile]]:
+    """What is to be read and as what: the file itself, or the files of a folder or archive that no format claims."""
+    known = [_named(forced)] if forced else list(FORMATS)
+    peek = file.peek()
+    claimed = next((format for format in known if format.recognises(peek)), None)
+    if claimed is None and file.names:
+        members = [file.member(name) for name in file.names if _is_data(name)]
+        parts = [(found, member) for member in members if (found := _claim(member, known, forced))]
+        if parts:
+            return parts
+    if claimed is None and forced and file.kind not in ("folder", "zip"):
+        claimed = known[0]
+    if claimed is None:
+        raise _unknown(peek)
+    return [(claimed, file)]
+
+
+def _claim(member: SourceFile, known: list[Format], forced: str | None) -> Format | None:
+    peek = member.peek()
+    return next((format for format in known if format.recognises(peek)), known[0] if forced else None)
+
+
+def _is_data(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    # Arrow files that begin so are kept by `datasets` for steps along the way.
+    aside = path.name in NO_DATA or path.name.startswith(("cache-", "tmp")) or "blobs" in path.parts
+    return not hidden and not aside and path.name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
+
+
+def _named(name: str) -> Format:
+    found = next((format for format in FORMATS if format.name == name), None)
+    if found is None:
+        names = [format.name for format in FORMATS]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise MaterialError(f"There is no format {name!r}.{hint}", f"Known: {', '.join(names)}.")
+    return found
+
+
+def _unknown(peek: Peek) -> MaterialError:
+    found = f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
+    known = "; ".join(f"{format.name} ({format.expected})" for format in FORMATS)
+    return MaterialError(f"{found}. Found: {_shape(peek)}.", f"Known formats: {known}.")
+
+
+def _shape(peek: Peek) -> str:
+    if peek.names:
+        return f"{peek.kind} of {', '.join(peek.names[:5])}{' …' if len(peek.names) > 5 else ''}"
+    row = peek.head or (peek.records[0] if peek.records else {})
+    return f"{peek.kind} with {', '.join(list(row)[:12])}" if row else peek.kind

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from personas.contracts import Persona
 from personas.errors import MaterialError
-from trainer.conversation import Conversation, Message, Speaker
+from trainer.conversation import Conversation, Message, Rejected, Speaker
+from trainer.sources.files import Peek, SourceFile
+from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.text import read_text, wrong_shape
 
 EXPECTED = "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}"
@@ -120,3 +122,18 @@ def _speaker(author: Author, persona: Persona) -> Speaker:
 def _is_persona(author: Author, persona: Persona) -> bool:
     own = (persona.name.casefold(), persona.id.casefold())
     return any(name.strip().casefold() in own for name in (author.name, author.nickname or ""))
+
+
+def _recognises(peek: Peek) -> bool:
+    return {"guild", "channel", "messages"} <= peek.head.keys()
+
+
+def _read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    if options.persona is None:
+        raise MaterialError(f"{file.name} is a log of several people.", "Say which persona it is for.")
+    dropped: Counter[str] = Counter()
+    yield from read_export(file.path, options.right, options.persona, options.session_gap_s, dropped)
+    yield from (Rejected(file.name, reason, rows) for reason, rows in dropped.items())
+
+
+FORMATS = (Format("discord", "Discord export", EXPECTED, _recognises, _read),)

@@ -9,7 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
-from trainer.conversation import Conversation, Message, Speaker
+from trainer.conversation import Conversation, Message, Rejected, Speaker
+from trainer.sources.files import Peek, SourceFile
+from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.text import read_text, wrong_shape
 
 EXPECTED = 'one JSON object a line: {"messages": [{"role": "system" | "user" | "assistant", "content": "…"}]}'
@@ -56,3 +58,14 @@ def _is_spoken(message: ChatMessage, dropped: Counter[str]) -> bool:
 
 def _message(message: ChatMessage, line: int) -> Message:
     return Message(ASSISTANT if message.role == "assistant" else USER, message.content.strip(), f"line {line}")
+
+
+def _recognises(peek: Peek) -> bool:
+    return any(isinstance(row.get("messages"), list) for row in peek.records)
+
+
+def _read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    yield from read_messages(file.path, options.right, Counter())
+
+
+FORMATS = (Format("openai", "OpenAI messages", EXPECTED, _recognises, _read),)

@@ -1,0 +1,204 @@
+"""Opening material: what a file is, by its content, and its records one by one.
+
+Plain or gzipped, UTF-8 with or without a byte-order mark; JSON as an array, an object or lines, CSV and TSV, Parquet,
+Arrow, YAML, plain text, zip archives, PNG pictures, and folders. Everything is streamed: memory does not grow with the
+file. Damage inside a record rejects the record; damage to the file itself is a `MaterialError`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from pydantic_core import from_json
+
+from personas.errors import MaterialError
+from trainer.conversation import Rejected
+from trainer.sources import kinds, tables
+from trainer.sources.json_stream import LONGEST_RECORD_BYTES, Broken, array_at, decode
+from trainer.sources.kinds import BOM, Kind
+
+HEAD_BYTES = 1 << 20
+PEEKED = 64
+MOST_NAMES = 10_000
+Record = tuple[str, dict[str, Any]]
+"""Where a record stands ("line 3", "row 7", "messages 12") and what it holds."""
+
+
+@dataclass(frozen=True)
+class Peek:
+    """The beginning of a file, by which formats recognise it.
+
+    `records` are its first rows, if it has any; `head` the members of a JSON object with long arrays cut short (the
+    last values may be incomplete); `text` its first characters; `names` what a folder or archive holds; `problem` why
+    the first of its records that cannot be read cannot.
+    """
+
+    kind: Kind
+    name: str
+    records: tuple[dict[str, Any], ...] = ()
+    head: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    names: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file, a member of an archive, or a folder. `name` is what people are told, `path` lies on disk."""
+
+    path: Path
+    name: str
+    kind: Kind
+    delimiter: str
+    start: bytes
+    names: tuple[str, ...]
+    opened: Callable[[], BinaryIO]
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The content, decompressed. What goes wrong while it is read becomes a `MaterialError`."""
+        try:
+            with self.opened() as stream:
+                yield stream
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+            raise unreadable(self.name, error) from None
+
+    def read(self, limit_bytes: int) -> bytes:
+        """All of it. Raises `MaterialError` when it is longer."""
+        with self.open() as stream:
+            content = stream.read(limit_bytes + 1)
+        if len(content) > limit_bytes:
+            raise MaterialError(f"{self.name} is larger than {limit_bytes >> 20} MiB.", "Split it.")
+        return content.removeprefix(BOM)
+
+    def lines(self) -> Iterator[str]:
+        """Lines with their ends; bytes that are not UTF-8 come as lone surrogates."""
+        with self.open() as stream:
+            yield from io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+
+    def member(self, name: str) -> SourceFile:
+        """One of `names`: a file of the folder or archive."""
+        if self.kind == "folder":
+            return open_source(self.path / name, f"{self.name}/{name}")
+        return _source(self.path, f"{self.name}/{name}", lambda: _archived(self.path, name))
+
+    def records(self, *path: str) -> Iterator[Record | Rejected]:
+        """The rows of a table, the lines, the elements of an array; of a JSON object those of the array at `path`.
+
+        A JSON object without a path is one record. Text, archives, pictures and folders have none.
+        """
+        if self.kind == "JSON lines":
+            yield from self._json_lines()
+        elif self.kind == "JSON array" or path:
+            yield from self._elements(path)
+        elif self.kind == "JSON object":
+            yield _record("object 1", decode(self.read(LONGEST_RECORD_BYTES)))
+        elif self.kind in ("CSV", "TSV"):
+            yield from tables.csv_rows(self.lines(), self.delimiter)
+        elif self.kind in ("Parquet", "Arrow"):
+            rows = tables.parquet_rows if self.kind == "Parquet" else tables.arrow_rows
+            with self.open() as stream:
+                yield from rows(stream, self.name)
+
+    def peek(self, count: int = PEEKED) -> Peek:
+        """The first records, members or lines."""
+        if self.kind == "folder" or self.kind == "zip":
+            return Peek(self.kind, self.name, names=self.names)
+        text = self.start.removeprefix(BOM).decode("utf-8", "replace") if self.kind in kinds.TEXTS else ""
+        head = _head(self.start) if self.kind == "JSON object" else {}
+        first = [] if head else list(itertools.islice(self.records(), count))
+        problem = next((f"{r.row}: {r.reason}" for r in first if isinstance(r, Rejected)), "")
+        records = tuple(r[1] for r in first if not isinstance(r, Rejected))
+        return Peek(self.kind, self.name, records, head, text, problem=problem)
+
+    def _json_lines(self) -> Iterator[Record | Rejected]:
+        with self.open() as stream:
+            for number in itertools.count(1):
+                line = stream.readline(LONGEST_RECORD_BYTES)
+                if not line:
+                    return
+                if number == 1:
+                    line = line.removeprefix(BOM)
+                if not line.isspace() and line:
+                    yield _record(f"line {number}", decode(line))
+
+    def _elements(self, path: tuple[str, ...]) -> Iterator[Record | Rejected]:
+        prefix = " ".join((*path, "")) if path else "row "
+        with self.open() as stream:
+            if self.start.startswith(BOM):
+                stream.read(len(BOM))
+            for number, element in enumerate(array_at(stream, path), start=1):
+                yield _record(f"{prefix}{number}", element)
+
+
+def open_source(path: Path, name: str = "") -> SourceFile:
+    """What lies there. Raises `MaterialError` when that is nothing, empty, or not readable as text or a container."""
+    name = name or path.name or str(path)
+    if not path.exists():
+        raise MaterialError(f"There is no {path}.", "Check the path.")
+    if path.is_dir():
+        found = itertools.islice((p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()), MOST_NAMES)
+        return SourceFile(path, name, "folder", "", b"", tuple(sorted(found)), lambda: path.open("rb"))
+    return _source(path, name, lambda: path.open("rb"))
+
+
+def _source(path: Path, name: str, opened: Callable[[], BinaryIO]) -> SourceFile:
+    try:
+        with opened() as stream:
+            packed = stream.read(len(kinds.GZIP)) == kinds.GZIP
+        if packed:
+            raw = opened
+            opened = lambda: cast(BinaryIO, gzip.GzipFile(fileobj=raw()))  # noqa: E731
+        with opened() as stream:
+            start = stream.read(HEAD_BYTES)
+        names = _archive_names(path, opened) if start.startswith(kinds.ZIP) else ()
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        raise unreadable(name, error) from None
+    kind, delimiter = kinds.kind_of(start, name, is_whole=len(start) < HEAD_BYTES)
+    return SourceFile(path, name, kind, delimiter, start, names, opened)
+
+
+def unreadable(name: str, error: Exception) -> MaterialError:
+    """The error for a file that the system or a decompressor cannot read."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return MaterialError(f"{name} cannot be read: {said}.", "Check the path, its rights, and that it is whole.")
+
+
+def _archive_names(path: Path, opened: Callable[[], BinaryIO]) -> tuple[str, ...]:
+    with opened() as stream, zipfile.ZipFile(stream) as archive:
+        return tuple(info.filename for info in archive.infolist()[:MOST_NAMES] if not info.is_dir())
+
+
+def _archived(path: Path, name: str) -> BinaryIO:
+    try:
+        return cast(BinaryIO, zipfile.ZipFile(path).open(name))
+    except KeyError:
+        raise MaterialError(f"{path.name} holds no {name}.", "Check the archive.") from None
+
+
+def _head(start: bytes) -> dict[str, Any]:
+    try:
+        head = from_json(start.removeprefix(BOM), allow_partial="trailing-strings")
+    except ValueError:
+        return {}
+    return head if isinstance(head, dict) else {}
+
+
+def _record(row: str, value: Any) -> Record | Rejected:
+    if isinstance(value, dict):
+        return row, value
+    if isinstance(value, Broken):
+        return Rejected(row, value)
+    return Rejected(row, f"{_CALLED.get(type(value), 'a value')} where an object was expected")
+
+
+_CALLED = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a truth value", type(None): "null"}

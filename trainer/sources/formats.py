@@ -1,0 +1,47 @@
+"""What a format is: how it is recognised, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from personas.contracts import Persona
+from trainer.conversation import Conversation, Rejected
+from trainer.sources.files import Peek, SourceFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How sources are to be read. What a format has no use for it leaves alone.
+
+    `persona` and `persona_names` (names, ids or roles) say who the persona is where several people talk. `source` is
+    the name that conversations are to carry, the file's own unless given. `mapping` names columns of unknown shapes:
+    role (`user`, `assistant`, `messages` …) to column. `oasst_paths` takes the best-ranked path of each tree or every
+    path. `languages` keeps only these, where a source says the language; empty keeps all.
+    """
+
+    persona: Persona | None = None
+    persona_names: tuple[str, ...] = ()
+    right: str = ""
+    source: str = ""
+    session_gap_s: float = 1800.0
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    oasst_paths: Literal["best", "all"] = "best"
+    languages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of material.
+
+    `name` is what `--format` takes, `title` what people call it, `expected` its shape in one line. `recognises` judges
+    by content; `read` yields all that the file holds, used or not: the `rows` of what it yields add up to the number of
+    records in the file. Both raise nothing but `MaterialError`, for files of which nothing can be read.
+    """
+
+    name: str
+    title: str
+    expected: str
+    recognises: Callable[[Peek], bool]
+    read: Callable[[SourceFile, ReadOptions], Iterator[Conversation | Rejected]]

@@ -1,0 +1,177 @@
+"""JSON read piece by piece: the elements of arrays of any size, wherever in a file they stand, in bounded memory.
+
+No JSON library for Python reads an array's elements at the speed of a whole-file decoder, so the text is cut at its
+top-level commas (found by numpy, exactly: strings and brackets are respected) and orjson decodes the pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+CHUNK_BYTES = 1 << 20
+LONGEST_RECORD_BYTES = 64 << 20
+"""A record that has not ended by then never will: a quote or a bracket is missing."""
+SPACE = b" \t\r\n"
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+class Broken(str):
+    """What stands in place of a record that cannot be decoded: the reason."""
+
+    __slots__ = ()
+
+
+def decode(text: bytes) -> Any:
+    """The value, or `Broken`. NaN and infinities, which Python's own writer puts out, are read too."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in text or b"Infinity" in text:
+            return _decode_leniently(text)
+        return Broken(f"not valid JSON: {error.msg} at character {error.pos + 1}")
+
+
+def _decode_leniently(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Broken(f"not valid JSON: {error}")
+
+
+def array_at(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any]:
+    """The elements of the array to which the keys of `path` lead (none: the file is the array).
+
+    Yields decoded values and `Broken`; nothing when no array stands there.
+    """
+    cursor = _Cursor(stream)
+    for key in path:
+        if cursor.next() != b"{" or not cursor.enter(key):
+            return
+    if cursor.next() == b"[":
+        cursor.skip(1)
+        yield from cursor.elements()
+
+
+class _Cursor:
+    """A place in a stream of JSON text, with as much of what follows as has been read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._ahead = stream, b""
+
+    def next(self) -> bytes:
+        """The next byte that is not white space, not consumed; empty at the end."""
+        self._ahead = self._ahead.lstrip(SPACE)
+        while not self._ahead and self._fill():
+            self._ahead = self._ahead.lstrip(SPACE)
+        return self._ahead[:1]
+
+    def skip(self, count: int) -> None:
+        """Consume so many bytes that `next` has shown."""
+        self._ahead = self._ahead[count:]
+
+    def enter(self, wanted: str) -> bool:
+        """From an object's opening bracket to the value of one of its keys; False when it has no such key."""
+        self.skip(1)
+        while self.next() == b'"':
+            key = self._string()
+            if key is None or self.next() != b":":
+                return False
+            self.skip(1)
+            if decode(key) == wanted:
+                return True
+            self._skip_value()
+            if self.next() != b",":
+                return False
+            self.skip(1)
+        return False
+
+    def elements(self) -> Iterator[Any]:
+        """The decoded elements up to the closing bracket."""
+        for batch, commas in self._batches():
+            values = decode(b"[" + batch + b"]")
+            if isinstance(values, list) and len(values) == len(commas) + 1:
+                yield from values
+            elif batch.strip(SPACE) or commas:
+                yield from (decode(piece) for piece in _cut(batch, commas))
+
+    def _batches(self) -> Iterator[tuple[bytes, list[int]]]:
+        """Runs of whole elements, each with where the commas between them are."""
+        wanted = CHUNK_BYTES
+        while True:
+            commas, end = _structure(self._ahead)
+            if end >= 0:
+                batch, self._ahead = self._ahead[:end], self._ahead[end + 1 :]
+                if batch.strip(SPACE):
+                    yield batch, commas
+                return
+            if commas:
+                batch, self._ahead = self._ahead[: commas[-1]], self._ahead[commas[-1] + 1 :]
+                yield batch, commas[:-1]
+                wanted = CHUNK_BYTES
+            if len(self._ahead) > LONGEST_RECORD_BYTES or not self._fill(wanted):
+                if self._ahead.strip(SPACE):  # the file ends, or seems to go on for ever, inside an element
+                    yield self._ahead, []
+                return
+            wanted *= 2  # an element longer than what was read is not searched again and again
+
+    def _skip_value(self) -> None:
+        if self.next() in (b"[", b"{"):
+            self.skip(1)
+            for _ in self._batches():
+                pass
+        elif self.next() == b'"':
+            self._string()
+        else:
+            while self.next() not in (b"", b",", b"}", b"]"):
+                self.skip(1)
+
+    def _string(self) -> bytes | None:
+        """The string that starts here, quotes included; None when it does not end."""
+        while (match := STRING.match(self._ahead)) is None:
+            if len(self._ahead) > LONGEST_RECORD_BYTES or not self._fill(max(CHUNK_BYTES, len(self._ahead))):
+                return None
+        self.skip(match.end())
+        return match[0]
+
+    def _fill(self, wanted: int = CHUNK_BYTES) -> bool:
+        more = self._stream.read(wanted)
+        self._ahead += more
+        return bool(more)
+
+
+def _structure(text: bytes) -> tuple[list[int], int]:
+    """Where the commas at depth 0 are, up to the bracket that closes the array or object, and that bracket or -1."""
+    # Escapes are blotted out from the left, two bytes by two, so that every quote left is one that opens or closes.
+    plain = np.frombuffer(text.replace(b"\\\\", b"__").replace(b'\\"', b"__"), dtype=np.uint8)
+    outside = (np.cumsum(plain == ord('"'), dtype=np.int32) & 1) == 0
+    signs = _SIGNS[plain]
+    places = np.flatnonzero((signs != 0) & outside)
+    signs = signs[places]
+    depths = np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
+    closed = np.flatnonzero(depths < 0)
+    end = int(closed[0]) if closed.size else -1
+    upto = end if end >= 0 else len(places)
+    commas = places[:upto][(signs[:upto] == _COMMA) & (depths[:upto] == 0)]
+    return commas.tolist(), int(places[end]) if end >= 0 else -1
+
+
+_COMMA = 2
+_SIGNS = np.zeros(256, dtype=np.int8)
+_SIGNS[[ord("["), ord("{")]] = 1
+_SIGNS[[ord("]"), ord("}")]] = -1
+_SIGNS[ord(",")] = _COMMA
+
+
+def _cut(batch: bytes, commas: list[int]) -> Iterator[bytes]:
+    """The elements between the commas; an empty one at the end is a comma too many, and no element."""
+    starts = [0, *(comma + 1 for comma in commas)]
+    pieces = [batch[start:end] for start, end in zip(starts, [*commas, len(batch)], strict=True)]
+    if not pieces[-1].strip(SPACE):
+        pieces.pop()
+    yield from pieces
