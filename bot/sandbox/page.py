@@ -194,7 +194,7 @@ class _Page:
         files = [self._uploads[one] for one in wanted]
         said = await me.say(body["channel"], body["content"], body.get("reply_to"), files)
         for one in wanted:
-            del self._uploads[one]
+            self._uploads.pop(one, None)
         return said
 
     async def submit(self, me: Member, body: Json) -> Answer:
