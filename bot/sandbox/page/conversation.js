@@ -9,10 +9,10 @@ import { draw, EPHEMERAL, regroup } from "/page/message.js";
 import { idAt, later, now, place, placeName, userName } from "/page/names.js";
 import { lastRead, markRead } from "/page/unread.js";
 
-const PAGE = 100, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SETTLED_MS = 1500;
+const PAGE = 100, STEP = 50, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SETTLED_MS = 1500;
 const [list, scroller, latest, beginning] = ["messages", "scroller", "latest", "beginning"].map($);
 const items = new Map(), dismissed = new Set();
-let log = [], drawn = { from: 0, to: 0 }, complete = false, loading = null, stuck = true, anchor = null, last = { top: 0, sizes: 0 };
+let log = [], drawn = { from: 0, to: 0 }, complete = false, loading = false, stuck = true, anchor = null, last = { top: 0, sizes: 0 };
 let newAfter = null, missed = 0, onRead = () => {};
 
 const find = (id) => log.findIndex((message) => message.id === id);
@@ -33,7 +33,7 @@ function render() {
     regroup(item, log[drawn.from + index - 1], newAfter);
   });
   beginning.hidden = !(complete && drawn.from === 0);
-  $("loading").hidden = complete || !loading;
+  $("loading").hidden = complete || drawn.from > 0;
   settle();
 }
 
@@ -80,72 +80,69 @@ function hold() {
   anchor = item && { item, depth: depth(item) };
 }
 
+/** Show these of the messages; `from` and `to` may lie beyond them. */
+function look(from, to) {
+  drawn = { from: Math.max(0, from), to: Math.min(log.length, to) };
+  render();
+}
+
 /** Near an end of the window: show more there, and let go of as much at the far end. */
 async function extend() {
   if (scroller.scrollTop < AHEAD_PX && (drawn.from > 0 || !complete)) {
     if (drawn.from === 0 && !(await loadOlder())) return;
-    drawn.from = Math.max(0, drawn.from - PAGE / 2);
-    drawn.to = Math.min(drawn.to, drawn.from + WINDOW);
-    render();
+    look(drawn.from - STEP, Math.min(drawn.to, drawn.from - STEP + WINDOW));
   } else if (!atPresent() && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AHEAD_PX) {
-    drawn.to = Math.min(log.length, drawn.to + PAGE / 2);
-    drawn.from = Math.max(drawn.from, drawn.to - WINDOW);
-    render();
+    look(Math.max(drawn.from, drawn.to + STEP - WINDOW), drawn.to + STEP);
   }
 }
 
-/** The page of messages before these. Only this member's answers come with every page; they say nothing of its end. */
-async function pageBefore(messages) {
-  const channel = state.channel, oldest = messages.find((message) => !(message.flags & EPHEMERAL));
-  const page = await loadMessages(channel, oldest?.id);
+/** These messages with the page before them; null if another channel was opened meanwhile. */
+async function withOlder(messages) {
+  const channel = state.channel, page = await loadMessages(channel, messages[0]?.id);
   if (channel !== state.channel) return null;
-  const known = new Set([...messages.map((message) => message.id), ...dismissed]);
-  return { older: page.filter((message) => !known.has(message.id)), ended: page.filter((message) => !(message.flags & EPHEMERAL)).length < PAGE };
+  // This member's own answers come beside the page and say nothing of its end.
+  const ended = page.filter((message) => !(message.flags & EPHEMERAL)).length < PAGE;
+  return { messages: [...page.filter((message) => !dismissed.has(message.id)), ...messages], ended };
 }
 
 async function loadOlder() {
   if (complete || loading) return false;
-  loading = pageBefore(log);
-  const page = await loading.catch(() => null);
-  loading = null;
-  if (!page) return false;
-  const before = log.length;
-  complete = page.ended;
-  log = [...page.older, ...log].sort((a, b) => (later(a.id, b.id) ? 1 : -1));
-  const added = log.length - before;
+  const before = log;
+  loading = true;
+  const loaded = await withOlder(before).catch(() => null);
+  loading = false;
+  if (!loaded || log !== before) return false;
+  const added = loaded.messages.length - log.length;
+  [log, complete] = [loaded.messages, loaded.ended];
   drawn = { from: drawn.from + added, to: drawn.to + added };
   return true;
 }
 
 /** Load the channel as it stands; back to the message that was on top, if the connection was lost in between. */
 export async function open({ again = false } = {}) {
-  const reaching = again ? log[drawn.from]?.id : null, wasStuck = !again || stuck;
-  const channel = state.channel;
-  let next = [], ended = false;
-  do {
-    const page = await pageBefore(next);
-    if (!page) return false;
-    next = [...page.older, ...next].sort((a, b) => (later(a.id, b.id) ? 1 : -1));
-    ended = page.ended;
-  } while (!ended && reaching && later(next[0].id, reaching));
+  const reaching = again ? log[drawn.from]?.id : null, wasStuck = !again || stuck, channel = state.channel;
+  let loaded = { messages: [], ended: false };
+  do loaded = await withOlder(loaded.messages);
+  while (loaded && !loaded.ended && reaching && later(loaded.messages[0].id, reaching));
+  if (!loaded) return;
+  const next = loaded.messages;
   newAfter = (again && newAfter) || lastRead(channel);
-  const from = reaching ? Math.max(0, next.findIndex((message) => !later(reaching, message.id))) : Math.max(0, next.length - PAGE);
+  const from = reaching ? Math.max(0, next.findIndex((message) => !later(reaching, message.id))) : 0;
   const to = again && !wasStuck ? Math.min(next.length, from + WINDOW) : next.length;
   if (!again) { items.clear(); list.replaceChildren(); [anchor, missed] = [null, 0]; }
   const notes = again ? log.filter((message) => message.failed) : [];
   log = [...next, ...notes];
   drawn = { from: Math.max(from, to + notes.length - WINDOW), to: to === next.length ? log.length : to };
-  [complete, stuck] = [ended, wasStuck];
-  log.slice(drawn.from, drawn.to).forEach((message) => { if (items.has(message.id)) draw(message, items.get(message.id)); });
+  [complete, stuck] = [loaded.ended, wasStuck];
+  log.forEach((message) => { if (items.has(message.id)) draw(message, items.get(message.id)); });
   $("welcome").textContent = `This is the beginning of ${placeName(place())}.`;
-  // A line above everything says nothing: where all is new, it is left out, and one's own words are never new.
+  // One's own words are never new.
   const unread = log.find((message) => later(message.id, newAfter));
   if (!unread || unread.author.id === state.me) newAfter = null;
   const opensAtNew = !again && newAfter;
   if (opensAtNew) stuck = false;
   render();
   if (opensAtNew) showNew();
-  return true;
 }
 
 /** A channel with unread messages opens where they begin, if they are more than fit. */
@@ -188,8 +185,7 @@ export function remove(id, forGood = false) {
   if (forGood) dismissed.add(id);
   if (index < 0) return;
   log.splice(index, 1);
-  drawn = { from: drawn.from - (index < drawn.from), to: drawn.to - (index < drawn.to) };
-  render();
+  look(drawn.from - (index < drawn.from), drawn.to - (index < drawn.to));
 }
 
 /** Something that only this page says, as a message that only this member sees. */
@@ -218,9 +214,8 @@ export async function jump(id) {
   while (find(id) < 0 && !complete && later(log[0]?.id ?? "0", id)) if (!(await loadOlder())) break;
   const index = find(id);
   if (index < 0) return;
-  if (index < drawn.from || index >= drawn.to) drawn = { from: Math.max(0, index - PAGE / 2), to: Math.min(log.length, index + PAGE / 2) };
   [stuck, anchor] = [false, null];
-  render();
+  if (index < drawn.from || index >= drawn.to) look(index - STEP, index + STEP);
   const { article } = items.get(id);
   article.scrollIntoView({ block: "center" });
   hold();
@@ -232,8 +227,7 @@ export async function jump(id) {
 /** Read up to the end: what Escape and the button do. */
 export function toPresent() {
   [stuck, newAfter, anchor] = [true, null, null];
-  drawn = { from: Math.max(0, log.length - PAGE), to: log.length };
-  render();
+  look(log.length - PAGE, log.length);
 }
 
 export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && !message.author.bot && !message.failed)?.id);

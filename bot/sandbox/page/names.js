@@ -57,16 +57,9 @@ export function may(bit, channel = place()) {
   if (me.owner || channel?.type === DIRECT) return true;
   const mine = state.roles.filter((role) => role.position === 0 || me.roles.includes(role.id));
   const has = (bits, one) => Boolean((BigInt(bits) >> one) & 1n);
-  if (mine.some((role) => has(role.permissions, ADMINISTRATOR))) return true;
-  let allowed = mine.some((role) => has(role.permissions, bit));
   const rules = (channel?.type === THREAD ? place(channel.parent_id) : channel)?.permission_overwrites ?? [];
-  // Everyone's rule first, then those of the member's roles, then the member's own; a permission beats a denial.
-  for (const ids of [mine.filter((role) => role.position === 0), mine.filter((role) => role.position), [{ id: me.user.id }]]) {
-    const fits = rules.filter((rule) => ids.some((one) => one.id === rule.id));
-    if (fits.some((rule) => has(rule.deny, bit))) allowed = false;
-    if (fits.some((rule) => has(rule.allow, bit))) allowed = true;
-  }
-  return allowed;
+  const denied = rules.some((rule) => has(rule.deny, bit) && mine.some((role) => role.id === rule.id));
+  return mine.some((role) => has(role.permissions, ADMINISTRATOR) || (has(role.permissions, bit) && !denied));
 }
 
 /** The commands of a type that can be used in the open channel. */
