@@ -159,7 +159,8 @@ async def test_the_bench_moves_the_world(sandbox, panelist, visit):
     heard = panelist.wait_for("message", timeout=5)
     await nils.say("unheard")
     assert (await heard).content == ""
-    await nils.page.keyboard.press("Escape")
+    await bench.get_by_role("button", name="Close bench").click()
+    await expect(nils.page.get_by_role("complementary", name="Members")).to_be_visible()
 
 
 async def test_an_unanswered_command_is_said(sandbox, panelist, visit):

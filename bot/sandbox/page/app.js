@@ -27,15 +27,7 @@ function onAnswer(answer, onSilence = () => conversation.notice("The application
 function onEvent(kind, data) {
   // What happens while the history is on its way is older or newer than it; in order, both come out right.
   if (waiting) return waiting.push([kind, data]);
-  const tell = { commands: loadCommands, controls: onControls, channel: onChannel, typing: onTyping, message: onMessage, edit: onMessage, delete: onDelete }[kind];
-  tell?.(data, kind);
-}
-
-const loadCommands = () => loadState().then(drawAround);
-
-function onControls(controls) {
-  state.controls = controls;
-  drawSide();
+  TOLD[kind]?.(data, kind);
 }
 
 function onChannel(channel) {
@@ -69,9 +61,13 @@ function onMessage(message, kind) {
   if (kind === "message") drawPlaces();
 }
 
-function onDelete(message) {
-  if (message.channel_id === state.channel) conversation.remove(message.id);
-}
+/** What is done about each kind of event. */
+const TOLD = {
+  message: onMessage, edit: onMessage, typing: onTyping, channel: onChannel,
+  delete: (message) => { if (message.channel_id === state.channel) conversation.remove(message.id); },
+  commands: () => loadState().then(drawAround),
+  controls: (controls) => { state.controls = controls; drawSide(); },
+};
 
 function sayStatus() {
   const names = [...typists.values()].map((one) => one.name), status = $("status");

@@ -75,18 +75,21 @@ export function drawSide() {
   side.scrollTop = scrolled;
 }
 
+/** What a wide screen shows when nothing else is asked for. */
+const resting = () => (WIDE.matches && localStorage.getItem("members") !== "hidden" ? "people" : null);
+
 function toggle(view) {
-  if (shown === null) from = document.activeElement;
-  shown = view === shown ? null : view;
-  if (WIDE.matches) localStorage.setItem("side", shown === "people" ? "people" : "");
+  const closes = view === shown || !view;
+  if (!$("side").contains(document.activeElement)) from = document.activeElement;
+  if (WIDE.matches && (view ?? shown) === "people") localStorage.setItem("members", closes ? "hidden" : "shown");
+  shown = closes ? resting() : view;
   drawSide();
-  if (shown) $("side").querySelector("button").focus();
-  else from?.focus();
+  (closes ? from : $("side").querySelector("button"))?.focus();
 }
 
 export function watchSide(menu) {
   userMenu = menu;
-  shown = WIDE.matches && localStorage.getItem("side") !== "" ? "people" : null;
+  shown = resting();
   Object.keys(VIEWS).forEach((name) => { $(name).onclick = () => toggle(name); });
   $("side").onkeydown = (event) => { if (event.key === "Escape") { event.stopPropagation(); toggle(null); } };
 }
