@@ -82,7 +82,7 @@ class Renderer:
             raise ValueError("a prompt ends with a member's turn")
         kept = list(turns)
         while True:
-            text = self._template(self._messages(persona, kept, lore))
+            text = self._template(self.messages(persona, kept, lore))
             ids = tuple(self._encode(text))
             if len(ids) <= max_tokens:
                 return Prompt(ids, text, len(kept))
@@ -103,7 +103,8 @@ class Renderer:
 
     # -------------------------------------------------------------------------------- from turns to messages
 
-    def _messages(self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit]) -> list[Message]:
+    def messages(self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = ()) -> list[Message]:
+        """The chat messages that a prompt is rendered from, the system message first where there is one."""
         examples = example_turns(persona) if persona else []
         messages = self._merged(persona, examples) + self._merged(persona, turns)
         if lore:
