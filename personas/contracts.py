@@ -19,7 +19,11 @@ from personas.errors import RequestError
 
 @dataclass(frozen=True)
 class Persona:
-    """A character: who it is, how it speaks, where. The prose fields go into the prompt; the others do not."""
+    """A character: who it is, how it speaks, where. The prose fields go into the prompt; the others do not.
+
+    `nickname` is what `{{char}}` stands for, if not the name. `mes_example` holds talks, `speech` says in prose how the
+    character speaks; `system_prompt` opens the prompt and `post_history_instructions` close it.
+    """
 
     id: str
     name: str
@@ -33,6 +37,11 @@ class Persona:
     creator_notes: str = ""
     license: str = ""
     avatar: Path | None = None
+    nickname: str = ""
+    speech: str = ""
+    system_prompt: str = ""
+    post_history_instructions: str = ""
+    alternate_greetings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

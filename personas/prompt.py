@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -76,7 +76,8 @@ class Renderer:
         """Render card, history and the last member turn (with its lore) up to where the reply begins.
 
         Drops whole blocks of the oldest turns until it fits in `max_tokens`; if the last turn alone is too long, its
-        middle is left out. Raises `ValueError` if the last turn is not a member's, or not even an empty turn fits.
+        middle is left out, and beside a card that leaves no room at all its examples are. Raises `ValueError` if the
+        last turn is not a member's, or not even an empty turn fits.
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
@@ -86,7 +87,12 @@ class Renderer:
             ids = tuple(self._encode(text))
             if len(ids) <= max_tokens:
                 return Prompt(ids, text, len(kept))
-            kept = self._shorten(kept, len(ids) - max_tokens)
+            try:
+                kept = self._shorten(kept, len(ids) - max_tokens)
+            except ValueError:
+                if persona is None or not persona.mes_example:
+                    raise
+                persona, kept = replace(persona, mes_example=""), list(turns)
 
     def sample(
         self,
@@ -109,6 +115,9 @@ class Renderer:
         messages = self._merged(persona, examples) + self._merged(persona, turns)
         if lore:
             messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
+        if persona and persona.post_history_instructions:
+            last = filled_in(persona.post_history_instructions, persona, turns[-1].name)
+            messages[-1]["content"] += "\n\n" + self._plain(last)
         return self._with_system(self._plain(system_text(persona, turns[-1].name)), messages)
 
     def _merged(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
@@ -187,12 +196,14 @@ class Renderer:
 def system_text(persona: Persona | None, user: str) -> str:
     """The system message: the card's prose with `{{char}}` and `{{user}}` filled in; empty without a persona.
 
-    `creator_notes` and `tags` are for people and never appear here.
+    `creator_notes` and `tags` are for people and never appear here. `{{original}}`, by which cards V2 mean the
+    instructions of the program, stands for nothing: here the card is all there is.
     """
     if persona is None:
         return ""
-    text = "\n".join(part for part in (persona.description, persona.personality, persona.scenario) if part)
-    return _filled_in(text, persona, user)
+    speech = persona.speech and f"{{{{char}}}} speaks like this:\n{persona.speech}"
+    parts = (persona.system_prompt, persona.description, persona.personality, persona.scenario, speech)
+    return filled_in("\n".join(part for part in parts if part), persona, user)
 
 
 def example_turns(persona: Persona) -> list[Turn]:
@@ -210,12 +221,15 @@ def example_turns(persona: Persona) -> list[Turn]:
             raise ValueError("mes_example has to go {{user}}: … {{char}}: …, with <START> between talks")
         for by_persona, text in zip(sides, said[1::2], strict=True):
             name = persona.name if by_persona else EXAMPLE_USER
-            turns.append(Turn(name, _filled_in(text.strip(), persona, EXAMPLE_USER), by_persona))
+            turns.append(Turn(name, filled_in(text.strip(), persona, EXAMPLE_USER), by_persona))
     return turns
 
 
-def _filled_in(text: str, persona: Persona, user: str) -> str:
-    return text.replace("{{char}}", persona.name).replace("{{user}}", user)
+def filled_in(text: str, persona: Persona, user: str) -> str:
+    """A text of the card with names in place of `{{char}}` and `{{user}}`."""
+    # The user's name comes last: nobody's name is read as a macro.
+    text = text.replace("{{original}}", "").replace("{{char}}", persona.nickname or persona.name)
+    return text.replace("{{user}}", user)
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:

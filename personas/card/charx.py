@@ -1,0 +1,102 @@
+"""CHARX: a zip file with `card.json` (V3) at its root, and the card's assets, which it names as `embeded://path`.
+
+Nothing is written to a disk here. Format: CHARX in the card specification V3, "embeded" included.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from personas.card.document import MAX_JSON_BYTES
+from personas.errors import CardError
+
+CARD = "card.json"
+SCHEME = "embeded://"
+MAX_ENTRIES = 2000
+MAX_UNPACKED_BYTES = 256 * 2**20
+KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+FOLDERS = {
+    "images": "png jpg jpeg gif webp avif apng svg bmp",
+    "audio": "mp3 ogg wav flac m4a",
+    "video": "mp4 webm mov",
+    "3d": "mmd obj",
+    "fonts": "otf ttf woff woff2",
+    "code": "lua js",
+}
+
+
+def read(data: bytes, where: str) -> tuple[bytes, dict[str, bytes]]:
+    """The card's JSON, and the other files by URI.
+
+    Raises `CardError` for a damaged or encrypted zip, one that unpacks to too much, and one with paths that lead out.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = _checked([entry for entry in archive.infolist() if not entry.is_dir()], where)
+            return _contents(archive, entries, where)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise CardError(f"{where} is a damaged zip file: {error}.", "Download or export it again.") from None
+
+
+def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
+    """The zip of a card and its files. Equal contents give equal bytes."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in {CARD: card, **{uri.removeprefix(SCHEME): files[uri] for uri in sorted(files)}}.items():
+            archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
+    return made.getvalue()
+
+
+def uri_for(kind: str, name: str, extension: str) -> str:
+    """Where an asset belongs in the zip, by its type, its name and its file extension."""
+    folder = next((folder for folder, known in FOLDERS.items() if extension in known.split()), "other")
+    return f"{SCHEME}assets/{_safe(kind)}/{folder}/{_safe(name)}.{_safe(extension)}"
+
+
+def _safe(part: str) -> str:
+    kept = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)
+    return kept[:60] or "unnamed"
+
+
+def _checked(entries: list[zipfile.ZipInfo], where: str) -> list[zipfile.ZipInfo]:
+    names = [entry.filename for entry in entries]
+    if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
+        raise CardError(f"{where} unpacks to too much.", f"At most {MAX_UNPACKED_BYTES // 2**20} MiB can be read.")
+    for entry in entries:
+        if not _stays_inside(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
+            raise CardError(f"{where} holds {entry.filename!r}, which leads out of it.", "Do not trust this file.")
+        if entry.flag_bits & 1:
+            raise CardError(f"{where} is encrypted.", "Export the card without a password.")
+        if entry.compress_type not in KINDS:
+            raise CardError(f"{where}: {entry.filename!r} is packed in an unusual way.", "Zip it with deflate.")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CardError(f"{where} holds {twice!r} twice.", "Export the card again.")
+    if CARD not in names:
+        raise CardError(f"{where} is a zip file without {CARD} at its root.", "A CHARX file holds the card there.")
+    return entries
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0])
+
+
+def _contents(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: str) -> tuple[bytes, dict[str, bytes]]:
+    card, files, room = b"", {}, MAX_UNPACKED_BYTES
+    for entry in entries:
+        most = min(room, MAX_JSON_BYTES) if entry.filename == CARD else room
+        with archive.open(entry) as packed:
+            content = packed.read(most + 1)  # the sizes in the directory may be lies
+        if len(content) > most:
+            raise CardError(f"{where}: {entry.filename!r} is too large.", "No card needs that much.")
+        room -= len(content)
+        if entry.filename == CARD:
+            card = content
+        else:
+            files[SCHEME + entry.filename] = content
+    return card, files

@@ -1,0 +1,143 @@
+"""PNG pictures that carry a card: chunks `tEXt` with the keyword `chara` (V2) or `ccv3` (V3), base64 of UTF-8 JSON.
+
+The picture itself is never decoded. Format: https://www.w3.org/TR/png-3/ (5 Datastream structure, 11.3.3 Textual
+information). `iTXt` and `zTXt` are read too, since some programs write them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from personas.card.document import MAX_JSON_BYTES
+from personas.errors import CardError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CARD_V3, CARD_V2 = "ccv3", "chara"
+ASSET, ASSET_URI = "chara-ext-asset_:", "__asset:"
+"""Keyword of a chunk that holds an asset, and how the card names it: each followed by the same path."""
+TEXTUAL = (b"tEXt", b"zTXt", b"iTXt")
+MAX_KEYWORD_BYTES = 79
+MAX_TEXT_BYTES = MAX_JSON_BYTES * 4 // 3 + 4
+ADVICE = "Get the original file: pictures that were saved anew, resized or shared as a photo lose their card."
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of a PNG file."""
+
+    kind: bytes
+    data: bytes
+
+    @property
+    def keyword(self) -> str:
+        """The keyword of a textual chunk, in small letters; empty for the others."""
+        found = self.data.partition(b"\0")[0] if self.kind in TEXTUAL else b""
+        return found[:MAX_KEYWORD_BYTES].decode("latin-1").casefold()
+
+    @property
+    def belongs_to_card(self) -> bool:
+        """Whether it carries a card or an asset of one, and is no part of the picture."""
+        return self.keyword in (CARD_V2, CARD_V3) or self.keyword.startswith(ASSET)
+
+
+def split(data: bytes, where: str) -> list[Chunk]:
+    """The chunks of a PNG file, each with a right checksum. Raises `CardError`; what follows the end is left out."""
+    chunks: list[Chunk] = []
+    at = len(SIGNATURE)
+    while not chunks or chunks[-1].kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 8 + length
+        if len(data) < end + 4:
+            raise CardError(f"{where} is cut off in the PNG chunk at byte {at}.", "Download it again.")
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            shown = kind.decode("latin-1")
+            raise CardError(f"{where} is damaged: the PNG chunk {shown!r} at byte {at} has a wrong checksum.", ADVICE)
+        chunks.append(Chunk(kind, data[at + 8 : end]))
+        at = end + 4
+    if chunks[0].kind != b"IHDR":
+        raise CardError(f"{where} is no PNG picture: it does not begin with a header.", ADVICE)
+    return chunks
+
+
+def join(chunks: Iterable[Chunk]) -> bytes:
+    """The PNG file of these chunks."""
+    parts = [SIGNATURE]
+    for chunk in chunks:
+        body = chunk.kind + chunk.data
+        parts += [len(chunk.data).to_bytes(4, "big"), body, zlib.crc32(body).to_bytes(4, "big")]
+    return b"".join(parts)
+
+
+def card_json(chunks: Iterable[Chunk], where: str) -> bytes:
+    """The JSON of the card that a picture carries; of two versions the newer. Raises `CardError`."""
+    found = {chunk.keyword: chunk for chunk in reversed([*chunks]) if chunk.keyword in (CARD_V2, CARD_V3)}
+    chunk = found.get(CARD_V3) or found.get(CARD_V2)
+    if chunk is None:
+        raise CardError(f"{where} is a picture without a card in it.", ADVICE)
+    return _unpacked(chunk, where)
+
+
+def assets(chunks: Iterable[Chunk], where: str) -> dict[str, bytes]:
+    """The assets that a picture carries, by the URI under which the card names them."""
+    found = {}
+    for chunk in chunks:
+        if chunk.keyword.startswith(ASSET):
+            path = chunk.data.partition(b"\0")[0].decode("latin-1")[len(ASSET) :]
+            found[f"{ASSET_URI}{path}"] = _unpacked(chunk, where)
+    return found
+
+
+def picture(chunks: Iterable[Chunk]) -> bytes:
+    """The picture alone: every chunk but those of a card."""
+    return join(chunk for chunk in chunks if not chunk.belongs_to_card)
+
+
+def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
+    """A picture that carries these contents by keyword, in place of the card that it had; other chunks stay."""
+    kept = [chunk for chunk in split(picture, where) if not chunk.belongs_to_card]
+    # Before the pixels, where programs look that read no further than they must.
+    place = next(number for number, chunk in enumerate(kept) if chunk.kind in (b"IDAT", b"IEND"))
+    made = [
+        Chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + base64.b64encode(text)) for keyword, text in texts.items()
+    ]
+    return join([*kept[:place], *made, *kept[place:]])
+
+
+def _unpacked(chunk: Chunk, where: str) -> bytes:
+    encoded = b"".join(_text(chunk, where).split())
+    if encoded.startswith(b"rcc||"):
+        raise CardError(f"{where} carries a card that its program has encrypted.", "Export it there without that.")
+    try:
+        return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
+    except binascii.Error:
+        raise CardError(f"{where}: the text {chunk.keyword!r} in the picture is not base64.", ADVICE) from None
+
+
+def _text(chunk: Chunk, where: str) -> bytes:
+    """The text of a chunk, decompressed where it is compressed."""
+    keyword, _, rest = chunk.data.partition(b"\0")
+    if chunk.kind == b"tEXt":
+        return rest
+    if chunk.kind == b"zTXt":
+        return _inflated(rest[1:], keyword, where)
+    compressed, rest = rest[:1] == b"\1", rest[2:]
+    text = rest.partition(b"\0")[2].partition(b"\0")[2]  # after language tag and translated keyword
+    return _inflated(text, keyword, where) if compressed else text
+
+
+def _inflated(data: bytes, keyword: bytes, where: str) -> bytes:
+    shown = keyword.decode("latin-1")
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(data, MAX_TEXT_BYTES)
+    except zlib.error:
+        raise CardError(f"{where}: the text {shown!r} in the picture cannot be decompressed.", ADVICE) from None
+    if inflater.unconsumed_tail:
+        raise CardError(f"{where}: the text {shown!r} in the picture is too large.", "No card needs that much.")
+    if not inflater.eof:
+        raise CardError(f"{where}: the text {shown!r} in the picture is cut off.", ADVICE)
+    return text
