@@ -8,9 +8,12 @@ from personas.contracts import Persona
 from personas.errors import MaterialError
 from personas.lore import LoreIndex, Passage
 from trainer.conversation import Conversation, Message, Speaker
-from trainer.dataset import make_dataset, split
+from trainer.dataset import make_dataset
+from trainer.filters import Filters
 from trainer.material import Content
 from trainer.recipe import RECIPES, Recipe
+from trainer.sieve import sift
+from trainer.split import HELD_OUT
 
 ADA = Persona("ada", "Ada", description="You are Ada, a clockmaker.")
 PERSONA, BO = Speaker("ada", ("Ada",), is_persona=True), Speaker("1", ("Corin",))
@@ -96,26 +99,31 @@ def test_the_stated_share_of_samples_carries_lore(renderer, recipe):
     assert sum("[Clock] The escapement is of brass." in text for text in texts) == data.counts["samples_with_lore"]
 
 
+def sides(conversations, share=0.15):
+    return dict(zip([c.raw_text for c in conversations], sift(conversations, Filters(), share), strict=True))
+
+
 def test_a_conversation_keeps_its_side_when_others_come_and_go():
-    few, more = many(60), many(400)
-    sides = {c.raw_text: "held out" for c in split(few, 0.15)[1]} | {c.raw_text: "train" for c in split(few, 0.15)[0]}
-    grown = {c.raw_text: "held out" for c in split(more, 0.15)[1]} | {c.raw_text: "train" for c in split(more, 0.15)[0]}
-    assert all(grown[text] == side for text, side in sides.items())
-    assert 0.1 < Counter(grown.values())["held out"] / 400 < 0.2
+    few, grown = sides(many(60)), sides(many(400))
+    assert all(grown[text] == side for text, side in few.items())
+    assert 0.1 < Counter(grown.values())[HELD_OUT] / 400 < 0.2
 
 
 @pytest.mark.parametrize("count", range(2, 8))
 def test_each_side_has_a_conversation(count):
     for share in (0.01, 0.99):
-        train, heldout = split(many(count), share)
-        assert train and heldout and len(train) + len(heldout) == count
+        assert Counter(sides(many(count), share).values()).keys() == {"train", HELD_OUT}
 
 
 def test_too_little_is_an_error(renderer, recipe):
-    with pytest.raises(MaterialError, match="only one conversation"):
-        make_dataset(content(many(1)), renderer, recipe)
+    for few in (many(1), [talk("hello", "Good day."), talk("anyone")]):
+        with pytest.raises(MaterialError, match="only one conversation"):
+            make_dataset(content(few), renderer, recipe)
+    with pytest.raises(MaterialError, match="no conversation in which somebody is answered"):
+        make_dataset(content([talk("anyone")]), renderer, recipe)
     with pytest.raises(MaterialError, match="too few"):
-        make_dataset(content([talk("hello", "Good day."), talk("anyone")]), renderer, recipe)
+        long = talk("hello " * 600, "Good day.")
+        make_dataset(content([long, talk("hello", "Good day.")]), renderer, recipe)
 
 
 def test_the_hash_tells_data_sets_apart(renderer, recipe):

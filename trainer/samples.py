@@ -1,0 +1,109 @@
+"""From a conversation to training samples: one for each reply, asked as it would be asked when serving."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from personas.contracts import LoreHit, Persona, Turn
+from personas.lore import LORE_PASSAGES, LoreIndex
+from personas.prompt import Renderer, Sample
+from trainer.conversation import Conversation
+from trainer.filters import Filters
+from trainer.recipe import Recipe
+from trainer.sieve import EXACT, TO_NOBODY
+from trainer.split import drawn
+
+UNBOUNDED_TOKENS = 10**9
+TOO_LONG = "too long"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sample and what it was made of: the turns that its prompt shows, last turn included, and their `places`.
+
+    `persona` is whose card stands before them. `trimmed` counts earlier turns that did not fit.
+    """
+
+    sample: Sample
+    persona: Persona | None
+    turns: tuple[Turn, ...]
+    reply: str
+    lore: tuple[LoreHit, ...]
+    row: str
+    places: range
+    trimmed: int
+
+
+class SampleMaker:
+    """Makes samples; of two equal ones, over all calls, only the first."""
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        persona: Persona | None,
+        lore: LoreIndex | None,
+        recipe: Recipe,
+        filters: Filters | None,
+    ) -> None:
+        """`persona` has its card and `lore` put before the conversations in which it speaks. No `filters`: all fits."""
+        self._renderer, self._persona, self._lore = renderer, persona, lore
+        self._recipe, self._filters = recipe, filters
+        self._seen: set[bytes] = set()
+
+    def made_from(self, conversation: Conversation, faults: dict[int, str]) -> Iterator[Made]:
+        """One sample per reply that follows somebody's turn, is worth learning from, fits, and has not come before.
+
+        `faults` gets the place of every other reply, and why.
+        """
+        persona = self._card(conversation)
+        turns = [Turn(m.speaker.name, m.text, m.speaker.is_persona) for m in conversation.messages]
+        for place, turn in enumerate(turns):
+            if not turn.by_persona:
+                continue
+            fault = TO_NOBODY if place == 0 else self._filters.reply_fault(turn.text) if self._filters else ""
+            made = None if fault else self._made(persona, turns[:place], turn.text, conversation.messages[place].row)
+            fault = fault or ("" if made else TOO_LONG) or self._come_before(made)
+            if fault:
+                faults[place] = fault
+            elif made:
+                yield made
+
+    def _card(self, conversation: Conversation) -> Persona | None:
+        """Whose card goes first: the persona's where it speaks; else what came with the conversation stands for one."""
+        persona = self._persona
+        if persona and any(m.speaker.is_persona and m.speaker.id == persona.id for m in conversation.messages):
+            return persona
+        if not conversation.system:
+            return None
+        name = next(m.speaker.name for m in conversation.messages if m.speaker.is_persona)
+        return Persona("", name, description=conversation.system)
+
+    def _made(self, persona: Persona | None, before: Sequence[Turn], reply: str, row: str) -> Made | None:
+        """The sample, its history trimmed to fit, or None when it does not fit without any history."""
+        turns, longest = before[-self._recipe.history_turns :], self._recipe.max_length
+        hits = self._hits(persona, turns[-1].text, reply)
+        sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
+        kept = len(turns)
+        if len(sample.ids) > longest:
+            if len(self._renderer.sample(persona, turns[-1:], reply, hits, UNBOUNDED_TOKENS).ids) > longest:
+                return None
+            sample = self._renderer.sample(persona, turns, reply, hits, longest)
+            kept = self._renderer.prompt(persona, turns, hits, longest - sample.reply_tokens).turns_kept
+        places = range(len(before) - kept, len(before) + 1)
+        return Made(sample, persona, tuple(turns[-kept:]), reply, tuple(hits), row, places, trimmed=len(turns) - kept)
+
+    def _hits(self, persona: Persona | None, question: str, reply: str) -> list[LoreHit]:
+        chosen = drawn("lore", question + reply) < self._recipe.lore_share
+        if not (chosen and self._lore and persona and persona is self._persona):
+            return []
+        return self._lore.search(persona.id, question, LORE_PASSAGES)
+
+    def _come_before(self, made: Made | None) -> str:
+        assert made is not None
+        digest = hashlib.blake2b(repr((made.sample.ids, made.sample.mask)).encode(), digest_size=16).digest()
+        if digest in self._seen:
+            return EXACT
+        self._seen.add(digest)
+        return ""
