@@ -20,9 +20,14 @@ NAME = "smollm2-135m-instruct"
 ENOUGH_DISK_BYTES = 600 * 2**20
 
 
+def unpacked_folder() -> Path:
+    """Where the unpacked model lies, once it has been made."""
+    return Path(sys.prefix) / "share" / "understudy" / NAME
+
+
 def embedded_folder() -> Path:
     """The folder of the unpacked model, which is made on first use. Raises `BaseModelError`."""
-    folder = Path(sys.prefix) / "share" / "understudy" / NAME
+    folder = unpacked_folder()
     if (folder / "config.json").exists():
         return folder
     try:

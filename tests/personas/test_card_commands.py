@@ -1,0 +1,82 @@
+"""`python -m personas card show|convert`: what is printed, what is written, and how a mistake is told."""
+
+import json
+
+import pytest
+
+from personas.__main__ import main
+from personas.card import SHIPPED_CARDS, read_any, read_card
+from tests.personas.cards import PIXEL, V2, as_json
+
+
+@pytest.fixture
+def card(tmp_path):
+    path = tmp_path / "mira.json"
+    path.write_bytes(as_json(V2))
+    return path
+
+
+def test_show_counts_what_a_card_costs_and_marks_what_no_prompt_gets(card, capsys):
+    assert main(["card", "show", str(card)]) == 0
+    shown = capsys.readouterr().out
+    assert "Mira (card V2, JSON, no picture, by a friend)" in shown
+    assert "creator_notes *" in shown and "* never part of a prompt" in shown
+    assert "tokens of every prompt." in shown and "extensions, kept as they are: talkativeness, tool/x" in shown
+    assert "book 2 [x] (switched off in the card)" in shown
+
+
+def test_show_json_has_stable_keys(card, capsys):
+    assert main(["card", "show", str(card), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == set(
+        "file form version name nickname tags creator character_version fields alternate_greetings "
+        "group_only_greetings book assets extensions picture prompt_tokens problems".split()
+    )
+    held = shown["fields"]["personality"]
+    assert held["text"] == "dry" and held["characters"] == 3 and held["tokens"] >= 1
+
+
+def test_without_the_tokenizer_nothing_is_counted(card, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("personas.embedded.unpacked_folder", lambda: tmp_path)
+    assert main(["card", "show", str(card), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["prompt_tokens"] is None and shown["fields"]["personality"]["tokens"] is None
+    assert main(["card", "show", str(card), "--base-model", str(tmp_path)]) == 1
+    assert "no tokenizer.json" in capsys.readouterr().err
+
+
+def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_path, capsys):
+    picture = tmp_path / "face.png"
+    picture.write_bytes(PIXEL)
+    steps = ["a.png", "b.charx", "c.toml", "d.json"]
+    before = card
+    for name in steps:
+        more = ["--picture", str(picture)] if name == "a.png" else []
+        assert main(["card", "convert", str(before), str(tmp_path / name), *more]) == 0
+        before = tmp_path / name
+    assert read_card(tmp_path / "c.toml").avatar.read_bytes() == PIXEL
+    last = read_any(tmp_path / "d.json")
+    assert last.version == 3 and last.data["extensions"] == V2["data"]["extensions"]
+    assert "note: The picture is left out" in capsys.readouterr().err
+    lore = tmp_path / "mira.md"
+    assert main(["card", "convert", str(card), str(tmp_path / "e"), "--to", "v3", "--lore", str(lore)]) == 0
+    assert lore.read_text() == "# Mira\n\n## lamp\n\nMira trims the lamp at six.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "absent.png"], "There is no card at absent.png. Check the path."),
+        (["convert", "{card}", "out.xyz"], "cannot be told from its name. Add --to toml|v2|v3|png|charx."),
+        (["convert", "{card}", "{tmp}/out.png"], "has no picture, and a PNG card is one. Name a PNG picture with"),
+        (["convert", "{card}", "{tmp}/out.png", "--picture", "{card}"], "is no picture that can be a face"),
+        (["convert", "{card}", "{tmp}/out.png", "--picture", "absent.png"], "absent.png cannot be used"),
+        (["convert", "{card}", "{card}"], "is there already. Choose another name, or add --overwrite."),
+        (["convert", str(SHIPPED_CARDS / "oda.toml"), "{tmp}/o.json", "--lore", "{tmp}/l.md"], "has no character book"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(card, tmp_path, capsys, arguments, words):
+    filled = [one.format(card=card, tmp=tmp_path) for one in arguments]
+    assert main(["card", *filled]) == 1
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [card] and card.read_bytes() == as_json(V2)
