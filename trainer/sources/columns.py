@@ -1,0 +1,165 @@
+"""What columns of a table are for: by their names, by what they hold, or as the operator says (`--map`)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from personas.errors import MaterialError
+from trainer.sources.talk import ROLES, list_of
+
+Row = dict[str, Any]
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "user": tuple(
+        "instruction prompt question query user user_input human user_message input_text request src".split()
+    ),
+    "input": ("input", "context"),
+    "assistant": (
+        *"output response answer completion target std_answer reply assistant gpt outputs responses answers".split(),
+        *"assistant_message model_output output_text bot label solution".split(),
+    ),
+    "system": tuple("system system_prompt system_message sys".split()),
+    "history": tuple("history conversation_history chat_history".split()),
+    "messages": (
+        *"messages conversations conversation conv data dialog dialogue dialogs turns utterances chat items".split(),
+        *"message_list message_tree".split(),
+    ),
+    "transcript": tuple(
+        "text transcript dialogue dialog conversation chat content best_generated_conversation".split()
+    ),
+    "chosen": tuple("chosen accepted preferred winner_response".split()),
+    "rejected": tuple("rejected dispreferred loser_response".split()),
+    "facts": tuple("persona_b personality persona personas your_persona persona_facts profile facts".split()),
+    "lang": tuple("lang language locale".split()),
+}
+"""What a role's column is called, likeliest first, lower case with underscores."""
+SPEAKER_KEYS = tuple("from role speaker sender author user name who sender_name speaker_id".split())
+TEXT_KEYS = tuple("value content text message utterance body sentence".split())
+ROLE_NAMES = (*NAMES, "from", "value")
+SHOWN = 12
+MEANT_BY = {"speaker": "from", "role": "from", "text": "value", "content": "value"}
+"""Other words for roles inside a list of messages."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column is which role; `from_key` and `value_key` are keys inside a list of messages."""
+
+    by_role: Mapping[str, str]
+    from_key: str = ""
+    value_key: str = ""
+
+    def get(self, row: Row, role: str) -> Any:
+        """The role's cell; None where there is none."""
+        name = self.by_role.get(role)
+        return row.get(name) if name is not None else None
+
+    def __str__(self) -> str:
+        keys = {"from": self.from_key, "value": self.value_key}
+        return ", ".join(f"{role}={column}" for role, column in {**self.by_role, **keys}.items() if column)
+
+
+def plain(name: str) -> str:
+    """A column's name in lower case, words joined by underscores."""
+    return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
+
+
+def find(row: Iterable[str], role: str) -> str | None:
+    """The column of that role by name."""
+    columns = {plain(column): column for column in row if isinstance(column, str)}
+    return next((columns[name] for name in NAMES[role] if name in columns), None)
+
+
+def mapped(mapping: Mapping[str, str]) -> Columns:
+    """What the operator says: role=column, or column=role. Raises `MaterialError` for a role that does not exist."""
+    by_role: dict[str, str] = {}
+    for left, right in mapping.items():
+        role, column = (left, right) if _role(left) else (right, left)
+        known = _role(role)
+        if known is None:
+            near = difflib.get_close_matches(left, ROLE_NAMES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise MaterialError(f"--map {left}={right}: neither is a role.{hint}", f"Roles: {', '.join(ROLE_NAMES)}.")
+        by_role[known] = column
+    return Columns(by_role, by_role.pop("from", ""), by_role.pop("value", ""))
+
+
+def _role(word: str) -> str | None:
+    if word in ROLE_NAMES:
+        return word
+    if word in MEANT_BY:
+        return MEANT_BY[word]
+    return next((role for role in ("user", "input", "assistant", "system") if plain(word) in NAMES[role]), None)
+
+
+def message_keys(messages: list[Any]) -> tuple[str, str] | None:
+    """Under which keys the messages of a list say who speaks and what."""
+    first = next((m for m in messages if isinstance(m, dict)), None)
+    if first is None:
+        return None
+    speaker = next((key for key in SPEAKER_KEYS if key in first), None)
+    text = next((key for key in TEXT_KEYS if key in first and key != speaker), None)
+    return (speaker, text) if speaker and text else None
+
+
+def guess(rows: list[Row]) -> Columns | None:
+    """What unknown columns are most likely for, by name first, then by content; None when nothing fits.
+
+    A list of objects with a short text that recurs and a longer one is a list of messages. Of columns with texts the
+    two longest are question and answer, in the order in which they stand.
+    """
+    if found := _guessed_messages(rows):
+        return found
+    lengths = {column: _mean_length([row.get(column) for row in rows]) for column in rows[0]}
+    texts = sorted((column for column, length in lengths.items() if length), key=lambda column: -lengths[column])
+    named = {role: column for role in ("user", "assistant", "system", "input") if (column := find(rows[0], role))}
+    rest = [column for column in texts if column not in named.values() and plain(column) not in NAMES["lang"]]
+    order = list(rows[0])
+    if "user" in named and "assistant" in named:
+        return Columns(named)
+    if "user" in named or "assistant" in named or "input" in named:
+        if "input" in named and "user" not in named:
+            named["user"] = named.pop("input")
+        missing = "assistant" if "user" in named else "user"
+        return Columns({**named, missing: rest[0]}) if missing not in named and rest else None
+    if len(rest) < 2:
+        return None
+    user, assistant = sorted(rest[:2], key=order.index)
+    return Columns({**named, "user": user, "assistant": assistant})
+
+
+def _mean_length(cells: list[Any]) -> float:
+    """Mean length of texts that differ; 0 for what is no text, an id or a class."""
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    is_prose = 2 * sum(" " in text or not text.isascii() for text in texts) > len(cells)
+    if not is_prose or (len(texts) > 4 and len(set(texts)) <= len(texts) / 4):
+        return 0.0
+    return sum(map(len, texts)) / len(texts)
+
+
+def _guessed_messages(rows: list[Row]) -> Columns | None:
+    for column in rows[0]:
+        lists = [found for row in rows if (found := list_of(row.get(column)))]
+        messages = [m for found in lists for m in found if isinstance(m, dict)]
+        if not messages or len(messages) < sum(map(len, lists)):
+            continue
+        if keys := message_keys(messages) or _guessed_keys(messages):
+            return Columns({"messages": column}, *keys)
+    return None
+
+
+def _guessed_keys(messages: list[Row]) -> tuple[str, str] | None:
+    """The key whose few values recur, and the one with the longest texts."""
+    texts = {key: [m[key] for m in messages if isinstance(m.get(key), str)] for key in messages[0]}
+    whole = {key: found for key, found in texts.items() if 2 * len(found) > len(messages)}
+    if not whole:
+        return None
+    value = max(whole, key=lambda key: sum(map(len, whole[key])))
+    if not _mean_length(whole[value]):
+        return None
+    speakers = [key for key, found in whole.items() if key != value and 1 < len(set(found)) <= max(2, len(found) // 2)]
+    roles = [key for key in speakers if all(text.casefold() in ROLES for text in set(whole[key]))]
+    return ((roles or speakers)[0], value) if speakers else None

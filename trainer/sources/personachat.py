@@ -1,0 +1,230 @@
+"""PersonaChat: ConvAI2's and ParlAI's text, ParlAI's acts in YAML, Synthetic-Persona-Chat's CSV.
+
+Formats: https://github.com/facebookresearch/ParlAI (core/teachers: FbDeprecatedDialogTeacher, ParlAIDialogTeacher; acts
+as its regression tests keep them), https://github.com/google-research-datasets/Synthetic-Persona-Chat. The persona is
+the one whose lines are the labels; its facts come first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from trainer.conversation import Conversation, Rejected
+from trainer.sources.files import Peek, SourceFile
+from trainer.sources.formats import Format, ReadOptions
+from trainer.sources.persona_rows import SILENCE, facts_of
+from trainer.sources.talk import Talk, conversation, text_of
+from trainer.sources.transcripts import turns_in
+
+OWN = re.compile(r"(?:your persona|_self_persona)\s*[:：]?\s*(.*)", re.IGNORECASE)
+ABOUT_OTHERS = re.compile(r"(?:partner's persona|_partner_\w+(?<!say)|_self_say|_task_\w+)\b", re.IGNORECASE)
+SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)")
+PARTNER_SAYS = re.compile(r"_partner_(?:say|act|emote)\s+(.*)")
+NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
+LONGEST_EPISODE_CHARS = 1 << 24
+
+
+class _Episode:
+    """A dialogue being put together: facts, turns, and how many records it took."""
+
+    def __init__(self, place: str) -> None:
+        self.place, self.rows = place, 0
+        self._facts: list[str] = []
+        self._turns: list[tuple[str, str]] = []
+
+    def add(self, text: str, label: str) -> None:
+        """What the other one says (with facts before it), and what the persona answers."""
+        heard = [line for line in text.splitlines() if not self._is_fact(line.strip())]
+        said = "\n".join(heard).strip()
+        if said and said != SILENCE:
+            self._turns.append(("user", said))
+        if label.strip():
+            self._turns.append(("assistant", label))
+
+    def _is_fact(self, line: str) -> bool:
+        if own := OWN.match(line) or SETTING.match(line):
+            self._facts.append(own[own.lastindex or 1].strip())
+            return True
+        return bool(ABOUT_OTHERS.match(line)) or line.startswith("_self_")
+
+    def finish(self, options: ReadOptions) -> Conversation | Rejected:
+        """The dialogue as conversation."""
+        turns = [(role, PARTNER_SAYS.sub(r"\1", text)) for role, text in self._turns]
+        return conversation(Talk(turns, "\n".join(self._facts)), self.place, options, self.rows)
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def _recognises_text(peek: Peek) -> bool:
+    lines = [line for line in peek.text.splitlines()[:-1] or [peek.text] if line.strip()][:64]
+    numbered = [match for line in lines if (match := NUMBERED.match(line))]
+    talk = sum(
+        "\t" in match[2] or bool(OWN.match(match[2])) or bool(ABOUT_OTHERS.match(match[2])) for match in numbered
+    )
+    return peek.kind in ("text", "TSV", "CSV") and bool(lines) and talk >= 0.8 * len(lines)
+
+
+def _read_text(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """Lines are numbered from 1 within a dialogue: facts, then `said TAB answer TAB reward TAB candidates`."""
+    episode = None
+    for number, line in enumerate(file.lines(), start=1):
+        place, line = f"line {number}", line.rstrip("\r\n")
+        if not line.strip():
+            continue
+        match = NUMBERED.match(line)
+        if not match:
+            yield Rejected(place, "a line without number")
+            continue
+        if episode and int(match[1][:9]) == 1:
+            yield episode.finish(options)
+            episode = None
+        episode = episode or _Episode(place)
+        said, _, rest = match[2].partition("\t")
+        episode.add(said, rest.split("\t")[0])
+        episode.rows += 1
+    if episode:
+        yield episode.finish(options)
+
+
+def _recognises_fields(peek: Peek) -> bool:
+    lines = [line for line in peek.text.splitlines()[:-1] or [peek.text] if line.strip()][:64]
+    fields = sum(line.startswith("text:") and "\tlabels:" in line for line in lines)
+    return bool(lines) and 2 * fields > len(lines)
+
+
+def _read_fields(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """A line an act: `text:…TAB labels:…TAB episode_done:True`."""
+    episode = None
+    for number, line in enumerate(file.lines(), start=1):
+        if not line.strip():
+            continue
+        fields = dict(cell.partition(":")[::2] for cell in line.rstrip("\r\n").split("\t"))
+        if "text" not in fields:
+            yield Rejected(f"line {number}", "no text: field")
+            continue
+        episode = episode or _Episode(f"line {number}")
+        label = fields.get("labels", fields.get("eval_labels", "")).split("|")[0]
+        episode.add(*(part.replace("\\n", "\n").replace("<NEWL>", "\n") for part in (fields["text"], label)))
+        episode.rows += 1
+        if fields.get("episode_done") == "True":
+            yield episode.finish(options)
+            episode = None
+    if episode:
+        yield episode.finish(options)
+
+
+# ------------------------------------------------------------------------------------------------ acts
+
+
+def _recognises_acts(peek: Peek) -> bool:
+    return peek.kind == "YAML" and peek.text.startswith("acts:") and "text:" in peek.text
+
+
+def _read_acts(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    episode = None
+    for place, act in _acts(file):
+        if not isinstance(act, dict):
+            yield Rejected(place, act)
+            continue
+        labels = act.get("labels") or act.get("eval_labels") or act.get("labels_choice") or []
+        episode = episode or _Episode(place)
+        episode.add(_plain(act.get("text")), _plain(labels[0] if isinstance(labels, list) and labels else ""))
+        episode.rows += 1
+        if act.get("episode_done") is True:
+            yield episode.finish(options)
+            episode = None
+    if episode:
+        yield episode.finish(options)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _acts(file: SourceFile) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """The acts one by one, or why one cannot be read. Each item of the list `acts` is parsed for itself."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    number = 0
+    for block in _blocks(file):
+        try:
+            items = yaml.load(block, loader)
+        except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+            number += 1
+            yield f"act {number}", f"not valid YAML: {str(error).splitlines()[0]}"
+            continue
+        for item in items if isinstance(items, list) else [items]:
+            for act in item if isinstance(item, list) else [item]:
+                number += 1
+                yield f"act {number}", act if isinstance(act, dict) else "no act"
+
+
+def _blocks(file: SourceFile) -> Iterator[str]:
+    """The items of the list under `acts:`, as text; what stands outside that list is left alone."""
+    block: list[str] = []
+    inside = False
+    for line in file.lines():
+        if line[:1] not in (" ", "-", "\n", "\r", "#"):
+            inside, line = line.startswith("acts:"), ""
+        if line.startswith("- ") and block:
+            yield "".join(block)
+            block = []
+        if inside and line:  # empty lines mean something inside quoted texts
+            block.append(line)
+        elif block and not inside:
+            yield "".join(block)
+            block = []
+    if block:
+        yield "".join(block)
+
+
+# ------------------------------------------------------------------------------------------------ CSV
+
+PERSONAS, TALK = "user 2 personas", "Best Generated Conversation"
+
+
+def _recognises_csv(peek: Peek) -> bool:
+    return any({PERSONAS, TALK} <= row.keys() for row in peek.records[:1])
+
+
+def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    for record in file.records():
+        if isinstance(record, Rejected):
+            yield record
+            continue
+        place, row = record
+        turns = turns_in(text_of(row.get(TALK)))
+        if not turns:
+            yield Rejected(place, "no line says who speaks")
+        else:
+            yield conversation(Talk(turns, facts_of(row.get(PERSONAS))), place, options)
+
+
+FORMATS = (
+    Format(
+        "convai2",
+        "PersonaChat text (ConvAI2, ParlAI)",
+        "numbered lines: 1 your persona: …; 2 said TAB answer TAB reward TAB candidates",
+        _recognises_text,
+        _read_text,
+    ),
+    Format(
+        "parlai-text",
+        "ParlAI dialogue text",
+        "a line an act: text:… TAB labels:… TAB episode_done:True",
+        _recognises_fields,
+        _read_fields,
+    ),
+    Format("parlai", "ParlAI acts", "YAML: acts: [[{text, labels, episode_done}]]", _recognises_acts, _read_acts),
+    Format(
+        "synthetic-persona-chat",
+        "Synthetic-Persona-Chat",
+        f"CSV with user 1 personas, {PERSONAS}, {TALK}",
+        _recognises_csv,
+        _read_csv,
+    ),
+)

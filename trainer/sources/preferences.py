@@ -1,0 +1,176 @@
+"""Rows that say which of several answers is the better one: the better is learned, the worse goes along as `rejected`.
+
+Sources of the shapes: the data cards of HH-RLHF, UltraFeedback (and its binarized form), Orca DPO pairs, SHP,
+PKU-SafeRLHF, Chatbot Arena conversations, Stack Exchange preferences; TRL's and LLaMA-Factory's preference formats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.sources.columns import Columns, Row, find, message_keys
+from trainer.sources.shapes import Shape, answer_text, message_turns, side
+from trainer.sources.talk import ROLES, Talk, Turns, Unusable, list_of, text_of
+from trainer.sources.transcripts import turns_in
+
+SCORE_KEYS = tuple("overall_score score pm_score rating reward votes upvotes rank ranking".split())
+SCORE_LISTS = tuple("scores ratings rewards ranks rank ranking overall_scores".split())
+LISTS = tuple("completions responses answers responses_and_scores outputs output candidates response answer".split())
+VERDICTS = (
+    ("response_0", "response_1", "better_response_id"),
+    ("human_ref_A", "human_ref_B", "labels"),
+    ("conversation_a", "conversation_b", "winner"),
+    ("response_a", "response_b", "winner"),
+    ("response_a", "response_b", "preference"),
+    ("output_1", "output_2", "preference"),
+    ("completion_a", "completion_b", "preference"),
+)
+"""Two answers and the column that says which is better."""
+SECOND = ("1", "2", "b", "model_b", "response_b", "second")
+FIRST_WHERE_ONE = ("human_ref_A", "output_1")
+"""Sets that say 1 for the first answer."""
+
+
+def _plan_chosen(row: Row) -> Columns | None:
+    chosen, rejected = find(row, "chosen"), find(row, "rejected")
+    if not chosen or not rejected:
+        return None
+    by_role = {"chosen": chosen, "rejected": rejected}
+    messages = next((name for name in ("conversations", "messages") if isinstance(row.get(name), list)), None)
+    for role, column in (
+        ("messages", messages),
+        *((role, find(row, role)) for role in ("user", "input", "system", "lang")),
+    ):
+        if column:
+            by_role[role] = column
+    return Columns(by_role)
+
+
+def _talk_of_chosen(row: Row, columns: Columns) -> Talk:
+    chosen, rejected = (_answer(columns.get(row, role)) for role in ("chosen", "rejected"))
+    is_whole = any(ROLES.get(label.lower()) is ROLES["user"] for label, _ in chosen)
+    asked: list[tuple[str, str]] = []
+    if not is_whole:
+        asked = [*_before(columns.get(row, "messages")), *_asked(row, columns)]
+    system = columns.get(row, "system")
+    return _preferred([*asked, *chosen], rejected, system if isinstance(system, str) else "")
+
+
+def _asked(row: Row, columns: Columns) -> list[tuple[str, str]]:
+    turns = [turn for role in ("user", "input") if (cell := columns.get(row, role)) for turn in side(cell, "user")]
+    # HH-RLHF and its kin end the question with the label of the answer that is to come.
+    return turns[:-1] if turns and not turns[-1][1].strip() else turns
+
+
+def _before(messages: Any) -> list[tuple[str, str]]:
+    found = list_of(messages) or []
+    keys = message_keys(found)
+    return list(message_turns(found, *keys)) if keys else []
+
+
+def _answer(value: Any) -> Turns:
+    if isinstance(value, str):
+        return (
+            turns_in(value) if value.lstrip().startswith(("Human:", "User:", "<|", "### ")) else [("assistant", value)]
+        )
+    if isinstance(value, dict) and not message_keys([value]):
+        return [("assistant", answer_text(value))]
+    return side(value, "assistant")
+
+
+def _preferred(turns: Turns, rejected: Turns, system: str = "", lang: str = "") -> Talk:
+    worse = rejected[-1][1] if rejected else ""
+    if not turns or not turns[-1][1].strip():
+        raise Unusable("the better answer is empty")
+    return Talk(turns, system, "" if worse.strip() == turns[-1][1].strip() else worse, lang)
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def _plan_scored(row: Row) -> Columns | None:
+    user, answers = (
+        find(row, "user") or find(row, "input"),
+        next((name for name in LISTS if list_of(row.get(name))), None),
+    )
+    if not user or not answers or user == answers:
+        return None
+    found = list_of(row[answers]) or []
+    keys = [key for key in SCORE_KEYS if isinstance(found[0], dict) and key in found[0]]
+    lists = [name for name in SCORE_LISTS if len(list_of(row.get(name)) or []) == len(found)]
+    if not keys and not lists:
+        return None
+    by_role = {"user": user, "assistant": answers}
+    if system := find(row, "system"):
+        by_role["system"] = system
+    return Columns(by_role, *((keys[0], "") if keys else ("", lists[0])))
+
+
+def _talk_of_scored(row: Row, columns: Columns) -> Talk:
+    """`from_key` is the key of the score inside each answer, or `value_key` the column of all scores."""
+    answers = list_of(columns.get(row, "assistant")) or []
+    name = columns.from_key or columns.value_key
+    raw = (
+        list_of(row.get(name)) if columns.value_key else [a.get(name) if isinstance(a, dict) else None for a in answers]
+    )
+    scores = [_number(score) for score in raw or []]
+    scored = [(score, answer_text(a)) for score, a in zip(scores, answers, strict=False) if score is not None]
+    scored = [(-score if "rank" in name else score, text) for score, text in scored if text.strip()]
+    if not scored:
+        raise Unusable("no answer has a score")
+    best, worst = max(scored, key=lambda pair: pair[0]), min(scored, key=lambda pair: pair[0])
+    rejected = [("assistant", worst[1])] if worst[0] < best[0] else []
+    system = columns.get(row, "system")
+    turns = [*side(columns.get(row, "user"), "user"), ("assistant", best[1])]
+    return _preferred(turns, rejected, system if isinstance(system, str) else "")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------------ verdicts
+
+
+def _plan_verdict(row: Row) -> Columns | None:
+    for first, second, verdict in VERDICTS:
+        if first in row and second in row and verdict in row:
+            user = find(row, "user") or find(row, "history") or find(row, "input")
+            by_role = {"chosen": first, "rejected": second, "label": verdict}
+            return Columns({**by_role, **({"user": user} if user else {})})
+    return None
+
+
+def _talk_of_verdict(row: Row, columns: Columns) -> Talk:
+    verdict = text_of(columns.get(row, "label")).strip().lower()
+    if verdict in ("", "tie", "tie (bothbad)", "none"):
+        raise Unusable("neither answer is the better one")
+    second_is_better = verdict in SECOND
+    if columns.by_role["chosen"] in FIRST_WHERE_ONE:
+        second_is_better = verdict != "1"
+    answers = [_answer(columns.get(row, role)) for role in ("chosen", "rejected")]
+    better, worse = reversed(answers) if second_is_better else answers
+    is_whole = any(ROLES.get(label.lower()) is ROLES["user"] for label, _ in better)
+    return _preferred([*([] if is_whole else _asked(row, columns)), *better], worse)
+
+
+PREFERENCES: tuple[Shape, ...] = (
+    Shape("preference", "Better and worse answer", '{"prompt", "chosen", "rejected"}', _plan_chosen, _talk_of_chosen),
+    Shape(
+        "scored",
+        "Scored answers",
+        '{"instruction", "completions": [{"response", "score"}]}',
+        _plan_scored,
+        _talk_of_scored,
+    ),
+    Shape(
+        "verdict",
+        "Two answers and which is better",
+        '{"prompt", "response_0", "response_1", "better_response_id"}',
+        _plan_verdict,
+        _talk_of_verdict,
+    ),
+)

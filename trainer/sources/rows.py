@@ -1,0 +1,180 @@
+"""Tables of talk: rows of any shape that is known, or whose columns can be guessed or are named with `--map`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from personas.errors import MaterialError
+from trainer.conversation import Conversation, Rejected
+from trainer.sources.columns import SHOWN, Columns, Row, guess, mapped
+from trainer.sources.files import Peek, Record, SourceFile
+from trainer.sources.formats import Format, ReadOptions
+from trainer.sources.persona_rows import PERSONA_ROWS
+from trainer.sources.preferences import PREFERENCES
+from trainer.sources.shapes import (
+    SHAPES,
+    Shape,
+    talk_of_answer,
+    talk_of_messages,
+    talk_of_texts,
+    talk_of_transcript,
+)
+from trainer.sources.talk import Talk, Unusable, conversation, list_of
+
+ALL_SHAPES = (*PREFERENCES, *PERSONA_ROWS, *SHAPES)
+Plan = tuple[Callable[[Row, Columns], Talk], Columns]
+
+
+def rows_of(peek: Peek) -> list[Row]:
+    """The first rows of a table, or of the arrays in a JSON object."""
+    return [row for _, rows in _arrays(peek) for row in rows] or list(peek.records)
+
+
+def _arrays(peek: Peek) -> list[tuple[str, list[Row]]]:
+    """Members of a JSON object that hold rows. An object that is itself a row has none."""
+    if not peek.head or any(_plan(shape, peek.head) for shape in ALL_SHAPES):
+        return []
+    lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
+    return [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
+
+
+def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
+    """How unknown columns would be read. Raises `MaterialError` for a mapping that names no role or no column."""
+    rows = rows_of(peek) or [peek.head]
+    if not options.mapping:
+        return guess([row for row in rows if row.keys() == rows[0].keys()]) if rows[0] else None
+    columns = mapped(options.mapping)
+    held = {column for row in rows for column in row}
+    if missing := [column for column in columns.by_role.values() if column not in held]:
+        raise MaterialError(
+            f"{peek.name} has no column {missing[0]!r}.", f"It has {', '.join(map(str, sorted(held)[:SHOWN]))}."
+        )
+    return columns
+
+
+def _recognises(shape: Shape) -> Callable[[Peek], bool]:
+    def recognises(peek: Peek) -> bool:
+        rows = rows_of(peek) or ([peek.head] if peek.head else [])
+        return bool(rows) and 2 * sum(_first_shape(row) is shape for row in rows) >= len(rows)
+
+    return recognises
+
+
+def _first_shape(row: Row) -> Shape | None:
+    return next((shape for shape in ALL_SHAPES if _plan(shape, row)), None)
+
+
+def _plan(shape: Shape, row: Row) -> Columns | None:
+    try:
+        return shape.plan(row)
+    except Unusable:
+        return None
+
+
+def _recognises_columns(peek: Peek) -> bool:
+    if peek.kind == "JSON object" and not _arrays(peek):
+        return False
+    return columns_of(peek, ReadOptions()) is not None
+
+
+def _read_as(shape: Shape) -> Callable[[SourceFile, ReadOptions], Iterator[Conversation | Rejected]]:
+    def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+        return read_rows(file, options, shape, None)
+
+    return read
+
+
+def _read_columns(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    columns = columns_of(file.peek(), options)
+    if columns is None:
+        raise MaterialError(f"The columns of {file.name} cannot be told apart.", "Name them: --map user=COLUMN …")
+    return read_rows(file, options, None, (_talk_by(columns), columns))
+
+
+def _talk_by(columns: Columns) -> Callable[[Row, Columns], Talk]:
+    roles = columns.by_role
+    if "messages" in roles:
+        return talk_of_messages if columns.from_key else _talk_of_list
+    if "transcript" in roles:
+        return talk_of_transcript
+    if "assistant" in roles and ("user" in roles or "history" in roles):
+        return talk_of_answer
+    raise MaterialError(
+        "Nothing says which column holds the answers.", "Name user and assistant, messages, or transcript."
+    )
+
+
+def _talk_of_list(row: Row, columns: Columns) -> Talk:
+    """A list that the operator names: of messages under any known keys, or of texts in turn."""
+    from trainer.sources.columns import message_keys
+
+    keys = message_keys(list_of(columns.get(row, "messages")) or [])
+    return talk_of_messages(row, Columns(columns.by_role, *keys)) if keys else talk_of_texts(row, columns)
+
+
+def read_rows(
+    file: SourceFile, options: ReadOptions, main: Shape | None, forced: Plan | None
+) -> Iterator[Conversation | Rejected]:
+    """One conversation a row. Rows of other known shapes than `main` are read as what they are.
+
+    What a row's columns are for is found out once for all rows with the same columns.
+    """
+    plans: dict[tuple[str, ...], Plan] = {}
+    for record in _records(file):
+        if isinstance(record, Rejected):
+            yield record
+            continue
+        place, row = record
+        key = tuple(row)
+        plan = forced or plans.get(key)
+        if plan is None:
+            plan = _plan_for(row, main)
+            if plan is None:
+                yield Rejected(place, _foreign(row, main))
+                continue
+            plans[key] = plan
+        try:
+            talk = plan[0](row, plan[1])
+        except Unusable as error:
+            yield Rejected(place, str(error))
+        else:
+            yield conversation(talk, place, options)
+
+
+def _plan_for(row: Row, main: Shape | None) -> Plan | None:
+    for shape in (*([main] if main else []), *ALL_SHAPES):
+        if columns := _plan(shape, row):
+            return shape.talk, columns
+    return None
+
+
+def _foreign(row: Row, main: Shape | None) -> str:
+    held = ", ".join(map(str, list(row)[:SHOWN])) or "nothing"
+    return f"not {main.expected if main else 'of a known shape'}: it has {held}"
+
+
+def _records(file: SourceFile) -> Iterator[Record | Rejected]:
+    arrays = _arrays(file.peek()) if file.kind == "JSON object" else []
+    for name, _ in arrays:
+        yield from file.records(name)
+    if not arrays:
+        yield from file.records()
+
+
+def main_columns(rows: list[Row]) -> list[str]:
+    """The columns that most rows have, in order."""
+    counted = Counter(column for row in rows for column in row)
+    return [column for column, count in counted.items() if 2 * count > len(rows)]
+
+
+FORMATS = (
+    *(Format(shape.name, shape.title, shape.expected, _recognises(shape), _read_as(shape)) for shape in ALL_SHAPES),
+    Format(
+        "columns",
+        "Unknown columns",
+        "a table with texts in two columns, or a list of messages in one; --map says which",
+        _recognises_columns,
+        _read_columns,
+    ),
+)

@@ -1,0 +1,184 @@
+"""From who-said-what to a `Conversation`, alike for all dialogue and instruction sets."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from trainer.conversation import Conversation, Message, Rejected, Speaker
+from trainer.sources.formats import ReadOptions
+
+USER = Speaker("user", ("user",))
+ASSISTANT = Speaker("assistant", ("assistant",), is_persona=True)
+ROLES: dict[str, Speaker | None] = {
+    **dict.fromkeys(
+        "user human prompter instruction input question prompt customer patient 用户 人类 问".split(), USER
+    ),
+    **dict.fromkeys(
+        "assistant gpt chatgpt gpt4 gpt-4 bing bard claude llama model bot ai chatbot response".split(), ASSISTANT
+    ),
+    **dict.fromkeys("answer output machine agent doctor expert 助手 机器人 答".split(), ASSISTANT),
+    **dict.fromkeys(("system", "developer", "系统"), None),
+}
+"""What data sets call the two who talk, in lower case; None is the system text."""
+TOOL_ROLES = frozenset(
+    "tool function function_call function_response tool_call tool_response observation ipython".split()
+)
+SECOND_NAMES = ("2", "b")
+"""How the second of two speakers is called (User 2, Person B): the one whose answers are learned."""
+
+Turns = Sequence[tuple[str, str]]
+"""Who (a role or a name) and what, in order."""
+
+
+class Unusable(Exception):
+    """A record that cannot be used; says why."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """What a record holds, before it is a conversation. Fields as in `Conversation`."""
+
+    turns: Turns
+    system: str = ""
+    rejected: str = ""
+    lang: str = ""
+
+
+def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> Conversation | Rejected:
+    """The talk with its speakers told apart, or why it is of no use. Texts are trimmed, empty messages left out."""
+    if options.languages and talk.lang and talk.lang not in options.languages:
+        return Rejected(row, f"language {talk.lang} is not asked for", rows)
+    try:
+        messages, said = _messages(talk.turns, row, options)
+    except Unusable as error:
+        return Rejected(row, str(error), rows)
+    asked = False
+    for message in messages:
+        if not message.speaker.is_persona:
+            asked = True
+        elif asked:
+            break
+    else:
+        return Rejected(row, "no answer" if asked else "nobody is answered", rows)
+    system = "\n".join(part for part in (talk.system.strip(), *said) if part)
+    return Conversation.of(
+        messages,
+        options.source,
+        options.right,
+        system=system,
+        rows=rows,
+        rejected=talk.rejected.strip(),
+        lang=talk.lang,
+    )
+
+
+def _messages(turns: Turns, row: str, options: ReadOptions) -> tuple[list[Message], list[str]]:
+    """The messages, and what system texts stood among them."""
+    messages: list[Message] = []
+    system: list[str] = []
+    speakers = ROLES
+    for label, text in turns:
+        if label not in speakers:  # then this is still the table of roles, and names or other spellings are in use
+            speakers = _speakers(turns, options)
+        speaker = speakers[label]
+        text = text.strip()
+        if not text:
+            continue
+        if speaker is None:
+            system.append(text)
+        else:
+            messages.append(Message(speaker, text, row))
+    return messages, system
+
+
+def _speakers(turns: Turns, options: ReadOptions) -> dict[str, Speaker | None]:
+    """Who is who where labels are not plain roles: other spellings of roles, or names."""
+    labels = list(dict.fromkeys(label for label, _ in turns))
+    keys = {label: label.strip().casefold() for label in labels}
+    if any(key in TOOL_ROLES for key in keys.values()):
+        raise Unusable("holds calls of tools")
+    if all(key in ROLES for key in keys.values()):
+        return {label: ROLES[key] for label, key in keys.items()}
+    named = [label for label in labels if keys[label] not in ROLES]
+    persona = _persona_label(labels, keys, options)
+    speakers: dict[str, Speaker | None] = {label: ROLES[keys[label]] for label in labels if keys[label] in ROLES}
+    for label in named:
+        name = label.strip()
+        speakers[label] = Speaker(name or "someone", (name or "someone",))
+    if persona is not None:
+        speakers[persona] = _persona(persona.strip(), options)
+    return speakers
+
+
+def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions) -> str | None:
+    """Which of the names is the persona's: the one that was given, else the second of those who talk."""
+    own = {name.casefold() for name in options.persona_names}
+    if options.persona:
+        own |= {options.persona.name.casefold(), options.persona.id.casefold()}
+    talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
+    given = next((label for label in talking if keys[label] in own), None)
+    if given is not None or any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
+        return given
+    second = next(
+        (label for label in talking if keys[label].split()[-1:] in ([SECOND_NAMES[0]], [SECOND_NAMES[1]])), None
+    )
+    return second or (talking[1] if len(talking) > 1 else None)
+
+
+def _persona(name: str, options: ReadOptions) -> Speaker:
+    persona = options.persona
+    if persona and name.casefold() in (persona.name.casefold(), persona.id.casefold()):
+        return Speaker(persona.id, (persona.name,), is_persona=True)
+    return Speaker(name, (name,), is_persona=True)
+
+
+def text_of(value: Any) -> str:
+    """A cell as text: numbers as written, the parts of a list of text parts joined. Raises `Unusable` for others."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list):
+        return "\n".join(_part(part) for part in value)
+    raise Unusable("an object where a text was expected")
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
+        return text_of(part.get("text"))
+    if isinstance(part, dict):
+        raise Unusable("holds pictures or sound")
+    return text_of(part)
+
+
+def list_of(value: Any) -> list[Any] | None:
+    """A cell as list: also one that a table holds as JSON or as Python writes it; a dict of equally long lists, as
+    Arrow keeps lists of objects, becomes a list of dicts. None when it is no list."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        return _transposed(value)
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return None
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        try:
+            found = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return None
+    return found if isinstance(found, list) else None
+
+
+def _transposed(columns: dict[str, Any]) -> list[Any] | None:
+    lists = list(columns.values())
+    if not lists or not all(isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists):
+        return None
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
