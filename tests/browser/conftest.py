@@ -140,6 +140,17 @@ class Visitor:
         await message.click(button="right", position={"x": 5, "y": 5})
         await self.page.get_by_role("menuitem", name=item).click()
 
+    async def long_press(self, target: Locator) -> None:
+        """Hold a finger on it for a while."""
+        await target.scroll_into_view_if_needed()
+        box = await target.bounding_box()
+        assert box is not None
+        touch = await self.page.context.new_cdp_session(self.page)
+        point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        await touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        await asyncio.sleep(0.6)
+        await touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
     async def has_no_serious_problem(self) -> None:
         """What axe finds, except advice."""
         found = (await Axe().run(self.page)).response["violations"]

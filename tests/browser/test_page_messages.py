@@ -288,11 +288,11 @@ async def test_a_phone_shows_everything(sandbox, visit):
     sizes = [await button.bounding_box() for button in await nils.page.get_by_role("menuitem").all()]
     assert min(size["height"] for size in sizes) >= 40
     await nils.page.keyboard.press("Escape")
+    await nils.long_press(message.locator(".head time"))
+    await nils.page.get_by_role("menuitem", name="Reply").tap()
     await nils.page.locator("#topic").tap()
     await expect(nils.page.locator("#topic")).to_have_attribute("aria-expanded", "true")
     await nils.page.locator("#people").tap()
     await expect(nils.page.get_by_role("complementary", name="Members")).to_be_visible()
-    await nils.fits()
-    await nils.page.keyboard.press("Escape")
     await nils.page.set_viewport_size({"width": 360, "height": 640})
     await nils.fits()

@@ -8,7 +8,7 @@ import { markdown, plainly } from "/page/markdown.js";
 import { draw, EPHEMERAL } from "/page/message.js";
 import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, place, TEXT, users, userName } from "/page/names.js";
 
-const ON_USER = 2, ON_MESSAGE = 3, NO_ANSWER = "This interaction failed: the application did not respond.";
+const ON_USER = 2, ON_MESSAGE = 3, LONG_PRESS_MS = 500, AFTER_CLICK_MS = 60, NO_ANSWER = "This interaction failed: the application did not respond.";
 
 export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   const list = $("messages"), bar = h("div", { className: "toolbar", role: "group", ariaLabel: "Message actions" });
@@ -157,15 +157,27 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     const button = event.target.closest("[data-do]");
     if (button) does[button.dataset.do](itemAt(button), button, event);
   });
-  list.addEventListener("contextmenu", (event) => {
-    const item = itemAt(event.target);
-    // Links, pictures and selected words keep the browser's menu.
-    if (!item || event.target.closest("a, textarea, img.picture") || String(getSelection())) return;
-    event.preventDefault();
-    const at = event.clientX || event.clientY ? { x: event.clientX, y: event.clientY } : item.article;
+  function openAt(event) {
+    const item = itemAt(event.target), at = event.clientX || event.clientY ? { x: event.clientX, y: event.clientY } : item.article;
     const author = event.target.closest(".name, .face") && users().find((user) => user.id === item.message.author.id);
     if (author) userMenu(author, at);
     else openMenu(messageItems(item), at, { label: "Message" });
+  }
+
+  // Links, pictures and selected words keep the browser's own menu.
+  const isOurs = (event) => itemAt(event.target) && !event.target.closest("a, textarea, img.picture") && !String(getSelection());
+  list.addEventListener("contextmenu", (event) => {
+    if (!isOurs(event)) return;
+    event.preventDefault();
+    if (event.pointerType !== "touch") openAt(event);
+  });
+  // A long press on a touch screen, of which not every browser tells; a scroll cancels it.
+  let pressedAt = 0;
+  list.addEventListener("pointerdown", (event) => { pressedAt = event.timeStamp; });
+  list.addEventListener("pointerup", (event) => {
+    const isLong = event.timeStamp - pressedAt > LONG_PRESS_MS;
+    // A little later: what is open while a finger is lifted is closed by that, and by the click that may follow.
+    if (event.pointerType === "touch" && isLong && isOurs(event)) setTimeout(openAt, AFTER_CLICK_MS, event);
   });
   $("scroller").addEventListener("keydown", (event) => {
     const item = event.target.matches("article") ? itemAt(event.target) : null, step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
