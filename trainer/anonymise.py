@@ -34,15 +34,36 @@ def dataset_key(request: TrainingRequest) -> bytes:
 
 def pseudonymise(conversations: list[Conversation], key: bytes, persona: Persona) -> list[Conversation]:
     """The same conversations with every other speaker under a pseudonym; the persona's name stays."""
-    speakers = {m.speaker.id: m.speaker for c in conversations for m in c.messages}
-    members = [speaker for speaker in speakers.values() if not speaker.is_persona]
-    pseudonyms = assign(members, key, persona)
-    words = _name_parts(members, conversations)
-    masks = Masks.of(members, pseudonyms, words, persona)
-    return [
-        replace(conversation, messages=tuple(_masked(message, masks) for message in conversation.messages))
-        for conversation in conversations
-    ]
+    people = People(persona)
+    for conversation in conversations:
+        people.meet(conversation)
+    return [people.masked(conversation, key) for conversation in conversations]
+
+
+class People:
+    """Meets all conversations of a data set, then masks each: names are known only once all have been seen."""
+
+    def __init__(self, persona: Persona) -> None:
+        """`persona` keeps its name."""
+        self._persona = persona
+        self._speakers: dict[str, Speaker] = {}
+        self._written: Counter[str] = Counter()
+        self._masks: Masks | None = None
+
+    def meet(self, conversation: Conversation) -> None:
+        """Note who speaks, and which words are written with a capital."""
+        self._speakers |= {message.speaker.id: message.speaker for message in conversation.messages}
+        self._written.update(re.findall(r"[^\W\d_]+", conversation.raw_text))
+
+    def masked(self, conversation: Conversation, key: bytes) -> Conversation:
+        """The conversation with pseudonyms, drawn with the key when the first is asked for."""
+        masks = self._masks = self._masks or self._assigned(key)
+        return replace(conversation, messages=tuple(_masked(message, masks) for message in conversation.messages))
+
+    def _assigned(self, key: bytes) -> Masks:
+        members = [speaker for speaker in self._speakers.values() if not speaker.is_persona]
+        words = _name_parts(members, self._written)
+        return Masks.of(members, assign(members, key, self._persona), words, self._persona)
 
 
 def assign(members: Iterable[Speaker], key: bytes, persona: Persona) -> dict[str, str]:
@@ -103,15 +124,14 @@ def _masked(message: Message, masks: Masks) -> Message:
     speaker = message.speaker
     if not speaker.is_persona:
         speaker = Speaker(speaker.id, (masks.by_id[speaker.id],))
-    return Message(speaker, masks.text(message.text), message.row)
+    return replace(message, speaker=speaker, text=masks.text(message.text))
 
 
-def _name_parts(members: list[Speaker], conversations: list[Conversation]) -> dict[str, str]:
+def _name_parts(members: list[Speaker], written: Counter[str]) -> dict[str, str]:
     """Words inside members' names by which others call them ("Mira" for mira_wet), casefolded, to speaker ids.
 
     A word counts as a name when the texts write it with a capital more often than without; "wet" does not.
     """
-    written = Counter(word for c in conversations for word in re.findall(r"[^\W\d_]+", c.raw_text))
     parts: dict[str, str] = {}
     for member in members:
         for word in re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", " ".join(member.names))):
