@@ -13,27 +13,58 @@ from pathlib import Path, PurePosixPath
 
 from personas.errors import MaterialError
 from trainer.conversation import Conversation, Rejected
-from trainer.sources import discord_export, messages
+from trainer.sources import (
+    discord_export,
+    discord_package,
+    instagram,
+    oasst,
+    own_log,
+    personachat,
+    rows,
+    slack,
+    telegram,
+    whatsapp,
+)
 from trainer.sources.files import Peek, SourceFile, open_source
 from trainer.sources.formats import Format, ReadOptions
+from trainer.sources.hub import located
 
-__all__ = ["FORMATS", "Format", "ReadOptions", "read", "recognise"]
+__all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise"]
 
 FORMATS: tuple[Format, ...] = (
     *discord_export.FORMATS,
-    *messages.FORMATS,
+    *discord_package.FORMATS,
+    *own_log.FORMATS,
+    *telegram.FORMATS,
+    *slack.FORMATS,
+    *instagram.FORMATS,
+    *whatsapp.FORMATS,
+    *oasst.FORMATS,
+    *personachat.FORMATS,
+    *rows.FORMATS,
 )
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip")
 NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "requirements.txt")
 """Files that stand beside the data in folders of `datasets` and of the hub."""
 
 
-def recognise(path: Path, forced: str | None = None) -> Format:
+def recognise(path: Path, forced: str | None = None, options: ReadOptions | None = None) -> Format:
     """The format of a file or folder (of a folder's first file that has one), or the one that is forced.
 
     Raises `MaterialError` that says what was found and what is known.
     """
-    return _parts(open_source(path), forced)[0][0]
+    return _parts(open_source(located(path)), _wanted(forced, options))[0][0]
+
+
+def columns_read(path: Path, options: ReadOptions, format: str | None = None) -> str:
+    """As what the columns of an unknown table are read; empty where a format says it."""
+    found, file = _parts(open_source(located(path)), _wanted(format, options))[0]
+    return str(rows.columns_of(file.peek(), options) or "") if found.name == rows.COLUMNS else ""
+
+
+def _wanted(forced: str | None, options: ReadOptions | None) -> str | None:
+    """Whoever names columns wants them read as named."""
+    return forced or (rows.COLUMNS if options and options.mapping else None)
 
 
 def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | Rejected]:
@@ -41,14 +72,22 @@ def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterato
 
     Raises `MaterialError` when the format is not known or nothing can be read.
     """
-    whole = open_source(path)
-    parts = _parts(whole, format)
+    whole = open_source(located(path))
+    parts = _parts(whole, _wanted(format, options))
     options = replace(options, source=options.source or whole.name)
+    problems: list[MaterialError] = []
     for found, file in parts:
-        for item in found.read(file, options):
-            if len(parts) > 1 and isinstance(item, Rejected):
-                item = replace(item, row=f"{file.name} {item.row}")
-            yield item
+        try:
+            for item in found.read(file, options):
+                if len(parts) > 1 and isinstance(item, Rejected):
+                    item = replace(item, row=f"{file.name} {item.row}")
+                yield item
+        except MaterialError as error:  # the other files may well be whole
+            problems.append(error)
+            if len(parts) > 1:
+                yield Rejected(file.name, error.message, rows=0)
+    if len(problems) == len(parts):
+        raise problems[0]
 
 
 def _parts(file: SourceFile, forced: str | None) -> list[tuple[Format, SourceFile]]:

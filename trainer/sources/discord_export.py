@@ -1,139 +1,151 @@
-"""Discord exports as DiscordChatExporter writes them in JSON.
+"""Discord channels as DiscordChatExporter writes them, in JSON and in CSV.
 
-Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWriter). Only the fields named here are
-read; others may be there or not.
+Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWriter, CsvMessageWriter). Only the fields
+named here are read; others may be there or not. Such an export came through Discord's API, and counts as that unless
+another right is stated.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from personas.contracts import Persona
-from personas.errors import MaterialError
-from trainer.conversation import Conversation, Message, Rejected, Speaker
-from trainer.sources.files import Peek, SourceFile
+from trainer.conversation import Conversation, Rejected
+from trainer.sources import sessions
+from trainer.sources.dates import Order, OrderGuess, stamp_of
+from trainer.sources.fields import WrongField, entries, members, moment, objects, optional, text
+from trainer.sources.files import Peek, SourceFile, open_source
 from trainer.sources.formats import Format, ReadOptions
-from trainer.sources.text import read_text, wrong_shape
+from trainer.sources.markup import from_discord, mention
+from trainer.sources.sessions import Author, Entry, author_of
 
-EXPECTED = "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}"
-SPOKEN_TYPES = ("Default", "Reply")
-COMMAND_PREFIXES = ("/", "!")
-SHOWN_SPEAKERS = 12
-
-
-class Author(BaseModel):
-    """`nickname` is the author's name in that guild."""
-
-    id: str
-    name: str
-    nickname: str | None = None
-    isBot: bool = False
+RIGHT = "discord-api"
+SPOKEN_TYPES = ("Default", "Reply", "ChatInputCommand", "ContextMenuCommand", "20", "23")
+"""The last four are what bots answer to commands; the exporter writes types that it does not know as numbers."""
+COLUMNS = {"Author", "Date", "Content", "Attachments"}
+NOTICES = re.compile(
+    r"(?:Joined the server|Pinned a message|Started a thread|Added .{1,99} to the group|Added a recipient|"
+    r"Removed .{1,99} from the group|Removed a recipient|Left the group|Changed the channel icon|"
+    r"Started a call that lasted [\d.,]+ minutes|Changed the channel name(?:: .+)?)\.?"
+)
+"""What the exporter writes for system messages, which a CSV does not tell from others."""
 
 
-class ExportedMessage(BaseModel):
-    """One message of the export."""
+def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """The sessions of a JSON export. Raises `MaterialError` when it holds no messages."""
+    channel = file.peek().head.get("channel")
+    channels = {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
 
-    id: str
-    type: str
-    timestamp: datetime
-    content: str
-    author: Author
+    def parse(row: str, message: dict[str, Any]) -> Entry:
+        return _entry(row, message, channels)
 
-
-class Export(BaseModel):
-    """The file."""
-
-    messages: list[ExportedMessage]
+    return sessions.conversations(entries(file.records("messages"), parse), file.name, options, RIGHT)
 
 
 def read_export(
     path: Path, right: str, persona: Persona, session_gap_s: float, dropped: Counter[str]
 ) -> Iterator[Conversation]:
-    """Conversations of an export, cut where nobody spoke for `session_gap_s`; `dropped` counts what is left out.
-
-    Raises `MaterialError` for a file that is not such an export, or in which the persona never speaks.
-    """
-    spoken = [message for message in _parse(path).messages if _is_spoken(message, persona, dropped)]
-    _require_persona(spoken, persona, path)
-    spoken.sort(key=lambda message: message.timestamp.timestamp())
-    for session in _sessions(spoken, session_gap_s):
-        messages = [Message(_speaker(m.author, persona), m.content.strip(), m.id) for m in session]
-        yield Conversation.of(messages, path.name, right)
+    """The sessions of a JSON export on disk; `dropped` counts by reason what is left out."""
+    options = ReadOptions(persona=persona, right=right, session_gap_s=session_gap_s)
+    for item in read_json(open_source(path), options):
+        if isinstance(item, Rejected):
+            dropped[item.reason] += item.rows
+        else:
+            yield item
 
 
-def _parse(path: Path) -> Export:
-    try:
-        export = Export.model_validate_json(read_text(path, EXPECTED))
-    except ValidationError as error:
-        raise wrong_shape(path.name, error, EXPECTED) from None
-    if not export.messages:
-        raise MaterialError(f"{path.name} holds no messages.", "Export a channel in which the persona speaks.")
-    return export
+def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """The sessions of a CSV export, whose dates are in the order that fits them all."""
+    guess = OrderGuess()
+    for record in file.records():
+        if not isinstance(record, Rejected) and (stamp := stamp_of(str(record[1].get("Date")))):
+            guess.add(stamp)
+    return sessions.conversations(entries(file.records(), _row_parser(guess.order)), file.name, options, RIGHT)
 
 
-def _is_spoken(message: ExportedMessage, persona: Persona, dropped: Counter[str]) -> bool:
-    text = message.content.strip()
-    reasons = {
-        "system message": message.type not in SPOKEN_TYPES,
-        "another bot": message.author.isBot and not _is_persona(message.author, persona),
-        "no text": not text,
-        "command": text.startswith(COMMAND_PREFIXES),
-    }
-    reason = next((name for name, applies in reasons.items() if applies), None)
-    if reason:
-        dropped[reason] += 1
-    return reason is None
-
-
-def _require_persona(spoken: list[ExportedMessage], persona: Persona, path: Path) -> None:
-    if any(_is_persona(message.author, persona) for message in spoken):
-        return
-    speakers = Counter(message.author.nickname or message.author.name for message in spoken)
-    found = ", ".join(name for name, _ in speakers.most_common(SHOWN_SPEAKERS)) or "nobody"
-    raise MaterialError(
-        f"{persona.name} never speaks in {path.name}. Speakers found: {found}.",
-        f"The persona's messages must be by an author named {persona.name!r} or {persona.id!r}.",
+def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) -> Entry:
+    kind = optional(message, "type") or "Default"
+    reference = members(message, "reference")
+    return Entry(
+        row=row,
+        at=moment(message, "timestamp"),
+        author=_author(members(message, "author")),
+        text=_mentions_marked(from_discord(text(message, "content"), channels), objects(message, "mentions")),
+        id=text(message, "id"),
+        reply_to=optional(reference, "messageId"),
+        dropped="" if kind in SPOKEN_TYPES else sessions.SYSTEM,
+        empty=_empty(message, reference),
     )
 
 
-def _sessions(messages: list[ExportedMessage], gap_s: float) -> Iterator[list[ExportedMessage]]:
-    session: list[ExportedMessage] = []
-    for message in messages:
-        if session and (message.timestamp - session[-1].timestamp).total_seconds() > gap_s:
-            yield session
-            session = []
-        session.append(message)
-    if session:
-        yield session
+def _author(author: Mapping[str, Any]) -> Author:
+    names = tuple(filter(None, (optional(author, "nickname"), text(author, "name"))))
+    roles = tuple(str(role.get(key)) for role in objects(author, "roles") for key in ("name", "id"))
+    return author_of(text(author, "id"), names, roles, is_bot=author.get("isBot") is True)
 
 
-def _speaker(author: Author, persona: Persona) -> Speaker:
-    if _is_persona(author, persona):
-        return Speaker(persona.id, (persona.name,), is_persona=True)
-    names = (author.nickname, author.name) if author.nickname else (author.name,)
-    return Speaker(author.id, names)
+def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """Why a message without text has none."""
+    if message.get("forwardedMessage") or reference.get("type") == "Forward":
+        return sessions.FORWARDED
+    kinds = {"attachments": sessions.ATTACHMENT, "stickers": sessions.STICKER, "embeds": sessions.EMBED}
+    return next((reason for key, reason in kinds.items() if message.get(key)), sessions.NO_TEXT)
 
 
-def _is_persona(author: Author, persona: Persona) -> bool:
-    own = (persona.name.casefold(), persona.id.casefold())
-    return any(name.strip().casefold() in own for name in (author.name, author.nickname or ""))
+def _mentions_marked(content: str, mentioned: list[dict[str, Any]]) -> str:
+    """The exporter puts `@` and a name where a mention was; who is meant stands in `mentions`."""
+    if "@" not in content:
+        return content
+    ids = {str(user.get(key)): str(user.get("id")) for user in mentioned for key in ("name", "nickname")}
+    for name in sorted(ids, key=len, reverse=True):
+        content = mention(ids[name]).join(re.split(rf"@{re.escape(name)}(?!\w)", content))
+    return content
 
 
-def _recognises(peek: Peek) -> bool:
-    return {"guild", "channel", "messages"} <= peek.head.keys()
+def _row_parser(order: Order) -> Callable[[str, dict[str, Any]], Entry]:
+    def parse(row: str, cells: dict[str, Any]) -> Entry:
+        stamp = stamp_of(text(cells, "Date"))
+        if stamp is None or (at := stamp.at(order)) is None:
+            raise WrongField(f"Date: {cells['Date'][:40]!r} is no date and time")
+        full = text(cells, "Author")
+        author = author_of(optional(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full), full))
+        content = from_discord(text(cells, "Content"))
+        is_notice = NOTICES.fullmatch(content) is not None
+        empty = sessions.ATTACHMENT if cells["Attachments"] else sessions.NO_TEXT
+        return Entry(row, at, author, content, dropped=sessions.SYSTEM if is_notice else "", empty=empty)
+
+    return parse
 
 
-def _read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
-    if options.persona is None:
-        raise MaterialError(f"{file.name} is a log of several people.", "Say which persona it is for.")
-    dropped: Counter[str] = Counter()
-    yield from read_export(file.path, options.right, options.persona, options.session_gap_s, dropped)
-    yield from (Rejected(file.name, reason, rows) for reason, rows in dropped.items())
+def _is_json(peek: Peek) -> bool:
+    messages = peek.head.get("messages")
+    if not isinstance(messages, list):
+        return False
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    return {"guild", "channel"} <= peek.head.keys() or {"id", "timestamp", "author"} <= first.keys()
 
 
-FORMATS = (Format("discord", "Discord export", EXPECTED, _recognises, _read),)
+def _is_csv(peek: Peek) -> bool:
+    return peek.kind in ("CSV", "TSV") and any(row.keys() >= COLUMNS for row in peek.records)
+
+
+FORMATS = (
+    Format(
+        "discord",
+        "Discord export (JSON)",
+        "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}",
+        _is_json,
+        read_json,
+    ),
+    Format(
+        "discord-csv",
+        "Discord export (CSV)",
+        "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions",
+        _is_csv,
+        read_csv,
+    ),
+)

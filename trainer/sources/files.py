@@ -83,7 +83,8 @@ class SourceFile:
     def lines(self) -> Iterator[str]:
         """Lines with their ends; bytes that are not UTF-8 come as lone surrogates."""
         with self.open() as stream:
-            yield from io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+            decoded = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+            yield from decoded  # named, so that it does not end before the stream is closed
 
     def member(self, name: str) -> SourceFile:
         """One of `names`: a file of the folder or archive."""

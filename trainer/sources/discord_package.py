@@ -1,0 +1,89 @@
+"""The data package that Discord hands a person on request: what that one person wrote, in every channel.
+
+Two layouts, zipped or unpacked: `messages/c<channel id>/messages.csv` (ID, Timestamp, Contents, Attachments; in the
+oldest packages the folder has no `c`), since 2024 `Messages/c<channel id>/messages.json`, a list of objects with the
+same names. The upper folder follows the account's language. `user.json` names the person. Nobody else's messages are in
+it, so when a persona is asked for, the person is it.
+
+Described at https://support.discord.com/hc/articles/360004957991.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from personas.errors import MaterialError
+from trainer.conversation import Conversation, Rejected
+from trainer.sources import sessions
+from trainer.sources.fields import WrongField, entries, moment, optional, text
+from trainer.sources.files import Peek, SourceFile
+from trainer.sources.formats import Format, ReadOptions
+from trainer.sources.markup import from_discord
+from trainer.sources.sessions import Author, Entry, author_of
+
+RIGHT = "data-package"
+CHANNEL = re.compile(r"(?:^|/)c?(?P<id>\d{15,20})/messages\.(?:csv|json)$")
+USER = re.compile(r"(?:^|/)user\.json$")
+OWNER = "owner"
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """The person's messages, in sessions by channel."""
+    owner = _owner(file)
+    if options.persona or options.persona_names:
+        options = replace(options, persona_names=(*options.persona_names, owner.id))
+    found = (entry for name in file.names if CHANNEL.search(name) for entry in _entries(file, name, owner))
+    return sessions.conversations(found, file.name, options, RIGHT)
+
+
+def _owner(file: SourceFile) -> Author:
+    for name in filter(USER.search, file.names):
+        try:
+            user = next(iter(file.member(name).records()), None)
+            if isinstance(user, tuple) and "username" in user[1]:
+                names = (optional(user[1], "global_name"), text(user[1], "username"))
+                return author_of(text(user[1], "id"), names)
+        except (MaterialError, WrongField):
+            continue
+    return author_of(OWNER, (OWNER,))
+
+
+def _entries(file: SourceFile, name: str, owner: Author) -> Iterator[Entry | Rejected]:
+    match = CHANNEL.search(name)
+    channel = match["id"] if match else ""
+
+    def parse(row: str, message: dict[str, Any]) -> Entry:
+        return Entry(
+            row=f"{name} {row}",
+            at=moment(message, "Timestamp"),
+            author=owner,
+            text=from_discord(optional(message, "Contents")),
+            id=text(message, "ID"),
+            channel=channel,
+            empty=sessions.ATTACHMENT if message.get("Attachments") else sessions.NO_TEXT,
+        )
+
+    try:
+        for item in entries(file.member(name).records(), parse):
+            yield replace(item, row=f"{name} {item.row}") if isinstance(item, Rejected) else item
+    except MaterialError as error:  # one channel's file; the others may well be whole
+        yield Rejected(str(PurePosixPath(name)), error.message, rows=0)
+
+
+def _recognises(peek: Peek) -> bool:
+    return any(CHANNEL.search(name) for name in peek.names)
+
+
+FORMATS = (
+    Format(
+        "discord-package",
+        "Discord data package",
+        "a Discord data package, zipped or unpacked: messages/c<id>/messages.csv or Messages/c<id>/messages.json",
+        _recognises,
+        read,
+    ),
+)

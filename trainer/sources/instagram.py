@@ -1,0 +1,100 @@
+"""Instagram's "Download your information" in JSON: `message_1.json`, or the folder or archive with all talks.
+
+Messenger's files have the same shape. The last messages come first, and long talks are spread over `message_2.json` and
+so on. The exporter writes the bytes of UTF-8 as if each were a letter ("Ã©" for "é"); that is undone here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from trainer.conversation import Conversation, Rejected
+from trainer.sources import sessions
+from trainer.sources.fields import entries, members, objects, optional, seconds, text
+from trainer.sources.files import Peek, SourceFile
+from trainer.sources.formats import Format, ReadOptions
+from trainer.sources.markup import clean, outside_code
+from trainer.sources.sessions import Entry, author_of
+
+PART = re.compile(r"message_\d+\.json")
+NOTICE = re.compile(
+    r"Liked a message|Reacted .{1,16} to your message|.{1,60} (?:started|ended) (?:a|an|the) .{0,9}(?:call|chat)\.?"
+)
+SENT_MEDIUM = re.compile(r".{1,60} sent (?:an attachment|a photo|a video|a voice message|a link)\.")
+MEDIA = ("photos", "videos", "audio_files", "gifs", "files", "sticker", "share")
+CALLS = ("Call", "Subscribe", "Unsubscribe")
+MILLISECONDS = 1000.0
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """The sessions of one talk, or of every talk in a folder or archive; the parts of a talk come together."""
+    parts = [file.member(name) for name in file.names if _is_part(name)] if file.names else [file]
+    found = (entry for part in parts for entry in _entries(part, is_alone=not file.names))
+    return sessions.conversations(found, file.name, options)
+
+
+def repaired(written: str) -> str:
+    """The text whose UTF-8 bytes were taken for letters; any other text as it is."""
+    try:
+        return written.encode("latin-1").decode()
+    except UnicodeError:
+        return written
+
+
+def _entries(part: SourceFile, *, is_alone: bool) -> Iterator[Entry | Rejected]:
+    channel = "" if is_alone else str(PurePosixPath(part.name).parent)
+
+    def parse(row: str, message: dict[str, Any]) -> Entry:
+        return _entry(row if is_alone else f"{part.name} {row}", message, channel)
+
+    # Newest first; turned round so that what was said in one millisecond stays in order. A part is 10,000 messages.
+    yield from reversed(list(entries(part.records("messages"), parse)))
+
+
+def _entry(row: str, message: Mapping[str, Any], channel: str) -> Entry:
+    said = outside_code(clean(repaired(optional(message, "content"))), lambda part: part)
+    has_medium = any(message.get(key) for key in MEDIA)
+    if has_medium and SENT_MEDIUM.fullmatch(said):
+        said = ""
+    link = optional(members(message, "share"), "link")
+    return Entry(
+        row=row,
+        at=seconds(message, "timestamp_ms", MILLISECONDS),
+        author=author_of("", (repaired(text(message, "sender_name")),)),
+        text="" if said == link else said,
+        channel=channel,
+        dropped=_dropped(message, said),
+        empty=sessions.ATTACHMENT if has_medium else sessions.NO_TEXT,
+    )
+
+
+def _dropped(message: Mapping[str, Any], said: str) -> str:
+    if message.get("is_unsent") is True:
+        return sessions.DELETED
+    is_notice = message.get("type") in CALLS or "call_duration" in message or NOTICE.fullmatch(said) is not None
+    return sessions.SYSTEM if is_notice else ""
+
+
+def _is_part(name: str) -> bool:
+    return PART.fullmatch(PurePosixPath(name).name) is not None and "__MACOSX" not in name
+
+
+def _recognises(peek: Peek) -> bool:
+    if peek.names:
+        return any(_is_part(name) for name in peek.names)
+    is_ours = any({"sender_name", "timestamp_ms"} <= row.keys() for row in objects(peek.head, "messages"))
+    return is_ours or {"participants", "messages", "thread_path"} <= peek.head.keys()
+
+
+FORMATS = (
+    Format(
+        "instagram",
+        "Instagram messages",
+        "an Instagram or Messenger talk: {participants, messages: [{sender_name, timestamp_ms, content}]}",
+        _recognises,
+        read,
+    ),
+)

@@ -1,0 +1,116 @@
+"""What people write in chats, brought to one form: Discord's markup, because a persona's replies are shown there.
+
+Code stays as it was written; only the fences around it get one shape. A mention becomes a marked id, which
+`trainer.sources.sessions` turns into a name once it knows who speaks in the log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+MENTIONED = re.compile("\x02([^\x03]*)\x03")
+"""A mention between two control characters, which `clean` removes from what people wrote."""
+INVISIBLE = str.maketrans(
+    dict.fromkeys(
+        [
+            *(code for code in range(32) if chr(code) not in "\t\n"),
+            *(0x7F, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF),  # joiners (200C, 200D) stay: scripts and emoji need them
+            *range(0x202A, 0x202F),
+            *range(0x2066, 0x206A),
+        ]
+    )
+)
+CODE = re.compile(r"```.*?```|``[^\n]+?``|`[^`\n]+`", re.DOTALL)
+FENCED = re.compile(r"```(?:(?P<language>[\w+#.-]+)?[ \t]*\n)?(?P<code>.*?)```", re.DOTALL)
+COMMAND = re.compile(r"[/!][^\W\d_][\w-]*(?:@\w+)?(?:\s|$)")
+DISCORD = re.compile(
+    r"<a?:(?P<emoji>\w+):\d+>"
+    r"|<@!?(?P<user>\d+)>"
+    r"|<@&(?P<role>\d+)>"
+    r"|<#(?P<channel>\d+)>"
+    r"|<t:(?P<time>-?\d{1,12})(?::\w)?>"
+    r"|</(?P<command>[^:>\n]+):\d+>"
+    r"|<id:(?P<place>\w+)>"
+    r"|<(?P<link>https?://[^\s<>]+)>"
+)
+EMPHASIS = re.compile(
+    r"(?<![\w*_~])(?P<sign>[*_~])(?!\s|(?P=sign))(?P<text>(?:(?!(?P=sign))[^\n])+)(?<!\s)(?P=sign)(?!\w)"
+)
+DISCORD_SIGNS = {"*": "**", "_": "*", "~": "~~"}
+
+
+def mention(who: str) -> str:
+    """The mark for a mention of somebody by id or name."""
+    return f"\x02{who}\x03"
+
+
+def clean(text: str) -> str:
+    """One kind of line end; no control characters, byte-order marks or signs for the direction of writing."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(INVISIBLE)
+
+
+def is_command(text: str) -> bool:
+    """Whether a text speaks to a bot: `/play`, `!skip 2`. A path or an exclamation is none."""
+    return COMMAND.match(text) is not None
+
+
+def outside_code(text: str, change: Callable[[str], str]) -> str:
+    """The text, changed between its code blocks and spans; blank lines at most one, no space at line ends."""
+    parts: list[str] = []
+    end = 0
+    for code in CODE.finditer(text):
+        parts += [_tidy(change(text[end : code.start()])), _fenced(code[0])]
+        end = code.end()
+    return "".join([*parts, _tidy(change(text[end:]))]).strip()
+
+
+def from_discord(text: str, channels: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None) -> str:
+    """Discord's own: custom emoji, mentions, times, commands and links without preview. The maps: id to name.
+
+    Source: https://docs.discord.com/developers/reference#message-formatting
+    """
+
+    def written(match: re.Match[str]) -> str:
+        kind, value = str(match.lastgroup), str(match[match.lastgroup or 0])
+        if kind == "user":
+            return mention(value)
+        if kind == "time":
+            return _moment(int(value)) or match[0]
+        named = {"channel": (channels or {}).get(value, "channel"), "role": (roles or {}).get(value, "role")}
+        signs = {"emoji": (":", ":"), "role": ("@", ""), "channel": ("#", ""), "command": ("/", ""), "place": ("#", "")}
+        before, after = signs.get(kind, ("", ""))
+        return before + named.get(kind, value) + after
+
+    return outside_code(clean(text), lambda part: DISCORD.sub(written, part))
+
+
+def with_discord_emphasis(text: str) -> str:
+    """`*bold*`, `_italic_` and `~struck~`, as Slack and WhatsApp have them, in Discord's signs."""
+
+    def written(match: re.Match[str]) -> str:
+        sign = DISCORD_SIGNS[match["sign"]]
+        return f"{sign}{with_discord_emphasis(match['text'])}{sign}"
+
+    return EMPHASIS.sub(written, text)
+
+
+def _moment(seconds: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
+def _tidy(text: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+\n", "\n", text))
+
+
+def _fenced(code: str) -> str:
+    """A block with its fences on lines of their own; anything else as it is."""
+    match = FENCED.fullmatch(code)
+    if not match or not match["code"].strip():
+        return code
+    body = match["code"].strip("\n")
+    return f"```{match['language'] or ''}\n{body}\n```"

@@ -1,0 +1,191 @@
+"""Slack's export of a workspace: a zip (or its folder) with users.json, channels.json and channel/YYYY-MM-DD.json.
+
+Format: https://slack.com/help/articles/220556107 and, for texts, https://docs.slack.dev/messaging/formatting-message-text.
+A thread is a talk of its own, apart from the channel that goes on around it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from personas.errors import MaterialError
+from trainer.conversation import Conversation, Rejected
+from trainer.sources import sessions
+from trainer.sources.fields import WrongField, entries, members, objects, optional, seconds, text
+from trainer.sources.files import Peek, SourceFile
+from trainer.sources.formats import Format, ReadOptions
+from trainer.sources.markup import clean, mention, outside_code, with_discord_emphasis
+from trainer.sources.sessions import Author, Entry, author_of
+
+DAY = re.compile(r"(?:^|/)(?P<channel>[^/]+)/\d{4}-\d{2}-\d{2}\.json$")
+LISTS = ("channels.json", "groups.json", "dms.json", "mpims.json")
+SPOKEN = ("", "me_message", "thread_broadcast", "reply_broadcast", "file_share", "file_comment", "bot_message")
+UPLOADED = re.compile(r"<@[^>]+> (?:uploaded|shared) a file: <[^>]+>(?: and commented: (?P<comment>.*))?", re.DOTALL)
+"""What file messages said before 2018; the words after it are the person's own."""
+TOKEN = re.compile(
+    r"<(?:@(?P<user>[A-Z0-9]+)|#(?P<channel>[A-Z0-9]+)|!(?P<special>[^|>]+)|(?P<link>[^|<>\s]+))(?:\|(?P<label>[^>]*))?>"
+)
+SLACKBOT = "USLACKBOT"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Who and what the ids in messages stand for."""
+
+    users: Mapping[str, Author]
+    channels: Mapping[str, str]
+
+    def author(self, message: Mapping[str, Any]) -> Author:
+        """The author; a bot goes by its id and the name that it gave itself."""
+        profile = members(message, "bot_profile")
+        bot, user = optional(message, "bot_id"), optional(message, "user")
+        if bot or message.get("subtype") == "bot_message":
+            names = (optional(message, "username"), optional(profile, "name"))
+            return author_of(user or bot, names, tuple(filter(None, (bot,))), is_bot=True)
+        if user in self.users:
+            return self.users[user]
+        return _person(user or text(message, "user"), members(message, "user_profile"))
+
+    def written(self, raw: str) -> str:
+        """A text in Discord's markup."""
+        parts = TOKEN.split(clean(raw))
+        pieces = [html.unescape(parts[0])]
+        for place in range(1, len(parts), TOKEN.groups + 1):
+            user, channel, special, link, label = parts[place : place + TOKEN.groups]
+            pieces.append(mention(user) if user else html.unescape(self._named(channel, special, link, label or "")))
+            pieces.append(html.unescape(parts[place + TOKEN.groups]))
+        return outside_code("".join(pieces), lambda part: with_discord_emphasis(_without_skin(part)))
+
+    def _named(self, channel: str | None, special: str | None, link: str | None, label: str) -> str:
+        if channel:
+            return f"#{label or self.channels.get(channel, 'channel')}"
+        if special:
+            return label or f"@{special.split('^')[0]}"
+        link = str(link)
+        bare = re.sub(r"^(?:mailto:|tel:|https?://)", "", link).rstrip("/")
+        return (label or link) if label.rstrip("/") in ("", link, bare) or ":/" not in link else f"[{label}]({link})"
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """The sessions of every channel, each thread apart."""
+    workspace = _workspace(file)
+    days = sorted(name for name in file.names if DAY.search(name))
+    found = (entry for name in days for entry in _entries(file, name, workspace))
+    return sessions.conversations(found, file.name, options)
+
+
+def _workspace(file: SourceFile) -> Workspace:
+    users, channels = dict[str, Author](), dict[str, str]()
+    for user in _listed(file, ("users.json",)):
+        profile = members(user, "profile") | {"name": user.get("name")}
+        person = _person(text(user, "id"), profile)
+        users[person.id] = replace(person, is_bot=user.get("is_bot") is True or person.id == SLACKBOT)
+    for channel in _listed(file, LISTS):
+        channels[text(channel, "id")] = optional(channel, "name") or "channel"
+    return Workspace(users, channels)
+
+
+def _listed(file: SourceFile, lists: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The objects of the lists at the top of the export that can be read; messages do without the others."""
+    for name in file.names:
+        if name.rpartition("/")[2] not in lists or name.count("/") > 1:
+            continue
+        for record in file.member(name).records():
+            if not isinstance(record, Rejected) and isinstance(record[1].get("id"), str):
+                yield record[1]
+
+
+def _person(id: str, profile: Mapping[str, Any]) -> Author:
+    keys = ("display_name", "real_name", "name")
+    return author_of(id, tuple(name for key in keys if isinstance(name := profile.get(key), str)))
+
+
+def _entries(file: SourceFile, name: str, workspace: Workspace) -> Iterator[Entry | Rejected]:
+    match = DAY.search(name)
+    channel = match["channel"] if match else ""
+
+    def parse(row: str, message: dict[str, Any]) -> Entry:
+        return _entry(f"{name} {row}", message, channel, workspace)
+
+    try:
+        for item in entries(file.member(name).records(), parse):
+            yield replace(item, row=f"{name} {item.row}") if isinstance(item, Rejected) else item
+    except MaterialError as error:  # one day's file; the others may well be whole
+        yield Rejected(name, error.message, rows=0)
+
+
+def _entry(row: str, record: Mapping[str, Any], channel: str, workspace: Workspace) -> Entry:
+    kind, at = optional(record, "subtype"), seconds(record, "ts")
+    if kind == "message_deleted":
+        earlier = members(record, "previous_message")
+        return Entry(
+            row, at, author_of("", ()), "", channel=_thread(earlier, channel), deletes=text(record, "deleted_ts")
+        )
+    message = members(record, "message") if kind == "message_changed" else record
+    if kind == "message_changed" and optional(message, "subtype") == "tombstone":
+        return Entry(row, at, author_of("", ()), "", channel=_thread(message, channel), deletes=text(message, "ts"))
+    shown, author = _shown(message, workspace)
+    subtype = optional(message, "subtype")
+    dropped = "" if subtype in SPOKEN else sessions.DELETED if subtype == "tombstone" else sessions.SYSTEM
+    id, thread = text(message, "ts"), optional(message, "thread_ts")
+    return Entry(
+        row=row,
+        at=seconds(message, "ts"),
+        author=author,
+        text=workspace.written(shown) if not dropped else "",
+        id=id,
+        reply_to=thread if thread != id else "",
+        channel=_thread(message, channel),
+        dropped=dropped,
+        empty=_empty(message),
+        is_edit=kind == "message_changed",
+    )
+
+
+def _thread(message: Mapping[str, Any], channel: str) -> str:
+    thread = optional(message, "thread_ts")
+    return f"{channel} {thread}" if thread else channel
+
+
+def _shown(message: Mapping[str, Any], workspace: Workspace) -> tuple[str, Author]:
+    """The person's own words, and who the person is."""
+    comment = members(message, "comment")
+    if message.get("subtype") == "file_comment" and comment:
+        return text(comment, "comment"), workspace.author(comment)
+    shown = optional(message, "text")
+    if "file" in message and (match := UPLOADED.fullmatch(shown)):
+        shown = match["comment"] or ""
+    if message.get("type", "message") != "message":
+        raise WrongField("type: a message was expected")
+    return shown, workspace.author(message)
+
+
+def _empty(message: Mapping[str, Any]) -> str:
+    if message.get("file") or message.get("files"):
+        return sessions.ATTACHMENT
+    return sessions.EMBED if objects(message, "attachments") or message.get("blocks") else sessions.NO_TEXT
+
+
+def _without_skin(text: str) -> str:
+    return re.sub(r":skin-tone-\d:", "", text)
+
+
+def _recognises(peek: Peek) -> bool:
+    return any(DAY.search(name) for name in peek.names) and any(
+        name.rpartition("/")[2] in ("users.json", *LISTS) for name in peek.names
+    )
+
+
+FORMATS = (
+    Format(
+        "slack",
+        "Slack export",
+        "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json",
+        _recognises,
+        read,
+    ),
+)
