@@ -114,7 +114,7 @@ async def test_a_moderator_retrains_to_the_end_and_promotes(tmp_path, tiny_base,
     )
     async with opened(settings, ShippedData.beside_the_code()) as app:
         mina = await visit(app.sandbox, MODERATOR, QUAY)
-        await mina.command("finetune start", epochs="0.5")
+        await mina.command("finetune start", epochs="1.5")
         progress = await mina.sees("Training: ballast v1")
         await expect(progress).to_contain_text("tokens/s", timeout=TRAINING_MS)
         result = mina.message("Trained: ballast v1")
