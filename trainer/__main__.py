@@ -2,6 +2,7 @@
 
   python -m trainer run FOLDER          train the job in FOLDER
   python -m trainer matrix …            compare adapters on each other's held-out replies
+  python -m trainer dataset inspect …   what a file or folder of material holds
 
 A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
 it learns from). The bot makes such folders; one made by hand, or on another machine, works the same way:
@@ -28,6 +29,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from personas.contracts import Failed
+from trainer.dataset_commands import add_dataset
 from trainer.events import Events, claim_stdout
 from trainer.failures import failure
 from trainer.process import restart_with_allocator_settings, settle
@@ -41,8 +43,9 @@ log = logging.getLogger("trainer")
 def main() -> int:
     """Returns the exit code."""
     options = _parser().parse_args()
-    restart_with_allocator_settings()
-    settle(options.nice, options.threads)
+    if options.computes:
+        restart_with_allocator_settings()
+        settle(options.nice, options.threads)
     command: int = options.command(options)
     return command
 
@@ -93,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.set_defaults(computes=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train the job in a folder")
@@ -106,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     matrix.add_argument("--json", action="store_true", help="print one JSON object")
     matrix.set_defaults(command=_matrix)
 
+    add_dataset(commands)
     for command in (run, matrix):
+        command.set_defaults(computes=True)
         command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
     return parser

@@ -132,8 +132,8 @@ def _named(name: str) -> Format:
 
 def _unknown(peek: Peek) -> MaterialError:
     found = f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
-    known = "; ".join(f"{format.name} ({format.expected})" for format in FORMATS)
-    return MaterialError(f"{found}. Found: {_shape(peek)}.", f"Known formats: {known}.")
+    known = "".join(f"\n  {format.name}: {format.expected}" for format in FORMATS)
+    return MaterialError(f"{found}. Found: {_shape(peek)}.", f"Known formats:{known}")
 
 
 def _shape(peek: Peek) -> str:

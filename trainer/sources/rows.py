@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 from personas.errors import MaterialError
@@ -23,6 +22,8 @@ from trainer.sources.shapes import (
 from trainer.sources.talk import Talk, Unusable, conversation, list_of
 
 ALL_SHAPES = (*PREFERENCES, *PERSONA_ROWS, *SHAPES)
+COLUMNS = "columns"
+"""The format of tables that are no known set."""
 Plan = tuple[Callable[[Row, Columns], Talk], Columns]
 
 
@@ -162,16 +163,10 @@ def _records(file: SourceFile) -> Iterator[Record | Rejected]:
         yield from file.records()
 
 
-def main_columns(rows: list[Row]) -> list[str]:
-    """The columns that most rows have, in order."""
-    counted = Counter(column for row in rows for column in row)
-    return [column for column, count in counted.items() if 2 * count > len(rows)]
-
-
 FORMATS = (
     *(Format(shape.name, shape.title, shape.expected, _recognises(shape), _read_as(shape)) for shape in ALL_SHAPES),
     Format(
-        "columns",
+        COLUMNS,
         "Unknown columns",
         "a table with texts in two columns, or a list of messages in one; --map says which",
         _recognises_columns,
