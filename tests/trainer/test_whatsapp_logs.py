@@ -1,0 +1,282 @@
+"""WhatsApp chats: dates in the order of every language, and WhatsApp's own words told from people's."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from personas.contracts import Persona
+from personas.errors import MaterialError
+from tests.trainer.chats import outcome, write
+from trainer.sources import recognise
+from trainer.sources.dates import OrderGuess
+from trainer.sources.whatsapp import header_of
+
+ADA = Persona("ada", "Ada Lace")
+LRM = "\u200e"
+QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def chat(tmp_path, text, **options):
+    return outcome(write(tmp_path / "WhatsApp Chat with Ada.txt", text), **options)
+
+
+def times(lines):
+    """The moments of the headers of all lines, in the order that fits them all."""
+    headers = [header_of(line) for line in lines]
+    guess = OrderGuess()
+    for header in headers:
+        guess.add(header.stamp)
+    return [datetime.fromtimestamp(header.stamp.at(guess.order), UTC).replace(tzinfo=None) for header in headers]
+
+
+MORNING, NIGHT = datetime(2024, 1, 15, 10, 5), datetime(2024, 1, 15, 22, 30)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("[15/01/2024, 10:05:00] Ann: hi", "[15/01/2024, 22:30:00] Bo: ho"),
+        ("[1/15/24, 10:05:00\u202fAM] Ann: hi", "[1/15/24, 10:30:00\u202fPM] Bo: ho"),
+        (f"{LRM}[15.01.24, 10:05:00] Ann: hi", "[15.01.24, 22:30:00] Bo: ho"),
+        ("[15/1/24 10:05:00 a.\u00a0m.] Ann: hi", "[15/1/24 10:30:00 p.\u00a0m.] Bo: ho"),
+        ("[15-01-2024 10:05:00] Ann: hi", "[15-01-2024 22:30:00] Bo: ho"),
+        ("[2024-01-15, 10:05:00 AM] Ann: hi", "[2024-01-15, 10:30:00 PM] Bo: ho"),
+        ("[2024/01/15 10:05:00] Ann: hi", "[2024/01/15 22:30:00] Bo: ho"),
+        ("[2024/1/15 上午10:05:00] Ann: hi", "[2024/1/15 下午10:30:00] Bo: ho"),
+        ("[2024. 1. 15. 오전 10:05:00] Ann: hi", "[2024. 1. 15. 오후 10:30:00] Bo: ho"),
+        ("[15.1.2024 klo 10.05.00] Ann: hi", "[15.1.2024 klo 22.30.00] Bo: ho"),
+        ("[\u200f15\u200f/1\u200f/2024, 10:05:00] Ann: hi".replace("\u200f", ""), "[15/1/2024, 22:30:00] Bo: ho"),
+        ("[١٥/٠١/٢٠٢٤، ١٠:٠٥:٠٠ ص] Ann: hi", "[١٥/٠١/٢٠٢٤، ١٠:٣٠:٠٠ م] Bo: ho"),
+        ("15/01/2024, 10:05 - Ann: hi", "15/01/2024, 22:30 - Bo: ho"),
+        ("1/15/24, 10:05 AM - Ann: hi", "1/15/24, 10:30 PM - Bo: ho"),
+        ("15/01/24, 10:05\u202fam - Ann: hi", "15/01/24, 10:30\u202fpm - Bo: ho"),
+        ("15.01.24, 10:05 - Ann: hi", "15.01.24, 22:30 - Bo: ho"),
+        ("15.01.24 10:05 - Ann: hi", "15.01.24 22:30 - Bo: ho"),
+        ("15/01/2024 à 10:05 - Ann: hi", "15/01/2024 à 22:30 - Bo: ho"),
+        ("2024-01-15 10:05 - Ann: hi", "2024-01-15 22:30 - Bo: ho"),
+        ("15/1/2024 10:05 a. m. - Ann: hi", "15/1/2024 10:30 p. m. - Bo: ho"),
+        ("15/01/24 10.05 - Ann: hi", "15/01/24 22.30 - Bo: ho"),
+        ("15/01/2024 10:05 PG - Ann: hi", "15/01/2024 10:30 PTG - Bo: ho"),
+        ("10:05, 15/01/2024 - Ann: hi", "22:30, 15/01/2024 - Bo: ho"),
+        ("10:05 15/01/2024 - Ann: hi", "22:30 15/01/2024 - Bo: ho"),
+        ("2024. 1. 15. 오전 10:05, Ann : hi", "2024. 1. 15. 오후 10:30, Bo : ho"),
+        ("2024年1月15日 上午10:05 - Ann: hi", "2024年1月15日 晚上10:30 - Bo: ho"),
+        ("15/1/2567 10:05 - Ann: hi", "15/1/2567 22:30 - Bo: ho"),
+    ],
+)
+def test_dates_of_all_kinds(tmp_path, first, second):
+    assert times([first, second]) == [MORNING, NIGHT]
+    path = write(tmp_path / "x.txt", f"{first}\n{second}\n")
+    assert recognise(path).name == "whatsapp"
+    assert outcome(path).said == [[("Ann", "hi")], [("Bo", "ho")]]
+
+
+@pytest.mark.parametrize(
+    ("dates", "months"),
+    [
+        (["03/04/24, 10:00", "04/04/24, 10:00", "05/04/24, 10:00"], [4, 4, 4]),
+        (["03/04/24, 10:00", "03/05/24, 10:00", "03/06/24, 10:00"], [3, 3, 3]),
+        (["03/04/24, 10:00", "03/05/24, 10:00", "13/05/24, 10:00"], [4, 5, 5]),
+        (["03/04/24, 10:00", "03/05/24, 10:00", "03/13/24, 10:00"], [3, 3, 3]),
+        (["03/02/24, 10:00", "02/03/24, 10:00"], [2, 3]),
+        (["03/04/24, 10:00"], [4]),
+        (["3/4/24, 10:00 AM"], [3]),
+        (["03/04/24, 10:00 am"], [4]),
+        (["29/02/24, 10:00", "02/03/24, 10:00"], [2, 3]),
+        (["24/12/30, 10:00", "24/12/31, 10:00", "25/01/01, 10:00"], [12, 12, 1]),
+    ],
+    ids=[
+        "days follow each other",
+        "days follow each other, month first",
+        "one line decides",
+        "one line decides, month first",
+        "time runs forward",
+        "nothing decides: the day first",
+        "looks American",
+        "lower case does not",
+        "a day that one order lacks",
+        "year first",
+    ],
+)
+def test_the_file_as_a_whole_decides_which_number_is_the_month(dates, months):
+    assert [time.month for time in times([f"{date} - Ann: hi" for date in dates])] == months
+
+
+STYLES = {
+    "[%d/%m/%Y, %H:%M:%S] ": 1,
+    "[%m/%d/%y, %I:%M:%S\u202f%p] ": 1,
+    "%d.%m.%y, %H:%M - ": 60,
+    "%m/%d/%y, %I:%M %p - ": 60,
+    "[%Y-%m-%d, %I:%M:%S %p] ": 1,
+    "%d/%m/%Y à %H:%M - ": 60,
+    "[%d.%m.%Y klo %H.%M.%S] ": 1,
+    "%H:%M, %d/%m/%Y - ": 60,
+}
+
+
+@QUIET
+@given(
+    style=st.sampled_from(list(STYLES)),
+    begin=st.datetimes(datetime(2015, 1, 1), datetime(2030, 1, 1)),
+    steps_s=st.lists(st.integers(0, 9 * 86_400), max_size=20),
+)
+def test_times_come_back_as_they_were_written(style, begin, steps_s):
+    moments = [begin.replace(day=13, microsecond=0)]  # no month has the number 13, so the order can be known
+    for step_s in steps_s:
+        moments.append(moments[-1] + timedelta(seconds=step_s))
+    shown = [moment - timedelta(seconds=moment.second % STYLES[style]) for moment in moments]
+    assert times([f"{moment.strftime(style)}Ann: hi" for moment in moments]) == shown
+
+
+@QUIET
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40), max_size=12))
+def test_whatever_is_said_comes_back_or_is_accounted_for(tmp_path, texts):
+    lines = [f"[15/01/2024, 10:{minute:02}:00] Ann: {text}\n" for minute, text in enumerate(texts)]
+    path = write(tmp_path / "chat.txt", "[15/01/2024, 09:59:00] Ann: begin\n" + "".join(lines))
+    found = outcome(path, "whatsapp")
+    assert found.rows == len(texts) + 1
+    assert found.said[0][0][0] == "Ann"
+
+
+@QUIET
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader(tmp_path, content):
+    path = write(tmp_path / "chat.txt", b"15/01/2024, 10:30 - Ann: hi\n" * 12 + content)
+    try:
+        found = outcome(path, "whatsapp")
+    except MaterialError:
+        return
+    assert found.rows >= 12
+
+
+def test_messages_over_several_lines_stay_whole(tmp_path):
+    found = chat(
+        tmp_path,
+        "15/01/2024, 10:30 - Ann: a list:\r\n- pears\r\n\r\n\r\n\r\n- *bold* _it_\r\n"
+        "15/01/2024, 10:31 - Ada Lace: ```\r\n*code*\r\n```\r\n"
+        "15/01/2024, 10:32 - Ann: she wrote\r\n[14/01/2024, 09:00:00] Bo: hi\r\n14.01.24, 09:00 - Bo: ho\r\n",
+        persona=ADA,
+    )
+    assert found.said == [
+        [
+            ("Ann", "a list:\n- pears\n\n- **bold** *it*"),
+            ("Ada Lace", "```\n*code*\n```"),
+            ("Ann", "she wrote\n[14/01/2024, 09:00:00] Bo: hi\n14.01.24, 09:00 - Bo: ho"),
+        ]
+    ]
+    assert found.talks[0].messages[2].row == "line 10" and found.rows == 3
+    assert found.talks[0].messages[1].speaker.is_persona
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("<Media omitted>", "only an attachment"),
+        ("<Medien ausgeschlossen>", "only an attachment"),
+        ("<Multimedia omitido>", "only an attachment"),
+        ("<Médias omis>", "only an attachment"),
+        ("<Mídia oculta>", "only an attachment"),
+        ("<Без медиафайлов>", "only an attachment"),
+        ("<Media weggelaten>", "only an attachment"),
+        ("<Medya dahil edilmedi>", "only an attachment"),
+        ("<省略多媒體檔>", "only an attachment"),
+        ("<メディアは含まれていません>", "only an attachment"),
+        ("<Media omitted>\nReport 2024.pdf", "only an attachment"),
+        (f"{LRM}image omitted", "only an attachment"),
+        (f"{LRM}Bild weggelassen", "only an attachment"),
+        (f"{LRM}imagen omitida", "only an attachment"),
+        (f"{LRM}<attached: 00000014-PHOTO-2024-01-15.jpg>", "only an attachment"),
+        (f"{LRM}<bijgevoegd: 00000014-PHOTO-2024-01-15.jpg>", "only an attachment"),
+        ("IMG-20240115-WA0001.jpg (file attached)", "only an attachment"),
+        ("IMG-20240115-WA0001.jpg (Datei angehängt)", "only an attachment"),
+        ("location: https://maps.google.com/?q=1.5,2.5", "only an attachment"),
+        ("POLL:\nSoup?\nOPTION: Yes (2 votes)\nOPTION: No (0 votes)", "only an attachment"),
+        ("This message was deleted", "deleted"),
+        ("You deleted this message.", "deleted"),
+        (f"{LRM}Diese Nachricht wurde gelöscht.", "deleted"),
+        ("Ce message a été supprimé", "deleted"),
+        ("Tin nhắn này đã bị xóa", "deleted"),
+        ("此訊息已刪除", "deleted"),
+        ("null", "deleted"),
+        (
+            f"{LRM}Messages and calls are end-to-end encrypted. No one outside of this chat can read them.",
+            "system message",
+        ),
+        (f"{LRM}Ann added you to the group that is called Soup", "system message"),
+        ("", "no text"),
+        ("/start now", "command"),
+    ],
+)
+def test_what_nobody_wrote_is_told_in_any_language(tmp_path, said, reason):
+    found = chat(tmp_path, f"15/01/2024, 10:30 - Ann: {said}\n15/01/2024, 10:31 - Ann: hi\n")
+    assert (found.said, found.dropped) == ([[("Ann", "hi")]], {reason: 1})
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("nice <Media omitted>", "nice"),
+        ("IMG-20240115-WA0001.jpg (file attached)\nthe soup", "the soup"),
+        (f"the soup {LRM}<attached: 00000014-PHOTO-2024-01-15.jpg>", "the soup"),
+        (f"the soup {LRM}image omitted", "the soup"),
+        ("better now <This message was edited>", "better now"),
+        (f"besser {LRM}<Diese Nachricht wurde bearbeitet.>", "besser"),
+        ("I <3 you > me", "I <3 you > me"),
+        ("use <b> or <div class='x y'>", "use <b> or <div class='x y'>"),
+        ("Shopping:\npears", "Shopping:\npears"),
+        ("see https://example.com/a_b_c and *this*", "see https://example.com/a_b_c and **this**"),
+        (
+            "ask @\u2068Bo Long\u2069 and @\u2068Cy\u2069 and @4915112345678 and @491511234",
+            "ask @Bo Long and @someone and @+49 1511 2345678 and @someone",
+        ),
+        ("\u202atel: 5\u202c", "tel: 5"),
+        ("news: good", "news: good"),
+    ],
+)
+def test_what_somebody_wrote_stays(tmp_path, said, text):
+    found = chat(
+        tmp_path,
+        f"15/01/2024, 10:30 - Ann: {said}\n15/01/2024, 10:31 - Bo Long: ok\n"
+        "15/01/2024, 10:32 - \u202a+49 1511 2345678\u202c: ok\n15/01/2024, 10:33 - ~\u202fDi: ok\n",
+    )
+    assert found.said == [[("Ann", text), ("Bo Long", "ok"), ("+49 1511 2345678", "ok"), ("Di", "ok")]]
+
+
+def test_system_lines_have_no_speaker(tmp_path):
+    found = chat(
+        tmp_path,
+        "Chat history\n"
+        "15/01/2024, 10:29 - Messages and calls are end-to-end encrypted. Learn more\n"
+        "15/01/2024, 10:30 - Ann: hi\n"
+        '15/01/2024, 10:31 - Ann changed the subject from "Soup" to "Soup: the return"\n'
+        "15/01/2024, 10:31 - Ann added Bo\n"
+        "15/01/2024, 10:32 - Meta AI: I can help with soup\n"
+        "31/02/2024, 10:32 - Ann: on no day\n"
+        "15/01/2024, 25:32 - Ann: at no hour\n"
+        "15/01/2024, 10:33 - Bo: ho\n",
+    )
+    assert found.said == [[("Ann", "hi"), ("Bo", "ho")]]
+    assert found.dropped == {
+        "stands before the first message": 1,
+        "system message": 3,
+        "another bot": 1,
+        "a date or time that does not exist": 2,
+    }
+    assert found.rows == 9 and found.rejected[0].row == "line 1"
+
+
+def test_an_archive_holds_several_chats(tmp_path):
+    folder = tmp_path / "chats"
+    write(folder / "WhatsApp Chat - Bo" / "_chat.txt", "[15/01/2024, 10:30:00] Bo: hi\n")
+    write(folder / "Chat de WhatsApp con Cy.txt", "1/2/24, 10:30 - Cy: hola\n3/2/24, 10:30 - Cy: adiós\n")
+    write(folder / "notes.txt", "nothing")
+    found = outcome(folder)
+    assert found.said == [[("Cy", "hola")], [("Cy", "adiós")], [("Bo", "hi")]]
+    assert found.talks[0].messages[0].row == "chats/Chat de WhatsApp con Cy.txt line 1"
+
+
+def test_text_that_is_no_chat_is_not_taken_for_one(tmp_path):
+    with pytest.raises(MaterialError, match=r"notes\.txt holds no messages"):
+        outcome(write(tmp_path / "notes.txt", "On 15/01/2024, 10:30 - nothing: happened\n"), "whatsapp")
