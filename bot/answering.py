@@ -76,7 +76,7 @@ class Answerer:
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Make a reply anew, in the same message. Raises `UnderstudyError`, and changes nothing, when it may not be."""
         reply = self.store.replies.get(event_id)
-        persona = self.conversations.personas.get(reply.persona_id) if reply else None
+        persona = self.conversations.personas.get(reply.persona_id, reply.guild_id) if reply else None
         if reply is None or persona is None or reply.trigger_seq is None:
             raise RefusedError("What this reply answered is no longer there.", "Ask again.")
         self.rules.require_owner(reply.asked_by, user, "have this reply made anew")
@@ -140,7 +140,7 @@ class Answerer:
                 self.store.replies.finish(cut.event_id, "failed")
 
     async def _take_up(self, cut: StoredReply, channel: SpeakChannel | None) -> None:
-        persona = self.conversations.personas.get(cut.persona_id)
+        persona = self.conversations.personas.get(cut.persona_id, cut.guild_id)
         if persona is None or channel is None:
             self.store.replies.finish(cut.event_id, "failed")
         elif cut.trigger_seq is None or time.time() - cut.created_at > TAKE_UP_AGAIN_S:
@@ -246,7 +246,8 @@ class Answerer:
         self.store.replies.finish(task.event_id, state, reply.version, reply.seed)
 
     async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
-        channel, persona = await channel_at(client, reply.channel_id), self.conversations.personas.get(reply.persona_id)
+        channel = await channel_at(client, reply.channel_id)
+        persona = self.conversations.personas.get(reply.persona_id, reply.guild_id)
         if running := self._running.get(reply.event_id):
             running[1].cancel()
         if channel and persona:

@@ -20,6 +20,7 @@ from bot.clock import SystemClock
 from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
 from bot.house import House
+from bot.personas import Personas
 from bot.queue import JobQueue
 from bot.replies import Voices
 from bot.sandbox import Sandbox, StateUnreadable, point_discord_py_at
@@ -27,7 +28,6 @@ from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.training import SubprocessBackend
 from personas import base_model
-from personas.card import read_cards
 from personas.contracts import Sampling
 from personas.engine.local import LocalEngine
 from personas.lore import WORLD, LoreIndex, read_lore
@@ -64,12 +64,12 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         store = Store.open(settings.home / "understudy.sqlite")
         stack.callback(store.close)
         sandbox = await _sandbox(settings, stack) if settings.in_sandbox else None
-        personas = read_cards(shipped.cards)
-        if not personas:
+        personas = Personas(shipped.cards, settings.home)
+        if not personas.of(0):
             raise NobodyHomeError(
                 f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each."
             )
-        lore = LoreIndex(read_lore(shipped.lore, [*personas, WORLD]), settings.home / "cache" / "lore.sqlite")
+        lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]), settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
         engine = await _engine(settings, stack)
         catalogue = Catalogue(shipped, settings.base_model)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bot.personas import Personas
 from bot.place import Place
 from bot.store import Message, Store
 from personas.adapters import adapter_ref
@@ -18,7 +18,7 @@ class Conversations:
     """Makes `ChatRequest`s. `home` is UNDERSTUDY_HOME, where the adapters lie."""
 
     store: Store
-    personas: Mapping[str, Persona]
+    personas: Personas
     lore: LoreIndex
     sampling: Sampling
     home: Path
@@ -26,7 +26,7 @@ class Conversations:
     def persona_in(self, place: Place) -> Persona | None:
         """The persona of a channel or, for a thread without its own, of its parent."""
         channel = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-        return self.personas.get(channel.persona_id) if channel else None
+        return self.personas.get(channel.persona_id, place.guild_id) if channel else None
 
     def live_adapter(self, persona_id: str) -> AdapterRef | None:
         """The adapter that answers now; None for the base model."""

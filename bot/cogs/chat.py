@@ -134,7 +134,7 @@ class Chat(commands.Cog):
         if message.reference is None or message.reference.message_id is None:
             return None
         reply = self.bot.house.store.replies.of_message(message.reference.message_id)
-        return self.bot.house.conversations.personas.get(reply.persona_id) if reply else None
+        return self.bot.house.conversations.personas.get(reply.persona_id, reply.guild_id) if reply else None
 
     def _persona(self, channel: SpeakChannel) -> Persona | None:
         return self.bot.house.conversations.persona_in(place_of(channel))

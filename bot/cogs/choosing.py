@@ -35,7 +35,7 @@ class PersonaMenu(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], te
 
     async def _chosen(self, interaction: discord.Interaction[HouseBot], persona_id: str) -> None:
         house, channel = interaction.client.house, interaction.channel
-        persona = house.conversations.personas.get(persona_id)
+        persona = house.conversations.personas.get(persona_id, 0)
         if persona is None or not isinstance(channel, discord.DMChannel):
             raise RefusedError("This persona is no longer here.", "Write to me again for a new menu.")
         await interaction.response.defer()
@@ -46,8 +46,8 @@ class PersonaMenu(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], te
 
 
 def choice_view(house: House) -> discord.ui.View:
-    """The menu of all personas. Raises `RefusedError` when there are none."""
-    personas = list(house.conversations.personas.values())[:MAX_CHOICES]
+    """The menu of the personas that everybody can talk to. Raises `RefusedError` when there are none."""
+    personas = list(house.conversations.personas.of(0).values())[:MAX_CHOICES]
     if not personas:
         raise RefusedError("There are no personas here.", "The operator can add cards to personas/cards.")
     view = discord.ui.View(timeout=None)

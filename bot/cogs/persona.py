@@ -17,10 +17,10 @@ from discord.ext import commands
 from bot import permissions
 from bot.errors import RefusedError
 from bot.house import HouseBot
+from bot.personas import short_id
 from bot.place import SpeakChannel, place_of
 from bot.replies import NO_MENTIONS
 from bot.store import EVERYONE, EVERYWHERE, Channel, Mute, StoredReply
-from personas.card import find_persona
 from personas.contracts import Persona
 from personas.errors import RequestError
 
@@ -43,18 +43,19 @@ def require_moderator(interaction: Interaction) -> None:
 def known_persona(interaction: Interaction, wanted: str) -> Persona:
     """The persona with this id or name. Raises `RequestError` that names the known ones."""
     personas = interaction.client.house.conversations.personas
-    persona = find_persona(dict(personas), wanted)
+    guild_id = interaction.guild_id or 0
+    persona = personas.find(wanted, guild_id)
     if persona is None:
-        names = ", ".join(f"{p.name} (`{p.id}`)" for p in personas.values())
+        names = ", ".join(f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values())
         raise RequestError(f"There is no persona {wanted!r}.", f"Known: {names}.")
     return persona
 
 
 async def persona_choices(interaction: Interaction, current: str) -> Choices:
     """Autocomplete for personas."""
-    personas = interaction.client.house.conversations.personas.values()
+    personas = interaction.client.house.conversations.personas.of(interaction.guild_id or 0)
     wanted = current.casefold()
-    found = [p for p in personas if wanted in p.name.casefold() or wanted in p.id]
+    found = [p for p in personas.values() if wanted in p.name.casefold() or wanted in p.id]
     return [app_commands.Choice(name=p.name, value=p.id) for p in found[:MAX_CHOICES]]
 
 
@@ -103,7 +104,7 @@ class PersonaCommands(commands.GroupCog, group_name="persona", group_description
         silent = self.bot.house.answerer.rules.muted(persona, place)
         answers = "Silenced by a moderator (`/persona unmute`)" if silent else f"Answers {heard}, and /chat"
         await interaction.response.send_message(
-            f"**{persona.name}** (`{persona.id}`): {persona.tagline}\n{answers}. Live: {live}.",
+            f"**{persona.name}** (`{short_id(persona, place.guild_id)}`): {persona.tagline}\n{answers}. Live: {live}.",
             ephemeral=True,
             allowed_mentions=NO_MENTIONS,
         )
@@ -113,11 +114,14 @@ class PersonaCommands(commands.GroupCog, group_name="persona", group_description
         house = self.bot.house
         places = house.store.channels.of_guild(interaction.guild_id) if interaction.guild_id else []
         lines = []
-        for persona in house.conversations.personas.values():
+        guild_id = interaction.guild_id or 0
+        for persona in house.conversations.personas.of(guild_id).values():
             where = " ".join(f"<#{place.channel_id}>" for place in places if place.persona_id == persona.id)
             live = house.store.versions.live(persona.id) or "base model"
-            lines.append(f"**{persona.name}** (`{persona.id}`, {live}) {where}\n{persona.tagline}")
-        mutes = house.store.mutes.of_guild(interaction.guild_id or 0)
+            lines.append(
+                f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live}) {where}\n{persona.tagline}".strip()
+            )
+        mutes = house.store.mutes.of_guild(guild_id)
         lines += [f"Silenced: {self._mute_words(mute)}" for mute in mutes]
         await interaction.response.send_message("\n".join(lines)[:2000] or "No personas.", ephemeral=True)
 
@@ -187,7 +191,7 @@ class PersonaCommands(commands.GroupCog, group_name="persona", group_description
         return Mute(place.guild_id, channel_id, persona_id, interaction.user.id, time.time())
 
     def _mute_words(self, mute: Mute) -> str:
-        persona = self.bot.house.conversations.personas.get(mute.persona_id)
+        persona = self.bot.house.conversations.personas.get(mute.persona_id, mute.guild_id)
         whom = persona.name if persona else mute.persona_id or "all personas"
         return f"{whom} in {f'<#{mute.channel_id}>' if mute.channel_id else 'the whole server'}"
 

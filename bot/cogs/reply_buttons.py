@@ -190,7 +190,7 @@ def _reply_here(interaction: Interaction, event_id: int) -> tuple[StoredReply, P
     """The reply that a button or a form belongs to. Raises `RefusedError` when it is not known any more."""
     house, channel = interaction.client.house, interaction.channel
     reply = house.answerer.rules.require_reply(house.store.replies.get(event_id))
-    persona = house.conversations.personas.get(reply.persona_id)
+    persona = house.conversations.personas.get(reply.persona_id, reply.guild_id)
     if persona is None or not isinstance(channel, SpeakChannel):
         raise RefusedError("The persona that said this is no longer here.", "Talk to another one.")
     return reply, persona, channel

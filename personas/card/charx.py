@@ -30,15 +30,15 @@ FOLDERS = {
 }
 
 
-def read(data: bytes, where: str) -> tuple[bytes, dict[str, bytes]]:
-    """The card's JSON, and the other files by URI.
+def read(data: bytes, where: str, most_bytes: int = MAX_UNPACKED_BYTES) -> tuple[bytes, dict[str, bytes]]:
+    """The card's JSON, and the other files by URI; unpacked at most `most_bytes` together.
 
     Raises `CardError` for a damaged or encrypted zip, one that unpacks to too much, and one with paths that lead out.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = _checked([entry for entry in archive.infolist() if not entry.is_dir()], where)
-            return _contents(archive, entries, where)
+            entries = _checked([entry for entry in archive.infolist() if not entry.is_dir()], where, most_bytes)
+            return _contents(archive, entries, where, most_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CardError(f"{where} is a damaged zip file: {error}.", "Download or export it again.") from None
 
@@ -63,10 +63,10 @@ def _safe(part: str) -> str:
     return kept[:60] or "unnamed"
 
 
-def _checked(entries: list[zipfile.ZipInfo], where: str) -> list[zipfile.ZipInfo]:
+def _checked(entries: list[zipfile.ZipInfo], where: str, most_bytes: int) -> list[zipfile.ZipInfo]:
     names = [entry.filename for entry in entries]
-    if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
-        raise CardError(f"{where} unpacks to too much.", f"At most {MAX_UNPACKED_BYTES // 2**20} MiB can be read.")
+    if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > most_bytes:
+        raise CardError(f"{where} unpacks to too much.", f"At most {most_bytes // 2**20} MiB are read here.")
     for entry in entries:
         if not _stays_inside(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
             raise CardError(f"{where} holds {entry.filename!r}, which leads out of it.", "Do not trust this file.")
@@ -86,8 +86,10 @@ def _stays_inside(name: str) -> bool:
     return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0])
 
 
-def _contents(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: str) -> tuple[bytes, dict[str, bytes]]:
-    card, files, room = b"", {}, MAX_UNPACKED_BYTES
+def _contents(
+    archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: str, room: int
+) -> tuple[bytes, dict[str, bytes]]:
+    card, files = b"", {}
     for entry in entries:
         most = min(room, MAX_JSON_BYTES) if entry.filename == CARD else room
         with archive.open(entry) as packed:

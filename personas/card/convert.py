@@ -38,13 +38,13 @@ class Written:
     beside: dict[str, bytes] = field(default_factory=dict)
 
 
-def write(card: Card, form: Form, where: str, avatar: str = "avatar") -> Written:
-    """A card in another form; `avatar` is the picture's name beside a TOML card, without its ending.
+def write(card: Card, form: Form, where: str, avatar: str = "avatar", persona_id: str = "") -> Written:
+    """A card in another form; a TOML card gets the id, and a picture beside it whose name is `avatar` and an ending.
 
     PNG and CHARX carry V3 as V3; PNG carries older cards as V2. Raises `CardError` when the form cannot hold it.
     """
     if form == "toml":
-        return _toml(as_version(card, 2) if card.version == 1 else card, avatar)
+        return _toml(as_version(card, 2) if card.version == 1 else card, avatar, persona_id)
     if form == "png":
         return _png(as_version(card, 2) if card.version == 1 else card, where)
     if form == "charx":
@@ -158,14 +158,14 @@ def _charx(card: Card) -> Written:
     return Written(charx.write(json_bytes(moved.document, indent=2), files), notes)
 
 
-def _toml(card: Card, avatar: str) -> Written:
+def _toml(card: Card, avatar: str, persona_id: str) -> Written:
     picture, icon = face(card), _main_icon(card)
 
     def place(uri: str, asset: Json | None) -> str | None:
         return str(DEFAULT_ICON["uri"]) if asset and asset is icon else None
 
     moved, notes = _moved(card, place)
-    table = table_of(moved)
+    table = table_of(moved, persona_id)
     if picture is None:
         return Written(toml_bytes(table), notes)
     name = f"{avatar}.{picture_type(picture) or 'png'}"

@@ -14,7 +14,7 @@ from personas.card.own import card_of_table, parse_table, persona_of, table_of
 from personas.contracts import Persona
 from personas.errors import CardError
 
-MAX_FILE_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 256 * 2**20
 JPEG, WEBP = b"\xff\xd8\xff", b"RIFF"
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", JPEG: "a JPEG picture", WEBP: "a WebP picture", b"GIF8": "a GIF"}
 CONVERTED = "Cards travel in PNG pictures; many sites convert them and lose the card: get the original file."
@@ -38,9 +38,9 @@ def read_any(path: Path) -> Card:
     return card
 
 
-def parse_card(data: bytes, where: str) -> Card:
-    """The card in a file's bytes; `where` names it in errors. Raises `CardError`."""
-    return _parsed(data, where)[0]
+def parse_card(data: bytes, where: str, most_bytes: int = charx.MAX_UNPACKED_BYTES) -> Card:
+    """The card in a file's bytes; `where` names it in errors. A zip may unpack to `most_bytes`. Raises `CardError`."""
+    return _parsed(data, where, most_bytes)[0]
 
 
 def to_persona(card: Card, where: str, persona_id: str = "", avatar: Path | None = None) -> Persona:
@@ -52,14 +52,14 @@ def to_persona(card: Card, where: str, persona_id: str = "", avatar: Path | None
     return replace(persona_of(table, where), avatar=avatar)
 
 
-def _parsed(data: bytes, where: str) -> tuple[Card, Json | None]:
+def _parsed(data: bytes, where: str, most_bytes: int = charx.MAX_UNPACKED_BYTES) -> tuple[Card, Json | None]:
     if data.startswith(png.SIGNATURE):
         chunks = png.split(data, where)
         card = card_of(parse_json(png.card_json(chunks, where), f"The card in {where}"), "png", where)
         return replace(card, picture=png.picture(chunks), files=png.assets(chunks, where)), None
     # Some programs put the zip behind a JPEG, so that it shows a face.
     if data.startswith(b"PK") or (data.startswith(JPEG) and zipfile.is_zipfile(io.BytesIO(data))):
-        content, files = charx.read(data, where)
+        content, files = charx.read(data, where, most_bytes)
         return replace(card_of(parse_json(content, f"{charx.CARD} in {where}"), "charx", where), files=files), None
     if mark := next((mark for mark in MARKS if data.startswith(mark)), None):
         advice = CONVERTED if mark not in (b"\xff\xfe", b"\xfe\xff") else "Save the card as UTF-8."

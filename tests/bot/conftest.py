@@ -19,11 +19,11 @@ from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
 from bot.house import House
 from bot.local_guild import MEMBER, MODERATOR, SEED, move_in
+from bot.personas import Personas
 from bot.queue import JobQueue
 from bot.replies import Voices
 from bot.sandbox import Sandbox, point_discord_py_at
 from bot.store import Store
-from personas.card import read_cards
 from personas.contracts import Sampling
 from personas.lore import WORLD, LoreIndex, read_lore
 from tests.fake_engine import FakeEngine
@@ -85,7 +85,7 @@ async def on_stage(
 ) -> AsyncIterator[Stage]:
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
     shipped = ShippedData.beside_the_code()
-    personas = read_cards(shipped.cards)
+    personas = Personas(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02)
     await sandbox.start()
     engine, backend = engine or FakeEngine(), FakeTrainingBackend()
@@ -93,7 +93,7 @@ async def on_stage(
         from bot.clock import SystemClock
 
         queue = JobQueue(store, backend, SystemClock())
-        lore = LoreIndex(read_lore(shipped.lore, [*personas, WORLD]))
+        lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]))
         conversations = Conversations(store, personas, lore, Sampling(), home)
 
         def house(client: Any) -> House:
