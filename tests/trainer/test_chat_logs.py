@@ -133,7 +133,7 @@ def test_a_newer_data_package_in_another_language(tmp_path, zipped):
     assert [(item.row.split("/", 1)[1], item.reason.split(": ")[0]) for item in found.rejected] == [
         ("c100000000000000001/messages.json row 2", "only an attachment"),
         ("c100000000000000001/messages.json row 3", "Timestamp"),
-        ("c100000000000000002/messages.json object 1", "not valid JSON"),
+        ("c100000000000000002/messages.json line 1", "not valid JSON"),
     ]
 
 

@@ -8,17 +8,14 @@ another right is stated.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from personas.contracts import Persona
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
 from trainer.sources.dates import Order, OrderGuess, stamp_of
 from trainer.sources.fields import WrongField, entries, members, moment, objects, optional, text
-from trainer.sources.files import Peek, SourceFile, open_source
+from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import from_discord, mention
 from trainer.sources.sessions import Author, Entry, author_of
@@ -44,18 +41,6 @@ def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
         return _entry(row, message, channels)
 
     return sessions.conversations(entries(file.records("messages"), parse), file.name, options, RIGHT)
-
-
-def read_export(
-    path: Path, right: str, persona: Persona, session_gap_s: float, dropped: Counter[str]
-) -> Iterator[Conversation]:
-    """The sessions of a JSON export on disk; `dropped` counts by reason what is left out."""
-    options = ReadOptions(persona=persona, right=right, session_gap_s=session_gap_s)
-    for item in read_json(open_source(path), options):
-        if isinstance(item, Rejected):
-            dropped[item.reason] += item.rows
-        else:
-            yield item
 
 
 def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
