@@ -14,10 +14,9 @@ from personas.errors import MaterialError, RequestError
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.material import material_digest
 from trainer.anonymise import dataset_key, pseudonymise
-from trainer.conversation import Conversation
+from trainer.conversation import Conversation, Rejected
 from trainer.recipe import Recipe
-from trainer.sources.discord_export import read_export
-from trainer.sources.messages import read_messages
+from trainer.sources import ReadOptions, read, recognise
 
 ALLOWED_KINDS = {"persona": ("card", "log", "lore", "general"), "dialogue": ("messages", "general")}
 SOURCES = {"persona": "log", "dialogue": "messages"}
@@ -103,12 +102,34 @@ def _persona_talk(
     logs: list[tuple[Path, Material]], spec: JobSpec, recipe: Recipe, persona: Persona, dropped: Counter[str]
 ) -> list[Conversation]:
     gap_s = recipe.session_gap_minutes * 60
-    talk = [c for path, m in logs for c in read_export(path, m.right, persona, gap_s, dropped)]
+    talk: list[Conversation] = []
+    for path, material in logs:
+        options = ReadOptions(persona=persona, right=material.right, session_gap_s=gap_s)
+        talk.extend(_usable(path, options, dropped))
     return pseudonymise(talk, dataset_key(spec.request), persona)
 
 
 def _dialogues(files: list[tuple[Path, Material]], dropped: Counter[str]) -> list[Conversation]:
-    return [c for path, material in files for c in read_messages(path, material.right, dropped)]
+    return [c for path, material in files for c in _usable(path, ReadOptions(right=material.right), dropped)]
+
+
+def _usable(path: Path, options: ReadOptions, dropped: Counter[str]) -> list[Conversation]:
+    """The conversations of a file in any format; `dropped` counts its other records by reason.
+
+    Raises `MaterialError` when none of it can be used, or the persona never speaks in it.
+    """
+    usable: list[Conversation] = []
+    first: Rejected | None = None
+    for item in read(path, options):
+        if isinstance(item, Conversation):
+            usable.append(item)
+        else:
+            first = first or item
+            dropped[item.reason] += item.rows
+    if not usable:
+        why = f"; {first.row}: {first.reason}" if first else ""
+        raise MaterialError(f"Nothing in {path.name} can be used{why}.", f"Expected: {recognise(path).expected}.")
+    return usable
 
 
 def _lore(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:

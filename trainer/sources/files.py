@@ -102,7 +102,7 @@ class SourceFile:
         elif self.kind == "JSON array" or path:
             yield from self._elements(path)
         elif self.kind == "JSON object":
-            yield _record("object 1", decode(self.read(LONGEST_RECORD_BYTES)))
+            yield _record("line 1", decode(self.read(LONGEST_RECORD_BYTES)))
         elif self.kind in ("CSV", "TSV"):
             yield from tables.csv_rows(self.lines(), self.delimiter)
         elif self.kind in ("Parquet", "Arrow"):
