@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from personas.errors import MaterialError
 from personas.prompt import Renderer, Sample
 from trainer.conversation import Conversation
 from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.material import Content
 from trainer.recipe import Recipe
-from trainer.samples import SampleMaker
+from trainer.samples import SampleHash, SampleMaker, require_both_sides
 from trainer.sieve import SIDES, sift
 from trainer.split import HELD_OUT
 
@@ -38,34 +36,10 @@ class Dataset:
         """SHA-256 over the token ids and masks of what is trained on and of what is held out, in order."""
         digest = SampleHash()
         for sample in self.train:
-            digest.add(sample)
+            digest.add(SampleHash.text_of(sample))
         digest.begin_heldout()
         for sample in self.heldout:
-            digest.add(sample)
-        return digest.hexdigest()
-
-
-class SampleHash:
-    """The hash of a data set, of samples as they come: those trained on, then those held out."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256(b"[")
-        self._separator = ""
-
-    def add(self, sample: Sample) -> None:
-        """Add the next sample."""
-        self._digest.update(f"{self._separator}{(sample.ids, sample.mask)!r}".encode())
-        self._separator = ", "
-
-    def begin_heldout(self) -> None:
-        """End the samples that are trained on."""
-        self._digest.update(b"][")
-        self._separator = ""
-
-    def hexdigest(self) -> str:
-        """The hash."""
-        digest = self._digest.copy()
-        digest.update(b"]")
+            digest.add(SampleHash.text_of(sample))
         return digest.hexdigest()
 
 
@@ -105,15 +79,6 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     measured = tuple(made.sample for talk in content.general for made in general.made_from(talk, {}))
     rights = Counter(conversation.right for conversation in content.conversations)
     return Dataset(train, heldout, measured, counts, dict(rights), ledger)
-
-
-def require_both_sides(train: int, heldout: int) -> None:
-    """Raise `MaterialError` when there is no reply to learn from, or none to measure with."""
-    if not train or not heldout:
-        raise MaterialError(
-            f"{train} replies to learn from and {heldout} to measure with are too few.",
-            "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough.",
-        )
 
 
 def _of_fate(conversations: Sequence[Conversation], fates: Sequence[str], fate: str) -> Iterator[Conversation]:

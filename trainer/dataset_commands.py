@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import UnderstudyError
+from trainer.build_commands import add_build, add_export, build, export, pair
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 
@@ -29,14 +30,8 @@ def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(command=guarded(_inspect))
-
-
-def pair(text: str) -> tuple[str, str]:
-    """Both sides of `a=b`, for argparse."""
-    left, equals, right = text.partition("=")
-    if not (left and equals and right):
-        raise argparse.ArgumentTypeError(f"expected ROLE=COLUMN, got {text!r}")
-    return left, right
+    add_build(subcommands).set_defaults(command=guarded(build))
+    add_export(subcommands).set_defaults(command=guarded(export))
 
 
 def guarded(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:

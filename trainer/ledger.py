@@ -58,9 +58,7 @@ class Ledger:
     def drop(self, conversation: Conversation, reason: str) -> None:
         """A conversation that is not used at all."""
         self.replies[reason] += sum(message.speaker.is_persona for message in conversation.messages)
-        row = conversation.messages[0].row if conversation.messages else ""
-        text = conversation.raw_text[:PREVIEW_CHARACTERS]
-        self._drop(Drop(conversation.source, row, reason, conversation.rows, text))
+        self._drop(Drop(conversation.source, _row(conversation), reason, conversation.rows, _preview(conversation)))
 
     def settle(self, conversation: Conversation, used: Collection[int], faults: Mapping[int, str]) -> None:
         """A conversation whose messages at the places `used` are in samples; `faults` says which replies are not, why.
@@ -76,8 +74,7 @@ class Ledger:
             return
         if not used:
             reason = next(iter(faults.values()), UNNEEDED)
-            text = conversation.raw_text[:PREVIEW_CHARACTERS]
-            self._drop(Drop(conversation.source, messages[0].row if messages else "", reason, conversation.rows, text))
+            self._drop(Drop(conversation.source, _row(conversation), reason, conversation.rows, _preview(conversation)))
             return
         self._use(conversation.source, conversation.rows)
         for place in faults:
@@ -108,3 +105,12 @@ class Ledger:
 
     def _of(self, source: str) -> Counter[str]:
         return self.by_source.setdefault(source, Counter())
+
+
+def _row(conversation: Conversation) -> str:
+    return conversation.messages[0].row if conversation.messages else ""
+
+
+def _preview(conversation: Conversation) -> str:
+    """How it begins, as it stands now: under pseudonyms where they have been given."""
+    return "\n".join(message.text for message in conversation.messages[:4])[:PREVIEW_CHARACTERS]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from personas.contracts import LoreHit, Persona, Turn
+from personas.errors import MaterialError
 from personas.lore import LORE_PASSAGES, LoreIndex
 from personas.prompt import Renderer, Sample
 from trainer.conversation import Conversation
@@ -107,3 +108,41 @@ class SampleMaker:
             return EXACT
         self._seen.add(digest)
         return ""
+
+
+class SampleHash:
+    """The hash of a data set, of samples as they come: those trained on, then those held out."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256(b"[")
+        self._separator = ""
+
+    @staticmethod
+    def text_of(sample: Sample) -> str:
+        """What of a sample is hashed."""
+        return repr((sample.ids, sample.mask))
+
+    def add(self, text: str) -> None:
+        """Add the next sample's text."""
+        self._digest.update(f"{self._separator}{text}".encode())
+        self._separator = ", "
+
+    def begin_heldout(self) -> None:
+        """End the samples that are trained on."""
+        self._digest.update(b"][")
+        self._separator = ""
+
+    def hexdigest(self) -> str:
+        """The hash."""
+        digest = self._digest.copy()
+        digest.update(b"]")
+        return digest.hexdigest()
+
+
+def require_both_sides(train: int, heldout: int) -> None:
+    """Raise `MaterialError` when there is no reply to learn from, or none to measure with."""
+    if not train or not heldout:
+        raise MaterialError(
+            f"{train} replies to learn from and {heldout} to measure with are too few.",
+            "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough.",
+        )

@@ -1,0 +1,258 @@
+"""Builds a data set from any number of sources: read once, sifted, mixed, rendered.
+
+Conversations wait on disk between the two passes, so that memory grows by some hundred bytes a conversation only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from personas.contracts import Persona
+from personas.errors import MaterialError, RequestError
+from personas.lore import LoreIndex
+from personas.prompt import Renderer
+from trainer.anonymise import People
+from trainer.conversation import Conversation, Message, Rejected, Speaker
+from trainer.filters import Filters
+from trainer.ledger import Ledger
+from trainer.mix import interleaved, quotas
+from trainer.recipe import Recipe
+from trainer.samples import Made, SampleMaker
+from trainer.sieve import SIDES, TRAIN, Sieve
+from trainer.split import HELD_OUT, drawn
+from trainer.spool import Spool
+
+Kind = Literal["persona", "general"]
+OVER_LIMIT, OVER_MIX = "over the source's limit", "over the mix"
+Items = Iterable[Conversation | Rejected]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a data set is to be made of, and how.
+
+    `limits`: source to the number of its samples, at most. `mix`: the ratio of general talk to the persona's, or of
+    the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
+    training in two stages. `key` is the pseudonyms'. `seed` decides what is taken where not all is.
+    """
+
+    renderer: Renderer
+    recipe: Recipe
+    persona: Persona | None = None
+    lore: LoreIndex | None = None
+    key: bytes = b""
+    filters: Filters = field(default_factory=Filters)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    mix: tuple[float, ...] = ()
+    stages: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Built:
+    """A sample of a data set: its side, where it came from, and what kind of talk it is."""
+
+    side: str
+    source: str
+    right: str
+    kind: Kind
+    made: Made
+
+
+class Builder:
+    """Use as a context: `take` each source, then ask once for `samples`; `ledger` is complete at their end."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, folder: Path | None = None) -> None:
+        """`folder` is where the waiting conversations lie."""
+        self._plan, self.ledger = plan, ledger
+        self._stack = ExitStack()
+        self._spool = self._stack.enter_context(Spool(folder))
+        self._sieve = self._stack.enter_context(Sieve(plan.filters, folder))
+        self._maker = SampleMaker(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
+        self._people = People(plan.persona) if plan.persona else None
+        self._sources: list[str] = []
+        self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
+        self._settled = bytearray()
+        self._room: dict[tuple[int, str], int] = {}
+        self.shares: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def take(self, source: str, items: Items, heard: Callable[[int], None] = lambda rows: None) -> None:
+        """Read a source to its end; `heard` is told of each record. Raises `MaterialError` when it holds no talk."""
+        self._sources.append(source)
+        before = len(self._speaks)
+        for item in items:
+            if isinstance(item, Rejected):
+                self.ledger.reject(source, item)
+            else:
+                self._add(replace(item, source=source))
+            heard(item.rows)
+        if len(self._speaks) == before:
+            raise self._nothing_in(source)
+
+    def samples(self) -> Iterator[Built]:
+        """All samples, those held out first: of two equal ones, the one that stays is not trained on.
+
+        Raises `MaterialError` where one side would stay empty.
+        """
+        self.shares = self._shares()
+        fates = self._sieve.fates(self._plan.recipe.heldout_share)
+        self._settled = bytearray(len(fates))
+        self._share_room(fates)
+        for side in SIDES:
+            streams = [self._stream(numbers, side) for numbers in self._groups(fates, side)]
+            try:
+                yield from self._mixed(streams, side)
+            finally:
+                for stream in streams:
+                    stream.close()
+        for number, fate in enumerate(fates):
+            if not self._settled[number]:
+                self.ledger.drop(self._read(number), OVER_MIX if fate in SIDES else fate)
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def _add(self, conversation: Conversation) -> None:
+        speaks = self._is_personas(conversation)
+        if speaks and self._people:
+            self._people.meet(conversation)
+        self._spool.append(conversation)
+        self._sieve.add(conversation)
+        self._source_of.append(len(self._sources) - 1)
+        self._speaks.append(speaks)
+        self._order.append(drawn(f"taken {self._plan.seed}", conversation.raw_text))
+
+    def _nothing_in(self, source: str) -> MaterialError:
+        reasons = ", ".join(f"{reason} ({rows})" for reason, rows in self.ledger.dropped.most_common(3))
+        return MaterialError(
+            f"Nothing in {source} can be used{': ' if reasons else ''}{reasons}.",
+            "`python -m trainer dataset inspect` shows what it holds.",
+        )
+
+    def _is_personas(self, conversation: Conversation) -> bool:
+        persona = self._plan.persona
+        speakers = [m.speaker for m in conversation.messages if m.speaker.is_persona]
+        return persona is not None and any(speaker.id == persona.id for speaker in speakers)
+
+    # ------------------------------------------------------------------------------------------ choosing
+
+    @property
+    def _stands_in(self) -> bool:
+        """Where a persona is to be trained and speaks in no source by name, the sources' assistant speaks for it."""
+        return self._plan.persona is not None and not any(self._speaks)
+
+    def _kind(self, number: int) -> Kind:
+        return "persona" if self._speaks[number] or self._stands_in else "general"
+
+    def _groups(self, fates: Sequence[str], side: str) -> list[list[int]]:
+        """The conversations of a side, in the order in which they are taken: all together, or one list a share."""
+        numbers = [number for number, fate in enumerate(fates) if fate == side]
+        if self.shares or self._plan.limits:
+            numbers.sort(key=self._order.__getitem__)
+        if self.shares:
+            of = self._kind if "general" in self.shares else self._name
+            return [[n for n in numbers if of(n) == share] for share in self.shares]
+        if self._plan.stages:
+            return [[n for n in numbers if self._kind(n) == kind] for kind in ("general", "persona")]
+        return [numbers]
+
+    def _shares(self) -> dict[str, float]:
+        """What the ratio's numbers belong to. Raises `RequestError` when they do not fit the sources."""
+        mix, kinds = self._plan.mix, {self._kind(number) for number in range(len(self._speaks))}
+        if len(mix) == 2 and len(kinds) == 2:
+            return dict(zip(("general", "persona"), mix, strict=True))
+        if mix and len(mix) != len(self._sources):
+            raise RequestError(
+                f"The mix has {len(mix)} numbers for {len(self._sources)} sources.",
+                "Give two, general:persona, or one for each source in their order.",
+            )
+        return dict(zip(self._sources, mix, strict=False))
+
+    def _mixed(self, streams: Sequence[Iterator[Built]], side: str) -> Iterator[Built]:
+        if not self.shares:
+            for stream in streams:
+                yield from stream
+            return
+        weights = list(self.shares.values())
+        if side == TRAIN:
+            yield from interleaved(streams, weights)
+            return
+        # Too little is held out to give any of it up only because another share has nothing held out.
+        first = [next(stream, None) for stream in streams]
+        held = [number for number, item in enumerate(first) if item]
+        rest = [itertools.chain([item], stream) for item, stream in zip(first, streams, strict=True) if item]
+        yield from interleaved(rest, [weights[number] for number in held]) if held else ()
+
+    def _share_room(self, fates: Sequence[str]) -> None:
+        counts = Counter(zip(self._source_of, fates, strict=True))
+        for place, name in enumerate(self._sources):
+            limit = self._plan.limits.get(name)
+            train, heldout = quotas(limit, counts[place, TRAIN], counts[place, HELD_OUT])
+            self._room |= {(place, TRAIN): train, (place, HELD_OUT): heldout}
+
+    def _name(self, number: int) -> str:
+        return self._sources[self._source_of[number]]
+
+    # ------------------------------------------------------------------------------------------ making samples
+
+    def _stream(self, numbers: Sequence[int], side: str) -> Generator[Built]:
+        for number in numbers:
+            yield from self._made_of(number, side)
+
+    def _made_of(self, number: int, side: str) -> Iterator[Built]:
+        """The samples of a conversation, which is accounted for at the end, also when no more of them are wanted."""
+        conversation, kind, room = self._read(number), self._kind(number), (self._source_of[number], side)
+        used: set[int] = set()
+        replies: set[int] = set()
+        faults: dict[int, str] = {}
+        why_not = OVER_MIX
+        self._settled[number] = True
+        if not self._room[room]:  # nothing of it is wanted, so nothing is made
+            self.ledger.drop(conversation, OVER_LIMIT)
+            return
+        try:
+            for made in self._maker.made_from(conversation, faults):
+                if not self._room[room]:
+                    why_not = OVER_LIMIT
+                    break
+                self._room[room] -= 1
+                used.update(made.places)
+                replies.add(made.places[-1])
+                yield Built(side, conversation.source, conversation.right, kind, made)
+        finally:
+            for place, message in enumerate(conversation.messages):
+                if message.speaker.is_persona and place not in replies:
+                    faults.setdefault(place, why_not)
+            self.ledger.settle(conversation, used, faults)
+
+    def _read(self, number: int) -> Conversation:
+        conversation = self._spool[number]
+        if self._plan.persona and self._stands_in:
+            return _spoken_by(conversation, self._plan.persona)
+        if self._people and self._speaks[number]:
+            return self._people.masked(conversation, self._plan.key)
+        return conversation
+
+
+def _spoken_by(conversation: Conversation, persona: Persona) -> Conversation:
+    speaker = Speaker(persona.id, (persona.name,), is_persona=True)
+
+    def spoken(message: Message) -> Message:
+        return replace(message, speaker=speaker) if message.speaker.is_persona else message
+
+    return replace(conversation, messages=tuple(map(spoken, conversation.messages)))

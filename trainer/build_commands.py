@@ -1,0 +1,115 @@
+"""`python -m trainer dataset build` and `dataset export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personas.rights import RIGHTS
+
+if TYPE_CHECKING:
+    from trainer.write_dataset import Order
+
+BUILD_HELP = """\
+Makes a data set of one or more sources, one sample per reply:
+
+  python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast
+  python -m trainer dataset build --persona oda --source talk.jsonl:4000 --source oda.json --mix 80:20 --out build/oda
+
+A source is PATH, PATH=FORMAT, PATH:COUNT (so many of its samples at most) or PATH=FORMAT:COUNT. Its format is
+recognised by content. Three ways to train a persona: its own talk alone, over a chat model; --mix 80:20, general talk
+and its own in that ratio; --two-stage, all general talk first, then its own.
+"""
+TARGETS = ("openai", "sharegpt", "alpaca")
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Both sides of `a=b`, for argparse."""
+    left, equals, right = text.partition("=")
+    if not (left and equals and right):
+        raise argparse.ArgumentTypeError(f"expected ROLE=COLUMN, got {text!r}")
+    return left, right
+
+
+def add_build(subcommands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+    """Adds `build`; its parser is given back for its command to be set."""
+    build = subcommands.add_parser(
+        "build",
+        help="make a data set of sources: filtered, without duplicates, split, mixed",
+        description=BUILD_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_sources(build, required=True)
+    build.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the data set's folder"
+    )
+    build.add_argument("--json", action="store_true", help="print one JSON object")
+    return build
+
+
+def add_export(subcommands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+    """Adds `export`."""
+    export = subcommands.add_parser("export", help="write a data set in another tool's format")
+    export.add_argument("folder", type=Path, metavar="DIR", help="a data set's folder, as `build` makes it")
+    export.add_argument("--to", choices=TARGETS, required=True, help="the format")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
+    export.add_argument("--eval", action="store_true", help="write the held-out samples (default: those to train on)")
+    return export
+
+
+def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Adds what `build` and `plan` share: sources, and how samples are made of them."""
+    add = parser.add_argument
+    add("--persona", metavar="P", help="a persona's id or name, or a card file; without, a data set of dialogue")
+    add("--source", action="append", default=[], required=required, metavar="PATH[=FORMAT][:COUNT]", help="may repeat")
+    add("--mix", metavar="80:20", help="general talk to the persona's; or one number per source, in their order")
+    add("--two-stage", action="store_true", help="general samples first, then the persona's")
+    add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: those that ship)")
+    add("--right", choices=RIGHTS, help="under which right sources without a rights.toml may be used")
+    add("--map", type=pair, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help="as for `inspect`")
+    add("--languages", default="", metavar="en,vi", help="keep only these")
+    add("--min-reply-words", type=int, default=0, metavar="N", help="drop shorter replies")
+    add("--max-reply-words", type=int, default=1_000_000, metavar="N", help="drop longer replies")
+    add("--recipe", default="demo-cpu", metavar="R", help="whose lengths and shares hold (default: demo-cpu)")
+    add("--max-length", type=int, metavar="TOKENS", help="most tokens of a sample (default: the recipe's)")
+    add("--base-model", default="embedded", metavar="M", help="whose tokenizer counts (default: embedded)")
+    add("--seed", type=int, default=0, metavar="N", help="decides what is taken where not all is (default: 0)")
+
+
+def build(options: argparse.Namespace) -> None:
+    """Runs `dataset build`."""
+    from trainer.orders import order_of
+    from trainer.progress import Counting
+    from trainer.write_dataset import require_free, write_dataset
+
+    require_free(options.out)
+    order: Order = order_of(options)
+    with Counting() as counting:
+        told = write_dataset(options.out.absolute(), order, counting.heard)
+    if options.json:
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        print("\n".join(_told(told, options.out)))
+
+
+def export(options: argparse.Namespace) -> None:
+    """Runs `dataset export`."""
+    from trainer.export_dataset import export_dataset
+
+    count = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
+    print(f"{count:,} samples in {options.out}")
+
+
+def _told(told: dict[str, Any], out: Path) -> list[str]:
+    samples = told["samples"]
+    sources = ", ".join(f"{name} {count:,}" for name, count in told["sources"].items())
+    lines = [
+        f"{out}: {samples['train']:,} samples to train on, {samples['eval']:,} held out, {told['tokens']:,} tokens",
+        f"from {sources}",
+        f"{told['rows_used']:,} of {told['rows']:,} records used",
+        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in told["dropped"].items()),
+        f"hash {told['hash']}",
+    ]
+    return lines

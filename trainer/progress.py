@@ -1,0 +1,34 @@
+"""A line of progress for people at a terminal; nothing where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+class Counting:
+    """A counter on standard error, one line for each thing that is done."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._doing = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def heard(self, doing: str, more: int) -> None:
+        """So many more records or samples of what is being done."""
+        if self._doing != doing:
+            self.__exit__(None, None, None)
+            self._bar = tqdm(desc=doing, unit=" rows", file=sys.stderr, disable=None)
+            self._doing = doing
+        self._bar.update(more)

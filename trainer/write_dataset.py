@@ -1,0 +1,158 @@
+"""A data set's folder: samples, what was dropped, figures, charts and data sheet; whole, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from personas.adapters import written_aside
+from personas.errors import RequestError
+from personas.prompt import Renderer
+from trainer.build import Builder, Built, Items, Plan
+from trainer.charts import draw_composition, draw_lengths
+from trainer.data_sheet import data_sheet
+from trainer.ledger import Drop, Ledger
+from trainer.samples import SampleHash, require_both_sides
+from trainer.sieve import TRAIN
+from trainer.statistics import Statistics, details, summary
+
+TRAIN_FILE, EVAL_FILE, DROPPED_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "dropped.jsonl", "stats.json"
+SAMPLE_SETTINGS = ("max_length", "history_turns", "session_gap_minutes", "lore_share", "heldout_share")
+Heard = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A data set that is asked for. `sources` pairs what each is called with what it yields."""
+
+    plan: Plan
+    base_model: str
+    sources: Sequence[tuple[str, Items]]
+
+
+def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
+    """Build into the folder `out`, in place of an earlier data set there, and give the summary.
+
+    `heard` is told what is being done, and of how many more records or samples. Raises `UnderstudyError`.
+    """
+    require_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as workshop:
+        made = Path(workshop) / "made"
+        with written_aside(made) as aside:
+            told = _write(aside, Path(workshop), order, heard, out.name)
+        if out.exists():  # two renames: for a moment, and after a crash in it, there is none
+            out.rename(Path(workshop) / "earlier")
+        made.chmod(0o755)
+        made.rename(out)
+    return told
+
+
+def require_free(out: Path) -> None:
+    """Raise `RequestError` when the folder holds anything but an earlier data set."""
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not (out / STATS_FILE).exists()):
+        raise RequestError(f"{out} is there already and holds no data set.", "Name another folder.")
+
+
+def sample_line(renderer: Renderer, built: Built, stages: bool) -> str:
+    """A sample as a line of JSON."""
+    made = built.made
+    messages = renderer.messages(made.persona, made.turns, made.lore)
+    line = {
+        "messages": [*messages, {"role": "assistant", "content": made.reply.strip()}],
+        "kind": built.kind,
+        "source": built.source,
+        "row": made.row,
+        "right": built.right,
+        "tokens": len(made.sample.ids),
+        "reply_tokens": made.sample.reply_tokens,
+        "lore": [hit.source for hit in made.lore],
+    }
+    if stages:
+        line["stage"] = 2 if built.kind == "persona" else 1
+    return json.dumps(line, ensure_ascii=False)
+
+
+def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) -> dict[str, Any]:
+    plan = order.plan
+    with _Samples(folder, plan) as samples, Builder(plan, Ledger(samples.note), workshop) as builder:
+        for source, items in order.sources:
+            builder.take(source, items, partial(heard, f"reading {source}"))
+        for built in builder.samples():
+            samples.add(built)
+            heard("making samples", 1)
+        digest = samples.hexdigest()
+        told = summary(samples.statistics, builder.ledger, digest)
+        stats = {
+            **told,
+            **details(samples.statistics, builder.ledger),
+            "mix": builder.shares,
+            "persona": plan.persona.id if plan.persona else None,
+            "base_model": order.base_model,
+            "seed": plan.seed,
+            "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
+        }
+    (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw_composition(folder, stats["by_source"])
+    draw_lengths(folder, stats["tokens_per_sample"], plan.recipe.max_length)
+    (folder / "README.md").write_text(data_sheet(name, plan, order.base_model, stats), encoding="utf-8")
+    return told
+
+
+class _Samples:
+    """The files of samples and of what was dropped, while they are written."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.statistics = Statistics()
+        self._plan = plan
+        self._stack = ExitStack()
+        self._dropped, self._train, self._eval = (
+            self._stack.enter_context((folder / file).open("x", encoding="utf-8"))
+            for file in (DROPPED_FILE, TRAIN_FILE, EVAL_FILE)
+        )
+        self._hash = SampleHash()
+        # Held-out samples are made first and hashed last.
+        last = tempfile.TemporaryFile("w+", dir=folder.parent)  # noqa: SIM115  closed by the stack
+        self._hashed_last = self._stack.enter_context(last)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def note(self, drop: Drop) -> None:
+        """Write down what was dropped."""
+        print(json.dumps(asdict(drop), ensure_ascii=False), file=self._dropped)
+
+    def add(self, built: Built) -> None:
+        """Write a sample."""
+        self.statistics.add(built)
+        line = sample_line(self._plan.renderer, built, self._plan.stages)
+        hashed = SampleHash.text_of(built.made.sample)
+        if built.side == TRAIN:
+            print(line, file=self._train)
+            self._hash.add(hashed)
+        else:
+            print(line, file=self._eval)
+            print(hashed, file=self._hashed_last)
+
+    def hexdigest(self) -> str:
+        """The data set's hash, once all samples are in. Raises `MaterialError` when there are too few."""
+        require_both_sides(self.statistics.samples["train"], self.statistics.samples["eval"])
+        self._hash.begin_heldout()
+        self._hashed_last.seek(0)
+        for line in self._hashed_last:
+            self._hash.add(line.rstrip("\n"))
+        return self._hash.hexdigest()
