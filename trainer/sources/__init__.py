@@ -18,6 +18,7 @@ from trainer.sources import (
     discord_package,
     instagram,
     oasst,
+    oasst_rows,
     own_log,
     personachat,
     rows,
@@ -40,6 +41,7 @@ FORMATS: tuple[Format, ...] = (
     *instagram.FORMATS,
     *whatsapp.FORMATS,
     *oasst.FORMATS,
+    *oasst_rows.FORMATS,
     *personachat.FORMATS,
     *rows.FORMATS,
 )

@@ -13,7 +13,7 @@ import itertools
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,6 +27,8 @@ from trainer.sources.json_stream import LONGEST_RECORD_BYTES, Broken, array_at, 
 from trainer.sources.kinds import BOM, Kind
 
 HEAD_BYTES = 1 << 20
+DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
+"""What decompressors raise; `RuntimeError` is an archive's with a password or a method that Python does not know."""
 PEEKED = 64
 MOST_NAMES = 10_000
 Record = tuple[str, dict[str, Any]]
@@ -61,7 +63,7 @@ class SourceFile:
     delimiter: str
     start: bytes
     names: tuple[str, ...]
-    opened: Callable[[], BinaryIO]
+    opened: Callable[[], AbstractContextManager[BinaryIO]]
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -69,7 +71,7 @@ class SourceFile:
         try:
             with self.opened() as stream:
                 yield stream
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        except DAMAGE as error:
             raise unreadable(self.name, error) from None
 
     def read(self, limit_bytes: int) -> bytes:
@@ -152,20 +154,24 @@ def open_source(path: Path, name: str = "") -> SourceFile:
     return _source(path, name, lambda: path.open("rb"))
 
 
-def _source(path: Path, name: str, opened: Callable[[], BinaryIO]) -> SourceFile:
+def _source(path: Path, name: str, opened: Callable[[], AbstractContextManager[BinaryIO]]) -> SourceFile:
     try:
         with opened() as stream:
             packed = stream.read(len(kinds.GZIP)) == kinds.GZIP
-        if packed:
-            raw = opened
-            opened = lambda: cast(BinaryIO, gzip.GzipFile(fileobj=raw()))  # noqa: E731
-        with opened() as stream:
+        unpacked = (lambda: _unpacked(opened)) if packed else opened
+        with unpacked() as stream:
             start = stream.read(HEAD_BYTES)
-        names = _archive_names(path, opened) if start.startswith(kinds.ZIP) else ()
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        names = _archive_names(unpacked) if start.startswith(kinds.ZIP) else ()
+    except DAMAGE as error:
         raise unreadable(name, error) from None
     kind, delimiter = kinds.kind_of(start, name, is_whole=len(start) < HEAD_BYTES)
-    return SourceFile(path, name, kind, delimiter, start, names, opened)
+    return SourceFile(path, name, kind, delimiter, start, names, unpacked)
+
+
+@contextmanager
+def _unpacked(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Iterator[BinaryIO]:
+    with opened() as packed, gzip.GzipFile(fileobj=packed) as stream:
+        yield cast(BinaryIO, stream)
 
 
 def unreadable(name: str, error: Exception) -> MaterialError:
@@ -174,16 +180,20 @@ def unreadable(name: str, error: Exception) -> MaterialError:
     return MaterialError(f"{name} cannot be read: {said}.", "Check the path, its rights, and that it is whole.")
 
 
-def _archive_names(path: Path, opened: Callable[[], BinaryIO]) -> tuple[str, ...]:
+def _archive_names(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[str, ...]:
     with opened() as stream, zipfile.ZipFile(stream) as archive:
         return tuple(info.filename for info in archive.infolist()[:MOST_NAMES] if not info.is_dir())
 
 
-def _archived(path: Path, name: str) -> BinaryIO:
-    try:
-        return cast(BinaryIO, zipfile.ZipFile(path).open(name))
-    except KeyError:
-        raise MaterialError(f"{path.name} holds no {name}.", "Check the archive.") from None
+@contextmanager
+def _archived(path: Path, name: str) -> Iterator[BinaryIO]:
+    with zipfile.ZipFile(path) as archive:
+        try:
+            member = archive.open(name)
+        except KeyError:
+            raise MaterialError(f"{path.name} holds no {name}.", "Check the archive.") from None
+        with member:
+            yield cast(BinaryIO, member)
 
 
 def _head(start: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ MAGIC: tuple[tuple[bytes, Kind], ...] = (
 )
 UTF_BOMS = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 SHOWN_LINES = 64
-FOREIGN_SHARE = 0.1
+FOREIGN_SHARE = 0.2
 """So many of the first lines may hold bytes that are not UTF-8; they are rejected. With more, the file is."""
 
 
@@ -88,7 +88,8 @@ def _guessed(start: bytes) -> str:
     from charset_normalizer import from_bytes
 
     best = from_bytes(start[: 1 << 16]).best()
-    return best.encoding.replace("_", "-").upper() if best else ""
+    encoding = best.encoding.replace("_", "-").upper() if best else ""
+    return encoding if b"\0" not in start or encoding.startswith(("UTF-16", "UTF-32")) else ""
 
 
 def _not_utf8(name: str, encoding: str) -> MaterialError:

@@ -1,4 +1,4 @@
-"""OpenAssistant's conversation trees (OASST1, OASST2), as trees and as one message a row.
+"""OpenAssistant's conversation trees (OASST1, OASST2).
 
 Format: https://github.com/LAION-AI/Open-Assistant (oasst-data, schemas). A tree is read along its best-ranked path, or
 along every path to an answer. Each message is a record: those off the path, deleted or of low quality are rejected.
@@ -6,16 +6,12 @@ along every path to an answer. Each message is a record: those off the path, del
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from trainer.conversation import Conversation, Message, Rejected, Speaker
-from trainer.sources.files import Peek, Record, SourceFile
+from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.talk import ASSISTANT, USER
 
@@ -44,7 +40,7 @@ class Node:
     answers: bool = False
 
 
-def _node(row: dict[str, Any]) -> Node:
+def node_of(row: dict[str, Any]) -> Node:
     get = row.get
     text, rank, lang = get("text"), get("rank"), get("lang")
     role = get("role")
@@ -80,9 +76,6 @@ def _is_low(labels: Any) -> bool:
     return isinstance(value, int | float) and value < LOW_QUALITY
 
 
-# ------------------------------------------------------------------------------------------------ trees
-
-
 def _recognises_trees(peek: Peek) -> bool:
     rows = peek.records or ([peek.head] if peek.head else [])
     trees = [row for row in rows if isinstance(row.get("prompt"), dict) and "text" in row["prompt"]]
@@ -99,12 +92,12 @@ def _read_trees(file: SourceFile, options: ReadOptions) -> Iterator[Conversation
         if not isinstance(prompt, dict):
             yield Rejected(place, "no tree: it has no prompt")
         else:
-            yield from _conversations(_measure(_tree(prompt)), str(row.get("tree_state") or ""), place, options)
+            yield from conversations_of(measure(_tree(prompt)), str(row.get("tree_state") or ""), place, options)
 
 
 def _tree(prompt: dict[str, Any]) -> Node:
     """The tree of nested replies. Replies that are no objects become nodes that cannot be used."""
-    root = _node(prompt)
+    root = node_of(prompt)
     open_ = [(root, prompt)]
     for node, row in open_:
         replies = row.get("replies")
@@ -112,7 +105,7 @@ def _tree(prompt: dict[str, Any]) -> Node:
             continue
         for reply in replies:
             if isinstance(reply, dict):
-                child = _node(reply)
+                child = node_of(reply)
                 open_.append((child, reply))
             else:
                 child = Node("", "", None, float("inf"), "", "no message")
@@ -120,7 +113,7 @@ def _tree(prompt: dict[str, Any]) -> Node:
     return root
 
 
-def _measure(root: Node) -> Node:
+def measure(root: Node) -> Node:
     """The tree with `size` and `answers` set. Nothing here recurses: trees may be thousands of messages deep."""
     order = [root]
     for node in order:
@@ -132,7 +125,7 @@ def _measure(root: Node) -> Node:
     return root
 
 
-def _conversations(root: Node, state: str, place: str, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+def conversations_of(root: Node, state: str, place: str, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     """What a tree holds. Every node is on a path, or rejected."""
     if state in BAD_STATES:
         yield Rejected(place, f"the tree was {state.replace('_', ' ')}", root.size)
@@ -204,109 +197,6 @@ def _unused(root: Node, used: set[int], place: str) -> Iterator[Rejected]:
 _AFTER = "after a message that is left out: "
 
 
-# ------------------------------------------------------------------------------------------------ one message a row
-
-
-def _recognises_rows(peek: Peek) -> bool:
-    rows = [row for row in peek.records if {"message_id", "parent_id", "text", "role"} <= row.keys()]
-    return bool(rows) and 2 * len(rows) >= len(peek.records)
-
-
-def _read_rows(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
-    grouped = _runs(file) if _is_grouped(file) else _sorted_on_disk(file)
-    for item in grouped:
-        if isinstance(item, Rejected):
-            yield item
-        else:
-            yield from _of_one_tree(item, options)
-
-
-def _tree_id(row: dict[str, Any]) -> str:
-    return str(row.get("message_tree_id") or row.get("message_id") or "")
-
-
-def _is_grouped(file: SourceFile) -> bool:
-    """Whether each tree's messages stand together, as in the published files. Eight bytes a tree are kept."""
-    seen: set[int] = set()
-    current = ""
-    for record in file.records():
-        if isinstance(record, Rejected):
-            continue
-        if (tree := _tree_id(record[1])) != current:
-            if hash(tree) in seen:
-                return False
-            seen.add(hash(tree))
-            current = tree
-    return True
-
-
-def _runs(file: SourceFile) -> Iterator[list[Record] | Rejected]:
-    run: list[Record] = []
-    for record in file.records():
-        if isinstance(record, Rejected):
-            yield record
-            continue
-        if run and _tree_id(run[0][1]) != _tree_id(record[1]):
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
-
-
-def _sorted_on_disk(file: SourceFile) -> Iterator[list[Record] | Rejected]:
-    """The trees of a file in which they are mixed up, put together in a database that is thrown away."""
-    with tempfile.TemporaryDirectory() as folder, sqlite3.connect(f"{folder}/trees.db") as database:
-        database.execute("create table node (tree text, place text, row blob)")
-        for record in file.records():
-            if isinstance(record, Rejected):
-                yield record
-            else:
-                packed = orjson.dumps(record[1], default=str)
-                database.execute("insert into node values (?, ?, ?)", (_tree_id(record[1]), record[0], packed))
-        yield from _grouped(database.execute("select tree, place, row from node order by tree, rowid"))
-
-
-def _grouped(rows: Iterable[tuple[str, str, bytes]]) -> Iterator[list[Record]]:
-    run: list[Record] = []
-    current = None
-    for tree, place, packed in rows:
-        if run and tree != current:
-            yield run
-            run = []
-        current = tree
-        run.append((place, orjson.loads(packed)))
-    if run:
-        yield run
-
-
-def _of_one_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversation | Rejected]:
-    nodes: dict[str, Node] = {}
-    parents: list[tuple[str, Node, str]] = []
-    for place, row in records:
-        node = _node(row)
-        if node.id in nodes or not node.id:
-            yield Rejected(place, "a message of this id came before" if node.id else "no message_id")
-            continue
-        nodes[node.id] = node
-        parents.append((place, node, str(row.get("parent_id") or "")))
-    for _, node, parent in parents:
-        if parent in nodes:
-            nodes[parent].replies.append(node)
-    state = str(records[0][1].get("tree_state") or "")
-    reached = 0
-    for place, root, parent in parents:
-        if parent in nodes:
-            continue
-        reached += _measure(root).size
-        if parent:
-            yield Rejected(place, "the message it answers is not there", root.size)
-        else:
-            yield from _conversations(root, state, place, options)
-    if reached < len(nodes):
-        yield Rejected(records[0][0], "messages that answer each other in a circle", len(nodes) - reached)
-
-
 FORMATS = (
     Format(
         "oasst-trees",
@@ -314,12 +204,5 @@ FORMATS = (
         '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}',
         _recognises_trees,
         _read_trees,
-    ),
-    Format(
-        "oasst",
-        "OASST messages",
-        '{"message_id", "parent_id", "text", "role": "prompter" | "assistant", "lang", "rank"}',
-        _recognises_rows,
-        _read_rows,
     ),
 )

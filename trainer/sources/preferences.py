@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer.sources.answers import answer_text, side
 from trainer.sources.columns import Columns, Row, find, message_keys
-from trainer.sources.shapes import Shape, answer_text, message_turns, side
+from trainer.sources.shapes import Shape, message_turns
 from trainer.sources.talk import ROLES, Talk, Turns, Unusable, list_of, text_of
 from trainer.sources.transcripts import turns_in
 

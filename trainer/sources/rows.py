@@ -6,24 +6,20 @@ from collections.abc import Callable, Iterator
 
 from personas.errors import MaterialError
 from trainer.conversation import Conversation, Rejected
-from trainer.sources.columns import SHOWN, Columns, Row, guess, mapped
-from trainer.sources.files import Peek, Record, SourceFile
+from trainer.sources.answers import ANSWERS, talk_of_answer
+from trainer.sources.columns import NAMES, SHOWN, Columns, Row, guess, mapped, message_keys, plain
+from trainer.sources.files import PEEKED, Peek, Record, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.persona_rows import PERSONA_ROWS
 from trainer.sources.preferences import PREFERENCES
-from trainer.sources.shapes import (
-    SHAPES,
-    Shape,
-    talk_of_answer,
-    talk_of_messages,
-    talk_of_texts,
-    talk_of_transcript,
-)
+from trainer.sources.shapes import LOOSE, MESSAGES, Shape, talk_of_messages, talk_of_texts, talk_of_transcript
 from trainer.sources.talk import Talk, Unusable, conversation, list_of
 
-ALL_SHAPES = (*PREFERENCES, *PERSONA_ROWS, *SHAPES)
+ALL_SHAPES = (*PREFERENCES, *PERSONA_ROWS, *MESSAGES, *ANSWERS, *LOOSE)
 COLUMNS = "columns"
 """The format of tables that are no known set."""
+ONE_TALK = tuple(name for name in NAMES["messages"] if name not in ("data", "items"))
+"""A member of these names holds the messages of one talk, not the rows of a table."""
 Plan = tuple[Callable[[Row, Columns], Talk], Columns]
 
 
@@ -34,10 +30,16 @@ def rows_of(peek: Peek) -> list[Row]:
 
 def _arrays(peek: Peek) -> list[tuple[str, list[Row]]]:
     """Members of a JSON object that hold rows. An object that is itself a row has none."""
-    if not peek.head or any(_plan(shape, peek.head) for shape in ALL_SHAPES):
-        return []
     lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
-    return [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
+    arrays = [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
+    certain = [(name, rows) for name, rows in arrays if plain(name) not in ONE_TALK and _are_rows(rows)]
+    if certain or any(_plan(shape, peek.head) for shape in ALL_SHAPES):
+        return certain
+    return arrays
+
+
+def _are_rows(rows: list[Row]) -> bool:
+    return 2 * sum(_first_shape(row) is not None for row in rows[:PEEKED]) > len(rows[:PEEKED])
 
 
 def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
@@ -108,8 +110,6 @@ def _talk_by(columns: Columns) -> Callable[[Row, Columns], Talk]:
 
 def _talk_of_list(row: Row, columns: Columns) -> Talk:
     """A list that the operator names: of messages under any known keys, or of texts in turn."""
-    from trainer.sources.columns import message_keys
-
     keys = message_keys(list_of(columns.get(row, "messages")) or [])
     return talk_of_messages(row, Columns(columns.by_role, *keys)) if keys else talk_of_texts(row, columns)
 

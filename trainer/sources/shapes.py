@@ -12,9 +12,7 @@ from typing import Any
 
 from trainer.sources.columns import Columns, Row, find, message_keys
 from trainer.sources.talk import ROLES, TOOL_ROLES, Talk, Turns, Unusable, list_of, text_of
-from trainer.sources.transcripts import labelled, turns_in
-
-NO_INPUT = ("<noinput>", "nan", "none", "n/a", "无")
+from trainer.sources.transcripts import turns_in
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str
 def _plan_messages(row: Row) -> Columns | None:
     for name in row:
         if (messages := _dicts(row[name])) and (keys := message_keys(messages)):
-            return Columns(_with_extras(row, {"messages": name}), *keys)
+            return Columns(with_extras(row, {"messages": name}), *keys)
     return None
 
 
@@ -71,7 +69,8 @@ def _dicts(cell: Any) -> list[Any]:
     return found if found and isinstance(found[0], dict) else []
 
 
-def _with_extras(row: Row, by_role: dict[str, str]) -> dict[str, str]:
+def with_extras(row: Row, by_role: dict[str, str]) -> dict[str, str]:
+    """The same, with the columns of system text and language where there are any."""
     for role in ("system", "lang"):
         if (column := find(row, role)) and column not in by_role.values():
             by_role[role] = column
@@ -91,10 +90,11 @@ def talk_of_messages(row: Row, columns: Columns) -> Talk:
     if not messages:
         raise Unusable("no messages")
     turns = message_turns(messages, columns.from_key, columns.value_key)
-    return Talk(turns, _extra(row, columns, "system"), lang=_extra(row, columns, "lang"))
+    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
 
 
-def _extra(row: Row, columns: Columns, role: str) -> str:
+def extra(row: Row, columns: Columns, role: str) -> str:
+    """The text of such a column; empty where there is none."""
     value = columns.get(row, role)
     return value if isinstance(value, str) else ""
 
@@ -106,7 +106,7 @@ def _plan_texts(row: Row) -> Columns | None:
     name = find(row, "messages")
     texts = list_of(row[name]) if name else None
     is_talk = texts and len(texts) > 1 and all(isinstance(text, str) for text in texts)
-    return Columns(_with_extras(row, {"messages": name})) if name and is_talk else None
+    return Columns(with_extras(row, {"messages": name})) if name and is_talk else None
 
 
 def _plan_ultrachat(row: Row) -> Columns | None:
@@ -127,7 +127,7 @@ def talk_of_texts(row: Row, columns: Columns) -> Talk:
     turns: Turns = [("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(texts)]
     if ":" in texts[0][:32] and len(spoken := turns_in("\n".join(texts))) == len(texts):
         turns = spoken
-    return Talk(turns, _extra(row, columns, "system"), lang=_extra(row, columns, "lang"))
+    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
 
 
 # ------------------------------------------------------------------------------------------------ lists of pairs
@@ -137,7 +137,7 @@ def _plan_pairs(row: Row) -> Columns | None:
     for name in row:
         pairs = _dicts(row[name]) if name != "data" else []
         if pairs and (user := find(pairs[0], "user")) and (assistant := find(pairs[0], "assistant")):
-            return Columns(_with_extras(row, {"messages": name}), user, assistant)
+            return Columns(with_extras(row, {"messages": name}), user, assistant)
     return None
 
 
@@ -148,84 +148,7 @@ def _talk_of_pairs(row: Row, columns: Columns) -> Talk:
             raise Unusable(f"turn {number} is no object")
         turns.append(("user", text_of(pair.get(columns.from_key))))
         turns.append(("assistant", text_of(pair.get(columns.value_key))))
-    return Talk(turns, _extra(row, columns, "system"), lang=_extra(row, columns, "lang"))
-
-
-# ------------------------------------------------------------------------------------------------ question and answer
-
-
-def _plan_answers(row: Row) -> Columns | None:
-    by_role = {role: column for role in ("user", "input", "assistant", "history") if (column := find(row, role))}
-    if "user" not in by_role and "input" in by_role:
-        by_role["user"] = by_role.pop("input")
-    if not {"user", "assistant"} <= by_role.keys():
-        return None
-    return Columns(_with_extras(row, by_role))
-
-
-def _plan_exactly(*names: str) -> Callable[[Row], Columns | None]:
-    """The plan of a set whose rows have all these columns, besides which they may have others."""
-    return lambda row: _plan_answers(row) if all(name in row for name in names) else None
-
-
-def talk_of_answer(row: Row, columns: Columns) -> Talk:
-    """A talk from instruction (and input, history) and answer; the first of several answers."""
-    turns = [*_history(columns.get(row, "history")), *side(columns.get(row, "user"), "user")]
-    extra = columns.get(row, "input")
-    if extra is not None and (extra := text_of(extra)).strip() and extra.strip().lower() not in NO_INPUT:
-        turns.append(("user", extra))
-    answer = columns.get(row, "assistant")
-    answers = list_of(answer) if isinstance(answer, list | dict) else None
-    if answers and isinstance(answers[0], dict) and message_keys(answers):
-        turns.extend(side(answers, "assistant"))
-    elif answers:
-        turns.append(("assistant", next((found for each in answers if (found := answer_text(each)).strip()), "")))
-    else:
-        turns.append(("assistant", text_of(answer)))
-    return Talk(turns, _extra(row, columns, "system"), lang=_extra(row, columns, "lang"))
-
-
-def answer_text(answer: Any) -> str:
-    """The text of an answer that may stand in an object of its own."""
-    if isinstance(answer, dict):
-        key = next(
-            (
-                key
-                for key in ("response", "text", "output", "answer", "completion", "content", "value", "body")
-                if key in answer
-            ),
-            None,
-        )
-        return text_of(answer[key]) if key else ""
-    return text_of(answer)
-
-
-def side(value: Any, role: str) -> list[tuple[str, str]]:
-    """Turns of a question or an answer: a text, a transcript whose last turn may still be open, or messages."""
-    messages = list_of(value) if isinstance(value, list | dict) else None
-    if messages and isinstance(messages[0], dict) and (keys := message_keys(messages)):
-        return list(message_turns(messages, *keys))
-    if isinstance(value, dict) and (keys := message_keys([value])):
-        return list(message_turns([value], *keys))
-    text = text_of(value)
-    return labelled(text) or [(role, text)]
-
-
-def _history(value: Any) -> list[tuple[str, str]]:
-    """What was said before: pairs of question and answer, messages, texts in turn, or a transcript."""
-    turns: list[tuple[str, str]] = []
-    if isinstance(value, str) and not value.lstrip().startswith("["):
-        return turns_in(value)
-    for place, item in enumerate(list_of(value) or []):
-        if isinstance(item, list | tuple):
-            turns.extend(zip(("user", "assistant"), (text_of(text) for text in item), strict=False))
-        elif isinstance(item, dict) and (keys := message_keys([item])):
-            turns.extend(message_turns([item], *keys))
-        elif isinstance(item, dict) and (user := find(item, "user")) and (answer := find(item, "assistant")):
-            turns.extend((("user", text_of(item[user])), ("assistant", text_of(item[answer]))))
-        else:
-            turns.append(("user" if place % 2 == 0 else "assistant", text_of(item)))
-    return turns
+    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
 
 
 # ------------------------------------------------------------------------------------------------ transcripts
@@ -236,7 +159,7 @@ def _plan_transcript(row: Row) -> Columns | None:
     cell = row[name] if name else None
     if not isinstance(cell, str) or not turns_in(cell):
         return None
-    return Columns(_with_extras(row, {"transcript": str(name)}))
+    return Columns(with_extras(row, {"transcript": str(name)}))
 
 
 def talk_of_transcript(row: Row, columns: Columns) -> Talk:
@@ -244,10 +167,10 @@ def talk_of_transcript(row: Row, columns: Columns) -> Talk:
     turns = turns_in(text_of(columns.get(row, "transcript")))
     if not turns:
         raise Unusable("no line says who speaks")
-    return Talk(turns, _extra(row, columns, "system"), lang=_extra(row, columns, "lang"))
+    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
 
 
-SHAPES: tuple[Shape, ...] = (
+MESSAGES: tuple[Shape, ...] = (
     Shape(
         "openai", "OpenAI messages", '{"messages": [{"role": "user", "content": "…"}]}', _plan_openai, talk_of_messages
     ),
@@ -258,45 +181,8 @@ SHAPES: tuple[Shape, ...] = (
     Shape(
         "pairs", "Pairs in a list", '{"conversation": [{"human": "…", "assistant": "…"}]}', _plan_pairs, _talk_of_pairs
     ),
-    Shape(
-        "history",
-        "Answer with history",
-        '{"prompt", "response", "history": [["…", "…"]]}',
-        lambda row: _plan_answers(row) if find(row, "history") else None,
-        talk_of_answer,
-    ),
-    Shape(
-        "firefly", "Firefly", '{"kind", "input", "target"}', _plan_exactly("kind", "input", "target"), talk_of_answer
-    ),
-    Shape(
-        "alpaca",
-        "Alpaca",
-        '{"instruction", "input", "output"}',
-        _plan_exactly("instruction", "input", "output"),
-        talk_of_answer,
-    ),
-    Shape(
-        "belle",
-        "BELLE evaluation",
-        '{"question", "std_answer", "class"}',
-        _plan_exactly("question", "std_answer"),
-        talk_of_answer,
-    ),
-    Shape("wizardlm", "WizardLM", '{"instruction", "output"}', _plan_exactly("instruction", "output"), talk_of_answer),
-    Shape(
-        "dolly",
-        "Dolly",
-        '{"instruction", "context", "response"}',
-        _plan_exactly("instruction", "response"),
-        talk_of_answer,
-    ),
-    Shape(
-        "answers",
-        "Questions and answers",
-        "a column such as prompt or question, one such as response or answer",
-        _plan_answers,
-        talk_of_answer,
-    ),
+)
+LOOSE: tuple[Shape, ...] = (
     Shape("turns", "Turns in a list", '{"dialog": ["one says", "the other says", …]}', _plan_texts, talk_of_texts),
     Shape(
         "transcript",
@@ -306,3 +192,4 @@ SHAPES: tuple[Shape, ...] = (
         talk_of_transcript,
     ),
 )
+"""Shapes to be looked for last: their columns hold other things elsewhere."""
