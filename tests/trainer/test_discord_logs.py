@@ -159,12 +159,6 @@ def test_mentions_become_names_of_those_who_speak(tmp_path):
     )
 
 
-def test_a_repeated_message_counts_once(tmp_path):
-    found = discord(tmp_path, message("hello"), message("hello"), message("hello", "bo"))
-    assert found.said == [[("mira_wet", "hello"), ("bo", "hello")]]
-    assert found.dropped == {"repeated": 1}
-
-
 def test_an_export_counts_as_taken_from_the_api_unless_a_right_is_stated(tmp_path):
     assert discord(tmp_path, message("hello")).talks[0].right == "discord-api"
     assert discord(tmp_path, message("hello"), right="form").talks[0].right == "form"

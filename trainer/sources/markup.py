@@ -12,16 +12,8 @@ from datetime import UTC, datetime
 
 MENTIONED = re.compile("\x02([^\x03]*)\x03")
 """A mention between two control characters, which `clean` removes from what people wrote."""
-INVISIBLE = str.maketrans(
-    dict.fromkeys(
-        [
-            *(code for code in range(32) if chr(code) not in "\t\n"),
-            *(0x7F, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF),  # joiners (200C, 200D) stay: scripts and emoji need them
-            *range(0x202A, 0x202F),
-            *range(0x2066, 0x206A),
-        ]
-    )
-)
+INVISIBLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\u200b\\u200e\\u200f\\u2060\\u202a-\\u202e\\u2066-\\u2069\\ufeff]")
+"""Joiners (U+200C, U+200D) are not among them: scripts and emoji need them."""
 CODE = re.compile(r"```.*?```|``[^\n]+?``|`[^`\n]+`", re.DOTALL)
 FENCED = re.compile(r"```(?:(?P<language>[\w+#.-]+)?[ \t]*\n)?(?P<code>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"[/!][^\W\d_][\w-]*(?:@\w+)?(?:\s|$)")
@@ -48,7 +40,9 @@ def mention(who: str) -> str:
 
 def clean(text: str) -> str:
     """One kind of line end; no control characters, byte-order marks or signs for the direction of writing."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(INVISIBLE)
+    if not INVISIBLE.search(text):
+        return text
+    return INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def is_command(text: str) -> bool:
@@ -58,6 +52,8 @@ def is_command(text: str) -> bool:
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
     """The text, changed between its code blocks and spans; blank lines at most one, no space at line ends."""
+    if "`" not in text:
+        return _tidy(change(text)).strip()
     parts: list[str] = []
     end = 0
     for code in CODE.finditer(text):
@@ -83,7 +79,7 @@ def from_discord(text: str, channels: Mapping[str, str] | None = None, roles: Ma
         before, after = signs.get(kind, ("", ""))
         return before + named.get(kind, value) + after
 
-    return outside_code(clean(text), lambda part: DISCORD.sub(written, part))
+    return outside_code(clean(text), lambda part: DISCORD.sub(written, part) if "<" in part else part)
 
 
 def with_discord_emphasis(text: str) -> str:
@@ -104,7 +100,7 @@ def _moment(seconds: int) -> str:
 
 
 def _tidy(text: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+\n", "\n", text))
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+\n", "\n", text)) if "\n" in text else text
 
 
 def _fenced(code: str) -> str:

@@ -29,7 +29,8 @@ DELETION = {"channel", "id", "at", "deleted"}
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     """The sessions of all channels in the log."""
-    return sessions.conversations(entries(file.records(), _entry), file.name, options, RIGHT)
+    found = entries(file.records(), _entry)
+    return sessions.conversations(found, file.name, options, RIGHT, has_edits=True)
 
 
 def _entry(row: str, line: dict[str, Any]) -> Entry:
@@ -47,7 +48,6 @@ def _entry(row: str, line: dict[str, Any]) -> Entry:
         id=id,
         reply_to=optional(line, "reply_to"),
         channel=channel,
-        is_edit=True,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from personas.errors import MaterialError
@@ -27,7 +27,7 @@ SHOWN_SPEAKERS = 12
 FEWEST_DIGITS = 7
 SYSTEM, BOT, COMMAND, NO_TEXT = "system message", "another bot", "command", "no text"
 ATTACHMENT, EMBED, STICKER, FORWARDED = "only an attachment", "only an embed", "only a sticker", "forwarded message"
-DELETED, DELETION, EDITED, REPEATED = "deleted", "says that another was deleted", "edited later", "repeated"
+DELETED, DELETION, EDITED = "deleted", "says that another was deleted", "edited later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,7 @@ class Entry:
 
     `at` counts seconds since 1970, `text` is normalised (see `markup`), `reply_to` is the id of another message of the
     same `channel`. `dropped` says why the message cannot be used, `empty` why it holds no text if it holds none.
-    `is_edit` lets it take the place of an earlier record with its id; `deletes` is the id of a message that this record
-    deletes.
+    `deletes` is the id of a message that this record deletes.
     """
 
     row: str
@@ -67,18 +66,18 @@ class Entry:
     channel: str = ""
     dropped: str = ""
     empty: str = NO_TEXT
-    is_edit: bool = False
     deletes: str = ""
 
 
 def conversations(
-    entries: Iterable[Entry | Rejected], name: str, options: ReadOptions, right: str = ""
+    entries: Iterable[Entry | Rejected], name: str, options: ReadOptions, right: str = "", *, has_edits: bool = False
 ) -> Iterator[Conversation | Rejected]:
     """The sessions of a log, in order. `name` is the file's, `right` what such logs count as unless one is stated.
 
+    With `has_edits`, an entry takes the place of an earlier one of its channel that has its id.
     Raises `MaterialError`, once every record is accounted for, when `options` name a persona that never speaks.
     """
-    log, broken, records = _Log(_Cast(options)), list[Rejected](), 0
+    log, broken, records = _Log(_Cast(options), has_edits), list[Rejected](), 0
     for records, entry in enumerate(entries, start=1):  # noqa: B007  (how many there were is asked afterwards)
         if isinstance(entry, Rejected):
             broken = broken or [entry]
@@ -87,71 +86,88 @@ def conversations(
             yield from log.add(entry)
     absent = log.cast.absent_persona(name, records, broken)
     source, right = options.source or name, options.right or right
-    for channel in log.channels.values():
-        for session in _sessions(channel.spoken(), options.session_gap_s):
-            if absent:
-                yield Rejected(session[0].row, absent.message, len(session))
-                continue
-            messages = [Message(log.cast.speaker(e.author), log.cast.named(e.text), e.row) for e in session]
-            yield Conversation.of(messages, source, right, rows=len(session))
+    for session in log.sessions(options.session_gap_s):
+        if absent:
+            yield Rejected(session[0].row, absent.message, len(session))
+            continue
+        messages = [Message(log.cast.speaker(said.author), log.cast.named(said.text), said.row) for said in session]
+        yield Conversation.of(messages, source, right, rows=len(session))
     if absent:
         raise absent
 
 
+@dataclass(slots=True)
+class _Said:
+    """What is kept of an entry: logs hold millions."""
+
+    row: str
+    at: float
+    author: Author
+    text: str
+    id: str
+    reply_to: str
+
+
 @dataclass
 class _Channel:
-    entries: list[Entry | None] = field(default_factory=list)
-    places: dict[str, int] = field(default_factory=dict)
+    """`places` are those in `said` by id, where messages can be edited; `replied_to` are ids."""
 
-    def spoken(self) -> list[Entry]:
-        """In the order of time; what was said at one time stays as it came."""
-        return sorted((entry for entry in self.entries if entry), key=lambda entry: entry.at)
+    said: list[_Said | None] = field(default_factory=list)
+    places: dict[str, int] = field(default_factory=dict)
+    replied_to: set[str] = field(default_factory=set)
 
 
 class _Log:
     """What was said in each channel, with edits and deletions carried out."""
 
-    def __init__(self, cast: _Cast) -> None:
-        self.cast = cast
-        self.channels: dict[str, _Channel] = {}
+    def __init__(self, cast: _Cast, has_edits: bool) -> None:
+        self.cast, self._has_edits = cast, has_edits
+        self._channels: dict[str, _Channel] = {}
 
     def add(self, entry: Entry) -> Iterator[Rejected]:
         """Take in a record; yields what is left out because of it."""
-        channel = self.channels.setdefault(entry.channel, _Channel())
+        channel = self._channels.setdefault(entry.channel, _Channel())
         if entry.deletes:
-            yield from self._remove(channel, entry.deletes, DELETED)
+            if gone := self._taken_out(channel, entry.deletes):
+                yield Rejected(gone.row, DELETED)
             yield Rejected(entry.row, DELETION)
             return
-        place = channel.places.get(entry.id)
-        earlier = None if place is None else channel.entries[place]
-        if entry.is_edit and earlier:
-            entry = replace(entry, at=earlier.at, reply_to=entry.reply_to or earlier.reply_to)
-            yield from self._remove(channel, entry.id, EDITED)
-        if reason := self._reason(entry, earlier):
+        earlier = self._taken_out(channel, entry.id) if self._has_edits else None
+        if earlier:
+            yield Rejected(earlier.row, EDITED)
+        if reason := self._reason(entry):
             yield Rejected(entry.row, reason)
             return
         self.cast.heard(entry.author)
-        if entry.id:
-            channel.places[entry.id] = len(channel.entries)
-        channel.entries.append(entry)
+        at, reply_to = (earlier.at, earlier.reply_to) if earlier else (entry.at, entry.reply_to)
+        if reply_to:
+            channel.replied_to.add(reply_to)
+        if self._has_edits:
+            channel.places[entry.id] = len(channel.said)
+        channel.said.append(_Said(entry.row, at, entry.author, entry.text, entry.id, reply_to))
 
-    def _remove(self, channel: _Channel, id: str, reason: str) -> Iterator[Rejected]:
+    def sessions(self, gap_s: float) -> Iterator[list[_Said]]:
+        """The sessions of each channel, in the order of time; what was said at one time stays as it came."""
+        for channel in self._channels.values():
+            said = sorted(filter(None, channel.said), key=lambda one: one.at)
+            channel.said.clear()
+            yield from _sessions(said, channel.replied_to, gap_s)
+
+    def _taken_out(self, channel: _Channel, id: str) -> _Said | None:
         place = channel.places.pop(id, None)
-        if place is not None and (entry := channel.entries[place]):
-            channel.entries[place] = None
-            yield Rejected(entry.row, reason)
+        if place is None:
+            return None
+        said, channel.said[place] = channel.said[place], None
+        return said
 
-    def _reason(self, entry: Entry, earlier: Entry | None) -> str:
+    def _reason(self, entry: Entry) -> str:
         if entry.dropped:
             return entry.dropped
         if entry.author.is_bot and not self.cast.is_persona(entry.author):
             return BOT
         if not entry.text:
             return entry.empty
-        if is_command(entry.text):
-            return COMMAND
-        is_same = earlier and not entry.is_edit and (earlier.author.id, earlier.text) == (entry.author.id, entry.text)
-        return REPEATED if is_same else ""
+        return COMMAND if is_command(entry.text) else ""
 
 
 class _Cast:
@@ -238,8 +254,8 @@ def _called(name: str) -> str:
     return digits if len(digits) >= FEWEST_DIGITS and not any(map(str.isalpha, name)) else name.strip().casefold()
 
 
-def _sessions(entries: list[Entry], gap_s: float) -> Iterator[list[Entry]]:
-    sessions: list[list[Entry]] = []
+def _sessions(entries: list[_Said], replied_to: set[str], gap_s: float) -> Iterator[list[_Said]]:
+    sessions: list[list[_Said]] = []
     session_of: dict[str, int] = {}
     current, last_at = -1, 0.0
     for entry in entries:
@@ -251,6 +267,6 @@ def _sessions(entries: list[Entry], gap_s: float) -> Iterator[list[Entry]]:
             sessions.append([])
         sessions[current].append(entry)
         last_at = entry.at
-        if entry.id:
+        if entry.id in replied_to:
             session_of[entry.id] = current
     yield from sessions

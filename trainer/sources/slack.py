@@ -75,7 +75,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     workspace = _workspace(file)
     days = sorted(name for name in file.names if DAY.search(name))
     found = (entry for name in days for entry in _entries(file, name, workspace))
-    return sessions.conversations(found, file.name, options)
+    return sessions.conversations(found, file.name, options, has_edits=True)
 
 
 def _workspace(file: SourceFile) -> Workspace:
@@ -142,7 +142,6 @@ def _entry(row: str, record: Mapping[str, Any], channel: str, workspace: Workspa
         channel=_thread(message, channel),
         dropped=dropped,
         empty=_empty(message),
-        is_edit=kind == "message_changed",
     )
 
 

@@ -76,6 +76,8 @@ GONE = {
     "null",
 }
 """What Android writes in place of a deleted message, or of one that never arrived, without its last full stop."""
+FOREIGN = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8 (see `SourceFile.lines`)."""
 NO_DATE = "a date or time that does not exist"
 Style = tuple[bool, str, bool]
 
@@ -110,17 +112,16 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 def _entries(file: SourceFile, channel: str) -> Iterator[Entry | Rejected]:
     style, order = _ways_of_writing(file)
-    for line, text in _messages(file, style):
+    for line, header, more in _messages(file, style):
         row = f"{channel} line {line}".strip()
-        header = header_of(text)
         if header is None:
             yield Rejected(row, "stands before the first message")
-        elif any("\udc80" <= letter <= "\udcff" for letter in text):
-            yield Rejected(row, "not UTF-8")
         elif (at := header.stamp.at(order)) is None:
             yield Rejected(row, NO_DATE)
+        elif FOREIGN.search(rest := header.rest + more):
+            yield Rejected(row, "not UTF-8")
         else:
-            yield _entry(row, at, channel, header.rest)
+            yield _entry(row, at, channel, rest)
 
 
 def _ways_of_writing(file: SourceFile) -> tuple[Style, Order]:
@@ -137,22 +138,24 @@ def _ways_of_writing(file: SourceFile) -> tuple[Style, Order]:
     return style, guesses[style].order
 
 
-def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, str]]:
-    """Each message's first line, counted from 1, and its text with the lines that continue it.
+def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, Header | None, str]]:
+    """Each message's place, counted in lines from 1, its first line, and the lines that continue it.
 
-    A line set in another way than most (quoted from another chat) continues a message too.
+    A line set in another way than most (quoted from another chat) continues a message too. Lines before the first
+    message come without a header.
     """
-    first, lines = 0, list[str]()
+    first, begun, lines = 0, None, list[str]()
     for number, line in enumerate(file.lines(), start=1):
         header = header_of(line)
-        if (header and header.style == style) or (not lines and line.strip()):
-            if lines:
-                yield first, "".join(lines)
-            first, lines = number, [line]
-        elif lines:
+        if header and header.style == style:
+            if first:
+                yield first, begun, "".join(lines)
+            first, begun, lines = number, header, []
+        elif first or line.strip():
+            first = first or number
             lines.append(line)
-    if lines:
-        yield first, "".join(lines)
+    if first:
+        yield first, begun, "".join(lines)
 
 
 def _entry(row: str, at: float, channel: str, rest: str) -> Entry:
