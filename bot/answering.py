@@ -16,12 +16,13 @@ from bot.asked import Asked, ReplyTask, ReplyViews
 from bot.conversation import Conversations
 from bot.errors import RefusedError, words_for
 from bot.place import SpeakChannel, channel_at, place_of
-from bot.replies import LiveReply, Voices
+from bot.replies import LiveReply, Voices, parts_of
 from bot.rules import Rules
 from bot.store import Store, StoredReply
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
+from personas.prompt import EXAMPLE_USER, filled_in
 
 log = logging.getLogger(__name__)
 
@@ -110,16 +111,19 @@ class Answerer:
         for reply in replies:
             yield await self._delete(reply, client)
 
-    async def greet(self, persona: Persona, channel: SpeakChannel) -> None:
-        """Let a persona say its card's greeting in its new home."""
+    async def greet(self, persona: Persona, channel: SpeakChannel, guest: str = EXAMPLE_USER) -> None:
+        """Let a persona say its card's greeting in its new home, to whoever invited it."""
         place = place_of(channel)
         if persona.first_mes and not self.rules.muted(persona, place):
             voice = await self.voices.of(persona, channel)
-            said = await voice.say(f"{persona.first_mes}\n-# a greeting by this persona's author")
+            greeting = filled_in(persona.first_mes, persona, guest)
+            said, *more = [
+                await voice.say(part) for part in parts_of(greeting, "-# a greeting by this persona's author")
+            ]
             self.store.replies.begin(
                 said, guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
             )
-            self.store.replies.streaming(said, [said])
+            self.store.replies.streaming(said, [said, *more])
             self.store.replies.finish(said, "done")
 
     async def close(self) -> None:

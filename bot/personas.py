@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.errors import RefusedError
-from personas.card import Card, face, find_persona, parse_card, read_card, slug, to_persona, write
+from personas.card import MAX_CARD_BYTES, Card, face, find_persona, parse_card, read_card, slug, to_persona, write
 from personas.card.own import card_of_table, read_table
 from personas.contracts import Persona
 from personas.errors import CardError
@@ -47,6 +48,7 @@ class Personas:
         for path in sorted(shipped.glob("*.toml")):
             self._add(self._shipped, read_card(path), path)
         self._own: dict[int, dict[str, Persona]] = {}
+        self._changing = threading.Lock()
         for path in sorted(self._home.glob(f"*/*/{CARD}")):
             self._load(path)
 
@@ -82,6 +84,10 @@ class Personas:
         Raises `CardError` for a card that cannot speak on Discord, and `RefusedError` when there is no room for it, or
         the guild has another persona of that name.
         """
+        with self._changing:  # reading cards takes long enough to be done in threads
+            return self._bring_in(guild_id, card, where, wanted_id)
+
+    def _bring_in(self, guild_id: int, card: Card, where: str, wanted_id: str) -> BroughtIn:
         persona = to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID].rstrip("-"))
         full_id = _own_id(persona.id, guild_id)
         own = self._own.get(guild_id, {})
@@ -119,24 +125,28 @@ class Personas:
         written = write(card, "toml", CARD, avatar=name, persona_id=full_id)
         for beside, content in written.beside.items():
             _put(folder / beside, content)
+        if len(written.content) > MAX_CARD_BYTES:
+            raise CardError(f"The card is larger than {MAX_CARD_BYTES // 2**20} MiB.", "Shorten its character book.")
         _put(folder / CARD, written.content)
         kept = {CARD, *written.beside, *((FILES,) if card.files else ())}
         for file in folder.iterdir():
             if file.is_file() and file.name not in kept:
                 file.unlink()
-        self._load(folder / CARD)
+        self._take(folder / CARD)
 
     def _load(self, path: Path) -> None:
         """Take up a guild's card; one that cannot be read keeps nobody else from speaking."""
         try:
-            guild_id, persona = int(path.parent.parent.name), read_card(path)
-            if persona.id != path.parent.name or not persona.id.endswith(_own_id("", guild_id)):
-                raise CardError(f"{path} does not belong there.", "Import it again.")
+            self._take(path)
         except (CardError, ValueError) as error:
             log.error("a guild's persona is left out: %s", error)
-        else:
-            self._own[guild_id] = self._own.get(guild_id, {}) | {persona.id: persona}
-            self._cards[persona.id] = path
+
+    def _take(self, path: Path) -> None:
+        guild_id, persona = int(path.parent.parent.name), read_card(path)
+        if persona.id != path.parent.name or not persona.id.endswith(_own_id("", guild_id)):
+            raise CardError(f"{path} does not belong there.", "Import it again.")
+        self._cards[persona.id] = path
+        self._own[guild_id] = self._own.get(guild_id, {}) | {persona.id: persona}
 
     def _add(self, personas: dict[str, Persona], persona: Persona, path: Path) -> None:
         if persona.id in personas:

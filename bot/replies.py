@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import discord
@@ -126,7 +127,7 @@ class Voices:
 
     def __init__(self, client: discord.Client, store: Store) -> None:
         self._client, self._store = client, store
-        self._faces: dict[int, str] = {}  # channel id → id of the persona whose face its webhook wears
+        self._faces: dict[int, Path | None] = {}  # channel id → the picture that its webhook wears
         self._locks: dict[int, asyncio.Lock] = {}
 
     async def of(self, persona: Persona, channel: SpeakChannel) -> Voice:
@@ -154,14 +155,14 @@ class Voices:
         made = await channel.create_webhook(name="Understudy", avatar=_face(persona), reason="a persona's voice")
         assert made.token is not None  # webhooks that a bot creates always carry one
         self._store.channels.set_webhook(channel.guild.id, channel.id, made.id, made.token)
-        self._faces[channel.id] = persona.id
+        self._faces[channel.id] = persona.avatar
         return made
 
     async def _wear(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
         """Give the webhook the persona's face: its own picture, so that no public address is needed for one."""
-        if self._faces.get(channel_id) != persona.id:
+        if channel_id not in self._faces or self._faces[channel_id] != persona.avatar:
             await webhook.edit(avatar=_face(persona), prefer_auth=False)
-            self._faces[channel_id] = persona.id
+            self._faces[channel_id] = persona.avatar
 
     def forget(self, channel: SpeakChannel) -> None:
         """The webhook of this channel has gone; the next reply makes another."""
@@ -246,6 +247,16 @@ def footer(reply: Reply, lore: tuple[LoreHit, ...]) -> str:
 def clean(text: str) -> str:
     """Text fit to be shown: without links, which nobody allowed this persona to spread."""
     return LINK.sub("(link left out)", text).strip()
+
+
+def parts_of(text: str, footer: str) -> list[str]:
+    """A finished text as messages, the last of them with its footer."""
+    parts, left = [], clean(text)
+    while len(left) > LIMIT - ROOM_FOR_FOOTER:
+        cut = split_at(left, LIMIT - ROOM_FOR_FOOTER)
+        parts.append(left[:cut])
+        left = left[cut:]
+    return [*parts, f"{left}\n{footer}"]
 
 
 def split_at(text: str, limit: int) -> int:

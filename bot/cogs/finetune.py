@@ -16,8 +16,8 @@ from discord import app_commands
 from discord.ext import commands
 from pydantic import ValidationError
 
+from bot.cogs.asking import Choices, Interaction, known_persona, persona_choices, require_moderator
 from bot.cogs.finetune_actions import buttons, cancel_job, make_live, roll_back
-from bot.cogs.persona import Choices, Interaction, known_persona, persona_choices, require_moderator
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.permissions import MODERATOR

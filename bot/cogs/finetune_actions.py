@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import discord
 
+from bot.cogs.asking import Interaction, known_persona, require_moderator
 from bot.cogs.errors import tell
-from bot.cogs.persona import Interaction, known_persona, require_moderator
 from bot.errors import words_for
 from bot.store import Job
 from personas.contracts import Persona

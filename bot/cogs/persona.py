@@ -1,4 +1,4 @@
-"""Who speaks in which channel: `/persona set|show|list|clear|mute|unmute`.
+"""Who speaks in which channel: `/persona set|show|list|clear|mute|unmute`; what else there is comes from its bases.
 
 Everyone may ask who is here, so the group is open to all, and what changes something checks for a moderator itself:
 Discord knows default permissions for a whole command only, not for its subcommands. In direct messages everyone
@@ -15,6 +15,8 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot import permissions
+from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
+from bot.cogs.cards import CardCommands
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.personas import short_id
@@ -22,45 +24,18 @@ from bot.place import SpeakChannel, place_of
 from bot.replies import NO_MENTIONS
 from bot.store import EVERYONE, EVERYWHERE, Channel, Mute, StoredReply
 from personas.contracts import Persona
-from personas.errors import RequestError
 
-Interaction = discord.Interaction[HouseBot]
-Choices = list[app_commands.Choice[str]]
 Where = Literal["channel", "server"]
 Said = Literal["nothing", "hour", "day", "everything"]
-MAX_CHOICES = 25
 SINCE_S: dict[Said, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
 REPORT_EVERY = 10
 """After so many deleted replies a moderator is told how far it is."""
 
 
-def require_moderator(interaction: Interaction) -> None:
-    """Refuse whoever may not manage the server."""
-    if not permissions.is_moderator(interaction.user):
-        raise RefusedError("Only moderators may do this.", "It takes the permission Manage Server.")
-
-
-def known_persona(interaction: Interaction, wanted: str) -> Persona:
-    """The persona with this id or name. Raises `RequestError` that names the known ones."""
-    personas = interaction.client.house.conversations.personas
-    guild_id = interaction.guild_id or 0
-    persona = personas.find(wanted, guild_id)
-    if persona is None:
-        names = ", ".join(f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values())
-        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {names}.")
-    return persona
-
-
-async def persona_choices(interaction: Interaction, current: str) -> Choices:
-    """Autocomplete for personas."""
-    personas = interaction.client.house.conversations.personas.of(interaction.guild_id or 0)
-    wanted = current.casefold()
-    found = [p for p in personas.values() if wanted in p.name.casefold() or wanted in p.id]
-    return [app_commands.Choice(name=p.name, value=p.id) for p in found[:MAX_CHOICES]]
-
-
 @app_commands.allowed_contexts(guilds=True, dms=True)
-class PersonaCommands(commands.GroupCog, group_name="persona", group_description="Who speaks in this channel."):
+class PersonaCommands(
+    CardCommands, commands.GroupCog, group_name="persona", group_description="Who speaks in this channel."
+):
     """The commands."""
 
     def __init__(self, bot: HouseBot) -> None:
@@ -90,7 +65,7 @@ class PersonaCommands(commands.GroupCog, group_name="persona", group_description
         setting = Channel(place.guild_id, place.channel_id, chosen.id, answers, interaction.user.id, time.time())
         self.bot.house.store.channels.assign(setting)
         await interaction.followup.send(self._set_words(chosen, answers, channel), ephemeral=True)
-        await self.bot.house.answerer.greet(chosen, channel)
+        await self.bot.house.answerer.greet(chosen, channel, interaction.user.display_name)
 
     @app_commands.command(description="Say who lives in this channel.")
     async def show(self, interaction: Interaction) -> None:

@@ -126,7 +126,7 @@ class Interactions:
             "type": asked,
             "token": secrets.token_urlsafe(48),
             "version": 1,
-            "data": data,
+            "data": self._reachable(data),
             "channel_id": channel_id,
             "channel": channel,
             "app_permissions": str(self._guild.permissions_of(self._guild.bot_id, channel)),
@@ -135,6 +135,13 @@ class Interactions:
             "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
             **(self._direct(user_id) if channel["type"] == DIRECT else self._in_guild(user_id, channel)),
         }
+
+    def _reachable(self, data: Json) -> Json:
+        """The data with addresses for the files in it."""
+        files = data.get("resolved", {}).get("attachments", {})
+        for key, attachment in files.items():
+            files[key] = self._messages.with_address(attachment)
+        return data
 
     def _in_guild(self, user_id: str, channel: Json) -> Json:
         permissions = {"permissions": str(self._guild.permissions_of(user_id, channel))}

@@ -1,6 +1,5 @@
 """Messages: made, edited, deleted and told, within Discord's limits."""
 
-import re
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -174,18 +173,8 @@ class Messages:
         return kept + [self._attachment(message, file, said.get(str(i), {})) for i, file in enumerate(draft.files)]
 
     def _attachment(self, message: Json, file: StoredFile, said: Json) -> Json:
-        file_id = self._store.put_file(file)
-        name = re.sub(r"[^\w.-]", "_", file.name)
-        url = f"/attachments/{message['channel_id']}/{file_id}/{name}"
-        described = {"description": said["description"]} if said.get("description") else {}
-        return {
-            "id": file_id,
-            "filename": name,
-            "size": len(file.data),
-            "content_type": file.type,
-            "url": url,
-            **described,
-        }
+        made = shapes.attachment(self._store.put_file(file), message["channel_id"], file)
+        return made | ({"description": said["description"]} if said.get("description") else {})
 
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
         replied_to = self._replied_author(message) if message["type"] == REPLY else None
@@ -213,12 +202,14 @@ class Messages:
             place = {"id": message_id, "channel_id": message["channel_id"]}
             self._gateway.dispatch("MESSAGE_DELETE", place | self._in_guild(message["channel_id"]))
 
+    def with_address(self, attachment: Json) -> Json:
+        """An attachment as it is shown: where it can be fetched now."""
+        url = self.files_url + attachment["url"]
+        return attachment | {"url": url, "proxy_url": url}
+
     def _render(self, message: Json) -> Json:
         shown = dict(message)
-        shown["attachments"] = [
-            a | {"url": self.files_url + a["url"], "proxy_url": self.files_url + a["url"]}
-            for a in message["attachments"]
-        ]
+        shown["attachments"] = [self.with_address(attachment) for attachment in message["attachments"]]
         if message["flags"] & SUPPRESS_EMBEDS:
             shown["embeds"] = []
         if message["type"] in (REPLY, THREAD_START):

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bot.sandbox import shapes
 from bot.sandbox.commands import Invoked
 from bot.sandbox.errors import Json, SandboxRefusal
 from bot.sandbox.guild import Guild
+from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from bot.sandbox.registration import ON_USER
+from bot.sandbox.store import StoredFile
 
-STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER = 3, 4, 5, 6, 7, 8, 10
+STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER, ATTACHMENT = 3, 4, 5, 6, 7, 8, 10, 11
 STRING_SELECT = 3
 SELECTS = {STRING_SELECT: STRING, 5: USER, 6: ROLE, 8: CHANNEL}
 """Types of select menus, and the types of option that take the same values."""
@@ -160,6 +163,16 @@ def _role(guild: Guild, option: Json, value: object, resolved: dict[str, Json]) 
     raise SandboxRefusal(f"{option['name']}: Unknown role.")
 
 
+def _attachment(guild: Guild, option: Json, value: object, resolved: dict[str, Json]) -> str:
+    if not isinstance(value, StoredFile):
+        raise SandboxRefusal(f"{option['name']}: This option takes a file.")
+    if len(value.data) > ATTACHMENT_LIMIT_BYTES:
+        raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
+    file_id = guild.store.put_file(value)
+    resolved.setdefault("attachments", {})[file_id] = shapes.attachment(file_id, "0", value) | {"ephemeral": True}
+    return file_id
+
+
 SCALARS: dict[int, Callable[[Json, object], object]] = {
     STRING: _text,
     INTEGER: _integer,
@@ -170,4 +183,5 @@ ENTITIES: dict[int, Callable[[Guild, Json, object, dict[str, Json]], str]] = {
     USER: _user,
     CHANNEL: _channel,
     ROLE: _role,
+    ATTACHMENT: _attachment,
 }

@@ -189,13 +189,26 @@ class _Page:
     async def say(self, me: Member, body: Json) -> Json:
         """A message, with what was uploaded for it; the uploads stay if it is refused."""
         wanted = body.get("uploads") or []
-        if unknown := [one for one in wanted if one not in self._uploads]:
-            raise SandboxRefusal(f"{len(unknown)} of the files are gone: add them again.")
-        files = [self._uploads[one] for one in wanted]
-        said = await me.say(body["channel"], body["content"], body.get("reply_to"), files)
+        said = await me.say(body["channel"], body["content"], body.get("reply_to"), self._uploaded(wanted))
         for one in wanted:
             self._uploads.pop(one, None)
         return said
+
+    async def slash(self, me: Member, body: Json) -> Answer:
+        """A command; an option that takes a file comes as {upload: its id}."""
+        options = body["options"].items()
+        uploads = [value["upload"] for _, value in options if isinstance(value, dict)]
+        files = self._uploaded(uploads)
+        given = {name: files.pop(0) if isinstance(value, dict) else value for name, value in options}
+        answer = await me.slash(body["channel"], body["command"], **given)
+        for one in uploads:
+            self._uploads.pop(one, None)
+        return answer
+
+    def _uploaded(self, wanted: list[str]) -> list[StoredFile]:
+        if unknown := [one for one in wanted if one not in self._uploads]:
+            raise SandboxRefusal(f"{len(unknown)} of the files are gone: add them again.")
+        return [self._uploads[one] for one in wanted]
 
     async def submit(self, me: Member, body: Json) -> Answer:
         """A form that was opened before; it stays open if the bot does not take it."""
@@ -245,7 +258,7 @@ ACTS: dict[str, Act] = {
     "say": _Page.say,
     "edit": lambda page, me, body: me.edit(body["message"], body["content"]),
     "delete": lambda page, me, body: me.delete(body["message"]),
-    "slash": lambda page, me, body: me.slash(body["channel"], body["command"], **body["options"]),
+    "slash": _Page.slash,
     "autocomplete": lambda page, me, body: me.autocomplete(
         body["channel"], body["command"], body["focused"], **body["options"]
     ),

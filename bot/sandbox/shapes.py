@@ -1,11 +1,13 @@
 """Discord's JSON objects, with every field that discord.py reads. Field names and defaults: Discord's API v10."""
 
 import itertools
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from bot.sandbox.errors import Json
 from bot.sandbox.seed import ChannelSeed
+from bot.sandbox.store import StoredFile
 
 TEXT, DIRECT, THREAD = 0, 1, 11
 """Types of channels."""
@@ -202,6 +204,18 @@ def application(bot: Json, owner: Json) -> Json:
         "eligible_oauth2_scopes": [],
         "team": None,
         "integration_types_config": {"0": {}},
+    }
+
+
+def attachment(file_id: str, channel_id: str, file: StoredFile) -> Json:
+    """A file; its address is a path on the sandbox's own server."""
+    name = re.sub(r"[^\w.-]", "_", file.name)
+    return {
+        "id": file_id,
+        "filename": name,
+        "size": len(file.data),
+        "content_type": file.type,
+        "url": f"/attachments/{channel_id}/{file_id}/{name}",
     }
 
 

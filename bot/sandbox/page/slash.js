@@ -1,10 +1,10 @@
 /** Slash commands: finding them by what is typed, and the form of a command's options. */
 
-import { act, state } from "/page/api.js";
+import { act, state, upload } from "/page/api.js";
 import { field, h, sign, suggest } from "/page/dom.js";
 import { commandsHere, encode, placeName, users, userName } from "/page/names.js";
 
-const SLASH = 1, SUBCOMMAND = 1, GROUP = 2, TYPED_MS = 150;
+const SLASH = 1, SUBCOMMAND = 1, GROUP = 2, ATTACHMENT = 11, TYPED_MS = 150;
 
 /** Every (sub)command by its full name. */
 function flatten(command, prefix = "") {
@@ -34,6 +34,7 @@ const INPUTS = {
   6: () => select(users().map((user) => [user.id, userName(user)])),
   7: (o) => select(state.channels.filter((one) => !o.channel_types || o.channel_types.includes(one.type)).map((one) => [one.id, placeName(one)])),
   8: () => select(state.roles.map((role) => [role.id, role.name])),
+  [ATTACHMENT]: () => h("input", { type: "file" }),
 };
 
 function makeInput(o) {
@@ -48,6 +49,7 @@ export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
   const fields = h("div", { className: "options" }), chips = h("div", { className: "chips", role: "group", ariaLabel: "Optional" });
   const problem = h("p", { className: "problem", role: "alert" }), run = h("button", { className: "button primary" }, "Run");
   const values = () => Object.fromEntries(rows.map((row) => [row.name, row.value()]).filter(([, value]) => value !== ""));
+  const typed = () => Object.fromEntries(Object.entries(values()).filter(([, value]) => !(value instanceof File)));
   const form = h("form", { className: "command", noValidate: true, ariaLabel: `/${command.name}` },
     h("p", { className: "title" }, h("b", {}, `/${command.name}`), " ", h("span", {}, command.description), sign("✕", "Cancel", { onclick: onClose })),
     fields, problem, h("div", { className: "row" }, chips, run));
@@ -56,8 +58,8 @@ export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
     const chip = [...chips.children].find((one) => one.option === o), input = makeInput(o), known = new Map();
     const drop = () => { rows.splice(rows.indexOf(row), 1); row.element.remove(); chip.hidden = false; chip.focus(); };
     const row = { ...field({ label: o.name, description: o.description, input, required: o.required, onRemove: o.required ? null : drop }), name: o.name };
-    row.value = () => known.get(input.value) ?? (o.type === 3 ? encode(input.value) : input.value);
-    if (o.autocomplete) completeBy(row, known, () => act("autocomplete", { channel, command: command.name, focused: o.name, options: values() }));
+    row.value = () => (o.type === ATTACHMENT ? input.files[0] ?? "" : known.get(input.value)) ?? (o.type === 3 ? encode(input.value) : input.value);
+    if (o.autocomplete) completeBy(row, known, () => act("autocomplete", { channel, command: command.name, focused: o.name, options: typed() }));
     rows.push(row);
     fields.append(row.element);
     if (chip) chip.hidden = true;
@@ -93,7 +95,8 @@ export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
     run.classList.add("waiting");
     problem.textContent = "";
     try {
-      onAnswer(await act("slash", { channel, command: command.name, options: values() }));
+      const filled = Object.entries(values()).map(async ([name, value]) => [name, value instanceof File ? { upload: (await upload(value)).id } : value]);
+      onAnswer(await act("slash", { channel, command: command.name, options: Object.fromEntries(await Promise.all(filled)) }));
       onClose();
     } catch (error) {
       problem.textContent = error.message;
@@ -104,6 +107,7 @@ export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
   options.filter((o) => !o.required).forEach((o) => chips.append(Object.assign(
     h("button", { type: "button", className: "chip", title: o.description, onclick: () => add(o).input.focus() }, `+${o.name}`), { option: o })));
   options.filter((o) => o.required).forEach(add);
-  if (rest && options.length) (rows[0] ?? add(options[0])).input.value = rest;
+  const first = rest && options.length && options[0].type !== ATTACHMENT && (rows[0] ?? add(options[0]));
+  if (first) first.input.value = rest;
   return { form, focus: () => (rows[0]?.input ?? run).focus() };
 }

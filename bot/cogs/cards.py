@@ -1,0 +1,151 @@
+"""Character cards in Discord: `/persona import|export|remove`. What is imported belongs to its server alone."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Literal
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
+from bot.errors import RefusedError
+from bot.personas import BroughtIn, short_id
+from personas.card import Card, Form, Written, parse_card, to_persona, write
+from personas.card.show import token_counter
+from personas.contracts import Persona
+from personas.errors import BaseModelError, CardError
+from personas.prompt import system_text
+
+MAX_CARD_BYTES = 10 * 2**20
+MAX_UNPACKED_BYTES = 32 * 2**20
+MAX_PROSE_TOKENS = 1400
+"""What a card may take of every prompt, so that the talk and the lore have room beside it."""
+CHARACTERS_A_TOKEN = 3
+"""How many characters a token stands for where no tokenizer is at hand: cautiously few."""
+ENDINGS: dict[Form, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
+
+
+class CardCommands(commands.Cog):
+    """Commands of the group `/persona`: a base of its cog."""
+
+    @app_commands.command(
+        name="import", description="Bring a character card in as a persona of this server (moderators)."
+    )
+    @app_commands.describe(
+        card="The card: a PNG picture that carries one, JSON, CHARX or TOML; at most 10 MB",
+        persona_id="A short name for it (made of its name if left out); one that is here already is replaced",
+    )
+    @app_commands.rename(persona_id="id")
+    async def import_(
+        self,
+        interaction: Interaction,
+        card: discord.Attachment,
+        persona_id: app_commands.Range[str, 1, 32] | None = None,
+    ) -> None:
+        guild_id = _guild(interaction)
+        if card.size > MAX_CARD_BYTES:
+            raise RefusedError(f"{card.filename} has more than 10 MB.", "No card needs that much.")
+        await interaction.response.defer(ephemeral=True)
+        data, house = await card.read(), interaction.client.house
+
+        def bring_in() -> tuple[BroughtIn, Card, int]:
+            read = parse_card(data, card.filename, MAX_UNPACKED_BYTES)
+            tokens = _require_room(read, card.filename, house.base_model)
+            brought = house.conversations.personas.bring_in(guild_id, read, card.filename, persona_id or "")
+            return brought, read, tokens
+
+        brought, read, tokens = await asyncio.to_thread(bring_in)
+        await interaction.followup.send(_import_words(brought, read, tokens, guild_id), ephemeral=True)
+
+    @app_commands.command(description="Get a persona's character card as a file (moderators).")
+    @app_commands.describe(persona="Whose", form="In which form")
+    @app_commands.rename(form="format")
+    @app_commands.choices(
+        form=[
+            app_commands.Choice(name="PNG: its picture, which carries the card", value="png"),
+            app_commands.Choice(name="JSON, version 2", value="v2"),
+            app_commands.Choice(name="JSON, version 3", value="v3"),
+            app_commands.Choice(name="CHARX: the card and its pictures", value="charx"),
+            app_commands.Choice(name="TOML, as this bot keeps it", value="toml"),
+        ]
+    )
+    @app_commands.autocomplete(persona=persona_choices)
+    async def export(
+        self, interaction: Interaction, persona: str, form: Literal["png", "v2", "v3", "charx", "toml"] = "png"
+    ) -> None:
+        guild_id, whose = _guild(interaction), known_persona(interaction, persona)
+        await interaction.response.defer(ephemeral=True)
+        name, personas = short_id(whose, guild_id), interaction.client.house.conversations.personas
+        written = await asyncio.to_thread(lambda: _written(personas.card(whose, guild_id), form, whose, name))
+        files = {f"{name}.{ENDINGS[form]}": written.content, **written.beside}
+        if sum(map(len, files.values())) > interaction.filesize_limit:
+            raise RefusedError(f"The card of {whose.name} is too large for a message here.", "Choose another format.")
+        await interaction.followup.send(
+            "\n".join([f"The card of **{whose.name}**.", *written.notes]),
+            files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
+            ephemeral=True,
+        )
+
+    @app_commands.command(description="Remove a persona that this server has brought in (moderators).")
+    @app_commands.describe(persona="Whom")
+    @app_commands.autocomplete(persona=persona_choices)
+    async def remove(self, interaction: Interaction, persona: str) -> None:
+        guild_id, who = _guild(interaction), known_persona(interaction, persona)
+        house = interaction.client.house
+        house.conversations.personas.remove(guild_id, who)
+        for channel in house.store.channels.of_guild(guild_id):
+            if channel.persona_id == who.id:
+                house.store.channels.clear(guild_id, channel.channel_id)
+        await interaction.response.send_message(
+            f"**{who.name}** is gone, and lives nowhere here any more. Importing the card again brings them back.",
+            ephemeral=True,
+        )
+
+
+def _guild(interaction: Interaction) -> int:
+    """The server, for its moderators."""
+    if interaction.guild_id is None:
+        raise RefusedError("Cards belong to a server.", "Try it in one of its channels.")
+    require_moderator(interaction)
+    return interaction.guild_id
+
+
+def _require_room(card: Card, where: str, base_model: str) -> int:
+    """How many tokens of every prompt the card's prose takes. Raises `CardError` when that is too much."""
+    persona = to_persona(card, where)
+    text = system_text(persona, "Guest") + persona.post_history_instructions
+    try:
+        count = token_counter(base_model)
+    except BaseModelError:  # a model of a hub, whose files are not looked for here
+        count = None
+    tokens = count(text) if count else len(text) // CHARACTERS_A_TOKEN
+    if tokens > MAX_PROSE_TOKENS:
+        raise CardError(
+            f"{where} would take about {tokens} tokens of every prompt; at most {MAX_PROSE_TOKENS} leave room to talk.",
+            "Shorten the description, or move what is told there into the character book.",
+        )
+    return tokens
+
+
+def _written(card: Card, form: Form, persona: Persona, name: str) -> Written:
+    try:
+        return write(card, form, persona.name, avatar=name, persona_id=name)
+    except CardError as error:
+        raise RefusedError(error.message, "Choose another format.") from error
+
+
+def _import_words(brought: BroughtIn, card: Card, tokens: int, guild_id: int) -> str:
+    persona = brought.persona
+    words = [
+        f"**{persona.name}** (`{short_id(persona, guild_id)}`) "
+        + ("is a persona of this server now." if brought.is_new else "has a new card."),
+        f"It takes about {tokens} tokens of every prompt. `/persona set` gives it a channel.",
+    ]
+    if persona.speech:
+        words.append("Its examples are no talk of `{{user}}:` and `{{char}}:`, so they count as a description.")
+    if not persona.avatar:
+        words.append("The card came without a picture.")
+    return "\n".join(words)

@@ -1,0 +1,211 @@
+"""`/persona import|export|remove`: a guild's own personas, which nobody else sees."""
+
+import asyncio
+
+import aiohttp
+import pytest
+
+from bot.errors import RefusedError
+from bot.personas import MAX_OWN, Personas, short_id
+from bot.sandbox.store import StoredFile
+from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write
+from tests.bot.conftest import OFFICE, on_stage
+from tests.fakes import until
+from tests.personas.cards import PIXEL, V2, as_json, v3
+from tests.personas.test_card_forms import v3_charx
+
+GUILD, OTHER = 1_111_111_111_111_111_111, 2_222_222_222_222_222_222
+MIRA = write(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+
+
+async def told(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    assert answer.ephemeral
+    return answer.message
+
+
+async def bring_in(stage, content=MIRA, name="mira.png", who=None, **more):
+    return await (who or stage.moderator).slash(OFFICE, "persona import", card=StoredFile.named(name, content), **more)
+
+
+async def fetched(url):
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        return await answer.read()
+
+
+async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_picture(stage):
+    said = await told(await bring_in(stage), "**Mira** (`mira`) is a persona of this server now.")
+    assert "tokens of every prompt" in said["content"]
+    mark = stage.mark
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
+    greeting = await stage.sees("You found the stairs, Mina Vale.", by="Mira", since=mark)
+    assert greeting["author"]["avatar"]
+    mark = stage.mark
+    await stage.member.say(OFFICE, "evening")
+    assert (await stage.finished(OFFICE, mark))["author"]["username"] == "Mira"
+    asked = stage.engine.requests[-1].persona
+    assert asked.system_prompt == "{{original}} You are {{char}}." and asked.avatar.read_bytes() == PIXEL
+
+
+async def test_an_export_holds_what_was_imported(stage):
+    await told(await bring_in(stage), "is a persona of this server")
+    for form, name, forms in (("v2", "mira.json", 1), ("png", "mira.png", 1), ("toml", "mira.toml", 2)):
+        answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format=form)
+        message = await told(answer, "The card of **Mira**.")
+        assert message["attachments"][0]["filename"] == name and len(message["attachments"]) == forms
+        card = parse_card(await fetched(message["attachments"][0]["url"]), name)
+        assert card.document == V2
+    answer = await stage.moderator.slash(OFFICE, "persona export", persona="oda", format="charx")
+    message = await told(answer, "The card of **Oda Marrow**.")
+    assert parse_card(await fetched(message["attachments"][0]["url"]), "oda").name == "Oda Marrow"
+
+
+async def test_a_card_without_a_picture_is_no_png(stage):
+    await told(await bring_in(stage, as_json(V2), "mira.json"), "The card came without a picture.")
+    answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="png")
+    await told(answer, "Mira has no picture, and a PNG card is one. Choose another format.")
+
+
+async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage):
+    await told(await bring_in(stage), "is a persona of this server")
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
+    mark = stage.mark
+    await stage.member.say(OFFICE, "evening")
+    before = await stage.finished(OFFICE, mark)
+    ada = {**V2, "data": {**V2["data"], "name": "Ada"}}
+    face = (SHIPPED_CARDS / "oda.png").read_bytes()
+    newer = write(with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it").content
+    await told(await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new card.")
+    mark = stage.mark
+    await stage.member.say(OFFICE, "evening")
+    after = await stage.finished(OFFICE, mark)
+    assert after["author"]["username"] == "Ada" and after["author"]["avatar"] != before["author"]["avatar"]
+
+
+async def test_a_removed_persona_leaves_its_channels(stage):
+    await told(await bring_in(stage), "is a persona of this server")
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
+    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is gone")
+    await told(await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here.")
+    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot")
+    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "There is no persona 'mira'")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        (b"hello", "notes.txt", "notes.txt is no character card."),
+        (PIXEL, "cat.png", "cat.png is a picture without a card in it."),
+        (as_json({**V2, "data": {**V2["data"], "name": "Clyde"}}), "c.json", "without 'discord' or 'clyde'"),
+        (
+            as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}),
+            "o.json",
+            "There is a persona Oda Marrow (`oda`)",
+        ),
+        (as_json({**V2, "data": {**V2["data"], "name": "Oda"}}), "o.json", "There is a persona Oda Marrow (`oda`)"),
+        (as_json({**V2, "data": {**V2["data"], "description": "long " * 3000}}), "l.json", "at most 1400 leave room"),
+    ],
+)
+async def test_what_cannot_be_a_persona_is_refused_with_the_reason(stage, content, name, words):
+    await told(await bring_in(stage, content, name), words)
+    assert len(stage.client.house.conversations.personas.of(stage.sandbox.guild_id)) == 3
+
+
+async def test_members_neither_import_nor_export(stage):
+    await told(await bring_in(stage, who=stage.member), "Only moderators may do this.")
+    await told(await stage.member.slash(OFFICE, "persona export", persona="oda"), "Only moderators may do this.")
+    await told(await stage.member.slash(OFFICE, "persona remove", persona="oda"), "Only moderators may do this.")
+
+
+async def test_in_direct_messages_there_are_the_personas_for_everybody_only(stage):
+    await told(await bring_in(stage), "is a persona of this server")
+    room = await stage.moderator.dm()
+    answer = await stage.moderator.slash(room["id"], "persona import", card=StoredFile.named("mira.png", MIRA))
+    await told(answer, "Cards belong to a server.")
+    listed = await stage.moderator.slash(room["id"], "persona list")
+    await until(lambda: "Ballast" in (listed.message or {}).get("content", ""))
+    assert "Mira" not in listed.message["content"]
+
+
+async def test_a_persona_is_still_there_after_a_restart(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await told(await bring_in(stage, v3_charx(), "mira.charx"), "is a persona of this server")
+        await stage.moderator.slash(OFFICE, "persona set", persona="mira")
+    async with on_stage(tmp_path) as stage:
+        await told(await stage.member.slash(OFFICE, "persona show"), "**Mira** (`mira`)")
+        answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="charx")
+        message = await told(answer, "The card of **Mira**.")
+        card = parse_card(await fetched(message["attachments"][0]["url"]), "it")
+        assert card.document == v3() and len(card.files) == 3
+
+
+# ------------------------------------------------------------------------------------------ what others see
+
+
+@pytest.fixture
+def personas(tmp_path):
+    return Personas(SHIPPED_CARDS, tmp_path)
+
+
+def card_named(name):
+    return parse_card(as_json({**V2, "data": {**V2["data"], "name": name}}), "it")
+
+
+def test_another_guild_sees_nothing_and_can_have_the_same(personas):
+    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    assert personas.find("mira", GUILD) == personas.find("Mira", GUILD) == personas.find(mine.id, GUILD) == mine
+    assert short_id(mine, GUILD) == "mira" and mine.id != "mira"
+    for guild_id in (OTHER, 0):
+        assert "Mira" not in [persona.name for persona in personas.of(guild_id).values()]
+        assert (
+            personas.find("mira", guild_id)
+            is personas.find(mine.id, guild_id)
+            is personas.get(mine.id, guild_id)
+            is None
+        )
+    theirs = personas.bring_in(OTHER, card_named("Mira"), "it").persona
+    assert theirs.id != mine.id and personas.find("mira", GUILD) == mine and personas.find("mira", OTHER) == theirs
+
+
+def test_a_guild_has_so_many_and_can_replace_them(personas):
+    for number in range(MAX_OWN):
+        personas.bring_in(GUILD, card_named(f"Number {number}"), "it")
+    with pytest.raises(RefusedError, match="20 personas of its own"):
+        personas.bring_in(GUILD, card_named("One more"), "it")
+    assert not personas.bring_in(GUILD, card_named("Number 7"), "it").is_new
+    assert personas.bring_in(OTHER, card_named("One more"), "it").is_new
+
+
+@pytest.mark.parametrize("wanted", ["../../etc/passwd", "..", "Ünïcode Name!", "x" * 99, "李白"])
+def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
+    made = personas.bring_in(GUILD, card_named("Mira"), "it", wanted).persona
+    folder = personas.card_file(made.id).parent
+    assert folder.parent == tmp_path / "personas" / str(GUILD) and folder.name == made.id and len(made.id) <= 58
+
+
+def test_a_damaged_card_of_one_guild_keeps_nobody_else_from_speaking(personas, tmp_path, caplog):
+    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    theirs = personas.bring_in(OTHER, card_named("Mira"), "it").persona
+    personas.card_file(mine.id).write_bytes(b"\xff")
+    again = Personas(SHIPPED_CARDS, tmp_path)
+    assert again.get(mine.id, GUILD) is None and again.get(theirs.id, OTHER) == theirs
+    assert "a guild's persona is left out" in caplog.text
+
+
+def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
+    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    stolen = tmp_path / "personas" / str(OTHER) / mine.id
+    stolen.mkdir(parents=True)
+    (stolen / "card.toml").write_bytes(personas.card_file(mine.id).read_bytes())
+    assert mine.id not in Personas(SHIPPED_CARDS, tmp_path).of(OTHER)
+
+
+def test_the_card_that_is_kept_can_be_trained_with(personas):
+    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    assert read_card(personas.card_file(mine.id)) == mine
+
+
+async def test_imports_at_the_same_time_all_count(personas):
+    names = [f"Number {number}" for number in range(6)]
+    await asyncio.gather(*(asyncio.to_thread(personas.bring_in, GUILD, card_named(name), "it") for name in names))
+    assert {persona.name for persona in personas.of(GUILD).values()} >= set(names)
