@@ -72,7 +72,7 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]), settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
         engine = await _engine(settings, stack)
-        catalogue = Catalogue(shipped, settings.base_model)
+        catalogue = Catalogue(shipped, settings.base_model, settings.home)
         clock = SystemClock()
         backend = SubprocessBackend(
             settings.home,

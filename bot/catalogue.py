@@ -1,28 +1,29 @@
 """What may be named from Discord: data sets, personas and recipes by name, never a path.
 
 A log `data/logs/<name>.json` is the data set `<name>`, a file `data/general/<name>.jsonl` the data set
-`general-<name>`. Each folder's `rights.toml` says who may do what with its files: a table per file name with `right`,
-`stated_by`, `stated_on` and `why`. A log without a stated right counts as taken from Discord's API.
+`general-<name>`; `personas.rights` says where their rights are stated. A log without a stated right counts as taken
+from Discord's API. The operator adds others in `catalogue.toml` (`personas.catalogue`), which states rights itself.
 """
 
 from __future__ import annotations
 
 import difflib
-import tomllib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self
 
 from personas.card import SHIPPED_CARDS, read_card
+from personas.catalogue import CATALOGUE_FILE, Entry, ReadCatalogue, read_catalogue
 from personas.contracts import Material, TrainingRequest
-from personas.errors import MaterialError, RequestError
+from personas.errors import RequestError
 from personas.lore import WORLD
+from personas.rights import RIGHTS_FILE, Right, statement_beside
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["card", "log", "messages", "lore", "general"]
-Right = Literal["own-writing", "data-package", "form", "licensed", "discord-api"]
 
-RIGHTS_FILE = "rights.toml"
-UNSTATED: tuple[Right, str] = ("discord-api", "nobody")
 PROJECT: tuple[Right, str] = ("own-writing", "the Understudy authors")
 """Cards and lore ship with the project, which wrote them."""
 
@@ -59,6 +60,7 @@ class SourceMaterial:
     right: Right
     stated_by: str
     copies: tuple[tuple[Path, str], ...]
+    format: str | None = None
 
     def copied(self, sha256: str) -> Material:
         """The entry for the job folder, once the copy's digest is known."""
@@ -69,19 +71,21 @@ class SourceMaterial:
             right=self.right,
             stated_by=self.stated_by,
             sha256=sha256,
+            format=self.format,
         )
 
 
 class Catalogue:
     """The data sets, personas and recipes that a request may name. Reads the folders anew at each call."""
 
-    def __init__(self, shipped: ShippedData, base_model: str) -> None:
-        """`base_model` is the one that is served."""
-        self._shipped, self._base_model = shipped, base_model
+    def __init__(self, shipped: ShippedData, base_model: str, home: Path) -> None:
+        """`base_model` is the one that is served; `home` may hold the operator's `catalogue.toml`."""
+        self._shipped, self._base_model, self._home = shipped, base_model, home
+        self._told: dict[str, str] = {}
 
     def datasets(self) -> list[str]:
         """The names of all data sets, in order."""
-        return sorted(self._dataset_files())
+        return sorted(self._dataset_files().keys() | self._operators().entries.keys())
 
     def recipes(self) -> list[str]:
         """The names of all recipes, in order."""
@@ -112,7 +116,10 @@ class Catalogue:
             raise RequestError(f"There is no recipe {request.recipe!r}.", _known(recipes, request.recipe))
 
     def _for_persona(self, persona_id: str, dataset: str) -> tuple[SourceMaterial, ...]:
-        card, file = self._card(persona_id), self._dataset_file(dataset)
+        card = self._card(persona_id)
+        if entry := self._entry(dataset):
+            return (card, _named("log", entry), *self._lore(persona_id), *self._general())
+        file = self._dataset_file(dataset)
         if file.suffix != ".json":
             raise RequestError(
                 f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
@@ -123,7 +130,11 @@ class Catalogue:
     def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
         messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
         if request.dataset is None:
-            raise RequestError("A dialogue job needs a data set.", _known(messages, ""))
+            raise RequestError(
+                "A dialogue job needs a data set.", _known(sorted([*messages, *self._operators().entries]), "")
+            )
+        if entry := self._entry(request.dataset):
+            return (_named("messages", entry), *self._general())
         file = self._dataset_file(request.dataset)
         if request.dataset not in messages:
             raise RequestError(f"{request.dataset!r} is a log, which trains a persona.", _known(messages, ""))
@@ -138,8 +149,30 @@ class Catalogue:
     def _dataset_file(self, name: str) -> Path:
         files = self._dataset_files()
         if name not in files:
-            raise RequestError(f"There is no data set {name!r}.", _known(sorted(files), name))
+            raise RequestError(f"There is no data set {name!r}.", _known(self.datasets(), name))
         return files[name]
+
+    def _entry(self, name: str) -> Entry | None:
+        """The operator's data set of that name. Raises `RequestError` when its entry has a fault."""
+        read = self._operators()
+        if fault := read.faults.get(name):
+            raise RequestError(fault, f"The operator can correct {CATALOGUE_FILE}.")
+        return read.entries.get(name)
+
+    def _operators(self) -> ReadCatalogue:
+        """The operator's catalogue as it is now; each fault is logged once. Names that ship cannot be taken."""
+        read = read_catalogue(self._home)
+        shipped = self._dataset_files()
+        faults = read.faults | {
+            name: f"{CATALOGUE_FILE}: {name!r} is the name of a data set that ships."
+            for name in read.entries.keys() & shipped.keys()
+        }
+        for name, fault in faults.items():
+            if self._told.get(name) != fault:
+                log.warning("%s", fault)
+        self._told = faults
+        entries = {name: entry for name, entry in read.entries.items() if name not in faults}
+        return ReadCatalogue(entries, {name: fault for name, fault in faults.items() if name not in shipped})
 
     def _card(self, persona_id: str) -> SourceMaterial:
         cards = {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
@@ -158,45 +191,23 @@ class Catalogue:
 
 
 def _single(kind: Kind, file: Path) -> SourceMaterial:
-    right, stated_by = _stated_right(file)
-    if right == "discord-api":
+    stated = statement_beside(file)
+    if stated is None or stated.right == "discord-api":
         raise RequestError(
             f"{file.name} may not be trained on: nobody has stated a right, so it counts as taken from Discord's API.",
             f'Whoever holds the rights states so in {RIGHTS_FILE} beside it: a table ["{file.name}"] with right, '
             "stated_by, stated_on and why.",
         )
     path = f"{file.parent.name}/{file.name}"
-    return SourceMaterial(kind, path, path, right, stated_by, copies=((file, path),))
+    return SourceMaterial(kind, path, path, stated.right, stated.stated_by, copies=((file, path),))
 
 
-def _stated_right(file: Path) -> tuple[Right, str]:
-    rights = file.parent / RIGHTS_FILE
-    try:
-        stated = tomllib.loads(rights.read_text(encoding="utf-8-sig")).get(file.name)
-    except FileNotFoundError:
-        return UNSTATED
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise MaterialError(
-            f"{_short(rights)} cannot be read: {_reason(error)}.", "Correct it; nothing is trained until then."
-        ) from error
-    if not isinstance(stated, dict) or not stated.get("right"):
-        return UNSTATED
-    missing = [key for key in ("stated_by", "stated_on", "why") if not stated.get(key)]
-    if missing or stated["right"] not in get_args(Right):
-        wrong = f"leaves out {', '.join(missing)}" if missing else f"names an unknown right, {stated['right']!r}"
-        raise MaterialError(
-            f"{_short(rights)} {wrong} for {file.name}.", f"Known rights: {', '.join(get_args(Right))}."
-        )
-    return cast(Right, stated["right"]), str(stated["stated_by"])
-
-
-def _short(file: Path) -> str:
-    """A file as members may see it: without the folders of this machine."""
-    return f"{file.parent.name}/{file.name}"
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+def _named(kind: Kind, entry: Entry) -> SourceMaterial:
+    """The material of the operator's data set; where it lies is nobody else's business."""
+    file, stated = entry.located(), entry.statement
+    path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
+    origin = entry.hub or entry.name
+    return SourceMaterial(kind, path, origin, stated.right, stated.stated_by, ((file, path),), entry.format)
 
 
 def _known(names: list[str], wanted: str) -> str:

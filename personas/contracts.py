@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from personas.errors import RequestError
+from personas.explain import explain as explain
+from personas.rights import Right
 
 # ------------------------------------------------------------------------------------------------ talking
 
@@ -169,14 +170,15 @@ class TrainingRequest(Contract):
 
 
 class Material(Contract):
-    """One file or folder inside a job folder, and who allowed its use."""
+    """One file or folder inside a job folder, and who allowed its use. A `format` is recognised unless given."""
 
     kind: Literal["card", "log", "messages", "lore", "general"]
     path: str
     origin: str
-    right: Literal["own-writing", "data-package", "form", "licensed", "discord-api"]
+    right: Right
     stated_by: str
     sha256: str
+    format: str | None = None
 
 
 class JobSpec(Contract):
@@ -291,18 +293,3 @@ class Manifest(Contract):
     packages: dict[str, str]
     metrics: ScoreCard
     checksums: dict[str, str]
-
-
-def explain(error: ValidationError) -> RequestError:
-    """Translate a validation error into one line that names each field, what came and what was expected."""
-    parts = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "request"
-        came = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
-        said = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "string_pattern_mismatch":
-            said = "use letters, digits, - and _ only, at most 64 of them"
-        parts.append(f"{where}: {said}{came}")
-    return RequestError(
-        "The request is not valid: " + "; ".join(parts) + ".", "Correct the named fields and try again."
-    )

@@ -33,7 +33,7 @@ def pair(text: str) -> tuple[str, str]:
     return left, right
 
 
-def add_build(subcommands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Adds `build`; its parser is given back for its command to be set."""
     build = subcommands.add_parser(
         "build",
@@ -49,7 +49,7 @@ def add_build(subcommands: argparse._SubParsersAction[Any]) -> argparse.Argument
     return build
 
 
-def add_export(subcommands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+def add_export(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Adds `export`."""
     export = subcommands.add_parser("export", help="write a data set in another tool's format")
     export.add_argument("folder", type=Path, metavar="DIR", help="a data set's folder, as `build` makes it")

@@ -105,22 +105,22 @@ def _persona_talk(
     talk: list[Conversation] = []
     for path, material in logs:
         options = ReadOptions(persona=persona, right=material.right, session_gap_s=gap_s)
-        talk.extend(_usable(path, options, dropped))
+        talk.extend(_usable(path, material, options, dropped))
     return pseudonymise(talk, dataset_key(spec.request), persona)
 
 
 def _dialogues(files: list[tuple[Path, Material]], dropped: Counter[str]) -> list[Conversation]:
-    return [c for path, material in files for c in _usable(path, ReadOptions(right=material.right), dropped)]
+    return [c for path, material in files for c in _usable(path, material, ReadOptions(right=material.right), dropped)]
 
 
-def _usable(path: Path, options: ReadOptions, dropped: Counter[str]) -> list[Conversation]:
+def _usable(path: Path, material: Material, options: ReadOptions, dropped: Counter[str]) -> list[Conversation]:
     """The conversations of a file in any format; `dropped` counts its other records by reason.
 
     Raises `MaterialError` when none of it can be used, or the persona never speaks in it.
     """
     usable: list[Conversation] = []
     first: Rejected | None = None
-    for item in read(path, options):
+    for item in read(path, options, material.format):
         if isinstance(item, Conversation):
             usable.append(item)
         else:
@@ -128,7 +128,8 @@ def _usable(path: Path, options: ReadOptions, dropped: Counter[str]) -> list[Con
             dropped[item.reason] += item.rows
     if not usable:
         why = f"; {first.row}: {first.reason}" if first else ""
-        raise MaterialError(f"Nothing in {path.name} can be used{why}.", f"Expected: {recognise(path).expected}.")
+        expected = recognise(path, material.format).expected
+        raise MaterialError(f"Nothing in {path.name} can be used{why}.", f"Expected: {expected}.")
     return usable
 
 

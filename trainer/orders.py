@@ -23,7 +23,6 @@ from trainer.tokenizers import counting_tokenizer
 from trainer.write_dataset import Order
 
 SHIPPED_DATA = Path(__file__).parent.parent / "data"
-DIALOGUE = "dialogue"
 
 
 def order_of(options: argparse.Namespace, sources: Sequence[Source] = ()) -> Order:
@@ -81,7 +80,7 @@ def _request(options: argparse.Namespace, persona: Persona | None) -> TrainingRe
     """The request that a run of this would have: the same pseudonyms belong to it."""
     return TrainingRequest(
         job_name="plan",
-        task_type="persona" if persona else DIALOGUE,
+        task_type="persona" if persona else "dialogue",
         persona=persona.id if persona else None,
         recipe=options.recipe,
         hyperparameters=Hyperparameters(max_length=options.max_length),

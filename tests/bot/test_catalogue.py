@@ -35,8 +35,8 @@ def shipped(tmp_path):
 
 
 @pytest.fixture
-def catalogue(shipped):
-    return Catalogue(shipped, base_model="embedded")
+def catalogue(shipped, tmp_path):
+    return Catalogue(shipped, "embedded", tmp_path)
 
 
 def request(persona="oda", **more):
@@ -151,9 +151,9 @@ def test_a_card_that_cannot_be_read_is_named(catalogue, shipped):
         catalogue.materials_for(request())
 
 
-def test_everything_that_ships_can_be_trained_on():
+def test_everything_that_ships_can_be_trained_on(tmp_path):
     shipped = ShippedData.beside_the_code()
-    catalogue = Catalogue(shipped, base_model="embedded")
+    catalogue = Catalogue(shipped, "embedded", tmp_path)
     for persona in read_cards(SHIPPED_CARDS):
         materials = catalogue.materials_for(request(persona))
         assert {item.kind for item in materials} == {"card", "log", "lore", "general"}

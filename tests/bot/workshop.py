@@ -47,7 +47,7 @@ class Workshop:
     def backend(self, mode, environ=os.environ, clock=None):
         return SubprocessBackend(
             self.home,
-            Catalogue(self.shipped, "embedded"),
+            Catalogue(self.shipped, "embedded", self.home),
             clock or self.clock,
             threads=2,
             nice=5,
