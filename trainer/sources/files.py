@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -30,7 +31,8 @@ HEAD_BYTES = 1 << 20
 DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 """What decompressors raise; `RuntimeError` is an archive's with a password or a method that Python does not know."""
 PEEKED = 64
-MOST_NAMES = 10_000
+MOST_NAMES = 1_000_000
+"""Of files in a folder; an export of a chat may well hold a file for each channel and day."""
 Record = tuple[str, dict[str, Any]]
 """Where a record stands ("line 3", "row 7", "messages 12") and what it holds."""
 
@@ -92,7 +94,21 @@ class SourceFile:
         """One of `names`: a file of the folder or archive."""
         if self.kind == "folder":
             return open_source(self.path / name, f"{self.name}/{name}")
-        return _source(self.path, f"{self.name}/{name}", lambda: _archived(self.path, name))
+        return _source(self.path, f"{self.name}/{name}", lambda: self._archived(name))
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        """Open as long as this file or one of its members is in use: each opening reads the whole list of contents."""
+        return zipfile.ZipFile(self.path)
+
+    @contextmanager
+    def _archived(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            member = self._archive.open(name)
+        except KeyError:
+            raise MaterialError(f"{self.name} holds no {name}.", "Check the archive.") from None
+        with member:
+            yield cast(BinaryIO, member)
 
     def records(self, *path: str) -> Iterator[Record | Rejected]:
         """The rows of a table, the lines, the elements of an array; of a JSON object those of the array at `path`.
@@ -149,8 +165,11 @@ def open_source(path: Path, name: str = "") -> SourceFile:
     if not path.exists():
         raise MaterialError(f"There is no {path}.", "Check the path.")
     if path.is_dir():
-        found = itertools.islice((p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()), MOST_NAMES)
-        return SourceFile(path, name, "folder", "", b"", tuple(sorted(found)), lambda: path.open("rb"))
+        found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        names = tuple(sorted(itertools.islice(found, MOST_NAMES + 1)))
+        if len(names) > MOST_NAMES:
+            raise MaterialError(f"{name} holds more than {MOST_NAMES:,} files.", "Name the folder with the material.")
+        return SourceFile(path, name, "folder", "", b"", names, lambda: path.open("rb"))
     return _source(path, name, lambda: path.open("rb"))
 
 
@@ -182,18 +201,7 @@ def unreadable(name: str, error: Exception) -> MaterialError:
 
 def _archive_names(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[str, ...]:
     with opened() as stream, zipfile.ZipFile(stream) as archive:
-        return tuple(info.filename for info in archive.infolist()[:MOST_NAMES] if not info.is_dir())
-
-
-@contextmanager
-def _archived(path: Path, name: str) -> Iterator[BinaryIO]:
-    with zipfile.ZipFile(path) as archive:
-        try:
-            member = archive.open(name)
-        except KeyError:
-            raise MaterialError(f"{path.name} holds no {name}.", "Check the archive.") from None
-        with member:
-            yield cast(BinaryIO, member)
+        return tuple(info.filename for info in archive.infolist() if not info.is_dir())
 
 
 def _head(start: bytes) -> dict[str, Any]:
