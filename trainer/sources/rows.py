@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from personas.errors import MaterialError
 from trainer.conversation import Conversation, Rejected
@@ -23,13 +23,15 @@ ONE_TALK = tuple(name for name in NAMES["messages"] if name not in ("data", "ite
 Plan = tuple[Callable[[Row, Columns], Talk], Columns]
 
 
-def rows_of(peek: Peek) -> list[Row]:
-    """The first rows of a table, or of the arrays in a JSON object."""
-    return [row for _, rows in _arrays(peek) for row in rows] or list(peek.records)
+def rows_of(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row]:
+    """The first rows of a table, or of the arrays in a JSON object; the object itself when it is a row."""
+    return [row for _, rows in _arrays(peek, mapping or {}) for row in rows] or list(peek.records) or [peek.head]
 
 
-def _arrays(peek: Peek) -> list[tuple[str, list[Row]]]:
+def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
     """Members of a JSON object that hold rows. An object that is itself a row has none."""
+    if mapping and peek.head.keys() >= set(mapped(mapping).by_role.values()):
+        return []
     lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
     arrays = [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
     certain = [(name, rows) for name, rows in arrays if plain(name) not in ONE_TALK and _are_rows(rows)]
@@ -44,7 +46,7 @@ def _are_rows(rows: list[Row]) -> bool:
 
 def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
     """How unknown columns would be read. Raises `MaterialError` for a mapping that names no role or no column."""
-    rows = rows_of(peek) or [peek.head]
+    rows = rows_of(peek, options.mapping)
     if not options.mapping:
         return guess([row for row in rows if row.keys() == rows[0].keys()]) if rows[0] else None
     columns = mapped(options.mapping)
@@ -58,8 +60,8 @@ def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
 
 def _recognises(shape: Shape) -> Callable[[Peek], bool]:
     def recognises(peek: Peek) -> bool:
-        rows = rows_of(peek) or ([peek.head] if peek.head else [])
-        return bool(rows) and 2 * sum(_first_shape(row) is shape for row in rows) >= len(rows)
+        rows = rows_of(peek)
+        return 2 * sum(_first_shape(row) is shape for row in rows) >= len(rows)
 
     return recognises
 
@@ -76,7 +78,7 @@ def _plan(shape: Shape, row: Row) -> Columns | None:
 
 
 def _recognises_columns(peek: Peek) -> bool:
-    if peek.kind == "JSON object" and not _arrays(peek):
+    if peek.kind == "JSON object" and not _arrays(peek, {}):
         return False
     return columns_of(peek, ReadOptions()) is not None
 
@@ -122,7 +124,7 @@ def read_rows(
     What a row's columns are for is found out once for all rows with the same columns.
     """
     plans: dict[tuple[str, ...], Plan] = {}
-    for record in _records(file):
+    for record in _records(file, options):
         if isinstance(record, Rejected):
             yield record
             continue
@@ -155,8 +157,8 @@ def _foreign(row: Row, main: Shape | None) -> str:
     return f"not {main.expected if main else 'of a known shape'}: it has {held}"
 
 
-def _records(file: SourceFile) -> Iterator[Record | Rejected]:
-    arrays = _arrays(file.peek()) if file.kind == "JSON object" else []
+def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | Rejected]:
+    arrays = _arrays(file.peek(), options.mapping) if file.kind == "JSON object" else []
     for name, _ in arrays:
         yield from file.records(name)
     if not arrays:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.sources.columns import Columns, Row, find, message_keys
+from trainer.sources.columns import NAMES, Columns, Row, find, message_keys, plain
 from trainer.sources.talk import ROLES, TOOL_ROLES, Talk, Turns, Unusable, list_of, text_of
 from trainer.sources.transcripts import turns_in
 
@@ -58,7 +58,11 @@ def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str
 
 
 def _plan_messages(row: Row) -> Columns | None:
-    for name in row:
+    return _plan_list([name for name in row if plain(name) in NAMES["messages"]], row)
+
+
+def _plan_list(names: list[str], row: Row) -> Columns | None:
+    for name in names:
         if (messages := _dicts(row[name])) and (keys := message_keys(messages)):
             return Columns(with_extras(row, {"messages": name}), *keys)
     return None
@@ -183,6 +187,13 @@ MESSAGES: tuple[Shape, ...] = (
     ),
 )
 LOOSE: tuple[Shape, ...] = (
+    Shape(
+        "messages",
+        "Messages in a list",
+        'a list of {"speaker": "…", "text": "…"} in any column',
+        lambda row: _plan_list(list(row), row),
+        talk_of_messages,
+    ),
     Shape("turns", "Turns in a list", '{"dialog": ["one says", "the other says", …]}', _plan_texts, talk_of_texts),
     Shape(
         "transcript",
