@@ -23,7 +23,7 @@ from trainer.names import NAMES
 MENTION = r"<@!?(?P<id>\d+)>"
 UNKNOWN_MEMBER = "someone"
 MIN_NAME_LETTERS = 3
-"""Shorter names are not looked for in texts: they are mostly syllables of other words."""
+"""Shorter names are looked for in texts behind an @ only: they are mostly words of their own ("I", "Al")."""
 
 
 def dataset_key(request: TrainingRequest) -> bytes:
@@ -101,8 +101,8 @@ class Masks:
         by_name = {word: pseudonyms[id] for word, id in words.items()}
         for member in reversed(members):  # of two with one name, the first to speak keeps it
             for name in member.names:
-                if len(name.strip()) >= MIN_NAME_LETTERS:
-                    by_name[name.strip().casefold()] = pseudonyms[member.id]
+                sign = "" if len(name.strip()) >= MIN_NAME_LETTERS else "@"
+                by_name[sign + name.strip().casefold()] = sign + pseudonyms[member.id]
         by_name[persona.name.casefold()] = persona.name
         longest_first = sorted(by_name, key=len, reverse=True)
         names = "|".join(re.escape(name) for name in longest_first)

@@ -32,9 +32,11 @@ def test_the_part_of_a_handle_by_which_others_call_somebody_is_replaced_and_a_co
     assert found.messages[1].text == f"Sleepy? Rest then, {found.messages[0].speaker.name}."
 
 
-def test_short_names_are_not_looked_for():
-    (found,) = pseudonymise([talk((Speaker("13", ("I",)), "I am I"), (PERSONA, "I see."))], KEY, ADA)
-    assert [message.text for message in found.messages] == ["I am I", "I see."]
+def test_short_names_are_looked_for_in_mentions_only():
+    short = Speaker("13", ("I",))
+    (found,) = pseudonymise([talk((short, "I am I"), (PERSONA, "I see, @I. Not @Ida?"))], KEY, ADA)
+    name = found.messages[0].speaker.name
+    assert [message.text for message in found.messages] == ["I am I", f"I see, @{name}. Not @Ida?"]
 
 
 def test_a_pseudonym_stays_when_others_join_and_differs_in_another_data_set():
