@@ -115,8 +115,8 @@ class LoreIndex:
 
     def prepare(self, passages: Sequence[Passage]) -> None:
         """Compute what `replace` will need, some 50 ms a passage. May run in another thread."""
-        wanted = {key_of(unit): unit for units in units_of(passages) for unit in units}
-        self._vectors |= embed_units(unit for key, unit in wanted.items() if key not in self._vectors)
+        units = [unit for some in units_of(passages) for unit in some]
+        self._vectors |= embed_units(unit for unit in units if key_of(unit) not in self._vectors)
 
     def replace(self, owner: str, passages: Iterable[Passage]) -> None:
         """From now on these are the passages of this owner."""
@@ -216,7 +216,7 @@ def _by_words_alone(words: dict[str, float], whole: float, terms_in_english: int
     """`whole` is the weight of all the message's words that lore has. A message that may be English takes two shared
     words, and half of its own, to find what is written in another language: a name alone is no reason for it."""
     weight = sum(words.values())
-    if len(words) < min(2, terms_in_english) or 2 * len(words) < terms_in_english:
+    if terms_in_english and (len(words) < 2 or 2 * len(words) < terms_in_english):
         return 0.0
     if weight >= RARE_HALF and weight >= HALF * whole:
         return max(weight / RARE_ENOUGH, FOUND)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-PARSER = MarkdownIt("commonmark").enable("table")
+PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
+"""Without headings that are underlined: in notes a line of dashes under text is a rule. References stay text."""
 STRONG = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
 TAG = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
 LABELLED = re.compile(r"(\*\*\*|\*\*|__)(?=\S).{1,60}?\1")

@@ -25,7 +25,7 @@ Vectors = npt.NDArray[np.float32]
 
 MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
-LAYERS, HEADS, MAX_TOKENS, BATCH_TOKENS = 6, 12, 256, 2048
+LAYERS, HEADS, MAX_TOKENS, BATCH_TOKENS = 6, 12, 256, 256
 EPSILON = np.float32(1e-12)
 
 
@@ -62,8 +62,8 @@ class MiniLM:
         """One vector of length 1 per text, shape (texts, DIMENSIONS)."""
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         out = np.empty((len(encoded), DIMENSIONS), np.float32)
-        # A question is over before a second thread has woken; beside a retrain, waiting for one costs five times that.
-        with self._threads.limit(limits=1 if len(encoded) == 1 else None, user_api="blas"):
+        # One thread: beside a retrain a second one costs more, in waiting for each other, than it brings.
+        with self._threads.limit(limits=1, user_api="blas"):
             for batch in _batches(encoded):
                 out[batch] = self._embed([encoded[place] for place in batch])
         return out
@@ -141,8 +141,8 @@ def _gelu(x: Vectors) -> Vectors:
     for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series *= t
         series += np.float32(factor)
-    erf: Vectors = (1 - series * t * np.exp(-z * z)).astype(np.float32, copy=False)
-    out: Vectors = np.float32(0.5) * x * (np.float32(1) + np.copysign(erf, x))
+    erf = np.float32(1) - series * t * np.exp(np.float32(-1) * z * z)
+    out: Vectors = np.float32(0.5) * x * (np.float32(1) + np.copysign(erf, x, dtype=np.float32))
     return out
 
 

@@ -36,7 +36,7 @@ STOP_WORDS = frozenset(
 
 # Folded as `folded` does, and without those that are English words with a meaning of their own.
 VIETNAMESE = frozenset(
-    """ai anh bao bi boi cac cai chi cho co con cua cung da dang dau day de den deu di do duoc em gi hay hoac khi khong
+    """ai anh bao bi boi cac cai chi cho co con cua cung da dang dau day de deu di do duoc em gi hay hoac khi khong
     kia la lai lam len ma mot nam nao nay neu nguoi nhe nhieu nhu nhung noi o ong qua ra rang rat roi sao se tai theo
     thi toi trong tu va vao ve vi voi vua xin chao""".split()
 )

