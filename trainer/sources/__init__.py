@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from personas.errors import MaterialError
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import (
+    cards,
     discord_export,
     discord_package,
     instagram,
@@ -33,6 +34,7 @@ from trainer.sources.hub import located
 __all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise"]
 
 FORMATS: tuple[Format, ...] = (
+    *cards.FORMATS,
     *discord_export.FORMATS,
     *discord_package.FORMATS,
     *own_log.FORMATS,
@@ -45,7 +47,8 @@ FORMATS: tuple[Format, ...] = (
     *personachat.FORMATS,
     *rows.FORMATS,
 )
-DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip")
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
+                 ".png", ".charx", ".toml")  # fmt: skip
 NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "requirements.txt")
 """Files that stand beside the data in folders of `datasets` and of the hub."""
 
