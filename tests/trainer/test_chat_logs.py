@@ -114,16 +114,26 @@ NEW_PACKAGE = {
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])
-@pytest.mark.parametrize("persona", [None, ADA], ids=["nobody", "persona"])
-def test_a_data_package_holds_one_persons_side(tmp_path, zipped, persona):
+def test_a_data_package_holds_one_persons_side(tmp_path, zipped):
     path = write_all(tmp_path / "package", OLD_PACKAGE, zipped=zipped)
     assert recognise(path).name == "discord-package"
-    found = outcome(path, persona=persona)
-    name = "Ada Lace" if persona else "mira"
-    assert sorted(found.said) == [[(name, "oldest layout")], [(name, 'two\nlines, "quoted"\nand @someone, :wave:')]]
+    found = outcome(path)
+    assert sorted(found.said) == [[("mira", "oldest layout")], [("mira", 'two\nlines, "quoted"\nand @someone, :wave:')]]
     assert found.dropped == {"only an attachment": 1} and found.rows == 4
     assert {talk.right for talk in found.talks} == {"data-package"}
-    assert {m.speaker.is_persona for talk in found.talks for m in talk.messages} == {persona is not None}
+    assert not any(m.speaker.is_persona for talk in found.talks for m in talk.messages)
+
+
+def test_the_person_whose_package_it_is_is_the_persona_and_others_are_unknown(tmp_path):
+    def message(id, at, text="hi"):
+        return {"ID": id, "Timestamp": f"2024-05-01 {at}", "Contents": text, "Attachments": ""}
+
+    talk = [message(1, "10:00:00"), message(2, "10:00:50"), message(3, "10:05:00", "ho"), message(4, "10:06:30", "!go")]
+    files = {"Messages/c100000000000000001/messages.json": [*reversed(talk), message(5, "19:00:00", " ")]}
+    found = outcome(write_all(tmp_path / "package", files, zipped=True), persona=ADA)
+    assert found.said == [[("someone", "…"), ("Ada Lace", "hi\nhi"), ("someone", "…"), ("Ada Lace", "ho")]]
+    assert found.dropped == {"command": 1, "no text": 1} and found.rows == 5
+    assert [m.speaker.is_persona for m in found.talks[0].messages] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])

@@ -2,8 +2,10 @@
 
 Two layouts, zipped or unpacked: `messages/c<channel id>/messages.csv` (ID, Timestamp, Contents, Attachments; in the
 oldest packages the folder has no `c`), since 2024 `Messages/c<channel id>/messages.json`, a list of objects with the
-same names. The upper folder follows the account's language. `user.json` names the person. Nobody else's messages are in
-it, so when a persona is asked for, the person is it.
+same names. The upper folder follows the account's language. `user.json` names the person.
+
+Nobody else's messages are in it. So when a persona is asked for, the person is it, and "…" stands where others most
+likely spoke: before what the person said first, and wherever the person was silent for a minute.
 
 Described at https://support.discord.com/hc/articles/360004957991.
 """
@@ -11,7 +13,7 @@ Described at https://support.discord.com/hc/articles/360004957991.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,21 +24,26 @@ from trainer.sources import sessions
 from trainer.sources.fields import WrongField, entries, moment, optional, text
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
-from trainer.sources.markup import from_discord
+from trainer.sources.markup import from_discord, is_command
 from trainer.sources.sessions import Author, Entry, author_of
 
 RIGHT = "data-package"
 CHANNEL = re.compile(r"(?:^|/)c?(?P<id>\d{15,20})/messages\.(?:csv|json)$")
 USER = re.compile(r"(?:^|/)user\.json$")
 OWNER = "owner"
+OTHERS = author_of("others", (sessions.SOMEONE,))
+UNKNOWN = "…"
+BURST_S = 60.0
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     """The person's messages, in sessions by channel."""
     owner = _owner(file)
+    channels = (_entries(file, name, owner) for name in file.names if CHANNEL.search(name))
     if options.persona or options.persona_names:
         options = replace(options, persona_names=(*options.persona_names, owner.id))
-    found = (entry for name in file.names if CHANNEL.search(name) for entry in _entries(file, name, owner))
+        channels = (_with_others(channel) for channel in channels)
+    found = (entry for channel in channels for entry in channel)
     return sessions.conversations(found, file.name, options, RIGHT)
 
 
@@ -72,6 +79,23 @@ def _entries(file: SourceFile, name: str, owner: Author) -> Iterator[Entry | Rej
             yield replace(item, row=f"{name} {item.row}") if isinstance(item, Rejected) else item
     except MaterialError as error:  # one channel's file; the others may well be whole
         yield Rejected(str(PurePosixPath(name)), error.message, rows=0)
+
+
+def _with_others(channel: Iterable[Entry | Rejected]) -> Iterator[Entry | Rejected]:
+    """The channel's messages in the order of time, others' unknown ones among them."""
+    said: list[Entry] = []
+    for item in channel:
+        if isinstance(item, Entry) and item.text and not is_command(item.text):
+            said.append(item)
+        else:
+            yield item
+    said.sort(key=lambda entry: entry.at)
+    last_at = float("-inf")
+    for entry in said:
+        if entry.at - last_at > BURST_S:
+            yield Entry("", entry.at, OTHERS, UNKNOWN, channel=entry.channel)
+        yield entry
+        last_at = entry.at
 
 
 def _recognises(peek: Peek) -> bool:

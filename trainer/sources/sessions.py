@@ -54,7 +54,8 @@ class Entry:
 
     `at` counts seconds since 1970, `text` is normalised (see `markup`), `reply_to` is the id of another message of the
     same `channel`. `dropped` says why the message cannot be used, `empty` why it holds no text if it holds none.
-    `deletes` is the id of a message that this record deletes.
+    `deletes` is the id of a message that this record deletes. An empty `row` is no record of the log, but stands for
+    something that is missing in it.
     """
 
     row: str
@@ -87,11 +88,12 @@ def conversations(
     absent = log.cast.absent_persona(name, records, broken)
     source, right = options.source or name, options.right or right
     for session in log.sessions(options.session_gap_s):
+        rows = sum(said.row != "" for said in session)
         if absent:
-            yield Rejected(session[0].row, absent.message, len(session))
+            yield Rejected(session[0].row, absent.message, rows)
             continue
         messages = [Message(log.cast.speaker(said.author), log.cast.named(said.text), said.row) for said in session]
-        yield Conversation.of(messages, source, right, rows=len(session))
+        yield Conversation.of(messages, source, right, rows=rows)
     if absent:
         raise absent
 
