@@ -55,7 +55,7 @@ def kind_of(start: bytes, name: str, *, is_whole: bool) -> tuple[Kind, str]:
 
 def _json_kind(text: str, lines: list[str]) -> Kind | None:
     lines = lines[:SHOWN_LINES]
-    rows = sum(line.startswith("{") and line.endswith("}") and line != "{}" for line in lines)
+    rows = sum(line.startswith("{") and line.endswith("}") for line in lines)
     if re.match(r'\[\s*[\[{"\]]', text):
         return "JSON array"
     if len(lines) > 1 and 2 * rows > len(lines):

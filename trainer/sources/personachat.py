@@ -21,9 +21,12 @@ from trainer.sources.talk import Talk, conversation, text_of
 from trainer.sources.transcripts import turns_in
 
 OWN = re.compile(r"(?:your persona|_self_persona)\s*[:：]?\s*(.*)", re.IGNORECASE)
-ABOUT_OTHERS = re.compile(r"(?:partner's persona|_partner_\w+(?<!say)|_self_say|_task_\w+)\b", re.IGNORECASE)
+ABOUT_OTHERS = re.compile(
+    r"(?:partner's persona|_partner_(?!say\b|act\b|emote\b)\w+|_self_say|_task_\w+)\b", re.IGNORECASE
+)
 SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)")
-PARTNER_SAYS = re.compile(r"_partner_(?:say|act|emote)\s+(.*)")
+PARTNER_SAYS = re.compile(r"_partner_say\s+(.*)")
+PARTNER_ACTS = re.compile(r"_partner_(?:act|emote)\s+(.*)")
 NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
 LONGEST_EPISODE_CHARS = 1 << 24
 
@@ -53,7 +56,7 @@ class _Episode:
 
     def finish(self, options: ReadOptions) -> Conversation | Rejected:
         """The dialogue as conversation."""
-        turns = [(role, PARTNER_SAYS.sub(r"\1", text)) for role, text in self._turns]
+        turns = [(role, PARTNER_ACTS.sub(r"*\1*", PARTNER_SAYS.sub(r"\1", text))) for role, text in self._turns]
         return conversation(Talk(turns, "\n".join(self._facts)), self.place, options, self.rows)
 
 

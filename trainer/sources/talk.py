@@ -64,7 +64,7 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
         elif asked:
             break
     else:
-        return Rejected(row, "no answer" if asked else "nobody is answered", rows)
+        return Rejected(row, "no answer" if asked else "nobody is answered" if messages else "no text", rows)
     system = "\n".join(part for part in (talk.system.strip(), *said) if part)
     return Conversation.of(
         messages,

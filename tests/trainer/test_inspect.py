@@ -1,0 +1,77 @@
+"""`python -m trainer dataset inspect`: its JSON, its table, its exit codes."""
+
+import json
+import sys
+
+import pytest
+
+from tests.trainer.reading import jsonl
+from trainer.__main__ import main
+
+ROW = {
+    "instruction": "What does the clock on the tower show at noon?",
+    "output": "It shows twelve, as it should.",
+}
+
+
+def inspect(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["trainer", "dataset", "inspect", *map(str, arguments)])
+    code = main()
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "rows.json"
+    rows = [ROW] * 150 + [{"instruction": "Why?", "output": ""}] * 120 + [{"chosen": "a"}]
+    path.write_bytes(jsonl(rows))
+    return path
+
+
+def test_the_object_has_the_published_keys(file, monkeypatch, capsys):
+    code, out, _ = inspect(monkeypatch, capsys, file, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert list(found) == "format rows conversations turns languages rejected_count rejected examples".split()
+    assert found["format"] == "wizardlm" and found["rows"] == 271
+    assert (found["conversations"], found["turns"], found["rejected_count"]) == (150, 300, 121)
+    assert found["languages"] == {"en": 150}
+    assert len(found["rejected"]) == 100 and found["rejected"][0] == {"row": "line 151", "reason": "no answer"}
+    assert len(found["examples"]) == 3
+    assert found["examples"][0]["messages"][1] == {"speaker": "assistant", "persona": True, "text": ROW["output"]}
+
+
+def test_the_table_says_the_same(file, monkeypatch, capsys):
+    code, out, _ = inspect(monkeypatch, capsys, file)
+    assert code == 0
+    assert "rows.json: WizardLM (--format wizardlm)" in out
+    assert "120  no answer (first: line 151)" in out and "* assistant  It shows twelve" in out
+
+
+def test_a_file_with_nothing_usable_is_looked_into_all_the_same(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(jsonl([{"instruction": "Why?", "output": ""}] * 3))
+    code, out, _ = inspect(monkeypatch, capsys, path)
+    assert code == 0 and 'Nothing in it can be used. Expected: {"instruction", "output"}.' in out
+
+
+def test_what_is_not_recognised_is_an_error_that_names_what_is(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("Once upon a time.")
+    code, out, err = inspect(monkeypatch, capsys, path, "--json")
+    assert code == 1 and not out
+    assert "rows.jsonl is in no known format. Found: text." in err and "alpaca: " in err
+
+
+def test_columns_and_format_can_be_said(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(jsonl([{"a": "It is noon now.", "b": "What is the time?"}] * 2))
+    code, out, _ = inspect(monkeypatch, capsys, path, "--map", "user=b", "assistant=a")
+    assert code == 0 and "Columns are read as user=b, assistant=a; --map says otherwise." in out
+    assert "user       What is the time?" in out
+    code, out, _ = inspect(monkeypatch, capsys, path, "--format", "alpaca", "--json")
+    assert code == 0 and json.loads(out)["rejected_count"] == 2
+    code, _, err = inspect(monkeypatch, capsys, path, "--format", "alpac")
+    assert code == 1 and "Did you mean 'alpaca'?" in err
+    with pytest.raises(SystemExit):
+        inspect(monkeypatch, capsys, path, "--map", "user")
