@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 LIMIT = 2000
 """Characters in one Discord message."""
 ROOM_FOR_FOOTER = 160
+BAD_REQUEST = 400
 EDIT_EVERY_S = 1.0
 PLACEHOLDER = "…"
 ENDINGS = {"cancelled": "stopped", "length": "cut off at the length limit"}
@@ -152,16 +153,22 @@ class Voices:
                 log.info("the webhook of #%s was deleted; making another", channel.name)
             else:
                 return webhook
-        made = await channel.create_webhook(name="Understudy", avatar=_face(persona), reason="a persona's voice")
+        made = await channel.create_webhook(name="Understudy", reason="a persona's voice")
         assert made.token is not None  # webhooks that a bot creates always carry one
         self._store.channels.set_webhook(channel.guild.id, channel.id, made.id, made.token)
-        self._faces[channel.id] = persona.avatar
+        await self._wear(made, persona, channel.id)
         return made
 
     async def _wear(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
         """Give the webhook the persona's face: its own picture, so that no public address is needed for one."""
         if channel_id not in self._faces or self._faces[channel_id] != persona.avatar:
-            await webhook.edit(avatar=_face(persona), prefer_auth=False)
+            try:
+                await webhook.edit(avatar=_face(persona), prefer_auth=False)
+            except discord.HTTPException as error:
+                if error.status != BAD_REQUEST:
+                    raise
+                log.warning("%s speaks without a face: Discord does not take the picture (%s)", persona.name, error)
+                await webhook.edit(avatar=None, prefer_auth=False)
             self._faces[channel_id] = persona.avatar
 
     def forget(self, channel: SpeakChannel) -> None:

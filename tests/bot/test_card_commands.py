@@ -7,7 +7,9 @@ import pytest
 
 from bot.errors import RefusedError
 from bot.personas import MAX_OWN, Personas, short_id
+from bot.sandbox.errors import ApiError
 from bot.sandbox.store import StoredFile
+from bot.sandbox.webhooks import Webhooks
 from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write
 from tests.bot.conftest import OFFICE, on_stage
 from tests.fakes import until
@@ -80,6 +82,19 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
     await stage.member.say(OFFICE, "evening")
     after = await stage.finished(OFFICE, mark)
     assert after["author"]["username"] == "Ada" and after["author"]["avatar"] != before["author"]["avatar"]
+
+
+async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, monkeypatch, caplog):
+    def refuse(webhooks, picture):
+        if picture is not None:
+            raise ApiError.field("avatar", "IMAGE_INVALID", "Invalid image data")
+
+    monkeypatch.setattr(Webhooks, "_picture", refuse)
+    await told(await bring_in(stage), "is a persona of this server")
+    mark = stage.mark
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
+    greeting = await stage.sees("You found the stairs", by="Mira", since=mark)
+    assert greeting["author"]["avatar"] is None and "Mira speaks without a face" in caplog.text
 
 
 async def test_a_removed_persona_leaves_its_channels(stage):
