@@ -42,9 +42,7 @@ def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sources(build, required=True)
-    build.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the data set's folder"
-    )
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
     build.add_argument("--json", action="store_true", help="print one JSON object")
     return build
 
@@ -63,6 +61,14 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds what `build` and `plan` share: sources, and how samples are made of them."""
     add = parser.add_argument
     add("--persona", metavar="P", help="a persona's id or name, or a card file; without, a data set of dialogue")
+    add(
+        "--as",
+        dest="names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="who is P in chat logs: a name, id or role",
+    )
     add("--source", action="append", default=[], required=required, metavar="PATH[=FORMAT][:COUNT]", help="may repeat")
     add("--mix", metavar="80:20", help="general talk to the persona's; or one number per source, in their order")
     add("--two-stage", action="store_true", help="general samples first, then the persona's")

@@ -220,7 +220,7 @@ class _Cast:
             said = f"{wanted} never speaks in {file}: {broken[0].row} cannot be read ({broken[0].reason})."
         else:
             said = f"{wanted} never speaks in {file}. Speakers found: {found or 'nobody'}."
-        return MaterialError(said, f"The persona's messages must be by an author whose name or id is {asked}.")
+        return MaterialError(said, f"An author is the persona whose name or id is {asked}; --as names others.")
 
     def speaker_names(self) -> list[str]:
         """The names to show of those who spoke first."""
