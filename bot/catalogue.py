@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from bot.personas import own_card
 from personas.card import SHIPPED_CARDS, read_card
 from personas.catalogue import CATALOGUE_FILE, Entry, ReadCatalogue, read_catalogue
 from personas.contracts import Material, TrainingRequest
@@ -26,6 +27,8 @@ Kind = Literal["card", "log", "messages", "lore", "general"]
 
 PROJECT: tuple[Right, str] = ("own-writing", "the Understudy authors")
 """Cards and lore ship with the project, which wrote them."""
+IMPORTED: tuple[Right, str] = ("form", "moderators of a server")
+"""A server's own cards and lore were given to the bot on purpose, for what it does with them."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,8 @@ class Catalogue:
         return ReadCatalogue(entries, {name: fault for name, fault in faults.items() if name not in shipped})
 
     def _card(self, persona_id: str) -> SourceMaterial:
+        if own := own_card(self._home, persona_id):
+            return SourceMaterial("card", own.name, "an imported card", *IMPORTED, copies=((own, own.name),))
         cards = {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
         if persona_id not in cards:
             raise RequestError(f"There is no persona {persona_id!r}.", _known(sorted(cards), persona_id))
@@ -182,6 +187,12 @@ class Catalogue:
         return SourceMaterial("card", path.name, f"cards/{path.name}", *PROJECT, copies=((path, path.name),))
 
     def _lore(self, persona_id: str) -> list[SourceMaterial]:
+        if own := own_card(self._home, persona_id):
+            folder = self._home / "lore" / own.parent.parent.name / persona_id
+            given = ((folder, f"lore/{persona_id}"),)
+            return (
+                [SourceMaterial("lore", "lore", "a server's lore", *IMPORTED, copies=given)] if folder.is_dir() else []
+            )
         folders = [folder for owner in (persona_id, WORLD) if (folder := self._shipped.lore / owner).is_dir()]
         copies = tuple((folder, f"lore/{folder.name}") for folder in folders)
         return [SourceMaterial("lore", "lore", self._shipped.lore.name, *PROJECT, copies=copies)] if folders else []

@@ -142,7 +142,7 @@ class Personas:
             log.error("a guild's persona is left out: %s", error)
 
     def _take(self, path: Path) -> None:
-        guild_id, persona = int(path.parent.parent.name), read_card(path)
+        guild_id, persona = _guild_of(path), read_card(path)
         if persona.id != path.parent.name or not persona.id.endswith(_own_id("", guild_id)):
             raise CardError(f"{path} does not belong there.", "Import it again.")
         self._cards[persona.id] = path
@@ -156,13 +156,25 @@ class Personas:
         personas[persona.id], self._cards[persona.id] = persona, path
 
 
+def own_card(home: Path, persona_id: str) -> Path | None:
+    """The card of a guild's own persona, whichever guild's it is. In its folder lies nothing of another's."""
+    found = (home / "personas").glob(f"*/{persona_id}/{CARD}")
+    return next((path for path in found if persona_id.endswith(_own_id("", _guild_of(path)))), None)
+
+
+def _guild_of(card: Path) -> int:
+    """The guild in whose folder a card lies; 0 where that is no guild's."""
+    name = card.parent.parent.name
+    return int(name) if name.isdecimal() else 0
+
+
 def short_id(persona: Persona, guild_id: int) -> str:
     """A persona's id as it is shown and exported: without the guild's."""
     return persona.id.removesuffix(_own_id("", guild_id))
 
 
 def _own_id(short: str, guild_id: int) -> str:
-    digits, rest = "", guild_id
+    digits, rest = "", guild_id  # no persona's id ends as that of guild 0 would
     while rest:
         rest, digit = divmod(rest, len(DIGITS))
         digits = DIGITS[digit] + digits

@@ -5,12 +5,15 @@ import asyncio
 import aiohttp
 import pytest
 
+from bot.catalogue import Catalogue, ShippedData
 from bot.errors import RefusedError
 from bot.personas import MAX_OWN, Personas, short_id
 from bot.sandbox.errors import ApiError
 from bot.sandbox.store import StoredFile
 from bot.sandbox.webhooks import Webhooks
 from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write
+from personas.contracts import TrainingRequest
+from personas.errors import RequestError
 from tests.bot.conftest import OFFICE, on_stage
 from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3
@@ -215,9 +218,20 @@ def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
     assert mine.id not in Personas(SHIPPED_CARDS, tmp_path).of(OTHER)
 
 
-def test_the_card_that_is_kept_can_be_trained_with(personas):
+def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     assert read_card(personas.card_file(mine.id)) == mine
+    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path)
+    request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
+    card, *_ = catalogue.materials_for(request)
+    assert card.copies == ((personas.card_file(mine.id), "card.toml"),) and card.right == "form"
+    lore = tmp_path / "lore" / str(GUILD) / mine.id
+    lore.mkdir(parents=True)
+    assert [made.copies for made in catalogue.materials_for(request) if made.kind == "lore"] == [
+        ((lore, f"lore/{mine.id}"),)
+    ]
+    with pytest.raises(RequestError, match=r"There is no persona 'mira-xyz'. Known: ballast, oda, thrip."):
+        catalogue.materials_for(TrainingRequest(job_name="j", persona="mira-xyz", dataset="oda"))
 
 
 async def test_imports_at_the_same_time_all_count(personas):
