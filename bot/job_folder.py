@@ -13,7 +13,7 @@ from bot.catalogue import SourceMaterial
 from bot.store import Job
 from personas.adapters import adapter_ref, install, verify, written_aside
 from personas.base_model import Precision
-from personas.contracts import JobSpec, Manifest, Material
+from personas.contracts import JobSpec, Manifest, Material, TrainingRequest
 from personas.errors import AdapterError
 from personas.material import material_digest
 
@@ -30,16 +30,22 @@ def write_job_folder(home: Path, job: Job, materials: Iterable[SourceMaterial], 
     for left_over in folder.parent.glob(f".{job.job_id}.*"):  # of a bot that was killed while copying
         shutil.rmtree(left_over)
     with written_aside(folder) as aside:
-        copied = tuple(_copy(material, aside / MATERIAL) for material in materials)
-        spec = JobSpec(
-            job_id=job.job_id,
-            version=job.version,
-            request=job.request,
-            materials=copied,
-            serving_precision=precision,
-        )
-        (aside / REQUEST).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        fill_folder(aside, job.job_id, job.version, job.request, materials, precision)
     return folder
+
+
+def fill_folder(
+    folder: Path,
+    job_id: str,
+    version: str,
+    request: TrainingRequest,
+    materials: Iterable[SourceMaterial],
+    precision: Precision,
+) -> None:
+    """Write what a job's folder holds into one that is there and empty. Raises `OSError`."""
+    copied = tuple(_copy(material, folder / MATERIAL) for material in materials)
+    spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
+    (folder / REQUEST).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def install_adapter(home: Path, job: Job, folder: Path) -> tuple[Path, Manifest]:

@@ -11,8 +11,10 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bot.clock import Clock
+from bot.preview import Plan
 from bot.store import Job, JobResult, Store, StoreError
 from bot.store.jobs import NewJob
 from bot.training import Interrupted, Outcome, Trained, TrainingBackend, TrainingFailed
@@ -75,6 +77,19 @@ class JobQueue:
         """How many jobs start up to and including this one: 1 is the next. None when it is not queued."""
         order = [job.job_id for job in self._waiting()]
         return order.index(job_id) + 1 if job_id in order else None
+
+    def place_for(self, guild_id: int) -> int:
+        """How many jobs would start up to and including a new one of this guild, the one that runs not counted."""
+        waiting = self._waiting()
+        if not waiting:
+            return 1
+        new = replace(waiting[0], seq=max(job.seq for job in waiting) + 1, guild_id=guild_id)
+        by_age = sorted(waiting, key=lambda job: job.seq)
+        return fair_order([*by_age, new], self._store.jobs.last_served()).index(new) + 1
+
+    async def plan(self, request: TrainingRequest) -> Plan:
+        """What a run would do; nothing is queued. Raises an `UnderstudyError` where it could not be run."""
+        return await self._backend.plan(request)
 
     def subscribe(self, on_change: OnChange) -> None:
         """Have every change of a job told, progress included. What is called must not block."""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from bot.catalogue import Catalogue
 from bot.clock import Clock
 from bot.job_folder import dialogue_place, install_adapter, write_job_folder
+from bot.preview import Plan, plan_run
 from bot.store import Job
 from personas.base_model import Precision
 from personas.contracts import TRAINER_EVENT, Done, Failed, ScoreCard, TrainerEvent, TrainingRequest
@@ -63,6 +64,10 @@ class TrainingBackend(Protocol):
 
     def check(self, request: TrainingRequest) -> None:
         """Raise an `UnderstudyError` when the request could not be run here; changes nothing."""
+        ...
+
+    async def plan(self, request: TrainingRequest) -> Plan:
+        """What a run would do; changes nothing. Raises an `UnderstudyError` where it could not be run."""
         ...
 
     async def run(self, job: Job, on_event: OnEvent) -> Outcome:
@@ -125,6 +130,13 @@ class SubprocessBackend:
             raise RequestError(
                 f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
             )
+
+    async def plan(self, request: TrainingRequest) -> Plan:
+        """What a run would do, by the trainer's own word. Raises an `UnderstudyError` where it could not be run."""
+        self.check(request)
+        materials = self._catalogue.materials_for(request)
+        environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
+        return await plan_run(self._command, environ, request, materials, self._precision)
 
     async def run(self, job: Job, on_event: OnEvent) -> Outcome:
         """Train to the end; every cause that a person can mend comes back as `TrainingFailed`."""

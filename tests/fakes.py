@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from bot.preview import Plan, RecipePlan
 from bot.store import Job
 from bot.training import Interrupted, OnEvent, Outcome, Trained
 from personas.contracts import TrainingRequest
@@ -13,6 +14,15 @@ from personas.errors import UnderstudyError
 from tests.samples import SCORECARD
 
 __all__ = ["SCORECARD", "FakeClock", "FakeTrainingBackend", "until"]
+
+PLAN = Plan(
+    samples={"train": 120, "eval": 20},
+    tokens=50_000,
+    rows=300,
+    rows_used=280,
+    dropped={"too long": 12, "near duplicate": 8},
+    recipes=(RecipePlan(recipe="demo-cpu", steps=30, seconds=125.0, memory_bytes=4 * 2**30, basis="an earlier run"),),
+)
 
 
 class FakeClock:
@@ -58,6 +68,11 @@ class FakeTrainingBackend:
         """Refuse as told in `refusal`."""
         if self.refusal:
             raise self.refusal
+
+    async def plan(self, request: TrainingRequest) -> Plan:
+        """The same plan for everyone."""
+        self.check(request)
+        return PLAN
 
     async def run(self, job: Job, on_event: OnEvent) -> Outcome:
         """Note the job and wait."""

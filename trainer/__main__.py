@@ -3,6 +3,8 @@
   python -m trainer run FOLDER          train the job in FOLDER
   python -m trainer matrix …            compare adapters on each other's held-out replies
   python -m trainer dataset inspect …   what a file or folder of material holds
+  python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
+  python -m trainer plan …              what a run would do
 
 A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
 it learns from). The bot makes such folders; one made by hand, or on another machine, works the same way:
@@ -29,9 +31,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from personas.contracts import Failed
-from trainer.dataset_commands import add_dataset
+from trainer.dataset_commands import add_dataset, guarded
 from trainer.events import Events, claim_stdout
 from trainer.failures import failure
+from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
 from trainer.stopping import Stop, Stopped, stop_on_eof, stop_on_signals
 
@@ -43,6 +46,8 @@ log = logging.getLogger("trainer")
 def main() -> int:
     """Returns the exit code."""
     options = _parser().parse_args()
+    if options.dry_run:
+        return guarded(plan_run)(options)
     if options.computes:
         restart_with_allocator_settings()
         settle(options.nice, options.threads)
@@ -96,12 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(computes=False)
+    parser.set_defaults(computes=False, dry_run=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train the job in a folder")
     run.add_argument("folder", type=_folder, help="holds request.json and material/; gets adapter/ and events.jsonl")
     run.add_argument("--stop-on-eof", action="store_true", help="stop when standard input ends")
+    run.add_argument("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
+    add_plan_output(run)
     run.set_defaults(command=_run)
 
     matrix = commands.add_parser("matrix", help="the loss of each persona's held-out replies under each adapter")
@@ -111,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     matrix.set_defaults(command=_matrix)
 
     add_dataset(commands)
+    add_plan(commands).set_defaults(command=guarded(plan))
     for command in (run, matrix):
         command.set_defaults(computes=True)
         command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")

@@ -20,12 +20,12 @@ from personas.errors import MaterialError, RequestError
 from personas.lore import LoreIndex
 from personas.prompt import Renderer
 from trainer.anonymise import People
-from trainer.conversation import Conversation, Message, Rejected, Speaker
+from trainer.conversation import Conversation, Rejected
 from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.mix import interleaved, quotas
 from trainer.recipe import Recipe
-from trainer.samples import Made, SampleMaker
+from trainer.samples import Made, SampleMaker, speaks, spoken_by
 from trainer.sieve import SIDES, TRAIN, Sieve
 from trainer.split import HELD_OUT, drawn
 from trainer.spool import Spool
@@ -128,13 +128,14 @@ class Builder:
     # ------------------------------------------------------------------------------------------ reading
 
     def _add(self, conversation: Conversation) -> None:
-        speaks = self._is_personas(conversation)
-        if speaks and self._people:
+        persona = self._plan.persona
+        speaks_itself = persona is not None and speaks(persona, conversation)
+        if speaks_itself and self._people:
             self._people.meet(conversation)
         self._spool.append(conversation)
         self._sieve.add(conversation)
         self._source_of.append(len(self._sources) - 1)
-        self._speaks.append(speaks)
+        self._speaks.append(speaks_itself)
         self._order.append(drawn(f"taken {self._plan.seed}", conversation.raw_text))
 
     def _nothing_in(self, source: str) -> MaterialError:
@@ -143,11 +144,6 @@ class Builder:
             f"Nothing in {source} can be used{': ' if reasons else ''}{reasons}.",
             "`python -m trainer dataset inspect` shows what it holds.",
         )
-
-    def _is_personas(self, conversation: Conversation) -> bool:
-        persona = self._plan.persona
-        speakers = [m.speaker for m in conversation.messages if m.speaker.is_persona]
-        return persona is not None and any(speaker.id == persona.id for speaker in speakers)
 
     # ------------------------------------------------------------------------------------------ choosing
 
@@ -243,16 +239,7 @@ class Builder:
     def _read(self, number: int) -> Conversation:
         conversation = self._spool[number]
         if self._plan.persona and self._stands_in:
-            return _spoken_by(conversation, self._plan.persona)
+            return spoken_by(self._plan.persona, conversation)
         if self._people and self._speaks[number]:
             return self._people.masked(conversation, self._plan.key)
         return conversation
-
-
-def _spoken_by(conversation: Conversation, persona: Persona) -> Conversation:
-    speaker = Speaker(persona.id, (persona.name,), is_persona=True)
-
-    def spoken(message: Message) -> Message:
-        return replace(message, speaker=speaker) if message.speaker.is_persona else message
-
-    return replace(conversation, messages=tuple(map(spoken, conversation.messages)))

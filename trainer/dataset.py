@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from personas.contracts import Persona
 from personas.prompt import Renderer, Sample
 from trainer.conversation import Conversation
 from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.material import Content
 from trainer.recipe import Recipe
-from trainer.samples import SampleHash, SampleMaker, require_both_sides
+from trainer.samples import SampleHash, SampleMaker, require_both_sides, speaks, spoken_by
 from trainer.sieve import SIDES, sift
 from trainer.split import HELD_OUT
 
@@ -21,7 +22,7 @@ from trainer.split import HELD_OUT
 class Dataset:
     """`counts` says how many of what there are, dropped replies by reason among them; `rights` conversations by right.
 
-    `ledger` accounts for the records of the sources.
+    `sources` counts samples by source, `ledger` accounts for the records.
     """
 
     train: tuple[Sample, ...]
@@ -29,30 +30,30 @@ class Dataset:
     general: tuple[Sample, ...]
     counts: dict[str, int]
     rights: dict[str, int]
+    sources: dict[str, int]
     ledger: Ledger
 
     @property
     def hash(self) -> str:
         """SHA-256 over the token ids and masks of what is trained on and of what is held out, in order."""
         digest = SampleHash()
-        for sample in self.train:
-            digest.add(SampleHash.text_of(sample))
-        digest.begin_heldout()
-        for sample in self.heldout:
-            digest.add(SampleHash.text_of(sample))
+        for samples, held_out in ((self.train, False), (self.heldout, True)):
+            for sample in samples:
+                digest.add(sample, held_out=held_out)
         return digest.hexdigest()
 
 
 def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Dataset:
     """Sift, split by conversation, then one sample per reply. Raises `MaterialError` when a side stays empty."""
-    filters, ledger, sides = Filters(), Ledger(), Counter[str]()
-    fates = sift(content.conversations, filters, recipe.heldout_share)
+    filters, ledger, sides, sources = Filters(), Ledger(), Counter[str](), Counter[str]()
+    conversations = stood_in_for(content.persona, content.conversations)
+    fates = sift(conversations, filters, recipe.heldout_share)
     maker = SampleMaker(renderer, content.persona, content.lore, recipe, filters)
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
     with_lore = 0
     # Held-out samples first: of two equal ones, the one that stays is the one that is not trained on.
     for side in SIDES:
-        for conversation in _of_fate(content.conversations, fates, side):
+        for conversation in _of_fate(conversations, fates, side):
             used: set[int] = set()
             faults: dict[int, str] = {}
             sides[side] += 1
@@ -60,8 +61,9 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
                 used.update(made.places)
                 with_lore += bool(made.lore)
                 samples[side].append(made.sample)
+                sources[conversation.source] += 1
             ledger.settle(conversation, used, faults)
-    for conversation, fate in zip(content.conversations, fates, strict=True):
+    for conversation, fate in zip(conversations, fates, strict=True):
         if fate not in SIDES:
             ledger.drop(conversation, fate)
     require_both_sides(*(len(samples[side]) for side in reversed(SIDES)))
@@ -77,8 +79,15 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     ledger.take_in(content.dropped)
     general = SampleMaker(renderer, None, None, recipe, None)  # measured as it is
     measured = tuple(made.sample for talk in content.general for made in general.made_from(talk, {}))
-    rights = Counter(conversation.right for conversation in content.conversations)
-    return Dataset(train, heldout, measured, counts, dict(rights), ledger)
+    rights = Counter(conversation.right for conversation in conversations)
+    return Dataset(train, heldout, measured, counts, dict(rights), dict(sources), ledger)
+
+
+def stood_in_for(persona: Persona | None, conversations: Sequence[Conversation]) -> Sequence[Conversation]:
+    """Where the persona speaks nowhere by name, the assistant of the material speaks for it."""
+    if persona is None or any(speaks(persona, conversation) for conversation in conversations):
+        return conversations
+    return [spoken_by(persona, conversation) for conversation in conversations]
 
 
 def _of_fate(conversations: Sequence[Conversation], fates: Sequence[str], fate: str) -> Iterator[Conversation]:

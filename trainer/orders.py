@@ -48,7 +48,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = ()) -> Ord
         seed=options.seed,
     )
     read = [(name, _items(name, source, options, plan)) for name, source in zip(names, named, strict=True)]
-    return Order(plan, base.name, read)
+    return Order(plan, base, read)
 
 
 def persona_named(wanted: str) -> Persona:
@@ -107,6 +107,7 @@ def _items(name: str, source: Source, options: argparse.Namespace, plan: Plan) -
     stated = statement_beside(source.path)
     read_options = ReadOptions(
         persona=plan.persona,
+        persona_names=tuple(options.names) if plan.persona else (),
         right=stated.right if stated else options.right or "",
         source=name,
         session_gap_s=plan.recipe.session_gap_minutes * 60,

@@ -36,6 +36,7 @@ from trainer.dataset import Dataset, make_dataset
 from trainer.material import read_content, read_spec
 from trainer.model_card import write_model_card, write_report
 from trainer.recipe import Recipe, resolve
+from trainer.tokenizers import counting_tokenizer
 
 ADAPTER = "adapter"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -92,9 +93,18 @@ def run_job(folder: Path, run: Run) -> None:
 
 def prepare(folder: Path, spec: JobSpec) -> Job:
     """Everything that is known before a model is loaded. The same folder gives the same samples every time."""
+    return _prepared(folder, spec, load_tokenizer)
+
+
+def planned(folder: Path) -> Job:
+    """The same, without the model libraries: for a plan of the run."""
+    return _prepared(folder, read_spec(folder), counting_tokenizer)
+
+
+def _prepared(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any]) -> Job:
     recipe = resolve(spec.request)
     base = locate(spec.request.base_model)
-    tokenizer = load_tokenizer(base)
+    tokenizer = tokenizer_of(base)
     data = make_dataset(read_content(folder, spec, recipe), Renderer(tokenizer), recipe)
     return Job(spec, recipe, base, tokenizer, data)
 

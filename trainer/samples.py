@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from personas.contracts import LoreHit, Persona, Turn
 from personas.errors import MaterialError
 from personas.lore import LORE_PASSAGES, LoreIndex
 from personas.prompt import Renderer, Sample
-from trainer.conversation import Conversation
+from trainer.conversation import Conversation, Speaker
 from trainer.filters import Filters
 from trainer.recipe import Recipe
 from trainer.sieve import EXACT, TO_NOBODY
@@ -18,6 +19,7 @@ from trainer.split import drawn
 
 UNBOUNDED_TOKENS = 10**9
 TOO_LONG = "too long"
+WAITING_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class SampleMaker:
     def _card(self, conversation: Conversation) -> Persona | None:
         """Whose card goes first: the persona's where it speaks; else what came with the conversation stands for one."""
         persona = self._persona
-        if persona and any(m.speaker.is_persona and m.speaker.id == persona.id for m in conversation.messages):
+        if persona and speaks(persona, conversation):
             return persona
         if not conversation.system:
             return None
@@ -110,33 +112,46 @@ class SampleMaker:
         return ""
 
 
+def speaks(persona: Persona, conversation: Conversation) -> bool:
+    """Whether the persona itself, not some assistant, speaks in a conversation."""
+    return any(m.speaker.is_persona and m.speaker.id == persona.id for m in conversation.messages)
+
+
+def spoken_by(persona: Persona, conversation: Conversation) -> Conversation:
+    """The conversation with the persona in the assistant's place."""
+    speaker = Speaker(persona.id, (persona.name,), is_persona=True)
+    messages = [replace(m, speaker=speaker) if m.speaker.is_persona else m for m in conversation.messages]
+    return replace(conversation, messages=tuple(messages))
+
+
 class SampleHash:
-    """The hash of a data set, of samples as they come: those trained on, then those held out."""
+    """SHA-256 over the token ids and masks of what is trained on and of what is held out, in order of each.
+
+    Held-out samples may come first: they wait, on disk when there are many.
+    """
 
     def __init__(self) -> None:
-        self._digest = hashlib.sha256(b"[")
-        self._separator = ""
+        self._digest = hashlib.sha256()
+        self._separator = {False: "[", True: "]["}
+        self._waiting = tempfile.SpooledTemporaryFile(WAITING_BYTES)  # noqa: SIM115  closed by hexdigest
 
-    @staticmethod
-    def text_of(sample: Sample) -> str:
-        """What of a sample is hashed."""
-        return repr((sample.ids, sample.mask))
-
-    def add(self, text: str) -> None:
-        """Add the next sample's text."""
-        self._digest.update(f"{self._separator}{text}".encode())
-        self._separator = ", "
-
-    def begin_heldout(self) -> None:
-        """End the samples that are trained on."""
-        self._digest.update(b"][")
-        self._separator = ""
+    def add(self, sample: Sample, *, held_out: bool) -> None:
+        """Add the next sample of its side."""
+        hashed = f"{self._separator[held_out]}{(sample.ids, sample.mask)!r}".encode()
+        self._separator[held_out] = ", "
+        if held_out:
+            self._waiting.write(hashed)
+        else:
+            self._digest.update(hashed)
 
     def hexdigest(self) -> str:
-        """The hash."""
-        digest = self._digest.copy()
-        digest.update(b"]")
-        return digest.hexdigest()
+        """The hash; nothing can be added after it."""
+        with self._waiting as waiting:
+            waiting.seek(0)
+            while chunk := waiting.read(WAITING_BYTES):
+                self._digest.update(chunk)
+        self._digest.update(b"]")
+        return self._digest.hexdigest()
 
 
 def require_both_sides(train: int, heldout: int) -> None:

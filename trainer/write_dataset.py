@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from personas.adapters import written_aside
+from personas.base_model import BaseModel
 from personas.errors import RequestError
 from personas.prompt import Renderer
 from trainer.build import Builder, Built, Items, Plan
@@ -33,7 +34,7 @@ class Order:
     """A data set that is asked for. `sources` pairs what each is called with what it yields."""
 
     plan: Plan
-    base_model: str
+    base: BaseModel
     sources: Sequence[tuple[str, Items]]
 
 
@@ -97,14 +98,14 @@ def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) 
             **details(samples.statistics, builder.ledger),
             "mix": builder.shares,
             "persona": plan.persona.id if plan.persona else None,
-            "base_model": order.base_model,
+            "base_model": order.base.name,
             "seed": plan.seed,
             "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
         }
     (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     draw_composition(folder, stats["by_source"])
     draw_lengths(folder, stats["tokens_per_sample"], plan.recipe.max_length)
-    (folder / "README.md").write_text(data_sheet(name, plan, order.base_model, stats), encoding="utf-8")
+    (folder / "README.md").write_text(data_sheet(name, plan, order.base.name, stats), encoding="utf-8")
     return told
 
 
@@ -120,9 +121,6 @@ class _Samples:
             for file in (DROPPED_FILE, TRAIN_FILE, EVAL_FILE)
         )
         self._hash = SampleHash()
-        # Held-out samples are made first and hashed last.
-        last = tempfile.TemporaryFile("w+", dir=folder.parent)  # noqa: SIM115  closed by the stack
-        self._hashed_last = self._stack.enter_context(last)
 
     def __enter__(self) -> Self:
         return self
@@ -140,19 +138,10 @@ class _Samples:
         """Write a sample."""
         self.statistics.add(built)
         line = sample_line(self._plan.renderer, built, self._plan.stages)
-        hashed = SampleHash.text_of(built.made.sample)
-        if built.side == TRAIN:
-            print(line, file=self._train)
-            self._hash.add(hashed)
-        else:
-            print(line, file=self._eval)
-            print(hashed, file=self._hashed_last)
+        self._hash.add(built.made.sample, held_out=built.side != TRAIN)
+        print(line, file=self._train if built.side == TRAIN else self._eval)
 
     def hexdigest(self) -> str:
         """The data set's hash, once all samples are in. Raises `MaterialError` when there are too few."""
         require_both_sides(self.statistics.samples["train"], self.statistics.samples["eval"])
-        self._hash.begin_heldout()
-        self._hashed_last.seek(0)
-        for line in self._hashed_last:
-            self._hash.add(line.rstrip("\n"))
         return self._hash.hexdigest()

@@ -1,4 +1,4 @@
-"""Moderators retrain a persona: `/finetune start|status|cancel|promote|rollback`, and the buttons under a result.
+"""Moderators retrain a persona: `/finetune start|preview|status|cancel|promote|rollback`, and buttons under results.
 
 Long work outlives an interaction's 15 minutes, so its progress is an ordinary message in the channel that is edited.
 """
@@ -22,6 +22,7 @@ from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.permissions import MODERATOR
 from bot.place import GuildChannel, place_of
+from bot.preview import preview_words
 from bot.progress import job_words, settled_words
 from bot.replies import NO_MENTIONS
 from bot.store import Job
@@ -102,11 +103,38 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         await interaction.followup.send(f"Queued as `{job.job_id}`. Its progress is below.", ephemeral=True)
         self._on_change(job)
 
+    @app_commands.command(description="Say what a training would do: what it learns from, how long it takes.")
+    @app_commands.describe(
+        dataset="A data set of the catalogue (the persona's own log if left out)",
+        persona="Whose voice (this channel's persona if left out)",
+        recipe="How to train",
+    )
+    @app_commands.autocomplete(persona=persona_choices)
+    async def preview(
+        self, interaction: Interaction, dataset: str | None = None, persona: str | None = None, recipe: str = "demo-cpu"
+    ) -> None:
+        await interaction.response.defer(ephemeral=True)
+        queue, who = self.bot.house.queue, self._whom(interaction, persona)
+        request = _request(
+            job_name="preview",
+            base_model=self.bot.house.base_model,
+            dataset=dataset,
+            persona=who.id,
+            recipe=recipe,
+            hyperparameters={},
+        )
+        plan = await queue.plan(request)
+        is_training = bool(self.bot.house.store.jobs.in_state("running"))
+        words = preview_words(plan, recipe, queue.place_for(interaction.guild_id or 0), is_training)
+        await interaction.followup.send(words, ephemeral=True, allowed_mentions=NO_MENTIONS)
+
     @start.autocomplete("dataset")
+    @preview.autocomplete("dataset")
     async def _datasets(self, interaction: Interaction, current: str) -> Choices:
         return _matching(self.bot.house.catalogue.datasets(), current)
 
     @start.autocomplete("recipe")
+    @preview.autocomplete("recipe")
     async def _recipes(self, interaction: Interaction, current: str) -> Choices:
         return _matching(self.bot.house.catalogue.recipes(), current)
 

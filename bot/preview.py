@@ -1,0 +1,105 @@
+"""What a training would do, before it is queued: `python -m trainer run FOLDER --dry-run` asked and put into words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bot.catalogue import SourceMaterial
+from bot.job_folder import fill_folder
+from bot.progress import duration
+from personas.base_model import Precision
+from personas.contracts import TrainingRequest
+from personas.errors import TrainingError
+
+PLAN_TIMEOUT_S = 300.0
+SHOWN_REASONS = 6
+
+
+class RecipePlan(BaseModel):
+    """What one recipe would take; `basis` says where the speed is known from."""
+
+    recipe: str
+    steps: int
+    seconds: float
+    memory_bytes: int
+    basis: str
+
+
+class Plan(BaseModel):
+    """What the trainer says a run would do; `rows` are records of the material. It says more than is read here."""
+
+    samples: dict[str, int]
+    tokens: int
+    rows: int
+    rows_used: int
+    dropped: dict[str, int]
+    recipes: tuple[RecipePlan, ...]
+
+
+async def plan_run(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    request: TrainingRequest,
+    materials: Iterable[SourceMaterial],
+    precision: Precision,
+) -> Plan:
+    """Ask the trainer, a process of its own, over a job folder that goes at the end.
+
+    Raises `TrainingError` with the trainer's words when it could not be run.
+    """
+    with tempfile.TemporaryDirectory(prefix="understudy-preview-") as folder:
+        await asyncio.to_thread(fill_folder, Path(folder), "preview", "v0", request, materials, precision)
+        code, output, errors = await _asked([*command, "run", folder, "--dry-run", "--json", "--nice", "10"], environ)
+    if code:
+        raise TrainingError(errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code}).")
+    try:
+        return Plan.model_validate(json.loads(output))
+    except (ValueError, ValidationError) as error:
+        raise TrainingError("The trainer's plan cannot be read.", "Its version is not the bot's.") from error
+
+
+async def _asked(command: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:
+    """Exit code, output and errors of a process that does not outlive this call."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(environ), start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(PLAN_TIMEOUT_S):
+            output, errors = await process.communicate()
+        return process.returncode or 0, output.decode(errors="replace"), errors.decode(errors="replace")
+    except TimeoutError:
+        raise TrainingError("The plan took too long.", "Ask on the machine: python -m trainer plan.") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def preview_words(plan: Plan, recipe: str, place: int, is_training: bool) -> str:
+    """A plan for a moderator; `place` 1 is next in the queue."""
+    samples: Mapping[str, Any] = plan.samples
+    lines = [
+        f"**{samples['train']:,}** replies to learn from, {samples['eval']:,} held out; {plan.tokens:,} tokens.",
+        f"{plan.rows_used:,} of {plan.rows:,} records are used.",
+        *(f"- {rows:,}: {reason}" for reason, rows in list(plan.dropped.items())[:SHOWN_REASONS]),
+    ]
+    for found in plan.recipes:
+        if found.recipe == recipe:
+            memory = f"{found.memory_bytes / 2**30:.1f} GiB of memory"
+            lines.append(f"`{recipe}`: {found.steps:,} steps, about {duration(found.seconds)}, {memory}.")
+            lines.append(f"-# estimated from {found.basis}")
+    behind = " after the one that trains now" if is_training else ""
+    lines.append(f"Started now it would be number {place} in the queue{behind}. Nothing has been queued.")
+    return "\n".join(lines)

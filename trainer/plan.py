@@ -1,0 +1,141 @@
+"""What a run would do, before anything is done: what is kept and dropped, how long it takes, how much memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from personas.base_model import BaseModel, locate
+from personas.contracts import TrainingRequest
+from personas.errors import MaterialError
+from personas.prompt import Sample
+from trainer.build import Builder
+from trainer.estimate import Workload, estimate, speed_of
+from trainer.ledger import Ledger
+from trainer.recipe import Recipe, recipe_names, resolve
+from trainer.run import planned
+from trainer.samples import SampleHash, require_both_sides
+from trainer.sieve import TRAIN
+from trainer.statistics import Statistics, spread, summary
+from trainer.write_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE, Heard, Order
+
+SHOWN_SAMPLES = 3
+BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that could be: its samples' figures (`told` as `dataset build` tells them) and what it would run with.
+
+    `examples` are samples to train on as text, with what is learned between ⟦ and ⟧.
+    """
+
+    persona: str | None
+    base: BaseModel
+    recipe: str
+    settings: Recipe
+    told: dict[str, Any]
+    work: Workload
+    examples: tuple[str, ...]
+
+    def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
+        """The published object of `plan --json`. `adapters` are those of earlier runs, for their speed."""
+        speed = speed_of(self.base, adapters)
+        recipes = {name: recipe_named(name) for name in recipe_names()} | {self.recipe: self.settings}
+        return {
+            "persona": self.persona,
+            "base_model": self.base.name,
+            "recipe": self.recipe,
+            **self.told,
+            "tokens_per_sample": spread([*self.work.train, *self.work.heldout]),
+            "recipes": [estimate(name, recipe, self.base, self.work, speed) for name, recipe in recipes.items()],
+            **({"examples": list(self.examples)} if with_samples else {}),
+        }
+
+
+def plan_of_job(folder: Path) -> Planned:
+    """The plan of a job folder's run. Raises `UnderstudyError` as the run would."""
+    job = planned(folder)
+    data, request = job.data, job.spec.request
+    sums = [sum(len(sample.ids) for sample in side) for side in (data.train, data.heldout)]
+    told = {
+        "samples": {"train": len(data.train), "eval": len(data.heldout)},
+        "tokens": sum(sums),
+        "rows": data.ledger.rows,
+        "rows_used": data.ledger.rows_used,
+        "dropped": dict(data.ledger.dropped.most_common()),
+        "sources": data.sources,
+        "hash": data.hash,
+    }
+    work = Workload(*([len(sample.ids) for sample in part] for part in (data.train, data.heldout, data.general)))
+    examples = tuple(marked(job.tokenizer, sample) for sample in data.train[:SHOWN_SAMPLES])
+    return Planned(request.persona, job.base, request.recipe, job.recipe, told, work, examples)
+
+
+def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
+    """The plan for sources that are named on the command line; nothing is left of what is made for it."""
+    plan, statistics, digest = order.plan, Statistics(), SampleHash()
+    train, heldout = list[int](), list[int]()
+    examples: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
+        builder = stack.enter_context(Builder(plan, Ledger(), Path(folder)))
+        for source, items in order.sources:
+            builder.take(source, items, partial(heard, f"reading {source}"))
+        for built in builder.samples():
+            sample, trains = built.made.sample, built.side == TRAIN
+            statistics.add(built)
+            digest.add(sample, held_out=not trains)
+            (train if trains else heldout).append(len(sample.ids))
+            if trains and len(examples) < SHOWN_SAMPLES:
+                examples.append(marked(plan.renderer.tokenizer, sample))
+            heard("making samples", 1)
+    require_both_sides(len(train), len(heldout))
+    told = summary(statistics, builder.ledger, digest.hexdigest())
+    persona = plan.persona.id if plan.persona else None
+    return Planned(persona, order.base, recipe, plan.recipe, told, Workload(train, heldout), tuple(examples))
+
+
+def plan_of_dataset(folder: Path, recipe: str) -> Planned:
+    """The plan for a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
+    try:
+        stats = json.loads((folder / STATS_FILE).read_text(encoding="utf-8"))
+        told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
+        persona, base_model = stats["persona"], stats["base_model"]
+        lines = [_lines(folder / name) for name in (TRAIN_FILE, EVAL_FILE)]
+        train, heldout = ([int(line["tokens"]) for line in side] for side in lines)
+        examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise MaterialError(f"{folder} holds no whole data set ({type(error).__name__}).", "Build it anew.") from error
+    work = Workload(train, heldout)
+    return Planned(persona, locate(base_model), recipe, recipe_named(recipe), told, work, examples)
+
+
+def recipe_named(name: str) -> Recipe:
+    """A recipe as it ships. Raises `RequestError`."""
+    return resolve(TrainingRequest(job_name="plan", task_type="dialogue", recipe=name))
+
+
+def marked(tokenizer: Any, sample: Sample) -> str:
+    """A sample as text, with what is learned between ⟦ and ⟧."""
+    parts = []
+    for learned, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
+        text = tokenizer.decode([id for id, _ in group])
+        parts.append(f"{BEGIN_LEARNED}{text}{END_LEARNED}" if learned else text)
+    return "".join(parts)
+
+
+def _as_text(messages: list[dict[str, str]]) -> str:
+    *before, reply = messages
+    prompt = "\n".join(f"{message['role']}: {message['content']}" for message in before)
+    return f"{prompt}\n{reply['role']}: {BEGIN_LEARNED}{reply['content']}{END_LEARNED}"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
