@@ -68,7 +68,7 @@ class Panelist(discord.Client):
         super().__init__(intents=intents, guild_ready_timeout=0.05)
         self.tree = app_commands.CommandTree(self)
         self.silent_until = asyncio.Event()
-        for command in (echo, panel, show):
+        for command in (echo, panel, show, weigh):
             self.tree.add_command(command)
         for name, callback in (("Count words", count), ("Greet", greet)):
             self.tree.add_command(app_commands.ContextMenu(name=name, callback=callback))
@@ -117,6 +117,11 @@ async def show(interaction: Press) -> None:
     embed.add_field(name="Field", value="value")
     files = [discord.File(io.BytesIO(PICTURE), "dot.png"), discord.File(io.BytesIO(b"notes"), "notes.txt")]
     await interaction.response.send_message(embed=embed, files=files)
+
+
+@app_commands.command(description="How large a file is")
+async def weigh(interaction: Press, file: discord.Attachment, scale: str = "bytes") -> None:
+    await interaction.response.send_message(f"{file.filename}: {len(await file.read())} {scale}")
 
 
 async def count(interaction: Press, message: discord.Message) -> None:
