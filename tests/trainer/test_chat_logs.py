@@ -233,17 +233,33 @@ def test_a_telegram_chat(tmp_path):
 
 def test_a_whole_telegram_export(tmp_path):
     bot_chat = result(telegram(1, "hi", "Robot", from_id="user88"), telegram(2, "hm"), type="bot_chat", id=88)
+    saved = {"type": "saved_messages", "messages": [telegram(1, "note", minute=9), "x"], "more": [{"messages": [1]}]}
     export = {
         "about": "Here is the data you requested.",
         "contacts": {"about": "", "list": [{"first_name": "Bo"}]},
-        "chats": {"about": "", "list": [result(telegram(1, "hi")), bot_chat, {"type": "saved_messages"}, 5]},
+        "chats": {"about": "", "list": [result(telegram(1, "hi")), bot_chat, saved, {"type": "empty"}, 5]},
         "left_chats": {"about": "", "list": [result(telegram(1, "bye", minute=1), id=78)]},
     }
     found = outcome(write(tmp_path / "result.json", export))
-    assert found.said == [[("Mira", "hi")], [("Mira", "hm")], [("Mira", "bye")]]
-    assert found.dropped == {"another bot": 1, "a number where an object was expected": 1}
-    assert found.rows == 5
-    assert found.talks[1].messages[0].row == "chats list 2, message 2"
+    assert found.said == [[("Mira", "hi")], [("Mira", "hm")], [("Mira", "note")], [("Mira", "bye")]]
+    assert found.dropped == {"another bot": 1, "an object was expected": 1, "a text where an object was expected": 1}
+    assert found.rows == 7
+    assert found.talks[1].messages[0].row == "chats 2, messages 2"
+    assert [item.row for item in found.rejected][1:] == ["chats 3, messages 2", "chats 5, messages 1"]
+
+
+@QUIET
+@given(
+    chats=st.lists(
+        st.builds(lambda rest, rows: rest | {"messages": rows}, st.dictionaries(st.text(), VALUES), st.lists(VALUES))
+    ),
+    cut=st.integers(0, 40),
+)
+def test_whole_exports_are_read_however_odd_and_wherever_they_end(tmp_path, chats, cut):
+    export = json.dumps({"about": "", "chats": {"about": "", "list": chats}})
+    path = write(tmp_path / "result.json", export)
+    assert outcome(path, "telegram").rows == sum(len(chat["messages"]) for chat in chats)
+    outcome(write(path, export[: len(export) - cut] or "{"), "telegram")
 
 
 @QUIET

@@ -24,7 +24,7 @@ from pydantic_core import from_json
 from personas.errors import MaterialError
 from trainer.conversation import Rejected
 from trainer.sources import kinds, tables
-from trainer.sources.json_stream import LONGEST_RECORD_BYTES, Broken, array_at, decode
+from trainer.sources.json_stream import LONGEST_RECORD_BYTES, Broken, array_at, arrays_within, decode
 from trainer.sources.kinds import BOM, Kind
 
 HEAD_BYTES = 1 << 20
@@ -127,6 +127,17 @@ class SourceFile:
             rows = tables.parquet_rows if self.kind == "Parquet" else tables.arrow_rows
             with self.open() as stream:
                 yield from rows(stream, self.name)
+
+    def grouped(self, path: tuple[str, ...], key: str) -> Iterator[tuple[dict[str, Any], Iterator[Record | Rejected]]]:
+        """Of a JSON object, for each object of the array at `path`: its texts and numbers, and its array at `key`.
+
+        The rows of one are to be taken before the next.
+        """
+        with self.open() as stream:
+            if self.start.startswith(BOM):
+                stream.read(len(BOM))
+            for head, elements in arrays_within(stream, path, key):
+                yield head, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
 
     def peek(self, count: int = PEEKED) -> Peek:
         """The first records, members or lines."""

@@ -50,12 +50,34 @@ def array_at(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any]:
     Yields decoded values and `Broken`; nothing when no array stands there.
     """
     cursor = _Cursor(stream)
-    for key in path:
-        if cursor.next() != b"{" or not cursor.enter(key):
-            return
-    if cursor.next() == b"[":
-        cursor.skip(1)
+    if cursor.reach(path):
         yield from cursor.elements()
+
+
+def arrays_within(stream: BinaryIO, path: tuple[str, ...], key: str) -> Iterator[tuple[dict[str, Any], Iterator[Any]]]:
+    """Of each object in the array at `path`: its texts and numbers before `key`, and the elements of the array there.
+
+    The elements are to be taken before the next object. What is no object comes as one `Broken` element.
+    """
+    cursor = _Cursor(stream)
+    if not cursor.reach(path):
+        return
+    while (sign := cursor.next()) not in (b"", b"]", b"}"):
+        head: dict[str, Any] = {}
+        if sign != b"{":
+            cursor.pass_value()
+            yield head, iter([Broken("an object was expected")])
+        elif cursor.enter(key, head):
+            elements = iter(()) if cursor.next() != b"[" else cursor.inside()
+            yield head, elements
+            for _ in elements:
+                pass
+            cursor.leave()
+        else:
+            yield head, iter(())
+            cursor.leave()
+        if cursor.next() == b",":
+            cursor.skip(1)
 
 
 class _Cursor:
@@ -75,8 +97,21 @@ class _Cursor:
         """Consume so many bytes that `next` has shown."""
         self._ahead = self._ahead[count:]
 
-    def enter(self, wanted: str) -> bool:
-        """From an object's opening bracket to the value of one of its keys; False when it has no such key."""
+    def reach(self, path: tuple[str, ...]) -> bool:
+        """Into the array to which the keys lead; False when none stands there."""
+        for key in path:
+            if self.next() != b"{" or not self.enter(key):
+                return False
+        if self.next() != b"[":
+            return False
+        self.skip(1)
+        return True
+
+    def enter(self, wanted: str, passed: dict[str, Any] | None = None) -> bool:
+        """From an object's opening bracket to the value of one of its keys; False when it has no such key.
+
+        `passed` gets the texts and numbers on the way.
+        """
         self.skip(1)
         while self.next() == b'"':
             key = self._string()
@@ -85,11 +120,27 @@ class _Cursor:
             self.skip(1)
             if decode(key) == wanted:
                 return True
-            self._skip_value()
+            value = self.pass_value()
+            if passed is not None and value:
+                passed[str(decode(key))] = decode(value)
             if self.next() != b",":
                 return False
             self.skip(1)
         return False
+
+    def inside(self) -> Iterator[Any]:
+        """The elements of the array that begins here."""
+        self.skip(1)
+        return self.elements()
+
+    def leave(self) -> None:
+        """From behind a value, or before one, to behind the object's closing bracket."""
+        while self.next() not in (b"", b"}", b"]"):
+            if self.next() in (b",", b":"):
+                self.skip(1)
+            else:
+                self.pass_value()
+        self.skip(1)
 
     def elements(self) -> Iterator[Any]:
         """The decoded elements up to the closing bracket."""
@@ -120,16 +171,22 @@ class _Cursor:
                 return
             wanted *= 2  # an element longer than what was read is not searched again and again
 
-    def _skip_value(self) -> None:
+    def pass_value(self) -> bytes:
+        """Behind the value that stands here; what it is, unless it is an array or an object."""
         if self.next() in (b"[", b"{"):
             self.skip(1)
             for _ in self._batches():
                 pass
-        elif self.next() == b'"':
-            self._string()
-        else:
-            while self.next() not in (b"", b",", b"}", b"]"):
-                self.skip(1)
+            return b""
+        if self.next() == b'"':
+            if (text := self._string()) is None:  # it never ends, so nothing can follow it
+                self._ahead = b""
+            return text or b""
+        passed = b""
+        while self.next() not in (b"", b",", b"}", b"]"):
+            passed += self.next()
+            self.skip(1)
+        return passed
 
     def _string(self) -> bytes | None:
         """The string that starts here, quotes included; None when it does not end."""

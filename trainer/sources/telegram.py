@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
 from trainer.sources.fields import WrongField, entries, moment, objects, optional, seconds, text
-from trainer.sources.files import Peek, Record, SourceFile
+from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, mention, outside_code
 from trainer.sources.sessions import Entry, author_of
@@ -27,25 +28,23 @@ MEDIA = ("photo", "file", "media_type", "sticker_emoji", "contact_information", 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     """The sessions of one chat, or of every chat of a whole export."""
-    if "messages" in file.peek().head:
-        found = entries(file.records("messages"), lambda row, message: _entry(row, message, file.peek().head))
+    head = file.peek().head
+    if "messages" in head:
+        found = entries(file.records("messages"), lambda row, message: _entry(row, message, head))
     else:
-        found = (entry for name in LISTS for chat in file.records(name, "list") for entry in _chat(chat))
+        found = (entry for name in LISTS for entry in _chats(file, name))
     return sessions.conversations(found, file.name, options)
 
 
-def _chat(record: Record | Rejected) -> Iterator[Entry | Rejected]:
-    if isinstance(record, Rejected):
-        yield record
-        return
-    place, chat = record
-    rows = chat.get("messages")
-    for number, message in enumerate(rows if isinstance(rows, list) else [], start=1):
-        row = f"{place}, message {number}"
-        if isinstance(message, dict):
-            yield from entries([(row, message)], lambda row, message: _entry(row, message, chat))
-        else:
-            yield Rejected(row, "an object was expected")
+def _chats(file: SourceFile, name: str) -> Iterator[Entry | Rejected]:
+    """The messages of all chats of a list, of which one alone may be larger than memory."""
+    for number, (chat, messages) in enumerate(file.grouped((name, "list"), "messages"), start=1):
+
+        def parse(row: str, message: dict[str, Any], number: int = number, chat: dict[str, Any] = chat) -> Entry:
+            return _entry(f"{name} {number}, {row}", message, chat)
+
+        for item in entries(messages, parse):
+            yield replace(item, row=f"{name} {number}, {item.row}") if isinstance(item, Rejected) else item
 
 
 def _entry(row: str, message: Mapping[str, Any], chat: Mapping[str, Any]) -> Entry:
