@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.sources.columns import Columns, Row, find, message_keys
-from trainer.sources.shapes import Shape, extra, message_turns, with_extras
+from trainer.sources.shapes import Shape, message_turns, talk_of, with_extras
 from trainer.sources.talk import Talk, list_of, text_of
 from trainer.sources.transcripts import labelled, turns_in
 
@@ -45,7 +45,7 @@ def talk_of_answer(row: Row, columns: Columns) -> Talk:
         turns.append(("assistant", next((found for each in answers if (found := answer_text(each)).strip()), "")))
     else:
         turns.append(("assistant", text_of(answer)))
-    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
+    return talk_of(turns, row, columns)
 
 
 def answer_text(answer: Any) -> str:

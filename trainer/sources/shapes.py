@@ -31,7 +31,10 @@ def message_turns(messages: list[Any], from_key: str, value_key: str) -> Turns:
     """Turns of a list of messages. Raises `Unusable` for messages that are none and roles that do not exist."""
     try:
         turns = [(m[from_key], m[value_key]) for m in messages]
-        if all(type(text) is str and label in ROLES for label, text in turns):
+        for label, text in turns:  # most messages are as they should be; the others are looked at one by one
+            if type(text) is not str or label not in ROLES:
+                break
+        else:
             return turns
     except (KeyError, TypeError):
         pass
@@ -93,14 +96,15 @@ def talk_of_messages(row: Row, columns: Columns) -> Talk:
         messages = list_of(messages)
     if not messages:
         raise Unusable("no messages")
-    turns = message_turns(messages, columns.from_key, columns.value_key)
-    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
+    return talk_of(message_turns(messages, columns.from_key, columns.value_key), row, columns)
 
 
-def extra(row: Row, columns: Columns, role: str) -> str:
-    """The text of such a column; empty where there is none."""
-    value = columns.get(row, role)
-    return value if isinstance(value, str) else ""
+def talk_of(turns: Turns, row: Row, columns: Columns) -> Talk:
+    """The turns with the row's system text and language."""
+    if len(columns.by_role) == 1:
+        return Talk(turns)
+    system, lang = columns.get(row, "system"), columns.get(row, "lang")
+    return Talk(turns, system if isinstance(system, str) else "", lang=lang if isinstance(lang, str) else "")
 
 
 # ------------------------------------------------------------------------------------------------ lists of texts
@@ -131,7 +135,7 @@ def talk_of_texts(row: Row, columns: Columns) -> Talk:
     turns: Turns = [("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(texts)]
     if ":" in texts[0][:32] and len(spoken := turns_in("\n".join(texts))) == len(texts):
         turns = spoken
-    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
+    return talk_of(turns, row, columns)
 
 
 # ------------------------------------------------------------------------------------------------ lists of pairs
@@ -152,7 +156,7 @@ def _talk_of_pairs(row: Row, columns: Columns) -> Talk:
             raise Unusable(f"turn {number} is no object")
         turns.append(("user", text_of(pair.get(columns.from_key))))
         turns.append(("assistant", text_of(pair.get(columns.value_key))))
-    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
+    return talk_of(turns, row, columns)
 
 
 # ------------------------------------------------------------------------------------------------ transcripts
@@ -171,7 +175,7 @@ def talk_of_transcript(row: Row, columns: Columns) -> Talk:
     turns = turns_in(text_of(columns.get(row, "transcript")))
     if not turns:
         raise Unusable("no line says who speaks")
-    return Talk(turns, extra(row, columns, "system"), lang=extra(row, columns, "lang"))
+    return talk_of(turns, row, columns)
 
 
 MESSAGES: tuple[Shape, ...] = (

@@ -65,7 +65,9 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
             break
     else:
         return Rejected(row, "no answer" if asked else "nobody is answered" if messages else "no text", rows)
-    system = "\n".join(part for part in (talk.system.strip(), *said) if part)
+    system = talk.system.strip()
+    if said:
+        system = "\n".join([system, *said] if system else said)
     return Conversation.of(
         messages,
         options.source,
