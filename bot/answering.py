@@ -84,7 +84,7 @@ class Answerer:
         self.rules.require_unmuted(persona, place_of(channel))
         before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
         task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
-        stream = self.engine.submit(self.conversations.request(persona, channel.id, task.trigger_seq))
+        stream = self.engine.submit(self.conversations.request(persona, place_of(channel), task.trigger_seq))
         if not self.store.replies.begin_again(event_id):
             stream.cancel()
             raise RefusedError("This reply is being written.", "Stop it first, or wait.")
@@ -160,7 +160,7 @@ class Answerer:
 
     async def _reply(self, task: ReplyTask, stream: ReplyStream | None = None) -> None:
         """Make it, from the request (or from the stream that was asked for already) to the stored text."""
-        request = self.conversations.request(task.persona, task.channel.id, task.trigger_seq)
+        request = self.conversations.request(task.persona, place_of(task.channel), task.trigger_seq)
         with self._closeable():
             live = await self._begun(task, stream)
             live.lore = request.lore

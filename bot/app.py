@@ -20,6 +20,7 @@ from bot.clock import SystemClock
 from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
 from bot.house import House
+from bot.lore import read_all_guild_lore
 from bot.personas import Personas
 from bot.queue import JobQueue
 from bot.replies import Voices
@@ -69,7 +70,8 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
             raise NobodyHomeError(
                 f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each."
             )
-        lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]), settings.home / "cache" / "lore.sqlite")
+        passages = read_lore(shipped.lore, [*personas.of(0), WORLD]) + read_all_guild_lore(settings.home)
+        lore = LoreIndex(passages, settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
         engine = await _engine(settings, stack)
         catalogue = Catalogue(shipped, settings.base_model, settings.home)

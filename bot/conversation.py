@@ -37,14 +37,14 @@ class Conversations:
         """A version of a persona's adapter."""
         return adapter_ref(self.home, persona_id, version)
 
-    def request(self, persona: Persona, channel_id: int, trigger_seq: int) -> ChatRequest:
+    def request(self, persona: Persona, place: Place, trigger_seq: int) -> ChatRequest:
         """What to ask the engine so that the persona answers the stored message `trigger_seq`."""
-        history = self.store.messages.recent(channel_id, until_seq=trigger_seq)
+        history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
         turns = tuple(self._turn(message, persona) for message in history)
         return ChatRequest(
             persona=persona,
             turns=turns,
-            lore=tuple(self.lore.search(persona.id, turns[-1].text)),
+            lore=tuple(self.lore.search(persona.id, turns[-1].text, guild_id=place.guild_id)),
             adapter=self.live_adapter(persona.id),
             sampling=replace(self.sampling, stop=_others_begin(turns)),
         )

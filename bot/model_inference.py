@@ -92,7 +92,8 @@ def _request(home: Path, wanted: str | None, question: str, sampling: Sampling) 
     if persona is None:
         known = ", ".join(f"{p.name} ({p.id})" for p in personas.values())
         raise RequestError(f"There is no persona {wanted!r}.", f"Known: {known}.")
-    lore = LoreIndex(read_lore(shipped.lore, [*personas, WORLD]))
+    # A cache of its own: the bot's holds the lore of all personas and guilds.
+    lore = LoreIndex(read_lore(shipped.lore, [persona.id, WORLD]), home / "cache" / f"lore-of-{persona.id}.sqlite")
     hits = tuple(lore.search(persona.id, question))
     return ChatRequest(persona, (Turn("You", question),), hits, _live_adapter(home, persona), sampling)
 

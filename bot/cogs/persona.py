@@ -17,6 +17,7 @@ from discord.ext import commands
 from bot import permissions
 from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
 from bot.cogs.cards import CardCommands
+from bot.cogs.lore import LoreCommands
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.personas import short_id
@@ -34,7 +35,11 @@ REPORT_EVERY = 10
 
 @app_commands.allowed_contexts(guilds=True, dms=True)
 class PersonaCommands(
-    CardCommands, commands.GroupCog, group_name="persona", group_description="Who speaks in this channel."
+    CardCommands,
+    LoreCommands,
+    commands.GroupCog,
+    group_name="persona",
+    group_description="Who speaks in this channel.",
 ):
     """The commands."""
 

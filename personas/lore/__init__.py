@@ -3,10 +3,11 @@
 The index is a cache: one file that can be deleted at any time and is rebuilt from the markdown.
 """
 
-from personas.lore.index import LORE_PASSAGES, LoreIndex, Match, Weighed, guild_owner
+from personas.lore.index import FOUND, LORE_PASSAGES, LoreIndex, Match, Weighed, guild_owner
 from personas.lore.passages import MAX_PASSAGE_WORDS, WORLD, Passage, parse_lore, passages_of, read_lore, split_markdown
 
 __all__ = [
+    "FOUND",
     "LORE_PASSAGES",
     "MAX_PASSAGE_WORDS",
     "WORLD",

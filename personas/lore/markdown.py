@@ -62,7 +62,7 @@ def sections(text: str) -> Iterator[Section]:
     place = 0
     while place < len(tokens):
         token = tokens[place]
-        if token.type == "heading_open":
+        if token.type == "heading_open" and token.level == 0:  # one in a quotation is a line of it
             if draft.lines:
                 yield draft.section()
             draft.begin(int(token.tag[1:]), _plain(tokens[place + 1].content))
@@ -80,21 +80,29 @@ def sections(text: str) -> Iterator[Section]:
 
 
 def _add(draft: _Draft, token: Token, before: list[Token]) -> None:
-    if token.type in ("fence", "code_block"):
+    if token.type == "inline":
+        _add_text(draft, token.content.strip(), before)
+    elif token.type in ("fence", "code_block"):
         for line in token.content.splitlines():
             if line.strip():
                 draft.line(line.strip())
-    elif token.type == "html_block":
-        if text := " ".join(TAG.sub(" ", token.content).split()):
-            draft.line(text)
-    elif token.type == "inline" and (text := _plain(token.content)):
-        if len(before) > 1 and before[-2].type == "list_item_open":
-            draft.line(f"{_bullet(before[-2])}{text}")
-        elif LABELLED.match(token.content.strip()):
-            for line in token.content.strip().splitlines():
-                draft.line(_plain(line))
-        else:
-            draft.prose(text)
+    elif token.type == "html_block" and (text := _plain(token.content)):
+        draft.line(text)
+
+
+def _add_text(draft: _Draft, content: str, before: list[Token]) -> None:
+    text = _plain(content)
+    if not text:
+        return
+    if len(before) > 1 and before[-2].type == "list_item_open":
+        draft.line(f"{_bullet(before[-2])}{text}")
+    elif before[-1].type == "heading_open":
+        draft.line(text)
+    elif LABELLED.match(content):
+        for line in content.splitlines():
+            draft.line(_plain(line))
+    else:
+        draft.prose(text)
 
 
 def _bullet(item: Token) -> str:

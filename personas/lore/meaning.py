@@ -127,7 +127,8 @@ def _teller(owner: str, passages: Sequence[Passage]) -> Callable[[str], str]:
     """Turns what is told of the owner into what is told to it: its id as a name, and the pronoun its lore uses most."""
     if owner == WORLD:
         return lambda text: text
-    name = re.escape(owner.rpartition("/")[2])
+    parts = [re.escape(part) for part in re.split("[-_]", owner.rpartition("/")[2]) if part]
+    name = "|".join((r"[-_ ]".join(parts), parts[0])) if parts else "(?!)"
     text = " ".join(passage.text for passage in passages if passage.owner == owner)
     counts = Counter(word for word in re.findall(r"\w+", text.casefold()) if word in PRONOUNS)
     most = counts.most_common(2)

@@ -1,0 +1,173 @@
+"""`/persona lore add|remove|ask`: what a server tells its personas about themselves, and what they find in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.cogs.asking import MAX_CHOICES, Choices, Interaction, known_persona, persona_choices, require_moderator
+from bot.cogs.errors import tell
+from bot.errors import RefusedError, words_for
+from bot.house import House
+from bot.lore import MAX_FILE_BYTES, GuildLore
+from bot.place import SpeakChannel, place_of
+from bot.replies import NO_MENTIONS
+from personas.contracts import Persona
+from personas.errors import RequestError
+from personas.lore import FOUND, LORE_PASSAGES, Match, Weighed
+
+FORM = "lore:"
+"""How the custom id of the form begins; the persona's id follows."""
+SHOWN = 4
+EXCERPT = 160
+
+
+class LoreCommands(commands.Cog):
+    """Commands of the group `/persona lore`, and its form: a base of the cog of `/persona`."""
+
+    lore = app_commands.Group(name="lore", description="What personas know about themselves and their world.")
+
+    @lore.command(name="add", description="Give a persona lore in this server (moderators): a file, or text in a form.")
+    @app_commands.describe(
+        persona="Whose", file="Markdown in UTF-8, at most 100 KB (without one a form opens); the same name replaces"
+    )
+    @app_commands.autocomplete(persona=persona_choices)
+    async def lore_add(self, interaction: Interaction, persona: str, file: discord.Attachment | None = None) -> None:
+        guild_id, whose = _guild(interaction), known_persona(interaction, persona)
+        if file is None:
+            await interaction.response.send_modal(LoreForm(whose))
+            return
+        if file.size > MAX_FILE_BYTES:
+            raise RefusedError(f"{file.filename} has more than 100 KB.", "Split it into several files.")
+        await interaction.response.defer(ephemeral=True)
+        await _add(interaction, guild_id, whose, file.filename, await file.read())
+
+    @lore.command(name="remove", description="Take back a file of lore that this server has added (moderators).")
+    @app_commands.describe(persona="Whose", file="Which")
+    @app_commands.autocomplete(persona=persona_choices)
+    async def lore_remove(self, interaction: Interaction, persona: str, file: str) -> None:
+        guild_id, whose = _guild(interaction), known_persona(interaction, persona)
+        await interaction.response.defer(ephemeral=True)
+        await _store(interaction.client.house).remove(guild_id, whose.id, file)
+        await interaction.followup.send(f"{whose.name} has forgotten `{file}`.", ephemeral=True)
+
+    @lore_remove.autocomplete("file")
+    async def _lore_files(self, interaction: Interaction, current: str) -> Choices:
+        house, guild_id = interaction.client.house, interaction.guild_id or 0
+        whose = house.conversations.personas.find(str(interaction.namespace.persona or ""), guild_id)
+        names = _store(house).files(guild_id, whose.id) if whose and guild_id else []
+        found = [name for name in names if current.casefold() in name]
+        return [app_commands.Choice(name=name[:100], value=name) for name in found[:MAX_CHOICES]]
+
+    @lore.command(name="ask", description="See which lore a question finds, and why.")
+    @app_commands.describe(question="What you would ask", persona="Whom (this channel's persona if left out)")
+    @app_commands.autocomplete(persona=persona_choices)
+    async def lore_ask(
+        self, interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: str | None = None
+    ) -> None:
+        whom = known_persona(interaction, persona) if persona else _here(interaction)
+        lore = interaction.client.house.conversations.lore
+        weighed = lore.weigh(whom.id, question, interaction.guild_id or 0)
+        await interaction.response.send_message(
+            _ask_words(whom, weighed),
+            ephemeral=True,
+            allowed_mentions=NO_MENTIONS,
+            suppress_embeds=True,
+        )
+
+    @commands.Cog.listener()
+    async def on_interaction(self, interaction: Interaction) -> None:
+        """A form was sent; it may have been open while the bot was started anew."""
+        data: Any = interaction.data or {}
+        custom_id = str(data.get("custom_id", ""))
+        if interaction.type is discord.InteractionType.modal_submit and custom_id.startswith(FORM):
+            try:
+                await self._lore_sent(interaction, custom_id.removeprefix(FORM), _values(data))
+            except Exception as error:
+                await tell(interaction, words_for(error))
+
+    async def _lore_sent(self, interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
+        guild_id, whose = _guild(interaction), known_persona(interaction, persona_id)
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        title, text = values["title"], values["text"]
+        if not text.lstrip().startswith("#"):
+            text = f"# {title}\n{text}"
+        await _add(interaction, guild_id, whose, title, text.encode())
+
+
+class LoreForm(discord.ui.Modal):
+    """The form behind `/persona lore add` without a file."""
+
+    def __init__(self, persona: Persona) -> None:
+        super().__init__(title=f"Lore for {persona.name}"[:45], custom_id=f"{FORM}{persona.id}")
+        self.add_item(discord.ui.TextInput(label="Title", custom_id="title", max_length=60))
+        self.add_item(
+            discord.ui.TextInput(
+                label="Text (markdown)", custom_id="text", style=discord.TextStyle.paragraph, max_length=4000
+            )
+        )
+
+
+async def _add(interaction: Interaction, guild_id: int, whose: Persona, name: str, content: bytes) -> None:
+    file, passages = await _store(interaction.client.house).add(guild_id, whose.id, name, content)
+    count = "1 passage" if passages == 1 else f"{passages} passages"
+    await interaction.followup.send(
+        f"{whose.name} knows `{file}` now ({count}), in this server only. "
+        f"`/persona lore ask` shows what a question finds, `/persona lore remove` takes it back.",
+        ephemeral=True,
+    )
+
+
+def _store(house: House) -> GuildLore:
+    return GuildLore(house.home, house.conversations.lore)
+
+
+def _guild(interaction: Interaction) -> int:
+    if interaction.guild_id is None:
+        raise RefusedError("Lore is added to a server.", "Try it in one of its channels.")
+    require_moderator(interaction)
+    return interaction.guild_id
+
+
+def _here(interaction: Interaction) -> Persona:
+    channel = interaction.channel
+    here = None
+    if isinstance(channel, SpeakChannel):
+        here = interaction.client.house.conversations.persona_in(place_of(channel))
+    if here is None:
+        raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
+    return here
+
+
+def _ask_words(whom: Persona, weighed: Weighed) -> str:
+    """What is found, what comes near, and why. The sources read as under a reply."""
+    if not weighed.matches:
+        return f"There is no lore for {whom.name} yet. `/persona lore add` gives them some."
+    found = [match for match in weighed.matches if match.found]
+    lines = [f"**{whom.name}** would be given {min(len(found), LORE_PASSAGES) or 'no'} passage(s); {FOUND:g} is found:"]
+    given = {id(match) for match in found[:LORE_PASSAGES]}
+    for match in weighed.matches[:SHOWN]:
+        mark = "✅" if id(match) in given else "➖" if match.found else "❌"
+        lines.append(f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}\n-# {_why(match)}")
+        lines.append(f"> {_excerpt(match.passage.text)}")
+    return "\n".join(lines)[:2000]
+
+
+def _why(match: Match) -> str:
+    words = ", ".join(sorted(match.words, key=lambda word: -match.words[word])) or "none"
+    meaning = "not compared (another language)" if match.cosine is None else f"{match.by_meaning:+.2f}"
+    return f"meaning {meaning} · shared words {match.by_words:+.2f} ({words})"
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return discord.utils.escape_markdown(line if len(line) <= EXCERPT else line[:EXCERPT].rsplit(" ", 1)[0] + " …")
+
+
+def _values(data: Any) -> dict[str, str]:
+    """The form's values by custom id; Discord puts each into a row or a label."""
+    fields = [row["component"] if "component" in row else row["components"][0] for row in data["components"]]
+    return {str(field["custom_id"]): str(field["value"]) for field in fields}

@@ -1,0 +1,129 @@
+"""Lore that moderators add from Discord: markdown files of one guild for one of its personas, which no other sees.
+
+They lie in `<home>/lore/<guild id>/<persona id>/`, and the index knows them under the owner `<guild id>/<persona id>`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.errors import RefusedError
+from bot.personas import short_id
+from personas.contracts import Persona
+from personas.errors import LoreError
+from personas.lore import WORLD, LoreIndex, Passage, guild_owner, parse_lore, passages_of
+
+log = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 100_000
+MAX_FILES = 25
+"""Files a persona can have in a guild: as many as one menu of Discord shows."""
+NAME = re.compile(r"[^\w-]+")
+
+
+@dataclass(frozen=True)
+class GuildLore:
+    """The files of all guilds, and the index in which they are found. `home` is UNDERSTUDY_HOME."""
+
+    home: Path
+    index: LoreIndex
+
+    def files(self, guild_id: int, persona_id: str) -> list[str]:
+        """The names of a persona's files in a guild, in order."""
+        return sorted(path.name for path in self._folder(guild_id, persona_id).glob("*.md"))
+
+    async def add(self, guild_id: int, persona_id: str, name: str, content: bytes) -> tuple[str, int]:
+        """Keep a file, in place of one of the same name; it is found from now on. Returns its name and its passages.
+
+        Raises `RefusedError` where there is no room, and `LoreError` for what is no lore.
+        """
+        file = file_name(name)
+        text = _checked(file, content, persona_id)
+        known = self.files(guild_id, persona_id)
+        if file not in known and len(known) >= MAX_FILES:
+            raise RefusedError(f"There are {MAX_FILES} files already.", "Remove one: `/persona lore remove`.")
+        added = _passages(guild_id, persona_id, file, text)
+        if not added:
+            raise LoreError(f"{file} holds no text.", "Write below its headings.")
+        kept = read_guild_lore(self.home, guild_id, persona_id, without=file)
+        # Another pronoun may be the most frequent one now, so all of the persona's vectors are looked through.
+        await asyncio.to_thread(self.index.prepare, [*kept, *added])
+        folder = self._folder(guild_id, persona_id)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = folder / f"{file}.part"
+        aside.write_bytes(content)
+        aside.replace(folder / file)
+        await self._refresh(guild_id, persona_id)
+        return file, len(added)
+
+    async def remove(self, guild_id: int, persona_id: str, file: str) -> None:
+        """Remove a file; it is not found any more. Raises `RefusedError` naming the files there are."""
+        known = self.files(guild_id, persona_id)
+        if file not in known:
+            names = ", ".join(f"`{name}`" for name in known) or "none"
+            raise RefusedError(f"This server has given no lore called {file!r}.", f"There is: {names}.")
+        (self._folder(guild_id, persona_id) / file).unlink()
+        await self._refresh(guild_id, persona_id)
+
+    async def _refresh(self, guild_id: int, persona_id: str) -> None:
+        """Bring the index up to what lies on the disk."""
+        passages = read_guild_lore(self.home, guild_id, persona_id)
+        await asyncio.to_thread(self.index.prepare, passages)
+        self.index.replace(guild_owner(guild_id, persona_id), passages)
+
+    def _folder(self, guild_id: int, persona_id: str) -> Path:
+        return self.home / "lore" / str(guild_id) / persona_id
+
+
+def read_all_guild_lore(home: Path) -> list[Passage]:
+    """What all guilds have added. What one of them cannot be read of keeps nobody else from speaking."""
+    passages = []
+    for folder in sorted((home / "lore").glob("[0-9]*/*/")):
+        try:
+            passages += read_guild_lore(home, int(folder.parent.name), folder.name)
+        except (LoreError, OSError, ValueError) as error:
+            log.error("the lore in %s is left out: %s", folder, error)
+    return passages
+
+
+def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "") -> list[Passage]:
+    """What a guild has added to a persona, but for one file. Raises `LoreError` for one that was damaged on the disk."""
+    passages: list[Passage] = []
+    for path in sorted((home / "lore" / str(guild_id) / persona_id).glob("*.md")):
+        if path.name != without:
+            text = _checked(path.name, path.read_bytes(), persona_id)
+            passages += _passages(guild_id, persona_id, path.name, text)
+    return passages
+
+
+def file_name(wanted: str) -> str:
+    """A name for a file, made of letters of any script, digits, - and _. Raises `LoreError` when nothing is left."""
+    stem = wanted.strip().casefold().removesuffix(".md").removesuffix(".markdown").removesuffix(".txt")
+    name = NAME.sub("-", stem).strip("-_")[:60]
+    if not name:
+        raise LoreError(f"{wanted!r} makes no file name.", "Use letters and digits.")
+    return f"{name}.md"
+
+
+def _passages(guild_id: int, persona_id: str, file: str, text: str) -> list[Passage]:
+    shown = short_id(Persona(persona_id, persona_id), guild_id)
+    return passages_of(guild_owner(guild_id, persona_id), f"{shown}/{file}", text)
+
+
+def _checked(file: str, content: bytes, persona_id: str) -> str:
+    if len(content) > MAX_FILE_BYTES:
+        raise LoreError(f"{file} has more than {MAX_FILE_BYTES // 1000} KB.", "Split it into several files.")
+    try:
+        decoded = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LoreError(f"{file} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
+    if "\0" in decoded:
+        raise LoreError(f"{file} is not text.", "Lore is markdown.")
+    owners, text = parse_lore(decoded, file)
+    if owners and persona_id not in owners and WORLD not in owners:
+        raise LoreError(f"The front matter of {file} says that it is {', '.join(owners)}'s.", "Name that persona.")
+    return text

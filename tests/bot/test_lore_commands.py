@@ -1,0 +1,102 @@
+"""`/persona lore add|remove|ask`: a server's own lore, found at once, and by nobody else."""
+
+import asyncio
+
+import pytest
+
+from bot.errors import RefusedError
+from bot.lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, file_name, read_all_guild_lore
+from bot.sandbox.store import StoredFile
+from personas.errors import LoreError
+from personas.lore import LoreIndex
+from tests.bot.conftest import QUAY, on_stage
+from tests.fakes import until
+
+UMBRELLA = "# The violet umbrella\nAn umbrella of violet silk hangs in the cab. It belonged to the opera's cloakroom.\n"
+QUESTION = "whose violet umbrella is that?"
+
+
+async def told(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    assert answer.ephemeral
+    return answer.message["content"]
+
+
+async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage):
+    add = await stage.moderator.slash(
+        QUAY, "persona lore add", persona="ballast", file=StoredFile.named("The Umbrella.md", UMBRELLA.encode())
+    )
+    await told(add, "Ballast knows `the_umbrella.md` now (1 passage), in this server only.")
+    words = await told(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
+    assert "✅" in words and "`ballast/the_umbrella.md` The violet umbrella" in words and "umbrella, violet" in words
+    mark = stage.mark
+    await stage.member.say(QUAY, QUESTION)
+    assert "lore: ballast/the_umbrella.md" in (await stage.finished(QUAY, mark))["content"]
+    choices = await stage.moderator.autocomplete(QUAY, "persona lore remove", "file", persona="ballast")
+    assert [choice["value"] for choice in choices] == ["the_umbrella.md"]
+    gone = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
+    await told(gone, "Ballast has forgotten `the_umbrella.md`.")
+    words = await told(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
+    assert "the_umbrella.md" not in words
+    again = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
+    await told(again, "There is: none.")
+
+
+async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        form = await stage.moderator.slash(QUAY, "persona lore add", persona="oda")
+        assert form.modal["title"] == "Lore for Oda Marrow"
+        stage.client._connection._view_store._modals.clear()  # what a restart of the bot leaves of an open form
+        sent = await stage.moderator.submit(form, title="Umbrella", text="A violet umbrella hangs by the stair.")
+        await told(sent, "Oda Marrow knows `umbrella.md` now")
+    assert [p.text for p in read_all_guild_lore(tmp_path)] == ["A violet umbrella hangs by the stair."]
+
+
+async def test_members_may_ask_but_not_change(stage):
+    answer = await stage.member.slash(QUAY, "persona lore add", persona="ballast")
+    await told(answer, "Only moderators may do this.")
+    answer = await stage.member.slash(QUAY, "persona lore remove", persona="ballast", file="x.md")
+    await told(answer, "Only moderators may do this.")
+    words = await told(await stage.member.slash(QUAY, "persona lore ask", question="good morning!"), "no passage")
+    assert "❌" in words and "✅" not in words
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.md", b"caf\xe9", "a.md is not UTF-8 text (byte 3)."),
+        ("a.md", b"x" * (MAX_FILE_BYTES + 1), "has more than 100 KB."),
+        ("???.md", b"text", "makes no file name."),
+        ("a.md", b"# Only a heading\n", "a.md holds no text."),
+        ("a.md", b"---\npersona: thrip\n---\nHis hat.", "says that it is thrip's."),
+        ("a.md", b"---\npersona: [\n---\nHis hat.", "is not YAML"),
+        ("a.png", b"\x89PNG\0\0", "is not UTF-8 text"),
+    ],
+)
+async def test_what_is_no_lore_is_refused_with_the_reason(tmp_path, name, content, words):
+    store = GuildLore(tmp_path, LoreIndex([]))
+    with pytest.raises(LoreError, match=words.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")):
+        await store.add(7, "ballast", name, content)
+    assert read_all_guild_lore(tmp_path) == []
+
+
+async def test_guilds_share_nothing_and_a_file_name_leads_nowhere_else(tmp_path):
+    index = LoreIndex([])
+    store = GuildLore(tmp_path, index)
+    file, _ = await store.add(7, "ballast", "../../etc/Ümbrella!.md", UMBRELLA.encode())
+    assert file == "etc-ümbrella.md" == file_name("etc-Ümbrella.md")
+    assert store.files(7, "ballast") == [file] and store.files(8, "ballast") == []
+    assert index.search("ballast", QUESTION, guild_id=7) and not index.search("ballast", QUESTION, guild_id=8)
+    assert index.weigh("ballast", QUESTION, 8).matches == []
+    with pytest.raises(RefusedError, match="no lore called"):
+        await store.remove(7, "ballast", "../ballast/" + file)
+    again = LoreIndex(read_all_guild_lore(tmp_path))
+    assert [hit.source for hit in again.search("ballast", QUESTION, guild_id=7)] == [f"ballast/{file}"]
+
+
+async def test_a_persona_has_room_for_so_many_files(tmp_path):
+    store = GuildLore(tmp_path, LoreIndex([]))
+    await asyncio.gather(*(store.add(7, "ballast", f"{n}.md", b"A hat.") for n in range(MAX_FILES)))
+    await store.add(7, "ballast", "3.md", b"Another hat.")
+    with pytest.raises(RefusedError, match="files already"):
+        await store.add(7, "ballast", "one-more.md", b"A coat.")
