@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.errors import RefusedError
-from personas.card import MAX_CARD_BYTES, Card, face, find_persona, parse_card, read_card, slug, to_persona, write
+from personas.card import Card, face, find_persona, parse_card, read_card, slug, to_persona, write
 from personas.card.own import card_of_table, read_table
 from personas.contracts import Persona
 from personas.errors import CardError
@@ -125,8 +125,6 @@ class Personas:
         written = write(card, "toml", CARD, avatar=name, persona_id=full_id)
         for beside, content in written.beside.items():
             _put(folder / beside, content)
-        if len(written.content) > MAX_CARD_BYTES:
-            raise CardError(f"The card is larger than {MAX_CARD_BYTES // 2**20} MiB.", "Shorten its character book.")
         _put(folder / CARD, written.content)
         kept = {CARD, *written.beside, *((FILES,) if card.files else ())}
         for file in folder.iterdir():

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from personas.card import charx, png
 from personas.card.document import SPECS, Card, Json, Version, json_bytes
-from personas.card.own import table_of, toml_bytes
+from personas.card.own import MAX_CARD_BYTES, table_of, toml_bytes
 from personas.errors import CardError
 
 Form = Literal["toml", "v2", "v3", "png", "charx"]
@@ -166,6 +166,8 @@ def _toml(card: Card, avatar: str, persona_id: str) -> Written:
 
     moved, notes = _moved(card, place)
     table = table_of(moved, persona_id)
+    if len(toml_bytes(table)) > MAX_CARD_BYTES:
+        raise CardError(f"{card.name} is too much for a TOML card.", "Shorten its character book.")
     if picture is None:
         return Written(toml_bytes(table), notes)
     name = f"{avatar}.{picture_type(picture) or 'png'}"

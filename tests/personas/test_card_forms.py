@@ -189,3 +189,11 @@ def test_a_card_that_could_not_speak_on_discord_is_refused_as_a_persona_only():
 def test_toml_that_is_written_is_read_by_our_own_reader():
     content = write(parse_card(as_json(V2), "it"), "toml", "it").content
     assert persona_of(parse_table(content, "it"), "it") == to_persona(parse_card(as_json(V2), "it"), "it")
+
+
+def test_a_card_that_is_too_large_for_toml_stays_what_it_is():
+    entries = [{"content": "x" * 1000, "keys": ["k"]}] * 5000
+    card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it")
+    with pytest.raises(CardError, match="too much for a TOML card"):
+        write(card, "toml", "it")
+    assert len(parse_card(write(card, "v3", "it").content, "it").book) == 5000
