@@ -248,6 +248,14 @@ def test_a_whole_telegram_export(tmp_path):
     assert [item.row for item in found.rejected][1:] == ["chats 3, messages 2", "chats 5, messages 1"]
 
 
+def test_a_chat_behind_much_else_is_found(tmp_path):
+    odd = [
+        {"text": '\\"]}' * number, "more": [[], {}, "\\"]} for number in range(700)
+    ]  # three MiB, all of it in the way
+    export = {"contacts": {"list": odd}, "left_chats": {"more": odd, "list": [result(telegram(1, "bye"))]}}
+    assert outcome(write(tmp_path / "result.json", export), "telegram").said == [[("Mira", "bye")]]
+
+
 @QUIET
 @given(
     chats=st.lists(

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 CHUNK_BYTES = 1 << 20
 LONGEST_RECORD_BYTES = 64 << 20
@@ -175,8 +176,7 @@ class _Cursor:
         """Behind the value that stands here; what it is, unless it is an array or an object."""
         if self.next() in (b"[", b"{"):
             self.skip(1)
-            for _ in self._batches():
-                pass
+            self._pass_nested()
             return b""
         if self.next() == b'"':
             if (text := self._string()) is None:  # it never ends, so nothing can follow it
@@ -187,6 +187,21 @@ class _Cursor:
             passed += self.next()
             self.skip(1)
         return passed
+
+    def _pass_nested(self) -> None:
+        """Behind the bracket that closes the array or object whose opening one was consumed last, however far it is."""
+        depth, is_quoted = 1, 0
+        while self._ahead or self._fill():
+            while self._ahead.endswith(b"\\") and self._fill(1):
+                pass  # an escape is not cut in two
+            text = _without_escapes(self._ahead)
+            places, signs = _signs(text, is_quoted)
+            depths = depth + np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
+            closed = np.flatnonzero(depths == 0)
+            if closed.size:
+                return self.skip(int(places[closed[0]]) + 1)
+            depth, is_quoted = int(depths[-1]) if depths.size else depth, (is_quoted + text.count(b'"')) & 1
+            self._ahead = b""
 
     def _string(self) -> bytes | None:
         """The string that starts here, quotes included; None when it does not end."""
@@ -204,18 +219,30 @@ class _Cursor:
 
 def _structure(text: bytes) -> tuple[list[int], int]:
     """Where the commas at depth 0 are, up to the bracket that closes the array or object, and that bracket or -1."""
-    # Escapes are blotted out from the left, two bytes by two, so that every quote left is one that opens or closes.
-    plain = np.frombuffer(text.replace(b"\\\\", b"__").replace(b'\\"', b"__"), dtype=np.uint8)
-    outside = (np.cumsum(plain == ord('"'), dtype=np.int32) & 1) == 0
-    signs = _SIGNS[plain]
-    places = np.flatnonzero((signs != 0) & outside)
-    signs = signs[places]
+    places, signs = _signs(_without_escapes(text))
     depths = np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
     closed = np.flatnonzero(depths < 0)
     end = int(closed[0]) if closed.size else -1
     upto = end if end >= 0 else len(places)
     commas = places[:upto][(signs[:upto] == _COMMA) & (depths[:upto] == 0)]
     return commas.tolist(), int(places[end]) if end >= 0 else -1
+
+
+def _signs(text: bytes, is_quoted: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Where commas and brackets are outside of strings, and what: 1 opens, -1 closes, or `_COMMA`.
+
+    The text holds no escapes; `is_quoted` is 1 when it begins inside a string.
+    """
+    plain = np.frombuffer(text, dtype=np.uint8)
+    outside = (np.cumsum(plain == ord('"'), dtype=np.int32) & 1) == is_quoted
+    signs = _SIGNS[plain]
+    places = np.flatnonzero((signs != 0) & outside)
+    return places, signs[places]
+
+
+def _without_escapes(text: bytes) -> bytes:
+    """Escapes blotted out from the left, two bytes by two, so that every quote left is one that opens or closes."""
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 _COMMA = 2
