@@ -522,3 +522,36 @@ def test_a_file_without_messages_is_no_error_until_a_persona_is_asked_for(tmp_pa
     assert outcome(path, "telegram").rows == 0
     with pytest.raises(MaterialError, match=r"result\.json holds no messages"):
         outcome(path, "telegram", persona=ADA)
+
+
+# Sessions
+
+
+@QUIET
+@given(
+    gap_s=st.integers(0, 3600),
+    steps=st.lists(st.tuples(st.integers(0, 7200), st.integers(0, 3), st.none() | st.integers(0, 20)), max_size=20),
+)
+def test_sessions_end_in_gaps_and_replies_reach_over_them(tmp_path, gap_s, steps):
+    minute, lines = 0.0, []
+    for number, (step_s, author, reply_to) in enumerate(steps):
+        minute += step_s / 60
+        earlier = {} if reply_to is None else {"reply_to": str(reply_to)}
+        lines.append(line(str(number), f"said {number}", f"name{author}", minute, **earlier))
+    whole = [line(f"w{number}", "so", channel="cellar") for number in range(2)]  # a log is at least two lines
+    found = own(tmp_path, *lines, *whole, format="own-log", session_gap_s=gap_s)
+    assert found.rows == len(lines) + 2 and not found.dropped
+    session_of = {
+        int(text.removeprefix("said ")): place
+        for place, talk in enumerate(found.talks)
+        for message in talk.messages
+        for text in message.text.split("\n")
+        if text.startswith("said ")
+    }
+    assert len(session_of) == len(lines)
+    for number, (step_s, _, reply_to) in enumerate(steps):
+        if reply_to is not None and reply_to < number:
+            assert session_of[number] == session_of[reply_to]
+        elif number:
+            goes_on = session_of[number] == session_of[number - 1]
+            assert goes_on == (step_s <= gap_s) or abs(step_s - gap_s) <= 1  # times are floats
