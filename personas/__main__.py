@@ -83,7 +83,7 @@ def _lore(card: Card, file: Path) -> str:
     lore = book_as_lore(card)
     if not lore:
         raise CardError(f"{file} has no character book with entries to use.", "Leave --lore out.")
-    return lore
+    return lore[0]
 
 
 def _parser() -> argparse.ArgumentParser:

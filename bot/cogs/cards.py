@@ -12,17 +12,22 @@ from discord.ext import commands
 
 from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
 from bot.errors import RefusedError
+from bot.house import House
+from bot.lore import MAX_FILE_BYTES, GuildLore
 from bot.personas import BroughtIn, short_id
 from personas.card import Card, Form, Written, parse_card, to_persona, write
+from personas.card.book import book_as_lore
 from personas.card.show import token_counter
 from personas.contracts import Persona
-from personas.errors import BaseModelError, CardError
+from personas.errors import BaseModelError, CardError, UnderstudyError
 from personas.prompt import system_text
 
 MAX_CARD_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 32 * 2**20
 MAX_PROSE_TOKENS = 1400
 """What a card may take of every prompt, so that the talk and the lore have room beside it."""
+BOOK = "character-book"
+"""How the files of lore begin that a card's character book becomes."""
 CHARACTERS_A_TOKEN = 3
 """How many characters a token stands for where no tokenizer is at hand: cautiously few."""
 ENDINGS: dict[Form, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
@@ -58,7 +63,8 @@ class CardCommands(commands.Cog):
             return brought, read, tokens
 
         brought, read, tokens = await asyncio.to_thread(bring_in)
-        await interaction.followup.send(_import_words(brought, read, tokens, guild_id), ephemeral=True)
+        words = [*_import_words(brought, tokens, guild_id), *await _keep_book(house, guild_id, brought.persona, read)]
+        await interaction.followup.send("\n".join(words), ephemeral=True)
 
     @app_commands.command(description="Get a persona's character card as a file (moderators).")
     @app_commands.describe(persona="Whose", form="In which form")
@@ -94,8 +100,10 @@ class CardCommands(commands.Cog):
     @app_commands.autocomplete(persona=persona_choices)
     async def remove(self, interaction: Interaction, persona: str) -> None:
         guild_id, who = _guild(interaction), known_persona(interaction, persona)
-        house = interaction.client.house
+        house, lore = interaction.client.house, _lore(interaction.client.house)
         house.conversations.personas.remove(guild_id, who)
+        for file in lore.files(guild_id, who.id):
+            await lore.remove(guild_id, who.id, file)
         for channel in house.store.channels.of_guild(guild_id):
             if channel.persona_id == who.id:
                 house.store.channels.clear(guild_id, channel.channel_id)
@@ -137,7 +145,26 @@ def _written(card: Card, form: Form, persona: Persona, name: str) -> Written:
         raise RefusedError(error.message, "Choose another format.") from error
 
 
-def _import_words(brought: BroughtIn, card: Card, tokens: int, guild_id: int) -> str:
+async def _keep_book(house: House, guild_id: int, persona: Persona, card: Card) -> list[str]:
+    """Make the card's character book the persona's lore, in place of the one before. Says what became of it."""
+    lore, passages = _lore(house), 0
+    for file in lore.files(guild_id, persona.id):
+        if file.startswith(BOOK):
+            await lore.remove(guild_id, persona.id, file)
+    try:
+        for number, text in enumerate(book_as_lore(card, MAX_FILE_BYTES), start=1):
+            _, found = await lore.add(guild_id, persona.id, f"{BOOK}-{number}", text.encode())
+            passages += found
+    except UnderstudyError as error:
+        return [f"Not all of its character book could be kept as lore: {error}"]
+    return [f"Its character book is lore now ({passages} passages): `/persona lore ask`."] if passages else []
+
+
+def _lore(house: House) -> GuildLore:
+    return GuildLore(house.home, house.conversations.lore)
+
+
+def _import_words(brought: BroughtIn, tokens: int, guild_id: int) -> list[str]:
     persona = brought.persona
     words = [
         f"**{persona.name}** (`{short_id(persona, guild_id)}`) "
@@ -148,4 +175,4 @@ def _import_words(brought: BroughtIn, card: Card, tokens: int, guild_id: int) ->
         words.append("Its examples are no talk of `{{user}}:` and `{{char}}:`, so they count as a description.")
     if not persona.avatar:
         words.append("The card came without a picture.")
-    return "\n".join(words)
+    return words

@@ -31,11 +31,20 @@ def book_entries(card: Card) -> list[BookEntry]:
     return [_entry(card, number, entry) for number, entry in enumerate(card.book)]
 
 
-def book_as_lore(card: Card) -> str:
-    """The book as markdown, a section for each entry that is to be used; empty where there is none."""
-    used = [entry for entry in book_entries(card) if not entry.unused]
-    sections = [f"## {entry.topic or card.name}\n\n{_no_headings(entry.text)}\n" for entry in used]
-    return "\n".join([f"# {_line(card.name)}\n", *sections]) if sections else ""
+def book_as_lore(card: Card, most_bytes: int = 2**30) -> list[str]:
+    """The book as markdown files of at most so many bytes, a section for each entry that is to be used.
+
+    An entry that is longer than a file may be is cut at that length.
+    """
+    title, files = f"# {_line(readable(card.name))}\n", list[str]()
+    for entry in (entry for entry in book_entries(card) if not entry.unused):
+        section = f"\n## {entry.topic or _line(readable(card.name))}\n\n{_no_headings(entry.text)}\n"
+        section = section.encode()[: most_bytes - len(title.encode())].decode(errors="ignore")
+        if files and len((files[-1] + section).encode()) <= most_bytes:
+            files[-1] += section
+        else:
+            files.append(title + section)
+    return files
 
 
 def _entry(card: Card, number: int, entry: Json) -> BookEntry:

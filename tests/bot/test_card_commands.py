@@ -52,6 +52,23 @@ async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_pictur
     assert asked.system_prompt == "{{original}} You are {{char}}." and asked.avatar.read_bytes() == PIXEL
 
 
+async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(stage, tmp_path):
+    said = await told(await bring_in(stage), "is a persona of this server")
+    assert "Its character book is lore now (1 passages)" in said["content"]
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
+    mark = stage.mark
+    await stage.member.say(OFFICE, "When do you trim the lamp?")
+    assert "lore: mira" in (await stage.finished(OFFICE, mark))["content"]
+    assert "Mira trims the lamp at six." in [hit.text for hit in stage.engine.requests[-1].lore]
+    no_book = {**V2, "data": {**V2["data"], "character_book": None}}
+    await told(await bring_in(stage, as_json(no_book), "mira.json"), "has a new card.")
+    assert not list(tmp_path.glob("lore/*/*/*.md"))
+    await told(await bring_in(stage), "has a new card.")
+    assert list(tmp_path.glob("lore/*/*/*.md"))
+    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is gone")
+    assert not list(tmp_path.glob("lore/*/*/*.md"))
+
+
 async def test_an_export_holds_what_was_imported(stage):
     await told(await bring_in(stage), "is a persona of this server")
     for form, name, forms in (("v2", "mira.json", 1), ("png", "mira.png", 1), ("toml", "mira.toml", 2)):
