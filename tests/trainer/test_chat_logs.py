@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import random
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from personas.contracts import Persona
 from personas.errors import MaterialError
 from tests.trainer.chats import BEGIN_S, VALUES, damaged, outcome, write, write_all
+from trainer.__main__ import main
 from trainer.sources import recognise
 from trainer.sources.instagram import repaired
 from trainer.sources.markup import from_discord, is_command, with_discord_emphasis
@@ -77,6 +81,48 @@ def test_own_logs_know_the_persona_by_role_and_keep_channels_apart(tmp_path):
 def test_damaged_lines_are_all_accounted_for(tmp_path, lines):
     whole = [line(f"w{number}", "hi") for number in range(6)]  # most lines are objects, so the file is JSON lines
     assert own(tmp_path, *whole, *lines, format="own-log").rows == len(lines) + 6
+
+
+def test_the_example_in_the_docs_is_such_a_log(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "chats.md").read_text(encoding="utf-8")
+    example = page.split("```\n")[1]
+    path = write(tmp_path / "log.jsonl", example)
+    assert recognise(path).name == "own-log"
+    assert outcome(path).said == [[("Mira", "Is there soup?"), ("Oda", "Always.")]]
+    listed = {name for row in page.split("\n") if row.startswith("| `") for name in row.split("|")[1].split("`")[1::2]}
+    assert {"discord", "discord-csv", "own-log", "whatsapp"} < listed
+
+
+def test_who_the_persona_is_can_be_said_on_the_command_line(tmp_path, monkeypatch, capsys):
+    words = [
+        f"{first}{last}" for first in "ba ke li mo nu pa ri so tu we".split() for last in "dle nd rk st mp".split()
+    ]
+    lines = [
+        line(
+            str(n),
+            " ".join(random.Random(n).sample(words, 9)),
+            ("mira", "keeper")[n % 2],
+            60 * n + n % 2 - 59 * (n % 2),
+        )
+        for n in range(60)
+    ]
+    log = write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, lines)))
+    card = write(tmp_path / "ada.toml", 'id = "ada"\nname = "Ada"\ndescription = "You are Ada."\n')
+    told = [
+        "--persona",
+        str(card),
+        "--source",
+        str(log),
+        "--right",
+        "own-writing",
+        "--json",
+        "--out",
+        str(tmp_path / "set"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["trainer", "dataset", "build", *told, "--as", "KEEPER"])
+    assert main() == 0
+    built = json.loads(capsys.readouterr().out)
+    assert built["rows"] == 60 and sum(built["samples"].values()) == 30
 
 
 # Discord's data package
