@@ -6,6 +6,7 @@ FineTome and DailyDialog; OpenAI's fine-tuning guide; TRL's and LLaMA-Factory's 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -129,10 +130,10 @@ def talk_of_texts(row: Row, columns: Columns) -> Talk:
         texts = list_of(texts)
     if not texts:
         raise Unusable("no messages")
-    if any(type(text) is not str for text in texts):
+    if set(map(type, texts)) != {str}:
         texts = [text_of(text) for text in texts]
     # Rows of this shape are pairs by position; a label before each text is kept only where all have one.
-    turns: Turns = [("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(texts)]
+    turns: Turns = list(zip(itertools.cycle(("user", "assistant")), texts, strict=False))
     if ":" in texts[0][:32] and len(spoken := turns_in("\n".join(texts))) == len(texts):
         turns = spoken
     return talk_of(turns, row, columns)

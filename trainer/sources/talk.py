@@ -54,36 +54,39 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
     if options.languages and talk.lang and talk.lang not in options.languages:
         return Rejected(row, f"language {talk.lang} is not asked for", rows)
     try:
-        messages, said = _messages(talk.turns, row, options)
+        messages, texts, system = _messages(talk.turns, row, options)
     except Unusable as error:
         return Rejected(row, str(error), rows)
-    asked = False
-    for message in messages:
-        if not message.speaker.is_persona:
-            asked = True
-        elif asked:
-            break
-    else:
-        return Rejected(row, "no answer" if asked else "nobody is answered" if messages else "no text", rows)
-    system = talk.system.strip()
-    if said:
-        system = "\n".join([system, *said] if system else said)
-    return Conversation.of(
-        messages,
+    # Messages of one speaker in a row are one, so that a persona's which is not the first answers somebody.
+    if not any([message.speaker.is_persona for message in messages[1:]]):
+        return Rejected(row, _of_no_use(messages), rows)
+    if told := talk.system.strip():
+        system.insert(0, told)
+    return Conversation(
+        tuple(messages),
         options.source,
         options.right,
-        system=system,
-        rows=rows,
-        rejected=talk.rejected.strip(),
-        lang=talk.lang,
+        "\n".join(texts),
+        "\n".join(system),
+        rows,
+        talk.rejected.strip(),
+        talk.lang,
     )
 
 
-def _messages(turns: Turns, row: str, options: ReadOptions) -> tuple[list[Message], list[str]]:
-    """The messages, and what system texts stood among them."""
+def _of_no_use(messages: list[Message]) -> str:
+    if not messages:
+        return "no text"
+    return "nobody is answered" if messages[0].speaker.is_persona else "no answer"
+
+
+def _messages(turns: Turns, row: str, options: ReadOptions) -> tuple[list[Message], list[str], list[str]]:
+    """The messages, those of one speaker in a row joined; their texts, not joined; the system texts among them."""
     messages: list[Message] = []
+    texts: list[str] = []
     system: list[str] = []
     speakers = ROLES
+    last: Speaker | None = None
     for label, text in turns:
         if label not in speakers:  # then this is still the table of roles, and names or other spellings are in use
             speakers = _speakers(turns, options)
@@ -93,9 +96,14 @@ def _messages(turns: Turns, row: str, options: ReadOptions) -> tuple[list[Messag
             continue
         if speaker is None:
             system.append(text)
+            continue
+        texts.append(text)
+        if speaker is last:
+            messages[-1] = Message(speaker, f"{messages[-1].text}\n{text}", row)
         else:
             messages.append(Message(speaker, text, row))
-    return messages, system
+            last = speaker
+    return messages, texts, system
 
 
 def _speakers(turns: Turns, options: ReadOptions) -> dict[str, Speaker | None]:

@@ -1,0 +1,182 @@
+"""`python -m trainer.bench_data`: how fast material is read, beside `datasets.load_dataset` on the same files.
+
+Makes one large file of each of three published shapes (kept in build/bench/files), then reads each in a process of its
+own: once as `dataset build` does, every record parsed and made into conversations, once with `load_dataset`. Filters
+and duplicates are timed apart. Prints a table and writes build/bench/data.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trainer.bench_files import KINDS, write_rows
+
+FILES = Path("build/bench/files")
+RESULT = Path("build/bench/data.json")
+PACKAGES = ("datasets", "pyarrow", "orjson", "numpy")
+ROWS = 1_000_000
+PASSES = 3
+POLL_S = 0.02
+DEDUPED = "ultrachat"
+"""The file whose conversations are filtered and deduplicated."""
+
+
+def parse(path: Path) -> dict[str, float]:
+    """Read every record; imports are not counted, as they are not for `load`."""
+    from trainer.conversation import Conversation
+    from trainer.sources import ReadOptions, read
+
+    begun, conversations, records = time.perf_counter(), 0, 0
+    for item in read(path, ReadOptions()):
+        records += item.rows
+        conversations += isinstance(item, Conversation)
+    return {"seconds": time.perf_counter() - begun, "records": records, "conversations": conversations}
+
+
+def load(path: Path) -> dict[str, float]:
+    """The baseline, from an empty cache."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory(dir=FILES) as cache:
+        begun = time.perf_counter()
+        loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
+        return {"seconds": time.perf_counter() - begun, "records": len(loaded)}
+
+
+def sift(path: Path) -> dict[str, float]:
+    """Filters and duplicates over all conversations of a file."""
+    from trainer.bench_duplicates import measure_rates
+    from trainer.conversation import Conversation
+    from trainer.sources import ReadOptions, read
+
+    rates = measure_rates(item for item in read(path, ReadOptions()) if isinstance(item, Conversation))
+    return {"filter_rows_per_s": rates.filter_rows_per_s, "dedupe_rows_per_s": rates.dedupe_rows_per_s}
+
+
+MEASURES = {"parse": parse, "load": load, "sift": sift}
+
+
+def apart(measure: str, path: Path) -> tuple[dict[str, float], int]:
+    """A measure in a process of its own, and the peak memory in bytes of this process and all below it."""
+    command = [sys.executable, "-m", "trainer.bench_data", "--measure", measure, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        peak = _Peak()
+        out, _ = child.communicate()
+        bytes_ = peak.stop()
+    if child.returncode:
+        raise SystemExit(f"The benchmark broke off: {measure} of {path} ended with exit code {child.returncode}.")
+    figures: dict[str, float] = json.loads(out.splitlines()[-1])
+    return figures, bytes_
+
+
+def fastest(measure: str, path: Path) -> tuple[dict[str, float], int]:
+    """The fastest pass of several, since other programs may have had the cores meanwhile, and the highest peak."""
+    passes = [apart(measure, path) for _ in range(PASSES)]
+    return min((figures for figures, _ in passes), key=lambda figures: figures["seconds"]), max(p for _, p in passes)
+
+
+class _Peak:
+    """Watches, from a thread, how much memory this process and those below it hold together."""
+
+    def __init__(self) -> None:
+        self._most, self._over = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        own = psutil.Process()
+        while not self._over.wait(POLL_S):
+            self._most = max(self._most, sum(map(_held_bytes, [own, *own.children(recursive=True)])))
+
+    def stop(self) -> int:
+        """The most that was seen."""
+        self._over.set()
+        self._thread.join()
+        return self._most
+
+
+def _held_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:  # it has just ended
+        return 0
+
+
+def compare(rows: int) -> dict[str, Any]:
+    """Every measure over files of so many rows; keys as written to the file."""
+    sets: dict[str, dict[str, float]] = {}
+    peaks = []
+    for kind in KINDS:
+        path = FILES / f"{kind}-{rows}.jsonl"
+        print(f"{kind}: making {path}, then reading it …", file=sys.stderr)
+        write_rows(path, kind, rows)
+        ours, peak = fastest("parse", path)
+        theirs, their_peak = fastest("load", path)
+        peaks.append(peak)
+        sets[kind] = {
+            "file_bytes": path.stat().st_size,
+            "rows_per_s": rows / ours["seconds"],
+            "load_dataset_rows_per_s": rows / theirs["seconds"],
+            "ratio": theirs["seconds"] / ours["seconds"],
+            "records": ours["records"],
+            "conversations": ours["conversations"],
+            "peak_bytes": peak,
+            "load_dataset_peak_bytes": their_peak,
+        }
+    print("filters and duplicates …", file=sys.stderr)
+    rates, peak = apart("sift", FILES / f"{DEDUPED}-{rows}.jsonl")
+    ratio = min(figures["ratio"] for figures in sets.values())
+    return {"rows": rows, "sets": sets, "parse_ratio": ratio, "peak_bytes": max(*peaks, peak), **rates}
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures for people."""
+    lines = [f"{'':12}{'file':>9}{'rows/s':>11}{'load_dataset':>14}{'ratio':>8}{'memory':>10}{'its':>10}"]
+    for kind, found in figures["sets"].items():
+        lines.append(
+            f"{kind:12}{found['file_bytes'] / 2**20:>6.0f} MB{found['rows_per_s']:>11,.0f}"
+            f"{found['load_dataset_rows_per_s']:>14,.0f}{found['ratio']:>8.2f}"
+            f"{found['peak_bytes'] / 2**20:>7.0f} MB{found['load_dataset_peak_bytes'] / 2**20:>7.0f} MB"
+        )
+    lines.append(f"worst ratio {figures['parse_ratio']:.2f}, most memory {figures['peak_bytes'] / 2**20:.0f} MB")
+    lines.append(
+        f"filters {figures['filter_rows_per_s']:,.0f} rows/s, duplicates {figures['dedupe_rows_per_s']:,.0f} rows/s"
+    )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser("python -m trainer.bench_data", description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"rows of each file (default: {ROWS:,})")
+    parser.add_argument("--measure", nargs=2, metavar=("MEASURE", "FILE"), help="take one measure and print it as JSON")
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(MEASURES[options.measure[0]](Path(options.measure[1]))))
+        return 0
+    figures = compare(options.rows)
+    print(table(figures))
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    RESULT.write_text(json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n")
+    print(f"written to {RESULT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
