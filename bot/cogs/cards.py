@@ -157,7 +157,8 @@ async def _keep_book(house: House, guild_id: int, persona: Persona, card: Card) 
             passages += found
     except UnderstudyError as error:
         return [f"Not all of its character book could be kept as lore: {error}"]
-    return [f"Its character book is lore now ({passages} passages): `/persona lore ask`."] if passages else []
+    count = "1 passage" if passages == 1 else f"{passages} passages"
+    return [f"Its character book is lore now ({count}): `/persona lore ask`."] if passages else []
 
 
 def _lore(house: House) -> GuildLore:

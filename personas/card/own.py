@@ -88,6 +88,8 @@ def persona_of(table: Json, where: Path | str, folder: Path | None = None) -> Pe
         raise CardError(f"The card {where} has unknown fields: {', '.join(unknown)}.", f"Known: {sorted(ORDER)}.")
     fields = {key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE)}
     name = " ".join(fields["name"].split())
+    if not any(letter.isprintable() for letter in name):  # of signs that nobody sees
+        name = ""
     if not ID_PATTERN.fullmatch(fields["id"]):
         raise CardError(
             f"The card {where} needs an id of small letters, digits, '-' and '_'.", 'For instance id = "ballast".'

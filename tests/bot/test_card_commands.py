@@ -54,7 +54,7 @@ async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_pictur
 
 async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(stage, tmp_path):
     said = await told(await bring_in(stage), "is a persona of this server")
-    assert "Its character book is lore now (1 passages)" in said["content"]
+    assert "Its character book is lore now (1 passage)" in said["content"]
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
     mark = stage.mark
     await stage.member.say(OFFICE, "When do you trim the lamp?")

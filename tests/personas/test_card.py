@@ -38,6 +38,7 @@ def test_a_byte_order_mark_is_no_harm(tmp_path):
         ('name = "Ada"', "needs an id"),
         ('id = "../../etc"\nname = "Ada"', "needs an id"),
         ('id = "ada"', "needs a name"),
+        ('id = "ada"\nname = "\\u200b"', "needs a name"),
         ('id = "ada"\nname = "Discord Helper"', "without 'discord'"),
         (GOOD + "temper = 3", "unknown fields: temper"),
         (GOOD + "personality = 3", "personality must be text"),
