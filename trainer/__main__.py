@@ -5,6 +5,7 @@
   python -m trainer dataset inspect …   what a file or folder of material holds
   python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
   python -m trainer plan …              what a run would do
+  python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
 
 A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
 it learns from). The bot makes such folders; one made by hand, or on another machine, works the same way:
@@ -34,6 +35,7 @@ from personas.contracts import Failed
 from trainer.dataset_commands import add_dataset, guarded
 from trainer.events import Events, claim_stdout
 from trainer.failures import failure
+from trainer.lore_commands import add_lore
 from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
 from trainer.stopping import Stop, Stopped, stop_on_eof, stop_on_signals
@@ -118,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     matrix.set_defaults(command=_matrix)
 
     add_dataset(commands)
+    add_lore(commands)
     add_plan(commands).set_defaults(command=guarded(plan))
     for command in (run, matrix):
         command.set_defaults(computes=True)

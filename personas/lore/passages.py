@@ -23,7 +23,10 @@ WORLD = "_world"
 MAX_PASSAGE_WORDS = 90
 OWNER_KEYS = ("persona", "personas", "character", "owner")
 FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-SENTENCE_END = re.compile(r"(?<=[.!?…][\"”’)*_])[ ]+|(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])|(?<=[。！？])[」』”]?|\n")
+ABBREVIATED = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
+SENTENCE_END = re.compile(
+    rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATED}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])|(?<=[。！？])[」』”]?|\n"
+)
 
 
 @dataclass(frozen=True)
