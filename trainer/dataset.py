@@ -35,7 +35,7 @@ class Dataset:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the token ids and masks of what is trained on and of what is held out, in order."""
+        """Over the token ids and masks of what is trained on and of what is held out (see `SampleHash`)."""
         digest = SampleHash()
         for samples, held_out in ((self.train, False), (self.heldout, True)):
             for sample in samples:

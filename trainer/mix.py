@@ -26,7 +26,7 @@ class Source:
 def parse_source(text: str) -> Source:
     """`PATH[=FORMAT][:COUNT]`; what exists as a path under the whole text is one. Raises `RequestError`."""
     whole = Path(text).expanduser()
-    if whole.exists():
+    if text and whole.exists():
         return Source(whole)
     found = SOURCE.fullmatch(text)
     if not found:

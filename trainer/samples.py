@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,6 @@ from trainer.split import drawn
 
 UNBOUNDED_TOKENS = 10**9
 TOO_LONG = "too long"
-WAITING_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -125,33 +123,18 @@ def spoken_by(persona: Persona, conversation: Conversation) -> Conversation:
 
 
 class SampleHash:
-    """SHA-256 over the token ids and masks of what is trained on and of what is held out, in order of each.
-
-    Held-out samples may come first: they wait, on disk when there are many.
-    """
+    """SHA-256 over the SHA-256 of what is trained on and that of what is held out: token ids and masks, in order."""
 
     def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-        self._separator = {False: "[", True: "]["}
-        self._waiting = tempfile.SpooledTemporaryFile(WAITING_BYTES)  # noqa: SIM115  closed by hexdigest
+        self._sides = {False: hashlib.sha256(), True: hashlib.sha256()}
 
     def add(self, sample: Sample, *, held_out: bool) -> None:
         """Add the next sample of its side."""
-        hashed = f"{self._separator[held_out]}{(sample.ids, sample.mask)!r}".encode()
-        self._separator[held_out] = ", "
-        if held_out:
-            self._waiting.write(hashed)
-        else:
-            self._digest.update(hashed)
+        self._sides[held_out].update(repr((sample.ids, sample.mask)).encode())
 
     def hexdigest(self) -> str:
-        """The hash; nothing can be added after it."""
-        with self._waiting as waiting:
-            waiting.seek(0)
-            while chunk := waiting.read(WAITING_BYTES):
-                self._digest.update(chunk)
-        self._digest.update(b"]")
-        return self._digest.hexdigest()
+        """The hash."""
+        return hashlib.sha256(b"".join(side.digest() for side in self._sides.values())).hexdigest()
 
 
 def require_both_sides(train: int, heldout: int) -> None:

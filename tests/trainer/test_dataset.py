@@ -11,19 +11,11 @@ from trainer.conversation import Conversation, Message, Speaker
 from trainer.dataset import make_dataset
 from trainer.filters import Filters
 from trainer.material import Content
-from trainer.recipe import RECIPES, Recipe
 from trainer.sieve import sift
 from trainer.split import HELD_OUT
 
 ADA = Persona("ada", "Ada", description="You are Ada, a clockmaker.")
 PERSONA, BO = Speaker("ada", ("Ada",), is_persona=True), Speaker("1", ("Corin",))
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    import tomllib
-
-    return Recipe.model_validate(tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8")))
 
 
 def talk(*texts: str, begins: Speaker = BO) -> Conversation:
@@ -122,7 +114,7 @@ def test_too_little_is_an_error(renderer, recipe):
     with pytest.raises(MaterialError, match="no conversation in which somebody is answered"):
         make_dataset(content([talk("anyone")]), renderer, recipe)
     with pytest.raises(MaterialError, match="too few"):
-        long = talk("hello " * 600, "Good day.")
+        long = talk("hello " * 900, "Good day.")
         make_dataset(content([long, talk("hello", "Good day.")]), renderer, recipe)
 
 

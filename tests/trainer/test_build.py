@@ -1,0 +1,234 @@
+"""`dataset build` and `dataset export`: what is written, that it is whole, and that every record is accounted for."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from personas.base_model import locate
+from personas.contracts import Persona
+from personas.errors import MaterialError, RequestError, UnderstudyError
+from tests.trainer.jobs import export, message, talks
+from tests.trainer.talk import dialogue, sentence, talk
+from trainer.__main__ import main
+from trainer.build import Builder, Plan
+from trainer.conversation import Rejected
+from trainer.ledger import Ledger
+from trainer.write_dataset import write_dataset
+
+CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
+FILES = {
+    "README.md", "composition.png", "composition.svg", "dropped.jsonl", "eval.jsonl", "lengths.png", "lengths.svg",
+    "stats.json", "train.jsonl",
+}  # fmt: skip
+
+
+def rows(*dialogues):
+    return "\n".join(
+        json.dumps(
+            {"messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(one)]}
+        )
+        for one in dialogues
+    )
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A folder with a card, a log in which its persona speaks, and general talk; it is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("ada.toml").write_text(CARD, encoding="utf-8")
+    Path("talk.json").write_text(export(talks(60)), encoding="utf-8")
+    general = [(sentence(n, 12), sentence(n + 10_000, 12)) for n in range(120)]
+    Path("general.jsonl").write_text(rows(*general), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `python -m trainer …` in this process: exit code, output, errors."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["trainer", *words])
+        code = main()
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def lines(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_persona_data_set_is_written_whole(house, command):
+    words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out", "--json")
+    code, output, _ = command(*words)
+    told = json.loads(output)
+    assert code == 0 and {path.name for path in Path("out").iterdir()} == FILES
+    train, held_out = lines("out/train.jsonl"), lines("out/eval.jsonl")
+    assert told["samples"] == {"train": len(train), "eval": len(held_out)} and len(train) + len(held_out) == 60
+    assert told["sources"] == {"talk.json": 60} and told["rows"] == told["rows_used"] == 120 and told["dropped"] == {}
+    assert told["tokens"] == sum(line["tokens"] for line in train + held_out)
+    first = train[0]
+    assert [m["role"] for m in first["messages"]] == ["system", "user", "assistant"]
+    assert first["messages"][0]["content"] == "You are Ada, a clockmaker."
+    assert first["messages"][-1]["content"].startswith("I mended clock")
+    assert "mira_wet" not in json.dumps(train + held_out), "members have pseudonyms"
+    assert {key: first[key] for key in ("kind", "source", "right", "lore")} == {
+        "kind": "persona", "source": "talk.json", "right": first["right"], "lore": []
+    }  # fmt: skip
+    stats = json.loads(Path("out/stats.json").read_text())
+    assert {key: stats[key] for key in told} == told and stats["persona"] == "ada"
+    assert sum(stats["tokens_per_sample"]["counts"]) == 60
+    sheet = Path("out/README.md").read_text()
+    assert "| talk.json |" in sheet and "(composition.svg)" in sheet and told["hash"] in sheet
+    assert Path("out/lengths.svg").read_text().lstrip().startswith("<?xml")
+    assert Path("out/lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_input_gives_the_same_hash_and_files(house, command):
+    words = ("dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--source", "talk.json")
+    told = [json.loads(command(*words, "--mix", "60:40", "--out", out, "--json", *more)[1]) for out, *more in
+            (("one",), ("two",), ("three", "--seed", "1"))]  # fmt: skip
+    assert told[0] == told[1] and told[0]["hash"] != told[2]["hash"]
+    for name in FILES - {"README.md"}:
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes(), name
+
+
+def test_a_mix_keeps_its_ratio_and_accounts_for_the_rest(house, command):
+    words = ("dataset", "build", "--persona", "ada.toml", "--out", "out", "--json", "--mix", "80:20")
+    for order in (("general.jsonl", "talk.json"), ("talk.json", "general.jsonl")):
+        told = json.loads(command(*words, *(word for name in order for word in ("--source", name)))[1])
+        kinds = [Counter(line["kind"] for line in lines(f"out/{side}.jsonl")) for side in ("train", "eval")]
+        assert kinds[0]["general"] == pytest.approx(4 * kinds[0]["persona"], abs=4), "general:persona, in any order"
+        assert told["sources"]["general.jsonl"] > 90
+        assert told["dropped"]["over the mix"] == told["rows"] - told["rows_used"]
+
+
+def test_a_mix_of_general_talk_goes_by_source(house, command):
+    Path("more.jsonl").write_text(rows(*((sentence(n, 12), sentence(-n, 12)) for n in range(500, 560))))
+    sources = ("--source", "general.jsonl", "--source", "more.jsonl")
+    told = json.loads(command("dataset", "build", *sources, "--mix", "1:2", "--out", "out", "--json")[1])
+    assert told["sources"]["more.jsonl"] == pytest.approx(2 * told["sources"]["general.jsonl"], abs=4)
+    code, _, errors = command("dataset", "build", *sources, "--mix", "1:2:3", "--out", "out")
+    assert code == 1 and "3 numbers for 2 sources" in errors
+
+
+def test_a_source_gives_as_many_samples_as_it_may(house, command):
+    sources = ("--source", "talk.json:25", "--source", "general.jsonl:40")
+    told = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
+    assert told["sources"] == {"talk.json": 25, "general.jsonl": 40}
+    assert told["dropped"] == {"over the source's limit": 2 * 35 + 80} and told["samples"]["eval"] > 4
+
+
+def test_two_stages_put_general_talk_first(house, command):
+    sources = ("--source", "talk.json", "--source", "general.jsonl")
+    command("dataset", "build", "--persona", "ada.toml", *sources, "--two-stage", "--out", "out")
+    stages = [line["stage"] for line in lines("out/train.jsonl")]
+    assert stages == sorted(stages) and set(stages) == {1, 2}
+
+
+def test_the_assistant_speaks_for_a_persona_that_is_named_nowhere(house, command):
+    command("dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--out", "out")
+    first = lines("out/train.jsonl")[0]
+    assert first["kind"] == "persona" and "clockmaker" in first["messages"][0]["content"]
+
+
+def test_what_came_with_a_dialogue_stands_where_a_card_does(renderer, recipe):
+    plan = Plan(renderer, recipe)
+    with Builder(plan, Ledger()) as builder:
+        builder.take("a", [dialogue(sentence(n), sentence(-n), system="I like tea.") for n in range(1, 9)])
+        made = [built.made for built in builder.samples()]
+    assert {renderer.messages(m.persona, m.turns)[0]["content"] for m in made} == {"I like tea."}
+
+
+def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
+    words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json")
+    assert command(*words, "--out", "out")[0] == command(*words, "--out", "out")[0] == 0
+    Path("mine").mkdir()
+    Path("mine/letter.txt").touch()
+    code, _, errors = command(*words, "--out", "mine")
+    assert code == 1 and "holds no data set" in errors
+    assert sorted(path.name for path in Path().iterdir()) == ["ada.toml", "general.jsonl", "mine", "out", "talk.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--persona", "adda", "--source", "talk.json"), "There is no persona 'adda'. Known: ballast"),
+        (("--source", "gone.json"), "gone.json"),
+        (("--source", "talk.json=telegraph"), "There is no format 'telegraph'"),
+        (("--source", "talk.json", "--mix", "80"), "'80' is no ratio"),
+        (("--source", "broken.jsonl"), "broken.jsonl"),
+        (("--source", "one.jsonl"), "only one conversation"),
+        (("--persona", "ada.toml", "--source", "others.json"), "Ada never speaks in others.json"),
+        (("--source", "general.jsonl", "--base-model", "nowhere"), "nowhere"),
+        (("--source", "general.jsonl", "--recipe", "best"), "There is no recipe 'best'"),
+        (("--source", "general.jsonl", "--max-length", "3"), "--max-length 3"),
+        (("--source", "general.jsonl", "--languages", "vi"), "no conversation in which somebody is answered"),
+    ],
+)
+def test_what_cannot_be_built_is_said_and_leaves_nothing(house, command, words, said):
+    Path("one.jsonl").write_text(rows(("hello there", "good day")))
+    Path("broken.jsonl").write_text('{"messages": [\n{"messages": 3}\n')
+    Path("others.json").write_text(export([message("hello"), message("hi", "brinejack", 1)]))
+    if "--languages" in words:
+        Path("general.jsonl").write_text(rows(("How many clocks are there?", "There are nine clocks, I think.")))
+    before = sorted(Path().iterdir())
+    code, output, errors = command("dataset", "build", *words, "--out", "out")
+    assert code == 1 and said in errors and not output and "Traceback" not in errors
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_full_disk_leaves_nothing_half(house, renderer, recipe, monkeypatch):
+    from trainer import write_dataset as module
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "draw_lengths", full)
+    talks = [dialogue(sentence(n), sentence(-n)) for n in range(1, 9)]
+    order = module.Order(Plan(renderer, recipe), locate("embedded"), [("a", talks)])
+    with pytest.raises(OSError, match="No space left"):
+        write_dataset(house / "out", order, lambda *_: None)
+    assert not (house / "out").exists() and not list(house.glob(".out*"))
+
+
+# ------------------------------------------------------------------------------------------ nothing is silent
+
+
+texts = st.sampled_from([*(sentence(n, 14) for n in range(8)), "...", "as an AI language model", "x " * 700, "ok"])
+logs = st.lists(texts, min_size=0, max_size=9).map(lambda said: talk(*said))
+tables = st.lists(texts, min_size=0, max_size=5).map(lambda said: dialogue(*said, rows=1))
+rejected = st.builds(Rejected, st.just("line 1"), st.sampled_from(["no JSON", "command"]), st.integers(0, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.one_of(logs, tables, rejected), max_size=12), min_size=1, max_size=3),
+    st.booleans(),
+    st.one_of(st.none(), st.integers(1, 6)),
+    st.sampled_from([(), (80, 20)]),
+)
+def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources, has_persona, limit, mix):
+    persona = Persona("ada", "Ada") if has_persona else None
+    plan = Plan(renderer, recipe, persona, limits={"0": limit} if limit else {}, mix=mix, key=b"k")
+    heard = []
+    ledger = Ledger(heard.append)
+    with Builder(plan, ledger) as builder:
+        try:
+            for place, items in enumerate(sources):
+                builder.take(str(place), items)
+            made = list(builder.samples())
+        except UnderstudyError as error:
+            assert isinstance(error, MaterialError | RequestError)
+            return
+    records = sum(item.rows for items in sources for item in items)
+    assert ledger.rows == records == ledger.rows_used + sum(ledger.dropped.values())
+    assert sum(drop.rows for drop in heard) == sum(ledger.dropped.values())
+    assert not limit or sum(built.source == "0" for built in made) <= limit
+    assert len({(built.made.sample.ids) for built in made}) == len(made)
