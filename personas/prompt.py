@@ -27,6 +27,9 @@ FIXED_DATE = "01 January 2025"
 EXAMPLE_USER = "Guest"
 """Who asks in a card's examples: always the same name, so that all members' prompts begin with the same tokens."""
 
+MAX_CARD_TOKENS = 1400
+"""What a card's prose and examples may take of a prompt: talks beyond that are left out."""
+
 EXAMPLE_LINE = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
 FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
@@ -111,7 +114,7 @@ class Renderer:
 
     def messages(self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = ()) -> list[Message]:
         """The chat messages that a prompt is rendered from, the system message first where there is one."""
-        examples = example_turns(persona) if persona else []
+        examples = self._examples(persona) if persona else []
         messages = self._merged(persona, examples) + self._merged(persona, turns)
         if lore:
             messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
@@ -119,6 +122,17 @@ class Renderer:
             last = filled_in(persona.post_history_instructions, persona, turns[-1].name)
             messages[-1]["content"] += "\n\n" + self._plain(last)
         return self._with_system(self._plain(system_text(persona, turns[-1].name)), messages)
+
+    def _examples(self, persona: Persona) -> list[Turn]:
+        """The card's examples, as many of its talks as leave room for the real one. The card alone decides."""
+        room = MAX_CARD_TOKENS - len(self._encode(system_text(persona, EXAMPLE_USER)))
+        kept: list[Turn] = []
+        for talk in _example_talks(persona):
+            room -= sum(len(self._encode(turn.text)) for turn in talk)
+            if room < 0:
+                break
+            kept += talk
+        return kept
 
     def _merged(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
         """One message for all that one side says in a row: templates want the sides to alternate."""
@@ -213,16 +227,22 @@ def example_turns(persona: Persona) -> list[Turn]:
     next such line belongs to it), and `<START>` divides talks. Raises `ValueError` when it is anything else: each talk
     has to begin with the user and end with the character.
     """
-    turns: list[Turn] = []
+    return [turn for talk in _example_talks(persona) for turn in talk]
+
+
+def _example_talks(persona: Persona) -> list[list[Turn]]:
+    talks: list[list[Turn]] = []
     for talk in persona.mes_example.split("<START>"):
         before, *said = EXAMPLE_LINE.split(talk.strip())
         sides = [side.lower() == "char" for side in said[::2]]
         if before or (sides and (sides[0] or not sides[-1])):
             raise ValueError("mes_example has to go {{user}}: … {{char}}: …, with <START> between talks")
+        turns = []
         for by_persona, text in zip(sides, said[1::2], strict=True):
             name = persona.name if by_persona else EXAMPLE_USER
             turns.append(Turn(name, filled_in(text.strip(), persona, EXAMPLE_USER), by_persona))
-    return turns
+        talks.append(turns)
+    return talks
 
 
 def filled_in(text: str, persona: Persona, user: str) -> str:

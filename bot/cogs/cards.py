@@ -20,12 +20,10 @@ from personas.card.book import book_as_lore
 from personas.card.show import token_counter
 from personas.contracts import Persona
 from personas.errors import BaseModelError, CardError, UnderstudyError
-from personas.prompt import system_text
+from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 
 MAX_CARD_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 32 * 2**20
-MAX_PROSE_TOKENS = 1400
-"""What a card may take of every prompt, so that the talk and the lore have room beside it."""
 BOOK = "character-book"
 """How the files of lore begin that a card's character book becomes."""
 CHARACTERS_A_TOKEN = 3
@@ -122,20 +120,20 @@ def _guild(interaction: Interaction) -> int:
 
 
 def _require_room(card: Card, where: str, base_model: str) -> int:
-    """How many tokens of every prompt the card's prose takes. Raises `CardError` when that is too much."""
+    """How many tokens the card takes. Raises `CardError` when its prose alone leaves no room to talk."""
     persona = to_persona(card, where)
-    text = system_text(persona, "Guest") + persona.post_history_instructions
     try:
         count = token_counter(base_model)
     except BaseModelError:  # a model of a hub, whose files are not looked for here
         count = None
-    tokens = count(text) if count else len(text) // CHARACTERS_A_TOKEN
-    if tokens > MAX_PROSE_TOKENS:
+    prose, examples = system_text(persona, EXAMPLE_USER) + persona.post_history_instructions, persona.mes_example
+    tokens, more = (count(text) if count else len(text) // CHARACTERS_A_TOKEN for text in (prose, examples))
+    if tokens > MAX_CARD_TOKENS:
         raise CardError(
-            f"{where} would take about {tokens} tokens of every prompt; at most {MAX_PROSE_TOKENS} leave room to talk.",
+            f"{where} would take about {tokens} tokens of every prompt; at most {MAX_CARD_TOKENS} leave room to talk.",
             "Shorten the description, or move what is told there into the character book.",
         )
-    return tokens
+    return tokens + more
 
 
 def _written(card: Card, form: Form, persona: Persona, name: str) -> Written:
@@ -170,8 +168,10 @@ def _import_words(brought: BroughtIn, tokens: int, guild_id: int) -> list[str]:
     words = [
         f"**{persona.name}** (`{short_id(persona, guild_id)}`) "
         + ("is a persona of this server now." if brought.is_new else "has a new card."),
-        f"It takes about {tokens} tokens of every prompt. `/persona set` gives it a channel.",
+        f"It takes about {min(tokens, MAX_CARD_TOKENS)} tokens of every prompt. `/persona set` gives it a channel.",
     ]
+    if tokens > MAX_CARD_TOKENS:
+        words.append(f"Its examples are long: only the first of them fit, of about {tokens} tokens in all.")
     if persona.speech:
         words.append("Its examples are no talk of `{{user}}:` and `{{char}}:`, so they count as a description.")
     if not persona.avatar:

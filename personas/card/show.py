@@ -11,7 +11,7 @@ from personas.card.convert import face, picture_type
 from personas.card.document import TEXTS, Card, readable
 from personas.card.files import to_persona
 from personas.errors import BaseModelError, CardError
-from personas.prompt import system_text
+from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 
 CountTokens = Callable[[str], int]
 LABELS = {"json": "JSON", "png": "PNG", "charx": "CHARX", "toml": "TOML"}
@@ -45,7 +45,11 @@ def summary(card: Card, where: str, count: CountTokens | None) -> dict[str, Any]
     prompt: int | None = None
     try:
         persona = to_persona(card, where)
-        prompt = count(system_text(persona, "Guest") + persona.mes_example) if count else None
+        prompt = count(system_text(persona, EXAMPLE_USER) + persona.mes_example) if count else None
+        if prompt and prompt > MAX_CARD_TOKENS:
+            problems.append(
+                f"it is long: prompts take examples only while the card has at most {MAX_CARD_TOKENS} tokens."
+            )
         if persona.speech:
             problems.append("mes_example is no talk of {{user}} and {{char}}; it goes into the prompt as it is.")
     except CardError as error:

@@ -163,3 +163,28 @@ def test_when_room_is_short_the_history_goes_and_the_examples_stay(renderer):
     turns = [Turn("Bo", f"a long message, number {n}") for n in range(40)]
     prompt = renderer.prompt(talkative, turns, max_tokens=200)
     assert "Guest: tea?" in prompt.text and prompt.turns_kept < 40 and len(prompt.ids) <= 200
+
+
+def test_examples_beyond_what_a_card_may_take_are_left_out_whoever_talks(renderer):
+    talks = "".join(f"<START>{{{{user}}}}: number {n}?\n{{{{char}}}}: {'well ' * 300}{n}." for n in range(9))
+    wordy = Persona("ada", "Ada", description="You are Ada.", mes_example=talks)
+    for turns in ([Turn("Bo", "hello")], [Turn("Cy", "word " * 400)]):
+        text = renderer.prompt(wordy, turns, max_tokens=2048).text
+        assert "Guest: number 3?" in text and "Guest: number 5?" not in text and " … " not in text
+    assert renderer.prompt(wordy, [Turn("Bo", "hello")], max_tokens=300).text.endswith(
+        "Bo: hello<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_what_cards_of_other_programs_bring_has_its_place(renderer):
+    guest = Persona(
+        "ada", "Ada Byron", nickname="Ada", system_prompt="{{original}}Stay {{char}}.", description="A sailor.",
+        speech="Short. Wet.", post_history_instructions="Answer {{user}} briefly.",
+    )  # fmt: skip
+    text = renderer.prompt(guest, [Turn("Bo", "old"), Turn("Ada", "yes", True), Turn("Bo", "and now?")], [HIT]).text
+    assert "system\nStay Ada.\nA sailor.\nAda speaks like this:\nShort. Wet.<|im_end|>" in text
+    assert text.endswith(
+        "user\n[Tea] Tea is at four.\n\nBo: and now?\n\nAnswer Bo briefly.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    named = renderer.prompt(guest, [Turn("{{char}}", "{{original}}hi")]).text
+    assert "{{char}}: {{original}}hi" in named and "Answer {{char}} briefly." in named
