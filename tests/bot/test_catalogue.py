@@ -7,7 +7,7 @@ import pytest
 from bot.catalogue import Catalogue, ShippedData
 from personas.card import SHIPPED_CARDS, read_cards
 from personas.contracts import TrainingRequest
-from personas.errors import CardError, MaterialError, RequestError
+from personas.errors import CardError, MaterialError, RequestError, UnderstudyError
 
 RIGHT = '["{name}"]\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "I wrote it."\n'
 
@@ -108,6 +108,64 @@ def test_what_cannot_be_had_is_refused_with_what_can(catalogue, asked, words):
     with pytest.raises(RequestError) as refused:
         catalogue.materials_for(asked)
     assert words in str(refused.value)
+
+
+ENTRY = '["{name}"]\n{where}\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
+
+
+def enter(tmp_path, name, where='path = "mine.jsonl"', right="licensed", more=""):
+    (tmp_path / "mine.jsonl").write_text("{}")
+    with (tmp_path / "catalogue.toml").open("a") as file:
+        file.write(ENTRY.format(name=name, where=where, right=right) + more + "\n")
+
+
+def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
+    enter(tmp_path, "harbour talk", more='format = "messages"')
+    assert catalogue.datasets() == ["general-chat", "general-facts", "harbour talk", "oda", "thrip"]
+    log = catalogue.materials_for(request(dataset="harbour talk"))[1]
+    assert (log.kind, log.path, log.origin, log.right, log.stated_by) == (
+        "log", "named/harbour talk.jsonl", "harbour talk", "licensed", "me",
+    )  # fmt: skip
+    assert log.copies == ((tmp_path / "mine.jsonl", log.path),) and log.copied("0").format == "messages"
+    assert catalogue.materials_for(dialogue(dataset="harbour talk"))[0].kind == "messages"
+    (tmp_path / "catalogue.toml").write_text("")
+    assert "harbour talk" not in catalogue.datasets(), "it is read anew each time"
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "right", "words"),
+    [
+        ("api", 'path = "mine.jsonl"', "discord-api", "came through Discord's API"),
+        ("mine", 'path = "mine.jsonl"', "finders-keepers", "names an unknown right, 'finders-keepers'"),
+        ("both", 'path = "mine.jsonl"\nhub = "a/b"', "form", "needs either path or hub"),
+        ("neither", "", "form", "needs either path or hub"),
+        ("hub", 'hub = "one/two/three"', "form", "not of the form owner/name"),
+        ("number", "path = 3", "form", "is no text"),
+        ("more", 'path = "mine.jsonl"\nrite = 1', "form", "has unknown fields: rite"),
+        ("gone", 'path = "gone.jsonl"', "form", "The file of 'gone' is not there"),
+        ("far", 'hub = "nobody/nothing"', "form", "has not been fetched to this machine"),
+        ("oda", 'path = "mine.jsonl"', "form", ""),
+    ],
+)
+def test_an_entry_with_a_fault_is_told_and_leaves_the_others(catalogue, tmp_path, caplog, name, where, right, words):
+    enter(tmp_path, "good")
+    enter(tmp_path, name, where, right)
+    for _ in range(2):
+        assert "good" in catalogue.datasets()
+    if words:
+        with pytest.raises(UnderstudyError) as refused:
+            catalogue.materials_for(request(dataset=name))
+        assert words in str(refused.value) and str(tmp_path) not in str(refused.value)
+    else:
+        assert catalogue.materials_for(request(dataset=name))[1].path == "logs/oda.json", "what ships keeps its name"
+    assert len(caplog.records) <= 1, "each fault is logged once"
+    assert catalogue.materials_for(request(dataset="good"))[1].path == "named/good.jsonl"
+
+
+def test_a_catalogue_that_cannot_be_read_leaves_what_ships(catalogue, tmp_path, caplog):
+    (tmp_path / "catalogue.toml").write_text("[broken")
+    assert catalogue.datasets() == ["general-chat", "general-facts", "oda", "thrip"]
+    assert "catalogue.toml cannot be read" in caplog.text
 
 
 def test_where_there_is_nothing_it_says_so(catalogue, shipped):

@@ -10,7 +10,7 @@ from bot.sandbox import SandboxRefusal
 from bot.store import InstalledVersion
 from bot.training import TrainingFailed
 from personas.contracts import Progress
-from personas.errors import AdapterError
+from personas.errors import AdapterError, RequestError
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import SCORECARD, until
 
@@ -72,7 +72,8 @@ async def test_other_channels_are_answered_while_a_training_runs(stage):
 
 
 async def test_a_member_may_neither_command_nor_press(stage):
-    for command in ("finetune start", "finetune cancel", "finetune promote", "finetune rollback", "finetune status"):
+    for command in ("finetune start", "finetune cancel", "finetune promote", "finetune rollback", "finetune status",
+                    "finetune preview"):  # fmt: skip
         with pytest.raises(SandboxRefusal, match="permission"):
             await stage.member.slash(QUAY, command)
     await start(stage)
@@ -140,6 +141,28 @@ async def test_a_damaged_adapter_does_not_go_live(stage):
     await stage.moderator.click(result, "Promote")
     await until(lambda: any("damaged" in m["content"] for kind, m in stage.sandbox.events if kind == "message"))
     assert stage.store.versions.live("ballast") is None
+
+
+async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage):
+    async def preview(**options):
+        answer = await stage.moderator.slash(QUAY, "finetune preview", **options)
+        await until(lambda: answer.message and not answer.message["flags"] & 128)
+        assert answer.ephemeral
+        return answer.message["content"]
+
+    words = await preview()
+    assert "**120** replies to learn from, 20 held out; 50,000 tokens." in words
+    assert "280 of 300 records are used.\n- 12: too long\n- 8: near duplicate" in words
+    assert "30 steps, about 2 min 5 s, 4.0 GiB of memory" in words
+    assert "number 1 in the queue. Nothing has been queued." in words
+    assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
+    for persona in ("ballast", "oda"):
+        await start(stage, persona=persona)
+    assert "number 2 in the queue after the one that trains now" in await preview()
+    stage.backend.refusal = RequestError("The card is broken.", "Mend it.")
+    assert await preview() == "The card is broken. Mend it."
+    names = await stage.moderator.autocomplete(QUAY, "finetune preview", "dataset", dataset="bal")
+    assert [choice["value"] for choice in names] == ["ballast"]
 
 
 async def test_status_and_autocomplete_tell_what_there_is(stage):

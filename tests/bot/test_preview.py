@@ -1,0 +1,82 @@
+"""A plan comes from a trainer process of its own; whatever that says or does becomes words."""
+
+import asyncio
+import json
+import os
+import sys
+
+import pytest
+
+from bot import preview
+from bot.catalogue import Catalogue
+from bot.clock import SystemClock
+from bot.training import SubprocessBackend
+from personas.contracts import TrainingRequest
+from personas.errors import RequestError, TrainingError
+from tests.bot.workshop import ship
+from tests.fakes import PLAN
+
+ASKED = TrainingRequest(job_name="preview", persona="oda")
+
+
+def backend(tmp_path, script):
+    """A backend whose trainer is a line of Python; its arguments stand in `sys.argv[1:]`."""
+    return SubprocessBackend(
+        tmp_path / "home",
+        Catalogue(ship(tmp_path / "source"), "embedded", tmp_path / "home"),
+        SystemClock(),
+        threads=1,
+        nice=0,
+        serving_precision="float32",
+        environ=os.environ | {"DISCORD_TOKEN": "secret"},
+        command=(sys.executable, "-c", script),
+    )
+
+
+async def test_the_trainer_is_asked_over_the_folder_that_a_job_would_have(tmp_path):
+    noted = tmp_path / "noted.json"
+    script = (
+        "import json, os, pathlib, sys; folder = pathlib.Path(sys.argv[2]);"
+        "noted = [sys.argv[1:], json.loads((folder / 'request.json').read_text()), sorted(os.environ),"
+        "         all((folder / 'material' / m['path']).exists()"
+        "             for m in json.loads((folder / 'request.json').read_text())['materials'])];"
+        f"pathlib.Path({str(noted)!r}).write_text(json.dumps(noted));"
+        f"print({PLAN.model_dump_json()!r})"
+    )
+    assert await backend(tmp_path, script).plan(ASKED) == PLAN
+    words, request, environment, is_whole = json.loads(noted.read_text())
+    assert words[0] == "run" and {"--dry-run", "--json"} <= set(words) and is_whole
+    assert request["request"]["persona"] == "oda" and {m["kind"] for m in request["materials"]} >= {"card", "log"}
+    assert "DISCORD_TOKEN" not in environment and "UNDERSTUDY_HOME" in environment
+    assert not (tmp_path / words[1]).exists() and not (tmp_path / "home" / "jobs").exists(), "nothing is left"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("import sys; sys.exit('log line\\nOda never speaks in oda.json. Name her.')", "^Oda never speaks in oda.json"),
+        ("import sys; sys.exit(7)", "exit code 7"),
+        ("print('no json')", "cannot be read"),
+        ("print('{}')", "cannot be read"),
+    ],
+)
+async def test_what_goes_wrong_is_said(tmp_path, script, said):
+    with pytest.raises(TrainingError, match=said):
+        await backend(tmp_path, script).plan(ASKED)
+
+
+async def test_a_trainer_that_says_nothing_is_ended_and_blocks_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "PLAN_TIMEOUT_S", 0.4)
+    asked = asyncio.create_task(backend(tmp_path, "import time; time.sleep(60)").plan(ASKED))
+    ticks = 0
+    while not asked.done():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    with pytest.raises(TrainingError, match="took too long"):
+        await asked
+    assert ticks > 10
+
+
+async def test_what_is_not_in_the_catalogue_is_refused_at_once(tmp_path):
+    with pytest.raises(RequestError, match="no persona 'adda'"):
+        await backend(tmp_path, "raise SystemExit(1)").plan(ASKED.model_copy(update={"persona": "adda"}))

@@ -1,0 +1,119 @@
+"""Exports: other tools' formats as their makers publish them."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+
+from personas.errors import MaterialError, RequestError
+from trainer.export_dataset import export_dataset
+
+# https://platform.openai.com/docs/guides/supervised-fine-tuning: each line is an object with `messages`, each of them
+# with a role and a content, at least one of them the assistant's; `name` and `weight` are the only other keys.
+OPENAI_LINE = {
+    "type": "object",
+    "required": ["messages"],
+    "additionalProperties": False,
+    "properties": {
+        "messages": {
+            "type": "array",
+            "minItems": 2,
+            "contains": {"properties": {"role": {"const": "assistant"}}},
+            "items": {
+                "type": "object",
+                "required": ["role", "content"],
+                "additionalProperties": False,
+                "properties": {
+                    "role": {"enum": ["system", "user", "assistant"]},
+                    "content": {"type": "string", "minLength": 1},
+                    "name": {"type": "string"},
+                    "weight": {"enum": [0, 1]},
+                },
+            },
+        }
+    },
+}
+SAMPLES = [
+    [
+        ("system", "You are Ada."),
+        ("user", "Guest: who?"),
+        ("assistant", "Ada."),
+        ("user", "Corin: 你好 👋"),
+        ("assistant", "Hm."),
+    ],
+    [("user", "one"), ("assistant", "two")],
+]
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A data set's folder, as far as an export reads it."""
+    folder = tmp_path / "built"
+    folder.mkdir()
+    (folder / "stats.json").write_text("{}")
+    lines = [
+        json.dumps({"messages": [{"role": role, "content": text} for role, text in sample], "kind": "persona"})
+        for sample in SAMPLES
+    ]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "eval.jsonl").write_text(lines[1] + "\n", encoding="utf-8")
+    return folder
+
+
+def test_openai_lines_are_valid(built, tmp_path):
+    assert export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl") == 2
+    lines = (tmp_path / "deep" / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    validator = jsonschema_rs.validator_for(OPENAI_LINE)
+    for line in lines:
+        validator.validate(json.loads(line))
+    assert [(m["role"], m["content"]) for m in json.loads(lines[0])["messages"]] == SAMPLES[0]
+    assert export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl", held_out=True) == 1
+
+
+def test_sharegpt_and_alpaca(built, tmp_path):
+    export_dataset(built, "sharegpt", tmp_path / "s.json")
+    talks = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert [[(m["from"], m["value"]) for m in one["conversations"]] for one in talks][1] == [
+        ("human", "one"),
+        ("gpt", "two"),
+    ]
+    assert talks[0]["conversations"][0] == {"from": "system", "value": "You are Ada."}
+    export_dataset(built, "alpaca", tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [
+        {
+            "instruction": "Corin: 你好 👋", "input": "", "output": "Hm.", "system": "You are Ada.",
+            "history": [["Guest: who?", "Ada."]],
+        },
+        {"instruction": "one", "input": "", "output": "two", "system": "", "history": []},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["openai", "sharegpt", "alpaca"])
+def test_what_is_exported_can_be_read_again(built, tmp_path, target):
+    from trainer.sources import ReadOptions, read
+
+    export_dataset(built, target, tmp_path / "out.json")
+    again = list(read(tmp_path / "out.json", ReadOptions()))
+    assert [c.messages[-1].text for c in again] == ["Hm.", "two"]
+    assert [len(c.messages) for c in again] == [4, 2]
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"messages": []}', '{"messages": [{"role": "user", "content": "x"}]}', "3"]
+)
+def test_damage_is_named_and_leaves_nothing(built, tmp_path, line):
+    (built / "train.jsonl").write_text(line + "\n")
+    with pytest.raises(MaterialError, match=r"train\.jsonl, line 1 is no sample"):
+        export_dataset(built, "sharegpt", tmp_path / "out.json")
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["built"]
+
+
+def test_only_data_sets_can_be_exported(built, tmp_path):
+    with pytest.raises(RequestError, match="holds no data set"):
+        export_dataset(tmp_path, "openai", tmp_path / "out.jsonl")
+    with pytest.raises(RequestError, match="is a folder"):
+        export_dataset(built, "openai", tmp_path)
+    (built / "train.jsonl").unlink()
+    with pytest.raises(MaterialError, match="cannot be read"):
+        export_dataset(built, "openai", tmp_path / "out.jsonl")

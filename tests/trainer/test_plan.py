@@ -1,0 +1,162 @@
+"""What a run would do, said before it, and that it is what the run then does."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from personas.base_model import EMBEDDED, load_tokenizer, locate
+from tests.trainer.jobs import export, persona_job, talks
+from trainer.__main__ import main
+from trainer.estimate import Speed, Workload, adapters_in, estimate, speed_of
+from trainer.material import read_spec
+from trainer.run import prepare
+from trainer.tokenizers import counting_tokenizer
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs `python -m trainer …` in this process, in an empty home: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["trainer", *words])
+        code = main()
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, command):
+    folder = persona_job(tmp_path / "job", "embedded")
+    before = sorted(tmp_path.rglob("*"))
+    code, output, _ = command("run", str(folder), "--dry-run", "--json", "--samples")
+    told = json.loads(output)
+    assert code == 0 and sorted(tmp_path.rglob("*")) == before
+    data = prepare(folder, read_spec(folder)).data
+    assert told["samples"] == {"train": len(data.train), "eval": len(data.heldout)} and told["hash"] == data.hash
+    assert told["tokens"] == sum(len(sample.ids) for sample in (*data.train, *data.heldout))
+    assert told["rows"] == 32 == told["rows_used"] + sum(told["dropped"].values())
+    assert told["sources"] == {"talk.json": 16} and told["persona"] == "ada"
+    recipe = next(recipe for recipe in told["recipes"] if recipe["recipe"] == "demo-cpu")
+    assert recipe["steps"] == 2 * math.ceil(math.ceil(len(data.train) / 4) / 2) and recipe["seconds"] > 0
+    assert len(told["examples"]) == 3 and told["examples"][0].count("⟦") == 1
+    assert told["examples"][0].endswith("<|im_end|>⟧") and "⟦I mended clock" in told["examples"][0]
+
+
+def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
+    Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
+    Path("talk.json").write_text(export(talks(30)))
+    words = ("--persona", "ada.toml", "--source", "talk.json", "--json")
+    planned = json.loads(command("plan", *words)[1])
+    built = json.loads(command("dataset", "build", *words, "--out", "out")[1])
+    assert {key: planned[key] for key in built} == built
+    again = json.loads(command("plan", "--dataset", "out", "--json", "--samples")[1])
+    assert {key: again[key] for key in built} == built and again["recipes"][0]["steps"] == planned["recipes"][0][
+        "steps"
+    ]
+    assert again["examples"][0].endswith("⟧")
+
+
+def test_a_plan_for_people(tmp_path, command):
+    Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
+    Path("talk.json").write_text(export(talks(30)))
+    _, output, _ = command("plan", "--persona", "ada.toml", "--source", "talk.json")
+    assert "60 of 60 records used" in output and "demo-cpu:" in output and "GiB of memory (a measured run" in output
+
+
+def test_the_catalogue_names_what_to_plan(tmp_path, command):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mine.json").write_text(export(talks(30)))
+    (home / "catalogue.toml").write_text(
+        '[mine]\npath = "mine.json"\nright = "form"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
+        '[other]\npath = "mine.json"\n'
+    )
+    Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
+    words = ("plan", "--persona", "ada.toml", "--json")
+    assert json.loads(command(*words, "--dataset", "mine")[1])["rows"] == 60
+    for name, said in (
+        ("other", "'other' leaves out stated_by"),
+        ("mien", "There is no data set 'mien'. Known: ballast"),
+    ):
+        code, _, errors = command(*words, "--dataset", name)
+        assert code == 1 and said in errors
+    assert json.loads(command("plan", "--persona", "oda", "--lore", "home", "--json")[1])["sources"].keys() == {
+        "oda.json"
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "There is nothing to plan"),
+        (("--dataset", "a", "--source", "b"), "--dataset and --source"),
+        (("--persona", "adda"), "There is no persona 'adda'"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(command, words, said):
+    code, _, errors = command("plan", *words)
+    assert code == 1 and said in errors
+
+
+def test_a_broken_job_is_said_and_a_damaged_data_set_too(tmp_path, command):
+    (tmp_path / "job").mkdir()
+    code, _, errors = command("run", "job", "--dry-run")
+    assert code == 1 and "request.json cannot be read" in errors
+    (tmp_path / "job" / "stats.json").write_text("{}")
+    code, _, errors = command("plan", "--dataset", "job")
+    assert code == 1 and "holds no whole data set" in errors
+
+
+# ------------------------------------------------------------------------------------------ the estimate
+
+
+def test_steps_are_those_of_the_trainer(recipe):
+    base = locate(EMBEDDED)
+    for samples, steps in ((178, 46), (152, 38), (154, 40), (231, 58), (1, 2)):
+        told = estimate("demo-cpu", recipe, base, Workload([400] * samples, [400] * 30, [100] * 100), Speed(1000, "x"))
+        assert told["steps"] == steps
+    assert told["basis"] == "x" and 2**30 < told["memory_bytes"] < 2**33
+
+
+def test_the_estimate_is_near_a_measured_run(recipe):
+    """A run of 152 samples of some 410 tokens took 136 s and 3.9 GB at its peak."""
+    work = Workload([410] * 151 + [512], [410] * 32, [100] * 135)
+    told = estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1230, "measured"))
+    assert 100 < told["seconds"] < 180 and 3.0e9 < told["memory_bytes"] < 5.0e9
+
+
+def test_samples_that_a_recipe_has_no_room_for_are_not_counted(recipe):
+    work = Workload([400, 10_000], [400])
+    assert estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1000, ""))["samples"] == 1
+
+
+def test_an_earlier_run_on_this_machine_tells_the_speed(tmp_path):
+    base = locate(EMBEDDED)
+    assert "scaled" in speed_of(base, adapters_in(tmp_path)).basis and speed_of(base, []).tokens_per_s > 0
+    for job, name in (("one", "embedded"), ("two", "another"), ("three", "embedded")):
+        report = tmp_path / "jobs" / job / "adapter" / "report"
+        report.mkdir(parents=True)
+        manifest = {"base_model": name, "created_at": "2026-11-20T11:35:00+00:00"}
+        (report.parent / "manifest.json").write_text(json.dumps(manifest))
+        (report / "steps.csv").write_text("step,tokens_per_s\n1,10\n2,321.5\n" if job == "one" else "")
+    assert speed_of(base, adapters_in(tmp_path)) == Speed(321.5, "the run of 2026-11-20T11:35 on this machine")
+
+
+def test_tokens_are_counted_without_the_model_libraries(tmp_path):
+    base = locate(EMBEDDED)
+    text = "Alas! <|im_end|> 今天\nthe tide"
+    assert counting_tokenizer(base)(text)["input_ids"] == load_tokenizer(base)(text)["input_ids"]
+    assert counting_tokenizer(base).chat_template == load_tokenizer(base).chat_template
+    (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
+    (tmp_path / "talk.json").write_text(export(talks(30)))
+    words = ["plan", "--persona", str(tmp_path / "ada.toml"), "--source", str(tmp_path / "talk.json")]
+    code = "import sys; import trainer.__main__ as it; it.main(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
