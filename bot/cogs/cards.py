@@ -24,6 +24,8 @@ from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 
 MAX_CARD_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 32 * 2**20
+MAX_GREETING = 6000
+"""Characters of a greeting: more than four messages at once are nobody's wish."""
 BOOK = "character-book"
 """How the files of lore begin that a card's character book becomes."""
 CHARACTERS_A_TOKEN = 3
@@ -122,6 +124,11 @@ def _guild(interaction: Interaction) -> int:
 def _require_room(card: Card, where: str, base_model: str) -> int:
     """How many tokens the card takes. Raises `CardError` when its prose alone leaves no room to talk."""
     persona = to_persona(card, where)
+    if len(persona.first_mes) > MAX_GREETING:
+        raise CardError(
+            f"The greeting in {where} has {len(persona.first_mes)} characters, more than {MAX_GREETING}.",
+            "Shorten first_mes.",
+        )
     try:
         count = token_counter(base_model)
     except BaseModelError:  # a model of a hub, whose files are not looked for here

@@ -23,7 +23,7 @@ from personas.prompt import example_turns
 
 SHIPPED_CARDS = Path(__file__).parent.parent / "cards"
 MAX_CARD_BYTES = 4 * 2**20
-MAX_ID_LENGTH = 64
+MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 SHARED = ("description", "personality", "scenario", "system_prompt", "post_history_instructions", "first_mes",
           "mes_example", "creator_notes", "nickname")  # fmt: skip
@@ -99,6 +99,8 @@ def persona_of(table: Json, where: Path | str, folder: Path | None = None) -> Pe
             f"The card {where} needs a name of 1 to 80 characters without 'discord' or 'clyde'.",
             "Discord refuses such webhook names.",
         )
+    if len(fields["tagline"]) > MAX_TAGLINE:
+        raise CardError(f"The card {where} has a tagline of more than {MAX_TAGLINE} characters.", "Shorten it.")
     examples = canonical_examples(fields["mes_example"], name, fields["nickname"])
     persona = Persona(
         id=fields["id"],

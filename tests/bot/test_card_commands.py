@@ -139,6 +139,11 @@ async def test_a_removed_persona_leaves_its_channels(stage):
         ),
         (as_json({**V2, "data": {**V2["data"], "name": "Oda"}}), "o.json", "There is a persona Oda Marrow (`oda`)"),
         (as_json({**V2, "data": {**V2["data"], "description": "long " * 3000}}), "l.json", "at most 1400 leave room"),
+        (
+            as_json({**V2, "data": {**V2["data"], "first_mes": "long " * 3000}}),
+            "l.json",
+            "has 14999 characters, more than",
+        ),
     ],
 )
 async def test_what_cannot_be_a_persona_is_refused_with_the_reason(stage, content, name, words):

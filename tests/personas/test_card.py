@@ -42,6 +42,7 @@ def test_a_byte_order_mark_is_no_harm(tmp_path):
         ('id = "ada"\nname = "Discord Helper"', "without 'discord'"),
         (GOOD + "temper = 3", "unknown fields: temper"),
         (GOOD + "personality = 3", "personality must be text"),
+        (GOOD + f'tagline = "{"x" * 201}"', "tagline of more than 200"),
         (GOOD + 'tags = "a, b"', "tags must be a list"),
         (GOOD + 'mes_example = "Ada: hello"', "mes_example has to go"),
         (GOOD + 'mes_example = "{{user}}: hello?"', "mes_example has to go"),
