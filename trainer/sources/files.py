@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import orjson
 from pydantic_core import from_json
 
 from personas.errors import MaterialError
@@ -134,8 +135,7 @@ class SourceFile:
         The rows of one are to be taken before the next.
         """
         with self.open() as stream:
-            if self.start.startswith(BOM):
-                stream.read(len(BOM))
+            self._skip_mark(stream)
             for head, elements in arrays_within(stream, path, key):
                 yield head, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
 
@@ -152,20 +152,26 @@ class SourceFile:
 
     def _json_lines(self) -> Iterator[Record | Rejected]:
         with self.open() as stream:
-            for number in itertools.count(1):
-                line = stream.readline(LONGEST_RECORD_BYTES)
-                if not line:
-                    return
-                if number == 1:
-                    line = line.removeprefix(BOM)
-                if not line.isspace() and line:
-                    yield _record(f"line {number}", decode(line))
+            self._skip_mark(stream)
+            number = 0
+            while line := stream.readline(LONGEST_RECORD_BYTES):
+                number += 1
+                try:
+                    value = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    if line.isspace():
+                        continue
+                    value = decode(line)
+                yield (f"line {number}", value) if type(value) is dict else _record(f"line {number}", value)
+
+    def _skip_mark(self, stream: BinaryIO) -> None:
+        if self.start.startswith(BOM):
+            stream.read(len(BOM))
 
     def _elements(self, path: tuple[str, ...]) -> Iterator[Record | Rejected]:
         prefix = " ".join((*path, "")) if path else "row "
         with self.open() as stream:
-            if self.start.startswith(BOM):
-                stream.read(len(BOM))
+            self._skip_mark(stream)
             for number, element in enumerate(array_at(stream, path), start=1):
                 yield _record(f"{prefix}{number}", element)
 

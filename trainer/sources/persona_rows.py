@@ -40,7 +40,7 @@ def _talk_of_utterances(row: Row, columns: Columns) -> Talk:
     history, candidates = list_of(states[-1].get("history")), list_of(states[-1].get("candidates"))
     if not history or not candidates:
         raise Unusable("an utterance without history or candidates")
-    return Talk(alternating([*map(text_of, history), text_of(candidates[-1])]), facts_of(row["personality"]))
+    return Talk.of(alternating([*map(text_of, history), text_of(candidates[-1])]), facts_of(row["personality"]))
 
 
 def alternating(texts: list[str]) -> Turns:
@@ -75,7 +75,7 @@ def _talk_of_reference(row: Row, columns: Columns) -> Talk:
         turns: Turns = [*labels, ("assistant", LABEL.sub("", answer, count=1))]
     else:
         turns = alternating([*texts, answer])
-    return Talk(turns, facts_of(columns.get(row, "facts")))
+    return Talk.of(turns, facts_of(columns.get(row, "facts")))
 
 
 PERSONA_ROWS: tuple[Shape, ...] = (

@@ -57,7 +57,7 @@ class _Episode:
     def finish(self, options: ReadOptions) -> Conversation | Rejected:
         """The dialogue as conversation."""
         turns = [(role, PARTNER_ACTS.sub(r"*\1*", PARTNER_SAYS.sub(r"\1", text))) for role, text in self._turns]
-        return conversation(Talk(turns, "\n".join(self._facts)), self.place, options, self.rows)
+        return conversation(Talk.of(turns, "\n".join(self._facts)), self.place, options, self.rows)
 
 
 # ------------------------------------------------------------------------------------------------ text
@@ -204,7 +204,7 @@ def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
         if not turns:
             yield Rejected(place, "no line says who speaks")
         else:
-            yield conversation(Talk(turns, facts_of(row.get(PERSONAS))), place, options)
+            yield conversation(Talk.of(turns, facts_of(row.get(PERSONAS))), place, options)
 
 
 FORMATS = (

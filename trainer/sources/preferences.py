@@ -83,7 +83,7 @@ def _preferred(turns: Turns, rejected: Turns, system: str = "", lang: str = "") 
     worse = rejected[-1][1] if rejected else ""
     if not turns or not turns[-1][1].strip():
         raise Unusable("the better answer is empty")
-    return Talk(turns, system, "" if worse.strip() == turns[-1][1].strip() else worse, lang)
+    return Talk.of(turns, system, "" if worse.strip() == turns[-1][1].strip() else worse, lang)
 
 
 # ------------------------------------------------------------------------------------------------ scores

@@ -6,7 +6,6 @@ FineTome and DailyDialog; OpenAI's fine-tuning guide; TRL's and LLaMA-Factory's 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,18 +27,21 @@ class Shape:
     talk: Callable[[Row, Columns], Talk]
 
 
-def message_turns(messages: list[Any], from_key: str, value_key: str) -> Turns:
+def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tuple[str, str]]:
     """Turns of a list of messages. Raises `Unusable` for messages that are none and roles that do not exist."""
+    return list(zip(*_sides(messages, from_key, value_key), strict=True))
+
+
+def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
+    """Labels and texts. Most messages are as they should be; where one is not, all are looked at one by one."""
     try:
-        turns = [(m[from_key], m[value_key]) for m in messages]
-        for label, text in turns:  # most messages are as they should be; the others are looked at one by one
-            if type(text) is not str or label not in ROLES:
-                break
-        else:
-            return turns
+        labels, texts = [message[from_key] for message in messages], [message[value_key] for message in messages]
+        if set(map(type, texts)) == {str} and ROLES.keys() >= set(labels):
+            return labels, texts
     except (KeyError, TypeError):
         pass
-    return [_turn(message, number, from_key, value_key) for number, message in enumerate(messages, start=1)]
+    turns = [_turn(message, number, from_key, value_key) for number, message in enumerate(messages, start=1)]
+    return [label for label, _ in turns], [text for _, text in turns]
 
 
 def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str, str]:
@@ -97,15 +99,20 @@ def talk_of_messages(row: Row, columns: Columns) -> Talk:
         messages = list_of(messages)
     if not messages:
         raise Unusable("no messages")
-    return talk_of(message_turns(messages, columns.from_key, columns.value_key), row, columns)
+    return _with_rest(Talk(*_sides(messages, columns.from_key, columns.value_key)), row, columns)
 
 
 def talk_of(turns: Turns, row: Row, columns: Columns) -> Talk:
     """The turns with the row's system text and language."""
-    if len(columns.by_role) == 1:
-        return Talk(turns)
-    system, lang = columns.get(row, "system"), columns.get(row, "lang")
-    return Talk(turns, system if isinstance(system, str) else "", lang=lang if isinstance(lang, str) else "")
+    return _with_rest(Talk.of(turns), row, columns)
+
+
+def _with_rest(talk: Talk, row: Row, columns: Columns) -> Talk:
+    if len(columns.by_role) > 1:
+        system, lang = columns.get(row, "system"), columns.get(row, "lang")
+        talk.system = system if isinstance(system, str) else ""
+        talk.lang = lang if isinstance(lang, str) else ""
+    return talk
 
 
 # ------------------------------------------------------------------------------------------------ lists of texts
@@ -133,10 +140,10 @@ def talk_of_texts(row: Row, columns: Columns) -> Talk:
     if set(map(type, texts)) != {str}:
         texts = [text_of(text) for text in texts]
     # Rows of this shape are pairs by position; a label before each text is kept only where all have one.
-    turns: Turns = list(zip(itertools.cycle(("user", "assistant")), texts, strict=False))
     if ":" in texts[0][:32] and len(spoken := turns_in("\n".join(texts))) == len(texts):
-        turns = spoken
-    return talk_of(turns, row, columns)
+        return talk_of(spoken, row, columns)
+    labels = ["user", "assistant"] * ((len(texts) + 1) // 2)
+    return _with_rest(Talk(labels[: len(texts)], texts), row, columns)
 
 
 # ------------------------------------------------------------------------------------------------ lists of pairs

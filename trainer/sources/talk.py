@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ ROLES: dict[str, Speaker | None] = {
     **dict.fromkeys(("system", "developer", "系统"), None),
 }
 """What data sets call the two who talk, in lower case; None is the system text."""
+TALKING = {role: speaker for role, speaker in ROLES.items() if speaker is not None}
 TOOL_ROLES = frozenset(
     "tool function function_call function_response tool_call tool_response observation ipython".split()
 )
@@ -41,22 +43,33 @@ class Unusable(Exception):
 
 @dataclass(slots=True)
 class Talk:
-    """What a record holds, before it is a conversation. Fields as in `Conversation`."""
+    """What a record holds, before it is a conversation: who (`labels`) says what (`texts`), the rest as there."""
 
-    turns: Turns
+    labels: list[str]
+    texts: list[str]
     system: str = ""
     rejected: str = ""
     lang: str = ""
+
+    @classmethod
+    def of(cls, turns: Turns, system: str = "", rejected: str = "", lang: str = "") -> Talk:
+        """The talk of pairs of label and text."""
+        return cls([label for label, _ in turns], [text for _, text in turns], system, rejected, lang)
 
 
 def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> Conversation | Rejected:
     """The talk with its speakers told apart, or why it is of no use. Texts are trimmed, empty messages left out."""
     if options.languages and talk.lang and talk.lang not in options.languages:
         return Rejected(row, f"language {talk.lang} is not asked for", rows)
-    try:
-        messages, texts, system = _messages(talk.turns, row, options)
-    except Unusable as error:
-        return Rejected(row, str(error), rows)
+    system: list[str] = []
+    labels, texts = talk.labels, [text.strip() for text in talk.texts]
+    if len(texts) > 1 and all(texts) and _alternates(labels):
+        messages = list(map(Message, map(TALKING.__getitem__, labels), texts, itertools.repeat(row)))
+    else:
+        try:
+            messages, texts, system = _messages(labels, texts, row, options)
+        except Unusable as error:
+            return Rejected(row, str(error), rows)
     # Messages of one speaker in a row are one, so that a persona's which is not the first answers somebody.
     if not any([message.speaker.is_persona for message in messages[1:]]):
         return Rejected(row, _of_no_use(messages), rows)
@@ -74,41 +87,48 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
     )
 
 
+def _alternates(labels: list[str]) -> bool:
+    """Whether two roles take turns, as they do in most records: then there is nothing to join or to leave out."""
+    first, second = TALKING.get(labels[0]), TALKING.get(labels[1])
+    return first is not None and second is not None and first is not second and labels[2:] == labels[:-2]
+
+
 def _of_no_use(messages: list[Message]) -> str:
     if not messages:
         return "no text"
     return "nobody is answered" if messages[0].speaker.is_persona else "no answer"
 
 
-def _messages(turns: Turns, row: str, options: ReadOptions) -> tuple[list[Message], list[str], list[str]]:
+def _messages(
+    labels: list[str], texts: list[str], row: str, options: ReadOptions
+) -> tuple[list[Message], list[str], list[str]]:
     """The messages, those of one speaker in a row joined; their texts, not joined; the system texts among them."""
     messages: list[Message] = []
-    texts: list[str] = []
+    said: list[str] = []
     system: list[str] = []
     speakers = ROLES
     last: Speaker | None = None
-    for label, text in turns:
+    for label, text in zip(labels, texts, strict=True):
         if label not in speakers:  # then this is still the table of roles, and names or other spellings are in use
-            speakers = _speakers(turns, options)
+            speakers = _speakers(labels, options)
         speaker = speakers[label]
-        text = text.strip()
         if not text:
             continue
         if speaker is None:
             system.append(text)
             continue
-        texts.append(text)
+        said.append(text)
         if speaker is last:
             messages[-1] = Message(speaker, f"{messages[-1].text}\n{text}", row)
         else:
             messages.append(Message(speaker, text, row))
             last = speaker
-    return messages, texts, system
+    return messages, said, system
 
 
-def _speakers(turns: Turns, options: ReadOptions) -> dict[str, Speaker | None]:
+def _speakers(labels: list[str], options: ReadOptions) -> dict[str, Speaker | None]:
     """Who is who where labels are not plain roles: other spellings of roles, or names."""
-    labels = list(dict.fromkeys(label for label, _ in turns))
+    labels = list(dict.fromkeys(labels))
     keys = {label: label.strip().casefold() for label in labels}
     if any(key in TOOL_ROLES for key in keys.values()):
         raise Unusable("holds calls of tools")
