@@ -117,6 +117,19 @@ async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, m
     assert greeting["author"]["avatar"] is None and "Mira speaks without a face" in caplog.text
 
 
+async def test_a_long_greeting_is_several_messages_without_links(stage):
+    greeting = "See https://example.org/x. " + "The stairs are wet. " * 150
+    long = {**V2, "data": {**V2["data"], "first_mes": greeting}}
+    await told(await bring_in(stage, as_json(long), "mira.json"), "is a persona of this server")
+    mark = stage.mark
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
+    last = await stage.sees("a greeting by this persona's author", by="Mira", since=mark)
+    said = [message for message in stage.sandbox.messages(OFFICE) if message["author"]["username"] == "Mira"]
+    assert [message["id"] for message in said][-1] == last["id"] and len(said) == 2
+    assert "".join(message["content"] for message in said).count("The stairs are wet.") == 150
+    assert said[0]["content"].startswith("See (link left out)")
+
+
 async def test_a_removed_persona_leaves_its_channels(stage):
     await told(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
