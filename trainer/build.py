@@ -20,12 +20,12 @@ from personas.errors import MaterialError, RequestError
 from personas.lore import LoreIndex
 from personas.prompt import Renderer
 from trainer.anonymise import People
-from trainer.conversation import Conversation, Rejected
+from trainer.conversation import Conversation, Rejected, speaks, spoken_by
 from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.mix import interleaved, quotas
 from trainer.recipe import Recipe
-from trainer.samples import Made, SampleMaker, speaks, spoken_by
+from trainer.samples import Made, SampleMaker
 from trainer.sieve import SIDES, TRAIN, Sieve
 from trainer.split import HELD_OUT, drawn
 from trainer.spool import Spool

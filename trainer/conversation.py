@@ -7,7 +7,9 @@ millions are made and a frozen one takes four times as long to make.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from personas.contracts import Persona
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +92,15 @@ def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
             message = Message(last.speaker, f"{last.text}\n{message.text}", last.row, last.rows + message.rows)
         turns.append(message)
     return tuple(turns)
+
+
+def speaks(persona: Persona, conversation: Conversation) -> bool:
+    """Whether the persona itself, not some assistant, speaks in a conversation."""
+    return any(m.speaker.is_persona and m.speaker.id == persona.id for m in conversation.messages)
+
+
+def spoken_by(persona: Persona, conversation: Conversation) -> Conversation:
+    """The conversation with the persona in the assistant's place."""
+    speaker = Speaker(persona.id, (persona.name,), is_persona=True)
+    messages = [replace(m, speaker=speaker) if m.speaker.is_persona else m for m in conversation.messages]
+    return replace(conversation, messages=tuple(messages))

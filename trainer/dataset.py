@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from personas.contracts import Persona
 from personas.prompt import Renderer, Sample
-from trainer.conversation import Conversation
+from trainer.conversation import Conversation, speaks, spoken_by
 from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.material import Content
 from trainer.recipe import Recipe
-from trainer.samples import SampleHash, SampleMaker, require_both_sides, speaks, spoken_by
+from trainer.samples import SampleHash, SampleMaker, require_both_sides
 from trainer.sieve import SIDES, sift
 from trainer.split import HELD_OUT
 

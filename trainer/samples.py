@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from personas.contracts import LoreHit, Persona, Turn
 from personas.errors import MaterialError
 from personas.lore import LORE_PASSAGES, LoreIndex
 from personas.prompt import Renderer, Sample
-from trainer.conversation import Conversation, Speaker
+from trainer.conversation import Conversation, speaks
 from trainer.filters import Filters
 from trainer.recipe import Recipe
 from trainer.sieve import EXACT, TO_NOBODY
@@ -108,18 +108,6 @@ class SampleMaker:
             return EXACT
         self._seen.add(digest)
         return ""
-
-
-def speaks(persona: Persona, conversation: Conversation) -> bool:
-    """Whether the persona itself, not some assistant, speaks in a conversation."""
-    return any(m.speaker.is_persona and m.speaker.id == persona.id for m in conversation.messages)
-
-
-def spoken_by(persona: Persona, conversation: Conversation) -> Conversation:
-    """The conversation with the persona in the assistant's place."""
-    speaker = Speaker(persona.id, (persona.name,), is_persona=True)
-    messages = [replace(m, speaker=speaker) if m.speaker.is_persona else m for m in conversation.messages]
-    return replace(conversation, messages=tuple(messages))
 
 
 class SampleHash:

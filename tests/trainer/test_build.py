@@ -138,6 +138,16 @@ def test_the_assistant_speaks_for_a_persona_that_is_named_nowhere(house, command
     assert first["kind"] == "persona" and "clockmaker" in first["messages"][0]["content"]
 
 
+def test_messages_that_say_whose_they_are_are_that_personas(house, command):
+    said = [json.loads(line) for line in Path("general.jsonl").read_text().splitlines()[:30]]
+    owned = [one | {"persona": ("ada", "oda")[n % 2], "provenance": {}} for n, one in enumerate(said)]
+    Path("synthetic.jsonl").write_text("\n".join(map(json.dumps, owned)))
+    sources = ("--source", "synthetic.jsonl", "--source", "talk.json")
+    told = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
+    assert told["sources"] == {"synthetic.jsonl": 15, "talk.json": 60} and told["dropped"] == {"speaks as oda": 15}
+    assert {line["kind"] for line in lines("out/train.jsonl")} == {"persona"}
+
+
 def test_what_came_with_a_dialogue_stands_where_a_card_does(renderer, recipe):
     plan = Plan(renderer, recipe)
     with Builder(plan, Ledger()) as builder:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from personas.card import ID_PATTERN
 from personas.errors import MaterialError
-from trainer.conversation import Conversation, Rejected
+from trainer.conversation import Conversation, Rejected, spoken_by
 from trainer.sources.answers import ANSWERS, talk_of_answer
 from trainer.sources.columns import NAMES, SHOWN, Columns, Row, guess, mapped, message_keys, plain
 from trainer.sources.files import PEEKED, Peek, Record, SourceFile
@@ -142,7 +143,19 @@ def read_rows(
         except Unusable as error:
             yield Rejected(place, str(error))
         else:
-            yield conversation(talk, place, options)
+            found = conversation(talk, place, options)
+            yield _of_persona(found, row, options) if options.persona and "persona" in row else found
+
+
+def _of_persona(found: Conversation | Rejected, row: Row, options: ReadOptions) -> Conversation | Rejected:
+    """Messages that name whose they are (as `lore synthesise` writes them): the assistant is that persona."""
+    whose, persona = row["persona"], options.persona
+    if not (persona and isinstance(whose, str) and "messages" in row and isinstance(found, Conversation)):
+        return found
+    if whose.casefold() in (persona.id.casefold(), persona.name.casefold()):
+        return spoken_by(persona, found)
+    another = Rejected(found.messages[0].row, f"speaks as {whose}", found.rows)
+    return another if ID_PATTERN.fullmatch(whose) else found  # else it is prose about somebody
 
 
 def _plan_for(row: Row, main: Shape | None) -> Plan | None:
