@@ -1,8 +1,9 @@
 """`python -m trainer.bench_data`: how fast material is read, beside `datasets.load_dataset` on the same files.
 
-Makes one large file of each of three published shapes (kept in build/bench/files), then reads each in a process of its
-own: once as `dataset build` does, every record parsed and made into conversations, once with `load_dataset`. Filters
-and duplicates are timed apart. Prints a table and writes build/bench/data.json.
+Makes one large file of each of three published shapes (some 2 GB in build/bench/files, gone afterwards), then reads
+each in a process of its own: as `dataset build` does, every record parsed and made into conversations, and with
+`load_dataset`, in turn, three times. Filters and duplicates are timed apart. Prints a table and writes
+build/bench/data.json.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +86,14 @@ def apart(measure: str, path: Path) -> tuple[dict[str, float], int]:
     return figures, bytes_
 
 
-def fastest(measure: str, path: Path) -> tuple[dict[str, float], int]:
-    """The fastest pass of several, since other programs may have had the cores meanwhile, and the highest peak."""
-    passes = [apart(measure, path) for _ in range(PASSES)]
+def raced(path: Path) -> tuple[tuple[dict[str, float], int], tuple[dict[str, float], int]]:
+    """The fastest pass of each, since other programs may have had the cores meanwhile, and the highest peak of each."""
+    passes = [(apart("parse", path), apart("load", path)) for _ in range(PASSES)]
+    ours, theirs = zip(*passes, strict=True)
+    return _fastest(ours), _fastest(theirs)
+
+
+def _fastest(passes: Sequence[tuple[dict[str, float], int]]) -> tuple[dict[str, float], int]:
     return min((figures for figures, _ in passes), key=lambda figures: figures["seconds"]), max(p for _, p in passes)
 
 
@@ -120,13 +127,13 @@ def _held_bytes(process: psutil.Process) -> int:
 def compare(rows: int) -> dict[str, Any]:
     """Every measure over files of so many rows; keys as written to the file."""
     sets: dict[str, dict[str, float]] = {}
-    peaks = []
+    peaks: list[int] = []
+    rates: dict[str, float] = {}
     for kind in KINDS:
         path = FILES / f"{kind}-{rows}.jsonl"
         print(f"{kind}: making {path}, then reading it …", file=sys.stderr)
         write_rows(path, kind, rows)
-        ours, peak = fastest("parse", path)
-        theirs, their_peak = fastest("load", path)
+        (ours, peak), (theirs, their_peak) = raced(path)
         peaks.append(peak)
         sets[kind] = {
             "file_bytes": path.stat().st_size,
@@ -138,10 +145,13 @@ def compare(rows: int) -> dict[str, Any]:
             "peak_bytes": peak,
             "load_dataset_peak_bytes": their_peak,
         }
-    print("filters and duplicates …", file=sys.stderr)
-    rates, peak = apart("sift", FILES / f"{DEDUPED}-{rows}.jsonl")
+        if kind == DEDUPED:
+            print("filters and duplicates …", file=sys.stderr)
+            rates, peak = apart("sift", path)
+            peaks.append(peak)
+        path.unlink()
     ratio = min(figures["ratio"] for figures in sets.values())
-    return {"rows": rows, "sets": sets, "parse_ratio": ratio, "peak_bytes": max(*peaks, peak), **rates}
+    return {"rows": rows, "sets": sets, "parse_ratio": ratio, "peak_bytes": max(peaks), **rates}
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -39,12 +39,12 @@ class Maker:
     def sharegpt(self, number: int) -> dict[str, Any]:
         """A conversation of two to eight messages."""
         pairs = self._random.randint(1, 4)
-        turns = [("human", 2), ("gpt", 8)] * pairs
+        turns = [("human", 3), ("gpt", 14)] * pairs
         return {"id": f"talk_{number}", "conversations": [{"from": who, "value": self.text(n)} for who, n in turns]}
 
     def ultrachat(self, number: int) -> dict[str, Any]:
         """A conversation of two to eight texts."""
-        return {"id": str(number), "data": [self.text(n) for n in (2, 8) * self._random.randint(1, 4)]}
+        return {"id": str(number), "data": [self.text(n) for n in (3, 14) * self._random.randint(1, 4)]}
 
     def tree(self, number: int) -> dict[str, Any]:
         """A tree of one question, one to three ranked answers, and sometimes a question and answer more."""
@@ -59,7 +59,7 @@ class Maker:
             "message_id": str(uuid.UUID(int=self._random.getrandbits(128))),
             "user_id": str(uuid.UUID(int=self._random.getrandbits(128))),
             "created_date": "2023-02-05T14:23:50.983374+00:00",
-            "text": self.text(2 if role == "prompter" else 6),
+            "text": self.text(3 if role == "prompter" else 8),
             "role": role,
             "lang": "en",
             "review_count": 3,

@@ -71,7 +71,10 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
         except Unusable as error:
             return Rejected(row, str(error), rows)
     # Messages of one speaker in a row are one, so that a persona's which is not the first answers somebody.
-    if not any([message.speaker.is_persona for message in messages[1:]]):
+    for message in messages[1:]:
+        if message.speaker.is_persona:
+            break
+    else:
         return Rejected(row, _of_no_use(messages), rows)
     if told := talk.system.strip():
         system.insert(0, told)
