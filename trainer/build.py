@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from personas.contracts import Persona
-from personas.errors import MaterialError, RequestError
+from personas.errors import RequestError
 from personas.lore import LoreIndex
 from personas.prompt import Renderer
 from trainer.anonymise import People
@@ -93,17 +93,14 @@ class Builder:
         self._stack.__exit__(kind, error, trace)
 
     def take(self, source: str, items: Items, heard: Callable[[int], None] = lambda rows: None) -> None:
-        """Read a source to its end; `heard` is told of each record. Raises `MaterialError` when it holds no talk."""
+        """Read a source to its end; `heard` is told of each record."""
         self._sources.append(source)
-        before = len(self._speaks)
         for item in items:
             if isinstance(item, Rejected):
                 self.ledger.reject(source, item)
             else:
                 self._add(replace(item, source=source))
             heard(item.rows)
-        if len(self._speaks) == before:
-            raise self._nothing_in(source)
 
     def samples(self) -> Iterator[Built]:
         """All samples, those held out first: of two equal ones, the one that stays is not trained on.
@@ -137,13 +134,6 @@ class Builder:
         self._source_of.append(len(self._sources) - 1)
         self._speaks.append(speaks_itself)
         self._order.append(drawn(f"taken {self._plan.seed}", conversation.raw_text))
-
-    def _nothing_in(self, source: str) -> MaterialError:
-        reasons = ", ".join(f"{reason} ({rows})" for reason, rows in self.ledger.dropped.most_common(3))
-        return MaterialError(
-            f"Nothing in {source} can be used{': ' if reasons else ''}{reasons}.",
-            "`python -m trainer dataset inspect` shows what it holds.",
-        )
 
     # ------------------------------------------------------------------------------------------ choosing
 

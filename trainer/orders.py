@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from personas.base_model import locate
@@ -16,6 +16,7 @@ from personas.prompt import Renderer
 from personas.rights import statement_beside
 from trainer.anonymise import dataset_key
 from trainer.build import Items, Plan
+from trainer.conversation import Conversation, Rejected
 from trainer.filters import Filters
 from trainer.mix import Source, names_of, parse_mix, parse_source
 from trainer.recipe import Recipe, resolve
@@ -116,4 +117,20 @@ def _items(name: str, source: Source, options: argparse.Namespace, plan: Plan) -
     )
     if not source.path.exists() and "/" not in str(source.path):
         raise MaterialError(f"There is no file {source.path}.", "Check the path.")
-    return read(source.path, read_options, source.format)
+    return _usable(name, source, read(source.path, read_options, source.format))
+
+
+def _usable(name: str, source: Source, items: Items) -> Iterator[Conversation | Rejected]:
+    """The items; `MaterialError` after them when none is a conversation."""
+    from trainer.sources import recognise
+
+    first: Rejected | None = None
+    is_usable = False
+    for item in items:
+        is_usable = is_usable or isinstance(item, Conversation)
+        first = first or (item if isinstance(item, Rejected) else None)
+        yield item
+    if not is_usable:
+        why = f": {first.row}: {first.reason}" if first else ""
+        expected = recognise(source.path, source.format).expected
+        raise MaterialError(f"Nothing in {name} can be used{why}.", f"Expected: {expected}.")

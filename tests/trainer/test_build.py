@@ -173,7 +173,7 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
         (("--source", "gone.json"), "gone.json"),
         (("--source", "talk.json=telegraph"), "There is no format 'telegraph'"),
         (("--source", "talk.json", "--mix", "80"), "'80' is no ratio"),
-        (("--source", "broken.jsonl"), "broken.jsonl"),
+        (("--source", "broken.jsonl"), "Nothing in broken.jsonl can be used: line 1: no answer. Expected: {"),
         (("--source", "one.jsonl"), "only one conversation"),
         (("--persona", "ada.toml", "--source", "others.json"), "Ada never speaks in others.json"),
         (("--source", "general.jsonl", "--base-model", "nowhere"), "nowhere"),
@@ -184,7 +184,7 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
 )
 def test_what_cannot_be_built_is_said_and_leaves_nothing(house, command, words, said):
     Path("one.jsonl").write_text(rows(("hello there", "good day")))
-    Path("broken.jsonl").write_text('{"messages": [\n{"messages": 3}\n')
+    Path("broken.jsonl").write_text(rows(("is anyone there",), ("hello",)) + '\n{"messages": [\n')
     Path("others.json").write_text(export([message("hello"), message("hi", "brinejack", 1)]))
     if "--languages" in words:
         Path("general.jsonl").write_text(rows(("How many clocks are there?", "There are nine clocks, I think.")))
