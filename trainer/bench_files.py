@@ -68,7 +68,7 @@ class Maker:
             "rank": rank,
             "synthetic": False,
             "emojis": {"+1": 1},
-            "labels": {name: {"value": self._random.randint(0, 4) / 4, "count": 3} for name in LABELS},
+            "labels": {name: {"value": self._random.randint(2, 4) / 4, "count": 3} for name in LABELS},
             "replies": replies or [],
         }
 

@@ -37,6 +37,17 @@ def test_a_dialogue_job_holds_its_dialogues(tmp_path):
     assert content.persona is None and content.lore is None and len(content.conversations) == 12
 
 
+def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
+    folder = dialogue_job(tmp_path, "embedded")
+    rows = [{"instruction": f"What is {n}?", "input": "", "output": f"{n}."} for n in range(4)]
+    path = next((folder / "material").glob("talk*"))
+    path.write_text(json.dumps([*rows, {"instruction": "?", "input": "", "output": ""}, 7]))
+    change(folder, sha256=material_digest(path))
+    content = read(folder)
+    assert len(content.conversations) == 4
+    assert content.dropped == {"no answer": 1, "a number where an object was expected": 1}
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "said"),
     [

@@ -12,6 +12,7 @@ from personas.errors import MaterialError
 from trainer.conversation import Rejected
 
 BATCH_ROWS = 1024
+PAGE_BYTES = 1 << 20
 LONGEST_CELL = 1 << 24
 DELIMITERS = ",\t;|"
 LONGEST_HEADER = 64
@@ -82,7 +83,8 @@ def parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, A
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(stream)
+        # Column chunks are read page by page: a row group may hold a million rows.
+        table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE_BYTES)
         yield from _numbered(table.iter_batches(batch_size=BATCH_ROWS))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(name, "Parquet", error) from None
