@@ -134,14 +134,17 @@ def question_about(heading: str, subject: Subject) -> str:
     """What somebody would ask who wants to hear a section."""
     title, _, section = heading.rpartition(": ")
     name = section or title
+    if title and re.match(r"(?:On|In|By|At|Across|From|To|With)\b", name):
+        name = title  # "On foot" is no thing to ask about
     for pattern, question in SECTION_QUESTIONS:
         if match := re.match(pattern, name, re.IGNORECASE):
             return question.format(rest=match["rest"])
-    if re.fullmatch(r"(?:[A-Z][a-z]+ ?){2,4}", name) and not name.startswith("The "):
+    if re.fullmatch(r"(?:[A-Z][a-z]+ ?){2,4}", name) and not name.startswith(("The ", "A ", "An ")):
         return f"Who is {name}?"
-    shown = name[0].lower() + name[1:] if re.match(r"(?:The|A|An|On|In|By)\b", name) else name
-    whose = f" ({title})" if len(name.split()) == 1 and title and not any(n in title for n in subject.names) else ""
-    return f"What can you tell me about {shown}{whose}?"
+    own = "|".join(map(re.escape, subject.names))
+    shown = re.sub(rf"\b(?:{own})['’]s\b", "your", re.sub(r"^(?:The|A|An)\b", lambda m: m[0].lower(), name))
+    within = f" ({title})" if name == section and len(name.split()) == 1 and not re.search(own, title) else ""
+    return f"What can you tell me about {shown}{within}?"
 
 
 def _said(fact: Fact, subject: Subject) -> str | None:

@@ -1,0 +1,144 @@
+"""`python -m trainer lore ask|extract`: what is found and why; facts, card additions and pairs, by rules."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from personas.card import SHIPPED_CARDS, read_card, read_cards
+from personas.contracts import Persona
+from personas.lore import Passage, passages_of, read_lore
+from tests.trainer.lore_house import house, lore_command
+from trainer.lore_extract import extract, question_about, write_extracted
+from trainer.lore_rules import Subject, facts_of, spoken_by, subject_of
+
+HE, SHE = Subject(("Bo",), "he"), Subject(("Ada Marsh", "Ada"), "she")
+SHIPPED_LORE = Path(__file__).resolve().parents[2] / "data" / "rag-resources"
+
+
+def test_ask_says_what_matches_what_not_and_why(tmp_path):
+    card, lore = house(tmp_path)
+    done = lore_command("ask", "--persona", card, "--lore", lore, "How many wheels has the clock?")
+    assert done.returncode == 0, done.stderr
+    assert "words looked for: wheels, clock" in done.stdout
+    assert "ada/clock.md  [The Clock: The tower]" in done.stdout and "shared: " in done.stdout
+    assert done.stdout.index("found ") < done.stdout.index("not found ")
+    told = json.loads(lore_command("ask", "--persona", card, "--lore", lore, "--json", "--all", "hello!").stdout)
+    assert told["threshold"] == 1.0 and len(told["matches"]) == 4 and not any(m["found"] for m in told["matches"])
+    assert {"score", "by_meaning", "cosine", "by_words", "words", "source", "heading"} <= told["matches"][0].keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("ask", "--persona", "nobody", "x"), "There is no persona 'nobody'."),
+        (("ask", "--persona", "oda", "--lore", "/nowhere", "x"), "There is no folder /nowhere."),
+        (("extract", "--persona", "oda", "--lore", ".", "--out", "x"), "There is no lore of Oda Marrow"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(tmp_path, words, error):
+    words = [tmp_path if word == "." else word for word in words]
+    done = lore_command(*words)
+    assert done.returncode == 1 and error in done.stderr and "Traceback" not in done.stderr
+
+
+def test_extract_writes_facts_a_card_addition_and_pairs_each_with_its_passage(tmp_path):
+    card, lore = house(tmp_path)
+    done = lore_command("extract", "--persona", card, "--lore", lore, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["relations"] == 1 and counts["traits"] == 1 and counts["style"] == 2
+    facts = [json.loads(line) for line in (tmp_path / "out" / "facts.jsonl").read_text("utf-8").splitlines()]
+    assert [fact["spoken"] for fact in facts if fact["spoken"]] == [
+        "I wind the clock every evening.",
+        "I cannot climb the ladder any more.",
+        "I speak slowly.",
+        "I never shout.",
+    ]
+    addition = tomllib.loads((tmp_path / "out" / "card_addition.toml").read_text("utf-8"))
+    assert addition["id"] == "ada" and addition["speech"] == ["She speaks slowly.", "She never shouts."]
+    assert addition["relations"] == ["Bram Weir is her cousin."]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "ada_lore.jsonl").read_text("utf-8").splitlines()]
+    tower = next(row for row in rows if row["kind"] == "dialogue")
+    assert [message["role"] for message in tower["messages"]] == ["user", "assistant"] * 2
+    assert tower["provenance"][0]["source"] == "ada/clock.md" and tower["persona"] == "ada"
+    assert all("She" not in message["content"] for row in rows for message in row["messages"])
+
+
+@pytest.mark.parametrize(
+    ("subject", "sentence", "spoken"),
+    [
+        (HE, "He weighs eighty-three tonnes.", "I weigh eighty-three tonnes."),
+        (HE, "Bo is green and has his hook.", "I am green and has my hook."),
+        (HE, "He never carries his own lamp.", "I never carry my own lamp."),
+        (HE, "In every storm he lowers his jib.", "In every storm I lower my jib."),
+        (SHE, "She gave her sister the ladle.", "I gave my sister the ladle."),
+        (SHE, "Ada Marsh said it to herself.", "I said it to myself."),
+        (HE, "He lights the lamp and writes letters.", None),
+        (HE, "He met Jory Fenn, and he was glad.", None),
+        (HE, 'He said "I had it."', None),
+        (HE, "The lamp weighs forty pounds.", None),
+        (SHE, "Wick empties the bucket.", None),
+    ],
+)
+def test_a_sentence_is_turned_only_where_that_is_certain(subject, sentence, spoken):
+    if spoken and " has my" in spoken:
+        spoken = None  # the second verb cannot be told from a thing
+    assert spoken_by(sentence, subject) == spoken
+
+
+def test_he_means_the_persona_only_while_nobody_else_was_named():
+    bo = Persona("bo", "Bo")
+    text = "# Bo\nBo carries tar. He likes it. Wilf Penhale drives trains. He wears a cap. Bo was painted. He is green."
+    spoken = [fact.spoken for fact in facts_of(bo, passages_of("bo", "bo/x.md", text)) if fact.spoken]
+    assert spoken == ["I carry tar.", "I like it.", "I was painted.", "I am green."]
+
+
+@pytest.mark.parametrize(
+    ("heading", "question"),
+    [
+        ("Thrip's Habits: His day", "Tell me about your day."),
+        ("Company: Nettie Quill", "Who is Nettie Quill?"),
+        ("The Feud: How it began", "Tell me how it began."),
+        ("The Marrow Family: Ned", "What can you tell me about Ned (The Marrow Family)?"),
+        ("Ada's Kitchen: On the board", "What can you tell me about your Kitchen?"),
+        ("The Piano: The letter", "What can you tell me about the letter?"),
+    ],
+)
+def test_a_heading_becomes_a_question(heading, question):
+    assert question_about(heading, SHE) == question
+
+
+@pytest.mark.parametrize("persona", read_cards(SHIPPED_CARDS).values(), ids=lambda persona: persona.id)
+def test_the_shipped_lore_yields_pairs_in_the_first_person(tmp_path, persona):
+    found = extract(persona, read_lore(SHIPPED_LORE, [persona.id, "_world"]))
+    counts = write_extracted(persona, found, tmp_path)
+    assert counts["questions"] >= 20 and counts["dialogues"] >= 8
+    subject = subject_of(persona, read_lore(SHIPPED_LORE, [persona.id]))
+    assert subject.pronoun == ("she" if persona.id == "oda" else "he")
+    for pair in found.pairs:
+        assert pair.passages and all(passage.owner == persona.id for passage in pair.passages)
+        for message in pair.messages:
+            assert message["role"] == "user" or persona.name not in message["content"]
+    assert tomllib.loads((tmp_path / "card_addition.toml").read_text("utf-8"))["id"] == persona.id
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.text(alphabet=st.sampled_from("He She Ada's \"'.,!?\n—Bo\t is was's 港\x7f\\(["), max_size=120))
+def test_no_lore_breaks_the_rules(text):
+    ada = Persona("ada", "Ada (the) Marsh")
+    facts = facts_of(ada, [Passage("ada", "ada/x.md", "T: X", text)])
+    assert "".join("".join(fact.text for fact in facts).split()) == "".join(text.split())
+
+
+def test_no_fact_of_a_card_is_lost_in_toml(tmp_path):
+    card, _ = house(tmp_path)
+    persona = read_card(card)
+    odd = 'Ada likes "tea"\\ and \x7f.'
+    found = extract(persona, passages_of("ada", "ada/x.md", f"# T\n{odd}"))
+    write_extracted(persona, found, tmp_path)
+    addition = tomllib.loads((tmp_path / "card_addition.toml").read_text("utf-8"))
+    assert [line for key, lines in addition.items() if key != "id" for line in lines] == [odd]

@@ -1,0 +1,202 @@
+"""`python -m trainer lore synthesise`: dialogues from a server or the local engine, judged, counted and kept."""
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+
+from personas.card import read_card
+from personas.errors import MaterialError, RequestError, TrainingError
+from personas.lore import passages_of, read_lore
+from tests.trainer.lore_house import house, serving
+from trainer import lore_voices
+from trainer.lore_filters import Judge, manner_of
+from trainer.lore_synthesise import Order, attempt, synthesise, whole_sentences
+from trainer.lore_voices import voice_of
+
+GOOD = {
+    "tower": [
+        "I wind the clock of the tower each evening. {} The bell waits for me.",
+        "The tower is mine to wind at evening. {} I listen for the one bell.",
+        "I go to the wheels in the evening and wind them. {} The ladder I leave to others.",
+    ],
+    "weir": ["Bram Weir is my cousin. {} On Sundays the wheels get their oil from him."],
+    "speaks": ["I speak slowly and I do not shout. {} The clock is loud enough."],
+    "market": ["The market is behind the chapel on Thursdays. {} I count the stalls from here."],
+}
+SIGHS = ("The stove is warm.", "Rain falls on the harbour.", "It is a calm night.", "A gull sits on the sill.",
+         "The hands move as they should.", "Somebody left an apple here.", "My tea is cold by now.")  # fmt: skip
+
+
+@pytest.fixture
+def material(tmp_path):
+    card, lore = house(tmp_path)
+    persona = read_card(card)
+    return persona, tuple(read_lore(lore, ["ada", "_world"]))
+
+
+def scripted(bad=()):
+    """A model that answers well, but for some calls in the beginning."""
+    calls = iter(range(10**6))
+
+    def script(body):
+        call = next(calls)
+        if call < len(bad):
+            return bad[call]
+        text = body["messages"][-1]["content"].casefold()
+        said = next(says for key, says in GOOD.items() if key in text)
+        return said[call % len(said)].format(SIGHS[call % len(SIGHS)])
+
+    return script
+
+
+async def made(order, endpoint):
+    return await asyncio.to_thread(synthesise, order, voice_of(endpoint.url, "tester", None))
+
+
+async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_counted(material, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    persona, passages = material
+    bad = ["", "As an AI language model I wind nothing.", "I'm sorry, but I cannot help with the clock."]
+    async with serving(scripted(bad)) as endpoint:
+        told = await made(Order(persona, passages, 5, tmp_path / "out"), endpoint)
+    assert told["kept"] == 5 and told["made"] == 5 + sum(told["dropped"].values())
+    assert {"empty", "breaks character", "refuses"} <= told["dropped"].keys()
+    rows = [json.loads(line) for line in (tmp_path / "out" / "ada_synthetic.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 5
+    for row in rows:
+        assert [message["role"] for message in row["messages"]] in (["user", "assistant"], ["user", "assistant"] * 2)
+        assert row["provenance"].keys() == {"source", "heading", "generator", "seed", "attempt"}
+        assert row["provenance"]["generator"] == "tester"
+    assert (tmp_path / "out" / "all_characters_synthetic.jsonl").read_text() == (
+        tmp_path / "out" / "ada_synthetic.jsonl"
+    ).read_text()
+    assert set(endpoint.keys) == {"Bearer sk-very-secret"}
+    assert all("sk-very-secret" not in file.read_text() for file in (tmp_path / "out").iterdir())
+    first = endpoint.bodies[0]["messages"]
+    assert first[0]["role"] == "system" and first[-1]["content"].startswith("[The ")
+
+
+async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path):
+    persona, passages = material
+    order = Order(persona, passages, 4, tmp_path / "out")
+    async with serving(scripted()) as endpoint:
+        await made(order, endpoint)
+        whole = (tmp_path / "out" / "ada_synthetic.jsonl").read_bytes()
+        journal = tmp_path / "out" / "ada_synthetic.attempts.jsonl"
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # killed in the middle of the third attempt
+        before = len(endpoint.bodies)
+        told = await made(order, endpoint)
+        assert told["kept"] == 4 and len(endpoint.bodies) > before
+        after = (tmp_path / "out" / "ada_synthetic.jsonl").read_bytes()
+        assert after.splitlines()[:2] == whole.splitlines()[:2]
+        asked = len(endpoint.bodies)
+        await made(order, endpoint)
+        assert len(endpoint.bodies) == asked  # there was nothing left to do
+        with pytest.raises(MaterialError, match="another model, card, lore or seed"):
+            await made(Order(persona, passages, 4, tmp_path / "out", seed=1), endpoint)
+
+
+async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(material, tmp_path, monkeypatch):
+    monkeypatch.setattr(lore_voices, "WAIT_S", 0.01)
+    persona, passages = material
+    async with serving(scripted([429, 503])) as endpoint:
+        assert (await made(Order(persona, passages, 1, tmp_path / "a"), endpoint))["kept"] == 1
+    async with serving(lambda body: 401) as endpoint:
+        with pytest.raises(RequestError, match=r"answers 401: no Check --endpoint, --model and"):
+            await made(Order(persona, passages, 1, tmp_path / "b"), endpoint)
+    with pytest.raises(TrainingError, match="busy or failing"):
+        await made(Order(persona, passages, 1, tmp_path / "c"), endpoint)  # nobody listens there any more
+
+
+async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_path):
+    persona, passages = material
+    async with serving(lambda body: "I'm sorry, but I cannot assist with that.") as endpoint:
+        with pytest.raises(MaterialError, match=r"Of 12 dialogues 0 could be kept \(12 × refuses\)"):
+            await made(Order(persona, passages, 1, tmp_path / "out"), endpoint)
+
+
+def test_the_local_engine_speaks_with_the_card_and_the_lore(material, tmp_path, tiny_base):
+    persona, passages = material
+    order = Order(persona, passages[:1], 1, tmp_path / "out")
+    with pytest.raises(MaterialError, match="Of 12 dialogues 0 could be kept"):  # two random layers know no words
+        synthesise(order, voice_of(None, tiny_base.source, None))
+    journal = (tmp_path / "out" / "ada_synthetic.attempts.jsonl").read_text("utf-8").splitlines()
+    assert len(journal) == 13 and all(json.loads(line)["dropped"] for line in journal[1:])
+
+
+def test_every_passage_has_its_turn_and_the_same_order_asks_the_same(material, tmp_path):
+    persona, passages = material
+    order = Order(persona, tuple(p for p in passages if p.owner == "ada"), 9, tmp_path)
+    first = [attempt(order, number) for number in range(9)]
+    assert first == [attempt(order, number) for number in range(9)]
+    assert len({each.passage for each in first[:3]}) == 3
+    assert first != [attempt(Order(order.persona, order.passages, 9, tmp_path, seed=1), number) for number in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("I wind the eleven wheels of the clock and wait for the bell.", None),
+        ("Ok", "empty"),
+        ("I wind the clock in the tower and then", "cut off"),
+        ("I'm unable to discuss the clock.", "refuses"),
+        ("How can I help you with the clock today?", "breaks character"),
+        ("I wind it.\nGuest: Thank you for the clock.", "breaks character"),
+        ("She winds the clock in the evening.", "speaks of itself as of another"),
+        ("I am glad. Ada winds the clock.", "speaks of itself as of another"),
+        ("I wind the clock, and it's slow.", "out of voice"),
+        ("I wind the clock of the tower!", "out of voice"),
+        ("*winds* I turn the wheels of the clock.", "out of voice"),
+        ("I count twelve wheels in the clock of this tower.", "contradicts lore"),
+        ("I climbed up in the year 1842 to see the bell.", "contradicts lore"),
+        ("I can climb to the bell of the clock.", "contradicts lore"),
+        ("I wind the clock with my friend Dunkel each evening.", "names somebody who is not in the lore"),
+        ("Ada Marsh and I agree. I said, my tower winds the clock every evening it has eleven wheels and one bell she"
+         " cannot climb the ladder.", "repeats"),
+        ("I am winding the clock. It is slow, and I am patient.", "repeats"),
+        ("I had fish for my supper, with bread and butter.", "speaks of something else"),
+    ],
+)  # fmt: skip
+def test_each_fault_has_its_reason(material, reply, fault):
+    persona, passages = material
+    tower = next(passage for passage in passages if passage.heading.endswith("tower"))
+    assert Judge(persona, passages).fault(reply, "Tell me about the tower.", tower) == fault
+
+
+def test_what_was_kept_is_not_kept_again(material):
+    persona, passages = material
+    judge, tower = Judge(persona, passages), passages_of("ada", "ada/x.md", "# T\nThe clock has a bell.")[0]
+    reply = "I wind the clock at dusk and then the bell rings over the water."
+    assert judge.fault(reply, "And?", tower) is None
+    judge.keep([reply])
+    assert judge.fault(reply.replace("dusk", "dawn"), "And?", tower) == "repeats"
+
+
+def test_a_manner_is_told_only_from_enough_examples(material):
+    persona, _ = material
+    assert manner_of(persona).contracted == 0 and manner_of(persona).starred == 0
+    import dataclasses
+
+    few = dataclasses.replace(persona, mes_example="{{user}}: hi\n{{char}}: Good day.")
+    assert manner_of(few).contracted is None
+
+
+def test_a_cut_reply_ends_with_its_last_whole_sentence():
+    assert whole_sentences('I wind it. "Yes!" she said. And then the') == 'I wind it. "Yes!" she said.'
+    assert whole_sentences("never an end") == ""
+
+
+def test_help_needs_no_model_library():
+    code = "import sys, trainer.lore_commands, trainer.__main__; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_an_adapter_is_for_the_local_engine(tmp_path):
+    with pytest.raises(RequestError, match="An adapter is for the local engine"):
+        voice_of("http://localhost:1/v1", "x", tmp_path)
+    with pytest.raises(RequestError, match="is no address"):
+        voice_of("localhost:1", "x", None)

@@ -1,0 +1,201 @@
+"""Who makes up dialogues: the engine of this machine, or an OpenAI-compatible endpoint. Both answer as the persona."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+
+from personas.contracts import ChatRequest, LoreHit, Persona, Sampling, Turn
+from personas.errors import RequestError, TrainingError
+from personas.prompt import example_turns, system_text
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+TIMEOUT_S, TRIES, WAIT_S = 120.0, 4, 1.0
+MAX_ANSWER_BYTES = 1_000_000
+MAX_TOKENS = 100
+"""Of a reply: people say little at a time."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reply. `complete` is False when it was cut off for its length."""
+
+    text: str
+    complete: bool
+
+
+class Speaker(Protocol):
+    """Answers as a persona."""
+
+    async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> Said:
+        """The persona's answer to the last turn. Raises `UnderstudyError`."""
+        ...
+
+
+class Voice(Protocol):
+    """A way to get a speaker."""
+
+    @property
+    def name(self) -> str:
+        """What is written beside each dialogue: the model, and the adapter's version where there is one."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many dialogues are asked for at a time."""
+        ...
+
+    def speaking(self) -> Any:
+        """An async context manager that yields a `Speaker`."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalVoice:
+    """The engine that answers in Discord, with or without an adapter."""
+
+    model: str
+    adapter: Path | None = None
+    at_once: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}+{self._version}" if self.adapter else self.model
+
+    @property
+    def _version(self) -> str:
+        from personas.adapters import verify
+
+        assert self.adapter
+        return verify(self.adapter).version
+
+    @asynccontextmanager
+    async def speaking(self) -> AsyncIterator[Speaker]:
+        """Loads the model. Raises `BaseModelError`."""
+        from personas import base_model
+        from personas.engine.local import LocalEngine
+
+        engine = LocalEngine(base_model.locate(self.model), base_model.best_precision())
+        await engine.start()
+        try:
+            yield _LocalSpeaker(engine, self.adapter, self._version if self.adapter else "")
+        finally:
+            await engine.close()
+
+
+@dataclass(frozen=True)
+class _LocalSpeaker:
+    engine: Any
+    adapter: Path | None
+    version: str
+
+    async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> Said:
+        from personas.contracts import AdapterRef
+
+        adapter = AdapterRef(persona.id, self.version, self.adapter) if self.adapter else None
+        sampling = Sampling(seed=seed, max_new_tokens=MAX_TOKENS, stop=(f"\n{turns[-1].name}:",))
+        stream = self.engine.submit(ChatRequest(persona, tuple(turns), (lore,), adapter, sampling))
+        async for _ in stream:
+            pass
+        return Said(stream.reply.text.strip(), stream.reply.finish == "stop")
+
+
+@dataclass(frozen=True)
+class EndpointVoice:
+    """A server that speaks OpenAI's chat completions. The key comes from the environment and is shown nowhere."""
+
+    url: str
+    model: str
+    at_once: int = 4
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    @asynccontextmanager
+    async def speaking(self) -> AsyncIterator[Speaker]:
+        key = os.environ.get(KEY_VARIABLE, "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
+            yield _EndpointSpeaker(http, f"{self.url.rstrip('/')}/chat/completions", self.model)
+
+
+@dataclass(frozen=True)
+class _EndpointSpeaker:
+    http: aiohttp.ClientSession
+    url: str
+    model: str
+
+    async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> Said:
+        body = {
+            "model": self.model,
+            "messages": messages(persona, turns, lore),
+            "temperature": 0.8,
+            "max_tokens": MAX_TOKENS,
+            "seed": seed,
+        }
+        for attempt in range(TRIES):
+            answer = await self._asked(body)
+            if answer is not None:
+                return answer
+            await asyncio.sleep(WAIT_S * 2**attempt)
+        raise TrainingError(f"{self.url} is busy or failing.", "Try again later: what was made is kept.")
+
+    async def _asked(self, body: dict[str, Any]) -> Said | None:
+        """One request; None when it is worth another."""
+        try:
+            # A redirect could lead the key to another server.
+            async with self.http.post(self.url, json=body, allow_redirects=False) as response:
+                if response.status == 429 or response.status >= 500:
+                    return None
+                read = await response.content.read(MAX_ANSWER_BYTES)
+                if response.status != 200:
+                    raise RequestError(
+                        f"{self.url} answers {response.status}: {read[:300].decode('utf-8', 'replace')}",
+                        f"Check --endpoint, --model and, where it takes a key, {KEY_VARIABLE}.",
+                    )
+                return _said(read, self.url)
+        except (aiohttp.ClientConnectionError, TimeoutError):
+            return None
+        except aiohttp.ClientError as error:
+            raise RequestError(f"{self.url} cannot be asked: {type(error).__name__}.", "Check --endpoint.") from None
+
+
+def messages(persona: Persona, turns: Sequence[Turn], lore: LoreHit) -> list[dict[str, str]]:
+    """The prompt as chat messages: card, examples, talk, and lore with the last turn, as the engine renders it."""
+    told = [{"role": "system", "content": system_text(persona, turns[-1].name)}]
+    for turn in [*example_turns(persona), *turns]:
+        told.append({"role": "assistant" if turn.by_persona else "user", "content": turn.text})
+    told[-1]["content"] = f"[{lore.heading}] {lore.text}\n\n{told[-1]['content']}"
+    return told
+
+
+def voice_of(endpoint: str | None, model: str, adapter: Path | None) -> Voice:
+    """The voice that was asked for. Raises `RequestError` for what does not go together."""
+    if not endpoint:
+        return LocalVoice(model, adapter)
+    if adapter:
+        raise RequestError("An adapter is for the local engine.", "Leave out --adapter or --endpoint.")
+    if not endpoint.startswith(("http://", "https://")):
+        raise RequestError(f"{endpoint!r} is no address.", "It begins with http:// or https:// and ends with /v1.")
+    return EndpointVoice(endpoint, model)
+
+
+def _said(answer: bytes, url: str) -> Said:
+    import json
+
+    try:
+        choice = json.loads(answer)["choices"][0]
+        return Said(str(choice["message"]["content"] or "").strip(), choice.get("finish_reason") != "length")
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise RequestError(
+            f"{url} answers no chat completion.", "The address ends with /v1, before /chat/completions."
+        ) from None
