@@ -91,7 +91,7 @@ def read_all_guild_lore(home: Path) -> list[Passage]:
 
 
 def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "") -> list[Passage]:
-    """What a guild has added to a persona, but for one file. Raises `LoreError` for one that was damaged on the disk."""
+    """What a guild has added to a persona, but for one file. Raises `LoreError` for one damaged on the disk."""
     passages: list[Passage] = []
     for path in sorted((home / "lore" / str(guild_id) / persona_id).glob("*.md")):
         if path.name != without:
