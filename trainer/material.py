@@ -125,7 +125,7 @@ def _usable(path: Path, material: Material, options: ReadOptions, dropped: Count
             usable.append(item)
         else:
             first = first or item
-            dropped[item.reason] += item.rows
+            dropped.update({item.reason: item.rows} if item.rows else {})
     if not usable:
         why = f"; {first.row}: {first.reason}" if first else ""
         expected = recognise(path, material.format).expected

@@ -9,7 +9,7 @@ import pytest
 from personas.errors import MaterialError
 from tests.trainer.reading import everything, jsonl, spoken
 from trainer.sources import FORMATS, recognise
-from trainer.sources.files import open_source
+from trainer.sources.files import HEAD_BYTES, open_source
 from trainer.sources.json_stream import CHUNK_BYTES
 
 ROWS = [{"instruction": f"Say “{n}”, {{please}}", "input": "", "output": f'It is\n{n} \\ […] "'} for n in range(3)]
@@ -98,6 +98,28 @@ def test_an_archive_of_data_is_read_and_rejected_rows_say_in_which_file(tmp_path
     assert [(r.row, r.reason) for r in rejected] == [("sets.zip/a/three.jsonl line 4", "no answer")]
 
 
+def test_files_of_a_folder_that_cannot_be_read_are_named_and_the_others_read(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "rows.jsonl").write_bytes(jsonl(ROWS))
+    (tmp_path / "set" / "empty.txt").touch()
+    (tmp_path / "set" / "note.txt").write_text("Only a note.")
+    used, rejected = everything(tmp_path / "set")
+    assert len(used) == 3
+    assert [(r.row, r.reason, r.rows) for r in rejected] == [
+        ("set/empty.txt", "set/empty.txt is empty.", 0),
+        ("set/note.txt", "in no known format: text", 0),
+    ]
+
+
+def test_arrays_of_an_object_far_behind_its_beginning_are_read(tmp_path):
+    path = tmp_path / "talk.json"
+    long = {"instruction": "Why?", "input": "", "output": "Because. " * (HEAD_BYTES // 9)}
+    content = {"train": [ROWS[0], long], "authors": ["Ada"], "count": 4, "valid": ROWS[1:2], "test": ROWS[2:]}
+    path.write_text(json.dumps(content))
+    used, rejected = everything(path)
+    assert [c.messages[0].row for c in used] == ["train 1", "train 2", "valid 1", "test 1"] and not rejected
+
+
 def test_broken_rows_are_named_and_the_others_read(tmp_path):
     path = tmp_path / "talk.jsonl"
     lines = jsonl(ROWS).split(b"\n")
@@ -128,6 +150,12 @@ def test_arrays_larger_than_what_is_read_at_once_are_cut_at_the_right_commas(tmp
     path.write_text(json.dumps({"about": {"list": [1, {"a": "}"}]}, "rows": rows}))
     assert path.stat().st_size > 5 * CHUNK_BYTES
     assert answers(path) == [row["output"] for row in rows]
+
+
+def test_tables_that_pandas_wrote_with_their_index_are_read(tmp_path):
+    path = tmp_path / "talk.txt"
+    path.write_bytes(b",question,answer\n0,Who?,Me\n1,Why?,Why not\n")
+    assert answers(path) == ["Me", "Why not"]
 
 
 def test_rows_of_a_table_with_other_cells_than_the_header_names_are_rejected(tmp_path):

@@ -58,12 +58,12 @@ def recognise(path: Path, forced: str | None = None, options: ReadOptions | None
 
     Raises `MaterialError` that says what was found and what is known.
     """
-    return _parts(open_source(located(path)), _wanted(forced, options))[0][0]
+    return _parts(open_source(located(path)), _wanted(forced, options))[0][0][0]
 
 
 def columns_read(path: Path, options: ReadOptions, format: str | None = None) -> str:
     """As what the columns of an unknown table are read; empty where a format says it."""
-    found, file = _parts(open_source(located(path)), _wanted(format, options))[0]
+    found, file = _parts(open_source(located(path)), _wanted(format, options))[0][0]
     return str(rows.columns_of(file.peek(), options) or "") if found.name == rows.COLUMNS else ""
 
 
@@ -78,7 +78,8 @@ def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterato
     Raises `MaterialError` when the format is not known or nothing can be read.
     """
     whole = open_source(located(path))
-    parts = _parts(whole, _wanted(format, options))
+    parts, left = _parts(whole, _wanted(format, options))
+    yield from left
     options = replace(options, source=options.source or whole.name)
     problems: list[MaterialError] = []
     for found, file in parts:
@@ -95,26 +96,43 @@ def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterato
         raise problems[0]
 
 
-def _parts(file: SourceFile, forced: str | None) -> list[tuple[Format, SourceFile]]:
-    """What is to be read and as what: the file itself, or the files of a folder or archive that no format claims."""
+Parts = list[tuple[Format, SourceFile]]
+
+
+def _parts(file: SourceFile, forced: str | None) -> tuple[Parts, list[Rejected]]:
+    """What is to be read and as what: the file itself, or the files of a folder or archive that no format claims.
+
+    Files of a folder that are in no known format are returned as rejected: how many records they hold nobody knows.
+    """
     known = [_named(forced)] if forced else list(FORMATS)
     peek = file.peek()
-    claimed = next((format for format in known if format.recognises(peek)), None)
-    if claimed is None and file.names:
-        members = [file.member(name) for name in file.names if _is_data(name)]
-        parts = [(found, member) for member in members if (found := _claim(member, known, forced))]
+    if claimed := next((format for format in known if format.recognises(peek)), None):
+        return [(claimed, file)], []
+    if file.names:
+        parts, left = _members(file, known, forced)
         if parts:
-            return parts
-    if claimed is None and forced and file.kind not in ("folder", "zip"):
-        claimed = known[0]
-    if claimed is None:
-        raise _unknown(peek)
-    return [(claimed, file)]
+            return parts, left
+    elif forced:
+        return [(known[0], file)], []
+    raise _unknown(peek)
 
 
-def _claim(member: SourceFile, known: list[Format], forced: str | None) -> Format | None:
-    peek = member.peek()
-    return next((format for format in known if format.recognises(peek)), known[0] if forced else None)
+def _members(file: SourceFile, known: list[Format], forced: str | None) -> tuple[Parts, list[Rejected]]:
+    parts: Parts = []
+    left: list[Rejected] = []
+    for name in filter(_is_data, file.names):
+        try:
+            member = file.member(name)
+            peek = member.peek()
+        except MaterialError as error:
+            left.append(Rejected(f"{file.name}/{name}", error.message, rows=0))
+            continue
+        found = next((format for format in known if format.recognises(peek)), known[0] if forced else None)
+        if found:
+            parts.append((found, member))
+        else:
+            left.append(Rejected(f"{file.name}/{name}", f"in no known format: {_shape(peek)}", rows=0))
+    return parts, left
 
 
 def _is_data(name: str) -> bool:

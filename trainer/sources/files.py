@@ -25,7 +25,7 @@ from pydantic_core import from_json
 from personas.errors import MaterialError
 from trainer.conversation import Rejected
 from trainer.sources import kinds, tables
-from trainer.sources.json_stream import LONGEST_RECORD_BYTES, Broken, array_at, arrays_within, decode
+from trainer.sources.json_stream import LONGEST_RECORD_BYTES, Broken, array_at, arrays_in, arrays_within, decode
 from trainer.sources.kinds import BOM, Kind
 
 HEAD_BYTES = 1 << 20
@@ -138,6 +138,18 @@ class SourceFile:
             self._skip_mark(stream)
             for head, elements in arrays_within(stream, path, key):
                 yield head, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
+
+    def arrays(self) -> Iterator[tuple[str, Iterator[Record | Rejected]]]:
+        """The arrays among a JSON object's members, by key. The elements of one are to be taken before the next."""
+        with self.open() as stream:
+            self._skip_mark(stream)
+            for key, elements in arrays_in(stream):
+                yield key, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a peek shows only the beginning of the file."""
+        return len(self.start) >= HEAD_BYTES
 
     def peek(self, count: int = PEEKED) -> Peek:
         """The first records, members or lines."""

@@ -81,6 +81,25 @@ def arrays_within(stream: BinaryIO, path: tuple[str, ...], key: str) -> Iterator
             cursor.skip(1)
 
 
+def arrays_in(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
+    """The arrays among the members of the object that the file is, by key; each is to be taken before the next."""
+    cursor = _Cursor(stream)
+    sign = b"{" if cursor.next() == b"{" else b""
+    while sign in (b"{", b","):
+        cursor.skip(1)
+        if cursor.next() != b'"' or (key := cursor.string()) is None or cursor.next() != b":":
+            return
+        cursor.skip(1)
+        if cursor.next() == b"[":
+            elements = cursor.inside()
+            yield str(decode(key)), elements
+            for _ in elements:
+                pass
+        else:
+            cursor.pass_value()
+        sign = cursor.next()
+
+
 class _Cursor:
     """A place in a stream of JSON text, with as much of what follows as has been read."""
 
@@ -115,7 +134,7 @@ class _Cursor:
         """
         self.skip(1)
         while self.next() == b'"':
-            key = self._string()
+            key = self.string()
             if key is None or self.next() != b":":
                 return False
             self.skip(1)
@@ -179,7 +198,7 @@ class _Cursor:
             self._pass_nested()
             return b""
         if self.next() == b'"':
-            if (text := self._string()) is None:  # it never ends, so nothing can follow it
+            if (text := self.string()) is None:  # it never ends, so nothing can follow it
                 self._ahead = b""
             return text or b""
         passed = b""
@@ -203,7 +222,7 @@ class _Cursor:
             depth, is_quoted = int(depths[-1]) if depths.size else depth, (is_quoted + text.count(b'"')) & 1
             self._ahead = b""
 
-    def _string(self) -> bytes | None:
+    def string(self) -> bytes | None:
         """The string that starts here, quotes included; None when it does not end."""
         while (match := STRING.match(self._ahead)) is None:
             if len(self._ahead) > LONGEST_RECORD_BYTES or not self._fill(max(CHUNK_BYTES, len(self._ahead))):

@@ -171,11 +171,19 @@ def _foreign(row: Row, main: Shape | None) -> str:
 
 
 def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | Rejected]:
-    arrays = _arrays(file.peek(), options.mapping) if file.kind == "JSON object" else []
-    for name, _ in arrays:
-        yield from file.records(name)
-    if not arrays:
+    peek = file.peek()
+    wanted = {name for name, _ in _arrays(peek, options.mapping)} if file.kind == "JSON object" else set()
+    if not wanted:
         yield from file.records()
+        return
+    # What a peek shows in full is known; arrays that come later are judged by how they begin.
+    known = list(peek.head)[: -1 if file.is_cut else None]
+    for name, records in file.arrays():
+        if name in wanted:
+            yield from records
+        elif name not in known and not isinstance(first := next(records, None), Rejected | None):
+            yield first
+            yield from records
 
 
 FORMATS = (

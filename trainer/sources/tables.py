@@ -46,6 +46,8 @@ def _parsed(lines: list[str], delimiter: str) -> list[list[str]]:
 
 def _is_header(cells: list[str]) -> bool:
     names = [cell.strip() for cell in cells]
+    if len(names) > 1 and not names[0]:  # pandas writes its index so
+        names = names[1:]
     return len(set(names)) == len(names) and all(_is_name(name) for name in names)
 
 
