@@ -41,7 +41,8 @@ class Plan:
 
     `limits`: source to the number of its samples, at most. `mix`: the ratio of general talk to the persona's, or of
     the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
-    training in two stages. `key` is the pseudonyms'. `seed` decides what is taken where not all is.
+    training in two stages. `key` is the pseudonyms'. `seed` decides what is taken where not all is. `besides` are draws
+    that an earlier, smaller data set held out although they were not due.
     """
 
     renderer: Renderer
@@ -54,6 +55,7 @@ class Plan:
     mix: tuple[float, ...] = ()
     stages: bool = False
     seed: int = 0
+    besides: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,18 @@ class Builder:
                 self._add(replace(item, source=source))
             heard(item.rows)
 
+    @property
+    def besides(self) -> tuple[float, ...]:
+        """The draws that are held out although they were not due (`trainer.split`), once samples are made."""
+        return self._sieve.besides
+
     def samples(self) -> Iterator[Built]:
         """All samples, those held out first: of two equal ones, the one that stays is not trained on.
 
         Raises `MaterialError` where one side would stay empty.
         """
         self.shares = self._shares()
-        fates = self._sieve.fates(self._plan.recipe.heldout_share)
+        fates = self._sieve.fates(self._plan.recipe.heldout_share, self._plan.besides)
         self._settled = bytearray(len(fates))
         self._share_room(fates)
         for side in SIDES:

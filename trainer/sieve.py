@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +30,7 @@ class Sieve:
         self._faults: dict[int, str] = {}
         self._numbers, self._draws, self._sizes = array("q"), array("d"), array("q")
         self._count = 0
+        self.besides: tuple[float, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -50,15 +51,16 @@ class Sieve:
             self._sizes.append(len(conversation.raw_text))
         self._count += 1
 
-    def fates(self, heldout_share: float) -> list[str]:
+    def fates(self, heldout_share: float, besides: Collection[float] = ()) -> list[str]:
         """For each conversation one of `SIDES`, or why it is dropped. Raises `MaterialError` when a side is empty.
 
+        `besides` are draws that are held out whatever the share (see `held_out`); what they are now is in `besides`.
         Of a cluster the longest conversation stays: where rows repeat a talk and go on by a turn each, it holds all of
         their replies.
         """
         exact, near = self._index.clusters()
         sizes = np.asarray(self._sizes)
-        sides = held_out(self._draws, near, heldout_share)
+        sides, self.besides = held_out(self._draws, near, heldout_share, besides)
         longest_first = np.lexsort((np.arange(len(sizes)), -sizes))
         clusters, first = np.unique(near[longest_first], return_index=True)
         kept = dict(zip(clusters.tolist(), longest_first[first].tolist(), strict=True))

@@ -7,7 +7,7 @@ each of them its whole duplicate cluster. A cluster only ever grows, so what was
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +23,23 @@ def drawn(purpose: str, text: str) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def held_out(draws: Sequence[float], clusters: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+def held_out(
+    draws: Sequence[float], clusters: NDArray[np.int64], share: float, besides: Collection[float] = ()
+) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
     """Which conversations are held out, from each one's draw (`drawn(HELD_OUT, …)`) and cluster.
 
-    Where one side would stay empty, the cluster that came nearest to the border changes over: with so little data the
-    promise that nothing ever changes sides cannot be kept. Raises `MaterialError` for a single cluster.
+    Where one side would stay empty, the cluster that came nearest to the border changes over. A draw that was held out
+    so is given back, to be handed in as one of `besides` when the data has grown: it stays held out then. Raises
+    `MaterialError` for a single cluster.
     """
+    own = np.asarray(draws, dtype=float)
     lowest = np.full(len(clusters), np.inf)
-    np.minimum.at(lowest, clusters, np.asarray(draws, dtype=float))
+    np.minimum.at(lowest, clusters, np.where(np.isin(own, list(besides)), 0.0, own))
     of_clusters = np.sort(lowest[np.isfinite(lowest)])
     if len(of_clusters) < 2:
         found = "only one conversation" if len(of_clusters) else "no conversation in which somebody is answered"
         raise MaterialError(f"There is {found}; learning and measuring need one each.", "Give more of them.")
     count = min(max(int((of_clusters < share).sum()), 1), len(of_clusters) - 1)
     side: NDArray[np.bool_] = lowest[clusters] <= of_clusters[count - 1]
-    return side
+    kept = [float(draw) for draw in own[side & np.isin(own, [*besides, *of_clusters[of_clusters >= share]])]]
+    return side, tuple(sorted(set(kept)))

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,7 @@ def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
     `heard` is told what is being done, and of how many more records or samples. Raises `UnderstudyError`.
     """
     require_free(out)
+    order = replace(order, plan=replace(order.plan, besides=_held_out_before(out)))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as workshop:
         made = Path(workshop) / "made"
@@ -62,6 +63,14 @@ def require_free(out: Path) -> None:
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / STATS_FILE).exists()):
         raise RequestError(f"{out} is there already and holds no data set.", "Name another folder.")
+
+
+def _held_out_before(out: Path) -> tuple[float, ...]:
+    """What the data set that is replaced held out although it was not due: that stays held out."""
+    try:
+        return tuple(map(float, json.loads((out / STATS_FILE).read_text(encoding="utf-8"))["held_out_besides"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
 
 
 def sample_line(renderer: Renderer, built: Built, stages: bool) -> str:
@@ -100,6 +109,7 @@ def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) 
             "persona": plan.persona.id if plan.persona else None,
             "base_model": order.base.name,
             "seed": plan.seed,
+            "held_out_besides": builder.besides,
             "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
         }
     (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

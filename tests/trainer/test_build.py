@@ -18,6 +18,7 @@ from trainer.__main__ import main
 from trainer.build import Builder, Plan
 from trainer.conversation import Rejected
 from trainer.ledger import Ledger
+from trainer.split import HELD_OUT, drawn
 from trainer.write_dataset import write_dataset
 
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
@@ -123,6 +124,25 @@ def test_a_source_gives_as_many_samples_as_it_may(house, command):
     told = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
     assert told["sources"] == {"talk.json": 25, "general.jsonl": 40}
     assert told["dropped"] == {"over the source's limit": 2 * 35 + 80} and told["samples"]["eval"] > 4
+
+
+def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(house, command):
+    """Of so few none may be drawn; the nearest is held out then, and noted."""
+    every = Path("general.jsonl").read_text().splitlines()
+    drawn_high = [line for line in every if drawn(HELD_OUT, said_in(line)) > 0.5]
+    drawn_low = [line for line in every if drawn(HELD_OUT, said_in(line)) < 0.15]
+    held_out = set()
+    for used in (drawn_high[:5], drawn_high[:20], drawn_high[:20] + drawn_low[:3]):
+        Path("general.jsonl").write_text("\n".join(used))
+        assert command("dataset", "build", "--source", "general.jsonl", "--out", "out")[0] == 0
+        now = {line["messages"][-1]["content"] for line in lines("out/eval.jsonl")}
+        assert now >= held_out
+        held_out = now
+    assert len(held_out) == 4
+
+
+def said_in(line):
+    return "\n".join(message["content"] for message in json.loads(line)["messages"])
 
 
 def test_two_stages_put_general_talk_first(house, command):
