@@ -3,12 +3,13 @@
 import gzip
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from personas.errors import MaterialError
 from tests.trainer.reading import everything, jsonl, spoken
-from trainer.sources import FORMATS, recognise
+from trainer.sources import FORMATS, oasst, oasst_rows, personachat, recognise, rows
 from trainer.sources.files import HEAD_BYTES, open_source
 from trainer.sources.json_stream import CHUNK_BYTES
 
@@ -206,6 +207,13 @@ def test_the_error_names_all_formats_and_a_wrong_name_the_nearest(tmp_path):
         recognise(tmp_path / "gone")
     with pytest.raises(MaterialError, match="There is no file nobody/nothing, and no data set"):
         recognise(type(path)("nobody/nothing"))
+
+
+def test_the_docs_list_every_format_of_data_sets():
+    text = (Path(__file__).parents[2] / "docs" / "sets.md").read_text(encoding="utf-8")
+    for format in (*oasst.FORMATS, *oasst_rows.FORMATS, *personachat.FORMATS, *rows.FORMATS):
+        expected = format.expected.replace("\n", "\\n").replace("|", "\\|")
+        assert f"| `{format.name}` | {format.title} | `{expected}` |\n" in text
 
 
 def test_names_of_formats_are_unique_and_can_be_typed():
