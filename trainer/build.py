@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from personas.contracts import Persona
-from personas.errors import RequestError
+from personas.errors import MaterialError, RequestError
 from personas.lore import LoreIndex
 from personas.prompt import Renderer
 from trainer.anonymise import People
@@ -82,6 +82,7 @@ class Builder:
         self._people = People(plan.persona) if plan.persona else None
         self._sources: list[str] = []
         self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
+        self._is_anybody_learned_from = False
         self._settled = bytearray()
         self._room: dict[tuple[int, str], int] = {}
         self.shares: dict[str, float] = {}
@@ -114,6 +115,11 @@ class Builder:
 
         Raises `MaterialError` where one side would stay empty.
         """
+        if not self._is_anybody_learned_from:
+            raise MaterialError(
+                "The sources do not say whose replies are to be learned.",
+                "Name who it is: --persona with a card, and --as with its name in the logs if that is another.",
+            )
         self.shares = self._shares()
         fates = self._sieve.fates(self._plan.recipe.heldout_share, self._plan.besides)
         self._settled = bytearray(len(fates))
@@ -136,6 +142,7 @@ class Builder:
         speaks_itself = persona is not None and speaks(persona, conversation)
         if speaks_itself and self._people:
             self._people.meet(conversation)
+        self._is_anybody_learned_from |= any(message.speaker.is_persona for message in conversation.messages)
         self._spool.append(conversation)
         self._sieve.add(conversation)
         self._source_of.append(len(self._sources) - 1)

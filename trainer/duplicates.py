@@ -5,7 +5,8 @@ estimated from 128 minima (A. Broder, "On the resemblance and containment of doc
 whose words are the same are exact ones. Only texts that share one of 16 bands of 8 minima are compared: at 0.8 that
 finds 95 of 100 pairs, at 0.9 all but one in ten thousand.
 
-Memory holds one batch of texts and, while bands are compared, some 40 bytes a text; the rest lies in files. Libraries
+Memory holds one batch of texts and, while bands are compared, some 40 bytes a text; the rest lies in files, of which the
+system may keep what it has room for. Libraries
 keep their bands in memory (datasketch, rensa), and the signatures of one of them have changed between its versions,
 which would move conversations between training and held out; with numpy the hashing is two lines.
 """

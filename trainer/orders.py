@@ -113,6 +113,7 @@ def _items(name: str, source: Source, options: argparse.Namespace, plan: Plan) -
         source=name,
         session_gap_s=plan.recipe.session_gap_minutes * 60,
         mapping=dict(options.map),
+        oasst_paths=options.tree_paths,
         languages=plan.filters.languages,
     )
     if not source.path.exists() and "/" not in str(source.path):

@@ -193,6 +193,10 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
         (("--source", "gone.json"), "gone.json"),
         (("--source", "talk.json=telegraph"), "There is no format 'telegraph'"),
         (("--source", "talk.json", "--mix", "80"), "'80' is no ratio"),
+        (
+            ("--source", "talk.json"),
+            "do not say whose replies are to be learned. Name who it is: --persona",
+        ),
         (("--source", "broken.jsonl"), "Nothing in broken.jsonl can be used: line 1: no answer. Expected: {"),
         (("--source", "one.jsonl"), "only one conversation"),
         (("--persona", "ada.toml", "--source", "others.json"), "Ada never speaks in others.json"),
