@@ -9,7 +9,7 @@ from personas.errors import MaterialError
 from trainer.conversation import Conversation, Rejected, spoken_by
 from trainer.sources.answers import ANSWERS, talk_of_answer
 from trainer.sources.columns import NAMES, SHOWN, Columns, Row, guess, mapped, message_keys, plain
-from trainer.sources.files import PEEKED, Peek, Record, SourceFile
+from trainer.sources.files import Peek, Record, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.persona_rows import PERSONA_ROWS
 from trainer.sources.preferences import PREFERENCES
@@ -21,6 +21,8 @@ COLUMNS = "columns"
 """The format of tables that are no known set."""
 ONE_TALK = tuple(name for name in NAMES["messages"] if name not in ("data", "items"))
 """A member of these names holds the messages of one talk, not the rows of a table."""
+JUDGED_ROWS = 16
+"""So many of the first rows decide what a table is."""
 Plan = tuple[Callable[[Row, Columns], Talk], Columns]
 
 
@@ -42,7 +44,7 @@ def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]
 
 
 def _are_rows(rows: list[Row]) -> bool:
-    return 2 * sum(_first_shape(row) is not None for row in rows[:PEEKED]) > len(rows[:PEEKED])
+    return 2 * sum(_first_shape(row) is not None for row in rows[:JUDGED_ROWS]) > len(rows[:JUDGED_ROWS])
 
 
 def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
@@ -61,7 +63,7 @@ def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
 
 def _recognises(shape: Shape) -> Callable[[Peek], bool]:
     def recognises(peek: Peek) -> bool:
-        rows = rows_of(peek)
+        rows = rows_of(peek)[:JUDGED_ROWS]
         return 2 * sum(_first_shape(row) is shape for row in rows) >= len(rows)
 
     return recognises
