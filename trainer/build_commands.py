@@ -75,7 +75,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: those that ship)")
     add("--right", choices=RIGHTS, help="under which right sources without a rights.toml may be used")
     add("--map", type=pair, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help="as for `inspect`")
-    add("--tree-paths", choices=("best", "all"), default="best", help="of message trees: the best-ranked path, or every")
+    add("--tree-paths", choices=("best", "all"), default="best", help="of message trees: which paths to take")
     add("--languages", default="", metavar="en,vi", help="keep only these")
     add("--min-reply-words", type=int, default=0, metavar="N", help="drop shorter replies")
     add("--max-reply-words", type=int, default=1_000_000, metavar="N", help="drop longer replies")

@@ -5,10 +5,10 @@ estimated from 128 minima (A. Broder, "On the resemblance and containment of doc
 whose words are the same are exact ones. Only texts that share one of 16 bands of 8 minima are compared: at 0.8 that
 finds 95 of 100 pairs, at 0.9 all but one in ten thousand.
 
-Memory holds one batch of texts and, while bands are compared, some 40 bytes a text; the rest lies in files, of which the
-system may keep what it has room for. Libraries
-keep their bands in memory (datasketch, rensa), and the signatures of one of them have changed between its versions,
-which would move conversations between training and held out; with numpy the hashing is two lines.
+Memory holds one batch of texts and, while bands are compared, some 40 bytes a text; the rest lies in files, of which
+the system may keep what it has room for. Libraries keep their bands in memory (datasketch, rensa), and the signatures
+of one of them have changed between its versions, which would move conversations between training and held out; with
+numpy the hashing is two lines.
 """
 
 from __future__ import annotations
@@ -82,10 +82,9 @@ class DuplicateIndex:
     def add(self, text: str) -> None:
         """Add the next text."""
         words = words_of(text)
-        exact = " ".join(words) if words else text.strip()  # a text of signs alone equals only itself
-        self._exact.write(hashlib.blake2b(exact.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+        self._exact.write(_exact_key(words, text))
         hash_of = self._hash_of
-        self._pending.append([hash_of[word] for word in words] or [hash_of[exact]])
+        self._pending.append([hash_of[word] for word in words] or [hash_of[text.strip()]])
         self._pending_shingles += len(words)
         self._count += 1
         if self._pending_shingles >= BATCH_SHINGLES or len(self._pending) >= BATCH_SHINGLES:
@@ -132,6 +131,26 @@ class DuplicateIndex:
         for file in (self._exact, self._minima, *self._bands):
             file.flush()
         self._pending, self._pending_shingles = [], 0
+
+
+def exact_key(text: str) -> bytes:
+    """Eight bytes that texts of the same words share, and with them hardly any other."""
+    return _exact_key(words_of(text), text)
+
+
+def _exact_key(words: list[str], text: str) -> bytes:
+    exact = " ".join(words) if words else text.strip()  # a text of signs alone equals only itself
+    return hashlib.blake2b(exact.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def merged(clusters: Numbers, keys: NDArray[np.uint64]) -> Numbers:
+    """Clusters, those made one that hold texts with the same key; key 0 joins nothing."""
+    union = _Union(len(clusters))
+    union.join(np.arange(len(clusters)), clusters)
+    keyed = np.flatnonzero(keys)
+    for left, right in _equal_pairs(keys[keyed], crowd=1):
+        union.join(keyed[left], keyed[right])
+    return union.roots()
 
 
 class _WordHashes(dict[str, int]):

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from trainer.conversation import Conversation
-from trainer.duplicates import DuplicateIndex
+from trainer.duplicates import DuplicateIndex, exact_key, merged, words_of
 from trainer.filters import Filters
 from trainer.split import HELD_OUT, drawn, held_out
 
@@ -19,6 +19,7 @@ TRAIN = "train"
 NO_REPLY, TO_NOBODY = "nobody answers", "reply to nobody"
 EXACT, NEAR = "duplicate", "near duplicate"
 SIDES = (HELD_OUT, TRAIN)
+OPENING_WORDS = 16
 
 
 class Sieve:
@@ -29,6 +30,7 @@ class Sieve:
         self._filters, self._index = filters, DuplicateIndex(folder)
         self._faults: dict[int, str] = {}
         self._numbers, self._draws, self._sizes = array("q"), array("d"), array("q")
+        self._openings = array("Q")
         self._count = 0
         self.besides: tuple[float, ...] = ()
 
@@ -49,6 +51,7 @@ class Sieve:
             self._numbers.append(self._count)
             self._draws.append(drawn(HELD_OUT, conversation.raw_text))
             self._sizes.append(len(conversation.raw_text))
+            self._openings.append(_opening(conversation))
         self._count += 1
 
     def fates(self, heldout_share: float, besides: Collection[float] = ()) -> list[str]:
@@ -60,7 +63,9 @@ class Sieve:
         """
         exact, near = self._index.clusters()
         sizes = np.asarray(self._sizes)
-        sides, self.besides = held_out(self._draws, near, heldout_share, besides)
+        # What begins alike goes on one side: paths of one tree, rows that repeat a talk and go on.
+        together = merged(near, np.asarray(self._openings))
+        sides, self.besides = held_out(self._draws, together, heldout_share, besides)
         longest_first = np.lexsort((np.arange(len(sizes)), -sizes))
         clusters, first = np.unique(near[longest_first], return_index=True)
         kept = dict(zip(clusters.tolist(), longest_first[first].tolist(), strict=True))
@@ -81,6 +86,12 @@ class Sieve:
             return fault
         faults = [self._filters.reply_fault(reply.text) for reply in replies]
         return faults[0] if all(faults) else ""
+
+
+def _opening(conversation: Conversation) -> int:
+    """A key of the first two messages, 0 when they are so short that many talks begin so."""
+    opening = "\n".join(message.text for message in conversation.messages[:2])
+    return int.from_bytes(exact_key(opening), "little") if len(words_of(opening)) >= OPENING_WORDS else 0
 
 
 def sift(conversations: Sequence[Conversation], filters: Filters, heldout_share: float) -> list[str]:

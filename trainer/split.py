@@ -1,7 +1,8 @@
 """What is held out: decided by keyed hashes of what was said, so that it stays decided however the data grows.
 
 Each conversation draws a number from its own text. Those that draw below the held-out share are held out, and with
-each of them its whole duplicate cluster. A cluster only ever grows, so what was held out once stays held out.
+each of them its whole cluster: its duplicates and what begins as it does. A cluster only ever grows, so what was held
+out once stays held out.
 """
 
 from __future__ import annotations

@@ -75,6 +75,19 @@ def test_growth_never_moves_a_conversation_from_held_out_to_train(before, more):
     assert not held_out & trained
 
 
+def test_talks_that_begin_alike_are_on_one_side():
+    """The paths of a tree, and rows that repeat a talk and go on."""
+    talks = [
+        talk(sentence(n), sentence(n + 1000), sentence(way, 40 + way), sentence(-way, 40 + way))
+        for n in range(30)
+        for way in range(3)
+    ]
+    got = fates([*talks, *many(9)])
+    assert all(len(set(got[at : at + 3])) == 1 for at in range(0, 90, 3)) and set(got) == set(SIDES)
+    greetings = [talk("hello", "Good day.", sentence(n), sentence(-n)) for n in range(1, 200)]
+    assert Counter(fates(greetings))[HELD_OUT] < 60, "many begin so, and that makes them no family"
+
+
 def test_about_the_share_is_held_out():
     got = Counter(fates(many(1000), 0.15))
     assert 0.12 < got[HELD_OUT] / 1000 < 0.18 and got.keys() == set(SIDES)
