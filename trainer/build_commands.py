@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ def build(options: argparse.Namespace) -> None:
     order: Order = order_of(options)
     with Counting() as counting:
         told = write_dataset(options.out.absolute(), order, counting.heard)
+    if note := _note_on_rights(options.out):
+        print(note, file=sys.stderr)
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
     else:
@@ -107,6 +110,16 @@ def export(options: argparse.Namespace) -> None:
 
     count = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
     print(f"{count:,} samples in {options.out}")
+
+
+def _note_on_rights(out: Path) -> str:
+    """What stands in the way of training on what was built; empty when nothing does."""
+    from trainer.data_sheet import RISKY_RIGHTS
+    from trainer.write_dataset import STATS_FILE
+
+    by_right = json.loads((out / STATS_FILE).read_text(encoding="utf-8"))["by_right"]
+    risky = [(right, count) for right, count in by_right.items() if right in RISKY_RIGHTS]
+    return "\n".join(f"{count:,} samples, right {right}: {RISKY_RIGHTS[right]}" for right, count in risky)
 
 
 def _told(told: dict[str, Any], out: Path) -> list[str]:

@@ -67,7 +67,8 @@ def lines(path):
 
 def test_a_persona_data_set_is_written_whole(house, command):
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out", "--json")
-    code, output, _ = command(*words)
+    code, output, errors = command(*words)
+    assert "60 samples, right discord-api: Discord's developer policy forbids training" in errors
     told = json.loads(output)
     assert code == 0 and {path.name for path in Path("out").iterdir()} == FILES
     train, held_out = lines("out/train.jsonl"), lines("out/eval.jsonl")
@@ -80,7 +81,7 @@ def test_a_persona_data_set_is_written_whole(house, command):
     assert first["messages"][-1]["content"].startswith("I mended clock")
     assert "mira_wet" not in json.dumps(train + held_out), "members have pseudonyms"
     assert {key: first[key] for key in ("kind", "source", "right", "lore")} == {
-        "kind": "persona", "source": "talk.json", "right": first["right"], "lore": []
+        "kind": "persona", "source": "talk.json", "right": "discord-api", "lore": []
     }  # fmt: skip
     stats = json.loads(Path("out/stats.json").read_text())
     assert {key: stats[key] for key in told} == told and stats["persona"] == "ada"
@@ -89,6 +90,19 @@ def test_a_persona_data_set_is_written_whole(house, command):
     assert "| talk.json |" in sheet and "(composition.svg)" in sheet and told["hash"] in sheet
     assert Path("out/lengths.svg").read_text().lstrip().startswith("<?xml")
     assert Path("out/lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_right_that_is_stated_goes_with_each_sample(house, command):
+    Path("rights.toml").write_text(
+        '["talk.json"]\nright = "form"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
+    )
+    words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--source", "general.jsonl")
+    _, _, errors = command(*words, "--out", "out", "--right", "licensed")
+    assert {(line["source"], line["right"]) for line in lines("out/train.jsonl")} == {
+        ("talk.json", "form"),
+        ("general.jsonl", "licensed"),
+    }
+    assert not errors and "| form | 60 |" in Path("out/README.md").read_text()
 
 
 def test_the_same_input_gives_the_same_hash_and_files(house, command):
