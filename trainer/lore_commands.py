@@ -75,9 +75,12 @@ def material(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
 
 def _ask(options: argparse.Namespace) -> None:
     from personas.lore import LoreIndex
+    from trainer.plan_commands import home_of
 
     persona, passages = material(options)
-    index = LoreIndex(passages)
+    home = home_of(None)
+    # A cache of its own, where the bot keeps its: no passage is read twice.
+    index = LoreIndex(passages, home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None)
     weighed = index.weigh(persona.id, options.question)
     index.close()
     shown = weighed.matches if options.all else weighed.matches[:SHOWN]
@@ -90,12 +93,14 @@ def _ask(options: argparse.Namespace) -> None:
 def _ask_json(weighed: Weighed, shown: list[Match]) -> dict[str, Any]:
     from personas.lore import FOUND
 
+    given = weighed.given()
     return {
         "threshold": FOUND,
         "words": weighed.terms,
         "small_talk": weighed.small_talk,
         "matches": [
             {
+                "given": match in given,
                 "found": match.found,
                 "score": match.score,
                 "by_meaning": match.by_meaning,
@@ -112,23 +117,23 @@ def _ask_json(weighed: Weighed, shown: list[Match]) -> dict[str, Any]:
 
 
 def _ask_table(weighed: Weighed, shown: list[Match]) -> list[str]:
-    from personas.lore import FOUND, LORE_PASSAGES
+    from personas.lore import FOUND
 
-    found = [match for match in weighed.matches if match.found]
+    found, given = [match for match in weighed.matches if match.found], weighed.given()
     words = ", ".join(weighed.terms) or "none that tell anything"
     talk = "" if weighed.small_talk is None else f"; nearness to small talk {weighed.small_talk:.2f}"
     lines = [
         f"words looked for: {words}{talk}",
-        f"{len(found)} of {len(weighed.matches)} passages found (a score of {FOUND:g} or more); "
-        f"a prompt gets the best {LORE_PASSAGES}",
+        f"{len(found)} of {len(weighed.matches)} passages found (a score of {FOUND:g} or more); a prompt gets "
+        f"{len(given) or 'none'}",
     ]
     for match in shown:
         shared = ", ".join(f"{word} {weight:.2f}" for word, weight in match.words.items()) or "none"
         cosine = "another language, not compared" if match.cosine is None else f"cosine {match.cosine:.2f}"
+        verdict = "given" if match in given else "found" if match.found else "not found"
         lines += [
             "",
-            f"{'found    ' if match.found else 'not found'} {match.score:5.2f}  {match.passage.source}  "
-            f"[{match.passage.heading}]",
+            f"{verdict:<9} {match.score:5.2f}  {match.passage.source}  [{match.passage.heading}]",
             f"          meaning {match.by_meaning:+.2f} ({cosine}); words {match.by_words:+.2f} (shared: {shared})",
             *(f"          {line}" for line in match.passage.text.splitlines()),
         ]

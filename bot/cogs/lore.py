@@ -17,7 +17,7 @@ from bot.place import SpeakChannel, place_of
 from bot.replies import NO_MENTIONS
 from personas.contracts import Persona
 from personas.errors import RequestError
-from personas.lore import FOUND, LORE_PASSAGES, Match, Weighed
+from personas.lore import FOUND, Match, Weighed
 
 FORM = "lore:"
 """How the custom id of the form begins; the persona's id follows."""
@@ -146,9 +146,8 @@ def _ask_words(whom: Persona, weighed: Weighed) -> str:
     """What is found, what comes near, and why. The sources read as under a reply."""
     if not weighed.matches:
         return f"There is no lore for {whom.name} yet. `/persona lore add` gives them some."
-    found = [match for match in weighed.matches if match.found]
-    lines = [f"**{whom.name}** would be given {min(len(found), LORE_PASSAGES) or 'no'} passage(s); {FOUND:g} is found:"]
-    given = {id(match) for match in found[:LORE_PASSAGES]}
+    given = {id(match) for match in weighed.given()}
+    lines = [f"**{whom.name}** would be given {len(given) or 'no'} passage(s); {FOUND:g} is found:"]
     for match in weighed.matches[:SHOWN]:
         mark = "✅" if id(match) in given else "➖" if match.found else "❌"
         lines.append(f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}\n-# {_why(match)}")

@@ -27,6 +27,8 @@ LORE_PASSAGES = 2
 """How many passages a prompt gets at most, when serving and in training samples alike."""
 
 FOUND = 1.0
+BESIDE = 0.5
+"""A passage that scores less than this share of the best says little beside it."""
 
 RARE_ENOUGH, RARE_HALF, HALF = 0.7, 0.35, 0.5
 """When shared words alone find a passage, where nothing is known of meaning. A word's weight is log(1 + passages /
@@ -72,6 +74,11 @@ class Weighed:
     small_talk: float | None
     matches: list[Match]
 
+    def given(self, limit: int = LORE_PASSAGES) -> list[Match]:
+        """What a prompt gets: the best that are found, without those that match far less than the best of all."""
+        least = max(FOUND, BESIDE * self.matches[0].score) if self.matches else FOUND
+        return [match for match in self.matches[:limit] if match.score >= least]
+
 
 class LoreIndex:
     """The passages of all personas, searchable. Use from one thread; `prepare` alone may be called from another."""
@@ -91,8 +98,8 @@ class LoreIndex:
 
     def search(self, persona_id: str, message: str, limit: int = LORE_PASSAGES, guild_id: int = 0) -> list[LoreHit]:
         """The passages of this persona (in this guild, too) or of the world that match best, best first; often none."""
-        found = [match for match in self.weigh(persona_id, message, guild_id).matches if match.found]
-        return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in found[:limit]]
+        given = self.weigh(persona_id, message, guild_id).given(limit)
+        return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in given]
 
     def weigh(self, persona_id: str, message: str, guild_id: int = 0) -> Weighed:
         """Every passage this persona has, and how it fares with the message."""

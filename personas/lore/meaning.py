@@ -24,7 +24,7 @@ UNIT_WORDS = 12
 CHAT_SHARE = 0.4
 """How much of a message's nearness to small talk counts against lore."""
 
-NEAR = 0.11
+NEAR = 0.12
 """From here on a passage is found by meaning alone (see `nearness`)."""
 
 COMMON_RANK, RARE_RANK, LEAST = 1500, 20000, 0.1

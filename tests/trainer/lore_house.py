@@ -50,7 +50,7 @@ def lore_command(*words: object, **environ: str) -> subprocess.CompletedProcess[
 
     return subprocess.run(
         [sys.executable, "-m", "trainer", "lore", *map(str, words)],
-        capture_output=True, text=True, env={**os.environ, **environ}, timeout=120,
+        capture_output=True, text=True, env={**os.environ, "UNDERSTUDY_HOME": "/nowhere", **environ}, timeout=120,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def test_ask_says_what_matches_what_not_and_why(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "words looked for: wheels, clock" in done.stdout
     assert "ada/clock.md  [The Clock: The tower]" in done.stdout and "shared: " in done.stdout
-    assert done.stdout.index("found ") < done.stdout.index("not found ")
+    assert done.stdout.index("\ngiven ") < done.stdout.index("\nnot found ")
     told = json.loads(lore_command("ask", "--persona", card, "--lore", lore, "--json", "--all", "hello!").stdout)
     assert told["threshold"] == 1.0 and len(told["matches"]) == 4 and not any(m["found"] for m in told["matches"])
     assert {"score", "by_meaning", "cosine", "by_words", "words", "source", "heading"} <= told["matches"][0].keys()
