@@ -30,8 +30,6 @@ GOOD = {
 NOUNS = "stove rain gull apple tea lamp kettle rope wind chair door bread".split()
 VERBS = "waits creaks falls rests stays smells cools hums leans sleeps".split()
 PLACES = "by my window,over the roofs,on the old sill,near the bench,under the stairs,behind the barrels".split(",")
-    ", "
-)
 
 
 def sighs(call):
