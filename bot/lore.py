@@ -15,7 +15,7 @@ from bot.errors import RefusedError
 from bot.personas import short_id
 from personas.contracts import Persona
 from personas.errors import LoreError
-from personas.lore import WORLD, LoreIndex, Passage, guild_owner, parse_lore, passages_of
+from personas.lore import LoreIndex, Passage, guild_owner, parse_lore, passages_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class GuildLore:
         Raises `RefusedError` where there is no room, and `LoreError` for what is no lore.
         """
         file = file_name(name)
-        text = _checked(file, content, persona_id)
+        text = _checked(file, content, {persona_id, _short(guild_id, persona_id)})
         known = self.files(guild_id, persona_id)
         if file not in known and len(known) >= MAX_FILES:
             raise RefusedError(f"There are {MAX_FILES} files already.", "Remove one: `/persona lore remove`.")
@@ -55,7 +55,7 @@ class GuildLore:
         folder = self._folder(guild_id, persona_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         aside = folder / f"{file}.part"
-        aside.write_bytes(content)
+        aside.write_bytes(text.encode())  # without front matter: the folder says whose it is
         aside.replace(folder / file)
         await self._refresh(guild_id, persona_id)
         return file, len(added)
@@ -95,7 +95,7 @@ def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "
     passages: list[Passage] = []
     for path in sorted((home / "lore" / str(guild_id) / persona_id).glob("*.md")):
         if path.name != without:
-            text = _checked(path.name, path.read_bytes(), persona_id)
+            text = _checked(path.name, path.read_bytes(), {persona_id})
             passages += _passages(guild_id, persona_id, path.name, text)
     return passages
 
@@ -110,11 +110,15 @@ def file_name(wanted: str) -> str:
 
 
 def _passages(guild_id: int, persona_id: str, file: str, text: str) -> list[Passage]:
-    shown = short_id(Persona(persona_id, persona_id), guild_id)
-    return passages_of(guild_owner(guild_id, persona_id), f"{shown}/{file}", text)
+    return passages_of(guild_owner(guild_id, persona_id), f"{_short(guild_id, persona_id)}/{file}", text)
 
 
-def _checked(file: str, content: bytes, persona_id: str) -> str:
+def _short(guild_id: int, persona_id: str) -> str:
+    """The id as members see it."""
+    return short_id(Persona(persona_id, persona_id), guild_id)
+
+
+def _checked(file: str, content: bytes, ids: set[str]) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise LoreError(f"{file} has more than {MAX_FILE_BYTES // 1000} KB.", "Split it into several files.")
     try:
@@ -124,6 +128,6 @@ def _checked(file: str, content: bytes, persona_id: str) -> str:
     if "\0" in decoded:
         raise LoreError(f"{file} is not text.", "Lore is markdown.")
     owners, text = parse_lore(decoded, file)
-    if owners and persona_id not in owners and WORLD not in owners:
+    if owners and not ids & {*owners}:
         raise LoreError(f"The front matter of {file} says that it is {', '.join(owners)}'s.", "Name that persona.")
     return text

@@ -152,12 +152,14 @@ class LoreIndex:
         """Per place how near the message is: the mean of the whole passage and of its nearest sentence."""
         if not (places and reads_as_english(message)):
             return {}, None
-        near, small_talk = nearness(message, self._units)
-        cosines = {}
-        for place in places:
-            start, end = self._spans[place]
-            if end > start:
-                cosines[place] = float(near[start] + near[start:end].max()) / 2
+        spans = [(place, *self._spans[place]) for place in places if self._spans[place][0] < self._spans[place][1]]
+        visible = stacked([unit for _, start, end in spans for unit in self._units[start:end]])
+        near, small_talk = nearness(message, visible)
+        cosines, at = {}, 0
+        for place, start, end in spans:
+            of_place = near[at : at + end - start]
+            cosines[place] = float(of_place[0] + of_place.max()) / 2
+            at += end - start
         return cosines, small_talk
 
     # ------------------------------------------------------------------------------------------ the cache file

@@ -6,7 +6,9 @@ import pytest
 
 from bot.errors import RefusedError
 from bot.lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, file_name, read_all_guild_lore
+from bot.personas import short_id
 from bot.sandbox.store import StoredFile
+from personas.contracts import Persona
 from personas.errors import LoreError
 from personas.lore import LoreIndex
 from tests.bot.conftest import QUAY, on_stage
@@ -92,6 +94,24 @@ async def test_guilds_share_nothing_and_a_file_name_leads_nowhere_else(tmp_path)
         await store.remove(7, "ballast", "../ballast/" + file)
     again = LoreIndex(read_all_guild_lore(tmp_path))
     assert [hit.source for hit in again.search("ballast", QUESTION, guild_id=7)] == [f"ballast/{file}"]
+
+
+async def test_front_matter_may_name_the_persona_as_members_know_it(tmp_path):
+    store, own = GuildLore(tmp_path, LoreIndex([])), "mira-8zq4"
+    assert short_id(Persona(own, "Mira"), int("8zq4", 36)) == "mira"
+    await store.add(int("8zq4", 36), own, "hat.md", b"---\npersona: Mira\n---\nA straw hat.")
+    (file,) = (tmp_path / "lore").rglob("*.md")
+    assert file.read_text() == "A straw hat." and file.parent.name == own
+    assert [(p.source, p.text) for p in read_all_guild_lore(tmp_path)] == [("mira/hat.md", "A straw hat.")]
+
+
+async def test_a_damaged_file_keeps_nobody_else_from_speaking(tmp_path, caplog):
+    store = GuildLore(tmp_path, LoreIndex([]))
+    await store.add(7, "ballast", "hat.md", b"A straw hat.")
+    await store.add(8, "ballast", "hat.md", b"A felt hat.")
+    (tmp_path / "lore" / "7" / "ballast" / "hat.md").write_bytes(b"\xff")
+    assert [p.text for p in read_all_guild_lore(tmp_path)] == ["A felt hat."]
+    assert "is left out: hat.md is not UTF-8" in caplog.text
 
 
 async def test_a_persona_has_room_for_so_many_files(tmp_path):
