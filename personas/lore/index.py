@@ -81,7 +81,7 @@ class Weighed:
 
 
 class LoreIndex:
-    """The passages of all personas, searchable. Use from one thread; `prepare` alone may be called from another."""
+    """The passages of all personas, searchable. Use from one thread at a time; `prepare` may run beside it."""
 
     def __init__(self, passages: Iterable[Passage], cache: Path | None = None) -> None:
         """Index the passages, in memory or in a cache file from which nothing unchanged is computed again."""
@@ -167,7 +167,8 @@ class LoreIndex:
     def _open(self, rows: list[Passage], cache: Path | None) -> None:
         if cache:
             cache.parent.mkdir(parents=True, exist_ok=True)
-        self._db = Database(cache) if cache else Database(memory=True)
+        # Made in one thread, used in another: the first time takes seconds.
+        self._db = Database(sqlite3.connect(cache or ":memory:", check_same_thread=False))
         if self._db["vectors"].exists():
             stored = self._db.execute("select key, vector from vectors where scheme = ?", [SCHEME])
             self._vectors |= {key: np.frombuffer(vector, np.float32) for key, vector in stored}
