@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from personas.contracts import Persona
 from personas.lore import Passage
 from personas.lore.minilm import minilm
-from personas.lore.words import query_terms, reads_as_english
+from personas.lore.words import STOP_WORDS, query_terms, reads_as_english
 from personas.prompt import example_turns
-from trainer.lore_rules import NAME, facts_of, subject_of
+from trainer.lore_rules import NAME, facts_of, people_in, subject_of
 
 REFUSAL = re.compile(
     r"\bI(?:'m| am) (?:sorry|afraid),? (?:but )?I (?:can(?:no|')t|am (?:not able|unable))|"
@@ -42,6 +42,10 @@ VALUE = (
 )
 ANY_NUMBER = re.compile(VALUE, re.IGNORECASE)
 NUMBER = re.compile(VALUE + r"\s+(?P<noun>[a-z]{3,})\b", re.IGNORECASE)
+LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
+IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
+"""What somebody says that they are."""
+COMMON = frozenset("little bit very good fool friend man woman person".split())
 VAGUE = frozenset("more other less time times and but the who things thing people ones last first little days".split())
 RUN_WORDS, ALIKE, MOST_LONGER = 14, 0.5, 3.0
 ENOUGH_WORDS, ENOUGH_LIKE = 4, 0.35
@@ -91,7 +95,7 @@ class Judge:
             ("cut off", not ENDED.search(reply)),
             ("refuses", bool(REFUSAL.search(reply))),
             ("breaks character", bool(OUTSIDE.search(reply) or OTHERS_TURN.search(reply))),
-            ("speaks of itself as of another", self._as_another(reply)),
+            ("speaks of itself as of another", self._as_another(reply, about)),
             ("out of voice", self._out_of_voice(reply)),
             ("contradicts lore", self._contradicts(reply, asked)),
             ("names somebody who is not in the lore", self._invents(reply, asked)),
@@ -100,12 +104,16 @@ class Judge:
         fault = next((reason for reason, wrong in checks if wrong), None)
         return fault or ("speaks of something else" if self._elsewhere(reply, asked, about) else None)
 
-    def _as_another(self, reply: str) -> bool:
-        names = "|".join(map(re.escape, self._subject.names))
+    def _as_another(self, reply: str, about: Passage) -> bool:
+        """By name, or by pronoun where that can mean nobody else."""
+        names, pronoun = "|".join(map(re.escape, self._subject.names)), self._subject.pronoun
         told = re.compile(rf"(?:^|[.!?] )(?:{names}) (?:is|was|has|had|does|can|will|would|says|said|\w+s|\w+ed)\b")
-        return bool(told.search(reply)) or bool(
-            self._subject.pronoun and re.match(rf"\W*{self._subject.pronoun}\b", reply, re.IGNORECASE)
-        )
+        if told.search(reply) or not pronoun:
+            return bool(told.search(reply))
+        if re.match(rf"\W*{pronoun}\b", reply, re.IGNORECASE):
+            return True
+        alone = about.owner == self._persona.id and not people_in(about.text, self._subject)
+        return alone and re.search(rf"\b{pronoun}\b", reply, re.IGNORECASE) is not None
 
     def _elsewhere(self, reply: str, asked: str, about: Passage) -> bool:
         """Neither a word of the passage, nor near to it in meaning. Passages the embedding model cannot read pass."""
@@ -128,12 +136,18 @@ class Judge:
         )
 
     def _contradicts(self, reply: str, asked: str) -> bool:
-        """A number of something that lore numbers otherwise, or an "I can" where lore says cannot."""
+        """A number of something that lore numbers otherwise or not at all, "I am a …" of which neither card nor lore
+        knows, or "I can …" where lore says cannot."""
         said, question = _numbers(reply), _numbers(asked)
         for noun, numbers in said.items():
             if noun in self._numbers and not numbers <= self._numbers[noun] | question.get(noun, set()):
                 return True
+        known = f"{self._known} {asked.casefold()}"
         if any(number > SMALL_NUMBER for number in _loose_numbers(reply) - self._loose - _loose_numbers(asked)):
+            return True
+        if any(word.casefold() not in known for word in LARGE.findall(reply)):
+            return True
+        if any(not _says_any(known, claim) for claim in IDENTITY.findall(reply)):
             return True
         verbs = "|".join(self._cannot)
         return (
@@ -209,6 +223,11 @@ def _value(match: re.Match[str]) -> int:
     if match["tens"]:
         return TENS[match["tens"].casefold()] + UNITS.get((match["one"] or "zero").casefold(), 0)
     return UNITS[match["unit"].casefold()]
+
+
+def _says_any(known: str, claim: str) -> bool:
+    words = [word for word in claim.casefold().split() if word not in STOP_WORDS]
+    return not words or any(word in COMMON or re.search(rf"\b{re.escape(word)}\b", known) for word in words)
 
 
 def _words(text: str) -> list[str]:

@@ -109,7 +109,7 @@ def facts_of(persona: Persona, passages: list[Passage]) -> list[Fact]:
             named = re.match(rf"(?:{'|'.join(map(re.escape, subject.names))})\b", sentence) is not None
             facts.append(_fact(sentence, passage, subject, named or clear))
             # Whom the next "he" means: whoever was named last. Nobody but the persona is a safe guess.
-            clear = named or (clear and not (_people(sentence, subject) or ANIMATE.search(sentence)))
+            clear = named or (clear and not (people_in(sentence, subject) or ANIMATE.search(sentence)))
     return facts
 
 
@@ -145,7 +145,7 @@ def _others(sentence: str, subject: Subject) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in _names(sentence) if name not in subject.names))
 
 
-def _people(sentence: str, subject: Subject) -> list[str]:
+def people_in(sentence: str, subject: Subject) -> list[str]:
     """Names that are not the persona's, and do not look like those of places, things or days."""
     first = FIRST_NAME.match(sentence)
     found = [first] if first else []

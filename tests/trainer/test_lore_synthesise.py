@@ -187,9 +187,11 @@ def test_every_passage_has_its_turn_and_the_same_order_asks_the_same(material, t
         ("I count twelve wheels in the clock of this tower.", "contradicts lore"),
         ("I climbed up in the year 1842 to see the bell.", "contradicts lore"),
         ("I can climb to the bell of the clock.", "contradicts lore"),
+        ("I am a goldsmith and made the bell of the clock.", "contradicts lore"),
+        ("I paid a million pence for the bell of the clock.", "contradicts lore"),
+        ("I wind the clock. Every evening she listens to the bell.", "speaks of itself as of another"),
         ("I wind the clock with my friend Dunkel each evening.", "names somebody who is not in the lore"),
-        ("Ada Marsh and I agree. I said, my tower winds the clock every evening it has eleven wheels and one bell she"
-         " cannot climb the ladder.", "repeats"),
+        ("I say it: Ada Marsh winds the clock every evening; it has eleven wheels and one bell.", "repeats"),
         ("I am winding the clock. It is slow, and I am patient.", "repeats"),
         ("I had fish for my supper, with bread and butter.", "speaks of something else"),
     ],
