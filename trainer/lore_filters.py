@@ -26,7 +26,7 @@ OUTSIDE = re.compile(
     r"how (?:can|may) I (?:help|assist) you|the (?:user|prompt|passage|context above))\b|\{\{|<\|",
     re.IGNORECASE,
 )
-OTHERS_TURN = re.compile(r"^\s*(?:[A-Z][\w' ]{0,30}|user|assistant):\s", re.MULTILINE)
+OTHERS_TURN = re.compile(r"^\s*(?:[A-Z]\w+(?: [A-Z]\w+){0,2}|user|assistant):\s", re.MULTILINE)
 CONTRACTION = re.compile(
     r"\b(?:\w+n['’]t|(?:I|you|we|they|he|she|it|that|there)['’](?:m|re|ve|ll|d|s))\b", re.IGNORECASE
 )
