@@ -16,9 +16,10 @@ from bot.asked import Asked, ReplyTask, ReplyViews
 from bot.conversation import Conversations
 from bot.errors import RefusedError, words_for
 from bot.place import SpeakChannel, channel_at, place_of
-from bot.replies import LiveReply, Voices, parts_of
+from bot.replies import UNKNOWN_WEBHOOK, LiveReply, parts_of
 from bot.rules import Rules
 from bot.store import Store, StoredReply
+from bot.voices import Voices
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
@@ -26,7 +27,6 @@ from personas.prompt import EXAMPLE_USER, filled_in
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_WEBHOOK = 10015
 TAKE_UP_AGAIN_S = 900.0
 """Replies that a crash cut off are finished when they are no older; later nobody waits for them."""
 
@@ -166,6 +166,9 @@ class Answerer:
             live.lore = request.lore
             try:
                 reply = await self._follow(task, request, live, stream)
+            except discord.NotFound:  # somebody has deleted the message: nobody waits for it any more
+                log.info("the message of the reply %d is gone", task.event_id)
+                self.store.replies.finish(task.event_id, "stopped")
             except Exception as error:  # nobody above could say it where the reply was to be
                 self.store.replies.finish(task.event_id, "failed")
                 await self._fail(live, error)
@@ -176,11 +179,15 @@ class Answerer:
                     running[1].cancel()
 
     async def _begun(self, task: ReplyTask, stream: ReplyStream | None) -> LiveReply:
-        """The message that will grow; where there can be none the reply has failed, and nothing goes on for it."""
+        """The message that will grow; where there may be none the reply has failed.
+
+        While Discord is out of reach it stays unfinished instead, and is taken up at the next start.
+        """
         try:
             return await self._begin(task)
-        except Exception:
-            self.store.replies.finish(task.event_id, "failed")
+        except Exception as error:
+            if isinstance(error, discord.HTTPException):
+                self.store.replies.finish(task.event_id, "failed")
             if stream:
                 stream.cancel()
             raise
@@ -209,6 +216,7 @@ class Answerer:
             growing=lambda: self.views.growing(event_id),
             ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
             on_parts=lambda ids: self.store.replies.streaming(event_id, ids),
+            renewed=lambda old: self.voices.renewed(old, task.channel),
             parts=parts,
             before=task.before,
         )

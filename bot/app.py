@@ -23,11 +23,11 @@ from bot.house import House
 from bot.lore import read_all_guild_lore
 from bot.personas import Personas
 from bot.queue import JobQueue
-from bot.replies import Voices
 from bot.sandbox import Sandbox, StateUnreadable, point_discord_py_at
 from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.training import SubprocessBackend
+from bot.voices import Voices
 from personas import base_model
 from personas.contracts import Sampling
 from personas.engine.local import LocalEngine
@@ -71,7 +71,7 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
                 f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each."
             )
         passages = read_lore(shipped.lore, [*personas.of(0), WORLD]) + read_all_guild_lore(settings.home)
-        lore = LoreIndex(passages, settings.home / "cache" / "lore.sqlite")
+        lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
         engine = await _engine(settings, stack)
         catalogue = Catalogue(shipped, settings.base_model, settings.home)

@@ -40,7 +40,8 @@ class Conversations:
     def request(self, persona: Persona, place: Place, trigger_seq: int) -> ChatRequest:
         """What to ask the engine so that the persona answers the stored message `trigger_seq`."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
-        turns = tuple(self._turn(message, persona) for message in history)
+        live = self.store.versions.live(persona.id)
+        turns = tuple(self._turn(message, persona) for message in _since_it_speaks(history, persona, live))
         return ChatRequest(
             persona=persona,
             turns=turns,
@@ -51,6 +52,12 @@ class Conversations:
 
     def _turn(self, message: Message, persona: Persona) -> Turn:
         return Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
+
+
+def _since_it_speaks(history: list[Message], persona: Persona, version: str | None) -> list[Message]:
+    """The history after the last words of another version: shown those, a new one would go on in the old voice."""
+    others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version != version]
+    return history[others[-1] + 1 :] if others else history
 
 
 def _others_begin(turns: tuple[Turn, ...]) -> tuple[str, ...]:

@@ -10,6 +10,9 @@ from discord import app_commands
 
 from personas.errors import UnderstudyError
 
+UNKNOWN_INTERACTION = 10062
+"""Discord's code for an interaction that was not answered within three seconds."""
+
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +31,9 @@ def words_for(error: Exception) -> str:
         return f"{cause.value!r} is not a valid value here."
     if isinstance(cause, discord.Forbidden):
         return f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my permissions."
+    if isinstance(cause, discord.NotFound) and cause.code == UNKNOWN_INTERACTION:
+        log.warning("Discord took an answer for too late; the bot or its connection is slow")
+        return "That took too long. Try it again."
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=cause)
     return f"That went wrong on my side. The operator finds the reason in the log under {code}."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from discord.ext import commands
 
 from bot.answering import Answerer
+from bot.asked import Asked
 from bot.catalogue import Catalogue
 from bot.conversation import Conversations
 from bot.queue import JobQueue
@@ -25,6 +26,8 @@ class House:
     catalogue: Catalogue
     base_model: str
     home: Path
+    unanswered: dict[int, Asked] = field(default_factory=dict)
+    """By direct-message channel: what somebody said before having chosen whom to talk to."""
 
 
 class HouseBot(commands.Bot):

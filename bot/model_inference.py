@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def main() -> int:
         _parser().error(f"what is piped in is not UTF-8 (byte {error.start})")
     if not question:
         _parser().error("nothing was asked: give a question, or pipe one in")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
     try:
         asyncio.run(_answer(arguments, question))
     except UnderstudyError as error:

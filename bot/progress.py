@@ -8,13 +8,13 @@ from personas.contracts import Epoch, Phase, Progress
 BAR_CELLS = 16
 
 
-def job_words(job: Job, position: int | None, now: float) -> str:
+def job_words(job: Job, position: int | None, now: float, live: str | None = None) -> str:
     """A job that waits or runs; one that has ended reads as `settled_words`. `position` 1 is next in the queue."""
     if job.state not in ("queued", "running"):
-        return settled_words(job)
+        return settled_words(job, live)
     if job.state == "queued":
-        return f"{_title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
-    lines = [_title(job, "Training")]
+        return f"{title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
+    lines = [title(job, "Training")]
     match job.progress:
         case Progress() as at:
             share = at.step / at.of
@@ -32,23 +32,24 @@ def job_words(job: Job, position: int | None, now: float) -> str:
     return "\n".join(lines)
 
 
-def settled_words(job: Job) -> str:
-    """A job that has ended, and what came of it."""
+def settled_words(job: Job, live: str | None = None) -> str:
+    """A job that has ended, and what came of it; `live` is the version of its persona that speaks now."""
     if job.state == "cancelled":
-        return f"{_title(job, 'Cancelled')}\nNothing that is live has changed."
+        return f"{title(job, 'Cancelled')}\nNothing that is live has changed."
     if job.state == "failed" or job.result is None:
-        return f"{_title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
+        return f"{title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
     card, seconds = job.result.scorecard, job.result.seconds
     better = 1 - card.loss_tuned / card.loss_base
     lines = [
-        _title(job, "Trained"),
+        title(job, "Trained"),
         f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
         f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies} replies it never saw).",
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. Took {duration(seconds)}.",
     ]
-    lines.append(
-        "Promote lets it speak from the next reply on." if job.persona else f"It lies in `{job.result.adapter}`."
-    )
+    if job.persona is None:
+        lines.append(f"It lies in `{job.result.adapter}`.")
+    else:
+        lines.append("It speaks now." if live == job.version else "Promote lets it speak from the next reply on.")
     return "\n".join(lines)
 
 
@@ -62,6 +63,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _title(job: Job, what: str) -> str:
+def title(job: Job, what: str) -> str:
+    """What happens to which version, by which job."""
     whom = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
     return f"{what}: {whom} (`{job.job_id}`)"

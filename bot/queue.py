@@ -211,7 +211,8 @@ class JobQueue:
                 self._fail(job, f"{why} That was attempt {job.attempt}.".strip(), advice)
             case Interrupted(why):
                 # Cancelled; or ended from outside: then the row still says running, and it is taken up again.
-                log.warning("the job %s was cut off in attempt %d. %s", job.job_id, job.attempt, why)
+                if why:
+                    log.warning("the job %s was cut off in attempt %d. %s", job.job_id, job.attempt, why)
 
     def _fail(self, job: Job, error: str, advice: str) -> None:
         self._tell(self._store.jobs.fail(job, error, advice, self._clock.now()))

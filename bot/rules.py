@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import discord
 
@@ -23,6 +24,13 @@ class Rules:
         """Refuse whoever neither asked for the reply nor moderates."""
         if user.id != asked_by and not is_moderator(user):
             raise RefusedError(f"Only the one who asked, or a moderator, can {what}.")
+
+    def require_voice(self, interaction: discord.Interaction[Any]) -> None:
+        """Refuse whoever may not write here: what goes through a form or a command stands in the channel, too."""
+        may = interaction.permissions
+        speaks = may.send_messages_in_threads if isinstance(interaction.channel, discord.Thread) else may.send_messages
+        if interaction.guild_id and not speaks:
+            raise RefusedError("You may not send messages in this channel.", "A moderator can change that.")
 
     def require_reply(self, reply: StoredReply | None) -> StoredReply:
         """Refuse where a reply is not, or no longer, known."""

@@ -16,7 +16,7 @@ from bot.cogs.reply_buttons import MAX_QUESTION, quoted
 from bot.errors import RefusedError, words_for
 from bot.house import HouseBot
 from bot.place import SpeakChannel, place_of
-from bot.replies import NO_MENTIONS
+from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Chat(commands.Cog):
         if persona is None:
             raise RefusedError("No persona lives here yet.", "A moderator can change that with `/persona set`.")
         answerer, author = self.bot.house.answerer, interaction.user
+        answerer.rules.require_voice(interaction)
         answerer.rules.require_unmuted(persona, place_of(channel))
         await interaction.response.send_message(
             quoted(author.display_name, message), allowed_mentions=NO_MENTIONS, suppress_embeds=True
@@ -83,13 +84,13 @@ class Chat(commands.Cog):
         if message.type not in (discord.MessageType.default, discord.MessageType.reply) or not self._meant(message):
             return
         persona, text = self._answered(message) or self._persona(channel), self._words(message)
+        asked = Asked(message.id, message.author.id, message.author.display_name, text)
         try:
             if persona is None:
-                await self._nobody_here(channel)
+                await self._nobody_here(channel, asked)
             elif self.bot.house.answerer.rules.muted(persona, place_of(channel)):
                 return
             elif text:
-                asked = Asked(message.id, message.author.id, message.author.display_name, text)
                 await self.bot.house.answerer.answer(asked, persona, channel)
             elif not message.content and not message.attachments:
                 await self._hint(message)
@@ -122,12 +123,16 @@ class Chat(commands.Cog):
         channel = message.channel
         if isinstance(channel, discord.DMChannel) or self._answered(message):
             return True
-        if self.bot.user in message.mentions:
+        if self.bot.user in message.mentions or any(self._is_mine(role) for role in message.role_mentions):
             return True
         assert isinstance(channel, discord.TextChannel | discord.Thread)  # `on_message` has seen to it
         place = place_of(channel)
         setting = self.bot.house.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
         return setting is not None and setting.answers == "everything" and bool(message.content)
+
+    def _is_mine(self, role: discord.Role) -> bool:
+        """Whether this is the bot's own role, which bears its name: clients offer it beside the bot itself."""
+        return role.tags is not None and self.bot.user is not None and role.tags.bot_id == self.bot.user.id
 
     def _answered(self, message: discord.Message) -> Persona | None:
         """The persona whose reply this message replies to."""
@@ -147,8 +152,9 @@ class Chat(commands.Cog):
                 text = text.replace(f"@{name}", "")
         return text.strip()
 
-    async def _nobody_here(self, channel: SpeakChannel) -> None:
+    async def _nobody_here(self, channel: SpeakChannel, asked: Asked) -> None:
         if isinstance(channel, discord.DMChannel):
+            self.bot.house.unanswered[channel.id] = asked  # it is answered by whoever is chosen
             await channel.send("Whom do you want to talk to?", view=choice_view(self.bot.house))
         else:
             await channel.send("No persona lives here yet. A moderator can change that with `/persona set`.")

@@ -42,7 +42,10 @@ class PersonaMenu(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], te
         place = place_of(channel)
         setting = Channel(place.guild_id, place.channel_id, persona.id, "everything", interaction.user.id, time.time())
         house.store.channels.assign(setting)
-        await house.answerer.greet(persona, channel, interaction.user.display_name)
+        if asked := house.unanswered.pop(channel.id, None):
+            await house.answerer.answer(asked, persona, channel)
+        else:
+            await house.answerer.greet(persona, channel, interaction.user.display_name)
 
 
 def choice_view(house: House) -> discord.ui.View:

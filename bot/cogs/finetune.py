@@ -5,13 +5,10 @@ Long work outlives an interaction's 15 minutes, so its progress is an ordinary m
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from contextlib import suppress
 from typing import Any, Literal
 
-import discord
 from discord import app_commands
 from discord.ext import commands
 from pydantic import ValidationError
@@ -20,18 +17,18 @@ from bot.cogs.asking import Choices, Interaction, known_persona, persona_choices
 from bot.cogs.finetune_actions import buttons, cancel_job, make_live, roll_back
 from bot.errors import RefusedError
 from bot.house import HouseBot
+from bot.job_messages import JobMessages
 from bot.permissions import MODERATOR
 from bot.place import GuildChannel, place_of
 from bot.preview import preview_words
-from bot.progress import job_words, settled_words
-from bot.replies import NO_MENTIONS
+from bot.progress import job_words
 from bot.store import Job
+from bot.voices import NO_MENTIONS
 from personas.contracts import Hyperparameters, Persona, TrainingRequest, explain
 from personas.errors import RequestError
 
 log = logging.getLogger(__name__)
 
-EDIT_EVERY_S = 1.5
 MAX_CHOICES = 25
 
 
@@ -42,18 +39,22 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
 
     def __init__(self, bot: HouseBot) -> None:
         self.bot = bot
-        self._shown: dict[str, asyncio.Task[None]] = {}
+        self._messages = JobMessages(bot, buttons)
         super().__init__()
 
     async def cog_load(self) -> None:
-        self.bot.house.queue.subscribe(self._on_change)
+        self.bot.house.queue.subscribe(self._messages.follow)
         for job in self.bot.house.store.jobs.in_state("queued"):  # their place in the queue changes with the others'
-            self._on_change(job)
+            self._messages.follow(job)
 
     async def cog_unload(self) -> None:
-        self.bot.house.queue.unsubscribe(self._on_change)
-        for task in self._shown.values():
-            task.cancel()
+        self.bot.house.queue.unsubscribe(self._messages.follow)
+        self._messages.close()
+
+    @commands.Cog.listener()
+    async def on_version_changed(self, guild_id: int, persona_id: str) -> None:
+        """A version was promoted or rolled back."""
+        await self._messages.refresh(guild_id, persona_id)
 
     async def interaction_check(self, interaction: Interaction, /) -> bool:  # type: ignore[override]
         require_moderator(interaction)
@@ -101,7 +102,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
             request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
         )
         await interaction.followup.send(f"Queued as `{job.job_id}`. Its progress is below.", ephemeral=True)
-        self._on_change(job)
+        self._messages.follow(job)
 
     @app_commands.command(description="Say what a training would do: what it learns from, how long it takes.")
     @app_commands.describe(
@@ -141,8 +142,12 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @app_commands.command(description="What is training, what waits, what ended.")
     async def status(self, interaction: Interaction) -> None:
         jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
-        words = [job_words(job, self.bot.house.queue.position(job.job_id), time.time()) for job in jobs]
+        words = [self._status_words(job) for job in jobs]
         await interaction.response.send_message("\n\n".join(words)[:2000] or "No jobs yet.", ephemeral=True)
+
+    def _status_words(self, job: Job) -> str:
+        live = self.bot.house.store.versions.live(job.persona) if job.persona else None
+        return job_words(job, self.bot.house.queue.position(job.job_id), time.time(), live)
 
     @app_commands.command(description="End a job that waits or trains. Nothing that is live changes.")
     @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
@@ -175,44 +180,6 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     async def rollback(self, interaction: Interaction, persona: str | None = None) -> None:
         await interaction.response.defer(ephemeral=True)
         await interaction.followup.send(await roll_back(interaction, self._whom(interaction, persona)))
-
-    # ------------------------------------------------------------------------------------------ progress messages
-
-    def _on_change(self, job: Job) -> None:
-        """A job has changed: make sure that a task is showing it."""
-        task = self._shown.get(job.job_id)
-        if task is None or task.done():
-            self._shown[job.job_id] = asyncio.create_task(self._show(job.job_id), name=f"progress of {job.job_id}")
-
-    async def _show(self, job_id: str) -> None:
-        """Edit the job's message, at most every 1.5 s, until the job has ended and the message says so."""
-        store = self.bot.house.store
-        await self.bot.wait_until_ready()
-        last = ""
-        while job := store.jobs.get(job_id):
-            ended = job.state not in ("queued", "running")
-            words = settled_words(job) if ended else job_words(job, self.bot.house.queue.position(job_id), time.time())
-            if words != last:
-                with suppress(discord.Forbidden):  # the job goes on where nobody may be told
-                    await self._write(job, words)
-                last = words
-            if ended:
-                break
-            await asyncio.sleep(EDIT_EVERY_S)
-        self._shown.pop(job_id, None)
-
-    async def _write(self, job: Job, words: str) -> None:
-        channel = self.bot.get_channel(job.channel_id)
-        if not isinstance(channel, GuildChannel):
-            return
-        view = buttons(job)
-        if job.progress_message_id:
-            with suppress(discord.NotFound):  # someone deleted it: write another
-                message = channel.get_partial_message(job.progress_message_id)
-                await message.edit(content=words, view=view, allowed_mentions=NO_MENTIONS)
-                return
-        sent = await channel.send(words, view=view or discord.utils.MISSING, allowed_mentions=NO_MENTIONS)
-        self.bot.house.store.jobs.set_progress_message(job.job_id, sent.id)
 
     # ------------------------------------------------------------------------------------------ whom and which
 

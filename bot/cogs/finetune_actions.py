@@ -22,6 +22,7 @@ async def make_live(interaction: Interaction, persona: Persona, version: str) ->
     await house.answerer.engine.load(house.conversations.adapter(persona.id, version))
     if house.store.versions.promote(persona.id, version, interaction.user.id, time.time()) is None:
         return f"{version} of **{persona.name}** speaks already."
+    interaction.client.dispatch("version_changed", interaction.guild_id, persona.id)
     return f"{version} of **{persona.name}** speaks from the next reply on."
 
 
@@ -33,6 +34,7 @@ async def roll_back(interaction: Interaction, persona: Persona) -> str:
     except RequestError as error:
         how = "Make one live with `/finetune promote`." if versions.installed(persona.id) else "Train one first."
         raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
+    interaction.client.dispatch("version_changed", interaction.guild_id, persona.id)
     return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
 
 
@@ -42,24 +44,17 @@ async def cancel_job(interaction: Interaction, job_id: str) -> None:
     await tell(interaction, f"`{job_id}` is cancelled.")
 
 
-def buttons(job: Job) -> discord.ui.View | None:
-    """What can be pressed under a job's message."""
+def buttons(job: Job, live: str | None) -> discord.ui.View | None:
+    """What can be pressed under a job's message; `live` is the version of its persona that speaks now."""
     view = discord.ui.View(timeout=None)
     if job.state in ("queued", "running"):
         view.add_item(CancelButton(job.job_id))
     elif job.state == "done" and job.persona:
-        view.add_item(PromoteButton(job.persona, job.version))
+        promoted = live == job.version
+        view.add_item(RollbackButton(job.persona) if promoted else PromoteButton(job.persona, job.version))
     else:
         return None
     return view
-
-
-async def _show_buttons(interaction: Interaction, *items: discord.ui.DynamicItem[Any]) -> None:
-    """Leave under the pressed message only what can still be done."""
-    view = discord.ui.View(timeout=None)
-    for item in items:
-        view.add_item(item)
-    await interaction.edit_original_response(view=view)
 
 
 class _ModeratorButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
@@ -110,19 +105,15 @@ class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):
         spoke_already = interaction.client.house.store.versions.live(persona.id) == self.version
         words = await make_live(interaction, persona, self.version)
         await interaction.followup.send(words, ephemeral=spoke_already)
-        await _show_buttons(interaction, RollbackButton(persona.id, self.version))
 
 
-class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)(:(?P<version>v[0-9]+))?"):
-    """Goes back to the version before; `version` is the one that the message is about."""
+class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
+    """Goes back to the version before."""
 
-    def __init__(self, persona_id: str, version: str | None = None) -> None:
-        self.persona_id, self.version = persona_id, version
-        custom_id = f"rollback:{persona_id}" + (f":{version}" if version else "")
-        super().__init__(discord.ui.Button(label="Roll back", custom_id=custom_id))
+    def __init__(self, persona_id: str) -> None:
+        self.persona_id = persona_id
+        super().__init__(discord.ui.Button(label="Roll back", custom_id=f"rollback:{persona_id}"))
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
         await interaction.followup.send(await roll_back(interaction, known_persona(interaction, self.persona_id)))
-        if self.version:
-            await _show_buttons(interaction, PromoteButton(self.persona_id, self.version))

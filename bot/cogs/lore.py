@@ -14,7 +14,7 @@ from bot.errors import RefusedError, words_for
 from bot.house import House
 from bot.lore import MAX_FILE_BYTES, GuildLore
 from bot.place import SpeakChannel, place_of
-from bot.replies import NO_MENTIONS
+from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
 from personas.errors import RequestError
 from personas.lore import FOUND, Match, Weighed

@@ -22,8 +22,8 @@ from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.personas import short_id
 from bot.place import SpeakChannel, place_of
-from bot.replies import NO_MENTIONS
 from bot.store import EVERYONE, EVERYWHERE, Channel, Mute, StoredReply
+from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
 
 Where = Literal["channel", "server"]
@@ -50,7 +50,7 @@ class PersonaCommands(
     # ------------------------------------------------------------------------------------------ who lives where
 
     @app_commands.command(name="set", description="Let a persona live in this channel (moderators).")
-    @app_commands.describe(persona="Who", answers="Which messages it answers; /chat works always")
+    @app_commands.describe(persona="Who", answers="Which messages (every one that the bot may read, if left out)")
     @app_commands.choices(
         answers=[
             app_commands.Choice(name="messages that mention me", value="mentions"),
@@ -62,9 +62,10 @@ class PersonaCommands(
         self,
         interaction: Interaction,
         persona: str,
-        answers: Literal["mentions", "everything"] = "mentions",
+        answers: Literal["mentions", "everything"] | None = None,
     ) -> None:
         channel = self._channel(interaction, changing=True)
+        answers = answers or ("everything" if self.bot.intents.message_content else "mentions")
         chosen, place = known_persona(interaction, persona), place_of(channel)
         await interaction.response.defer(ephemeral=True)
         setting = Channel(place.guild_id, place.channel_id, chosen.id, answers, interaction.user.id, time.time())
@@ -111,6 +112,13 @@ class PersonaCommands(
         if not self.bot.house.store.channels.clear(place.guild_id, place.channel_id):
             raise RefusedError("No persona lives here.")
         await interaction.response.send_message("Nobody lives here now. `/persona set` undoes this.", ephemeral=True)
+
+    @app_commands.command(description="Start the talk here afresh: what was said before is not shown to the persona.")
+    async def fresh(self, interaction: Interaction) -> None:
+        place = place_of(self._channel(interaction))
+        self.bot.house.answerer.rules.require_voice(interaction)
+        self.bot.house.store.messages.start_afresh(place.channel_id)
+        await interaction.response.send_message("The talk here starts afresh. Nothing was deleted.")
 
     # ------------------------------------------------------------------------------------------ silence
 
@@ -209,9 +217,10 @@ class PersonaCommands(
         return channel
 
     def _set_words(self, persona: Persona, answers: str, channel: SpeakChannel) -> str:
-        words = [f"**{persona.name}** lives here now."]
+        hears = "every message here" if answers == "everything" else "messages that mention me"
+        words = [f"**{persona.name}** lives here now, and answers {hears}, replies to it, and `/chat`."]
         if isinstance(channel, discord.DMChannel):
-            return words[0]
+            return f"**{persona.name}** lives here now."
         if answers == "everything" and not self.bot.intents.message_content:
             need = permissions.MESSAGE_CONTENT
             words.append(f"The bot may not {need.why}: {need.cost}. The operator can set MESSAGE_CONTENT_INTENT.")

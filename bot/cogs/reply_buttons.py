@@ -16,8 +16,9 @@ from bot.cogs.errors import tell
 from bot.errors import RefusedError, words_for
 from bot.house import HouseBot
 from bot.place import SpeakChannel, place_of
-from bot.replies import NO_MENTIONS
+from bot.replies import LIMIT
 from bot.store import StoredReply, Votes
+from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
 
 Interaction = discord.Interaction[HouseBot]
@@ -29,8 +30,12 @@ FORM = "answer:"
 
 
 def quoted(name: str, text: str) -> str:
-    """What a member said through a command or a form, as all see it."""
-    return f"**{discord.utils.escape_markdown(name)}:** {text}"
+    """What a member said through a command or a form, as all see it: no line of it can pass for somebody else's."""
+    who, lines = f"**{discord.utils.escape_markdown(name)}:**", text.strip().splitlines()
+    if len(lines) < 2:
+        return f"{who} {text.strip()}"
+    quote = "\n".join([who, *(f"> {line}" for line in lines)])
+    return quote if len(quote) <= LIMIT else f"{who} {' / '.join(lines)}"[:LIMIT]
 
 
 class _ReplyButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
@@ -78,7 +83,9 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
 
     async def pressed(self, interaction: Interaction) -> None:
         reply, persona, channel = _reply_here(interaction, self.event_id)
-        interaction.client.house.answerer.rules.require_unmuted(persona, place_of(channel))
+        rules = interaction.client.house.answerer.rules
+        rules.require_voice(interaction)
+        rules.require_unmuted(persona, place_of(channel))
         await interaction.response.send_modal(AnswerForm(persona, reply.event_id))
 
 
@@ -172,6 +179,7 @@ class ReplyForms(commands.Cog):
     async def _sent(self, interaction: Interaction, event_id: int, text: str) -> None:
         _, persona, channel = _reply_here(interaction, event_id)
         answerer, author = interaction.client.house.answerer, interaction.user
+        answerer.rules.require_voice(interaction)
         answerer.rules.require_unmuted(persona, place_of(channel))
         await interaction.response.send_message(
             quoted(author.display_name, text), allowed_mentions=NO_MENTIONS, suppress_embeds=True

@@ -85,12 +85,21 @@ class Messages:
         has cached of it, stays the same in between.
         """
         rows = self._db.read(
-            f"""select {COLUMNS} from messages where channel_id = :channel and seq <= :until and ordinal >
-            (select max(0, max(ordinal) - :keep) / :block * :block from messages
+            f"""select {COLUMNS} from messages where channel_id = :channel and seq <= :until
+            and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
+            and ordinal > (select max(0, max(ordinal) - :keep) / :block * :block from messages
             where channel_id = :channel and seq <= :until) order by ordinal""",
             {"channel": channel_id, "keep": keep, "block": block, "until": until_seq or LAST_SEQ},
         )
         return [Message(**row) for row in rows]
+
+    def start_afresh(self, channel_id: int) -> None:
+        """From here on `recent` gives nothing of what has been said in the channel until now. Nothing is deleted."""
+        self._db.write(
+            """insert or replace into fresh_starts
+            select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel""",
+            {"channel": channel_id},
+        )
 
     def text_of(self, discord_message_id: int) -> str | None:
         """What a message says; None when it is not known."""

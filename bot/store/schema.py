@@ -151,4 +151,12 @@ create table mutes (
 ) strict;
 """
 
-MIGRATIONS = (FIRST, SECOND)
+THIRD = """
+-- A talk that was started afresh: the persona is shown nothing up to `after_seq`.
+create table fresh_starts (
+    channel_id integer primary key,
+    after_seq integer not null
+) strict;
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD)

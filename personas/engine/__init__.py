@@ -15,7 +15,10 @@ class ReplyStream(Protocol):
 
     @property
     def reply(self) -> Reply:
-        """The finished reply. Raises `RuntimeError` before the stream has ended."""
+        """The finished reply; shorter than what was streamed where that had begun to repeat itself.
+
+        Raises `RuntimeError` before the stream has ended.
+        """
         ...
 
     def cancel(self) -> None:

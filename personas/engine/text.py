@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from personas.engine.loops import PATIENCE_TOKENS, SENTENCE_ENDS, goes_round
+from personas.engine.loops import RUN_TOKENS, before_the_circle, goes_round
 from personas.prompt import Renderer
 
 HALF_CHARACTER = "\ufffd"
@@ -23,7 +23,6 @@ class StreamedText:
     ) -> None:
         self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
         self._stop_loops = stop_loops
-        self._round_since: int | None = None
         self._ids: list[int] = []
         self._prompt_seen = False
         self.text = ""
@@ -59,20 +58,15 @@ class StreamedText:
             self.stopped = True
         elif not decoded.endswith(HALF_CHARACTER):
             self._show(decoded[: len(decoded) - self._held_back(decoded)])
-            if self._stop_loops and self._has_gone_round(decoded):
-                self._show(decoded.rstrip())
+            if self._stop_loops and goes_round(self._ids):
+                self.text = before_the_circle(self._text_of(self._ids[:-RUN_TOKENS])) or self.text
                 self.stopped = True
 
-    def _has_gone_round(self, decoded: str) -> bool:
-        """Whether the reply repeats itself, and has come to the end of a sentence (or will not come to one soon)."""
-        if self._round_since is None:
-            if not goes_round(self._ids):
-                return False
-            self._round_since = self.tokens
-        return decoded.endswith(SENTENCE_ENDS) or self.tokens - self._round_since >= PATIENCE_TOKENS
-
     def _decoded(self) -> str:
-        text: str = self._renderer.tokenizer.decode(self._ids, skip_special_tokens=True)
+        return self._text_of(self._ids)
+
+    def _text_of(self, ids: Sequence[int]) -> str:
+        text: str = self._renderer.tokenizer.decode(ids, skip_special_tokens=True)
         return text.lstrip()
 
     def _held_back(self, decoded: str) -> int:

@@ -21,9 +21,9 @@ from bot.house import House
 from bot.local_guild import MEMBER, MODERATOR, SEED, move_in
 from bot.personas import Personas
 from bot.queue import JobQueue
-from bot.replies import Voices
 from bot.sandbox import Sandbox, point_discord_py_at
 from bot.store import Store
+from bot.voices import Voices
 from personas.contracts import Sampling
 from personas.lore import WORLD, LoreIndex, read_lore
 from tests.fake_engine import FakeEngine

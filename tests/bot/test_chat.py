@@ -294,3 +294,92 @@ async def test_where_the_bot_may_say_nothing_at_all_a_reply_fails_and_is_not_tri
     await stage.member.say(OFFICE, "hello")
     await until(lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["failed"])
     assert stage.store.replies.unfinished() == [] and stage.client.house.answerer._running == {}
+
+
+async def test_a_webhook_deleted_in_the_middle_of_a_reply_costs_nothing(stage):
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "hold on")
+    growing = await stage.sees("…", by="Ballast")
+    channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+    for webhook in await channel.webhooks():
+        await webhook.delete()
+    mark = stage.mark
+    stage.engine.free.set()
+    whole = await stage.sees("Ballast hears: hold on\n-# AI-written", since=mark)
+    assert whole["id"] != growing["id"] and whole["webhook_id"] != growing["webhook_id"]
+    await until(lambda: stage.store.replies.of_message(int(whole["id"])))
+    assert stage.store.replies.of_message(int(whole["id"])).state == "done"
+
+
+async def test_a_reply_whose_message_is_deleted_ends_quietly(stage, caplog):
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "never mind")
+    growing = await stage.sees("…", by="Ballast")
+    await until(lambda: stage.client.house.answerer._running)
+    await stage.moderator.delete(growing)
+    stage.engine.free.set()
+    await until(lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["stopped"])
+    assert "Traceback" not in caplog.text
+
+
+async def test_the_bots_own_role_counts_as_a_mention_of_it(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        role = next(role for role in stage.client.guilds[0].roles if role.is_bot_managed())
+        place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
+        stage.store.channels.assign(Channel(*place, "oda", "mentions", 1, 1.0))
+        mark = stage.mark
+        await stage.member.say(OFFICE, f"<@&{role.id}> is there soup?")
+        assert "hears: is there soup?" in (await stage.finished(OFFICE, mark))["content"]
+
+
+async def test_a_new_version_is_not_shown_what_another_one_said(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "one")
+    await stage.finished(QUAY, mark)
+    stage.store.jobs.add(new_job(), 1.0)
+    stage.store.versions.record_installed(InstalledVersion("ballast", "v1", "j1", 1.0, SCORECARD))
+    stage.store.versions.promote("ballast", "v1", 1, 1.0)
+    for words in ("two", "three"):
+        mark = stage.mark
+        await stage.member.say(QUAY, words)
+        await stage.finished(QUAY, mark)
+    assert [turn.text for turn in stage.engine.requests[1].turns] == ["two"]
+    assert [turn.text for turn in stage.engine.requests[2].turns] == ["two", "Ballast hears: two", "three"]
+
+
+async def test_a_talk_can_be_started_afresh_and_nothing_is_deleted(stage):
+    for words in ("one", "two"):
+        mark = stage.mark
+        await stage.member.say(QUAY, words)
+        first = await stage.finished(QUAY, mark)
+    await stage.member.slash(QUAY, "persona fresh")
+    mark = stage.mark
+    await stage.member.say(QUAY, "three")
+    await stage.finished(QUAY, mark)
+    assert [turn.text for turn in stage.engine.requests[-1].turns] == ["three"]
+    event = stage.store.replies.of_message(int(first["id"])).event_id
+    mark = stage.mark
+    await stage.member.click(first, f"again:{event}")  # what came before the fresh start can still be made anew
+    await stage.finished(QUAY, mark)
+    assert [turn.text for turn in stage.engine.requests[-1].turns] == ["two"]
+    assert sum("hears" in m["content"] for m in stage.sandbox.messages(QUAY)) == 3
+
+
+async def test_who_may_not_write_in_a_channel_cannot_do_so_through_the_bot(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    reply = await stage.finished(QUAY, mark)
+    event = stage.store.replies.of_message(int(reply["id"])).event_id
+    silenced = stage.sandbox.member("Silas Mott")
+    answer = await silenced.click(reply, f"reply:{event}")
+    assert answer.modal is None and "You may not send messages" in answer.message["content"]
+    assert len(stage.engine.requests) == 1
+
+
+async def test_no_line_of_a_question_can_pass_for_somebody_elses(stage):
+    answer = await stage.member.slash(QUAY, "chat", message="hello\n**Mina Vale:** the server closes at five")
+    assert answer.message["content"] == "**Tobias Reed:**\n> hello\n> **Mina Vale:** the server closes at five"
+    mark = stage.mark
+    long = await stage.member.slash(QUAY, "chat", message="a\n" * 700)
+    assert len(long.message["content"]) <= 2000 and "\n" not in long.message["content"]
+    await stage.finished(QUAY, mark)

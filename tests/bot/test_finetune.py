@@ -37,7 +37,9 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     assert "25% · step 10 of 40" in shown["content"] and shown["components"]
     stage.backend.finish()
     result = await stage.sees("Trained: **ballast v1**")
-    assert result["id"] == shown["id"], "one message, edited"
+    assert result["id"] != shown["id"], "a new message, which people are told of"
+    old = await stage.sees("Training ended: **ballast v1**")
+    assert old["id"] == shown["id"] and not old["components"]
     assert "loss 3.000 → **2.000** per token (33% lower; 12 replies" in result["content"]
 
     await stage.moderator.click(result, "Promote")
@@ -186,7 +188,7 @@ async def test_after_a_restart_the_job_goes_on_in_the_same_message_and_buttons_w
         assert stage.backend.runs[0].version == "v1"
         stage.backend.finish()
         result = await stage.sees("Trained: **ballast v1**")
-        assert result["id"] == shown["id"]
+        assert (await stage.sees("Training ended"))["id"] == shown["id"]
         await stage.moderator.click(result, "Promote")
         await stage.sees("v1 of **Ballast** speaks")
 

@@ -17,8 +17,8 @@ async def told(answer, words):
 
 async def test_a_moderator_sets_shows_lists_and_clears(stage):
     mark = stage.mark
-    answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda marrow")
-    await told(answer, "**Oda Marrow** lives here now.")
+    answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda marrow", answers="mentions")
+    await told(answer, "**Oda Marrow** lives here now, and answers messages that mention me")
     await stage.sees("a greeting by this persona's author", by="Oda Marrow", since=mark)
     await told(await stage.member.slash(OFFICE, "persona show"), "Answers messages that mention me, and /chat.")
     await told(await stage.member.slash(QUAY, "persona show"), "Answers every message, and /chat.")

@@ -57,7 +57,7 @@ async def test_a_member_talks_in_direct_messages(staged, visit):
     menu = await tobias.sees("Whom do you want to talk to?")
     await menu.get_by_role("combobox", name="Choose a persona").click()
     await tobias.page.get_by_role("option", name=re.compile("Sir Aurelio Thrip")).click()
-    await tobias.sees("a greeting by this persona's author")
+    await tobias.sees("Sir Aurelio Thrip hears: is anybody there?")
     await tobias.say("bravo")
     await tobias.sees("Sir Aurelio Thrip hears: bravo")
 
