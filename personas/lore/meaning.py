@@ -90,13 +90,12 @@ def key_of(unit: str) -> str:
 def embed_units(units: Iterable[str]) -> dict[str, Vectors]:
     """Vectors by key. Takes about 10 ms a unit; no need to be in any particular thread."""
     wanted = {key_of(unit): unit for unit in units}
-    todo = [key for key in wanted if key not in _MADE]
-    if todo:
-        vectors = minilm().embed([wanted[key] for key in todo])
-        _MADE.update(zip(todo, vectors, strict=True))
-    made = {key: _MADE[key] for key in wanted}
-    while len(_MADE) > MADE_AT_MOST:
-        _MADE.pop(next(iter(_MADE)), None)
+    made = {key: vector for key in wanted if (vector := _MADE.get(key)) is not None}
+    if todo := [key for key in wanted if key not in made]:
+        made |= zip(todo, minilm().embed([wanted[key] for key in todo]), strict=True)
+    _MADE.update(made)
+    for key in list(_MADE)[:-MADE_AT_MOST]:
+        _MADE.pop(key, None)
     return made
 
 

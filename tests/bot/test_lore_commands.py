@@ -105,6 +105,16 @@ async def test_front_matter_may_name_the_persona_as_members_know_it(tmp_path):
     assert [(p.source, p.text) for p in read_all_guild_lore(tmp_path)] == [("mira/hat.md", "A straw hat.")]
 
 
+async def test_an_operator_may_give_a_guild_lore_for_all_its_personas(tmp_path):
+    folder = tmp_path / "lore" / "7" / "_world"
+    folder.mkdir(parents=True)
+    (folder / "umbrella.md").write_text(UMBRELLA)
+    index = LoreIndex(read_all_guild_lore(tmp_path))
+    for persona in ("ballast", "oda"):
+        assert [hit.source for hit in index.search(persona, QUESTION, guild_id=7)] == ["_world/umbrella.md"]
+    assert index.search("oda", QUESTION, guild_id=8) == []
+
+
 async def test_a_damaged_file_keeps_nobody_else_from_speaking(tmp_path, caplog):
     store = GuildLore(tmp_path, LoreIndex([]))
     await store.add(7, "ballast", "hat.md", b"A straw hat.")
