@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personas.errors import RequestError
+from personas.errors import RequestError, TrainingError
 from trainer.dataset_commands import guarded
 
 if TYPE_CHECKING:
@@ -159,7 +159,10 @@ def _synthesise(options: argparse.Namespace) -> None:
 
     persona, passages = material(options)
     order = Order(persona, tuple(passages), options.count, options.out, options.seed)
-    told = synthesise(order, voice_of(options.endpoint, options.model, options.adapter))
+    try:
+        told = synthesise(order, voice_of(options.endpoint, options.model, options.adapter))
+    except KeyboardInterrupt:
+        raise TrainingError("Stopped.", "Run it again to go on: what was made is kept.") from None
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
         return

@@ -67,7 +67,8 @@ class LocalVoice:
 
     @property
     def name(self) -> str:
-        return f"{self.model}+{self._version}" if self.adapter else self.model
+        name = Path(self.model).name if Path(self.model).is_dir() else self.model
+        return f"{name}+{self._version}" if self.adapter else name
 
     @property
     def _version(self) -> str:

@@ -151,14 +151,20 @@ async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_pat
             await made(Order(persona, passages, 1, tmp_path / "out"), endpoint)
 
 
-def test_the_local_engine_speaks_with_the_card_and_the_lore(material, tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(lore_synthesise, "TRIES_EACH", 2)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_local_engine_speaks_with_card_lore_and_adapter(material, tmp_path, tiny_base, monkeypatch, adapted):
+    from tests.tiny import make_adapter
+
+    monkeypatch.setattr(lore_synthesise, "TRIES_EACH", 1)
     persona, passages = material
+    adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=3).folder if adapted else None
     order = Order(persona, passages[:1], 1, tmp_path / "out")
-    with pytest.raises(MaterialError, match="Of 2 dialogues 0 could be kept"):  # two random layers know no words
-        synthesise(order, voice_of(None, tiny_base.source, None))
-    journal = (tmp_path / "out" / "ada_synthetic.attempts.jsonl").read_text("utf-8").splitlines()
-    assert len(journal) == 3 and all(json.loads(line)["dropped"] for line in journal[1:])
+    with pytest.raises(MaterialError, match="Of 1 dialogues 0 could be kept"):  # two random layers know no words
+        synthesise(order, voice_of(None, tiny_base.source, adapter))
+    lines = (tmp_path / "out" / "ada_synthetic.attempts.jsonl").read_text("utf-8").splitlines()
+    made = json.loads(lines[1])
+    assert len(lines) == 2 and made["dropped"] and len(made["row"]["messages"]) > 1
+    assert made["row"]["provenance"]["generator"] == "tiny" + ("+v1" if adapted else "")
 
 
 def test_every_passage_has_its_turn_and_the_same_order_asks_the_same(material, tmp_path):
