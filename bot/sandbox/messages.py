@@ -53,6 +53,11 @@ def visible_to(message: Json, user_id: str) -> bool:
     return kind_of(message) == "message" or (cause.get("user") or {}).get("id") == user_id
 
 
+def _words(message: Json) -> tuple[Any, ...]:
+    """What is said in a message, without what can be pressed."""
+    return message["content"], message["embeds"], message["attachments"]
+
+
 class Messages:
     """All messages. What is returned is rendered: with the message it replies to."""
 
@@ -133,14 +138,16 @@ class Messages:
         return {} if self.guild.channel(channel_id)["type"] == DIRECT else {"guild_id": self.guild.id}
 
     def edit(self, message_id: str, draft: Draft) -> Json:
-        """Change what the body names; clears "is thinking"."""
+        """Change what the body names; clears "is thinking". A button's new label edits nothing that was said."""
         limits.check_message(draft.body)
         message = self._kept(message_id)
         message["flags"] &= ~LOADING
         if draft.body.get("flags") is not None:
             message["flags"] = message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
+        before = _words(message)
         self._fill(message, draft)
-        message["edited_timestamp"] = shapes.written(self._clock.now())
+        if _words(message) != before:
+            message["edited_timestamp"] = shapes.written(self._clock.now())
         return self.change(message_id, **message)
 
     def change(self, message_id: str, **fields: Any) -> Json:

@@ -19,7 +19,10 @@ TRUTH = {"true": True, "false": False}
 
 
 def fill_in(guild: Guild, invoked: Invoked, values: dict[str, object], focused: str | None = None) -> Json:
-    """The interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) nothing is required yet."""
+    """The interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) nothing is required yet.
+
+    What is wrong is then left out, as Discord's client does.
+    """
     options = {option["name"]: option for option in invoked.leaf.get("options", ())}
     if unknown := set(values) - set(options):
         raise SandboxRefusal(f"/{invoked.command['name']} has no option called {min(unknown)}.")
@@ -27,7 +30,13 @@ def fill_in(guild: Guild, invoked: Invoked, values: dict[str, object], focused: 
     if focused is None:
         _require(options, {option["name"] for option, _ in given})
     resolved: dict[str, Json] = {}
-    filled = [_filled(guild, option, value, resolved, focused) for option, value in given]
+    filled: list[Json] = []
+    for option, value in given:
+        try:
+            filled.append(_filled(guild, option, value, resolved, focused))
+        except SandboxRefusal:
+            if focused is None:
+                raise
     if focused is not None and focused not in {entry["name"] for entry in filled}:
         filled.append({"type": options[focused]["type"], "name": focused, "value": "", "focused": True})
     for step in reversed(invoked.path):

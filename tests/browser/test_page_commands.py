@@ -3,7 +3,9 @@
 import pytest
 from playwright.async_api import expect
 
+from tests.bot.conftest import QUAY
 from tests.browser.conftest import DESKTOP, PHONE
+from tests.fakes import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -35,6 +37,58 @@ async def test_slash_commands_are_found_checked_and_run(sandbox, panelist, visit
     await expect(text).to_have_value("the rest of the line")
     await text.press("Enter")
     await nils.sees("the rest of the line")
+
+
+async def test_one_press_closes_the_form_of_a_command(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    form = await nils.open_command("echo")
+    await expect(form.get_by_text("What to say")).to_be_visible()  # a hint, as long as the field has the focus
+    await form.get_by_role("button", name="Cancel").click()
+    await expect(nils.box).to_be_focused()
+
+
+async def test_a_command_leads_to_its_answer(sandbox, panelist, visit):
+    nils, mora = await visit(sandbox, "Nils", "tavern"), sandbox.member("Mora")
+    for number in range(40):
+        await mora.say("cellar", f"number {number}")
+    await nils.go("cellar")
+    first = nils.message("number 0")
+    await expect(first).to_be_in_viewport()
+    await nils.command("echo", text="down here")
+    await expect(nils.message("down here")).to_be_in_viewport()
+    await first.scroll_into_view_if_needed()
+    await nils.choose(first, "Count words")
+    await expect(nils.message("2 words")).to_be_in_viewport()
+
+
+async def test_options_are_reached_and_a_command_is_run_by_keyboard(staged, visit):
+    mina = await visit(staged.sandbox, "Mina Vale", QUAY)
+    form, press = await mina.open_command("finetune start"), mina.page.keyboard.press
+    chips = form.get_by_role("group", name="Optional").get_by_role("button")
+    await expect(chips.first).to_be_focused()
+    await press("Tab")
+    await expect(chips.nth(1)).to_be_focused()
+    await press("Enter")
+    await expect(form.locator("input, select")).to_be_focused()
+    await press("Escape")
+    await mina.open_command("finetune start")
+    await press("Enter")
+    await mina.sees("Training: ballast v1")
+    await until(lambda: staged.backend.busy)
+
+
+async def test_the_buttons_of_a_reply_fit_a_phone_and_a_vote_edits_nothing(staged, visit):
+    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY, viewport=PHONE, has_touch=True, is_mobile=True)
+    await tobias.say("good evening")
+    reply = await tobias.sees("AI-written")
+    buttons = reply.locator(".components button")
+    await expect(buttons).to_have_count(4)
+    boxes = [await one.bounding_box() for one in await buttons.all()]
+    assert len({box["y"] for box in boxes}) == 1 and min(box["height"] for box in boxes) >= 40
+    staged.sandbox.advance(120)
+    await buttons.nth(2).tap()
+    await expect(reply.get_by_role("button", name="👍 1")).to_be_visible()
+    await expect(reply.locator(".edited")).to_have_count(0)
 
 
 async def test_selects_single_several_and_people(sandbox, panelist, visit):
@@ -134,8 +188,11 @@ async def test_seats_change_by_keyboard_and_ctrl_k_leads_everywhere(sandbox, vis
 async def test_the_bench_moves_the_world(sandbox, panelist, visit):
     nils = await visit(sandbox, "Nils", "tavern")
     await panelist.room().create_webhook(name="Mask")
+    await panelist.room().create_webhook(name="A mask with a name of some length")
     await nils.page.get_by_role("button", name="Bench").click()
     bench = nils.page.get_by_role("complementary", name="Bench")
+    assert await bench.evaluate("bench => bench.scrollWidth <= bench.clientWidth")
+    await bench.get_by_role("button", name="Delete A mask").click()
     resumed = panelist.wait_for("resumed", timeout=5)
     await bench.get_by_role("button", name="Drop gateway").click()
     await resumed

@@ -179,6 +179,7 @@ async def test_drafts_stay_with_their_channel_and_names_complete(sandbox, visit)
     await nils.box.press("Shift+Enter")
     await nils.box.press_sequentially("second line")
     await nils.box.press("Enter")
+    await nils.sees("second line")
     said = sandbox.messages("tavern")[0]["content"]
     assert "<@" in said and "<#" in said and said.endswith("\nsecond line")
 

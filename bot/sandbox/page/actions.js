@@ -5,8 +5,8 @@ import { choose, named, preset } from "/page/choice.js";
 import * as conversation from "/page/conversation.js";
 import { $, field, h, openDialog, openMenu, sign } from "/page/dom.js";
 import { markdown, plainly } from "/page/markdown.js";
-import { draw, EPHEMERAL } from "/page/message.js";
-import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, place, TEXT, users, userName } from "/page/names.js";
+import { draw, EPHEMERAL, FIRST_OF_THREAD, WRITTEN } from "/page/message.js";
+import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, meantIn, place, TEXT, users, userName } from "/page/names.js";
 
 const ON_USER = 2, ON_MESSAGE = 3, LONG_PRESS_MS = 500, AFTER_CLICK_MS = 60, NO_ANSWER = "This interaction failed: the application did not respond.";
 
@@ -80,7 +80,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     const button = (words, onclick) => h("button", { type: "button", className: "plain", onclick }, words);
     const finish = () => { [item.editing, item.drawn.content] = [false, null]; draw(item.message, item); composer.focus(); };
     const save = async () => {
-      const content = encode(box.value);
+      const content = encode(box.value, meantIn(item.message.content));
       if (content === item.message.content) return finish();
       if (!content.trim() && !item.message.attachments.length) { finish(); return does.delete(item); }
       try { await act("edit", { message: { id: item.message.id }, content }); finish(); } catch (error) { problem.textContent = error.message; }
@@ -103,9 +103,9 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   function allowed({ message }) {
     const own = message.author.id === state.me, kept = !(message.flags & EPHEMERAL);
     return {
-      reply: kept, edit: own, copy: Boolean(message.content), dismiss: !kept,
+      reply: kept, edit: own && WRITTEN.includes(message.type), copy: Boolean(message.content), dismiss: !kept,
       thread: kept && place().type === TEXT && may(CREATE_THREADS) && !place(message.id),
-      delete: kept && (own || (may(MANAGE_MESSAGES) && place().type !== DIRECT)),
+      delete: kept && message.type !== FIRST_OF_THREAD && (own || (may(MANAGE_MESSAGES) && place().type !== DIRECT)),
     };
   }
 
@@ -117,6 +117,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     const items = commandsHere(type).map((command) => ({
       label: command.name,
       run: async () => {
+        conversation.toPresent(); // where the answer comes
         try { onAnswer(await act("context", { channel: state.channel, command: command.id, target }), missing); } catch (error) { onError(error); }
       },
     }));

@@ -16,7 +16,7 @@ const TYPING_MS = 8000, RETRY_MS = 2000, THEMES = { system: "◐", dark: "☾", 
 const typists = new Map();
 let waiting = null, stopListening = () => {}, lost = false;
 
-const composer = makeComposer($("composer"), { onAnswer, onEmptyUp: () => actions.editLast(), onEscape: conversation.toPresent });
+const composer = makeComposer($("composer"), { onRun: conversation.toPresent, onAnswer, onEmptyUp: () => actions.editLast(), onEscape: conversation.toPresent });
 const actions = makeActions({ composer, onAnswer, openChannel, actAs });
 
 function onAnswer(answer, onSilence = () => conversation.notice("The application did not respond.")) {

@@ -8,9 +8,10 @@ import { commandForm, commandsFor } from "/page/slash.js";
 
 const LONGEST = 2000, COUNT_FROM = 1800, MOST_FILES = 10, MOST_BYTES = 10 * 2 ** 20, TALLEST_PX = 200;
 
-export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
+export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
   let replyTo = null, files = [], where = null, sending = Promise.resolve();
-  const kept = new Map(); // files and replies of channels that were left with something in the box
+  let meant = new Map(); // what was chosen for a name
+  const kept = new Map(); // files, replies and choices of channels that were left with something in the box
   const box = h("textarea", { rows: 1, ariaLabel: "Message", autocomplete: "off", enterKeyHint: "send" });
   const picker = suggest(box, (item) => (item.command ? openCommand(item) : complete(item)));
   const replying = h("p", { className: "replying", hidden: true }), previews = h("ul", { className: "previews", ariaLabel: "Files to send" });
@@ -44,14 +45,15 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
     if (!typed) return picker.show(commandsFor(box.value));
     const names = typed[1] === "#"
       ? state.channels.filter((one) => one.type !== DIRECT).map((one) => ({ title: `#${one.name}`, hint: one.topic }))
-      : [...users().map((user) => ({ title: `@${userName(user)}`, face: avatar(user, "avatar tiny") })),
-        ...state.roles.filter((role) => role.position > 1).map((role) => ({ title: `@${role.name}`, hint: "role" })),
+      : [...users().map((user) => ({ title: `@${userName(user)}`, face: avatar(user, "avatar tiny"), means: `<@${user.id}>` })),
+        ...state.roles.filter((role) => role.position > 1 && !role.managed).map((role) => ({ title: `@${role.name}`, hint: "role", means: `<@&${role.id}>` })),
         { title: "@everyone", hint: "all members" }, { title: "@here", hint: "all who are online" }];
     const fits = names.filter((one) => one.title.slice(1).toLowerCase().startsWith(words)).slice(0, 10);
     // A name that stands there whole needs no completing: Enter sends.
     picker.show(fits.length === 1 && fits[0].title.length === words.length + 1 ? [] : fits.map((one) => ({ ...one, typed: words.length + 1 })));
   }
-  function complete({ title, typed }) {
+  function complete({ title, typed, means }) {
+    if (means) meant.set(title, means);
     box.setRangeText(`${title} `, box.selectionStart - typed, box.selectionStart, "end");
     changed();
   }
@@ -78,7 +80,7 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
   }
 
   function say() {
-    const text = box.value, body = { channel: state.channel, content: encode(text), reply_to: replyTo && { id: replyTo.id } }, sent = files, answered = replyTo;
+    const text = box.value, body = { channel: state.channel, content: encode(text, meant), reply_to: replyTo && { id: replyTo.id } }, sent = files, answered = replyTo, chosen = meant;
     if (box.disabled || (!text.trim() && !files.length)) return;
     if (text.startsWith("/")) {
       const [command] = commandsFor(text);
@@ -87,7 +89,7 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
     if (text.length > LONGEST) return refuse(`Your message is too long: ${text.length} of at most ${LONGEST} characters.`);
     const from = where;
     write("");
-    [files, replyTo] = [[], null];
+    [files, replyTo, meant] = [[], null, new Map()];
     drawFiles();
     reply(null);
     sending = sending.then(async () => {
@@ -95,7 +97,7 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
       await act("say", { ...body, uploads: uploads.map((file) => file.id) });
     }).catch((error) => {
       if (where !== from) return localStorage.setItem(`draft:${from}`, text);
-      if (!box.value) { write(text); files = sent; drawFiles(); reply(answered); }
+      if (!box.value) { write(text); [files, meant] = [sent, chosen]; drawFiles(); reply(answered); }
       refuse(error.message);
     });
   }
@@ -114,7 +116,7 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
   }
   function openCommand(item) {
     write("");
-    const { form, focus } = commandForm(item, { channel: state.channel, onAnswer, onClose: closeCommand });
+    const { form, focus } = commandForm(item, { channel: state.channel, onRun, onAnswer, onClose: closeCommand });
     root.replaceChildren(form);
     focus();
   }
@@ -141,11 +143,12 @@ export function makeComposer(root, { onAnswer, onEmptyUp, onEscape }) {
     reset() {
       const channel = place(), next = `${state.me}:${channel.id}`;
       if (where !== next) {
-        if (where) kept.set(where, { files, replyTo });
+        if (where) kept.set(where, { files, replyTo, meant });
         where = next;
         if (!writing.isConnected) root.replaceChildren(writing);
         write(localStorage.getItem(draftKey()) ?? "");
         files = kept.get(next)?.files ?? [];
+        meant = kept.get(next)?.meant ?? new Map();
         reply(kept.get(next)?.replyTo ?? null);
         drawFiles();
         picker.show([]);

@@ -5,7 +5,7 @@
 
 import { loadMessages, state } from "/page/api.js";
 import { $, h } from "/page/dom.js";
-import { draw, EPHEMERAL, regroup } from "/page/message.js";
+import { draw, EPHEMERAL, regroup, WRITTEN } from "/page/message.js";
 import { idAt, later, now, place, placeName, userName } from "/page/names.js";
 import { lastRead, markRead } from "/page/unread.js";
 
@@ -230,7 +230,7 @@ export function toPresent() {
   look(log.length - PAGE, log.length);
 }
 
-export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && !message.author.bot && !message.failed)?.id);
+export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && WRITTEN.includes(message.type))?.id);
 export const redraw = () => items.forEach((item) => draw(item.message, item));
 
 export function watch(told) {

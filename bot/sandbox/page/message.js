@@ -5,9 +5,11 @@ import { markdown, plainly } from "/page/markdown.js";
 import { avatar, later, now, pings, place, tint, userName } from "/page/names.js";
 import { attachment, embed, row } from "/page/parts.js";
 
-export const EPHEMERAL = 1 << 6;
+export const EPHEMERAL = 1 << 6, FIRST_OF_THREAD = 21;
 const LOADING = 1 << 7;
-const STARTED_THREAD = 18, REPLY = 19, USED_COMMAND = 20, FIRST_OF_THREAD = 21, USED_MENU = 23;
+const STARTED_THREAD = 18, REPLY = 19, USED_COMMAND = 20, USED_MENU = 23;
+/** Types of what somebody wrote, and may change. */
+export const WRITTEN = [0, REPLY];
 const GROUP_MS = 5 * 60 * 1000, STREAMED_MS = 60 * 1000;
 
 // Made once: making a format takes longer than drawing a message.
@@ -35,6 +37,13 @@ function cause(message) {
     avatar(target.author, "avatar tiny"), tint(h("b", {}, userName(target.author)), target.author.id), h("span", {}, words))];
 }
 
+/** The message as it is drawn: the first of a thread is the message that it was begun under. */
+export function shown(message) {
+  if (message.type !== FIRST_OF_THREAD || !message.referenced_message) return message;
+  const { author, content, mentions, embeds, attachments } = message.referenced_message;
+  return { ...message, author, content, mentions, embeds, attachments };
+}
+
 const head = (message) => [
   tint(h("strong", { className: "name" }, userName(message.author)), message.author.id),
   message.author.bot && h("span", { className: "app" }, "APP"), " ", when(message),
@@ -52,7 +61,7 @@ function content(message) {
   if (message.failed) return [h("p", { className: "problem" }, message.content)];
   if (message.type === STARTED_THREAD) return [h("p", { className: "muted" }, "started a thread: ", h("b", {}, message.content))];
   if (message.flags & LOADING) return [h("p", { className: "thinking" }, `${userName(message.author)} is thinking`, h("i", { className: "dots" }))];
-  const nodes = markdown(message.type === FIRST_OF_THREAD ? message.referenced_message?.content ?? "" : message.content), last = nodes.at(-1);
+  const nodes = markdown(message.content), last = nodes.at(-1);
   if (!isEdited(message)) return nodes;
   const mark = h("small", { className: "edited", title: new Date(message.edited_timestamp).toLocaleString() }, " (edited)");
   if (last?.matches(".text")) last.append(mark);
@@ -72,7 +81,7 @@ const note = (message) => (message.flags & EPHEMERAL
 const PARTS = [
   ["cause", (m) => [m.type, m.referenced_message?.content], cause],
   ["head", (m) => m.author, head],
-  ["content", (m) => [m.content, m.flags, m.mentions, m.failed, isEdited(m), m.referenced_message?.content], content],
+  ["content", (m) => [m.content, m.flags, m.mentions, m.failed, isEdited(m)], content],
   ["embeds", (m) => m.embeds, (m) => m.embeds.map(embed)],
   ["attachments", (m) => m.attachments, (m) => m.attachments.map(attachment)],
   ["components", (m) => m.components, (m) => m.components.map(row)],
@@ -87,8 +96,8 @@ function blank(message) {
 }
 
 /** Draw the message, or bring its list item up to date. */
-export function draw(message, item = blank(message)) {
-  const { article } = item;
+export function draw(raw, item = blank(shown(raw))) {
+  const message = shown(raw), { article } = item;
   item.message = message;
   article.ariaLabel = `${userName(message.author)}, ${new Date(message.timestamp).toLocaleString()}`;
   article.classList.toggle("ephemeral", Boolean(message.flags & EPHEMERAL));
@@ -121,8 +130,8 @@ export function regroup(item, before, newAfter) {
     if (line) item.prepend(line);
     item.dividedBy = key;
   }
-  const near = before && new Date(message.timestamp) - new Date(before.timestamp) < GROUP_MS;
-  const same = near && before.author.id === message.author.id && userName(before.author) === userName(message.author);
+  const near = before && new Date(message.timestamp) - new Date(before.timestamp) < GROUP_MS, author = near && shown(before).author;
+  const same = near && author.id === message.author.id && userName(author) === userName(message.author);
   const alike = same && ((before.flags ^ message.flags) & EPHEMERAL) === 0 && before.type !== STARTED_THREAD;
   article.classList.toggle("follows", Boolean(alike && !line && ![REPLY, USED_COMMAND, USED_MENU, STARTED_THREAD].includes(message.type)));
 }

@@ -76,17 +76,20 @@ export function pings(message) {
     || message.mention_roles?.some((id) => mine.includes(id)));
 }
 
+/** What of names means whom. Where a role and a user have one name, typing it means the user, who comes last. */
 const named = () => [
-  ...users().map((user) => [`@${userName(user)}`, `<@${user.id}>`]),
   ...state.roles.filter((role) => role.position > EVERYBODYS_ROLES).map((role) => [`@${role.name}`, `<@&${role.id}>`]),
+  ...users().map((user) => [`@${userName(user)}`, `<@${user.id}>`]),
   ...state.channels.filter((one) => one.type !== DIRECT).map((one) => [`#${one.name}`, `<#${one.id}>`]),
 ];
 
-/** Names as people type them into mentions as messages carry them, and back. */
-export function encode(text) {
-  const known = new Map(named().sort((a, b) => a[0].length - b[0].length)), names = [...known.keys()].reverse();
+/** Names as people type them into mentions as messages carry them, and back; `meant` says what was chosen for a name. */
+export function encode(text, meant = []) {
+  const known = new Map([...named(), ...meant].sort((a, b) => a[0].length - b[0].length)), names = [...known.keys()].reverse();
   const pattern = new RegExp(`(?<!\\w)(?:${names.map((name) => RegExp.escape?.(name) ?? name.replace(/[^\w\s]/g, "\\$&")).join("|")})(?!\\w)`, "g");
   return text.replace(pattern, (name) => known.get(name));
 }
 
+/** The names that stand for mentions in a message, as `meant` of `encode`. */
+export const meantIn = (text) => named().filter(([, mention]) => text.includes(mention));
 export const decode = (text) => named().reduce((words, [name, mention]) => words.replaceAll(mention, name), text.replaceAll("<@!", "<@"));

@@ -43,8 +43,8 @@ function makeInput(o) {
   return (INPUTS[o.type] ?? text)(o);
 }
 
-/** The form of a command: what it needs first, the rest behind chips. `onClose` when it is cancelled or was run. */
-export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
+/** The form of a command: what it needs first, the rest behind chips. `onRun` when it is sent, `onClose` when it is cancelled or was run. */
+export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClose }) {
   const options = command.options ?? [], rows = [];
   const fields = h("div", { className: "options" }), chips = h("div", { className: "chips", role: "group", ariaLabel: "Optional" });
   const problem = h("p", { className: "problem", role: "alert" }), run = h("button", { className: "button primary" }, "Run");
@@ -83,7 +83,13 @@ export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
     input.addEventListener("focus", offer);
   }
 
+  // A press takes no focus from a field: the form would shrink by its hint before the button is let go.
+  let untouched = true;
+  form.onmousedown = (event) => { untouched = false; if (event.target.closest("button")) event.preventDefault(); };
   form.onkeydown = (event) => {
+    // Where nothing needs filling, Enter runs the command that was just chosen, though the first chip has the focus.
+    if (event.key === "Enter" && untouched && event.target.matches(".chip")) { event.preventDefault(); if (!event.repeat) form.requestSubmit(run); }
+    else untouched = false;
     if (event.key === "Escape") { event.stopPropagation(); onClose(); }
     if (event.key === "Enter" && event.target.matches("select")) { event.preventDefault(); form.requestSubmit(run); }
   };
@@ -94,6 +100,7 @@ export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
     run.disabled = true;
     run.classList.add("waiting");
     problem.textContent = "";
+    onRun();
     try {
       const filled = Object.entries(values()).map(async ([name, value]) => [name, value instanceof File ? { upload: (await upload(value)).id } : value]);
       onAnswer(await act("slash", { channel, command: command.name, options: Object.fromEntries(await Promise.all(filled)) }));
@@ -109,5 +116,5 @@ export function commandForm({ command, rest }, { channel, onAnswer, onClose }) {
   options.filter((o) => o.required).forEach(add);
   const first = rest && options.length && options[0].type !== ATTACHMENT && (rows[0] ?? add(options[0]));
   if (first) first.input.value = rest;
-  return { form, focus: () => (rows[0]?.input ?? run).focus() };
+  return { form, focus: () => (rows[0]?.input ?? chips.firstChild ?? run).focus() };
 }

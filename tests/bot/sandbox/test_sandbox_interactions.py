@@ -142,7 +142,9 @@ async def test_options_may_be_named_like_the_arguments(sandbox, bot):
 
 
 async def test_autocomplete(sandbox, bot):
-    choices = await sandbox.member("Nils").autocomplete("tavern", "finetune start", "persona", persona="mi")
+    # What does not pass is left out, and does not stand in the way.
+    wrong = {"epochs": 9, "rate": "much", "judge": "nobody"}
+    choices = await sandbox.member("Nils").autocomplete("tavern", "finetune start", "persona", persona="mi", **wrong)
     assert choices == [{"name": "Mira", "value": "mira"}]
 
 

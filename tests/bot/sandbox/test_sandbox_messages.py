@@ -150,6 +150,19 @@ async def test_a_webhook_speaks_edits_and_is_pressed(sandbox, probe):
     assert [message["content"] for message in sandbox.messages("tavern")] == ["stopped"]
 
 
+async def test_new_buttons_edit_nothing_that_was_said(sandbox, probe):
+    sent = await probe.room().send("words")
+    edited = await sent.edit(content="words", view=discord.ui.View().add_item(discord.ui.Button(label="x")))
+    assert edited.components and edited.edited_at is None
+    assert (await sent.edit(content="other words")).edited_at is not None
+
+
+async def test_a_name_that_a_role_has_too_means_the_user(sandbox, probe):
+    said = await sandbox.member("Nils").say("tavern", "@Probe hello")
+    assert said["content"] == f"<@{sandbox.bot_id}> hello"
+    assert said["mention_roles"] == []
+
+
 async def test_webhooks_have_limits(sandbox, probe):
     for name in ("My Discord", "CLYDE"):
         with pytest.raises(discord.HTTPException) as refused:

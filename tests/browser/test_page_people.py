@@ -1,0 +1,57 @@
+"""Who is meant by a name in the page, and under whose name a message stands."""
+
+import pytest
+from playwright.async_api import expect
+
+from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, RoleSeed, Sandbox
+from tests.bot.conftest import QUAY
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NAMESAKES = GuildSeed(
+    name="Namesakes",
+    channels=(ChannelSeed("tavern"),),
+    members=(MemberSeed("Nils"),),
+    roles=(RoleSeed("Nils", 0),),
+    bot_name="Understudy",
+)
+
+
+async def test_a_name_means_who_was_chosen_and_else_the_user(visit):
+    namesakes = Sandbox(NAMESAKES)
+    await namesakes.start()
+    nils = await visit(namesakes, None, "tavern")
+    await nils.box.press_sequentially("@Under")
+    await expect(nils.page.get_by_role("option")).to_have_text(["U@Understudy"])  # its face and name; not its role
+    await nils.box.press("Enter")
+    await nils.box.press("Enter")
+    await nils.say("@Nils by hand")
+    await nils.box.press_sequentially("@Nils")
+    await nils.page.get_by_role("option", name="role").click()
+    await nils.box.press_sequentially("chosen")
+    await nils.box.press("Enter")
+    await nils.sees("chosen")
+    await nils.box.press("ArrowUp")
+    await nils.page.get_by_role("textbox", name="Edit message").press_sequentially(", still")
+    await nils.page.keyboard.press("Enter")
+    await nils.sees("chosen, still")
+    bot, user, role = (one["content"] for one in namesakes.messages("tavern"))
+    assert bot.strip() == f"<@{namesakes.bot_id}>"
+    assert user == f"<@{namesakes.member('Nils').id}> by hand"
+    assert role.startswith("<@&") and role.endswith("> chosen, still")
+    await namesakes.stop()
+
+
+async def test_a_thread_begins_with_the_persona_that_it_was_made_from(staged, visit):
+    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
+    await tobias.say("good evening")
+    await tobias.choose(await tobias.sees("AI-written"), "Create thread")
+    await tobias.page.get_by_role("textbox", name="Thread name").fill("The evening")
+    await tobias.page.keyboard.press("Enter")
+    starter = await tobias.sees("Ballast hears: good evening")
+    await expect(starter.locator(".head")).to_contain_text("BallastAPP")
+    await expect(starter.locator(".face img")).to_have_count(1)
+    await tobias.say("my own words")
+    own = tobias.page.get_by_role("article", name="Tobias Reed")
+    await expect(own.locator(".content")).to_have_text("my own words")
+    await expect(own).not_to_contain_class("follows")
