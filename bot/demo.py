@@ -115,7 +115,7 @@ class Play:
         say(f"#{channel} · {MODERATOR} presses Promote")
         await moderator.click(result, "Promote")
         await self._sandbox.wait_for(
-            "message", lambda message: "from the next reply on" in message["content"], since=mark
+            "message", lambda message: "speaks from the next reply on" in message["content"], since=mark
         )
 
     async def _watch(self, channel: str, mark: int) -> dict[str, Any]:
