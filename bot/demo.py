@@ -78,8 +78,8 @@ class Play:
         self._app, self._sandbox, self._started = app, app.sandbox, started
         self.figures = Figures()
 
-    async def ask(self, persona_id: str, question: str) -> str:
-        """Write to a persona's channel as a member and give the finished reply."""
+    async def ask(self, persona_id: str, question: str, version: str = "") -> str:
+        """Write to a persona's channel as a member and give the finished reply, which has to be by `version`."""
         channel = next(name for name, lives in HOMES.items() if lives == persona_id)
         mark = len(self._sandbox.events)
         say(f"#{channel} · {MEMBER}: {question}")
@@ -93,6 +93,8 @@ class Play:
         )
         text, _, small_print = edit["content"].rpartition("\n-# ")
         say(f"#{channel} · {edit['author']['username']}: {text}\n    ({small_print})")
+        if version and version not in small_print.split(" · "):
+            raise UnderstudyError(f"The reply is not by {version}.", "This is a fault of the bot; its log says more.")
         self.figures.first_reply_s = self.figures.first_reply_s or round(time.monotonic() - self._started, 2)
         return str(text)
 
@@ -157,7 +159,8 @@ async def play(personas: list[str], started: float) -> tuple[Figures, dict[str, 
             story.figures.reply_before[persona_id] = await story.ask(persona_id, QUESTION)
         for persona_id in personas:
             await story.retrain(persona_id)
-            story.figures.reply_after[persona_id] = await story.ask(persona_id, QUESTION)
+            version = app.house.store.versions.live(persona_id) or ""
+            story.figures.reply_after[persona_id] = await story.ask(persona_id, QUESTION, version)
         folders = {}
         for persona_id in personas:
             newest = app.house.store.versions.installed(persona_id)[-1]
