@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import signal
 import sys
 from pathlib import Path
 
@@ -44,11 +45,14 @@ def example_guild(name: str) -> GuildSeed:
 
 
 async def serve(sandbox: Sandbox, host: str, port: int) -> None:
-    """Run until cancelled."""
+    """Run until Ctrl+C or SIGTERM, also where a shell started it in the background, deaf to Ctrl+C."""
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
         await sandbox.start(host, port)
         print(f"page   {sandbox.url}\ntoken  {sandbox.token}\nstop   Ctrl+C", flush=True)
-        await asyncio.Event().wait()
+        await ended.wait()
     finally:
         await sandbox.stop()
 
@@ -66,7 +70,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         asyncio.run(serve(Sandbox(example_guild(args.name), args.state), args.host, args.port))
-    except KeyboardInterrupt:
         return 0
     except SandboxError as error:
         print(f"{'--host' if isinstance(error, NotLoopback) else '--state'}: {error}", file=sys.stderr)

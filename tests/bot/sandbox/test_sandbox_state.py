@@ -123,7 +123,8 @@ def test_the_command_line_says_what_to_do(arguments, advice, tmp_path, capsys):
     assert out == "" and advice in told and len(told.splitlines()) == 1
 
 
-async def test_it_runs_alone(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_runs_alone(tmp_path, number):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bot.sandbox", "--port", "0", "--state", str(tmp_path / "guild.sqlite")),
         stdout=asyncio.subprocess.PIPE,
@@ -133,7 +134,7 @@ async def test_it_runs_alone(tmp_path):
         bot = {"Authorization": f"Bot {token}"}
         async with aiohttp.ClientSession(headers=bot) as http, http.get(f"{page}/api/v10/users/@me") as answer:
             assert (await answer.json())["username"] == "Bot"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert await process.wait() == 0
 
 
