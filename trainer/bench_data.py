@@ -54,7 +54,7 @@ def load(path: Path) -> dict[str, float]:
     import datasets
 
     datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory(dir=FILES) as cache:
+    with tempfile.TemporaryDirectory(dir=path.parent) as cache:
         begun = time.perf_counter()
         loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
         return {"seconds": time.perf_counter() - begun, "records": len(loaded)}
