@@ -19,7 +19,7 @@ from bot.place import SpeakChannel, channel_at, place_of
 from bot.replies import UNKNOWN_WEBHOOK, LiveReply, parts_of
 from bot.rules import Rules
 from bot.store import Store, StoredReply
-from bot.voices import Voices
+from bot.voices import Voice, Voices
 from personas.contracts import ChatRequest, Persona, Reply
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
@@ -72,7 +72,8 @@ class Answerer:
             trigger_seq=seq,
         )
         if begun:
-            await self._reply(ReplyTask(asked.event_id, asked.author_id, persona, channel, seq))
+            task = ReplyTask(asked.event_id, asked.author_id, persona, channel, seq)
+            await self._reply(task, self._request(task))
 
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Make a reply anew, in the same message. Raises `UnderstudyError`, and changes nothing, when it may not be."""
@@ -84,11 +85,12 @@ class Answerer:
         self.rules.require_unmuted(persona, place_of(channel))
         before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
         task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
-        stream = self.engine.submit(self.conversations.request(persona, place_of(channel), task.trigger_seq))
+        request = self._request(task)
+        stream = self.engine.submit(request)
         if not self.store.replies.begin_again(event_id):
             stream.cancel()
             raise RefusedError("This reply is being written.", "Stop it first, or wait.")
-        await self._reply(task, stream)
+        await self._reply(task, request, stream)
 
     def is_running(self, event_id: int) -> bool:
         """Whether the reply to this event is still being made."""
@@ -154,13 +156,16 @@ class Answerer:
                 await voice.change(cut.parts[-1], "-# This reply was cut off. Ask again.")
         else:
             log.info("finishing a reply of %s in #%s that was cut off", persona.name, channel)
-            await self._reply(ReplyTask(cut.event_id, cut.asked_by, persona, channel, cut.trigger_seq, cut.parts))
+            task = ReplyTask(cut.event_id, cut.asked_by, persona, channel, cut.trigger_seq, cut.parts)
+            await self._reply(task, self._request(task))
 
     # ------------------------------------------------------------------------------------------ one reply
 
-    async def _reply(self, task: ReplyTask, stream: ReplyStream | None = None) -> None:
+    def _request(self, task: ReplyTask) -> ChatRequest:
+        return self.conversations.request(task.persona, task.place, task.trigger_seq)
+
+    async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None = None) -> None:
         """Make it, from the request (or from the stream that was asked for already) to the stored text."""
-        request = self.conversations.request(task.persona, place_of(task.channel), task.trigger_seq)
         with self._closeable():
             live = await self._begun(task, stream)
             live.lore = request.lore
@@ -209,7 +214,7 @@ class Answerer:
                 return live
         raise AssertionError("the second attempt returns or raises")
 
-    def _live_reply(self, task: ReplyTask, voice: Any, parts: list[int]) -> LiveReply:
+    def _live_reply(self, task: ReplyTask, voice: Voice, parts: list[int]) -> LiveReply:
         event_id = task.event_id
         return LiveReply(
             voice,

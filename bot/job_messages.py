@@ -6,7 +6,6 @@ The result is sent anew because whoever waits for it is told of new messages onl
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,8 +17,6 @@ from bot.place import GuildChannel
 from bot.progress import job_words, settled_words, title
 from bot.store import Job
 from bot.voices import NO_MENTIONS
-
-log = logging.getLogger(__name__)
 
 EDIT_EVERY_S = 1.5
 RESULTS_KEPT_UP = 5

@@ -27,7 +27,7 @@ NEEDS = (
 MESSAGE_CONTENT = Need(
     "message_content",
     "read messages that do not mention it, in channels set to answer everything",
-    "it answers only mentions, replies to its own messages, and /chat",
+    "it answers only mentions, direct messages, /chat and the button Reply",
 )
 
 MODERATOR = discord.Permissions(manage_guild=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import discord
 from discord import app_commands
 
@@ -9,6 +11,7 @@ from bot import permissions
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.personas import short_id
+from bot.place import SpeakChannel, place_of
 from personas.contracts import Persona
 from personas.errors import RequestError
 
@@ -31,6 +34,33 @@ def known_persona(interaction: Interaction, wanted: str) -> Persona:
         names = ", ".join(f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values())
         raise RequestError(f"There is no persona {wanted!r}.", f"Known: {names}.")
     return persona
+
+
+def persona_meant(interaction: Interaction, wanted: str | None) -> Persona:
+    """The persona that is named or, where none is, the one that lives in this channel. Raises `RequestError`."""
+    if wanted:
+        return known_persona(interaction, wanted)
+    channel = interaction.channel
+    here = None
+    if isinstance(channel, SpeakChannel):
+        here = interaction.client.house.conversations.persona_in(place_of(channel))
+    if here is None:
+        raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
+    return here
+
+
+def form_sent(interaction: Interaction, prefix: str) -> tuple[str, dict[str, str]] | None:
+    """What follows `prefix` in the custom id of a form that was sent, and its values by custom id; else None.
+
+    Read from the raw interaction, a form counts that was open while the bot was started anew.
+    """
+    data: Any = interaction.data or {}
+    custom_id = str(data.get("custom_id", ""))
+    if interaction.type is not discord.InteractionType.modal_submit or not custom_id.startswith(prefix):
+        return None
+    # Discord puts each field into a row or a label.
+    fields = [row["component"] if "component" in row else row["components"][0] for row in data["components"]]
+    return custom_id.removeprefix(prefix), {str(field["custom_id"]): str(field["value"]) for field in fields}
 
 
 async def persona_choices(interaction: Interaction, current: str) -> Choices:

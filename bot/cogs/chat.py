@@ -12,7 +12,7 @@ from discord.ext import commands
 from bot.asked import Asked
 from bot.cogs.choosing import choice_view
 from bot.cogs.errors import tell
-from bot.cogs.reply_buttons import MAX_QUESTION, quoted
+from bot.cogs.reply_buttons import MAX_QUESTION, ask_aloud
 from bot.errors import RefusedError, words_for
 from bot.house import HouseBot
 from bot.place import SpeakChannel, place_of
@@ -58,13 +58,7 @@ class Chat(commands.Cog):
             return
         if persona is None:
             raise RefusedError("No persona lives here yet.", "A moderator can change that with `/persona set`.")
-        answerer, author = self.bot.house.answerer, interaction.user
-        answerer.rules.require_voice(interaction)
-        answerer.rules.require_unmuted(persona, place_of(channel))
-        await interaction.response.send_message(
-            quoted(author.display_name, message), allowed_mentions=NO_MENTIONS, suppress_embeds=True
-        )
-        await answerer.answer(Asked(interaction.id, author.id, author.display_name, message), persona, channel)
+        await ask_aloud(interaction, persona, channel, message)
 
     async def delete_reply(self, interaction: discord.Interaction[HouseBot], message: discord.Message) -> None:
         """The command in the menu of a message: take a persona's reply back, for whoever asked or a moderator."""

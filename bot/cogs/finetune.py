@@ -5,7 +5,6 @@ Long work outlives an interaction's 15 minutes, so its progress is an ordinary m
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, Literal
 
@@ -13,23 +12,19 @@ from discord import app_commands
 from discord.ext import commands
 from pydantic import ValidationError
 
-from bot.cogs.asking import Choices, Interaction, known_persona, persona_choices, require_moderator
+from bot.cogs.asking import MAX_CHOICES, Choices, Interaction, persona_choices, persona_meant, require_moderator
 from bot.cogs.finetune_actions import buttons, cancel_job, make_live, roll_back
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.job_messages import JobMessages
 from bot.permissions import MODERATOR
-from bot.place import GuildChannel, place_of
+from bot.place import GuildChannel
 from bot.preview import preview_words
 from bot.progress import job_words
 from bot.store import Job
 from bot.voices import NO_MENTIONS
-from personas.contracts import Hyperparameters, Persona, TrainingRequest, explain
+from personas.contracts import Hyperparameters, TrainingRequest, explain
 from personas.errors import RequestError
-
-log = logging.getLogger(__name__)
-
-MAX_CHOICES = 25
 
 
 @app_commands.guild_only()
@@ -88,7 +83,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         if not isinstance(channel, GuildChannel):
             raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
         await interaction.response.defer(ephemeral=True)
-        who = self._whom(interaction, persona) if task_type == "persona" else None
+        who = persona_meant(interaction, persona) if task_type == "persona" else None
         request = _request(
             job_name=job_name or f"{who.id if who else task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
             base_model=self.bot.house.base_model,
@@ -115,7 +110,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         self, interaction: Interaction, dataset: str | None = None, persona: str | None = None, recipe: str = "demo-cpu"
     ) -> None:
         await interaction.response.defer(ephemeral=True)
-        queue, who = self.bot.house.queue, self._whom(interaction, persona)
+        queue, who = self.bot.house.queue, persona_meant(interaction, persona)
         request = _request(
             job_name="preview",
             base_model=self.bot.house.base_model,
@@ -168,7 +163,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @app_commands.autocomplete(persona=persona_choices)
     async def promote(self, interaction: Interaction, persona: str | None = None, version: str | None = None) -> None:
         await interaction.response.defer(ephemeral=True)
-        who = self._whom(interaction, persona)
+        who = persona_meant(interaction, persona)
         installed = self.bot.house.store.versions.installed(who.id)
         if not installed:
             raise RequestError(f"{who.name} has no trained version yet.", "Train one with `/finetune start`.")
@@ -179,19 +174,9 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @app_commands.autocomplete(persona=persona_choices)
     async def rollback(self, interaction: Interaction, persona: str | None = None) -> None:
         await interaction.response.defer(ephemeral=True)
-        await interaction.followup.send(await roll_back(interaction, self._whom(interaction, persona)))
+        await interaction.followup.send(await roll_back(interaction, persona_meant(interaction, persona)))
 
     # ------------------------------------------------------------------------------------------ whom and which
-
-    def _whom(self, interaction: Interaction, wanted: str | None) -> Persona:
-        if wanted:
-            return known_persona(interaction, wanted)
-        channel = interaction.channel
-        if isinstance(channel, GuildChannel):
-            here = self.bot.house.conversations.persona_in(place_of(channel))
-            if here:
-                return here
-        raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
 
     def _unfinished(self, interaction: Interaction, wanted: str | None) -> Job:
         open_jobs = self._open_jobs(interaction)

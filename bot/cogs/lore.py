@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.cogs.asking import MAX_CHOICES, Choices, Interaction, known_persona, persona_choices, require_moderator
+from bot.cogs.asking import (
+    MAX_CHOICES,
+    Choices,
+    Interaction,
+    form_sent,
+    known_persona,
+    persona_choices,
+    persona_meant,
+    require_moderator,
+)
 from bot.cogs.errors import tell
 from bot.errors import RefusedError, words_for
 from bot.house import House
 from bot.lore import MAX_FILE_BYTES, GuildLore
-from bot.place import SpeakChannel, place_of
 from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
-from personas.errors import RequestError
 from personas.lore import FOUND, Match, Weighed
 
 FORM = "lore:"
@@ -68,7 +73,7 @@ class LoreCommands(commands.Cog):
     async def lore_ask(
         self, interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: str | None = None
     ) -> None:
-        whom = known_persona(interaction, persona) if persona else _here(interaction)
+        whom = persona_meant(interaction, persona)
         lore = interaction.client.house.conversations.lore
         weighed = lore.weigh(whom.id, question, interaction.guild_id or 0)
         await interaction.response.send_message(
@@ -80,12 +85,10 @@ class LoreCommands(commands.Cog):
 
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
-        """A form was sent; it may have been open while the bot was started anew."""
-        data: Any = interaction.data or {}
-        custom_id = str(data.get("custom_id", ""))
-        if interaction.type is discord.InteractionType.modal_submit and custom_id.startswith(FORM):
+        """A form was sent."""
+        if sent := form_sent(interaction, FORM):
             try:
-                await self._lore_sent(interaction, custom_id.removeprefix(FORM), _values(data))
+                await self._lore_sent(interaction, *sent)
             except Exception as error:
                 await tell(interaction, words_for(error))
 
@@ -132,16 +135,6 @@ def _guild(interaction: Interaction) -> int:
     return interaction.guild_id
 
 
-def _here(interaction: Interaction) -> Persona:
-    channel = interaction.channel
-    here = None
-    if isinstance(channel, SpeakChannel):
-        here = interaction.client.house.conversations.persona_in(place_of(channel))
-    if here is None:
-        raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
-    return here
-
-
 def _ask_words(whom: Persona, weighed: Weighed) -> str:
     """What is found, what comes near, and why. The sources read as under a reply."""
     if not weighed.matches:
@@ -164,9 +157,3 @@ def _why(match: Match) -> str:
 def _excerpt(text: str) -> str:
     line = " ".join(text.split())
     return discord.utils.escape_markdown(line if len(line) <= EXCERPT else line[:EXCERPT].rsplit(" ", 1)[0] + " …")
-
-
-def _values(data: Any) -> dict[str, str]:
-    """The form's values by custom id; Discord puts each into a row or a label."""
-    fields = [row["component"] if "component" in row else row["components"][0] for row in data["components"]]
-    return {str(field["custom_id"]): str(field["value"]) for field in fields}

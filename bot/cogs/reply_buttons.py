@@ -12,16 +12,14 @@ import discord
 from discord.ext import commands
 
 from bot.asked import Asked
+from bot.cogs.asking import Interaction, form_sent
 from bot.cogs.errors import tell
 from bot.errors import RefusedError, words_for
-from bot.house import HouseBot
 from bot.place import SpeakChannel, place_of
 from bot.replies import LIMIT
 from bot.store import StoredReply, Votes
 from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
-
-Interaction = discord.Interaction[HouseBot]
 
 MAX_QUESTION = 1500
 """Characters of a question: it is quoted in one message of 2,000."""
@@ -168,30 +166,24 @@ class ReplyForms(commands.Cog):
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
         """A form was sent."""
-        data: Any = interaction.data or {}
-        custom_id = str(data.get("custom_id", ""))
-        if interaction.type is discord.InteractionType.modal_submit and custom_id.startswith(FORM):
+        if sent := form_sent(interaction, FORM):
             try:
-                await self._sent(interaction, int(custom_id.removeprefix(FORM)), _first_text(data))
+                event_id, values = sent
+                _, persona, channel = _reply_here(interaction, int(event_id))
+                await ask_aloud(interaction, persona, channel, values["text"])
             except Exception as error:
                 await tell(interaction, words_for(error))
 
-    async def _sent(self, interaction: Interaction, event_id: int, text: str) -> None:
-        _, persona, channel = _reply_here(interaction, event_id)
-        answerer, author = interaction.client.house.answerer, interaction.user
-        answerer.rules.require_voice(interaction)
-        answerer.rules.require_unmuted(persona, place_of(channel))
-        await interaction.response.send_message(
-            quoted(author.display_name, text), allowed_mentions=NO_MENTIONS, suppress_embeds=True
-        )
-        await answerer.answer(Asked(interaction.id, author.id, author.display_name, text), persona, channel)
 
-
-def _first_text(data: Any) -> str:
-    """The value of the form's only input, which Discord puts into a row or a label."""
-    (row,) = data["components"]
-    field = row["component"] if "component" in row else row["components"][0]
-    return str(field["value"])
+async def ask_aloud(interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str) -> None:
+    """Show a question that came by command or form to all, and have it answered. Raises `RefusedError`."""
+    answerer, author = interaction.client.house.answerer, interaction.user
+    answerer.rules.require_voice(interaction)
+    answerer.rules.require_unmuted(persona, place_of(channel))
+    await interaction.response.send_message(
+        quoted(author.display_name, text), allowed_mentions=NO_MENTIONS, suppress_embeds=True
+    )
+    await answerer.answer(Asked(interaction.id, author.id, author.display_name, text), persona, channel)
 
 
 def _reply_here(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:
