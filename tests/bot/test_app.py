@@ -88,6 +88,12 @@ async def test_a_second_bot_on_the_same_home_is_refused(settings):
                 pass
 
 
+async def test_without_any_card_the_bot_does_not_start_in_silence(tmp_path, settings):
+    with pytest.raises(SettingsError, match=r"There are no persona cards in .*Put one there"):
+        async with opened(settings, dataclasses.replace(SHIPPED, cards=tmp_path)):
+            pass
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

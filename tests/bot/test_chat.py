@@ -383,3 +383,30 @@ async def test_no_line_of_a_question_can_pass_for_somebody_elses(stage):
     long = await stage.member.slash(QUAY, "chat", message="a\n" * 700)
     assert len(long.message["content"]) <= 2000 and "\n" not in long.message["content"]
     await stage.finished(QUAY, mark)
+
+
+async def test_a_reply_that_discord_withholds_is_met_with_advice_once(tmp_path):
+    async with on_stage(tmp_path, message_content=False) as stage:
+        mark = stage.mark
+        await stage.member.say(QUAY, "@Understudy hello")
+        reply = await stage.finished(QUAY, mark)
+        for words in ("a plain reply", "and another"):
+            await stage.member.say(QUAY, words, reply_to=reply)
+        mark = stage.mark
+        await stage.member.say(QUAY, "@Understudy still there?")
+        await stage.finished(QUAY, mark)
+        hints = [m for m in stage.sandbox.messages(QUAY) if "Use the button Reply" in m["content"]]
+        assert len(hints) == 1 and len(stage.engine.requests) == 2
+
+
+async def test_what_a_moderator_sweeps_away_leaves_the_history(stage):
+    for words in ("one", "two"):
+        mark = stage.mark
+        await stage.member.say(QUAY, words)
+        reply = await stage.finished(QUAY, mark)
+    channel_id = int(reply["channel_id"])
+    await until(lambda: len(stage.store.messages.recent(channel_id)) == 4)
+    swept = [str(m.discord_message_id) for m in stage.store.messages.recent(channel_id)[:3]]
+    data = {"ids": swept, "channel_id": str(channel_id), "guild_id": str(stage.sandbox.guild_id)}
+    stage.client.dispatch("raw_bulk_message_delete", discord.RawBulkMessageDeleteEvent(data))
+    await until(lambda: [m.text for m in stage.store.messages.recent(channel_id)] == ["Ballast hears: two"])

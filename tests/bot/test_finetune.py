@@ -212,3 +212,40 @@ async def test_promote_and_rollback_by_command(stage):
         await until(lambda answer=answer, words=words: words in (answer.message or {}).get("content", ""))
         assert answer.ephemeral
     assert store.versions.installed("ballast")[0].scorecard == SCORECARD
+
+
+async def test_a_result_says_what_is_so_however_it_came_about(stage):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish()
+    result = await stage.sees("Trained: **ballast v1**")
+    assert "Promote lets it speak" in result["content"] and buttons_of(stage, result) == ["Promote"]
+    await stage.moderator.slash(QUAY, "finetune promote")
+    await stage.sees("It speaks now.")
+    assert buttons_of(stage, result) == ["Roll back"]
+    status = await stage.moderator.slash(QUAY, "finetune status")
+    assert "It speaks now." in status.message["content"]
+    await stage.moderator.slash(QUAY, "finetune rollback")
+    await until(lambda: buttons_of(stage, result) == ["Promote"])
+
+
+async def test_a_job_is_cancelled_by_the_name_of_its_persona(stage):
+    await start(stage)
+    await start(stage, persona="oda")
+    choices = await stage.moderator.autocomplete(QUAY, "finetune cancel", "job", job="oda")
+    assert [choice["name"].split(" · ")[:2] for choice in choices] == [["oda v1", "queued"]]
+    await stage.moderator.slash(QUAY, "finetune cancel", job="oda")
+    await stage.sees("Cancelled: **oda v1**")
+    assert stage.backend.busy
+
+
+async def test_the_place_of_a_waiting_job_stays_true_after_a_restart(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        for persona in ("ballast", "oda", "thrip"):
+            await start(stage, persona=persona)
+        waiting = await stage.sees("Waiting to train: **thrip v1**")
+        assert "Place 2" in waiting["content"]
+    async with on_stage(tmp_path) as stage:
+        await stage.moderator.slash(QUAY, "finetune cancel", job="oda")
+        moved = await stage.sees(waiting["content"].replace("Place 2", "Place 1"))
+        assert moved["id"] == waiting["id"]
