@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,19 +22,11 @@ from personas.errors import AdapterError
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-VERSION_PATTERN = re.compile(r"v[1-9][0-9]{0,8}")
 
 
 def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
     """Where a version lies, whether or not it is there."""
     return AdapterRef(persona_id, version, home / "models" / "persona_adapters" / persona_id / version)
-
-
-def versions_on_disk(home: Path, persona_id: str) -> list[str]:
-    """The versions whose folders are complete, oldest first."""
-    folder = adapter_ref(home, persona_id, "v1").folder.parent
-    found = [p.name for p in folder.glob("v*") if VERSION_PATTERN.fullmatch(p.name) and (p / MANIFEST).exists()]
-    return sorted(found, key=lambda version: int(version[1:]))
 
 
 @contextmanager

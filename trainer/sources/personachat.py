@@ -28,7 +28,6 @@ SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)
 PARTNER_SAYS = re.compile(r"_partner_say\s+(.*)")
 PARTNER_ACTS = re.compile(r"_partner_(?:act|emote)\s+(.*)")
 NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
-LONGEST_EPISODE_CHARS = 1 << 24
 
 
 class _Episode:
