@@ -65,10 +65,6 @@ class Personas:
         there = self.of(guild_id)
         return find_persona(there, wanted) or there.get(_own_id(wanted.strip().casefold(), guild_id))
 
-    def card_file(self, persona_id: str) -> Path | None:
-        """The TOML card of a persona, whosever it is."""
-        return self._cards.get(persona_id)
-
     def card(self, persona: Persona, guild_id: int) -> Card:
         """A persona's whole card, to be handed out: with all that it came with, and the id that it came with."""
         path = self._cards[persona.id]

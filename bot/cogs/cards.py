@@ -101,13 +101,14 @@ class CardCommands(commands.Cog):
     async def remove(self, interaction: Interaction, persona: str) -> None:
         guild_id, who = _guild(interaction), known_persona(interaction, persona)
         house, lore = interaction.client.house, _lore(interaction.client.house)
+        await interaction.response.defer(ephemeral=True)
         house.conversations.personas.remove(guild_id, who)
         for file in lore.files(guild_id, who.id):
             await lore.remove(guild_id, who.id, file)
         for channel in house.store.channels.of_guild(guild_id):
             if channel.persona_id == who.id:
                 house.store.channels.clear(guild_id, channel.channel_id)
-        await interaction.response.send_message(
+        await interaction.followup.send(
             f"**{who.name}** is gone, and lives nowhere here any more. Importing the card again brings them back.",
             ephemeral=True,
         )

@@ -7,7 +7,7 @@ import pytest
 
 from bot.catalogue import Catalogue, ShippedData
 from bot.errors import RefusedError
-from bot.personas import MAX_OWN, Personas, short_id
+from bot.personas import MAX_OWN, Personas, own_card, short_id
 from bot.sandbox.errors import ApiError
 from bot.sandbox.store import StoredFile
 from bot.sandbox.webhooks import Webhooks
@@ -232,14 +232,14 @@ def test_a_guild_has_so_many_and_can_replace_them(personas):
 @pytest.mark.parametrize("wanted", ["../../etc/passwd", "..", "Ünïcode Name!", "x" * 99, "李白"])
 def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
     made = personas.bring_in(GUILD, card_named("Mira"), "it", wanted).persona
-    folder = personas.card_file(made.id).parent
+    folder = own_card(tmp_path, made.id).parent
     assert folder.parent == tmp_path / "personas" / str(GUILD) and folder.name == made.id and len(made.id) <= 58
 
 
 def test_a_damaged_card_of_one_guild_keeps_nobody_else_from_speaking(personas, tmp_path, caplog):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     theirs = personas.bring_in(OTHER, card_named("Mira"), "it").persona
-    personas.card_file(mine.id).write_bytes(b"\xff")
+    own_card(tmp_path, mine.id).write_bytes(b"\xff")
     again = Personas(SHIPPED_CARDS, tmp_path)
     assert again.get(mine.id, GUILD) is None and again.get(theirs.id, OTHER) == theirs
     assert "a guild's persona is left out" in caplog.text
@@ -249,17 +249,17 @@ def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     stolen = tmp_path / "personas" / str(OTHER) / mine.id
     stolen.mkdir(parents=True)
-    (stolen / "card.toml").write_bytes(personas.card_file(mine.id).read_bytes())
+    (stolen / "card.toml").write_bytes(own_card(tmp_path, mine.id).read_bytes())
     assert mine.id not in Personas(SHIPPED_CARDS, tmp_path).of(OTHER)
 
 
 def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
-    assert read_card(personas.card_file(mine.id)) == mine
+    assert read_card(own_card(tmp_path, mine.id)) == mine
     catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
     card, *_ = catalogue.materials_for(request)
-    assert card.copies == ((personas.card_file(mine.id), "card.toml"),) and card.right == "form"
+    assert card.copies == ((own_card(tmp_path, mine.id), "card.toml"),) and card.right == "form"
     lore = tmp_path / "lore" / str(GUILD) / mine.id
     lore.mkdir(parents=True)
     assert [made.copies for made in catalogue.materials_for(request) if made.kind == "lore"] == [
