@@ -25,6 +25,10 @@ class MaterialError(UnderstudyError):
     """Training material that cannot be read, or from which nothing can be learned."""
 
 
+class KeyFileError(UnderstudyError):
+    """The home's key, which says who is who, cannot be read."""
+
+
 class TrainingError(UnderstudyError):
     """A training run that cannot go on."""
 
