@@ -35,7 +35,7 @@ NOBODY = Consent()
 
 def write_consent(folder: Path, consent: Consent) -> None:
     """Put the file in place, readable by its owner only. Raises `OSError`."""
-    text = consent.model_copy(update={"opted_in": sorted(consent.opted_in)}).model_dump_json(indent=1)
+    text = consent.model_dump_json(indent=1)
     handle, aside = tempfile.mkstemp(prefix=f".{CONSENT_FILE}.", dir=folder)  # mkstemp makes it 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
