@@ -9,6 +9,7 @@ import argparse
 import difflib
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from personas.errors import UnderstudyError
 log = logging.getLogger(__name__)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+MIN_STATEMENT = 20
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -31,7 +33,12 @@ class SettingsError(UnderstudyError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator decides. Sampling values are the defaults of every reply; `trainer_nice` is a Unix niceness."""
+    """What the operator decides. Sampling values are the defaults of every reply; `trainer_nice` is a Unix niceness.
+
+    `discord_permission` states which permission Discord gave to train on what its API brings, who gave it and when;
+    empty, nobody did. `history_days` is how long conversations are kept, `guild_days` how long what belongs to a
+    server that has removed the bot.
+    """
 
     discord_token: str = field(default="", repr=False)
     home: Path = field(default_factory=lambda: Path.home() / ".understudy")
@@ -45,6 +52,9 @@ class Settings:
     trainer_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     trainer_nice: int = 19
     log_level: str = "INFO"
+    discord_permission: str = ""
+    history_days: int = 90
+    guild_days: int = 14
 
     @property
     def in_sandbox(self) -> bool:
@@ -195,6 +205,13 @@ def _log_level(text: str) -> str:
     return text.upper()
 
 
+def _statement(text: str) -> str:
+    # A mere yes states nothing that anybody could check later.
+    if len(text) < MIN_STATEMENT or not re.search(r"\b20\d\d\b", text):
+        raise ValueError
+    return text
+
+
 SETTINGS = (
     Setting("DISCORD_TOKEN", "discord_token", "the bot's token alone, without spaces", _token, secret=True),
     Setting("UNDERSTUDY_HOME", "home", "a folder, or a path where one can be made", _folder),
@@ -208,5 +225,14 @@ SETTINGS = (
     Setting("TRAINER_THREADS", "trainer_threads", "a whole number from 1 to 256", _whole(1, 256)),
     Setting("TRAINER_NICE", "trainer_nice", "a whole number from 0 to 19", _whole(0, 19)),
     Setting("LOG_LEVEL", "log_level", ", ".join(LOG_LEVELS), _log_level),
+    Setting(
+        "DISCORD_PERMISSION",
+        "discord_permission",
+        f"a sentence of at least {MIN_STATEMENT} letters that says which permission, given by whom, and when "
+        "(a date or a year)",
+        _statement,
+    ),
+    Setting("HISTORY_DAYS", "history_days", "a whole number from 1 to 3650", _whole(1, 3650)),
+    Setting("GUILD_DAYS", "guild_days", "a whole number from 0 to 365", _whole(0, 365)),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -17,17 +17,22 @@ from filelock import FileLock, Timeout
 
 from bot.store.channels import Answers, Channel, Channels
 from bot.store.database import Connection, StoreError, open_for_writing, open_read_only, translated
+from bot.store.guilds import Guilds
 from bot.store.jobs import Job, JobResult, Jobs, JobState
 from bot.store.messages import Message, Messages
 from bot.store.mutes import EVERYONE, EVERYWHERE, Mute, Mutes
+from bot.store.people import CARD, Decision, Gift, People
 from bot.store.replies import Replies, ReplyState, StoredReply, Votes
 from bot.store.versions import InstalledVersion, Promotion, Versions
 
 __all__ = [
+    "CARD",
     "EVERYONE",
     "EVERYWHERE",
     "Answers",
     "Channel",
+    "Decision",
+    "Gift",
     "InstalledVersion",
     "Job",
     "JobResult",
@@ -44,7 +49,7 @@ __all__ = [
 
 
 class Store:
-    """All that is remembered, by concern: `channels`, `messages`, `replies`, `mutes`, `versions`, `jobs`."""
+    """All that is remembered, by concern: `channels`, `messages`, `replies`, `people`, `versions` and so on."""
 
     def __init__(self, connection: Connection, lock: FileLock | None = None) -> None:
         self._connection, self._lock = connection, lock
@@ -54,6 +59,8 @@ class Store:
         self.mutes = Mutes(connection)
         self.versions = Versions(connection)
         self.jobs = Jobs(connection, self.versions)
+        self.people = People(connection)
+        self.guilds = Guilds(connection)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -73,6 +80,10 @@ class Store:
     def read_only(cls, path: Path) -> Self:
         """Open the file for reading, also while a bot runs on it. Raises `StoreError`; so does every change."""
         return cls(open_read_only(path))
+
+    def compact(self) -> None:
+        """Leave nothing of what was deleted in the file or beside it. Takes seconds with a large file."""
+        self._connection.compact()
 
     def close(self) -> None:
         """Let go of the file. May be called twice."""

@@ -56,6 +56,12 @@ class Connection:
         with translated(self._path), self._db.atomic():
             yield
 
+    def compact(self) -> None:
+        """Leave nothing of what was deleted in the file or beside it. Not inside `atomic`."""
+        with translated(self._path):
+            self._raw.execute("vacuum")
+            self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
+
     def close(self) -> None:
         """Write everything out and let go of the file."""
         self._raw.close()
@@ -72,6 +78,7 @@ def open_for_writing(path: Path) -> Connection:
             version = _checked_version(raw, path)
             raw.execute("pragma journal_mode = wal")
             raw.execute("pragma synchronous = full")
+            raw.execute("pragma secure_delete = on")  # what is deleted is overwritten, too
             _migrate(raw, version)
         except BaseException:
             raw.close()

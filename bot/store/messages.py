@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bot.store.database import Connection
@@ -115,3 +116,22 @@ class Messages:
         """The message was deleted. False when it is not known."""
         sql = "delete from messages where discord_message_id = :id"
         return self._db.write(sql, {"id": discord_message_id}) > 0
+
+    def said_in(self, guild_id: int) -> Iterator[Message]:
+        """All that is kept of what was said in a guild, channel by channel, oldest first."""
+        rows = self._db.read(
+            f"select {COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal", {"guild": guild_id}
+        )
+        return (Message(**row) for row in rows)
+
+    def delete_before(self, at: float) -> int:
+        """Delete what was said before a time, with the replies that were made then and their votes.
+
+        Gives the number of messages.
+        """
+        with self._db.atomic():
+            gone = self._db.write("delete from messages where at < :at", {"at": at})
+            self._db.write(
+                "delete from replies where created_at < :at and state not in ('waiting', 'streaming')", {"at": at}
+            )
+        return gone

@@ -159,4 +159,57 @@ create table fresh_starts (
 ) strict;
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD)
+FOURTH = """
+-- What a member has decided about training on what they write; without a row they have agreed to nothing.
+create table consents (
+    user_id integer primary key,
+    opted_in integer not null check (opted_in in (0, 1)),
+    at real not null,
+    language text not null
+) strict;
+
+-- What a member has given through a form or a file: `what` is the name of a file of lore, or `card`.
+create table gifts (
+    guild_id integer not null,
+    persona_id text not null,
+    what text not null,
+    user_id integer not null,
+    at real not null,
+    primary key (guild_id, persona_id, what)
+) strict;
+
+-- Who has been forgotten, under a key (`personas.keys.keyed`): they are forgotten again in a backup that comes back.
+create table tombstones (
+    person text primary key,
+    at real not null
+) strict;
+
+-- A forgetting and how far it is. `traces` says whom to look for, and is erased with the last step; `receipt` stays.
+create table forgettings (
+    seq integer primary key autoincrement,
+    person text not null,
+    asked_at real not null,
+    step text not null,
+    traces text not null,
+    receipt text not null
+) strict;
+
+-- Versions that may not be served any more, because somebody who is in them has been forgotten.
+create table withdrawn (
+    persona_id text not null,
+    version text not null,
+    at real not null,
+    primary key (persona_id, version)
+) strict;
+
+-- Servers that have removed the bot, and when.
+create table departed_guilds (
+    guild_id integer primary key,
+    at real not null
+) strict;
+
+create index messages_by_author on messages (author_id);
+create index messages_by_age on messages (at);
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)

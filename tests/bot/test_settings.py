@@ -21,6 +21,9 @@ WRONG = {
     "TRAINER_THREADS": ["0", "257"],
     "TRAINER_NICE": ["-1", "20"],
     "LOG_LEVEL": ["LOUD"],
+    "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
+    "HISTORY_DAYS": ["0", "3651", "ever"],
+    "GUILD_DAYS": ["-1", "366"],
 }
 
 
@@ -51,6 +54,9 @@ MAX_WAITING_REPLIES=3
 TRAINER_THREADS=1
 TRAINER_NICE=19
 LOG_LEVEL=debug
+DISCORD_PERMISSION="By letter of Discord's platform team, 3 March 2026."
+HISTORY_DAYS=30
+GUILD_DAYS=0
 """
     assert load_settings(env_file(tmp_path, text), {}) == Settings(
         discord_token="abc.def-ghi",
@@ -65,6 +71,9 @@ LOG_LEVEL=debug
         trainer_threads=1,
         trainer_nice=19,
         log_level="DEBUG",
+        discord_permission="By letter of Discord's platform team, 3 March 2026.",
+        history_days=30,
+        guild_days=0,
     )
 
 
