@@ -13,25 +13,21 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from trainer.bench_files import KINDS, write_rows
+from trainer.bench_process import measured_apart
 
 FILES = Path("build/bench/files")
 RESULT = Path("build/bench/data.json")
 PACKAGES = ("datasets", "pyarrow", "orjson", "numpy")
 ROWS = 1_000_000
 PASSES = 3
-POLL_S = 0.02
 DEDUPED = "ultrachat"
 """The file whose conversations are filtered and deduplicated."""
 
@@ -73,17 +69,9 @@ def sift(path: Path) -> dict[str, float]:
 MEASURES = {"parse": parse, "load": load, "sift": sift}
 
 
-def apart(measure: str, path: Path) -> tuple[dict[str, float], int]:
-    """A measure in a process of its own, and the peak memory in bytes of this process and all below it."""
-    command = [sys.executable, "-m", "trainer.bench_data", "--measure", measure, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        peak = _Peak()
-        out, _ = child.communicate()
-        bytes_ = peak.stop()
-    if child.returncode:
-        raise SystemExit(f"The benchmark broke off: {measure} of {path} ended with exit code {child.returncode}.")
-    figures: dict[str, float] = json.loads(out.splitlines()[-1])
-    return figures, bytes_
+def apart(measure: str, path: Path) -> tuple[dict[str, Any], int]:
+    """A measure in a process of its own, and the peak memory in bytes of it and all below it."""
+    return measured_apart([sys.executable, "-m", "trainer.bench_data", "--measure", measure, str(path)])
 
 
 def raced(path: Path) -> tuple[tuple[dict[str, float], int], tuple[dict[str, float], int]]:
@@ -95,33 +83,6 @@ def raced(path: Path) -> tuple[tuple[dict[str, float], int], tuple[dict[str, flo
 
 def _fastest(passes: Sequence[tuple[dict[str, float], int]]) -> tuple[dict[str, float], int]:
     return min((figures for figures, _ in passes), key=lambda figures: figures["seconds"]), max(p for _, p in passes)
-
-
-class _Peak:
-    """Watches, from a thread, how much memory this process and those below it hold together."""
-
-    def __init__(self) -> None:
-        self._most, self._over = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        own = psutil.Process()
-        while not self._over.wait(POLL_S):
-            self._most = max(self._most, sum(map(_held_bytes, [own, *own.children(recursive=True)])))
-
-    def stop(self) -> int:
-        """The most that was seen."""
-        self._over.set()
-        self._thread.join()
-        return self._most
-
-
-def _held_bytes(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:  # it has just ended
-        return 0
 
 
 def compare(rows: int) -> dict[str, Any]:

@@ -33,13 +33,17 @@ from trainer.recipe import Recipe
 
 @dataclass(frozen=True)
 class Course:
-    """What a training run goes by. `listen` gets each event; `check` raises to stop, and is called between steps."""
+    """What a training run goes by. `listen` gets each event; `check` raises to stop, and is called between steps.
+
+    `order` is the samples' in every epoch, where it is not to be drawn.
+    """
 
     train: Sequence[Sample]
     heldout: Sequence[Sample]
     recipe: Recipe
     listen: Callable[[Progress | Epoch], None]
     check: Callable[[], None]
+    order: Sequence[int] = ()
 
 
 def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Any:
@@ -47,25 +51,35 @@ def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Any:
 
     Raises `TrainingError` when the loss is no longer a number, and whatever `course.check` raises.
     """
-    model = with_new_adapter(load_quantised(base, course.recipe), course.recipe)
     with tempfile.TemporaryDirectory(prefix="understudy-train-") as scratch:
-        trainer = ReplyTrainer(
-            course,
-            model=model,
-            args=_arguments(course.recipe, scratch),
-            train_dataset=_table(course.train),
-            data_collator=_collate_rows,
-            processing_class=tokenizer,
-        )
-        trainer.remove_callback(PrinterCallback)
+        trainer = trainer_of(base, tokenizer, course, scratch)
         trainer.add_callback(Reporter(course, trainer))
-        _keep_adapter_in_float32(model)
-        if model.device.type == "cpu":
-            share_dropout(model)
-        # The adapter's inputs need no float32 copies: autocast multiplies in 16 bits anyway.
-        with disable_input_dtype_casting(model, active=best_precision() == "bfloat16"):
-            trainer.train()
-    return model.eval()
+        train(trainer)
+    return trainer.model.eval()
+
+
+def trainer_of(base: BaseModel, tokenizer: Any, course: Course, scratch: str) -> ReplyTrainer:
+    """A trainer of a new adapter over the base model, as it is before the first step."""
+    model = with_new_adapter(load_quantised(base, course.recipe), course.recipe)
+    trainer = ReplyTrainer(
+        course,
+        model=model,
+        args=_arguments(course.recipe, scratch),
+        train_dataset=table_of(course.train),
+        data_collator=_collate_rows,
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    _keep_adapter_in_float32(model)
+    if model.device.type == "cpu":
+        share_dropout(model)
+    return trainer
+
+
+def train(trainer: ReplyTrainer) -> None:
+    """All steps. The adapter's inputs need no float32 copies: autocast multiplies in 16 bits anyway."""
+    with disable_input_dtype_casting(trainer.model, active=best_precision() == "bfloat16"):
+        trainer.train()
 
 
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
@@ -118,6 +132,8 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         super().__init__(**options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self._course.order:
+            return self._course.order
         lengths = [len(sample.ids) for sample in self._course.train]
         return LengthSortedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
@@ -223,7 +239,8 @@ def _arguments(recipe: Recipe, scratch: str) -> Any:
     )
 
 
-def _table(samples: Sequence[Sample]) -> Any:
+def table_of(samples: Sequence[Sample]) -> Any:
+    """The samples as a `datasets` table of `input_ids` and `labels`."""
     labels = [[id if trained else NO_LOSS for id, trained in zip(s.ids, s.mask, strict=True)] for s in samples]
     return Table.from_dict({"input_ids": [list(sample.ids) for sample in samples], "labels": labels})
 
