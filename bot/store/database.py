@@ -24,6 +24,10 @@ BUSY_S = 1.0
 """How long to wait for another program that has locked the file, in seconds; the event loop waits too."""
 
 
+MOSTLY_EMPTY = 0.5
+"""The share of empty pages from which on a file is written anew: it then takes less time than filling it took."""
+
+
 class StoreError(UnderstudyError):
     """The database cannot be opened, read or written. What was stored before is untouched."""
 
@@ -60,6 +64,16 @@ class Connection:
         """Leave nothing of what was deleted in the file or beside it. Not inside `atomic`."""
         with translated(self._path):
             self._raw.execute("vacuum")
+            self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    def trim(self) -> None:
+        """Leave nothing of what was deleted beside the file; write it anew where most of it is empty."""
+        with translated(self._path):
+            (pages,), (empty,) = (
+                self._raw.execute(f"pragma {name}").fetchone() for name in ("page_count", "freelist_count")
+            )
+            if empty > pages * MOSTLY_EMPTY:
+                self._raw.execute("vacuum")
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def close(self) -> None:

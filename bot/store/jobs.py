@@ -225,7 +225,7 @@ class Jobs:
 
     def _sure(self, job_id: str) -> Job:
         job = self.get(job_id)
-        assert job is not None  # it was written just now, and jobs are never deleted
+        assert job is not None  # it was written just now
         return job
 
 

@@ -114,8 +114,13 @@ class Messages:
 
     def delete(self, discord_message_id: int) -> bool:
         """The message was deleted. False when it is not known."""
-        sql = "delete from messages where discord_message_id = :id"
-        return self._db.write(sql, {"id": discord_message_id}) > 0
+        which = "from messages where discord_message_id = :id"
+        with self._db.atomic():
+            self._db.write(
+                f"insert or ignore into deleted_messages select discord_message_id, at {which}",
+                {"id": discord_message_id},
+            )
+            return self._db.write(f"delete {which}", {"id": discord_message_id}) > 0
 
     def said_in(self, guild_id: int) -> Iterator[Message]:
         """All that is kept of what was said in a guild, channel by channel, oldest first."""
@@ -131,6 +136,7 @@ class Messages:
         """
         with self._db.atomic():
             gone = self._db.write("delete from messages where at < :at", {"at": at})
+            self._db.write("delete from deleted_messages where at < :at", {"at": at})
             self._db.write(
                 "delete from replies where created_at < :at and state not in ('waiting', 'streaming')", {"at": at}
             )

@@ -212,4 +212,22 @@ create index messages_by_author on messages (author_id);
 create index messages_by_age on messages (at);
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)
+FIFTH = """
+-- The account of the bot that was last in a server: a server that only another account was in is not missed.
+-- `deleted_at` says when all that was kept of it was deleted, so that a backup does not bring it back.
+create table guilds (
+    guild_id integer primary key,
+    application_id integer,
+    deleted_at real
+) strict;
+
+-- What was deleted on Discord, by id alone: a backup that comes back does not bring it back. `at` is when it was said.
+create table deleted_messages (
+    discord_message_id integer primary key,
+    at real not null
+) strict;
+
+create index replies_by_age on replies (created_at);
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
