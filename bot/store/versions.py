@@ -57,9 +57,12 @@ class Versions:
         )
 
     def installed(self, persona_id: str) -> list[InstalledVersion]:
-        """The versions of a persona, oldest first."""
+        """The versions of a persona that may be served, oldest first."""
         rows = self._db.read(
-            "select * from versions where persona_id = :persona order by installed_at, rowid", {"persona": persona_id}
+            """select * from versions where persona_id = :persona and not exists (select 1 from withdrawn
+            where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
+            order by installed_at, rowid""",
+            {"persona": persona_id},
         )
         return [_installed(row) for row in rows]
 
@@ -98,10 +101,57 @@ class Versions:
         newest = self._newest(persona_id)
         if newest is None or (newest.version is None and newest.previous is None):
             raise RequestError(f"{persona_id} has no earlier version to go back to.", "Promote a version instead.")
-        earlier = self._promotion(newest.previous) if newest.previous else None
-        if earlier is None:
-            return self._add(persona_id, None, by, at, why or "rollback", None)
-        return self._add(persona_id, earlier.version, by, at, why or "rollback", earlier.previous)
+        return self._back_from(newest, by, at, why or "rollback")
+
+    def withdraw(self, persona_id: str, version: str, at: float, why: str) -> Promotion | None:
+        """Never serve a version again. Where it is live, the one before it is from now on, else the base model.
+
+        Gives that change, None where the version was not live. Doing so again changes nothing.
+        """
+        with self._db.atomic():
+            self._db.write(
+                "insert or ignore into withdrawn values (:persona, :version, :at)",
+                {"persona": persona_id, "version": version, "at": at},
+            )
+            newest = self._newest(persona_id)
+            return self._back_from(newest, 0, at, why) if newest and newest.version == version else None
+
+    def all_installed(self) -> list[tuple[str, str, str]]:
+        """Persona, version and job of every version that may be served."""
+        rows = self._db.read(
+            """select persona_id, version, job_id from versions where not exists (select 1 from withdrawn
+            where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
+            order by installed_at, rowid"""
+        )
+        return [(row["persona_id"], row["version"], row["job_id"]) for row in rows]
+
+    def withdrawn_at(self, at: float) -> list[tuple[str, str, bool]]:
+        """Persona and version of what was withdrawn at this very time, and whether it was live until then."""
+        rows = self._db.read(
+            """select persona_id, version, exists (select 1 from promotions now join promotions before
+            on before.persona_id = now.persona_id and before.seq = (select max(seq) from promotions
+            where persona_id = now.persona_id and seq < now.seq) where now.persona_id = withdrawn.persona_id
+            and now.at = withdrawn.at and before.version = withdrawn.version) as was_live
+            from withdrawn where at = :at order by persona_id, version""",
+            {"at": at},
+        )
+        return [(row["persona_id"], row["version"], bool(row["was_live"])) for row in rows]
+
+    def job_of(self, persona_id: str, version: str) -> str | None:
+        """The job that made a version."""
+        row = self._db.first(
+            "select job_id from versions where persona_id = :persona and version = :version",
+            {"persona": persona_id, "version": version},
+        )
+        return row["job_id"] if row else None
+
+    def is_withdrawn(self, persona_id: str, version: str | None) -> bool:
+        """Whether a version may not be served any more."""
+        row = self._db.first(
+            "select 1 from withdrawn where persona_id = :persona and version = :version",
+            {"persona": persona_id, "version": version},
+        )
+        return row is not None
 
     def history(self, persona_id: str) -> list[Promotion]:
         """All promotions and rollbacks of a persona, oldest first."""
@@ -113,6 +163,15 @@ class Versions:
             "select * from promotions where persona_id = :id order by seq desc limit 1", {"id": persona_id}
         )
         return Promotion(**row) if row else None
+
+    def _back_from(self, newest: Promotion, by: int, at: float, why: str) -> Promotion:
+        """Make live what was so before, passing over what has been withdrawn since."""
+        earlier = self._promotion(newest.previous) if newest.previous else None
+        while earlier and self.is_withdrawn(earlier.persona_id, earlier.version):
+            earlier = self._promotion(earlier.previous) if earlier.previous else None
+        if earlier is None:
+            return self._add(newest.persona_id, None, by, at, why, None)
+        return self._add(newest.persona_id, earlier.version, by, at, why, earlier.previous)
 
     def _promotion(self, seq: int) -> Promotion:
         row = self._db.first("select * from promotions where seq = :seq", {"seq": seq})

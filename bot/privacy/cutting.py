@@ -1,0 +1,226 @@
+"""A person taken out of one file: their records are left out, and where others speak of them, "someone" stands.
+
+JSON, lines of JSON, tables (CSV, TSV), chat logs and other text are rewritten, archives member by member. Of anything
+else nothing is known that could be kept, so the file goes as a whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import PurePath
+from typing import Any
+
+from bot.privacy.traces import Finder
+
+SPEAKER_KEYS = frozenset(
+    """author author_id authorid from from_id fromid user user_id userid username sender sender_id sender_name senderid
+    speaker speaker_id name nickname global_name display_name displayname actor actor_id member member_id id owner
+    real_name screen_name handle participant who by""".split()
+)
+"""Under these keys, in any spelling of their letters, stands who says a record's text, or whom it is about."""
+
+GONE = object()
+
+LOG_LINE = re.compile(r"^[\[(\d]|^[^\s:>|][^:>|]{0,60}[:>|] ")
+"""How a message begins in a log of plain text: with a time, or with a name and a colon."""
+DATED = re.compile(r"^[\[(]?[\d/.\-: ,TZ+apmAPM\u202f年月日()\]]{4,40}[\])]?\s*(?:- )?")
+
+ARCHIVES = (".zip", ".charx")
+TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+LINES = (".jsonl", ".ndjson")
+PROSE = (".md", ".markdown", ".toml")
+PACKAGE_OWNER = "user.json"
+"""The file of a Discord data package that says whose it is."""
+
+MAX_UNPACKED_BYTES = 2**30
+
+
+def cut(name: str, data: bytes, finder: Finder) -> bytes | None:
+    """The file without the person; None where nothing of it can, or should, be kept. `name` tells the format."""
+    suffix = PurePath(name).suffix.casefold()
+    try:
+        if suffix == ".gz":
+            inner = cut(name[:-3], gzip.decompress(data), finder)
+            return None if inner is None else gzip.compress(inner)
+        if suffix in ARCHIVES:
+            return None if is_their_package(members(data), finder) else _archive(data, finder)
+        return _text(suffix, data.decode("utf-8"), finder)
+    except (OSError, EOFError, ValueError, RecursionError, zipfile.BadZipFile, csv.Error):
+        return None  # a format that nothing here reads, or damaged
+
+
+def holds(name: str, data: bytes, finder: Finder) -> bool:
+    """Whether the person is in a file, also where it is packed."""
+    suffix = PurePath(name).suffix.casefold()
+    if suffix == ".gz":
+        try:
+            return holds(name[:-3], gzip.decompress(data), finder)
+        except (OSError, EOFError):
+            return True  # nobody can say
+    if suffix in ARCHIVES:
+        return any(
+            finder.in_text(member) or (inner is not None and holds(member, inner, finder))
+            for member, inner in members(data)
+        )
+    return finder.in_bytes(data)
+
+
+def is_their_package(members: Iterable[tuple[str, bytes | None]], finder: Finder) -> bool:
+    """Whether these files are the person's own Discord data package."""
+    for name, data in members:
+        if PurePath(name).name == PACKAGE_OWNER and data is not None:
+            with suppress(ValueError):
+                user = json.loads(data)
+                if isinstance(user, dict) and finder.is_theirs(user.get("id")):
+                    return True
+    return False
+
+
+def _text(suffix: str, text: str, finder: Finder) -> bytes | None:
+    if suffix == ".json":
+        new: str | None = _json(text, finder)
+    elif suffix in LINES:
+        new = _lines(text, finder)
+    elif suffix in TABLES:
+        new = _table(text, TABLES[suffix], finder)
+    elif suffix in PROSE:
+        new = finder.redacted(text)
+    else:
+        new = _plain(text, finder)
+    return None if new is None else new.encode()
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def _json(text: str, finder: Finder) -> str | None:
+    kept = without(json.loads(text), finder)
+    if kept is GONE:
+        return None
+    indent = 2 if re.match(r"[\[{]\s*\n", text) else None
+    return json.dumps(kept, ensure_ascii=False, indent=indent) + ("\n" if text.endswith("\n") else "")
+
+
+def _lines(text: str, finder: Finder) -> str:
+    kept = []
+    for line in text.split("\n"):
+        if not finder.in_text(line):
+            kept.append(line)
+        elif (record := _record(line, finder)) is not GONE:
+            kept.append(json.dumps(record, ensure_ascii=False))
+    return "\n".join(kept)
+
+
+def _record(line: str, finder: Finder) -> Any:
+    try:
+        return without(json.loads(line), finder)
+    except ValueError:
+        return GONE
+
+
+def without(node: Any, finder: Finder) -> Any:
+    """What is left of a JSON value without the person; `GONE` for a record that is theirs."""
+    if isinstance(node, dict):
+        if _is_theirs(node, finder):
+            return GONE
+        cleaned = {finder.redacted(key): without(value, finder) for key, value in node.items()}
+        return {key: value for key, value in cleaned.items() if value is not GONE}
+    if isinstance(node, list):
+        return [kept for item in node if (kept := without(item, finder)) is not GONE]
+    if isinstance(node, str):
+        return finder.redacted(node)
+    return 0 if isinstance(node, int) and not isinstance(node, bool) and finder.is_theirs(node) else node
+
+
+def _is_theirs(record: dict[str, Any], finder: Finder) -> bool:
+    """Whether the person says this record: it names them as who speaks, by id or by name."""
+    for key, value in record.items():
+        if key.casefold().replace("-", "_") not in SPEAKER_KEYS:
+            continue
+        if finder.is_theirs(value) or (isinstance(value, dict) and _is_theirs(value, finder)):
+            return True
+    return False
+
+
+# ------------------------------------------------------------------------------------------------ tables and text
+
+
+def _table(text: str, delimiter: str, finder: Finder) -> str:
+    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    if not rows:
+        return text
+    who = [at for at, title in enumerate(rows[0]) if _is_speaker_column(title)]
+    kept = [row for row in rows if not any(at < len(row) and finder.is_theirs(row[at]) for at in who)]
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n" if "\r\n" in text else "\n")
+    writer.writerows([finder.redacted(cell) for cell in row] for row in kept)
+    return out.getvalue()
+
+
+def _is_speaker_column(title: str) -> bool:
+    return title.strip().lstrip("\ufeff").casefold().replace(" ", "_").replace("-", "_") in SPEAKER_KEYS
+
+
+def _plain(text: str, finder: Finder) -> str | None:
+    """Text line by line; in a chat log what the person said goes with the lines on which it goes on."""
+    if "\0" in text:
+        return None
+    kept, theirs = [], False
+    for line in text.split("\n"):
+        if LOG_LINE.match(line) or not line.strip():
+            theirs = _speaks(line, finder)
+        if not theirs:
+            kept.append(finder.redacted(line))
+    return "\n".join(kept)
+
+
+def _speaks(line: str, finder: Finder) -> bool:
+    rest = DATED.sub("", line, count=1)
+    speaker, mark, _ = rest.partition(":")
+    candidates = [speaker.strip(" <>*~-")] if mark else []
+    candidates += re.findall(r"^<([^>]{1,60})>", rest)
+    return any(finder.is_theirs(one) for one in candidates)
+
+
+# ------------------------------------------------------------------------------------------------ archives
+
+
+def _archive(data: bytes, finder: Finder) -> bytes | None:
+    out = io.BytesIO()
+    kept = 0
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, inner in members(data):
+            if inner is None:
+                continue  # nobody can say what is in it
+            new = cut(name, inner, finder) if holds(name, inner, finder) else inner
+            if new is not None:
+                archive.writestr(finder.redacted(name), new)
+                kept += 1
+    return out.getvalue() if kept else None
+
+
+def members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
+    """The files of an archive; None for one that cannot be read. All of a damaged archive is one of those."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            room = MAX_UNPACKED_BYTES
+            for entry in archive.infolist():
+                if not entry.is_dir():
+                    room -= entry.file_size
+                    yield entry.filename, _member(archive, entry) if room >= 0 else None
+    except (zipfile.BadZipFile, OSError, ValueError):
+        yield "damaged", None
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError, EOFError):
+        return None

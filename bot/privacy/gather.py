@@ -1,0 +1,163 @@
+"""What a home's logs tell of somebody: names under which they speak there, and what they say."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from bot.privacy.cutting import ARCHIVES, LINES, PACKAGE_OWNER, SPEAKER_KEYS, TABLES, members
+from personas.keys import keyed
+
+NAME_KEYS = ("name", "nickname", "username", "global_name", "display_name", "author")
+TEXT_KEYS = ("content", "contents", "text", "message", "value", "body")
+CHANNEL_FILE = re.compile(r"(?:^|/)c?\d{15,20}/messages\.(?:csv|json)$")
+SNOWFLAKE = re.compile(r"(?<!\d)\d{15,20}(?!\d)")
+WORD = re.compile(r"[^\W_]+(?:['’._-][^\W_]+)*")
+LONGEST_NAME_WORDS = 4
+
+
+@dataclass
+class Found:
+    """What was found of a person."""
+
+    names: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
+
+
+def gather(files: Iterator[Path], user_id: str) -> Found:
+    """Look through logs for the records that bear a person's id, and note their names and words."""
+    found = Found()
+    for path in files:
+        data = path.read_bytes()
+        if user_id.encode() in data or path.suffix.casefold() in (*ARCHIVES, ".gz"):
+            _gather(path.name, data, user_id, found)
+        elif CHANNEL_FILE.search(path.as_posix()) and _is_package_of(path, user_id):
+            _package_texts(path.name, data, found)
+    return found
+
+
+def _gather(name: str, data: bytes, user_id: str, found: Found) -> None:
+    suffix = PurePath(name).suffix.casefold()
+    try:
+        if suffix == ".gz":
+            _gather(name[:-3], gzip.decompress(data), user_id, found)
+        elif suffix in ARCHIVES:
+            _gather_archive(data, user_id, found)
+        elif suffix == ".json":
+            _record(json.loads(data), user_id, found)
+        elif suffix in LINES:
+            for line in data.splitlines():
+                if user_id.encode() in line:
+                    _record(json.loads(line), user_id, found)
+        elif suffix in TABLES:
+            for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig")), delimiter=TABLES[suffix]):
+                _record(dict(row), user_id, found)
+    except (ValueError, OSError, EOFError, csv.Error, RecursionError):
+        return  # what nothing here reads is looked through as bytes later
+
+
+def _gather_archive(data: bytes, user_id: str, found: Found) -> None:
+    inside = [(name, inner) for name, inner in members(data) if inner is not None]
+    owned = any(PurePath(name).name == PACKAGE_OWNER and user_id.encode() in inner for name, inner in inside)
+    for name, inner in inside:
+        _gather(name, inner, user_id, found)
+        if owned and CHANNEL_FILE.search(name):
+            _package_texts(name, inner, found)
+
+
+def _record(node: Any, user_id: str, found: Found) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _record(item, user_id, found)
+    elif isinstance(node, dict):
+        fields = {str(key).strip().casefold(): value for key, value in node.items()}
+        speaker = [value for key, value in fields.items() if key in SPEAKER_KEYS]
+        if any(_names_them(value, user_id) for value in speaker):
+            found.names |= {str(fields[key]) for key in NAME_KEYS if isinstance(fields.get(key), str)}
+            found.texts |= {str(fields[key]) for key in TEXT_KEYS if isinstance(fields.get(key), str)}
+        for value in node.values():
+            _record(value, user_id, found)
+
+
+def _names_them(value: Any, user_id: str) -> bool:
+    if isinstance(value, dict):
+        return str(value.get("id")) == user_id
+    return isinstance(value, str | int) and str(value) == user_id
+
+
+def _is_package_of(path: Path, user_id: str) -> bool:
+    root = path.parent.parent.parent
+    owners = [root / "account" / PACKAGE_OWNER, *root.glob(f"*/{PACKAGE_OWNER}")]
+    return any(user_id.encode() in owner.read_bytes() for owner in owners if owner.is_file())
+
+
+def _package_texts(name: str, data: bytes, found: Found) -> None:
+    """All of a package is one person's."""
+    try:
+        if name.endswith(".json"):
+            rows = json.loads(data)
+        else:
+            rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+        found.texts |= {str(row.get("Contents") or "") for row in rows if isinstance(row, dict)}
+    except (ValueError, csv.Error):
+        return
+
+
+# ------------------------------------------------------------------------------------------------ by their keys
+
+
+def recognised(files: Iterator[Path], people_key: bytes, wanted: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Who of those `wanted`, known by their keys alone, is in files: ids and names by key."""
+    texts = (text for path in files for text in (path.name, *_texts_in(path.name, path.read_bytes())))
+    return recognised_in(texts, people_key, wanted)
+
+
+def recognised_in(texts: Iterable[str], people_key: bytes, wanted: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The same in texts."""
+    ids: dict[str, str] = {}
+    names: dict[str, str] = {}
+    seen: set[str] = set()
+    for text in texts:
+        for person in _candidates(text):
+            if person in seen:
+                continue
+            seen.add(person)
+            key = keyed(people_key, person)
+            if key in wanted:
+                kind, _, name = person.partition(":")
+                if kind == "name":
+                    names[key] = name
+                else:
+                    ids[key] = person
+    return ids, names
+
+
+def _candidates(text: str) -> Iterator[str]:
+    yield from SNOWFLAKE.findall(text)
+    words = [(match.start(), match.end()) for match in WORD.finditer(text)]
+    for at in range(len(words)):
+        for count in range(1, LONGEST_NAME_WORDS + 1):
+            if at + count <= len(words):
+                yield f"name:{text[words[at][0] : words[at + count - 1][1]].casefold()}"
+
+
+def _texts_in(name: str, data: bytes) -> Iterator[str]:
+    suffix = PurePath(name).suffix.casefold()
+    try:
+        if suffix == ".gz":
+            yield from _texts_in(name[:-3], gzip.decompress(data))
+        elif suffix in ARCHIVES:
+            for member, inner in members(data):
+                if inner is not None:
+                    yield from _texts_in(member, inner)
+        else:
+            yield data.decode()
+    except (OSError, EOFError, UnicodeDecodeError):
+        return

@@ -1,0 +1,181 @@
+"""Whom to look for: a person's ids, names and words, found in any text and taken out of it.
+
+Names are chosen by their bearers, so one alone must not be able to wipe out what is not its bearer's: a name that a
+persona or another member bears, or that is a common English word, counts only where it stands as a speaker's; one that
+is some word ("Rose", "Mark") only as it is written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Self
+
+from personas.lore.meaning import rarity
+from personas.lore.words import UNPARTED
+
+SOMEONE = "someone"
+"""What stands where a name stood."""
+REMOVED = "[removed]"
+"""What stands where somebody's words stood."""
+
+SHORT_NAME, LONG_NAME = 3, 8
+"""Shorter names are not looked for; from LONG_NAME letters on one is found within other words too."""
+OPEN_NAME = 5
+"""From so many letters on, endings may follow a name."""
+LEAST_TEXT = 20
+"""Characters of a sentence by which its speaker is known."""
+COMMON_WORD, SOME_WORD = 0.2, 0.95
+"""Below these rarities (`personas.lore.meaning.rarity`) a name is a common word of English, and a word at all."""
+NOBODYS = frozenset("user assistant system human gpt bot model tool char them me you someone everyone here".split())
+"""What stands for a role in logs and data sets."""
+IN_BINARY = 6
+"""Shorter names stand by chance in weights and pictures."""
+PREFIX = 12
+SENTENCE = re.compile(r"[^\n.!?。！？]+[.!?。！？]*")
+WORD_START = re.compile(r"\w+")
+UNSPACED = re.compile(f"[{UNPARTED}]")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """A person as they can be found. `names` are looked for everywhere, `speaker_names` only as a speaker's."""
+
+    ids: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    speaker_names: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def as_json(self) -> str:
+        """For the store."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def of_json(cls, text: str) -> Self:
+        """What `as_json` made; nobody where it was erased."""
+        return cls(**{key: tuple(values) for key, values in json.loads(text or "{}").items()})
+
+    def with_names(self, names: Iterable[str], barred: Iterable[str]) -> Self:
+        """The same person with further names, but for those that others bear (`barred`)."""
+        taken = {name.casefold() for name in barred} | NOBODYS
+        new = (name.strip() for name in names)
+        every = dict.fromkeys([*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)])
+        telling = tuple(name for name in every if name in self.names or is_telling(name))
+        return replace(self, names=telling, speaker_names=tuple(every))
+
+    def with_texts(self, texts: Iterable[str]) -> Self:
+        """The same person with more of what they have said."""
+        return replace(self, texts=tuple(dict.fromkeys([*self.texts, *texts])))
+
+    def surely_named(self, names: Iterable[str]) -> Self:
+        """The same person with names that whoever runs the bot vouches for: they are looked for everywhere."""
+        every = tuple(name.strip() for name in names if len(name.strip()) >= SHORT_NAME)
+        return replace(
+            self,
+            names=tuple(dict.fromkeys([*self.names, *every])),
+            speaker_names=tuple(dict.fromkeys([*self.speaker_names, *every])),
+        )
+
+
+def is_telling(name: str) -> bool:
+    """Whether a name, wherever it stands, tells whose it is."""
+    if len(name) < SHORT_NAME:
+        return False
+    return not _is_word(name) or (name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD)
+
+
+def _is_word(name: str) -> bool:
+    return name.isascii() and name.isalpha() and rarity(name.casefold()) < SOME_WORD
+
+
+class Finder:
+    """Finds a person in texts and bytes."""
+
+    def __init__(self, traces: Traces) -> None:
+        self.traces = traces
+        self._speakers = {value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)}
+        patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids]
+        patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
+        self._who = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
+        in_bytes = list(self._byte_patterns())
+        self._in_bytes = re.compile(b"|".join(in_bytes), re.IGNORECASE) if in_bytes else None
+        self._said: dict[str, list[str]] = {}
+        self._unspaced: list[str] = []
+        for phrase in _phrases(traces.texts):
+            if UNSPACED.match(phrase):
+                self._unspaced.append(phrase)
+            else:
+                self._said.setdefault(phrase[:PREFIX], []).append(phrase)
+
+    def is_theirs(self, value: object) -> bool:
+        """Whether this, standing as a speaker or an id, is the person."""
+        return isinstance(value, str | int) and str(value).strip().casefold() in self._speakers
+
+    def in_text(self, text: str) -> bool:
+        """Whether the person, or something that they said, is in a text."""
+        return bool(self._who and self._who.search(text)) or next(self._spans(text), None) is not None
+
+    def in_bytes(self, data: bytes) -> bool:
+        """The same for any bytes. In what is no UTF-8 text, only ids and longer names are looked for."""
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            return bool(self._in_bytes and self._in_bytes.search(data))
+        return self.in_text(text)
+
+    def redacted(self, text: str) -> str:
+        """The text without the person."""
+        pieces, end = [], 0
+        for start, stop in sorted(self._spans(text)):
+            if start >= end:
+                pieces += [text[end:start], REMOVED]
+                end = stop
+        text = "".join([*pieces, text[end:]]) if pieces else text
+        return self._who.sub(SOMEONE, text) if self._who else text
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        if self._said:
+            for word in WORD_START.finditer(text):
+                for phrase in self._said.get(text[word.start() : word.start() + PREFIX], ()):
+                    if text.startswith(phrase, word.start()):
+                        yield word.start(), word.start() + len(phrase)
+        for phrase in self._unspaced:
+            at = text.find(phrase)
+            while at >= 0:
+                yield at, at + len(phrase)
+                at = text.find(phrase, at + len(phrase))
+
+    def _byte_patterns(self) -> Iterator[bytes]:
+        yield from (rb"(?<!\d)" + re.escape(one.encode()) + rb"(?!\d)" for one in self.traces.ids)
+        # Without ends: in bytes nothing tells letters from the rest, and what was made can be made anew.
+        yield from (re.escape(name.encode()) for name in self.traces.names if len(name) >= IN_BINARY)
+
+
+def _pattern(name: str) -> str:
+    """How a name is found in text: with letters after it only where it is long enough to be known by."""
+    body = re.escape(name).replace(r"\ ", r"\s+")
+    forms = dict.fromkeys([body, re.escape(json.dumps(name)[1:-1])])
+    either = f"(?:{'|'.join(forms)})"
+    if UNSPACED.search(name):
+        return either
+    if _is_word(name):
+        return rf"(?<![^\W_])(?-i:{either})(?![^\W_])"
+    before = "" if len(name) >= LONG_NAME else r"(?<![^\W_])"
+    return f"{before}{either}" + (r"[^\W\d_]*" if len(name) >= OPEN_NAME else r"(?![^\W_])")
+
+
+def _phrases(texts: Iterable[str]) -> Iterator[str]:
+    """Sentences that are long enough to be known by, as they stand in texts and in JSON."""
+    seen: set[str] = set()
+    for text in texts:
+        for piece in (text, *(match.group() for match in SENTENCE.finditer(text))):
+            start = WORD_START.search(piece)
+            phrase = piece[start.start() :].strip() if start else ""
+            if len(phrase) < LEAST_TEXT and not (UNSPACED.match(phrase) and 2 * len(phrase) >= LEAST_TEXT):
+                continue
+            for form in (phrase, json.dumps(phrase, ensure_ascii=False)[1:-1], json.dumps(phrase)[1:-1]):
+                if form not in seen:
+                    seen.add(form)
+                    yield form

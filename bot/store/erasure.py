@@ -1,0 +1,154 @@
+"""A person taken out of the tables, and what is known of them there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from bot.store.database import Connection
+
+ASKED = """select event_id from replies left join messages on messages.seq = trigger_seq
+    where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
+"""The replies to a person: they may say again what the person said."""
+
+DIRECT = "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
+"""The person's direct messages, in which nobody else but personas speaks."""
+
+DELETED = {
+    "replies": f"""delete from messages where persona_id is not null and (channel_id in ({DIRECT}) and at <= :until
+        or discord_message_id in (select message_id from reply_parts where event_id in ({ASKED})))""",
+    "answers": f"delete from replies where event_id in ({ASKED})",
+    "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT})",
+    "messages": "delete from messages where author_id = :user and at <= :until",
+    "votes": "delete from votes where user_id = :user and at <= :until",
+    "gifts": "delete from gifts where user_id = :user and at <= :until",
+    "consents": "delete from consents where user_id = :user and at <= :until",
+}
+"""What is deleted, in this order: the earlier ones look at what the later ones delete."""
+
+UNNAMED = {
+    "mutes": "update mutes set muted_by = 0 where muted_by = :user",
+    "channels": "update channels set set_by = 0 where set_by = :user",
+    "jobs": "update jobs set requested_by = 0 where requested_by = :user",
+    "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
+}
+"""What the server goes on using, while nothing says any more whose doing it was."""
+
+FREE_TEXT = {
+    "messages": ("seq", ("text", "author_name")),
+    "jobs": ("seq", ("request", "error", "advice", "progress", "result")),
+    "promotions": ("seq", ("why",)),
+}
+"""The columns in which anything may stand, by the key of their table: a person's name or words are replaced there."""
+
+
+class Erasure:
+    """Finds and erases one person at a time. `until` is a time: what came later is left alone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    def names(self, user_id: int) -> set[str]:
+        """The names under which a member has spoken."""
+        rows = self._db.read("select distinct author_name from messages where author_id = :user", {"user": user_id})
+        return {row["author_name"] for row in rows}
+
+    def texts(self, user_id: int) -> list[str]:
+        """What a member has said, as far as it is kept."""
+        rows = self._db.read("select text from messages where author_id = :user order by seq", {"user": user_id})
+        return [row["text"] for row in rows]
+
+    def borne_by_others(self, user_id: int, names: Iterable[str]) -> set[str]:
+        """Those of the names under which others have spoken too."""
+        rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
+        others = {row["author_name"].casefold() for row in rows}
+        return {name for name in names if name.casefold() in others}
+
+    def counts(self, user_id: int) -> Counter[str]:
+        """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `channels`, `mutes`."""
+        columns = {
+            "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
+            "channels": "set_by", "mutes": "muted_by",
+        }  # fmt: skip
+        found = Counter[str]()
+        for table, column in columns.items():
+            row = self._db.first(f"select count(*) as n from {table} where {column} = :user", {"user": user_id})
+            found[table] = row["n"] if row else 0
+        return found
+
+    def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
+        """All rows about a member, as they stand, by table; secrets and others' words are not in them."""
+        queries = {
+            "messages": "select guild_id, channel_id, discord_message_id, author_name, text, at from messages "
+            "where author_id = :user order by seq",
+            "replies_to_you": "select event_id, guild_id, channel_id, persona_id, state, created_at from replies "
+            "where asked_by = :user",
+            "votes": "select event_id, attempt, vote, at from votes where user_id = :user",
+            "consent": "select opted_in, at, language from consents where user_id = :user",
+            "gifts": "select guild_id, persona_id, what, at from gifts where user_id = :user",
+            "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
+            "where requested_by = :user",
+            "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
+            "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
+            "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
+        }
+        return {name: self._db.read(sql, {"user": user_id}) for name, sql in queries.items()}
+
+    def user_ids(self) -> set[int]:
+        """Everybody of whom there is anything."""
+        columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
+                   "jobs.requested_by", "promotions.promoted_by", "channels.set_by", "mutes.muted_by")  # fmt: skip
+        each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
+        return {row["id"] for row in self._db.read(" union ".join(each))} - {0}
+
+    def first_seen(self, user_id: int) -> float | None:
+        """When the first thing was that a member said, voted, gave or decided; None where there is none."""
+        rows = self._db.read(
+            """select min(at) as at from (select at from messages where author_id = :user
+            union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
+            union all select at from consents where user_id = :user)""",
+            {"user": user_id},
+        )
+        return rows[0]["at"]
+
+    def free_texts(self) -> Iterator[str]:
+        """All texts in which somebody may be named."""
+        for table, (_, columns) in FREE_TEXT.items():
+            for column in columns:
+                rows = self._db.read(f"select {column} as text from {table} where {column} is not null")
+                yield from (row["text"] for row in rows)
+
+    def since(self, user_id: int) -> float | None:
+        """When the oldest kept message of a member was said."""
+        row = self._db.first("select min(at) as at from messages where author_id = :user", {"user": user_id})
+        return row["at"] if row else None
+
+    def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
+        """Take a member out; all of it or nothing. `redacted` gives a text without the person.
+
+        Gives how many rows were deleted (`messages`, `replies`, `votes`, …) or rewritten (`mentions`).
+        """
+        values = {"user": user_id, "until": until}
+        done = Counter[str]()
+        with self._db.atomic():
+            for name, sql in DELETED.items():
+                done[name] += self._db.write(sql, values)
+            for sql in UNNAMED.values():
+                self._db.write(sql, {"user": user_id})
+            self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", values)
+            for table, (key, columns) in FREE_TEXT.items():
+                done["mentions"] += self._redact(table, key, columns, until, redacted)
+        return done
+
+    def _redact(
+        self, table: str, key: str, columns: tuple[str, ...], until: float, redacted: Callable[[str], str]
+    ) -> int:
+        before = " where at <= :until" if table == "messages" else ""
+        changed = 0
+        for row in self._db.read(f"select {key}, {', '.join(columns)} from {table}{before}", {"until": until}):
+            new = {column: redacted(row[column]) for column in columns if row[column] is not None}
+            if any(new[column] != row[column] for column in new):
+                sets = ", ".join(f"{column} = :{column}" for column in new)
+                self._db.write(f"update {table} set {sets} where {key} = :{key}", {**new, key: row[key]})
+                changed += 1
+        return changed
