@@ -109,6 +109,11 @@ class Personas:
         own = self._own[guild_id]
         self._own[guild_id] = {key: kept for key, kept in own.items() if key != persona.id}
 
+    def drop_guild(self, guild_id: int) -> None:
+        """A guild's own personas are no more; their files are deleted elsewhere."""
+        for persona_id in self._own.pop(guild_id, {}):
+            self._cards.pop(persona_id, None)
+
     def _keep(self, guild_id: int, card: Card, full_id: str) -> None:
         folder = self._home / str(guild_id) / full_id
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,6 +170,11 @@ def _guild_of(card: Path) -> int:
 def short_id(persona: Persona, guild_id: int) -> str:
     """A persona's id as it is shown and exported: without the guild's."""
     return persona.id.removesuffix(_own_id("", guild_id))
+
+
+def own_suffix(guild_id: int) -> str:
+    """How the ids of a guild's own personas end, and no others."""
+    return _own_id("", guild_id)
 
 
 def _own_id(short: str, guild_id: int) -> str:

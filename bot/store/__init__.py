@@ -17,12 +17,15 @@ from filelock import FileLock, Timeout
 
 from bot.store.channels import Answers, Channel, Channels
 from bot.store.database import Connection, StoreError, open_for_writing, open_read_only, translated
+from bot.store.erasure import Erasure
+from bot.store.forgettings import Forgetting, Forgettings
 from bot.store.guilds import Guilds
 from bot.store.jobs import Job, JobResult, Jobs, JobState
 from bot.store.messages import Message, Messages
 from bot.store.mutes import EVERYONE, EVERYWHERE, Mute, Mutes
 from bot.store.people import CARD, Decision, Gift, People
 from bot.store.replies import Replies, ReplyState, StoredReply, Votes
+from bot.store.taking_over import TakenOver, take_over
 from bot.store.versions import InstalledVersion, Promotion, Versions
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "Answers",
     "Channel",
     "Decision",
+    "Forgetting",
     "Gift",
     "InstalledVersion",
     "Job",
@@ -44,7 +48,9 @@ __all__ = [
     "Store",
     "StoreError",
     "StoredReply",
+    "TakenOver",
     "Votes",
+    "locked",
 ]
 
 
@@ -61,6 +67,8 @@ class Store:
         self.jobs = Jobs(connection, self.versions)
         self.people = People(connection)
         self.guilds = Guilds(connection)
+        self.erasure = Erasure(connection)
+        self.forgettings = Forgettings(connection)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -69,7 +77,7 @@ class Store:
         Raises `StoreError` when another process has it open for writing, and when the file is damaged, not ours, newer
         than this program or not writable; the file is left as it was.
         """
-        lock = _locked(path)
+        lock = locked(path)
         try:
             return cls(open_for_writing(path), lock)
         except BaseException:
@@ -85,6 +93,14 @@ class Store:
         """Leave nothing of what was deleted in the file or beside it. Takes seconds with a large file."""
         self._connection.compact()
 
+    def take_over(self, later: Store) -> TakenOver:
+        """Let hold in this older copy what members and Discord have decided since, as the later store knows it."""
+        return take_over(self._connection, later._connection)
+
+    def trim(self) -> None:
+        """Leave nothing of what was deleted beside the file, and give room back where most of the file is empty."""
+        self._connection.trim()
+
     def close(self) -> None:
         """Let go of the file. May be called twice."""
         self._connection.close()
@@ -98,8 +114,11 @@ class Store:
         self.close()
 
 
-def _locked(path: Path) -> FileLock:
-    """The lock of the home; the kernel lets go of it when the process dies."""
+def locked(path: Path) -> FileLock:
+    """The lock of the home whose database `path` is; the kernel lets go of it when the process dies.
+
+    Raises `StoreError` when another process holds it.
+    """
     lock = FileLock(path.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
     with translated(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

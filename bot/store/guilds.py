@@ -32,7 +32,8 @@ class Guilds:
         with self._db.atomic():
             for guild_id in guild_ids:
                 self._db.write(
-                    "insert or replace into guilds values (:guild, :account, null)",
+                    """insert into guilds values (:guild, :account, null)
+                    on conflict do update set application_id = excluded.application_id""",
                     {"guild": guild_id, "account": application_id},
                 )
                 self.returned(guild_id)
@@ -66,7 +67,7 @@ class Guilds:
         return {row["guild_id"] for row in rows}
 
     def deleted(self) -> dict[int, float]:
-        """The servers of which all was deleted, and when (seconds since 1970)."""
+        """The servers of which all was deleted, and when last (seconds since 1970); some have come back since."""
         rows = self._db.read("select guild_id, deleted_at from guilds where deleted_at is not null")
         return {row["guild_id"]: row["deleted_at"] for row in rows}
 

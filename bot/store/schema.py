@@ -214,7 +214,7 @@ create index messages_by_age on messages (at);
 
 FIFTH = """
 -- The account of the bot that was last in a server: a server that only another account was in is not missed.
--- `deleted_at` says when all that was kept of it was deleted, so that a backup does not bring it back.
+-- `deleted_at` says when all that was kept of it was deleted last: an older backup does not bring that back.
 create table guilds (
     guild_id integer primary key,
     application_id integer,

@@ -36,9 +36,11 @@ def take_over(restored: Connection, later: Connection) -> TakenOver:
             restored,
             later,
             "guilds",
-            "on conflict do update set application_id = excluded.application_id, deleted_at = excluded.deleted_at",
+            """on conflict do update set application_id = coalesce(excluded.application_id, application_id),
+            deleted_at = coalesce(excluded.deleted_at, deleted_at)""",
         )
         _copy(restored, later, "version_numbers", "on conflict do update set last = max(last, excluded.last)")
+        _unfinished_forgettings(restored, later)
     return TakenOver(decisions, deleted, edited)
 
 
@@ -64,6 +66,17 @@ def _edited_messages(restored: Connection, later: Connection) -> int:
     for row in edited:
         restored.write("update messages set text = :text where discord_message_id = :id", row)
     return len(edited)
+
+
+def _unfinished_forgettings(restored: Connection, later: Connection) -> None:
+    """What had been begun is begun anew: its steps have been taken in the later home only."""
+    for row in later.read("select person, asked_at, step, traces, receipt from forgettings where step != ''"):
+        restored.write("delete from forgettings where person = :person and asked_at = :asked_at", row)
+        restored.write(
+            """insert into forgettings (person, asked_at, step, traces, receipt) values (:person, :asked_at,
+            iif(coalesce(json_array_length(:traces, '$.ids'), 0), 'gather', :step), :traces, :receipt)""",
+            row,
+        )
 
 
 def _copy(restored: Connection, later: Connection, table: str, on_conflict: str) -> int:

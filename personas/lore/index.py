@@ -169,6 +169,7 @@ class LoreIndex:
             cache.parent.mkdir(parents=True, exist_ok=True)
         # Made in one thread, used in another: the first time takes seconds.
         self._db = Database(sqlite3.connect(cache or ":memory:", check_same_thread=False))
+        self._db.execute("pragma secure_delete = on").fetchall()  # lore that is taken back is overwritten, too
         if self._db["vectors"].exists():
             stored = self._db.execute("select key, vector from vectors where scheme = ?", [SCHEME])
             self._vectors |= {key: np.frombuffer(vector, np.float32) for key, vector in stored}

@@ -1,0 +1,227 @@
+"""The one file that a backup is: a zip archive whose last member, `manifest.json`, holds the checksum of every other.
+
+Nothing in such a file is believed: names are held against `CONTENT` before anything is written, contents against their
+checksums, and a manifest that names more or less than there is makes the whole file a damaged one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Annotated, BinaryIO, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bot.store.schema import MIGRATIONS
+from personas.errors import UnderstudyError
+
+FORMAT = 1
+KIND = "understudy-backup"
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 64 * 2**20
+CHUNK_BYTES = 2**20
+STORED = (".safetensors", ".png", ".webp", ".jpg", ".gif", ".charx")
+"""What does not get smaller."""
+
+DATABASE = "understudy.sqlite"
+FOLDERS = ("personas", "lore", "models", "keys")
+FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
+CONTENT = frozenset({DATABASE, *FOLDERS, *FILES})
+"""What a backup holds of a home: the names that its members' paths may begin with."""
+
+Heard = Callable[[int], None]
+"""Is told how many more bytes have been dealt with."""
+
+
+class BackupError(UnderstudyError):
+    """A backup that cannot be made, read or put back. What was there before is untouched."""
+
+
+class Member(BaseModel):
+    """What the manifest says of one file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(BaseModel):
+    """What a backup is: when it was made (ISO 8601), by which program, of a database with which schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["understudy-backup"] = KIND
+    format: Annotated[int, Field(ge=1)] = FORMAT
+    made_at: str
+    program: str
+    schema_version: Annotated[int, Field(ge=1)]
+    members: dict[str, Member]
+
+
+class Writing:
+    """An archive that is being written."""
+
+    def __init__(self, archive: zipfile.ZipFile, heard: Heard) -> None:
+        self._archive, self._heard = archive, heard
+        self.members: dict[str, Member] = {}
+
+    def add(self, name: str, source: BinaryIO) -> None:
+        """Add a file under a name, as it is now. Raises `OSError`."""
+        how = zipfile.ZIP_STORED if PurePosixPath(name).suffix in STORED else zipfile.ZIP_DEFLATED
+        info = zipfile.ZipInfo(name)  # without the file's own time: nothing needs it
+        info.external_attr, info.compress_type = (stat.S_IFREG | 0o600) << 16, how
+        digest, size = hashlib.sha256(), 0
+        with self._archive.open(info, "w", force_zip64=True) as out:
+            while chunk := source.read(CHUNK_BYTES):
+                digest.update(chunk)
+                out.write(chunk)
+                size += len(chunk)
+                self._heard(len(chunk))
+        self.members[name] = Member(sha256=digest.hexdigest(), bytes=size)
+
+    def seal(self, made_at: str, program: str, schema_version: int) -> Manifest:
+        """Add the manifest, after everything else."""
+        manifest = Manifest(
+            made_at=made_at, program=program, schema_version=schema_version, members=dict(sorted(self.members.items()))
+        )
+        self._archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1) + "\n")
+        return manifest
+
+
+@contextmanager
+def writing(file: BinaryIO, heard: Heard) -> Iterator[Writing]:
+    """Write an archive into an open file."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        yield Writing(archive, heard)
+
+
+class Archive:
+    """A backup that is being read; `manifest` has been checked, what it lists has not."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self._path, self._archive = path, archive
+        self.manifest = self._read_manifest()
+        self._check_names()
+
+    @property
+    def bytes(self) -> int:
+        """How much it holds, unpacked."""
+        return sum(member.bytes for member in self.manifest.members.values())
+
+    def verify(self, heard: Heard) -> None:
+        """Compare every member with its checksum. Raises `BackupError` naming the first that differs."""
+        for name in self.manifest.members:
+            for chunk in self._chunks(name):
+                heard(len(chunk))
+
+    def extract(self, folder: Path, heard: Heard) -> None:
+        """Write every member below an empty folder, readable by its owner only, comparing it once more.
+
+        Raises `BackupError` and `OSError`.
+        """
+        for name in self.manifest.members:
+            place = folder / name
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with place.open("xb") as out:
+                place.chmod(0o600)
+                for chunk in self._chunks(name):
+                    out.write(chunk)
+                    heard(len(chunk))
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        expected, digest, size = self.manifest.members[name], hashlib.sha256(), 0
+        with _understood(self._path), self._archive.open(name) as source:
+            while chunk := source.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                if size > expected.bytes:  # before it is written anywhere: a bomb says little of itself
+                    break
+                yield chunk
+        if size != expected.bytes or digest.hexdigest() != expected.sha256:
+            raise _damaged(self._path, f"{name} is not as it was written")
+
+    def _read_manifest(self) -> Manifest:
+        with _understood(self._path):
+            try:
+                info = self._archive.getinfo(MANIFEST)
+            except KeyError:
+                raise _foreign(self._path) from None
+            if info.file_size > MAX_MANIFEST_BYTES:
+                raise _foreign(self._path)
+            try:
+                manifest = Manifest.model_validate_json(self._archive.read(info))
+            except ValidationError as error:
+                raise self._wrong_manifest(info, error) from None
+        if manifest.format > FORMAT or manifest.schema_version > len(MIGRATIONS):
+            raise _newer(self._path, manifest.program)
+        return manifest
+
+    def _wrong_manifest(self, info: zipfile.ZipInfo, error: ValidationError) -> BackupError:
+        text = self._archive.read(info)
+        if KIND.encode() not in text:
+            return _foreign(self._path)
+        # A later format may have fields that this program does not know.
+        extra = any(one["type"] == "extra_forbidden" for one in error.errors())
+        return _newer(self._path, "a newer program") if extra else _damaged(self._path, "its manifest cannot be read")
+
+    def _check_names(self) -> None:
+        infos = self._archive.infolist()
+        names = [info.filename for info in infos if info.filename != MANIFEST]
+        for info in infos:
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG) or (info.filename != MANIFEST and not _belongs(info.filename)):
+                raise BackupError(
+                    f"{self._path} holds what no backup holds: {info.filename!r}.", "Nothing of it was put anywhere."
+                )
+        if len(names) != len(set(names)) or set(names) != self.manifest.members.keys():
+            raise _damaged(self._path, "it holds other files than its manifest says")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Archive]:
+    """Open a backup. Raises `BackupError` when it is none, damaged, or newer than this program."""
+    with _understood(path):
+        file = zipfile.ZipFile(path)
+    with file:
+        yield Archive(path, file)
+
+
+def _belongs(name: str) -> bool:
+    """Whether a member's name is a path of a home's content, written plainly."""
+    parts = name.split("/")
+    plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
+    in_its_place = parts[0] in FOLDERS if len(parts) > 1 else parts[0] in CONTENT - {*FOLDERS}
+    return plain and in_its_place
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """What zipfile reports, as one clear error."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+        if zipfile.is_zipfile(path):
+            raise _damaged(path, str(error) or "it ends too early") from error
+        raise _foreign(path) from error
+    except OSError as error:
+        raise BackupError(f"{path} cannot be read: {error.strerror or error}.", "Check its path and rights.") from error
+
+
+def _damaged(path: Path, how: str) -> BackupError:
+    return BackupError(f"The backup {path} is damaged: {how}.", "Nothing was changed. Take another backup.")
+
+
+def _foreign(path: Path) -> BackupError:
+    return BackupError(
+        f"{path} is no backup of Understudy, or cut off.", "Nothing was changed. `python -m bot backup` makes one."
+    )
+
+
+def _newer(path: Path, program: str) -> BackupError:
+    return BackupError(
+        f"The backup {path} was made by a newer Understudy ({program}).", "Update the project, then restore it."
+    )

@@ -1,0 +1,225 @@
+"""Making a backup of a home, also while a bot runs on it and writes.
+
+The database is copied first, by SQLite, through a connection that only reads, as it was at one moment; then the
+folders; then the keys, so that nobody who is forgotten meanwhile lacks a tombstone. The file appears under its name
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO
+
+from bot.backup.archive import DATABASE, FILES, FOLDERS, BackupError, Heard, Manifest, writing
+from bot.job_folder import dialogue_place
+from bot.store import StoreError
+from bot.store.database import BUSY_S, translated
+from personas.adapters import adapter_ref
+from personas.exports import EVERYBODY, note_export
+
+ASIDE = ".understudy-backup."
+SNAPSHOT_PAGES = 2048
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Total = Callable[[int], Heard]
+"""Is told how many bytes there will be, and gives what is to be told of each part."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A backup: where it lies, and its size in bytes."""
+
+    path: Path
+    bytes: int
+    manifest: Manifest
+
+
+def back_up(home: Path, out: Path, now: float, total: Total) -> Made:
+    """Back a home up into the file `out`, or into the folder `out` under a name with the time in it.
+
+    Raises `BackupError`, or `StoreError` for a home without a readable database; nothing is left behind then.
+    """
+    out = _place(home, out, now)
+    with _room_said(out.parent), _aside(out.parent) as aside:
+        made = _written(home, aside, out.name, now, total)
+        sync(made.path)
+        with made.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if out.exists():
+            raise _taken(out)
+        # Listed first: better a line too many than a copy of everybody that no list knows.
+        note_export(home, "backup", str(out), {EVERYBODY}, digest)
+        made.path.rename(out)
+        sync(out.parent)
+    return Made(out, made.bytes, made.manifest)
+
+
+def _place(home: Path, out: Path, now: float) -> Path:
+    if not (home / DATABASE).exists():
+        raise StoreError(f"There is no database in {home}.", "Start the bot once, or check UNDERSTUDY_HOME.")
+    if out.is_dir():
+        out = out / f"understudy-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}.zip"
+    out = out.absolute()
+    if out.resolve().is_relative_to(home.resolve()):
+        raise BackupError(
+            f"{out} lies in the bot's home, of which it would be a backup.",
+            "Name a place outside of it with --out, best on another disk.",
+        )
+    if out.exists():
+        raise _taken(out)
+    if not out.parent.is_dir():
+        raise BackupError(f"There is no folder {out.parent}.", "Make it, or name another place with --out.")
+    return out
+
+
+def _taken(out: Path) -> BackupError:
+    return BackupError(f"{out} exists already.", "Name another file with --out, or a folder.")
+
+
+def _written(home: Path, aside: Path, name: str, now: float, total: Total) -> Made:
+    copy, file = aside / DATABASE, aside / name
+    schema_version, unfinished = copy_database(home, copy)
+    left_out = {_adapter_of(home, *job) for job in unfinished}
+    heard = total(copy.stat().st_size + sum(path.stat().st_size for path in _content(home, left_out)))
+    with file.open("xb") as out:
+        file.chmod(0o600)
+        with writing(out, heard) as archive:
+            with copy.open("rb") as source:
+                archive.add(DATABASE, source)
+            for path in _content(home, left_out):
+                with _still_there(path) as source:
+                    archive.add(path.relative_to(home).as_posix(), source)
+            made_at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+            manifest = archive.seal(made_at, version("understudy"), schema_version)
+        out.flush()
+    return Made(file, file.stat().st_size, manifest)
+
+
+def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, str, str]]]:
+    """Copy a home's database as it is now. Gives its schema's version; persona, version and name of unfinished jobs.
+
+    Raises `StoreError` for a database that cannot be read, and `OSError` where the copy cannot be written.
+    """
+    with translated(home / DATABASE):
+        uri = f"{(home / DATABASE).absolute().as_uri()}?mode=ro"
+        source = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+    target = sqlite3.connect(copy, isolation_level=None)
+    try:
+        copy.chmod(0o600)
+        with translated(home / DATABASE):
+            source.execute("begin")  # what is written from now on is not seen, however long copying takes
+            (schema_version,) = source.execute("pragma user_version").fetchone()
+            (found,) = source.execute("pragma quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        if not schema_version:
+            raise StoreError(f"{home / DATABASE} was not made by Understudy.", "Check UNDERSTUDY_HOME.")
+        source.backup(target, pages=SNAPSHOT_PAGES)
+        target.execute("pragma journal_mode = delete")  # one file, without others beside it
+        query = "select persona, version, request ->> 'job_name' from jobs where state in ('queued', 'running')"
+        return schema_version, target.execute(query).fetchall()
+    except sqlite3.OperationalError as error:  # of the copy: the source's are translated
+        raise OSError(errno.ENOSPC, str(error)) from error
+    finally:
+        target.close()
+        source.close()
+
+
+def _adapter_of(home: Path, persona_id: str | None, version: str, job_name: str) -> Path:
+    """Where a job puts its adapter. The copied database does not know it to be there yet."""
+    return adapter_ref(home, persona_id, version).folder if persona_id else dialogue_place(home, job_name)
+
+
+def _content(home: Path, left_out: set[Path]) -> Iterator[Path]:
+    """The files that a backup takes besides the database, keys last. What is being written is not among them."""
+    for name in FILES:
+        if (home / name).is_file():
+            yield home / name
+    for name in FOLDERS:
+        for path in sorted((home / name).rglob("*")):
+            below = path.relative_to(home).parts
+            half_written = any(part.startswith(".") for part in below) or path.suffix == ".part"
+            if path.is_file() and not half_written and left_out.isdisjoint(path.parents):
+                yield path
+
+
+@contextmanager
+def _still_there(path: Path) -> Iterator[BinaryIO]:
+    try:
+        source = path.open("rb")
+    except FileNotFoundError:
+        raise BackupError(f"{path} was deleted while the backup was made.", "Make it again.") from None
+    except OSError as error:
+        raise BackupError(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
+    with source:
+        yield source
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A folder in which to write, gone at the end. One that a killed backup left behind here goes too."""
+    for left_over in folder.glob(f"{ASIDE}*"):
+        with _held(left_over) as is_ours:
+            if is_ours:
+                shutil.rmtree(left_over, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))  # mkdtemp makes it 0700
+    try:
+        with _held(aside):
+            yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder against others; False when another process does. The kernel lets go of it when this one dies."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield _got(handle)
+    finally:
+        os.close(handle)
+
+
+def _got(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _room_said(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _no_room(folder, error.strerror or str(error), error.errno not in FULL) from error
+
+
+def _no_room(folder: Path, why: str, other: bool = False) -> BackupError:
+    advice = "Check the folder's rights" if other else "Free disk space there"
+    return BackupError(
+        f"The backup cannot be written in {folder}: {why}.",
+        f"{advice}, or name another place with --out. Nothing was left behind.",
+    )
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
