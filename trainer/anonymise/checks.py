@@ -65,7 +65,7 @@ def is_my_number(digits: str) -> bool:
 
 
 def is_vn_id(digits: str) -> bool:
-    """A Vietnamese citizen's number of 12 digits: province, century and sex, year (Circular 59/2021); it has no check."""
+    """A Vietnamese citizen's 12 digits: province, century and sex, year (Circular 59/2021). They have no check."""
     return len(digits) == 12 and 1 <= int(digits[:3]) <= 96 and digits[3] in "0123"
 
 

@@ -1,4 +1,4 @@
-"""What is found in a text: spans of personal data, and the kinds that there are. Kinds are named as Presidio names them."""
+"""What is found in a text: spans of personal data, of some kind. Kinds are named as Presidio names them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class Entity:
 Recogniser = Callable[[str], Iterable[Span]]
 """Finds all spans of one kind, or of a few that go together; what overlaps is settled later."""
 
-BY_FORM, BY_LOG, BY_MODEL, BY_CUE = 4, 3, 2, 1
-"""Ranks: a form that can be checked, a name that somebody in the log has, a model's judgement, a cue word's."""
+BY_SECRET, BY_FORM, BY_LOG, BY_HANDLE, BY_MODEL, BY_CUE = 6, 5, 4, 3, 2, 1
+"""Ranks: a key or token; a form that can be checked or hardly be anything else; a name that somebody in the log has; an
+`@`; a model's judgement; a cue word's. Where spans overlap, the higher rank stands (`trainer.anonymise.overlaps`)."""
 
 
 def replaced(text: str, entities: Iterable[Entity]) -> str:

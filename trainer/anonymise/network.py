@@ -1,0 +1,170 @@
+"""What names people on networks: e-mail and IP addresses, handles, profiles, Discord's mentions and ids."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from trainer.anonymise.bounds import CJK, LATIN, LEFT, before
+from trainer.anonymise.entity import BY_FORM, BY_HANDLE, Span
+
+LOCAL = rf"[{LATIN}0-9](?:[{LATIN}0-9._%+'-]{{0,63}}[{LATIN}0-9_+-])?"
+EMAIL = re.compile(
+    rf"(?<![{LATIN}0-9._%+-]){LOCAL}@(?:[{LATIN}0-9](?:[{LATIN}0-9-]{{0,61}}[{LATIN}0-9])?\.)+"
+    r"(?:[A-Za-z]{2,24}|[Xx][Nn]--[A-Za-z0-9-]{2,59})(?![A-Za-z0-9])"
+)
+SPELT_EMAIL = re.compile(
+    rf"{LEFT}[A-Za-z0-9][A-Za-z0-9._%+-]{{0,63}}\s?[\[(]\s?(?:at|@)\s?[\])]\s?[A-Za-z0-9-]+"
+    r"(?:\s?[\[(]\s?(?:dot|\.)\s?[\])]\s?[A-Za-z0-9-]+|\.[A-Za-z0-9-]+)+",
+    re.IGNORECASE,
+)
+OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+IPV4 = re.compile(rf"(?<![A-Za-z0-9.])(?<![A-Za-z]/){OCTET}(?:\.{OCTET}){{3}}(?![A-Za-z0-9]|[.-][A-Za-z0-9])")
+IPV6 = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{3,39}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?)(?![A-Za-z0-9])"
+)
+ANY_IP = re.compile(r"[0-9]\.[0-9]|:[0-9A-Fa-f]*:")
+VERSION = re.compile(
+    r"(?:version|ver\.?|build|release|firmware|driver|patch|section|chapter|phiên bản|bản|版本|バージョン)[ :=#]{0,3}$"
+)
+ADDRESSED = re.compile(
+    r"ip|address|server|host|dns|ping|gateway|router|proxy|địa chỉ|máy chủ|地址|服务器|アドレス|サーバ"
+)
+
+HANDLE = re.compile(
+    rf"(?<![A-Za-z0-9_.@/+-])@(?:(?P<name>[{LATIN}0-9_](?:[{LATIN}0-9_.-]{{0,30}}[{LATIN}0-9_])?)(?![{LATIN}0-9_@/])|"
+    rf"(?P<cjk>[{CJK}][{CJK}A-Za-z0-9_]{{1,15}})(?=[\s:,.!?。]|$))"
+)
+EVERYBODY = frozenset(
+    """everyone here someone channel all property staticmethod classmethod dataclass override media import param return
+    returns author deprecated test component injectable""".split()
+)
+TIME_OF_DAY = re.compile(r"[0-9]{1,4}(?:am|pm|h|ft|hp|x)?", re.IGNORECASE)
+PROFILE = re.compile(
+    r"(?<![A-Za-z0-9.-])(?:www\.|m\.)?(?:t\.me|telegram\.me|instagram\.com|twitter\.com|x\.com|tiktok\.com|facebook\.com|"
+    r"fb\.com|vk\.com|linkedin\.com/in|github\.com|gitlab\.com|reddit\.com/u(?:ser)?|twitch\.tv|threads\.net|zalo\.me|"
+    r"steamcommunity\.com/(?:id|profiles)|youtube\.com(?=/@)|m\.me|wa\.me|line\.me/ti/p|weibo\.com|discord\.com/users)"
+    r"/@?(?P<name>[A-Za-z0-9_.~+-]{2,64})(?P<more>/[A-Za-z0-9_-])?",
+    re.IGNORECASE,
+)
+NO_PROFILE = frozenset(
+    """p reel reels watch search hashtag intent share login signup explore status about help settings home joinchat s c
+    features pricing orgs topics marketplace groups events pages tos privacy download i""".split()
+)
+PLATFORM = re.compile(
+    r"(?<![A-Za-z])(?P<platform>insta(?:gram)?|ig|twitter|telegram|tiktok|snap(?:chat)?|discord|steam|line|zalo|wechat|weixin|qq|skype|"
+    r"psn|xbox|gamertag|battle\.?net|roblox|minecraft|reddit|twitch|facebook|fb|kik|signal|微信|微博|抖音|ツイッター|ライン|"
+    r"インスタ)(?P<word>\s?(?:id|handle|user ?name|name|tag|account|nick|号|账号|アカウント))?"
+    r"\s{0,2}(?P<sign>[:=]|(?<![A-Za-z])is|là|是|は)"
+    r"\s{0,2}(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{1,30}[A-Za-z0-9_])(?![A-Za-z0-9_/@])",
+    re.IGNORECASE,
+)
+ORDINARY = frozenset("line steam signal discord xbox minecraft roblox reddit twitch facebook signal".split())
+"""Platforms of which people say what they are: `Steam: broken again`."""
+TAGGED = re.compile(rf"(?<![{LATIN}0-9_.#/])(?P<word>[{LATIN}_][{LATIN}0-9_.]{{1,31}})#[0-9]{{4}}(?![A-Za-z0-9])")
+NOT_TAGGED = frozenset(
+    """issue issues pr pull bug ticket order room no nr item case task commit page chapter episode apt unit suite card
+    number story job request invoice lot box gate bus line route channel build patch colour color part
+    section""".split()
+)
+CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+
+MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]{1,20})>")
+SNOWFLAKE = re.compile(r"(?<![A-Za-z0-9_])(?<![0-9][.,])[0-9]{17,20}(?![A-Za-z0-9]|[.,][0-9])")
+EMOJI_BEFORE = re.compile(r"<a?:[A-Za-z0-9_]{1,40}:$|/emojis/$")
+FIRST_ID, LAST_ID = 1 << 22, (2040 - 2015) * 366 * 86_400_000 << 22
+"""Discord's ids hold milliseconds since 2015 above their 22 lowest bits; later ones are other numbers."""
+
+
+def emails(text: str) -> Iterator[Span]:
+    """`EMAIL_ADDRESS`, as it is written or spelt out: `ann (at) example (dot) com`."""
+    if "@" in text:
+        for match in EMAIL.finditer(text):
+            yield Span("EMAIL_ADDRESS", *match.span(), BY_FORM)
+    if "(" in text or "[" in text:
+        for match in SPELT_EMAIL.finditer(text):
+            yield Span("EMAIL_ADDRESS", *match.span(), BY_FORM)
+
+
+def ip_addresses(text: str) -> Iterator[Span]:
+    """`IP_ADDRESS`, v4 and v6. What names no machine (loopback, any) and version numbers stay."""
+    if not ANY_IP.search(text):
+        return
+    for match in IPV4.finditer(text):
+        if _is_host(match[0]) and not _is_version(text, match):
+            yield Span("IP_ADDRESS", *match.span(), BY_FORM)
+    for match in IPV6.finditer(text):
+        written = match[0]
+        while written.endswith(":") and not written.endswith("::"):
+            written = written[:-1]
+        if re.search("[0-9]", written) and written.count(":") >= 2 and _is_host(written):
+            yield Span("IP_ADDRESS", match.start(), match.start() + len(written), BY_FORM)
+
+
+def _is_host(written: str) -> bool:
+    try:
+        address = ipaddress.ip_address(written)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
+
+
+def _is_version(text: str, match: re.Match[str]) -> bool:
+    """Said to be one; or four single digits that nothing calls an address."""
+    if VERSION.search(before(text, match.start(), 16)):
+        return True
+    return len(match[0]) == 7 and not ADDRESSED.search(before(text, match.start(), 40))
+
+
+def handles(text: str) -> Iterator[Span]:
+    """`HANDLE`: the name behind an @ (not in code), after a platform's name, before #1234."""
+    if "@" in text:
+        code = [match.span() for match in CODE.finditer(text)] if "`" in text else []
+        for match in HANDLE.finditer(text):
+            if not any(start <= match.start() < end for start, end in code) and _is_somebody(match):
+                yield Span("HANDLE", match.start(), match.end(match.lastgroup or 0), BY_HANDLE)
+    for match in PLATFORM.finditer(text):
+        if _is_named(text, match):
+            yield Span("HANDLE", *match.span("name"), BY_HANDLE)
+    if "#" in text:
+        for match in TAGGED.finditer(text):
+            if match["word"].lower() not in NOT_TAGGED:
+                yield Span("HANDLE", *match.span(), BY_HANDLE)
+
+
+def profiles(text: str) -> Iterator[Span]:
+    """`HANDLE`: whose page an address leads to."""
+    if "/" in text:
+        for match in PROFILE.finditer(text):
+            is_project = match["more"] and match[0].lower().startswith(("github", "gitlab"))
+            if match["name"].lower() not in NO_PROFILE and not is_project:
+                end = match.start("name") + len(match["name"].rstrip("."))
+                yield Span("HANDLE", match.start("name"), end, BY_FORM)
+
+
+def _is_somebody(match: re.Match[str]) -> bool:
+    name = match["name"] or match["cjk"]
+    return len(name) > 1 and name.lower() not in EVERYBODY and not TIME_OF_DAY.fullmatch(name)
+
+
+def _is_named(text: str, match: re.Match[str]) -> bool:
+    """Whether what follows a platform's name is a handle: it looks like none but a handle, or stands alone."""
+    name, follows = match["name"], text[match.end() : match.end() + 2]
+    if name.lower() in EVERYBODY:
+        return False
+    if re.search("[0-9_]|[a-z][A-Z]|[a-z][.][a-z]", name):
+        return True
+    if match["platform"].lower() in ORDINARY and not match["word"]:
+        return False
+    return match["sign"] in ":=" and (not follows.strip() or follows[0] in ",;)\n" or not follows.isascii())
+
+
+def discord_ids(text: str) -> Iterator[Span]:
+    """`DISCORD_ID`: mentions of members, roles and channels, and bare ids; not those in custom emoji."""
+    if "<" in text:
+        for match in MENTION.finditer(text):
+            yield Span("DISCORD_ID", *match.span(), BY_FORM)
+    for match in SNOWFLAKE.finditer(text):
+        if FIRST_ID <= int(match[0]) <= LAST_ID and not EMOJI_BEFORE.search(before(text, match.start(), 50)):
+            yield Span("DISCORD_ID", *match.span(), BY_FORM)

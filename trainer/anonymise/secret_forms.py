@@ -1,0 +1,122 @@
+"""Keys, tokens and passwords: by the form that their issuer gives them, by the word before them, and inside URLs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from trainer.anonymise.bounds import LEFT
+from trainer.anonymise.entity import BY_SECRET, Span
+
+B64 = "[A-Za-z0-9_-]"
+FORMS: tuple[tuple[str, str], ...] = (
+    # what a text must hold for the form to be looked for, and the form; a group is the secret part of it
+    (".", rf"{LEFT}[MNO]{B64}{{22,28}}\.{B64}{{6,7}}\.{B64}{{27,50}}"),  # Discord: bots and users
+    ("mfa.", rf"{LEFT}mfa\.{B64}{{60,}}"),  # Discord: users, before 2022
+    ("/webhooks/", rf"/api/(?:v[0-9]+/)?webhooks/([0-9]{{15,20}}/{B64}{{20,}})"),  # Discord
+    ("hooks.slack.com", r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9_/]{16,})"),
+    ("gh", rf"{LEFT}gh[pousr]_[A-Za-z0-9]{{20,}}"),
+    ("github_pat_", r"github_pat_[A-Za-z0-9_]{22,}"),
+    ("glpat-", rf"glpat-{B64}{{20,}}"),
+    ("A", rf"{LEFT}(?:AKIA|ASIA|AROA|AIDA)[0-9A-Z]{{16}}(?![0-9A-Z])"),
+    ("xox", r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    ("xapp-", r"xapp-[0-9]-[A-Za-z0-9-]{10,}"),
+    ("sk-", rf"{LEFT}sk-(?=[A-Za-z0-9_-]*[0-9]){B64}{{20,}}"),  # OpenAI and those who took after it
+    ("_", rf"{LEFT}(?:sk|pk|rk)_(?:live|test)_[A-Za-z0-9]{{10,}}"),  # Stripe
+    ("whsec_", r"whsec_[A-Za-z0-9+/=]{20,}"),
+    ("AIza", rf"AIza{B64}{{35}}"),  # Google
+    ("GOCSPX-", rf"GOCSPX-{B64}{{20,}}"),
+    ("ya29.", rf"ya29\.{B64}{{20,}}"),
+    ("hf_", rf"{LEFT}hf_[A-Za-z0-9]{{30,}}"),
+    ("npm_", rf"{LEFT}npm_[A-Za-z0-9]{{36}}"),
+    ("pypi-", rf"pypi-{B64}{{50,}}"),
+    ("SG.", rf"{LEFT}SG\.{B64}{{16,}}\.{B64}{{16,}}"),
+    ("dop_v1_", r"dop_v1_[a-f0-9]{64}"),
+    (":A", rf"(?<![0-9])[0-9]{{8,10}}:A{B64}{{33,36}}"),  # Telegram's bots
+    ("eyJ", rf"eyJ{B64}{{8,}}\.{B64}{{8,}}(?:\.{B64}*)?"),  # JWT
+    ("-----BEGIN", r"-----BEGIN [A-Z0-9 ]+-----(?:.(?!-----END))*(?:.-----END [A-Z0-9 ]+-----)?"),
+    ("earer", r"[Bb]earer\s+(?=[^\s]*[0-9])([A-Za-z0-9._~+/-]{16,}=*)"),
+    ("asic", r"[Bb]asic\s+(?=[^\s]*[A-Z0-9])([A-Za-z0-9+/]{12,}={1,2})"),
+)
+_FORMS = [(needle, re.compile(form, re.DOTALL)) for needle, form in FORMS]
+
+VALUE = r"(?P<quote>[\"'`]?)(?P<value>[!-~]{4,200})"
+SAID = r"\s{0,3}(?::=|=>|=|:|(?P<is>\bis\b|là|是|为|為|は))\s{0,3}"
+PASSWORD = re.compile(
+    r"(?:pass(?:word|wd|phrase|code)|(?<![A-Za-z])pwd|mật khẩu|mat khau|密码|密碼|口令|パスワード|暗証番号)[\"'`*]{0,2}"
+    + SAID
+    + VALUE,
+    re.IGNORECASE,
+)
+KEY = re.compile(
+    r"(?:secret|token|credential|(?:api|access|auth|private|signing|encryption|account|master|license)[ _-]?key|密钥|"
+    r"密鑰|令牌|トークン|khóa api|(?<![A-Za-z])pass(?![A-Za-z]))s?[A-Za-z0-9_-]{0,20}[\"'`*]{0,2}" + SAID + VALUE,
+    re.IGNORECASE,
+)
+_CUES = re.compile(
+    "pass|pwd|secret|token|credential|key|khẩu|mat khau|密|口令|令牌|パス|暗証|トークン|khóa api", re.IGNORECASE
+)
+NO_VALUE = re.compile(
+    r"[<{\[$%(].*|[*x.•_-]+|.*\(.*|(?:os|process|self|config|settings|env)\..*|none|null|true|false|required|optional|"
+    r"string|str|bytes|incorrect|invalid|forgotten|reset|please",
+    re.IGNORECASE,
+)
+"""What stands where a secret would: a blank, a variable, a call, a word about it."""
+
+AROUND = "\"'`,;.)]}*!?"
+"""Signs around a value that are none of it."""
+
+WEAK_PARAMETERS = "key|code|sid|session|auth|pass|otp|hm"
+URL_PARAMETER = re.compile(
+    r"[?&;#](?:[A-Za-z0-9_.-]{0,30}?(?:token|secret|signature|password|passwd|api[_-]?key|accesskeyid|credential|jwt)|"
+    rf"sig|pwd|sessionid|{WEAK_PARAMETERS})=([!-%'-~]{{4,}})",
+    re.IGNORECASE,
+)
+"""Query parameters; `hm` signs links to Discord's files."""
+USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://([!-~]{1,200}:[!-~]{1,200})@[A-Za-z0-9\[]")
+
+
+def secrets(text: str) -> Iterator[Span]:
+    """`SECRET`: what has an issuer's form, and what a word before it calls a password or a key."""
+    for needle, form in _FORMS:
+        if needle in text:
+            for match in form.finditer(text):
+                yield Span("SECRET", *match.span(match.lastindex or 0), BY_SECRET)
+    if _CUES.search(text):
+        yield from _called(text, PASSWORD, _is_password)
+        yield from _called(text, KEY, _is_key)
+
+
+def url_secrets(text: str) -> Iterator[Span]:
+    """`URL_SECRET`: a name and password before a host, and the values of parameters that let somebody in."""
+    if "://" in text and "@" in text:
+        for match in USERINFO.finditer(text):
+            if not re.search(r"[/?#\s]", match[1]):
+                yield Span("URL_SECRET", *match.span(1), BY_SECRET)
+    if "=" in text:
+        for match in URL_PARAMETER.finditer(text):
+            start, end = match.span(1)
+            value = re.split(r"[&#\"'<>()\s]", match[1])[0].rstrip(".,;:!?")
+            if len(value) >= 4:
+                yield Span("URL_SECRET", start, min(end, start + len(value)), BY_SECRET)
+
+
+def _called(text: str, pattern: re.Pattern[str], is_secret: Callable[[str, bool, bool], bool]) -> Iterator[Span]:
+    for match in pattern.finditer(text):
+        value, quote, start = match["value"], match["quote"], match.start("value")
+        value = value.split(quote)[0] if quote else value.rstrip(AROUND)
+        follows = text[start + len(value) : start + len(value) + 3].lstrip(AROUND)
+        is_alone = bool(quote) or not follows or follows[0] in "\r\n" or not follows.isascii()
+        if len(value) >= 4 and not NO_VALUE.fullmatch(value) and is_secret(value, match["is"] is not None, is_alone):
+            yield Span("SECRET", start, start + len(value), BY_SECRET)
+
+
+def _is_password(value: str, said_in_prose: bool, is_alone: bool) -> bool:
+    """A word that stands alone behind a colon may be one; in prose it takes a digit or a sign that prose has not."""
+    is_odd = re.search(r"[0-9@#$%^&*_!+=~|\\/]", value) is not None
+    return is_odd or (not said_in_prose and (is_alone or re.search(r"[a-z][A-Z]", value) is not None))
+
+
+def _is_key(value: str, said_in_prose: bool, is_alone: bool) -> bool:
+    is_mixed = re.search("[0-9]", value) is not None and re.search("[A-Za-z]", value) is not None
+    return len(value) >= 8 and (is_mixed or (is_alone and len(value) >= 20 and not said_in_prose))
