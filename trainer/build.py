@@ -24,6 +24,7 @@ from trainer.conversation import Conversation, Rejected, speaks, spoken_by
 from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.mix import interleaved, quotas
+from trainer.people import Met
 from trainer.recipe import Recipe
 from trainer.samples import Made, SampleMaker
 from trainer.sieve import SIDES, TRAIN, Sieve
@@ -41,8 +42,8 @@ class Plan:
 
     `limits`: source to the number of its samples, at most. `mix`: the ratio of general talk to the persona's, or of
     the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
-    training in two stages. `key` is the pseudonyms'. `seed` decides what is taken where not all is. `besides` are draws
-    that an earlier, smaller data set held out although they were not due.
+    training in two stages. `key` is the pseudonyms', `people_key` that of the list of people. `seed` decides what is
+    taken where not all is. `besides` are draws that an earlier, smaller data set held out although they were not due.
     """
 
     renderer: Renderer
@@ -50,6 +51,7 @@ class Plan:
     persona: Persona | None = None
     lore: LoreIndex | None = None
     key: bytes = b""
+    people_key: bytes = b""
     filters: Filters = field(default_factory=Filters)
     limits: Mapping[str, int] = field(default_factory=dict)
     mix: tuple[float, ...] = ()
@@ -80,6 +82,7 @@ class Builder:
         self._sieve = self._stack.enter_context(Sieve(plan.filters, folder))
         self._maker = SampleMaker(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
         self._people = People(plan.persona) if plan.persona else None
+        self.met = Met()
         self._sources: list[str] = []
         self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
         self._is_anybody_learned_from = False
@@ -140,7 +143,8 @@ class Builder:
     def _add(self, conversation: Conversation) -> None:
         persona = self._plan.persona
         speaks_itself = persona is not None and speaks(persona, conversation)
-        if speaks_itself and self._people:
+        self.met.meet(conversation)
+        if self._people and (speaks_itself or conversation.unheard):
             self._people.meet(conversation)
         self._is_anybody_learned_from |= any(message.speaker.is_persona for message in conversation.messages)
         self._spool.append(conversation)
@@ -233,6 +237,7 @@ class Builder:
                 self._room[room] -= 1
                 used.update(made.places)
                 replies.add(made.places[-1])
+                self.met.heard(made.people)
                 yield Built(side, conversation.source, conversation.right, kind, made)
         finally:
             for place, message in enumerate(conversation.messages):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personas.rights import RIGHTS
+from personas.rights import RIGHTS, wrong_right
 
 if TYPE_CHECKING:
     from trainer.write_dataset import Order
@@ -20,8 +19,11 @@ Makes a data set of one or more sources, one sample per reply:
   python -m trainer dataset build --persona oda --source talk.jsonl:4000 --source oda.json --mix 80:20 --out build/oda
 
 A source is PATH, PATH=FORMAT, PATH:COUNT (so many of its samples at most) or PATH=FORMAT:COUNT. Its format is
-recognised by content. Three ways to train a persona: its own talk alone, over a chat model; --mix 80:20, general talk
-and its own in that ratio; --two-stage, all general talk first, then its own.
+recognised by content. A right to each must be stated: in rights.toml beside it, or by --right, which does not lift what
+came through Discord's API out of Discord's rules (docs/privacy.md).
+
+Three ways to train a persona: its own talk alone, over a chat model; --mix 80:20, general talk and its own in that
+ratio; --two-stage, all general talk first, then its own.
 """
 TARGETS = ("openai", "sharegpt", "alpaca")
 
@@ -32,6 +34,13 @@ def pair(text: str) -> tuple[str, str]:
     if not (left and equals and right):
         raise argparse.ArgumentTypeError(f"expected ROLE=COLUMN, got {text!r}")
     return left, right
+
+
+def right(text: str) -> str:
+    """A right, for argparse."""
+    if wrong := wrong_right(text):
+        raise argparse.ArgumentTypeError(f"{text!r} {wrong}")
+    return text
 
 
 def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -74,7 +83,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     add("--mix", metavar="80:20", help="general talk to the persona's; or one number per source, in their order")
     add("--two-stage", action="store_true", help="general samples first, then the persona's")
     add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: those that ship)")
-    add("--right", choices=RIGHTS, help="under which right sources without a rights.toml may be used")
+    add("--right", type=right, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
     add("--map", type=pair, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help="as for `inspect`")
     add("--tree-paths", choices=("best", "all"), default="best", help="of message trees: which paths to take")
     add("--languages", default="", metavar="en,vi", help="keep only these")
@@ -96,8 +105,6 @@ def build(options: argparse.Namespace) -> None:
     order: Order = order_of(options)
     with Counting() as counting:
         told = write_dataset(options.out.absolute(), order, counting.heard)
-    if note := _note_on_rights(options.out):
-        print(note, file=sys.stderr)
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
     else:
@@ -110,16 +117,6 @@ def export(options: argparse.Namespace) -> None:
 
     count = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
     print(f"{count:,} samples in {options.out}")
-
-
-def _note_on_rights(out: Path) -> str:
-    """What stands in the way of training on what was built; empty when nothing does."""
-    from trainer.data_sheet import RISKY_RIGHTS
-    from trainer.write_dataset import STATS_FILE
-
-    by_right = json.loads((out / STATS_FILE).read_text(encoding="utf-8"))["by_right"]
-    risky = [(right, count) for right, count in by_right.items() if right in RISKY_RIGHTS]
-    return "\n".join(f"{count:,} samples, right {right}: {RISKY_RIGHTS[right]}" for right, count in risky)
 
 
 def _told(told: dict[str, Any], out: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from personas.contracts import Persona
 
@@ -30,23 +31,28 @@ class Speaker:
 class Message:
     """What one speaker said before another spoke.
 
-    `row` is where it stands in its source, `rows` how many messages of the source were joined into it.
+    `row` is where it stands in its source, `rows` how many messages of the source were joined into it. `at` is when it
+    was said, in seconds since 1970, 0 where nobody knows. `by` are the ids of the people who wrote what a persona says.
     """
 
     speaker: Speaker
     text: str
     row: str
     rows: int = 1
+    at: float = 0.0
+    by: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class Conversation:
     """Messages that belong together, in order.
 
-    `right` is the right under which the material may be used. `raw_text` is what was said, as it came: pseudonyms do
-    not change it, so what is decided by it stays decided. `system` is what came with it for the speaker to go by (a
-    system text, a persona's facts), `rows` how many records of the source it takes up, `rejected` the answer that was
-    liked less than the last message (of a preference row), `lang` its language where the source says it.
+    `right` is the right under which the material may be used, `arrived` the day on which it came (ISO 8601), empty
+    where that is when each message was said. `raw_text` is what was said, as it came: pseudonyms do not change it, so
+    what is decided by it stays decided. `system` is what came with it for the speaker to go by (a system text, a
+    persona's facts), `rows` how many records of the source it takes up, `rejected` the answer that was liked less than
+    the last message (of a preference row), `lang` its language where the source says it. `unheard` are people of the
+    source whose own lines are left out or stand under the persona's name, but who may be named in others'.
     """
 
     messages: tuple[Message, ...]
@@ -57,6 +63,8 @@ class Conversation:
     rows: int = 1
     rejected: str = ""
     lang: str = ""
+    arrived: str = ""
+    unheard: tuple[Speaker, ...] = ()
 
     @classmethod
     def of(
@@ -69,10 +77,13 @@ class Conversation:
         rows: int = 1,
         rejected: str = "",
         lang: str = "",
+        arrived: str = "",
+        unheard: tuple[Speaker, ...] = (),
     ) -> Conversation:
         """A conversation of the messages as they came, those of one speaker in a row made into one."""
         raw_text = "\n".join([message.text for message in messages])
-        return cls(_joined(messages), source, right, raw_text, system, rows, rejected, lang)
+        joined = _joined(messages)
+        return cls(joined, source, right, raw_text, system, rows, rejected, lang, arrived, unheard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +100,23 @@ def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
     for message in messages:
         if turns and turns[-1].speaker.id == message.speaker.id:
             last = turns.pop()
-            message = Message(last.speaker, f"{last.text}\n{message.text}", last.row, last.rows + message.rows)
+            text, by = f"{last.text}\n{message.text}", tuple(dict.fromkeys((*last.by, *message.by)))
+            message = Message(last.speaker, text, last.row, last.rows + message.rows, message.at, by)
         turns.append(message)
     return tuple(turns)
+
+
+def people_of(message: Message) -> tuple[str, ...]:
+    """The ids of the people who wrote a message; none where a machine did."""
+    return message.by if message.speaker.is_persona else (message.speaker.id,)
+
+
+def day_of(at: float) -> str:
+    """The day of a moment in UTC (ISO 8601), empty where it is not known or no calendar holds it."""
+    try:
+        return datetime.fromtimestamp(at, UTC).date().isoformat() if at else ""
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def speaks(persona: Persona, conversation: Conversation) -> bool:

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from personas.rights import DISCORD_API
 from trainer.build import Plan
-from trainer.statistics import UNSTATED
-
-RISKY_RIGHTS = {
-    "discord-api": "Discord's developer policy forbids training on what came through its API without its permission.",
-    UNSTATED: "Nobody has stated a right; before anything is trained on it, somebody has to (`rights.toml`).",
-}
 
 
 def data_sheet(name: str, plan: Plan, base_model: str, stats: Mapping[str, Any]) -> str:
@@ -35,7 +30,8 @@ def data_sheet(name: str, plan: Plan, base_model: str, stats: Mapping[str, Any])
         _held_out(plan),
         "## How to use it",
         "`train.jsonl` and `eval.jsonl` hold one sample a line: `messages` as the model is shown them, the reply last, "
-        "and with them `kind`, `source`, `row`, `right`, `tokens`, `reply_tokens` and the `lore` that was retrieved. "
+        "and with them `kind`, `source`, `row`, `right`, `speakers` (under the names that they have in it), `arrived` "
+        "(the day on which it came), `tokens`, `reply_tokens` and the `lore` that was retrieved. "
         "`dropped.jsonl` names every record that is not in them, and why; a line with `rows` 0 is a reply that is not "
         "learned from although its record is used. `python -m trainer dataset export` writes other tools' formats.",
         f"Hash of the samples: `{stats['hash']}`. The same sources, settings and seed give the same hash.",
@@ -91,8 +87,21 @@ def _lengths(stats: Mapping[str, Any]) -> str:
 
 def _rights(stats: Mapping[str, Any]) -> str:
     rows = [(right, f"{count:,}") for right, count in stats["by_right"].items()]
-    notes = [f"`{right}`: {RISKY_RIGHTS[right]}" for right in stats["by_right"] if RISKY_RIGHTS.get(right)]
-    return "\n\n".join([table(("right", "samples"), rows), *notes])
+    parts = [table(("right", "samples"), rows)]
+    stated = [(name, *it.values()) for name, it in stats["statements"].items()]
+    if stated:
+        parts.append(table(("source", "right", "stated by", "on", "why"), stated))
+    if stats["permission"]:
+        parts.append(permission_note(stats["permission"]))
+    return "\n\n".join(parts)
+
+
+def permission_note(permission: str) -> str:
+    """What stands in a data sheet beside samples that came through Discord's API."""
+    return (
+        f"`{DISCORD_API}`: only what members who have opted in wrote, and what answers them. Discord's permission, as "
+        f"the operator states it: {permission}"
+    )
 
 
 def _processing(plan: Plan, base_model: str, stats: Mapping[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from personas.contracts import Persona
 from personas.prompt import Renderer, Sample
+from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, speaks, spoken_by
 from trainer.filters import Filters
 from trainer.ledger import Ledger
@@ -20,9 +21,11 @@ from trainer.split import HELD_OUT
 
 @dataclass(frozen=True)
 class Dataset:
-    """`counts` says how many of what there are, dropped replies by reason among them; `rights` conversations by right.
+    """`counts` says how many of what there are, dropped replies by reason among them.
 
-    `sources` counts samples by source, `ledger` accounts for the records.
+    `rights` and `sources` count samples by right and by source, `days` by the day on which they came. `people` lists
+    who is in it (`personas.people`), `replaced` and `permission` are those of the material, `ledger` accounts for the
+    records.
     """
 
     train: tuple[Sample, ...]
@@ -31,6 +34,10 @@ class Dataset:
     counts: dict[str, int]
     rights: dict[str, int]
     sources: dict[str, int]
+    days: dict[str, int]
+    people: dict[str, int]
+    replaced: Mapping[str, int]
+    permission: str
     ledger: Ledger
 
     @property
@@ -45,7 +52,8 @@ class Dataset:
 
 def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Dataset:
     """Sift, split by conversation, then one sample per reply. Raises `MaterialError` when a side stays empty."""
-    filters, ledger, sides, sources = Filters(), Ledger(), Counter[str](), Counter[str]()
+    filters, ledger, sides = Filters(), Ledger(), Counter[str]()
+    of = {what: Counter[str]() for what in ("right", "source", "day")}
     conversations = stood_in_for(content.persona, content.conversations)
     fates = sift(conversations, filters, recipe.heldout_share)
     maker = SampleMaker(renderer, content.persona, content.lore, recipe, filters)
@@ -61,7 +69,9 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
                 used.update(made.places)
                 with_lore += bool(made.lore)
                 samples[side].append(made.sample)
-                sources[conversation.source] += 1
+                content.met.heard(made.people)
+                for what, it in (("right", conversation.right), ("source", conversation.source), ("day", made.arrived)):
+                    of[what][it] += 1
             ledger.settle(conversation, used, faults)
     for conversation, fate in zip(conversations, fates, strict=True):
         if fate not in SIDES:
@@ -79,8 +89,21 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     ledger.take_in(content.dropped)
     general = SampleMaker(renderer, None, None, recipe, None)  # measured as it is
     measured = tuple(made.sample for talk in content.general for made in general.made_from(talk, {}))
-    rights = Counter(conversation.right for conversation in conversations)
-    return Dataset(train, heldout, measured, counts, dict(rights), dict(sources), ledger)
+    rights, sources, days = (dict(counter) for counter in of.values())
+    permission = content.permission if DISCORD_API in rights else ""
+    return Dataset(
+        train,
+        heldout,
+        measured,
+        counts,
+        rights,
+        sources,
+        days,
+        content.met.listed(content.people_key),
+        content.replaced,
+        permission,
+        ledger,
+    )
 
 
 def stood_in_for(persona: Persona | None, conversations: Sequence[Conversation]) -> Sequence[Conversation]:

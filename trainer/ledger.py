@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from trainer.conversation import Conversation, Rejected
+from trainer.conversation import Conversation, Rejected, day_of
 
 UNNEEDED = "leads to no reply"
 """What was said after the last reply, or too long before the next one to be shown with it."""
@@ -18,7 +18,8 @@ PREVIEW_CHARACTERS = 200
 class Drop:
     """Records, or one reply of a record that is used otherwise (`rows` 0), that nothing is learned from.
 
-    `text` is how they begin, as far as that is known.
+    `text` is how they begin, as far as that is known, `speakers` who speaks in them, under the names that they have
+    there, `arrived` the day on which they came (ISO 8601).
     """
 
     source: str
@@ -26,6 +27,9 @@ class Drop:
     reason: str
     rows: int
     text: str = ""
+    right: str = ""
+    speakers: tuple[str, ...] = ()
+    arrived: str = ""
 
 
 def _unheard(drop: Drop) -> None:
@@ -58,7 +62,7 @@ class Ledger:
     def drop(self, conversation: Conversation, reason: str) -> None:
         """A conversation that is not used at all."""
         self.replies[reason] += sum(message.speaker.is_persona for message in conversation.messages)
-        self._drop(Drop(conversation.source, _row(conversation), reason, conversation.rows, _preview(conversation)))
+        self._drop(_whole(conversation, reason))
 
     def settle(self, conversation: Conversation, used: Collection[int], faults: Mapping[int, str]) -> None:
         """A conversation whose messages at the places `used` are in samples; `faults` says which replies are not, why.
@@ -74,7 +78,7 @@ class Ledger:
             return
         if not used:
             reason = next(iter(faults.values()), UNNEEDED)
-            self._drop(Drop(conversation.source, _row(conversation), reason, conversation.rows, _preview(conversation)))
+            self._drop(_whole(conversation, reason))
             return
         self._use(conversation.source, conversation.rows)
         for place in faults:
@@ -89,7 +93,9 @@ class Ledger:
             rows = 0
         if not is_used or place in faults:  # a reply that is not learned from can still stand before the next one
             reason = faults.get(place, UNNEEDED)
-            self._drop(Drop(conversation.source, message.row, reason, rows, message.text[:PREVIEW_CHARACTERS]))
+            text, arrived = message.text[:PREVIEW_CHARACTERS], conversation.arrived or day_of(message.at)
+            of = (conversation.right, (message.speaker.name,), arrived)
+            self._drop(Drop(conversation.source, message.row, reason, rows, text, *of))
 
     def _use(self, source: str, rows: int) -> None:
         self.rows += rows
@@ -107,8 +113,18 @@ class Ledger:
         return self.by_source.setdefault(source, Counter())
 
 
-def _row(conversation: Conversation) -> str:
-    return conversation.messages[0].row if conversation.messages else ""
+def _whole(conversation: Conversation, reason: str) -> Drop:
+    messages = conversation.messages
+    return Drop(
+        conversation.source,
+        messages[0].row if messages else "",
+        reason,
+        conversation.rows,
+        _preview(conversation),
+        conversation.right,
+        tuple(dict.fromkeys(message.speaker.name for message in messages)),
+        conversation.arrived or (day_of(messages[-1].at) if messages else ""),
+    )
 
 
 def _preview(conversation: Conversation) -> str:

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from personas.card import read_card
+from personas.consent import NOBODY, read_consent
 from personas.contracts import JobSpec, Material, Persona, explain
 from personas.errors import MaterialError, RequestError
+from personas.job_keys import JobKeys
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.material import material_digest
-from trainer.anonymise import dataset_key, pseudonymise
-from trainer.conversation import Conversation, Rejected
+from personas.rights import DISCORD_API, decide
+from trainer.anonymise import pseudonymise
+from trainer.conversation import Conversation
+from trainer.people import Met
 from trainer.recipe import Recipe
-from trainer.sources import ReadOptions, read, recognise
+from trainer.sources import ReadOptions, usable
 
 ALLOWED_KINDS = {"persona": ("card", "log", "lore", "general"), "dialogue": ("messages", "general")}
 SOURCES = {"persona": "log", "dialogue": "messages"}
+SPEAKERLESS = ("card", "lore")
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the material holds. `general` measures what training makes a model forget; `dropped` counts by reason."""
+    """What the material holds. `general` measures what training makes a model forget; `dropped` counts by reason.
+
+    `met` are the people of it, to be listed under `people_key`. `permission` is Discord's, as the operator states it;
+    `replaced` counts what stands for something else now, by kind.
+    """
 
     persona: Persona | None
     conversations: list[Conversation]
     general: list[Conversation]
     lore: LoreIndex | None
     dropped: Counter[str]
+    met: Met = field(default_factory=Met)
+    people_key: bytes = b""
+    permission: str = ""
+    replaced: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_spec(folder: Path) -> JobSpec:
@@ -55,14 +69,21 @@ def read_content(folder: Path, spec: JobSpec, recipe: Recipe) -> Content:
         if not paths[needed]:
             raise MaterialError(f"The job holds no material of the kind {needed!r}.", f"A {task} job needs some.")
     dropped: Counter[str] = Counter()
+    met = Met()
+    consent, keys = read_consent(folder), JobKeys.in_folder(folder)
+    options = ReadOptions(consent=consent, session_gap_s=recipe.session_gap_minutes * 60)
     if task == "persona":
         persona = _persona(paths["card"], spec)
-        conversations = _persona_talk(paths["log"], spec, recipe, persona, dropped)
+        talk = _conversations(paths["log"], replace(options, persona=persona), dropped)
+        for conversation in talk:
+            met.meet(conversation)
+        conversations = pseudonymise(talk, keys.pseudonyms, persona)
         lore = _lore(paths["lore"], persona)
     else:
         persona, lore = None, None
-        conversations = _dialogues(paths["messages"], dropped)
-    return Content(persona, conversations, _dialogues(paths["general"], Counter()), lore, dropped)
+        conversations = _conversations(paths["messages"], options, dropped)
+    general = _conversations(paths["general"], options, Counter())
+    return Content(persona, conversations, general, lore, dropped, met, keys.people, consent.permission)
 
 
 def _paths(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:
@@ -74,10 +95,13 @@ def _checked(root: Path, material: Material) -> Path:
     path = root / material.path
     if not path.resolve().is_relative_to(root.resolve()):
         raise MaterialError(f"{material.path} points out of the job's material folder.", "Copy it into the folder.")
-    if material.right == "discord-api":
+    if material.kind in SPEAKERLESS and material.right != DISCORD_API:
+        decide(material.path, signed=material.right if material.stated_by else "", consent=NOBODY).require()
+    elif material.kind in SPEAKERLESS:
         raise MaterialError(
-            f"{material.path} came through Discord's API; Discord's developer policy forbids training on it.",
-            "Use your own writing, your data package, or text that its authors gave for this through a form.",
+            f"{material.path} came through Discord's API, and nothing in it says who wrote what, so nobody can have "
+            "opted in.",
+            "Use your own writing, or text that its authors gave for this through a form.",
         )
     try:
         digest = material_digest(path)
@@ -98,39 +122,23 @@ def _persona(cards: list[tuple[Path, Material]], spec: JobSpec) -> Persona:
     return found
 
 
-def _persona_talk(
-    logs: list[tuple[Path, Material]], spec: JobSpec, recipe: Recipe, persona: Persona, dropped: Counter[str]
+def _conversations(
+    files: list[tuple[Path, Material]], options: ReadOptions, dropped: Counter[str]
 ) -> list[Conversation]:
-    gap_s = recipe.session_gap_minutes * 60
-    talk: list[Conversation] = []
-    for path, material in logs:
-        options = ReadOptions(persona=persona, right=material.right, session_gap_s=gap_s)
-        talk.extend(_usable(path, material, options, dropped))
-    return pseudonymise(talk, dataset_key(spec.request), persona)
+    """What can be used of files in any format; `dropped` counts their other records by reason.
 
-
-def _dialogues(files: list[tuple[Path, Material]], dropped: Counter[str]) -> list[Conversation]:
-    return [c for path, material in files for c in _usable(path, material, ReadOptions(right=material.right), dropped)]
-
-
-def _usable(path: Path, material: Material, options: ReadOptions, dropped: Counter[str]) -> list[Conversation]:
-    """The conversations of a file in any format; `dropped` counts its other records by reason.
-
-    Raises `MaterialError` when none of it can be used, or the persona never speaks in it.
+    Raises `MaterialError` when one may not be trained on, none of it can be used, or the persona never speaks in it.
     """
-    usable: list[Conversation] = []
-    first: Rejected | None = None
-    for item in read(path, options, material.format):
-        if isinstance(item, Conversation):
-            usable.append(item)
-        else:
-            first = first or item
-            dropped.update({item.reason: item.rows} if item.rows else {})
-    if not usable:
-        why = f"; {first.row}: {first.reason}" if first else ""
-        expected = recognise(path, material.format).expected
-        raise MaterialError(f"Nothing in {path.name} can be used{why}.", f"Expected: {expected}.")
-    return usable
+    found: list[Conversation] = []
+    for path, material in files:
+        # What nobody signs for counts as what its format says.
+        right = material.right if material.stated_by else ""
+        for item in usable(path, replace(options, right=right, arrived=material.arrived), material.format):
+            if isinstance(item, Conversation):
+                found.append(item)
+            else:
+                dropped.update({item.reason: item.rows} if item.rows else {})
+    return found
 
 
 def _lore(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from personas.errors import RequestError
+from personas.rights import Statement
 
 Item = TypeVar("Item")
 SOURCE = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<limit>\d+))?", re.DOTALL)
@@ -16,11 +17,15 @@ SOURCE = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<l
 
 @dataclass(frozen=True)
 class Source:
-    """A source as named on the command line. `limit`: at most so many of its samples, None for all."""
+    """A source as named on the command line. `limit`: at most so many of its samples, None for all.
+
+    `statement` is what the catalogue states of it, where it is named there.
+    """
 
     path: Path
     format: str | None = None
     limit: int | None = None
+    statement: Statement | None = None
 
 
 def parse_source(text: str) -> Source:

@@ -30,9 +30,10 @@ def write_model_card(folder: Path, manifest: Manifest) -> None:
         "## Results",
         _results(manifest.metrics),
         "## Data",
-        _rows(("conversations by right", "number"), manifest.rights.items()),
+        _rows(("right", "samples"), manifest.rights.items()),
         _rows(("composition", "number"), manifest.dataset.items()),
-        "Members appear under pseudonyms. The loss was taken on the replies and their ends of turn only.",
+        "Members appear under pseudonyms; [datasheet.md](datasheet.md) says where the samples are from. The loss was "
+        "taken on the replies and their ends of turn only.",
         "## Settings",
         f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in {manifest.training_precision}, measured and "
         f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}.",

@@ -4,52 +4,66 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.base_model import locate
 from personas.card import SHIPPED_CARDS, find_persona, read_any, read_cards, to_persona
+from personas.consent import read_consent
 from personas.contracts import Hyperparameters, Persona, TrainingRequest
 from personas.errors import MaterialError, RequestError
+from personas.job_keys import JobKeys, dataset_name
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.prompt import Renderer
-from personas.rights import statement_beside
-from trainer.anonymise import dataset_key
+from personas.rights import Statement, statement_beside
 from trainer.build import Items, Plan
-from trainer.conversation import Conversation, Rejected
+from trainer.conversation import day_of
 from trainer.filters import Filters
+from trainer.home import home as the_home
 from trainer.mix import Source, names_of, parse_mix, parse_source
 from trainer.recipe import Recipe, resolve
+from trainer.sources import ReadOptions, usable
+from trainer.sources.hub import located
 from trainer.tokenizers import counting_tokenizer
 from trainer.write_dataset import Order
 
+ON_THE_COMMAND_LINE = "stated on the command line"
 SHIPPED_DATA = Path(__file__).parent.parent / "data"
 
 
-def order_of(options: argparse.Namespace, sources: Sequence[Source] = ()) -> Order:
-    """What `build` and `plan` are asked for; `sources` are those to take where none is named.
+def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: Path | None = None) -> Order:
+    """What `build` and `plan` are asked for; `sources` are those to take where none is named, `home` is the bot's.
 
-    Raises `UnderstudyError` before anything is read that takes long.
+    Raises `UnderstudyError`, above all where one may not be trained on, before anything is read that takes long.
     """
+    home = home or the_home()
     persona = persona_named(options.persona) if options.persona else None
     named = [parse_source(text) for text in options.source] or list(sources)
     names = names_of(named)
     recipe = _recipe(options, persona)
-    base = locate(options.base_model)
+    base, keys = locate(options.base_model), _keys(options, persona, home, named)
     plan = Plan(
         renderer=Renderer(counting_tokenizer(base)),
         recipe=recipe,
         persona=persona,
         lore=lore_of(persona, options.lore) if persona else None,
-        key=dataset_key(_request(options, persona)),
+        key=keys.pseudonyms,
+        people_key=keys.people,
         filters=_filters(options),
         limits={name: source.limit for name, source in zip(names, named, strict=True) if source.limit},
         mix=parse_mix(options.mix) if options.mix else (),
         stages=options.two_stage,
         seed=options.seed,
     )
-    read = [(name, _items(name, source, options, plan)) for name, source in zip(names, named, strict=True)]
-    return Order(plan, base, read)
+    consent = read_consent(home)
+    stated = {name: _stated(source, options) for name, source in zip(names, named, strict=True)}
+    read = [
+        (name, _items(name, source, replace(_reading(options, plan, stated[name]), consent=consent)))
+        for name, source in zip(names, named, strict=True)
+    ]
+    return Order(plan, base, read, {name: it for name, it in stated.items() if it}, consent.permission)
 
 
 def persona_named(wanted: str) -> Persona:
@@ -78,7 +92,7 @@ def lore_of(persona: Persona, folder: Path | None) -> LoreIndex | None:
 
 
 def _request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:
-    """The request that a run of this would have: the same pseudonyms belong to it."""
+    """The request that a run of this would have."""
     return TrainingRequest(
         job_name="plan",
         task_type="persona" if persona else "dialogue",
@@ -102,36 +116,44 @@ def _filters(options: argparse.Namespace) -> Filters:
     return Filters(languages, options.min_reply_words, options.max_reply_words)
 
 
-def _items(name: str, source: Source, options: argparse.Namespace, plan: Plan) -> Items:
-    from trainer.sources import ReadOptions, read
+def _keys(options: argparse.Namespace, persona: Persona | None, home: Path, sources: Sequence[Source]) -> JobKeys:
+    """The keys of what is made of these sources: a run's where it is the data set of a run, else theirs alone."""
+    request = _request(options, persona)
+    if options.source:
+        paths = sorted(str(source.path.resolve()) for source in sources)
+        return JobKeys.of(home, "\0".join([request.persona or "dialogue", *paths]))
+    return JobKeys.of(home, dataset_name(request.model_copy(update={"dataset": options.dataset})))
 
-    stated = statement_beside(source.path)
-    read_options = ReadOptions(
+
+def _stated(source: Source, options: argparse.Namespace) -> Statement | None:
+    """What is stated of a source: beside it, in the catalogue it is named in, or on the command line."""
+    if signed := source.statement or statement_beside(source.path):
+        return signed
+    if not options.right:
+        return None
+    return Statement(options.right, ON_THE_COMMAND_LINE, datetime.now(UTC).date().isoformat(), "")
+
+
+def _reading(options: argparse.Namespace, plan: Plan, stated: Statement | None) -> ReadOptions:
+    """How a source is read."""
+    is_claimed = stated is not None and stated.stated_by == ON_THE_COMMAND_LINE
+    return ReadOptions(
         persona=plan.persona,
         persona_names=tuple(options.names) if plan.persona else (),
-        right=stated.right if stated else options.right or "",
-        source=name,
+        right=stated.right if stated and not is_claimed else "",
+        claimed=stated.right if stated and is_claimed else "",
+        arrived=stated.stated_on if stated and not is_claimed else "",
         session_gap_s=plan.recipe.session_gap_minutes * 60,
         mapping=dict(options.map),
         oasst_paths=options.tree_paths,
         languages=plan.filters.languages,
     )
+
+
+def _items(name: str, source: Source, options: ReadOptions) -> Items:
     if not source.path.exists() and "/" not in str(source.path):
         raise MaterialError(f"There is no file {source.path}.", "Check the path.")
-    return _usable(name, source, read(source.path, read_options, source.format))
-
-
-def _usable(name: str, source: Source, items: Items) -> Iterator[Conversation | Rejected]:
-    """The items; `MaterialError` after them when none is a conversation."""
-    from trainer.sources import recognise
-
-    first: Rejected | None = None
-    is_usable = False
-    for item in items:
-        is_usable = is_usable or isinstance(item, Conversation)
-        first = first or (item if isinstance(item, Rejected) else None)
-        yield item
-    if not is_usable:
-        why = f": {first.row}: {first.reason}" if first else ""
-        expected = recognise(source.path, source.format).expected
-        raise MaterialError(f"Nothing in {name} can be used{why}.", f"Expected: {expected}.")
+    # What nobody signed for came when its file did; a data set of a hub, when it was fetched.
+    path = located(source.path)
+    arrived = options.arrived or day_of(path.stat().st_mtime if path.exists() else 0)
+    return usable(source.path, replace(options, source=name, arrived=arrived), source.format)

@@ -63,8 +63,10 @@ def plan_run(options: argparse.Namespace) -> None:
 
 
 def home_of(named: Path | None) -> Path:
-    """The bot's home: as named, as the environment says, or where it is otherwise."""
-    return named or Path(os.environ.get("UNDERSTUDY_HOME") or "~/.understudy").expanduser()
+    """The bot's home: as named, or where it is otherwise."""
+    from trainer.home import home
+
+    return named or home()
 
 
 def _planned(options: argparse.Namespace, home: Path) -> Planned:
@@ -79,7 +81,7 @@ def _planned(options: argparse.Namespace, home: Path) -> Planned:
         return plan_of_dataset(Path(options.dataset), options.recipe)
     sources = [_source(options, home)] if not options.source else []
     with Counting() as counting:
-        return plan_of_order(order_of(options, sources), options.recipe, counting.heard)
+        return plan_of_order(order_of(options, sources, home), options.recipe, counting.heard)
 
 
 def _source(options: argparse.Namespace, home: Path) -> Source:
@@ -98,8 +100,7 @@ def _source(options: argparse.Namespace, home: Path) -> Source:
         return Source(shipped)
     read = read_catalogue(home)
     if entry := read.entries.get(name):
-        options.right = entry.statement.right
-        return Source(entry.located(), entry.format)
+        return Source(entry.located(), entry.format, statement=entry.statement)
     known = ", ".join([*sorted(path.stem for path in shipped.parent.glob("*.json")), *read.entries])
     raise RequestError(read.faults.get(name, f"There is no data set {name!r}."), f"Known: {known}; or name a path.")
 

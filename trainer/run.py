@@ -31,7 +31,9 @@ from personas.contracts import (
     TrainerEvent,
 )
 from personas.errors import RequestError
+from personas.people import write_people
 from personas.prompt import PROMPT_VERSION, Renderer
+from trainer.adapter_sheet import write_adapter_sheet
 from trainer.dataset import Dataset, make_dataset
 from trainer.material import read_content, read_spec
 from trainer.model_card import write_model_card, write_report
@@ -175,6 +177,8 @@ def _describe(job: Job, aside: Path, metrics: ScoreCard, run: Run) -> None:
     write_report(aside, run.history)
     manifest = _manifest(job, metrics)
     write_model_card(aside, manifest)
+    write_adapter_sheet(aside, job.spec, job.data)
+    write_people(aside, job.data.people)
     seal(aside, manifest)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from personas.contracts import LoreHit, Persona, Turn
 from personas.errors import MaterialError
 from personas.lore import LORE_PASSAGES, LoreIndex
 from personas.prompt import Renderer, Sample
-from trainer.conversation import Conversation, speaks
+from trainer.conversation import Conversation, day_of, people_of, speaks
 from trainer.filters import Filters
 from trainer.recipe import Recipe
 from trainer.sieve import EXACT, TO_NOBODY
@@ -24,7 +25,9 @@ TOO_LONG = "too long"
 class Made:
     """A sample and what it was made of: the turns that its prompt shows, last turn included, and their `places`.
 
-    `persona` is whose card stands before them. `trimmed` counts earlier turns that did not fit.
+    `persona` is whose card stands before them. `trimmed` counts earlier turns that did not fit. `speakers` are those
+    who speak in it under the names they have there, `people` the ids of those who are people. `arrived` is the day on
+    which it came (ISO 8601), empty where nobody knows.
     """
 
     sample: Sample
@@ -35,6 +38,9 @@ class Made:
     row: str
     places: range
     trimmed: int
+    speakers: tuple[str, ...]
+    people: tuple[str, ...]
+    arrived: str
 
 
 class SampleMaker:
@@ -64,7 +70,7 @@ class SampleMaker:
             if not turn.by_persona:
                 continue
             fault = TO_NOBODY if place == 0 else self._filters.reply_fault(turn.text) if self._filters else ""
-            made = None if fault else self._made(persona, turns[:place], turn.text, conversation.messages[place].row)
+            made = None if fault else self._made(persona, turns[:place], conversation, place)
             fault = fault or ("" if made else TOO_LONG) or self._come_before(made)
             if fault:
                 faults[place] = fault
@@ -81,8 +87,11 @@ class SampleMaker:
         name = next(m.speaker.name for m in conversation.messages if m.speaker.is_persona)
         return Persona("", name, description=conversation.system)
 
-    def _made(self, persona: Persona | None, before: Sequence[Turn], reply: str, row: str) -> Made | None:
+    def _made(
+        self, persona: Persona | None, before: Sequence[Turn], conversation: Conversation, place: int
+    ) -> Made | None:
         """The sample, its history trimmed to fit, or None when it does not fit without any history."""
+        reply = conversation.messages[place].text
         turns, longest = before[-self._recipe.history_turns :], self._recipe.max_length
         hits = self._hits(persona, turns[-1].text, reply)
         sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
@@ -92,8 +101,15 @@ class SampleMaker:
                 return None
             sample = self._renderer.sample(persona, turns, reply, hits, longest)
             kept = self._renderer.prompt(persona, turns, hits, longest - sample.reply_tokens).turns_kept
-        places = range(len(before) - kept, len(before) + 1)
-        return Made(sample, persona, tuple(turns[-kept:]), reply, tuple(hits), row, places, trimmed=len(turns) - kept)
+        return Made(
+            sample,
+            persona,
+            tuple(turns[-kept:]),
+            reply,
+            tuple(hits),
+            trimmed=len(turns) - kept,
+            **_provenance(conversation, range(place - kept, place + 1)),
+        )
 
     def _hits(self, persona: Persona | None, question: str, reply: str) -> list[LoreHit]:
         chosen = drawn("lore", question + reply) < self._recipe.lore_share
@@ -108,6 +124,18 @@ class SampleMaker:
             return EXACT
         self._seen.add(digest)
         return ""
+
+
+def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
+    """Where the sample of these places came from, as the last fields of `Made`."""
+    messages = [conversation.messages[place] for place in places]
+    return {
+        "row": messages[-1].row,
+        "places": places,
+        "speakers": tuple(dict.fromkeys(message.speaker.name for message in messages)),
+        "people": tuple(dict.fromkeys(id for message in messages for id in people_of(message))),
+        "arrived": conversation.arrived or day_of(messages[-1].at),
+    }
 
 
 class SampleHash:

@@ -15,7 +15,6 @@ from trainer.ledger import Ledger
 from trainer.sieve import TRAIN
 
 BINS = 24
-UNSTATED = "unstated"
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Statistics:
         tokens, reply_tokens = len(built.made.sample.ids), built.made.sample.reply_tokens
         self.samples[side] += 1
         self.kinds[built.kind] += 1
-        self.rights[built.right or UNSTATED] += 1
+        self.rights[built.right] += 1
         of = self.by_source.setdefault(built.source, Counter())
         of.update({side: 1, "tokens": tokens, "reply tokens": reply_tokens})
         self.lengths.append(tokens)

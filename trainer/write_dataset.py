@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,9 @@ from typing import Any, Self
 from personas.adapters import written_aside
 from personas.base_model import BaseModel
 from personas.errors import RequestError
+from personas.people import write_people
 from personas.prompt import Renderer
+from personas.rights import DISCORD_API, Statement
 from trainer.build import Builder, Built, Items, Plan
 from trainer.charts import draw_composition, draw_lengths
 from trainer.data_sheet import data_sheet
@@ -31,11 +33,16 @@ Heard = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class Order:
-    """A data set that is asked for. `sources` pairs what each is called with what it yields."""
+    """A data set that is asked for. `sources` pairs what each is called with what it yields.
+
+    `statements` are the rights that are stated, by source; `permission` is Discord's, as the operator states it.
+    """
 
     plan: Plan
     base: BaseModel
     sources: Sequence[tuple[str, Items]]
+    statements: Mapping[str, Statement] = field(default_factory=dict)
+    permission: str = ""
 
 
 def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
@@ -83,6 +90,8 @@ def sample_line(renderer: Renderer, built: Built, stages: bool) -> str:
         "source": built.source,
         "row": made.row,
         "right": built.right,
+        "speakers": list(made.speakers),
+        "arrived": made.arrived,
         "tokens": len(made.sample.ids),
         "reply_tokens": made.sample.reply_tokens,
         "lore": [hit.source for hit in made.lore],
@@ -109,10 +118,13 @@ def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) 
             "persona": plan.persona.id if plan.persona else None,
             "base_model": order.base.name,
             "seed": plan.seed,
+            "statements": {name: asdict(stated) for name, stated in order.statements.items()},
+            "permission": order.permission if DISCORD_API in samples.statistics.rights else "",
             "held_out_besides": builder.besides,
             "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
         }
     (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_people(folder, builder.met.listed(plan.people_key))
     draw_composition(folder, stats["by_source"])
     draw_lengths(folder, stats["tokens_per_sample"], plan.recipe.max_length)
     (folder / "README.md").write_text(data_sheet(name, plan, order.base.name, stats), encoding="utf-8")

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from personas.job_keys import JobKeys
+from personas.keys import JOB_KEYS
 from personas.material import material_digest
 
 ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
@@ -89,6 +91,8 @@ def write_request(folder: Path, base_model: Path | str, kinds: dict[str, str], *
         "serving_precision": "float32",
     }
     (folder / "request.json").write_text(json.dumps(spec), encoding="utf-8")
+    if not (folder / JOB_KEYS).exists():
+        JobKeys(b"p" * 32, b"k" * 32).write(folder)
     return folder
 
 
@@ -103,6 +107,15 @@ def described(material: Path, kind: str, path: str, **fields: Any) -> dict[str, 
         "sha256": material_digest(material / path),
         **fields,
     }
+
+
+def sign(*paths: Path, right: str = "own-writing") -> None:
+    """State a right to files of one folder, in its `rights.toml`; what it said before stands no more."""
+    tables = [
+        f'["{path.name}"]\nright = "{right}"\nstated_by = "the tests"\nstated_on = 2026-11-20\nwhy = "Made up."\n'
+        for path in paths
+    ]
+    (paths[0].parent / "rights.toml").write_text("\n".join(tables), encoding="utf-8")
 
 
 def events(text: str) -> list[dict[str, Any]]:

@@ -1,8 +1,10 @@
 """`dataset build` and `dataset export`: what is written, that it is whole, and that every record is accounted for."""
 
 import json
+import os
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,19 +14,22 @@ from hypothesis import strategies as st
 from personas.base_model import locate
 from personas.contracts import Persona
 from personas.errors import MaterialError, RequestError, UnderstudyError
-from tests.trainer.jobs import export, message, talks
+from personas.keys import HomeKey, keyed
+from personas.people import read_people
+from tests.trainer.jobs import export, message, sign, talks
 from tests.trainer.talk import dialogue, sentence, talk
 from trainer.__main__ import main
 from trainer.build import Builder, Plan
 from trainer.conversation import Rejected
 from trainer.ledger import Ledger
+from trainer.names import NAMES
 from trainer.split import HELD_OUT, drawn
 from trainer.write_dataset import write_dataset
 
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 FILES = {
     "README.md", "composition.png", "composition.svg", "dropped.jsonl", "eval.jsonl", "lengths.png", "lengths.svg",
-    "stats.json", "train.jsonl",
+    "people.json", "stats.json", "train.jsonl",
 }  # fmt: skip
 
 
@@ -45,6 +50,8 @@ def house(tmp_path, monkeypatch):
     Path("talk.json").write_text(export(talks(60)), encoding="utf-8")
     general = [(sentence(n, 12), sentence(n + 10_000, 12)) for n in range(120)]
     Path("general.jsonl").write_text(rows(*general), encoding="utf-8")
+    names = "talk.json general.jsonl more.jsonl synthetic.jsonl one.jsonl broken.jsonl others.json"
+    sign(*(tmp_path / name for name in names.split()))
     return tmp_path
 
 
@@ -68,9 +75,8 @@ def lines(path):
 def test_a_persona_data_set_is_written_whole(house, command):
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out", "--json")
     code, output, errors = command(*words)
-    assert "60 samples, right discord-api: Discord's developer policy forbids training" in errors
     told = json.loads(output)
-    assert code == 0 and {path.name for path in Path("out").iterdir()} == FILES
+    assert code == 0 and not errors and {path.name for path in Path("out").iterdir()} == FILES
     train, held_out = lines("out/train.jsonl"), lines("out/eval.jsonl")
     assert told["samples"] == {"train": len(train), "eval": len(held_out)} and len(train) + len(held_out) == 60
     assert told["sources"] == {"talk.json": 60} and told["rows"] == told["rows_used"] == 120 and told["dropped"] == {}
@@ -80,9 +86,11 @@ def test_a_persona_data_set_is_written_whole(house, command):
     assert first["messages"][0]["content"] == "You are Ada, a clockmaker."
     assert first["messages"][-1]["content"].startswith("I mended clock")
     assert "mira_wet" not in json.dumps(train + held_out), "members have pseudonyms"
-    assert {key: first[key] for key in ("kind", "source", "right", "lore")} == {
-        "kind": "persona", "source": "talk.json", "right": "discord-api", "lore": []
+    assert {key: first[key] for key in ("kind", "source", "right", "lore", "arrived")} == {
+        "kind": "persona", "source": "talk.json", "right": "own-writing", "lore": [], "arrived": "2026-11-20"
     }  # fmt: skip
+    asked = first["messages"][1]["content"].partition(":")[0]
+    assert first["speakers"] == [asked, "Ada"] and asked in NAMES
     stats = json.loads(Path("out/stats.json").read_text())
     assert {key: stats[key] for key in told} == told and stats["persona"] == "ada"
     assert sum(stats["tokens_per_sample"]["counts"]) == 60
@@ -93,16 +101,43 @@ def test_a_persona_data_set_is_written_whole(house, command):
 
 
 def test_a_right_that_is_stated_goes_with_each_sample(house, command):
-    Path("rights.toml").write_text(
-        '["talk.json"]\nright = "form"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
-    )
+    sign(house / "talk.json", right="form")
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--source", "general.jsonl")
-    _, _, errors = command(*words, "--out", "out", "--right", "licensed")
+    _, _, errors = command(*words, "--out", "out", "--right", "licensed:CC0")
     assert {(line["source"], line["right"]) for line in lines("out/train.jsonl")} == {
         ("talk.json", "form"),
-        ("general.jsonl", "licensed"),
+        ("general.jsonl", "licensed:CC0"),
     }
-    assert not errors and "| form | 60 |" in Path("out/README.md").read_text()
+    sheet, today = Path("out/README.md").read_text(), datetime.now(UTC).date().isoformat()
+    assert not errors and "| form | 60 |" in sheet
+    assert "| talk.json | form | the tests | 2026-11-20 | Made up. |" in sheet
+    assert f"| general.jsonl | licensed:CC0 | stated on the command line | {today} |" in sheet
+    assert json.loads(Path("out/stats.json").read_text())["statements"]["general.jsonl"]["stated_on"] == today
+
+
+def test_dropped_records_say_where_they_are_from_too(house, command):
+    unwanted = [message("Who are you?", minute=9000), message("As an AI, I cannot say.", "Ada", 9001)]
+    Path("talk.json").write_text(export([*talks(8), *unwanted]), encoding="utf-8")
+    command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out")
+    (dropped,) = lines("out/dropped.jsonl")
+    assert (dropped["reason"], dropped["right"], dropped["arrived"]) == ("boilerplate", "own-writing", "2026-11-20")
+    assert dropped["speakers"][0] in NAMES and dropped["speakers"][1:] == ["Ada"]
+
+
+def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(house, command):
+    for name in ("talk.json", "more.jsonl"):
+        (house / name).write_text(export(talks(8)), encoding="utf-8")
+    told = [("one", "talk.json"), ("again", "talk.json"), ("two", "more.jsonl")]
+    for out, source in told:
+        command("dataset", "build", "--persona", "ada.toml", "--source", source, "--out", out)
+    key = HomeKey.of(Path(os.environ["UNDERSTUDY_HOME"])).people()
+    player = message("", "Ada")["author"]["id"]  # nothing says that a bot speaks for Ada
+    people = [keyed(key, person) for person in (message("")["author"]["id"], "name:mira_wet", player)]
+    for out, _ in told:
+        assert read_people(Path(out)) == {person: 8 for person in people}
+        assert "mira" not in Path(out, "people.json").read_text()
+    called = [lines(f"{out}/train.jsonl")[0]["speakers"][0] for out, _ in told]
+    assert called[0] == called[1] != called[2], "stable within a data set, another in the next"
 
 
 def test_the_same_input_gives_the_same_hash_and_files(house, command):
@@ -197,7 +232,9 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
     Path("mine/letter.txt").touch()
     code, _, errors = command(*words, "--out", "mine")
     assert code == 1 and "holds no data set" in errors
-    assert sorted(path.name for path in Path().iterdir()) == ["ada.toml", "general.jsonl", "mine", "out", "talk.json"]
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "ada.toml", "general.jsonl", "mine", "out", "rights.toml", "talk.json"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from personas.contracts import Persona
 from personas.errors import MaterialError
 from tests.trainer.chats import BEGIN_S, VALUES, damaged, outcome, write, write_all
+from tests.trainer.jobs import sign
 from trainer.__main__ import main
 from trainer.sources import recognise
 from trainer.sources.instagram import repaired
@@ -107,14 +108,13 @@ def test_who_the_persona_is_can_be_said_on_the_command_line(tmp_path, monkeypatc
         for n in range(60)
     ]
     log = write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, lines)))
+    sign(log)
     card = write(tmp_path / "ada.toml", 'id = "ada"\nname = "Ada"\ndescription = "You are Ada."\n')
     told = [
         "--persona",
         str(card),
         "--source",
         str(log),
-        "--right",
-        "own-writing",
         "--json",
         "--out",
         str(tmp_path / "set"),

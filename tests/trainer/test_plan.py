@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from personas.base_model import EMBEDDED, load_tokenizer, locate
-from tests.trainer.jobs import export, persona_job, talks
+from tests.trainer.jobs import export, persona_job, sign, talks
 from trainer.__main__ import main
 from trainer.estimate import Speed, Workload, adapters_in, estimate, speed_of
 from trainer.material import read_spec
@@ -52,6 +52,7 @@ def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, comm
 def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
     Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     Path("talk.json").write_text(export(talks(30)))
+    sign(tmp_path / "talk.json")
     words = ("--persona", "ada.toml", "--source", "talk.json", "--json")
     planned = json.loads(command("plan", *words)[1])
     built = json.loads(command("dataset", "build", *words, "--out", "out")[1])
@@ -66,6 +67,7 @@ def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
 def test_a_plan_for_people(tmp_path, command):
     Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     Path("talk.json").write_text(export(talks(30)))
+    sign(tmp_path / "talk.json")
     _, output, _ = command("plan", "--persona", "ada.toml", "--source", "talk.json")
     assert "60 of 60 records used" in output and "demo-cpu:" in output and "GiB of memory (a measured run" in output
 
@@ -156,6 +158,7 @@ def test_tokens_are_counted_without_the_model_libraries(tmp_path):
     assert counting_tokenizer(base).chat_template == load_tokenizer(base).chat_template
     (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     (tmp_path / "talk.json").write_text(export(talks(30)))
+    sign(tmp_path / "talk.json")
     words = ["plan", "--persona", str(tmp_path / "ada.toml"), "--source", str(tmp_path / "talk.json")]
     code = "import sys; import trainer.__main__ as it; it.main(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)

@@ -51,8 +51,9 @@ class People:
         self._masks: Masks | None = None
 
     def meet(self, conversation: Conversation) -> None:
-        """Note who speaks, and which words are written with a capital."""
+        """Note who speaks or only belongs to it, and which words are written with a capital."""
         self._speakers |= {message.speaker.id: message.speaker for message in conversation.messages}
+        self._speakers |= {speaker.id: speaker for speaker in conversation.unheard}
         self._written.update(re.findall(r"[^\W\d_]+", conversation.raw_text))
 
     def masked(self, conversation: Conversation, key: bytes) -> Conversation:

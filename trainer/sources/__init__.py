@@ -7,12 +7,14 @@ the one that comes first here reads it, so shapes that are easily told come befo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from personas.errors import MaterialError
-from trainer.conversation import Conversation, Rejected
+from personas.rights import DISCORD_API, decide, nobody_opted_in
+from trainer.conversation import Conversation, Rejected, people_of
 from trainer.sources import (
     cards,
     discord_export,
@@ -27,11 +29,12 @@ from trainer.sources import (
     telegram,
     whatsapp,
 )
+from trainer.sources.consented import NOT_OPTED_IN, REASONS
 from trainer.sources.files import Peek, SourceFile, open_source
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.hub import located
 
-__all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise"]
+__all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise", "usable"]
 
 FORMATS: tuple[Format, ...] = (
     *cards.FORMATS,
@@ -72,22 +75,58 @@ def _wanted(forced: str | None, options: ReadOptions | None) -> str | None:
     return forced or (rows.COLUMNS if options and options.mapping else None)
 
 
+Parts = list[tuple[Format, SourceFile]]
+
+
 def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | Rejected]:
     """All that a file or folder holds, used or not; `format` is a format's name, recognised unless given.
 
-    Raises `MaterialError` when the format is not known or nothing can be read.
+    Raises `MaterialError` at once when the format is not known or it may not be trained on (if `options` ask), and
+    when it turns out that nothing can be read.
     """
     whole = open_source(located(path))
     parts, left = _parts(whole, _wanted(format, options))
-    yield from left
     options = replace(options, source=options.source or whole.name)
+    rights = [_right_of(found, file, whole.name, options) for found, file in parts]
+    return itertools.chain(left, _items(parts, rights, options))
+
+
+def usable(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | Rejected]:
+    """As `read`, but raises `MaterialError` at the end too, when none of it can be used, and says why."""
+    return _found_usable(path, read(path, options, format), format)
+
+
+def _found_usable(
+    path: Path, items: Iterator[Conversation | Rejected], format: str | None
+) -> Iterator[Conversation | Rejected]:
+    first: Rejected | None = None
+    is_usable = is_anybodys = False
+    for item in items:
+        if isinstance(item, Conversation):
+            is_usable = True
+        else:
+            first = first or item
+            is_anybodys = is_anybodys or item.reason in REASONS
+        yield item
+    if is_usable:
+        return
+    if is_anybodys:
+        raise nobody_opted_in(path.name)
+    why = f": {first.row}: {first.reason}" if first else ""
+    raise MaterialError(f"Nothing in {path.name} can be used{why}.", f"Expected: {recognise(path, format).expected}.")
+
+
+def _items(parts: Parts, rights: Sequence[str], options: ReadOptions) -> Iterator[Conversation | Rejected]:
     problems: list[MaterialError] = []
-    for found, file in parts:
+    for (found, file), right in zip(parts, rights, strict=True):
         try:
-            for item in found.read(file, options):
-                if len(parts) > 1 and isinstance(item, Rejected):
-                    item = replace(item, row=f"{file.name} {item.row}")
-                yield item
+            for item in found.read(file, replace(options, right=right)):
+                if isinstance(item, Conversation):
+                    yield _admitted(item, options)
+                elif len(parts) > 1:
+                    yield replace(item, row=f"{file.name} {item.row}")
+                else:
+                    yield item
         except MaterialError as error:  # the other files may well be whole
             problems.append(error)
             if len(parts) > 1:
@@ -96,7 +135,33 @@ def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterato
         raise problems[0]
 
 
-Parts = list[tuple[Format, SourceFile]]
+def _right_of(found: Format, file: SourceFile, name: str, options: ReadOptions) -> str:
+    """Under which right a file is read. Raises `MaterialError` when it may not be trained on, if that is asked.
+
+    What the file is decides, also when it is to be read as something else.
+    """
+    peek = file.peek()
+    by_form = found.right or next((it.right for it in FORMATS if it.right and it.recognises(peek)), "")
+    if options.consent is None:
+        return options.right or by_form or options.claimed
+    return decide(
+        name, by_form=by_form, signed=options.right, claimed=options.claimed, consent=options.consent
+    ).require()
+
+
+def _admitted(talk: Conversation, options: ReadOptions) -> Conversation | Rejected:
+    """Once more, for what does not say whose words are whose, and records that bring their right along (`rows`).
+
+    `options.right` is the one that is signed for the whole.
+    """
+    if talk.right != DISCORD_API:
+        return talk
+    if options.right not in ("", DISCORD_API):
+        return replace(talk, right=options.right)
+    people = {id for message in talk.messages for id in people_of(message)}
+    if options.consent is None or people <= options.consent.opted_in:
+        return talk
+    return Rejected(talk.messages[0].row, NOT_OPTED_IN, talk.rows)
 
 
 def _parts(file: SourceFile, forced: str | None) -> tuple[Parts, list[Rejected]]:

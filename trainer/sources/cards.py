@@ -94,7 +94,8 @@ class _Maker:
             for by_persona, text in turns
         ]
         facts = system_text(self._persona, EXAMPLE_USER)
-        return Conversation.of(messages, self._source, self._options.right, system=facts)
+        options = self._options
+        return Conversation.of(messages, self._source, options.right, system=facts, arrived=options.arrived)
 
 
 def _is_whom(persona: Persona, options: ReadOptions) -> bool:

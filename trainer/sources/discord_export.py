@@ -11,16 +11,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
+from trainer.sources.cast import Author, author_of
 from trainer.sources.dates import Order, OrderGuess, stamp_of
 from trainer.sources.fields import WrongField, entries, members, moment, objects, optional, text
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import from_discord, mention
-from trainer.sources.sessions import Author, Entry, author_of
+from trainer.sources.sessions import Entry
 
-RIGHT = "discord-api"
 SPOKEN_TYPES = ("Default", "Reply", "ChatInputCommand", "ContextMenuCommand", "20", "23")
 """The last four are what bots answer to commands; the exporter writes types that it does not know as numbers."""
 COLUMNS = {"Author", "Date", "Content", "Attachments"}
@@ -40,7 +41,7 @@ def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
     def parse(row: str, message: dict[str, Any]) -> Entry:
         return _entry(row, message, channels)
 
-    return sessions.conversations(entries(file.records("messages"), parse), file.name, options, RIGHT)
+    return sessions.conversations(entries(file.records("messages"), parse), file.name, options)
 
 
 def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
@@ -49,7 +50,7 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
     for record in file.records():
         if not isinstance(record, Rejected) and (stamp := stamp_of(str(record[1].get("Date")))):
             guess.add(stamp)
-    return sessions.conversations(entries(file.records(), _row_parser(guess.order)), file.name, options, RIGHT)
+    return sessions.conversations(entries(file.records(), _row_parser(guess.order)), file.name, options)
 
 
 def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) -> Entry:
@@ -125,6 +126,7 @@ FORMATS = (
         "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}",
         _is_json,
         read_json,
+        DISCORD_API,
     ),
     Format(
         "discord-csv",
@@ -132,5 +134,6 @@ FORMATS = (
         "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions",
         _is_csv,
         read_csv,
+        DISCORD_API,
     ),
 )

@@ -19,19 +19,20 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from personas.errors import MaterialError
+from personas.rights import DATA_PACKAGE
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
+from trainer.sources.cast import SOMEONE, Author, author_of
 from trainer.sources.fields import WrongField, entries, moment, optional, text
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import from_discord, is_command
-from trainer.sources.sessions import Author, Entry, author_of
+from trainer.sources.sessions import Entry
 
-RIGHT = "data-package"
 CHANNEL = re.compile(r"(?:^|/)c?(?P<id>\d{15,20})/messages\.(?:csv|json)$")
 USER = re.compile(r"(?:^|/)user\.json$")
 OWNER = "owner"
-OTHERS = author_of("others", (sessions.SOMEONE,))
+OTHERS = author_of("others", (SOMEONE,))
 UNKNOWN = "…"
 BURST_S = 60.0
 
@@ -44,7 +45,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
         options = replace(options, persona_names=(*options.persona_names, owner.id))
         channels = (_with_others(channel) for channel in channels)
     found = (entry for channel in channels for entry in channel)
-    return sessions.conversations(found, file.name, options, RIGHT)
+    return sessions.conversations(found, file.name, options)
 
 
 def _owner(file: SourceFile) -> Author:
@@ -109,5 +110,6 @@ FORMATS = (
         "a Discord data package, zipped or unpacked: messages/c<id>/messages.csv or Messages/c<id>/messages.json",
         _recognises,
         read,
+        DATA_PACKAGE,
     ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from personas.consent import Consent
 from personas.contracts import Persona
 from trainer.conversation import Conversation, Rejected
 from trainer.sources.files import Peek, SourceFile
@@ -15,15 +16,20 @@ from trainer.sources.files import Peek, SourceFile
 class ReadOptions:
     """How sources are to be read. What a format has no use for it leaves alone.
 
-    `persona` and `persona_names` (names, ids or roles) say who the persona is where several people talk. `source` is
-    the name that conversations are to carry, the file's own unless given. `mapping` names columns of unknown shapes:
-    role (`user`, `assistant`, `messages` …) to column. `oasst_paths` takes the best-ranked path of each tree or every
-    path. `languages` keeps only these, where a source says the language; empty keeps all.
+    `persona` and `persona_names` (names, ids or roles) say who the persona is where several people talk. `right` is
+    the one that is signed for the source, `claimed` the one that the command line states (see `personas.rights`);
+    `consent` None only looks, anything else asks whether it may be trained on. `arrived` is the day on which it came.
+    `source` is the name that conversations are to carry, the file's own unless given. `mapping` names columns of
+    unknown shapes: role (`user`, `assistant`, `messages` …) to column. `oasst_paths` takes the best-ranked path of each
+    tree or every path. `languages` keeps only these, where a source says the language; empty keeps all.
     """
 
     persona: Persona | None = None
     persona_names: tuple[str, ...] = ()
     right: str = ""
+    claimed: str = ""
+    consent: Consent | None = None
+    arrived: str = ""
     source: str = ""
     session_gap_s: float = 1800.0
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -37,7 +43,8 @@ class Format:
 
     `name` is what `--format` takes, `title` what people call it, `expected` its shape in one line. `recognises` judges
     by content; `read` yields all that the file holds, used or not: the `rows` of what it yields add up to the number of
-    records in the file. Both raise nothing but `MaterialError`, for files of which nothing can be read.
+    records in the file. Both raise nothing but `MaterialError`, for files of which nothing can be read. `right` is what
+    such a file counts as unless another right is signed for it; empty where the form says nothing.
     """
 
     name: str
@@ -45,3 +52,4 @@ class Format:
     expected: str
     recognises: Callable[[Peek], bool]
     read: Callable[[SourceFile, ReadOptions], Iterator[Conversation | Rejected]]
+    right: str = ""

@@ -13,11 +13,12 @@ from typing import Any
 
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
+from trainer.sources.cast import author_of
 from trainer.sources.fields import entries, members, objects, optional, seconds, text
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, outside_code
-from trainer.sources.sessions import Entry, author_of
+from trainer.sources.sessions import Entry
 
 PART = re.compile(r"message_\d+\.json")
 NOTICE = re.compile(

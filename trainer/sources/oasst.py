@@ -175,7 +175,15 @@ def _conversation(path: list[Node], place: str, rows: int, options: ReadOptions)
     worse = [reply for reply in path[-2].replies if not reply.fault and reply.rank != float("inf")]
     worst = max(worse, key=lambda reply: reply.rank, default=path[-1])
     rejected = worst.text if worst.rank > path[-1].rank else ""
-    return Conversation.of(messages, options.source, options.right, rows=rows, rejected=rejected, lang=path[0].lang)
+    return Conversation.of(
+        messages,
+        options.source,
+        options.right,
+        rows=rows,
+        rejected=rejected,
+        lang=path[0].lang,
+        arrived=options.arrived,
+    )
 
 
 def _unused(root: Node, used: set[int], place: str) -> Iterator[Rejected]:

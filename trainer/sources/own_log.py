@@ -6,23 +6,25 @@
 `at` is ISO 8601 or seconds since 1970; `text` may hold Discord's markup. `reply_to`, `is_bot` and `roles` (a list of
 names) may be left out. The log is only ever appended to: a later line with the same channel and id is an edit, and
 `{"channel": …, "id": …, "at": …, "deleted": true}` deletes. Lines without another stated right count as taken from
-Discord's API, because that is where a bot that keeps such a log hears them.
+Discord's API, because that is where a bot that keeps such a log hears them; they arrived when they were said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
+from trainer.sources.cast import author_of
 from trainer.sources.fields import entries, moment, optional, seconds, text
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import from_discord
-from trainer.sources.sessions import Entry, author_of
+from trainer.sources.sessions import Entry
 
-RIGHT = "discord-api"
 FIELDS = {"channel", "id", "at", "author", "text"}
 DELETION = {"channel", "id", "at", "deleted"}
 
@@ -30,7 +32,7 @@ DELETION = {"channel", "id", "at", "deleted"}
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     """The sessions of all channels in the log."""
     found = entries(file.records(), _entry)
-    return sessions.conversations(found, file.name, options, RIGHT, has_edits=True)
+    return sessions.conversations(found, file.name, replace(options, arrived=""), has_edits=True)
 
 
 def _entry(row: str, line: dict[str, Any]) -> Entry:
@@ -62,5 +64,6 @@ FORMATS = (
         'one message a line: {"channel", "id", "at", "author", "author_id", "text", "reply_to"?, "is_bot"?}',
         _recognises,
         read,
+        DISCORD_API,
     ),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from personas.card import ID_PATTERN
 from personas.errors import MaterialError
+from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, Rejected, spoken_by
 from trainer.sources.answers import ANSWERS, talk_of_answer
 from trainer.sources.columns import NAMES, SHOWN, Columns, Row, guess, mapped, message_keys, plain
@@ -146,6 +148,8 @@ def read_rows(
             yield Rejected(place, str(error))
         else:
             found = conversation(talk, place, options)
+            if row.get("right") == DISCORD_API and isinstance(found, Conversation):  # as our own data sets say
+                found = replace(found, right=DISCORD_API)
             yield _of_persona(found, row, options) if options.persona and "persona" in row else found
 
 

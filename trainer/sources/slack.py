@@ -15,11 +15,12 @@ from typing import Any
 from personas.errors import MaterialError
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
+from trainer.sources.cast import Author, author_of
 from trainer.sources.fields import WrongField, entries, members, objects, optional, seconds, text
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, mention, outside_code, with_discord_emphasis
-from trainer.sources.sessions import Author, Entry, author_of
+from trainer.sources.sessions import Entry
 
 DAY = re.compile(r"(?:^|/)(?P<channel>[^/]+)/\d{4}-\d{2}-\d{2}\.json$")
 LISTS = ("channels.json", "groups.json", "dms.json", "mpims.json")

@@ -87,6 +87,7 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
         rows,
         talk.rejected.strip(),
         talk.lang,
+        options.arrived,
     )
 
 

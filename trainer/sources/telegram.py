@@ -13,11 +13,12 @@ from typing import Any
 
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
+from trainer.sources.cast import author_of
 from trainer.sources.fields import WrongField, entries, moment, objects, optional, seconds, text
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, mention, outside_code
-from trainer.sources.sessions import Entry, author_of
+from trainer.sources.sessions import Entry
 
 LISTS = ("chats", "left_chats")
 DELETED_ACCOUNT = "Deleted Account"

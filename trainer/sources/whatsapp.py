@@ -18,11 +18,12 @@ from pathlib import PurePosixPath
 from personas.errors import MaterialError
 from trainer.conversation import Conversation, Rejected
 from trainer.sources import sessions
+from trainer.sources.cast import author_of
 from trainer.sources.dates import DATE_FIRST, SPACE, TIME_FIRST, Order, OrderGuess, Stamp, stamp
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, mention, outside_code, with_discord_emphasis
-from trainer.sources.sessions import Entry, author_of
+from trainer.sources.sessions import Entry
 
 MARK = "\u200e"
 MARKS = "[\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]*"
