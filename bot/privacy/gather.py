@@ -21,6 +21,7 @@ CHANNEL_FILE = re.compile(r"(?:^|/)c?\d{15,20}/messages\.(?:csv|json)$")
 SNOWFLAKE = re.compile(r"(?<!\d)\d{15,20}(?!\d)")
 WORD = re.compile(r"[^\W_]+(?:['’._-][^\W_]+)*")
 LONGEST_NAME_WORDS = 4
+NAME = "name:"
 
 
 @dataclass
@@ -114,7 +115,7 @@ def _package_texts(name: str, data: bytes, found: Found) -> None:
 
 
 def recognised(files: Iterator[Path], people_key: bytes, wanted: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Who of those `wanted`, known by their keys alone, is in files: ids and names by key."""
+    """Who of those `wanted`, known by their keys alone, is in files: ids, and casefolded names, by key."""
     texts = (text for path in files for text in (path.name, *_texts_in(path.name, path.read_bytes())))
     return recognised_in(texts, people_key, wanted)
 
@@ -126,26 +127,21 @@ def recognised_in(texts: Iterable[str], people_key: bytes, wanted: set[str]) -> 
     seen: set[str] = set()
     for text in texts:
         for person in _candidates(text):
-            if person in seen:
-                continue
-            seen.add(person)
-            key = keyed(people_key, person)
-            if key in wanted:
-                kind, _, name = person.partition(":")
-                if kind == "name":
-                    names[key] = name
-                else:
-                    ids[key] = person
+            if person not in seen:
+                seen.add(person)
+                key = keyed(people_key, person)
+                if key in wanted:
+                    name = person.removeprefix(NAME)
+                    (ids if name == person else names)[key] = name
     return ids, names
 
 
 def _candidates(text: str) -> Iterator[str]:
+    """All that may be somebody's id, or with `NAME` their name, as lists of people are made of them."""
     yield from SNOWFLAKE.findall(text)
     words = [(match.start(), match.end()) for match in WORD.finditer(text)]
-    for at in range(len(words)):
-        for count in range(1, LONGEST_NAME_WORDS + 1):
-            if at + count <= len(words):
-                yield f"name:{text[words[at][0] : words[at + count - 1][1]].casefold()}"
+    for at, (start, _) in enumerate(words):
+        yield from (f"{NAME}{text[start:end].casefold()}" for _, end in words[at : at + LONGEST_NAME_WORDS])
 
 
 def _texts_in(name: str, data: bytes) -> Iterator[str]:

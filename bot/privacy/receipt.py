@@ -29,8 +29,8 @@ class Withdrawn(Contract):
 class Receipt(Contract):
     """`rows` counts what left the store; `deleted`, `cut` and `lost` are paths from the home (`bot.privacy.files`).
 
-    What was said after `until` (seconds since 1970) was left alone. `resumed`: the bot ended in the middle of it, so what
-    the step did that it ended in may be missing here, though not undone.
+    What was said after `until` (seconds since 1970) was left alone. `resumed`: the bot ended in the middle of it, so
+    what the step did that it ended in may be missing here, though not undone.
     """
 
     scope: Scope = "everything"

@@ -160,8 +160,10 @@ def _pattern(name: str) -> str:
     either = f"(?:{'|'.join(forms)})"
     if UNSPACED.search(name):
         return either
-    if _is_word(name):
+    if _is_word(name) and name[0].isupper():  # in small letters whoever runs the bot vouches for it
         return rf"(?<![^\W_])(?-i:{either})(?![^\W_])"
+    if _is_word(name):
+        return rf"(?<![^\W_]){either}(?![^\W_])"
     before = "" if len(name) >= LONG_NAME else r"(?<![^\W_])"
     return f"{before}{either}" + (r"[^\W\d_]*" if len(name) >= OPEN_NAME else r"(?![^\W_])")
 
