@@ -74,7 +74,7 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
         engine = await _engine(settings, stack)
-        catalogue = Catalogue(shipped, settings.base_model, settings.home)
+        catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
         backend = SubprocessBackend(
             settings.home,

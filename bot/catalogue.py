@@ -1,8 +1,9 @@
 """What may be named from Discord: data sets, personas and recipes by name, never a path.
 
 A log `data/logs/<name>.json` is the data set `<name>`, a file `data/general/<name>.jsonl` the data set
-`general-<name>`; `personas.rights` says where their rights are stated. A log without a stated right counts as taken
-from Discord's API. The operator adds others in `catalogue.toml` (`personas.catalogue`), which states rights itself.
+`general-<name>`; `personas.rights` says where their rights are stated, and decides. A log without a stated right counts
+as taken from Discord's API. The operator adds others in `catalogue.toml` (`personas.catalogue`), which states rights
+itself. `history` is what the bot and opted-in members of a server said to each other (`bot.history`).
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ from __future__ import annotations
 import difflib
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
+from bot.history import HISTORY, history_lines
 from bot.personas import own_card
+from bot.store import Store
 from personas.card import SHIPPED_CARDS, read_card
 from personas.catalogue import CATALOGUE_FILE, Entry, ReadCatalogue, read_catalogue
+from personas.consent import read_consent
 from personas.contracts import Material, TrainingRequest
 from personas.errors import RequestError
 from personas.lore import WORLD
-from personas.rights import RIGHTS_FILE, Right, statement_beside
+from personas.rights import DISCORD_API, SETTING, Right, Statement, decide, statement_beside
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["card", "log", "messages", "lore", "general"]
 
-PROJECT: tuple[Right, str] = ("own-writing", "the Understudy authors")
-"""Cards and lore ship with the project, which wrote them."""
-IMPORTED: tuple[Right, str] = ("form", "moderators of a server")
-"""A server's own cards and lore were given to the bot on purpose, for what it does with them."""
+PROJECT = "own-writing", "the Understudy authors", "Written for this project, which they ship with."
+"""Cards and lore that ship: right, who states it, why."""
+IMPORTED = "form", "moderators of a server", "Given to the bot on purpose, for what it does with them."
+"""A server's own cards and lore."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,25 @@ class ShippedData:
 
 @dataclass(frozen=True)
 class SourceMaterial:
-    """Material before it is copied. `copies` pairs each file or folder with its path inside the job's material."""
+    """Material before it is copied. `copies` pairs each file or folder with its path inside the job's material.
+
+    `text` is what lies under `path` where it is made for the job. `arrived` is the day on which it came (ISO 8601),
+    empty where each of its messages says that for itself.
+    """
 
     kind: Kind
     path: str
     origin: str
-    right: Right
-    stated_by: str
-    copies: tuple[tuple[Path, str], ...]
+    stated: Statement
+    arrived: str = ""
+    copies: tuple[tuple[Path, str], ...] = ()
+    text: str = ""
     format: str | None = None
+
+    @property
+    def right(self) -> Right:
+        """Under which right it is used."""
+        return self.stated.right
 
     def copied(self, sha256: str) -> Material:
         """The entry for the job folder, once the copy's digest is known."""
@@ -71,8 +86,11 @@ class SourceMaterial:
             kind=self.kind,
             path=self.path,
             origin=self.origin,
-            right=self.right,
-            stated_by=self.stated_by,
+            right=self.stated.right,
+            stated_by=self.stated.stated_by,
+            stated_on=self.stated.stated_on,
+            why=self.stated.why,
+            arrived=self.arrived,
             sha256=sha256,
             format=self.format,
         )
@@ -81,21 +99,25 @@ class SourceMaterial:
 class Catalogue:
     """The data sets, personas and recipes that a request may name. Reads the folders anew at each call."""
 
-    def __init__(self, shipped: ShippedData, base_model: str, home: Path) -> None:
-        """`base_model` is the one that is served; `home` may hold the operator's `catalogue.toml`."""
-        self._shipped, self._base_model, self._home = shipped, base_model, home
+    def __init__(self, shipped: ShippedData, base_model: str, home: Path, store: Store | None = None) -> None:
+        """`base_model` is the one that is served; `home` may hold the operator's `catalogue.toml`, and holds consent.
+
+        Without a `store` there is no `history`.
+        """
+        self._shipped, self._base_model, self._home, self._store = shipped, base_model, home, store
         self._told: dict[str, str] = {}
 
     def datasets(self) -> list[str]:
-        """The names of all data sets, in order."""
-        return sorted(self._dataset_files().keys() | self._operators().entries.keys())
+        """The names of all data sets, in order; `history` only where Discord's permission is stated."""
+        history = {HISTORY} if self._store and read_consent(self._home).permission else set()
+        return sorted(self._dataset_files().keys() | self._operators().entries.keys() | history)
 
     def recipes(self) -> list[str]:
         """The names of all recipes, in order."""
         return sorted(path.stem for path in self._shipped.recipes.glob("*.toml"))
 
-    def materials_for(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
-        """The materials that a request takes.
+    def materials_for(self, request: TrainingRequest, guild_id: int = 0) -> tuple[SourceMaterial, ...]:
+        """The materials that a request of a server takes; guild 0 is no server, and has no history.
 
         Raises `RequestError` when it names something unknown or not allowed here, and `MaterialError` or `CardError`
         when a file that it needs cannot be read.
@@ -103,7 +125,7 @@ class Catalogue:
         self._check_names(request)
         if request.persona is None:
             return self._for_dialogue(request)
-        return self._for_persona(request.persona, request.dataset or request.persona)
+        return self._for_persona(request.persona, request.dataset or request.persona, guild_id)
 
     def _check_names(self, request: TrainingRequest) -> None:
         if request.dataset_path:
@@ -118,17 +140,29 @@ class Catalogue:
         if request.recipe not in (recipes := self.recipes()):
             raise RequestError(f"There is no recipe {request.recipe!r}.", _known(recipes, request.recipe))
 
-    def _for_persona(self, persona_id: str, dataset: str) -> tuple[SourceMaterial, ...]:
+    def _for_persona(self, persona_id: str, dataset: str, guild_id: int) -> tuple[SourceMaterial, ...]:
         card = self._card(persona_id)
+        return (card, self._log(persona_id, dataset, guild_id), *self._lore(persona_id), *self._general())
+
+    def _log(self, persona_id: str, dataset: str, guild_id: int) -> SourceMaterial:
+        if dataset == HISTORY and self._store:
+            return self._history(self._store, persona_id, guild_id)
         if entry := self._entry(dataset):
-            return (card, _named("log", entry), *self._lore(persona_id), *self._general())
+            return self._named("log", entry)
         file = self._dataset_file(dataset)
         if file.suffix != ".json":
             raise RequestError(
                 f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
                 "Leave the data set out to take the persona's own log.",
             )
-        return (card, _single("log", file), *self._lore(persona_id), *self._general())
+        return self._single("log", file)
+
+    def _history(self, store: Store, persona_id: str, guild_id: int) -> SourceMaterial:
+        consent = read_consent(self._home)
+        lines = history_lines(store, consent, guild_id, persona_id)
+        stated = Statement(DISCORD_API, f"the operator, in {SETTING}", _today(), consent.permission)
+        text = "".join(f"{line}\n" for line in lines)
+        return SourceMaterial("log", f"{HISTORY}.jsonl", HISTORY, stated, text=text, format="own-log")
 
     def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
         messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
@@ -136,14 +170,16 @@ class Catalogue:
             raise RequestError(
                 "A dialogue job needs a data set.", _known(sorted([*messages, *self._operators().entries]), "")
             )
+        if request.dataset == HISTORY and self._store:
+            raise RequestError(f"`{HISTORY}` is a log, which trains a persona.", _known(messages, ""))
         if entry := self._entry(request.dataset):
-            return (_named("messages", entry), *self._general())
+            return (self._named("messages", entry), *self._general())
         file = self._dataset_file(request.dataset)
         if request.dataset not in messages:
             raise RequestError(f"{request.dataset!r} is a log, which trains a persona.", _known(messages, ""))
         # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
         general = self._general(without=file) or self._general()
-        return (_single("messages", file), *general)
+        return (self._single("messages", file), *general)
 
     def _dataset_files(self) -> dict[str, Path]:
         logs = {path.stem: path for path in self._shipped.logs.glob("*.json")}
@@ -165,60 +201,73 @@ class Catalogue:
     def _operators(self) -> ReadCatalogue:
         """The operator's catalogue as it is now; each fault is logged once. Names that ship cannot be taken."""
         read = read_catalogue(self._home)
-        shipped = self._dataset_files()
+        taken = self._dataset_files().keys() | {HISTORY}
         faults = read.faults | {
-            name: f"{CATALOGUE_FILE}: {name!r} is the name of a data set that ships."
-            for name in read.entries.keys() & shipped.keys()
+            name: f"{CATALOGUE_FILE}: {name!r} is the name of another data set." for name in read.entries.keys() & taken
         }
         for name, fault in faults.items():
             if self._told.get(name) != fault:
                 log.warning("%s", fault)
         self._told = faults
         entries = {name: entry for name, entry in read.entries.items() if name not in faults}
-        return ReadCatalogue(entries, {name: fault for name, fault in faults.items() if name not in shipped})
+        return ReadCatalogue(entries, {name: fault for name, fault in faults.items() if name not in taken})
 
     def _card(self, persona_id: str) -> SourceMaterial:
         if own := own_card(self._home, persona_id):
-            return SourceMaterial("card", own.name, "an imported card", *IMPORTED, copies=((own, own.name),))
+            return _given("card", own.name, "an imported card", IMPORTED, (own, own.name))
         cards = {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
         if persona_id not in cards:
             raise RequestError(f"There is no persona {persona_id!r}.", _known(sorted(cards), persona_id))
         path = cards[persona_id]
-        return SourceMaterial("card", path.name, f"cards/{path.name}", *PROJECT, copies=((path, path.name),))
+        return _given("card", path.name, f"cards/{path.name}", PROJECT, (path, path.name))
 
     def _lore(self, persona_id: str) -> list[SourceMaterial]:
         if own := own_card(self._home, persona_id):
             folder = self._home / "lore" / own.parent.parent.name / persona_id
-            given = ((folder, f"lore/{persona_id}"),)
-            return (
-                [SourceMaterial("lore", "lore", "a server's lore", *IMPORTED, copies=given)] if folder.is_dir() else []
-            )
+            given = (folder, f"lore/{persona_id}")
+            return [_given("lore", "lore", "a server's lore", IMPORTED, given)] if folder.is_dir() else []
         folders = [folder for owner in (persona_id, WORLD) if (folder := self._shipped.lore / owner).is_dir()]
         copies = tuple((folder, f"lore/{folder.name}") for folder in folders)
-        return [SourceMaterial("lore", "lore", self._shipped.lore.name, *PROJECT, copies=copies)] if folders else []
+        return [_given("lore", "lore", self._shipped.lore.name, PROJECT, *copies)] if folders else []
 
     def _general(self, without: Path | None = None) -> list[SourceMaterial]:
-        return [_single("general", path) for path in sorted(self._shipped.general.glob("*.jsonl")) if path != without]
+        files = sorted(self._shipped.general.glob("*.jsonl"))
+        return [self._single("general", path) for path in files if path != without]
+
+    def _single(self, kind: Kind, file: Path) -> SourceMaterial:
+        """A file that ships, with what is stated beside it; a log without counts as taken from Discord's API."""
+        stated = statement_beside(file)
+        by_form = DISCORD_API if kind == "log" else ""
+        signed = stated.right if stated else ""
+        right = decide(file.name, by_form=by_form, signed=signed, consent=read_consent(self._home)).require()
+        path, day = f"{file.parent.name}/{file.name}", _day_of(file)
+        stated = stated or Statement(right, "", day, "")
+        return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
+
+    def _named(self, kind: Kind, entry: Entry) -> SourceMaterial:
+        """The material of the operator's data set; where it lies is nobody else's business."""
+        decide(entry.name, signed=entry.statement.right, consent=read_consent(self._home)).require()
+        file = entry.located()
+        path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
+        arrived, origin = entry.statement.stated_on, entry.hub or entry.name
+        return SourceMaterial(kind, path, origin, entry.statement, arrived, ((file, path),), format=entry.format)
 
 
-def _single(kind: Kind, file: Path) -> SourceMaterial:
-    stated = statement_beside(file)
-    if stated is None or stated.right == "discord-api":
-        raise RequestError(
-            f"{file.name} may not be trained on: nobody has stated a right, so it counts as taken from Discord's API.",
-            f'Whoever holds the rights states so in {RIGHTS_FILE} beside it: a table ["{file.name}"] with right, '
-            "stated_by, stated_on and why.",
-        )
-    path = f"{file.parent.name}/{file.name}"
-    return SourceMaterial(kind, path, path, stated.right, stated.stated_by, copies=((file, path),))
+def _given(
+    kind: Kind, path: str, origin: str, stated: tuple[Right, str, str], *copies: tuple[Path, str]
+) -> SourceMaterial:
+    """A card or lore; what it is used for was stated when it came."""
+    right, stated_by, why = stated
+    day = max(_day_of(source) for source, _ in copies)
+    return SourceMaterial(kind, path, origin, Statement(right, stated_by, day, why), day, copies)
 
 
-def _named(kind: Kind, entry: Entry) -> SourceMaterial:
-    """The material of the operator's data set; where it lies is nobody else's business."""
-    file, stated = entry.located(), entry.statement
-    path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
-    origin = entry.hub or entry.name
-    return SourceMaterial(kind, path, origin, stated.right, stated.stated_by, ((file, path),), entry.format)
+def _day_of(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def _known(names: list[str], wanted: str) -> str:

@@ -1,5 +1,6 @@
 """A job's folder, `<home>/jobs/<job id>/`, as the trainer takes it: `request.json` and copies of the material.
 
+With them go the keys of its pseudonyms (`personas.job_keys`) and who has allowed what (`personas.consent`).
 The folder appears whole or not at all. What the trainer leaves in it is put in its place under `<home>/models/`.
 """
 
@@ -13,8 +14,10 @@ from bot.catalogue import SourceMaterial
 from bot.store import Job
 from personas.adapters import adapter_ref, install, verify, written_aside
 from personas.base_model import Precision
+from personas.consent import read_consent, write_consent
 from personas.contracts import JobSpec, Manifest, Material, TrainingRequest
 from personas.errors import AdapterError
+from personas.job_keys import JobKeys, dataset_name
 from personas.material import material_digest
 
 REQUEST = "request.json"
@@ -23,28 +26,35 @@ ADAPTER = "adapter"
 
 
 def write_job_folder(home: Path, job: Job, materials: Iterable[SourceMaterial], precision: Precision) -> Path:
-    """Write the folder of a job; one that an earlier attempt wrote is used again. Raises `OSError`."""
+    """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent.
+
+    Raises `OSError`, and `UnderstudyError` when the home's key or consent cannot be read.
+    """
     folder = home / "jobs" / job.job_id
     if (folder / REQUEST).exists():
+        write_consent(folder, read_consent(home))
         return folder
     for left_over in folder.parent.glob(f".{job.job_id}.*"):  # of a bot that was killed while copying
         shutil.rmtree(left_over)
     with written_aside(folder) as aside:
-        fill_folder(aside, job.job_id, job.version, job.request, materials, precision)
+        fill_folder(aside, home, job.job_id, job.version, job.request, materials, precision)
     return folder
 
 
 def fill_folder(
     folder: Path,
+    home: Path,
     job_id: str,
     version: str,
     request: TrainingRequest,
     materials: Iterable[SourceMaterial],
     precision: Precision,
 ) -> None:
-    """Write what a job's folder holds into one that is there and empty. Raises `OSError`."""
+    """Write what a job's folder holds into one that is there and empty. Raises `OSError` or `UnderstudyError`."""
     copied = tuple(_copy(material, folder / MATERIAL) for material in materials)
     spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
+    JobKeys.of(home, dataset_name(request)).write(folder)
+    write_consent(folder, read_consent(home))
     (folder / REQUEST).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
@@ -73,6 +83,10 @@ def dialogue_place(home: Path, job_name: str) -> Path:
 
 
 def _copy(material: SourceMaterial, target: Path) -> Material:
+    if material.text:
+        place = target / material.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(material.text, encoding="utf-8")
     for source, name in material.copies:
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ class Plan(BaseModel):
 async def plan_run(
     command: Sequence[str],
     environ: Mapping[str, str],
+    home: Path,
     request: TrainingRequest,
     materials: Iterable[SourceMaterial],
     precision: Precision,
@@ -58,7 +59,7 @@ async def plan_run(
     Raises `TrainingError` with the trainer's words when it could not be run.
     """
     with tempfile.TemporaryDirectory(prefix="understudy-preview-") as folder:
-        await asyncio.to_thread(fill_folder, Path(folder), "preview", "v0", request, materials, precision)
+        await asyncio.to_thread(fill_folder, Path(folder), home, "preview", "v0", request, materials, precision)
         code, output, errors = await _asked([*command, "run", folder, "--dry-run", "--json", "--nice", "10"], environ)
     if code:
         raise TrainingError(errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code}).")

@@ -62,11 +62,11 @@ Outcome = Trained | TrainingFailed | Interrupted
 class TrainingBackend(Protocol):
     """Where training happens. One run at a time."""
 
-    def check(self, request: TrainingRequest) -> None:
-        """Raise an `UnderstudyError` when the request could not be run here; changes nothing."""
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
+        """Raise an `UnderstudyError` when the server's request could not be run here; changes nothing."""
         ...
 
-    async def plan(self, request: TrainingRequest) -> Plan:
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
         """What a run would do; changes nothing. Raises an `UnderstudyError` where it could not be run."""
         ...
 
@@ -123,26 +123,26 @@ class SubprocessBackend:
         self._environ = trainer_environment(environ)
         self._stop = asyncio.Event()
 
-    def check(self, request: TrainingRequest) -> None:
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
-        self._catalogue.materials_for(request)
+        self._catalogue.materials_for(request, guild_id)
         if request.persona is None and dialogue_place(self._home, request.job_name).exists():
             raise RequestError(
                 f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
             )
 
-    async def plan(self, request: TrainingRequest) -> Plan:
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
         """What a run would do, by the trainer's own word. Raises an `UnderstudyError` where it could not be run."""
-        self.check(request)
-        materials = self._catalogue.materials_for(request)
+        self.check(request, guild_id)
+        materials = self._catalogue.materials_for(request, guild_id)
         environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
-        return await plan_run(self._command, environ, request, materials, self._precision)
+        return await plan_run(self._command, environ, self._home, request, materials, self._precision)
 
     async def run(self, job: Job, on_event: OnEvent) -> Outcome:
         """Train to the end; every cause that a person can mend comes back as `TrainingFailed`."""
         self._stop.clear()
         try:
-            materials = self._catalogue.materials_for(job.request)
+            materials = self._catalogue.materials_for(job.request, job.guild_id)
             folder = await asyncio.to_thread(write_job_folder, self._home, job, materials, self._precision)
             ended = await self._train(folder, on_event)
             if not isinstance(ended, Done):

@@ -123,7 +123,7 @@ def how_to_sign(name: str, *, else_: bool = False) -> str:
     lead = "If it did not come through Discord's API, whoever" if else_ else "Whoever"
     return (
         f'{lead} holds the rights states so in {RIGHTS_FILE} beside it: a table ["{name}"] with right (own-writing, '
-        "data-package, form or licensed:<name>), stated_by, stated_on and why."
+        "data-package, form or licensed:<name>), stated_by, stated_on and why; the operator's catalogue may, too."
     )
 
 

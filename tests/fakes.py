@@ -64,12 +64,12 @@ class FakeTrainingBackend:
         self._on_event: OnEvent | None = None
         self._end: asyncio.Future[Outcome] | None = None
 
-    def check(self, request: TrainingRequest) -> None:
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Refuse as told in `refusal`."""
         if self.refusal:
             raise self.refusal
 
-    async def plan(self, request: TrainingRequest) -> Plan:
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
         """The same plan for everyone."""
         self.check(request)
         return PLAN

@@ -119,7 +119,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
             recipe=recipe,
             hyperparameters={},
         )
-        plan = await queue.plan(request)
+        plan = await queue.plan(request, interaction.guild_id or 0)
         is_training = bool(self.bot.house.store.jobs.in_state("running"))
         words = preview_words(plan, recipe, queue.place_for(interaction.guild_id or 0), is_training)
         await interaction.followup.send(words, ephemeral=True, allowed_mentions=NO_MENTIONS)

@@ -98,7 +98,8 @@ async def on_stage(
 
         def house(client: Any) -> House:
             answerer = Answerer(store, engine, conversations, Voices(client, store), ReplyButtons())
-            return House(store, conversations, answerer, queue, Catalogue(shipped, "embedded", home), "embedded", home)
+            catalogue = Catalogue(shipped, "embedded", home, store)
+            return House(store, conversations, answerer, queue, catalogue, "embedded", home)
 
         client = Understudy(house, message_content=message_content, guilds_settle_s=0.1)
         running = asyncio.create_task(client.start(sandbox.token))

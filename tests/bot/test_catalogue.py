@@ -30,7 +30,7 @@ def shipped(tmp_path):
     for recipe in ("demo-cpu", "slow"):
         (shipped.recipes / f"{recipe}.toml").touch()
     state_rights(shipped.logs, "oda.json", "thrip.json")
-    state_rights(shipped.general, "chat.jsonl", "facts.jsonl", right="licensed")
+    state_rights(shipped.general, "chat.jsonl", "facts.jsonl", right="licensed:CC0")
     return shipped
 
 
@@ -56,12 +56,13 @@ def test_a_persona_learns_from_its_own(catalogue, shipped):
     card, log, lore, chat, facts = catalogue.materials_for(request())
     assert (card.kind, card.copies) == ("card", ((shipped.cards / "oda.toml", "oda.toml"),))
     assert (log.kind, log.copies) == ("log", ((shipped.logs / "oda.json", "logs/oda.json"),))
-    assert (log.right, log.stated_by, log.origin) == ("own-writing", "me", "logs/oda.json")
+    assert (log.right, log.stated.stated_by, log.origin) == ("own-writing", "me", "logs/oda.json")
+    assert log.arrived == log.stated.stated_on == "2026-11-20"
     assert (lore.kind, lore.path) == ("lore", "lore")
     assert lore.copies == ((shipped.lore / "oda", "lore/oda"), (shipped.lore / "_world", "lore/_world"))
     assert [(item.kind, item.path, item.right) for item in (chat, facts)] == [
-        ("general", "general/chat.jsonl", "licensed"),
-        ("general", "general/facts.jsonl", "licensed"),
+        ("general", "general/chat.jsonl", "licensed:CC0"),
+        ("general", "general/facts.jsonl", "licensed:CC0"),
     ]
 
 
@@ -113,7 +114,7 @@ def test_what_cannot_be_had_is_refused_with_what_can(catalogue, asked, words):
 ENTRY = '["{name}"]\n{where}\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
 
 
-def enter(tmp_path, name, where='path = "mine.jsonl"', right="licensed", more=""):
+def enter(tmp_path, name, where='path = "mine.jsonl"', right="licensed:CC0", more=""):
     (tmp_path / "mine.jsonl").write_text("{}")
     with (tmp_path / "catalogue.toml").open("a") as file:
         file.write(ENTRY.format(name=name, where=where, right=right) + more + "\n")
@@ -123,8 +124,8 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
     enter(tmp_path, "harbour talk", more='format = "messages"')
     assert catalogue.datasets() == ["general-chat", "general-facts", "harbour talk", "oda", "thrip"]
     log = catalogue.materials_for(request(dataset="harbour talk"))[1]
-    assert (log.kind, log.path, log.origin, log.right, log.stated_by) == (
-        "log", "named/harbour talk.jsonl", "harbour talk", "licensed", "me",
+    assert (log.kind, log.path, log.origin, log.right, log.stated.stated_by) == (
+        "log", "named/harbour talk.jsonl", "harbour talk", "licensed:CC0", "me",
     )  # fmt: skip
     assert log.copies == ((tmp_path / "mine.jsonl", log.path),) and log.copied("0").format == "messages"
     assert catalogue.materials_for(dialogue(dataset="harbour talk"))[0].kind == "messages"
@@ -137,6 +138,7 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
     [
         ("api", 'path = "mine.jsonl"', "discord-api", "came through Discord's API"),
         ("mine", 'path = "mine.jsonl"', "finders-keepers", "names an unknown right, 'finders-keepers'"),
+        ("bare", 'path = "mine.jsonl"', "licensed", "write licensed:<name>, such as licensed:CC-BY-4.0"),
         ("both", 'path = "mine.jsonl"\nhub = "a/b"', "form", "needs either path or hub"),
         ("neither", "", "form", "needs either path or hub"),
         ("hub", 'hub = "one/two/three"', "form", "not of the form owner/name"),
@@ -182,7 +184,7 @@ def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, sh
     (shipped.logs / "rights.toml").unlink()
     if text is not None:
         (shipped.logs / "rights.toml").write_text(text)
-    with pytest.raises(RequestError, match="Discord's API") as refused:
+    with pytest.raises(MaterialError, match="Discord's API") as refused:
         catalogue.materials_for(request())
     advice = refused.value.advice
     assert "rights.toml beside it" in advice and '["oda.json"]' in advice and str(shipped.logs) not in advice
@@ -194,7 +196,12 @@ def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, sh
         (b"[broken", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
         (RIGHT.format(name="oda.json", right="finders-keepers").encode(), "names an unknown right, 'finders-keepers'"),
+        (RIGHT.format(name="oda.json", right="licensed").encode(), "write licensed:<name>, such as licensed:CC-BY-4.0"),
         (b'["oda.json"]\nright = "form"\nwhy = "so"', "leaves out stated_by, stated_on"),
+        (
+            b'["oda.json"]\nright = "form"\nwhy = "so"\nstated_by = "me"\nstated_on = "soon"',
+            "stated_on that is no date",
+        ),
     ],
 )
 def test_rights_that_cannot_be_read_stop_the_training(catalogue, shipped, content, words):
