@@ -5,6 +5,7 @@
   python -m trainer dataset inspect …   what a file or folder of material holds
   python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
   python -m trainer plan …              what a run would do
+  python -m trainer export …            make an adapter usable in other programs
   python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
 
 A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
@@ -34,7 +35,9 @@ from filelock import FileLock, Timeout
 from personas.contracts import Failed
 from trainer.dataset_commands import add_dataset, guarded
 from trainer.events import Events, claim_stdout
+from trainer.exports.commands import add_exports
 from trainer.failures import failure
+from trainer.frozen import frozen_threads
 from trainer.lore_commands import add_lore
 from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
@@ -52,7 +55,8 @@ def main() -> int:
         return guarded(plan_run)(options)
     if options.computes:
         restart_with_allocator_settings()
-        settle(options.nice, options.threads)
+        frozen = frozen_threads(options.folder) if options.command is _run else None
+        settle(options.nice, frozen or options.threads)
     command: int = options.command(options)
     return command
 
@@ -122,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add_dataset(commands)
     add_lore(commands)
     add_plan(commands).set_defaults(command=guarded(plan))
-    for command in (run, matrix):
+    for command in (run, matrix, add_exports(commands)):
         command.set_defaults(computes=True)
         command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
