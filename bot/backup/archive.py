@@ -125,7 +125,8 @@ class Archive:
         """
         for name in self.manifest.members:
             place = folder / name
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for above in reversed(PurePosixPath(name).parents):
+                (folder / above).mkdir(mode=0o700, exist_ok=True)
             with place.open("xb") as out:
                 place.chmod(0o600)
                 for chunk in self._chunks(name):

@@ -8,6 +8,7 @@ somebody is back who was forgotten.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from bot.backup.archive import CONTENT, DATABASE, Archive, BackupError, reading
 from bot.backup.making import FULL, Total, copy_database, sync
 from bot.backup.since import Since, bring_up_to_date
 from bot.store import Store, StoreError, locked
+from personas.exports import EVERYBODY, exports, note_export
 
 ASIDE = Path(".restore")
 NEW, BEFORE, STATE = ASIDE / "new", ASIDE / "before", ASIDE / "state.json"
@@ -78,6 +80,7 @@ def restore(file: Path, home: Path, *, now: float, keep_previous: bool, replay: 
             (home / NEW).mkdir(mode=0o700, parents=True)
             archive.extract(home / NEW, heard)
             since = _made_ready(home, archive, replay)
+            _list_copies(home / NEW, file, keep)
             _sync_tree(home / NEW)
         _write_state(home, State("out", str(keep or "")))
         _finish(home)
@@ -109,6 +112,16 @@ def _made_ready(home: Path, archive: Archive, replay: Replay) -> Since:
         store.compact()
     (new / DATABASE).with_suffix(".lock").unlink(missing_ok=True)
     return since
+
+
+def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
+    """What forgetting does not reach from now on: the backup itself, on another machine, and the old home."""
+    with file.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    if digest not in {export.sha256 for export in exports(new)}:
+        note_export(new, "backup", str(file.absolute()), {EVERYBODY}, digest)
+    if keep:
+        note_export(new, "backup", str(keep), {EVERYBODY})
 
 
 @contextmanager

@@ -1,0 +1,196 @@
+"""`python -m bot restore`: all of a backup comes back, but nothing that has gone since."""
+
+import stat
+
+import pytest
+
+from bot.backup import BackupError, back_up
+from bot.backup.archive import CONTENT
+from bot.backup.commands import forget_again
+from bot.backup.restoring import REPLACED
+from bot.privacy.tombstones import read_tombstones
+from bot.store import Decision, Store, StoreError
+from personas.consent import read_consent
+from personas.errors import UnderstudyError
+from personas.exports import exports, note_export
+from personas.keys import HomeKey, keyed
+from tests.bot.homes import (
+    ADA,
+    BEN,
+    DATABASE,
+    GUILD,
+    KEPT,
+    MADE_ANEW,
+    NOW,
+    PLANTED,
+    STAYS,
+    digest,
+    fill,
+    forget,
+    planted_backup,
+    put,
+    put_back,
+    quiet,
+    rows,
+    say,
+    texts,
+    train,
+    tree,
+    where,
+)
+
+
+@pytest.fixture
+def home(tmp_path):
+    return fill(tmp_path / "home")
+
+
+@pytest.fixture
+def backup(home, tmp_path):
+    return back_up(home, tmp_path / "b.zip", NOW, quiet).path
+
+
+@pytest.fixture
+def planted(home, tmp_path):
+    return planted_backup(home, tmp_path / "planted.zip")
+
+
+# ------------------------------------------------------------------------------------------------ whole
+
+
+def test_all_that_was_backed_up_comes_back_and_what_was_made_of_it_is_made_anew(home, backup):
+    before = rows(home / DATABASE)
+    with Store.open(home / DATABASE) as store:
+        say(store, "said afterwards")
+    put(home, {"lore/77/mira-25/soup.md": b"changed", "lore/77/mira-25/later.md": b"added", "notes.txt": b"mine"})
+    restored = put_back(backup, home)
+    assert restored.made_at == "2026-11-18T11:06:40+00:00" and restored.kept is None
+    assert rows(home / DATABASE) == before
+    assert {name: (home / name).read_bytes() for name in KEPT | STAYS} == KEPT | STAYS
+    assert not [name for name in MADE_ANEW if (home / name).exists()]
+    assert not (home / "lore/77/mira-25/later.md").exists()
+    assert (home / "notes.txt").read_bytes() == b"mine", "what is not ours is nobody's to delete"
+    assert not (home / ".restore").exists() and list(home.parent.glob("home*")) == [home]
+
+
+def test_only_the_owner_may_read_what_comes_back(backup, tmp_path):
+    put_back(backup, tmp_path / "new")
+    for path in (tmp_path / "new").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.name == "understudy.lock", path
+
+
+def test_a_new_machine_knows_of_the_backup_that_it_came_from(backup, tmp_path):
+    put_back(backup, tmp_path / "new")
+    assert [(export.path, export.sha256) for export in exports(tmp_path / "new")] == [(str(backup), digest(backup))]
+
+
+def test_the_home_as_it_was_can_be_kept_and_put_back_by_hand(home, backup, tmp_path):
+    put(home, {"lore/77/mira-25/soup.md": b"changed"})
+    before = {name: value for name, value in tree(home).items() if name not in STAYS}
+    kept = put_back(backup, home, keep=True).kept
+    assert kept == tmp_path / "home.before-restore-20261118-110740"
+    assert tree(kept) == before
+    assert str(kept) in {export.path for export in exports(home)}, "forgetting does not reach it"
+
+
+def test_where_the_old_home_cannot_be_kept_nothing_happens(home, backup, tmp_path):
+    (tmp_path / "home.before-restore-20261118-110740").mkdir()
+    before = tree(home)
+    with pytest.raises(BackupError, match="cannot be kept"):
+        put_back(backup, home, keep=True)
+    assert tree(home) == before
+
+
+def test_it_refuses_while_a_bot_runs(home, backup):
+    with Store.open(home / DATABASE), pytest.raises(StoreError, match="Another bot runs on this home"):
+        put_back(backup, home)
+    assert not (home / ".restore").exists()
+
+
+# ------------------------------------------------------------------------------------------------ what has gone since
+
+
+def test_what_was_decided_since_holds(home, backup):
+    with Store.open(home / DATABASE) as store:
+        store.people.decide(Decision(ADA, False, 200.0, "vi"))
+        store.messages.delete(901)
+        store.messages.update(902, "the tide is early")
+        assert train(store, "j2").version == "v2"
+        store.versions.withdraw("oda", "v1", 300.0, "withdrawn")
+    note_export(home, "card", "elsewhere.png", ())
+    since = put_back(backup, home).since
+    assert (since.taken_over.decisions, since.taken_over.deleted, since.taken_over.edited) == (1, 1, 1)
+    assert texts(home) == ["the tide is early"]
+    assert read_consent(home).opted_in == frozenset(), "also before a bot has started on it"
+    with Store.open(home / DATABASE) as store:
+        assert store.people.decision(ADA) == Decision(ADA, False, 200.0, "vi")
+        assert store.versions.installed("oda") == []
+        assert train(store, "j3").version == "v3", "no number is given out twice"
+    assert [export.what for export in exports(home)] == ["backup", "card"]
+
+
+def test_who_agreed_before_and_after_still_agrees(home, backup):
+    put_back(backup, home)
+    assert read_consent(home).opted_in == {str(ADA)} and "Permission 7" in read_consent(home).permission
+
+
+def test_a_server_that_was_deleted_since_is_deleted_again(home, tmp_path):
+    put(home, {f"lore/{GUILD}/oda/quay.md": b"# Quay"})
+    backup = back_up(home, tmp_path / "c.zip", NOW, quiet).path
+    with Store.open(home / DATABASE) as store:
+        store.guilds.note_deleted(GUILD, NOW + 10)
+    assert put_back(backup, home).since.guilds == 1
+    assert texts(home) == [] and not (home / "lore" / str(GUILD)).exists()
+    with Store.open(home / DATABASE) as store:  # it has come back, and was backed up since
+        say(store, "hello again")
+    backup = back_up(home, tmp_path / "d.zip", NOW + 20, quiet).path
+    assert put_back(backup, home).since.guilds == 0 and texts(home) == ["hello again"]
+
+
+def test_a_database_that_cannot_be_read_is_no_reason_not_to_restore_but_is_said(home, backup):
+    (home / DATABASE).write_bytes(b"not a database at all, whatever it was before" * 100)
+    assert "damaged" in put_back(backup, home).since.lost
+    assert texts(home) == ["the lanterns are lit", "the tide is late"]
+
+
+def test_who_was_forgotten_since_is_nowhere_in_what_comes_back(home, planted):
+    assert where(home, *PLANTED) == [], "before"
+    restored = put_back(planted, home, forget_again)
+    assert restored.since.tombstones >= 1
+    assert where(home, *PLANTED) == []
+    assert texts(home) == ["the tide is late"]
+
+
+def test_a_damaged_list_of_who_was_forgotten_stops_it(home, planted):
+    (home / "keys" / "tombstones.json").write_text("{")
+    before = tree(home)
+    with pytest.raises(UnderstudyError, match=r"tombstones\.json cannot be read"):
+        put_back(planted, home, forget_again)
+    assert tree(home) == before and where(home, *PLANTED) == []
+
+
+def test_tombstones_outlive_the_database_that_knew_them(home, planted):
+    (home / DATABASE).write_bytes(b"\0" * 9000)
+    put_back(planted, home, forget_again)
+    assert where(home, *PLANTED) == []
+
+
+def test_tombstones_under_another_key_hold_too(home, planted, tmp_path):
+    """The home was begun anew once, with another key; those forgotten in it are forgotten in the old backup."""
+    new = tmp_path / "begun-anew"
+    with Store.open(new / DATABASE) as store:
+        say(store, "back again", name="Philippa Quist")
+    other = HomeKey.of(new)
+    forget(new, ADA)
+    restored = put_back(planted, new, forget_again)
+    assert restored.since.other_key and HomeKey.of(new) == HomeKey.of(home) != other
+    assert where(new, *PLANTED) == [] and texts(new) == ["the tide is late"]
+    (old,) = (new / "keys").glob("old-*.key")
+    assert bytes.fromhex(old.read_text()) == other.secret and stat.S_IMODE(old.stat().st_mode) == 0o600
+    people = HomeKey.of(new).people()
+    assert {keyed(people, str(ADA)), keyed(other.people(), str(ADA))} <= read_tombstones(new).keys()
+    assert keyed(people, str(BEN)) not in read_tombstones(new)
+
+
+def test_what_may_stand_in_a_backup_is_what_a_restore_takes_out():
+    assert {*REPLACED} >= CONTENT
