@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.store import Job
-from personas.contracts import Epoch, Phase, Progress
+from personas.contracts import Epoch, Evaluation, Phase, Progress
 
 BAR_CELLS = 16
 
@@ -22,7 +22,9 @@ def job_words(job: Job, position: int | None, now: float, live: str | None = Non
             lines.append(f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of {at.of}")
             lines.append(f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {duration(at.eta_s)} left")
         case Epoch() as at:
-            lines.append(f"Epoch {at.epoch} done: loss {at.train_loss:.3f}, held out {at.eval_loss:.3f}.")
+            lines.append(f"Epoch {at.epoch} done: {_losses(at)}.")
+        case Evaluation() as at:
+            lines.append(f"Step {at.step}: {_losses(at)}.")
         case Phase() as at:
             lines.append(f"Now: {at.name}. {at.detail}".rstrip())
         case _:
@@ -30,6 +32,11 @@ def job_words(job: Job, position: int | None, now: float, live: str | None = Non
     if job.started_at:
         lines.append(f"-# running for {duration(now - job.started_at)}, attempt {job.attempt}")
     return "\n".join(lines)
+
+
+def _losses(at: Epoch | Evaluation) -> str:
+    known = (("loss", at.train_loss), ("held out", at.eval_loss))
+    return ", ".join(f"{what} {loss:.3f}" for what, loss in known if loss is not None) or "nothing measured"
 
 
 def settled_words(job: Job, live: str | None = None) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from personas.explain import explain as explain
+from personas.hyperparameters import Hyperparameters as Hyperparameters
 from personas.rights import Right
 
 # ------------------------------------------------------------------------------------------------ talking
@@ -126,22 +127,6 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Hyperparameters(Contract):
-    """What a request may set. A field left out takes the recipe's value."""
-
-    num_train_epochs: Annotated[float, Field(gt=0, le=50)] | None = None
-    per_device_train_batch_size: Annotated[int, Field(ge=1, le=64)] | None = None
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=256)] | None = None
-    learning_rate: Annotated[float, Field(ge=1e-6, le=1e-2)] | None = None
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_length: Annotated[int, Field(ge=64, le=32768)] | None = None
-    lora_r: Annotated[int, Field(ge=1, le=256)] | None = None
-    lora_alpha: Annotated[int, Field(ge=1, le=1024)] | None = None
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-
-
 class TrainingRequest(Contract):
     """The published REST body of a training job (`POST /finetune/start-training`).
 
@@ -222,13 +207,27 @@ class Progress(Contract):
     memory_bytes: int
 
 
+class Evaluation(Contract):
+    """The held-out replies were measured between two steps; losses as in `Epoch`, since the last evaluation."""
+
+    event: Literal["evaluation"] = "evaluation"
+    step: int
+    epoch: float
+    train_loss: float | None
+    eval_loss: float
+
+
 class Epoch(Contract):
-    """One pass over the samples is done. `eval_loss` is per reply token on the held-out conversations."""
+    """One pass over the samples is done; `seconds` without measuring.
+
+    Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
+    Either is None where the recipe logs or measures less often.
+    """
 
     event: Literal["epoch"] = "epoch"
     epoch: int
-    train_loss: float
-    eval_loss: float
+    train_loss: float | None
+    eval_loss: float | None
     seconds: float
 
 
@@ -271,7 +270,9 @@ class Failed(Contract):
     retry: bool = False
 
 
-TrainerEvent = Annotated[Phase | Progress | Epoch | ScoreCardEvent | Done | Failed, Field(discriminator="event")]
+TrainerEvent = Annotated[
+    Phase | Progress | Evaluation | Epoch | ScoreCardEvent | Done | Failed, Field(discriminator="event")
+]
 TRAINER_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)
 
 
@@ -296,5 +297,7 @@ class Manifest(Contract):
     rights: dict[str, int]
     seed: int
     packages: dict[str, str]
+    threads: int | None = None
+    caveats: tuple[str, ...] = ()
     metrics: ScoreCard
     checksums: dict[str, str]

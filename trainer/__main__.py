@@ -17,8 +17,8 @@ it learns from). The bot makes such folders; one made by hand, or on another mac
   {"event":"done","adapter":"/home/me/jobs/ballast/adapter","seconds":142.1}
 
 Standard output holds one JSON event a line and nothing else; FOLDER/events.jsonl keeps them. The log goes to standard
-error. A run that was stopped or killed leaves nothing half-made: run the same folder again. On a folder whose adapter
-is complete it ends at once.
+error. A run that was stopped or killed goes on from its last checkpoint when the same folder is run again, and ends
+with the same weights as if nothing had happened. On a folder whose adapter is complete it ends at once.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another trainer works on this folder, 143 stopped.
 """
@@ -37,7 +37,7 @@ from trainer.dataset_commands import add_dataset, guarded
 from trainer.events import Events, claim_stdout
 from trainer.exports.commands import add_exports
 from trainer.failures import failure
-from trainer.frozen import frozen_threads
+from trainer.frozen import CHECKPOINT_S, frozen_threads
 from trainer.lore_commands import add_lore
 from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
@@ -82,7 +82,7 @@ def _locked_run(options: argparse.Namespace, events: Events, stop: Stop) -> int:
     from trainer.run import Run, run_job
 
     try:
-        run_job(options.folder, Run(events.emit, stop.check))
+        run_job(options.folder, Run(events.emit, stop.check, options.checkpoint_every))
     except Exception as error:  # the edge: whatever went wrong becomes one event
         failed = failure(error)
         log.error("%s %s", failed.cause, failed.advice)
@@ -113,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train the job in a folder")
     run.add_argument("folder", type=_folder, help="holds request.json and material/; gets adapter/ and events.jsonl")
     run.add_argument("--stop-on-eof", action="store_true", help="stop when standard input ends")
+    run.add_argument(
+        "--checkpoint-every",
+        type=_positive,
+        default=CHECKPOINT_S,
+        metavar="SECONDS",
+        help=f"a run that is killed loses at most so much (default: {CHECKPOINT_S})",
+    )
     run.add_argument("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
     add_plan_output(run)
     run.set_defaults(command=_run)

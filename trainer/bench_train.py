@@ -109,8 +109,9 @@ def ours(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]
     """Our trainer as a run has it, and what runs it."""
     from personas.base_model import load_tokenizer, locate
     from personas.contracts import Hyperparameters, TrainingRequest
-    from trainer.qlora import Course, train, trainer_of
+    from trainer.qlora import train, trainer_of
     from trainer.recipe import resolve
+    from trainer.reply_trainer import Course
 
     values = Hyperparameters(
         num_train_epochs=1,
@@ -128,7 +129,7 @@ def ours(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]
     recipe = recipe.model_copy(update={"lr_scheduler_type": "constant_with_warmup"})
     base = locate("embedded")
     course = Course(samples, (), recipe, lambda event: None, lambda: None, order=_by_length_in_steps(samples))
-    trainer = trainer_of(base, load_tokenizer(base), course, scratch)
+    trainer = trainer_of(base, load_tokenizer(base), course, Path(scratch))
     return trainer, lambda: train(trainer)
 
 

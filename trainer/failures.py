@@ -21,7 +21,7 @@ def failure(error: Exception) -> Failed:
             return Failed(cause="stopped", advice=f"Stopped by {error}. Run the same job again.", retry=True)
         case UnderstudyError():
             return Failed(cause=error.message, advice=error.advice)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         advice = "Close other programs, or lower per_device_train_batch_size or max_length."
         return Failed(cause="The machine ran out of memory.", advice=advice, retry=True)
     if _is_disk_full(error):
@@ -33,7 +33,8 @@ def failure(error: Exception) -> Failed:
     return Failed(cause=f"{type(error).__name__}: {error}", advice=advice)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine or its GPU had no memory left."""
     # torch raises RuntimeError on the CPU and a subclass of it on a GPU.
     texts = ("can't allocate memory", "out of memory", "not enough memory")
     return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)

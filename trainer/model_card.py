@@ -6,18 +6,23 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from personas.contracts import Epoch, Manifest, Progress, ScoreCard
+from personas.contracts import Epoch, Evaluation, Manifest, Progress, ScoreCard
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes")
 EPOCH_COLUMNS = ("epoch", "train_loss", "eval_loss", "seconds")
+EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
+
+Told = Progress | Evaluation | Epoch
 
 
-def write_report(folder: Path, history: Sequence[Progress | Epoch]) -> None:
-    """`report/steps.csv` and `report/epochs.csv`."""
+def write_report(folder: Path, history: Sequence[Told]) -> None:
+    """`report/steps.csv`, `report/epochs.csv` and, where the recipe measures by steps, `report/evaluations.csv`."""
     report = folder / "report"
     report.mkdir()
     _table(report / "steps.csv", STEP_COLUMNS, [event for event in history if isinstance(event, Progress)])
     _table(report / "epochs.csv", EPOCH_COLUMNS, [event for event in history if isinstance(event, Epoch)])
+    if evaluations := [event for event in history if isinstance(event, Evaluation)]:
+        _table(report / "evaluations.csv", EVALUATION_COLUMNS, evaluations)
 
 
 def write_model_card(folder: Path, manifest: Manifest) -> None:
@@ -38,6 +43,7 @@ def write_model_card(folder: Path, manifest: Manifest) -> None:
         f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in {manifest.training_precision}, measured and "
         f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}.",
         _rows(("setting", "value"), [*manifest.hyperparameters.items(), *manifest.lora.items()]),
+        *manifest.caveats,
         "Packages: " + ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) + ".",
     ]
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -63,7 +69,7 @@ def _rows(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def _table(path: Path, columns: tuple[str, ...], events: Sequence[Progress | Epoch]) -> None:
+def _table(path: Path, columns: tuple[str, ...], events: Sequence[Told]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

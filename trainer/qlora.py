@@ -6,80 +6,84 @@ unpack them again. On a GPU they stay packed.
 
 from __future__ import annotations
 
-import math
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from datasets import Dataset as Table
 from peft import LoraConfig, get_peft_model
 from peft.helpers import disable_input_dtype_casting
-from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import BitsAndBytesConfig, EarlyStoppingCallback, PrinterCallback
+from trl import SFTConfig
 
 from personas.base_model import BaseModel, best_precision, load_model
-from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
-from trainer.batches import NO_LOSS, collate, length_sorted, reply_losses
+from trainer.batches import NO_LOSS, collate
+from trainer.checkpoints import latest_whole, step_of
 from trainer.cpu_kernels import share_dropout, use_grouped_attention
-from trainer.evaluate import mean_loss, measure
 from trainer.recipe import Recipe
+from trainer.reply_trainer import Course, Heard, ReplyTrainer
+from trainer.reporter import Reporter
+
+KEPT_CHECKPOINTS = 3
+"""The best among them."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """What a training run goes by. `listen` gets each event; `check` raises to stop, and is called between steps.
+class Trained:
+    """The peft model that holds the new adapter, in evaluation mode, and every event of the run so far.
 
-    `order` is the samples' in every epoch, where it is not to be drawn.
+    `resumed_at` is the step at which this process took over, 0 from the start.
     """
 
-    train: Sequence[Sample]
-    heldout: Sequence[Sample]
-    recipe: Recipe
-    listen: Callable[[Progress | Epoch], None]
-    check: Callable[[], None]
-    order: Sequence[int] = ()
+    model: Any
+    history: tuple[Heard, ...]
+    resumed_at: int
 
 
-def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Any:
-    """Train a LoRA adapter; returns the peft model that holds it, in evaluation mode.
+def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
+    """Train a LoRA adapter, from the latest checkpoint in the course's folder on where there is one.
 
     Raises `TrainingError` when the loss is no longer a number, and whatever `course.check` raises.
     """
     with tempfile.TemporaryDirectory(prefix="understudy-train-") as scratch:
-        trainer = trainer_of(base, tokenizer, course, scratch)
-        trainer.add_callback(Reporter(course, trainer))
-        train(trainer)
-    return trainer.model.eval()
+        trainer = trainer_of(base, tokenizer, course, course.folder or Path(scratch))
+        reporter = Reporter(course, trainer)
+        trainer.add_callback(reporter)
+        kept = latest_whole(course.folder) if course.folder else None
+        train(trainer, kept)
+    return Trained(trainer.model.eval(), tuple(reporter.history), step_of(kept) if kept else 0)
 
 
-def trainer_of(base: BaseModel, tokenizer: Any, course: Course, scratch: str) -> ReplyTrainer:
+def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) -> ReplyTrainer:
     """A trainer of a new adapter over the base model, as it is before the first step."""
     model = with_new_adapter(load_quantised(base, course.recipe), course.recipe)
     trainer = ReplyTrainer(
         course,
         model=model,
-        args=_arguments(course.recipe, scratch),
+        args=_arguments(course, folder),
         train_dataset=table_of(course.train),
+        eval_dataset=table_of(course.heldout) if course.heldout else None,
         data_collator=_collate_rows,
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    if course.recipe.early_stopping_patience and _measures(course):
+        trainer.add_callback(EarlyStoppingCallback(course.recipe.early_stopping_patience))
     _keep_adapter_in_float32(model)
     if model.device.type == "cpu":
         share_dropout(model)
     return trainer
 
 
-def train(trainer: ReplyTrainer) -> None:
+def train(trainer: ReplyTrainer, checkpoint: Path | None = None) -> None:
     """All steps. The adapter's inputs need no float32 copies: autocast multiplies in 16 bits anyway."""
     with disable_input_dtype_casting(trainer.model, active=best_precision() == "bfloat16"):
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
@@ -116,127 +120,57 @@ def with_new_adapter(model: Any, recipe: Recipe) -> Any:
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=targets,
+        use_rslora=recipe.use_rslora,
+        use_dora=recipe.use_dora,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora)
 
 
-class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """SFTTrainer with batches of like length, and with logits for the trained tokens only."""
-
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, course: Course, **options: Any) -> None:
-        self._course = course
-        self.tokens_done = 0
-        super().__init__(**options)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self._course.order:
-            return self._course.order
-        lengths = [len(sample.ids) for sample in self._course.train]
-        return LengthSortedSampler(lengths, self.args.train_batch_size, self.args.seed)
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Mean over the trained tokens of the whole optimiser step."""
-        losses = reply_losses(model, inputs)
-        self.tokens_done += int(inputs["lengths"].sum())
-        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
-
-
-class LengthSortedSampler(torch.utils.data.Sampler[int]):
-    """Another `length_sorted` order in each epoch."""
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Any:
-        yield from length_sorted(self._lengths, self._batch_size, self._seed + self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer when an epoch begins."""
-        self._epoch = epoch
-
-
-class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Turns the trainer's callbacks into events, and stops the run when asked to or when the loss is no number."""
-
-    def __init__(self, course: Course, trainer: ReplyTrainer) -> None:
-        self._course, self._trainer = course, trainer
-        self._tokens = sum(len(sample.ids) for sample in course.train) * course.recipe.num_train_epochs
-        self._process = psutil.Process()
-        self._started = self._epoch_started = self._measuring_s = 0.0
-        self._losses: list[float] = []
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started = time.perf_counter()
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._epoch_started, self._losses = time.perf_counter(), []
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._course.check()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs:  # the summary at the end
-            return
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"The loss is {logs['loss']} at step {state.global_step}: training has diverged.",
-                "Lower the learning rate, or lengthen the warm-up.",
-            )
-        self._losses.append(logs["loss"])
-        self._course.listen(self._progress(state, logs))
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        seconds = time.perf_counter() - self._epoch_started
-        eval_loss = mean_loss(measure(self._trainer.model, self._course.heldout, self._course.check))
-        self._measuring_s += time.perf_counter() - self._epoch_started - seconds
-        train_loss = math.fsum(self._losses) / len(self._losses)
-        epoch = math.ceil(state.epoch)
-        self._course.listen(Epoch(epoch=epoch, train_loss=train_loss, eval_loss=eval_loss, seconds=seconds))
-
-    def _progress(self, state: Any, logs: dict[str, float]) -> Progress:
-        """The rate is the mean since the start of training, of the samples' own tokens; measuring does not count."""
-        done = self._trainer.tokens_done
-        rate = done / (time.perf_counter() - self._started - self._measuring_s)
-        return Progress(
-            step=state.global_step,
-            of=state.max_steps,
-            epoch=state.epoch,
-            loss=logs["loss"],
-            lr=logs["learning_rate"],
-            tokens_per_s=rate,
-            eta_s=max(0.0, self._tokens - done) / rate,
-            memory_bytes=self._process.memory_info().rss,
-        )
-
-
-def _arguments(recipe: Recipe, scratch: str) -> Any:
+def _arguments(course: Course, folder: Path) -> Any:
+    recipe = course.recipe
     shared = (
-        "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs",
+        "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
         "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "max_length",
     )  # fmt: skip
+    strategy = recipe.eval_strategy if _measures(course) else "no"
     return SFTConfig(
-        output_dir=scratch,
+        output_dir=str(folder),
         **{name: getattr(recipe, name) for name in shared},
-        warmup_steps=recipe.warmup_ratio,  # below 1 transformers takes it for a ratio
+        optim=usable_optimiser(recipe.optim),
+        max_steps=recipe.max_steps or -1,
+        warmup_steps=recipe.warmup_steps or recipe.warmup_ratio,  # below 1 transformers takes it for a ratio
+        neftune_noise_alpha=recipe.neftune_noise_alpha or None,
         bf16=best_precision() == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         dataset_kwargs={"skip_prepare_dataset": True},
-        activation_checkpointing=False,  # the memory suffices, and computing everything twice does not
+        activation_checkpointing=recipe.gradient_checkpointing,
         dataloader_pin_memory=False,
-        logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
+        eval_strategy=strategy,
+        eval_steps=recipe.eval_steps,
+        save_strategy=strategy,
+        save_steps=recipe.eval_steps,
+        save_total_limit=KEPT_CHECKPOINTS,
+        load_best_model_at_end=strategy != "no",
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def _measures(course: Course) -> bool:
+    """Whether held-out replies are measured on the way, and the best adapter kept."""
+    return bool(course.heldout) and course.recipe.eval_strategy != "no"
+
+
+def usable_optimiser(name: str) -> str:
+    """The optimiser, or on a machine without a GPU the nearest that exists there: paged memory needs CUDA."""
+    if torch.cuda.is_available() or name in ("adamw_torch", "adamw_torch_fused"):
+        return name
+    return "adamw_torch_fused"
 
 
 def table_of(samples: Sequence[Sample]) -> Any:

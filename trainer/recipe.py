@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from personas import hyperparameters as of
 from personas.contracts import Contract, TrainingRequest, explain
 from personas.errors import RequestError
 
@@ -16,29 +16,43 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class Recipe(Contract):
-    """A resolved recipe. The comments in `recipes/demo-cpu.toml` say what each value does."""
+    """A resolved recipe: every value of `Hyperparameters`, none left open. What a recipe's file leaves out is as here.
 
-    quant_type: Literal["nf4", "fp4"]
-    double_quant: bool
-    lora_r: Annotated[int, Field(ge=1, le=256)]
-    lora_alpha: Annotated[int, Field(ge=1, le=1024)]
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)]
-    optim: Literal["adamw_torch", "adamw_torch_fused"]
-    learning_rate: Annotated[float, Field(ge=1e-6, le=1e-2)]
-    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"]
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    num_train_epochs: Annotated[float, Field(gt=0, le=50)]
-    per_device_train_batch_size: Annotated[int, Field(ge=1, le=64)]
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=256)]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    max_length: Annotated[int, Field(ge=64, le=32768)]
-    history_turns: Annotated[int, Field(ge=1, le=64)]
-    session_gap_minutes: Annotated[float, Field(gt=0)]
-    lore_share: Annotated[float, Field(ge=0, le=1)]
-    heldout_share: Annotated[float, Field(gt=0, lt=1)]
+    `recipes/demo-cpu.toml` says what each value does.
+    """
+
+    quant_type: of.QuantType = "nf4"
+    double_quant: bool = True
+    lora_r: of.Rank
+    lora_alpha: of.Alpha
+    lora_dropout: of.Dropout
+    target_modules: of.Modules
+    use_rslora: bool = False
+    use_dora: bool = False
+    loraplus_lr_ratio: of.RateRatio = 0.0
+    neftune_noise_alpha: of.NoiseAlpha = 0.0
+    optim: of.Optimiser
+    learning_rate: of.LearningRate
+    lr_scheduler_type: of.Schedule
+    warmup_ratio: of.WarmupRatio = 0.0
+    warmup_steps: of.Steps = 0
+    weight_decay: of.WeightDecay = 0.0
+    max_grad_norm: of.GradNorm = 1.0
+    num_train_epochs: of.Epochs
+    max_steps: of.Steps = 0
+    per_device_train_batch_size: of.Batch
+    gradient_accumulation_steps: of.Accumulation
+    gradient_checkpointing: bool = False
+    logging_steps: of.OneOrMoreSteps = 1
+    eval_strategy: of.Strategy = "epoch"
+    eval_steps: of.OneOrMoreSteps = 500
+    early_stopping_patience: of.Patience = 0
+    seed: of.Seed = 0
+    max_length: of.Length
+    history_turns: of.Turns = 8
+    session_gap_minutes: of.Minutes = 30.0
+    lore_share: of.Share = 0.3
+    heldout_share: of.HeldoutShare
 
     @property
     def hyperparameters(self) -> dict[str, int | float | str]:

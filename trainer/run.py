@@ -5,14 +5,16 @@ Model libraries are imported where they are used: a job that is done, locked or 
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
+import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -21,11 +23,9 @@ from personas.base_model import BaseModel, best_precision, fingerprint, load_tok
 from personas.contracts import (
     AdapterRef,
     Done,
-    Epoch,
     JobSpec,
     Manifest,
     Phase,
-    Progress,
     ScoreCard,
     ScoreCardEvent,
     TrainerEvent,
@@ -35,10 +35,15 @@ from personas.people import write_people
 from personas.prompt import PROMPT_VERSION, Renderer
 from trainer.adapter_sheet import write_adapter_sheet
 from trainer.dataset import Dataset, make_dataset
+from trainer.failures import is_out_of_memory
+from trainer.frozen import CHECKPOINT_S, CHECKPOINTS, Frozen, batches_hash, freeze, refreeze
 from trainer.material import read_content, read_spec
 from trainer.model_card import write_model_card, write_report
 from trainer.recipe import Recipe, resolve
 from trainer.tokenizers import counting_tokenizer
+
+if TYPE_CHECKING:
+    from trainer.qlora import Trained
 
 ADAPTER = "adapter"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -57,24 +62,19 @@ class Job:
     data: Dataset
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), what happened so far."""
+    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept."""
 
     emit: Callable[[TrainerEvent], None]
     check: Callable[[], None]
-    history: list[Progress | Epoch] = field(default_factory=list)
+    checkpoint_s: float = CHECKPOINT_S
 
     def enter(self, phase: Phase) -> None:
         """Report a phase, and stop before it when asked to."""
         self.check()
         log.info("%s %s", phase.name, phase.detail)
         self.emit(phase)
-
-    def heard(self, event: Progress | Epoch) -> None:
-        """Keep and report what training says."""
-        self.history.append(event)
-        self.emit(event)
 
 
 def run_job(folder: Path, run: Run) -> None:
@@ -115,13 +115,31 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     run.enter(Phase(name="material"))
     job = prepare(folder, spec)
     log.info("samples: %s", job.data.counts)
+    frozen = freeze(folder, _wanted(job))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     before = _measure_base(job, run)
     with written_aside(target) as aside:
-        _train(job, aside, run)
+        trained, frozen = _train(job, frozen, folder, run)
+        trained.model.peft_config["default"].base_model_name_or_path = job.base.name  # not this machine's path
+        trained.model.save_pretrained(aside, save_embedding_layers=False)
         metrics = _measure_adapter(job, aside, before, run)
         run.enter(Phase(name="writing"))
-        _describe(job, aside, metrics, run)
+        write_report(aside, trained.history)
+        _describe(job, frozen, aside, metrics)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _wanted(job: Job) -> Frozen:
+    recipe = job.recipe
+    return Frozen(
+        recipe=recipe,
+        batches=batches_hash(job.data.train, recipe),
+        base_model_hash=fingerprint(job.base),
+        threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        packages=_packages(),
+        batch=recipe.per_device_train_batch_size,
+        accumulation=recipe.gradient_accumulation_steps,
+    )
 
 
 def _measure_base(job: Job, run: Run) -> tuple[float, float]:
@@ -132,14 +150,40 @@ def _measure_base(job: Job, run: Run) -> tuple[float, float]:
     return _losses(model, job.data, run)
 
 
-def _train(job: Job, aside: Path, run: Run) -> None:
-    from trainer.qlora import Course, train_adapter
+def _train(job: Job, frozen: Frozen, folder: Path, run: Run) -> tuple[Trained, Frozen]:
+    """Train to the end; where memory runs out, go on from the last checkpoint with smaller batches."""
+    while True:
+        try:
+            return _trained(job, frozen, folder, run), frozen
+        except Exception as error:
+            smaller = frozen.halved() if is_out_of_memory(error) else None
+            if smaller is None:
+                raise
+            log.warning("out of memory with batches of %d: going on with %d", frozen.batch, smaller.batch)
+        frozen = smaller
+        refreeze(folder, frozen)
+        _release_memory()
 
-    run.enter(Phase(name="training", detail=f"{len(job.data.train)} replies"))
-    course = Course(job.data.train, job.data.heldout, job.recipe, run.heard, run.check)
-    model = train_adapter(job.base, job.tokenizer, course)
-    model.peft_config["default"].base_model_name_or_path = job.base.name  # not this machine's path
-    model.save_pretrained(aside, save_embedding_layers=False)
+
+def _trained(job: Job, frozen: Frozen, folder: Path, run: Run) -> Trained:
+    from trainer.qlora import train_adapter
+    from trainer.reply_trainer import Course
+
+    detail = f"{len(job.data.train)} replies"
+    if frozen.is_halved:
+        detail += f", memory allows batches of {frozen.batch} instead of {frozen.recipe.per_device_train_batch_size}"
+    run.enter(Phase(name="training", detail=detail))
+    course = Course(
+        job.data.train,
+        job.data.heldout,
+        frozen.used,
+        run.emit,
+        run.check,
+        folder=folder / CHECKPOINTS,
+        checkpoint_s=run.checkpoint_s,
+        sorted_in=frozen.recipe.per_device_train_batch_size,
+    )
+    return train_adapter(job.base, job.tokenizer, course)
 
 
 def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Run) -> ScoreCard:
@@ -172,19 +216,22 @@ def _losses(model: Any, data: Dataset, run: Run) -> tuple[float, float]:
     return heldout, mean_loss(measure(model, data.general, run.check))
 
 
-def _describe(job: Job, aside: Path, metrics: ScoreCard, run: Run) -> None:
+def _describe(job: Job, frozen: Frozen, aside: Path, metrics: ScoreCard) -> None:
     (aside / "scorecard.json").write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_report(aside, run.history)
-    manifest = _manifest(job, metrics)
+    manifest = _manifest(job, frozen, metrics)
     write_model_card(aside, manifest)
     write_adapter_sheet(aside, job.spec, job.data)
     write_people(aside, job.data.people)
     seal(aside, manifest)
 
 
-def _manifest(job: Job, metrics: ScoreCard) -> Manifest:
-    spec, recipe = job.spec, job.recipe
+def _manifest(job: Job, frozen: Frozen, metrics: ScoreCard) -> Manifest:
+    spec, recipe = job.spec, frozen.used
     lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
+    caveat = (
+        f"Memory ran out with batches of {frozen.recipe.per_device_train_batch_size}, so the rest was trained with "
+        f"{frozen.batch}: the weights are not, to the last bit, those of an undisturbed run."
+    )
     return Manifest(
         persona=spec.request.persona,
         version=spec.version,
@@ -202,10 +249,25 @@ def _manifest(job: Job, metrics: ScoreCard) -> Manifest:
         dataset=job.data.counts,
         rights=job.data.rights,
         seed=recipe.seed,
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        packages=frozen.packages,
+        threads=frozen.threads,
+        caveats=(caveat,) if frozen.is_halved else (),
         metrics=metrics,
         checksums={},
     )
+
+
+def _packages() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _release_memory() -> None:
+    """What a failed attempt still holds."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _require_own(target: Path, spec: JobSpec) -> None:

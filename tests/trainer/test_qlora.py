@@ -10,8 +10,9 @@ from personas.base_model import load_model
 from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
-from trainer.qlora import Course, LengthSortedSampler, load_quantised, train_adapter, with_new_adapter
+from trainer.qlora import load_quantised, train_adapter, with_new_adapter
 from trainer.recipe import RECIPES, Recipe
+from trainer.reply_trainer import Course, LengthSortedSampler
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def samples(count: int) -> list[Sample]:
 def train(base, renderer, recipe, check=lambda: None):
     heard = []
     course = Course(samples(20), samples(3), recipe, heard.append, check)
-    return train_adapter(base, renderer.tokenizer, course), heard
+    return train_adapter(base, renderer.tokenizer, course).model, heard
 
 
 def test_unpacking_keeps_the_four_bit_values(tiny_base, recipe):
@@ -58,7 +59,7 @@ def test_the_same_seed_gives_the_same_weights(tiny_base, renderer, recipe):
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(tiny_base, renderer, recipe, monkeypatch):
-    monkeypatch.setattr("trainer.qlora.reply_losses", lambda model, batch: _nan(model))
+    monkeypatch.setattr("trainer.reply_trainer.reply_losses", lambda model, batch: _nan(model))
     with pytest.raises(TrainingError, match=r"diverged\. Lower the learning rate"):
         train(tiny_base, renderer, recipe)
 

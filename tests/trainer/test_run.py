@@ -49,7 +49,9 @@ def wait_for_step(process: subprocess.Popen[str]) -> None:
 
 
 def leftovers(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {"material", "request.json", "events.jsonl", "lock"}
+    """What a run has left that is neither its input, its record nor what it would go on from."""
+    kept = {"material", "request.json", "keys.json", "events.jsonl", "lock", "run.json", "checkpoints"}
+    return {path.name for path in folder.iterdir()} - kept
 
 
 def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
@@ -81,8 +83,10 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
     (folder / "request.json").write_text(json.dumps(request))
     code, heard, log = run(folder, "--threads", "1", "--nice", "5")
     assert code == 0, log
+    assert "starting anew" in log  # with other settings nothing of the earlier run can be used
     check_events(heard)
     check_adapter(folder)
+    assert not (folder / "checkpoints").exists()
 
     before = time.monotonic()
     code, again, log = run(folder)

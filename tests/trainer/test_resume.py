@@ -1,0 +1,210 @@
+"""A run that was stopped or killed goes on as if nothing had happened: same weights, same history."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from personas.contracts import Epoch, Progress
+from personas.errors import TrainingError
+from personas.prompt import Sample
+from trainer.checkpoints import (
+    Checkpoint,
+    checkpoints_in,
+    latest_whole,
+    random_state,
+    restore_random_state,
+    trained_weights,
+)
+from trainer.evaluate import mean_loss, measure
+from trainer.qlora import train_adapter
+from trainer.reply_trainer import Course
+from trainer.stopping import Stopped
+
+STEPS, STEPS_AN_EPOCH = 9, 3
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    from trainer.recipe import RECIPES, Recipe, tomllib
+
+    table = tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8"))
+    values = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 3, "gradient_accumulation_steps": 2}
+    return Recipe.model_validate({**table, **values})
+
+
+def samples(count):
+    return [Sample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+
+
+class Train:
+    """Trains in a folder, and may be stopped after any step."""
+
+    def __init__(self, base, renderer, recipe, folder):
+        self.base, self.tokenizer, self.recipe, self.folder = base, renderer.tokenizer, recipe, folder
+        self.heard = []
+        self.measures = True
+
+    def __call__(self, stop_after=None, **changes):
+        def check():
+            steps = max((event.step for event in self.heard if isinstance(event, Progress)), default=0)
+            is_measuring = (
+                self.measures and self.heard and isinstance(self.heard[-1], Progress) and steps % STEPS_AN_EPOCH == 0
+            )
+            if stop_after is not None and steps >= stop_after - 1 and not is_measuring:
+                raise Stopped("the test")
+
+        recipe = self.recipe.model_copy(update=changes)
+        self.measures = recipe.eval_strategy == "epoch"
+        course = Course(samples(20), samples(3), recipe, self.heard.append, check, self.folder)
+        return train_adapter(self.base, self.tokenizer, course)
+
+
+@pytest.fixture
+def train(tiny_base, renderer, recipe, tmp_path):
+    return lambda folder="run": Train(tiny_base, renderer, recipe, tmp_path / folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_base, renderer, recipe, tmp_path_factory):
+    return Train(tiny_base, renderer, recipe, tmp_path_factory.mktemp("undisturbed"))()
+
+
+def told(history):
+    """What a history says, but for what depends on the clock and the machine's memory."""
+    clock = {"tokens_per_s", "eta_s", "memory_bytes", "seconds"}
+    return [event.model_dump(exclude=clock) for event in history]
+
+
+def same(first, second):
+    one, other = trained_weights(first.model), trained_weights(second.model)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stop_after", range(2, STEPS + 1))
+def test_stopped_after_any_step_it_ends_with_the_same_weights_and_history(train, undisturbed, stop_after):
+    stopped = train()
+    with pytest.raises(Stopped):
+        stopped(stop_after)
+    resumed = train()()
+    assert same(undisturbed, resumed)
+    assert told(resumed.history) == told(undisturbed.history)
+    at_epochs_end = stop_after % STEPS_AN_EPOCH == 0  # nothing is kept there before the epoch is measured
+    assert resumed.resumed_at == (stop_after - STEPS_AN_EPOCH if at_epochs_end else stop_after)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim": "adamw_torch"},
+        {"loraplus_lr_ratio": 4.0},
+        {"neftune_noise_alpha": 5.0},
+        {"use_rslora": True, "lr_scheduler_type": "linear", "warmup_steps": 4},
+        {"eval_strategy": "steps", "eval_steps": 2},
+        {"eval_strategy": "no", "logging_steps": 2},
+        {"use_dora": True},
+        {"max_steps": 7},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_whatever_the_recipe_a_resumed_run_has_the_same_weights(train, changes):
+    undisturbed = train("undisturbed")(**changes)
+    with pytest.raises(Stopped):
+        train()(5, **changes)
+    resumed = train()(**changes)
+    assert resumed.resumed_at and same(undisturbed, resumed)
+
+
+def test_a_run_may_be_stopped_at_every_step(train, undisturbed):
+    broken = train()
+    for step in range(2, STEPS):
+        with pytest.raises(Stopped):
+            broken(step)
+    assert same(undisturbed, broken())
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, undisturbed, tmp_path, caplog):
+    for stop in (4, 8):
+        with pytest.raises(Stopped):
+            train()(stop)
+    latest = latest_whole(tmp_path / "run")
+    assert latest.name == "checkpoint-8"
+    content = bytearray((latest / "tensors.safetensors").read_bytes())
+    content[-3] ^= 1
+    (latest / "tensors.safetensors").write_bytes(content)
+    resumed = train()()
+    assert resumed.resumed_at == 6 and same(undisturbed, resumed)
+    assert "checkpoint-8 is damaged" in caplog.text
+
+
+def test_without_any_whole_checkpoint_it_starts_anew(train, undisturbed, tmp_path):
+    with pytest.raises(Stopped):
+        train()(5)
+    for kept in checkpoints_in(tmp_path / "run"):
+        (kept / "state.json").write_text("{")
+    anew = train()()
+    assert anew.resumed_at == 0 and same(undisturbed, anew)
+
+
+def test_at_most_three_are_kept_the_best_among_them_and_none_is_pickled(train, tmp_path):
+    with pytest.raises(Stopped):
+        train()(26, num_train_epochs=9)
+    kept = checkpoints_in(tmp_path / "run")
+    assert len(kept) == 3
+    assert {path.name for folder in kept for path in folder.iterdir()} == {
+        "tensors.safetensors",
+        "state.json",
+        "trainer_state.json",
+    }
+
+
+WORSENING = {
+    "learning_rate": 1e-2,
+    "lr_scheduler_type": "constant",
+    "num_train_epochs": 30,
+    "early_stopping_patience": 2,
+    "max_grad_norm": 1000.0,
+}
+"""So high a rate makes the adapter worse after a while."""
+
+
+def test_the_best_adapter_is_given_patience_ends_a_run_and_counts_on_after_a_resume(train):
+    ended = train("undisturbed")(**WORSENING)
+    losses = [event.eval_loss for event in ended.history if isinstance(event, Epoch)]
+    assert len(losses) < 30 and losses.index(min(losses)) == len(losses) - 3
+    assert mean_loss(measure(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
+
+    with pytest.raises(Stopped):
+        train()(len(losses) * STEPS_AN_EPOCH - 1, **WORSENING)
+    resumed = train()(**WORSENING)
+    assert told(resumed.history) == told(ended.history) and same(ended, resumed)
+
+
+def test_every_generator_goes_on_from_where_it_was():
+    kept = random_state()
+    first = random.random(), np.random.rand(), torch.rand(3)
+    restore_random_state(kept)
+    second = random.random(), np.random.rand(), torch.rand(3)
+    assert first[:2] == second[:2] and torch.equal(first[2], second[2])
+
+
+def test_a_checkpoint_holds_nested_values_with_their_kinds(tmp_path):
+    parts = {"a": {0: torch.tensor([1.5]), "x": [1, 2.5, None, True, "t"]}, "b": torch.arange(3, dtype=torch.uint8)}
+    Checkpoint(parts).write(tmp_path)
+    back = Checkpoint.read(tmp_path).parts
+    assert list(back["a"]) == [0, "x"] and back["a"]["x"] == [1, 2.5, None, True, "t"]
+    assert torch.equal(back["a"][0], parts["a"][0]) and torch.equal(back["b"], parts["b"])
+
+
+@pytest.mark.parametrize("state", ["{", "[]", '{"sha256": 1}', "{}"])
+def test_a_state_that_cannot_be_read_is_an_error_with_its_place(tmp_path, state):
+    Checkpoint({"a": torch.zeros(1)}).write(tmp_path)
+    (tmp_path / "state.json").write_text(state)
+    with pytest.raises(TrainingError, match="is damaged"):
+        Checkpoint.read(tmp_path)
+
+
+def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"a\.b is a object"):
+        Checkpoint({"a": {"b": object()}}).write(tmp_path)

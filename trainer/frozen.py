@@ -1,0 +1,117 @@
+"""What a run is held to from its first start on: `run.json` in the job folder.
+
+A run that is resumed has to compute what it would have computed: by the same recipe, over the same samples in the same
+batches, with as many threads. Where one of these is another, the checkpoints are of another run, and it starts anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from personas.contracts import Contract
+from personas.prompt import Sample
+from trainer.recipe import Recipe
+
+RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
+CHECKPOINT_S = 45
+"""Seconds between checkpoints: a run that is killed loses at most this much."""
+
+log = logging.getLogger(__name__)
+
+
+class Frozen(Contract):
+    """`run.json`. `batches` is a hash over the samples' token ids and masks in the order of the first epoch.
+
+    `batch` and `accumulation` are those in use: the recipe's, until memory runs out.
+    """
+
+    recipe: Recipe
+    batches: str
+    base_model_hash: str
+    threads: int
+    packages: dict[str, str]
+    batch: int
+    accumulation: int
+
+    @property
+    def used(self) -> Recipe:
+        """The recipe with the batches that are in use."""
+        batches = {"per_device_train_batch_size": self.batch, "gradient_accumulation_steps": self.accumulation}
+        return self.recipe.model_copy(update=batches)
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether memory ran out on the way: then the run is no longer, to the last bit, the one that was asked for."""
+        return self.batch != self.recipe.per_device_train_batch_size
+
+    def halved(self) -> Frozen | None:
+        """The same with smaller batches and more of them a step; None when a batch is one sample already."""
+        if self.batch == 1:
+            return None
+        factor = 2 if self.batch % 2 == 0 else self.batch
+        smaller = {"batch": self.batch // factor, "accumulation": self.accumulation * factor}
+        return self.model_copy(update=smaller)
+
+
+def frozen_threads(folder: Path) -> int | None:
+    """How many threads the run in a folder computes with; None where it has not begun."""
+    kept = _read(folder)
+    return kept.threads if kept and (folder / CHECKPOINTS).is_dir() else None
+
+
+def freeze(folder: Path, wanted: Frozen) -> Frozen:
+    """Hold the run to this; what it is held to already is given back where it is the same run.
+
+    The checkpoints of another one are removed.
+    """
+    kept = _read(folder)
+    if kept and _is_same_run(kept, wanted):
+        return kept
+    if (folder / CHECKPOINTS).is_dir():
+        log.warning(
+            "the checkpoints in %s are of a run with other settings, samples or packages: starting anew", folder
+        )
+        shutil.rmtree(folder / CHECKPOINTS)
+    refreeze(folder, wanted)
+    return wanted
+
+
+def refreeze(folder: Path, frozen: Frozen) -> None:
+    """Write `run.json`, aside and renamed."""
+    aside = folder / f".{RUN_FILE}.{os.getpid()}"
+    aside.write_text(frozen.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    aside.replace(folder / RUN_FILE)
+
+
+def batches_hash(samples: Sequence[Sample], recipe: Recipe) -> str:
+    """SHA-256 over which samples come in which order."""
+    from trainer.batches import length_sorted  # loads torch, which has to wait until the threads are known
+
+    order = length_sorted([len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed)
+    digest = hashlib.sha256()
+    for place in order:
+        digest.update(repr((samples[place].ids, samples[place].mask)).encode())
+    return digest.hexdigest()
+
+
+def _read(folder: Path) -> Frozen | None:
+    try:
+        return Frozen.model_validate_json((folder / RUN_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("%s cannot be read and is made anew: %s", folder / RUN_FILE, error)
+        return None
+
+
+def _is_same_run(kept: Frozen, wanted: Frozen) -> bool:
+    """Whoever resumes takes the threads that the run began with. Smaller batches are the run's own doing."""
+    own = {"threads": wanted.threads, "batch": wanted.batch, "accumulation": wanted.accumulation}
+    return kept.model_copy(update=own) == wanted

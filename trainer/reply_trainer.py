@@ -1,0 +1,188 @@
+"""TRL's SFTTrainer for replies: our batches and loss, measuring as we measure, and checkpoints without pickle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import rotate_checkpoints
+from trl import SFTTrainer
+
+from personas.adapters import written_aside
+from personas.contracts import Epoch, Evaluation, Progress
+from personas.prompt import Sample
+from trainer.batches import length_sorted, reply_losses
+from trainer.checkpoints import (
+    NAME,
+    Checkpoint,
+    random_state,
+    restore_random_state,
+    restore_weights,
+    trained_weights,
+)
+from trainer.evaluate import mean_loss, measure
+from trainer.frozen import CHECKPOINT_S
+from trainer.recipe import Recipe
+
+TRAINER_STATE = "trainer_state.json"
+
+Heard = Progress | Evaluation | Epoch
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training run goes by. `listen` gets each event; `check` raises `Stopped` to stop, between steps.
+
+    `folder` is where checkpoints are kept, one every `checkpoint_s`; a run that finds some goes on from the latest.
+    `order` is the samples' in every epoch, where it is not to be drawn; else those of `sorted_in` samples are about
+    equally long (0: of a batch).
+    """
+
+    train: Sequence[Sample]
+    heldout: Sequence[Sample]
+    recipe: Recipe
+    listen: Callable[[Heard], None]
+    check: Callable[[], None]
+    folder: Path | None = None
+    checkpoint_s: float = CHECKPOINT_S
+    order: Sequence[int] = ()
+    sorted_in: int = 0
+
+
+class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
+    """Batches of like length, logits for the trained tokens only, held-out replies measured by themselves.
+
+    Since this process began, `tokens_done` counts the samples' own tokens, `measuring_s` the seconds of measuring.
+    `remembered` is kept in every checkpoint and given back after a resume: what the run has reported so far.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, course: Course, **options: Any) -> None:
+        self._course = course
+        self.tokens_done = 0
+        self.measuring_s = 0.0
+        self.remembered: dict[str, Any] = {}
+        self.optimizer: Any
+        self.control: Any
+        super().__init__(**options)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self._course.order:
+            return self._course.order
+        lengths = [len(sample.ids) for sample in self._course.train]
+        return LengthSortedSampler(lengths, self._course.sorted_in or self.args.train_batch_size, self.args.seed)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean over the trained tokens of the whole optimiser step."""
+        losses = reply_losses(model, inputs)
+        self.tokens_done += int(inputs["lengths"].sum())
+        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by its ratio."""
+        ratio = self._course.recipe.loraplus_lr_ratio
+        if ratio and self.optimizer is None:
+            from peft.optimizers import create_loraplus_optimizer
+
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = create_loraplus_optimizer(
+                self.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=self.args.weight_decay, **options
+            )
+        return super().create_optimizer(model) if model is not None else super().create_optimizer()
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """`eval_loss`: nats per held-out reply token, in the precision of training."""
+        begun = time.perf_counter()
+        loss = mean_loss(measure(self.model, self._course.heldout, self._course.check))
+        self.measuring_s += time.perf_counter() - begun
+        metrics = {"eval_loss": loss}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ------------------------------------------------------------------------------------- checkpoints
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"{NAME}{self.state.global_step}"
+        if self.state.best_global_step:
+            best = folder.with_name(f"{NAME}{self.state.best_global_step}")
+            self.state.best_model_checkpoint = str(best) if best == folder or best.is_dir() else None
+        if folder.is_dir():  # of this very step, by a rule that came first
+            return
+        for part in (part for part in [*self.callback_handler.callbacks, self.control] if _is_exportable(part)):
+            self.state.stateful_callbacks[type(part).__name__] = part.state()
+        parts = {
+            "weights": trained_weights(self.model),
+            "optimiser": self.optimizer.state_dict(),
+            "schedule": self.lr_scheduler.state_dict(),
+            "random": random_state(),
+            "remembered": self.remembered,
+        }
+        if self.accelerator.scaler is not None:
+            parts["scaler"] = self.accelerator.scaler.state_dict()
+        with written_aside(folder) as aside:
+            Checkpoint(parts).write(aside)
+            self.state.save_to_json(str(aside / TRAINER_STATE))
+        rotate_checkpoints(
+            output_dir=self.args.output_dir,
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        kept = Checkpoint.read(Path(resume_from_checkpoint)).parts
+        restore_weights(self.model, kept["weights"])
+        self.remembered = kept["remembered"]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint:
+            kept = Checkpoint.read(Path(checkpoint)).parts
+            self.optimizer.load_state_dict(kept["optimiser"])
+            self.lr_scheduler.load_state_dict(kept["schedule"])
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(Checkpoint.read(Path(checkpoint)).parts["scaler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint:
+            restore_random_state(Checkpoint.read(Path(checkpoint)).parts["random"])
+
+    def _init_training_state(self, *arguments: Any) -> Any:
+        found = super()._init_training_state(*arguments)
+        if self.state.best_global_step:  # the folder may have been moved since
+            best = Path(self.args.output_dir) / f"{NAME}{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        return found
+
+    def _load_best_model(self) -> None:
+        restore_weights(self.model, Checkpoint.read(Path(self.state.best_model_checkpoint)).parts["weights"])
+
+
+class LengthSortedSampler(torch.utils.data.Sampler[int]):
+    """Another `length_sorted` order in each epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from length_sorted(self._lengths, self._batch_size, self._seed + self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer when an epoch begins."""
+        self._epoch = epoch
+
+
+def _is_exportable(part: object) -> bool:
+    return isinstance(part, ExportableState)

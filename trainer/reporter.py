@@ -1,0 +1,139 @@
+"""What a training run tells while it goes on, when it keeps a checkpoint, and how it stops."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import psutil
+import torch
+from transformers import TrainerCallback
+
+from personas.contracts import TRAINER_EVENT, Epoch, Evaluation, Progress
+from personas.errors import TrainingError
+from trainer.reply_trainer import Course, Heard, ReplyTrainer
+from trainer.stopping import Stopped
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Turns the trainer's callbacks into events; asks for checkpoints; stops when asked to, or without a number.
+
+    `history` holds every event of the run, those before a resume included.
+    """
+
+    def __init__(self, course: Course, trainer: ReplyTrainer) -> None:
+        self._course, self._trainer = course, trainer
+        self._process = psutil.Process()
+        self.history: list[Heard] = []
+        self._begun = self._kept_at = self._epoch_begun = 0.0
+        self._epoch_before_s = self._measured_before_s = 0.0
+        self._first_step = 0
+        self._stopped: Stopped | None = None
+
+    # ------------------------------------------------------------------------------------- the run
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._begun = self._kept_at = time.perf_counter()
+        self._first_step = state.global_step
+        remembered = self._trainer.remembered
+        self.history = [TRAINER_EVENT.validate_python(event) for event in remembered.get("history", [])]  # type: ignore[misc]
+        self._epoch_before_s = remembered.get("epoch_seconds", 0.0)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if float(state.epoch or 0).is_integer():
+            self._epoch_before_s = 0.0
+        self._epoch_begun, self._measured_before_s = time.perf_counter(), self._trainer.measuring_s
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        ends_epoch = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+        try:
+            self._course.check()
+        except Stopped as stopped:
+            if ends_epoch or self._course.folder is None:  # what is measured at its end would be missing after a resume
+                raise
+            self._stopped, control.should_save = stopped, True
+        if self._course.folder and time.perf_counter() - self._kept_at > self._course.checkpoint_s and not ends_epoch:
+            control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if args.eval_strategy != "epoch":
+            self._hear(self._epoch(state, None))
+            control.should_save = self._course.folder is not None
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._kept_at = time.perf_counter()
+        if self._stopped:
+            raise self._stopped
+
+    # ------------------------------------------------------------------------------------- what is told
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:  # a measurement, or the summary at the end
+            return
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"The loss is {logs['loss']} at step {state.global_step}: training has diverged.",
+                "Lower the learning rate, or lengthen the warm-up.",
+            )
+        self._hear(self._progress(state, logs))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        if args.eval_strategy == "epoch":
+            self._hear(self._epoch(state, metrics["eval_loss"]))
+        else:
+            self._hear(
+                Evaluation(
+                    step=state.global_step,
+                    epoch=state.epoch,
+                    train_loss=self._mean_loss_since(Evaluation),
+                    eval_loss=metrics["eval_loss"],
+                )
+            )
+
+    def _hear(self, event: Heard) -> None:
+        self.history.append(event)
+        self._trainer.remembered = {
+            "history": [event.model_dump() for event in self.history],
+            "epoch_seconds": self._epoch_s(),
+        }
+        self._course.listen(event)
+
+    def _epoch_s(self) -> float:
+        measuring = self._trainer.measuring_s - self._measured_before_s
+        return self._epoch_before_s + time.perf_counter() - self._epoch_begun - measuring
+
+    def _epoch(self, state: Any, eval_loss: float | None) -> Epoch:
+        return Epoch(
+            epoch=math.ceil(state.epoch),
+            train_loss=self._mean_loss_since(Epoch),
+            eval_loss=eval_loss,
+            seconds=self._epoch_s(),
+        )
+
+    def _mean_loss_since(self, kind: type[Epoch] | type[Evaluation]) -> float | None:
+        places = [place for place, event in enumerate(self.history) if isinstance(event, kind)]
+        since = self.history[places[-1] + 1 :] if places else self.history
+        losses = [event.loss for event in since if isinstance(event, Progress)]
+        return math.fsum(losses) / len(losses) if losses else None
+
+    def _progress(self, state: Any, logs: dict[str, float]) -> Progress:
+        """The rate is the mean since this process began to train, of the samples' own tokens, measuring left out."""
+        elapsed = time.perf_counter() - self._begun - self._trainer.measuring_s
+        steps = state.global_step - self._first_step
+        return Progress(
+            step=state.global_step,
+            of=state.max_steps,
+            epoch=state.epoch,
+            loss=logs["loss"],
+            lr=logs["learning_rate"],
+            tokens_per_s=self._trainer.tokens_done / elapsed,
+            eta_s=elapsed / steps * (state.max_steps - state.global_step),
+            memory_bytes=self._memory_bytes(),
+        )
+
+    def _memory_bytes(self) -> int:
+        """Of the device that computes."""
+        if torch.cuda.is_available():
+            return int(torch.cuda.max_memory_allocated())
+        return int(self._process.memory_info().rss)
