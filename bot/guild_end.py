@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from bot.history import HISTORY
 from bot.job_folder import dialogue_place
 from bot.personas import own_suffix
 from bot.store import Job, Store
 from personas.adapters import adapter_ref
 from personas.errors import RequestError
 
-HISTORY = "history"
-"""The data set that is what the bot has heard in the server that asks."""
 WHY = "its server has removed the bot"
 
 

@@ -22,6 +22,7 @@ from personas.errors import UnderstudyError
 
 FORMAT = 1
 KIND = "understudy-backup"
+"""By this a manifest is told from others, also one that cannot be read otherwise."""
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
@@ -54,7 +55,7 @@ class Manifest(BaseModel):
     """What a backup is: when it was made (ISO 8601), by which program, of a database with which schema."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["understudy-backup"] = KIND
+    kind: Literal["understudy-backup"] = "understudy-backup"
     format: Annotated[int, Field(ge=1)] = FORMAT
     made_at: str
     program: str
@@ -108,7 +109,7 @@ class Archive:
         self._check_names()
 
     @property
-    def bytes(self) -> int:
+    def unpacked_bytes(self) -> int:
         """How much it holds, unpacked."""
         return sum(member.bytes for member in self.manifest.members.values())
 

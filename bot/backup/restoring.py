@@ -70,7 +70,7 @@ def restore(file: Path, home: Path, *, now: float, keep_previous: bool, replay: 
         is_new = not home.exists()
         if not is_new:  # a bot that runs is said at once
             stack.callback(locked(home / DATABASE).release)
-        heard = total(2 * archive.bytes)
+        heard = total(2 * archive.unpacked_bytes)
         archive.verify(heard)
         if is_new:
             stack.callback(locked(home / DATABASE).release)
@@ -206,7 +206,7 @@ def _kept_at(home: Path, now: float) -> Path:
 
 
 def _check_room(home: Path, archive: Archive) -> None:
-    free, needed = shutil.disk_usage(home).free, int(archive.bytes * SPARE)
+    free, needed = shutil.disk_usage(home).free, int(archive.unpacked_bytes * SPARE)
     if free < needed:
         raise BackupError(
             f"The backup takes {needed / 2**20:.0f} MB in {home}, and {free / 2**20:.0f} MB are free.",

@@ -91,7 +91,7 @@ def _bury_anew(new: Path, old_key_file: Path, store: Store, later: Store | None)
     old_key = bytes.fromhex(old_key_file.read_text(encoding="ascii"))
     then, now = HomeKey(old_key).people(), HomeKey.of(new).people()
     buried = store.people.tombstones()
-    known = {}
+    known: dict[str, str] = {}
     for where in (store, later) if later else (store,):
         ids = [str(user_id) for user_id in where.erasure.user_ids()]
         known |= {keyed(then, user_id): user_id for user_id in ids}
