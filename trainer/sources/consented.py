@@ -32,6 +32,9 @@ class Door:
         """Whether what an author says may be used. Bots are nobody; those that are not the persona were left out."""
         return self._is_open or author.is_bot or author.id in self._opted_in
 
+    def _lets_in(self, said: Said) -> bool:
+        return not said.row or self.admits(said.author)  # what stands for something missing was said by nobody
+
     def admitted(self, session: list[Said]) -> tuple[list[Said], list[Rejected]]:
         """What may be used of a session, and the rest with its reasons."""
         if self._is_open:
@@ -55,7 +58,7 @@ class Door:
         for said in session:
             if not self._plays(said.author):
                 asked, is_answered = [said] if is_answered else [*asked, said], False
-                reasons.append("" if self.admits(said.author) else NOT_OPTED_IN)
+                reasons.append("" if self._lets_in(said) else NOT_OPTED_IN)
                 continue
             is_answered = True
             if not self.admits(said.author):
@@ -66,5 +69,5 @@ class Door:
                 reasons.append(ANSWERS_OTHERS)
                 continue
             answered = [target] if target and not self._plays(target.author) else asked
-            reasons.append("" if all(self.admits(one.author) for one in answered) else ANSWERS_OTHERS)
+            reasons.append("" if all(self._lets_in(one) for one in answered) else ANSWERS_OTHERS)
         return reasons
