@@ -1,0 +1,304 @@
+"""What is deleted when its time is over, and what stays."""
+
+import json
+import os
+import time
+
+import pytest
+
+from bot.conversation import Conversations
+from bot.house import House
+from bot.lore import read_all_guild_lore
+from bot.personas import Personas, own_suffix
+from bot.queue import JobQueue
+from bot.retention import AGAIN_S, DAY_S, EVERY_S, Limits, Retention
+from bot.store import CARD, Gift, Store
+from personas.card import SHIPPED_CARDS
+from personas.contracts import Sampling
+from personas.errors import MaterialError
+from personas.lore import LoreIndex
+from personas.reviews import note_review
+from tests.bot.homes import DATABASE, put, say, train, where
+from tests.fakes import FakeClock, FakeTrainingBackend, until
+
+HERE, THERE = 1_234_567_890_123_456, 2_234_567_890_123_456
+OWN, OTHERS = f"mira{own_suffix(HERE)}", f"mira{own_suffix(THERE)}"
+LIMITS = Limits(history_days=90, guild_days=14)
+
+
+class Bench:
+    """A house with real parts, without a client."""
+
+    def __init__(self, home, limits=LIMITS):
+        self.home, self.clock, self.backend = home, FakeClock(), FakeTrainingBackend()
+        self.store = Store.open(home / DATABASE)
+        personas = Personas(SHIPPED_CARDS, home)
+        self.lore = LoreIndex(read_all_guild_lore(home), home / "cache" / "lore.sqlite")
+        self.queue = JobQueue(self.store, self.backend, self.clock)
+        conversations = Conversations(self.store, personas, self.lore, Sampling(), home)
+        self.house = House(self.store, conversations, None, self.queue, None, "embedded", home)
+        self.retention = Retention(self.house, self.clock, limits)
+
+    @property
+    def now(self):
+        return self.clock.now()
+
+    def close(self):
+        self.store.close()
+        self.lore.close()
+
+
+def settle(home, guild):
+    """A server with something of everything."""
+    suffix = own_suffix(guild)
+    put(
+        home,
+        {
+            f"personas/{guild}/mira{suffix}/card.toml": f'id = "mira{suffix}"\nname = "Mira Zephyrine"\n'.encode(),
+            f"lore/{guild}/mira{suffix}/jam.md": b"# Jam\nZephyrine keeps quince jam under the stairs.\n",
+            f"lore/{guild}/oda/quay.md": b"# Quay\nThe Zephyrine moored there once.\n",
+            f"models/persona_adapters/mira{suffix}/v1/manifest.json": b"{}",
+            f"models/persona_adapters/gone{suffix}/v1/manifest.json": b"{}",
+            f"cache/lore-of-mira{suffix}.sqlite": b"Zephyrine",
+        },
+    )
+    with Store.open(home / DATABASE) as store:
+        say(store, "Zephyrine, are you there?", guild=guild, at=1_799_999_000.0)
+        store.people.give(Gift(guild, f"mira{suffix}", CARD, 7, 1.0))
+        store.channels.set_webhook(guild, guild, 1, "token")
+        job = train(store, f"own-{guild}", guild=guild, persona=f"mira{suffix}")
+        store.versions.promote(job.persona, job.version, 7, 60.0)
+        train(store, f"failed-{guild}", guild=guild, done=False)
+    put(home, {f"jobs/own-{guild}/request.json": b'{"materials": [], "by": "Zephyrine"}'})
+
+
+@pytest.fixture
+def bench(tmp_path):
+    for guild in (HERE, THERE):
+        settle(tmp_path, guild)
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def of_guild(home, guild):
+    """What bears a server's mark in its path."""
+    marks = (str(guild), own_suffix(guild))
+    return [path for path in home.rglob("*") if any(mark in str(path.relative_to(home)) for mark in marks)]
+
+
+# ------------------------------------------------------------------------------------------------ conversations
+
+
+async def test_conversations_go_after_their_days_and_jobs_stay(bench):
+    old, new = bench.now - 91 * DAY_S, bench.now - 89 * DAY_S
+    for event, at in ((1, old), (2, new)):
+        seq = say(bench.store, f"Vexillology at {at}", at=at, guild=0)
+        bench.store.replies.begin(event, guild_id=0, channel_id=5, persona_id="oda", at=at, trigger_seq=seq)
+        bench.store.replies.finish(event, "done")
+        bench.store.replies.vote(event, 7, 1, at)
+    assert await bench.retention.tidy()
+    assert [message.text for message in bench.store.messages.said_in(0)] == [f"Vexillology at {new}"]
+    assert bench.store.replies.get(1) is None and bench.store.replies.votes(2).up == 1
+    assert bench.store.jobs.get(f"own-{HERE}").finished_at < old, "its progress is nobody's words"
+    assert where(bench.home, f"Vexillology at {old}") == [], "not in the file's empty pages, nor beside it"
+
+
+async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_soon(bench, monkeypatch, caplog):
+    class Client:
+        def add_listener(self, *_): ...
+
+        remove_listener = add_listener
+
+        def is_ready(self):
+            return False
+
+    said = say(bench.store, "old", at=bench.now - 91 * DAY_S)
+    bench.store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    monkeypatch.setattr("shutil.rmtree", fails := Failing(f"models/persona_adapters/{OWN}"))
+    bench.retention.start(Client())
+    await until(lambda: bench.clock.sleepers)
+    assert said and "old" not in [message.text for message in bench.store.messages.said_in(HERE)]
+    assert f"the server {HERE}: not done, to be tried again" in caplog.text and of_guild(bench.home, HERE)
+    fails.path = None
+    bench.clock.advance(AGAIN_S)
+    await until(lambda: not of_guild(bench.home, HERE) and bench.clock.sleepers)
+    say(bench.store, "old again", at=bench.now - 91 * DAY_S, guild=0)
+    bench.clock.advance(AGAIN_S)
+    assert len(list(bench.store.messages.said_in(0))) == 1, "all was done: it rests for an hour"
+    bench.clock.advance(EVERY_S)
+    await until(lambda: not list(bench.store.messages.said_in(0)))
+    await bench.retention.stop()
+    await bench.retention.stop()
+    assert not bench.clock.sleepers
+
+
+class Failing:
+    """`shutil.rmtree`, which cannot delete one folder."""
+
+    def __init__(self, path):
+        import shutil
+
+        self.path, self._rmtree = path, shutil.rmtree
+
+    def __call__(self, path, **more):
+        if self.path and str(path).endswith(self.path):
+            raise OSError(16, "Device or resource busy")
+        self._rmtree(path, **more)
+
+
+# ------------------------------------------------------------------------------------------------ servers
+
+
+async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(bench):
+    others = {path: path.read_bytes() for path in of_guild(bench.home, THERE) if path.is_file()}
+    assert bench.lore.search("oda", "who moored at the quay?", guild_id=HERE)
+    bench.store.guilds.left(HERE, bench.now)
+    bench.clock.advance(14 * DAY_S - 1)
+    await bench.retention.tidy()
+    assert HERE in bench.store.guilds.known() and of_guild(bench.home, HERE), "not a second early"
+    bench.clock.advance(1)
+    assert await bench.retention.tidy()
+    assert bench.store.guilds.known() == {THERE} and of_guild(bench.home, HERE) == []
+    personas = bench.house.conversations.personas
+    assert OWN not in personas.of(HERE) and OTHERS in personas.of(THERE)
+    assert bench.lore.search("oda", "who moored at the quay?", guild_id=HERE) == []
+    assert bench.lore.search("oda", "who moored at the quay?", guild_id=THERE)
+    assert {path: path.read_bytes() for path in others} == others
+    assert bench.store.versions.installed(OWN) == [] and bench.store.versions.live(OTHERS) == "v1"
+    assert bench.store.jobs.get(f"own-{HERE}") is None and bench.store.jobs.get(f"failed-{HERE}") is None
+    assert bench.store.guilds.deleted() == {HERE: bench.now}, "so that no backup brings it back"
+
+
+async def test_nothing_of_a_deleted_server_is_left_in_any_file(tmp_path):
+    settle(tmp_path, HERE)
+    bench = Bench(tmp_path)
+    assert where(tmp_path, "Zephyrine")
+    bench.store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    assert await bench.retention.tidy()
+    assert where(tmp_path, "Zephyrine", OWN) == []
+    bench.close()
+
+
+async def test_its_queued_and_running_jobs_end(bench):
+    bench.store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    bench.queue.start()
+    await until(lambda: bench.backend.busy)
+    assert bench.backend.runs[0].job_id == f"failed-{HERE}"
+    await bench.retention.tidy()
+    await until(lambda: len(bench.backend.runs) == 2)
+    assert bench.backend.runs[1].job_id == f"failed-{THERE}"
+    await bench.queue.stop()
+
+
+async def test_what_it_had_made_of_a_shipped_persona_stays_unless_from_what_was_said_there(bench):
+    store = bench.store
+    shipped, heard = train(store, "shipped", guild=HERE), train(store, "heard", guild=HERE, dataset="history")
+    put(bench.home, {f"models/persona_adapters/oda/{job.version}/manifest.json": b"{}" for job in (shipped, heard)})
+    for job in (shipped, heard):
+        store.versions.promote("oda", job.version, 7, 60.0)
+    store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    await bench.retention.tidy()
+    assert [one.version for one in store.versions.installed("oda")] == [shipped.version]
+    assert store.versions.live("oda") == shipped.version
+    assert [path.name for path in (bench.home / "models/persona_adapters/oda").iterdir()] == [shipped.version]
+    job = store.jobs.get("shipped")
+    assert (job.guild_id, job.channel_id, job.requested_by) == (0, 0, 0)
+
+
+class Login:
+    """A client that is ready: the account it is, and the servers it is in."""
+
+    class Guild:
+        def __init__(self, guild_id):
+            self.id = guild_id
+
+    def __init__(self, *guilds, account=5):
+        self.guilds, self.application_id = [self.Guild(guild) for guild in guilds], account
+
+    def is_ready(self):
+        return True
+
+
+async def test_who_removed_it_while_it_was_away_is_noticed_and_who_takes_it_back_stays(bench):
+    bench.retention._client = Login(HERE)
+    await bench.retention.tidy()
+    assert [gone.guild_id for gone in bench.store.guilds.departed()] == [THERE]
+    bench.clock.advance(13 * DAY_S)
+    bench.retention._client = Login(HERE, THERE)
+    await bench.retention.tidy()
+    bench.clock.advance(13 * DAY_S)
+    await bench.retention.tidy()
+    assert bench.store.guilds.departed() == [] and bench.store.guilds.known() == {HERE, THERE}
+
+
+async def test_a_server_of_which_only_files_are_left_is_noticed_too(bench):
+    put(bench.home, {"lore/77/oda/x.md": b"# X\nY"})
+    bench.retention._client = Login(HERE, THERE)
+    await bench.retention.tidy()
+    bench.clock.advance(14 * DAY_S)
+    await bench.retention.tidy()
+    assert not (bench.home / "lore" / "77").exists()
+
+
+async def test_another_account_misses_no_servers_of_this_one(bench):
+    """As when the bot is started without its token for a while, in the guild on this machine."""
+    bench.retention._client = Login(HERE, THERE, account=5)
+    await bench.retention.tidy()
+    bench.retention._client = Login(99, account=6)
+    bench.clock.advance(60 * DAY_S)
+    await bench.retention.tidy()
+    assert bench.store.guilds.departed() == [] and bench.store.guilds.known() == {HERE, THERE}
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def job_folder(bench, job_id, right, at, finished=True):
+    train(bench.store, job_id, done=False)
+    request = json.dumps({"materials": [{"right": "form"}, {"right": right}]})
+    put(bench.home, {f"jobs/{job_id}/{name}": request.encode() for name in ("request.json", "material/log")})
+    if finished:
+        bench.store.jobs._db.write(
+            "update jobs set state = 'failed', finished_at = :at where job_id = :job", {"at": at, "job": job_id}
+        )
+
+
+async def test_job_folders_with_what_was_said_go_with_the_conversations(bench):
+    old, new = bench.now - 91 * DAY_S, bench.now - 89 * DAY_S
+    job_folder(bench, "said-old", "discord-api", old)
+    job_folder(bench, "said-new", "discord-api", new)
+    job_folder(bench, "own-old", "own-writing", old)
+    job_folder(bench, "waits", "discord-api", old, finished=False)
+    job_folder(bench, "damaged", "own-writing", old)
+    put(bench.home, {"jobs/damaged/request.json": b"{", "jobs/unknown/request.json": b"{"})
+    os.utime(bench.home / "jobs/unknown", (old, old))
+    assert await bench.retention.tidy()
+    left = {path.name for path in (bench.home / "jobs").iterdir()}
+    assert left == {"said-new", "own-old", "waits", f"own-{HERE}", f"own-{THERE}"}
+
+
+async def test_review_files_go_at_their_time(bench, tmp_path):
+    files = {name: tmp_path / name for name in ("due.html", "later.html", "folder", "gone.html")}
+    files["due.html"].write_text("names")
+    files["later.html"].write_text("names")
+    files["folder"].mkdir()
+    for name, path in files.items():
+        note_review(bench.home, path, bench.now + (60 if name == "later.html" else 0))
+    assert not await bench.retention.tidy(), "what is in the way is tried again"
+    assert not files["due.html"].exists() and files["later.html"].exists()
+    files["folder"].rmdir()
+    files["folder"].write_text("")
+    bench.clock.advance(60)
+    assert await bench.retention.tidy()
+    assert not any(path.exists() for path in files.values())
+    assert json.loads((bench.home / "reviews.json").read_text())["reviews"] == []
+
+
+async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(bench, caplog):
+    (bench.home / "reviews.json").write_text("[")
+    say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
+    assert not await bench.retention.tidy()
+    assert list(bench.store.messages.said_in(0)) == [] and "nobody knows which review files" in caplog.text
+    with pytest.raises(MaterialError):
+        note_review(bench.home, bench.home / "x.html", time.time())
