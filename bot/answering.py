@@ -108,6 +108,12 @@ class Answerer:
             if task.place.guild_id == guild_id and self.rules.muted(task.persona, task.place):
                 stream.cancel()
 
+    def hush_replies(self, *, of: str | None = None, to: int | None = None) -> None:
+        """Stop the running replies of a persona, or to somebody."""
+        for task, stream in list(self._running.values()):
+            if task.persona.id == of or task.asked_by == to:
+                stream.cancel()
+
     async def delete(self, replies: Iterable[StoredReply], client: discord.Client) -> AsyncIterator[bool]:
         """Delete replies from Discord and from the history; says of each whether it is gone."""
         for reply in replies:

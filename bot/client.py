@@ -17,8 +17,11 @@ from bot.cogs.errors import Tree
 from bot.cogs.finetune import Finetune
 from bot.cogs.finetune_actions import CancelButton, PromoteButton, RollbackButton
 from bot.cogs.persona import PersonaCommands
+from bot.cogs.privacy import BUTTONS as PRIVACY_BUTTONS
+from bot.cogs.privacy import Privacy
 from bot.cogs.reply_buttons import BUTTONS, ReplyForms
 from bot.house import House, HouseBot
+from bot.privacy.words import DESCRIPTIONS, Translator
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +48,10 @@ class Understudy(HouseBot):
         self._resumed = False
 
     async def setup_hook(self) -> None:
-        for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self)):
+        for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self), Privacy(self)):
             await self.add_cog(cog)
-        self.add_dynamic_items(*BUTTONS, PersonaMenu, CancelButton, PromoteButton, RollbackButton)
+        await self.tree.set_translator(Translator())
+        self.add_dynamic_items(*BUTTONS, *PRIVACY_BUTTONS, PersonaMenu, CancelButton, PromoteButton, RollbackButton)
         await self._sync_commands()
 
     async def on_ready(self) -> None:
@@ -77,7 +81,8 @@ class Understudy(HouseBot):
     async def _sync_commands(self) -> None:
         """Register the commands when they have changed: Discord limits how often that may be done."""
         wanted = [command.to_dict(self.tree) for command in self.tree.get_commands()]
-        stamp = hashlib.sha256(json.dumps([self.application_id, wanted], sort_keys=True).encode()).hexdigest()
+        told = [self.application_id, wanted, DESCRIPTIONS]
+        stamp = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         file = self.house.home / "commands.sha256"
         registered = {command.name for command in await self.tree.fetch_commands()}
         known = file.read_text() if file.exists() else ""

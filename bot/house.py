@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,19 @@ from bot.answering import Answerer
 from bot.asked import Asked
 from bot.catalogue import Catalogue
 from bot.conversation import Conversations
+from bot.privacy.traces import Traces
 from bot.queue import JobQueue
 from bot.store import Store
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What the operator states of privacy: see `Settings`. `leave_sandbox` forgets in what stands in for Discord."""
+
+    permission: str = ""
+    history_days: int = 90
+    in_sandbox: bool = False
+    leave_sandbox: Callable[[Traces], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,7 @@ class House:
     home: Path
     unanswered: dict[int, Asked] = field(default_factory=dict)
     """By direct-message channel: what somebody said before having chosen whom to talk to."""
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 class HouseBot(commands.Bot):

@@ -9,6 +9,7 @@ import discord
 
 from bot.answering import Answerer
 from bot.permissions import required
+from bot.privacy.traces import Finder, Traces
 from bot.sandbox import SILENCED, ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox
 from bot.store import Channel
 
@@ -46,6 +47,23 @@ SEED = GuildSeed(
     bot_avatar=Path(__file__).with_name("avatar.png"),
     bot_permissions=required().value,
 )
+
+
+def forget_in(sandbox: Sandbox, traces: Traces) -> None:
+    """Have somebody leave the sandbox with all that they wrote: its state lies in the bot's home."""
+    finder = Finder(traces)
+    sandbox.forget(traces.ids, finder.in_text, finder.redacted)
+
+
+def forget_at_rest(home: Path, traces: Traces) -> None:
+    """The same while no bot runs; nothing happens where there is no sandbox."""
+    state = home / "sandbox.sqlite"
+    if state.exists():
+        sandbox = Sandbox(SEED, state)
+        try:
+            forget_in(sandbox, traces)
+        finally:
+            sandbox.close_state()
 
 
 async def move_in(client: discord.Client, sandbox: Sandbox, answerer: Answerer) -> None:

@@ -57,7 +57,7 @@ class GuildLore:
         aside = folder / f"{file}.part"
         aside.write_bytes(text.encode())  # without front matter: the folder says whose it is
         aside.replace(folder / file)
-        await self._refresh(guild_id, persona_id)
+        await self.refresh(guild_id, persona_id)
         return file, len(added)
 
     async def remove(self, guild_id: int, persona_id: str, file: str) -> None:
@@ -67,9 +67,9 @@ class GuildLore:
             names = ", ".join(f"`{name}`" for name in known) or "none"
             raise RefusedError(f"This server has given no lore called {file!r}.", f"There is: {names}.")
         (self._folder(guild_id, persona_id) / file).unlink()
-        await self._refresh(guild_id, persona_id)
+        await self.refresh(guild_id, persona_id)
 
-    async def _refresh(self, guild_id: int, persona_id: str) -> None:
+    async def refresh(self, guild_id: int, persona_id: str) -> None:
         """Bring the index up to what lies on the disk."""
         passages = read_guild_lore(self.home, guild_id, persona_id)
         await asyncio.to_thread(self.index.prepare, passages)

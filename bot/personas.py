@@ -109,6 +109,20 @@ class Personas:
         own = self._own[guild_id]
         self._own[guild_id] = {key: kept for key, kept in own.items() if key != persona.id}
 
+    def reread(self) -> None:
+        """Take the guilds' own cards anew from the disk, where they have changed or gone."""
+        with self._changing:
+            own, self._own = self._own, {}
+            for persona_id in [persona_id for personas in own.values() for persona_id in personas]:
+                self._cards.pop(persona_id, None)
+            for path in sorted(self._home.glob(f"*/*/{CARD}")):
+                self._load(path)
+
+    def every_name(self) -> frozenset[str]:
+        """All names that personas bear, in any guild."""
+        everybody = [*self._shipped.values(), *(one for own in self._own.values() for one in own.values())]
+        return frozenset(name for one in everybody for name in (one.id, one.name, one.nickname) if name)
+
     def drop_guild(self, guild_id: int) -> None:
         """A guild's own personas are no more; their files are deleted elsewhere."""
         for persona_id in self._own.pop(guild_id, {}):

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_QUEUED_PER_GUILD = 20
 MAX_ATTEMPTS = 3
+STOP_POLL_S = 0.05
 RETRY_S = 30.0
 """How long the worker waits before it tries again, when the database cannot be written for instance."""
 
@@ -40,18 +41,23 @@ class JobQueue:
         self._wake = asyncio.Event()
         self._running: str | None = None
         self._stopping = False
+        self._set_aside: str | None = None
+        self._free = asyncio.Event()
+        self._free.set()
         self._worker: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------------------------------- asking for work
 
-    def enqueue(self, request: TrainingRequest, *, guild_id: int, channel_id: int, requested_by: int) -> Job:
-        """Queue a job. Once this returns, the job survives a crash.
+    def enqueue(
+        self, request: TrainingRequest, *, guild_id: int, channel_id: int, requested_by: int, job_id: str = ""
+    ) -> Job:
+        """Queue a job, under a new id unless one is given. Once this returns, the job survives a crash.
 
         Raises an `UnderstudyError`, and stores nothing, when the request cannot be run here, when the guild has an
         unfinished job for the same persona, or too many queued ones.
         """
-        self._backend.check(request)
-        new = NewJob(secrets.token_hex(5), guild_id, channel_id, requested_by, request)
+        self._backend.check(request, guild_id)
+        new = NewJob(job_id or secrets.token_hex(5), guild_id, channel_id, requested_by, request)
         self._check_limits(new)
         job = self._store.jobs.add(new, self._clock.now())
         self._tell(job)
@@ -87,9 +93,9 @@ class JobQueue:
         by_age = sorted(waiting, key=lambda job: job.seq)
         return fair_order([*by_age, new], self._store.jobs.last_served()).index(new) + 1
 
-    async def plan(self, request: TrainingRequest) -> Plan:
-        """What a run would do; nothing is queued. Raises an `UnderstudyError` where it could not be run."""
-        return await self._backend.plan(request)
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
+        """What a run of a server would do; nothing is queued. Raises an `UnderstudyError` where it could not be run."""
+        return await self._backend.plan(request, guild_id)
 
     def subscribe(self, on_change: OnChange) -> None:
         """Have every change of a job told, progress included. What is called must not block."""
@@ -133,10 +139,28 @@ class JobQueue:
         await asyncio.wait({self._worker})
         self._worker = None
 
+    def hold(self) -> None:
+        """Begin no further job until `go_on`."""
+        self._free.clear()
+
+    def go_on(self) -> None:
+        """Begin jobs again."""
+        self._free.set()
+        self._wake.set()
+
+    async def set_aside(self, job_id: str) -> None:
+        """Stop the trainer if it works on this job; the attempt does not count, and the job is taken up again."""
+        if self._running == job_id:
+            self._set_aside = job_id
+            self._backend.cancel()
+            while self._running == job_id:
+                await self._clock.sleep(STOP_POLL_S)
+
     async def _work(self) -> None:
         while not self._stopping:
             self._wake.clear()
             try:
+                await self._free.wait()
                 job = self._next()
                 if job is None:
                     await self._wake.wait()
@@ -159,6 +183,7 @@ class JobQueue:
         claimed = self._claim(job)
         if claimed is None:
             return
+        self._set_aside = None
         self._running = claimed.job_id
         try:
             outcome = await self._outcome(claimed)
@@ -205,7 +230,7 @@ class JobQueue:
                 self._tell(self._store.jobs.complete(job.job_id, _token(job), result, self._clock.now()))
             case TrainingFailed(error, advice):
                 self._fail(job, error, advice)
-            case Interrupted() if self._stopping:
+            case Interrupted() if self._stopping or self._set_aside == job.job_id:
                 self._tell(self._store.jobs.release(job.job_id, _token(job)))
             case Interrupted(why, advice) if job.attempt >= MAX_ATTEMPTS:
                 self._fail(job, f"{why} That was attempt {job.attempt}.".strip(), advice)

@@ -59,6 +59,7 @@ class FakeEngine:
         self.script = script
         self.requests: list[ChatRequest] = []
         self.loaded: list[AdapterRef] = []
+        self.dropped: list[AdapterRef] = []
         self.failure: UnderstudyError | None = None
         self.full = False
         self.free = asyncio.Event()
@@ -74,6 +75,9 @@ class FakeEngine:
         if self.failure:
             raise self.failure
         self.loaded.append(adapter)
+
+    async def drop(self, adapter: AdapterRef) -> None:
+        self.dropped.append(adapter)
 
     async def close(self) -> None:
         return

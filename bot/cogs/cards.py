@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from typing import Literal
 
 import discord
@@ -15,6 +16,7 @@ from bot.errors import RefusedError
 from bot.house import House
 from bot.lore import MAX_FILE_BYTES, GuildLore
 from bot.personas import BroughtIn, short_id
+from bot.store import CARD, Gift
 from personas.card import Card, Form, Written, parse_card, to_persona, write
 from personas.card.book import book_as_lore
 from personas.card.show import token_counter
@@ -63,6 +65,7 @@ class CardCommands(commands.Cog):
             return brought, read, tokens
 
         brought, read, tokens = await asyncio.to_thread(bring_in)
+        house.store.people.give(Gift(guild_id, brought.persona.id, CARD, interaction.user.id, time.time()))
         words = [*_import_words(brought, tokens, guild_id), *await _keep_book(house, guild_id, brought.persona, read)]
         await interaction.followup.send("\n".join(words), ephemeral=True)
 
@@ -103,8 +106,10 @@ class CardCommands(commands.Cog):
         house, lore = interaction.client.house, _lore(interaction.client.house)
         await interaction.response.defer(ephemeral=True)
         house.conversations.personas.remove(guild_id, who)
+        house.store.people.take_back(guild_id, who.id, CARD)
         for file in lore.files(guild_id, who.id):
             await lore.remove(guild_id, who.id, file)
+            house.store.people.take_back(guild_id, who.id, file)
         for channel in house.store.channels.of_guild(guild_id):
             if channel.persona_id == who.id:
                 house.store.channels.clear(guild_id, channel.channel_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import discord
 from discord import app_commands
 from discord.ext import commands
@@ -20,6 +22,7 @@ from bot.cogs.errors import tell
 from bot.errors import RefusedError, words_for
 from bot.house import House
 from bot.lore import MAX_FILE_BYTES, GuildLore
+from bot.store import Gift
 from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
 from personas.lore import FOUND, Match, Weighed
@@ -57,6 +60,7 @@ class LoreCommands(commands.Cog):
         guild_id, whose = _guild(interaction), known_persona(interaction, persona)
         await interaction.response.defer(ephemeral=True)
         await _store(interaction.client.house).remove(guild_id, whose.id, file)
+        interaction.client.house.store.people.take_back(guild_id, whose.id, file)
         await interaction.followup.send(f"{whose.name} has forgotten `{file}`.", ephemeral=True)
 
     @lore_remove.autocomplete("file")
@@ -115,7 +119,9 @@ class LoreForm(discord.ui.Modal):
 
 
 async def _add(interaction: Interaction, guild_id: int, whose: Persona, name: str, content: bytes) -> None:
-    file, passages = await _store(interaction.client.house).add(guild_id, whose.id, name, content)
+    house = interaction.client.house
+    file, passages = await _store(house).add(guild_id, whose.id, name, content)
+    house.store.people.give(Gift(guild_id, whose.id, file, interaction.user.id, time.time()))
     count = "1 passage" if passages == 1 else f"{passages} passages"
     await interaction.followup.send(
         f"{whose.name} knows `{file}` now ({count}), in this server only. "

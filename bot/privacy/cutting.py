@@ -50,7 +50,7 @@ def cut(name: str, data: bytes, finder: Finder) -> bytes | None:
             inner = cut(name[:-3], gzip.decompress(data), finder)
             return None if inner is None else gzip.compress(inner)
         if suffix in ARCHIVES:
-            return None if is_their_package(members(data), finder) else _archive(data, finder)
+            return _archive(data, finder)
         return _text(suffix, data.decode("utf-8"), finder)
     except (OSError, EOFError, ValueError, RecursionError, zipfile.BadZipFile, csv.Error):
         return None  # a format that nothing here reads, or damaged
@@ -70,6 +70,11 @@ def holds(name: str, data: bytes, finder: Finder) -> bool:
             for member, inner in members(data)
         )
     return finder.in_bytes(data)
+
+
+def is_their_archive(name: str, data: bytes, finder: Finder) -> bool:
+    """Whether a file is the person's own Discord data package, packed."""
+    return PurePath(name).suffix.casefold() in ARCHIVES and is_their_package(members(data), finder)
 
 
 def is_their_package(members: Iterable[tuple[str, bytes | None]], finder: Finder) -> bool:

@@ -96,8 +96,8 @@ class HomeFiles:
         return self.finder.in_text(name) or cutting.holds(file.name, file.read_bytes(), self.finder)
 
     def _packages(self) -> list[Path]:
-        """The person's own data packages, unpacked."""
-        roots = set()
+        """The person's own data packages, packed or not."""
+        roots = {file for file in self.primary() if cutting.is_their_archive(file.name, file.read_bytes(), self.finder)}
         for file in self.home.rglob(PACKAGE_OWNER):
             if is_their_package([(file.name, file.read_bytes())], self.finder):
                 root = file.parent.parent if len(list(file.parent.parent.glob("*/*/messages.*"))) else file.parent

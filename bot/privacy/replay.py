@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bot.house import Keeping
 from bot.privacy import tombstones
+from bot.privacy.consent import Consents
 from bot.privacy.files import HomeFiles
 from bot.privacy.forget import Forgetter
 from bot.privacy.gather import recognised, recognised_in
 from bot.privacy.receipt import Receipt
 from bot.privacy.traces import Finder, Traces
+from bot.store import Store
 from personas.keys import HomeKey
 
 
@@ -42,6 +46,18 @@ async def replay(forgetter: Forgetter, *, files: bool) -> list[Receipt]:
         traces = Traces(ids=tuple(sorted(ids.values()))).surely_named(sorted(names.values()))
         receipts.append(await forgetter.run(forgetter.begin(traces, scope="files")))
     return receipts
+
+
+async def take_up(home: Path, store: Store, keeping: Keeping, personas: frozenset[str]) -> None:
+    """Before the bot starts: mirror what members have allowed, go on with forgettings that were cut off, forget again.
+
+    Raises `UnderstudyError`.
+    """
+    consents = Consents(home, store, keeping.permission)
+    consents.mirror()
+    forgetter = Forgetter(home, store, consents, time.time, None, personas, keeping.leave_sandbox)
+    await forgetter.finish()
+    await replay(forgetter, files=False)
 
 
 def _all_files(forgetter: Forgetter) -> Iterator[Path]:

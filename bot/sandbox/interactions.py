@@ -93,6 +93,8 @@ class Interactions:
         self._guild, self._messages, self._feed, self._gateway = guild, messages, feed, gateway
         self._clock = clock
         self._by_token: dict[str, Interaction] = {}
+        self.locales: dict[str, str] = {}
+        """The language of each member's client; English where none is named."""
 
     async def ask(
         self,
@@ -130,7 +132,7 @@ class Interactions:
             "channel_id": channel_id,
             "channel": channel,
             "app_permissions": str(self._guild.permissions_of(self._guild.bot_id, channel)),
-            "locale": "en-US",
+            "locale": self.locales.get(user_id, "en-US"),
             "entitlements": [],
             "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
             **(self._direct(user_id) if channel["type"] == DIRECT else self._in_guild(user_id, channel)),

@@ -71,6 +71,10 @@ class Member:
     def _self(self) -> Json:
         return self._world.guild.member(self.id)
 
+    def speaks(self, locale: str) -> None:
+        """Set the language of this member's client, such as "vi"."""
+        self._world.interactions.locales[self.id] = locale
+
     async def say(
         self, channel: Place, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
     ) -> Json:

@@ -97,6 +97,7 @@ class Messages:
             message["nonce"] = draft.body["nonce"]
             self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
         self._store.put(kind_of(message), message)
+        self._store.delete("leaving", author["id"])  # whoever was to leave is back
         return self._tell("message", "MESSAGE_CREATE", message)
 
     def _nonced(self, author_id: str, nonce: str) -> str | None:

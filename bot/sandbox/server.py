@@ -1,6 +1,7 @@
 """The sandbox as others use it: start it, play its members, wait for what the bot does."""
 
 import ipaddress
+from collections.abc import Collection
 from pathlib import Path
 
 from aiohttp import web
@@ -9,6 +10,7 @@ from bot.sandbox import page, rest
 from bot.sandbox.controls import Controls
 from bot.sandbox.errors import Json, NotLoopback
 from bot.sandbox.feed import Check, EventLog
+from bot.sandbox.leaving import Finds, Redacts, end_accounts, leave
 from bot.sandbox.member import Member
 from bot.sandbox.routes import ROUTES
 from bot.sandbox.seed import GuildSeed
@@ -77,12 +79,21 @@ class Sandbox(Controls):
         """Close every connection, then the port and the state."""
         await self._world.gateway.close()
         await self._close_port()
-        self._world.store.close()
+        self.close_state()
 
     async def _close_port(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def forget(self, ids: Collection[str], finds: Finds, redacted: Redacts) -> None:
+        """Delete what these people wrote and what `finds` them; their accounts leave when the sandbox ends."""
+        leave(self._world.guild, self._world.messages, ids, finds, redacted)
+
+    def close_state(self) -> None:
+        """Let go of the state of a sandbox that was never started."""
+        end_accounts(self._world.store)
+        self._world.store.close()
 
     async def wait_for(
         self, kind: str, check: Check = lambda data: True, timeout_s: float = 10.0, since: int | None = None

@@ -64,6 +64,7 @@ class Store:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA secure_delete = ON")
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if found != FORMAT and tables:
@@ -105,6 +106,15 @@ class Store:
     def delete(self, kind: str, item_id: str) -> None:
         """Forget the object."""
         self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, int(item_id)))
+
+    def delete_file(self, file_id: int) -> None:
+        """Forget an attachment."""
+        self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
+
+    def compact(self) -> None:
+        """Leave nothing in the file of what was deleted."""
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def clear(self, kind: str) -> None:
         """Forget every object of a kind."""

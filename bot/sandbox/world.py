@@ -9,6 +9,7 @@ from bot.sandbox.feed import Feed
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
 from bot.sandbox.interactions import Interactions
+from bot.sandbox.leaving import end_accounts
 from bot.sandbox.messages import Messages
 from bot.sandbox.places import Places
 from bot.sandbox.ratelimits import RateLimits
@@ -40,6 +41,7 @@ class World:
         clock, feed, conditions = Clock(), Feed(), Conditions(seed.message_content)
         rates = RateLimits(clock, conditions, rate_window)
         store = Store(state, clock)
+        end_accounts(store)  # of a sandbox that was killed
         guild = Guild(store, seed)
         gateway = Gateway(guild, conditions, rates)
         messages = Messages(guild, feed, gateway, clock)

@@ -35,11 +35,13 @@ UNNAMED = {
 """What the server goes on using, while nothing says any more whose doing it was."""
 
 FREE_TEXT = {
-    "messages": ("seq", ("text", "author_name")),
-    "jobs": ("seq", ("request", "error", "advice", "progress", "result")),
-    "promotions": ("seq", ("why",)),
+    "messages": ("text", "author_name"),
+    "jobs": ("name", "request", "error", "advice", "progress", "result"),
+    "promotions": ("why",),
+    "version_numbers": ("name",),
+    "gifts": ("what",),
 }
-"""The columns in which anything may stand, by the key of their table: a person's name or words are replaced there."""
+"""The columns in which anything may stand, by table: a person's name or words are replaced there."""
 
 
 class Erasure:
@@ -103,17 +105,17 @@ class Erasure:
 
     def first_seen(self, user_id: int) -> float | None:
         """When the first thing was that a member said, voted, gave or decided; None where there is none."""
-        rows = self._db.read(
+        row = self._db.first(
             """select min(at) as at from (select at from messages where author_id = :user
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
             union all select at from consents where user_id = :user)""",
             {"user": user_id},
         )
-        return rows[0]["at"]
+        return row["at"] if row else None
 
     def free_texts(self) -> Iterator[str]:
         """All texts in which somebody may be named."""
-        for table, (_, columns) in FREE_TEXT.items():
+        for table, columns in FREE_TEXT.items():
             for column in columns:
                 rows = self._db.read(f"select {column} as text from {table} where {column} is not null")
                 yield from (row["text"] for row in rows)
@@ -136,19 +138,19 @@ class Erasure:
             for sql in UNNAMED.values():
                 self._db.write(sql, {"user": user_id})
             self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", values)
-            for table, (key, columns) in FREE_TEXT.items():
-                done["mentions"] += self._redact(table, key, columns, until, redacted)
+            for table, columns in FREE_TEXT.items():
+                done["mentions"] += self._redact(table, columns, until, redacted)
         return done
 
-    def _redact(
-        self, table: str, key: str, columns: tuple[str, ...], until: float, redacted: Callable[[str], str]
-    ) -> int:
+    def _redact(self, table: str, columns: tuple[str, ...], until: float, redacted: Callable[[str], str]) -> int:
         before = " where at <= :until" if table == "messages" else ""
         changed = 0
-        for row in self._db.read(f"select {key}, {', '.join(columns)} from {table}{before}", {"until": until}):
+        for row in self._db.read(f"select rowid as row, {', '.join(columns)} from {table}{before}", {"until": until}):
             new = {column: redacted(row[column]) for column in columns if row[column] is not None}
             if any(new[column] != row[column] for column in new):
                 sets = ", ".join(f"{column} = :{column}" for column in new)
-                self._db.write(f"update {table} set {sets} where {key} = :{key}", {**new, key: row[key]})
+                values = {**new, "row": row["row"]}
+                if not self._db.write(f"update or ignore {table} set {sets} where rowid = :row", values):
+                    self._db.write(f"delete from {table} where rowid = :row", values)  # there is such a row already
                 changed += 1
         return changed

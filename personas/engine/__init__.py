@@ -40,6 +40,10 @@ class Engine(Protocol):
         """Verify and load an adapter before it is needed. Raises `AdapterError`; nothing changes then."""
         ...
 
+    async def drop(self, adapter: AdapterRef) -> None:
+        """Let go of an adapter if it is loaded; a reply that it is making ends first."""
+        ...
+
     async def close(self) -> None:
         """Cancel what runs and let go of the model."""
         ...

@@ -113,15 +113,22 @@ class LocalEngine:
         return stream
 
     async def load(self, adapter: AdapterRef) -> None:
+        await self._done(lambda: self._model.load(adapter))
+
+    async def drop(self, adapter: AdapterRef) -> None:
+        await self._done(lambda: self._model.drop(adapter))
+
+    async def _done(self, what: Callable[[], None]) -> None:
+        """Have the engine's thread do something, and wait for it."""
         loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[None] = loop.create_future()
 
-        def load() -> None:
-            self._model.load(adapter)
-            loop.call_soon_threadsafe(_settle, loaded, None)
+        def run() -> None:
+            what()
+            loop.call_soon_threadsafe(_settle, done, None)
 
-        self._work.put(_Work(load, lambda error: _tell(loop, loaded, error)))
-        await loaded
+        self._work.put(_Work(run, lambda error: _tell(loop, done, error)))
+        await done
 
     async def close(self) -> None:
         for stream in list(self._streams):

@@ -37,10 +37,20 @@ class AdaptedModel:
         self.attach(adapter)
         self._loaded[adapter.name] = None
         if len(self._loaded) > self._keep:
-            oldest = next(iter(self._loaded))
-            del self._loaded[oldest]
-            self._peft.set_adapter(adapter.name)  # peft would choose one itself if the active one were deleted
-            self._peft.delete_adapter(oldest)
+            self._forget(next(iter(self._loaded)))
+
+    def drop(self, adapter: AdapterRef) -> None:
+        """Let go of an adapter; nothing happens when it is not loaded."""
+        if adapter.name in self._loaded:
+            self._forget(adapter.name)
+
+    def _forget(self, name: str) -> None:
+        del self._loaded[name]
+        if self._loaded:
+            self._peft.set_adapter(next(reversed(self._loaded)))  # peft would choose one itself
+            self._peft.delete_adapter(name)
+        else:
+            self._base, self._peft = self._peft.unload(), None
 
     def use(self, adapter: AdapterRef | None) -> AbstractContextManager[Any]:
         """The model with this adapter active, or the bare base model, for the time of a `with` block."""

@@ -96,6 +96,11 @@ class LoreIndex:
                 cache.unlink()
             self._open(rows, None)
 
+    @property
+    def passages(self) -> Sequence[Passage]:
+        """All passages of it, whosever they are."""
+        return self._passages
+
     def search(self, persona_id: str, message: str, limit: int = LORE_PASSAGES, guild_id: int = 0) -> list[LoreHit]:
         """The passages of this persona (in this guild, too) or of the world that match best, best first; often none."""
         given = self.weigh(persona_id, message, guild_id).given(limit)
@@ -128,6 +133,10 @@ class LoreIndex:
     def replace(self, owner: str, passages: Iterable[Passage]) -> None:
         """From now on these are the passages of this owner."""
         self._fill([passage for passage in self._passages if passage.owner != owner] + list(passages))
+
+    def compact(self) -> None:
+        """Leave nothing in the cache file of what is not there any more."""
+        self._db.execute("vacuum").fetchall()
 
     def close(self) -> None:
         """Close the database."""

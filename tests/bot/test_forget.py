@@ -1,0 +1,210 @@
+"""A planted person is forgotten, and nothing under the home has anything of them, whatever happens in between."""
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from bot.privacy.forget import STEPS, receipt_of
+from bot.privacy.replay import replay
+from bot.privacy.tombstones import read_tombstones
+from bot.store import Store
+from bot.store.erasure import FREE_TEXT
+from bot.store.schema import MIGRATIONS
+from personas.adapters import adapter_ref
+from personas.keys import HomeKey, keyed
+from tests.bot import planted
+from tests.bot.planted import (
+    CHANNEL,
+    GUILD,
+    OTHER,
+    OTHERS_LINE,
+    WHO,
+    at_file,
+    at_step,
+    begin,
+    forgetter,
+    killed,
+    left_of_them,
+    plant,
+    rows,
+)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    home = tmp_path_factory.mktemp("planted") / "home"
+    plant(home)
+    return home
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    return Path(shutil.copytree(template, tmp_path / "home"))
+
+
+def opened(home):
+    return Store.open(home / "understudy.sqlite")
+
+
+def forget(home):
+    """As the bot at rest does it: everything but what follows."""
+    with opened(home) as store:
+        return asyncio.run(forgetter(home, store).run(begin(home, store)))
+
+
+def test_the_scan_finds_the_person_everywhere_before(home):
+    found = "\n".join(left_of_them(home))
+    for place in (
+        "understudy.sqlite", "cache/lore.sqlite", "cache/embeddings.json", "jobs/job3/trainer.log",
+        "jobs/job3/material/log.json", f"lore/{GUILD}/oda/harbour.md", f"lore/{GUILD}/oda/notes.md",
+        "packages/mine/messages", "packages/package.zip", "review.jsonl", "talk/harbour.json", "talk/packed.json.gz",
+        "talk/rows.jsonl", "talk/table.csv", "talk/WhatsApp Chat.txt", "talk/scan.bin", "consent.json",
+    ):  # fmt: skip
+        assert place in found, place
+    for trace in planted.TRACES:
+        assert repr(trace) in found, trace
+
+
+def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
+    receipt = forget(home)
+    assert left_of_them(home) == []
+    assert rows(home, "select text from messages order by seq") == [
+        (OTHERS_LINE,), ("I agree with someone and <@someone>.",),
+    ]  # fmt: skip
+    assert rows(home, "select user_id, vote from votes") == [(OTHER, 1)]
+    assert rows(home, "select user_id from consents") == [(OTHER,)]
+    assert rows(home, "select set_by from channels") == rows(home, "select muted_by from mutes") == [(0,)]
+    assert {by for (by,) in rows(home, "select requested_by from jobs")} == {0, OTHER}
+    log = json.loads((home / "talk" / "harbour.json").read_text())
+    assert [message["content"] for message in log["messages"]] == [
+        OTHERS_LINE, "> [removed]\nthat was <@someone>, alias someone",
+    ]  # fmt: skip
+    assert OTHERS_LINE in (home / "talk" / "WhatsApp Chat.txt").read_text()
+    assert "next line" not in (home / "talk" / "WhatsApp Chat.txt").read_text()
+    assert len((home / "talk" / "table.csv").read_text().splitlines()) == 2
+    assert json.loads((home / "talk" / "rows.jsonl").read_text())["name"] == "Wendell Park"
+    assert (home / "lore" / str(GUILD) / "oda" / "harbour.md").read_text() == (
+        "# The wharf\nsomeone painted the doors. Nobody else may.\n"
+    )
+    for kept in ("jobs/job1/trainer.log", "datasets/kept/people.json", f"lore/{GUILD}/oda/tides.md"):
+        assert (home / kept).exists(), kept
+    for gone in ("jobs/job3", "datasets/harbour", "packages/mine", "packages/package.zip", "talk/scan.bin"):
+        assert not (home / gone).exists(), gone
+    assert receipt.rows["messages"] == 2 and receipt.rows["votes"] == 1
+    assert receipt.lost == ("talk/scan.bin",)
+    assert {"packages/package.zip", "packages/mine", "jobs/job3"} <= {*receipt.deleted}
+    assert [export.path for export in receipt.exports] == ["/elsewhere/harbour.jsonl"]
+
+
+def test_versions_with_the_person_speak_no_more_and_the_last_clean_one_does(home):
+    receipt = forget(home)
+    with opened(home) as store:
+        assert store.versions.live("oda") == "v1"
+        assert [version.version for version in store.versions.installed("oda")] == ["v1"]
+    assert {(one.version, one.now) for one in receipt.withdrawn} == {("v2", None), ("v3", "v1")}
+    assert [one.persona_id for one in receipt.dialogues] == ["manners"]
+    assert adapter_ref(home, "oda", "v1").folder.exists()
+    assert not adapter_ref(home, "oda", "v2").folder.exists() and not adapter_ref(home, "oda", "v3").folder.exists()
+    assert not (home / "models" / "dialogue" / "manners").exists()
+
+
+def test_without_a_clean_version_the_base_model_speaks(home):
+    shutil.copy(
+        adapter_ref(home, "oda", "v2").folder / "people.json", adapter_ref(home, "oda", "v1").folder / "people.json"
+    )
+    forget(home)
+    with opened(home) as store:
+        assert store.versions.live("oda") is None and store.versions.installed("oda") == []
+
+
+def test_a_rollback_never_returns_to_a_withdrawn_version(home):
+    forget(home)
+    with opened(home) as store:
+        assert store.versions.rollback("oda", 1, 1.0).version is None
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS["everything"][:-1])
+def test_killed_at_any_step_it_goes_on(home, step, moment):
+    assert killed(home, at_step(step, moment)) == 9
+    with opened(home) as store:
+        asyncio.run(forgetter(home, store).finish())
+        (row,) = store.forgettings.unfinished()
+        assert row.step == "follow" and receipt_of(row).resumed
+        assert store.versions.live("oda") == "v1"
+    assert left_of_them(home) == []
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 8, 11, 14, 17, 20])
+def test_killed_in_the_middle_of_the_files_it_goes_on(home, number):
+    assert killed(home, at_file(number)) == 9
+    with opened(home) as store:
+        asyncio.run(forgetter(home, store).finish())
+    assert left_of_them(home) == []
+
+
+def test_tombstones_are_keyed_and_stand_in_both_places(home):
+    forget(home)
+    key = HomeKey.of(home).people()
+    with opened(home) as store:
+        assert keyed(key, str(WHO)) in store.people.tombstones()
+        assert read_tombstones(home) == store.people.tombstones()
+    assert str(WHO) not in (home / "keys" / "tombstones.json").read_text()
+
+
+def test_whoever_comes_back_is_heard_again_and_not_forgotten_again(home):
+    forget(home)
+    with opened(home) as store:
+        store.messages.append(
+            guild_id=GUILD, channel_id=CHANNEL, author_id=WHO, author_name="New", text="I am back", at=time.time()
+        )
+        assert asyncio.run(replay(forgetter(home, store), files=False)) == []
+        asyncio.run(replay(forgetter(home, store), files=True))
+        assert "I am back" in [message.text for message in store.messages.said_in(GUILD)]
+
+
+@pytest.mark.parametrize("name", ["Oda Marrow", "Wendell Park", "the", "user", "so"])
+def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):
+    before = {path: path.read_bytes() for path in (home / "talk").iterdir()} | {
+        path: path.read_bytes() for path in (home / "lore").rglob("*.md")
+    }
+    stranger = 734_829_104_458_293_555
+    with opened(home) as store:
+        one = forgetter(home, store)
+        receipt = asyncio.run(one.run(one.begin(one.traces(stranger, [name]))))
+    assert receipt.cut == receipt.deleted == receipt.lost == ()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
+    with opened(home) as store:
+        one = forgetter(home, store)
+        receipt = asyncio.run(one.run(one.begin(one.traces(WHO), scope="trainings")))
+        assert store.versions.live("oda") == "v1" and read_tombstones(home) == {}
+        assert len(store.erasure.texts(WHO)) == 2
+    assert (home / "talk" / "harbour.json").exists() and not (home / "jobs" / "job3").exists()
+    assert {one.version for one in receipt.withdrawn} == {"v2", "v3"}
+
+
+def test_every_column_with_text_is_looked_through_or_holds_nobody():
+    """A column that a later migration adds has to be thought about here."""
+    nobody = {
+        "channels": {"persona_id", "answers"}, "webhooks": {"token"}, "messages": {"persona_id", "adapter_version"},
+        "replies": {"persona_id", "state", "adapter_version"}, 
+        "jobs": {"job_id", "persona", "version", "state", "attempt_token"},
+        "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version"},
+        "mutes": {"persona_id"}, "consents": {"language"}, "gifts": {"persona_id"},
+        "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
+        "withdrawn": {"persona_id", "version"},
+    }  # fmt: skip
+    raw = sqlite3.connect(":memory:")
+    raw.executescript(";".join(MIGRATIONS))
+    for (table,) in raw.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"):
+        texts = {name for _, name, kind, *_ in raw.execute(f"pragma table_info({table})") if kind == "TEXT"}
+        known = nobody.get(table, set()) | set(FREE_TEXT.get(table, ()))
+        assert texts <= known, f"{table}: {texts - known}"
