@@ -19,7 +19,8 @@ from personas.contracts import Persona
 from personas.errors import MaterialError, RequestError
 from personas.lore import LoreIndex
 from personas.prompt import Renderer
-from trainer.anonymise import People
+from trainer.anonymise import Anonymiser
+from trainer.anonymise.staying import world_names
 from trainer.conversation import Conversation, Rejected, speaks, spoken_by
 from trainer.filters import Filters
 from trainer.ledger import Ledger
@@ -81,8 +82,9 @@ class Builder:
         self._spool = self._stack.enter_context(Spool(folder))
         self._sieve = self._stack.enter_context(Sieve(plan.filters, folder))
         self._maker = SampleMaker(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
-        self._people = People(plan.persona) if plan.persona else None
-        self.met = Met()
+        keep = world_names(plan.persona, plan.lore)
+        self.anonymiser = Anonymiser(plan.key, persona=plan.persona, keep=keep)
+        self.met = Met(self.anonymiser.strangers)
         self._sources: list[str] = []
         self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
         self._is_anybody_learned_from = False
@@ -144,8 +146,8 @@ class Builder:
         persona = self._plan.persona
         speaks_itself = persona is not None and speaks(persona, conversation)
         self.met.meet(conversation)
-        if self._people and (speaks_itself or conversation.unheard):
-            self._people.meet(conversation)
+        if speaks_itself or conversation.unheard:
+            self.anonymiser.meet(conversation)
         self._is_anybody_learned_from |= any(message.speaker.is_persona for message in conversation.messages)
         self._spool.append(conversation)
         self._sieve.add(conversation)
@@ -246,9 +248,11 @@ class Builder:
             self.ledger.settle(conversation, used, faults)
 
     def _read(self, number: int) -> Conversation:
+        """The conversation as it may be learned from: of people who talk nothing stays that tells who they are."""
         conversation = self._spool[number]
+        if self._speaks[number]:
+            return self.anonymiser.masked(conversation)
+        conversation = self.anonymiser.cleaned(conversation)
         if self._plan.persona and self._stands_in:
             return spoken_by(self._plan.persona, conversation)
-        if self._people and self._speaks[number]:
-            return self._people.masked(conversation, self._plan.key)
         return conversation

@@ -17,7 +17,8 @@ from personas.job_keys import JobKeys
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.material import material_digest
 from personas.rights import DISCORD_API, decide
-from trainer.anonymise import pseudonymise
+from trainer.anonymise import Anonymiser
+from trainer.anonymise.staying import world_names
 from trainer.conversation import Conversation
 from trainer.people import Met
 from trainer.recipe import Recipe
@@ -69,21 +70,24 @@ def read_content(folder: Path, spec: JobSpec, recipe: Recipe) -> Content:
         if not paths[needed]:
             raise MaterialError(f"The job holds no material of the kind {needed!r}.", f"A {task} job needs some.")
     dropped: Counter[str] = Counter()
-    met = Met()
     consent, keys = read_consent(folder), JobKeys.in_folder(folder)
     options = ReadOptions(consent=consent, session_gap_s=recipe.session_gap_minutes * 60)
     if task == "persona":
         persona = _persona(paths["card"], spec)
         talk = _conversations(paths["log"], replace(options, persona=persona), dropped)
+        lore = _lore(paths["lore"], persona)
+        anonymiser = Anonymiser(keys.pseudonyms, persona=persona, keep=world_names(persona, lore))
+        met = Met(anonymiser.strangers)
         for conversation in talk:
             met.meet(conversation)
-        conversations = pseudonymise(talk, keys.pseudonyms, persona)
-        lore = _lore(paths["lore"], persona)
+            anonymiser.meet(conversation)
+        conversations = [anonymiser.masked(conversation) for conversation in talk]
     else:
-        persona, lore = None, None
-        conversations = _conversations(paths["messages"], options, dropped)
+        persona, lore, met, anonymiser = None, None, Met(), Anonymiser(keys.pseudonyms)
+        conversations = [anonymiser.cleaned(c) for c in _conversations(paths["messages"], options, dropped)]
     general = _conversations(paths["general"], options, Counter())
-    return Content(persona, conversations, general, lore, dropped, met, keys.people, consent.permission)
+    replaced = dict(anonymiser.counts)
+    return Content(persona, conversations, general, lore, dropped, met, keys.people, consent.permission, replaced)
 
 
 def _paths(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:

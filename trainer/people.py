@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from personas.keys import keyed
 from trainer.conversation import Conversation, Speaker
@@ -18,7 +18,9 @@ class Met:
     Whoever is met is listed, also with no sample: they may be named in one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strangers: Mapping[str, int] | None = None) -> None:
+        """`strangers` are people who do not speak: casefolded names to the number of places that name them."""
+        self._strangers = strangers if strangers is not None else {}
         self._names: dict[str, set[str]] = {}
         self._samples: Counter[str] = Counter()
 
@@ -44,6 +46,8 @@ class Met:
             own = [] if id in names else [id]
             for person in {*own, *(f"name:{name.casefold()}" for name in names)}:
                 listed[keyed(key, person)] += self._samples[id]
+        for name, count in self._strangers.items():
+            listed[keyed(key, f"name:{name}")] += count
         return dict(listed)
 
     def _note(self, speaker: Speaker) -> None:

@@ -121,6 +121,7 @@ def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) 
             "statements": {name: asdict(stated) for name, stated in order.statements.items()},
             "permission": order.permission if DISCORD_API in samples.statistics.rights else "",
             "held_out_besides": builder.besides,
+            "replaced": dict(builder.anonymiser.counts),
             "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
         }
     (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,9 +1,11 @@
-"""Pseudonyms: stable, without collisions, everywhere but on the persona."""
+"""People under pseudonyms: stable, without collisions, wherever their names occur; the persona and its world stay."""
 
 import pytest
 
-from personas.contracts import Persona, TrainingRequest
-from trainer.anonymise import assign, dataset_key, pseudonymise
+from personas.contracts import Persona
+from trainer.anonymise import Anonymiser
+from trainer.anonymise.names_found import Names
+from trainer.anonymise.pseudonyms import assign, stranger
 from trainer.conversation import Conversation, Message, Speaker
 from trainer.names import NAMES
 
@@ -17,48 +19,130 @@ def talk(*lines: tuple[Speaker, str]) -> Conversation:
     return Conversation.of([Message(who, text, "1") for who, text in lines], "talk.json", "own-writing")
 
 
+def anonymiser(*conversations: Conversation, keep: tuple[str, ...] = ()) -> Anonymiser:
+    """One that knows the people of these conversations and finds no others."""
+    made = Anonymiser(KEY, persona=ADA, keep=keep, names=Names())
+    for conversation in conversations:
+        made.meet(conversation)
+    return made
+
+
+def said_of(names: tuple[str, ...], *texts: str, keep: tuple[str, ...] = ()) -> list[str]:
+    """What the texts become when somebody of these names has spoken too, with `N` for their pseudonym."""
+    somebody = Speaker("21", names)
+    conversations = [talk((somebody, "so far")), *(talk((PERSONA, text)) for text in texts)]
+    made = anonymiser(*conversations, keep=keep)
+    pseudonym, *masked = (made.masked(conversation).messages[0] for conversation in conversations)
+    return [message.text.replace(pseudonym.speaker.name, "N") for message in masked]
+
+
 def test_names_mentions_and_nicknames_are_replaced_and_the_persona_stays():
     said = "MIRA, mira_wet, <@11> and <@!12>! Not admiral. <@99> knows Ada Lace, bo the Builder."
-    (found,) = pseudonymise([talk((MIRA, "hello"), (BO, "hi"), (PERSONA, said))], KEY, ADA)
+    conversation = talk((MIRA, "hello"), (BO, "hi"), (PERSONA, said))
+    found = anonymiser(conversation).masked(conversation)
     mira, bo, ada = (message.speaker.name for message in found.messages)
     assert found.messages[2].text == f"{mira}, {mira}, {mira} and {bo}! Not admiral. someone knows Ada Lace, {bo}."
     assert {mira, bo} < set(NAMES) and ada == "Ada Lace"
     assert found.messages[0].speaker.names == (mira,)
 
 
-def test_the_part_of_a_handle_by_which_others_call_somebody_is_replaced_and_a_common_word_is_not():
-    handle = Speaker("13", ("sleepy_Tomas",))
-    (found,) = pseudonymise([talk((handle, "so sleepy"), (PERSONA, "Sleepy? Rest then, Tomas."))], KEY, ADA)
-    assert found.messages[1].text == f"Sleepy? Rest then, {found.messages[0].speaker.name}."
+@pytest.mark.parametrize(
+    ("names", "texts", "become"),
+    [
+        (("sleepy_Tomas",), ("so sleepy", "Sleepy? Rest then, Tomas."), ("so sleepy", "Sleepy? Rest then, N.")),
+        (("I",), ("I am I", "I see, @I. Not Ida?"), ("I am I", "I see, @N. Not Ida?")),
+        (("Alice Kerr",), ("Alice's hat, Alices hat, ALICE, aliceee, Miss Kerr",), ("N's hat, Ns hat, N, N, Miss N",)),
+        (("xX_DarkWolf_Xx",), ("darkwolf is no dark wolf",), ("N is no dark wolf",)),
+        (("Jean-Luc Mora",), ("jean luc mora, Jean-Luc",), ("N, N",)),
+        (("Will",), ("I will ask Will. hey will! Will you?",), ("I will ask N. hey N! Will you?",)),
+        (("Hope",), ("I hope so; no hope", "I told Hope's brother"), ("I hope so; no hope", "I told N's brother")),
+        (("Nguyễn Thị Hoa",), ("nguyen thi hoa, NGUYỄN", "chị hoa ơi, hoa đẹp"), ("N, N", "chị N ơi, hoa đẹp")),
+        (("Tuấn",), ("tuan oi", "anh Tuấn ơi", "tuần sau"), ("N oi", "anh N ơi", "tuần sau")),
+        (("Hà",), ("ha ha", "chị Hà"), ("ha ha", "chị N")),
+        (("王小明",), ("我问王小明了", "小明去哪", "老王和王哥"), ("我问N了", "N去哪", "N和N哥")),
+        (("李丽",), ("丽姐、丽丽", "美丽的花"), ("N姐、N", "美丽的花")),
+        (("田中太郎",), ("田中さんと太郎くん",), ("NさんとNくん",)),
+        (("ケン",), ("ケンとケンタッキー",), ("Nとケンタッキー",)),
+        (("月亮",), ("月亮出来了", "月亮姐来了", "@月亮"), ("月亮出来了", "N姐来了", "@N")),
+    ],
+)  # fmt: skip
+def test_a_name_is_found_as_people_say_it_and_words_stay_words(names, texts, become):
+    assert said_of(names, *texts) == list(become)
 
 
-def test_short_names_are_looked_for_in_mentions_only():
-    short = Speaker("13", ("I",))
-    (found,) = pseudonymise([talk((short, "I am I"), (PERSONA, "I see, @I. Not @Ida?"))], KEY, ADA)
-    name = found.messages[0].speaker.name
-    assert [message.text for message in found.messages] == ["I am I", f"I see, @{name}. Not @Ida?"]
+def test_a_name_in_lore_stays_unless_somebody_in_the_log_has_it():
+    texts = ("Old Brannock owns Saltmarket Row.", "Mira said so.")
+    assert said_of(("Mira",), *texts, keep=("Brannock", "Saltmarket Row", "Mira")) == [texts[0], "N said so."]
+
+
+def test_a_part_of_a_name_that_lore_has_too_stays():
+    assert said_of(("Mira Brannock",), "Brannock's inn. Mira Brannock?", keep=("Brannock",)) == ["Brannock's inn. N?"]
+
+
+def test_a_role_is_nobody_and_its_word_stays():
+    conversation = talk((Speaker("user", ("User",)), "hi"), (PERSONA, "Each User is a user."))
+    assert anonymiser(conversation).masked(conversation).messages[1].text == "Each User is a user."
+
+
+def test_people_who_are_not_heard_are_replaced_where_others_name_them():
+    conversation = talk((PERSONA, "Quillon said no."))
+    conversation.unheard = (Speaker("31", ("Quillon",)),)
+    assert "Quillon" not in anonymiser(conversation).masked(conversation).messages[0].text
+
+
+def test_what_came_with_a_talk_and_the_answer_that_was_liked_less_are_masked_too():
+    conversation = talk((MIRA, "hi"), (PERSONA, "yes"))
+    conversation.system, conversation.rejected = "You know Mira.", "Mira? mail me@quill.example.com"
+    masked = anonymiser(conversation).masked(conversation)
+    assert "Mira" not in masked.system + masked.rejected and "quill" not in masked.rejected
+
+
+def test_general_knowledge_keeps_its_names_and_loses_what_has_a_form():
+    conversation = talk((Speaker("user", ("user",)), "Who was Ada Byron? Write to a.byron@engine.example.net."))
+    made = anonymiser()
+    text = made.cleaned(conversation).messages[0].text
+    assert text.startswith("Who was Ada Byron? Write to ") and "engine" not in text
+    assert made.counts == {"EMAIL_ADDRESS": 1}
+
+
+def test_the_same_value_becomes_the_same_everywhere_and_another_under_another_key():
+    text = "mail me@quill.example.com or ring 212-555-0147, 198.51.100.7, @quillon_9"
+    one, again = (Anonymiser(KEY, names=Names()).masked_text(text) for _ in range(2))
+    other = Anonymiser(b"o" * 32, names=Names()).masked_text(text)
+    assert one == again != other
+    assert not any(value in one for value in ("quill.example", "212-555-0147", "198.51.100.7", "quillon_9"))
+
+
+def test_strangers_have_pseudonyms_word_for_word_and_are_counted():
+    class Finder:
+        name = "a finder"
+
+        def find(self, text: str) -> list[tuple[str, int, int, float]]:
+            return [("PERSON", text.index("Orla"), text.index(" left"), 1.0)]
+
+    made = Anonymiser(KEY, names=Names(tagger=Finder()))
+    whole, part = made.masked_text("So Orla Quaid left."), made.masked_text("So Orla left.")
+    assert whole.split()[1] == part.split()[1] and len(whole.split()) == 4
+    assert made.strangers == {"orla quaid": 1, "orla": 1} and made.names.by == "tagger (a finder)"
+
+
+def test_a_stranger_never_bears_the_name_of_somebody_in_the_log():
+    taken = NAMES[0].casefold()
+    assert all(stranger(f"somebody{n}", KEY, {taken}) != NAMES[0] for n in range(500))
 
 
 def test_a_pseudonym_stays_when_others_join_and_differs_in_another_data_set():
-    few = assign([MIRA, BO], KEY, ADA)
-    many = assign([MIRA, BO, *(Speaker(f"x{n}", (str(n),)) for n in range(100))], KEY, ADA)
+    few = assign([MIRA, BO], KEY)
+    many = assign([MIRA, BO, *(Speaker(f"x{n}", (str(n),)) for n in range(100))], KEY)
     assert few.items() <= many.items()
-    others = [assign([MIRA], bytes([n]) * 32, ADA)["11"] for n in range(8)]
+    others = [assign([MIRA], bytes([n]) * 32)["11"] for n in range(8)]
     assert len(set(others)) > 1
 
 
 @pytest.mark.parametrize("members", [len(NAMES), 3 * len(NAMES)])
 def test_no_two_members_share_a_pseudonym_however_many_there_are(members):
-    given = assign([Speaker(str(n), (str(n),)) for n in range(members)], KEY, Persona("x", f"Sir {NAMES[0]}"))
+    given = assign([Speaker(str(n), (str(n),)) for n in range(members)], KEY, {NAMES[0].casefold()})
     assert len(set(given.values())) == members and NAMES[0] not in given.values()
-
-
-def test_the_key_depends_on_persona_and_data_set_only():
-    def key(**fields: str) -> bytes:
-        return dataset_key(TrainingRequest.model_validate({"job_name": "a", "persona": "ada", **fields}))
-
-    assert key() == key(job_name="b", recipe="other")
-    assert len({key(), key(persona="bo"), key(dataset="harbour"), key(dataset_path="harbour")}) == 4
 
 
 def test_the_names_are_as_many_as_they_look():

@@ -33,7 +33,7 @@ ADDRESSED = re.compile(
 )
 
 HANDLE = re.compile(
-    rf"(?<![A-Za-z0-9_.@/+-])@(?:(?P<name>[{LATIN}0-9_](?:[{LATIN}0-9_.-]{{0,30}}[{LATIN}0-9_])?)(?![{LATIN}0-9_@/])|"
+    rf"(?<![A-Za-z0-9_.@/+-])@(?:(?P<name>[{LATIN}0-9_](?:[{LATIN}0-9_.-]{{0,30}}[{LATIN}0-9_])?)(?![{LATIN}0-9_@/(])|"
     rf"(?P<cjk>[{CJK}][{CJK}A-Za-z0-9_]{{1,15}})(?=[\s:,.!?。]|$))"
 )
 EVERYBODY = frozenset(

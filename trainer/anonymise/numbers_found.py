@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from trainer.anonymise.bounds import LEFT, RIGHT, before
 from trainer.anonymise.checks import (
+    CARD_PREFIXES,
     IBAN_LENGTHS,
-    LONG_CARD_PREFIXES,
     is_card,
     is_cn_id,
     is_iban,
@@ -44,7 +44,7 @@ def cards(text: str) -> Iterator[Span]:
         if not is_card(digits) or not _is_grouped(match[0]):
             continue
         is_called = CARD_CUE.search(before(text, match.start(), 60)) is not None
-        is_usual = len(digits) in (14, 15, 16) and digits.startswith(LONG_CARD_PREFIXES)
+        is_usual = len(digits) in (14, 15, 16) and digits.startswith(CARD_PREFIXES)
         if is_called or (is_usual and not NOT_PAID_WITH.search(before(text, match.start(), 30))):
             yield Span("CREDIT_CARD", *match.span(), BY_FORM)
 

@@ -20,8 +20,9 @@ REGIONS = "US GB DE FR VN CN JP AU BE NL CH AT SE IN KR TW NZ IE IT ES PL BR".sp
 """Whose national numbers are known when they begin with 0; the world's are when they begin with +."""
 CUE = re.compile(
     r"phone|(?<![a-z])tel(?![a-z])|(?<![a-z])call(?!ed)|mobile|cell|(?<![a-z])fax|desk:|whatsapp|text me|(?<![a-z])sms|"
-    r"hotline|viber|zalo|dial|reach (?:me|us|him|her|them)|(?:my|his|her|their|our|your) number|số điện|sdt|điện thoại|"
-    r"(?<![a-zà-ỹ])s?đt|gọi|liên hệ|di động|电话|手机|号码|致电|拨打|打给|電話|携帯|連絡先|ファックス|ファクス"
+    r"answering|messages? (?:to|from)|hotline|viber|zalo|dial|reach (?:me|us|him|her|them)|"
+    r"(?:my|his|her|their|our|your) number|số điện|sdt|điện thoại|(?<![a-zà-ỹ])s?đt|gọi|liên hệ|di động|"
+    r"电话|手机|号码|致电|拨打|打给|電話|携帯|連絡先|ファックス|ファクス"
 )
 OTHER_NUMBER = re.compile(
     r"(?:order|tracking|invoice|ticket|serial|isbn|issn|ean|upc|sku|ref(?:erence)?|version|account|case|claim|"

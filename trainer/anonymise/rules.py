@@ -1,0 +1,55 @@
+"""Names of people by the words around them, for when there is no tagger: less is found, and less is wrong.
+
+Addresses need no rules of their own here: `trainer.anonymise.places` knows those that have a form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from trainer.anonymise.bounds import LATIN
+from trainer.anonymise.entity import BY_CUE, Span
+from trainer.anonymise.words import ENGLISH
+
+UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
+NAME_WORD = rf"[{UPPER}](?:[{LATIN}]|['’-](?=[{LATIN}]))+"
+NAME = rf"(?P<name>{NAME_WORD}(?: (?:[A-Z]\. )?(?:(?:de|van|von|der|da|di|del|la|le|bin|al) )?{NAME_WORD}){{0,3}})"
+CUES = (
+    r"(?i:my name is|my name's|name is|named|call me|i am called|this is|i'm|i am|ask for|regards,|cheers,|sincerely,|"
+    r"love,|thanks,|yours,|signed,|dear|speak (?:to|with)|talk to|married to|account of|follow up with|his name is|"
+    r"her name is|their name is|said|says|asked|tên (?:tôi|mình|em|anh|chị|là)(?: là)?|tôi là|mình là|em là|gặp|"
+    r"kính gửi|thân gửi|gửi|name:|customer:|contact:|patient:|attn:?)\s+"
+)
+TITLES = (
+    r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Madam|Captain|Sergeant|Officer|Judge|Senator|Aunt|Uncle|Anh|Chị|Cô|Chú|"
+    r"Bác|Ông|Bà|Thầy|anh|chị|cô|chú|bác|ông|bà|thầy)\.?\s"
+)
+PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.])(?:{before}){NAME}") for before in (CUES, TITLES))
+CJK_CUES = (
+    re.compile(
+        "(?:我叫|我的名字是|我名叫|他叫|她叫|姓名[:：]|联系人[:：])"
+        "(?P<name>[\u4e00-\u9fff]{2,4}?)(?=[，。,.!！？?\\s、的]|$)"
+    ),
+    re.compile(
+        "(?:私は|僕は|俺は|名前は|氏名[:：])\\s?"
+        "(?P<name>[\u3041-\u30fc\u4e00-\u9fff]{2,6}?)(?=です|と申し|といい|と言い|だ。)"
+    ),
+)
+NO_NAMES = frozenset(
+    """I'm I Sure Not The A An In At On Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February
+    March April May June July August September October November December
+    English French German Spanish Chinese Japanese Vietnamese American British God Jesus Christmas""".split()
+)
+
+
+def names_by_rules(text: str) -> Iterator[Span]:
+    """`PERSON` after a cue word or a title, in the four languages."""
+    for pattern in PATTERNS:
+        for match in pattern.finditer(text):
+            first = match["name"].split()[0]
+            if first not in NO_NAMES and (first.lower() not in ENGLISH or " " in match["name"]):
+                yield Span("PERSON", *match.span("name"), BY_CUE)
+    for pattern in CJK_CUES:
+        for match in pattern.finditer(text):
+            yield Span("PERSON", *match.span("name"), BY_CUE)

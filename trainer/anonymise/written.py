@@ -1,0 +1,70 @@
+"""How texts write words: with a capital or without, after an article or not. It tells names from words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+from trainer.anonymise.bounds import CJK
+from trainer.anonymise.words import DETERMINERS, ENGLISH, VIETNAMESE
+
+TOKEN = re.compile(rf"[^\W_{CJK}](?:[^\W_{CJK}]|[\u0300-\u036f])*")
+"""A run of letters and digits of scripts that part words, with its combining marks."""
+WORD = re.compile(rf"[^\W\d_{CJK}](?:[^\W\d_{CJK}]|[\u0300-\u036f])*")
+DETERMINED = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(DETERMINERS)}) ([a-z]+)")
+MOST_WORDS = 300_000
+"""So many words are counted; beyond, those seen once are forgotten, so that memory does not grow with the texts."""
+
+
+def folded(word: str) -> str:
+    """Casefolded and without diacritics: `Nguyễn` is `nguyen`, `Đỗ` is `do`."""
+    word = word.casefold()
+    if word.isascii():
+        return word
+    parts = unicodedata.normalize("NFD", word)
+    return "".join(sign for sign in parts if not unicodedata.combining(sign)).replace("đ", "d").replace("ł", "l")
+
+
+def composed(word: str) -> str:
+    """Casefolded, each letter with its marks as one sign."""
+    return word.casefold() if word.isascii() else unicodedata.normalize("NFC", word.casefold())
+
+
+VIETNAMESE_BARE = VIETNAMESE | frozenset(map(folded, VIETNAMESE))
+
+
+class Written:
+    """Counts words over all texts of a data set."""
+
+    def __init__(self) -> None:
+        self._words: Counter[str] = Counter()
+        self._determined: Counter[str] = Counter()
+
+    def read(self, text: str) -> None:
+        """Count the words of a text."""
+        self._words.update(WORD.findall(text))
+        self._determined.update(DETERMINED.findall(text))
+        for counts in (self._words, self._determined):
+            if len(counts) > MOST_WORDS:
+                for word in [word for word, count in counts.items() if count == 1]:
+                    del counts[word]
+
+    def is_mostly_capital(self, word: str) -> bool:
+        """Whether it is written with a capital more often than without."""
+        return self._words[word.capitalize()] > self._words[word.lower()]
+
+    def is_mostly_small(self, word: str) -> bool:
+        """Whether it is written without a capital more often than with."""
+        return self._words[word.lower()] > self._words[word.capitalize()]
+
+    def is_ordinary(self, word: str) -> bool:
+        """Whether texts use it for something else than a name, or may."""
+        if word in ENGLISH or (word in VIETNAMESE_BARE and self.is_mostly_small(word)):
+            return True
+        return self.is_used_as_word(word)
+
+    def is_used_as_word(self, word: str) -> bool:
+        """Whether an article or a pronoun stands before every fourth of its uses or more."""
+        small = word.lower()
+        return 4 * self._determined[small] > self._words[small] and self._determined[small] > 1
