@@ -10,9 +10,11 @@ import signal
 import sys
 from pathlib import Path
 
+from bot import backup as backup_commands
 from bot.app import App, opened
 from bot.catalogue import ShippedData
 from bot.permissions import invite_url
+from bot.privacy import commands as privacy_commands
 from bot.settings import Settings, existing_file, load_settings
 from personas.errors import UnderstudyError
 
@@ -20,20 +22,27 @@ EPILOG = """examples:
   python -m bot                      no DISCORD_TOKEN: a guild on this machine; prints its address
   DISCORD_TOKEN=… python -m bot      the same bot on Discord
   WEB_PORT=0 python -m bot           any free port
+  python -m bot privacy forget --user ID --name NAME
+  python -m bot backup --out /mnt/backups
 
-exit codes: 0 ended by Ctrl-C or SIGTERM, 1 could not start or broke off"""
+exit codes: 0 done, or ended by Ctrl-C or SIGTERM; 1 could not start, broke off or was refused; 2 wrong usage"""
 
 
 def main() -> int:
-    """Run until told to stop."""
+    """Run until told to stop, or do what a command says."""
     parser = argparse.ArgumentParser(
         "python -m bot", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    privacy_commands.add_commands(commands)
+    backup_commands.add_commands(commands)
     arguments = parser.parse_args()
     try:
-        settings = load_settings(arguments.env, os.environ)
+        arguments.settings = settings = load_settings(arguments.env, os.environ)
         set_up_logging(settings)
+        if "run" in arguments:
+            return int(arguments.run(arguments, settings.home))
         asyncio.run(serve(settings))
     except UnderstudyError as error:
         print(f"Understudy cannot go on. {error}", file=sys.stderr)

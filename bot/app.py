@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -14,15 +15,18 @@ import discord
 
 from bot import local_guild, permissions
 from bot.answering import Answerer
+from bot.backup import finish_restore
 from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
 from bot.clock import SystemClock
 from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
-from bot.house import House
+from bot.house import House, Keeping
 from bot.lore import read_all_guild_lore
 from bot.personas import Personas
+from bot.privacy.replay import take_up
 from bot.queue import JobQueue
+from bot.retention import Limits, Retention
 from bot.sandbox import Sandbox, StateUnreadable, point_discord_py_at
 from bot.settings import Settings, SettingsError
 from bot.store import Store
@@ -62,10 +66,15 @@ class App:
 async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]:
     """The bot, ready; taken down in order at the end of the block. Raises `UnderstudyError` when it cannot start."""
     async with AsyncExitStack() as stack:
+        finish_restore(settings.home)
         store = Store.open(settings.home / "understudy.sqlite")
         stack.callback(store.close)
         sandbox = await _sandbox(settings, stack) if settings.in_sandbox else None
         personas = Personas(shipped.cards, settings.home)
+        keeping = _keeping(settings, sandbox)
+        # Before anything reads the home: nobody who was forgotten is in what follows.
+        await take_up(settings.home, store, keeping, personas.every_name())
+        personas.reread()
         if not personas.of(0):
             raise NobodyHomeError(
                 f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each."
@@ -93,14 +102,24 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
 
         def house(client: discord.Client) -> House:
             answerer = Answerer(store, engine, conversations, Voices(client, store), ReplyButtons())
-            return House(store, conversations, answerer, queue, catalogue, settings.base_model, settings.home)
+            return House(
+                store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping
+            )
 
         client, running = await _client(settings, house, sandbox, stack)
         if sandbox:
             await local_guild.move_in(client, sandbox, client.house.answerer)
+        retention = Retention(client.house, clock, Limits(settings.history_days, settings.guild_days))
+        retention.start(client)
+        stack.push_async_callback(retention.stop)
         queue.start()
         stack.push_async_callback(queue.stop)
         yield App(client, sandbox, running)
+
+
+def _keeping(settings: Settings, sandbox: Sandbox | None) -> Keeping:
+    leave = functools.partial(local_guild.forget_in, sandbox) if sandbox else None
+    return Keeping(settings.discord_permission, settings.history_days, settings.in_sandbox, leave)
 
 
 async def _sandbox(settings: Settings, stack: AsyncExitStack) -> Sandbox:

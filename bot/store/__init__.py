@@ -37,6 +37,7 @@ __all__ = [
     "Decision",
     "Forgetting",
     "Gift",
+    "HomeInUseError",
     "InstalledVersion",
     "Job",
     "JobResult",
@@ -52,6 +53,10 @@ __all__ = [
     "Votes",
     "locked",
 ]
+
+
+class HomeInUseError(StoreError):
+    """Another process writes to this home."""
 
 
 class Store:
@@ -125,7 +130,7 @@ def locked(path: Path) -> FileLock:
         try:
             lock.acquire()
         except Timeout:
-            raise StoreError(
+            raise HomeInUseError(
                 f"Another bot runs on this home ({path.parent}).", "Stop it first, or set another UNDERSTUDY_HOME."
             ) from None
     return lock

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
 from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
-from bot.house import House
-from bot.local_guild import MEMBER, MODERATOR, SEED, move_in
+from bot.house import House, Keeping
+from bot.local_guild import MEMBER, MODERATOR, SEED, forget_in, move_in
 from bot.personas import Personas
 from bot.queue import JobQueue
 from bot.sandbox import Sandbox, point_discord_py_at
@@ -81,7 +82,12 @@ class Stage:
 
 @asynccontextmanager
 async def on_stage(
-    home: Path, *, seed: Any = SEED, engine: FakeEngine | None = None, message_content: bool = True
+    home: Path,
+    *,
+    seed: Any = SEED,
+    engine: FakeEngine | None = None,
+    message_content: bool = True,
+    permission: str = "",
 ) -> AsyncIterator[Stage]:
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
     shipped = ShippedData.beside_the_code()
@@ -99,7 +105,8 @@ async def on_stage(
         def house(client: Any) -> House:
             answerer = Answerer(store, engine, conversations, Voices(client, store), ReplyButtons())
             catalogue = Catalogue(shipped, "embedded", home, store)
-            return House(store, conversations, answerer, queue, catalogue, "embedded", home)
+            keeping = Keeping(permission, 90, True, partial(forget_in, sandbox))
+            return House(store, conversations, answerer, queue, catalogue, "embedded", home, keeping=keeping)
 
         client = Understudy(house, message_content=message_content, guilds_settle_s=0.1)
         running = asyncio.create_task(client.start(sandbox.token))

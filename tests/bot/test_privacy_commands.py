@@ -1,0 +1,245 @@
+"""`/privacy` as members meet it: in plain words, in two languages, in servers and direct messages."""
+
+import json
+import time
+
+import aiohttp
+
+from bot.privacy.service import AskedFor, leave_request
+from bot.privacy.texts import TEXTS
+from bot.store.jobs import JobResult, NewJob
+from personas.adapters import adapter_ref
+from personas.consent import read_consent
+from personas.contracts import TrainingRequest
+from personas.keys import HomeKey, keyed
+from personas.people import write_people
+from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.fakes import until
+from tests.personas.test_adapters import write_adapter
+from tests.samples import SCORECARD
+
+SAID = "The brass heron stands on Tallowmere Street these days."
+
+
+async def told(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    assert answer.ephemeral
+    return answer.message
+
+
+async def talk(stage, words=SAID, channel=QUAY):
+    mark = stage.mark
+    await stage.member.say(channel, words)
+    return await stage.finished(channel, mark)
+
+
+def train(stage, home, *members, version="v1"):
+    """Make a version of Ballast live that has learned from these members."""
+    store, job_id = stage.store, f"job-{version}"
+    request = TrainingRequest(job_name=f"ballast-{version}", persona="ballast")
+    guild, channel = stage.sandbox.guild_id, int(stage.sandbox.channel(QUAY)["id"])
+    store.jobs.add(NewJob(job_id, guild, channel, 5, request), time.time())
+    claimed = store.jobs.claim(store.jobs.get(job_id), "token", 1.0)
+    folder = adapter_ref(home, "ballast", version).folder
+    write_adapter(folder)
+    key = HomeKey.of(home).people()
+    write_people(folder, {keyed(key, member.id): 1 for member in members})
+    store.jobs.complete(job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0)
+    store.versions.promote("ballast", version, 5, 3.0)
+
+
+async def test_show_says_what_is_kept_for_how_long_and_where(stage, tmp_path):
+    words = (await told(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
+    assert "Nothing." in words and "**Training: no.**" in words
+    await talk(stage)
+    train(stage, tmp_path, stage.member)
+    await stage.member.slash(OFFICE, "persona show")
+    words = (await told(await stage.member.slash(QUAY, "privacy show"), "1 of your messages"))["content"]
+    assert "deleted after 90 days" in words and "material of ballast v1" in words
+    assert "you yourself, on this machine" in words
+
+
+async def test_opting_in_is_explained_first_and_mirrored_for_the_trainer(tmp_path):
+    async with on_stage(tmp_path, permission="By letter of Discord, 3 March 2026.") as stage:
+        asked = await stage.member.slash(QUAY, "privacy opt-in")
+        message = await told(asked, "May personas be trained on what you write?")
+        assert "“By letter of Discord, 3 March 2026.”" in message["content"]
+        assert stage.store.people.opted_in() == set()
+        await stage.member.click(message, "I agree")
+        await told(asked, "you opted in")
+        consent = read_consent(tmp_path)
+        assert consent.opted_in == {stage.member.id} and consent.permission.startswith("By letter")
+        await told(await stage.member.slash(QUAY, "privacy opt-in"), "You opted in already.")
+        await told(await stage.member.slash(QUAY, "privacy opt-out"), "You are in nothing that has been trained.")
+        assert read_consent(tmp_path).opted_in == frozenset() and stage.store.people.opted_in() == set()
+
+
+async def test_without_a_stated_permission_opting_in_says_that_it_changes_nothing(stage):
+    message = await told(await stage.member.slash(QUAY, "privacy opt-in"), "Today this changes nothing")
+    await stage.member.click(message, "I agree")
+    await until(lambda: stage.store.people.opted_in() == {int(stage.member.id)})
+
+
+async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
+    train(stage, tmp_path)
+    train(stage, tmp_path, stage.member, version="v2")
+    await talk(stage)
+    asked = await stage.member.slash(QUAY, "privacy opt-out")
+    message = await told(asked, "goes on: ballast v2")
+    assert stage.store.versions.live("ballast") == "v2", "only on request"
+    mark = stage.mark
+    await stage.member.click(message, "Withdraw these too")
+    said = await stage.sees("v2 of Ballast has been withdrawn", since=mark)
+    assert "v1 speaks now. A version without them is being trained." in said["content"]
+    assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
+    assert stage.store.versions.live("ballast") == "v1"
+    assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"]
+    assert stage.store.erasure.texts(int(stage.member.id)) == [SAID], "what was said stays"
+
+
+async def test_the_export_is_everything_as_a_file(stage):
+    await talk(stage)
+    answer = await stage.member.slash(QUAY, "privacy export")
+    message = await told(answer, "All that I keep about you")
+    async with aiohttp.ClientSession() as http, http.get(message["attachments"][0]["url"]) as file:
+        about = json.loads(await file.read())
+    assert [one["text"] for one in about["messages"]] == [SAID] and about["user_id"] == stage.member.id
+    assert [one["persona_id"] for one in about["replies_to_you"]] == ["ballast"] and about["consent"] == []
+
+
+async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        member, member_id = stage.member, stage.member.id
+        await talk(stage)
+        train(stage, tmp_path, member)
+        dm = await member.dm()
+        await member.say(dm, "hello there, in private")
+        asked = await member.slash(QUAY, "privacy forget")
+        message = await told(asked, "**Forget you?**")
+        assert stage.store.erasure.texts(int(member_id)), "nothing happens before the button"
+        mark = stage.mark
+        await member.click(message, "Forget me")
+        receipt = await stage.sees("Done: you are forgotten", since=mark)
+        assert "Deleted: 1 messages, 1 replies to you" in receipt["content"] and receipt["flags"] & 64
+        assert "Withdrawn: ballast v1" in receipt["content"]
+        assert stage.store.versions.live("ballast") is None
+        assert not adapter_ref(tmp_path, "ballast", "v1").folder.exists()
+        assert SAID not in [m["content"] for m in stage.sandbox.messages(QUAY)]
+        queued = [*stage.store.jobs.in_state("running"), *stage.store.jobs.in_state("queued")]
+        assert [job.request.persona for job in queued] == ["ballast"], "trained anew, without them"
+        mark = stage.mark
+        await stage.sandbox.member("Wren Castle").say(QUAY, "good evening")
+        assert "base model" in (await stage.finished(QUAY, mark))["content"]
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            for trace in (SAID, "Tobias", "tobias_reed", member_id):
+                assert trace.encode() not in content, (file, trace)
+
+
+async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
+    await talk(stage)
+    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you are forgotten")
+    words = (await told(await stage.member.slash(QUAY, "privacy show"), "I forgot you on"))["content"]
+    assert "Deleted: 1 messages" in words
+    await talk(stage, "I am back")
+    assert stage.store.erasure.texts(int(stage.member.id)) == ["I am back"]
+
+
+async def test_a_forgetting_that_a_crash_cut_off_is_finished_at_the_next_start(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await talk(stage)
+        member_id = int(stage.member.id)
+        forgettings = stage.client.get_cog("Privacy").forgettings
+        await forgettings.stop()
+        forgettings.ask(member_id, ["Tobias Reed"], "everything", None)
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.forgettings.unfinished())
+        assert stage.store.erasure.texts(member_id) == []
+
+
+async def test_the_operator_asks_the_running_bot_by_a_file(stage, tmp_path):
+    await talk(stage)
+    file = leave_request(tmp_path, AskedFor(user_id=int(stage.member.id), names=("Tobias Reed",)))
+    await until(lambda: not file.exists() and not stage.store.forgettings.unfinished())
+    assert stage.store.erasure.texts(int(stage.member.id)) == []
+
+
+async def test_a_running_training_on_the_person_is_stopped_and_begins_anew_without_them(stage, tmp_path):
+    await talk(stage)
+    await stage.moderator.slash(QUAY, "finetune start")
+    await until(lambda: stage.backend.busy)
+    (job,) = stage.store.jobs.in_state("running")
+    folder = tmp_path / "jobs" / job.job_id
+    folder.mkdir(parents=True)
+    (folder / "log.json").write_text(json.dumps([SAID]))
+    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you are forgotten")
+    await until(lambda: len(stage.backend.runs) == 2)
+    again = stage.store.jobs.get(job.job_id)
+    assert again.state == "running" and again.attempt == 1 and not folder.exists()
+
+
+async def test_a_queue_that_has_nothing_of_the_person_goes_on(stage):
+    await talk(stage)
+    await stage.moderator.slash(QUAY, "finetune start")
+    await until(lambda: stage.backend.busy)
+    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you are forgotten")
+    assert len(stage.backend.runs) == 1 and stage.backend.busy
+    stage.backend.finish()
+    await until(lambda: stage.store.jobs.in_state("done"))
+
+
+async def test_in_vietnamese_for_whose_discord_is(stage):
+    stage.member.speaks("vi")
+    await told(await stage.member.slash(QUAY, "privacy show"), "Những gì tôi lưu về bạn")
+    asked = await stage.member.slash(QUAY, "privacy opt-in")
+    message = await told(asked, "Có được huấn luyện nhân vật")
+    await stage.member.click(message, "Tôi đồng ý")
+    await told(asked, "bạn đã đồng ý")
+    await told(await stage.member.slash(QUAY, "privacy opt-out"), "Đã ghi nhận")
+    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Quên bạn?**")
+    await stage.member.click(message, "Hãy quên tôi")
+    await stage.sees("Xong: bạn đã được quên.")
+
+
+async def test_it_works_in_direct_messages(stage):
+    dm = await stage.member.dm()
+    await told(await stage.member.slash(dm, "privacy show"), "What I keep about you")
+    message = await told(await stage.member.slash(dm, "privacy forget"), "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you are forgotten")
+
+
+async def test_discord_is_given_the_descriptions_in_both_languages(stage):
+    (command,) = [c for c in await stage.client.http.get_global_commands(stage.client.application_id)
+                  if c["name"] == "privacy"]  # fmt: skip
+    assert command["description_localizations"] == {"vi": command["description_localizations"]["vi"]}
+    assert all("vi" in option["description_localizations"] for option in command["options"])
+
+
+async def test_lore_and_cards_note_who_gave_them(stage):
+    from bot.sandbox.store import StoredFile
+
+    lore = StoredFile.named("heron.md", b"# The heron\nIt is of brass.")
+    answer = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=lore)
+    await told(answer, "knows `heron.md` now")
+    words = (await told(await stage.moderator.slash(QUAY, "privacy show"), "What you gave personas"))["content"]
+    assert "lore “heron.md” for ballast" in words
+    await told(
+        await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="heron.md"), "has forgotten"
+    )
+    assert stage.store.people.gifts_of(int(stage.moderator.id)) == []
+
+
+def test_every_sentence_is_there_in_both_languages_with_the_same_gaps():
+    import string
+
+    for key, texts in TEXTS.items():
+        gaps = [{field for _, field, *_ in string.Formatter().parse(text) if field} for text in texts.values()]
+        assert set(texts) == {"en", "vi"} and gaps[0] == gaps[1], key
