@@ -18,7 +18,6 @@ from bot.backup.archive import Heard
 from bot.backup.making import Total, back_up
 from bot.backup.restoring import Restored, restore
 from bot.catalogue import ShippedData
-from bot.guild_end import guilds_on_disk
 from bot.personas import Personas
 from bot.privacy.consent import Consents
 from bot.privacy.forget import Forgetter
@@ -91,7 +90,7 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
 
 def forget_again(home: Path, store: Store) -> None:
     """Forget everybody in a restored home for whom there is a tombstone, or whose forgetting had been begun."""
-    names = frozenset(_persona_names(home, store))
+    names = Personas(ShippedData.beside_the_code().cards, home).every_name()
     consents = Consents(home, store, read_consent(home).permission)
     forgetter = Forgetter(home, store, consents, time.time, personas=names)
 
@@ -100,12 +99,6 @@ def forget_again(home: Path, store: Store) -> None:
         await replay(forgetter, files=True)
 
     asyncio.run(forget())
-
-
-def _persona_names(home: Path, store: Store) -> Iterator[str]:
-    personas = Personas(ShippedData.beside_the_code().cards, home)
-    for guild_id in {0, *store.guilds.known(), *guilds_on_disk(home)}:
-        yield from (persona.name for persona in personas.of(guild_id).values())
 
 
 def _as_json(restored: Restored) -> dict[str, Any]:

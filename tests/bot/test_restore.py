@@ -8,6 +8,8 @@ from bot.backup import BackupError, back_up
 from bot.backup.archive import CONTENT
 from bot.backup.commands import forget_again
 from bot.backup.restoring import REPLACED
+from bot.privacy.consent import Consents
+from bot.privacy.forget import Forgetter
 from bot.privacy.tombstones import read_tombstones
 from bot.store import Decision, Store, StoreError
 from personas.consent import read_consent
@@ -159,6 +161,20 @@ def test_who_was_forgotten_since_is_nowhere_in_what_comes_back(home, planted):
     assert restored.since.tombstones >= 1
     assert where(home, *PLANTED) == []
     assert texts(home) == ["the tide is late"]
+
+
+def test_on_another_machine_the_list_of_who_was_forgotten_is_enough(home, planted, tmp_path):
+    put(tmp_path / "new", {"keys/tombstones.json": (home / "keys" / "tombstones.json").read_bytes()})
+    put_back(planted, tmp_path / "new", forget_again)
+    assert where(tmp_path / "new", *PLANTED) == [] and texts(tmp_path / "new") == ["the tide is late"]
+
+
+def test_a_forgetting_that_had_only_been_begun_is_not_lost(home, backup):
+    with Store.open(home / DATABASE) as store:
+        forgetter = Forgetter(home, store, Consents(home, store), lambda: NOW + 30)
+        forgetter.begin(forgetter.traces(BEN))  # and killed here, before there is a tombstone
+    put_back(backup, home, forget_again)
+    assert texts(home) == ["the lanterns are lit"] and where(home, "Ben Arkwright", str(BEN)) == []
 
 
 def test_a_damaged_list_of_who_was_forgotten_stops_it(home, planted):

@@ -122,7 +122,8 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     assert f"the server {HERE}: not done, to be tried again" in caplog.text and of_guild(bench.home, HERE)
     fails.path = None
     bench.clock.advance(AGAIN_S)
-    await until(lambda: not of_guild(bench.home, HERE) and bench.clock.sleepers)
+    await until(lambda: bench.store.guilds.deleted() and bench.clock.sleepers)
+    assert of_guild(bench.home, HERE) == []
     say(bench.store, "old again", at=bench.now - 91 * DAY_S, guild=0)
     bench.clock.advance(AGAIN_S)
     assert len(list(bench.store.messages.said_in(0))) == 1, "all was done: it rests for an hour"
