@@ -1,0 +1,124 @@
+"""Which lists a word stands in: given and family names, months, street words, brands and others (lists/*.txt)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+LISTS = Path(__file__).parent / "lists"
+SIGNS = {
+    "common": "c",
+    "month": "m",
+    "title": "t",
+    "particle": "p",
+    "middle": "v",
+    "street": "s",
+    "unit": "u",
+    "country": "n",
+    "region": "r",
+    "city": "y",
+    "org": "o",
+    "brand": "b",
+}
+"""The letter by which features name a group of words.txt; given names are "g", family names "f"."""
+FOLDED_MIN = 4
+"""Shorter words with diacritics are looked up as they are written: without them they are other words."""
+ENDINGS = (
+    *(("ies", ("y",)), ("ied", ("y",)), ("ily", ("y",)), ("es", ("",)), ("s", ("",)), ("ed", ("", "e")), ("d", ("",))),
+    *(
+        ("ing", ("", "e")),
+        ("ings", ("", "e")),
+        ("ly", ("", "le")),
+        ("er", ("", "e")),
+        ("ers", ("", "e")),
+        ("est", ("", "e")),
+    ),
+    *(("ness", ("", "y")), ("less", ("",)), ("ful", ("",)), ("ment", ("",)), ("able", ("", "e")), ("ism", ("", "e"))),
+)
+"""Of English words, each with what may have stood in its place."""
+_LETTERS = str.maketrans(
+    {"đ": "d", "ł": "l", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ı": "i", "’": "'"}
+)
+
+
+def folded(word: str) -> str:
+    """Lower case without diacritics."""
+    decomposed = unicodedata.normalize("NFD", word.lower())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).translate(_LETTERS)
+
+
+def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(group, words) for each line "group: words"; a group may have several lines."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            group, _, words = line.partition(":")
+            yield group, words.split()
+
+
+def read_groups(path: Path) -> dict[str, list[str]]:
+    """What follows "group: " on each line, by group; a group may have several lines."""
+    groups: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            group, _, rest = line.partition(": ")
+            groups.setdefault(group, []).append(rest)
+    return groups
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`groups` maps a lower-case word to the letters of its groups; `capitals` counts in capitals only."""
+
+    groups: dict[str, str]
+    capitals: dict[str, str]
+
+    @classmethod
+    def read(cls) -> Vocabulary:
+        """From the lists beside the code."""
+        groups: dict[str, set[str]] = {}
+        capitals: dict[str, set[str]] = {}
+        for sign, word in _signed_words():
+            if word.isupper() and len(word) <= 2 and sign in "rsu":  # "OR", "IN" and "P" are Oregon and so on
+                capitals.setdefault(word, set()).add(sign)
+            else:
+                for form in (unicodedata.normalize("NFC", word.lower()), folded(word)):
+                    groups.setdefault(form, set()).add(sign)
+        return cls(*({w: "".join(sorted(signs)) for w, signs in each.items()} for each in (groups, capitals)))
+
+    def of(self, word: str) -> str:
+        """The letters of the groups that hold the word, in alphabetical order."""
+        lower = unicodedata.normalize("NFC", word.lower())
+        found = self.groups.get(lower, "")
+        if not found and len(word) >= FOLDED_MIN and not lower.isascii():
+            found = self.groups.get(folded(lower), "")
+        if not found and lower.isascii() and self._is_inflected(lower):
+            found = "c"
+        more = self.capitals.get(word)
+        return "".join(sorted({*found, *more})) if more else found
+
+    def _is_inflected(self, word: str) -> bool:
+        """Whether an ordinary English word stands behind an ending: "founders", "injured", "stopping"."""
+        for ending, others in ENDINGS:
+            if word.endswith(ending) and len(word) > len(ending) + 2:
+                stem = word[: -len(ending)]
+                double = stem[:-1] if stem[-1] == stem[-2] else stem
+                if any("c" in self.groups.get(form, "") for form in (double, *(stem + other for other in others))):
+                    return True
+        return False
+
+
+def _signed_words() -> Iterator[tuple[str, str]]:
+    for name, sign in (("given.txt", "g"), ("family.txt", "f")):
+        for _, words in read_list(LISTS / name):
+            yield from ((sign, word) for word in words)
+    for group, words in read_list(LISTS / "words.txt"):
+        yield from ((SIGNS[group], word) for word in words)
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> Vocabulary:
+    """The lists, read once."""
+    return Vocabulary.read()
