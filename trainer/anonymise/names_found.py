@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Self, cast
 from trainer.anonymise import ner
 from trainer.anonymise.entity import BY_MODEL, Kind, Span
 from trainer.anonymise.ner import EVERY_LANGUAGE, Finder
+from trainer.anonymise.refined import refined, without_code
 from trainer.anonymise.rules import names_by_rules
 from trainer.anonymise.tagger import load
 from trainer.anonymise.tagger.tokens import is_east_asian
@@ -38,7 +40,7 @@ class Names:
     @classmethod
     def available(cls) -> Self:
         """What there is on this machine; nothing is downloaded."""
-        return cls(ner.installed(), load())
+        return cls(*_available())
 
     @property
     def by(self) -> str:
@@ -49,7 +51,7 @@ class Names:
 
     def found(self, text: str) -> list[Span]:
         """`PERSON` and `STREET_ADDRESS`."""
-        text = UNREADABLE.sub("\ufffd", text)
+        text = without_code(UNREADABLE.sub("\ufffd", text))
         language = language_of(text)
         finders = [finder for key, finder in self.models.items() if key in (EVERY_LANGUAGE, language or "en")]
         if self.tagger and not language:
@@ -57,11 +59,13 @@ class Names:
         if not finders:
             self.patterns_only[language or "any"] += 1
             return list(names_by_rules(text))
-        return [
-            Span(cast(Kind, kind), start, end, BY_MODEL)
-            for finder in finders
-            for kind, start, end, _ in finder.find(text)
-        ]
+        spans = (Span(cast(Kind, kind), s, e, BY_MODEL) for one in finders for kind, s, e, _ in one.find(text))
+        return [*refined(text, spans), *names_by_rules(text)]
+
+
+@functools.cache
+def _available() -> tuple[Mapping[str, Finder], Finder | None]:
+    return ner.installed(), load()
 
 
 def language_of(text: str) -> str:

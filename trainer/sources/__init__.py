@@ -158,7 +158,7 @@ def _admitted(talk: Conversation, options: ReadOptions) -> Conversation | Reject
         return talk
     if options.right not in ("", DISCORD_API):
         return replace(talk, right=options.right)
-    people = {id for message in talk.messages for id in people_of(message)}
+    people = {id for message in talk.messages if message.row for id in people_of(message)}
     if options.consent is None or people <= options.consent.opted_in:
         return talk
     return Rejected(talk.messages[0].row, NOT_OPTED_IN, talk.rows)
