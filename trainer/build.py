@@ -87,6 +87,7 @@ class Builder:
         self.met = Met(self.anonymiser.strangers)
         self._sources: list[str] = []
         self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
+        self._is_log = bytearray()
         self._is_anybody_learned_from = False
         self._settled = bytearray()
         self._room: dict[tuple[int, str], int] = {}
@@ -146,13 +147,15 @@ class Builder:
         persona = self._plan.persona
         speaks_itself = persona is not None and speaks(persona, conversation)
         self.met.meet(conversation)
-        if speaks_itself or conversation.unheard:
+        is_log = speaks_itself or any(message.at for message in conversation.messages)
+        if is_log or conversation.unheard:
             self.anonymiser.meet(conversation)
         self._is_anybody_learned_from |= any(message.speaker.is_persona for message in conversation.messages)
         self._spool.append(conversation)
         self._sieve.add(conversation)
         self._source_of.append(len(self._sources) - 1)
         self._speaks.append(speaks_itself)
+        self._is_log.append(is_log)
         self._order.append(drawn(f"taken {self._plan.seed}", conversation.raw_text))
 
     # ------------------------------------------------------------------------------------------ choosing
@@ -250,7 +253,7 @@ class Builder:
     def _read(self, number: int) -> Conversation:
         """The conversation as it may be learned from: of people who talk nothing stays that tells who they are."""
         conversation = self._spool[number]
-        if self._speaks[number]:
+        if self._is_log[number]:
             return self.anonymiser.masked(conversation)
         conversation = self.anonymiser.cleaned(conversation)
         if self._plan.persona and self._stands_in:

@@ -117,9 +117,12 @@ def test_a_right_that_is_stated_goes_with_each_sample(house, command):
 
 def test_dropped_records_say_where_they_are_from_too(house, command):
     unwanted = [message("Who are you?", minute=9000), message("As an AI, I cannot say.", "Ada", 9001)]
-    Path("talk.json").write_text(export([*talks(8), *unwanted]), encoding="utf-8")
+    alone = message("Nobody but Corvin Tarn is here.", "Corvin Tarn", 12000)
+    Path("talk.json").write_text(export([*talks(8), *unwanted, alone]), encoding="utf-8")
     command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out")
-    (dropped,) = lines("out/dropped.jsonl")
+    unanswered, dropped = sorted(lines("out/dropped.jsonl"), key=lambda line: line["reason"], reverse=True)
+    assert unanswered["reason"] == "nobody answers" and unanswered["speakers"][0] in NAMES
+    assert "Corvin" not in json.dumps(unanswered), "members have pseudonyms here too"
     assert (dropped["reason"], dropped["right"], dropped["arrived"]) == ("boilerplate", "own-writing", "2026-11-20")
     assert dropped["speakers"][0] in NAMES and dropped["speakers"][1:] == ["Ada"]
 
