@@ -18,7 +18,7 @@ from bot.answering import Answerer
 from bot.backup import finish_restore
 from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
-from bot.clock import SystemClock
+from bot.clock import Clock, SystemClock
 from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
 from bot.house import House, Keeping
@@ -85,15 +85,7 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         engine = await _engine(settings, stack)
         catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
-        backend = SubprocessBackend(
-            settings.home,
-            catalogue,
-            clock,
-            threads=settings.trainer_threads,
-            nice=settings.trainer_nice,
-            serving_precision=engine.precision,
-            environ=os.environ,
-        )
+        backend = _backend(settings, catalogue, clock, engine)
         queue = JobQueue(store, backend, clock)
         sampling = Sampling(
             temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
@@ -147,6 +139,18 @@ async def _engine(settings: Settings, stack: AsyncExitStack) -> LocalEngine:
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
+
+
+def _backend(settings: Settings, catalogue: Catalogue, clock: Clock, engine: LocalEngine) -> SubprocessBackend:
+    return SubprocessBackend(
+        settings.home,
+        catalogue,
+        clock,
+        threads=settings.trainer_threads,
+        nice=settings.trainer_nice,
+        serving_precision=engine.precision,
+        environ=os.environ,
+    )
 
 
 async def _client(

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 EXPORTS_FILE = "exports.jsonl"
+What = Literal["data set", "adapter", "history", "card", "backup"]
 EVERYBODY = "*"
 """In place of a list of people: all who were in the home then, as in a backup."""
 
@@ -25,7 +26,7 @@ class Export(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     at: float
-    what: Literal["data set", "lore", "card", "backup", "history"]
+    what: What
     path: str
     sha256: str = ""
     people: tuple[Annotated[str, Field(pattern=r"^(\*|[0-9a-f]{32})$")], ...]
@@ -33,7 +34,7 @@ class Export(BaseModel):
 
 def note_export(
     home: Path,
-    what: Literal["data set", "lore", "card", "backup", "history"],
+    what: What,
     path: Path | str,
     people: Collection[str],
     sha256: str = "",

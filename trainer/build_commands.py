@@ -114,8 +114,10 @@ def build(options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace) -> None:
     """Runs `dataset export`."""
     from trainer.export_dataset import export_dataset
+    from trainer.left import note_left
 
     count = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
+    note_left("data set", options.folder, options.out)
     print(f"{count:,} samples in {options.out}")
 
 

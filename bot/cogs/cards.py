@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import time
 from typing import Literal
@@ -22,6 +23,8 @@ from personas.card.book import book_as_lore
 from personas.card.show import token_counter
 from personas.contracts import Persona
 from personas.errors import BaseModelError, CardError, UnderstudyError
+from personas.exports import note_export
+from personas.keys import HomeKey, keyed
 from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 
 MAX_CARD_BYTES = 10 * 2**20
@@ -92,6 +95,7 @@ class CardCommands(commands.Cog):
         files = {f"{name}.{ENDINGS[form]}": written.content, **written.beside}
         if sum(map(len, files.values())) > interaction.filesize_limit:
             raise RefusedError(f"The card of {whose.name} is too large for a message here.", "Choose another format.")
+        _note_left(interaction.client.house, guild_id, whose, f"{name}.{ENDINGS[form]}", written.content)
         await interaction.followup.send(
             "\n".join([f"The card of **{whose.name}**.", *written.notes]),
             files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
@@ -147,6 +151,15 @@ def _require_room(card: Card, where: str, base_model: str) -> int:
             "Shorten the description, or move what is told there into the character book.",
         )
     return tokens + more
+
+
+def _note_left(house: House, guild_id: int, persona: Persona, file: str, content: bytes) -> None:
+    """List a card that leaves, under whoever gave it."""
+    giver = house.store.people.giver(guild_id, persona.id, CARD)
+    if giver is not None:
+        people = {keyed(HomeKey.of(house.home).people(), str(giver))}
+        digest = hashlib.sha256(content).hexdigest()
+        note_export(house.home, "card", f"{file}, to a moderator of the server {guild_id}", people, digest)
 
 
 def _written(card: Card, form: Form, persona: Persona, name: str) -> Written:

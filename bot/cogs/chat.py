@@ -16,6 +16,7 @@ from bot.cogs.reply_buttons import MAX_QUESTION, ask_aloud
 from bot.errors import RefusedError, words_for
 from bot.house import HouseBot
 from bot.place import SpeakChannel, place_of
+from bot.privacy.waiting import make_history_anew
 from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
 
@@ -96,7 +97,8 @@ class Chat(commands.Cog):
         """What a member edits is edited in the history too."""
         if payload.message.author.bot or not payload.message.content:
             return
-        self.bot.house.store.messages.update(payload.message_id, self._words(payload.message))
+        if self.bot.house.store.messages.update(payload.message_id, self._words(payload.message)):
+            make_history_anew(self.bot.house.home, self.bot.house.store)
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
@@ -110,7 +112,8 @@ class Chat(commands.Cog):
             self._forget(message_id)
 
     def _forget(self, message_id: int) -> None:
-        self.bot.house.store.messages.delete(message_id)
+        if self.bot.house.store.messages.delete(message_id):
+            make_history_anew(self.bot.house.home, self.bot.house.store)
         self.bot.house.store.replies.forget_part(message_id)
 
     def _meant(self, message: discord.Message) -> bool:

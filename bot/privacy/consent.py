@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.privacy.files import delete
+from bot.privacy.waiting import make_anew
 from bot.store import Decision, Store
 from personas.consent import Consent, write_consent
 
@@ -24,12 +24,8 @@ class Consents:
         write_consent(self.home, Consent(permission=self.permission, opted_in=opted_in))
 
     def decide(self, decision: Decision) -> None:
-        """Note what a member decided; it holds for every training that begins from now on. Raises `OSError`.
-
-        The folder of a job that waits to be taken up again was written before: it is written anew then.
-        """
+        """Note what a member decided; it holds for every training that begins from now on. Raises `OSError`."""
         self.store.people.decide(decision)
         self.mirror()
         if not decision.opted_in:
-            for job in self.store.jobs.in_state("queued"):
-                delete(self.home / "jobs" / job.job_id)
+            make_anew(self.home, self.store)

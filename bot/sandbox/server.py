@@ -30,6 +30,7 @@ class Sandbox(Controls):
         """
         super().__init__(World.open(seed, state, rate_window))
         self._runner: web.AppRunner | None = None
+        self._closed = False
         self.url = ""
 
     @property
@@ -91,9 +92,11 @@ class Sandbox(Controls):
         leave(self._world.guild, self._world.messages, ids, finds, redacted)
 
     def close_state(self) -> None:
-        """Let go of the state of a sandbox that was never started."""
-        end_accounts(self._world.store)
-        self._world.store.close()
+        """Let go of the state; the accounts of those who left are ended. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            end_accounts(self._world.store)
+            self._world.store.close()
 
     async def wait_for(
         self, kind: str, check: Check = lambda data: True, timeout_s: float = 10.0, since: int | None = None

@@ -68,6 +68,14 @@ class People:
         rows = self._db.read("select * from gifts where user_id = :user order by at", {"user": user_id})
         return [Gift(**row) for row in rows]
 
+    def giver(self, guild_id: int, persona_id: str, what: str) -> int | None:
+        """Who gave a file of lore or a card; None where nobody is known to."""
+        row = self._db.first(
+            "select user_id from gifts where guild_id = :guild and persona_id = :persona and what = :what",
+            {"guild": guild_id, "persona": persona_id, "what": what},
+        )
+        return row["user_id"] if row else None
+
     # --------------------------------------------------------------------------------------------- tombstones
 
     def bury(self, person: str, at: float) -> None:

@@ -54,12 +54,14 @@ def add_exports(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentP
 def run(options: argparse.Namespace) -> int:
     """Returns the exit code."""
     from trainer.exports.export import export
+    from trainer.left import note_left
 
     for chatty in ("gguf", "bitsandbytes"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         adapter, out = options.adapter.expanduser().absolute(), options.out.expanduser().absolute()
         report = export(adapter, options.to, out, options.quantise, options.card, _say)
+        note_left("adapter", adapter, report.out)
     except Exception as error:  # the edge
         failed = failure(error)
         print(f"{failed.cause} {failed.advice}".strip(), file=sys.stderr)
