@@ -50,7 +50,8 @@ def wait_for_step(process: subprocess.Popen[str]) -> None:
 
 def leftovers(folder: Path) -> set[str]:
     """What a run has left that is neither its input, its record nor what it would go on from."""
-    kept = {"material", "request.json", "keys.json", "events.jsonl", "lock", "run.json", "checkpoints"}
+    inputs = {"material", "request.json", "keys.json"}
+    kept = {*inputs, "people.json", "events.jsonl", "lock", "run.json", "checkpoints"}
     return {path.name for path in folder.iterdir()} - kept
 
 
