@@ -7,14 +7,15 @@ import pytest
 
 from bot.catalogue import Catalogue, ShippedData
 from bot.history import write_history
-from bot.job_folder import fill_folder
+from bot.job_folder import fill_folder, write_job_folder
 from bot.store import Store
+from bot.store.jobs import NewJob
 from bot.store.people import Decision
 from personas.consent import Consent, read_consent, write_consent
 from personas.contracts import JobSpec, TrainingRequest
 from personas.errors import RequestError
 from personas.job_keys import JobKeys, dataset_name
-from tests.rights_material import ADA, ANSWERED, ASKED, BO, GUILD, MIRA, NAMES, PERMISSION, told
+from tests.rights_material import ADA, ANSWERED, ASKED, BO, CHANNEL, GUILD, MIRA, NAMES, PERMISSION, told
 
 STATED = Consent(permission=PERMISSION)
 
@@ -150,6 +151,19 @@ def test_nobody_else_can_be_called_history(store, shipped, tmp_path):
     (home / "catalogue.toml").write_text(entry)
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
         Catalogue(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+
+
+def test_who_opts_out_while_a_job_is_being_done_again_is_out(store, shipped, tmp_path):
+    home = tmp_path / "home"
+    agree(store, MIRA)
+    write_consent(home, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
+    job = store.jobs.add(NewJob("j1", GUILD, CHANNEL, 1, HISTORY), 1.0)
+    materials = Catalogue(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+    folder = write_job_folder(home, job, materials, "float32")
+    assert read_consent(folder).opted_in == {MIRA}
+    write_consent(home, STATED)
+    assert write_job_folder(home, job, materials, "float32") == folder
+    assert read_consent(folder) == STATED, "the trainer reads it each time, and leaves out who is not in it"
 
 
 def test_a_job_folder_holds_it_with_the_keys_and_todays_consent(store, shipped, tmp_path):

@@ -1,12 +1,17 @@
 """What is taken of a log that came through Discord's API: who is asked, and what goes with those who are not."""
 
+import json
+
 import pytest
 
-from personas.consent import NOBODY, Consent
+from personas.consent import NOBODY, Consent, write_consent
 from personas.contracts import Persona
 from personas.errors import MaterialError
 from tests.trainer.chats import outcome, write
-from tests.trainer.jobs import export, message
+from tests.trainer.jobs import export, message, persona_job
+from trainer.conversation import day_of
+from trainer.material import read_content, read_spec
+from trainer.recipe import resolve
 from trainer.sources import ReadOptions, usable
 from trainer.sources.consented import ANSWERS_OTHERS, NOT_OPTED_IN, PLAYER_NOT_OPTED_IN, UNANSWERED
 
@@ -82,6 +87,31 @@ def test_who_is_left_out_is_still_known_by_name(tmp_path):
     path = write(tmp_path / "talk.json", export(lines))
     (talk,) = outcome(path, persona=ADA, consent=consent(MIRA)).talks
     assert [(speaker.id, speaker.names) for speaker in talk.unheard] == [("13", ("Tom Reedy",))]
+
+
+def test_who_is_left_out_is_not_named_in_what_others_say(tmp_path):
+    lines = [said(f"{name}, is clock {n} slow?", MIRA, 120 * n) for n, name in enumerate(["tom reedy", "Reedy", "Ada"])]
+    lines += [said(f"Ask Tom Reedy about number {n}.", BOT, 120 * n + 1) for n in range(3)] + [said("I do", TOM, 900)]
+    folder = persona_job(tmp_path, "embedded", log=export(lines))
+    request = json.loads((folder / "request.json").read_text())
+    request["materials"][1] |= {"right": "discord-api"}
+    (folder / "request.json").write_text(json.dumps(request))
+    write_consent(folder, consent(MIRA))
+    spec = read_spec(folder)
+    content = read_content(folder, spec, resolve(spec.request))
+    texts = [message.text for talk in content.conversations for message in talk.messages]
+    assert len(texts) == 6 and not [text for text in texts if "reedy" in text.casefold()]
+    assert content.dropped == {NOT_OPTED_IN: 1}
+
+
+def test_our_own_log_arrived_when_it_was_said(tmp_path):
+    line = '{"channel": "c", "id": "%s", "at": "2026-03-0%sT09:00:00Z", "author": "m", "author_id": "11", "text": "a"}'
+    path = write(tmp_path / "log.jsonl", "\n".join(line % (n, n) for n in (1, 2)))
+    talks = outcome(path, right="form", arrived="2026-11-20").talks
+    assert [talk.arrived for talk in talks] == ["", ""]
+    assert [day_of(talk.messages[0].at) for talk in talks] == ["2026-03-01", "2026-03-02"]
+    export_path = write(tmp_path / "talk.json", export([said("a", MIRA, 0)]))
+    assert outcome(export_path, right="form", arrived="2026-11-20").talks[0].arrived == "2026-11-20"
 
 
 def test_under_another_right_or_where_nobody_asks_all_is_taken(tmp_path):
