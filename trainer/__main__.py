@@ -6,6 +6,7 @@
   python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
   python -m trainer plan …              what a run would do
   python -m trainer export …            make an adapter usable in other programs
+  python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
   python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
 
 A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
@@ -33,6 +34,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from personas.contracts import Failed
+from trainer.anonymise_commands import add_anonymise, anonymise
 from trainer.dataset_commands import add_dataset, guarded
 from trainer.events import Events, claim_stdout
 from trainer.exports.commands import add_exports
@@ -131,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     matrix.set_defaults(command=_matrix)
 
     add_dataset(commands)
+    add_anonymise(commands).set_defaults(command=guarded(anonymise))
     add_lore(commands)
     add_plan(commands).set_defaults(command=guarded(plan))
     for command in (run, matrix, add_exports(commands)):

@@ -6,7 +6,7 @@ All conversations are met first, because a name is known only once its bearer ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -59,18 +59,22 @@ class Anonymiser:
         keep: Iterable[str] = (),
         also: Iterable[str] = (),
         names: Names | None = None,
+        keep_always: Iterable[str] = (),
+        tell: Callable[[str, Sequence[Entity]], None] | None = None,
     ) -> None:
-        """`key` is the data set's. The persona's names stay, and those of `keep` unless somebody in the log has one.
+        """`key` is the data set's. The persona's names stay, and those of `keep_always`; of `keep` those that nobody in
+        the log has.
 
         `also` are names of people who do not speak. `names` finds others; without it what this machine has.
+        `tell` is told of each text and of what is replaced in it.
         """
         self._key, self._persona = key, persona
-        self._own, self._keep = own_names(persona), tuple(keep)
+        self._own, self._keep = (*own_names(persona), *keep_always), tuple(keep)
         self._speakers: dict[str, Speaker] = {}
         self._written = Written()
         self.strangers: Counter[str] = Counter()
         self._people_met: _People | None = None
-        self._names = names
+        self._names, self._tell = names, tell
         self.counts: Counter[str] = Counter()
         for name in also:
             self._note(Speaker(f"name:{name.casefold()}", (name,)))
@@ -153,6 +157,8 @@ class Anonymiser:
             for span in spans
         ]
         self.counts.update(entity.kind for entity in entities)
+        if self._tell:
+            self._tell(text, entities)
         return entities
 
     def _replacement(self, span: Span, value: str, known: list[Found]) -> str:

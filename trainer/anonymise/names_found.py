@@ -58,9 +58,9 @@ class Names:
             finders.append(self.tagger)
         if not finders:
             self.patterns_only[language or "any"] += 1
-            return list(names_by_rules(text))
+            return list(names_by_rules(text, sure=False))
         spans = (Span(cast(Kind, kind), s, e, BY_MODEL) for one in finders for kind, s, e, _ in one.find(text))
-        return [*refined(text, spans), *names_by_rules(text)]
+        return [*refined(text, spans), *names_by_rules(text, sure=True)]
 
 
 @functools.cache

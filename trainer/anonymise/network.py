@@ -20,7 +20,9 @@ SPELT_EMAIL = re.compile(
     re.IGNORECASE,
 )
 OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-IPV4 = re.compile(rf"(?<![A-Za-z0-9.])(?<![A-Za-z]/){OCTET}(?:\.{OCTET}){{3}}(?![A-Za-z0-9]|[.-][A-Za-z0-9])")
+IPV4 = re.compile(
+    rf"(?<![A-Za-z0-9.])(?<![A-Za-z]/){OCTET}(?:\.{OCTET}){{3}}(?![0-9]|[.-][A-Za-z0-9]|(?:a|b|rc|alpha|beta|dev|post)[0-9])"
+)
 IPV6 = re.compile(
     r"(?<![A-Za-z0-9])(?:(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{3,39}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?)(?![A-Za-z0-9])"
 )
@@ -33,7 +35,7 @@ ADDRESSED = re.compile(
 )
 
 HANDLE = re.compile(
-    rf"(?<![A-Za-z0-9_.@/+-])@(?:(?P<name>[{LATIN}0-9_](?:[{LATIN}0-9_.-]{{0,30}}[{LATIN}0-9_])?)(?![{LATIN}0-9_@/(])|"
+    rf"(?<![A-Za-z0-9_.@/+-])@(?:(?P<name>[{LATIN}0-9_](?:[{LATIN}0-9_.-]{{0,30}}[{LATIN}0-9_])?)(?![{LATIN}0-9_@/])|"
     rf"(?P<cjk>[{CJK}][{CJK}A-Za-z0-9_]{{1,15}})(?=[\s:,.!?。]|$))"
 )
 EVERYBODY = frozenset(
@@ -69,9 +71,10 @@ NOT_TAGGED = frozenset(
     section""".split()
 )
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+DECORATOR = re.compile(r"^[ \t]*@[A-Za-z0-9_.]+(?:\(.*\))?\n\s*(?:async |@|def |class |public |private )", re.MULTILINE)
 
 MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]{1,20})>")
-SNOWFLAKE = re.compile(r"(?<![A-Za-z0-9_])(?<![0-9][.,])[0-9]{17,20}(?![A-Za-z0-9]|[.,][0-9])")
+SNOWFLAKE = re.compile(r"(?<![0-9_])(?<![0-9][.,])[0-9]{17,20}(?![0-9]|[.,][0-9])")
 EMOJI_BEFORE = re.compile(r"<a?:[A-Za-z0-9_]{1,40}:$|/emojis/$")
 FIRST_ID, LAST_ID = 1 << 22, (2040 - 2015) * 366 * 86_400_000 << 22
 """Discord's ids hold milliseconds since 2015 above their 22 lowest bits; later ones are other numbers."""
@@ -120,7 +123,7 @@ def _is_version(text: str, match: re.Match[str]) -> bool:
 def handles(text: str) -> Iterator[Span]:
     """`HANDLE`: the name behind an @ (not in code), after a platform's name, before #1234."""
     if "@" in text:
-        code = [match.span() for match in CODE.finditer(text)] if "`" in text else []
+        code = [match.span() for form in (CODE, DECORATOR) for match in form.finditer(text)]
         for match in HANDLE.finditer(text):
             if not any(start <= match.start() < end for start, end in code) and _is_somebody(match):
                 yield Span("HANDLE", match.start(), match.end(match.lastgroup or 0), BY_HANDLE)

@@ -12,8 +12,8 @@ from trainer.anonymise.bounds import HAN, before
 from trainer.anonymise.entity import BY_FORM, Span
 
 CANDIDATE = re.compile(
-    r"(?<![A-Za-z0-9_])(?<![0-9][.,:])(?:\+|\(\+?)?[0-9]+(?:(?:[ .()/-]|\) |\)-| \(|-\(| - ){1}[0-9]+){0,8}"
-    r"(?:\s?(?:x|ext\.?|#)\s?[0-9]{1,6})?(?![A-Za-z0-9_]|[.,:][0-9])"
+    r"(?<![0-9_])(?<!0x)(?<![0-9][.,:])(?:\+|\(\+?)?[0-9]+(?:(?:[ .()/-]|\) |\)-| \(|-\(| - ){1}[0-9]+){0,8}"
+    r"(?:\s?(?:x|ext\.?|#)\s?[0-9]{1,6})?(?![0-9_]|[.,:][0-9])"
 )
 EXTENSION = re.compile(r"\s?(?:x|ext\.?|#)\s?[0-9]{1,6}$")
 REGIONS = "US GB DE FR VN CN JP AU BE NL CH AT SE IN KR TW NZ IE IT ES PL BR".split()

@@ -73,7 +73,11 @@ URL_PARAMETER = re.compile(
     re.IGNORECASE,
 )
 """Query parameters; `hm` signs links to Discord's files."""
-USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://([!-~]{1,200}:[!-~]{1,200})@[A-Za-z0-9\[]")
+IN_AUTHORITY = '[!"$-.0->@-~]'
+USERINFO = re.compile(
+    rf"[A-Za-z][A-Za-z0-9+.-]{{1,20}}://({IN_AUTHORITY}{{1,200}}:{IN_AUTHORITY}{{1,200}})@[A-Za-z0-9\[]"
+)
+PARAMETER_BEFORE = re.compile(r"[?&][A-Za-z0-9_.-]*$")
 
 
 def secrets(text: str) -> Iterator[Span]:
@@ -91,8 +95,7 @@ def url_secrets(text: str) -> Iterator[Span]:
     """`URL_SECRET`: a name and password before a host, and the values of parameters that let somebody in."""
     if "://" in text and "@" in text:
         for match in USERINFO.finditer(text):
-            if not re.search(r"[/?#\s]", match[1]):
-                yield Span("URL_SECRET", *match.span(1), BY_SECRET)
+            yield Span("URL_SECRET", *match.span(1), BY_SECRET)
     if "=" in text:
         for match in URL_PARAMETER.finditer(text):
             start, end = match.span(1)
@@ -103,6 +106,8 @@ def url_secrets(text: str) -> Iterator[Span]:
 
 def _called(text: str, pattern: re.Pattern[str], is_secret: Callable[[str, bool, bool], bool]) -> Iterator[Span]:
     for match in pattern.finditer(text):
+        if PARAMETER_BEFORE.search(text[max(0, match.start() - 40) : match.start()]):
+            continue  # a URL's: `url_secrets` knows where its value ends
         value, quote, start = match["value"], match["quote"], match.start("value")
         value = value.split(quote)[0] if quote else value.rstrip(AROUND)
         follows = text[start + len(value) : start + len(value) + 3].lstrip(AROUND)
