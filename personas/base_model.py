@@ -20,6 +20,7 @@ LOADING_OVERHEAD = 1.15
 """Room for buffers beside the weights themselves while a model is loaded."""
 
 Precision = Literal["bfloat16", "float32"]
+TrainingPrecision = Literal["bfloat16", "float16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def load_model(base: BaseModel, precision: Precision, **options: Any) -> Any:
+def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) -> Any:
     """The causal language model in evaluation mode. `options` go to `from_pretrained`. Raises `BaseModelError`."""
     torch = load_torch()
     from transformers import AutoModelForCausalLM

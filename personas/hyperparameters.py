@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 QuantType = Literal["nf4", "fp4", "none"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Optimiser = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
@@ -45,6 +46,7 @@ class Hyperparameters(BaseModel):
 
     quant_type: QuantType | None = None
     double_quant: bool | None = None
+    precision: Precision | None = None
     lora_r: Rank | None = None
     lora_alpha: Alpha | None = None
     lora_dropout: Dropout | None = None

@@ -109,6 +109,7 @@ def ours(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]
     """Our trainer as a run has it, and what runs it."""
     from personas.base_model import load_tokenizer, locate
     from personas.contracts import Hyperparameters, TrainingRequest
+    from trainer.fitted import fitted
     from trainer.qlora import train, trainer_of
     from trainer.recipe import resolve
     from trainer.reply_trainer import Course
@@ -118,6 +119,7 @@ def ours(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]
         per_device_train_batch_size=OUR_BATCH,
         gradient_accumulation_steps=STEP_SAMPLES // OUR_BATCH,
         learning_rate=RATE,
+        lr_scheduler_type="constant",
         lora_r=RANK,
         lora_alpha=ALPHA,
         lora_dropout=0.0,
@@ -126,7 +128,7 @@ def ours(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]
         seed=SEED,
     )
     recipe = resolve(TrainingRequest(job_name="bench", task_type="dialogue", hyperparameters=values))
-    recipe = recipe.model_copy(update={"lr_scheduler_type": "constant_with_warmup"})
+    recipe = fitted(recipe).recipe
     base = locate("embedded")
     course = Course(samples, (), recipe, lambda event: None, lambda: None, order=_by_length_in_steps(samples))
     trainer = trainer_of(base, load_tokenizer(base), course, Path(scratch))

@@ -51,6 +51,17 @@ class Frozen(Contract):
         """Whether memory ran out on the way: then the run is no longer, to the last bit, the one that was asked for."""
         return self.batch != self.recipe.per_device_train_batch_size
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What this means for the adapter, in words."""
+        if not self.is_halved:
+            return ()
+        asked = self.recipe.per_device_train_batch_size
+        return (
+            f"Memory ran out with batches of {asked}, so the rest was trained with {self.batch}: the weights are not, "
+            "to the last bit, those of a run with more memory.",
+        )
+
     def halved(self) -> Frozen | None:
         """The same with smaller batches and more of them a step; None when a batch is one sample already."""
         if self.batch == 1:

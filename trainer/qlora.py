@@ -19,7 +19,7 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig
 
-from personas.base_model import BaseModel, best_precision, load_model
+from personas.base_model import BaseModel, TrainingPrecision, load_model
 from personas.errors import TrainingError
 from personas.prompt import Sample
 from trainer.batches import NO_LOSS, collate
@@ -29,6 +29,7 @@ from trainer.recipe import Recipe
 from trainer.reply_trainer import Course, Heard, ReplyTrainer
 from trainer.reporter import Reporter
 
+DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 KEPT_CHECKPOINTS = 3
 """The best among them."""
 
@@ -81,27 +82,34 @@ def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) ->
 
 
 def train(trainer: ReplyTrainer, checkpoint: Path | None = None) -> None:
-    """All steps. The adapter's inputs need no float32 copies: autocast multiplies in 16 bits anyway."""
-    with disable_input_dtype_casting(trainer.model, active=best_precision() == "bfloat16"):
+    """All steps. The adapter's inputs need no float32 copies where autocast multiplies in 16 bits anyway."""
+    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16 or trainer.args.fp16):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
-    """The base model with its linear layers in 4 bits; on the CPU with those values unpacked to `best_precision`."""
-    precision = best_precision()
-    quantisation = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=recipe.quant_type,
-        bnb_4bit_use_double_quant=recipe.double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, precision),
-    )
+    """The base model with its linear layers in 4 bits, if the recipe says so; on the CPU with those values unpacked.
+
+    `recipe.precision` is resolved (`trainer.fitted`).
+    """
+    precision = DTYPES[recipe.precision]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(base, precision, quantization_config=quantisation, device_map={"": device})
+    if recipe.quant_type == "none":
+        model = load_model(base, precision, device_map={"": device})
+    else:
+        quantisation = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=recipe.quant_type,
+            bnb_4bit_use_double_quant=recipe.double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, precision),
+        )
+        model = load_model(base, precision, quantization_config=quantisation, device_map={"": device})
     if device == "cuda":
         return model
-    model = model.dequantize()
+    if recipe.quant_type != "none":
+        model = model.dequantize()
+        model.is_loaded_in_4bit = False  # left over by transformers; TRL would take the adapter down to 16 bits
     use_grouped_attention(model)
-    model.is_loaded_in_4bit = False  # left over by transformers; TRL would take the adapter down to 16 bits
     return model
 
 
@@ -137,11 +145,12 @@ def _arguments(course: Course, folder: Path) -> Any:
     return SFTConfig(
         output_dir=str(folder),
         **{name: getattr(recipe, name) for name in shared},
-        optim=usable_optimiser(recipe.optim),
+        optim=recipe.optim,
         max_steps=recipe.max_steps or -1,
         warmup_steps=recipe.warmup_steps or recipe.warmup_ratio,  # below 1 transformers takes it for a ratio
         neftune_noise_alpha=recipe.neftune_noise_alpha or None,
-        bf16=best_precision() == "bfloat16",
+        bf16=recipe.precision == "bf16",
+        fp16=recipe.precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
         dataset_kwargs={"skip_prepare_dataset": True},
         activation_checkpointing=recipe.gradient_checkpointing,
@@ -164,13 +173,6 @@ def _arguments(course: Course, folder: Path) -> Any:
 def _measures(course: Course) -> bool:
     """Whether held-out replies are measured on the way, and the best adapter kept."""
     return bool(course.heldout) and course.recipe.eval_strategy != "no"
-
-
-def usable_optimiser(name: str) -> str:
-    """The optimiser, or on a machine without a GPU the nearest that exists there: paged memory needs CUDA."""
-    if torch.cuda.is_available() or name in ("adamw_torch", "adamw_torch_fused"):
-        return name
-    return "adamw_torch_fused"
 
 
 def table_of(samples: Sequence[Sample]) -> Any:

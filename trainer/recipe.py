@@ -23,6 +23,7 @@ class Recipe(Contract):
 
     quant_type: of.QuantType = "nf4"
     double_quant: bool = True
+    precision: of.Precision = "auto"
     lora_r: of.Rank
     lora_alpha: of.Alpha
     lora_dropout: of.Dropout

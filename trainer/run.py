@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from personas.adapters import seal, verify, written_aside
-from personas.base_model import BaseModel, best_precision, fingerprint, load_tokenizer, locate
+from personas.base_model import BaseModel, fingerprint, load_tokenizer, locate
 from personas.contracts import (
     AdapterRef,
     Done,
@@ -36,6 +36,7 @@ from personas.prompt import PROMPT_VERSION, Renderer
 from trainer.adapter_sheet import write_adapter_sheet
 from trainer.dataset import Dataset, make_dataset
 from trainer.failures import is_out_of_memory
+from trainer.fitted import fitted, warnings_about
 from trainer.frozen import CHECKPOINT_S, CHECKPOINTS, Frozen, batches_hash, freeze, refreeze
 from trainer.material import read_content, read_spec
 from trainer.model_card import write_model_card, write_report
@@ -114,8 +115,13 @@ def _prepared(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], A
 def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     run.enter(Phase(name="material"))
     job = prepare(folder, spec)
+    write_people(folder, job.data.people)
     log.info("samples: %s", job.data.counts)
-    frozen = freeze(folder, _wanted(job))
+    fit = fitted(job.recipe)
+    caveats = (*fit.notes, *warnings_about(fit.recipe, len(job.data.train)))
+    for caveat in caveats:
+        log.warning("%s", caveat)
+    frozen = freeze(folder, _wanted(job, fit.recipe))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     before = _measure_base(job, run)
     with written_aside(target) as aside:
@@ -125,12 +131,11 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
         metrics = _measure_adapter(job, aside, before, run)
         run.enter(Phase(name="writing"))
         write_report(aside, trained.history)
-        _describe(job, frozen, aside, metrics)
+        _describe(job, frozen, (*caveats, *frozen.caveats), aside, metrics)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def _wanted(job: Job) -> Frozen:
-    recipe = job.recipe
+def _wanted(job: Job, recipe: Recipe) -> Frozen:
     return Frozen(
         recipe=recipe,
         batches=batches_hash(job.data.train, recipe),
@@ -216,22 +221,18 @@ def _losses(model: Any, data: Dataset, run: Run) -> tuple[float, float]:
     return heldout, mean_loss(measure(model, data.general, run.check))
 
 
-def _describe(job: Job, frozen: Frozen, aside: Path, metrics: ScoreCard) -> None:
+def _describe(job: Job, frozen: Frozen, caveats: tuple[str, ...], aside: Path, metrics: ScoreCard) -> None:
     (aside / "scorecard.json").write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    manifest = _manifest(job, frozen, metrics)
+    manifest = _manifest(job, frozen, caveats, metrics)
     write_model_card(aside, manifest)
     write_adapter_sheet(aside, job.spec, job.data)
     write_people(aside, job.data.people)
     seal(aside, manifest)
 
 
-def _manifest(job: Job, frozen: Frozen, metrics: ScoreCard) -> Manifest:
+def _manifest(job: Job, frozen: Frozen, caveats: tuple[str, ...], metrics: ScoreCard) -> Manifest:
     spec, recipe = job.spec, frozen.used
     lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
-    caveat = (
-        f"Memory ran out with batches of {frozen.recipe.per_device_train_batch_size}, so the rest was trained with "
-        f"{frozen.batch}: the weights are not, to the last bit, those of an undisturbed run."
-    )
     return Manifest(
         persona=spec.request.persona,
         version=spec.version,
@@ -243,7 +244,7 @@ def _manifest(job: Job, frozen: Frozen, metrics: ScoreCard) -> Manifest:
         lora={**lora, "target_modules": list(recipe.target_modules)},
         recipe=spec.request.recipe,
         hyperparameters=recipe.hyperparameters,
-        training_precision=f"{recipe.quant_type} base, {best_precision()} compute, float32 adapter",
+        training_precision=f"{recipe.quant_type} base, {recipe.precision} compute, float32 adapter",
         serving_precision=spec.serving_precision,
         dataset_hash=job.data.hash,
         dataset=job.data.counts,
@@ -251,7 +252,7 @@ def _manifest(job: Job, frozen: Frozen, metrics: ScoreCard) -> Manifest:
         seed=recipe.seed,
         packages=frozen.packages,
         threads=frozen.threads,
-        caveats=(caveat,) if frozen.is_halved else (),
+        caveats=caveats,
         metrics=metrics,
         checksums={},
     )

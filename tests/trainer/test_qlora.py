@@ -10,6 +10,7 @@ from personas.base_model import load_model
 from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
+from trainer.fitted import fitted
 from trainer.qlora import load_quantised, train_adapter, with_new_adapter
 from trainer.recipe import RECIPES, Recipe
 from trainer.reply_trainer import Course, LengthSortedSampler
@@ -20,7 +21,7 @@ def recipe():
     import tomllib
 
     table = tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8"))
-    return Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})
+    return fitted(Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})).recipe
 
 
 def samples(count: int) -> list[Sample]:

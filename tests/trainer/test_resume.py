@@ -18,6 +18,7 @@ from trainer.checkpoints import (
     trained_weights,
 )
 from trainer.evaluate import mean_loss, measure
+from trainer.fitted import fitted
 from trainer.qlora import train_adapter
 from trainer.reply_trainer import Course
 from trainer.stopping import Stopped
@@ -31,7 +32,7 @@ def recipe():
 
     table = tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8"))
     values = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 3, "gradient_accumulation_steps": 2}
-    return Recipe.model_validate({**table, **values})
+    return fitted(Recipe.model_validate({**table, **values})).recipe
 
 
 def samples(count):
@@ -98,6 +99,8 @@ def test_stopped_after_any_step_it_ends_with_the_same_weights_and_history(train,
     "changes",
     [
         {"optim": "adamw_torch"},
+        {"optim": "adamw_8bit"},
+        {"precision": "fp32", "quant_type": "none"},
         {"loraplus_lr_ratio": 4.0},
         {"neftune_noise_alpha": 5.0},
         {"use_rslora": True, "lr_scheduler_type": "linear", "warmup_steps": 4},
