@@ -43,6 +43,11 @@ def note_review(home: Path, path: Path, delete_at: float) -> None:
         _write(home, [review for review in _read(home) if review.path != new.path] + [new])
 
 
+def listed_reviews(home: Path) -> list[Path]:
+    """The files that are listed. Raises `MaterialError`."""
+    return [Path(review.path) for review in _read(home)]
+
+
 def delete_expired(home: Path, now: float) -> list[str]:
     """Delete the files whose time is over; gives their paths.
 

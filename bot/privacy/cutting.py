@@ -30,7 +30,7 @@ GONE = object()
 
 LOG_LINE = re.compile(r"^[\[(\d]|^[^\s:>|][^:>|]{0,60}[:>|] ")
 """How a message begins in a log of plain text: with a time, or with a name and a colon."""
-DATED = re.compile(r"^[\[(]?[\d/.\-: ,TZ+apmAPM\u202f年月日()\]]{4,40}[\])]?\s*(?:- )?")
+DATED = re.compile(r"^[\[(]?\d[\d/.\-: ,+年月日\u202f]{3,40}(?:T[\d:.+]+Z?)?(?:[apAP]\.?[mM]\.?)?[\])]?\s*(?:- )?")
 
 ARCHIVES = (".zip", ".charx")
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -57,15 +57,18 @@ def cut(name: str, data: bytes, finder: Finder) -> bytes | None:
 
 
 def holds(name: str, data: bytes, finder: Finder) -> bool:
-    """Whether the person is in a file, also where it is packed."""
+    """Whether the person is in a file, also where it is packed.
+
+    Of what cannot be unpacked nobody can say; it is looked through as it is, and otherwise left alone.
+    """
     suffix = PurePath(name).suffix.casefold()
     if suffix == ".gz":
         try:
             return holds(name[:-3], gzip.decompress(data), finder)
         except (OSError, EOFError):
-            return True  # nobody can say
+            return finder.in_bytes(data)
     if suffix in ARCHIVES:
-        return any(
+        return finder.in_bytes(data) or any(
             finder.in_text(member) or (inner is not None and holds(member, inner, finder))
             for member, inner in members(data)
         )

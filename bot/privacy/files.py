@@ -19,6 +19,7 @@ from bot.privacy.cutting import PACKAGE_OWNER, is_their_package
 from bot.privacy.traces import Finder
 from personas.errors import MaterialError
 from personas.people import PEOPLE_FILE, holds_any, read_people
+from personas.reviews import listed_reviews
 
 STORE, SANDBOX = "understudy.sqlite", "sandbox.sqlite"
 OWN_RULES = ("keys", "consent.json", "exports.jsonl")
@@ -77,6 +78,10 @@ class HomeFiles:
         for package in self._packages():
             done.deleted.append(self._shown(package))
             delete(package)
+        for review in listed_reviews(self.home):  # they may lie anywhere, and name everybody
+            if review.is_file() and not review.is_relative_to(self.home) and self._in(review.name, review):
+                done.deleted.append(self.finder.redacted(str(review)))
+                delete(review)
         made = set(self.made())
         for file in list(self.primary()):
             if not any(parent in made for parent in [file, *file.parents]) and self._in_file(file):
@@ -92,7 +97,9 @@ class HomeFiles:
                 yield path
 
     def _in_file(self, file: Path) -> bool:
-        name = file.relative_to(self.home).as_posix()
+        return self._in(file.relative_to(self.home).as_posix(), file)
+
+    def _in(self, name: str, file: Path) -> bool:
         return self.finder.in_text(name) or cutting.holds(file.name, file.read_bytes(), self.finder)
 
     def _packages(self) -> list[Path]:

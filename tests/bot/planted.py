@@ -26,6 +26,7 @@ from personas.exports import note_export
 from personas.keys import HomeKey, keyed
 from personas.lore import LoreIndex, read_lore
 from personas.people import write_people
+from personas.reviews import note_review
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD
 
@@ -214,6 +215,8 @@ def _made(home):
     write_people(kept, {_key(home, str(OTHER)): 1})
     review = [{"text": REVIEW_LINE, "speaker": DISPLAY}, {"text": OTHERS_LINE, "speaker": "Wendell Park"}]
     (home / "review.jsonl").write_text("".join(json.dumps(row) + "\n" for row in review))
+    note_review(home, home.parent / "elsewhere.review.jsonl", 1e12)
+    (home.parent / "elsewhere.review.jsonl").write_text(json.dumps(review[0]) + "\n")
     (home / "cache").mkdir(exist_ok=True)
     (home / "cache" / "embeddings.json").write_text(json.dumps([PACKAGE_LINE]))
 

@@ -47,6 +47,13 @@ def home(template, tmp_path):
     return Path(shutil.copytree(template, tmp_path / "home"))
 
 
+def test_a_review_file_outside_of_the_home_goes_too(tmp_path):
+    plant(tmp_path / "home")
+    receipt = forget(tmp_path / "home")
+    assert not (tmp_path / "elsewhere.review.jsonl").exists()
+    assert str(tmp_path / "elsewhere.review.jsonl") in receipt.deleted
+
+
 def opened(home):
     return Store.open(home / "understudy.sqlite")
 

@@ -1,6 +1,7 @@
 """The local engine against transformers and peft themselves, on a tiny real model."""
 
 import asyncio
+import shutil
 import time
 
 import pytest
@@ -73,6 +74,21 @@ async def test_an_adapter_that_was_pushed_out_comes_back(engine, tiny_base, rend
     monkeypatch.setattr(engine._model, "_keep", 1)
     for ref in (*adapters, *adapters):
         assert (await answer(engine, ask("hi", ref))).strip() == reference(tiny_base, renderer, "hi", ref)
+
+
+async def test_a_dropped_adapter_is_gone_for_good_and_the_others_go_on(engine, tiny_base, renderer, tmp_path):
+    first, second = (make_adapter(tmp_path, tiny_base, "ada", f"v{n}", seed=n) for n in (1, 2))
+    for ref in (first, second):
+        await answer(engine, ask("hi", ref))
+    await engine.drop(first)
+    shutil.rmtree(first.folder)
+    with pytest.raises(AdapterError, match="no complete adapter"):
+        await answer(engine, ask("hi", first))
+    assert (await answer(engine, ask("hi", second))).strip() == reference(tiny_base, renderer, "hi", second)
+    await engine.drop(second)
+    await engine.drop(second)  # it is not loaded any more
+    assert (await answer(engine, ask("hi"))).strip() == reference(tiny_base, renderer, "hi", None)
+    assert (await answer(engine, ask("hi", second))).strip() == reference(tiny_base, renderer, "hi", second)
 
 
 async def test_a_damaged_adapter_is_refused_and_the_next_request_is_answered(engine, tiny_base, tmp_path):

@@ -1,0 +1,176 @@
+"""Whom forgetting finds in texts and files, whom it leaves alone, and what is left of a file."""
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+
+import pytest
+
+from bot.privacy.cutting import cut, holds
+from bot.privacy.gather import gather, recognised
+from bot.privacy.traces import Finder, Traces, is_telling
+from personas.keys import keyed
+
+ID = "734829104458293761"
+WHO = Traces(ids=(ID,)).with_names(["Ottoline Quillverne", "quillverne_77", "Rose", "Mai"], ["Wendell Park"])
+SAID = "My sister keeps the brass heron on Tallowmere Street."
+FINDER = Finder(WHO.with_texts([SAID, "ok", "你好，我昨天在港口旁边看见了那只铜苍鹭。真的很大！"]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<@{ID}> and <@!{ID}>", "Ottoline Quillverne's lamp", "OTTOLINE QUILLVERNE", "Ottoline\nQuillverne",
+        "thequillverne_77x", "Rose came by", f"he said: {SAID}", f"…{SAID}",
+        "他说你好，我昨天在港口旁边看见了那只铜苍鹭。", json.dumps(SAID), json.dumps("Ottoline Quillverne"),
+    ],
+)  # fmt: skip
+def test_found(text):
+    assert FINDER.in_text(text) and FINDER.in_bytes(text.encode())
+    assert not FINDER.in_text(FINDER.redacted(text)), FINDER.redacted(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"1{ID}", f"{ID}2", "a rose is a rose", "Roses and Rosemary", "Ottoline", "Wendell Park", "ok", "ok then",
+        "My sister keeps a cat.", "", "mail, domain, mainland",
+    ],
+)  # fmt: skip
+def test_left_alone(text):
+    assert not FINDER.in_text(text) and FINDER.redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "telling"),
+    [("the", False), ("Will", False), ("jo", False), ("Rose", True), ("rose", False), ("Zyxwv", True), ("Mai", True),
+     ("the_will", True), ("Minh Anh", True), ("田中", False), ("田中太郎", True)],
+)  # fmt: skip
+def test_which_names_tell_whose_they_are(name, telling):
+    assert is_telling(name) is telling
+
+
+def test_others_names_are_never_taken_for_ones_own():
+    named = Traces(ids=(ID,)).with_names(["Wendell Park", "user", "Zyxwv"], ["wendell park"])
+    assert named.names == named.speaker_names == ("Zyxwv",)
+
+
+def test_what_whoever_runs_the_bot_vouches_for_counts_in_any_case():
+    finder = Finder(Traces().surely_named(["rose"]))
+    assert finder.redacted("Rose and ROSE, not Rosemary") == "someone and someone, not Rosemary"
+
+
+def test_traces_survive_the_store():
+    assert Traces.of_json(WHO.as_json()) == WHO and Traces.of_json("{}") == Traces()
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def left(name, data):
+    data = data if isinstance(data, bytes) else data.encode()
+    assert holds(name, data, FINDER)
+    new = cut(name, data, FINDER)
+    assert new is None or not holds(name, new, FINDER)
+    return new
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"author": {"id": ID, "name": "x"}, "content": "hm"}, {"author": "Ottoline Quillverne", "text": "hm"},
+        {"from_id": int(ID), "text": "hm"}, {"sender_name": "Mai", "content": "hm"}, {"user": ID, "text": "hm"},
+        {"speaker": {"username": "Quillverne_77"}, "text": "hm"}, {"Author-ID": ID, "text": "hm"},
+    ],
+)  # fmt: skip
+def test_a_record_of_theirs_is_left_out(record):
+    other = {"author": "Wendell Park", "text": f"with {ID}"}
+    assert json.loads(left("a.json", json.dumps({"messages": [record, other]}))) == {
+        "messages": [{"author": "Wendell Park", "text": "with someone"}]
+    }
+    assert left("a.jsonl", f"{json.dumps(record)}\n{json.dumps(other)}\n").decode().count("\n") == 1
+
+
+def test_the_rest_of_json_stays_as_it_was_written():
+    data = {"a": 1.5, "b": [True, None, 12345678901234567890], "ü": "ß", "who": [{"id": ID}, {"id": "1"}]}
+    new = left("a.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n").decode()
+    assert new == json.dumps({**data, "who": [{"id": "1"}]}, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_an_id_that_is_a_key_or_a_number_goes_too():
+    assert json.loads(left("a.json", json.dumps({"seen": {ID: 3}, "last": int(ID), "n": 3}))) == {
+        "seen": {"someone": 3}, "last": 0, "n": 3,
+    }  # fmt: skip
+
+
+def test_tables_keep_their_form():
+    rows = [["Date", "Author", "Content"], ["1", "Wendell", f'a "quoted", {ID}'], ["2", "quillverne_77", "hm"]]
+    out = io.StringIO()
+    csv.writer(out).writerows(rows)
+    assert list(csv.reader(io.StringIO(left("a.csv", out.getvalue()).decode()))) == [
+        rows[0], ["1", "Wendell", 'a "quoted", someone'],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("log", "rest"),
+    [
+        (
+            "[01.02.26, 10:00:00] Mai: hello\nand on\n[01.02.26, 10:01:00] Bo: hi Mai\n",
+            "[01.02.26, 10:01:00] Bo: hi Mai\n",
+        ),
+        ("01/02/26, 10:00 am - Rose: hello\n01/02/26, 10:01 - Bo: hi\n", "01/02/26, 10:01 - Bo: hi\n"),
+        ("2026-01-02T10:00:00Z Rose: hello\n2026-01-02T10:01:00Z Tom: hi\n", "2026-01-02T10:01:00Z Tom: hi\n"),
+        ("Bo: hi\nRose: hello\ngoing on\n\nBo: bye\n", "Bo: hi\n\nBo: bye\n"),
+        ("<quillverne_77> hello\n<bo> hi\n", "<bo> hi\n"),
+    ],
+)
+def test_what_they_say_in_a_chat_log_goes_with_its_further_lines(log, rest):
+    assert cut("chat.txt", log.encode(), FINDER).decode().replace("someone", "Mai") == rest
+
+
+def test_lore_and_cards_lose_the_name_only():
+    assert left("a.md", "Rose: keeper of the lamp.\n") == b"someone: keeper of the lamp.\n"
+    assert left("card.toml", f'name = "Oda"\ndescription = "Knows Rose and {ID}."\n').count(b"someone") == 2
+
+
+def test_archives_are_cut_member_by_member():
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("card.json", json.dumps({"data": {"description": "Rose's friend"}}))
+        archive.writestr("Rose.bin", b"\xff" + ID.encode())
+        archive.writestr("assets/face.png", b"\x89PNG\xff")
+    with zipfile.ZipFile(io.BytesIO(left("a.charx", packed.getvalue()))) as archive:
+        assert archive.namelist() == ["card.json", "assets/face.png"]
+        assert archive.read("assets/face.png") == b"\x89PNG\xff"
+    assert gzip.decompress(left("a.md.gz", gzip.compress(b"about Rose"))) == b"about someone"
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.json", "a.zip", "a.gz", "a.toml"])
+def test_what_cannot_be_read_goes_as_a_whole_where_they_are_in_it_and_stays_where_not(name):
+    damaged = b'\xff{"a": "' + ID.encode()
+    assert holds(name, damaged, FINDER) and cut(name, damaged, FINDER) is None
+    assert not holds(name, b'\xff{"a": "', FINDER)
+
+
+def test_a_short_name_in_weights_is_chance():
+    assert not holds("adapter_model.safetensors", b"\xff\x00Rose\xfe" * 9, FINDER)
+    assert holds("adapter_model.safetensors", b"\xff\x00quillverne_77\xfe", FINDER)
+
+
+def test_names_and_words_are_learned_from_logs_by_the_id(tmp_path):
+    record = {"author": {"id": ID, "name": "quill", "nickname": "Tamsin"}, "content": SAID}
+    (tmp_path / "a.json").write_text(json.dumps({"messages": [record, {"author": {"id": "1", "name": "Bo"}}]}))
+    (tmp_path / "b.csv").write_text(f"AuthorID,Author,Content\n{ID},Ottilie,hm\n2,Bo,hm\n")
+    found = gather(iter(sorted(tmp_path.iterdir())), ID)
+    assert {"quill", "Tamsin", "Ottilie"} <= found.names and "Bo" not in found.names and SAID in found.texts
+
+
+def test_who_is_known_by_keys_alone_is_recognised_in_files(tmp_path):
+    (tmp_path / "a.md").write_text("The lamp of Ottoline Quillverne, not of 123456789012345678.")
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(json.dumps({"id": ID}).encode()))
+    wanted = {keyed(b"k", ID), keyed(b"k", "name:ottoline quillverne"), keyed(b"k", "name:somebody else")}
+    ids, names = recognised(iter(sorted(tmp_path.iterdir())), b"k", wanted)
+    assert set(ids.values()) == {ID} and set(names.values()) == {"ottoline quillverne"}
