@@ -76,6 +76,12 @@ def permuted(rows: Array, heads: int) -> Array:
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
+def head_size(config: Any) -> int:
+    """How many dimensions a head has."""
+    size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return size
+
+
 def rope_type(config: Any) -> str:
     """How the model's positions are scaled: one of `ROPE_TYPES`."""
     return str((config.rope_parameters or {}).get("rope_type", "default"))

@@ -14,7 +14,7 @@ import torch
 from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType
 
 from personas.prompt import Renderer
-from trainer.exports.architectures import Architecture, Array, architecture_of, rope_type
+from trainer.exports.architectures import Architecture, Array, architecture_of, head_size, rope_type
 from trainer.exports.errors import ExportError
 from trainer.exports.gguf_files import (
     FILE_TYPES,
@@ -92,7 +92,7 @@ def load_model_back(path: Path) -> Any:
 
 
 def _describe(writer: GGUFWriter, config: Any) -> None:
-    head = config.head_dim or config.hidden_size // config.num_attention_heads
+    head = head_size(config)
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -153,7 +153,7 @@ def _rope_entry(model: Any) -> Entry:
 
 
 def _frequencies(config: Any) -> torch.Tensor:
-    head = config.head_dim or config.hidden_size // config.num_attention_heads
+    head = head_size(config)
     theta: float = config.rope_parameters["rope_theta"]
     return torch.pow(theta, -torch.arange(0, head, 2, dtype=torch.float32) / head)
 

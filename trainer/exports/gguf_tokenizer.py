@@ -7,13 +7,14 @@ is how SentencePiece's tokenizers appear in `tokenizer.json`. Keys: docs/gguf.md
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
 from personas.contracts import Turn
-from personas.prompt import FIXED_DATE, FROZEN_CLOCK, Renderer
+from personas.prompt import FIXED_DATE, Renderer
 from trainer.exports.errors import ExportError
 
 Json = dict[str, Any]
@@ -36,6 +37,8 @@ PRE_TOKENIZERS: dict[tuple[Step, ...], str] = {
     (("Split", TEKKEN), BYTES): "tekken",
 }
 """llama.cpp's names (src/llama-vocab.cpp) by the steps of `tokenizer.json`."""
+
+CLOCK = re.compile(r"strftime_now\([^()]*\)")
 
 NO_MERGE = -1e6
 """The score of a piece that no merge makes."""
@@ -113,9 +116,7 @@ def begins_with_bos(renderer: Renderer) -> bool:
 
 def fixed_template(template: str) -> str:
     """The chat template with what our prompts fix: the date, and no thinking aloud."""
-    before = ""
-    if "strftime_now" in template:
-        before += FROZEN_CLOCK
+    template, before = CLOCK.sub(f"'{FIXED_DATE}'", template), ""
     if "date_string" in template:
         before += f"{{% set date_string = '{FIXED_DATE}' %}}"
     if "enable_thinking" in template:

@@ -64,9 +64,10 @@ def compared(
         return None
     say("asking llama.cpp")
     server = _started(model, adapter, max(len(sample.ids) for sample in source.samples) + 8)
+    plain = source.tokenizer("a", add_special_tokens=False)["input_ids"][-1]
     last, same = [], 0
     for sample in source.samples:
-        last.append(_next_token(server, list(sample.ids), reference.shape[-1]))
+        last.append(_next_token(server, list(sample.ids), reference.shape[-1], plain))
         text = source.tokenizer.decode(sample.ids)
         ours = source.tokenizer(text, add_special_tokens=False)["input_ids"]
         same += _tokens(server, text) == ours
@@ -96,10 +97,11 @@ def _started(model: Path, adapter: Path | None, context: int) -> Any:
         raise ExportError(f"llama.cpp cannot load the export: {error}.", "Report this fault.") from error
 
 
-def _next_token(server: Any, ids: list[int], size: int) -> Tensor:
-    """The log-probability of each token after these, [vocabulary]."""
-    asked = {"prompt": ids, "max_tokens": 1, "n_predict": 1, "n_probs": size, "temperature": 0.0, "cache_prompt": False}
-    answer = server.handle_completions(asked)
+def _next_token(server: Any, ids: list[int], size: int, plain: int) -> Tensor:
+    """The log-probability of each token after these, [vocabulary]. `plain` is any token that is a whole letter."""
+    # An end of turn or half a letter would be answered without probabilities. Those told are from before the bias.
+    asked = {"prompt": ids, "max_tokens": 1, "n_probs": size, "temperature": 0.0, "logit_bias": [[plain, 1000.0]]}
+    answer = server.handle_completions({**asked, "cache_prompt": False})
     found = torch.full((size,), FLOOR)
     for one in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
         if one["id"] < size:

@@ -1,0 +1,297 @@
+"""Exports over tiny models of each architecture; and what happens when one is damaged on purpose."""
+
+import gc
+import json
+import logging
+import resource
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader
+from safetensors.torch import load_file
+
+from personas import __main__ as card_command
+from personas.adapters import WEIGHTS, verify
+from personas.card import read_any
+from personas.errors import AdapterError, UnderstudyError
+from trainer import __main__ as trainer_command
+from trainer.exports import gguf_adapter, gguf_model, parity, targets
+from trainer.exports.architectures import KNOWN, Architecture, architecture_of, permuted
+from trainer.exports.errors import ExportError
+from trainer.exports.export import BESIDE, export
+from trainer.exports.tiny import KINDS, make_adapter, make_model
+
+NAMES = list(KINDS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """One thread for tiny products, and a collector that need not look at all of torch each time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """Each kind's adapter folder, made when first asked for."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp("exports")
+            base = make_model(KINDS[name], folder / "base")
+            made[name] = make_adapter(KINDS[name], base, folder / "adapter")
+        return made[name]
+
+    return of
+
+
+def made(adapter, to, out, quantise=None, card=None):
+    return export(adapter, to, out, quantise, card, lambda _: None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gguf_model_says_what_adapter_and_base_say(adapters, tmp_path, name):
+    report = made(adapters(name), "gguf", tmp_path / "model.gguf")
+    assert report.outcome.difference.max_abs < 0.05
+    assert report.outcome.beyond.max_abs < 1e-3
+    reader = GGUFReader(tmp_path / "model.gguf")
+    assert reader.get_field("general.architecture").contents() == architecture_of_kind(adapters(name)).gguf
+    assert ("rope_freqs.weight" in {tensor.name for tensor in reader.tensors}) == name.startswith("Llama")
+    assert reader.get_field("tokenizer.chat_template").contents()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gguf_adapter_adds_what_peft_adds(adapters, tmp_path, name):
+    report = made(adapters(name), "gguf-lora", tmp_path / "lora.gguf")
+    assert report.outcome.difference.max_abs < 1e-3
+    reader = GGUFReader(tmp_path / "lora.gguf")
+    assert reader.get_field("adapter.type").contents() == "lora"
+    config = json.loads((adapters(name) / "adapter_config.json").read_text())
+    if config["use_rslora"]:
+        assert reader.get_field("adapter.lora.alpha").contents() == pytest.approx(16 * 6**0.5)
+    else:
+        assert reader.get_field("adapter.lora.alpha").contents() == pytest.approx(16)
+
+
+def test_rows_of_b_are_permuted_for_llama_and_not_for_qwen(adapters, tmp_path):
+    for name, is_permuted in (("SmolLM2", True), ("Mistral", True), ("Qwen2.5", False), ("Qwen3", False)):
+        out = tmp_path / name
+        made(adapters(name), "gguf-lora", out)
+        stored = next(t for t in GGUFReader(out).tensors if t.name == "blk.1.attn_k.weight.lora_b").data
+        weights = load_file(adapters(name) / WEIGHTS)
+        own = weights["base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight"].numpy()
+        assert np.array_equal(stored, permuted(own, 2) if is_permuted else own)
+
+
+@pytest.mark.parametrize(
+    ("to", "quantise"), [("adapter", None), ("merged", None), ("gguf", "q8_0"), ("ollama", "f16"), ("charx", None)]
+)
+@pytest.mark.parametrize("name", ["Mistral", "Qwen3"])
+def test_the_other_exports_say_it_too(adapters, tmp_path, name, to, quantise):
+    out = tmp_path / "out"
+    report = made(adapters(name), to, out, quantise)
+    rounds = {"merged": 0.2, "gguf": 0.5}.get(to, 1e-3)
+    assert report.outcome.difference.max_abs < rounds
+    held = json.loads((tmp_path / f"out{BESIDE}").read_text())
+    assert held["to"] == to and held["difference"]["max_abs"] == report.outcome.difference.max_abs
+    assert {path.name for path in tmp_path.iterdir()} == {"out", f"out{BESIDE}"}
+
+
+def test_q8_0_differs_by_its_rounding_and_is_smaller(adapters, tmp_path):
+    whole = made(adapters("SmolLM2"), "gguf", tmp_path / "f16", "f16").held
+    small = made(adapters("SmolLM2"), "gguf", tmp_path / "q8", "q8_0").held
+    assert small["bytes"] < whole["bytes"]
+    assert small["rounding"]["kl"] > 10 * whole["rounding"]["kl"] > 0
+
+
+def test_a_plain_adapter_folder_has_the_same_weights_and_a_model_card(adapters, tmp_path):
+    made(adapters("SmolLM2"), "adapter", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors",
+    ]  # fmt: skip
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (adapters("SmolLM2") / WEIGHTS).read_bytes()
+    assert "Licence of the persona's card: Apache-2.0" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_adapter_in_a_card_comes_out_as_it_was(adapters, tmp_path, capsys):
+    card = tmp_path / "ballast.charx"
+    made(adapters("SmolLM2"), "charx", card)
+    made(card, "adapter", tmp_path / "again")
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (adapters("SmolLM2") / WEIGHTS).read_bytes()
+    assert card_command.main(["card", "show", str(card)]) == 0
+    assert "x_understudy_adapter" in capsys.readouterr().out
+    assert read_any(card).name == "Ballast"
+    made(card, "charx", tmp_path / "twice.charx")  # once more: one adapter in it, not two
+    assert read_any(tmp_path / "twice.charx").files.keys() == read_any(card).files.keys()
+
+
+# ------------------------------------------------------------------------------------------------ damage on purpose
+
+
+def architecture_of_kind(adapter):
+    from transformers import AutoConfig
+
+    return architecture_of(AutoConfig.from_pretrained(adapter.parent / "base"))
+
+
+@contextmanager
+def nothing_left(folder):
+    before = set(folder.iterdir())
+    yield
+    assert set(folder.iterdir()) == before
+
+
+def flipped(architecture):
+    return Architecture(architecture.name, architecture.arch, not architecture.permuted)
+
+
+@pytest.mark.parametrize("to", ["gguf", "gguf-lora"])
+@pytest.mark.parametrize("name", ["SmolLM2", "Qwen2.5"])
+def test_a_wrong_permutation_is_noticed(adapters, tmp_path, monkeypatch, name, to):
+    adapter = adapters(name)
+    known = architecture_of_kind(adapter)
+    monkeypatch.setitem(KNOWN, known.name, flipped(known))
+    with nothing_left(tmp_path), pytest.raises(ExportError):
+        made(adapter, to, tmp_path / "out")
+
+
+def test_a_wrong_alpha_is_noticed(adapters, tmp_path, monkeypatch):
+    """As others write it for rsLoRA: α instead of α·√r."""
+    wrong = property(lambda module: module.scale * len(module.a) ** 0.5)
+    monkeypatch.setattr(gguf_adapter.Module, "alpha", wrong)
+    with nothing_left(tmp_path), pytest.raises(ExportError, match="too much"):
+        made(adapters("Qwen3"), "gguf-lora", tmp_path / "out")
+
+
+def test_positions_scaled_otherwise_are_noticed(adapters, tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_model, "rope_type", lambda _: "default")
+    with nothing_left(tmp_path), pytest.raises(ExportError, match="more than its format explains"):
+        made(adapters("Llama 3.2"), "gguf", tmp_path / "out")
+
+
+def test_a_merge_that_loses_the_adapter_is_noticed(adapters, tmp_path, monkeypatch):
+    from peft import PeftModel
+
+    monkeypatch.setattr(PeftModel, "merge_and_unload", lambda self: self.unload(), raising=False)
+    with nothing_left(tmp_path), pytest.raises(ExportError, match="merged model differs"):
+        made(adapters("SmolLM2"), "merged", tmp_path / "out")
+
+
+def test_a_cut_file_is_refused(adapters, tmp_path, monkeypatch):
+    written = targets.write_model
+
+    def cut(path, *rest):
+        written(path, *rest)
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 4096)
+
+    monkeypatch.setattr(targets, "write_model", cut)
+    with nothing_left(tmp_path), pytest.raises(ExportError, match=r"damaged|cut short"):
+        made(adapters("SmolLM2"), "gguf", tmp_path / "out")
+
+
+@pytest.mark.parametrize("to", ["adapter", "merged", "gguf", "gguf-lora", "ollama", "charx"])
+def test_a_full_disk_leaves_nothing(adapters, tmp_path, capsys, to):
+    adapter, before = adapters("SmolLM2"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    arguments = ["export", "--adapter", str(adapter), "--to", to, "--out", str(tmp_path / "out")]
+    options = trainer_command._parser().parse_args(arguments)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with nothing_left(tmp_path):
+            assert options.command(options) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "The disk is full." in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def test_what_is_there_is_not_replaced(adapters, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ExportError, match="is there already"):
+        made(adapters("SmolLM2"), "gguf-lora", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_damaged_adapter_is_refused(adapters, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(adapters("SmolLM2"), damaged)
+    weights = bytearray((damaged / WEIGHTS).read_bytes())
+    weights[-1] ^= 1
+    (damaged / WEIGHTS).write_bytes(weights)
+    with pytest.raises(AdapterError, match="is damaged"):
+        made(damaged, "adapter", tmp_path / "out")
+    with pytest.raises(AdapterError, match="no adapter"):
+        made(tmp_path, "adapter", tmp_path / "out")
+
+
+def test_another_base_model_is_refused(adapters, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(adapters("SmolLM2").parent, moved)
+    manifest = json.loads((moved / "adapter" / "manifest.json").read_text())
+    manifest["base_model"] = str(adapters("Qwen2.5").parent / "base")
+    (moved / "adapter" / "manifest.json").write_text(json.dumps(manifest))
+    verify(moved / "adapter")
+    with pytest.raises(AdapterError, match="not the one"):
+        made(moved / "adapter", "adapter", tmp_path / "out")
+
+
+def test_unknown_architectures_and_adapters_are_named(adapters, tmp_path):
+    from transformers import AutoConfig
+
+    with pytest.raises(ExportError, match=r"GemmaForCausalLM is not made here; known are Llama.*Qwen3"):
+        architecture_of(AutoConfig.for_model("gemma", architectures=["GemmaForCausalLM"]))
+    dora = make_adapter(
+        KINDS["SmolLM2"].__class__(**{**KINDS["SmolLM2"].__dict__, "lora": {"use_dora": True}}),
+        make_model(KINDS["SmolLM2"], tmp_path / "base"),
+        tmp_path / "dora",
+    )
+    with pytest.raises(ExportError, match="DoRA"):
+        made(dora, "gguf-lora", tmp_path / "out")
+    assert made(dora, "gguf", tmp_path / "merged.gguf").outcome.beyond.max_abs < 1e-3
+
+
+def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
+    nobody = make_adapter(KINDS["SmolLM2"], make_model(KINDS["SmolLM2"], tmp_path / "base"), tmp_path / "a", "nobody")
+    for to in ("ollama", "charx"):
+        with pytest.raises(UnderstudyError, match="--card FILE"):
+            made(nobody, to, tmp_path / "out")
+    card = tmp_path / "mira.toml"
+    card.write_text('id = "nobody"\nname = "Mira"\ndescription = "You are Mira."\nlicense = "CC0-1.0"\n')
+    made(nobody, "charx", tmp_path / "mira.charx", card=card)
+    assert read_any(tmp_path / "mira.charx").name == "Mira"
+    with pytest.raises(ExportError, match="--quantise is for"):
+        made(nobody, "charx", tmp_path / "out", "f16", card)
+
+
+def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys):
+    arguments = ["export", "--adapter", str(adapters("SmolLM2")), "--to", "gguf-lora"]
+    options = trainer_command._parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
+    assert options.command(options) == 0
+    assert json.loads(capsys.readouterr().out)["difference"]["same_choice"] == 1.0
+    options = trainer_command._parser().parse_args([*arguments, "--out", str(tmp_path / "b")])
+    assert options.command(options) == 0
+    said = capsys.readouterr()
+    assert "max |Δ logit|" in said.out and not said.err
+
+
+def test_the_page_shows_every_export_of_every_architecture():
+    page = parity.DOCUMENT.read_text(encoding="utf-8")
+    table = page.partition(parity.BEGIN)[2].partition(parity.END)[0].strip().splitlines()
+    head = [cell.strip() for cell in table[0].strip("|").split("|")]
+    assert head[1:] == [f"{to} {quantise or ''}".strip() for to, quantise in parity.COLUMNS]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    assert [row[0] for row in rows] == NAMES
+    assert all(len(row) == len(head) and all(row) for row in rows)
+    assert {to for to, _ in parity.COLUMNS} == set(targets.TARGETS)
+    assert all(f"`{to}`" in page for to in targets.TARGETS)
