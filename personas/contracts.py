@@ -130,8 +130,7 @@ class Contract(BaseModel):
 class TrainingRequest(Contract):
     """The published REST body of a training job (`POST /finetune/start-training`).
 
-    `dataset` names an entry of the catalogue, `dataset_path` a path; at most one of them. Without either, a persona
-    job takes the persona's own material.
+    `dataset` names an entry of the catalogue, `dataset_path` a path; without either, a persona takes its own material.
     """
 
     job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -155,9 +154,7 @@ class TrainingRequest(Contract):
 
 
 class Material(Contract):
-    """A file or folder of a job: who states which right to it, when (ISO 8601), why; a `format` that is not recognised.
-
-    `arrived` is the day on which it came, empty where each message has its own."""
+    """A file or folder of a job: who states which right to it, when (ISO 8601), why; the day it came, if it is one."""
 
     kind: Literal["card", "log", "messages", "lore", "general"]
     path: str
