@@ -11,7 +11,12 @@ from tests.fakes import FakeClock, until
 
 
 @pytest.fixture
-async def bot(tmp_path):
+def days():
+    return 14
+
+
+@pytest.fixture
+async def bot(tmp_path, days):
     """The bot in the sandbox with one talk on record; its clock is the test's."""
     async with on_stage(tmp_path) as stage:
         since = stage.mark
@@ -19,7 +24,7 @@ async def bot(tmp_path):
         await stage.finished(QUAY, since)
         put(tmp_path, {f"lore/{stage.sandbox.guild_id}/ballast/z.md": b"# Z\nThe zephyrine leaks.\n"})
         clock = FakeClock(time.time())
-        retention = Retention(stage.client.house, clock, Limits(history_days=90, guild_days=14))
+        retention = Retention(stage.client.house, clock, Limits(history_days=90, guild_days=days))
         retention.start(stage.client)
         await until(lambda: clock.sleepers)
         try:
@@ -55,6 +60,14 @@ async def test_a_server_that_removes_the_bot_is_deleted_after_the_stated_time(bo
     await until(lambda: clock.sleepers)
     assert list(stage.store.messages.said_in(guild_id)) == [] and kept(stage) == []
     assert stage.store.channels.of_guild(guild_id) == []
+
+
+@pytest.mark.parametrize("days", [0])
+async def test_where_nothing_is_to_be_kept_it_goes_at_once(bot):
+    stage, _ = bot
+    told(stage, "GUILD_DELETE", {"id": str(stage.sandbox.guild_id)})
+    await until(lambda: stage.store.guilds.deleted() and kept(stage) == [])
+    assert list(stage.store.messages.said_in(stage.sandbox.guild_id)) == []
 
 
 async def test_one_that_takes_the_bot_back_in_time_stays(bot):

@@ -173,6 +173,8 @@ async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(be
 
 async def test_nothing_of_a_deleted_server_is_left_in_any_file(tmp_path):
     settle(tmp_path, HERE)
+    much = "\n".join(f"# Berth {number}\nThe Zephyrine lay in berth {number}.\n" for number in range(60))
+    put(tmp_path, {f"lore/{HERE}/oda/berths.md": much.encode()})  # so that the index has pages to give back
     bench = Bench(tmp_path)
     assert where(tmp_path, "Zephyrine")
     bench.store.guilds.left(HERE, bench.now - 15 * DAY_S)
