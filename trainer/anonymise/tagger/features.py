@@ -32,6 +32,8 @@ class Word:
     two_after: list[str]
     is_street: bool
     is_number: bool
+    vietnamese: int
+    """1 for what is a word in Vietnamese only, -1 for what is one in other languages only."""
 
 
 class Features:
@@ -46,7 +48,7 @@ class Features:
         """One list of features per token."""
         seen = [self._word(word) for word in words]
         padded = [self._outside, self._outside, *seen, self._outside, self._outside]
-        text = _case(words)
+        text = _case(words) + ("vi" if sum(word.vietnamese for word in seen) > 0 else "")
         lines = _line_keys(seen)
         near = _nearness(seen)
         rows: list[list[str]] = []
@@ -99,6 +101,7 @@ class Features:
             [f"++w={lower}", f"++k={key}"],
             "c" not in groups and ("s" in groups or "u" in groups),
             shape[0] in "9b",
+            ("w" in groups or "z" in groups) - ("c" in groups),
         )
 
 

@@ -25,11 +25,6 @@ LISTED = {
 }
 """Slots of names that are no person's, and the line of things.txt that they are drawn from."""
 WORDS = {"job": "job", "relation": "relation", "thing": "thing", "verbed": "verbed"}
-VIETNAMESE_CITIES = (
-    "Hà_Nội Sài_Gòn Đà_Nẵng Huế Cần_Thơ Hải_Phòng Nha_Trang Đà_Lạt Vũng_Tàu Quy_Nhơn Vinh Biên_Hòa".split()
-)
-VIETNAMESE_JOBS = "giáo_viên bác_sĩ kỹ_sư công_nhân sinh_viên tài_xế kế_toán nông_dân luật_sư y_tá".split()
-VIETNAMESE_TITLES = "anh chị em cô chú bác ông bà thầy Anh Chị Em Cô Chú Bác Ông Bà Thầy".split()
 TRADE_PARTS = (
     "zen vel nov tri lum cry opti hyper pay med bio cloud link swift blu neo aqua terra pix quan metal brain shop",
     "ix ora ly tron scape base io allica wise grid flow dex pulse hub verse max nest ware via zone sy gen mark",
@@ -61,6 +56,8 @@ class Things:
         self._lists = lists
         self._made = read_groups(TEMPLATES / "made.txt")
         self._common = [word for word in lists["common"] if word.isalpha() and word.isascii() and len(word) > 2]
+        names = [name.lower() for name in dict(read_list(LISTS / "given.txt"))["vietnamese"]]
+        self._vietnamese = [*lists["syllable"], *lists["syllable"][:FUNCTION_WORDS] * 6, *names]
         self._function = lists["common"][:FUNCTION_WORDS]
         self._days = [word for word in lists["month"] if word.endswith("day")]
         self._months = lists["month"][:12]
@@ -75,7 +72,7 @@ class Things:
             return self._random.choice(self._lists[WORDS[slot]]), "O"
         if slot == "invented":
             return self._invented(), "X"
-        if slot in ("brand", "country", "nation"):
+        if slot in ("brand", "country", "nation", "vncity", "vnplace"):
             return self._random.choice(self._group(slot)), "X"
         if slot == "nick":
             return self._texts.names.nick(), "O"
@@ -87,8 +84,8 @@ class Things:
         return self._random.choice((made.capitalize(), made.capitalize(), made.upper()))
 
     def _group(self, slot: str) -> list[str]:
-        if slot == "brand":
-            return self._lists["brand"]
+        if slot in self._lists and slot != "country":
+            return self._lists[slot]
         split = self._lists["country"].index("American")
         return self._lists["country"][:split] if slot == "country" else self._lists["country"][split:]
 
@@ -99,10 +96,12 @@ class Things:
             "month": self._months,
             "day": self._days,
             "title": ["Mr.", "Mrs.", "Ms.", "Dr.", "Mr", "Mrs", "Prof."],
-            "vncity": VIETNAMESE_CITIES,
-            "vnjob": VIETNAMESE_JOBS,
-            "vntitle": VIETNAMESE_TITLES,
+            "vnjob": self._lists["vnjob"],
+            "vntitle": self._lists["vntitle"],
         }
+        if slot in ("vnsalad", "VNsalad"):
+            said = " ".join(self._random.choices(self._vietnamese, k=choice(range(1, 8))))
+            return said[:1].upper() + said[1:] if slot[0] == "V" else said
         if slot == "salad":
             return " ".join(
                 choice(self._function if self._random.random() < 0.45 else self._common)

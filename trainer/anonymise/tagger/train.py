@@ -25,7 +25,7 @@ from trainer.anonymise.tagger.vocabulary import folded, vocabulary
 
 TEXTS = 24_000
 SEED = 5
-HIDDEN = {**dict.fromkeys("gf", 30), **dict.fromkeys("ybos", 25), **dict.fromkeys("c", 25)}
+HIDDEN = {**dict.fromkeys("gf", 30), **dict.fromkeys("ybos", 25), **dict.fromkeys("cwz", 20)}
 """Percentage of each list's words that are not found in it while training: no list holds every name, and the tagger
 has to learn from the words around."""
 SETTINGS = {"c1": 0.35, "c2": 0.01, "max_iterations": 90, "feature.minfreq": 3, "feature.possible_transitions": True}

@@ -11,6 +11,7 @@ from pathlib import Path
 LISTS = Path(__file__).parent / "lists"
 SIGNS = {
     "common": "c",
+    "syllable": "w",
     "month": "m",
     "title": "t",
     "particle": "p",
@@ -24,6 +25,8 @@ SIGNS = {
     "brand": "b",
 }
 """The letter by which features name a group of words.txt; given names are "g", family names "f"."""
+UNMARKED = {"w": "z"}
+"""The group of a word without its diacritics, where that is another: Vietnamese typed in plain letters."""
 FOLDED_MIN = 4
 """Shorter words with diacritics are looked up as they are written: without them they are other words."""
 ENDINGS = (
@@ -84,8 +87,10 @@ class Vocabulary:
             if word.isupper() and len(word) <= 2 and sign in "rsu":  # "OR", "IN" and "P" are Oregon and so on
                 capitals.setdefault(word, set()).add(sign)
             else:
-                for form in (unicodedata.normalize("NFC", word.lower()), folded(word)):
-                    groups.setdefault(form, set()).add(sign)
+                lower, plain = unicodedata.normalize("NFC", word.lower()), folded(word)
+                groups.setdefault(lower, set()).add(sign)
+                if plain != lower:
+                    groups.setdefault(plain, set()).add(UNMARKED.get(sign, sign))
         return cls(*({w: "".join(sorted(signs)) for w, signs in each.items()} for each in (groups, capitals)))
 
     def of(self, word: str) -> str:
