@@ -5,7 +5,9 @@ import json
 import logging
 import resource
 import shutil
+import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file
 
+from bot.personas import Personas
 from personas import __main__ as card_command
 from personas.adapters import WEIGHTS, verify
-from personas.card import read_any
+from personas.card import SHIPPED_CARDS, read_any
 from personas.errors import AdapterError, UnderstudyError
 from trainer import __main__ as trainer_command
 from trainer.exports import gguf_adapter, gguf_model, parity, targets
@@ -130,8 +133,17 @@ def test_an_adapter_in_a_card_comes_out_as_it_was(adapters, tmp_path, capsys):
     assert card_command.main(["card", "show", str(card)]) == 0
     assert "x_understudy_adapter" in capsys.readouterr().out
     assert read_any(card).name == "Ballast"
+    personas = Personas(SHIPPED_CARDS, tmp_path / "home")  # as `/persona import` does
+    brought = personas.bring_in(7, replace(read_any(card), document=renamed(card)), "card", "crane").persona
+    assert read_any(card).files.items() <= personas.card(brought, 7).files.items()
     made(card, "charx", tmp_path / "twice.charx")  # once more: one adapter in it, not two
     assert read_any(tmp_path / "twice.charx").files.keys() == read_any(card).files.keys()
+
+
+def renamed(card):
+    """The card's document under a name that nobody has."""
+    document = read_any(card).document
+    return {**document, "data": {**document["data"], "name": "Crane No. 2"}}
 
 
 # ------------------------------------------------------------------------------------------------ damage on purpose
@@ -274,7 +286,7 @@ def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
         made(nobody, "charx", tmp_path / "out", "f16", card)
 
 
-def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys):
+def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkeypatch):
     arguments = ["export", "--adapter", str(adapters("SmolLM2")), "--to", "gguf-lora"]
     options = trainer_command._parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
     assert options.command(options) == 0
@@ -283,6 +295,10 @@ def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys):
     assert options.command(options) == 0
     said = capsys.readouterr()
     assert "max |Δ logit|" in said.out and not said.err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    options.out = tmp_path / "c"
+    assert options.command(options) == 0
+    assert "… writing the adapter as GGUF" in capsys.readouterr().err
 
 
 def test_the_page_shows_every_export_of_every_architecture():
