@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from personas.contracts import Persona
 from personas.prompt import Renderer, Sample
@@ -14,7 +14,7 @@ from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.material import Content
 from trainer.recipe import Recipe
-from trainer.samples import SampleHash, SampleMaker, require_both_sides
+from trainer.samples import Made, SampleHash, SampleMaker, require_both_sides
 from trainer.sieve import SIDES, sift
 from trainer.split import HELD_OUT
 
@@ -53,12 +53,11 @@ class Dataset:
 def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Dataset:
     """Sift, split by conversation, then one sample per reply. Raises `MaterialError` when a side stays empty."""
     filters, ledger, sides = Filters(), Ledger(), Counter[str]()
-    of = {what: Counter[str]() for what in ("right", "source", "day")}
     conversations = stood_in_for(content.persona, content.conversations)
     fates = sift(conversations, filters, recipe.heldout_share)
     maker = SampleMaker(renderer, content.persona, content.lore, recipe, filters)
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
-    with_lore = 0
+    tally = _Tally()
     # Held-out samples first: of two equal ones, the one that stays is the one that is not trained on.
     for side in SIDES:
         for conversation in _of_fate(conversations, fates, side):
@@ -67,11 +66,9 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
             sides[side] += 1
             for made in maker.made_from(conversation, faults):
                 used.update(made.places)
-                with_lore += bool(made.lore)
                 samples[side].append(made.sample)
                 content.met.heard(made.people)
-                for what, it in (("right", conversation.right), ("source", conversation.source), ("day", made.arrived)):
-                    of[what][it] += 1
+                tally.add(conversation, made)
             ledger.settle(conversation, used, faults)
     for conversation, fate in zip(conversations, fates, strict=True):
         if fate not in SIDES:
@@ -83,27 +80,36 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         "conversations_heldout": sides[HELD_OUT],
         "samples_train": len(train),
         "samples_heldout": len(heldout),
-        "samples_with_lore": with_lore,
+        "samples_with_lore": tally.with_lore,
         **{f"dropped: {reason}": n for reason, n in sorted((content.dropped + ledger.replies).items())},
     }
     ledger.take_in(content.dropped)
-    general = SampleMaker(renderer, None, None, recipe, None)  # measured as it is
-    measured = tuple(made.sample for talk in content.general for made in general.made_from(talk, {}))
-    rights, sources, days = (dict(counter) for counter in of.values())
-    permission = content.permission if DISCORD_API in rights else ""
-    return Dataset(
-        train,
-        heldout,
-        measured,
-        counts,
-        rights,
-        sources,
-        days,
-        content.met.listed(content.people_key),
-        content.replaced,
-        permission,
-        ledger,
-    )
+    people = content.met.listed(content.people_key)
+    permission = content.permission if DISCORD_API in tally.rights else ""
+    of = (dict(tally.rights), dict(tally.sources), dict(tally.days), people, content.replaced, permission)
+    return Dataset(train, heldout, _measured(content, renderer, recipe), counts, *of, ledger)
+
+
+@dataclass
+class _Tally:
+    """Counts samples."""
+
+    rights: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    days: Counter[str] = field(default_factory=Counter)
+    with_lore: int = 0
+
+    def add(self, conversation: Conversation, made: Made) -> None:
+        self.rights[conversation.right] += 1
+        self.sources[conversation.source] += 1
+        self.days[made.arrived] += 1
+        self.with_lore += bool(made.lore)
+
+
+def _measured(content: Content, renderer: Renderer, recipe: Recipe) -> tuple[Sample, ...]:
+    """General dialogue, as it is."""
+    maker = SampleMaker(renderer, None, None, recipe, None)
+    return tuple(made.sample for talk in content.general for made in maker.made_from(talk, {}))
 
 
 def stood_in_for(persona: Persona | None, conversations: Sequence[Conversation]) -> Sequence[Conversation]:
