@@ -33,7 +33,7 @@ MADE_ANEW = {
     "models/persona_adapters/oda/.v2.half": b"copied until the power failed",
     "personas/77/mira-25/card.toml.part": b"half",
 }
-STAYS = {"sandbox.sqlite": b"Discord's stand-in", "reviews.json": b"[]"}
+STAYS = {"sandbox.sqlite": b"Discord's stand-in", "reviews.json": b'{"format":1,"reviews":[]}'}
 
 
 def put(home, files):
