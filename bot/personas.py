@@ -121,7 +121,8 @@ class Personas:
     def every_name(self) -> frozenset[str]:
         """All names that personas bear, in any guild."""
         everybody = [*self._shipped.values(), *(one for own in self._own.values() for one in own.values())]
-        return frozenset(name for one in everybody for name in (one.id, one.name, one.nickname) if name)
+        names = {name for one in everybody for name in (one.id, one.name, one.nickname) if name}
+        return frozenset(names | {word for name in names for word in name.split()})
 
     def drop_guild(self, guild_id: int) -> None:
         """A guild's own personas are no more; their files are deleted elsewhere."""

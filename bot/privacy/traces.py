@@ -29,8 +29,24 @@ LEAST_TEXT = 20
 """Characters of a sentence by which its speaker is known."""
 COMMON_WORD, SOME_WORD = 0.2, 0.95
 """Below these rarities (`personas.lore.meaning.rarity`) a name is a common word of English, and a word at all."""
-NOBODYS = frozenset("user assistant system human gpt bot model tool char them me you someone everyone here".split())
-"""What stands for a role in logs and data sets."""
+NOBODYS = frozenset(
+    """user assistant system human gpt bot model tool char them me you someone everyone here others owner removed
+    account adapter adapters adapter_config adapter_model answers archive arrived assets attachments author author_id
+    authorid avatar backup base_model body cache card cards catalogue catalogue.toml channel channels chat checkpoint
+    checkpoints checksums clientid commands consent content contents conversations created_at data datasets
+    data-package date description dialogue discord discord-api display_name dropped embeds events export exports
+    exports.jsonl first_mes forget form format from general global_name guild guilds handle history id input instruction
+    isbot isedited isPinned jobs json jsonl keys licensed log logs lore manifest manifest.json material mentions
+    mes_example message messages meta models name nickname opted_in origin output own-writing package packages path
+    people people.json people.key permission persona persona_adapters persona_id personas personality pictures reactions
+    receipt recipe reference reply reply_to report reports request request.json review reviews reviews.json right rights
+    rights.toml role roles sandbox.sqlite scenario scorecard sender sha256 source sources speaker speakers spec
+    spec_version stamp stated_by stated_on stats stats.json system_prompt tags talk text thread timestamp title toml
+    tombstones tombstones.json train train.jsonl trainer trainer.log type understudy understudy.sqlite username users
+    value version versions votes why discriminator lore.sqlite eval.jsonl dropped.jsonl callEndedTimestamp
+    timestampEdited inlineEmojis categoryId""".casefold().split()
+)
+"""What stands for a role, a field or a file in homes, logs and data sets: nobody takes it away by being called so."""
 IN_BINARY = 6
 """Shorter names stand by chance in weights and pictures."""
 PREFIX = 12
@@ -71,7 +87,8 @@ class Traces:
 
     def surely_named(self, names: Iterable[str]) -> Self:
         """The same person with names that whoever runs the bot vouches for: they are looked for everywhere."""
-        every = tuple(name.strip() for name in names if len(name.strip()) >= SHORT_NAME)
+        found = (name.strip() for name in names)
+        every = tuple(name for name in found if len(name) >= SHORT_NAME and name.casefold() not in NOBODYS)
         return replace(
             self,
             names=tuple(dict.fromkeys([*self.names, *every])),
@@ -81,7 +98,7 @@ class Traces:
 
 def is_telling(name: str) -> bool:
     """Whether a name, wherever it stands, tells whose it is."""
-    if len(name) < SHORT_NAME:
+    if len(name) < SHORT_NAME or name.isdecimal():  # digits are somebody's or something's id
         return False
     return not _is_word(name) or (name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD)
 

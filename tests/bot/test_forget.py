@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from bot import app
+from bot.catalogue import ShippedData
 from bot.privacy.forget import STEPS, receipt_of
 from bot.privacy.replay import replay
 from bot.privacy.tombstones import read_tombstones
+from bot.settings import load_settings
 from bot.store import Store
 from bot.store.erasure import FREE_TEXT
 from bot.store.schema import MIGRATIONS
@@ -33,6 +36,7 @@ from tests.bot.planted import (
     plant,
     rows,
 )
+from tests.fakes import until
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +179,10 @@ def test_whoever_comes_back_is_heard_again_and_not_forgotten_again(home):
         assert "I am back" in [message.text for message in store.messages.said_in(GUILD)]
 
 
-@pytest.mark.parametrize("name", ["Oda Marrow", "Wendell Park", "the", "user", "so"])
+@pytest.mark.parametrize(
+    "name",
+    ["Oda Marrow", "Wendell Park", "the", "user", "so", "persona_adapters", "discriminator", str(GUILD), "messages"],
+)
 def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):
     before = {path: path.read_bytes() for path in (home / "talk").iterdir()} | {
         path: path.read_bytes() for path in (home / "lore").rglob("*.md")
@@ -215,3 +222,19 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         texts = {name for _, name, kind, *_ in raw.execute(f"pragma table_info({table})") if kind == "TEXT"}
         known = nobody.get(table, set()) | set(FREE_TEXT.get(table, ()))
         assert texts <= known, f"{table}: {texts - known}"
+
+
+async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(home, tiny_base):
+    with opened(home) as store:
+        begin(home, store)
+    settings = load_settings(
+        None, {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
+    )
+    async with app.opened(settings, ShippedData.beside_the_code()) as running:
+        assert left_of_them(home) == [], "before anybody is served"
+        await until(lambda: not running.house.store.forgettings.unfinished(), 30)
+        (row,) = running.house.store.forgettings.of(keyed(HomeKey.of(home).people(), str(WHO)))
+        (live,) = [one for one in receipt_of(row).withdrawn if one.now is not None]
+        assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
+        assert running.house.conversations.live_adapter("oda").version == "v1"
+    assert left_of_them(home) == []
