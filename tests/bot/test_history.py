@@ -8,13 +8,16 @@ import pytest
 from bot.catalogue import Catalogue, ShippedData
 from bot.history import write_history
 from bot.job_folder import fill_folder, write_job_folder
+from bot.queue import JobQueue
 from bot.store import Store
 from bot.store.jobs import NewJob
 from bot.store.people import Decision
+from bot.training import SubprocessBackend
 from personas.consent import Consent, read_consent, write_consent
 from personas.contracts import JobSpec, TrainingRequest
 from personas.errors import RequestError
 from personas.job_keys import JobKeys, dataset_name
+from tests.fakes import FakeClock
 from tests.rights_material import ADA, ANSWERED, ASKED, BO, CHANNEL, GUILD, MIRA, NAMES, PERMISSION, told
 
 STATED = Consent(permission=PERMISSION)
@@ -142,6 +145,20 @@ def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else
             catalogue.materials_for(HISTORY, guild_id)
     with pytest.raises(RequestError, match="trains a persona"):
         catalogue.materials_for(TrainingRequest(job_name="j", task_type="dialogue", dataset="history"), GUILD)
+
+
+def test_a_job_is_queued_for_the_server_that_asks_alone(store, shipped, tmp_path):
+    home = tmp_path / "home"
+    agree(store, MIRA)
+    write_consent(home, STATED)
+    catalogue, clock = Catalogue(shipped, "embedded", home, store), FakeClock()
+    backend = SubprocessBackend(
+        home, catalogue, clock, threads=1, nice=0, serving_precision="float32", environ={}, command=("true",)
+    )
+    queue = JobQueue(store, backend, clock)
+    with pytest.raises(RequestError, match="0 have opted in"):
+        queue.enqueue(HISTORY, guild_id=GUILD + 1, channel_id=CHANNEL, requested_by=1)
+    assert queue.enqueue(HISTORY, guild_id=GUILD, channel_id=CHANNEL, requested_by=1).state == "queued"
 
 
 def test_nobody_else_can_be_called_history(store, shipped, tmp_path):
