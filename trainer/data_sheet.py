@@ -39,10 +39,14 @@ def data_sheet(name: str, plan: Plan, base_model: str, stats: Mapping[str, Any])
     return "\n\n".join(part for part in sections if part) + "\n"
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A markdown table; the first column is text, the others are numbers."""
+def table(head: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True) -> str:
+    """A markdown table; the first column is text, the others are numbers unless all are text."""
     head = list(head)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *([str(cell) for cell in row] for row in rows)]
+    lines = [
+        head,
+        ["---", *["---:" if numbers else "---"] * (len(head) - 1)],
+        *([str(cell) for cell in row] for row in rows),
+    ]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
@@ -90,7 +94,7 @@ def _rights(stats: Mapping[str, Any]) -> str:
     parts = [table(("right", "samples"), rows)]
     stated = [(name, *it.values()) for name, it in stats["statements"].items()]
     if stated:
-        parts.append(table(("source", "right", "stated by", "on", "why"), stated))
+        parts.append(table(("source", "right", "stated by", "on", "why"), stated, numbers=False))
     if stats["permission"]:
         parts.append(permission_note(stats["permission"]))
     return "\n\n".join(parts)
@@ -113,6 +117,9 @@ def _processing(plan: Plan, base_model: str, stats: Mapping[str, Any]) -> str:
         f"Tokens are those of `{base_model}`.",
         f"{stats['with_lore']:,} samples carry lore; {recipe.lore_share:.0%} are to, where any matches.",
         "Members of chats have pseudonyms." if plan.persona else "",
+        f"Replaced: {', '.join(f'{kind} {count:,}' for kind, count in stats['replaced'].items())} (docs/privacy.md)."
+        if stats["replaced"]
+        else "",
         "Of exact and near duplicates (Jaccard similarity of three-word shingles of 0.8 or more) one stays.",
         f"Languages kept: {', '.join(filters.languages)}." if filters.languages else "",
         f"Mixed {' : '.join(f'{name} {share:g}' for name, share in stats['mix'].items())}." if stats["mix"] else "",

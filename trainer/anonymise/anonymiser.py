@@ -135,7 +135,7 @@ class Anonymiser:
         """What is to be replaced in a text, in order, without overlaps. Offsets are those of the text."""
         people = self._people
         known = people.known.found(text)
-        spans = [*structured(text), *self.names.found(text)]
+        spans = [*structured(text), *self.names.found(text, self._written)]
         spans = [span for span in spans if not self._stays(span, text, known)]
         spans += [Span("PERSON", one.start, one.end, BY_LOG) for one in known if one.who]
         return self._entities(text, settled(text, spans), known)

@@ -17,6 +17,7 @@ from trainer.anonymise.refined import refined, without_code
 from trainer.anonymise.rules import names_by_rules
 from trainer.anonymise.tagger import load
 from trainer.anonymise.tagger.tokens import is_east_asian
+from trainer.anonymise.written import Written
 
 RULES = "cue words and titles"
 KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
@@ -49,8 +50,8 @@ class Names:
         finders += [f"tagger ({self.tagger.name})"] if self.tagger else []
         return ", ".join(finders) or RULES
 
-    def found(self, text: str) -> list[Span]:
-        """`PERSON` and `STREET_ADDRESS`."""
+    def found(self, text: str, written: Written) -> list[Span]:
+        """`PERSON` and `STREET_ADDRESS`; `written` is how all texts write words."""
         text = without_code(UNREADABLE.sub("\ufffd", text))
         language = language_of(text)
         finders = [finder for key, finder in self.models.items() if key in (EVERY_LANGUAGE, language or "en")]
@@ -60,7 +61,7 @@ class Names:
             self.patterns_only[language or "any"] += 1
             return list(names_by_rules(text, sure=False))
         spans = (Span(cast(Kind, kind), s, e, BY_MODEL) for one in finders for kind, s, e, _ in one.find(text))
-        return [*refined(text, spans), *names_by_rules(text, sure=True)]
+        return [*refined(text, spans, written), *names_by_rules(text, sure=True)]
 
 
 @functools.cache

@@ -21,7 +21,7 @@ SPELT_EMAIL = re.compile(
 )
 OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 IPV4 = re.compile(
-    rf"(?<![A-Za-z0-9.])(?<![A-Za-z]/){OCTET}(?:\.{OCTET}){{3}}(?![0-9]|[.-][A-Za-z0-9]|(?:a|b|rc|alpha|beta|dev|post)[0-9])"
+    rf"(?<![0-9.vVrR])(?<![A-Za-z]/){OCTET}(?:\.{OCTET}){{3}}(?![0-9]|[.-][A-Za-z0-9]|(?:a|b|rc|alpha|beta|dev|post)[0-9])"
 )
 IPV6 = re.compile(
     r"(?<![A-Za-z0-9])(?:(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{3,39}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?)(?![A-Za-z0-9])"

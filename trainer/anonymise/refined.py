@@ -6,10 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from trainer.anonymise.bounds import LATIN
+from trainer.anonymise.bounds import CJK, LATIN
 from trainer.anonymise.entity import BY_MODEL, Span
 from trainer.anonymise.network import CODE
+from trainer.anonymise.tagger.vocabulary import vocabulary
 from trainer.anonymise.words import ENGLISH
+from trainer.anonymise.written import WORD, Written
 
 NO_NAMES = frozenset(
     """ah aha alas anyway aw aye bah c'mon cheers come'on congrats damn dang dear er gee gosh ha haha hah hello hey hi
@@ -22,7 +24,9 @@ TITLES = frozenset(
 )
 NAME_WORD = re.compile(rf"[{LATIN}][{LATIN}'’-]{{3,}}")
 BEFORE = re.compile(rf"(?:[a-z,;(“\"]\s|^)(?P<word>[^\W\d_a-z][{LATIN}'’-]+) $")
-IS_NAMED = re.compile(r"[^\W\d_]{2}")
+IS_CJK = re.compile(f"[{CJK}]")
+HAS_DIGIT = re.compile("[0-9]")
+BEGINS = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
 
 
 def without_code(text: str) -> str:
@@ -30,17 +34,34 @@ def without_code(text: str) -> str:
     return CODE.sub(lambda code: re.sub(r"\S", " ", code[0]), text) if "`" in text else text
 
 
-def refined(text: str, spans: Iterable[Span]) -> Iterator[Span]:
+def refined(text: str, spans: Iterable[Span], written: Written) -> Iterator[Span]:
     """The findings that may stand, and what follows from them."""
-    kept = [_begun(text, span) for span in spans if _may_be(text[span.start : span.end], span)]
+    kept = [_begun(text, span) for span in spans if _may_be(text, span, written)]
     yield from kept
     yield from _named_again(text, [span for span in kept if span.kind == "PERSON"])
 
 
-def _may_be(found: str, span: Span) -> bool:
-    if not IS_NAMED.search(found):
+def _may_be(text: str, span: Span, written: Written) -> bool:
+    found = text[span.start : span.end]
+    if IS_CJK.search(found):
+        return True
+    words = [word for word in WORD.findall(found) if len(word) > 1]
+    signs = [vocabulary().of(word) for word in words]
+    if span.kind == "STREET_ADDRESS":
+        has_street = any("s" in sign or "u" in sign for sign in signs)
+        return has_street or (HAS_DIGIT.search(found) is not None and any(word[0].isupper() for word in words))
+    if not words or found.casefold().strip(".,!? ") in NO_NAMES | TITLES:
         return False
-    return span.kind != "PERSON" or found.casefold().strip(".,!? ") not in NO_NAMES
+    if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
+        return any(map(_is_given, signs)) or (len(signs) > 1 and not any("c" in sign for sign in signs))
+    if len(words) == 1 and BEGINS.search(text[max(0, span.start - 8) : span.start]):
+        return _is_given(signs[0]) or ("c" not in signs[0] and not written.only_begins(words[0]))
+    return not all("c" in sign and "g" not in sign and "f" not in sign for sign in signs)
+
+
+def _is_given(sign: str) -> bool:
+    """Whether a word is a given name and no word besides."""
+    return "g" in sign and "c" not in sign
 
 
 def _begun(text: str, span: Span) -> Span:

@@ -12,7 +12,10 @@ from trainer.anonymise.words import DETERMINERS, ENGLISH, VIETNAMESE
 TOKEN = re.compile(rf"[^\W_{CJK}](?:[^\W_{CJK}]|[\u0300-\u036f])*")
 """A run of letters and digits of scripts that part words, with its combining marks."""
 WORD = re.compile(rf"[^\W\d_{CJK}](?:[^\W\d_{CJK}]|[\u0300-\u036f])*")
+INSIDE = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+")
+"""A word with a capital where no sentence begins."""
 DETERMINED = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(DETERMINERS)}) ([a-z]+)")
+OFTEN = 3
 MOST_WORDS = 300_000
 """So many words are counted; beyond, those seen once are forgotten, so that memory does not grow with the texts."""
 
@@ -40,12 +43,14 @@ class Written:
     def __init__(self) -> None:
         self._words: Counter[str] = Counter()
         self._determined: Counter[str] = Counter()
+        self._inside: Counter[str] = Counter()
 
     def read(self, text: str) -> None:
         """Count the words of a text."""
         self._words.update(WORD.findall(text))
         self._determined.update(DETERMINED.findall(text))
-        for counts in (self._words, self._determined):
+        self._inside.update(INSIDE.findall(text))
+        for counts in (self._words, self._determined, self._inside):
             if len(counts) > MOST_WORDS:
                 for word in [word for word, count in counts.items() if count == 1]:
                     del counts[word]
@@ -57,6 +62,13 @@ class Written:
     def is_mostly_small(self, word: str) -> bool:
         """Whether it is written without a capital more often than with."""
         return self._words[word.lower()] > self._words[word.capitalize()]
+
+    def only_begins(self, word: str) -> bool:
+        """Whether it has a capital where sentences begin only, time and again, or is written without one, too."""
+        capital = word.capitalize()
+        if self._inside[capital]:
+            return False
+        return self._words[word.lower()] > 0 or self._words[capital] >= OFTEN
 
     def is_ordinary(self, word: str) -> bool:
         """Whether texts use it for something else than a name, or may."""

@@ -1,0 +1,195 @@
+"""`python -m trainer anonymise`: rows with their entities, talk as a log, a report, and a list that goes in time."""
+
+import csv
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trainer import __main__ as trainer
+from trainer.conversation import Conversation
+from trainer.sources import ReadOptions, read
+
+ROWS = [
+    {"id": 7, "text": "我的邮箱是a.b@c.com谢谢"},
+    {"id": 8, "text": "Quillon rang 212-555-0147 about the 🦀", "by": "quill@reef.example"},
+    {"id": 9, "words": "none"},
+]
+LOG = [("Mira Wet", "42", "hello, I am at mira@reef.example"), ("Bo", "43", "hi mira")]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    place = tmp_path / "home"
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(place))
+    return place
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the command over a file in the folder; gives its exit code."""
+
+    def runs(source: str, *words: str, out: str = "out.jsonl") -> int:
+        named = ["--in", source, "--out", out, "--report", "report.json", *words]
+        monkeypatch.setattr(sys, "argv", ["trainer", "anonymise", *named])
+        return trainer.main()
+
+    monkeypatch.chdir(tmp_path)
+    return runs
+
+
+def written(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def log_of(path: Path) -> Path:
+    lines = [
+        {"channel": "quay", "id": str(n), "at": 1000 + n, "author": name, "author_id": id, "text": text}
+        for n, (name, id, text) in enumerate(LOG)
+    ]
+    return written(path, lines)
+
+
+def lines(path: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def rebuilt(original: str, row: dict[str, object]) -> str:
+    text, end = "", 0
+    for entity in row["entities"]:
+        text += original[end : entity["start"]] + entity["replacement"]
+        end = entity["end"]
+    return text + original[end:]
+
+
+def test_rows_come_back_with_entities_into_the_original(run, tmp_path):
+    written(tmp_path / "rows.jsonl", ROWS)
+    assert run("rows.jsonl", "--also", "Quillon") == 0
+    rows = lines("out.jsonl")
+    assert [row["id"] for row in rows] == [7, 8]
+    assert [row["text"] for row in rows] == [
+        rebuilt(before["text"], row) for before, row in zip(ROWS, rows, strict=False)
+    ]
+    kinds = [[entity["kind"] for entity in row["entities"]] for row in rows]
+    assert kinds == [["EMAIL_ADDRESS"], ["PERSON", "PHONE_NUMBER"]]
+    assert "reef" not in rows[1]["by"], "what stands beside the text is replaced, too"
+    report = json.loads(Path("report.json").read_text())
+    assert report["texts"] == 2 and report["rejected"] == {"no text": 1} and report["patterns_only"] == {"zh": 1}
+    assert report["replaced"] == {"EMAIL_ADDRESS": 2, "PERSON": 1, "PHONE_NUMBER": 1}
+    assert report["names_found_by"] and report["texts_per_s"] > 0 and report["seconds"] >= 0
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv"])
+def test_rows_are_written_as_the_files_name_says(run, tmp_path, suffix):
+    written(tmp_path / "rows.jsonl", ROWS[:2])
+    assert run("rows.jsonl", out=f"out{suffix}") == 0
+    with Path(f"out{suffix}").open(encoding="utf-8") as out:
+        rows = json.load(out) if suffix == ".json" else list(csv.DictReader(out))
+    assert len(rows) == 2 and "a.b@c.com" not in rows[0]["text"]
+    entities = rows[0]["entities"] if suffix == ".json" else json.loads(rows[0]["entities"])
+    assert entities[0]["start"] == 5
+
+
+@pytest.mark.parametrize("form", ["one", "array", "csv"])
+def test_rows_are_read_from_json_and_csv(run, tmp_path, form):
+    text = ROWS[0]["text"]
+    held = {"one": json.dumps({"text": text}), "array": json.dumps([{"text": text}]), "csv": f"id,text\n7,{text}\n"}
+    (tmp_path / "rows").write_text(held[form], encoding="utf-8")
+    assert run("rows") == 0
+    assert lines("out.jsonl")[0]["entities"][0]["kind"] == "EMAIL_ADDRESS"
+
+
+def test_talk_comes_back_as_a_log_that_can_be_read(run, tmp_path):
+    log_of(tmp_path / "talk.jsonl")
+    assert run("talk.jsonl") == 0
+    (talk,) = [item for item in read(Path("out.jsonl"), ReadOptions()) if isinstance(item, Conversation)]
+    mira, bo = talk.messages
+    assert bo.text == f"hi {mira.speaker.name}" and mira.speaker.name != "Mira Wet"
+    assert "42" not in {mira.speaker.id, bo.speaker.id} and "reef" not in mira.text
+
+
+def test_pseudonyms_are_the_same_again_and_others_for_another_file(run, tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        log_of(tmp_path / name)
+    outs = []
+    for source in ("a.jsonl", "a.jsonl", "b.jsonl"):
+        assert run(source) == 0
+        outs.append(Path("out.jsonl").read_text())
+    assert outs[0] == outs[1] != outs[2]
+
+
+def test_a_persona_keeps_its_name_and_names_can_be_corrected(run, tmp_path):
+    log_of(tmp_path / "talk.jsonl")
+    (tmp_path / "corrections").write_text("keep Mira\n\nalso seabright\n", encoding="utf-8")
+    rows = [{"text": "Mira met seabright, not Tallow"}]
+    written(tmp_path / "rows.jsonl", rows)
+    assert run("rows.jsonl", "--corrections", "corrections", "--also", "Tallow") == 0
+    (row,) = lines("out.jsonl")
+    assert row["text"].startswith("Mira met ") and "seabright" not in row["text"] and "Tallow" not in row["text"]
+    assert run("talk.jsonl", "--persona", "ballast", "--as", "Bo") == 0
+    assert [line["author"] for line in lines("out.jsonl")][1] == "Ballast"
+
+
+def test_a_correction_that_is_none_is_refused(run, tmp_path, capsys):
+    written(tmp_path / "rows.jsonl", ROWS)
+    (tmp_path / "corrections").write_text("kep Mira\n")
+    assert run("rows.jsonl", "--corrections", "corrections") == 1
+    assert "line 1: 'kep Mira' is no correction. Write `keep NAME`" in capsys.readouterr().err
+
+
+def test_the_list_to_check_is_for_its_owner_and_goes_in_time(run, tmp_path, monkeypatch):
+    written(tmp_path / "rows.jsonl", ROWS)
+    assert run("rows.jsonl", "--review", "--review-days", "3") == 0
+    review = tmp_path / "report.review.jsonl"
+    assert stat.S_IMODE(review.stat().st_mode) == 0o600
+    head, mail, *_ = lines(str(review))
+    assert "T" in head["delete_on"] and mail["original"] == "a.b@c.com" and mail["row"] == "line 1"
+    assert "我的邮箱是a.b@c.com谢谢" in mail["context"] and mail["kind"] == "EMAIL_ADDRESS" and mail["replacement"]
+    assert json.loads(Path("report.json").read_text())["review_deleted_on"] == head["delete_on"]
+    now = time.time()
+    for days, is_there in ((2.9, True), (3.1, False)):
+        monkeypatch.setattr(time, "time", lambda days=days: now + days * 86_400)
+        assert run("rows.jsonl") == 0 and review.exists() == is_there
+
+
+def test_a_list_that_is_written_anew_is_readable_by_nobody_else(run, tmp_path):
+    written(tmp_path / "rows.jsonl", ROWS)
+    (tmp_path / "report.review.jsonl").write_text("old")
+    (tmp_path / "report.review.jsonl").chmod(0o644)
+    assert run("rows.jsonl", "--review") == 0
+    assert stat.S_IMODE((tmp_path / "report.review.jsonl").stat().st_mode) == 0o600
+
+
+def test_what_fails_leaves_an_earlier_result_as_it_was(run, tmp_path, capsys):
+    written(tmp_path / "rows.jsonl", [{"text": 1}])
+    (tmp_path / "out.jsonl").write_text("earlier")
+    assert run("rows.jsonl") == 1
+    assert (tmp_path / "out.jsonl").read_text() == "earlier" and "rows.jsonl" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["out.jsonl", "rows.jsonl"]
+
+
+@pytest.mark.parametrize("out", ["rows.jsonl", "report.json"])
+def test_no_file_is_named_twice(run, tmp_path, capsys, out):
+    written(tmp_path / "rows.jsonl", ROWS)
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    assert run("rows.jsonl", out=out) == 1
+    assert (tmp_path / "rows.jsonl").read_bytes() == before and "twice" in capsys.readouterr().err
+
+
+def test_it_starts_without_torch_and_says_how_it_is_used(tmp_path):
+    code = (
+        "import sys; sys.argv = ['trainer', 'anonymise', '--in', 'r.jsonl', '--out', 'o.jsonl', '--report', 'r.json']\n"
+        "from trainer.__main__ import main\n"
+        "assert main() == 0\n"
+        "print({'torch', 'spacy', 'presidio_analyzer', 'transformers'} & set(sys.modules))"
+    )
+    written(tmp_path / "r.jsonl", ROWS)
+    env = {**os.environ, "PYTHONPATH": str(Path(trainer.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,182 @@
+"""Names that nobody in the log has: by an installed model, by the tagger, by rules; and what of them may stand."""
+
+import sys
+import textwrap
+
+import pytest
+
+from personas.contracts import Persona
+from trainer.anonymise import Anonymiser, ner
+from trainer.anonymise.names_found import RULES, Names
+from trainer.anonymise.staying import proper_names, world_names
+from trainer.conversation import Conversation, Message, Speaker
+
+KEY = b"k" * 32
+
+
+class Pointing:
+    """Stands in for a model: finds what it is told to."""
+
+    name = "a pointer"
+
+    def __init__(self, *found: str, kind: str = "PERSON") -> None:
+        self.found, self.kind = found, kind
+        self.read: list[str] = []
+
+    def find(self, text: str) -> list[tuple[str, int, int, float]]:
+        self.read.append(text)
+        return [(self.kind, text.index(f), text.index(f) + len(f), 1.0) for f in self.found if f in text]
+
+
+def found(text: str, *pointed: str, kind: str = "PERSON", said: str = "") -> list[str]:
+    """What is replaced where a model points at these; `said` is what else the data set says."""
+    made = Anonymiser(KEY, names=Names(tagger=Pointing(*pointed, kind=kind)))
+    made.meet(Conversation.of([Message(Speaker("1", ("Quillon",)), said, "1")], "talk", "form"))
+    return [text[entity.start : entity.end] for entity in made.found(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("my name is Orla Quaid, hi", ["Orla Quaid"]),
+        ("Dear Tobin, come soon", ["Tobin"]),
+        ("ask for Marnie at the desk", ["Marnie"]),
+        ("Dr. Osgood Pell is in", ["Osgood Pell"]),
+        ("tên tôi là Trần Hiểu, xin chào", ["Trần Hiểu"]),
+        ("gặp chị Lành nhé", ["Lành"]),
+        ("我叫周小雨，你好", ["周小雨"]),
+        ("私は山田花子です", ["山田花子"]),
+        ("my name is on the list and this is Sunday", []),
+    ],
+)
+def test_rules_find_people_after_cue_words_when_there_is_no_model(text, names):
+    made = Anonymiser(KEY, names=Names())
+    assert [text[e.start : e.end] for e in made.found(text)] == names
+    assert made.names.by == RULES
+
+
+def test_the_tagger_does_not_read_chinese_japanese_or_korean_and_the_account_says_so():
+    tagger = Pointing()
+    names = Names(tagger=tagger)
+    for text in ("你好吗，我很好", "こんにちは元気ですか", "안녕하세요 여러분", "how are you"):
+        Anonymiser(KEY, names=names).found(text)
+    assert tagger.read == ["how are you"] and names.patterns_only == {"zh": 1, "ja": 1, "ko": 1}
+
+
+def test_a_model_reads_the_languages_that_it_knows():
+    english, chinese = Pointing(), Pointing("周小雨")
+    made = Anonymiser(KEY, names=Names({"en": english, "zh": chinese}))
+    assert "周小雨" not in made.masked_text("昨天周小雨来了")
+    made.found("how are you")
+    assert english.read == ["how are you"] and chinese.read == ["昨天周小雨来了"]
+
+
+def test_code_is_not_read_for_names():
+    tagger = Pointing("Traceback")
+    text = "so ```Traceback (most recent call)``` and `Traceback`"
+    assert Anonymiser(KEY, names=Names(tagger=tagger)).found(text) == []
+    assert len(tagger.read[0]) == len(text)
+
+
+@pytest.mark.parametrize("word", ["lamb", "glares", "JOKE", "Oh", "Mrs", "He", "e.g."])
+def test_what_a_model_takes_for_a_name_and_is_a_word_stays(word):
+    assert found(f"{word}, she said", word) == []
+
+
+def test_a_word_that_texts_write_small_is_no_name_where_a_sentence_begins():
+    assert found("Radish! And then?", "Radish", said="one radish, two radish") == []
+    assert found("so Radish came", "Radish", said="so radish") == ["Radish"]
+
+
+def test_a_name_in_small_letters_is_one():
+    assert found("talk to patricia about it", "patricia") == ["patricia"]
+
+
+def test_whoever_is_named_once_is_meant_by_the_same_word_elsewhere_and_the_first_name_belongs_to_it():
+    text = "We read Orla Quennish aloud. Is there a better Quennish?"
+    assert found(text, "Quennish aloud") == ["Orla Quennish aloud", "Quennish"]
+
+
+def test_an_address_needs_a_number_or_a_word_for_a_street():
+    assert found("come on a Monday", "a Monday", kind="STREET_ADDRESS") == []
+    assert found("the corner of Kuusiku 7", "Kuusiku 7", kind="STREET_ADDRESS") == ["Kuusiku 7"]
+
+
+def test_what_no_model_can_encode_does_not_stop_it():
+    assert "\x00\ud800" in Anonymiser(KEY).masked_text("so \x00\ud800 it is")
+
+
+def test_proper_names_of_lore_are_known_also_where_a_sentence_begins():
+    names = proper_names(["Gross weighs two pounds. The gull Tare sits on Eel Stair; stairs are wet. Wet stairs!"])
+    assert {"Gross", "Tare", "Eel Stair"} <= names and not {"Wet", "The"} & names
+
+
+def test_a_card_names_its_world():
+    ada = Persona("ada", "Ada Lace", description="Ada keeps the Tidewarden's lamp with Orrick.")
+    assert {"Orrick", "Tidewarden"} <= world_names(ada, None)
+    made = Anonymiser(KEY, persona=ada, keep=world_names(ada, None), names=Names(tagger=Pointing("Orrick", "Ada Lace")))
+    assert made.found("Ask Orrick or Ada Lace.") == []
+
+
+# ------------------------------------------------------------------------------------------------- installed models
+
+
+@pytest.fixture
+def spacy_with_a_model(tmp_path, monkeypatch):
+    """A library called spaCy and a package of a model for it, as an operator may have installed them."""
+    (tmp_path / "spacy.py").write_text(
+        textwrap.dedent("""
+            class Entity:
+                label_, start_char, end_char = "PERSON", 4, 8
+
+            class Pipeline:
+                def __call__(self, text):
+                    self.ents = [Entity()]
+                    return self
+
+            def load(name):
+                assert name == "en_tiny_sm"
+                return Pipeline()
+        """)
+    )
+    package = tmp_path / "en_tiny_sm-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: en-tiny-sm\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[spacy_models]\nen_tiny_sm = en_tiny_sm\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "spacy", raising=False)
+    yield
+    sys.modules.pop("spacy", None)
+
+
+def test_a_spacy_model_is_used_where_it_is_installed_and_said(spacy_with_a_model):
+    names = Names(ner.installed())
+    assert names.by == "spaCy en_tiny_sm"
+    assert Anonymiser(KEY, names=names).masked_text("see Orla now").split()[1] != "Orla"
+
+
+def test_without_a_model_no_library_for_one_is_imported():
+    before = set(sys.modules)
+    assert ner.installed() == {} and not {"spacy", "gliner", "torch"} & (set(sys.modules) - before)
+
+
+def test_a_gliner_model_in_the_hubs_cache_is_used_and_nothing_is_fetched(tmp_path, monkeypatch):
+    (tmp_path / "gliner.py").write_text(
+        textwrap.dedent("""
+            class GLiNER:
+                @classmethod
+                def from_pretrained(cls, name, local_files_only):
+                    assert name == "somebody/gliner_small" and local_files_only
+                    return cls()
+
+                def predict_entities(self, text, labels, threshold):
+                    return [{"label": "person", "start": 4, "end": 8, "score": 0.9}]
+        """)
+    )
+    (tmp_path / "hub" / "models--somebody--gliner_small").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    names = Names(ner.installed())
+    sys.modules.pop("gliner", None)
+    assert names.by == "GLiNER somebody/gliner_small"
+    assert Anonymiser(KEY, names=names).masked_text("see Orla now").split()[1] != "Orla"
