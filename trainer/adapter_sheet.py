@@ -48,6 +48,7 @@ def _text(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
         table(
             ("material", "origin", "right", "stated by", "on", "why"),
             ([it[key] for key in stated] for it in sheet["materials"]),
+            numbers=False,
         ),
         "## Sources",
         _counted("source", sheet["by_source"]),
