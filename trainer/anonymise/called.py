@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from trainer.anonymise.bounds import CJK, HAN
@@ -96,6 +97,7 @@ def _parts(who: str, name: str, written: Written) -> Iterator[Form]:
     for joined in WORD.findall(name):
         if joined != name and len(joined) > MOST_SHORTENED and HUMPS.search(joined):
             yield Form((composed(joined),), who, "anywhere")
+    yield from _pairs(who, name)
     for part in WORD.findall(HUMPS.sub(" ", name)):
         word = composed(part)
         if len(word) < 2 or part == name:
@@ -107,6 +109,14 @@ def _parts(who: str, name: str, written: Written) -> Iterator[Form]:
             yield Form((word,), who, "anywhere")
         elif part[0].isupper():
             yield Form((word,), who, "written" if written.is_mostly_capital(word) else "capital")
+
+
+def _pairs(who: str, name: str) -> Iterator[Form]:
+    """Two words of a name of three or more, `Nhật Hạ` of Phạm Nhật Hạ: together they mean the person, in any case."""
+    words = [composed(part) for part in WORD.findall(name)]
+    for pair in pairwise(words if len(words) > 2 else ()):
+        if not any(len(word) < 2 or word in ENGLISH for word in pair):
+            yield Form(pair, who, "anywhere")
 
 
 def _is_given(part: str, word: str, written: Written) -> bool:
@@ -121,6 +131,8 @@ def _is_given(part: str, word: str, written: Written) -> bool:
 
 def _cjk_whole(who: str, name: str, written: Written) -> Iterator[Form]:
     yield Form((name.casefold(),), who, _cjk_manner(name.casefold()), is_full=True)
+    if (joined := re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)) != name:
+        yield Form((joined.casefold(),), who, "anywhere", is_full=True)
     if latin := re.sub(f"[{CJK}]+", " ", name).strip():
         yield from (form for form in _full(who, latin, written) if not form.words[0].isdigit())
 
