@@ -111,6 +111,23 @@ class Chat(commands.Cog):
         for message_id in payload.message_ids:
             self._forget(message_id)
 
+    @commands.Cog.listener()
+    async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
+        """So does all of a channel that is deleted: Discord says nothing of its messages."""
+        self._forget_channel(channel.guild.id, channel.id)
+
+    @commands.Cog.listener()
+    async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
+        """And of a thread."""
+        self._forget_channel(payload.guild_id, payload.thread_id)
+
+    def _forget_channel(self, guild_id: int, channel_id: int) -> None:
+        store = self.bot.house.store
+        store.channels.clear(guild_id, channel_id)
+        store.channels.forget_webhook(channel_id)
+        if store.messages.delete_channel(channel_id):
+            make_history_anew(self.bot.house.home, store)
+
     def _forget(self, message_id: int) -> None:
         if self.bot.house.store.messages.delete(message_id):
             make_history_anew(self.bot.house.home, self.bot.house.store)

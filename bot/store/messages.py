@@ -122,6 +122,19 @@ class Messages:
             )
             return self._db.write(f"delete {which}", {"id": discord_message_id}) > 0
 
+    def delete_channel(self, channel_id: int) -> int:
+        """The channel was deleted, and all that was said in it. Gives the number of messages."""
+        which, values = "from messages where channel_id = :channel", {"channel": channel_id}
+        with self._db.atomic():
+            self._db.write(
+                f"insert or ignore into deleted_messages select discord_message_id, at {which} "
+                "and discord_message_id is not null",
+                values,
+            )
+            self._db.write("delete from replies where channel_id = :channel", values)
+            self._db.write("delete from fresh_starts where channel_id = :channel", values)
+            return self._db.write(f"delete {which}", values)
+
     def said_in(self, guild_id: int) -> Iterator[Message]:
         """All that is kept of what was said in a guild, channel by channel, oldest first."""
         rows = self._db.read(

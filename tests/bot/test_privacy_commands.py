@@ -2,6 +2,8 @@
 
 import json
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import aiohttp
 
@@ -13,7 +15,7 @@ from personas.consent import read_consent
 from personas.contracts import TrainingRequest
 from personas.keys import HomeKey, keyed
 from personas.people import write_people
-from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD
@@ -193,6 +195,26 @@ async def test_a_queue_that_has_nothing_of_the_person_goes_on(stage):
     assert len(stage.backend.runs) == 1 and stage.backend.busy
     stage.backend.finish()
     await until(lambda: stage.store.jobs.in_state("done"))
+
+
+async def test_a_channel_or_thread_that_is_deleted_on_discord_is_deleted_here(stage):
+    await talk(stage)
+    channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    stage.client.dispatch("guild_channel_delete", channel)
+    await until(lambda: stage.store.erasure.texts(int(stage.member.id)) == [])
+    assert stage.store.channels.get(channel.guild.id, channel.id) is None
+    await talk(stage, channel=INN)
+    thread = SimpleNamespace(guild_id=channel.guild.id, thread_id=int(stage.sandbox.channel(INN)["id"]))
+    stage.client.dispatch("raw_thread_delete", thread)
+    await until(lambda: stage.store.erasure.texts(int(stage.member.id)) == [])
+
+
+async def test_the_operator_on_discord_is_named(stage):
+    house = stage.client.house
+    stage.client.house = replace(house, keeping=replace(house.keeping, in_sandbox=False))
+    owner = stage.client.application.owner
+    words = (await told(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
+    assert f"<@{owner.id}>" in words
 
 
 async def test_in_vietnamese_for_whose_discord_is(stage):

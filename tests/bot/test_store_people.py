@@ -64,6 +64,14 @@ def test_old_conversations_go_with_their_replies_and_votes(store):
     assert store.replies.get(3) is not None, "it is being written"
 
 
+def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
+    seq = say(store, "gone", channel=5)
+    say(store, "stays", channel=6)
+    store.replies.begin(1, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0, asked_by=7, trigger_seq=seq)
+    assert store.messages.delete_channel(5) == 1 and store.replies.get(1) is None
+    assert [message.text for message in store.messages.said_in(HERE)] == ["stays"]
+
+
 def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
     for guild in (HERE, THERE):
         say(store, "hello", guild, channel=guild)
