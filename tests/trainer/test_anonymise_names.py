@@ -78,7 +78,7 @@ def test_code_is_not_read_for_names():
     assert len(tagger.read[0]) == len(text)
 
 
-@pytest.mark.parametrize("word", ["lamb", "glares", "JOKE", "Oh", "Mrs", "He", "e.g."])
+@pytest.mark.parametrize("word", ["lamb", "glares", "JOKE", "Oh", "Mrs", "He", "e.g.", "My lamb"])
 def test_what_a_model_takes_for_a_name_and_is_a_word_stays(word):
     assert found(f"{word}, she said", word) == []
 
@@ -95,6 +95,10 @@ def test_a_name_in_small_letters_is_one():
 def test_whoever_is_named_once_is_meant_by_the_same_word_elsewhere_and_the_first_name_belongs_to_it():
     text = "We read Orla Quennish aloud. Is there a better Quennish?"
     assert found(text, "Quennish aloud") == ["Orla Quennish aloud", "Quennish"]
+
+
+def test_what_somebody_has_is_no_part_of_a_name():
+    assert found("ask Elden's Margit", "Margit") == ["Margit"]
 
 
 def test_an_address_needs_a_number_or_a_word_for_a_street():

@@ -54,6 +54,8 @@ def _may_be(text: str, span: Span, written: Written) -> bool:
         return False
     if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
         return any(map(_is_given, signs)) or (len(signs) > 1 and not any("c" in sign for sign in signs))
+    if len(words) > 1 and "c" in signs[0] and all(word.islower() for word in words[1:]):
+        return False
     if len(words) == 1 and BEGINS.search(text[max(0, span.start - 8) : span.start]):
         return _is_given(signs[0]) or ("c" not in signs[0] and not written.only_begins(words[0]))
     return not all("c" in sign and "g" not in sign and "f" not in sign for sign in signs)
@@ -69,7 +71,12 @@ def _begun(text: str, span: Span) -> Span:
     if span.kind != "PERSON" or not text[span.start].isupper():
         return span
     match = BEFORE.search(text[max(0, span.start - 32) : span.start])
-    if not match or match["word"].casefold() in ENGLISH | TITLES | NO_NAMES or match.start("word") == 0:
+    if (
+        not match
+        or match["word"].endswith(("'s", "’s"))
+        or match["word"].casefold() in ENGLISH | TITLES | NO_NAMES
+        or match.start("word") == 0
+    ):
         return span
     return Span(span.kind, span.start - len(match["word"]) - 1, span.end, span.rank)
 
