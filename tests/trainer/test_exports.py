@@ -17,9 +17,12 @@ from safetensors.torch import load_file
 
 from bot.personas import Personas
 from personas import __main__ as card_command
-from personas.adapters import WEIGHTS, verify
+from personas.adapters import MANIFEST, WEIGHTS, seal, verify
 from personas.card import SHIPPED_CARDS, read_any
+from personas.contracts import Manifest
 from personas.errors import AdapterError, UnderstudyError
+from personas.exports import exports_with
+from personas.people import write_people
 from trainer import __main__ as trainer_command
 from trainer.exports import gguf_adapter, gguf_model, parity, targets
 from trainer.exports.architectures import KNOWN, Architecture, architecture_of, permuted
@@ -287,7 +290,12 @@ def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
 
 
 def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkeypatch):
-    arguments = ["export", "--adapter", str(adapters("SmolLM2")), "--to", "gguf-lora"]
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
+    adapter, person = tmp_path / "adapter", "0123456789abcdef" * 2
+    shutil.copytree(adapters("SmolLM2"), adapter)
+    write_people(adapter, {person: 3})
+    seal(adapter, Manifest.model_validate_json((adapter / MANIFEST).read_bytes()))
+    arguments = ["export", "--adapter", str(adapter), "--to", "gguf-lora"]
     options = trainer_command._parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
     assert options.command(options) == 0
     assert json.loads(capsys.readouterr().out)["difference"]["same_choice"] == 1.0
@@ -299,6 +307,8 @@ def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkey
     options.out = tmp_path / "c"
     assert options.command(options) == 0
     assert "… writing the adapter as GGUF" in capsys.readouterr().err
+    left = exports_with(tmp_path / "home", {person})
+    assert [one.path for one in left] == [str(tmp_path / name) for name in "abc"]
 
 
 def test_the_page_shows_every_export_of_every_architecture():
