@@ -106,6 +106,20 @@ def test_names_of_a_log_are_looked_for_with_its_speakers():
     assert [(one.start, one.end) for one in readers["english", True].found(text.text)] == [(3, 9)]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "form"),
+    [
+        ("Trần Mộc Lan", "moc lan oi", "moc lan"),
+        ("Trần Mộc Lan", "hỏi MỘC LAN đi", "MỘC LAN"),
+        ("鳴海 樹", "それは鳴海樹です", "鳴海樹"),
+        ("阮清和", "清和在吗", "清和"),
+    ],
+)
+def test_parts_of_a_known_name_are_found_together(name, text, form):
+    reader = bench_pii.anonymisers([Judged("", text, (), (name,))])["", True]
+    assert [text[one.start : one.end] for one in reader.found(text)] == [form]
+
+
 def test_a_file_of_presidio_researchs_shape(tmp_path, capsys):
     span = {"entity_type": "EMAIL_ADDRESS", "entity_value": "ivo@example.org", "start_position": 9, "end_position": 24}
     path = tmp_path / "set.json"

@@ -31,9 +31,10 @@ TRADE_PARTS = (
 )
 FUNCTION_WORDS = 110
 """So many words at the head of the list hold sentences together."""
-JUNK = "#1 #15 #{0} ??? !!! :D xD ^^ <3 -> => … — ½ ¿½ ï¿½ â€™ Ã© * ** ~ | || // \\\\ $$$ @@ [] () & + = %".replace(
-    "{0}", "234"
-).split()
+JUNK = (
+    *"🎉 😂 🙏 👍 👨‍👩‍👧 🔥 #1 #15 #234 ??? !!! :D xD ^^ <3 -> => … — ½ ¿½ ï¿½ â€™ Ã©".split(),
+    *"* ** ~ | || // \\\\ $$$ @@ [] () & + = %".split(),
+)
 DATES = (
     "{n} {month} {year}",
     "{month} {n}, {year}",

@@ -57,3 +57,8 @@ def is_east_asian(text: str) -> bool:
     """Whether Chinese, Japanese or Korean prevails in a text."""
     east = len(_EAST.findall(text))
     return bool(east) and east * PREVAILS >= len(_LETTER.findall(text)) - east
+
+
+def is_written_out(found: str) -> bool:
+    """Whether a finding is in letters, and in none of those that the tagger does not read."""
+    return _LETTER.search(found) is not None and not _EAST.search(found)

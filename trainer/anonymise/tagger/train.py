@@ -23,7 +23,7 @@ from trainer.anonymise.tagger.texts import Labelled, Texts
 from trainer.anonymise.tagger.tokens import Tokens, tokens
 from trainer.anonymise.tagger.vocabulary import folded, vocabulary
 
-TEXTS = 24_000
+TEXTS = 36_000
 SEED = 5
 HIDDEN = {**dict.fromkeys("gf", 30), **dict.fromkeys("ybos", 25), **dict.fromkeys("cwz", 20)}
 """Percentage of each list's words that are not found in it while training: no list holds every name, and the tagger
