@@ -11,7 +11,7 @@ from personas.errors import MaterialError
 from tests.trainer.reading import everything, jsonl, spoken
 from trainer.sources import FORMATS, oasst, oasst_rows, personachat, recognise, rows
 from trainer.sources.files import HEAD_BYTES, open_source
-from trainer.sources.json_stream import CHUNK_BYTES
+from trainer.sources.json_cursor import CHUNK_BYTES
 
 ROWS = [{"instruction": f"Say “{n}”, {{please}}", "input": "", "output": f'It is\n{n} \\ […] "'} for n in range(3)]
 ANSWERS = [row["output"] for row in ROWS]

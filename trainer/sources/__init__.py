@@ -10,7 +10,7 @@ import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from personas.errors import MaterialError
 from personas.rights import DISCORD_API, decide, nobody_opted_in
@@ -20,6 +20,7 @@ from trainer.sources import (
     discord_export,
     discord_package,
     instagram,
+    lore,
     oasst,
     oasst_rows,
     own_log,
@@ -31,10 +32,11 @@ from trainer.sources import (
 )
 from trainer.sources.consented import NOT_OPTED_IN, REASONS
 from trainer.sources.files import Peek, SourceFile, open_source
+from trainer.sources.folders import is_called_data, is_medium, media_left, opened
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.hub import located
 
-__all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise", "usable"]
+__all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise", "survey", "usable"]
 
 FORMATS: tuple[Format, ...] = (
     *cards.FORMATS,
@@ -48,12 +50,11 @@ FORMATS: tuple[Format, ...] = (
     *oasst.FORMATS,
     *oasst_rows.FORMATS,
     *personachat.FORMATS,
+    *lore.FORMATS,
     *rows.FORMATS,
 )
-DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
-                 ".png", ".charx", ".toml")  # fmt: skip
-NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "requirements.txt")
-"""Files that stand beside the data in folders of `datasets` and of the hub."""
+MOST_NESTED = 3
+"""So many archives within archives are opened."""
 
 
 def recognise(path: Path, forced: str | None = None, options: ReadOptions | None = None) -> Format:
@@ -64,9 +65,22 @@ def recognise(path: Path, forced: str | None = None, options: ReadOptions | None
     return _parts(open_source(located(path)), _wanted(forced, options))[0][0][0]
 
 
+def survey(path: Path, options: ReadOptions, format: str | None = None) -> tuple[dict[str, tuple[Format, int]], str]:
+    """The formats of a file or folder by name, each with how many files have it, and as what the columns of an unknown
+    table are read (empty where a format says it)."""
+    parts, _ = _parts(open_source(located(path)), _wanted(format, options))
+    counts: dict[str, tuple[Format, int]] = {}
+    for found, _ in parts:
+        counts[found.name] = (found, counts.get(found.name, (found, 0))[1] + 1)
+    return counts, _columns_read(*parts[0], options)
+
+
 def columns_read(path: Path, options: ReadOptions, format: str | None = None) -> str:
     """As what the columns of an unknown table are read; empty where a format says it."""
-    found, file = _parts(open_source(located(path)), _wanted(format, options))[0][0]
+    return survey(path, options, format)[1]
+
+
+def _columns_read(found: Format, file: SourceFile, options: ReadOptions) -> str:
     return str(rows.columns_of(file.peek(), options) or "") if found.name == rows.COLUMNS else ""
 
 
@@ -120,19 +134,39 @@ def _items(parts: Parts, rights: Sequence[str], options: ReadOptions) -> Iterato
     problems: list[MaterialError] = []
     for (found, file), right in zip(parts, rights, strict=True):
         try:
-            for item in found.read(file, replace(options, right=right)):
-                if isinstance(item, Conversation):
-                    yield _admitted(item, options)
-                elif len(parts) > 1:
-                    yield replace(item, row=f"{file.name} {item.row}")
-                else:
-                    yield item
+            for item in _of_part(found, file, replace(options, right=right)):
+                if len(parts) > 1:
+                    item = _placed(item, file.name)
+                yield _admitted(item, options) if isinstance(item, Conversation) else item
         except MaterialError as error:  # the other files may well be whole
             problems.append(error)
             if len(parts) > 1:
                 yield Rejected(file.name, error.message, rows=0)
     if len(problems) == len(parts):
         raise problems[0]
+
+
+def _of_part(found: Format, file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """What one file holds. Raises `MaterialError` where it holds nothing of the format that is forced on it."""
+    items = iter(found.read(file, options))
+    first = next(items, None)
+    if first is not None:
+        return itertools.chain([first], items)
+    if not found.recognises(file.peek()):
+        raise MaterialError(f"{file.name} holds nothing that is read as {found.name}.", f"Expected: {found.expected}.")
+    return iter(())
+
+
+def _placed(item: Conversation | Rejected, name: str) -> Conversation | Rejected:
+    """The same, its rows with the file in which they stand."""
+    if isinstance(item, Rejected):
+        return replace(item, row=_row_in(name, item.row))
+    messages = tuple([replace(one, row=_row_in(name, one.row)) for one in item.messages])
+    return replace(item, messages=messages)
+
+
+def _row_in(name: str, row: str) -> str:
+    return row if not row or row.startswith(f"{name}/") else f"{name} {row}"
 
 
 def _right_of(found: Format, file: SourceFile, name: str, options: ReadOptions) -> str:
@@ -165,47 +199,70 @@ def _admitted(talk: Conversation, options: ReadOptions) -> Conversation | Reject
 
 
 def _parts(file: SourceFile, forced: str | None) -> tuple[Parts, list[Rejected]]:
-    """What is to be read and as what: the file itself, or the files of a folder or archive that no format claims.
+    """What is to be read and as what: the file itself, or what a folder or archive holds.
 
-    Files of a folder that are in no known format are returned as rejected: how many records they hold nobody knows.
+    There a format may claim several files at once (the export of a workspace); the others are looked at one by one.
+    Files in no known format are returned as rejected: how many records they hold nobody knows.
     """
     known = [_named(forced)] if forced else list(FORMATS)
-    peek = file.peek()
-    if claimed := next((format for format in known if format.recognises(peek)), None):
-        return [(claimed, file)], []
     if file.names:
-        parts, left = _members(file, known, forced)
+        parts, left = _within(file, known, forced)
         if parts:
             return parts, left
-    elif forced:
+    elif found := _recognised(file, known):
+        return [(found, file)], []
+    elif forced and file.kind not in ("folder", "zip"):
         return [(known[0], file)], []
-    raise _unknown(peek)
+    raise _unknown(file.peek())
 
 
-def _members(file: SourceFile, known: list[Format], forced: str | None) -> tuple[Parts, list[Rejected]]:
+def _recognised(file: SourceFile, known: Sequence[Format]) -> Format | None:
+    peek = file.peek()
+    return next((format for format in known if format.recognises(peek)), None)
+
+
+def _within(file: SourceFile, known: list[Format], forced: str | None, depth: int = 1) -> tuple[Parts, list[Rejected]]:
+    names = opened(file.names)
     parts: Parts = []
-    left: list[Rejected] = []
-    for name in filter(_is_data, file.names):
-        try:
-            member = file.member(name)
-            peek = member.peek()
-        except MaterialError as error:
-            left.append(Rejected(f"{file.name}/{name}", error.message, rows=0))
+    for format in known:
+        while format.claims and (theirs := format.claims(names)):
+            part = replace(file, names=tuple(theirs))
+            if not format.recognises(part.peek()):
+                break
+            parts.append((format, part))
+            claimed = set(theirs)
+            names = [name for name in names if name not in claimed]
+    left = list(
+        media_left(file.name, [name for name in names if is_medium(name) and not name.lower().endswith(".png")])
+    )
+    # What lies beside an export belongs to it more likely than not, so nothing there is read by guess.
+    certain = [format for format in known if format.name != rows.COLUMNS or forced]
+    for name in names:
+        if is_medium(name) and not name.lower().endswith(".png"):
             continue
-        found = next((format for format in known if format.recognises(peek)), known[0] if forced else None)
-        if found:
-            parts.append((found, member))
-        else:
-            left.append(Rejected(f"{file.name}/{name}", f"in no known format: {_shape(peek)}", rows=0))
+        may_guess = is_called_data(name) and not any(part.names for _, part in parts)
+        more, without = _member(file, name, known if may_guess else certain, forced, depth)
+        parts += more
+        left += without
     return parts, left
 
 
-def _is_data(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    # Arrow files that begin so are kept by `datasets` for steps along the way.
-    aside = path.name in NO_DATA or path.name.startswith(("cache-", "tmp")) or "blobs" in path.parts
-    return not hidden and not aside and path.name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
+def _member(
+    file: SourceFile, name: str, known: list[Format], forced: str | None, depth: int
+) -> tuple[Parts, list[Rejected]]:
+    try:
+        member = file.member(name)
+        if member.names and depth < MOST_NESTED:
+            parts, left = _within(member, known, forced, depth + 1)
+        else:
+            found = _recognised(member, known) or (known[0] if forced else None)
+            parts, left = [(found, member)] if found else [], []
+        unknown = f"in no known format: {_shape(member.peek())}" if not parts else ""
+    except MaterialError as error:
+        return [], [Rejected(f"{file.name}/{name}", error.message, rows=0)]
+    if unknown and not left:
+        left = [Rejected(f"{file.name}/{name}", unknown, rows=0)]
+    return parts, left
 
 
 def _named(name: str) -> Format:

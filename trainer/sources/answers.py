@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.sources.columns import Columns, Row, find, message_keys
 from trainer.sources.shapes import Shape, message_turns, talk_of, with_extras
-from trainer.sources.talk import Talk, list_of, text_of
+from trainer.sources.talk import Talk, Turns, Unusable, list_of, text_of
 from trainer.sources.transcripts import labelled, turns_in
 
 NO_INPUT = ("<noinput>", "nan", "none", "n/a", "无")
@@ -67,21 +67,34 @@ def side(value: Any, role: str) -> list[tuple[str, str]]:
     return labelled(text) or [(role, text)]
 
 
-def _history(value: Any) -> list[tuple[str, str]]:
-    """What was said before: pairs of question and answer, messages, texts in turn, or a transcript."""
-    turns: list[tuple[str, str]] = []
+def _history(value: Any) -> Turns:
+    """What was said before: pairs of question and answer, messages, texts in turn, or a transcript.
+
+    Raises `Unusable` for what is none of these: an answer is not learned without what it goes back to.
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", *NO_INPUT)):
+        return []
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        return turns_in(value)
-    for place, item in enumerate(list_of(value) or []):
-        if isinstance(item, list | tuple):
-            turns.extend(zip(("user", "assistant"), (text_of(text) for text in item), strict=False))
-        elif isinstance(item, dict) and (keys := message_keys([item])):
-            turns.extend(message_turns([item], *keys))
-        elif isinstance(item, dict) and (user := find(item, "user")) and (answer := find(item, "assistant")):
-            turns.extend((("user", text_of(item[user])), ("assistant", text_of(item[answer]))))
-        else:
-            turns.append(("user" if place % 2 == 0 else "assistant", text_of(item)))
-    return turns
+        if turns := turns_in(value):
+            return turns
+        raise Unusable("history: nothing says who speaks")
+    items = list_of(value)
+    if items is None:
+        raise Unusable("history: a list was expected")
+    return [turn for place, item in enumerate(items) for turn in _earlier(item, place)]
+
+
+def _earlier(item: Any, place: int) -> Turns:
+    """The turns of one item of a history, counted from 0."""
+    if isinstance(item, list | tuple):
+        if len(item) not in (0, 2):
+            raise Unusable(f"history {place + 1}: a pair of question and answer was expected")
+        return list(zip(("user", "assistant"), (text_of(text) for text in item), strict=False))
+    if isinstance(item, dict) and (keys := message_keys([item])):
+        return message_turns([item], *keys)
+    if isinstance(item, dict) and (user := find(item, "user")) and (answer := find(item, "assistant")):
+        return [("user", text_of(item[user])), ("assistant", text_of(item[answer]))]
+    return [("user" if place % 2 == 0 else "assistant", text_of(item))]
 
 
 ANSWERS: tuple[Shape, ...] = (

@@ -7,7 +7,7 @@ its greetings and the entries of its book.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from personas.card import Card, parse_card, slug, to_persona
@@ -120,6 +120,13 @@ def _recognises(peek: Peek) -> bool:
     return peek.kind in ("text", "CSV", "TSV", "YAML") and bool(TOML_CARD.search(peek.text))
 
 
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """Of a CHARX file the card and its pictures and sounds; `x_meta` is what other programs keep of these."""
+    if "card.json" not in names:
+        return []
+    return [name for name in names if name in ("card.json", "module.risum") or name.startswith(("assets/", "x_meta/"))]
+
+
 def _is_card(head: dict[str, Any]) -> bool:
     if str(head.get("spec", "")).startswith("chara_card"):
         return True
@@ -136,5 +143,6 @@ FORMATS = (
         "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name",
         _recognises,
         read,
+        claims=_claims,
     ),
 )

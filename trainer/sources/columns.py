@@ -80,11 +80,27 @@ def mapped(mapping: Mapping[str, str]) -> Columns:
         role, column = (left, right) if _role(left) else (right, left)
         known = _role(role)
         if known is None:
-            near = difflib.get_close_matches(left, ROLE_NAMES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise MaterialError(f"--map {left}={right}: neither is a role.{hint}", f"Roles: {', '.join(ROLE_NAMES)}.")
+            raise _no_role(f"--map {left}={right}: neither is a role.", left)
+        if known in by_role:
+            raise MaterialError(
+                f"--map gives {known} twice: {by_role[known]!r} and {column!r}.", "Give each role one column."
+            )
         by_role[known] = column
     return Columns(by_role, by_role.pop("from", ""), by_role.pop("value", ""))
+
+
+def require_roles(mapping: Mapping[str, str], held: Iterable[str]) -> None:
+    """Raise `MaterialError` for a pair whose left side is no role, although the right side is one of the columns."""
+    columns = set(held)
+    for left, right in mapping.items():
+        if _role(left) is None and left not in columns and right in columns:
+            raise _no_role(f"--map {left}={right}: there is no role {left!r}.", left)
+
+
+def _no_role(said: str, word: str) -> MaterialError:
+    near = difflib.get_close_matches(word, ROLE_NAMES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return MaterialError(f"{said}{hint}", f"Roles: {', '.join(ROLE_NAMES)}.")
 
 
 def _role(word: str) -> str | None:

@@ -116,7 +116,7 @@ def _is_json(peek: Peek) -> bool:
 
 
 def _is_csv(peek: Peek) -> bool:
-    return peek.kind in ("CSV", "TSV") and any(row.keys() >= COLUMNS for row in peek.records)
+    return peek.kind in ("CSV", "TSV") and set(peek.columns) >= COLUMNS
 
 
 FORMATS = (

@@ -13,7 +13,7 @@ Described at https://support.discord.com/hc/articles/360004957991.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,6 +31,10 @@ from trainer.sources.sessions import Entry
 
 CHANNEL = re.compile(r"(?:^|/)c?(?P<id>\d{15,20})/messages\.(?:csv|json)$")
 USER = re.compile(r"(?:^|/)user\.json$")
+PARTS = [name for part in ("account", "activity", "activities", "ads", "messages", "programs", "servers",
+                           "support_tickets") for name in (part, part.capitalize())]  # fmt: skip
+"""What the folders of a package are called in English. In other languages they are known by what is in them."""
+LISTED, TRACKED = ("user.json", "index.json"), ("analytics", "modeling", "reporting", "tns")
 OWNER = "owner"
 OTHERS = author_of("others", (SOMEONE,))
 UNKNOWN = "…"
@@ -99,6 +103,23 @@ def _with_others(channel: Iterable[Entry | Rejected]) -> Iterator[Entry | Reject
         last_at = entry.at
 
 
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The messages of the first package, and its other parts, which lie in folders beside that of the messages."""
+    paths = [(name, PurePosixPath(name)) for name in names]
+    said = next((path.parent.parent for name, path in paths if CHANNEL.search(name)), None)
+    if said is None:
+        return []
+    parts = {said.parent / part for part in PARTS} | {said}
+    parts |= {path.parent for _, path in paths if path.name in LISTED and path.parent.parent == said.parent}
+    parts |= {path.parent.parent for _, path in paths if path.parent.name in TRACKED}
+    parts.discard(said.parent)  # the oldest packages are no folder of their own
+    return [
+        name
+        for name, path in paths
+        if (CHANNEL.search(name) and path.parent.parent == said) or parts & set(path.parents)
+    ]
+
+
 def _recognises(peek: Peek) -> bool:
     return any(CHANNEL.search(name) for name in peek.names)
 
@@ -111,5 +132,6 @@ FORMATS = (
         _recognises,
         read,
         DATA_PACKAGE,
+        _claims,
     ),
 )

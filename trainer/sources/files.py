@@ -10,6 +10,10 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import os
+import shutil
+import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,13 +23,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import orjson
 from pydantic_core import from_json
 
 from personas.errors import MaterialError
 from trainer.conversation import Rejected
 from trainer.sources import kinds, tables
-from trainer.sources.json_stream import LONGEST_RECORD_BYTES, Broken, array_at, arrays_in, arrays_within, decode
+from trainer.sources.json_mend import LONGEST_RECORD_BYTES, Broken, decode, values_by_line
+from trainer.sources.json_stream import array_at, arrays_in, arrays_within, members_of
 from trainer.sources.kinds import BOM, Kind
 
 HEAD_BYTES = 1 << 20
@@ -43,14 +47,15 @@ class Peek:
     """The beginning of a file, by which formats recognise it.
 
     `records` are its first rows, if it has any; `head` the members of a JSON object with long arrays cut short (the
-    last values may be incomplete); `text` its first characters; `names` what a folder or archive holds; `problem` why
-    the first of its records that cannot be read cannot.
+    last values may be incomplete); `columns` those of a table; `text` its first characters; `names` what a folder or
+    archive holds; `problem` why the first of its records that cannot be read cannot.
     """
 
     kind: Kind
     name: str
     records: tuple[dict[str, Any], ...] = ()
     head: dict[str, Any] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
     text: str = ""
     names: tuple[str, ...] = ()
     problem: str = ""
@@ -58,7 +63,10 @@ class Peek:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file, a member of an archive, or a folder. `name` is what people are told, `path` lies on disk."""
+    """A file, a member of an archive, or a folder. `name` is what people are told, `path` lies on disk.
+
+    `is_inside` tells that the content is not as it lies there: packed, or a member of an archive.
+    """
 
     path: Path
     name: str
@@ -67,6 +75,7 @@ class SourceFile:
     start: bytes
     names: tuple[str, ...]
     opened: Callable[[], AbstractContextManager[BinaryIO]]
+    is_inside: bool = False
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -95,12 +104,17 @@ class SourceFile:
         """One of `names`: a file of the folder or archive."""
         if self.kind == "folder":
             return open_source(self.path / name, f"{self.name}/{name}")
-        return _source(self.path, f"{self.name}/{name}", lambda: self._archived(name))
+        return _source(self.path, f"{self.name}/{name}", lambda: self._archived(name), is_inside=True)
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
         """Open as long as this file or one of its members is in use: each opening reads the whole list of contents."""
-        return zipfile.ZipFile(self.path)
+        if not self.is_inside:
+            return zipfile.ZipFile(self.path)
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the archive
+        with self.opened() as stream:
+            shutil.copyfileobj(stream, unpacked)
+        return zipfile.ZipFile(unpacked)
 
     @contextmanager
     def _archived(self, name: str) -> Iterator[BinaryIO]:
@@ -156,25 +170,18 @@ class SourceFile:
         if self.kind == "folder" or self.kind == "zip":
             return Peek(self.kind, self.name, names=self.names)
         text = self.start.removeprefix(BOM).decode("utf-8", "replace") if self.kind in kinds.TEXTS else ""
+        columns = tables.header_of(text, self.delimiter) if self.delimiter else ()
         head = _head(self.start) if self.kind == "JSON object" else {}
         first = [] if head else list(itertools.islice(self.records(), count))
         problem = next((f"{r.row}: {r.reason}" for r in first if isinstance(r, Rejected)), "")
         records = tuple(r[1] for r in first if not isinstance(r, Rejected))
-        return Peek(self.kind, self.name, records, head, text, problem=problem)
+        return Peek(self.kind, self.name, records, head, columns, text, problem=problem)
 
     def _json_lines(self) -> Iterator[Record | Rejected]:
         with self.open() as stream:
             self._skip_mark(stream)
-            number = 0
-            while line := stream.readline(LONGEST_RECORD_BYTES):
-                number += 1
-                try:
-                    value = orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    if line.isspace():
-                        continue
-                    value = decode(line)
-                yield (f"line {number}", value) if type(value) is dict else _record(f"line {number}", value)
+            for found in values_by_line(stream):
+                yield found if type(found[1]) is dict else _record(*found)
 
     def _skip_mark(self, stream: BinaryIO) -> None:
         if self.start.startswith(BOM):
@@ -184,36 +191,69 @@ class SourceFile:
         prefix = " ".join((*path, "")) if path else "row "
         with self.open() as stream:
             self._skip_mark(stream)
-            for number, element in enumerate(array_at(stream, path), start=1):
+            elements = array_at(stream, path)
+            if elements is None:  # then its records are others, and none is passed over in silence
+                yield from (Rejected(_place_of(found), f"not in a list {'.'.join(path)!r}") for found in self.records())
+                return
+            for number, element in enumerate(elements, start=1):
                 yield _record(f"{prefix}{number}", element)
 
 
 def open_source(path: Path, name: str = "") -> SourceFile:
     """What lies there. Raises `MaterialError` when that is nothing, empty, or not readable as text or a container."""
-    name = name or path.name or str(path)
-    if not path.exists():
-        raise MaterialError(f"There is no {path}.", "Check the path.")
-    if path.is_dir():
-        found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-        names = tuple(sorted(itertools.islice(found, MOST_NAMES + 1)))
+    name = name or path.name or path.resolve().name or str(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise MaterialError(f"There is no {path}.", "Check the path.") from None
+    except OSError as error:
+        raise unreadable(name, error) from None
+    if stat.S_ISDIR(mode):
+        names = tuple(sorted(itertools.islice(files_below(path), MOST_NAMES + 1)))
         if len(names) > MOST_NAMES:
             raise MaterialError(f"{name} holds more than {MOST_NAMES:,} files.", "Name the folder with the material.")
         return SourceFile(path, name, "folder", "", b"", names, lambda: path.open("rb"))
+    if not stat.S_ISREG(mode):  # a pipe has no end that one could wait for, and can be read only once
+        raise MaterialError(f"{name} is neither a file nor a folder.", "Save what it gives to a file, and name that.")
     return _source(path, name, lambda: path.open("rb"))
 
 
-def _source(path: Path, name: str, opened: Callable[[], AbstractContextManager[BinaryIO]]) -> SourceFile:
+def files_below(folder: Path) -> Iterator[str]:
+    """All but folders, by their paths from there; what links lead to is read once, and links to nothing are named."""
+    seen: set[tuple[int, int]] = set()
+    for here, below, files in os.walk(folder, followlinks=True):
+        found = Path(here).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        yield from (Path(here, name).relative_to(folder).as_posix() for name in files)
+
+
+def _source(
+    path: Path, name: str, opened: Callable[[], AbstractContextManager[BinaryIO]], *, is_inside: bool = False
+) -> SourceFile:
     try:
         with opened() as stream:
             packed = stream.read(len(kinds.GZIP)) == kinds.GZIP
         unpacked = (lambda: _unpacked(opened)) if packed else opened
         with unpacked() as stream:
             start = stream.read(HEAD_BYTES)
+            is_followed = _is_followed(start, stream)
         names = _archive_names(unpacked) if start.startswith(kinds.ZIP) else ()
     except DAMAGE as error:
         raise unreadable(name, error) from None
-    kind, delimiter = kinds.kind_of(start, name, is_whole=len(start) < HEAD_BYTES)
-    return SourceFile(path, name, kind, delimiter, start, names, unpacked)
+    is_whole = len(start) < HEAD_BYTES
+    kind, delimiter = kinds.kind_of(start, name, is_whole=is_whole, is_followed=is_followed)
+    return SourceFile(path, name, kind, delimiter, start, names, unpacked, is_inside or packed)
+
+
+def _is_followed(start: bytes, stream: BinaryIO) -> bool:
+    """Whether a first line with an object, of which `start` is the beginning only, has another behind it."""
+    if len(start) < HEAD_BYTES or not start.removeprefix(BOM).lstrip().startswith(b"{") or b"\n" in start.strip():
+        return False
+    rest = stream.readline(LONGEST_RECORD_BYTES)
+    return not rest.rstrip().endswith((b",", b"[", b"{", b":")) and stream.readline(HEAD_BYTES).startswith(b"{")
 
 
 @contextmanager
@@ -237,8 +277,12 @@ def _head(start: bytes) -> dict[str, Any]:
     try:
         head = from_json(start.removeprefix(BOM), allow_partial="trailing-strings")
     except ValueError:
-        return {}
+        return members_of(start.removeprefix(BOM), PEEKED)
     return head if isinstance(head, dict) else {}
+
+
+def _place_of(found: Record | Rejected) -> str:
+    return found.row if isinstance(found, Rejected) else found[0]
 
 
 def _record(row: str, value: Any) -> Record | Rejected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,7 +44,9 @@ class Format:
     `name` is what `--format` takes, `title` what people call it, `expected` its shape in one line. `recognises` judges
     by content; `read` yields all that the file holds, used or not: the `rows` of what it yields add up to the number of
     records in the file. Both raise nothing but `MaterialError`, for files of which nothing can be read. `right` is what
-    such a file counts as unless another right is signed for it; empty where the form says nothing.
+    such a file counts as unless another right is signed for it; empty where the form says nothing. Where a format is
+    that of a folder or archive, `claims` says which files in one, by their names, belong to the first of its kind
+    there; `read` then gets the folder with these names alone.
     """
 
     name: str
@@ -53,3 +55,4 @@ class Format:
     recognises: Callable[[Peek], bool]
     read: Callable[[SourceFile, ReadOptions], Iterator[Conversation | Rejected]]
     right: str = ""
+    claims: Callable[[Sequence[str]], Sequence[str]] | None = None

@@ -7,7 +7,7 @@ so on. The exporter writes the bytes of UTF-8 as if each were a letter ("Ã©" f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +16,7 @@ from trainer.sources import sessions
 from trainer.sources.cast import author_of
 from trainer.sources.fields import entries, members, objects, optional, seconds, text
 from trainer.sources.files import Peek, SourceFile
+from trainer.sources.folders import is_medium
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, outside_code
 from trainer.sources.sessions import Entry
@@ -83,6 +84,14 @@ def _is_part(name: str) -> bool:
     return PART.fullmatch(PurePosixPath(name).name) is not None and "__MACOSX" not in name
 
 
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The parts of all talks, and what was sent in them, which lies in folders beside the parts."""
+    parts = [name for name in names if _is_part(name)]
+    folders = {PurePosixPath(name).parent for name in parts} - {PurePosixPath()}
+    sent = [name for name in names if is_medium(name) and folders & set(PurePosixPath(name).parents)]
+    return [*parts, *sent]
+
+
 def _recognises(peek: Peek) -> bool:
     if peek.names:
         return any(_is_part(name) for name in peek.names)
@@ -97,5 +106,6 @@ FORMATS = (
         "an Instagram or Messenger talk: {participants, messages: [{sender_name, timestamp_ms, content}]}",
         _recognises,
         read,
+        claims=_claims,
     ),
 )

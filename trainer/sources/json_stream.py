@@ -1,58 +1,63 @@
-"""JSON read piece by piece: the elements of arrays of any size, wherever in a file they stand, in bounded memory.
-
-No JSON library for Python reads an array's elements at the speed of a whole-file decoder, so the text is cut at its
-top-level commas (found by numpy, exactly: strings and brackets are respected) and orjson decodes the pieces.
-"""
+"""JSON read piece by piece: the elements of arrays of any size, wherever in a file they stand, in bounded memory."""
 
 from __future__ import annotations
 
-import json
-import re
+import io
+import itertools
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import numpy as np
-import orjson
-from numpy.typing import NDArray
-
-CHUNK_BYTES = 1 << 20
-LONGEST_RECORD_BYTES = 64 << 20
-"""A record that has not ended by then never will: a quote or a bracket is missing."""
-SPACE = b" \t\r\n"
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+from trainer.sources.json_cursor import Cursor
+from trainer.sources.json_mend import Broken, decode
 
 
-class Broken(str):
-    """What stands in place of a record that cannot be decoded: the reason."""
+def array_at(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any] | None:
+    """The elements of the array to which the keys of `path` lead (none: the file is the array); None without one.
 
-    __slots__ = ()
-
-
-def decode(text: bytes) -> Any:
-    """The value, or `Broken`. NaN and infinities, which Python's own writer puts out, are read too."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        if b"NaN" in text or b"Infinity" in text:
-            return _decode_leniently(text)
-        return Broken(f"not valid JSON: {error.msg} at character {error.pos + 1}")
-
-
-def _decode_leniently(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Broken(f"not valid JSON: {error}")
-
-
-def array_at(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any]:
-    """The elements of the array to which the keys of `path` lead (none: the file is the array).
-
-    Yields decoded values and `Broken`; nothing when no array stands there.
+    Yields decoded values and `Broken`. Where the file is the array, what follows it is read too: another array, or more
+    elements.
     """
-    cursor = _Cursor(stream)
-    if cursor.reach(path):
+    cursor = Cursor(stream)
+    if not cursor.reach(path):
+        return None
+    return cursor.elements() if path else _all_elements(cursor)
+
+
+def _all_elements(cursor: Cursor) -> Iterator[Any]:
+    yield from cursor.elements()
+    while sign := cursor.next():
+        if sign in (b"[", b","):
+            cursor.skip(1)
+        elif sign != b"{":
+            foreign = cursor.pass_foreign()[:40].decode(errors="replace")
+            yield Broken(f"no JSON, behind the end of the array: {foreign!r}")
+            continue
         yield from cursor.elements()
+
+
+def members_of(text: bytes, most: int) -> dict[str, Any]:
+    """The members of the JSON object that a text begins with, of its arrays so many elements that are whole.
+
+    What is broken, and what follows a broken member that is no array, is left out.
+    """
+    cursor = Cursor(io.BytesIO(text))
+    sign = b"{" if cursor.next() == b"{" else b""
+    members: dict[str, Any] = {}
+    while sign in (b"{", b","):
+        cursor.skip(1)
+        if cursor.next() != b'"' or (key := cursor.string()) is None or cursor.next() != b":":
+            break
+        cursor.skip(1)
+        if cursor.next() == b"[":
+            whole = (value for value in cursor.inside() if not isinstance(value, Broken))
+            value: Any = list(itertools.islice(whole, most))
+            for _ in whole:
+                pass
+        elif isinstance(value := cursor.value(), Broken):
+            break
+        members[str(decode(key))] = value
+        sign = cursor.next()
+    return members
 
 
 def arrays_within(stream: BinaryIO, path: tuple[str, ...], key: str) -> Iterator[tuple[dict[str, Any], Iterator[Any]]]:
@@ -60,7 +65,7 @@ def arrays_within(stream: BinaryIO, path: tuple[str, ...], key: str) -> Iterator
 
     The elements are to be taken before the next object. What is no object comes as one `Broken` element.
     """
-    cursor = _Cursor(stream)
+    cursor = Cursor(stream)
     if not cursor.reach(path):
         return
     while (sign := cursor.next()) not in (b"", b"]", b"}"):
@@ -83,7 +88,7 @@ def arrays_within(stream: BinaryIO, path: tuple[str, ...], key: str) -> Iterator
 
 def arrays_in(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
     """The arrays among the members of the object that the file is, by key; each is to be taken before the next."""
-    cursor = _Cursor(stream)
+    cursor = Cursor(stream)
     sign = b"{" if cursor.next() == b"{" else b""
     while sign in (b"{", b","):
         cursor.skip(1)
@@ -98,183 +103,3 @@ def arrays_in(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
         else:
             cursor.pass_value()
         sign = cursor.next()
-
-
-class _Cursor:
-    """A place in a stream of JSON text, with as much of what follows as has been read."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._ahead = stream, b""
-
-    def next(self) -> bytes:
-        """The next byte that is not white space, not consumed; empty at the end."""
-        self._ahead = self._ahead.lstrip(SPACE)
-        while not self._ahead and self._fill():
-            self._ahead = self._ahead.lstrip(SPACE)
-        return self._ahead[:1]
-
-    def skip(self, count: int) -> None:
-        """Consume so many bytes that `next` has shown."""
-        self._ahead = self._ahead[count:]
-
-    def reach(self, path: tuple[str, ...]) -> bool:
-        """Into the array to which the keys lead; False when none stands there."""
-        for key in path:
-            if self.next() != b"{" or not self.enter(key):
-                return False
-        if self.next() != b"[":
-            return False
-        self.skip(1)
-        return True
-
-    def enter(self, wanted: str, passed: dict[str, Any] | None = None) -> bool:
-        """From an object's opening bracket to the value of one of its keys; False when it has no such key.
-
-        `passed` gets the texts and numbers on the way.
-        """
-        self.skip(1)
-        while self.next() == b'"':
-            key = self.string()
-            if key is None or self.next() != b":":
-                return False
-            self.skip(1)
-            if decode(key) == wanted:
-                return True
-            value = self.pass_value()
-            if passed is not None and value:
-                passed[str(decode(key))] = decode(value)
-            if self.next() != b",":
-                return False
-            self.skip(1)
-        return False
-
-    def inside(self) -> Iterator[Any]:
-        """The elements of the array that begins here."""
-        self.skip(1)
-        return self.elements()
-
-    def leave(self) -> None:
-        """From behind a value, or before one, to behind the object's closing bracket."""
-        while self.next() not in (b"", b"}", b"]"):
-            if self.next() in (b",", b":"):
-                self.skip(1)
-            else:
-                self.pass_value()
-        self.skip(1)
-
-    def elements(self) -> Iterator[Any]:
-        """The decoded elements up to the closing bracket."""
-        for batch, commas in self._batches():
-            values = decode(b"[" + batch + b"]")
-            if isinstance(values, list) and len(values) == len(commas) + 1:
-                yield from values
-            elif batch.strip(SPACE) or commas:
-                yield from (decode(piece) for piece in _cut(batch, commas))
-
-    def _batches(self) -> Iterator[tuple[bytes, list[int]]]:
-        """Runs of whole elements, each with where the commas between them are."""
-        wanted = CHUNK_BYTES
-        while True:
-            commas, end = _structure(self._ahead)
-            if end >= 0:
-                batch, self._ahead = self._ahead[:end], self._ahead[end + 1 :]
-                if batch.strip(SPACE):
-                    yield batch, commas
-                return
-            if commas:
-                batch, self._ahead = self._ahead[: commas[-1]], self._ahead[commas[-1] + 1 :]
-                yield batch, commas[:-1]
-                wanted = CHUNK_BYTES
-            if len(self._ahead) > LONGEST_RECORD_BYTES or not self._fill(wanted):
-                if self._ahead.strip(SPACE):  # the file ends, or seems to go on for ever, inside an element
-                    yield self._ahead, []
-                return
-            wanted *= 2  # an element longer than what was read is not searched again and again
-
-    def pass_value(self) -> bytes:
-        """Behind the value that stands here; what it is, unless it is an array or an object."""
-        if self.next() in (b"[", b"{"):
-            self.skip(1)
-            self._pass_nested()
-            return b""
-        if self.next() == b'"':
-            if (text := self.string()) is None:  # it never ends, so nothing can follow it
-                self._ahead = b""
-            return text or b""
-        passed = b""
-        while self.next() not in (b"", b",", b"}", b"]"):
-            passed += self.next()
-            self.skip(1)
-        return passed
-
-    def _pass_nested(self) -> None:
-        """Behind the bracket that closes the array or object whose opening one was consumed last, however far it is."""
-        depth, is_quoted = 1, 0
-        while self._ahead or self._fill():
-            while self._ahead.endswith(b"\\") and self._fill(1):
-                pass  # an escape is not cut in two
-            text = _without_escapes(self._ahead)
-            places, signs = _signs(text, is_quoted)
-            depths = depth + np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
-            closed = np.flatnonzero(depths == 0)
-            if closed.size:
-                return self.skip(int(places[closed[0]]) + 1)
-            depth, is_quoted = int(depths[-1]) if depths.size else depth, (is_quoted + text.count(b'"')) & 1
-            self._ahead = b""
-
-    def string(self) -> bytes | None:
-        """The string that starts here, quotes included; None when it does not end."""
-        while (match := STRING.match(self._ahead)) is None:
-            if len(self._ahead) > LONGEST_RECORD_BYTES or not self._fill(max(CHUNK_BYTES, len(self._ahead))):
-                return None
-        self.skip(match.end())
-        return match[0]
-
-    def _fill(self, wanted: int = CHUNK_BYTES) -> bool:
-        more = self._stream.read(wanted)
-        self._ahead += more
-        return bool(more)
-
-
-def _structure(text: bytes) -> tuple[list[int], int]:
-    """Where the commas at depth 0 are, up to the bracket that closes the array or object, and that bracket or -1."""
-    places, signs = _signs(_without_escapes(text))
-    depths = np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
-    closed = np.flatnonzero(depths < 0)
-    end = int(closed[0]) if closed.size else -1
-    upto = end if end >= 0 else len(places)
-    commas = places[:upto][(signs[:upto] == _COMMA) & (depths[:upto] == 0)]
-    return commas.tolist(), int(places[end]) if end >= 0 else -1
-
-
-def _signs(text: bytes, is_quoted: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Where commas and brackets are outside of strings, and what: 1 opens, -1 closes, or `_COMMA`.
-
-    The text holds no escapes; `is_quoted` is 1 when it begins inside a string.
-    """
-    plain = np.frombuffer(text, dtype=np.uint8)
-    outside = (np.cumsum(plain == ord('"'), dtype=np.int32) & 1) == is_quoted
-    signs = _SIGNS[plain]
-    places = np.flatnonzero((signs != 0) & outside)
-    return places, signs[places]
-
-
-def _without_escapes(text: bytes) -> bytes:
-    """Escapes blotted out from the left, two bytes by two, so that every quote left is one that opens or closes."""
-    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
-
-
-_COMMA = 2
-_SIGNS = np.zeros(256, dtype=np.int8)
-_SIGNS[[ord("["), ord("{")]] = 1
-_SIGNS[[ord("]"), ord("}")]] = -1
-_SIGNS[ord(",")] = _COMMA
-
-
-def _cut(batch: bytes, commas: list[int]) -> Iterator[bytes]:
-    """The elements between the commas; an empty one at the end is a comma too many, and no element."""
-    starts = [0, *(comma + 1 for comma in commas)]
-    pieces = [batch[start:end] for start, end in zip(starts, [*commas, len(batch)], strict=True)]
-    if not pieces[-1].strip(SPACE):
-        pieces.pop()
-    yield from pieces

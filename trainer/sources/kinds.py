@@ -6,7 +6,10 @@ import io
 import re
 from typing import Literal
 
+from pydantic_core import from_json
+
 from personas.errors import MaterialError
+from trainer.sources.json_mend import closed, decode
 from trainer.sources.tables import delimiter_of
 
 Kind = Literal[
@@ -24,13 +27,17 @@ MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"\xff\xff\xff\xff", "Arrow"),  # a stream: the mark before each message's length
 )
 UTF_BOMS = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+ASCII = frozenset(map(chr, range(128)))
+WESTERN = frozenset("àâáãäåæçèéêëìíîïñòóôõöøœùúûüÿßÀÂÁÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜŸ«»‘’“”„…–—·°§€£¡¿ºª\xa0")
 SHOWN_LINES = 64
 FOREIGN_SHARE = 0.2
 """So many of the first lines may hold bytes that are not UTF-8; they are rejected. With more, the file is."""
 
 
-def kind_of(start: bytes, name: str, *, is_whole: bool) -> tuple[Kind, str]:
+def kind_of(start: bytes, name: str, *, is_whole: bool, is_followed: bool = False) -> tuple[Kind, str]:
     """The kind, and for tables what separates the cells. `is_whole` tells that the file ends with these bytes.
+
+    `is_followed` tells that its first line goes on behind them and another object begins in the second.
 
     Raises `MaterialError` when the file is empty, binary of no known kind, or text that is not UTF-8.
     """
@@ -43,8 +50,8 @@ def kind_of(start: bytes, name: str, *, is_whole: bool) -> tuple[Kind, str]:
     lines = list(io.StringIO(text, newline=""))
     if len(lines) > 1 and not is_whole:
         lines.pop()  # cut in the middle
-    if json := _json_kind(text.lstrip(), [line.strip() for line in lines if line.strip()]):
-        return json, ""
+    if json := _json_kind(text.lstrip(), [line for line in lines if line.strip()][:SHOWN_LINES]):
+        return "JSON lines" if is_followed and json == "JSON object" else json, ""
     called = name.lower().removesuffix(".gz")
     if re.match(r"acts:\s", text) or called.endswith((".yml", ".yaml")):
         return "YAML", ""
@@ -54,13 +61,42 @@ def kind_of(start: bytes, name: str, *, is_whole: bool) -> tuple[Kind, str]:
 
 
 def _json_kind(text: str, lines: list[str]) -> Kind | None:
-    lines = lines[:SHOWN_LINES]
-    rows = sum(line.startswith("{") and line.endswith("}") for line in lines)
     if re.match(r'\[\s*[\[{"\]]', text):
         return "JSON array"
-    if len(lines) > 1 and 2 * rows > len(lines):
+    shown = [line.strip() for line in lines]
+    rows = sum(line.startswith("{") and line.endswith("}") for line in shown)
+    if len(shown) > 1 and 2 * rows > len(shown):
         return "JSON lines"
-    return "JSON object" if text.startswith("{") else None
+    if not text.startswith("{"):
+        return "JSON lines" if 2 * rows == len(shown) and any(map(_is_object, shown)) else None
+    return "JSON lines" if _are_several(text, lines) else "JSON object"
+
+
+def _are_several(text: str, lines: list[str]) -> bool:
+    """Whether what an object begins are several, one after another, or broken rows among whole ones."""
+    content = text.encode()
+    end, _ = closed(content)
+    behind = content[end:].strip() if end >= 0 else b""
+    if behind.startswith(b"{"):
+        return True
+    if (end >= 0 and not behind) or (end < 0 and _is_begun(text)):
+        return False
+    listed = sum(line.rstrip().endswith("},") for line in lines)  # elements of an array
+    return sum(line.startswith("{") and _is_object(line) for line in lines) > listed
+
+
+def _is_begun(text: str) -> bool:
+    """Whether nothing is wrong with JSON but that its end is missing."""
+    try:
+        from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return False
+    return True
+
+
+def _is_object(line: str) -> bool:
+    value = decode(line.encode())
+    return isinstance(value, dict) and bool(value)
 
 
 def _text(start: bytes, name: str) -> str:
@@ -87,9 +123,21 @@ def _guessed(start: bytes) -> str:
     """The encoding that a text most likely has; empty for what is no text."""
     from charset_normalizer import from_bytes
 
-    best = from_bytes(start[: 1 << 16]).best()
+    sample = start[: 1 << 16]
+    if b"\0" not in sample and _is_western(sample):
+        return "CP1252 or ISO-8859-1"
+    best = from_bytes(sample).best()
     encoding = best.encoding.replace("_", "-").upper() if best else ""
     return encoding if b"\0" not in start or encoding.startswith(("UTF-16", "UTF-32")) else ""
+
+
+def _is_western(sample: bytes) -> bool:
+    """Whether all beyond ASCII are the letters and signs of Western Europe, which its neighbours' code pages lack."""
+    try:
+        foreign = set(sample.decode("cp1252")) - ASCII
+    except UnicodeDecodeError:
+        return False
+    return bool(foreign) and foreign <= WESTERN
 
 
 def _not_utf8(name: str, encoding: str) -> MaterialError:

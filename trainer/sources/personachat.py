@@ -190,7 +190,7 @@ PERSONAS, TALK = "user 2 personas", "Best Generated Conversation"
 
 
 def _recognises_csv(peek: Peek) -> bool:
-    return any({PERSONAS, TALK} <= row.keys() for row in peek.records[:1])
+    return {PERSONAS, TALK} <= {*peek.columns, *(name for row in peek.records[:1] for name in row)}
 
 
 def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:

@@ -6,6 +6,7 @@ PKU-SafeRLHF, Chatbot Arena conversations, Stack Exchange preferences; TRL's and
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from trainer.sources.answers import answer_text, side
@@ -128,9 +129,10 @@ def _talk_of_scored(row: Row, columns: Columns) -> Talk:
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 # ------------------------------------------------------------------------------------------------ verdicts

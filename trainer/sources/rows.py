@@ -10,7 +10,7 @@ from personas.errors import MaterialError
 from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, Rejected, spoken_by
 from trainer.sources.answers import ANSWERS, talk_of_answer
-from trainer.sources.columns import NAMES, SHOWN, Columns, Row, guess, mapped, message_keys, plain
+from trainer.sources.columns import NAMES, SHOWN, Columns, Row, guess, mapped, message_keys, plain, require_roles
 from trainer.sources.files import Peek, Record, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.persona_rows import PERSONA_ROWS
@@ -30,7 +30,8 @@ Plan = tuple[Callable[[Row, Columns], Talk], Columns]
 
 def rows_of(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row]:
     """The first rows of a table, or of the arrays in a JSON object; the object itself when it is a row."""
-    return [row for _, rows in _arrays(peek, mapping or {}) for row in rows] or list(peek.records) or [peek.head]
+    rows = [row for _, rows in _arrays(peek, mapping or {}) for row in rows] or list(peek.records)
+    return rows or [dict.fromkeys(peek.columns, "") if peek.columns else peek.head]  # of a table without rows its names
 
 
 def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
@@ -57,6 +58,7 @@ def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
     columns = mapped(options.mapping)
     held = {column for row in rows for column in row}
     if missing := [column for column in columns.by_role.values() if column not in held]:
+        require_roles(options.mapping, held)
         raise MaterialError(
             f"{peek.name} has no column {missing[0]!r}.", f"It has {', '.join(map(str, sorted(held)[:SHOWN]))}."
         )
@@ -64,11 +66,14 @@ def columns_of(peek: Peek, options: ReadOptions) -> Columns | None:
 
 
 def _recognises(shape: Shape) -> Callable[[Peek], bool]:
-    def recognises(peek: Peek) -> bool:
-        rows = rows_of(peek)[:JUDGED_ROWS]
-        return 2 * sum(_first_shape(row) is shape for row in rows) >= len(rows)
+    return lambda peek: _main_shape(peek) is shape
 
-    return recognises
+
+def _main_shape(peek: Peek) -> Shape | None:
+    """The shape that most of the first rows have, if half of them have a known one."""
+    rows = rows_of(peek)[:JUDGED_ROWS]
+    found = [shape for row in rows if (shape := _first_shape(row))]
+    return max(ALL_SHAPES, key=found.count) if found and 2 * len(found) >= len(rows) else None
 
 
 def _first_shape(row: Row) -> Shape | None:
@@ -85,7 +90,7 @@ def _plan(shape: Shape, row: Row) -> Columns | None:
 def _recognises_columns(peek: Peek) -> bool:
     if peek.kind == "JSON object" and not _arrays(peek, {}):
         return False
-    return columns_of(peek, ReadOptions()) is not None
+    return columns_of(peek, ReadOptions()) is not None or (bool(peek.columns) and not peek.records)
 
 
 def _read_as(shape: Shape) -> Callable[[SourceFile, ReadOptions], Iterator[Conversation | Rejected]]:
@@ -97,9 +102,11 @@ def _read_as(shape: Shape) -> Callable[[SourceFile, ReadOptions], Iterator[Conve
 
 def _read_columns(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     columns = columns_of(file.peek(), options)
-    if columns is None:
+    if columns:
+        return read_rows(file, options, None, (_talk_by(columns), columns))
+    if file.peek().records:
         raise MaterialError(f"The columns of {file.name} cannot be told apart.", "Name them: --map user=COLUMN …")
-    return read_rows(file, options, None, (_talk_by(columns), columns))
+    return read_rows(file, options, None, None)  # a table without rows, or whose first ones are all broken
 
 
 def _talk_by(columns: Columns) -> Callable[[Row, Columns], Talk]:
@@ -122,12 +129,14 @@ def _talk_of_list(row: Row, columns: Columns) -> Talk:
 
 
 def read_rows(
-    file: SourceFile, options: ReadOptions, main: Shape | None, forced: Plan | None
+    file: SourceFile, options: ReadOptions, main: Shape | None, unknown: Plan | None
 ) -> Iterator[Conversation | Rejected]:
     """One conversation a row. Rows of other known shapes than `main` are read as what they are.
 
-    What a row's columns are for is found out once for all rows with the same columns.
+    What a row's columns are for is found out once for all rows with the same columns; `unknown` is the plan for those
+    of no known shape and, where the operator made it, for all.
     """
+    forced = unknown if options.mapping else None
     plans: dict[tuple[str, ...], Plan] = {}
     for record in _records(file, options):
         if isinstance(record, Rejected):
@@ -137,7 +146,7 @@ def read_rows(
         key = tuple(row)
         plan = forced or plans.get(key)
         if plan is None:
-            plan = _plan_for(row, main)
+            plan = _plan_for(row, main) or (unknown if unknown and _fits(row, unknown[1]) else None)
             if plan is None:
                 yield Rejected(place, _foreign(row, main))
                 continue
@@ -169,6 +178,10 @@ def _plan_for(row: Row, main: Shape | None) -> Plan | None:
         if columns := _plan(shape, row):
             return shape.talk, columns
     return None
+
+
+def _fits(row: Row, columns: Columns) -> bool:
+    return row.keys() >= set(columns.by_role.values())
 
 
 def _foreign(row: Row, main: Shape | None) -> str:

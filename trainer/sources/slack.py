@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from personas.errors import MaterialError
@@ -18,12 +19,16 @@ from trainer.sources import sessions
 from trainer.sources.cast import Author, author_of
 from trainer.sources.fields import WrongField, entries, members, objects, optional, seconds, text
 from trainer.sources.files import Peek, SourceFile
+from trainer.sources.folders import is_medium
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, mention, outside_code, with_discord_emphasis
 from trainer.sources.sessions import Entry
 
 DAY = re.compile(r"(?:^|/)(?P<channel>[^/]+)/\d{4}-\d{2}-\d{2}\.json$")
 LISTS = ("channels.json", "groups.json", "dms.json", "mpims.json")
+ABOUT = ("users.json", *LISTS, "integration_logs.json", "canvases.json", "lists.json", "file_conversations.json",
+         "org_users.json", "huddle_transcripts.json")  # fmt: skip
+"""What stands at the top of an export, beside a folder for each channel."""
 SPOKEN = ("", "me_message", "thread_broadcast", "reply_broadcast", "file_share", "file_comment", "bot_message")
 UPLOADED = re.compile(r"<@[^>]+> (?:uploaded|shared) a file: <[^>]+>(?: and commented: (?P<comment>.*))?", re.DOTALL)
 """What file messages said before 2018; the words after it are the person's own."""
@@ -93,7 +98,7 @@ def _workspace(file: SourceFile) -> Workspace:
 def _listed(file: SourceFile, lists: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """The objects of the lists at the top of the export that can be read; messages do without the others."""
     for name in file.names:
-        if name.rpartition("/")[2] not in lists or name.count("/") > 1:
+        if PurePosixPath(name).name not in lists:
             continue
         for record in file.member(name).records():
             if not isinstance(record, Rejected) and isinstance(record[1].get("id"), str):
@@ -174,10 +179,25 @@ def _without_skin(text: str) -> str:
     return re.sub(r":skin-tone-\d:", "", text)
 
 
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The lists at the top of a workspace, the days of its channels, and what was sent there."""
+    tops = {PurePosixPath(name).parent for name in names if PurePosixPath(name).name in ("users.json", *LISTS)}
+    for top in sorted(tops):
+        paths = [(name, PurePosixPath(name)) for name in names]
+        channels = {path.parent for name, path in paths if DAY.search(name) and path.parent.parent == top}
+        if channels:
+            return [
+                name
+                for name, path in paths
+                if (path.parent == top and path.name in ABOUT)
+                or (path.parent in channels and DAY.search(name))
+                or (channels & set(path.parents) and is_medium(name))
+            ]
+    return []
+
+
 def _recognises(peek: Peek) -> bool:
-    return any(DAY.search(name) for name in peek.names) and any(
-        name.rpartition("/")[2] in ("users.json", *LISTS) for name in peek.names
-    )
+    return bool(_claims(peek.names))
 
 
 FORMATS = (
@@ -187,5 +207,6 @@ FORMATS = (
         "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json",
         _recognises,
         read,
+        claims=_claims,
     ),
 )

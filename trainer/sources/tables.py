@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -16,6 +15,7 @@ PAGE_BYTES = 1 << 20
 LONGEST_CELL = 1 << 24
 DELIMITERS = ",\t;|"
 LONGEST_HEADER = 64
+SHOWN_LINES = 64
 FOREIGN = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8 come as lone surrogates (see `SourceFile.lines`)."""
 
@@ -23,17 +23,28 @@ FOREIGN = re.compile("[\udc80-\udcff]")
 def delimiter_of(lines: list[str], *, is_named_so: bool) -> str:
     """What separates the cells of a table with a header; empty when the text is none.
 
-    `is_named_so` tells that the file's name calls it a table; then one column suffices.
+    `is_named_so` tells that the file's name calls it a table. Then one column suffices, rows may all be broken, or none
+    be there.
     """
-    for delimiter in DELIMITERS:
-        rows = _parsed(lines, delimiter)
-        if len(rows) < 2 or not _is_header(rows[0]) or len(rows[0]) < 2:
-            continue
-        whole = rows[1:-1] or rows[1:]  # the last may have been cut
-        if 2 * sum(len(row) == len(rows[0]) for row in whole) > len(whole):
-            return delimiter
-    rows = _parsed(lines, ",")
-    return "," if is_named_so and len(rows) > 1 and len(rows[0]) == 1 and _is_header(rows[0]) else ""
+    # A quote that is still open where the lines end may well be closed behind them, so they are first taken as whole.
+    for parsed in (_parsed, _mended):
+        for delimiter in DELIMITERS:
+            header, *rows = parsed(lines, delimiter) or [[]]
+            if not rows or len(header) < 2 or not _is_header(header):
+                continue
+            whole = rows[:-1] or rows  # the last may have been cut
+            if 2 * sum(len(row) == len(header) for row in whole) > len(whole):
+                return delimiter
+    if not is_named_so:
+        return ""
+    headers = {delimiter: next(iter(_mended(lines[:SHOWN_LINES], delimiter)), []) for delimiter in DELIMITERS}
+    named = [delimiter for delimiter in DELIMITERS if _is_header(headers[delimiter], may_repeat=True)]
+    return max(named, key=lambda delimiter: len(headers[delimiter]), default="")
+
+
+def header_of(start: str, delimiter: str) -> tuple[str, ...]:
+    """The names of the columns of a table that begins so."""
+    return tuple(_names(next(iter(_mended(start.splitlines(keepends=True)[:SHOWN_LINES], delimiter)), [])))
 
 
 def _parsed(lines: list[str], delimiter: str) -> list[list[str]]:
@@ -44,34 +55,111 @@ def _parsed(lines: list[str], delimiter: str) -> list[list[str]]:
         return []
 
 
-def _is_header(cells: list[str]) -> bool:
+def _mended(lines: list[str], delimiter: str) -> list[list[str]]:
+    return [cells for _, cells in _records(iter(lines), delimiter) if isinstance(cells, list)]
+
+
+def _is_header(cells: list[str], *, may_repeat: bool = False) -> bool:
     names = [cell.strip() for cell in cells]
     if len(names) > 1 and not names[0]:  # pandas writes its index so
         names = names[1:]
-    return len(set(names)) == len(names) and all(_is_name(name) for name in names)
+    is_told_apart = may_repeat or len(set(names)) == len(names)
+    return bool(names) and is_told_apart and all(_is_name(name) for name in names)
 
 
 def _is_name(cell: str) -> bool:
     return 0 < len(cell) <= LONGEST_HEADER and (cell[0].isalpha() or cell[0] == "_") and ":" not in cell
 
 
-def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
-    """Rows by the names of the header, counted from 1. `lines` keep their line ends: cells may span them."""
+def _names(header: list[str]) -> list[str]:
+    """Names of columns; one that comes again gets a number, as pandas does it."""
+    names: list[str] = []
+    for cell in header:
+        name, again = cell.strip(), 0
+        while (numbered := f"{name}.{again}" if again else name) in names:
+            again += 1
+        names.append(numbered)
+    return names
+
+
+class _Lines:
+    """Lines for a reader of tables. `begin` marks where a record begins; from there they may be `taken_back`."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self._back = lines, list[str]()
+        self._record: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.pop() if self._back else next(self._lines)
+        self._record.append(line)
+        self.number += 1
+        return line
+
+    def begin(self) -> int:
+        """The number of the record's first line."""
+        self._record.clear()
+        return self.number + 1
+
+    @property
+    def record(self) -> list[str]:
+        return self._record
+
+    def take_back(self) -> None:
+        """All lines of the record but the first are to be read anew."""
+        again = self._record[1:]
+        self._back.extend(reversed(again))
+        self.number -= len(again)
+
+
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Each record's first line, and its cells or what is wrong with it. Records without cells are left out.
+
+    A quote that is never closed takes all that follows into one cell, up to the next quote anywhere, which is one that
+    opens another cell. By that it is told, and the lines behind it are read as records of their own.
+    """
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(lines, delimiter=delimiter)
-    header = [cell.strip() for cell in next(reader, [])]
-    for number in itertools.count(1):
-        row = f"row {number}"
+    fed = _Lines(lines)
+    reader = csv.reader(fed, delimiter=delimiter)
+    while True:
+        number = fed.begin()
         try:
             cells = next(reader)
-            while not cells:
-                cells = next(reader)
+            fault = ""
         except StopIteration:
             return
         except csv.Error as error:
-            yield Rejected(row, f"not a row of a table: {error}")
-            continue
-        if len(cells) != len(header):
+            cells, fault = [], f"not a row of a table: {error}"
+        if len(fed.record) > 1 and not _is_sound(fed.record, delimiter):
+            fed.take_back()
+            yield number, f"a quote is opened in line {number} and not closed"
+        elif fault:
+            yield number, fault
+        elif cells:
+            yield number, cells
+
+
+def _is_sound(record: list[str], delimiter: str) -> bool:
+    """Whether every quote of a record over several lines is closed, and closed before a delimiter."""
+    try:
+        return len(list(csv.reader(record, delimiter=delimiter, strict=True))) == 1
+    except csv.Error:
+        return False
+
+
+def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
+    """Rows by the names of the header, counted from 1. `lines` keep their line ends: cells may span them."""
+    records = _records(iter(lines), delimiter)
+    first = next(records, (1, []))[1]
+    header = _names(first) if isinstance(first, list) else []
+    for number, (_, cells) in enumerate(records, start=1):
+        row = f"row {number}"
+        if isinstance(cells, str):
+            yield Rejected(row, cells)
+        elif len(cells) != len(header):
             yield Rejected(row, f"{len(cells)} cells where the header names {len(header)} columns")
         elif FOREIGN.search("\n".join(cells)):
             yield Rejected(row, "not UTF-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,6 +179,8 @@ def text_of(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise Unusable(f"{'NaN' if value != value else 'infinity'} where a text was expected")
         return str(value)
     if isinstance(value, list):
         return "\n".join(_part(part) for part in value)

@@ -21,6 +21,8 @@ from trainer.sources.markup import clean, mention, outside_code
 from trainer.sources.sessions import Entry
 
 LISTS = ("chats", "left_chats")
+CHATS = ("personal_chat", "bot_chat", "saved_messages", "replies", "verify_codes", "private_group",
+         "private_supergroup", "public_supergroup", "private_channel", "public_channel")  # fmt: skip
 DELETED_ACCOUNT = "Deleted Account"
 SIGNS = {"bold": "**", "italic": "*", "underline": "__", "strikethrough": "~~", "spoiler": "||", "code": "`"}
 """Discord's signs for Telegram's entities."""
@@ -30,10 +32,11 @@ MEDIA = ("photo", "file", "media_type", "sticker_emoji", "contact_information", 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     """The sessions of one chat, or of every chat of a whole export."""
     head = file.peek().head
-    if "messages" in head:
-        found = entries(file.records("messages"), lambda row, message: _entry(row, message, head))
-    else:
+    found: Iterator[Entry | Rejected]
+    if file.kind == "JSON object" and "messages" not in head:
         found = (entry for name in LISTS for entry in _chats(file, name))
+    else:
+        found = entries(file.records("messages"), lambda row, message: _entry(row, message, head))
     return sessions.conversations(found, file.name, options)
 
 
@@ -112,9 +115,11 @@ def _recognises(peek: Peek) -> bool:
     head = peek.head
     if any(isinstance(head.get(name), dict) and "list" in head[name] for name in LISTS):
         return True
+    if head.get("messages") == [] and {"name", "type", "id"} <= head.keys():
+        return head["type"] in CHATS
     rows = objects(head, "messages")
     first = next((row for row in rows if {"id", "type", "date"} <= row.keys()), {})
-    return bool(first) and bool({"from", "from_id", "actor", "actor_id", "text"} & first.keys())
+    return bool({"from", "from_id", "actor", "actor_id", "text", "action"} & first.keys())
 
 
 FORMATS = (

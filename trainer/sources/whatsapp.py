@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -21,6 +21,7 @@ from trainer.sources import sessions
 from trainer.sources.cast import author_of
 from trainer.sources.dates import DATE_FIRST, SPACE, TIME_FIRST, Order, OrderGuess, Stamp, stamp
 from trainer.sources.files import Peek, SourceFile
+from trainer.sources.folders import is_medium
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.markup import clean, mention, outside_code, with_discord_emphasis
 from trainer.sources.sessions import Entry
@@ -202,6 +203,14 @@ def _is_chat(name: str) -> bool:
     return last.endswith(".txt") and ("whatsapp" in last or last == "_chat.txt") and "__macosx" not in name.casefold()
 
 
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The chats, and what was sent in them: pictures and the like that lie with them."""
+    chats = [name for name in names if _is_chat(name)]
+    folders = {PurePosixPath(name).parent for name in chats}
+    sent = [name for name in names if is_medium(name) and PurePosixPath(name).parent in folders]
+    return [*chats, *sent]
+
+
 def _recognises(peek: Peek) -> bool:
     if peek.names:
         return any(_is_chat(name) for name in peek.names)
@@ -213,4 +222,4 @@ def _recognises(peek: Peek) -> bool:
 EXPECTED = (
     'a chat exported from WhatsApp: lines such as "15/01/2024, 10:30 - Name: text" or "[15.01.24, 10:30:12] Name: …"'
 )
-FORMATS = (Format("whatsapp", "WhatsApp chat", EXPECTED, _recognises, read),)
+FORMATS = (Format("whatsapp", "WhatsApp chat", EXPECTED, _recognises, read, claims=_claims),)

@@ -1,0 +1,174 @@
+"""Taking JSON up again behind what is broken in it: where the next record begins, and where a value ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import orjson
+
+LONGEST_RECORD_BYTES = 64 << 20
+"""A record that has not ended by then never will: a quote or a bracket is missing."""
+SPACE = b" \t\r\n"
+TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
+FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
+INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
+LEARNED = 8
+"""So many of the first and last records of a run show what records look like."""
+NO_DEPTH = -1
+
+
+class Broken(str):
+    """What stands in place of a record that cannot be decoded: the reason."""
+
+    __slots__ = ()
+
+
+def decode(text: bytes) -> Any:
+    """The value, or `Broken`. NaN and infinities, which Python's own writer puts out, are read too."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in text or b"Infinity" in text:
+            return _decode_leniently(text)
+        return Broken(f"not valid JSON: {error.msg} at character {error.pos + 1}")
+
+
+def _decode_leniently(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Broken(f"not valid JSON: {error}")
+
+
+def closed(text: bytes, depth: int = 0, start: int = 0) -> tuple[int, int]:
+    """Where the value that is open at `start` ends (-1: not in this text), and how many brackets are open then.
+
+    `NO_DEPTH` where a quote stays open, or more is closed than was opened.
+    """
+    for token in TOKEN.finditer(text, start):
+        sign = token[0]
+        if sign in (b"{", b"["):
+            depth += 1
+        elif sign in (b"}", b"]"):
+            depth -= 1
+            if depth <= 0:
+                return (token.end(), 0) if depth == 0 else (-1, NO_DEPTH)
+        elif sign == b'"':
+            return -1, NO_DEPTH
+    return -1, depth
+
+
+class Likeness:
+    """What the records of an array look like, by which the next one is found behind a broken one."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, None] = {}
+        self._keys: set[str] = set()
+
+    def learn(self, values: list[Any]) -> None:
+        """Look at records that are whole."""
+        for value in values if len(values) < 2 * LEARNED else (*values[:LEARNED], *values[-LEARNED:]):
+            if type(value) is dict and value:
+                self._first.setdefault(next(iter(value)))
+                self._keys |= value.keys()
+
+    def next_in(self, piece: bytes) -> int:
+        """Where in a text that begins with a broken record another one begins; 0 where none does.
+
+        Where records begin on lines of their own, by how those are indented; else by the first of their keys.
+        """
+        begun = len(piece) - len(piece.lstrip(SPACE))
+        if (indented := INDENT.match(piece)) and (
+            found := re.search(rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)", piece[begun + 1 :])
+        ):
+            return begun + 1 + found.end()
+        own = FIRST_KEY.match(piece)
+        keys = {*(key.encode() for key in self._first), *([own[1]] if own else [])}
+        if not keys:
+            return 0
+        alike = re.compile(rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)')
+        places = (found.start(1) for found in alike.finditer(piece, begun + 1))
+        return next((place for place in places if self._may_be_one(piece, place)), 0)
+
+    def _may_be_one(self, piece: bytes, place: int) -> bool:
+        """What lies inside of records may begin with the same key, and is told by the others."""
+        end, _ = closed(piece, 0, place)
+        value = decode(piece[place:end]) if end >= 0 else None
+        return not isinstance(value, dict) or not self._keys or 2 * len(self._keys & value.keys()) >= len(value)
+
+
+class _Stream(Protocol):
+    def readline(self, size: int, /) -> bytes: ...
+
+
+def values_by_line(stream: _Stream) -> Iterator[tuple[str, Any]]:
+    """The values of a file that holds one a line, or one after another over several lines, each with where it stands.
+
+    What is broken comes as `Broken`, and never takes the next value along.
+    """
+    lines = _Lines(stream)
+    read, given_back, loads = stream.readline, lines.given_back, orjson.loads
+    while line := (given_back.pop() if given_back else read(LONGEST_RECORD_BYTES)):
+        lines.number += 1
+        try:
+            yield f"line {lines.number}", loads(line)
+        except orjson.JSONDecodeError:
+            if not line.isspace():
+                place = f"line {lines.number}"
+                yield place, _over_lines(line, lines)
+
+
+class _Lines:
+    """Lines, of which some may be given back; `number` is that of the latest."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._read, self.given_back = stream.readline, list[bytes]()
+        self.number = 0
+
+    def next(self) -> bytes:
+        self.number += 1
+        return self.given_back.pop() if self.given_back else self._read(LONGEST_RECORD_BYTES)
+
+    def give_back(self, line: bytes) -> None:
+        self.given_back.append(line)
+        self.number -= 1
+
+
+def _over_lines(line: bytes, lines: _Lines) -> Any:
+    """The value that begins with a line that is none by itself."""
+    block, size = [line], len(line)
+    end, depth = closed(line)
+    while end < 0 and (more := lines.next()):
+        if size > LONGEST_RECORD_BYTES or not _goes_on(block, more, is_open=depth > 0):
+            lines.give_back(more)
+            break
+        block.append(more)
+        size += len(more)
+        if depth > 0:  # else it is broken already, and only its end is looked for
+            end, depth = closed(more, depth)
+    if end < 0:
+        return decode(b"".join(block))
+    whole, rest = b"".join([*block[:-1], block[-1][:end]]), block[-1][end:]
+    if rest.lstrip().startswith(b"{"):  # another one on the same line
+        lines.give_back(rest)
+    elif rest.strip(b"," + SPACE):
+        return decode(whole + rest)
+    return decode(whole)
+
+
+def _goes_on(block: list[bytes], more: bytes, *, is_open: bool) -> bool:
+    """Whether a line continues the record before it (which `is_open`: brackets are) rather than begins another."""
+    if more.lstrip().startswith(b"{") and _indent(more) <= _indent(block[0]):
+        value = decode(more)
+        if isinstance(value, dict) and value:
+            return False
+    if is_open and block[-1].rstrip().endswith((b"{", b"[", b",", b":")):
+        return True
+    return (is_open or len(block) > 1) and more[:1] in b' \t\r\n}]"'
+
+
+def _indent(line: bytes) -> int:
+    return len(line) - len(line.lstrip(b" \t"))

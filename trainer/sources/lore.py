@@ -1,0 +1,59 @@
+"""Markdown lore: no talk to learn from, but recognised, so that it can be said where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from personas.errors import LoreError, MaterialError
+from personas.lore import parse_lore, split_markdown
+from trainer.conversation import Conversation, Rejected
+from trainer.sources.files import Peek, SourceFile
+from trainer.sources.formats import Format, ReadOptions
+
+MAX_BYTES = 64 << 20
+SUFFIXES = (".md", ".markdown")
+WHERE = "lore goes into data/rag-resources, or is named with --lore"
+NOBODYS = "nobody, as neither its front matter nor a folder says whose it is"
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
+    """Each passage, as what cannot be learned from, and whose it is."""
+    try:
+        stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
+    except UnicodeDecodeError as error:
+        raise MaterialError(f"{file.name} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except LoreError as error:
+        raise MaterialError(error.message, error.advice) from None
+    owners = " and ".join(stated) or _by_place(file.name) or NOBODYS
+    for number, (heading, _) in enumerate(split_markdown(text), start=1):
+        yield Rejected(f"passage {number} ({heading})", f"lore of {owners}: no talk; {WHERE}")
+
+
+def _by_place(name: str) -> str:
+    """The folder in which a file lies, below the one that is read."""
+    parts = PurePosixPath(name).parts
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _recognises(peek: Peek) -> bool:
+    if peek.kind not in ("text", "CSV", "TSV", "YAML"):
+        return False
+    if peek.name.lower().endswith(SUFFIXES):
+        return peek.kind == "text" or any(line.startswith("#") for line in peek.text.splitlines()) or _says_whose(peek)
+    return _says_whose(peek)
+
+
+def _says_whose(peek: Peek) -> bool:
+    """Whether front matter says so, which nothing but lore has."""
+    try:
+        return bool(parse_lore(peek.text, peek.name)[0])
+    except LoreError:
+        return False
+
+
+FORMATS = (
+    Format(
+        "lore", "Lore", f"markdown, in a folder for each persona or with `persona:` on top; {WHERE}", _recognises, read
+    ),
+)
