@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personas.errors import RequestError
 from personas.rights import RIGHTS, wrong_right
 
 if TYPE_CHECKING:
@@ -34,6 +36,16 @@ def pair(text: str) -> tuple[str, str]:
     if not (left and equals and right):
         raise argparse.ArgumentTypeError(f"expected ROLE=COLUMN, got {text!r}")
     return left, right
+
+
+def mapping_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """What `--map` says. Raises `RequestError` when it says two things of one name."""
+    mapping: dict[str, str] = {}
+    for left, right in pairs:
+        if mapping.get(left, right) != right:
+            raise RequestError(f"--map gives {left} twice: {mapping[left]!r} and {right!r}.", "Give each one column.")
+        mapping[left] = right
+    return mapping
 
 
 def right(text: str) -> str:
@@ -98,10 +110,12 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
 def build(options: argparse.Namespace) -> None:
     """Runs `dataset build`."""
     from trainer.orders import order_of
+    from trainer.places import require_place
     from trainer.progress import Counting
     from trainer.write_dataset import require_free, write_dataset
 
     require_free(options.out)
+    require_place(options.out)
     order: Order = order_of(options)
     with Counting() as counting:
         told = write_dataset(options.out.absolute(), order, counting.heard)
@@ -115,7 +129,9 @@ def export(options: argparse.Namespace) -> None:
     """Runs `dataset export`."""
     from trainer.export_dataset import export_dataset
     from trainer.left import note_left
+    from trainer.places import require_place
 
+    require_place(options.out)
     count = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
     note_left("data set", options.folder, options.out)
     print(f"{count:,} samples in {options.out}")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from personas.errors import UnderstudyError
-from trainer.build_commands import add_build, add_export, build, export, pair
+from trainer.build_commands import add_build, add_export, build, export, mapping_of, pair
+from trainer.places import told_of
 
-EXIT_DONE, EXIT_FAILED = 0, 1
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNHEARD = 0, 1, 130, 141
 
 
 def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
@@ -22,7 +26,9 @@ def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
     inspect = subcommands.add_parser(
         "inspect", help="what a file or folder holds: its format, conversations, what cannot be used and why"
     )
-    inspect.add_argument("path", type=Path, metavar="PATH", help="a file, a folder, or the id of a data set on the hub")
+    inspect.add_argument(
+        "path", type=_path, metavar="PATH", help="a file, a folder, or the id of a data set on the hub"
+    )
     inspect.add_argument("--format", metavar="F", help="read it as this format (default: recognised by its content)")
     inspect.add_argument(
         "--map", type=pair, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
@@ -35,25 +41,52 @@ def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def guarded(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
-    """The command with its errors printed for people; returns the exit code."""
+    """The command with whatever goes wrong around it told to people in a line or two; returns the exit code."""
 
     def run(options: argparse.Namespace) -> int:
         try:
             command(options)
+            sys.stdout.flush()  # what cannot be written is to be known here, not when the interpreter ends
         except UnderstudyError as error:
-            print(error, file=sys.stderr)
-            return EXIT_FAILED
+            return _failed(error)
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:  # whoever read, as `head`, has enough
+            _discard_output()
+            return EXIT_UNHEARD
+        except (OSError, sqlite3.OperationalError) as error:
+            _discard_output()
+            return _failed(told_of(error))
         return EXIT_DONE
 
     return run
+
+
+def _failed(error: UnderstudyError) -> int:
+    print(error, file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _discard_output() -> None:
+    """What waits to be written would fail again at the interpreter's end, with a traceback."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def _inspect(options: argparse.Namespace) -> None:
     from trainer.inspect import inspect, table
     from trainer.sources import ReadOptions
 
-    found = inspect(options.path, ReadOptions(mapping=dict(options.map)), options.format)
+    path: Path = options.path
+    found = inspect(path, ReadOptions(mapping=mapping_of(options.map)), options.format)
     if options.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
-        print("\n".join(table(found, options.path.name)))
+        print("\n".join(table(found, path.name or path.resolve().name)))

@@ -10,38 +10,44 @@ from typing import Any
 
 from trainer.conversation import Conversation, Rejected
 from trainer.filters import language_of
-from trainer.sources import Format, ReadOptions, columns_read, read, recognise
+from trainer.sources import Format, ReadOptions, read, survey
+from trainer.sources.lore import LORE
 
 SHOWN_REJECTED = 100
 SHOWN_EXAMPLES = 3
-JUDGED_CONVERSATIONS = 500
-"""So many conversations whose source does not say their language have it guessed."""
+JUDGED_CONVERSATIONS = 20_000
+"""So many of the first conversations whose source does not say their language have it guessed: half a millisecond each.
+With more, the languages are those of a sample, which is said."""
 SHOWN_REASONS, SHOWN_TURNS, SHOWN_CHARACTERS = 8, 6, 240
 
 
 @dataclass
 class Findings:
-    """Counts over a whole source. `rows` are its records, used or not; `languages` counts conversations."""
+    """Counts over a whole source. `formats`: by name, each with how many files have it. `rows` are its records, used or
+    not; `languages` counts conversations, `unjudged` those whose language nobody says or has guessed."""
 
-    format: Format
+    formats: dict[str, tuple[Format, int]]
     columns: str = ""
     rows: int = 0
     conversations: int = 0
     turns: int = 0
     languages: Counter[str] = field(default_factory=Counter)
+    unjudged: int = 0
     rejected_count: int = 0
     rejected: list[Rejected] = field(default_factory=list)
     reasons: dict[str, Rejected] = field(default_factory=dict)
     examples: list[Conversation] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The published object of `--json`."""
+        """The published object of `--json`; where `languages` are those of a sample, `languages_of` is its size."""
+        sample = {"languages_of": self.conversations - self.unjudged} if self.unjudged else {}
         return {
-            "format": self.format.name,
+            "format": ", ".join(self.formats),
             "rows": self.rows,
             "conversations": self.conversations,
             "turns": self.turns,
             "languages": dict(self.languages.most_common()),
+            **sample,
             "rejected_count": self.rejected_count,
             "rejected": [{"row": item.row, "reason": item.reason} for item in self.rejected],
             "examples": [_example(conversation) for conversation in self.examples],
@@ -50,7 +56,7 @@ class Findings:
 
 def inspect(path: Path, options: ReadOptions, format: str | None = None) -> Findings:
     """Reads all of it. Raises `MaterialError` when the format is not recognised or the file is damaged."""
-    found = Findings(recognise(path, format, options), columns_read(path, options, format))
+    found = Findings(*survey(path, options, format))
     judged = 0
     for item in read(path, options, format):
         found.rows += item.rows
@@ -66,6 +72,8 @@ def inspect(path: Path, options: ReadOptions, format: str | None = None) -> Find
         elif judged < JUDGED_CONVERSATIONS:
             judged += 1
             found.languages[language_of("\n".join(message.text for message in item.messages))] += 1
+        else:
+            found.unjudged += 1
     return found
 
 
@@ -92,7 +100,7 @@ def _example(conversation: Conversation) -> dict[str, Any]:
 
 def table(found: Findings, name: str) -> Iterator[str]:
     """The findings for people, line by line."""
-    yield f"{name}: {found.format.title} (--format {found.format.name})"
+    yield f"{name}: {_formats(found)}"
     if found.columns:
         yield f"Columns are read as {found.columns}; --map says otherwise."
     yield ""
@@ -100,7 +108,8 @@ def table(found: Findings, name: str) -> Iterator[str]:
     counts = {"rows": found.rows, "conversations": found.conversations, "turns": found.turns}
     for title, count in {**counts, "not used": found.rejected_count}.items():
         yield f"  {title:<14}{count:>12,}"
-    yield f"  {'languages':<14}{languages or '–':>12}"
+    sample = f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
+    yield f"  {'languages':<14}{languages or '–':>12}{sample}"
     reasons = sorted(found.reasons.values(), key=lambda reason: -reason.rows)
     if reasons:
         yield "\n  Not used because"
@@ -111,8 +120,18 @@ def table(found: Findings, name: str) -> Iterator[str]:
     for number, conversation in enumerate(found.examples, start=1):
         yield f"\n  Example {number}, {conversation.messages[0].row}"
         yield from _shown(conversation)
-    if not found.conversations:
-        yield f"\nNothing in it can be used. Expected: {found.format.expected}."
+    if LORE in found.formats:
+        yield "\nLore is told, not learned from: put it into data/rag-resources, or name its folder with --lore."
+    elif not found.conversations:
+        expected = "; or ".join(format.expected for format, _ in found.formats.values())
+        yield f"\nNothing in it can be used. Expected: {expected}."
+
+
+def _formats(found: Findings) -> str:
+    (first, _), *more = found.formats.values()
+    if not more:
+        return f"{first.title} (--format {first.name})"
+    return "; ".join(f"{format.title} ({name}, {count:,} files)" for name, (format, count) in found.formats.items())
 
 
 def _shown(conversation: Conversation) -> Iterator[str]:

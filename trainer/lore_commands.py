@@ -142,7 +142,9 @@ def _ask_table(weighed: Weighed, shown: list[Match]) -> list[str]:
 
 def _extract(options: argparse.Namespace) -> None:
     from trainer.lore_extract import extract, write_extracted
+    from trainer.places import require_place
 
+    require_place(options.out)
     persona, passages = material(options)
     found = extract(persona, passages)
     counts = write_extracted(persona, found, options.out)
@@ -156,7 +158,9 @@ def _extract(options: argparse.Namespace) -> None:
 
 def _synthesise(options: argparse.Namespace) -> None:
     from trainer.lore_synthesise import Order, synthesise, voice_of
+    from trainer.places import require_place
 
+    require_place(options.out)
     persona, passages = material(options)
     order = Order(persona, tuple(passages), options.count, options.out, options.seed)
     try:

@@ -6,11 +6,12 @@ persona in its own voice where the rules of `trainer.lore_rules` are sure of it,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -72,10 +73,12 @@ def extract(persona: Persona, passages: Sequence[Passage]) -> Extracted:
 
 def write_extracted(persona: Persona, found: Extracted, out: Path) -> dict[str, int]:
     """Writes `card_addition.toml`, `facts.jsonl` and `<persona>_lore.jsonl`; returns how many of what there are."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_aside(out / "card_addition.toml", _card_addition(persona, found.facts))
-    write_aside(out / "facts.jsonl", _lines(_fact_row(fact) for fact in found.facts))
-    write_aside(out / f"{persona.id}_lore.jsonl", _lines(pair.row(persona) for pair in found.pairs))
+    files = {
+        "card_addition.toml": _card_addition(persona, found.facts),
+        "facts.jsonl": _lines(_fact_row(fact) for fact in found.facts),
+        f"{persona.id}_lore.jsonl": _lines(pair.row(persona) for pair in found.pairs),
+    }
+    write_all_aside(out, files)
     kinds = Counter(fact.kind for fact in found.facts)
     pairs = Counter(pair.kind for pair in found.pairs)
     return {**{f"{kind}s" if kind != "style" else kind: kinds[kind] for kind in KINDS},
@@ -83,13 +86,30 @@ def write_extracted(persona: Persona, found: Extracted, out: Path) -> dict[str, 
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Write a file so that it is complete or as it was before."""
-    aside = path.with_name(f"{path.name}.part")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """Write a file so that it is complete or as it was before. Raises `OSError`."""
+    write_all_aside(path.parent, {path.name: text})
+
+
+def write_all_aside(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files so that all are complete, or the folder as it was before. Raises `OSError`."""
+    was_there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    asides = {name: folder / f"{name}.part" for name in files}
+    try:
+        for name, aside in asides.items():
+            with aside.open("w", encoding="utf-8") as file:
+                file.write(files[name])
+                file.flush()
+                os.fsync(file.fileno())
+        for name, aside in asides.items():
+            aside.replace(folder / name)
+    except BaseException:
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
+        if not was_there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _sections(facts: Iterable[Fact]) -> Iterator[list[Fact]]:

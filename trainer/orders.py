@@ -19,6 +19,7 @@ from personas.lore import WORLD, LoreIndex, read_lore
 from personas.prompt import Renderer
 from personas.rights import Statement, statement_beside
 from trainer.build import Items, Plan
+from trainer.build_commands import mapping_of
 from trainer.conversation import day_of
 from trainer.filters import Filters
 from trainer.home import home as the_home
@@ -144,7 +145,7 @@ def _reading(options: argparse.Namespace, plan: Plan, stated: Statement | None) 
         claimed=stated.right if stated and is_claimed else "",
         arrived=stated.stated_on if stated and not is_claimed else "",
         session_gap_s=plan.recipe.session_gap_minutes * 60,
-        mapping=dict(options.map),
+        mapping=mapping_of(options.map),
         oasst_paths=options.tree_paths,
         languages=plan.filters.languages,
     )

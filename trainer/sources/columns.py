@@ -90,11 +90,11 @@ def mapped(mapping: Mapping[str, str]) -> Columns:
 
 
 def require_roles(mapping: Mapping[str, str], held: Iterable[str]) -> None:
-    """Raise `MaterialError` for a pair whose left side is no role, although the right side is one of the columns."""
+    """Raise `MaterialError` for a pair whose left side is neither a role nor one of the columns."""
     columns = set(held)
     for left, right in mapping.items():
-        if _role(left) is None and left not in columns and right in columns:
-            raise _no_role(f"--map {left}={right}: there is no role {left!r}.", left)
+        if _role(left) is None and left not in columns:
+            raise _no_role(f"--map {left}={right}: {left!r} is neither a role nor a column.", left)
 
 
 def _no_role(said: str, word: str) -> MaterialError:

@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -114,7 +115,9 @@ class SourceFile:
         unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the archive
         with self.opened() as stream:
             shutil.copyfileobj(stream, unpacked)
-        return zipfile.ZipFile(unpacked)
+        archive = zipfile.ZipFile(unpacked)
+        weakref.finalize(archive, unpacked.close)
+        return archive
 
     @contextmanager
     def _archived(self, name: str) -> Iterator[BinaryIO]:

@@ -15,8 +15,11 @@ SPACE = b" \t\r\n"
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
 INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
+MOST_SHAPES = 32
 LEARNED = 8
 """So many of the first and last records of a run show what records look like."""
+BARE = (b"{", b"{}", b"{},")
+"""How objects within a record begin that is written over several lines without indentation."""
 NO_DEPTH = -1
 
 
@@ -66,14 +69,15 @@ class Likeness:
 
     def __init__(self) -> None:
         self._first: dict[str, None] = {}
-        self._keys: set[str] = set()
+        self._keys: set[frozenset[str]] = set()
 
     def learn(self, values: list[Any]) -> None:
         """Look at records that are whole."""
         for value in values if len(values) < 2 * LEARNED else (*values[:LEARNED], *values[-LEARNED:]):
             if type(value) is dict and value:
                 self._first.setdefault(next(iter(value)))
-                self._keys |= value.keys()
+                if len(self._keys) < MOST_SHAPES:
+                    self._keys.add(frozenset(value))
 
     def next_in(self, piece: bytes) -> int:
         """Where in a text that begins with a broken record another one begins; 0 where none does.
@@ -97,7 +101,9 @@ class Likeness:
         """What lies inside of records may begin with the same key, and is told by the others."""
         end, _ = closed(piece, 0, place)
         value = decode(piece[place:end]) if end >= 0 else None
-        return not isinstance(value, dict) or not self._keys or 2 * len(self._keys & value.keys()) >= len(value)
+        if not isinstance(value, dict) or not self._keys:
+            return True
+        return any(2 * len(keys & value.keys()) >= max(len(keys), len(value)) for keys in self._keys)
 
 
 class _Stream(Protocol):
@@ -161,10 +167,8 @@ def _over_lines(line: bytes, lines: _Lines) -> Any:
 
 def _goes_on(block: list[bytes], more: bytes, *, is_open: bool) -> bool:
     """Whether a line continues the record before it (which `is_open`: brackets are) rather than begins another."""
-    if more.lstrip().startswith(b"{") and _indent(more) <= _indent(block[0]):
-        value = decode(more)
-        if isinstance(value, dict) and value:
-            return False
+    if more.lstrip().startswith(b"{") and _indent(more) <= _indent(block[0]) and more.strip() not in BARE:
+        return False
     if is_open and block[-1].rstrip().endswith((b"{", b"[", b",", b":")):
         return True
     return (is_open or len(block) > 1) and more[:1] in b' \t\r\n}]"'

@@ -11,6 +11,7 @@ from trainer.conversation import Conversation, Rejected
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
 
+LORE = "lore"
 MAX_BYTES = 64 << 20
 SUFFIXES = (".md", ".markdown")
 WHERE = "lore goes into data/rag-resources, or is named with --lore"
