@@ -191,7 +191,11 @@ class Phase(Contract):
 
 
 class Progress(Contract):
-    """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens."""
+    """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
+
+    `memory_bytes` is held now: of the GPU, or of main memory by the process and all below it. `seconds` counts since
+    the run began, over all its processes. `trouble` says what goes wrong without ending the run, while it does.
+    """
 
     event: Literal["progress"] = "progress"
     step: int
@@ -202,6 +206,8 @@ class Progress(Contract):
     tokens_per_s: float
     eta_s: float
     memory_bytes: int
+    seconds: float = 0.0
+    trouble: str = ""
 
 
 class Evaluation(Contract):
@@ -215,7 +221,7 @@ class Evaluation(Contract):
 
 
 class Epoch(Contract):
-    """One pass over the samples is done; `seconds` without measuring.
+    """One pass over the samples is done, `step` its last; `seconds` without measuring.
 
     Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
     Either is None where the recipe logs or measures less often.
@@ -226,6 +232,7 @@ class Epoch(Contract):
     train_loss: float | None
     eval_loss: float | None
     seconds: float
+    step: int = 0
 
 
 class ScoreCard(Contract):

@@ -1,6 +1,7 @@
-"""The charts of a data set, as SVG and PNG: what it is composed of, and how long its samples are.
+"""Charts, as SVG and PNG: of a data set, what it is composed of and how long its samples are; of a run, its curves.
 
-Each stands beside its figures as a table in the data sheet, for whoever cannot see it.
+Each stands beside its figures as a table, for whoever cannot see it. The ground is white and opaque, to be read on dark
+pages too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.curves import FORMULA, Curves, smoothed
+
 TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
 """Told apart by people who see few colours, and in grey."""
+
+RAW_COLOUR, SMOOTH_COLOUR, HELDOUT_COLOUR = "#7fa8cf", "#1d4f80", "#b35900"
+"""Of lines, which are thinner: the raw curve may be faint, the others stand out from white by 4.5 to 1 and more."""
 
 
 def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:
@@ -45,6 +51,30 @@ def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
     _save(figure, folder / "lengths")
 
 
+def draw_loss(folder: Path, curves: Curves) -> None:
+    """`loss.svg` and `.png`: the training loss raw and smoothed, and that of the held-out replies."""
+    figure, axes = _figure(height=3.8)
+    axes.plot(curves.steps, curves.losses, color=RAW_COLOUR, linewidth=0.9, label="training")
+    even = list(smoothed(curves.losses))
+    axes.plot(curves.steps, even, color=SMOOTH_COLOUR, linewidth=1.8, label=f"training, smoothed: {FORMULA}")
+    if curves.heldout:
+        steps, losses = zip(*curves.heldout, strict=True)
+        axes.plot(steps, losses, color=HELDOUT_COLOUR, linewidth=1.4, marker="o", markersize=4, label="held out")
+    axes.set(title="Loss", xlabel="optimiser step", ylabel="nats per reply token")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    _save(figure, folder / "loss", "Loss by optimiser step; README.md has the figures as a table")
+
+
+def draw_learning_rate(folder: Path, curves: Curves) -> None:
+    """`learning_rate.svg` and `.png`: the rate of each step."""
+    figure, axes = _figure(height=2.6)
+    axes.plot(curves.steps, curves.rates, color=SMOOTH_COLOUR, linewidth=1.8)
+    axes.set(title="Learning rate", xlabel="optimiser step", ylabel="rate")
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+    axes.set_ylim(bottom=0)
+    _save(figure, folder / "learning_rate", "Learning rate by optimiser step; README.md has the figures as a table")
+
+
 def _figure(height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # half a second; no pyplot, which keeps figures and may look for a screen
 
@@ -54,10 +84,12 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Any, path: Path, title: str = "") -> None:
     from matplotlib import rc_context
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a source's name; the table has it
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})  # the same figures give the same file
+        figure.savefig(
+            path.with_suffix(".svg"), metadata={"Date": None, "Title": title or None}
+        )  # the same figures give the same file
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})

@@ -7,6 +7,7 @@ import logging
 
 from personas.contracts import Failed
 from personas.errors import UnderstudyError
+from trainer.job_watch import JobGoneError
 from trainer.stopping import Stopped
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ def failure(error: Exception) -> Failed:
     match error:
         case Stopped():
             return Failed(cause="stopped", advice=f"Stopped by {error}. Run the same job again.", retry=True)
+        case JobGoneError():
+            return Failed(cause=error.message, advice=error.advice, retry=True)
         case UnderstudyError():
             return Failed(cause=error.message, advice=error.advice)
     if is_out_of_memory(error):

@@ -1,31 +1,15 @@
-"""What an adapter folder says to people: the model card (README.md) and the tables in report/."""
+"""What an adapter folder says to people: the model card (README.md)."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from personas.contracts import Epoch, Evaluation, Manifest, Progress, ScoreCard
-
-STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes")
-EPOCH_COLUMNS = ("epoch", "train_loss", "eval_loss", "seconds")
-EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
-
-Told = Progress | Evaluation | Epoch
+from personas.contracts import Manifest, ScoreCard
+from trainer.training_report import REPORT, Training, training_section
 
 
-def write_report(folder: Path, history: Sequence[Told]) -> None:
-    """`report/steps.csv`, `report/epochs.csv` and, where the recipe measures by steps, `report/evaluations.csv`."""
-    report = folder / "report"
-    report.mkdir()
-    _table(report / "steps.csv", STEP_COLUMNS, [event for event in history if isinstance(event, Progress)])
-    _table(report / "epochs.csv", EPOCH_COLUMNS, [event for event in history if isinstance(event, Epoch)])
-    if evaluations := [event for event in history if isinstance(event, Evaluation)]:
-        _table(report / "evaluations.csv", EVALUATION_COLUMNS, evaluations)
-
-
-def write_model_card(folder: Path, manifest: Manifest) -> None:
+def write_model_card(folder: Path, manifest: Manifest, training: Training) -> None:
     """`README.md`, after https://arxiv.org/abs/1810.03993: what it is, from what, how made, how good."""
     name = manifest.persona or "dialogue"
     sections = [
@@ -34,6 +18,10 @@ def write_model_card(folder: Path, manifest: Manifest) -> None:
         f"`{manifest.job_id}`. It belongs to that base model only (hash `{manifest.base_model_hash[:16]}…`).",
         "## Results",
         _results(manifest.metrics),
+        "## Training",
+        training_section(training, f"{REPORT}/"),
+        f"[{REPORT}/README.md]({REPORT}/README.md) has the curves as tables; beside it lie files for spreadsheets and "
+        "TensorBoard.",
         "## Data",
         _rows(("right", "samples"), manifest.rights.items()),
         _rows(("composition", "number"), manifest.dataset.items()),
@@ -67,10 +55,3 @@ def _results(metrics: ScoreCard) -> str:
 def _rows(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
     lines = [f"| {left} | {right} |" for left, right in [head, ("---", "---"), *rows]]
     return "\n".join(lines)
-
-
-def _table(path: Path, columns: tuple[str, ...], events: Sequence[Told]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([getattr(event, column) for column in columns] for event in events)

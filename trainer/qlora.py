@@ -22,6 +22,7 @@ from trl import SFTConfig
 from personas.base_model import BaseModel, TrainingPrecision, load_model
 from personas.errors import TrainingError
 from personas.prompt import Sample
+from trainer.account import Account
 from trainer.batches import NO_LOSS, collate
 from trainer.checkpoints import latest_whole, step_of
 from trainer.cpu_kernels import share_dropout, use_grouped_attention
@@ -38,18 +39,20 @@ KEPT_CHECKPOINTS = 3
 class Trained:
     """The peft model that holds the new adapter, in evaluation mode, and every event of the run so far.
 
-    `resumed_at` is the step at which this process took over, 0 from the start.
+    `account` has counted the run's time and memory and goes on counting. `resumed_at` is the step at which this process
+    took over, 0 from the start.
     """
 
     model: Any
     history: tuple[Heard, ...]
+    account: Account
     resumed_at: int
 
 
 def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
     """Train a LoRA adapter, from the latest checkpoint in the course's folder on where there is one.
 
-    Raises `TrainingError` when the loss is no longer a number, and whatever `course.check` raises.
+    Raises `TrainingError` when the loss diverges, and whatever `course.check` raises.
     """
     with tempfile.TemporaryDirectory(prefix="understudy-train-") as scratch:
         trainer = trainer_of(base, tokenizer, course, course.folder or Path(scratch))
@@ -57,7 +60,7 @@ def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
         trainer.add_callback(reporter)
         kept = latest_whole(course.folder) if course.folder else None
         train(trainer, kept)
-    return Trained(trainer.model.eval(), tuple(reporter.history), step_of(kept) if kept else 0)
+    return Trained(trainer.model.eval(), tuple(reporter.history), course.account, step_of(kept) if kept else 0)
 
 
 def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) -> ReplyTrainer:
@@ -85,6 +88,7 @@ def train(trainer: ReplyTrainer, checkpoint: Path | None = None) -> None:
     """All steps. The adapter's inputs need no float32 copies where autocast multiplies in 16 bits anyway."""
     with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16 or trainer.args.fp16):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.take_best()
 
 
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
@@ -16,6 +18,7 @@ from trl import SFTTrainer
 from personas.adapters import written_aside
 from personas.contracts import Epoch, Evaluation, Progress
 from personas.prompt import Sample
+from trainer.account import Account
 from trainer.batches import length_sorted, reply_losses
 from trainer.checkpoints import (
     NAME,
@@ -26,12 +29,15 @@ from trainer.checkpoints import (
     trained_weights,
 )
 from trainer.evaluate import mean_loss, measure
+from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S
 from trainer.recipe import Recipe
 
 TRAINER_STATE = "trainer_state.json"
 
 Heard = Progress | Evaluation | Epoch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Course:
 
     `folder` is where checkpoints are kept, one every `checkpoint_s`; a run that finds some goes on from the latest.
     `order` is the samples' in every epoch, where it is not to be drawn; else those of `sorted_in` samples are about
-    equally long (0: of a batch).
+    equally long (0: of a batch). `start_loss` is the untrained model's on held-out replies, None where nobody measured
+    it. `account` counts time and memory.
     """
 
     train: Sequence[Sample]
@@ -52,13 +59,16 @@ class Course:
     checkpoint_s: float = CHECKPOINT_S
     order: Sequence[int] = ()
     sorted_in: int = 0
+    start_loss: float | None = None
+    account: Account = field(default_factory=Account)
 
 
 class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     """Batches of like length, logits for the trained tokens only, held-out replies measured by themselves.
 
     Since this process began, `tokens_done` counts the samples' own tokens, `measuring_s` the seconds of measuring.
-    `remembered` is kept in every checkpoint and given back after a resume: what the run has reported so far.
+    What `remembers` gives is kept in every checkpoint; after a resume `remembered` holds it. `trouble` says why the
+    last checkpoint could not be written, empty where it could.
     """
 
     loss_is_scaled_for_ga = True
@@ -68,6 +78,9 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
+        self.remembers: Callable[[], dict[str, Any]] = dict
+        self.trouble = ""
+        self._best: dict[str, Any] = {}
         self.optimizer: Any
         self.control: Any
         super().__init__(**options)
@@ -111,6 +124,19 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     # ------------------------------------------------------------------------------------- checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Where it cannot be written the run goes on: it is tried again when the next one is due."""
+        try:
+            self._keep_checkpoint()
+            self.trouble = ""
+        except (OSError, SafetensorError) as error:
+            if self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = None
+                self._best = {name: weight.clone() for name, weight in trained_weights(self.model).items()}
+            cause = failure(error).cause
+            self.trouble = f"No checkpoint could be written at step {self.state.global_step}. {cause}"
+            log.warning("%s Training goes on; the next one is tried in time.", self.trouble)
+
+    def _keep_checkpoint(self) -> None:
         folder = Path(self.args.output_dir) / f"{NAME}{self.state.global_step}"
         if self.state.best_global_step:
             best = folder.with_name(f"{NAME}{self.state.best_global_step}")
@@ -124,13 +150,15 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
             "optimiser": self.optimizer.state_dict(),
             "schedule": self.lr_scheduler.state_dict(),
             "random": random_state(),
-            "remembered": self.remembered,
+            "remembered": self.remembers(),
         }
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler.state_dict()
         with written_aside(folder) as aside:
             Checkpoint(parts).write(aside)
             self.state.save_to_json(str(aside / TRAINER_STATE))
+        if self.state.best_model_checkpoint:
+            self._best = {}
         rotate_checkpoints(
             output_dir=self.args.output_dir,
             save_total_limit=self.args.save_total_limit,
@@ -161,7 +189,14 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         if self.state.best_global_step:  # the folder may have been moved since
             best = Path(self.args.output_dir) / f"{NAME}{self.state.best_global_step}"
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+            if not best.is_dir():  # it could not be written: the best of those to come takes its place
+                self.state.best_global_step = self.state.best_metric = None
         return found
+
+    def take_best(self) -> None:
+        """After training: the best weights, where their checkpoint could not be written."""
+        if self._best:
+            restore_weights(self.model, self._best)
 
     def _load_best_model(self) -> None:
         restore_weights(self.model, Checkpoint.read(Path(self.state.best_model_checkpoint)).parts["weights"])

@@ -6,12 +6,10 @@ import math
 import time
 from typing import Any
 
-import psutil
-import torch
 from transformers import TrainerCallback
 
 from personas.contracts import TRAINER_EVENT, Epoch, Evaluation, Progress
-from personas.errors import TrainingError
+from trainer.diverging import require_learning, require_number
 from trainer.reply_trainer import Course, Heard, ReplyTrainer
 from trainer.stopping import Stopped
 
@@ -24,8 +22,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
     def __init__(self, course: Course, trainer: ReplyTrainer) -> None:
         self._course, self._trainer = course, trainer
-        self._process = psutil.Process()
         self.history: list[Heard] = []
+        self._losses: list[float] = []
         self._begun = self._kept_at = self._epoch_begun = 0.0
         self._epoch_before_s = self._measured_before_s = 0.0
         self._first_step = 0
@@ -38,7 +36,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self._first_step = state.global_step
         remembered = self._trainer.remembered
         self.history = [TRAINER_EVENT.validate_python(event) for event in remembered.get("history", [])]  # type: ignore[misc]
+        self._losses = [event.loss for event in self.history if isinstance(event, Progress)]
         self._epoch_before_s = remembered.get("epoch_seconds", 0.0)
+        self._course.account.go_on_from(remembered.get("account", {}))
+        self._trainer.remembers = self._remembered
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if float(state.epoch or 0).is_integer():
@@ -71,14 +72,15 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:  # a measurement, or the summary at the end
             return
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"The loss is {logs['loss']} at step {state.global_step}: training has diverged.",
-                "Lower the learning rate, or lengthen the warm-up.",
-            )
+        course = self._course
+        self._losses.append(logs["loss"])
+        require_learning(self._losses, state.global_step, state.max_steps, course.recipe, course.start_loss)
         self._hear(self._progress(state, logs))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        require_number(
+            metrics["eval_loss"], f"the held-out replies after step {state.global_step}", self._course.recipe
+        )
         if args.eval_strategy == "epoch":
             self._hear(self._epoch(state, metrics["eval_loss"]))
         else:
@@ -93,11 +95,14 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
     def _hear(self, event: Heard) -> None:
         self.history.append(event)
-        self._trainer.remembered = {
+        self._course.listen(event)
+
+    def _remembered(self) -> dict[str, Any]:
+        return {
             "history": [event.model_dump() for event in self.history],
             "epoch_seconds": self._epoch_s(),
+            "account": self._course.account.as_kept(),
         }
-        self._course.listen(event)
 
     def _epoch_s(self) -> float:
         measuring = self._trainer.measuring_s - self._measured_before_s
@@ -109,6 +114,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             train_loss=self._mean_loss_since(Epoch),
             eval_loss=eval_loss,
             seconds=self._epoch_s(),
+            step=state.global_step,
         )
 
     def _mean_loss_since(self, kind: type[Epoch] | type[Evaluation]) -> float | None:
@@ -129,11 +135,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             lr=logs["learning_rate"],
             tokens_per_s=self._trainer.tokens_done / elapsed,
             eta_s=elapsed / steps * (state.max_steps - state.global_step),
-            memory_bytes=self._memory_bytes(),
+            memory_bytes=self._course.account.memory.held(),
+            seconds=self._course.account.seconds,
+            trouble=self._trainer.trouble,
         )
-
-    def _memory_bytes(self) -> int:
-        """Of the device that computes."""
-        if torch.cuda.is_available():
-            return int(torch.cuda.max_memory_allocated())
-        return int(self._process.memory_info().rss)

@@ -6,13 +6,12 @@ Model libraries are imported where they are used: a job that is done, locked or 
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ from personas.contracts import (
     AdapterRef,
     Done,
     JobSpec,
-    Manifest,
     Phase,
     ScoreCard,
     ScoreCardEvent,
@@ -32,22 +30,28 @@ from personas.contracts import (
 )
 from personas.errors import RequestError
 from personas.people import write_people
-from personas.prompt import PROMPT_VERSION, Renderer
+from personas.prompt import Renderer
+from trainer.account import Account
 from trainer.adapter_sheet import write_adapter_sheet
 from trainer.dataset import Dataset, make_dataset
+from trainer.diverging import require_number
 from trainer.failures import is_out_of_memory
 from trainer.fitted import fitted, warnings_about
 from trainer.frozen import CHECKPOINT_S, CHECKPOINTS, Frozen, batches_hash, freeze, refreeze
+from trainer.job_watch import watching
+from trainer.manifest import manifest_of, packages
 from trainer.material import read_content, read_spec
-from trainer.model_card import write_model_card, write_report
+from trainer.model_card import write_model_card
 from trainer.recipe import Recipe, resolve
 from trainer.tokenizers import counting_tokenizer
+from trainer.tracking import Tracking
+from trainer.training_report import Training, write_report
 
 if TYPE_CHECKING:
     from trainer.qlora import Trained
+    from trainer.reply_trainer import Heard
 
 ADAPTER = "adapter"
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +69,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept."""
+    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept.
+
+    `account` counts its time from here on.
+    """
 
     emit: Callable[[TrainerEvent], None]
     check: Callable[[], None]
     checkpoint_s: float = CHECKPOINT_S
+    account: Account = field(default_factory=Account)
 
     def enter(self, phase: Phase) -> None:
         """Report a phase, and stop before it when asked to."""
@@ -89,7 +97,7 @@ def run_job(folder: Path, run: Run) -> None:
         _require_own(target, spec)
     else:
         _remove_stale(folder)
-        _make(folder, spec, target, run)
+        _make(folder, spec, target, replace(run, check=watching(folder, run.check)))
     seconds = datetime.now().timestamp() - psutil.Process().create_time()
     run.emit(Done(adapter=str(target), seconds=round(seconds, 2)))
 
@@ -125,13 +133,15 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     before = _measure_base(job, run)
     with written_aside(target) as aside:
-        trained, frozen = _train(job, frozen, folder, run)
+        trained, frozen = _train(job, frozen, folder, run, before[0])
         trained.model.peft_config["default"].base_model_name_or_path = job.base.name  # not this machine's path
         trained.model.save_pretrained(aside, save_embedding_layers=False)
         metrics = _measure_adapter(job, aside, before, run)
         run.enter(Phase(name="writing"))
-        write_report(aside, trained.history)
-        _describe(job, frozen, (*caveats, *frozen.caveats), aside, metrics)
+        account = trained.account
+        training = Training(trained.history, account.seconds, account.memory.peak(), metrics)
+        write_report(aside, training)
+        _describe(job, frozen, (*caveats, *frozen.caveats), aside, training)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
@@ -141,7 +151,7 @@ def _wanted(job: Job, recipe: Recipe) -> Frozen:
         batches=batches_hash(job.data.train, recipe),
         base_model_hash=fingerprint(job.base),
         threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-        packages=_packages(),
+        packages=packages(),
         batch=recipe.per_device_train_batch_size,
         accumulation=recipe.gradient_accumulation_steps,
     )
@@ -155,22 +165,23 @@ def _measure_base(job: Job, run: Run) -> tuple[float, float]:
     return _losses(model, job.data, run)
 
 
-def _train(job: Job, frozen: Frozen, folder: Path, run: Run) -> tuple[Trained, Frozen]:
+def _train(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float) -> tuple[Trained, Frozen]:
     """Train to the end; where memory runs out, go on from the last checkpoint with smaller batches."""
+    account = run.account
     while True:
         try:
-            return _trained(job, frozen, folder, run), frozen
+            return _trained(job, frozen, folder, run, start_loss, account), frozen
         except Exception as error:
             smaller = frozen.halved() if is_out_of_memory(error) else None
             if smaller is None:
                 raise
             log.warning("out of memory with batches of %d: going on with %d", frozen.batch, smaller.batch)
-        frozen = smaller
+        frozen, account = smaller, Account()
         refreeze(folder, frozen)
         _release_memory()
 
 
-def _trained(job: Job, frozen: Frozen, folder: Path, run: Run) -> Trained:
+def _trained(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float, account: Account) -> Trained:
     from trainer.qlora import train_adapter
     from trainer.reply_trainer import Course
 
@@ -178,17 +189,30 @@ def _trained(job: Job, frozen: Frozen, folder: Path, run: Run) -> Trained:
     if frozen.is_halved:
         detail += f", memory allows batches of {frozen.batch} instead of {frozen.recipe.per_device_train_batch_size}"
     run.enter(Phase(name="training", detail=detail))
+    request = job.spec.request
+    name = f"{request.persona or 'dialogue'}-{job.spec.version}"
+    tracking = Tracking(folder, name, {**frozen.used.hyperparameters, "recipe": request.recipe}, os.environ)
+
+    def listen(event: Heard) -> None:
+        run.emit(event)
+        tracking.note(event)
+
     course = Course(
         job.data.train,
         job.data.heldout,
         frozen.used,
-        run.emit,
+        listen,
         run.check,
         folder=folder / CHECKPOINTS,
         checkpoint_s=run.checkpoint_s,
         sorted_in=frozen.recipe.per_device_train_batch_size,
+        start_loss=start_loss,
+        account=account,
     )
-    return train_adapter(job.base, job.tokenizer, course)
+    try:
+        return train_adapter(job.base, job.tokenizer, course)
+    finally:
+        tracking.close()
 
 
 def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Run) -> ScoreCard:
@@ -200,6 +224,7 @@ def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Ru
     served = AdaptedModel(load_served(job.base, job.spec.serving_precision), fingerprint(job.base))
     served.attach(AdapterRef(job.spec.request.persona or "dialogue", job.spec.version, aside))
     tuned, general = _losses(served.model, job.data, run)
+    require_number(tuned, "the held-out replies, with the new adapter,", job.recipe)
     scorecard = ScoreCard(
         heldout_replies=len(job.data.heldout),
         heldout_tokens=sum(sample.reply_tokens for sample in job.data.heldout),
@@ -221,45 +246,14 @@ def _losses(model: Any, data: Dataset, run: Run) -> tuple[float, float]:
     return heldout, mean_loss(measure(model, data.general, run.check))
 
 
-def _describe(job: Job, frozen: Frozen, caveats: tuple[str, ...], aside: Path, metrics: ScoreCard) -> None:
+def _describe(job: Job, frozen: Frozen, caveats: tuple[str, ...], aside: Path, training: Training) -> None:
+    metrics = training.metrics
     (aside / "scorecard.json").write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    manifest = _manifest(job, frozen, caveats, metrics)
-    write_model_card(aside, manifest)
+    manifest = manifest_of(job, frozen, caveats, metrics)
+    write_model_card(aside, manifest, training)
     write_adapter_sheet(aside, job.spec, job.data)
     write_people(aside, job.data.people)
     seal(aside, manifest)
-
-
-def _manifest(job: Job, frozen: Frozen, caveats: tuple[str, ...], metrics: ScoreCard) -> Manifest:
-    spec, recipe = job.spec, frozen.used
-    lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
-    return Manifest(
-        persona=spec.request.persona,
-        version=spec.version,
-        job_id=spec.job_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        base_model=job.base.name,
-        base_model_hash=fingerprint(job.base),
-        prompt_version=PROMPT_VERSION,
-        lora={**lora, "target_modules": list(recipe.target_modules)},
-        recipe=spec.request.recipe,
-        hyperparameters=recipe.hyperparameters,
-        training_precision=f"{recipe.quant_type} base, {recipe.precision} compute, float32 adapter",
-        serving_precision=spec.serving_precision,
-        dataset_hash=job.data.hash,
-        dataset=job.data.counts,
-        rights=job.data.rights,
-        seed=recipe.seed,
-        packages=frozen.packages,
-        threads=frozen.threads,
-        caveats=caveats,
-        metrics=metrics,
-        checksums={},
-    )
-
-
-def _packages() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _release_memory() -> None:

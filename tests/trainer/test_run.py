@@ -51,7 +51,7 @@ def wait_for_step(process: subprocess.Popen[str]) -> None:
 def leftovers(folder: Path) -> set[str]:
     """What a run has left that is neither its input, its record nor what it would go on from."""
     inputs = {"material", "request.json", "keys.json"}
-    kept = {*inputs, "people.json", "events.jsonl", "lock", "run.json", "checkpoints"}
+    kept = {*inputs, "people.json", "events.jsonl", "lock", "run.json", "checkpoints", "tensorboard"}
     return {path.name for path in folder.iterdir()} - kept
 
 
@@ -108,15 +108,23 @@ def check_events(heard: list[dict]) -> None:
 
 def check_adapter(folder: Path) -> None:
     manifest = verify(folder / "adapter")
-    assert set(manifest.checksums) == {
+    logs = {name for name in manifest.checksums if name.startswith("report/tensorboard/events.out.tfevents.")}
+    assert len(logs) == 1
+    assert set(manifest.checksums) - logs == {
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "datasheet.json",
         "datasheet.md",
         "people.json",
+        "report/README.md",
         "report/epochs.csv",
+        "report/learning_rate.png",
+        "report/learning_rate.svg",
+        "report/loss.png",
+        "report/loss.svg",
         "report/steps.csv",
+        "report/training.json",
         "scorecard.json",
     }
     assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
