@@ -89,7 +89,6 @@ def _save(figure: Any, path: Path, title: str = "") -> None:
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a source's name; the table has it
-        figure.savefig(
-            path.with_suffix(".svg"), metadata={"Date": None, "Title": title or None}
-        )  # the same figures give the same file
+        # Without its date, the same figures give the same file.
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None} | ({"Title": title} if title else {}))
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
