@@ -86,6 +86,12 @@ def test_a_broken_object_over_several_lines_is_one_row(tmp_path):
     assert used == told(0, 1, 3, 5) and rejected == [f"line {2 * lines + 1}", f"line {4 * lines + 1}"]
 
 
+def test_a_first_object_over_several_lines_that_is_broken_does_not_hide_the_others(tmp_path):
+    pretty = [json.dumps(row, indent=2) for row in TALKS]
+    for broken in (pretty[0][:30], pretty[0].replace('"role": "user",', '"role"": "user",')):
+        assert read(tmp_path, "\n".join([broken, *pretty[1:]])) == (told(1, 2, 3, 4, 5), ["line 1"])
+
+
 def test_messages_a_line_each_within_a_row_are_no_rows(tmp_path):
     messages = '    {"role": "user", "content": "Why?"},\n    {"role": "assistant", "content": "So."}'
     row = f'{{\n  "messages": [\n{messages}\n  ]\n}}'
@@ -119,6 +125,10 @@ def test_behind_a_broken_element_rows_of_other_shapes_are_found(tmp_path):
     elements = [WRITTEN[0], SPOKEN[0], HALVED, WRITTEN[1], SPOKEN[2]]
     used, rejected = read(tmp_path, f"[{', '.join(elements)}]")
     assert used == [*answers(0), *told(0), *answers(1), *told(2)] and rejected == ["row 3"]
+
+
+def test_behind_a_broken_first_element_of_one_shape_one_of_another_is_found(tmp_path):
+    assert read(tmp_path, f"[{WRITTEN[0][:-9]}, {SPOKEN[0]}, {WRITTEN[1]}]") == ([*told(0), *answers(1)], ["row 1"])
 
 
 def test_a_missing_comma_costs_nothing(tmp_path):

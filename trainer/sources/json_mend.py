@@ -16,6 +16,8 @@ TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
 INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
 MOST_SHAPES = 32
+RECORD_KEYS = ("messages", "conversations", "conversation", "dialog", "instruction", "prompt", "question", "query")
+"""What begins with one of these is a record, if no such one has been seen yet."""
 LEARNED = 8
 """So many of the first and last records of a run show what records look like."""
 BARE = (b"{", b"{}", b"{},")
@@ -90,9 +92,7 @@ class Likeness:
         ):
             return begun + 1 + found.end()
         own = FIRST_KEY.match(piece)
-        keys = {*(key.encode() for key in self._first), *([own[1]] if own else [])}
-        if not keys:
-            return 0
+        keys = {*(key.encode() for key in (*self._first, *RECORD_KEYS)), *([own[1]] if own else [])}
         alike = re.compile(rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)')
         places = (found.start(1) for found in alike.finditer(piece, begun + 1))
         return next((place for place in places if self._may_be_one(piece, place)), 0)
@@ -101,7 +101,7 @@ class Likeness:
         """What lies inside of records may begin with the same key, and is told by the others."""
         end, _ = closed(piece, 0, place)
         value = decode(piece[place:end]) if end >= 0 else None
-        if not isinstance(value, dict) or not self._keys:
+        if not isinstance(value, dict) or not self._keys or next(iter(value)) in RECORD_KEYS:
             return True
         return any(2 * len(keys & value.keys()) >= max(len(keys), len(value)) for keys in self._keys)
 

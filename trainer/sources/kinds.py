@@ -81,6 +81,9 @@ def _are_several(text: str, lines: list[str]) -> bool:
         return True
     if (end >= 0 and not behind) or (end < 0 and _is_begun(text)):
         return False
+    is_indented = any(line[0] in " \t" for line in lines)
+    if is_indented and any(line.rstrip() in ("{", "}{") for line in lines[1:]):  # what lies within would be, too
+        return True
     listed = sum(line.rstrip().endswith("},") for line in lines)  # elements of an array
     return sum(line.startswith("{") and _is_object(line) for line in lines) > listed
 

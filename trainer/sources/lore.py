@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from personas.errors import LoreError, MaterialError
-from personas.lore import parse_lore, split_markdown
 from trainer.conversation import Conversation, Rejected
 from trainer.sources.files import Peek, SourceFile
 from trainer.sources.formats import Format, ReadOptions
@@ -20,6 +19,8 @@ NOBODYS = "nobody, as neither its front matter nor a folder says whose it is"
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Rejected]:
     """Each passage, as what cannot be learned from, and whose it is."""
+    from personas.lore import parse_lore, split_markdown  # the package holds the weights that find lore
+
     try:
         stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
     except UnicodeDecodeError as error:
@@ -47,6 +48,10 @@ def _recognises(peek: Peek) -> bool:
 
 def _says_whose(peek: Peek) -> bool:
     """Whether front matter says so, which nothing but lore has."""
+    if not peek.text.startswith("---"):
+        return False
+    from personas.lore import parse_lore
+
     try:
         return bool(parse_lore(peek.text, peek.name)[0])
     except LoreError:
