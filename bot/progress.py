@@ -21,6 +21,8 @@ def job_words(job: Job, position: int | None, now: float, live: str | None = Non
             cells = round(share * BAR_CELLS)
             lines.append(f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of {at.of}")
             lines.append(f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {duration(at.eta_s)} left")
+            if at.trouble:
+                lines.append(f"-# ⚠ {at.trouble} It is tried again.")
         case Epoch() as at:
             lines.append(f"Epoch {at.epoch} done: {_losses(at)}.")
         case Evaluation() as at:

@@ -110,7 +110,8 @@ def _checked(root: Path, material: Material) -> Path:
     try:
         digest = material_digest(path)
     except OSError as error:
-        raise MaterialError(f"{material.path} cannot be read: {error.strerror}.", "Make the job anew.") from None
+        advice = "Put it back and run the same job again, or make the job anew."
+        raise MaterialError(f"{material.path} cannot be read: {error.strerror}.", advice) from None
     if digest != material.sha256:
         raise MaterialError(f"{material.path} is not what the request was made for.", "Make the job anew.")
     return path

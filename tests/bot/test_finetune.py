@@ -35,6 +35,8 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     stage.backend.on_event(STEP)
     shown = await stage.sees("loss 2.345 · 457 tokens/s · 1 min 35 s left")
     assert "25% · step 10 of 40" in shown["content"] and shown["components"]
+    stage.backend.on_event(STEP.model_copy(update={"step": 20, "trouble": "No checkpoint could be written."}))
+    await stage.sees("⚠ No checkpoint could be written. It is tried again.")
     stage.backend.finish()
     result = await stage.sees("Trained: **ballast v1**")
     assert result["id"] != shown["id"], "a new message, which people are told of"
