@@ -21,7 +21,8 @@ Standard output holds one JSON event a line and nothing else; FOLDER/events.json
 error. A run that was stopped or killed goes on from its last checkpoint when the same folder is run again, and ends
 with the same weights as if nothing had happened. On a folder whose adapter is complete it ends at once.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another trainer works on this folder, 143 stopped.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another trainer works on this folder, 130 Ctrl-C, 141 nobody reads the
+output, 143 stopped.
 """
 
 from __future__ import annotations

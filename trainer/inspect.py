@@ -131,7 +131,10 @@ def _formats(found: Findings) -> str:
     (first, _), *more = found.formats.values()
     if not more:
         return f"{first.title} (--format {first.name})"
-    return "; ".join(f"{format.title} ({name}, {count:,} files)" for name, (format, count) in found.formats.items())
+    return "; ".join(
+        f"{format.title} ({name}, {count:,} file{'s' * (count != 1)})"
+        for name, (format, count) in found.formats.items()
+    )
 
 
 def _shown(conversation: Conversation) -> Iterator[str]:

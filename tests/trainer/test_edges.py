@@ -149,8 +149,8 @@ def test_all_formats_of_a_folder_are_named_and_examples_say_their_file(house, mo
     Path("talk.csv").write_text("question,answer\nWhy is it so?,Because it is.\n")
     Path("odd.bin").write_bytes(b"\0" * 9)
     _, out, _ = run(monkeypatch, capsys, "dataset", "inspect", ".")
-    assert out.startswith(f"{house.name}: a character card (character-card, 1 files); ")
-    assert "WizardLM (wizardlm, 1 files)" in out and "Questions and answers (answers, 1 files)" in out
+    assert out.startswith(f"{house.name}: a character card (character-card, 1 file); ")
+    assert "WizardLM (wizardlm, 1 file)" in out and "Questions and answers (answers, 1 file)" in out
     assert f"Example 1, {house.name}/" in out and f"{house.name}/odd.bin" in out
     found = json.loads(run(monkeypatch, capsys, "dataset", "inspect", ".", "--json")[1])
     assert found["format"] == "character-card, openai, lore, wizardlm, answers"
@@ -190,3 +190,13 @@ def test_french_in_the_western_encoding_is_called_that(house, monkeypatch, capsy
     assert "it looks like CP1252 or ISO-8859-1" in run(monkeypatch, capsys, "dataset", "inspect", "talk.csv")[2]
     Path("talk.csv").write_bytes("prompt,response\nKtóra jest godzina?,Zażółć gęślą jaźń.\n".encode("cp1250") * 3)
     assert "CP1252" not in run(monkeypatch, capsys, "dataset", "inspect", "talk.csv")[2]
+
+
+def test_of_many_files_the_one_is_named_that_may_not_be_used(house, monkeypatch, capsys):
+    Path("many").mkdir()
+    Path("many/rows.jsonl").write_bytes(jsonl(ROWS))
+    Path("many/export.json").write_text(json.dumps({"guild": {}, "channel": {}, "messages": []}))
+    Path("many/chat.txt").write_text("15/01/2024, 10:30 - Ann: Hello you\n15/01/2024, 10:31 - Ben: Hello Ann\n")
+    command = ("dataset", "build", "--source", "many", "--right", "own-writing", "--out", "new")
+    code, _, err = run(monkeypatch, capsys, *command)
+    assert code == 1 and err.startswith("many/export.json: many may not be trained on: it came through Discord's API")

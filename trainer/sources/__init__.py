@@ -178,9 +178,10 @@ def _right_of(found: Format, file: SourceFile, name: str, options: ReadOptions) 
     by_form = found.right or next((it.right for it in FORMATS if it.right and it.recognises(peek)), "")
     if options.consent is None:
         return options.right or by_form or options.claimed
-    return decide(
-        name, by_form=by_form, signed=options.right, claimed=options.claimed, consent=options.consent
-    ).require()
+    verdict = decide(name, by_form=by_form, signed=options.right, claimed=options.claimed, consent=options.consent)
+    if verdict.refused and file.name != name:  # of many files, this one
+        raise MaterialError(f"{file.name}: {verdict.refused}", verdict.advice)
+    return verdict.require()
 
 
 def _admitted(talk: Conversation, options: ReadOptions) -> Conversation | Rejected:
