@@ -18,6 +18,7 @@ from bot.personas import own_suffix
 from bot.store import Job, Store
 from personas.adapters import adapter_ref
 from personas.errors import RequestError
+from personas.heldout import held_out_file
 
 WHY = "its server has removed the bot"
 
@@ -87,6 +88,7 @@ def _files(home: Path, jobs: list[Job], personas: list[str], guild_id: int) -> I
     yield home / "lore" / str(guild_id)
     for persona_id in personas:
         yield home / "models" / "persona_adapters" / persona_id
+        yield held_out_file(home, persona_id)
         yield from (home / "cache").glob(f"lore-of-{persona_id}.sqlite*")
     for job in jobs:
         yield home / "jobs" / job.job_id

@@ -1,6 +1,7 @@
 """A job's folder, `<home>/jobs/<job id>/`, as the trainer takes it: `request.json` and copies of the material.
 
-With them go the keys of its pseudonyms (`personas.job_keys`) and who has allowed what (`personas.consent`).
+With them go the keys of its pseudonyms (`personas.job_keys`), who has allowed what (`personas.consent`), and what has
+been held out until now (`personas.heldout`), which a run adds to.
 The folder appears whole or not at all. What the trainer leaves in it is put in its place under `<home>/models/`.
 """
 
@@ -17,7 +18,9 @@ from personas.base_model import Precision
 from personas.consent import read_consent, write_consent
 from personas.contracts import JobSpec, Manifest, Material, TrainingRequest
 from personas.errors import AdapterError
+from personas.heldout import HELD_OUT_FILE, NEW_HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
 from personas.job_keys import JobKeys, dataset_name
+from personas.keys import HomeKey
 from personas.material import material_digest
 
 REQUEST = "request.json"
@@ -26,13 +29,15 @@ ADAPTER = "adapter"
 
 
 def write_job_folder(home: Path, job: Job, materials: Iterable[SourceMaterial], precision: Precision) -> Path:
-    """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent.
+    """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent and
+    with what has been held out until today.
 
-    Raises `OSError`, and `UnderstudyError` when the home's key or consent cannot be read.
+    Raises `OSError`, and `UnderstudyError` when the home's key, consent or what it holds out cannot be read.
     """
     folder = home / "jobs" / job.job_id
     if (folder / REQUEST).exists():
         write_consent(folder, read_consent(home))
+        _write_held_out(folder, home, job.request)
         return folder
     for left_over in folder.parent.glob(f".{job.job_id}.*"):  # of a bot that was killed while copying
         shutil.rmtree(left_over)
@@ -55,7 +60,19 @@ def fill_folder(
     spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
     JobKeys.of(home, dataset_name(request)).write(folder)
     write_consent(folder, read_consent(home))
+    _write_held_out(folder, home, request)
     (folder / REQUEST).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def keep_job_held_out(home: Path, job: Job, folder: Path) -> None:
+    """Add what a finished run has held out to what the home keeps; doing so again changes nothing.
+
+    Raises `UnderstudyError` when either cannot be read, and `OSError`.
+    """
+    file = folder / NEW_HELD_OUT_FILE
+    if file.exists():  # not where an earlier program trained
+        people_key = HomeKey.of(home).people()
+        keep_held_out(home, job.persona, HeldOut.read(file, people_key), people_key)
 
 
 def install_adapter(home: Path, job: Job, folder: Path) -> tuple[Path, Manifest]:
@@ -80,6 +97,12 @@ def adapter_place(home: Path, job: Job) -> Path:
 def dialogue_place(home: Path, job_name: str) -> Path:
     """Where the adapter of a dialogue job of this name belongs."""
     return home / "models" / "dialogue" / job_name
+
+
+def _write_held_out(folder: Path, home: Path, request: TrainingRequest) -> None:
+    file = held_out_file(home, request.persona)
+    if file.exists():
+        HeldOut.read(file, HomeKey.of(home).people()).write(folder / HELD_OUT_FILE)
 
 
 def _copy(material: SourceMaterial, target: Path) -> Material:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from bot.catalogue import Catalogue
 from bot.clock import Clock
-from bot.job_folder import dialogue_place, install_adapter, write_job_folder
+from bot.job_folder import dialogue_place, install_adapter, keep_job_held_out, write_job_folder
 from bot.preview import Plan, plan_run
 from bot.store import Job
 from personas.base_model import Precision
@@ -147,6 +147,7 @@ class SubprocessBackend:
             ended = await self._train(folder, on_event)
             if not isinstance(ended, Done):
                 return ended
+            await asyncio.to_thread(keep_job_held_out, self._home, job, folder)
             adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
             return Trained(adapter, ended.seconds, manifest.metrics)
         except UnderstudyError as error:

@@ -17,6 +17,7 @@ from typing import Literal, Self
 
 from personas.contracts import Persona
 from personas.errors import MaterialError, RequestError
+from personas.heldout import HeldOut
 from personas.lore import LoreIndex
 from personas.prompt import Renderer
 from trainer.anonymise import Anonymiser
@@ -44,7 +45,7 @@ class Plan:
     `limits`: source to the number of its samples, at most. `mix`: the ratio of general talk to the persona's, or of
     the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
     training in two stages. `key` is the pseudonyms', `people_key` that of the list of people. `seed` decides what is
-    taken where not all is. `besides` are draws that an earlier, smaller data set held out although they were not due.
+    taken where not all is. `held_out` is what was held out before.
     """
 
     renderer: Renderer
@@ -58,7 +59,12 @@ class Plan:
     mix: tuple[float, ...] = ()
     stages: bool = False
     seed: int = 0
-    besides: tuple[float, ...] = ()
+    held_out: HeldOut | None = None
+
+    @property
+    def persona_id(self) -> str | None:
+        """Whose data set it is to be."""
+        return self.persona.id if self.persona else None
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ class Builder:
         self._plan, self.ledger = plan, ledger
         self._stack = ExitStack()
         self._spool = self._stack.enter_context(Spool(folder))
-        self._sieve = self._stack.enter_context(Sieve(plan.filters, folder))
+        self._sieve = self._stack.enter_context(
+            Sieve(plan.filters, folder, plan.held_out or HeldOut.nothing(plan.people_key))
+        )
         self._maker = SampleMaker(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
         keep = world_names(plan.persona, plan.lore)
         self.anonymiser = Anonymiser(plan.key, persona=plan.persona, keep=keep)
@@ -112,9 +120,9 @@ class Builder:
             heard(item.rows)
 
     @property
-    def besides(self) -> tuple[float, ...]:
-        """The draws that are held out although they were not due (`trainer.split`), once samples are made."""
-        return self._sieve.besides
+    def held_out(self) -> HeldOut:
+        """What was held out before, and once samples are made what is now."""
+        return self._sieve.held_out
 
     def samples(self) -> Iterator[Built]:
         """All samples, those held out first: of two equal ones, the one that stays is not trained on.
@@ -127,7 +135,7 @@ class Builder:
                 "Name who it is: --persona with a card, and --as with its name in the logs if that is another.",
             )
         self.shares = self._shares()
-        fates = self._sieve.fates(self._plan.recipe.heldout_share, self._plan.besides)
+        fates = self._sieve.fates(self._plan.recipe.heldout_share)
         self._settled = bytearray(len(fates))
         self._share_room(fates)
         for side in SIDES:
@@ -235,7 +243,7 @@ class Builder:
             self.ledger.drop(conversation, OVER_LIMIT)
             return
         try:
-            for made in self._maker.made_from(conversation, faults):
+            for made in self._maker.made_from(conversation, faults, self._sieve.kept_back.get(number, ())):
                 if not self._room[room]:
                     why_not = OVER_LIMIT
                     break

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from personas.contracts import Persona
+from personas.heldout import HeldOut
 from personas.prompt import Renderer, Sample
 from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, speaks, spoken_by
@@ -25,7 +26,7 @@ class Dataset:
 
     `rights` and `sources` count samples by right and by source, `days` by the day on which they came. `people` lists
     who is in it (`personas.people`), `replaced` and `permission` are those of the material, `ledger` accounts for the
-    records.
+    records. `held_out` is what has been held out until now, of this material and before.
     """
 
     train: tuple[Sample, ...]
@@ -39,6 +40,7 @@ class Dataset:
     replaced: Mapping[str, int]
     permission: str
     ledger: Ledger
+    held_out: HeldOut
 
     @property
     def hash(self) -> str:
@@ -54,23 +56,24 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     """Sift, split by conversation, then one sample per reply. Raises `MaterialError` when a side stays empty."""
     filters, ledger, sides = Filters(), Ledger(), Counter[str]()
     conversations = stood_in_for(content.persona, content.conversations)
-    fates = sift(conversations, filters, recipe.heldout_share)
+    as_it_came = stood_in_for(content.persona, content.as_it_came or content.conversations)
+    sifted = sift(as_it_came, filters, recipe.heldout_share, content.held_out)
     maker = SampleMaker(renderer, content.persona, content.lore, recipe, filters)
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
     tally = _Tally()
     # Held-out samples first: of two equal ones, the one that stays is the one that is not trained on.
     for side in SIDES:
-        for conversation in _of_fate(conversations, fates, side):
+        for number, conversation in _of_fate(conversations, sifted.fates, side):
             used: set[int] = set()
             faults: dict[int, str] = {}
             sides[side] += 1
-            for made in maker.made_from(conversation, faults):
+            for made in maker.made_from(conversation, faults, sifted.kept_back.get(number, ())):
                 used.update(made.places)
                 samples[side].append(made.sample)
                 content.met.heard(made.people)
                 tally.add(conversation, made)
             ledger.settle(conversation, used, faults)
-    for conversation, fate in zip(conversations, fates, strict=True):
+    for conversation, fate in zip(conversations, sifted.fates, strict=True):
         if fate not in SIDES:
             ledger.drop(conversation, fate)
     require_both_sides(*(len(samples[side]) for side in reversed(SIDES)))
@@ -87,7 +90,7 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     people = content.met.listed(content.people_key)
     permission = content.permission if DISCORD_API in tally.rights else ""
     of = (dict(tally.rights), dict(tally.sources), dict(tally.days), people, content.replaced, permission)
-    return Dataset(train, heldout, _measured(content, renderer, recipe), counts, *of, ledger)
+    return Dataset(train, heldout, _measured(content, renderer, recipe), counts, *of, ledger, sifted.held_out)
 
 
 @dataclass
@@ -119,5 +122,7 @@ def stood_in_for(persona: Persona | None, conversations: Sequence[Conversation])
     return [spoken_by(persona, conversation) for conversation in conversations]
 
 
-def _of_fate(conversations: Sequence[Conversation], fates: Sequence[str], fate: str) -> Iterator[Conversation]:
-    return (conversation for conversation, its in zip(conversations, fates, strict=True) if its == fate)
+def _of_fate(
+    conversations: Sequence[Conversation], fates: Sequence[str], fate: str
+) -> Iterator[tuple[int, Conversation]]:
+    return ((n, conversation) for n, conversation in enumerate(conversations) if fates[n] == fate)

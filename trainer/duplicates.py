@@ -97,14 +97,32 @@ class DuplicateIndex:
         """
         self._flush()
         union = _Union(self._count)
-        for left, right in _equal_pairs(_read(self._exact, np.uint64), crowd=1):
+        for left, right in _equal_pairs(self.exact_keys(), crowd=1):
             union.join(left, right)
         exact = union.roots()
         numbers = np.flatnonzero(exact == np.arange(self._count))  # one of each set of equals stands for them
-        for band in self._bands:
-            for left, right in _equal_pairs(_read(band, np.uint64)[numbers], CROWD):
+        for band in range(BANDS):
+            for left, right in _equal_pairs(self.band(band)[numbers], CROWD):
                 self._join_similar(union, numbers[left], numbers[right])
         return exact, union.roots()
+
+    def exact_keys(self) -> NDArray[np.uint64]:
+        """For each text a number that texts of the same words share."""
+        self._flush()
+        return np.asarray(_read(self._exact, np.uint64))
+
+    def band(self, number: int) -> NDArray[np.uint64]:
+        """For each text the key of one of its `BANDS` bands: near duplicates share one at least."""
+        self._flush()
+        return np.asarray(_read(self._bands[number], np.uint64))
+
+    def signatures(self, numbers: Numbers) -> NDArray[np.uint16]:
+        """The minima of some texts, (numbers, MINIMA): the share in which two agree estimates their similarity."""
+        self._flush()
+        if not len(numbers):
+            return np.empty((0, MINIMA), np.uint16)
+        mapped = np.memmap(self._minima, dtype=np.uint16, mode="r", shape=(self._count, MINIMA))
+        return np.asarray(mapped[numbers])
 
     def _join_similar(self, union: _Union, left: Numbers, right: Numbers) -> None:
         roots = union.roots()
@@ -112,12 +130,8 @@ class DuplicateIndex:
         left, right = left[apart], right[apart]
         for start in range(0, len(left), COMPARED_AT_ONCE):
             some, others = left[start : start + COMPARED_AT_ONCE], right[start : start + COMPARED_AT_ONCE]
-            agreement = (self._signatures(some) == self._signatures(others)).mean(axis=1)
+            agreement = (self.signatures(some) == self.signatures(others)).mean(axis=1)
             union.join(some[agreement >= SIMILAR], others[agreement >= SIMILAR])
-
-    def _signatures(self, numbers: Numbers) -> NDArray[np.uint16]:
-        mapped = np.memmap(self._minima, dtype=np.uint16, mode="r", shape=(self._count, MINIMA))
-        return np.asarray(mapped[numbers])
 
     def _flush(self) -> None:
         if not self._pending:
@@ -133,9 +147,9 @@ class DuplicateIndex:
         self._pending, self._pending_shingles = [], 0
 
 
-def exact_key(text: str) -> bytes:
-    """Eight bytes that texts of the same words share, and with them hardly any other."""
-    return _exact_key(words_of(text), text)
+def key_of(words: list[str]) -> int:
+    """64 bits that texts of these words share, and with them hardly any other text."""
+    return int.from_bytes(_exact_key(words, ""), "little")
 
 
 def _exact_key(words: list[str], text: str) -> bytes:

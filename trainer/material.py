@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from personas.card import read_card
 from personas.consent import NOBODY, read_consent
 from personas.contracts import JobSpec, Material, Persona, explain
 from personas.errors import MaterialError, RequestError
+from personas.heldout import HELD_OUT_FILE, HeldOut
 from personas.job_keys import JobKeys
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.material import material_digest
@@ -34,7 +35,8 @@ class Content:
     """What the material holds. `general` measures what training makes a model forget; `dropped` counts by reason.
 
     `met` are the people of it, to be listed under `people_key`. `permission` is Discord's, as the operator states it;
-    `replaced` counts what stands for something else now, by kind.
+    `replaced` counts what stands for something else now, by kind. `as_it_came` are the same conversations before their
+    people had pseudonyms: what is held out is decided by them, as in `dataset build`. `held_out` was held out before.
     """
 
     persona: Persona | None
@@ -46,6 +48,8 @@ class Content:
     people_key: bytes = b""
     permission: str = ""
     replaced: Mapping[str, int] = field(default_factory=dict)
+    as_it_came: Sequence[Conversation] = ()
+    held_out: HeldOut | None = None
 
 
 def read_spec(folder: Path) -> JobSpec:
@@ -84,10 +88,13 @@ def read_content(folder: Path, spec: JobSpec, recipe: Recipe) -> Content:
         conversations = [anonymiser.masked(conversation) for conversation in talk]
     else:
         persona, lore, met, anonymiser = None, None, Met(), Anonymiser(keys.pseudonyms)
-        conversations = [anonymiser.cleaned(c) for c in _conversations(paths["messages"], options, dropped)]
+        talk = _conversations(paths["messages"], options, dropped)
+        conversations = [anonymiser.cleaned(conversation) for conversation in talk]
     general = _conversations(paths["general"], options, Counter())
     replaced = dict(anonymiser.counts)
-    return Content(persona, conversations, general, lore, dropped, met, keys.people, consent.permission, replaced)
+    held_out = HeldOut.read(folder / HELD_OUT_FILE, keys.people)
+    of = (met, keys.people, consent.permission, replaced, talk, held_out)
+    return Content(persona, conversations, general, lore, dropped, *of)
 
 
 def _paths(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:

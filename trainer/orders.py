@@ -64,7 +64,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
         (name, _items(name, source, replace(_reading(options, plan, stated[name]), consent=consent)))
         for name, source in zip(names, named, strict=True)
     ]
-    return Order(plan, base, read, {name: it for name, it in stated.items() if it}, consent.permission)
+    return Order(plan, base, read, {name: it for name, it in stated.items() if it}, consent.permission, home)
 
 
 def persona_named(wanted: str) -> Persona:

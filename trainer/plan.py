@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from trainer.run import planned
 from trainer.samples import SampleHash, require_both_sides
 from trainer.sieve import TRAIN
 from trainer.statistics import Statistics, spread, summary
-from trainer.write_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE, Heard, Order
+from trainer.write_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE, Heard, Order, held_out_before
 
 SHOWN_SAMPLES = 3
 BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
@@ -81,7 +81,7 @@ def plan_of_job(folder: Path) -> Planned:
 
 def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
     """The plan for sources that are named on the command line; nothing is left of what is made for it."""
-    plan, statistics, digest = order.plan, Statistics(), SampleHash()
+    plan, statistics, digest = replace(order.plan, held_out=held_out_before(order)), Statistics(), SampleHash()
     train, heldout = list[int](), list[int]()
     examples: list[str] = []
     with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
@@ -98,8 +98,7 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
             heard("making samples", 1)
     require_both_sides(len(train), len(heldout))
     told = summary(statistics, builder.ledger, digest.hexdigest())
-    persona = plan.persona.id if plan.persona else None
-    return Planned(persona, order.base, recipe, plan.recipe, told, Workload(train, heldout), tuple(examples))
+    return Planned(plan.persona_id, order.base, recipe, plan.recipe, told, Workload(train, heldout), tuple(examples))
 
 
 def plan_of_dataset(folder: Path, recipe: str) -> Planned:

@@ -29,6 +29,7 @@ from personas.contracts import (
     TrainerEvent,
 )
 from personas.errors import RequestError
+from personas.heldout import NEW_HELD_OUT_FILE
 from personas.people import write_people
 from personas.prompt import Renderer
 from trainer.account import Account
@@ -124,6 +125,7 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     run.enter(Phase(name="material"))
     job = prepare(folder, spec)
     write_people(folder, job.data.people)
+    job.data.held_out.write(folder / NEW_HELD_OUT_FILE)
     log.info("samples: %s", job.data.counts)
     fit = fitted(job.recipe)
     caveats = (*fit.notes, *warnings_about(fit.recipe, len(job.data.train)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from trainer.sieve import EXACT, TO_NOBODY
 from trainer.split import drawn
 
 UNBOUNDED_TOKENS = 10**9
-TOO_LONG = "too long"
+NOTHING_TRAINED = "no token of the reply to train on"
+TOO_LONG, HELD_BEFORE = "too long", "held out before"
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,32 @@ class SampleMaker:
         self._recipe, self._filters = recipe, filters
         self._seen: set[bytes] = set()
 
-    def made_from(self, conversation: Conversation, faults: dict[int, str]) -> Iterator[Made]:
+    def made_from(
+        self, conversation: Conversation, faults: dict[int, str], kept_back: Collection[int] = ()
+    ) -> Iterator[Made]:
         """One sample per reply that follows somebody's turn, is worth learning from, fits, and has not come before.
 
-        `faults` gets the place of every other reply, and why.
+        `faults` gets the place of every other reply, and why. `kept_back` are replies, counted from 0, of which none is
+        made because they were held out before.
         """
         persona = self._card(conversation)
         turns = [Turn(m.speaker.name, m.text, m.speaker.is_persona) for m in conversation.messages]
-        for place, turn in enumerate(turns):
-            if not turn.by_persona:
-                continue
-            fault = TO_NOBODY if place == 0 else self._filters.reply_fault(turn.text) if self._filters else ""
+        replies = [place for place, turn in enumerate(turns) if turn.by_persona]
+        held_back = {place for number, place in enumerate(filter(None, replies)) if number in kept_back}
+        for place in replies:
+            turn = turns[place]
+            fault = HELD_BEFORE if place in held_back else self._fault(turn, place)
             made = None if fault else self._made(persona, turns[:place], conversation, place)
-            fault = fault or ("" if made else TOO_LONG) or self._come_before(made)
+            fault = fault or ("" if made else TOO_LONG) or self._nothing_trained(made) or self._come_before(made)
             if fault:
                 faults[place] = fault
             elif made:
                 yield made
+
+    def _fault(self, turn: Turn, place: int) -> str:
+        if not place:
+            return TO_NOBODY
+        return self._filters.reply_fault(turn.text) if self._filters else ""
 
     def _card(self, conversation: Conversation) -> Persona | None:
         """Whose card goes first: the persona's where it speaks; else what came with the conversation stands for one."""
@@ -117,6 +127,10 @@ class SampleMaker:
             return []
         return self._lore.search(persona.id, question, LORE_PASSAGES)
 
+    def _nothing_trained(self, made: Made | None) -> str:
+        assert made is not None
+        return NOTHING_TRAINED if learns_nothing(self._renderer, made.sample) else ""
+
     def _come_before(self, made: Made | None) -> str:
         assert made is not None
         digest = hashlib.blake2b(repr((made.sample.ids, made.sample.mask)).encode(), digest_size=16).digest()
@@ -124,6 +138,11 @@ class SampleMaker:
             return EXACT
         self._seen.add(digest)
         return ""
+
+
+def learns_nothing(renderer: Renderer, sample: Sample) -> bool:
+    """Whether loss is taken on nothing but the end of the turn, or on nothing at all."""
+    return sample.reply_tokens <= len(renderer.end_ids)
 
 
 def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:

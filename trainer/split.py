@@ -1,21 +1,30 @@
-"""What is held out: decided by keyed hashes of what was said, so that it stays decided however the data grows.
+"""What is held out: decided by a keyed hash of how each conversation begins, so that it stays so however it goes on.
 
-Each conversation draws a number from its own text. Those that draw below the held-out share are held out, and with
-each of them its whole cluster: its duplicates and what begins as it does. A cluster only ever grows, so what was held
-out once stays held out.
+Each conversation draws a number from its opening. Those that draw below the held-out share are held out, and with each
+of them its whole cluster: its duplicates and what begins as it does. A cluster only ever grows. What openings cannot
+tell (that it was edited, or has become part of a longer talk) is told by the list of what was held out before
+(`personas.heldout`), where there is one.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from personas.errors import MaterialError
+from trainer.conversation import Conversation
+from trainer.duplicates import key_of, words_of
 
 HELD_OUT = "held out"
+OPENING_WORDS, ASKED_WORDS, REPLY_BEGINNING = 12, 5, 8
+"""An opening has twelve words at least, five of them said to the persona, and of each reply the first eight."""
+
+Mask = NDArray[np.bool_]
 
 
 def drawn(purpose: str, text: str) -> float:
@@ -24,23 +33,68 @@ def drawn(purpose: str, text: str) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def held_out(
-    draws: Sequence[float], clusters: NDArray[np.int64], share: float, besides: Collection[float] = ()
-) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
-    """Which conversations are held out, from each one's draw (`drawn(HELD_OUT, …)`) and cluster.
+@dataclass(frozen=True)
+class Opening:
+    """How a conversation begins. `is_settled` says that it is long enough to be told from others by it."""
 
-    Where one side would stay empty, the cluster that came nearest to the border changes over. A draw that was held out
-    so is given back, to be handed in as one of `besides` when the data has grown: it stays held out then. Raises
-    `MaterialError` for a single cluster.
+    words: tuple[str, ...]
+    is_settled: bool
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Self:
+        """The first that is said to the persona and the beginning of the reply, and what follows where that is little.
+
+        A greeting of the persona's is left out, for all its talks may begin with it. Of replies only the first eight
+        words count: the last one may go on when the log does.
+        """
+        words: list[str] = []
+        asked, is_answered = 0, False
+        for message in conversation.messages:
+            if message.speaker.is_persona and not asked:
+                continue
+            said = words_of(message.text)
+            is_answered |= message.speaker.is_persona
+            asked += 0 if message.speaker.is_persona else len(said)
+            words += said[:REPLY_BEGINNING] if message.speaker.is_persona else said
+            if is_answered and asked >= ASKED_WORDS and len(words) >= OPENING_WORDS:
+                return cls(tuple(words), is_settled=True)
+        return cls(tuple(words), is_settled=False)
+
+    @property
+    def draw(self) -> float:
+        """A number in [0, 1): a conversation that draws below the held-out share is held out."""
+        return drawn(HELD_OUT, " ".join(self.words))
+
+    @property
+    def key(self) -> int:
+        """What talks that begin alike share; 0 where it is so short that many begin so."""
+        return key_of([*self.words]) if self.is_settled else 0
+
+
+def held_out(draws: Sequence[float], clusters: NDArray[np.int64], share: float, before: Mask) -> Mask:
+    """Which conversations are held out, from each one's draw (`Opening.draw`), cluster, and whether it was `before`.
+
+    Where one side would stay empty, the cluster that came nearest to the border changes over, unless it was held out
+    before. Raises `MaterialError` for a single cluster, and where nothing is left to learn from.
     """
-    own = np.asarray(draws, dtype=float)
     lowest = np.full(len(clusters), np.inf)
-    np.minimum.at(lowest, clusters, np.where(np.isin(own, list(besides)), 0.0, own))
-    of_clusters = np.sort(lowest[np.isfinite(lowest)])
-    if len(of_clusters) < 2:
-        found = "only one conversation" if len(of_clusters) else "no conversation in which somebody is answered"
+    np.minimum.at(lowest, clusters, np.asarray(draws, dtype=float))
+    was = np.zeros(len(clusters), dtype=bool)
+    np.logical_or.at(was, clusters, before)
+    roots = np.flatnonzero(np.isfinite(lowest))
+    if len(roots) < 2:
+        found = "only one conversation" if len(roots) else "no conversation in which somebody is answered"
         raise MaterialError(f"There is {found}; learning and measuring need one each.", "Give more of them.")
-    count = min(max(int((of_clusters < share).sum()), 1), len(of_clusters) - 1)
-    side: NDArray[np.bool_] = lowest[clusters] <= of_clusters[count - 1]
-    kept = [float(draw) for draw in own[side & np.isin(own, [*besides, *of_clusters[of_clusters >= share]])]]
-    return side, tuple(sorted(set(kept)))
+    if was[roots].all():
+        raise MaterialError(
+            "All of it has been held out before, to measure with, and what was held out is never trained on.",
+            "Give talk besides, or work in another UNDERSTUDY_HOME.",
+        )
+    out = was | (lowest < share)
+    nearest = roots[np.argsort(lowest[roots], kind="stable")]
+    if not out[roots].any():
+        out[nearest[0]] = True
+    elif out[roots].all():
+        out[nearest[~was[nearest]][-1]] = False
+    side: Mask = out[clusters]
+    return side

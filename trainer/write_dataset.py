@@ -15,6 +15,7 @@ from typing import Any, Self
 from personas.adapters import written_aside
 from personas.base_model import BaseModel
 from personas.errors import RequestError
+from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
 from personas.people import write_people
 from personas.prompt import Renderer
 from personas.rights import DISCORD_API, Statement
@@ -36,6 +37,7 @@ class Order:
     """A data set that is asked for. `sources` pairs what each is called with what it yields.
 
     `statements` are the rights that are stated, by source; `permission` is Discord's, as the operator states it.
+    `home` keeps what has been held out; without one only the data set does.
     """
 
     plan: Plan
@@ -43,6 +45,7 @@ class Order:
     sources: Sequence[tuple[str, Items]]
     statements: Mapping[str, Statement] = field(default_factory=dict)
     permission: str = ""
+    home: Path | None = None
 
 
 def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
@@ -51,12 +54,13 @@ def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
     `heard` is told what is being done, and of how many more records or samples. Raises `UnderstudyError`.
     """
     require_free(out)
-    order = replace(order, plan=replace(order.plan, besides=_held_out_before(out)))
+    order = replace(order, plan=replace(order.plan, held_out=held_out_before(order, out)))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as workshop:
         made = Path(workshop) / "made"
         with written_aside(made) as aside:
             told = _write(aside, Path(workshop), order, heard, out.name)
+            _keep(order, aside)
         if out.exists():  # two renames: for a moment, and after a crash in it, there is none
             out.rename(Path(workshop) / "earlier")
         made.chmod(0o755)
@@ -72,12 +76,13 @@ def require_free(out: Path) -> None:
         raise RequestError(f"{out} is there already and holds no data set.", "Name another folder.")
 
 
-def _held_out_before(out: Path) -> tuple[float, ...]:
-    """What the data set that is replaced held out although it was not due: that stays held out."""
-    try:
-        return tuple(map(float, json.loads((out / STATS_FILE).read_text(encoding="utf-8"))["held_out_besides"]))
-    except (OSError, ValueError, LookupError, TypeError):
-        return ()
+def held_out_before(order: Order, out: Path | None = None) -> HeldOut:
+    """What the home has held out, and what the data set has that is replaced. Raises `MaterialError`."""
+    plan, home = order.plan, order.home
+    held_out = HeldOut.nothing(plan.people_key)
+    for file in (home and held_out_file(home, plan.persona_id), out and out / HELD_OUT_FILE):
+        held_out = held_out.joined(HeldOut.read(file, plan.people_key)) if file else held_out
+    return held_out
 
 
 def sample_line(renderer: Renderer, built: Built, stages: bool) -> str:
@@ -101,6 +106,13 @@ def sample_line(renderer: Renderer, built: Built, stages: bool) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
+def _keep(order: Order, folder: Path) -> None:
+    """Have the home know what is held out before anybody can use the data set."""
+    plan, file = order.plan, folder / HELD_OUT_FILE
+    if order.home:
+        keep_held_out(order.home, plan.persona_id, HeldOut.read(file, plan.people_key), plan.people_key)
+
+
 def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) -> dict[str, Any]:
     plan = order.plan
     with _Samples(folder, plan) as samples, Builder(plan, Ledger(samples.note), workshop) as builder:
@@ -115,15 +127,15 @@ def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) 
             **told,
             **details(samples.statistics, builder.ledger),
             "mix": builder.shares,
-            "persona": plan.persona.id if plan.persona else None,
+            "persona": plan.persona_id,
             "base_model": order.base.name,
             "seed": plan.seed,
             "statements": {name: asdict(stated) for name, stated in order.statements.items()},
             "permission": order.permission if DISCORD_API in samples.statistics.rights else "",
-            "held_out_besides": builder.besides,
             "replaced": dict(builder.anonymiser.counts),
             "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
         }
+    builder.held_out.write(folder / HELD_OUT_FILE)
     (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     write_people(folder, builder.met.listed(plan.people_key))
     draw_composition(folder, stats["by_source"])

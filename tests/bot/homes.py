@@ -25,6 +25,7 @@ KEPT = {
     "lore/77/mira-25/soup.md": b"# Soup\nNever ask.",
     "models/persona_adapters/oda/v1/adapter_model.safetensors": bytes(range(256)) * 300,
     "models/persona_adapters/oda/v1/manifest.json": b"{}",
+    "heldout/oda.bin": b"what was held out",
 }
 MADE_ANEW = {
     "jobs/j1/request.json": b"{}",
@@ -32,6 +33,7 @@ MADE_ANEW = {
     "commands.sha256": b"0",
     "models/persona_adapters/oda/.v2.half": b"copied until the power failed",
     "personas/77/mira-25/card.toml.part": b"half",
+    "heldout/.oda.bin.lock": b"",
 }
 STAYS = {"sandbox.sqlite": b"Discord's stand-in", "reviews.json": b'{"format":1,"reviews":[]}'}
 

@@ -60,6 +60,7 @@ def settle(home, guild):
             f"models/persona_adapters/mira{suffix}/v1/manifest.json": b"{}",
             f"models/persona_adapters/gone{suffix}/v1/manifest.json": b"{}",
             f"cache/lore-of-mira{suffix}.sqlite": b"Zephyrine",
+            f"heldout/mira{suffix}.bin": b"Zephyrine",
         },
     )
     with Store.open(home / DATABASE) as store:

@@ -14,6 +14,8 @@ from bot.training import Interrupted, Trained, TrainingFailed
 from personas.adapters import WEIGHTS, verify
 from personas.contracts import JobSpec, Progress, TrainingRequest
 from personas.errors import MaterialError, RequestError
+from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file
+from personas.keys import HomeKey
 from personas.material import material_digest
 from tests.bot.workshop import ROOT, Workshop
 from tests.fakes import SCORECARD
@@ -55,6 +57,40 @@ async def test_the_job_folder_is_self_contained(workshop):
         "oda.toml",
     ]
     assert [path.name for path in workshop.folder().parent.iterdir()] == ["j1"]
+
+
+def kept(workshop, persona="oda"):
+    """How many texts the home holds out of a persona's training."""
+    return len(HeldOut.read(held_out_file(workshop.home, persona), HomeKey.of(workshop.home).people()))
+
+
+async def test_what_a_run_has_held_out_the_next_one_is_told(workshop):
+    assert isinstance(await workshop.run("holding_out"), Trained)
+    assert kept(workshop) == 1 and not (workshop.folder() / HELD_OUT_FILE).exists()
+    assert isinstance(await workshop.run("holding_out", workshop.store.jobs.get("j1")), Trained)
+    await workshop.run("holding_out", workshop.job("j2"))
+    assert kept(workshop) == 2 and (workshop.folder("j2") / HELD_OUT_FILE).exists()
+    await workshop.run("failing", workshop.job("j3"))
+    assert kept(workshop) == 2
+    dialogue = workshop.job("j4", persona=None, task_type="dialogue", dataset="general-chat")
+    await workshop.run("holding_out", dialogue)
+    assert kept(workshop) == 2 and kept(workshop, None) == 1, "a list for each persona, and one for dialogue"
+
+
+async def test_a_job_that_waited_is_told_what_was_held_out_meanwhile(workshop):
+    job = workshop.job()
+    await workshop.run("failing", job)
+    await workshop.run("holding_out", workshop.job("j2"))
+    await workshop.run("failing", job)
+    assert len(HeldOut.read(workshop.folder() / HELD_OUT_FILE, HomeKey.of(workshop.home).people())) == 1
+
+
+async def test_a_damaged_list_of_what_was_held_out_stops_the_job_before_it_trains(workshop):
+    await workshop.run("holding_out")
+    held_out_file(workshop.home, "oda").write_bytes(b"half")
+    outcome = await workshop.run("good", workshop.job("j2"))
+    assert "oda.bin is no list of what was held out" in outcome.error and "from a backup" in outcome.advice
+    assert workshop.events == [workshop.events[0]], "nothing has run"
 
 
 async def test_a_dialogue_adapter_lies_under_its_jobs_name(workshop):

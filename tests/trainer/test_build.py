@@ -23,13 +23,13 @@ from trainer.build import Builder, Plan
 from trainer.conversation import Rejected
 from trainer.ledger import Ledger
 from trainer.names import NAMES
-from trainer.split import HELD_OUT, drawn
+from trainer.split import Opening
 from trainer.write_dataset import write_dataset
 
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 FILES = {
-    "README.md", "composition.png", "composition.svg", "dropped.jsonl", "eval.jsonl", "lengths.png", "lengths.svg",
-    "people.json", "stats.json", "train.jsonl",
+    "README.md", "composition.png", "composition.svg", "dropped.jsonl", "eval.jsonl", "heldout.bin", "lengths.png",
+    "lengths.svg", "people.json", "stats.json", "train.jsonl",
 }  # fmt: skip
 
 
@@ -181,8 +181,8 @@ def test_a_source_gives_as_many_samples_as_it_may(house, command):
 def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(house, command):
     """Of so few none may be drawn; the nearest is held out then, and noted."""
     every = Path("general.jsonl").read_text().splitlines()
-    drawn_high = [line for line in every if drawn(HELD_OUT, said_in(line)) > 0.5]
-    drawn_low = [line for line in every if drawn(HELD_OUT, said_in(line)) < 0.15]
+    drawn_high = [line for line in every if draw(line) > 0.5]
+    drawn_low = [line for line in every if draw(line) < 0.15]
     held_out = set()
     for used in (drawn_high[:5], drawn_high[:20], drawn_high[:20] + drawn_low[:3]):
         Path("general.jsonl").write_text("\n".join(used))
@@ -193,8 +193,8 @@ def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(house, c
     assert len(held_out) == 4
 
 
-def said_in(line):
-    return "\n".join(message["content"] for message in json.loads(line)["messages"])
+def draw(line):
+    return Opening.of(dialogue(*(message["content"] for message in json.loads(line)["messages"]))).draw
 
 
 def test_two_stages_put_general_talk_first(house, command):
@@ -256,7 +256,7 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
         (("--persona", "ada.toml", "--source", "others.json"), "Ada never speaks in others.json"),
         (("--source", "general.jsonl", "--base-model", "nowhere"), "nowhere"),
         (("--source", "general.jsonl", "--recipe", "best"), "There is no recipe 'best'"),
-        (("--source", "general.jsonl", "--max-length", "3"), "--max-length 3"),
+        (("--source", "general.jsonl", "--max-length", "3"), "max_length cannot be '3'"),
         (("--source", "general.jsonl", "--languages", "vi"), "no conversation in which somebody is answered"),
     ],
 )
@@ -320,3 +320,74 @@ def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources
     assert sum(drop.rows for drop in heard) == sum(ledger.dropped.values())
     assert not limit or sum(built.source == "0" for built in made) <= limit
     assert len({(built.made.sample.ids) for built in made}) == len(made)
+
+
+# ------------------------------------------------------------------------------------------ held out for ever
+
+
+def held(folder="out"):
+    return {line["messages"][-1]["content"] for line in lines(f"{folder}/eval.jsonl")}
+
+
+def learned(folder="out"):
+    return {line["messages"][-1]["content"] for line in lines(f"{folder}/train.jsonl")}
+
+
+def other_questions(name, start=20_000):
+    """The same replies to other questions, so that no opening tells which they are."""
+    said = [json.loads(line)["messages"] for line in Path("general.jsonl").read_text().splitlines()]
+    Path(name).write_text(rows(*((sentence(start + n, 12), one[1]["content"]) for n, one in enumerate(said))))
+
+
+def test_what_one_data_set_held_out_no_other_of_the_home_learns(house, command):
+    command("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    other_questions("more.jsonl")
+    words = ("dataset", "build", "--source", "more.jsonl", "--json", "--out")
+    code, output, errors = command(*words, "again")
+    assert code == 0 and not errors and len(held()) > 10 and not held() & learned("again")
+    told = json.loads(command(*words, "third")[1])
+    assert told["hash"] == json.loads(output)["hash"], "the same input, seed and list"
+    planned = json.loads(command("plan", "--source", "more.jsonl", "--json")[1])
+    assert planned["hash"] == told["hash"] and planned["samples"] == told["samples"]
+    command("dataset", "build", "--persona", "ada.toml", "--source", "more.jsonl", "--out", "hers")
+    assert held() & learned("hers"), "each persona has a list of its own"
+
+
+def test_a_data_set_remembers_what_it_held_out_where_the_home_does_not(house, command, monkeypatch):
+    command("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    home, before = Path(os.environ["UNDERSTUDY_HOME"]), held()
+    (home / "heldout" / "dialogue.bin").unlink()
+    other_questions("more.jsonl")
+    assert command("dataset", "build", "--source", "more.jsonl", "--out", "out")[0] == 0
+    assert len(before) > 10 and not before & learned()
+
+
+def test_a_plan_leaves_no_trace_in_the_list(house, command):
+    home = Path(os.environ["UNDERSTUDY_HOME"])
+    command("plan", "--source", "general.jsonl", "--json")
+    assert not (home / "heldout").exists()
+
+
+@pytest.mark.parametrize("where", ["home", "out"])
+def test_a_damaged_list_stops_the_build_and_leaves_all_as_it_was(house, command, where):
+    command("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    file = (
+        Path(os.environ["UNDERSTUDY_HOME"], "heldout", "dialogue.bin") if where == "home" else Path("out/heldout.bin")
+    )
+    file.write_bytes(file.read_bytes()[:-1])
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    code, _, errors = command("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    assert code == 1 and str(file) in errors and "damaged" in errors and "from a backup" in errors
+    assert before == {path.name: path.read_bytes() for path in Path("out").iterdir()}
+
+
+def test_a_reply_that_was_held_out_before_is_dropped_by_that_name(house, command):
+    command("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    reply = sorted(held())[0]
+    fresh = [(sentence(n, 12), sentence(-n, 12), sentence(n, 9), sentence(-n, 9)) for n in range(30_000, 30_030)]
+    long = [part for one in fresh[:4] for part in one]
+    Path("more.jsonl").write_text(rows(*fresh[4:], [*long[:2], "And besides?", reply, *long[2:]]))
+    told = json.loads(command("dataset", "build", "--source", "more.jsonl", "--out", "out", "--json")[1])
+    drops = [line for line in lines("out/dropped.jsonl") if line["reason"] == "held out before"]
+    assert reply not in learned() and (reply in held() or [drop["text"] for drop in drops] == [reply])
+    assert told["rows"] == told["rows_used"] == 27

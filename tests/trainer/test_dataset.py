@@ -92,7 +92,7 @@ def test_the_stated_share_of_samples_carries_lore(renderer, recipe):
 
 
 def sides(conversations, share=0.15):
-    return dict(zip([c.raw_text for c in conversations], sift(conversations, Filters(), share), strict=True))
+    return dict(zip([c.raw_text for c in conversations], sift(conversations, Filters(), share).fates, strict=True))
 
 
 def test_a_conversation_keeps_its_side_when_others_come_and_go():

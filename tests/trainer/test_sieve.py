@@ -12,13 +12,17 @@ from trainer.conversation import Rejected
 from trainer.filters import Filters
 from trainer.ledger import UNNEEDED, Ledger
 from trainer.sieve import SIDES, sift
-from trainer.split import HELD_OUT, drawn
+from trainer.split import HELD_OUT, Opening
 
 SHARE = 0.2
 
 
 def fates(conversations, share=SHARE, **filters):
-    return sift(conversations, Filters(**filters), share)
+    return sift(conversations, Filters(**filters), share).fates
+
+
+def draw(conversation):
+    return Opening.of(conversation).draw
 
 
 def many(count, start=0):
@@ -51,18 +55,23 @@ def test_of_a_growing_talk_the_longest_row_stays():
 
 
 def test_the_whole_cluster_is_on_the_side_of_the_lowest_draw():
-    held_out = next(c for c in many(100) if drawn(HELD_OUT, c.raw_text) < SHARE)
-    trained = next(c for c in many(400, 200) if drawn(HELD_OUT, c.raw_text) > 0.9)
-    like_it = talk(held_out.messages[0].text, held_out.messages[1].text + " indeed so it is")
-    assert drawn(HELD_OUT, like_it.raw_text) > SHARE
+    held_out = next(c for c in many(100) if draw(c) < SHARE)
+    trained = next(c for c in many(400, 200) if draw(c) > 0.9)
+    like_it = next(c for c in variants(held_out) if draw(c) > SHARE)
     got = fates([held_out, trained, like_it, *many(5, 500)])
     assert got[:3] == ["near duplicate", "train", HELD_OUT], "the longer one stays, on the other's side"
+
+
+def variants(conversation):
+    """Near duplicates whose beginning is another."""
+    first, reply = (message.text for message in conversation.messages)
+    return (talk(f"{word} {first}", f"{reply} indeed so it is") for word in "well so now then look hear oh".split())
 
 
 pool = many(60)
 near = [talk(c.messages[0].text, c.messages[1].text + f" {word}") for c in pool[:20] for word in ("so", "then")]
 # One is drawn and one is not: where none of few is drawn, one is held out only as long as that is so.
-anchors = [next(c for c in many(400, 1000) if (drawn(HELD_OUT, c.raw_text) < SHARE) is side) for side in (True, False)]
+anchors = [next(c for c in many(400, 1000) if (draw(c) < SHARE) is side) for side in (True, False)]
 some = st.lists(st.sampled_from([*pool, *near]), min_size=1, max_size=30)
 
 
