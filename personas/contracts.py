@@ -10,11 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
+from personas.contract import Contract as Contract
 from personas.explain import explain as explain
 from personas.hyperparameters import Hyperparameters as Hyperparameters
 from personas.rights import Right
+from personas.training_events import TRAINER_EVENT as TRAINER_EVENT
+from personas.training_events import Done as Done
+from personas.training_events import Epoch as Epoch
+from personas.training_events import Evaluation as Evaluation
+from personas.training_events import Failed as Failed
+from personas.training_events import Phase as Phase
+from personas.training_events import Progress as Progress
+from personas.training_events import ScoreCard as ScoreCard
+from personas.training_events import ScoreCardEvent as ScoreCardEvent
+from personas.training_events import TrainerEvent as TrainerEvent
 
 # ------------------------------------------------------------------------------------------------ talking
 
@@ -121,12 +132,6 @@ class Reply:
 # ------------------------------------------------------------------------------------------------ training
 
 
-class Contract(BaseModel):
-    """Base of everything written to disk or sent between processes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class TrainingRequest(Contract):
     """The published REST body of a training job (`POST /finetune/start-training`).
 
@@ -182,106 +187,12 @@ class JobSpec(Contract):
     serving_precision: Literal["bfloat16", "float32"] = "bfloat16"
 
 
-class Phase(Contract):
-    """The run enters a named phase."""
-
-    event: Literal["phase"] = "phase"
-    name: Literal["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
-    detail: str = ""
-
-
-class Progress(Contract):
-    """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
-
-    `memory_bytes` is held now: of the GPU, or of main memory by the process and all below it. `seconds` counts since
-    the run began, over all its processes. `trouble` says what goes wrong without ending the run, while it does.
-    """
-
-    event: Literal["progress"] = "progress"
-    step: int
-    of: int
-    epoch: float
-    loss: float
-    lr: float
-    tokens_per_s: float
-    eta_s: float
-    memory_bytes: int
-    seconds: float = 0.0
-    trouble: str = ""
-
-
-class Evaluation(Contract):
-    """The held-out replies were measured between two steps; losses as in `Epoch`, since the last evaluation."""
-
-    event: Literal["evaluation"] = "evaluation"
-    step: int
-    epoch: float
-    train_loss: float | None
-    eval_loss: float
-
-
-class Epoch(Contract):
-    """One pass over the samples is done, `step` its last; `seconds` without measuring.
-
-    Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
-    Either is None where the recipe logs or measures less often.
-    """
-
-    event: Literal["epoch"] = "epoch"
-    epoch: int
-    train_loss: float | None
-    eval_loss: float | None
-    seconds: float
-    step: int = 0
-
-
-class ScoreCard(Contract):
-    """What was measured, in the precision that serves, on conversations held out from training.
-
-    Losses are mean negative log-likelihoods in nats per reply token, the end of turn included, after the same prompts.
-    """
-
-    heldout_replies: int
-    heldout_tokens: int
-    loss_base: float
-    loss_tuned: float
-    general_loss_base: float
-    general_loss_tuned: float
-    precision: str
-
-
-class ScoreCardEvent(Contract):
-    """The measurements of the new adapter."""
-
-    event: Literal["scorecard"] = "scorecard"
-    scorecard: ScoreCard
-
-
-class Done(Contract):
-    """The adapter folder is complete under its final name. `seconds` counts from the start of the process."""
-
-    event: Literal["done"] = "done"
-    adapter: str
-    seconds: float
-
-
-class Failed(Contract):
-    """The run ended without an adapter. `retry` tells whether the same request could succeed later."""
-
-    event: Literal["failed"] = "failed"
-    cause: str
-    advice: str = ""
-    retry: bool = False
-
-
-TrainerEvent = Annotated[
-    Phase | Progress | Evaluation | Epoch | ScoreCardEvent | Done | Failed, Field(discriminator="event")
-]
-TRAINER_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)
-
-
 class Manifest(Contract):
-    """`manifest.json` of an adapter folder. `rights` counts samples by right, `checksums` are SHA-256 of its files."""
+    """`manifest.json` of an adapter folder.
+
+    `rights` counts samples by right, `threads` is how many computed, `caveats` say in words what was not as asked,
+    `checksums` maps each other file of the folder to its SHA-256.
+    """
 
     format: Literal[1] = 1
     persona: str | None

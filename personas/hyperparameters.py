@@ -5,9 +5,14 @@ The names are transformers' and peft's where they have one. `trainer/recipes/*.t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationError
+
+from personas.contract import Contract
+from personas.errors import RequestError
 
 QuantType = Literal["nf4", "fp4", "none"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -39,10 +44,8 @@ NoiseAlpha = Annotated[float, Field(ge=0, le=100)]
 RateRatio = Annotated[float, Field(ge=0, le=64)]
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(Contract):
     """What a request may set. A field left out takes the recipe's value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     quant_type: QuantType | None = None
     double_quant: bool | None = None
@@ -77,3 +80,74 @@ class Hyperparameters(BaseModel):
     session_gap_minutes: Minutes | None = None
     lore_share: Share | None = None
     heldout_share: HeldoutShare | None = None
+
+
+def settings_of(pairs: Iterable[str]) -> Hyperparameters:
+    """Settings written as `name=value`. Raises `RequestError` that names the wrong one, and what is allowed."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise RequestError(f"{pair.strip()!r} is no setting.", "Write name=value, such as learning_rate=2e-4.")
+        if name not in Hyperparameters.model_fields:
+            raise RequestError(f"There is no setting {name!r}.", _meant(name))
+        if name in values:
+            raise RequestError(f"{name} is set twice.", "Set it once.")
+        values[name] = [part.strip() for part in value.split(",")] if name == "target_modules" else value
+    try:
+        return Hyperparameters.model_validate(values)
+    except ValidationError as error:
+        wrong = list(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
+        given = ", ".join(f"{name} cannot be {_as_written(values[name])}" for name in wrong)
+        raise RequestError(f"{given}.", " ".join(f"{name}: {allowed(name)}." for name in wrong)) from None
+
+
+def settings_in(text: str) -> Hyperparameters:
+    """Settings in one line, with commas between them: `learning_rate=2e-4, lora_r=8`. Raises `RequestError`.
+
+    A part without `=` goes on with the list before it: `target_modules=q_proj, v_proj`.
+    """
+    pairs: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if "=" not in part and pairs:
+            pairs[-1] += f",{part}"
+        else:
+            pairs.append(part)
+    return settings_of(pairs)
+
+
+def allowed(name: str) -> str:
+    """What a setting may be, in words."""
+    schema = Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
+    if "enum" in schema:
+        *others, last = schema["enum"]
+        return f"{', '.join(others)} or {last}"
+    match schema["type"]:
+        case "boolean":
+            return "true or false"
+        case "array":
+            return "names of linear layers, with commas between them"
+        case kind:
+            number = "a whole number" if kind == "integer" else "a number"
+            return f"{number} {_between(schema)}"
+
+
+def _between(schema: Mapping[str, Any]) -> str:
+    low = f"from {schema['minimum']:g}" if "minimum" in schema else f"above {schema['exclusiveMinimum']:g}"
+    if "maximum" in schema:
+        return f"{low} to {schema['maximum']:g}"
+    return f"{low}, below {schema['exclusiveMaximum']:g}"
+
+
+def _meant(name: str) -> str:
+    """Names near to one that does not exist: spelt alike, longer or shorter, or abbreviated so."""
+    known = list(Hyperparameters.model_fields)
+    alike = difflib.get_close_matches(name, known, cutoff=0.6)
+    initials = [it for it in known if "".join(word[0] for word in it.split("_")) == name.lower()]
+    within = [it for it in known if len(name) > 2 and (name.lower() in it or it in name.lower())]
+    near = list(dict.fromkeys([*initials, *alike, *within]))[:3]
+    return f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
+
+
+def _as_written(value: str | list[str]) -> str:
+    return repr(value if isinstance(value, str) else ",".join(value))

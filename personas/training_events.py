@@ -1,0 +1,107 @@
+"""What the trainer tells while it runs: one JSON object a line, and the measurements at its end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from personas.contract import Contract
+
+
+class Phase(Contract):
+    """The run enters a named phase."""
+
+    event: Literal["phase"] = "phase"
+    name: Literal["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
+    detail: str = ""
+
+
+class Progress(Contract):
+    """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
+
+    `memory_bytes` is held now: of the GPU, or of main memory by the process and all below it. `seconds` counts since
+    the run began, over all its processes. `trouble` says what goes wrong without ending the run, while it does.
+    """
+
+    event: Literal["progress"] = "progress"
+    step: int
+    of: int
+    epoch: float
+    loss: float
+    lr: float
+    tokens_per_s: float
+    eta_s: float
+    memory_bytes: int
+    seconds: float = 0.0
+    trouble: str = ""
+
+
+class Evaluation(Contract):
+    """The held-out replies were measured between two steps; losses as in `Epoch`, since the last evaluation."""
+
+    event: Literal["evaluation"] = "evaluation"
+    step: int
+    epoch: float
+    train_loss: float | None
+    eval_loss: float
+
+
+class Epoch(Contract):
+    """One pass over the samples is done, `step` its last; `seconds` without measuring.
+
+    Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
+    Either is None where the recipe logs or measures less often.
+    """
+
+    event: Literal["epoch"] = "epoch"
+    epoch: int
+    train_loss: float | None
+    eval_loss: float | None
+    seconds: float
+    step: int = 0
+
+
+class ScoreCard(Contract):
+    """What was measured, in the precision that serves, on conversations held out from training.
+
+    Losses are mean negative log-likelihoods in nats per reply token, the end of turn included, after the same prompts.
+    """
+
+    heldout_replies: int
+    heldout_tokens: int
+    loss_base: float
+    loss_tuned: float
+    general_loss_base: float
+    general_loss_tuned: float
+    precision: str
+
+
+class ScoreCardEvent(Contract):
+    """The measurements of the new adapter."""
+
+    event: Literal["scorecard"] = "scorecard"
+    scorecard: ScoreCard
+
+
+class Done(Contract):
+    """The adapter folder is complete under its final name. `seconds` counts from the start of the process."""
+
+    event: Literal["done"] = "done"
+    adapter: str
+    seconds: float
+
+
+class Failed(Contract):
+    """The run ended without an adapter. `retry` tells whether the same request could succeed later."""
+
+    event: Literal["failed"] = "failed"
+    cause: str
+    advice: str = ""
+    retry: bool = False
+
+
+TrainerEvent = Annotated[
+    Phase | Progress | Evaluation | Epoch | ScoreCardEvent | Done | Failed, Field(discriminator="event")
+]
+TRAINER_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)
