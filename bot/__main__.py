@@ -76,7 +76,7 @@ def _where(app: App) -> str:
         return f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)"
     servers = ", ".join(guild.name for guild in app.client.guilds) or "no server yet"
     invite = invite_url(app.client.application_id or 0)
-    return f"Understudy is on Discord as {app.client.user}, in {servers}.\nInvite: {invite}"
+    return f"Understudy is on Discord as {app.client.user}, in {servers}.\nInvite: {invite}\nOn this machine: {app.url}"
 
 
 if __name__ == "__main__":

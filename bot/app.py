@@ -32,6 +32,7 @@ from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.training import SubprocessBackend
 from bot.voices import Voices
+from bot.web import Front, listening
 from personas import base_model
 from personas.contracts import Sampling
 from personas.engine.local import LocalEngine
@@ -50,11 +51,12 @@ class NobodyHomeError(SettingsError):
 
 @dataclass(frozen=True)
 class App:
-    """A running bot. `sandbox` is None on Discord; `running` ends when the client does."""
+    """A running bot. `sandbox` is None on Discord; `running` ends when the client does; `url` is its web server's."""
 
     client: Understudy
     sandbox: Sandbox | None
     running: asyncio.Task[None]
+    url: str
 
     @property
     def house(self) -> House:
@@ -69,7 +71,9 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         finish_restore(settings.home)
         store = Store.open(settings.home / "understudy.sqlite")
         stack.callback(store.close)
-        sandbox = await _sandbox(settings, stack) if settings.in_sandbox else None
+        front = Front()
+        sandbox = await _sandbox(settings, front, stack) if settings.in_sandbox else None
+        url = sandbox.url if sandbox else await _listening(settings, front, stack)
         personas = Personas(shipped.cards, settings.home)
         keeping = _keeping(settings, sandbox)
         # Before anything reads the home: nobody who was forgotten is in what follows.
@@ -106,7 +110,9 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         stack.push_async_callback(retention.stop)
         queue.start()
         stack.push_async_callback(queue.stop)
-        yield App(client, sandbox, running)
+        front.open(client.house)
+        stack.callback(front.close)
+        yield App(client, sandbox, running, url)
 
 
 def _keeping(settings: Settings, sandbox: Sandbox | None) -> Keeping:
@@ -114,7 +120,7 @@ def _keeping(settings: Settings, sandbox: Sandbox | None) -> Keeping:
     return Keeping(settings.discord_permission, settings.history_days, settings.in_sandbox, leave)
 
 
-async def _sandbox(settings: Settings, stack: AsyncExitStack) -> Sandbox:
+async def _sandbox(settings: Settings, front: Front, stack: AsyncExitStack) -> Sandbox:
     state = settings.home / "sandbox.sqlite"
     try:
         sandbox = Sandbox(local_guild.SEED, state)
@@ -122,14 +128,26 @@ async def _sandbox(settings: Settings, stack: AsyncExitStack) -> Sandbox:
         raise SettingsError(f"{error}.", f"Move {state} away: a new guild is made in its place.") from error
     stack.push_async_callback(sandbox.stop)
     try:
-        await sandbox.start(port=settings.web_port)
+        await sandbox.start(port=settings.web_port, mount=front.mount)
     except OSError as error:
-        raise PortTakenError(
-            f"Port {settings.web_port} cannot be used: {error.strerror}.",
-            "End the other program (perhaps another bot), or set WEB_PORT to another number.",
-        ) from error
+        raise _port_taken(settings, error) from error
     stack.push(point_discord_py_at(sandbox))
     return sandbox
+
+
+async def _listening(settings: Settings, front: Front, stack: AsyncExitStack) -> str:
+    """The web server where there is no sandbox to share one with; gives its address."""
+    try:
+        return await stack.enter_async_context(listening(front, settings.web_port))
+    except OSError as error:
+        raise _port_taken(settings, error) from error
+
+
+def _port_taken(settings: Settings, error: OSError) -> PortTakenError:
+    return PortTakenError(
+        f"Port {settings.web_port} cannot be used: {error.strerror}.",
+        "End the other program (perhaps another bot), or set WEB_PORT to another number.",
+    )
 
 
 async def _engine(settings: Settings, stack: AsyncExitStack) -> LocalEngine:

@@ -1,4 +1,4 @@
-"""What may be named from Discord: data sets, personas and recipes by name, never a path.
+"""What may be named: data sets, personas and recipes by name; by path (`bot.by_path`) only by the operator.
 
 A log `data/logs/<name>.json` is the data set `<name>`, a file `data/general/<name>.jsonl` the data set
 `general-<name>`; `personas.rights` says where their rights are stated, and decides. A log without a stated right counts
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
+from bot.by_path import named_by_path
 from bot.history import HISTORY, history_lines
 from bot.personas import own_card
 from bot.store import Store
@@ -27,6 +28,9 @@ from personas.lore import WORLD
 from personas.rights import DISCORD_API, SETTING, Right, Statement, decide, statement_beside
 
 log = logging.getLogger(__name__)
+
+OPERATOR = 0
+"""The guild of jobs that are started on the operator's machine itself. Direct messages, which are 0 too, start none."""
 
 Kind = Literal["card", "log", "messages", "lore", "general"]
 
@@ -117,22 +121,22 @@ class Catalogue:
         return sorted(path.stem for path in self._shipped.recipes.glob("*.toml"))
 
     def materials_for(self, request: TrainingRequest, guild_id: int = 0) -> tuple[SourceMaterial, ...]:
-        """The materials that a request of a server takes; guild 0 is no server, and has no history.
+        """The materials that a request of a server takes. The operator may name paths and other base models.
 
         Raises `RequestError` when it names something unknown or not allowed here, and `MaterialError` or `CardError`
         when a file that it needs cannot be read.
         """
-        self._check_names(request)
+        self._check_names(request, guild_id)
         if request.persona is None:
             return self._for_dialogue(request)
-        return self._for_persona(request.persona, request.dataset or request.persona, guild_id)
+        return self._for_persona(request.persona, request, guild_id)
 
-    def _check_names(self, request: TrainingRequest) -> None:
-        if request.dataset_path:
+    def _check_names(self, request: TrainingRequest, guild_id: int) -> None:
+        if request.dataset_path and guild_id != OPERATOR:
             raise RequestError(
                 "A path cannot be named here, only a data set of the catalogue.", _known(self.datasets(), "")
             )
-        if request.base_model != self._base_model:
+        if request.base_model != self._base_model and guild_id != OPERATOR:
             raise RequestError(
                 f"An adapter for another base model ({request.base_model}) cannot be served here.",
                 f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
@@ -140,9 +144,10 @@ class Catalogue:
         if request.recipe not in (recipes := self.recipes()):
             raise RequestError(f"There is no recipe {request.recipe!r}.", _known(recipes, request.recipe))
 
-    def _for_persona(self, persona_id: str, dataset: str, guild_id: int) -> tuple[SourceMaterial, ...]:
-        card = self._card(persona_id)
-        return (card, self._log(persona_id, dataset, guild_id), *self._lore(persona_id), *self._general())
+    def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
+        card, path = self._card(persona_id), request.dataset_path
+        log = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
+        return (card, log, *self._lore(persona_id), *self._general())
 
     def _log(self, persona_id: str, dataset: str, guild_id: int) -> SourceMaterial:
         if dataset == HISTORY and self._store:
@@ -165,6 +170,8 @@ class Catalogue:
         return SourceMaterial("log", f"{HISTORY}.jsonl", HISTORY, stated, text=text, format="own-log")
 
     def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
+        if request.dataset_path:
+            return (self._at("messages", request.dataset_path), *self._general())
         messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
         if request.dataset is None:
             raise RequestError(
@@ -243,6 +250,13 @@ class Catalogue:
         path, day = f"{file.parent.name}/{file.name}", _day_of(file)
         stated = stated or Statement(right, "", day, "")
         return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
+
+    def _at(self, kind: Kind, path: str) -> SourceMaterial:
+        """The material of a data set that the operator names by its path."""
+        named = named_by_path(self._home, path)
+        place, stated = f"named/{named.origin}", named.statement
+        copies = ((named.path, place),)
+        return SourceMaterial(kind, place, named.origin, stated, stated.stated_on, copies, format=named.format)
 
     def _named(self, kind: Kind, entry: Entry) -> SourceMaterial:
         """The material of the operator's data set; where it lies is nobody else's business."""

@@ -35,8 +35,18 @@ class RecipePlan(BaseModel):
     basis: str
 
 
+class Lighter(BaseModel):
+    """A way to run the same with less memory: what to `set` of the hyperparameters."""
+
+    set: dict[str, int]
+    memory_bytes: int
+
+
 class Plan(BaseModel):
-    """What the trainer says a run would do; `rows` are records of the material. It says more than is read here."""
+    """What the trainer says a run would do; `rows` are records of the material. It says more than is read here.
+
+    `lighter` are ways to run it with less memory, from the one that changes least.
+    """
 
     samples: dict[str, int]
     tokens: int
@@ -44,6 +54,7 @@ class Plan(BaseModel):
     rows_used: int
     dropped: dict[str, int]
     recipes: tuple[RecipePlan, ...]
+    lighter: tuple[Lighter, ...] = ()
 
 
 async def plan_run(

@@ -32,6 +32,10 @@ RETRY_S = 30.0
 OnChange = Callable[[Job], None]
 
 
+class QueueConflictError(RequestError):
+    """The request is in order, but other jobs stand in its way."""
+
+
 class JobQueue:
     """Takes training jobs and runs them one after another. Use it from the event loop's thread."""
 
@@ -56,13 +60,16 @@ class JobQueue:
         Raises an `UnderstudyError`, and stores nothing, when the request cannot be run here, when the guild has an
         unfinished job for the same persona, or too many queued ones.
         """
-        self._backend.check(request, guild_id)
         new = NewJob(job_id or secrets.token_hex(5), guild_id, channel_id, requested_by, request)
-        self._check_limits(new)
+        self._check(new)
         job = self._store.jobs.add(new, self._clock.now())
         self._tell(job)
         self._wake.set()
         return job
+
+    def check(self, request: TrainingRequest, guild_id: int) -> None:
+        """Raise what `enqueue` would; nothing is stored."""
+        self._check(NewJob("", guild_id, 0, 0, request))
 
     def cancel(self, job_id: str) -> Job:
         """End a queued or running job for good; a running trainer stops within seconds.
@@ -73,7 +80,7 @@ class JobQueue:
         if cancelled is None:
             job = self._store.jobs.get(job_id)
             state = f"is {job.state} already" if job else "does not exist"
-            raise RequestError(f"The job {job_id} {state}.", "Only a queued or running job can be cancelled.")
+            raise QueueConflictError(f"The job {job_id} {state}.", "Only a queued or running job can be cancelled.")
         if job_id == self._running:
             self._backend.cancel()
         self._tell(cancelled)
@@ -105,16 +112,17 @@ class JobQueue:
         """End a subscription."""
         self._listeners.remove(on_change)
 
-    def _check_limits(self, new: NewJob) -> None:
+    def _check(self, new: NewJob) -> None:
+        self._backend.check(new.request, new.guild_id)
         queued, running = self._store.jobs.in_state("queued"), self._store.jobs.in_state("running")
         for job in [*queued, *running]:
             # Two guilds may train the same persona, each its own version; a dialogue adapter's name is its place.
             if job.name == new.name and (job.guild_id == new.guild_id or job.persona is None):
-                raise RequestError(
+                raise QueueConflictError(
                     f"The job {job.job_id} for {job.name} is {job.state} already.", "Wait, or cancel it."
                 )
         if sum(job.guild_id == new.guild_id for job in queued) >= MAX_QUEUED_PER_GUILD:
-            raise RequestError(
+            raise QueueConflictError(
                 f"{MAX_QUEUED_PER_GUILD} jobs of this server are queued, which is the most.",
                 "Wait, or cancel one of them.",
             )

@@ -15,6 +15,9 @@ from personas.embedded import embedded_folder
 from personas.errors import BaseModelError
 
 EMBEDDED = "embedded"
+FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
+"""Of a model of a hub."""
+
 SAMPLED_BYTES = 2**20
 LOADING_OVERHEAD = 1.15
 """Room for buffers beside the weights themselves while a model is loaded."""
@@ -37,11 +40,14 @@ class BaseModel:
         return Path(self.source)
 
 
-def locate(name: str) -> BaseModel:
-    """Find a base model; one named by hub id is downloaded where a hub can be reached. Raises `BaseModelError`."""
+def locate(name: str, *, fetch: bool = True) -> BaseModel:
+    """Find a base model; one named by hub id is downloaded where a hub can be reached. Raises `BaseModelError`.
+
+    Without `fetch` nothing is asked of a hub: only what was downloaded before is found.
+    """
     folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
     if not folder.is_dir():
-        folder = _from_hub(name)
+        folder = _from_hub(name) if fetch else _fetched_before(name)
     if not (folder / "config.json").exists():
         raise BaseModelError(f"The folder {folder} holds no config.json.", "Name a folder with a transformers model.")
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -133,7 +139,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*"]))
+        return Path(snapshot_download(name, allow_patterns=FILES))
     except errors.GatedRepoError as error:
         why, advice = "the hub gives it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
         raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
@@ -150,3 +156,15 @@ def _from_hub(name: str) -> Path:
             f"The base model {name!r} is no folder here, and no hub could be reached ({type(error).__name__}).",
             "Check the network and try again, or set BASE_MODEL to `embedded` or a model folder.",
         ) from error
+
+
+def _fetched_before(name: str) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        raise BaseModelError(
+            f"The base model {name!r} is not on this machine.",
+            "Name `embedded`, a model folder, or a model that was fetched from a hub before.",
+        ) from None

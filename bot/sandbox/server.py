@@ -1,7 +1,7 @@
 """The sandbox as others use it: start it, play its members, wait for what the bot does."""
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from bot.sandbox.seed import GuildSeed
 from bot.sandbox.world import World
 
 HISTORY = 1_000
+Mount = Callable[[web.Application], None]
 
 
 class Sandbox(Controls):
@@ -53,10 +54,16 @@ class Sandbox(Controls):
         """What members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` what happened since."""
         return self._world.feed.events
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen (port 0: a free one). Raises NotLoopback, and OSError if the port is taken."""
+    async def start(self, host: str = "127.0.0.1", port: int = 0, mount: Mount | None = None) -> None:
+        """Listen (port 0: a free one). Raises NotLoopback, and OSError if the port is taken.
+
+        `mount` may add routes and middlewares of its own to the application before it is served.
+        """
         _refuse_open_door(host)
-        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
+        app = self._application()
+        if mount:
+            mount(app)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()

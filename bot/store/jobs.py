@@ -127,6 +127,15 @@ class Jobs:
         )
         return [_job(row) for row in rows]
 
+    def page(self, limit: int, *, guild_id: int | None = None, after: Job | None = None) -> list[Job]:
+        """Jobs of a guild (None: of all), newest first; `after` a job, those that are older than it."""
+        rows = self._db.read(
+            """select * from jobs where (:guild is null or guild_id = :guild) and (:seq is null or seq < :seq)
+            order by seq desc limit :limit""",
+            {"guild": guild_id, "seq": after.seq if after else None, "limit": limit},
+        )
+        return [_job(row) for row in rows]
+
     def in_state(self, state: JobState) -> list[Job]:
         """All jobs in a state, oldest first."""
         return [_job(row) for row in self._db.read("select * from jobs where state = :s order by seq", {"s": state})]

@@ -107,7 +107,7 @@ def test_with_one_general_data_set_a_dialogue_is_measured_on_it(catalogue, shipp
 )
 def test_what_cannot_be_had_is_refused_with_what_can(catalogue, asked, words):
     with pytest.raises(RequestError) as refused:
-        catalogue.materials_for(asked)
+        catalogue.materials_for(asked, guild_id=7)
     assert words in str(refused.value)
 
 

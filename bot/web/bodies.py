@@ -1,0 +1,82 @@
+"""What is sent: JSON of a bounded size, and what is wrong with it field by field, with what is allowed there."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from bot.web.allowed import allowed_at, known_fields
+from bot.web.problems import Problem
+
+LARGEST_BODY_BYTES = 64 * 2**10
+MOST_ERRORS, LONGEST_SHOWN = 50, 80
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def json_object(request: web.Request) -> dict[str, Any]:
+    """The JSON object of a request. Raises `Problem`."""
+    if request.content_type != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
+        advice = "Send it with Content-Type: application/json, not packed."
+        raise Problem("not-json-type", f"The body is sent as {request.content_type}.", advice)
+    try:
+        body = json.loads(await _read(request), parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
+        said = f"{error.msg} (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else "it is none"
+        raise Problem("not-json", f"The body cannot be read: {said}.", "Send one JSON object in UTF-8.") from None
+    if not isinstance(body, dict):
+        raise Problem("invalid-request", "The body is no JSON object.", "Send {…} with the fields of the request.")
+    return body
+
+
+async def _read(request: web.Request) -> str:
+    read = b""
+    # Asked for in pieces: what the header says of the length may be wrong or missing.
+    while len(read) <= LARGEST_BODY_BYTES and (piece := await request.content.read(LARGEST_BODY_BYTES)):
+        read += piece
+    if len(read) > LARGEST_BODY_BYTES:
+        raise Problem("too-large", f"The body is larger than {LARGEST_BODY_BYTES // 1024} KiB.", "Send less.")
+    return read.decode("utf-8")
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)  # NaN and Infinity are no JSON
+
+
+def parsed(model: type[Model], body: dict[str, Any]) -> Model:
+    """The body as a contract. Raises `Problem`, which names every wrong field and what it may be."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        errors = [_wrong(model, item) for item in error.errors(include_url=False)[:MOST_ERRORS]]
+        named = ", ".join(dict.fromkeys(one["field"] or "the request" for one in errors))
+        raise Problem(
+            "invalid-request",
+            f"{len(error.errors())} of the fields cannot be: {named}."[:1000],
+            "Correct what `errors` names; `allowed` says what may stand there.",
+            errors=errors,
+        ) from None
+
+
+def _wrong(model: type[BaseModel], item: Any) -> dict[str, str]:
+    place = [str(step)[:LONGEST_SHOWN] for step in item["loc"]]
+    said = item["msg"].removeprefix("Value error, ")
+    if not place:  # what is wrong with two fields together is told at the last of them that it names
+        place = [name for name in model.model_fields if re.search(rf"\b{name}\b", said)][-1:]
+    field, told = ".".join(place), {}
+    if item["type"] == "extra_forbidden":
+        known = known_fields(model, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        said = "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
+        told = {"allowed": ", ".join(known)}
+    elif allowed := allowed_at(model, place):
+        told = {"allowed": allowed}
+    if item["type"] not in ("missing", "extra_forbidden", "value_error"):
+        told["got"] = repr(item["input"])[:LONGEST_SHOWN]
+    pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in place)
+    return {"field": field, "pointer": pointer, "detail": said, **told}

@@ -1,0 +1,132 @@
+"""`POST /finetune/start-training`: queue a training, once it is sure that it could be run here."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from typing import Any
+
+from aiohttp import web
+
+from bot.catalogue import OPERATOR
+from bot.house import House
+from bot.preview import Plan
+from bot.store import Job
+from bot.web.bodies import json_object, parsed
+from bot.web.here import house_of
+from bot.web.job_json import job_json, job_path
+from bot.web.preflight import notes_on, own_plan, request_of, require_memory, require_possible
+from bot.web.problems import Problem
+from personas.contracts import TrainingRequest
+from personas.errors import RequestError
+
+log = logging.getLogger(__name__)
+
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+MOST_WAITING = 8
+NO_CHANNEL = NOBODY = 0
+
+
+class Checks:
+    """One check at a time: each is a process that reads all of the material."""
+
+    def __init__(self) -> None:
+        self._one = asyncio.Semaphore()
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        if self._waiting >= MOST_WAITING:
+            raise Problem("busy", "Other requests are being checked.", "Try again.", headers={"Retry-After": "10"})
+        self._waiting += 1
+        try:
+            await self._one.acquire()
+        except BaseException:
+            self._waiting -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._waiting -= 1
+        self._one.release()
+
+
+CHECKS = web.AppKey("checks", Checks)
+
+
+async def start_training(request: web.Request) -> web.Response:
+    """202 with the job that was queued, or that the same Idempotency-Key queued before."""
+    house = house_of(request)
+    job_id = _job_id(request)
+    body = await json_object(request)
+    parsed(TrainingRequest, {"base_model": house.base_model, **body})
+    wanted = request_of(body, house)
+    async with request.app[CHECKS]:
+        if known := _known(house, job_id, wanted):
+            return _accepted(house, known)
+        await require_possible(house, body)
+        plan = await require_memory(house, body)
+        house = house_of(request)  # the bot may have ended meanwhile
+        job = _queued(house, wanted, job_id)
+    return _accepted(house, job, {"plan": _plan_json(plan, wanted)})
+
+
+def _queued(house: House, wanted: TrainingRequest, job_id: str | None) -> Job:
+    job = house.queue.enqueue(
+        wanted, guild_id=OPERATOR, channel_id=NO_CHANNEL, requested_by=NOBODY, job_id=job_id or ""
+    )
+    for note in notes_on(wanted, house.base_model):
+        log.warning("the job %s: %s", job.job_id, note)
+    return job
+
+
+def _job_id(request: web.Request) -> str | None:
+    """The id of the job that a key stands for. It outlives the bot, as the job does."""
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
+        return None
+    if len(keys) > 1 or not KEY.fullmatch(keys[0]):
+        advice = "Send one, of at most 255 visible ASCII characters."
+        raise Problem("bad-header", "The Idempotency-Key cannot be used.", advice)
+    return hashlib.sha256(f"idempotency:{keys[0]}".encode()).hexdigest()[:16]
+
+
+def _known(house: House, job_id: str | None, wanted: TrainingRequest) -> Job | None:
+    job = house.store.jobs.get(job_id) if job_id else None
+    if job is None:
+        return None
+    try:
+        is_same = job.request == wanted
+    except RequestError:  # it was stored by another version of the bot
+        is_same = False
+    if not is_same:
+        raise Problem(
+            "key-used",
+            "This Idempotency-Key came with another request before.",
+            "Send a new key with a new request.",
+            more={"job": job_path(job.job_id)},
+        )
+    return job
+
+
+def _accepted(house: House, job: Job, more: dict[str, Any] | None = None) -> web.Response:
+    headers = {"Location": job_path(job.job_id)}
+    return web.json_response({**job_json(house, job), **(more or {})}, status=202, headers=headers)
+
+
+def _plan_json(plan: Plan, request: TrainingRequest) -> dict[str, Any]:
+    own = own_plan(plan, request.recipe)
+    return {
+        "samples": plan.samples,
+        "tokens": plan.tokens,
+        "rows": plan.rows,
+        "rows_used": plan.rows_used,
+        "dropped": plan.dropped,
+        "steps": own.steps,
+        "seconds": own.seconds,
+        "memory_bytes": own.memory_bytes,
+        "basis": own.basis,
+    }
+
+
+ROUTES = (("POST", "/finetune/start-training", start_training),)

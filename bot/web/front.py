@@ -1,0 +1,110 @@
+"""The door: every route of the bot's own, who is let in, and every error as a problem."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from bot.house import House
+from bot.queue import QueueConflictError
+from bot.store import StoreError
+from bot.web import finetune, health, jobs, problems
+from bot.web.guard import HEADERS, require_here
+from bot.web.here import TENANT, Tenant
+from bot.web.problems import Problem, answer_to
+from bot.web.words import without_places
+from personas.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ROUTES = (*health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES)
+HTTP_PROBLEMS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+
+
+class Front:
+    """Serves the bot's routes in any application on loopback, before the bot is there too: they say so then."""
+
+    def __init__(self) -> None:
+        self._tenant = Tenant()
+        self._own: set[web.AbstractRoute] = set()
+
+    def open(self, house: House) -> None:
+        """From now on requests are answered from this house."""
+        self._tenant.house = house
+
+    def close(self) -> None:
+        """From now on requests are told to try again."""
+        self._tenant.house = None
+
+    def mount(self, app: web.Application) -> None:
+        """Add the routes to an application that may have others, for which nothing changes.
+
+        What no route of the application answers is answered with a problem.
+        """
+        app[TENANT], app[finetune.CHECKS] = self._tenant, finetune.Checks()
+        for method, path, handler in ROUTES:
+            resource = app.router.add_resource(path)
+            for allowed in (method, "HEAD") if method == "GET" else (method,):
+                self._own.add(resource.add_route(allowed, handler))
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guarded(request, handler)
+
+        app.middlewares.insert(0, guarded)
+
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.match_info.http_exception is None and request.match_info.route not in self._own:
+            return await handler(request)
+        try:
+            require_here(request)
+            answer = await handler(request)
+        except Exception as error:  # the edge: every error has an answer
+            answer = answer_to(self._problem(request, error), request.path)
+        for name, value in HEADERS.items():
+            answer.headers.setdefault(name, value)
+        return answer
+
+    def _problem(self, request: web.Request, error: Exception) -> Problem:
+        match error:
+            case Problem():
+                return error
+            case web.HTTPException():
+                slug = HTTP_PROBLEMS.get(error.status, "failed")
+                allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
+                known = ", ".join(sorted({path for _, path, _ in ROUTES if "problems" not in path}))
+                return Problem(slug, f"{request.method} {request.path}: {error.reason}.", f"There are: {known}.",
+                               headers=allowed)  # fmt: skip
+            case UnderstudyError():
+                return self._told(error)
+        code = secrets.token_hex(4)
+        log.error("error %s", code, exc_info=error)
+        return Problem("failed", "That went wrong inside the bot.", f"Its log says why under {code}.")
+
+    def _told(self, error: UnderstudyError) -> Problem:
+        slug = "cannot-train"
+        if isinstance(error, StoreError):
+            slug = "busy"
+        elif isinstance(error, QueueConflictError):
+            slug = "conflict"
+        home = self._tenant.house.home if self._tenant.house else None
+        return Problem(slug, without_places(error.message, home), without_places(error.advice, home))
+
+
+@asynccontextmanager
+async def listening(front: Front, port: int) -> AsyncIterator[str]:
+    """A server with these routes alone on 127.0.0.1; gives its address. Raises `OSError` when the port is taken."""
+    app = web.Application()
+    front.mount(app)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,85 @@
+"""A training job as the API shows it: without who asked for it, and without the folders of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bot.house import House
+from bot.store import Job, JobResult
+from bot.web.preflight import notes_on
+from bot.web.words import moment, without_places
+from personas.contracts import TrainingRequest
+from personas.errors import RequestError
+
+OPEN = ("queued", "running")
+
+
+def job_path(job_id: str) -> str:
+    """Where a job is asked for."""
+    return f"/finetune/jobs/{job_id}"
+
+
+def job_json(house: House, job: Job) -> dict[str, Any]:
+    """The published object. Ids of Discord are text: they are longer than JSON's numbers may be."""
+    request = _request(job)
+    links = {"self": job_path(job.job_id)} | ({"cancel": f"{job_path(job.job_id)}/cancel"} if job.state in OPEN else {})
+    return {
+        "job_id": job.job_id,
+        "state": job.state,
+        "place": house.queue.position(job.job_id),
+        "guild": str(job.guild_id),
+        "name": job.name,
+        "persona": job.persona,
+        "version": job.version,
+        "versions": _versions(house, job),
+        "request": _shown(house, request) if request else None,
+        "notes": [without_places(note, house.home) for note in notes_on(request, house.base_model)] if request else [],
+        "attempt": job.attempt,
+        "queued_at": moment(job.queued_at),
+        "started_at": moment(job.started_at),
+        "finished_at": moment(job.finished_at),
+        "progress": job.progress.model_dump(mode="json") if job.progress else None,
+        "result": _result(house.home, job),
+        "error": without_places(job.error, house.home) if job.error else None,
+        "advice": without_places(job.advice, house.home) if job.advice else None,
+        "links": links,
+    }
+
+
+def _request(job: Job) -> TrainingRequest | None:
+    try:
+        return job.request
+    except RequestError:  # stored by another version of the bot; `error` says so once it was its turn
+        return None
+
+
+def _shown(house: House, request: TrainingRequest) -> dict[str, Any]:
+    shown = request.model_dump(mode="json", exclude_none=True)
+    return {key: without_places(value, house.home) if isinstance(value, str) else value for key, value in shown.items()}
+
+
+def _versions(house: House, job: Job) -> dict[str, Any] | None:
+    """Which versions of the persona there are, and which speaks."""
+    if job.persona is None:
+        return None
+    versions = house.store.versions
+    return {
+        "live": versions.live(job.persona),
+        "installed": [version.version for version in versions.installed(job.persona)],
+    }
+
+
+def _result(home: Path, job: Job) -> dict[str, Any] | None:
+    try:
+        result: JobResult | None = job.result
+    except ValidationError:
+        return None
+    if result is None:
+        return None
+    adapter = Path(result.adapter)
+    place = adapter.relative_to(home) if adapter.is_relative_to(home) else Path(adapter.name)
+    scorecard = result.scorecard.model_dump(mode="json")
+    return {"adapter": place.as_posix(), "seconds": result.seconds, "scorecard": scorecard}

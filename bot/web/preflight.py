@@ -1,0 +1,181 @@
+"""Whether a training could be run on this machine, before it is queued; and what could be run instead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import ValidationError
+
+from bot.by_path import named_by_path, require_copies
+from bot.catalogue import OPERATOR
+from bot.house import House
+from bot.preview import Plan, RecipePlan
+from bot.web.problems import Problem
+from bot.web.words import without_places
+from personas.base_model import locate
+from personas.contracts import TrainingRequest
+from personas.errors import BaseModelError, TrainingError, UnderstudyError
+
+MEMORY_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r", "target_modules")
+"""What decides how much memory a run takes: left to the recipe where another recipe is proposed."""
+
+Body = dict[str, Any]
+
+
+def request_of(body: Body, house: House) -> TrainingRequest:
+    """A body as a request; without a base model it means the one that is served. Raises `ValidationError`."""
+    return TrainingRequest.model_validate({"base_model": house.base_model, **body})
+
+
+async def require_possible(house: House, body: Body) -> None:
+    """Raise `Problem` when the request names what is not here, may not be used, or is in the way of another job.
+
+    May take long for a large folder; nothing that takes memory is begun.
+    """
+    request = request_of(body, house)
+    wrong = await asyncio.to_thread(_not_here, house, request)
+    if wrong:
+        errors = [{"field": field, "pointer": f"#/{field}", "detail": str(error)} for field, error in wrong.items()]
+        for one in errors:
+            one["detail"] = without_places(one["detail"], house.home)
+        proposal = next((other for other in _without(house, body, wrong) if _would_be_taken(house, other)), None)
+        raise Problem(
+            "cannot-train",
+            " ".join(without_places(error.message, house.home) for error in wrong.values()),
+            "`errors` says what each field needs" + ("; `would_work` is a body that runs here." if proposal else "."),
+            errors=errors,
+            more={"would_work": proposal} if proposal else None,
+        )
+    house.queue.check(request, OPERATOR)
+
+
+async def require_memory(house: House, body: Body) -> Plan:
+    """Ask the trainer what the run would do. Raises `Problem` where its memory is not there, with what would fit."""
+    request = request_of(body, house)
+    plan = await house.queue.plan(request, OPERATOR)
+    free, needed = free_bytes(), needed_bytes(plan, request.recipe)
+    if needed <= free:
+        return plan
+    proposal = next(_fitting(body, plan, free), None)
+    if proposal is None and request.base_model != house.base_model:
+        proposal = await _over_the_served(house, body, free)
+    raise Problem(
+        "no-memory",
+        f"The training needs about {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
+        "`would_work` is a body that fits." if proposal else "Close other programs, or name a smaller base model.",
+        more={"needed_bytes": needed, "free_bytes": free, **({"would_work": proposal} if proposal else {})},
+    )
+
+
+def free_bytes() -> int:
+    """Memory that a run would find: what is free now, and what the trainer that is at work gives back when it ends."""
+    free = int(psutil.virtual_memory().available)
+    for child in psutil.Process().children(recursive=True):
+        try:
+            free += child.memory_info().rss
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return free
+
+
+def needed_bytes(plan: Plan, recipe: str) -> int:
+    """The peak memory of the planned run itself."""
+    return own_plan(plan, recipe).memory_bytes
+
+
+def own_plan(plan: Plan, recipe: str) -> RecipePlan:
+    """What the run that was asked for would take. Raises `TrainingError` when the trainer does not say so."""
+    for found in plan.recipes:
+        if found.recipe == recipe:
+            return found
+    raise TrainingError(f"The trainer's plan says nothing of {recipe}.", "Its version is not the bot's.")
+
+
+def notes_on(request: TrainingRequest, served: str) -> list[str]:
+    """What should be known of a job before it starts."""
+    if is_same_model(request.base_model, served):
+        return []
+    return [
+        f"The adapter is made for {request.base_model} and cannot be served here: this bot serves {served}. "
+        f"Start the bot with BASE_MODEL={request.base_model} to hear it."
+    ]
+
+
+def is_same_model(one: str, other: str) -> bool:
+    """Whether two names mean one base model: the same name, or the same folder."""
+    try:
+        return one == other or Path(one).expanduser().samefile(Path(other).expanduser())
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+# ------------------------------------------------------------------------------------------------ what is not here
+
+
+def _not_here(house: House, request: TrainingRequest) -> dict[str, UnderstudyError]:
+    wrong: dict[str, UnderstudyError] = {}
+    if not is_same_model(request.base_model, house.base_model) and (error := _base_model_error(request.base_model)):
+        wrong["base_model"] = error
+    if request.dataset_path:
+        try:
+            require_copies(named_by_path(house.home, request.dataset_path).path, house.home)
+        except UnderstudyError as error:
+            wrong["dataset_path"] = error
+    known = house.catalogue.recipes()
+    if request.recipe not in known:
+        wrong["recipe"] = UnderstudyError(f"There is no recipe {request.recipe!r}.", f"Known: {', '.join(known)}.")
+    return wrong
+
+
+def _base_model_error(name: str) -> UnderstudyError | None:
+    try:
+        locate(name, fetch=False)
+    except BaseModelError as error:
+        return error
+    except (OSError, RuntimeError, ValueError):  # no name that a folder could have
+        return BaseModelError(f"The base model {name!r} is not on this machine.", "Name `embedded` or a model folder.")
+    return None
+
+
+def _without(house: House, body: Body, wrong: Mapping[str, object]) -> Iterator[Body]:
+    """Bodies without the wrong fields; a dialogue job then takes a data set of the catalogue."""
+    rest = {field: value for field, value in body.items() if field not in wrong}
+    yield rest
+    if "dataset_path" in wrong:
+        for dataset in house.catalogue.datasets():
+            yield {**rest, "dataset": dataset}
+
+
+def _would_be_taken(house: House, body: Body) -> bool:
+    try:
+        house.queue.check(request_of(body, house), OPERATOR)
+    except (UnderstudyError, ValidationError):
+        return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------ what would fit
+
+
+def _fitting(body: Body, plan: Plan, free: int) -> Iterator[Body]:
+    """Bodies whose run would fit, from the one that changes least."""
+    asked = body.get("hyperparameters", {})
+    for way in plan.lighter:
+        if way.memory_bytes <= free:
+            yield {**body, "hyperparameters": {**asked, **way.set}}
+    others = {field: value for field, value in asked.items() if field not in MEMORY_FIELDS}
+    for found in sorted(plan.recipes, key=lambda found: found.memory_bytes, reverse=True):
+        if found.memory_bytes <= free:
+            yield {**body, "recipe": found.recipe, "hyperparameters": others}
+
+
+async def _over_the_served(house: House, body: Body, free: int) -> Body | None:
+    """The same over the base model that is served, if that fits."""
+    rest = {field: value for field, value in body.items() if field != "base_model"}
+    request = request_of(rest, house)
+    plan = await house.queue.plan(request, OPERATOR)
+    return rest if needed_bytes(plan, request.recipe) <= free else next(_fitting(rest, plan, free), None)

@@ -1,0 +1,80 @@
+"""What a request is answered with when it cannot be done: a problem (RFC 9457) that says what, where and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from personas.errors import UnderstudyError
+
+PROBLEMS = {
+    "not-json": (400, "The body is no JSON"),
+    "bad-header": (400, "A header cannot be used"),
+    "bad-query": (400, "The address asks for something that cannot be"),
+    "not-from-here": (403, "Only this machine's own pages and programs are answered"),
+    "not-found": (404, "There is no such thing here"),
+    "method-not-allowed": (405, "This cannot be done to it"),
+    "conflict": (409, "Something else stands in the way"),
+    "key-used": (409, "The key belongs to another request"),
+    "too-large": (413, "The body is too large"),
+    "not-json-type": (415, "Only JSON is read here"),
+    "invalid-request": (422, "Fields of the request are wrong"),
+    "cannot-train": (422, "This cannot be trained on this machine"),
+    "no-memory": (422, "There is not enough memory for this"),
+    "failed": (500, "Something went wrong inside"),
+    "busy": (503, "The bot cannot take this now"),
+}
+"""By the last part of `type`: HTTP status and title."""
+
+
+class Problem(UnderstudyError):
+    """A refusal. `errors` names each wrong field, `more` are members of its own."""
+
+    def __init__(
+        self,
+        slug: str,
+        message: str,
+        advice: str = "",
+        *,
+        errors: list[dict[str, str]] | None = None,
+        more: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, advice)
+        self.slug, self.errors, self.more = slug, errors or [], dict(more or {})
+        self.headers = dict(headers or {})
+        self.status, self.title = PROBLEMS[slug]
+
+
+def answer_to(problem: Problem, path: str) -> web.Response:
+    """The answer that tells a problem; `path` is what was asked for."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.message,
+        "instance": path,
+    }
+    if problem.advice:
+        body["advice"] = problem.advice
+    if problem.errors:
+        body["errors"] = problem.errors
+    text = json.dumps(body | problem.more)
+    return web.Response(
+        body=text.encode(), status=problem.status, content_type="application/problem+json", headers=problem.headers
+    )
+
+
+async def problem_type(request: web.Request) -> web.Response:
+    """What the `type` of a problem leads to."""
+    slug = request.match_info["slug"]
+    if slug not in PROBLEMS:
+        raise Problem("not-found", f"There is no problem {slug!r}.")
+    status, title = PROBLEMS[slug]
+    return web.json_response({"type": f"/problems/{slug}", "status": status, "title": title})
+
+
+ROUTES = (("GET", "/problems/{slug}", problem_type),)

@@ -1,0 +1,108 @@
+"""The web server over real sockets, a real store and queue; only the trainer is a fake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from bot.catalogue import Catalogue, ShippedData
+from bot.house import House
+from bot.preview import Plan
+from bot.queue import JobQueue
+from bot.store import Store
+from bot.web import Front, listening
+from personas.contracts import TrainingRequest
+from tests.fakes import PLAN, FakeClock, FakeTrainingBackend
+
+LITERAL = {
+    "job_name": "dialogue_v1",
+    "base_model": "Qwen/Qwen2.5-3B-Instruct",
+    "dataset_path": "data/oasst2",
+    "task_type": "dialogue",
+    "hyperparameters": {"num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 2e-4},
+}
+RIGHTS = '["{}"]\nright = "own-writing"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "Written for this."\n'
+
+
+def put_talk(folder: Path, name: str = "talk.jsonl", count: int = 24, signed: bool = True) -> Path:
+    """A small set of dialogues, with the right to it unless told otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = ("Is the ferry late", "Who keeps the lamp", "What does rope cost", "Where is the pilot")
+    talks = [
+        [("user", f"{asked[n % 4]} on day {n}, and why?"), ("assistant", f"Ask at gate {n}; they know more than I do.")]
+        for n in range(count)
+    ]
+    lines = [json.dumps({"messages": [{"role": role, "content": text} for role, text in talk]}) for talk in talks]
+    (folder / name).write_text("\n".join(lines), encoding="utf-8")
+    if signed:
+        (folder / "rights.toml").write_text(RIGHTS.format(name), encoding="utf-8")
+    return folder / name
+
+
+class Backend(FakeTrainingBackend):
+    """Checks requests as the real one does, and plans as it is told."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__()
+        self.catalogue, self.planned, self.plans = catalogue, PLAN, list[TrainingRequest]()
+
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
+        super().check(request)
+        self.catalogue.materials_for(request, guild_id)
+
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
+        self.check(request, guild_id)
+        self.plans.append(request)
+        return self.planned
+
+
+@dataclass
+class Desk:
+    """The server, and what it works with. `ask` gives status, body and headers."""
+
+    home: Path
+    store: Store
+    queue: JobQueue
+    backend: Backend
+    front: Front
+    url: str
+    session: aiohttp.ClientSession
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any, Any]:
+        async with self.session.request(method, path, **more) as answer:
+            text = await answer.text()
+            return answer.status, json.loads(text) if text else None, answer.headers
+
+    async def start(self, headers: dict[str, str] | None = None, **fields: Any) -> tuple[int, Any, Any]:
+        """Ask for a training; fields that are None are left out."""
+        body = {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue", **fields}
+        asked = {name: value for name, value in body.items() if value is not None}
+        return await self.ask("POST", "/finetune/start-training", json=asked, headers=headers or {})
+
+
+@asynccontextmanager
+async def desk_in(home: Path) -> AsyncIterator[Desk]:
+    """A desk over a home, which may hold an earlier life of it."""
+    with Store.open(home / "understudy.sqlite") as store:
+        catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", home, store)
+        backend, clock, nobody = Backend(catalogue), FakeClock(), cast(Any, None)
+        queue = JobQueue(store, backend, clock)
+        front = Front()
+        front.open(House(store, nobody, nobody, queue, catalogue, "embedded", home))
+        async with listening(front, 0) as url, aiohttp.ClientSession(url) as session:
+            yield Desk(home, store, queue, backend, front, url, session, clock)
+        await queue.stop()
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with desk_in(tmp_path / "home") as made:
+        yield made

@@ -1,0 +1,412 @@
+"""`POST /finetune/start-training`: what is taken, what is refused, and what would work instead."""
+
+import asyncio
+import copy
+import json
+import re
+import string
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bot.preview import Lighter, RecipePlan
+from bot.web import finetune, preflight
+from personas.contracts import TrainingRequest
+from personas.errors import TrainingError
+from tests.bot.web.conftest import LITERAL, put_talk
+from tests.fakes import PLAN
+
+POST = "/finetune/start-training"
+GIB = 2**30
+
+
+# ------------------------------------------------------------------------------------------------ taken
+
+
+async def test_a_job_is_queued_and_where_it_is_said(desk):
+    status, body, headers = await desk.start()
+    job = desk.store.jobs.get(body["job_id"])
+    assert status == 202 and headers["Location"] == f"/finetune/jobs/{job.job_id}" == body["links"]["self"]
+    assert (body["state"], body["place"], body["guild"]) == ("queued", 1, "0") == (job.state, 1, str(job.guild_id))
+    assert (body["plan"]["steps"], body["plan"]["memory_bytes"]) == (30, 4 * GIB) and body["notes"] == []
+    assert (await desk.start(job_name="second"))[1]["place"] == 2
+
+
+async def test_without_a_base_model_the_served_one_is_meant(desk):
+    _, body, _ = await desk.start()
+    assert body["request"]["base_model"] == "embedded"
+
+
+async def test_a_persona_takes_its_own_log(desk):
+    status, body, _ = await desk.start(task_type="persona", persona="oda", dataset=None)
+    assert status == 202 and body["persona"] == "oda" and body["versions"] == {"live": None, "installed": []}
+
+
+async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_other(desk, tmp_path, monkeypatch):
+    file = put_talk(tmp_path / "talks")
+    (desk.home / "data" / "set").mkdir(parents=True)
+    (desk.home / "data" / "set" / "a.jsonl").write_text("{}")
+    signed = 'right = "licensed:CC0-1.0"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "Free."\n'
+    (desk.home / "data" / "rights.toml").write_text(f'["set"]\n{signed}')
+    listed = put_talk(tmp_path / "listed", "more.jsonl", signed=False)
+    (desk.home / "catalogue.toml").write_text(f'[more]\npath = "{listed}"\nformat = "messages"\n{signed}')
+    monkeypatch.chdir(tmp_path)
+    for path, right, form in (
+        (str(file), "own-writing", None),
+        ("talks/talk.jsonl", "own-writing", None),
+        ("talks/../talks/talk.jsonl", "own-writing", None),
+        ("data/set", "licensed:CC0-1.0", None),
+        (str(listed), "licensed:CC0-1.0", "messages"),
+    ):
+        request = TrainingRequest(job_name="a", task_type="dialogue", dataset_path=path)
+        material = desk.backend.catalogue.materials_for(request)[0]
+        assert (material.kind, material.right, material.format) == ("messages", right, form), path
+        assert str(tmp_path) not in material.origin, "a data sheet goes with the adapter"
+    status, body, _ = await desk.start(dataset=None, dataset_path=str(file))
+    assert status == 202 and desk.store.jobs.get(body["job_id"]).request.dataset_path == str(file)
+
+
+async def test_members_of_a_server_still_name_no_paths_and_no_other_model(desk, tmp_path):
+    for fields in ({"dataset_path": str(put_talk(tmp_path))}, {"dataset": "general-dialogue", "base_model": "other"}):
+        request = TrainingRequest(job_name="a", task_type="dialogue", **fields)
+        desk.backend.catalogue.materials_for(request, 0)
+        with pytest.raises(Exception, match=r"cannot be (named|served) here"):
+            desk.backend.catalogue.materials_for(request, 7)
+
+
+async def test_another_base_model_than_the_served_one_trains_and_that_is_said_before(desk, tiny_base, caplog):
+    status, body, _ = await desk.start(base_model=tiny_base.source)
+    assert status == 202
+    (note,) = body["notes"]
+    assert "cannot be served here: this bot serves embedded" in note and "cannot be served here" in caplog.text
+    (again,) = (await desk.ask("GET", body["links"]["self"]))[1]["notes"]
+    assert again == note
+
+
+# ------------------------------------------------------------------------------------------------ refused
+
+
+async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would_work(desk):
+    assert TrainingRequest(**LITERAL).hyperparameters.per_device_train_batch_size == 4
+    status, body, headers = await desk.ask("POST", POST, json=LITERAL)
+    assert status == 422 and headers["Content-Type"] == "application/problem+json"
+    assert body["type"] == "/problems/cannot-train"
+    errors = {error["field"]: error["detail"] for error in body["errors"]}
+    assert "'Qwen/Qwen2.5-3B-Instruct' is not on this machine" in errors["base_model"]
+    assert "There is no 'data/oasst2' on this machine" in errors["dataset_path"]
+    assert "from UNDERSTUDY_HOME" in errors["dataset_path"] and desk.backend.plans == []
+    assert body["would_work"] == {
+        "job_name": "dialogue_v1", "task_type": "dialogue", "dataset": "general-dialogue",
+        "hyperparameters": LITERAL["hyperparameters"],
+    }  # fmt: skip
+    assert (await desk.ask("POST", POST, json=body["would_work"]))[0] == 202, "it is true"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda home, file: (file.parent / "rights.toml").unlink(), 'nobody has stated a right.*\\["talk.jsonl"\\]'),
+        (lambda home, file: (file.parent / "rights.toml").write_text("["), "rights.toml cannot be read"),
+        (lambda home, file: file.unlink(), "There is no .* on this machine"),
+        (lambda home, file: (file.unlink(), file.mkdir(), (file / "a").symlink_to(home)), "link to a folder"),
+        (lambda home, file: (file.unlink(), file.mkdir(), (file / "a").symlink_to("nowhere")), "cannot be read"),
+    ],
+)
+async def test_a_path_without_a_right_or_that_cannot_be_copied(desk, tmp_path, change, said):
+    file = put_talk(tmp_path / "talks")
+    change(desk.home, file)
+    status, body, _ = await desk.start(dataset=None, dataset_path=str(file))
+    assert status == 422 and desk.store.jobs.page(1) == []
+    (error,) = body["errors"]
+    assert error["field"] == "dataset_path"
+    assert re.search(said, error["detail"]), error["detail"]
+
+
+async def test_the_bots_own_home_is_no_data_set(desk):
+    for path in (str(desk.home), str(desk.home.parent)):
+        (desk.home.parent / "rights.toml").write_text("")
+        status, body, _ = await desk.start(dataset=None, dataset_path=path)
+        assert status == 422 and "own home" in body["detail"]
+
+
+async def test_discords_talk_needs_what_it_needs_elsewhere(desk, tmp_path):
+    file = put_talk(tmp_path / "talks")
+    rights = file.parent / "rights.toml"
+    rights.write_text(rights.read_text().replace("own-writing", "discord-api"))
+    status, body, _ = await desk.start(dataset=None, dataset_path=str(file))
+    assert status == 422 and "DISCORD_PERMISSION" in str(body["errors"])
+
+
+async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(desk, tmp_path, monkeypatch):
+    monkeypatch.setattr("bot.by_path._fetched", lambda text: put_talk(tmp_path / "hub").parent)
+    status, body, _ = await desk.start(dataset=None, dataset_path="harbour/talk")
+    assert status == 422 and 'catalogue.toml in UNDERSTUDY_HOME: a table with hub = "harbour/talk"' in str(
+        body["errors"]
+    )
+    (desk.home / "catalogue.toml").write_text(
+        '[talk]\nhub = "harbour/talk"\nright = "licensed:MIT"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "So."'
+    )
+    assert (await desk.start(dataset=None, dataset_path="harbour/talk"))[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"persona": "adda", "task_type": "persona", "dataset": None}, "no persona 'adda'"),
+        ({"dataset": "nothing"}, "no data set 'nothing'"),
+        ({"recipe": "quick"}, "no recipe 'quick'. Known: demo-cpu"),
+    ],
+)
+async def test_unknown_names_are_told_with_the_known(desk, fields, said):
+    status, body, _ = await desk.start(**fields)
+    assert status == 422 and said in json.dumps(body).replace('\\"', '"')
+
+
+async def test_every_wrong_field_is_named_with_what_is_allowed(desk):
+    status, body, _ = await desk.start(
+        job_name="no spaces", seed=1,
+        hyperparameters={"learning_rate": 2, "num_train_epochs": 0, "optim": "sgd", "lerning_rate": 1, "lora_r": "x"},
+    )  # fmt: skip
+    assert status == 422 and body["type"] == "/problems/invalid-request"
+    errors = {error["field"]: error for error in body["errors"]}
+    assert errors["hyperparameters.learning_rate"]["allowed"] == "a number from 1e-06 to 0.01"
+    assert errors["hyperparameters.learning_rate"]["pointer"] == "#/hyperparameters/learning_rate"
+    assert errors["hyperparameters.num_train_epochs"]["allowed"] == "a number above 0 to 50"
+    assert errors["hyperparameters.lora_r"]["allowed"] == "a whole number from 1 to 256"
+    assert errors["hyperparameters.optim"]["allowed"].startswith("one of adamw_torch, ")
+    assert "did you mean learning_rate?" in errors["hyperparameters.lerning_rate"]["detail"]
+    assert "recipe" in errors["seed"]["allowed"] and errors["job_name"]["got"] == "'no spaces'"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"task_type": "persona", "dataset": None}, "persona"),
+        ({"persona": "oda"}, "persona"),
+        ({"dataset_path": "x"}, "dataset_path"),
+    ],
+)
+async def test_fields_that_do_not_go_together_are_named(desk, fields, field):
+    status, body, _ = await desk.start(**fields)
+    assert status == 422 and [error["field"] for error in body["errors"]] == [field]
+
+
+async def test_what_the_trainer_says_against_it_is_told_without_the_machines_folders(desk, monkeypatch):
+    async def plan(request, guild_id):
+        raise TrainingError(
+            f"/tmp/understudy-preview-ab12/material/talk.jsonl in {desk.home}/x holds no talk.", "Add it."
+        )
+
+    monkeypatch.setattr(desk.backend, "plan", plan)
+    status, body, _ = await desk.start()
+    assert (status, body["detail"]) == (422, "talk.jsonl in UNDERSTUDY_HOME/x holds no talk.")
+    assert body["advice"] == "Add it." and desk.store.jobs.page(1) == []
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+def planned(own, lighter=(), others=()):
+    recipes = [RecipePlan(recipe=name, steps=1, seconds=1, memory_bytes=need, basis="") for name, need in others]
+    mine = RecipePlan(recipe="demo-cpu", steps=1, seconds=1, memory_bytes=own, basis="")
+    ways = tuple(Lighter(set=changes, memory_bytes=need) for changes, need in lighter)
+    return PLAN.model_copy(update={"recipes": (*recipes, mine), "lighter": ways})
+
+
+HALF = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+SHORT = {**HALF, "max_length": 320}
+
+
+@pytest.mark.parametrize(
+    ("plan", "would_work"),
+    [
+        (planned(9 * GIB, [(HALF, 7 * GIB), (SHORT, 3 * GIB)]), {"hyperparameters": {"learning_rate": 2e-4, **HALF}}),
+        (planned(9 * GIB, [(HALF, 9 * GIB), (SHORT, 3 * GIB)]), {"hyperparameters": {"learning_rate": 2e-4, **SHORT}}),
+        (
+            planned(9 * GIB, [(HALF, 9 * GIB)], [("s1-t4", 8 * GIB), ("s0-6gb", 6 * GIB)]),
+            {"recipe": "s1-t4", "hyperparameters": {"learning_rate": 2e-4}},
+        ),
+        (planned(9 * GIB), None),
+    ],
+)
+async def test_what_does_not_fit_is_refused_with_what_would(desk, monkeypatch, plan, would_work):
+    monkeypatch.setattr(preflight, "free_bytes", lambda: 8 * GIB)
+    desk.backend.planned = plan
+    status, body, _ = await desk.start(hyperparameters={"learning_rate": 2e-4, "per_device_train_batch_size": 4})
+    assert status == 422 and body["type"] == "/problems/no-memory" and desk.store.jobs.page(1) == []
+    assert "needs about 9.0 GiB of memory; 8.0 GiB are free" in body["detail"]
+    assert (body["needed_bytes"], body["free_bytes"]) == (9 * GIB, 8 * GIB)
+    if would_work is None:
+        assert "would_work" not in body and "smaller base model" in body["advice"]
+    else:
+        given = {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue", **would_work}
+        assert body["would_work"] == given
+
+
+async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(desk, monkeypatch, tiny_base):
+    monkeypatch.setattr(preflight, "free_bytes", lambda: 8 * GIB)
+
+    async def plan(request, guild_id):
+        return planned(9 * GIB if request.base_model == tiny_base.source else 2 * GIB)
+
+    monkeypatch.setattr(desk.backend, "plan", plan)
+    status, body, _ = await desk.start(base_model=tiny_base.source)
+    assert status == 422
+    assert body["would_work"] == {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue"}
+
+
+def test_what_a_trainer_holds_counts_as_free(monkeypatch):
+    class Child:
+        def memory_info(self):
+            return type("Memory", (), {"rss": 3 * GIB})
+
+    class Process:
+        def children(self, recursive):
+            return [Child()]
+
+    monkeypatch.setattr(preflight.psutil, "virtual_memory", lambda: type("All", (), {"available": GIB}))
+    monkeypatch.setattr(preflight.psutil, "Process", Process)
+    assert preflight.free_bytes() == 4 * GIB
+
+
+# ------------------------------------------------------------------------------------------------ twice
+
+
+async def test_the_same_key_and_request_are_one_job(desk):
+    key = {"Idempotency-Key": "5f1c-ab"}
+    first, again = await desk.start(key), await desk.start(key)
+    assert first[0] == again[0] == 202 and first[1]["job_id"] == again[1]["job_id"]
+    assert first[2]["Location"] == again[2]["Location"] and len(desk.backend.plans) == 1
+    assert (await desk.start(key, hyperparameters={"seed": None}))[1]["job_id"] == first[1]["job_id"], (
+        "it says the same"
+    )
+    desk.queue.cancel(first[1]["job_id"])
+    assert (await desk.start(key))[1]["state"] == "cancelled", "a key is used once"
+
+
+async def test_the_same_key_with_another_request_is_a_conflict(desk):
+    key = {"Idempotency-Key": "5f1c-ab"}
+    job_id = (await desk.start(key))[1]["job_id"]
+    status, body, _ = await desk.start(key, job_name="other")
+    assert status == 409 and body["type"] == "/problems/key-used" and body["job"].endswith(job_id)
+    assert (await desk.start({"Idempotency-Key": "another"}, job_name="other"))[0] == 202
+
+
+async def test_sent_twice_at_once_it_is_one_job(desk, monkeypatch):
+    plan = desk.backend.plan
+
+    async def slow(request, guild_id):
+        await asyncio.sleep(0.05)
+        return await plan(request, guild_id)
+
+    monkeypatch.setattr(desk.backend, "plan", slow)
+    key = {"Idempotency-Key": "once"}
+    answers = await asyncio.gather(*(desk.start(key) for _ in range(3)))
+    assert {status for status, _, _ in answers} == {202}
+    assert len({body["job_id"] for _, body, _ in answers}) == 1 == len(desk.store.jobs.page(9))
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ü"])
+async def test_a_key_that_cannot_be_one_is_refused(desk, key):
+    status, body, _ = await desk.start({"Idempotency-Key": key})
+    assert status == 400 and "Idempotency-Key" in body["detail"]
+
+
+async def test_jobs_in_the_way_are_a_conflict(desk):
+    first = (await desk.start())[1]["job_id"]
+    status, body, _ = await desk.start()
+    assert status == 409 and first in body["detail"] and body["type"] == "/problems/conflict"
+
+
+async def test_too_many_at_once_are_told_to_wait(desk, monkeypatch):
+    held = asyncio.Event()
+
+    async def plan(request, guild_id):
+        await held.wait()
+        return PLAN
+
+    monkeypatch.setattr(desk.backend, "plan", plan)
+    monkeypatch.setattr(finetune, "MOST_WAITING", 2)
+    first = [asyncio.create_task(desk.start(job_name=f"j{n}")) for n in range(2)]
+    await asyncio.sleep(0.05)
+    status, _, headers = await desk.start(job_name="third")
+    assert status == 503 and headers["Retry-After"]
+    held.set()
+    assert [(await one)[0] for one in first] == [202, 202]
+    assert (await desk.start(job_name="third"))[0] == 202
+
+
+async def test_a_bot_that_ends_while_it_checks_queues_nothing(desk, monkeypatch):
+    async def plan(request, guild_id):
+        desk.front.close()
+        return PLAN
+
+    monkeypatch.setattr(desk.backend, "plan", plan)
+    assert (await desk.start())[0] == 503 and desk.store.jobs.page(1) == []
+
+
+# ------------------------------------------------------------------------------------------------ bad bodies
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", 400), (b"{", 400), (b"\xff\xfe", 400), (b'{"a": NaN}', 400), (b"[" * 60_000, 400), (b"1" * 5000, 400),
+        (b"[]", 422), (b"null", 422), (b"{}", 422), (b'{"job_name": "' + b"x" * 70_000 + b'"}', 413),
+    ],
+)  # fmt: skip
+async def test_bodies_that_are_none(desk, data, status):
+    answer = await desk.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
+    assert answer[0] == status and answer[1]["status"] == status
+
+
+async def test_a_packed_or_endless_body_is_not_read(desk):
+    packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert (await desk.ask("POST", POST, data=b"\x1f\x8b", headers=packed))[0] == 415
+
+    async def endless():
+        for _ in range(64):
+            yield b" " * 2**16
+
+    status, _, _ = await desk.ask("POST", POST, data=endless(), headers={"Content-Type": "application/json"})
+    assert status == 413
+
+
+ODD = ["", "~nobody/x", "a\0b", "x" * 400, "\ud800", "/dev/zero", "/", "..", "owner/name", 10**400, 1e999]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.sampled_from(ODD),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+FIELDS = st.sampled_from([*TrainingRequest.model_fields, "unknown"])
+HYPER = st.sampled_from([*TrainingRequest.model_fields["hyperparameters"].annotation.model_fields, "unknown"])
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.dictionaries(FIELDS, VALUES, max_size=3), hyper=st.dictionaries(HYPER, VALUES, max_size=3),
+    leave=st.sets(FIELDS, max_size=2),
+)  # fmt: skip
+async def test_no_body_is_a_fault(desk, changes, hyper, leave):
+    body = {**copy.deepcopy(LITERAL), **changes}
+    if isinstance(body["hyperparameters"], dict):
+        body["hyperparameters"] |= hyper
+    body = {field: value for field, value in body.items() if field not in leave}
+    data = json.dumps(body).replace("Infinity", "1e999").replace("NaN", "1e999")
+    status, said, _ = await desk.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
+    assert status in (400, 422) or (status in (202, 409) and desk.store.jobs.page(1))
+    if status == 422:
+        assert said.get("errors") or said["advice"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),
+    path=st.lists(st.sampled_from(["finetune", "jobs", "cancel", "healthz", "..", "%00", "%2e%2e", "a"]) | st.text(
+        string.ascii_letters + string.digits + "-._~", min_size=1, max_size=6), max_size=4),
+    query=st.dictionaries(st.sampled_from(["guild", "limit", "after", "x"]), st.text(max_size=6), max_size=2),
+)  # fmt: skip
+async def test_no_address_is_a_fault(desk, method, path, query):
+    status, _, _ = await desk.ask(method, "/" + "/".join(path), params=query)
+    assert status < 500

@@ -1,0 +1,172 @@
+"""The web server of the real bot: beside the sandbox's page, on Discord, with the real trainer; and killed."""
+
+import asyncio
+import dataclasses
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from bot.app import opened
+from bot.catalogue import ShippedData
+from bot.local_guild import SEED
+from bot.sandbox import Sandbox, point_discord_py_at
+from bot.settings import load_settings
+from personas.adapters import verify
+from personas.base_model import fingerprint, locate
+from tests.bot.conftest import QUAY
+from tests.bot.web.conftest import LITERAL, put_talk
+from tests.fakes import until
+
+SHIPPED = ShippedData.beside_the_code()
+POST = "/finetune/start-training"
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from tests.bot.web.conftest import desk_in
+
+async def serve():
+    async with desk_in(Path(sys.argv[1])) as desk:
+        desk.queue.start()
+        print(desk.url, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
+DOCS = Path(__file__).parents[3] / "docs" / "rest.md"
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_base):
+    environ = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0"}
+    return load_settings(None, environ)
+
+
+async def posted(session, body, **headers):
+    async with session.post(POST, json=body, headers=headers) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def asked(session, path):
+    async with session.get(path) as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_in_an_adapter(settings, tmp_path):
+    talk, general = put_talk(tmp_path / "talks"), put_talk(tmp_path / "general", count=6)
+    shipped = dataclasses.replace(SHIPPED, general=general.parent)
+    body = {**LITERAL, "base_model": settings.base_model, "dataset_path": str(talk)}
+    async with opened(settings, shipped) as app, aiohttp.ClientSession(app.url) as session:
+        assert app.url == app.sandbox.url and (await asked(session, "/healthz"))["status"] == "ok"
+        status, refused = await posted(session, LITERAL)
+        assert status == 422 and {error["field"] for error in refused["errors"]} == {"base_model", "dataset_path"}
+        assert app.house.store.jobs.page(1) == []
+
+        status, made = await posted(session, body)
+        assert status == 202, made
+        assert made["plan"]["rows_used"] == 24 and made["plan"]["memory_bytes"] > 2**29 and made["notes"] == []
+        await _page_is_as_before(session, app.sandbox)
+        await until(lambda: app.house.store.jobs.get(made["job_id"]).state not in ("queued", "running"), 90)
+        job = await asked(session, made["links"]["self"])
+    assert job["state"] == "done", job
+    folder = settings.home / job["result"]["adapter"]
+    manifest = verify(folder)
+    assert (manifest.job_id, manifest.persona) == (made["job_id"], None)
+    assert manifest.base_model_hash == fingerprint(locate(settings.base_model))
+    assert set(manifest.rights) == {"own-writing"} and manifest.hyperparameters["per_device_train_batch_size"] == 4
+    assert str(talk.parent) not in (folder / "datasheet.json").read_text()
+    assert job["result"]["scorecard"] == manifest.metrics.model_dump(mode="json")
+
+
+async def _page_is_as_before(session, sandbox):
+    async with session.get("/") as page:
+        assert page.status == 200 and "script-src 'self'" in page.headers["Content-Security-Policy"]
+    assert (await asked(session, "/page-api/state"))["guild"] == SEED.name
+    async with session.get("/api/v10/users/@me", headers={"Authorization": f"Bot {sandbox.token}"}) as me:
+        assert me.status == 200
+    for headers in ({"Host": "example.org"}, {"Origin": "https://example.org"}):
+        async with session.get("/page-api/state", headers=headers) as foreign:
+            assert foreign.status == 403
+    assert sandbox.messages(QUAY), "the personas have said their greetings"
+
+
+async def _serving(home):
+    """A process with store, queue and web server, in which no job ever ends; and its address."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVER, str(home), stdout=asyncio.subprocess.PIPE, cwd=DOCS.parents[1]
+    )
+    return process, (await process.stdout.readline()).decode().strip()
+
+
+async def test_a_job_that_was_answered_for_outlives_a_killed_bot(tmp_path):
+    body, key = {"job_name": "oda-1", "persona": "oda"}, {"Idempotency-Key": "once"}
+    process, url = await _serving(tmp_path)
+    async with aiohttp.ClientSession(url) as session:
+        status, made = await posted(session, body, **key)
+        process.kill()
+        assert status == 202 and await process.wait() == -9
+    process, url = await _serving(tmp_path)
+    async with aiohttp.ClientSession(url) as session:
+        job = await asked(session, made["links"]["self"])
+        assert (job["request"], job["version"]) == (made["request"], "v1")
+        assert (await posted(session, body, **key))[1]["job_id"] == made["job_id"]
+        assert (await posted(session, {**body, "job_name": "oda-2"}, **key))[0] == 409
+        assert len((await asked(session, "/finetune/jobs"))["jobs"]) == 1
+    process.kill()
+    await process.communicate()
+
+
+async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(settings):
+    discord = Sandbox(dataclasses.replace(SEED, message_content=False))
+    await discord.start()
+    with point_discord_py_at(discord):
+        on_discord = dataclasses.replace(settings, discord_token=discord.token)
+        async with opened(on_discord, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
+            assert app.sandbox is None and app.url != discord.url and app.url.startswith("http://127.0.0.1:")
+            assert (await asked(session, "/healthz"))["status"] == "ok"
+            assert (await posted(session, LITERAL))[0] == 422
+            async with session.get("/page-api/state") as page:
+                assert page.status == 404 and page.content_type == "application/problem+json"
+    await discord.stop()
+
+
+def curls():
+    """The curl lines of the page, in order: method, path, headers, body."""
+    blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    found = []
+    for command in re.split(r"^(?=curl )", "".join(blocks), flags=re.MULTILINE)[1:]:
+        words = iter(shlex.split(command.replace("\\\n", " "))[1:])
+        method, url, headers, data = "GET", "", {}, None
+        for word in words:
+            match word:
+                case "-X":
+                    method = next(words)
+                case "-H":
+                    name, _, value = next(words).partition(": ")
+                    headers[name] = value
+                case "-d":
+                    data = next(words)
+                case _:
+                    assert word.startswith("http://127.0.0.1:8420/"), word
+                    url = word.removeprefix("http://127.0.0.1:8420")
+        found.append((method, url, headers, data))
+    return found
+
+
+async def test_the_lines_of_the_documentation_do_what_it_says(desk, monkeypatch):
+    monkeypatch.chdir(DOCS.parents[1])
+    lines, job_id, statuses = curls(), "", []
+    assert len(lines) == 6
+    for method, path, headers, data in lines:
+        status, body, _ = await desk.ask(method, path.replace("JOB", job_id), headers=headers, data=data)
+        job_id = body.get("job_id", job_id)
+        statuses.append(status)
+        assert status < 400, body
+    assert statuses == [200, 202, 202, 200, 200, 200]
+    assert json.loads(lines[1][3])["hyperparameters"] == LITERAL["hyperparameters"]
+    assert desk.store.jobs.get(job_id).state == "cancelled" and len(body["jobs"]) == 2
