@@ -19,6 +19,7 @@ from personas.prompt import Sample
 from trainer.build import Builder
 from trainer.estimate import Workload, estimate, speed_of
 from trainer.ledger import Ledger
+from trainer.lighter import lighter
 from trainer.recipe import Recipe, recipe_names, resolve
 from trainer.run import planned
 from trainer.samples import SampleHash, require_both_sides
@@ -56,6 +57,7 @@ class Planned:
             **self.told,
             "tokens_per_sample": spread([*self.work.train, *self.work.heldout]),
             "recipes": [estimate(name, recipe, self.base, self.work, speed) for name, recipe in recipes.items()],
+            "lighter": lighter(self.settings, self.base, self.work, speed),
             **({"examples": list(self.examples)} if with_samples else {}),
         }
 
