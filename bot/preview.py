@@ -26,13 +26,14 @@ SHOWN_REASONS = 6
 
 
 class RecipePlan(BaseModel):
-    """What one recipe would take; `basis` says where the speed is known from."""
+    """What one recipe would take; `basis` says where the speed is known from, `warnings` what is hardly meant."""
 
     recipe: str
     steps: int
     seconds: float
     memory_bytes: int
     basis: str
+    warnings: tuple[str, ...] = ()
 
 
 class Lighter(BaseModel):

@@ -126,6 +126,7 @@ def _plan_json(plan: Plan, request: TrainingRequest) -> dict[str, Any]:
         "seconds": own.seconds,
         "memory_bytes": own.memory_bytes,
         "basis": own.basis,
+        "warnings": list(own.warnings),
     }
 
 

@@ -32,37 +32,34 @@ def request_of(body: Body, house: House) -> TrainingRequest:
 
 
 async def require_possible(house: House, body: Body) -> None:
-    """Raise `Problem` when the request names what is not here, may not be used, or is in the way of another job.
-
-    May take long for a large folder; nothing that takes memory is begun.
-    """
+    """Raise `Problem` when the request names what is not here, may not be used, or is in the way of another job."""
     request = request_of(body, house)
     wrong = await asyncio.to_thread(_not_here, house, request)
-    if wrong:
-        errors = [{"field": field, "pointer": f"#/{field}", "detail": str(error)} for field, error in wrong.items()]
-        for one in errors:
-            one["detail"] = without_places(one["detail"], house.home)
-        proposal = next((other for other in _without(house, body, wrong) if _would_be_taken(house, other)), None)
-        raise Problem(
-            "cannot-train",
-            " ".join(without_places(error.message, house.home) for error in wrong.values()),
-            "`errors` says what each field needs" + ("; `would_work` is a body that runs here." if proposal else "."),
-            errors=errors,
-            more={"would_work": proposal} if proposal else None,
-        )
-    house.queue.check(request, OPERATOR)
+    if not wrong:
+        return house.queue.check(request, OPERATOR)
+    proposal = await _proposed(house, body, wrong)
+    raise Problem(
+        "cannot-train",
+        " ".join(without_places(error.message, house.home) for error in wrong.values()),
+        "`errors` says what each field needs" + ("; `would_work` is a body that runs here." if proposal else "."),
+        errors=[
+            {"field": field, "pointer": f"#/{field}", "detail": without_places(str(error), house.home)}
+            for field, error in wrong.items()
+        ],
+        more={"would_work": proposal} if proposal else None,
+    )
 
 
 async def require_memory(house: House, body: Body) -> Plan:
     """Ask the trainer what the run would do. Raises `Problem` where its memory is not there, with what would fit."""
     request = request_of(body, house)
     plan = await house.queue.plan(request, OPERATOR)
-    free, needed = free_bytes(), needed_bytes(plan, request.recipe)
+    free, needed = free_bytes(), own_plan(plan, request.recipe).memory_bytes
     if needed <= free:
         return plan
     proposal = next(_fitting(body, plan, free), None)
     if proposal is None and request.base_model != house.base_model:
-        proposal = await _over_the_served(house, body, free)
+        proposal = await _planned(house, {field: value for field, value in body.items() if field != "base_model"})
     raise Problem(
         "no-memory",
         f"The training needs about {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
@@ -80,11 +77,6 @@ def free_bytes() -> int:
         except psutil.Error:  # it has ended meanwhile
             continue
     return free
-
-
-def needed_bytes(plan: Plan, recipe: str) -> int:
-    """The peak memory of the planned run itself."""
-    return own_plan(plan, recipe).memory_bytes
 
 
 def own_plan(plan: Plan, recipe: str) -> RecipePlan:
@@ -141,6 +133,12 @@ def _base_model_error(name: str) -> UnderstudyError | None:
     return None
 
 
+async def _proposed(house: House, body: Body, wrong: Mapping[str, object]) -> Body | None:
+    """The nearest body that runs here, with nothing of what is wrong; None where there is none."""
+    named = next((other for other in _without(house, body, wrong) if _would_be_taken(house, other)), None)
+    return await _planned(house, named) if named else None
+
+
 def _without(house: House, body: Body, wrong: Mapping[str, object]) -> Iterator[Body]:
     """Bodies without the wrong fields; a dialogue job then takes a data set of the catalogue."""
     rest = {field: value for field, value in body.items() if field not in wrong}
@@ -161,6 +159,18 @@ def _would_be_taken(house: House, body: Body) -> bool:
 # ------------------------------------------------------------------------------------------------ what would fit
 
 
+async def _planned(house: House, body: Body) -> Body | None:
+    """The body, or the nearest to it, whose run fits into memory; None where there is none."""
+    request = request_of(body, house)
+    try:
+        plan = await house.queue.plan(request, OPERATOR)
+    except UnderstudyError:
+        return None
+    free = free_bytes()
+    fits = own_plan(plan, request.recipe).memory_bytes <= free
+    return body if fits else next(_fitting(body, plan, free), None)
+
+
 def _fitting(body: Body, plan: Plan, free: int) -> Iterator[Body]:
     """Bodies whose run would fit, from the one that changes least."""
     asked = body.get("hyperparameters", {})
@@ -171,11 +181,3 @@ def _fitting(body: Body, plan: Plan, free: int) -> Iterator[Body]:
     for found in sorted(plan.recipes, key=lambda found: found.memory_bytes, reverse=True):
         if found.memory_bytes <= free:
             yield {**body, "recipe": found.recipe, "hyperparameters": others}
-
-
-async def _over_the_served(house: House, body: Body, free: int) -> Body | None:
-    """The same over the base model that is served, if that fits."""
-    rest = {field: value for field, value in body.items() if field != "base_model"}
-    request = request_of(rest, house)
-    plan = await house.queue.plan(request, OPERATOR)
-    return rest if needed_bytes(plan, request.recipe) <= free else next(_fitting(rest, plan, free), None)

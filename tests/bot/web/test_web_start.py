@@ -95,12 +95,22 @@ async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would
     errors = {error["field"]: error["detail"] for error in body["errors"]}
     assert "'Qwen/Qwen2.5-3B-Instruct' is not on this machine" in errors["base_model"]
     assert "There is no 'data/oasst2' on this machine" in errors["dataset_path"]
-    assert "from UNDERSTUDY_HOME" in errors["dataset_path"] and desk.backend.plans == []
+    assert "from UNDERSTUDY_HOME" in errors["dataset_path"] and desk.store.jobs.page(1) == []
     assert body["would_work"] == {
         "job_name": "dialogue_v1", "task_type": "dialogue", "dataset": "general-dialogue",
         "hyperparameters": LITERAL["hyperparameters"],
     }  # fmt: skip
     assert (await desk.ask("POST", POST, json=body["would_work"]))[0] == 202, "it is true"
+
+
+async def test_what_would_work_fits_into_memory_too(desk, monkeypatch):
+    monkeypatch.setattr(preflight, "free_bytes", lambda: 8 * GIB)
+    desk.backend.planned = planned(9 * GIB, [(HALF, 7 * GIB)])
+    would_work = (await desk.ask("POST", POST, json=LITERAL))[1]["would_work"]
+    assert would_work["hyperparameters"] == {**LITERAL["hyperparameters"], **HALF}
+    desk.backend.planned = planned(9 * GIB)
+    status, body, _ = await desk.ask("POST", POST, json=LITERAL)
+    assert status == 422 and "would_work" not in body and "would_work" not in body["advice"]
 
 
 @pytest.mark.parametrize(

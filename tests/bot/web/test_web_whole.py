@@ -65,6 +65,7 @@ async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_
         assert app.url == app.sandbox.url and (await asked(session, "/healthz"))["status"] == "ok"
         status, refused = await posted(session, LITERAL)
         assert status == 422 and {error["field"] for error in refused["errors"]} == {"base_model", "dataset_path"}
+        assert refused["would_work"]["dataset"] == "general-talk"
         assert app.house.store.jobs.page(1) == []
 
         status, made = await posted(session, body)
@@ -129,7 +130,8 @@ async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(s
         async with opened(on_discord, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
             assert app.sandbox is None and app.url != discord.url and app.url.startswith("http://127.0.0.1:")
             assert (await asked(session, "/healthz"))["status"] == "ok"
-            assert (await posted(session, LITERAL))[0] == 422
+            status, refused = await posted(session, {**LITERAL, "recipe": "No such"})
+            assert status == 422 and [error["field"] for error in refused["errors"]] == ["recipe"]
             async with session.get("/page-api/state") as page:
                 assert page.status == 404 and page.content_type == "application/problem+json"
     await discord.stop()
