@@ -135,7 +135,7 @@ class Builder:
                 "Name who it is: --persona with a card, and --as with its name in the logs if that is another.",
             )
         self.shares = self._shares()
-        fates = self._sieve.fates(self._plan.recipe.heldout_share)
+        fates = self._sieve.fates(self._plan.recipe.heldout_share, self.ledger.dropped)
         self._settled = bytearray(len(fates))
         self._share_room(fates)
         for side in SIDES:

@@ -139,8 +139,8 @@ def _dropped(stats: Mapping[str, Any]) -> str:
 def _held_out(plan: Plan) -> str:
     return (
         f"About {plan.recipe.heldout_share:.0%} of the conversations, in `eval.jsonl`. A hash of how each begins "
-        "decides, together for all duplicates of it, so that it stays held out when it goes on. `heldout.bin` lists, as "
-        "keyed hashes, what has been held out here and in this home before. A talk that is nearly the same as one of "
+        "decides, together for all duplicates of it, so that it stays held out when it goes on. `heldout.bin` lists, "
+        "under a key, what has been held out here and in this home before. A talk that is nearly the same as one of "
         "those, or in which half of the replies are theirs, is held out again, and a reply of theirs is never learned "
         'from ("held out before" among what was left out). Replies of fewer than eight words are known by them '
         "together with what they answer; where both are fewer, a reply may be said again. A talk that has been "

@@ -57,7 +57,7 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     filters, ledger, sides = Filters(), Ledger(), Counter[str]()
     conversations = stood_in_for(content.persona, content.conversations)
     as_it_came = stood_in_for(content.persona, content.as_it_came or content.conversations)
-    sifted = sift(as_it_came, filters, recipe.heldout_share, content.held_out)
+    sifted = sift(as_it_came, filters, recipe.heldout_share, content.held_out, content.dropped)
     maker = SampleMaker(renderer, content.persona, content.lore, recipe, filters)
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
     tally = _Tally()
@@ -76,7 +76,7 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     for conversation, fate in zip(conversations, sifted.fates, strict=True):
         if fate not in SIDES:
             ledger.drop(conversation, fate)
-    require_both_sides(*(len(samples[side]) for side in reversed(SIDES)))
+    require_both_sides(*(len(samples[side]) for side in reversed(SIDES)), content.dropped + ledger.dropped)
     train, heldout = (tuple(samples[side]) for side in reversed(SIDES))
     counts = {
         "conversations_train": sides["train"],

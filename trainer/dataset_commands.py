@@ -15,8 +15,9 @@ from typing import Any
 from personas.errors import UnderstudyError
 from trainer.build_commands import add_build, add_export, build, export, mapping_of, pair
 from trainer.places import told_of
+from trainer.stopping import Terminated, terminable
 
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNHEARD = 0, 1, 130, 141
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNHEARD, EXIT_TERMINATED = 0, 1, 130, 141, 143
 
 
 def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
@@ -45,13 +46,14 @@ def guarded(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse
 
     def run(options: argparse.Namespace) -> int:
         try:
-            command(options)
+            with terminable():
+                command(options)
             sys.stdout.flush()  # what cannot be written is to be known here, not when the interpreter ends
         except UnderstudyError as error:
             return _failed(error)
-        except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
-            return EXIT_INTERRUPTED
+        except (KeyboardInterrupt, Terminated) as stop:
+            print(f"Stopped. {stop}".rstrip(), file=sys.stderr)
+            return EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else EXIT_TERMINATED
         except BrokenPipeError:  # whoever read, as `head`, has enough
             _discard_output()
             return EXIT_UNHEARD

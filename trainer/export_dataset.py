@@ -2,7 +2,8 @@
 
 `openai`: https://platform.openai.com/docs/guides/supervised-fine-tuning (JSON lines of `messages`, roles system, user
 and assistant, the assistant last). `sharegpt`: `conversations` of `from` (system, human, gpt) and `value`, as a JSON
-array. `alpaca`: `instruction`, `input`, `output`, `system` and `history` (pairs of what was said before), the same way.
+array, or in lines where the file's name says `.jsonl`. `alpaca`: `instruction`, `input`, `output`, `system` and
+`history` (pairs of what was said before), the same way.
 """
 
 from __future__ import annotations
@@ -10,36 +11,38 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from personas.errors import MaterialError, RequestError
-from trainer.write_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE
+from personas.errors import RequestError
+from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, is_data_set, read_samples, require_outside
 
 Message = dict[str, str]
+LINES = (".jsonl", ".ndjson")
 SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = False) -> int:
     """Write the samples to train on, or those held out; the file is there whole or not at all. Gives their number.
 
-    Raises `RequestError` for a folder that is no data set, `MaterialError` for one that is damaged.
+    A file whose name ends in `.jsonl` holds one object a line, any other of a target that is an array one array.
+    Raises `RequestError` for a folder that is no data set or a file that cannot be it, `MaterialError` for a data set
+    that is damaged or has no such samples.
     """
-    if not (folder / STATS_FILE).is_file():
+    if not is_data_set(folder):
         raise RequestError(f"{folder} holds no data set.", "Name a folder that `dataset build` made.")
     if out.is_dir():
         raise RequestError(f"{out} is a folder.", "Name a file.")
-    shape, in_lines = TARGETS[target]
+    require_outside(out)
+    shape, is_lines = TARGETS[target]
+    is_lines = is_lines or out.suffix.lower() in LINES
+    source = folder / (EVAL_FILE if held_out else TRAIN_FILE)
     out.parent.mkdir(parents=True, exist_ok=True)
     descriptor, aside = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
     try:
-        count = 0
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            for count, messages in enumerate(_samples(folder / (EVAL_FILE if held_out else TRAIN_FILE)), start=1):
-                before = "" if in_lines else "[\n" if count == 1 else ",\n"
-                file.write(before + json.dumps(shape(messages), ensure_ascii=False) + ("\n" if in_lines else ""))
-            file.write("" if in_lines else "\n]\n" if count else "[]\n")
+            count = _write(file, (shape(sample["messages"]) for sample in read_samples(source)), is_lines)
         Path(aside).chmod(0o644)
         Path(aside).replace(out)
     finally:
@@ -47,24 +50,13 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
     return count
 
 
-def _samples(path: Path) -> Iterator[list[Message]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                yield _messages(line, f"{path}, line {number}")
-    except OSError as error:
-        raise MaterialError(f"{path} cannot be read: {error.strerror}.", "Build the data set anew.") from None
-
-
-def _messages(line: str, where: str) -> list[Message]:
-    try:
-        messages: list[Message] = json.loads(line)["messages"]
-        whole = messages[-1]["role"] == "assistant" and all(isinstance(m["content"], str) for m in messages)
-    except (ValueError, LookupError, TypeError):
-        whole = False
-    if not whole:
-        raise MaterialError(f"{where} is no sample.", "Build the data set anew.")
-    return messages
+def _write(file: TextIO, shaped: Iterable[dict[str, Any]], is_lines: bool) -> int:
+    count = 0
+    for count, sample in enumerate(shaped, start=1):
+        before = "" if is_lines else "[\n" if count == 1 else ",\n"
+        file.write(before + json.dumps(sample, ensure_ascii=False) + ("\n" if is_lines else ""))
+    file.write("" if is_lines else "\n]\n")
+    return count
 
 
 def _openai(messages: list[Message]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ BOILERPLATE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-UNDECIDED = "und"
+UNDECIDED, NO_LANGUAGE = "und", "zxx"
 JUDGED_CHARACTERS = 2000
 BOILERPLATE_SIGNS = (
     " ai", "artificial", "language model", "gpt", "openai", "anthropic", "knowledge", "sorry", "为ai", "为 ai", "模型",
@@ -84,6 +84,11 @@ class Filters:
 def language_of(text: str) -> str:
     """The language of a text as an ISO 639-1 code, or `UNDECIDED` where that is less than even odds."""
     return str(_identifier().classify(text[:JUDGED_CHARACTERS])[0])
+
+
+def known_languages() -> frozenset[str]:
+    """The codes of the languages that can be told apart."""
+    return frozenset(code for code in _identifier().nb_classes if code != NO_LANGUAGE)
 
 
 @functools.cache

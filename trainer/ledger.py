@@ -12,6 +12,7 @@ UNNEEDED = "leads to no reply"
 """What was said after the last reply, or too long before the next one to be shown with it."""
 
 PREVIEW_CHARACTERS = 200
+SHOWN_REASONS = 5
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class Drop:
     right: str = ""
     speakers: tuple[str, ...] = ()
     arrived: str = ""
+
+
+def dropped_words(dropped: Mapping[str, int]) -> str:
+    """What was dropped and why, as a sentence behind another; empty where nothing was."""
+    reasons = Counter(dropped).most_common()
+    shown = [f"{count:,} × {reason}" for reason, count in reasons[:SHOWN_REASONS] if count]
+    if len(reasons) > SHOWN_REASONS:
+        shown.append(f"{sum(count for _, count in reasons[SHOWN_REASONS:]):,} for other reasons")
+    return f" Dropped: {', '.join(shown)}." if shown else ""
 
 
 def _unheard(drop: Drop) -> None:

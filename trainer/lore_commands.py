@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personas.errors import RequestError, TrainingError
+from personas.errors import RequestError
 from trainer.dataset_commands import guarded
+from trainer.stopping import Terminated
 
 if TYPE_CHECKING:
     from personas.contracts import Persona
@@ -165,8 +166,8 @@ def _synthesise(options: argparse.Namespace) -> None:
     order = Order(persona, tuple(passages), options.count, options.out, options.seed)
     try:
         told = synthesise(order, voice_of(options.endpoint, options.model, options.adapter))
-    except KeyboardInterrupt:
-        raise TrainingError("Stopped.", "Run it again to go on: what was made is kept.") from None
+    except (KeyboardInterrupt, Terminated) as stop:
+        raise type(stop)("Run it again to go on: what was made is kept.") from None
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
         return

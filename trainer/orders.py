@@ -21,7 +21,7 @@ from personas.rights import Statement, statement_beside
 from trainer.build import Items, Plan
 from trainer.build_commands import mapping_of
 from trainer.conversation import day_of
-from trainer.filters import Filters
+from trainer.filters import Filters, known_languages
 from trainer.home import home as the_home
 from trainer.mix import Source, names_of, parse_mix, parse_source
 from trainer.recipe import Recipe, resolve
@@ -112,9 +112,17 @@ def _recipe(options: argparse.Namespace, persona: Persona | None) -> Recipe:
 
 def _filters(options: argparse.Namespace) -> Filters:
     languages = tuple(code.strip().lower() for code in options.languages.split(",") if code.strip())
-    if options.min_reply_words > options.max_reply_words:
-        raise RequestError("No reply is that long and that short.", "Give --min-reply-words below --max-reply-words.")
-    return Filters(languages, options.min_reply_words, options.max_reply_words)
+    least, most = options.min_reply_words, options.max_reply_words
+    for name, words, lowest in (("--min-reply-words", least, 0), ("--max-reply-words", most, 1)):
+        if words < lowest:
+            raise RequestError(f"{name} {words} is not possible.", f"Give {lowest} or more.")
+    if least > most:
+        raise RequestError(f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more.")
+    if unknown := [code for code in languages if code not in known_languages()]:
+        raise RequestError(
+            f"There is no language {unknown[0]!r} that can be told.", f"Codes: {', '.join(sorted(known_languages()))}."
+        )
+    return Filters(languages, least, most)
 
 
 def _keys(options: argparse.Namespace, persona: Persona | None, home: Path, sources: Sequence[Source]) -> JobKeys:

@@ -14,9 +14,9 @@ from typing import Any
 
 from personas.base_model import BaseModel, locate
 from personas.contracts import TrainingRequest
-from personas.errors import MaterialError
 from personas.prompt import Sample
 from trainer.build import Builder
+from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
 from trainer.estimate import Workload, estimate, speed_of
 from trainer.ledger import Ledger
 from trainer.lighter import lighter
@@ -25,7 +25,7 @@ from trainer.run import planned
 from trainer.samples import SampleHash, require_both_sides
 from trainer.sieve import TRAIN
 from trainer.statistics import Statistics, spread, summary
-from trainer.write_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE, Heard, Order, held_out_before
+from trainer.write_dataset import Heard, Order, held_out_before
 
 SHOWN_SAMPLES = 3
 BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
@@ -98,22 +98,19 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
             if trains and len(examples) < SHOWN_SAMPLES:
                 examples.append(marked(plan.renderer.tokenizer, sample))
             heard("making samples", 1)
-    require_both_sides(len(train), len(heldout))
+    require_both_sides(len(train), len(heldout), builder.ledger.dropped)
     told = summary(statistics, builder.ledger, digest.hexdigest())
     return Planned(plan.persona_id, order.base, recipe, plan.recipe, told, Workload(train, heldout), tuple(examples))
 
 
 def plan_of_dataset(folder: Path, recipe: str) -> Planned:
     """The plan for a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
-    try:
-        stats = json.loads((folder / STATS_FILE).read_text(encoding="utf-8"))
-        told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
-        persona, base_model = stats["persona"], stats["base_model"]
-        lines = [_lines(folder / name) for name in (TRAIN_FILE, EVAL_FILE)]
-        train, heldout = ([int(line["tokens"]) for line in side] for side in lines)
-        examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise MaterialError(f"{folder} holds no whole data set ({type(error).__name__}).", "Build it anew.") from error
+    stats = read_stats(folder)
+    told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
+    persona, base_model = stats["persona"], stats["base_model"]
+    lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
+    train, heldout = ([line["tokens"] for line in side] for side in lines)
+    examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
     work = Workload(train, heldout)
     return Planned(persona, locate(base_model), recipe, recipe_named(recipe), told, work, examples)
 
@@ -136,7 +133,3 @@ def _as_text(messages: list[dict[str, str]]) -> str:
     *before, reply = messages
     prompt = "\n".join(f"{message['role']}: {message['content']}" for message in before)
     return f"{prompt}\n{reply['role']}: {BEGIN_LEARNED}{reply['content']}{END_LEARNED}"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

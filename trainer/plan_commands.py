@@ -78,6 +78,7 @@ def _planned(options: argparse.Namespace, home: Path) -> Planned:
     if options.dataset and options.source:
         raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
     if options.dataset and (Path(options.dataset) / STATS_FILE).is_file():
+        _require_persona(Path(options.dataset), options)
         return plan_of_dataset(Path(options.dataset), options.recipe)
     sources = [_source(options, home)] if not options.source else []
     with Counting() as counting:
@@ -103,6 +104,18 @@ def _source(options: argparse.Namespace, home: Path) -> Source:
         return Source(entry.located(), entry.format, statement=entry.statement)
     known = ", ".join([*sorted(path.stem for path in shipped.parent.glob("*.json")), *read.entries])
     raise RequestError(read.faults.get(name, f"There is no data set {name!r}."), f"Known: {known}; or name a path.")
+
+
+def _require_persona(folder: Path, options: argparse.Namespace) -> None:
+    """Raise `RequestError` for another persona's data set."""
+    from trainer.dataset_folder import read_stats
+    from trainer.orders import persona_named
+
+    wanted, made_for = options.persona and persona_named(options.persona).id, read_stats(folder)["persona"]
+    if wanted and wanted != made_for:
+        raise RequestError(
+            f"{folder} was made for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or leave --persona out."
+        )
 
 
 def _print(planned: Planned, adapters: Iterable[Path], options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from personas.lore import LORE_PASSAGES, LoreIndex
 from personas.prompt import Renderer, Sample
 from trainer.conversation import Conversation, day_of, people_of, speaks
 from trainer.filters import Filters
+from trainer.ledger import dropped_words
 from trainer.recipe import Recipe
 from trainer.sieve import EXACT, TO_NOBODY
 from trainer.split import drawn
@@ -172,10 +173,10 @@ class SampleHash:
         return hashlib.sha256(b"".join(side.digest() for side in self._sides.values())).hexdigest()
 
 
-def require_both_sides(train: int, heldout: int) -> None:
-    """Raise `MaterialError` when there is no reply to learn from, or none to measure with."""
+def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> None:
+    """Raise `MaterialError` when there is no reply to learn from, or none to measure with; `dropped` by reason."""
     if not train or not heldout:
         raise MaterialError(
-            f"{train} replies to learn from and {heldout} to measure with are too few.",
+            f"{train} replies to learn from and {heldout} to measure with are too few.{dropped_words(dropped)}",
             "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough.",
         )

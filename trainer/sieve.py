@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from personas.errors import MaterialError
 from personas.heldout import HeldOut
 from trainer.conversation import Conversation
 from trainer.duplicates import DuplicateIndex, Numbers, merged
 from trainer.filters import Filters
 from trainer.heldout import Marks, Mask, reply_keys
+from trainer.ledger import dropped_words
 from trainer.split import HELD_OUT, Opening, held_out
 
 TRAIN = "train"
@@ -69,8 +71,10 @@ class Sieve:
             self._replies.add(conversation)
         self._count += 1
 
-    def fates(self, heldout_share: float) -> list[str]:
+    def fates(self, heldout_share: float, dropped: Mapping[str, int] | None = None) -> list[str]:
         """For each conversation one of `SIDES`, or why it is dropped. Raises `MaterialError` when a side is empty.
+
+        The error says what was dropped, `dropped` before it came here included.
 
         Of a cluster the longest conversation stays: where rows repeat a talk and go on by a turn each, it holds all of
         their replies. Then `held_out` is what was held out before and what is now, and `kept_back` says of
@@ -81,7 +85,11 @@ class Sieve:
         sizes = np.asarray(self._sizes)
         # What begins alike goes on one side: paths of one tree, rows that repeat a talk and go on.
         together = merged(near, np.asarray(self._openings))
-        side = self._sides(together, heldout_share)
+        try:
+            side = self._sides(together, heldout_share)
+        except MaterialError as error:
+            words = dropped_words(Counter(dropped or {}) + Counter(self._faults.values()))
+            raise MaterialError(f"{error.message}{words}", error.advice) from None
         longest_first = np.lexsort((np.arange(len(sizes)), -sizes))
         clusters, first = np.unique(near[longest_first], return_index=True)
         kept = dict(zip(clusters.tolist(), longest_first[first].tolist(), strict=True))
@@ -181,10 +189,14 @@ class Sifted:
 
 
 def sift(
-    conversations: Sequence[Conversation], filters: Filters, heldout_share: float, before: HeldOut | None = None
+    conversations: Sequence[Conversation],
+    filters: Filters,
+    heldout_share: float,
+    before: HeldOut | None = None,
+    dropped: Mapping[str, int] | None = None,
 ) -> Sifted:
-    """What becomes of each conversation, where `before` was held out before. Raises `MaterialError`."""
+    """What becomes of each conversation, where `before` was held out before. Raises `MaterialError` as `Sieve` does."""
     with Sieve(filters, before=before) as sieve:
         for conversation in conversations:
             sieve.add(conversation)
-        return Sifted(sieve.fates(heldout_share), sieve.kept_back, sieve.held_out)
+        return Sifted(sieve.fates(heldout_share, dropped), sieve.kept_back, sieve.held_out)

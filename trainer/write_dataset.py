@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +13,6 @@ from typing import Any, Self
 
 from personas.adapters import written_aside
 from personas.base_model import BaseModel
-from personas.errors import RequestError
 from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
 from personas.people import write_people
 from personas.prompt import Renderer
@@ -22,12 +20,16 @@ from personas.rights import DISCORD_API, Statement
 from trainer.build import Builder, Built, Items, Plan
 from trainer.charts import draw_composition, draw_lengths
 from trainer.data_sheet import data_sheet
+from trainer.dataset_folder import DROPPED_FILE, put_in_place, workshop
+from trainer.dataset_folder import EVAL_FILE as EVAL_FILE
+from trainer.dataset_folder import STATS_FILE as STATS_FILE
+from trainer.dataset_folder import TRAIN_FILE as TRAIN_FILE
+from trainer.dataset_folder import require_free as require_free
 from trainer.ledger import Drop, Ledger
 from trainer.samples import SampleHash, require_both_sides
 from trainer.sieve import TRAIN
 from trainer.statistics import Statistics, details, summary
 
-TRAIN_FILE, EVAL_FILE, DROPPED_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "dropped.jsonl", "stats.json"
 SAMPLE_SETTINGS = ("max_length", "history_turns", "session_gap_minutes", "lore_share", "heldout_share")
 Heard = Callable[[str, int], None]
 
@@ -54,26 +56,14 @@ def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
     `heard` is told what is being done, and of how many more records or samples. Raises `UnderstudyError`.
     """
     require_free(out)
-    order = replace(order, plan=replace(order.plan, held_out=held_out_before(order, out)))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as workshop:
-        made = Path(workshop) / "made"
-        with written_aside(made) as aside:
-            told = _write(aside, Path(workshop), order, heard, out.name)
-            _keep(order, aside)
-        if out.exists():  # two renames: for a moment, and after a crash in it, there is none
-            out.rename(Path(workshop) / "earlier")
-        made.chmod(0o755)
-        made.rename(out)
+    with workshop(out) as aside:
+        order = replace(order, plan=replace(order.plan, held_out=held_out_before(order, out)))
+        made = aside / "made"
+        with written_aside(made) as folder:
+            told = _write(folder, aside, order, heard, out.name)
+            _keep(order, folder)
+        put_in_place(made, out, aside / "earlier")
     return told
-
-
-def require_free(out: Path) -> None:
-    """Raise `RequestError` when the folder holds anything but an earlier data set."""
-    if not out.exists():
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / STATS_FILE).exists()):
-        raise RequestError(f"{out} is there already and holds no data set.", "Name another folder.")
 
 
 def held_out_before(order: Order, out: Path | None = None) -> HeldOut:
@@ -121,7 +111,7 @@ def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) 
         for built in builder.samples():
             samples.add(built)
             heard("making samples", 1)
-        digest = samples.hexdigest()
+        digest = samples.hexdigest(builder.ledger.dropped)
         told = summary(samples.statistics, builder.ledger, digest)
         stats = {
             **told,
@@ -176,7 +166,7 @@ class _Samples:
         self._hash.add(built.made.sample, held_out=built.side != TRAIN)
         print(line, file=self._train if built.side == TRAIN else self._eval)
 
-    def hexdigest(self) -> str:
+    def hexdigest(self, dropped: Mapping[str, int]) -> str:
         """The data set's hash, once all samples are in. Raises `MaterialError` when there are too few."""
-        require_both_sides(self.statistics.samples["train"], self.statistics.samples["eval"])
+        require_both_sides(self.statistics.samples["train"], self.statistics.samples["eval"], dropped)
         return self._hash.hexdigest()

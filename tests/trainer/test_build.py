@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -391,3 +393,134 @@ def test_a_reply_that_was_held_out_before_is_dropped_by_that_name(house, command
     drops = [line for line in lines("out/dropped.jsonl") if line["reason"] == "held out before"]
     assert reply not in learned() and (reply in held() or [drop["text"] for drop in drops] == [reply])
     assert told["rows"] == told["rows_used"] == 27
+
+
+# ------------------------------------------------------------------------------------------ what is replaced
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_nothing_is_replaced_that_a_build_has_not_made(house, command):
+    words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    command(*words)
+    Path("out/notes.txt").write_text("mine")
+    before = files_in("out")
+    code, _, errors = command(*words)
+    assert code == 1 and "holds what is not of it: notes.txt" in errors and before == files_in("out")
+    for stats in ('{"samples": 3}', "[]", "no JSON"):
+        Path("theirs").mkdir(exist_ok=True)
+        Path("theirs/stats.json").write_text(stats)
+        Path("theirs/train.jsonl").write_text("")
+        Path("theirs/thesis.txt").write_text("mine")
+        code, _, errors = command(*words[:-1], "theirs")
+        assert code == 1 and "theirs is there already and holds no data set" in errors
+        assert Path("theirs/thesis.txt").read_text() == "mine"
+
+
+def test_what_came_into_a_data_set_while_another_was_made_stays(house, command, monkeypatch):
+    from trainer import write_dataset as module
+
+    words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    command(*words)
+    monkeypatch.setattr(module, "draw_lengths", lambda *_: Path("out/notes.txt").write_text("mine"))
+    code, _, errors = command(*words)
+    assert code == 1 and "notes.txt" in errors and Path("out/notes.txt").read_text() == "mine"
+    assert not list(Path().glob(".out*"))
+
+
+def slow_build(house):
+    """A build, a process of its own, that is at its samples and waits there."""
+    script = """
+import sys, time
+from pathlib import Path
+from trainer import write_dataset as module
+from trainer.__main__ import main
+
+def wait(*_):
+    Path("waits").touch()
+    time.sleep(60)
+
+module.draw_lengths = wait
+sys.argv = ["trainer", "dataset", "build", "--source", "general.jsonl", "--out", "out"]
+sys.exit(main())
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=house, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not (house / "waits").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def test_a_build_that_is_asked_to_end_leaves_nothing_and_says_so(house):
+    process = slow_build(house)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143 and errors.decode() == "Stopped.\n"
+    assert not list(house.glob(".out*")) and not (house / "out").exists()
+
+
+def test_two_builds_at_once_are_told_apart_and_what_a_killed_one_left_goes(house, command):
+    process = slow_build(house)
+    words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    code, _, errors = command(*words)
+    assert code == 1 and "Another build is making" in errors and len(list(house.glob(".out*"))) == 1
+    process.kill()
+    process.communicate()
+    assert len(list(house.glob(".out*"))) == 1
+    (house / ".out.theirs").mkdir()
+    assert command(*words)[0] == 0
+    assert [path.name for path in house.glob(".out*")] == [".out.theirs"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("train.jsonl", "{", "train.jsonl, line 1 is no sample"),
+        ("eval.jsonl", '{"messages": [{"role": "user", "content": "x"}]}', "eval.jsonl, line 1 is no sample"),
+        ("stats.json", "{}", "holds no whole data set: stats.json lacks base_model, dropped"),
+        ("train.jsonl", "", "train.jsonl holds no samples"),
+    ],
+)
+def test_a_plan_names_what_is_damaged(house, command, file, text, said):
+    command("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    Path("out", file).write_text(text)
+    code, _, errors = command("plan", "--dataset", "out")
+    assert code == 1 and said in errors
+
+
+def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(house, command):
+    command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "hers")
+    command("dataset", "build", "--source", "general.jsonl", "--out", "general")
+    code, _, errors = command("plan", "--persona", "oda", "--dataset", "hers")
+    assert code == 1 and "hers was made for ada, not for oda" in errors
+    code, _, errors = command("plan", "--persona", "oda", "--dataset", "general")
+    assert code == 1 and "general was made for dialogue, not for oda" in errors
+    assert command("plan", "--persona", "ada.toml", "--dataset", "hers")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--languages", "klingon"), "There is no language 'klingon'"),
+        (("--languages", "en,xx"), "There is no language 'xx'"),
+        (("--min-reply-words", "-1"), "--min-reply-words -1"),
+        (("--max-reply-words", "0"), "--max-reply-words 0"),
+        (("--min-reply-words", "9", "--max-reply-words", "3"), "--min-reply-words 9 is above --max-reply-words 3"),
+    ],
+)
+def test_what_nothing_can_meet_is_refused_by_name(house, command, words, said):
+    code, _, errors = command("dataset", "build", "--source", "general.jsonl", *words, "--out", "out")
+    assert code == 1 and said in errors and not Path("out").exists()
+
+
+@pytest.mark.parametrize("how", [("dataset", "build", "--out", "out"), ("plan",)])
+def test_what_fails_says_what_was_dropped_and_why(house, command, how):
+    words = ("--source", "general.jsonl", "--min-reply-words", "400")
+    code, _, errors = command(*how, *words)
+    assert code == 1 and "120 × reply too short" in errors

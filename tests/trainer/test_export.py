@@ -53,7 +53,7 @@ def built(tmp_path):
     folder.mkdir()
     (folder / "stats.json").write_text("{}")
     lines = [
-        json.dumps({"messages": [{"role": role, "content": text} for role, text in sample], "kind": "persona"})
+        json.dumps({"messages": [{"role": role, "content": text} for role, text in sample], "tokens": 9})
         for sample in SAMPLES
     ]
     (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -117,3 +117,28 @@ def test_only_data_sets_can_be_exported(built, tmp_path):
     (built / "train.jsonl").unlink()
     with pytest.raises(MaterialError, match="cannot be read"):
         export_dataset(built, "openai", tmp_path / "out.jsonl")
+
+
+def test_a_part_of_a_data_set_is_never_written_over(built, tmp_path):
+    before = {path.name: path.read_bytes() for path in built.iterdir()}
+    for name in ("train.jsonl", "README.md", "new.jsonl"):
+        with pytest.raises(RequestError, match="lies in a data set"):
+            export_dataset(built, "openai", built / name)
+    with pytest.raises(RequestError, match="lies in a data set"):
+        export_dataset(built, "openai", tmp_path / "built" / ".." / "built" / "train.jsonl")
+    assert before == {path.name: path.read_bytes() for path in built.iterdir()}
+
+
+def test_a_files_name_decides_between_lines_and_an_array(built, tmp_path):
+    for target in ("sharegpt", "alpaca"):
+        export_dataset(built, target, tmp_path / "out.jsonl")
+        lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+        export_dataset(built, target, tmp_path / "out.json")
+        assert [json.loads(line) for line in lines] == json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+
+
+def test_an_export_of_nothing_is_an_error(built, tmp_path):
+    (built / "train.jsonl").write_text("")
+    with pytest.raises(MaterialError, match=r"train\.jsonl holds no samples"):
+        export_dataset(built, "openai", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
