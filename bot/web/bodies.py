@@ -7,7 +7,8 @@ import json
 import re
 from typing import Any, TypeVar
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
 from bot.web.allowed import allowed_at, known_fields
@@ -36,9 +37,12 @@ async def json_object(request: web.Request) -> dict[str, Any]:
 
 async def _read(request: web.Request) -> str:
     read = b""
-    # Asked for in pieces: what the header says of the length may be wrong or missing.
-    while len(read) <= LARGEST_BODY_BYTES and (piece := await request.content.read(LARGEST_BODY_BYTES)):
-        read += piece
+    try:
+        # Asked for in pieces: what the header says of the length may be wrong or missing.
+        while len(read) <= LARGEST_BODY_BYTES and (piece := await request.content.read(LARGEST_BODY_BYTES)):
+            read += piece
+    except (ConnectionError, ClientPayloadError, HttpProcessingError):
+        raise Problem("not-json", "The body breaks off.", "Send all of it.") from None
     if len(read) > LARGEST_BODY_BYTES:
         raise Problem("too-large", f"The body is larger than {LARGEST_BODY_BYTES // 1024} KiB.", "Send less.")
     return read.decode("utf-8")

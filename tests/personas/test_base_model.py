@@ -29,3 +29,18 @@ def test_each_reason_has_its_own_words(monkeypatch, error, words):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     with pytest.raises(BaseModelError, match=words):
         locate("owner/name")
+
+
+def test_without_fetching_only_what_was_fetched_before_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BaseModelError, match=r"'harbour/tiny' is not on this machine.*fetched from a hub before"):
+        locate("harbour/tiny", fetch=False)
+    with pytest.raises(BaseModelError, match=r"'no such thing' is not on this machine"):
+        locate("no such thing", fetch=False)
+    cached = tmp_path / "models--harbour--tiny"
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    for name in ("config.json", "model.safetensors"):
+        (cached / "snapshots" / "abc" / name).write_text("{}")
+    assert locate("harbour/tiny", fetch=False).folder == cached / "snapshots" / "abc"

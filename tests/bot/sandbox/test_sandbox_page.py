@@ -8,6 +8,9 @@ import time
 import aiohttp
 import discord
 import pytest
+from aiohttp import web
+
+from bot.sandbox import Sandbox
 
 
 @pytest.fixture
@@ -323,3 +326,19 @@ async def test_a_linked_avatar_is_left_to_the_page(http, sandbox, probe):
     sent = await hook.send("x", avatar_url="http://127.0.0.1:9/face.png", wait=True)
     async with http.get(f"/cdn/avatars/{hook.id}/{sent.author.avatar.key}.png", allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (302, "http://127.0.0.1:9/face.png")
+
+
+async def test_further_routes_can_be_mounted_on_the_same_port(seed):
+    async def hello(request):
+        return web.Response(text="hello")
+
+    made = Sandbox(seed)
+    await made.start(mount=lambda app: app.router.add_get("/hello", hello))
+    async with aiohttp.ClientSession(made.url) as session:
+        async with session.get("/hello") as answer:
+            assert await answer.text() == "hello"
+        async with session.get("/hello", headers={"Host": "example.org"}) as rebound:
+            assert rebound.status == 403
+        async with session.get("/page-api/state") as page:
+            assert page.status == 200
+    await made.stop()

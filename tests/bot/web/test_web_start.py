@@ -7,6 +7,7 @@ import re
 import string
 
 import pytest
+from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -149,7 +150,11 @@ async def test_discords_talk_needs_what_it_needs_elsewhere(desk, tmp_path):
 
 
 async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(desk, tmp_path, monkeypatch):
-    monkeypatch.setattr("bot.by_path._fetched", lambda text: put_talk(tmp_path / "hub").parent)
+    cached = tmp_path / "hub" / "datasets--harbour--talk"
+    put_talk(cached / "snapshots" / "abc", signed=False)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     status, body, _ = await desk.start(dataset=None, dataset_path="harbour/talk")
     assert status == 422 and 'catalogue.toml in UNDERSTUDY_HOME: a table with hub = "harbour/talk"' in str(
         body["errors"]
@@ -158,6 +163,11 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(desk, t
         '[talk]\nhub = "harbour/talk"\nright = "licensed:MIT"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "So."'
     )
     assert (await desk.start(dataset=None, dataset_path="harbour/talk"))[0] == 202
+    request = TrainingRequest(job_name="a", task_type="dialogue", dataset_path="harbour/talk")
+    material = desk.backend.catalogue.materials_for(request)[0]
+    assert (material.origin, material.right, [file.name for file in material.copies[0][0].iterdir()]) == (
+        "harbour/talk", "licensed:MIT", ["talk.jsonl"],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -420,3 +430,23 @@ async def test_no_body_is_a_fault(desk, changes, hyper, leave):
 async def test_no_address_is_a_fault(desk, method, path, query):
     status, _, _ = await desk.ask(method, "/" + "/".join(path), params=query)
     assert status < 500
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 500\r\n\r\n{",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_a_body_that_breaks_off_is_no_fault(desk, caplog, rest):
+    _, writer = await asyncio.open_connection("127.0.0.1", int(desk.url.rpartition(":")[2]))
+    writer.write(
+        b"POST " + POST.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + rest
+    )
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    await asyncio.sleep(0.1)
+    assert "error " not in caplog.text and (await desk.ask("GET", "/healthz"))[0] == 200
