@@ -74,6 +74,8 @@ async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_
         await _page_is_as_before(session, app.sandbox)
         await until(lambda: app.house.store.jobs.get(made["job_id"]).state not in ("queued", "running"), 90)
         job = await asked(session, made["links"]["self"])
+        said = [m["content"] for channel in SEED.channels for m in app.sandbox.messages(channel.name)]
+        assert not [words for words in said if "train" in words.casefold()], "it was asked for in no channel"
     assert job["state"] == "done", job
     folder = settings.home / job["result"]["adapter"]
     manifest = verify(folder)
