@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personas.errors import LoreError
 from personas.lore import MAX_PASSAGE_WORDS, LoreIndex, Passage, read_lore, split_markdown
 
 
@@ -71,7 +70,28 @@ def test_splitting_keeps_every_word_once():
     assert sum(len(words.split()) for _, words in passages) == 1 + 2 + 2 * MAX_PASSAGE_WORDS + 5 + 1
 
 
-def test_a_file_that_is_not_utf8_is_named(folder):
+def test_a_file_that_is_not_utf8_is_left_out_and_named(folder, caplog):
+    before = read_lore(folder, ["ada"])
     (folder / "ada" / "odd.md").write_bytes("caf\xe9".encode("latin-1"))
-    with pytest.raises(LoreError, match=r"odd\.md is not UTF-8"):
-        read_lore(folder, ["ada"])
+    assert read_lore(folder, ["ada"]) == before != []
+    (line,) = caplog.messages
+    assert "left out" in line and "odd.md is not UTF-8" in line
+
+
+def test_a_link_does_not_lead_out_of_the_folder(folder, tmp_path_factory, caplog):
+    (folder / "ada" / "again.md").symlink_to(next((folder / "ada").glob("*.md")))
+    before = read_lore(folder, ["ada"])
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "secret.md").write_text("# Secret\nNobody may read this.")
+    (folder / "ada" / "secret.md").symlink_to(outside / "secret.md")
+    (folder / "ada" / "more").symlink_to(outside)
+    assert read_lore(folder, ["ada"]) == before and any("again.md" in passage.source for passage in before)
+    assert "secret.md is left out: it is a link that leads out" in caplog.text
+
+
+def test_what_is_anothers_is_not_nobodys(folder, caplog):
+    (folder / "oda-kitchen.md").write_text("# Soup\nNever ask.")
+    read_lore(folder, ["ada"], others=["oda"])
+    assert not caplog.messages
+    read_lore(folder, ["ada"])
+    assert "oda-kitchen.md is nobody's" in caplog.text

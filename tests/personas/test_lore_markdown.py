@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.errors import LoreError
 from personas.lore import MAX_PASSAGE_WORDS, LoreIndex, Passage, guild_owner, passages_of, read_lore, split_markdown
 from personas.lore.passages import length_words, sentences
 from personas.lore.words import index_words, query_terms
@@ -84,10 +83,10 @@ def test_whose_a_file_is_its_front_matter_its_folder_or_its_name_says(tmp_path, 
     assert "stray.md is nobody's" in caplog.text
 
 
-def test_front_matter_that_is_no_yaml_names_the_file(tmp_path):
-    write(tmp_path, {"ada/tea.md": "---\npersona: [ada\n---\nTea."})
-    with pytest.raises(LoreError, match=r"front matter of .*tea\.md is not YAML"):
-        read_lore(tmp_path, ["ada"])
+def test_front_matter_that_is_no_yaml_is_named_and_the_rest_is_read(tmp_path, caplog):
+    write(tmp_path, {"ada/tea.md": "---\npersona: [ada\n---\nTea.", "ada/cake.md": "Cake."})
+    assert [passage.text for passage in read_lore(tmp_path, ["ada"])] == ["Cake."]
+    assert "left out" in caplog.text and "tea.md is not YAML" in caplog.text
 
 
 def test_a_rule_around_prose_is_no_front_matter(tmp_path):
