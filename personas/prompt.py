@@ -106,9 +106,15 @@ class Renderer:
         max_tokens: int = 2048,
     ) -> Sample:
         """Render a prompt and the reply to it; `max_tokens` bounds the whole."""
-        answer = self._encode(self._plain(reply)) + list(self.end_ids)
-        prompt = self.prompt(persona, turns, lore, max_tokens - len(answer)).ids
-        return Sample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+        answer = self._answer(reply)
+        return _sample(self.prompt(persona, turns, lore, max_tokens - len(answer)).ids, answer)
+
+    def sample_of(self, messages: list[Message], reply: str) -> Sample:
+        """A sample from chat messages that `messages` made, as data sets keep them, and the reply to them."""
+        return _sample(self._encode(self._template(messages)), self._answer(reply))
+
+    def _answer(self, reply: str) -> list[int]:
+        return self._encode(self._plain(reply)) + list(self.end_ids)
 
     # -------------------------------------------------------------------------------- from turns to messages
 
@@ -205,6 +211,10 @@ class Renderer:
         after = self._template(probe, prompt=False).rpartition("ANSWER-PROBE")[2].strip()
         end: str = after or self.tokenizer.eos_token
         return end
+
+
+def _sample(prompt: Sequence[int], answer: Sequence[int]) -> Sample:
+    return Sample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
 
 
 def system_text(persona: Persona | None, user: str) -> str:

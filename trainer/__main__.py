@@ -5,6 +5,8 @@
   python -m trainer dataset inspect …   what a file or folder of material holds
   python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
   python -m trainer plan …              what a run would do
+  python -m trainer mask …              what is trained on in each sample
+  python -m trainer recipes …           the recipes, and what each value does
   python -m trainer export …            make an adapter usable in other programs
   python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
   python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
@@ -42,8 +44,10 @@ from trainer.exports.commands import add_exports
 from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S, frozen_threads
 from trainer.lore_commands import add_lore
+from trainer.mask_commands import add_mask, mask
 from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
+from trainer.recipe_commands import add_recipes, recipes
 from trainer.stopping import Stop, Stopped, stop_on_eof, stop_on_signals
 
 EXIT_DONE, EXIT_FAILED, EXIT_LOCKED, EXIT_STOPPED = 0, 1, 3, 143
@@ -137,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     add_anonymise(commands).set_defaults(command=guarded(anonymise))
     add_lore(commands)
     add_plan(commands).set_defaults(command=guarded(plan))
+    add_mask(commands).set_defaults(command=guarded(mask))
+    add_recipes(commands).set_defaults(command=guarded(recipes))
     for command in (run, matrix, add_exports(commands)):
         command.set_defaults(computes=True)
         command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")

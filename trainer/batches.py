@@ -2,8 +2,10 @@
 
 The prompts of one persona begin alike: the card. What all samples of a batch begin with is computed once, and every
 sample goes on from there (its attention sees the shared keys and values, and its own; gradients flow back through
-both). This gives each sample the loss it has alone. What follows is padded on the right: under causal attention no real
-token sees a pad behind it, so no mask is needed and the pad may be any token, the end of turn included.
+both). This gives each sample the loss it has alone. Layers that are computed twice to save memory (gradient
+checkpointing) keep nothing that could be shared; then each sample has its own beginning. What follows is padded on the
+right: under causal attention no real token sees a pad behind it, so no mask is needed and the pad may be any token, the
+end of turn included.
 """
 
 from __future__ import annotations
@@ -59,17 +61,27 @@ def shared_prefix(samples: Sequence[Sample]) -> int:
 
 def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """The negative log-likelihood of each trained token, in nats, [trained tokens], row after row."""
-    prefix, ids = batch["prefix_ids"], batch["input_ids"]
-    targets = batch["labels"][:, 1:]
+    prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
+    shares = prefix.shape[1] > 0
+    if shares and _forgets(model):
+        ids = torch.cat([prefix.expand(len(ids), -1), ids], dim=1)
+        labels = functional.pad(labels, (prefix.shape[1], 0), value=NO_LOSS)
+        shares = False
+    targets = labels[:, 1:]
     trained = targets != NO_LOSS
     cache = None
-    if prefix.shape[1]:
+    if shares:
         with _logits_only(model, torch.zeros_like(prefix, dtype=torch.bool)):
             cache = model(input_ids=prefix, use_cache=True).past_key_values
         cache.batch_repeat_interleave(ids.shape[0])
     with _logits_only(model, functional.pad(trained, (0, 1))):
         logits = model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits[0]
     return functional.cross_entropy(logits.float(), targets[trained], reduction="none")
+
+
+def _forgets(model: Any) -> bool:
+    """Whether the model keeps no keys and values while it trains, because it computes its layers twice."""
+    return model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas.errors import RequestError
 from personas.rights import RIGHTS, wrong_right
+from trainer.settings_given import add_settings
 
 if TYPE_CHECKING:
     from trainer.write_dataset import Order
@@ -102,6 +103,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     add("--min-reply-words", type=int, default=0, metavar="N", help="drop shorter replies")
     add("--max-reply-words", type=int, default=1_000_000, metavar="N", help="drop longer replies")
     add("--recipe", default="demo-cpu", metavar="R", help="whose lengths and shares hold (default: demo-cpu)")
+    add_settings(parser)
     add("--max-length", type=int, metavar="TOKENS", help="most tokens of a sample (default: the recipe's)")
     add("--base-model", default="embedded", metavar="M", help="whose tokenizer counts (default: embedded)")
     add("--seed", type=int, default=0, metavar="N", help="decides what is taken where not all is (default: 0)")

@@ -22,6 +22,8 @@ from threadpoolctl import threadpool_limits
 
 from personas.base_model import BaseModel
 from personas.errors import UnderstudyError
+from trainer.fitted import epochs_of, steps_of
+from trainer.machine import has_bfloat16
 from trainer.recipe import Recipe
 
 REFERENCE_TOKENS_PER_S, REFERENCE_WEIGHTS, REFERENCE_GFLOPS = 1100.0, 134.5e6, 258.0
@@ -63,10 +65,10 @@ class Speed:
 def estimate(name: str, recipe: Recipe, base: BaseModel, work: Workload, speed: Speed) -> dict[str, Any]:
     """What the recipe would take; seconds for the whole run, bytes at the peak."""
     fitting = [tokens for tokens in work.train if tokens <= recipe.max_length]
-    batches = math.ceil(len(fitting) / recipe.per_device_train_batch_size)
-    steps = math.ceil(recipe.num_train_epochs * math.ceil(batches / recipe.gradient_accumulation_steps))
-    trained = sum(fitting) * recipe.num_train_epochs
-    passes = 2 + math.floor(recipe.num_train_epochs)  # before, after, and at the end of each epoch
+    steps = steps_of(recipe, len(fitting))
+    epochs = epochs_of(recipe, len(fitting))
+    trained = sum(fitting) * epochs
+    passes = 2 + _measurements(recipe, steps, epochs)  # before, after, and on the way
     measured = sum(work.heldout) * passes + 2 * sum(work.general)
     seconds = STARTUP_S + (trained + measured / MEASURING_SPEED) / speed.tokens_per_s
     return {
@@ -81,13 +83,20 @@ def estimate(name: str, recipe: Recipe, base: BaseModel, work: Workload, speed: 
     }
 
 
+def _measurements(recipe: Recipe, steps: int, epochs: float) -> int:
+    """How often held-out replies are measured on the way."""
+    if recipe.eval_strategy == "epoch":
+        return math.ceil(epochs)
+    return steps // recipe.eval_steps if recipe.eval_strategy == "steps" else 0
+
+
 def speed_of(base: BaseModel, adapters: Iterable[Path]) -> Speed:
     """The speed to expect; `adapters` are folders of earlier runs on this machine, the latest first."""
     for folder in adapters:
         if speed := _measured(base, folder):
             return speed
     factor = _probe() / REFERENCE_GFLOPS * REFERENCE_WEIGHTS / (base.weight_bytes / WEIGHT_BYTES)
-    if _has_bfloat16():
+    if has_bfloat16():
         return Speed(REFERENCE_TOKENS_PER_S * factor, "a measured run, scaled to this machine's matrix products")
     slow = REFERENCE_TOKENS_PER_S * factor * WITHOUT_BFLOAT16
     return Speed(slow, "a measured run, scaled to this machine's matrix products without bfloat16 in hardware")
@@ -133,11 +142,3 @@ def _probe() -> float:
             matrix @ matrix
             took.append(time.perf_counter() - begun)
     return float(2 * PROBED**3 / min(took) / 1e9) * (os.cpu_count() or 1)
-
-
-def _has_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return os.uname().machine == "arm64"  # Apple's do
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))

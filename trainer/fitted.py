@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from personas.base_model import best_precision, load_torch
+from trainer.machine import Machine, machine_here
 from trainer.recipe import Recipe
 
 WITHOUT_CUDA = {"paged_adamw_8bit": "adamw_8bit", "paged_adamw_32bit": "adamw_torch_fused"}
@@ -20,10 +20,10 @@ class Fitted:
     notes: tuple[str, ...]
 
 
-def fitted(recipe: Recipe) -> Fitted:
-    """The recipe as this machine can run it."""
-    torch = load_torch()
-    has_cuda, best = torch.cuda.is_available(), "bf16" if best_precision() == "bfloat16" else "fp32"
+def fitted(recipe: Recipe, machine: Machine | None = None) -> Fitted:
+    """The recipe as a machine can run it: this one, by torch's word, where none is given."""
+    machine = machine or machine_here()
+    has_cuda, best = machine.has_cuda, machine.best
     changes: dict[str, str] = {}
     notes = []
     if recipe.precision == "auto":
@@ -38,10 +38,20 @@ def fitted(recipe: Recipe) -> Fitted:
 
 
 def steps_of(recipe: Recipe, samples: int) -> int:
-    """Optimiser steps of a run over so many samples."""
+    """Optimiser steps of a run over so many samples. `max_steps` alone decides where it is set, as in transformers."""
+    return recipe.max_steps or math.ceil(recipe.num_train_epochs * _steps_an_epoch(recipe, samples))
+
+
+def epochs_of(recipe: Recipe, samples: int) -> float:
+    """How often a run goes over so many samples."""
+    if not recipe.max_steps:
+        return recipe.num_train_epochs
+    return recipe.max_steps / max(_steps_an_epoch(recipe, samples), 1)
+
+
+def _steps_an_epoch(recipe: Recipe, samples: int) -> int:
     batches = math.ceil(samples / recipe.per_device_train_batch_size)
-    steps = math.ceil(recipe.num_train_epochs * math.ceil(batches / recipe.gradient_accumulation_steps))
-    return min(steps, recipe.max_steps) if recipe.max_steps else steps
+    return math.ceil(batches / recipe.gradient_accumulation_steps)
 
 
 def warnings_about(recipe: Recipe, samples: int) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from personas.base_model import locate
 from personas.card import SHIPPED_CARDS, find_persona, read_any, read_cards, to_persona
 from personas.consent import read_consent
-from personas.contracts import Hyperparameters, Persona, TrainingRequest
+from personas.contracts import Persona, TrainingRequest
 from personas.errors import MaterialError, RequestError
 from personas.job_keys import JobKeys, dataset_name
 from personas.lore import WORLD, LoreIndex, read_lore
@@ -25,6 +25,7 @@ from trainer.filters import Filters, known_languages
 from trainer.home import home as the_home
 from trainer.mix import Source, names_of, parse_mix, parse_source
 from trainer.recipe import Recipe, resolve
+from trainer.settings_given import settings_given
 from trainer.sources import ReadOptions, usable
 from trainer.sources.hub import located
 from trainer.tokenizers import counting_tokenizer
@@ -99,15 +100,12 @@ def _request(options: argparse.Namespace, persona: Persona | None) -> TrainingRe
         task_type="persona" if persona else "dialogue",
         persona=persona.id if persona else None,
         recipe=options.recipe,
-        hyperparameters=Hyperparameters(max_length=options.max_length),
+        hyperparameters=settings_given(options),
     )
 
 
 def _recipe(options: argparse.Namespace, persona: Persona | None) -> Recipe:
-    try:
-        return resolve(_request(options, persona))
-    except ValueError as error:  # pydantic's
-        raise RequestError(f"--max-length {options.max_length} is not possible.", "Give 64 to 32768.") from error
+    return resolve(_request(options, persona))
 
 
 def _filters(options: argparse.Namespace) -> Filters:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -13,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from personas.base_model import BaseModel, locate
-from personas.contracts import TrainingRequest
+from personas.contracts import Hyperparameters, TrainingRequest
 from personas.prompt import Sample
 from trainer.build import Builder
 from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
-from trainer.estimate import Workload, estimate, speed_of
+from trainer.estimate import Speed, Workload, estimate, speed_of
+from trainer.fitted import fitted, warnings_about
 from trainer.ledger import Ledger
 from trainer.lighter import lighter
+from trainer.machine import machine_guessed
+from trainer.mask import parts_of
 from trainer.recipe import Recipe, recipe_names, resolve
 from trainer.run import planned
 from trainer.samples import SampleHash, require_both_sides
@@ -56,10 +57,16 @@ class Planned:
             "recipe": self.recipe,
             **self.told,
             "tokens_per_sample": spread([*self.work.train, *self.work.heldout]),
-            "recipes": [estimate(name, recipe, self.base, self.work, speed) for name, recipe in recipes.items()],
+            "recipes": [self._told_of(name, recipe, speed) for name, recipe in recipes.items()],
             "lighter": lighter(self.settings, self.base, self.work, speed),
             **({"examples": list(self.examples)} if with_samples else {}),
         }
+
+    def _told_of(self, name: str, recipe: Recipe, speed: Speed) -> dict[str, Any]:
+        """What a recipe would take here; `warnings` say what of it cannot be done here, or is hardly meant."""
+        took = estimate(name, recipe, self.base, self.work, speed)
+        notes = fitted(recipe, machine_guessed()).notes
+        return {**took, "warnings": [*notes, *warnings_about(recipe, took["samples"])]}
 
 
 def plan_of_job(folder: Path) -> Planned:
@@ -103,8 +110,9 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
     return Planned(plan.persona_id, order.base, recipe, plan.recipe, told, Workload(train, heldout), tuple(examples))
 
 
-def plan_of_dataset(folder: Path, recipe: str) -> Planned:
+def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters) -> Planned:
     """The plan for a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
+    settings = recipe_named(recipe, changes)
     stats = read_stats(folder)
     told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
     persona, base_model = stats["persona"], stats["base_model"]
@@ -112,21 +120,19 @@ def plan_of_dataset(folder: Path, recipe: str) -> Planned:
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
     work = Workload(train, heldout)
-    return Planned(persona, locate(base_model), recipe, recipe_named(recipe), told, work, examples)
+    return Planned(persona, locate(base_model), recipe, settings, told, work, examples)
 
 
-def recipe_named(name: str) -> Recipe:
-    """A recipe as it ships. Raises `RequestError`."""
-    return resolve(TrainingRequest(job_name="plan", task_type="dialogue", recipe=name))
+def recipe_named(name: str, changes: Hyperparameters | None = None) -> Recipe:
+    """A recipe as it ships, but for what is changed. Raises `RequestError`."""
+    changes = changes or Hyperparameters()
+    return resolve(TrainingRequest(job_name="plan", task_type="dialogue", recipe=name, hyperparameters=changes))
 
 
 def marked(tokenizer: Any, sample: Sample) -> str:
     """A sample as text, with what is learned between ⟦ and ⟧."""
-    parts = []
-    for learned, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
-        text = tokenizer.decode([id for id, _ in group])
-        parts.append(f"{BEGIN_LEARNED}{text}{END_LEARNED}" if learned else text)
-    return "".join(parts)
+    parts = parts_of(tokenizer, sample)
+    return "".join(f"{BEGIN_LEARNED}{text}{END_LEARNED}" if learned else text for text, learned in parts)
 
 
 def _as_text(messages: list[dict[str, str]]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas.errors import RequestError
 from trainer.build_commands import add_sources
+from trainer.settings_given import settings_given
 
 if TYPE_CHECKING:
     from trainer.mix import Source
@@ -79,13 +80,13 @@ def _planned(options: argparse.Namespace, home: Path) -> Planned:
         raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
     if options.dataset and (Path(options.dataset) / STATS_FILE).is_file():
         _require_persona(Path(options.dataset), options)
-        return plan_of_dataset(Path(options.dataset), options.recipe)
-    sources = [_source(options, home)] if not options.source else []
+        return plan_of_dataset(Path(options.dataset), options.recipe, settings_given(options))
+    sources = [source_of(options, home)] if not options.source else []
     with Counting() as counting:
         return plan_of_order(order_of(options, sources, home), options.recipe, counting.heard)
 
 
-def _source(options: argparse.Namespace, home: Path) -> Source:
+def source_of(options: argparse.Namespace, home: Path) -> Source:
     """What to learn from where no source is named: a data set by name, or the persona's own talk."""
     from personas.catalogue import read_catalogue
     from trainer.mix import Source, parse_source
@@ -140,6 +141,8 @@ def _table(told: dict[str, Any]) -> list[str]:
             f"{recipe['recipe']}: {recipe['steps']:,} steps, about {_duration(recipe['seconds'])}, "
             f"{recipe['memory_bytes'] / 2**30:.1f} GiB of memory ({recipe['basis']})"
         )
+        if recipe["recipe"] == told["recipe"]:
+            lines += [f"  note: {warning}" for warning in recipe["warnings"]]
     return [*lines, *(f"\n{example}" for example in told.get("examples", []))]
 
 

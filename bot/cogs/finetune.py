@@ -25,6 +25,7 @@ from bot.store import Job
 from bot.voices import NO_MENTIONS
 from personas.contracts import Hyperparameters, TrainingRequest, explain
 from personas.errors import RequestError
+from personas.hyperparameters import settings_in
 
 
 @app_commands.guild_only()
@@ -66,6 +67,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         persona="Whose voice (this channel's persona if left out)",
         learning_rate="Peak learning rate (the recipe's if left out)",
         recipe="How to train",
+        settings="More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1",
     )
     @app_commands.autocomplete(persona=persona_choices)
     async def start(
@@ -78,6 +80,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         persona: str | None = None,
         learning_rate: app_commands.Range[float, 1e-6, 1e-2] | None = None,
         recipe: str = "demo-cpu",
+        settings: app_commands.Range[str, 1, 1000] | None = None,
     ) -> None:
         channel = interaction.channel
         if not isinstance(channel, GuildChannel):
@@ -91,7 +94,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
             task_type=task_type,
             persona=who.id if who else None,
             recipe=recipe,
-            hyperparameters={"num_train_epochs": epochs, "learning_rate": learning_rate},
+            hyperparameters=_settings(settings or "", num_train_epochs=epochs, learning_rate=learning_rate),
         )
         job = self.bot.house.queue.enqueue(
             request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
@@ -196,6 +199,15 @@ def _request(**fields: Any) -> TrainingRequest:
         return TrainingRequest(**{**fields, "hyperparameters": Hyperparameters(**fields["hyperparameters"])})
     except ValidationError as error:
         raise explain(error) from error
+
+
+def _settings(text: str, **named: float | None) -> dict[str, Any]:
+    """What `settings` says, and what has an option of its own. Raises `RequestError` for what both say."""
+    written = settings_in(text).model_dump(exclude_none=True)
+    own = {name: value for name, value in named.items() if value is not None}
+    if twice := sorted(written.keys() & own.keys()):
+        raise RequestError(f"{', '.join(twice)} is set twice: in `settings`, and by itself.", "Leave one of them out.")
+    return {**written, **own}
 
 
 def _matching(names: list[str], current: str) -> Choices:

@@ -124,11 +124,24 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     [
         ({"persona": "nobody"}, "There is no persona 'nobody'. Known: Ballast (`ballast`)"),
         ({"job_name": "no spaces please"}, "job_name: use letters, digits, - and _ only"),
+        ({"settings": "lora_r=8, rank=2"}, "There is no setting 'rank'."),
+        ({"settings": "epochs=2"}, "There is no setting 'epochs'. Did you mean num_train_epochs?"),
+        ({"settings": "lora_r=0"}, "lora_r cannot be '0'. lora_r: a whole number from 1 to 256."),
+        ({"settings": "learning_rate=1e-4", "learning_rate": 1e-3}, "learning_rate is set twice"),
     ],
 )
 async def test_what_cannot_be_trained_is_refused_and_nothing_is_queued(stage, options, words):
     assert words in await start(stage, **options)
     assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
+
+
+async def test_settings_of_the_recipe_go_into_the_request(stage):
+    await start(stage, settings="lora_r=8, target_modules=q_proj,v_proj, use_dora=true", epochs=1.5)
+    await until(lambda: stage.backend.busy)
+    wanted = stage.backend.runs[0].request.hyperparameters
+    assert wanted.model_dump(exclude_none=True) == {
+        "lora_r": 8, "target_modules": ("q_proj", "v_proj"), "use_dora": True, "num_train_epochs": 1.5,
+    }  # fmt: skip
 
 
 async def test_a_channel_without_a_persona_needs_one_named(stage):

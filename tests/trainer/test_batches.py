@@ -74,6 +74,19 @@ def test_gradients_flow_through_the_shared_prompt_as_if_it_were_not_shared(tiny_
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
+def test_checkpointed_layers_give_the_same_loss_and_gradients(tiny_base):
+    samples, found = random_samples(SHARED, 4), []
+    for checkpointed in (False, True):
+        model = load_model(tiny_base, "float32").train()
+        if checkpointed:
+            model.activation_checkpointing_enable()
+        losses = reply_losses(model, collate(samples))
+        losses.sum().backward()
+        found.append((losses.detach(), model.model.layers[0].self_attn.q_proj.weight.grad))
+    (plain, gradient), (twice, again) = found
+    assert torch.allclose(plain, twice, rtol=1e-4) and torch.allclose(gradient, again, rtol=1e-3, atol=1e-5)
+
+
 def _unshared(one: Sample) -> dict[str, torch.Tensor]:
     batch = collate([one])
     whole = torch.cat([batch["prefix_ids"], batch["input_ids"]], 1)

@@ -10,26 +10,10 @@ import pytest
 
 from personas.base_model import EMBEDDED, load_tokenizer, locate
 from tests.trainer.jobs import export, persona_job, sign, talks
-from trainer.__main__ import main
 from trainer.estimate import Speed, Workload, adapters_in, estimate, speed_of
 from trainer.material import read_spec
 from trainer.run import prepare
 from trainer.tokenizers import counting_tokenizer
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Runs `python -m trainer …` in this process, in an empty home: exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["trainer", *words])
-        code = main()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, command):

@@ -1,0 +1,78 @@
+"""Settings that people write: what is wrong is refused by name, with what is allowed."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from personas.errors import RequestError
+from personas.hyperparameters import Hyperparameters, allowed, settings_in, settings_of
+
+
+def test_settings_are_read_with_their_kinds():
+    found = settings_of(["learning_rate=2e-4", "lora_r = 8", "use_dora=true", "optim=adamw_torch", "max_length=512"])
+    assert found == Hyperparameters(learning_rate=2e-4, lora_r=8, use_dora=True, optim="adamw_torch", max_length=512)
+    assert settings_of([]) == settings_in("") == settings_in(" , ") == Hyperparameters()
+
+
+def test_a_line_of_settings_may_hold_a_list():
+    found = settings_in("target_modules=q_proj, v_proj , lora_r=4,seed=7")
+    assert found == Hyperparameters(target_modules=("q_proj", "v_proj"), lora_r=4, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("pair", "cause", "advice"),
+    [
+        ("learning_rate=5", "learning_rate cannot be '5'.", "learning_rate: a number from 1e-06 to 0.01."),
+        ("learning_rate=", "learning_rate cannot be ''.", "from 1e-06 to 0.01"),
+        ("lora_r=0", "lora_r cannot be '0'.", "a whole number from 1 to 256."),
+        ("lora_r=many", "lora_r cannot be 'many'.", "a whole number from 1 to 256."),
+        ("lora_dropout=1", "lora_dropout cannot be '1'.", "a number from 0, below 1."),
+        ("num_train_epochs=0", "num_train_epochs cannot be '0'.", "a number above 0 to 50."),
+        ("weight_decay=nan", "weight_decay cannot be 'nan'.", "a number from 0 to 1."),
+        ("optim=sgd", "optim cannot be 'sgd'.", "adamw_8bit, paged_adamw_8bit or paged_adamw_32bit."),
+        ("use_dora=perhaps", "use_dora cannot be 'perhaps'.", "true or false."),
+        ("lora_r", "'lora_r' is no setting.", "Write name=value"),
+        ("lr=1e-3", "There is no setting 'lr'.", "learning_rate"),
+        ("epochs=2", "There is no setting 'epochs'.", "Did you mean num_train_epochs?"),
+        ("lora_rank=2", "There is no setting 'lora_rank'.", "lora_r"),
+        ("batch_size=2", "There is no setting 'batch_size'.", "per_device_train_batch_size"),
+        ("colour=red", "There is no setting 'colour'.", "Known: quant_type"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_is_allowed(pair, cause, advice):
+    with pytest.raises(RequestError) as caught:
+        settings_of([pair])
+    assert caught.value.message == cause and advice in caught.value.advice
+
+
+def test_several_wrong_ones_are_all_named_and_nothing_is_set_twice():
+    with pytest.raises(RequestError, match="lora_r cannot be '0', seed cannot be '-1'"):
+        settings_in("lora_r=0, seed=-1, max_length=512")
+    with pytest.raises(RequestError, match="lora_r is set twice"):
+        settings_in("lora_r=4, lora_r=8")
+
+
+@pytest.mark.parametrize("name", Hyperparameters.model_fields)
+def test_what_is_allowed_is_what_is_accepted(name):
+    """The words are made from the schema; here the ends of each range are tried."""
+    words, schema = allowed(name), Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
+    for word in schema.get("enum", []):
+        assert word in words and getattr(settings_of([f"{name}={word}"]), name) == word
+    for key, inclusive, outwards in (
+        ("minimum", True, -1), ("maximum", True, 1), ("exclusiveMinimum", False, -1), ("exclusiveMaximum", False, 1),
+    ):  # fmt: skip
+        if key not in schema:
+            continue
+        end = schema[key]
+        assert f"{end:g}" in words
+        if inclusive:
+            assert getattr(settings_of([f"{name}={end}"]), name) == end
+        beyond = end + outwards if schema["type"] == "integer" else math.nextafter(end, outwards * math.inf)
+        with pytest.raises(RequestError):
+            settings_of([f"{name}={beyond if inclusive else end}"])
+
+
+def test_a_request_knows_the_same_names():
+    with pytest.raises(ValidationError):
+        Hyperparameters.model_validate({"lr": 1})

@@ -1,0 +1,190 @@
+"""The recipes: each ends in an adapter; names, values and comments hold together; what they take is said."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from personas.adapters import verify
+from personas.contracts import Epoch, Evaluation, Hyperparameters, Progress, TrainingRequest
+from personas.errors import RequestError
+from personas.hyperparameters import allowed
+from tests.trainer.jobs import export, persona_job, sign, talks
+from trainer.fitted import epochs_of, fitted, steps_of, warnings_about
+from trainer.machine import Machine, machine_guessed, machine_here
+from trainer.recipe import RECIPES, Recipe, recipe_names, resolve
+from trainer.recipe_sheet import EXPLAINING, comments_of
+from trainer.run import Run, run_job
+
+NAMES = ("demo-cpu", "s0-6gb", "s1-t4", "s3-dialogue", "s3-persona-16gb", "s4-persona-chat")
+CPU, T4 = Machine(has_cuda=False, best="bf16"), Machine(has_cuda=True, best="bf16")
+
+
+def recipe_of(name: str, **changes: object) -> Recipe:
+    hyperparameters = Hyperparameters.model_validate(changes)
+    return resolve(TrainingRequest(job_name="j", persona="ada", recipe=name, hyperparameters=hyperparameters))
+
+
+def trained(folder, base, recipe, **changes):
+    """A whole run by the recipe as it ships, but for what is changed: its events."""
+    job = persona_job(folder, base.source, recipe=recipe)
+    spec = json.loads((job / "request.json").read_text())
+    spec["request"]["hyperparameters"] = changes
+    (job / "request.json").write_text(json.dumps(spec))
+    heard = []
+    run_job(job, Run(heard.append, lambda: None))
+    return heard, verify(job / "adapter")
+
+
+def test_the_published_recipes_ship():
+    assert set(NAMES) <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "s1-t4"])
+def test_each_recipe_by_name_ends_in_an_adapter(tmp_path, tiny_base, name):
+    heard, manifest = trained(tmp_path, tiny_base, name)
+    recipe = recipe_of(name)
+    assert manifest.recipe == name and manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    assert manifest.hyperparameters["learning_rate"] == recipe.learning_rate and manifest.lora["r"] == recipe.lora_r
+    epochs = [event for event in heard if isinstance(event, Epoch)]
+    assert len(epochs) == recipe.num_train_epochs
+    assert all((event.eval_loss is None) == (recipe.eval_strategy == "steps") for event in epochs)
+    steps = [event for event in heard if isinstance(event, Progress)]
+    assert not steps or steps[-1].of == steps_of(recipe, manifest.dataset["samples_train"])
+
+
+def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_path, tiny_base):
+    heard, manifest = trained(tmp_path, tiny_base, "s1-t4")
+    steps = [event for event in heard if isinstance(event, Progress)]
+    assert [event.step for event in steps] == [10, 20, 30, 40] and steps[-1].of == 40
+    assert [event.step for event in heard if isinstance(event, Evaluation)] == [10, 20, 30, 40]
+    rates = [event.lr for event in steps]
+    assert rates == sorted(rates) and rates[-1] < recipe_of("s1-t4").learning_rate
+    said = "The warm-up of 50 steps is not shorter than the run of 40: the learning rate never reaches 2e-05."
+    assert said in manifest.caveats
+    assert (manifest.hyperparameters["warmup_steps"], manifest.hyperparameters["max_steps"]) == (50, 40)
+
+
+def test_s0_6gb_stops_early_once_held_out_replies_become_no_likelier(tmp_path, tiny_base):
+    still = {"learning_rate": 1e-6, "warmup_steps": 1_000_000}  # steps too small to change anything
+    heard, manifest = trained(tmp_path, tiny_base, "s0-6gb", **still)
+    losses = [event.eval_loss for event in heard if isinstance(event, Epoch)]
+    assert (
+        manifest.hyperparameters["num_train_epochs"] == 6 and manifest.hyperparameters["early_stopping_patience"] == 2
+    )
+    assert len(losses) == 3 and min(losses) == losses[0]
+
+
+# ------------------------------------------------------------------------------------------ names and comments
+
+
+def test_requests_and_recipes_know_the_same_settings_with_the_same_ranges():
+    assert list(Hyperparameters.model_fields) == list(Recipe.model_fields)
+    recipe, request = (kind.model_json_schema()["properties"] for kind in (Recipe, Hyperparameters))
+    for name in recipe:
+        own = {key: value for key, value in recipe[name].items() if key not in ("title", "default")}
+        assert own == {key: value for key, value in request[name]["anyOf"][0].items() if key not in ("title",)}, name
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_value_of_a_recipe_has_a_comment(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    values = [line for line in lines if re.match(r"\w+\s*=", line)]
+    comments = comments_of(path.stem)
+    assert len(values) == len(comments) and all(len(comment) > 3 for comment in comments.values()), comments
+    assert lines[0].startswith(f"# {path.stem}: ")
+
+
+def test_the_first_recipe_explains_every_setting():
+    assert set(comments_of(EXPLAINING)) == set(Recipe.model_fields)
+
+
+# ------------------------------------------------------------------------------------------ what is hardly meant
+
+
+def test_steps_are_those_that_a_run_has():
+    assert steps_of(recipe_of("s1-t4"), 30_000) == steps_of(recipe_of("s1-t4"), 16) == 40
+    assert epochs_of(recipe_of("s1-t4"), 30_000) == pytest.approx(40 / 1875)
+    assert (steps_of(recipe_of("s0-6gb"), 9000), epochs_of(recipe_of("s0-6gb"), 9000)) == (6 * 563, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "samples", "said"),
+    [
+        ({"warmup_steps": 46}, 178, ["The warm-up of 46 steps is not shorter than the run of 46"]),
+        ({"warmup_steps": 45}, 178, []),
+        ({"eval_strategy": "steps", "eval_steps": 47}, 178, ["measured every 47 steps, and the run has 46"]),
+        ({"eval_strategy": "steps", "eval_steps": 46}, 178, []),
+    ],
+)
+def test_what_is_hardly_meant_is_said(changes, samples, said):
+    found = warnings_about(recipe_of("demo-cpu", **changes), samples)
+    assert len(found) == len(said) and all(words in text for words, text in zip(said, found, strict=True))
+
+
+def test_what_a_machine_cannot_do_is_done_the_nearest_way_and_said():
+    fit = fitted(recipe_of("s0-6gb"), CPU)
+    assert (fit.recipe.precision, fit.recipe.optim) == ("bf16", "adamw_torch_fused") and len(fit.notes) == 2
+    assert fitted(recipe_of("s0-6gb"), T4).notes == () and fitted(recipe_of("demo-cpu"), CPU).notes == ()
+
+
+def test_the_machine_is_guessed_as_it_is():
+    assert machine_guessed().has_cuda == machine_here().has_cuda
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+def test_the_list_has_a_line_for_each(command):
+    code, output, _ = command("recipes")
+    assert code == 0 and [line.split()[0] for line in output.splitlines()] == recipe_names()
+    told = json.loads(command("recipes", "--json")[1])["recipes"]
+    assert told["s0-6gb"] == "One character on a 6 GB graphics card." and set(told) == set(recipe_names())
+
+
+def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
+    _, output, _ = command("recipes", "s1-t4")
+    assert "warmup_steps = 50" in output and "as published, although the run has 40 steps" in output
+    assert "may be a number from 1e-06 to 0.01" in output and "40 steps" in output and "GiB: it fits." in output
+    assert "note: The warm-up of 50 steps is not shorter than the run of 40" in output
+    sheet = json.loads(command("recipes", "s1-t4", "--json", "--set", "per_device_train_batch_size=64")[1])
+    assert {it["name"] for it in sheet["settings"]} == set(Recipe.model_fields)
+    changed = next(it for it in sheet["settings"] if it["name"] == "per_device_train_batch_size")
+    assert (changed["value"], changed["recipes"], changed["allowed"]) == (64, 4, allowed("per_device_train_batch_size"))
+    assert not sheet["fits"] and sheet["memory_bytes"] > sheet["machine_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("recipes", "s1-t5"), "Did you mean 's1-t4'?"),
+        (("recipes", "s1-t4", "--set", "lora_r=0"), "lora_r cannot be '0'"),
+        (("plan", "--persona", "oda", "--set", "epochs=2"), "Did you mean num_train_epochs?"),
+        (("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"), "both say how long"),
+        (("dataset", "build", "--source", "x", "--out", "y", "--set", "lore_share=2"), "lore_share cannot be '2'"),
+    ],
+)
+def test_wrong_names_and_values_are_refused(command, words, said):
+    code, _, errors = command(*words)
+    assert code == 1 and said in errors
+
+
+def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command):
+    (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
+    (tmp_path / "talk.json").write_text(export(talks(20)))
+    sign(tmp_path / "talk.json")
+    changes = ("--recipe", "s0-6gb", "--set", "warmup_steps=500", "--set", "num_train_epochs=1")
+    words = ("plan", "--persona", "ada.toml", "--source", "talk.json", *changes)
+    _, output, _ = command(*words)
+    assert "note: The warm-up of 500 steps is not shorter than the run of" in output
+    told = json.loads(command(*words, "--json")[1])
+    mine, others = ([it for it in told["recipes"] if (it["recipe"] == "s0-6gb") is chosen] for chosen in (True, False))
+    assert mine[0]["steps"] == -(-told["samples"]["train"] // 16) and "warm-up of 500" in mine[0]["warnings"][-1]
+    assert any("needs CUDA" in warning for it in others for warning in it["warnings"])
+
+
+def test_unknown_recipes_are_refused():
+    with pytest.raises(RequestError, match="Known: demo-cpu"):
+        recipe_of("s9")

@@ -1,0 +1,132 @@
+"""Which tokens of a data set are trained on: of a built one, of a job, or of sources."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from personas.base_model import locate
+from personas.errors import MaterialError
+from personas.prompt import Renderer, Sample
+from trainer.build import Builder
+from trainer.ledger import Ledger
+from trainer.run import planned
+from trainer.samples import NOTHING_TRAINED, learns_nothing
+from trainer.sieve import TRAIN
+from trainer.split import HELD_OUT
+from trainer.tokenizers import counting_tokenizer
+from trainer.write_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE, Heard, Order, held_out_before
+
+SIDES = ((TRAIN, "train"), (HELD_OUT, "eval"))
+"""Sides and their names in `--json`, which are those of a data set's files."""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A sample as text: `parts` in order, each with whether it is trained on. Token counts are the trainer's."""
+
+    side: str
+    parts: tuple[tuple[str, bool], ...]
+    trained: int
+    tokens: int
+
+
+@dataclass
+class Masks:
+    """What was found: the first samples to train on in full, and counts over all of them, held-out ones included.
+
+    `dropped` counts replies that make no sample, by reason.
+    """
+
+    base_model: str
+    limit: int
+    shown: list[Masked] = field(default_factory=list)
+    samples: Counter[str] = field(default_factory=Counter)
+    trained: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, tokenizer: Any, sample: Sample, side: str) -> None:
+        """Count a sample, and keep it if it is among the first."""
+        self.samples[side] += 1
+        self.trained[side] += sample.reply_tokens
+        self.tokens[side] += len(sample.ids)
+        if side == TRAIN and len(self.shown) < self.limit:
+            parts = tuple(parts_of(tokenizer, sample))
+            self.shown.append(Masked(side, parts, sample.reply_tokens, len(sample.ids)))
+
+    def as_json(self) -> dict[str, Any]:
+        """The published object of `mask --json`."""
+        return {
+            "base_model": self.base_model,
+            "samples": {name: self.samples[side] for side, name in SIDES},
+            "trained_tokens": {name: self.trained[side] for side, name in SIDES},
+            "tokens": {name: self.tokens[side] for side, name in SIDES},
+            "dropped": dict(self.dropped.most_common()),
+            "shown": [
+                {"trained_tokens": it.trained, "tokens": it.tokens, "parts": [list(part) for part in it.parts]}
+                for it in self.shown
+            ],
+        }
+
+
+def parts_of(tokenizer: Any, sample: Sample) -> Iterator[tuple[str, bool]]:
+    """The sample's text in pieces that are wholly trained on, or not at all."""
+    for learned, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
+        yield tokenizer.decode([id for id, _ in group]), learned
+
+
+def masks_of_job(folder: Path, limit: int) -> Masks:
+    """Of a job folder's run. Raises `UnderstudyError` as the run would."""
+    job = planned(folder)
+    masks = Masks(job.base.name, limit, dropped=Counter(job.data.ledger.replies))
+    for side, samples in ((TRAIN, job.data.train), (HELD_OUT, job.data.heldout)):
+        for sample in samples:
+            masks.add(job.tokenizer, sample, side)
+    return masks
+
+
+def masks_of_order(order: Order, limit: int, heard: Heard) -> Masks:
+    """Of sources, as `dataset build` would take them; nothing is left of what is made for it."""
+    plan, masks = replace(order.plan, held_out=held_out_before(order)), Masks(order.base.name, limit)
+    with tempfile.TemporaryDirectory(prefix="understudy-mask-") as folder:
+        with Builder(plan, Ledger(), Path(folder)) as builder:
+            for source, items in order.sources:
+                builder.take(source, items, partial(heard, f"reading {source}"))
+            for built in builder.samples():
+                masks.add(plan.renderer.tokenizer, built.made.sample, built.side)
+                heard("making samples", 1)
+        masks.dropped.update(builder.ledger.replies)
+    return masks
+
+
+def masks_of_dataset(folder: Path, limit: int) -> Masks:
+    """Of a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
+    try:
+        base = locate(json.loads((folder / STATS_FILE).read_text(encoding="utf-8"))["base_model"])
+        masks = Masks(base.name, limit)
+        renderer = Renderer(counting_tokenizer(base))
+        for side, name in ((TRAIN, TRAIN_FILE), (HELD_OUT, EVAL_FILE)):
+            for sample in samples_in(folder / name, renderer):
+                if learns_nothing(renderer, sample):
+                    masks.dropped[NOTHING_TRAINED] += 1
+                else:
+                    masks.add(renderer.tokenizer, sample, side)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise MaterialError(f"{folder} holds no whole data set ({type(error).__name__}).", "Build it anew.") from error
+    return masks
+
+
+def samples_in(file: Path, renderer: Renderer) -> Iterator[Sample]:
+    """The samples of a data set's file. Raises `OSError`, or `ValueError` and the like for a damaged line."""
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            *before, reply = json.loads(line)["messages"]
+            yield renderer.sample_of(before, reply["content"])
