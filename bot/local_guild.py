@@ -9,8 +9,9 @@ import discord
 
 from bot.answering import Answerer
 from bot.permissions import required
+from bot.privacy.cutting import holds
 from bot.privacy.traces import Finder, Traces
-from bot.sandbox import SILENCED, ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox
+from bot.sandbox import SILENCED, ChannelSeed, GuildSeed, Leaver, MemberSeed, Permission, RoleSeed, Sandbox
 from bot.store import Channel
 
 MODERATOR, MEMBER, NEWCOMER = "Mina Vale", "Tobias Reed", "Wren Castle"
@@ -52,7 +53,15 @@ SEED = GuildSeed(
 def forget_in(sandbox: Sandbox, traces: Traces) -> None:
     """Have somebody leave the sandbox with all that they wrote: its state lies in the bot's home."""
     finder = Finder(traces)
-    sandbox.forget(traces.ids, finder.in_text, finder.redacted)
+    sandbox.forget(
+        Leaver(
+            ids=traces.ids,
+            answers=traces.answers,
+            finds=finder.in_text,
+            redacted=finder.redacted,
+            holds=lambda name, data: finder.in_text(name) or holds(name, data, finder),
+        )
+    )
 
 
 def forget_at_rest(home: Path, traces: Traces) -> None:

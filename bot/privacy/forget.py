@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -92,7 +92,8 @@ class Forgetter:
         """What tells a member: their id, names and words. `sure_names` are vouched for by whoever runs the bot."""
         known = {*names, *self.store.erasure.names(user_id)}
         found = Traces(ids=(str(user_id),)).with_names(sorted(known), self._barred(user_id, known))
-        return found.surely_named(sure_names).with_texts(self.store.erasure.texts(user_id))
+        found = found.surely_named(sure_names).with_texts(self.store.erasure.texts(user_id))
+        return replace(found, answers=tuple(map(str, self.store.erasure.answers(user_id))))
 
     def begin(self, traces: Traces, *, scope: Scope = "everything", until: float | None = None) -> Forgetting:
         """Note that somebody is to be forgotten, with all that was said until then (now): from here on it happens."""

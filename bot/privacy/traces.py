@@ -57,12 +57,16 @@ UNSPACED = re.compile(f"[{UNPARTED}]")
 
 @dataclass(frozen=True)
 class Traces:
-    """A person as they can be found. `names` are looked for everywhere, `speaker_names` only as a speaker's."""
+    """A person as they can be found. `names` are looked for everywhere, `speaker_names` only as a speaker's.
+
+    `answers` are the ids of messages in which personas answered them.
+    """
 
     ids: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     speaker_names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """For the store."""

@@ -6,6 +6,7 @@ person, `point_discord_py_at` turns the real client towards it; `python -m bot.s
 
 from bot.sandbox.connect import point_discord_py_at
 from bot.sandbox.errors import NotLoopback, SandboxError, SandboxRefusal, StateUnreadable
+from bot.sandbox.leaving import Leaver
 from bot.sandbox.member import Answer, Member
 from bot.sandbox.permissions import DEFAULT_BOT_PERMISSIONS, SILENCED, Permission
 from bot.sandbox.seed import ChannelSeed, GuildSeed, MemberSeed, RoleSeed
@@ -18,6 +19,7 @@ __all__ = [
     "Answer",
     "ChannelSeed",
     "GuildSeed",
+    "Leaver",
     "Member",
     "MemberSeed",
     "NotLoopback",

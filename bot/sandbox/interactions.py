@@ -5,6 +5,7 @@ Source: discord.com/developers/docs/interactions/receiving-and-responding.
 
 import asyncio
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -119,6 +120,11 @@ class Interactions:
         # Twice the life, so that a token just ended is still told apart from one that never was.
         oldest = self._clock.now() - 2 * TOKEN_LIFE_S
         self._by_token = {token: one for token, one in self._by_token.items() if one.born > oldest}
+
+    def files_of_others(self, ids: Collection[str]) -> set[str]:
+        """The files that came with what others than these people ask, by id: the bot may still fetch them."""
+        asked = [one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids]
+        return {key for data in asked for key in data.get("resolved", {}).get("attachments", {})}
 
     def _payload(self, asked: Asked, user_id: str, channel_id: str, data: Json) -> Json:
         channel = self._guild.channel(channel_id)

@@ -6,37 +6,58 @@ deleted here, where nobody else has it.
 
 import json
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from bot.sandbox.errors import Json
 from bot.sandbox.guild import Guild
 from bot.sandbox.messages import Messages
-from bot.sandbox.shapes import DIRECT
+from bot.sandbox.shapes import DIRECT, THREAD
 from bot.sandbox.store import Store
 
-Finds = Callable[[str], bool]
-Redacts = Callable[[str], str]
+KINDS = ("message", "ephemeral")
 KEPT_KINDS = ("channel", "webhook", "role")
+UNNAMED_THREAD = "thread"
+NOBODY = "0"
 
 
-def leave(guild: Guild, messages: Messages, ids: Collection[str], finds: Finds, redacted: Redacts) -> None:
-    """Delete what these people wrote, what answers them, and what `finds` them; note that their accounts leave."""
+@dataclass(frozen=True)
+class Leaver:
+    """Who leaves: `ids` are their accounts, `answers` the ids of messages that answer them.
+
+    `finds` says whether a text holds them, `holds` the same of a file (its name and bytes); `redacted` is a text
+    without them.
+    """
+
+    ids: Collection[str]
+    answers: Collection[str]
+    finds: Callable[[str], bool]
+    redacted: Callable[[str], str]
+    holds: Callable[[str, bytes], bool]
+
+
+def leave(guild: Guild, messages: Messages, who: Leaver, in_use: Collection[str]) -> None:
+    """Delete what somebody wrote, what answers them and what names them; note that their accounts leave.
+
+    Files to which no message refers go as well, but for those `in_use`.
+    """
     store = guild.store
+    direct = _direct(store, who.ids)
     gone: set[str] = set()
-    for kind in ("message", "ephemeral"):
+    for kind in KINDS:
         for message in store.all(kind):
             replied_to = (message.get("message_reference") or {}).get("message_id")
-            if replied_to in gone or _by(message, ids) or finds(_text(message)):
+            if replied_to in gone or message["channel_id"] in direct or _is_theirs(store, message, who):
                 gone.add(message["id"])
-                for attachment in message["attachments"]:
-                    store.delete_file(int(attachment["id"]))
                 messages.delete(message["id"])
-    for user_id in ids:
+    for user_id in who.ids:
         if store.get("member", user_id):
             store.put("leaving", {"id": user_id})
+    _unname_threads(store, who.ids)
     for kind in KEPT_KINDS:
         for item in store.all(kind):
             if kind != "channel" or item["type"] != DIRECT:
-                _redact(store, kind, item, redacted)
+                _redact(store, kind, item, who.redacted)
+    store.drop_files(in_use)
     store.compact()
 
 
@@ -45,20 +66,36 @@ def end_accounts(store: Store) -> None:
     leaving = {one["id"] for one in store.all("leaving")}
     if not leaving:
         return
-    for channel in store.all("channel"):
-        if channel["type"] == DIRECT and channel["recipients"][0]["id"] in leaving:
-            store.delete("channel", channel["id"])
-        elif channel.get("owner_id") in leaving:
-            store.put("channel", channel | {"owner_id": "0"})
+    direct = _direct(store, leaving)
+    for kind in KINDS:
+        for message in store.all(kind):
+            if message["channel_id"] in direct or _by(message, leaving):  # what they were told after they had left
+                store.delete(kind, message["id"])
+    for channel_id in direct:
+        store.delete("channel", channel_id)
     for facts in store.all("guild"):
         store.put("guild", {key: value for key, value in facts.items() if key != "owner_id" or value not in leaving})
-    for message in store.all("ephemeral"):
-        if _by(message, leaving):
-            store.delete("ephemeral", message["id"])
     for user_id in leaving:
         store.delete("member", user_id)
     store.clear("leaving")
+    store.drop_files()
     store.compact()
+
+
+def _direct(store: Store, ids: Collection[str]) -> set[str]:
+    """The direct messages with these people."""
+    return {
+        channel["id"]
+        for channel in store.all("channel")
+        if channel["type"] == DIRECT and channel["recipients"][0]["id"] in ids
+    }
+
+
+def _is_theirs(store: Store, message: Json, who: Leaver) -> bool:
+    if message["id"] in who.answers or _by(message, who.ids) or who.finds(json.dumps(message, ensure_ascii=False)):
+        return True
+    files = (store.file(int(attachment["id"])) for attachment in message["attachments"])
+    return any(who.holds(file.name, file.data) for file in files if file)
 
 
 def _by(message: Json, ids: Collection[str]) -> bool:
@@ -66,12 +103,20 @@ def _by(message: Json, ids: Collection[str]) -> bool:
     return message["author"]["id"] in ids or (cause.get("user") or {}).get("id") in ids
 
 
-def _text(message: Json) -> str:
-    return json.dumps(message, ensure_ascii=False)
+def _unname_threads(store: Store, ids: Collection[str]) -> None:
+    """A thread stays, with what others said in it; its name is what the person typed who opened it."""
+    unnamed = {"name": UNNAMED_THREAD, "owner_id": NOBODY}
+    threads = {one["id"] for one in store.all("channel") if one["type"] == THREAD and one["owner_id"] in ids}
+    for thread_id in threads:
+        if channel := store.get("channel", thread_id):
+            store.put("channel", channel | unnamed)
+        begun_under = store.get("message", thread_id)  # which has a copy
+        if begun_under and "thread" in begun_under:
+            store.put("message", begun_under | {"thread": begun_under["thread"] | unnamed})
 
 
-def _redact(store: Store, kind: str, item: Json, redacted: Redacts) -> None:
+def _redact(store: Store, kind: str, item: Json, redacted: Callable[[str], str]) -> None:
     for field in ("name", "topic"):
         value = item.get(field)
         if isinstance(value, str) and redacted(value) != value:
-            store.put(kind, item | {field: redacted(value)})
+            item = store.put(kind, item | {field: redacted(value)})

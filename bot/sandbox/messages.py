@@ -67,6 +67,7 @@ class Messages:
         self.files_url = ""
         # Like a Discord client after its restart, nobody remembers ephemeral messages.
         self._store.clear("ephemeral")
+        self._store.drop_files()
 
     def find(self, message_id: object, channel_id: str | None = None) -> Json:
         """The message, or 10008. With a channel, only what is in its history."""
@@ -202,9 +203,11 @@ class Messages:
         return not known or self.guild.may(author_id, Permission.MENTION_EVERYONE)
 
     def delete(self, message_id: str) -> None:
-        """Delete the message and tell so."""
+        """Delete the message with its files, and tell so."""
         message = self._kept(message_id)
         self._store.delete(kind_of(message), message_id)
+        for attachment in message["attachments"]:
+            self._store.delete_file(int(attachment["id"]))
         self._feed.publish("delete", self._render(message))
         if kind_of(message) == "message":
             place = {"id": message_id, "channel_id": message["channel_id"]}

@@ -1,7 +1,7 @@
 """The sandbox as others use it: start it, play its members, wait for what the bot does."""
 
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -10,7 +10,7 @@ from bot.sandbox import page, rest
 from bot.sandbox.controls import Controls
 from bot.sandbox.errors import Json, NotLoopback
 from bot.sandbox.feed import Check, EventLog
-from bot.sandbox.leaving import Finds, Redacts, end_accounts, leave
+from bot.sandbox.leaving import Leaver, end_accounts, leave
 from bot.sandbox.member import Member
 from bot.sandbox.routes import ROUTES
 from bot.sandbox.seed import GuildSeed
@@ -94,9 +94,10 @@ class Sandbox(Controls):
             await self._runner.cleanup()
             self._runner = None
 
-    def forget(self, ids: Collection[str], finds: Finds, redacted: Redacts) -> None:
-        """Delete what these people wrote and what `finds` them; their accounts leave when the sandbox ends."""
-        leave(self._world.guild, self._world.messages, ids, finds, redacted)
+    def forget(self, who: Leaver) -> None:
+        """Delete what somebody wrote, what answers and what names them; accounts leave when the sandbox ends."""
+        in_use = self._world.interactions.files_of_others(who.ids)
+        leave(self._world.guild, self._world.messages, who, in_use)
 
     def close_state(self) -> None:
         """Let go of the state; the accounts of those who left are ended. May be called twice."""

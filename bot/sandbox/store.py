@@ -3,7 +3,10 @@
 import hashlib
 import json
 import mimetypes
+import os
+import re
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,6 +16,8 @@ from bot.sandbox.errors import Json, StateUnreadable
 
 DISCORD_EPOCH_MS = 1_420_070_400_000
 FORMAT = 1
+NAME_OF_FILE = re.compile(r'"(\d+|[0-9a-f]{32})"')
+"""How an object names a file: an attachment by its id, an avatar by its hash."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     kind TEXT NOT NULL, id INTEGER NOT NULL, channel_id INTEGER, body TEXT NOT NULL, PRIMARY KEY (kind, id)
@@ -48,9 +53,11 @@ class Store:
         """Open or create the file; None keeps the state in memory. Raises StateUnreadable."""
         self._clock = clock
         try:
+            if path is not None:
+                _for_its_owner(path)
             self._db = sqlite3.connect(path or ":memory:", timeout=0.5, isolation_level=None)
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StateUnreadable(
                 f"cannot use the state file {path} ({error}): "
                 "stop the other sandbox, move the file away, or name one in a folder that can be written"
@@ -111,6 +118,15 @@ class Store:
         """Forget an attachment."""
         self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
 
+    def drop_files(self, in_use: Collection[str] = ()) -> None:
+        """Forget the files that no object names, by id or as an avatar, but for those `in_use`."""
+        named = set(in_use)
+        for (body,) in self._db.execute("SELECT body FROM objects"):
+            named.update(NAME_OF_FILE.findall(body))
+        for (file_id,) in self._db.execute("SELECT id FROM files").fetchall():
+            if str(file_id) not in named and _as_avatar(file_id) not in named:
+                self.delete_file(file_id)
+
     def compact(self) -> None:
         """Leave nothing in the file of what was deleted."""
         self._db.execute("VACUUM")
@@ -154,7 +170,7 @@ class Store:
         """Keep an avatar once however often it is set; returns the hash by which its address names it."""
         file_id = int(hashlib.sha256(picture.data).hexdigest()[:15], 16)
         self._write_file(file_id, picture)
-        return f"{file_id:032x}"
+        return _as_avatar(file_id)
 
     def _write_file(self, file_id: int, file: StoredFile) -> None:
         row = (file_id, file.name, file.type, file.data)
@@ -164,3 +180,15 @@ class Store:
         """The file with this id, or None."""
         row = self._db.execute("SELECT name, type, data FROM files WHERE id = ?", (file_id,)).fetchone()
         return StoredFile(*row) if row else None
+
+
+def _as_avatar(file_id: int) -> str:
+    return f"{file_id:032x}"
+
+
+def _for_its_owner(path: Path) -> None:
+    """Let nobody else read the state; what SQLite writes beside it is as its file is."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if file.exists():
+            file.chmod(0o600)

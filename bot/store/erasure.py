@@ -11,6 +11,9 @@ ASKED = """select event_id from replies left join messages on messages.seq = tri
     where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
 """The replies to a person: they may say again what the person said."""
 
+FOREVER = 1e18
+"""A time that never comes, in seconds since 1970."""
+
 DIRECT = "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
 """The person's direct messages, in which nobody else but personas speaks."""
 
@@ -59,6 +62,14 @@ class Erasure:
         """What a member has said, as far as it is kept."""
         rows = self._db.read("select text from messages where author_id = :user order by seq", {"user": user_id})
         return [row["text"] for row in rows]
+
+    def answers(self, user_id: int) -> list[int]:
+        """The Discord messages that are replies to a member, by id."""
+        rows = self._db.read(
+            f"select message_id as id from reply_parts where event_id in ({ASKED})",
+            {"user": user_id, "until": FOREVER},
+        )
+        return [row["id"] for row in rows]
 
     def borne_by_others(self, user_id: int, names: Iterable[str]) -> set[str]:
         """Those of the names under which others have spoken too."""
