@@ -78,6 +78,7 @@ class SourceMaterial:
     copies: tuple[tuple[Path, str], ...] = ()
     text: str = ""
     format: str | None = None
+    persona_names: tuple[str, ...] = ()
 
     @property
     def right(self) -> Right:
@@ -97,6 +98,7 @@ class SourceMaterial:
             arrived=self.arrived,
             sha256=sha256,
             format=self.format,
+            persona_names=self.persona_names,
         )
 
 
@@ -146,6 +148,11 @@ class Catalogue:
 
     def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         card, path = self._card(persona_id), request.dataset_path
+        if not (path or request.dataset) and own_card(self._home, persona_id):
+            raise RequestError(
+                "An imported persona has no talk of its own to learn from.",
+                f"Name a `dataset` in which it speaks. {_known(self.datasets(), '')}",
+            )
         log = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
         return (card, log, *self._lore(persona_id), *self._general())
 
@@ -263,8 +270,9 @@ class Catalogue:
         decide(entry.name, signed=entry.statement.right, consent=read_consent(self._home)).require()
         file = entry.located()
         path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
-        arrived, origin = entry.statement.stated_on, entry.hub or entry.name
-        return SourceMaterial(kind, path, origin, entry.statement, arrived, ((file, path),), format=entry.format)
+        arrived, origin, names = entry.statement.stated_on, entry.hub or entry.name, entry.persona_names
+        copies = ((file, path),)
+        return SourceMaterial(kind, path, origin, entry.statement, arrived, copies, "", entry.format, names)
 
 
 def _given(

@@ -8,7 +8,7 @@ The folder appears whole or not at all. What the trainer leaves in it is put in 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bot.catalogue import SourceMaterial
@@ -99,6 +99,16 @@ def dialogue_place(home: Path, job_name: str) -> Path:
     return home / "models" / "dialogue" / job_name
 
 
+def _leading_out(root: Path) -> Callable[[str, list[str]], list[str]]:
+    """What of a folder is not copied: links that lead out of it."""
+    inside = root.resolve()
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if not Path(folder, name).resolve().is_relative_to(inside)]
+
+    return ignored
+
+
 def _write_held_out(folder: Path, home: Path, request: TrainingRequest) -> None:
     file = held_out_file(home, request.persona)
     if file.exists():
@@ -114,7 +124,7 @@ def _copy(material: SourceMaterial, target: Path) -> Material:
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, place)
+            shutil.copytree(source, place, ignore=_leading_out(source))
         else:
             shutil.copyfile(source, place)
     return material.copied(material_digest(target / material.path))

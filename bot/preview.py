@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import tempfile
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from personas.errors import TrainingError
 
 PLAN_TIMEOUT_S = 300.0
 SHOWN_REASONS = 6
+SHOWN_ERROR = 700
+"""Characters of an error and of its advice: a message of Discord's takes 2000."""
 
 
 class RecipePlan(BaseModel):
@@ -74,11 +78,31 @@ async def plan_run(
         await asyncio.to_thread(fill_folder, Path(folder), home, "preview", "v0", request, materials, precision)
         code, output, errors = await _asked([*command, "run", folder, "--dry-run", "--json", "--nice", "10"], environ)
     if code:
-        raise TrainingError(errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code}).")
+        raise _failed(output) or TrainingError(
+            errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code})."
+        )
     try:
         return Plan.model_validate(json.loads(output))
     except (ValueError, ValidationError) as error:
         raise TrainingError("The trainer's plan cannot be read.", "Its version is not the bot's.") from error
+
+
+def shortened(message: str, advice: str) -> tuple[str, str]:
+    """An error as it fits a message: its beginning, which says of what it speaks; of a list of advice the names."""
+    first, *listed = advice.splitlines() or [""]
+    if listed:
+        first = f"{first} {', '.join(line.strip().partition(':')[0] for line in listed)}."
+    cut = partial(textwrap.shorten, width=SHOWN_ERROR, placeholder=" …")
+    return cut(message), cut(first)
+
+
+def _failed(output: str) -> TrainingError | None:
+    """The error that a trainer tells on its standard output."""
+    try:
+        told = json.loads(output)
+        return TrainingError(*shortened(str(told["error"]), str(told["advice"])))
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 async def _asked(command: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:

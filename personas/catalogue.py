@@ -7,6 +7,7 @@
   stated_on = 2026-11-20
   why = "Written for this server; every author agreed."
   format = "sharegpt"                 # optional: recognised by content
+  persona_names = ["Wick"]            # optional: who of those who speak in it is the persona, by name or id
 
 It is read anew each time. An entry with a fault leaves the others as they are.
 """
@@ -22,20 +23,24 @@ from personas.errors import MaterialError
 from personas.rights import Statement, statement_of, wrong_statement
 
 CATALOGUE_FILE = "catalogue.toml"
-FIELDS = {"path", "hub", "right", "stated_by", "stated_on", "why", "format"}
+FIELDS = {"path", "hub", "right", "stated_by", "stated_on", "why", "format", "persona_names"}
 NAME = re.compile(r"[\w][\w .-]{0,63}")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set by name: the file or folder, or the id on a hub, and who states which right to it."""
+    """A data set by name: the file or folder, or the id on a hub, and who states which right to it.
+
+    `persona_names` are further names and ids under which the persona speaks in it.
+    """
 
     name: str
     path: Path | None
     hub: str
     format: str | None
     statement: Statement
+    persona_names: tuple[str, ...] = ()
 
     def located(self) -> Path:
         """Where it lies on this machine; nothing is fetched here. Raises `MaterialError` when it does not."""
@@ -79,7 +84,8 @@ def read_catalogue(home: Path) -> ReadCatalogue:
             faults[name] = f"{CATALOGUE_FILE}: {name!r} {fault}."
         else:
             path = home / Path(table["path"]).expanduser() if "path" in table else None
-            entries[name] = Entry(name, path, table.get("hub", ""), table.get("format"), statement_of(table))
+            names = tuple(table.get("persona_names", ()))
+            entries[name] = Entry(name, path, table.get("hub", ""), table.get("format"), statement_of(table), names)
     return ReadCatalogue(entries, faults)
 
 
@@ -97,4 +103,7 @@ def _fault(name: str, table: object) -> str:
         return "has a path, hub or format that is no text"
     if "hub" in table and not HUB_ID.fullmatch(table["hub"]):
         return "has a hub id that is not of the form owner/name"
+    names = table.get("persona_names", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)):
+        return 'has persona_names that are no list of names, such as ["Wick"]'
     return wrong_statement(table)

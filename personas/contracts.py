@@ -159,7 +159,10 @@ class TrainingRequest(Contract):
 
 
 class Material(Contract):
-    """A file or folder of a job: who states which right to it, when (ISO 8601), why; the day it came, if it is one."""
+    """A file or folder of a job: who states which right to it, when (ISO 8601), why; the day it came, if it is one.
+
+    `persona_names` are further names and ids under which the persona speaks in it.
+    """
 
     kind: Literal["card", "log", "messages", "lore", "general"]
     path: str
@@ -171,6 +174,7 @@ class Material(Contract):
     why: str = ""
     arrived: str = ""
     format: str | None = None
+    persona_names: tuple[str, ...] = ()
 
 
 class JobSpec(Contract):

@@ -76,8 +76,8 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     for conversation, fate in zip(conversations, sifted.fates, strict=True):
         if fate not in SIDES:
             ledger.drop(conversation, fate)
-    require_both_sides(*(len(samples[side]) for side in reversed(SIDES)), content.dropped + ledger.dropped)
     train, heldout = (tuple(samples[side]) for side in reversed(SIDES))
+    require_both_sides(len(train), len(heldout), content.dropped + ledger.dropped)
     counts = {
         "conversations_train": sides["train"],
         "conversations_heldout": sides[HELD_OUT],

@@ -58,6 +58,7 @@ def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
 
 def material(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
     """The persona, and its lore and the world's. Raises `RequestError` for no lore at all."""
+    from personas.card import SHIPPED_CARDS, read_cards
     from personas.lore import WORLD, read_lore
     from trainer.orders import SHIPPED_DATA, persona_named
 
@@ -65,7 +66,7 @@ def material(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
     folder = options.lore or SHIPPED_DATA / "rag-resources"
     if not folder.is_dir():
         raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
-    passages = read_lore(folder, (persona.id, WORLD))
+    passages = read_lore(folder, (persona.id, WORLD), read_cards(SHIPPED_CARDS))
     if not passages:
         raise RequestError(
             f"There is no lore of {persona.name} in {folder}.",
@@ -78,6 +79,8 @@ def _ask(options: argparse.Namespace) -> None:
     from personas.lore import LoreIndex
     from trainer.plan_commands import home_of
 
+    if not options.question.strip():
+        raise RequestError("There is no question.", "Write what somebody would ask.")
     persona, passages = material(options)
     home = home_of(None)
     # A cache of its own, where the bot keeps its: no passage is read twice.

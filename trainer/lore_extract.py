@@ -20,6 +20,7 @@ from typing import Any
 from personas.contracts import Persona
 from personas.errors import MaterialError
 from personas.lore import WORLD, Passage
+from personas.lore.passages import sentences
 from trainer.lore_rules import KINDS, Fact, Subject, facts_of, subject_of
 
 FEW_SENTENCES = 2
@@ -68,6 +69,8 @@ def extract(persona: Persona, passages: Sequence[Passage]) -> Extracted:
     facts, subject, left_out = facts_of(persona, own), subject_of(persona, own), Counter[str]()
     pairs = [pair for section in _sections(facts) for pair in _pairs(section, subject, left_out)]
     pairs += _relation_pairs(facts, subject)
+    if shared := sum(len(sentences(passage.text)) for passage in passages if passage.owner == WORLD):
+        left_out["of the world, which is nobody's own: chat finds it by itself"] = shared
     return Extracted(tuple(facts), tuple(pairs), dict(left_out))
 
 
@@ -163,7 +166,7 @@ def question_about(heading: str, subject: Subject) -> str:
         return f"Who is {name}?"
     own = "|".join(map(re.escape, subject.names))
     shown = re.sub(rf"\b(?:{own})['’]s\b", "your", re.sub(r"^(?:The|A|An)\b", lambda m: m[0].lower(), name))
-    within = f" ({title})" if name == section and len(name.split()) == 1 and not re.search(own, title) else ""
+    within = f" ({title})" if name == section and title and len(name.split()) == 1 and not re.search(own, title) else ""
     return f"What can you tell me about {shown}{within}?"
 
 

@@ -30,6 +30,7 @@ from trainer.lore_extract import question_about, write_aside
 from trainer.lore_filters import Judge
 from trainer.lore_rules import subject_of
 from trainer.lore_voices import Speaker, Voice, voice_of
+from trainer.progress import Plain
 
 __all__ = ["Order", "synthesise", "voice_of"]
 
@@ -103,6 +104,7 @@ def _synthesise(order: Order, voice: Voice) -> dict[str, Any]:
 
 
 async def _until_enough(order: Order, voice: Voice, journal: _Journal, judge: Judge) -> None:
+    plain = Plain()
     async with voice.speaking() as speaker:
         with tqdm(total=order.count, initial=len(journal.kept), desc=order.persona.name, unit=" dialogues",
                   file=sys.stderr, disable=None) as bar:  # fmt: skip
@@ -117,7 +119,9 @@ async def _until_enough(order: Order, voice: Voice, journal: _Journal, judge: Ju
                     if fault is None:
                         judge.keep(_replies(messages))
                         bar.update()
-                bar.set_postfix(dropped=sum(journal.dropped.values()))
+                dropped = sum(journal.dropped.values())
+                bar.set_postfix(dropped=dropped)
+                plain.say(f"{order.persona.name}: {len(journal.kept)} of {order.count} dialogues, {dropped} dropped")
 
 
 async def _talk(order: Order, speaker: Speaker, planned: Attempt) -> list[dict[str, str]]:

@@ -143,20 +143,22 @@ class _EndpointSpeaker:
             "max_tokens": MAX_TOKENS,
             "seed": seed,
         }
+        fault = ""
         for attempt in range(TRIES):
             answer = await self._asked(body)
-            if answer is not None:
+            if isinstance(answer, Said):
                 return answer
+            fault = answer
             await asyncio.sleep(WAIT_S * 2**attempt)
-        raise TrainingError(f"{self.url} is busy or failing.", "Try again later: what was made is kept.")
+        raise TrainingError(f"{self.url} {fault}.", "Try again later: what was made is kept.")
 
-    async def _asked(self, body: dict[str, Any]) -> Said | None:
-        """One request; None when it is worth another."""
+    async def _asked(self, body: dict[str, Any]) -> Said | str:
+        """One request; where it is worth another, what is wrong, as the end of a sentence."""
         try:
             # A redirect could lead the key to another server.
             async with self.http.post(self.url, json=body, allow_redirects=False) as response:
                 if response.status == 429 or response.status >= 500:
-                    return None
+                    return f"is busy or failing (it answers {response.status})"
                 read = await response.content.read(MAX_ANSWER_BYTES)
                 if response.status != 200:
                     raise RequestError(
@@ -164,8 +166,13 @@ class _EndpointSpeaker:
                         f"Check --endpoint, --model and, where it takes a key, {KEY_VARIABLE}.",
                     )
                 return _said(read, self.url)
-        except (aiohttp.ClientConnectionError, TimeoutError):
-            return None
+        except aiohttp.ClientConnectorError as error:
+            refused = error.os_error.errno
+            return f"cannot be reached: {os.strerror(refused).lower() if refused else error.os_error}"
+        except TimeoutError:
+            return f"has not answered for {TIMEOUT_S:g} seconds"
+        except aiohttp.ClientConnectionError as error:
+            return f"breaks the connection off ({type(error).__name__})"
         except aiohttp.ClientError as error:
             raise RequestError(f"{self.url} cannot be asked: {type(error).__name__}.", "Check --endpoint.") from None
 

@@ -75,7 +75,9 @@ def read_content(folder: Path, spec: JobSpec, recipe: Recipe) -> Content:
             raise MaterialError(f"The job holds no material of the kind {needed!r}.", f"A {task} job needs some.")
     dropped: Counter[str] = Counter()
     consent, keys = read_consent(folder), JobKeys.in_folder(folder)
-    options = ReadOptions(consent=consent, session_gap_s=recipe.session_gap_minutes * 60)
+    options = ReadOptions(
+        consent=consent, session_gap_s=recipe.session_gap_minutes * 60, names_by="`persona_names` in catalogue.toml"
+    )
     if task == "persona":
         persona = _persona(paths["card"], spec)
         talk = _conversations(paths["log"], replace(options, persona=persona), dropped)
@@ -145,7 +147,8 @@ def _conversations(
     for path, material in files:
         # What nobody signs for counts as what its format says.
         right = material.right if material.stated_by else ""
-        for item in usable(path, replace(options, right=right, arrived=material.arrived), material.format):
+        of = replace(options, right=right, arrived=material.arrived, persona_names=material.persona_names)
+        for item in usable(path, of, material.format):
             if isinstance(item, Conversation):
                 found.append(item)
             else:

@@ -19,13 +19,14 @@ SOURCE = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<l
 class Source:
     """A source as named on the command line. `limit`: at most so many of its samples, None for all.
 
-    `statement` is what the catalogue states of it, where it is named there.
+    `statement` is what the catalogue states of it, where it is named there, `persona_names` who in it is the persona.
     """
 
     path: Path
     format: str | None = None
     limit: int | None = None
     statement: Statement | None = None
+    persona_names: tuple[str, ...] = ()
 
 
 def parse_source(text: str) -> Source:

@@ -62,7 +62,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
     consent = read_consent(home)
     stated = {name: _stated(source, options) for name, source in zip(names, named, strict=True)}
     read = [
-        (name, _items(name, source, replace(_reading(options, plan, stated[name]), consent=consent)))
+        (name, _items(name, source, replace(_reading(options, plan, source, stated[name]), consent=consent)))
         for name, source in zip(names, named, strict=True)
     ]
     return Order(plan, base, read, {name: it for name, it in stated.items() if it}, consent.permission, home)
@@ -89,7 +89,7 @@ def lore_of(persona: Persona, folder: Path | None) -> LoreIndex | None:
     where = folder or SHIPPED_DATA / "rag-resources"
     if not folder and not (where / persona.id).is_dir():
         return None  # the world that ships is not everybody's
-    passages = read_lore(where, owners)
+    passages = read_lore(where, owners, read_cards(SHIPPED_CARDS))
     return LoreIndex(passages) if passages else None
 
 
@@ -141,12 +141,12 @@ def _stated(source: Source, options: argparse.Namespace) -> Statement | None:
     return Statement(options.right, ON_THE_COMMAND_LINE, datetime.now(UTC).date().isoformat(), "")
 
 
-def _reading(options: argparse.Namespace, plan: Plan, stated: Statement | None) -> ReadOptions:
+def _reading(options: argparse.Namespace, plan: Plan, source: Source, stated: Statement | None) -> ReadOptions:
     """How a source is read."""
     is_claimed = stated is not None and stated.stated_by == ON_THE_COMMAND_LINE
     return ReadOptions(
         persona=plan.persona,
-        persona_names=tuple(options.names) if plan.persona else (),
+        persona_names=(*options.names, *source.persona_names) if plan.persona else (),
         right=stated.right if stated and not is_claimed else "",
         claimed=stated.right if stated and is_claimed else "",
         arrived=stated.stated_on if stated and not is_claimed else "",

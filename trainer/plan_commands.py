@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personas.errors import RequestError
+from personas.errors import RequestError, UnderstudyError
 from trainer.build_commands import add_sources
 from trainer.settings_given import settings_given
 
@@ -60,7 +60,13 @@ def plan_run(options: argparse.Namespace) -> None:
     from trainer.plan import plan_of_job
 
     os.nice(options.nice)
-    _print(plan_of_job(options.folder), adapters_in(home_of(options.home)), options)
+    try:
+        planned = plan_of_job(options.folder)
+    except UnderstudyError as error:
+        if options.json:  # for whoever cannot tell the error from what else is said
+            print(json.dumps({"error": error.message, "advice": error.advice}, ensure_ascii=False))
+        raise
+    _print(planned, adapters_in(home_of(options.home)), options)
 
 
 def home_of(named: Path | None) -> Path:
@@ -102,7 +108,7 @@ def source_of(options: argparse.Namespace, home: Path) -> Source:
         return Source(shipped)
     read = read_catalogue(home)
     if entry := read.entries.get(name):
-        return Source(entry.located(), entry.format, statement=entry.statement)
+        return Source(entry.located(), entry.format, None, entry.statement, entry.persona_names)
     known = ", ".join([*sorted(path.stem for path in shipped.parent.glob("*.json")), *read.entries])
     raise RequestError(read.faults.get(name, f"There is no data set {name!r}."), f"Known: {known}; or name a path.")
 
@@ -115,7 +121,7 @@ def _require_persona(folder: Path, options: argparse.Namespace) -> None:
     wanted, made_for = options.persona and persona_named(options.persona).id, read_stats(folder)["persona"]
     if wanted and wanted != made_for:
         raise RequestError(
-            f"{folder} was made for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or leave --persona out."
+            f"{folder} was made for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or no --persona."
         )
 
 

@@ -1,12 +1,29 @@
-"""A line of progress for people at a terminal; nothing where nobody watches."""
+"""Progress on standard error: one line that moves for people at a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
+
+PLAIN_EVERY_S = 10.0
+
+
+class Plain:
+    """Lines for a log or a pipe, where nobody sees a bar; none before it takes long."""
+
+    def __init__(self, every_s: float = PLAIN_EVERY_S) -> None:
+        self._every_s, self._said = every_s, time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print the line unless it is too soon, or a bar is seen."""
+        now = time.monotonic()
+        if now - self._said >= self._every_s and not sys.stderr.isatty():
+            self._said = now
+            print(line, file=sys.stderr, flush=True)
 
 
 class Counting:
@@ -14,7 +31,8 @@ class Counting:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._doing = ""
+        self._doing, self._count = "", 0
+        self._plain = Plain()
 
     def __enter__(self) -> Self:
         return self
@@ -30,5 +48,7 @@ class Counting:
         if self._doing != doing:
             self.__exit__(None, None, None)
             self._bar = tqdm(desc=doing, unit=" rows", file=sys.stderr, disable=None)
-            self._doing = doing
+            self._doing, self._count = doing, 0
         self._bar.update(more)
+        self._count += more
+        self._plain.say(f"{doing}: {self._count:,} rows")

@@ -146,7 +146,8 @@ def _ask_words(whom: Persona, weighed: Weighed) -> str:
     if not weighed.matches:
         return f"There is no lore for {whom.name} yet. `/persona lore add` gives them some."
     given = {id(match) for match in weighed.given()}
-    lines = [f"**{whom.name}** would be given {len(given) or 'no'} passage(s); {FOUND:g} is found:"]
+    count = "1 passage" if len(given) == 1 else f"{len(given) or 'no'} passages"
+    lines = [f"**{whom.name}** would be given {count}. Found is what has a score of {FOUND:g} or more:"]
     for match in weighed.matches[:SHOWN]:
         mark = "✅" if id(match) in given else "➖" if match.found else "❌"
         lines.append(f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}\n-# {_why(match)}")

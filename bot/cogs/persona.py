@@ -83,9 +83,10 @@ class PersonaCommands(
         live = self.bot.house.store.versions.live(persona.id) or "base model (not trained yet)"
         heard = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
         silent = self.bot.house.answerer.rules.muted(persona, place)
+        tagline = f": {persona.tagline}" if persona.tagline else ""
         answers = "Silenced by a moderator (`/persona unmute`)" if silent else f"Answers {heard}, and /chat"
         await interaction.response.send_message(
-            f"**{persona.name}** (`{short_id(persona, place.guild_id)}`): {persona.tagline}\n{answers}. Live: {live}.",
+            f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}\n{answers}. Live: {live}.",
             ephemeral=True,
             allowed_mentions=NO_MENTIONS,
         )

@@ -39,20 +39,29 @@ class Passage:
     text: str
 
 
-def read_lore(folder: Path, owners: Iterable[str]) -> list[Passage]:
-    """All passages of the named owners below a lore folder. Raises `LoreError` naming the file.
+def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -> list[Passage]:
+    """All passages of the named owners below a lore folder.
 
     Whose a file is says its front matter (`persona: oda`), else the folder it lies in (`oda/…`), else the beginning of
-    its name (`oda.md`, `oda-kitchen.md`). Lore of others is passed over; a file that is nobody's is warned about.
+    its name (`oda.md`, `oda-kitchen.md`). Lore of others is passed over. Warned about are files that are nobody's, not
+    even of `others`, those that cannot be read, and links that lead out of the folder; the rest does not suffer.
     """
     known = tuple(dict.fromkeys(owners))
     found: dict[str, list[Passage]] = {owner: [] for owner in known}
+    root = folder.resolve()
     for path in sorted(folder.rglob("*.md")):
         relative = path.relative_to(folder)
+        if not path.resolve().is_relative_to(root):
+            log.warning("the lore file %s is left out: it is a link that leads out of the folder", path)
+            continue
         if len(relative.parts) > 1 and relative.parts[0] not in known and not _has_front_matter(path):
             continue  # another persona's folder: not even looked at
-        stated, text = _front_matter(_read(path), path)
-        mine = stated or _by_place(relative, known)
+        try:
+            stated, text = _front_matter(_read(path), path)
+        except LoreError as error:
+            log.warning("a lore file is left out. %s", error)
+            continue
+        mine = stated or _by_place(relative, (*known, *others))
         if not mine:
             log.warning("the lore file %s is nobody's: name its persona in front matter or in its file name", path)
         for owner in mine:

@@ -66,6 +66,27 @@ def test_a_persona_learns_from_its_own(catalogue, shipped):
     ]
 
 
+def test_an_imported_persona_is_told_to_name_a_data_set(catalogue, tmp_path):
+    own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('id = "mira-25"\nname = "Mira"\n')
+    with pytest.raises(RequestError, match="no talk of its own to learn from. Name a `dataset`") as raised:
+        catalogue.materials_for(request("mira-25"))
+    assert "mira-25" not in str(raised.value) and "oda" in raised.value.advice
+    assert catalogue.materials_for(request("mira-25", dataset="oda"))
+
+
+def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):
+    entry = RIGHT.format(name="quay", right="own-writing") + 'path = "quay.json"\npersona_names = ["Wick", "42"]\n'
+    (tmp_path / "catalogue.toml").write_text(entry)
+    (tmp_path / "quay.json").write_text("{}")
+    log = next(item for item in catalogue.materials_for(request(dataset="quay")) if item.kind == "log")
+    assert log.copied("0").persona_names == ("Wick", "42")
+    (tmp_path / "catalogue.toml").write_text(entry.replace('["Wick", "42"]', '"Wick"'))
+    with pytest.raises(RequestError, match="persona_names that are no list of names"):
+        catalogue.materials_for(request(dataset="quay"))
+
+
 def test_a_named_log_and_a_persona_without_lore(catalogue, shipped):
     (shipped.lore / "_world").rmdir()
     materials = catalogue.materials_for(request("thrip", dataset="oda"))

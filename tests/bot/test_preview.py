@@ -56,6 +56,12 @@ async def test_the_trainer_is_asked_over_the_folder_that_a_job_would_have(tmp_pa
     [
         ("import sys; sys.exit('log line\\nOda never speaks in oda.json. Name her.')", "^Oda never speaks in oda.json"),
         ("import sys; sys.exit(7)", "exit code 7"),
+        (
+            'import sys; print(\'{"error": "odd.txt is in no known format.",'
+            ' "advice": "Known:\\\\n  a: A\\\\n  b: B"}\');'
+            "sys.exit('odd.txt is in no known format. Known:\\n  a: A\\n  b: B')",
+            r"^odd\.txt is in no known format\. Known: a, b\.$",
+        ),
         ("print('no json')", "cannot be read"),
         ("print('{}')", "cannot be read"),
     ],

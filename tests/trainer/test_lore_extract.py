@@ -37,6 +37,7 @@ def test_ask_says_what_matches_what_not_and_why(tmp_path):
         (("ask", "--persona", "nobody", "x"), "There is no persona 'nobody'."),
         (("ask", "--persona", "oda", "--lore", "/nowhere", "x"), "There is no folder /nowhere."),
         (("extract", "--persona", "oda", "--lore", ".", "--out", "x"), "There is no lore of Oda Marrow"),
+        (("ask", "--persona", "oda", " "), "There is no question."),
     ],
 )
 def test_what_cannot_be_asked_is_said(tmp_path, words, error):
@@ -106,6 +107,7 @@ def test_he_means_the_persona_only_while_nobody_else_was_named():
         ("The Marrow Family: Ned", "What can you tell me about Ned (The Marrow Family)?"),
         ("Ada's Kitchen: On the board", "What can you tell me about your Kitchen?"),
         ("The Piano: The letter", "What can you tell me about the letter?"),
+        ("COMBAT", "What can you tell me about COMBAT?"),
     ],
 )
 def test_a_heading_becomes_a_question(heading, question):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 
@@ -132,6 +133,23 @@ async def test_kill_9_loses_nothing_that_was_made(tmp_path):
     assert journal.read_bytes().splitlines()[: len(before)] == before
 
 
+async def test_who_asks_it_to_end_is_told_how_to_go_on(tmp_path):
+    card, lore = house(tmp_path)
+    words = ("synthesise", "--persona", card, "--lore", lore, "--count", 5, "--model", "m", "--out", tmp_path / "out")
+    async with serving(lambda body: 503) as endpoint:
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+            asked = len(endpoint.bodies)
+            command = [sys.executable, "-m", "trainer", "lore", *map(str, words), "--endpoint", endpoint.url]
+            process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
+            await until(lambda asked=asked: len(endpoint.bodies) > asked, 30)
+            process.send_signal(number)
+            _, said = await process.communicate()
+            assert (process.returncode, said.decode()) == (
+                code,
+                "Stopped. Run it again to go on: what was made is kept.\n",
+            )
+
+
 async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(material, tmp_path, monkeypatch):
     monkeypatch.setattr(lore_voices, "WAIT_S", 0.01)
     persona, passages = material
@@ -140,8 +158,11 @@ async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(material
     async with serving(lambda body: 401) as endpoint:
         with pytest.raises(RequestError, match=r"answers 401: no Check --endpoint, --model and"):
             await made(Order(persona, passages, 1, tmp_path / "b"), endpoint)
-    with pytest.raises(TrainingError, match="busy or failing"):
+    with pytest.raises(TrainingError, match="cannot be reached: connection refused"):
         await made(Order(persona, passages, 1, tmp_path / "c"), endpoint)  # nobody listens there any more
+    async with serving(lambda body: 503) as endpoint:
+        with pytest.raises(TrainingError, match=r"is busy or failing \(it answers 503\)"):
+            await made(Order(persona, passages, 1, tmp_path / "d"), endpoint)
 
 
 async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_path):

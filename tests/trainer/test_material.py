@@ -91,7 +91,6 @@ def test_what_a_job_cannot_do_without_is_named(tmp_path, kind):
         ("talk.json", b"", "talk.json is empty"),
         ("talk.json", export([message("hello")]).encode(), "Ada never speaks"),
         ("ada.toml", b"id = ", "ada.toml is not valid TOML"),
-        ("lore/ada/clock.md", b"\xff", "clock.md is not UTF-8"),
         ("general.jsonl", b"{", "general.jsonl, line 1"),
     ],
 )
@@ -106,6 +105,20 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, file, content, said):
     )
     with pytest.raises(UnderstudyError, match=said):
         read(folder)
+
+
+def test_the_persona_is_who_the_request_says_and_no_option_is_named(tmp_path):
+    said = [message(f"{n} o'clock?" if n % 2 else "It strikes.", ("Wick", "mira_wet")[n % 2], n) for n in range(9)]
+    log = export(said)
+    folder = persona_job(tmp_path, "embedded", log)
+    with pytest.raises(MaterialError, match=r"Ada never speaks in talk\.json") as raised:
+        read(folder)
+    assert "--" not in str(raised.value) and "`persona_names` in catalogue.toml names others" in raised.value.advice
+    path = folder / "request.json"
+    spec = json.loads(path.read_text())
+    next(item for item in spec["materials"] if item["kind"] == "log")["persona_names"] = ["Wick"]
+    path.write_text(json.dumps(spec))
+    assert any(m.speaker.is_persona for c in read(folder).conversations for m in c.messages)
 
 
 def test_a_recipe_takes_the_requests_values_and_names_wrong_ones(tmp_path):

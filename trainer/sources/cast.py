@@ -57,7 +57,7 @@ class Cast:
     """Who speaks, under which names, and which of them is the persona."""
 
     def __init__(self, options: ReadOptions) -> None:
-        self._persona = options.persona
+        self._persona, self._names_by = options.persona, options.names_by
         given = {name.strip().casefold() for name in options.persona_names}
         own = {self._persona.id.casefold(), self._persona.name.casefold()} if self._persona else set()
         self._ids_and_names, self._roles = own | given, given
@@ -101,7 +101,8 @@ class Cast:
             said = f"{wanted} never speaks in {file}: {broken[0].row} cannot be read ({broken[0].reason})."
         else:
             said = f"{wanted} never speaks in {file}. Speakers found: {found or 'nobody'}."
-        return MaterialError(said, f"An author is the persona whose name or id is {asked}; --as names others.")
+        advice = f"An author is the persona whose name or id is {asked}; {self._names_by} names others."
+        return MaterialError(said, advice)
 
     def speaker_names(self) -> list[str]:
         """The names to show of those who spoke first."""

@@ -21,7 +21,8 @@ class ReadOptions:
     `consent` None only looks, anything else asks whether it may be trained on. `arrived` is the day on which it came.
     `source` is the name that conversations are to carry, the file's own unless given. `mapping` names columns of
     unknown shapes: role (`user`, `assistant`, `messages` …) to column. `oasst_paths` takes the best-ranked path of each
-    tree or every path. `languages` keeps only these, where a source says the language; empty keeps all.
+    tree or every path. `languages` keeps only these, where a source says the language; empty keeps all. `names_by` is
+    how whoever asks gives `persona_names`.
     """
 
     persona: Persona | None = None
@@ -35,6 +36,7 @@ class ReadOptions:
     mapping: Mapping[str, str] = field(default_factory=dict)
     oasst_paths: Literal["best", "all"] = "best"
     languages: tuple[str, ...] = ()
+    names_by: str = "--as"
 
 
 @dataclass(frozen=True)

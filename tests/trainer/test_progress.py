@@ -1,0 +1,21 @@
+"""Progress where nobody sees a bar: now and then a plain line."""
+
+from trainer import progress
+from trainer.progress import Counting
+
+
+def test_long_work_says_now_and_then_how_far_it_is(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Counting() as counting:
+        for _ in range(30):
+            now[0] += 1
+            counting.heard("reading talk.json", 1000)
+        counting.heard("making samples", 1)
+    assert capsys.readouterr().err.splitlines() == [f"reading talk.json: {n},000 rows" for n in (10, 20, 30)]
+
+
+def test_work_that_is_done_soon_says_nothing(capsys):
+    with Counting() as counting:
+        counting.heard("reading talk.json", 1000)
+    assert not capsys.readouterr().err
