@@ -15,8 +15,11 @@ from trainer.anonymise.called import part_forms, staying, whole_forms
 from trainer.anonymise.entity import BY_LOG, Entity, Span, replaced
 from trainer.anonymise.known import Found, KnownNames
 from trainer.anonymise.names_found import Names
+from trainer.anonymise.network import coded
 from trainer.anonymise.overlaps import settled
+from trainer.anonymise.pieces import pieces, taken
 from trainer.anonymise.pseudonyms import assign, stranger
+from trainer.anonymise.refined import without_code
 from trainer.anonymise.replacing import in_place_of
 from trainer.anonymise.staying import own_names
 from trainer.anonymise.structured import structured
@@ -29,6 +32,9 @@ ROLES = frozenset(
 """Speakers of data sets who are nobody; their names are words."""
 SPARED = ("PERSON", "STREET_ADDRESS", "HANDLE")
 """Kinds that a name which stays may be taken for."""
+
+Reading = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[Span], list[Found]]]
+"""Takes a piece of a text, the same without code, where code lies in it, and whether it is the first of its text."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +139,7 @@ class Anonymiser:
 
     def found(self, text: str) -> list[Entity]:
         """What is to be replaced in a text, in order, without overlaps. Offsets are those of the text."""
-        people = self._people
-        known = people.known.found(text)
-        spans = [*structured(text), *self.names.found(text, self._written)]
-        spans = [span for span in spans if not self._stays(span, text, known)]
-        spans += [Span("PERSON", one.start, one.end, BY_LOG) for one in known if one.who]
-        return self._entities(text, settled(text, spans), known)
+        return self._gathered(text, self._read)
 
     def _masked(self, message: Message) -> Message:
         speaker = message.speaker
@@ -147,15 +148,29 @@ class Anonymiser:
         return replace(message, speaker=speaker, text=self.masked_text(message.text))
 
     def _cleaned(self, text: str) -> str:
-        if not text:
-            return text
-        return replaced(text, self._entities(text, settled(text, structured(text)), []))
+        return replaced(text, self._gathered(text, lambda part, _, code, __: (structured(part, code), [])))
 
-    def _entities(self, text: str, spans: list[Span], known: list[Found]) -> list[Entity]:
-        entities = [
-            Entity(span.kind, span.start, span.end, self._replacement(span, text[span.start : span.end], known))
-            for span in spans
-        ]
+    def _read(
+        self, text: str, names_in: str, code: list[tuple[int, int]], is_first: bool
+    ) -> tuple[list[Span], list[Found]]:
+        """What is found in a piece of a text, and which known names. In `names_in` code is blotted out."""
+        known = self._people.known.found(text)
+        spans = [*structured(text, code), *self.names.found(names_in, self._written, is_first=is_first)]
+        spans = [span for span in spans if not self._stays(span, text, known)]
+        return [*spans, *(Span("PERSON", one.start, one.end, BY_LOG) for one in known if one.who)], known
+
+    def _gathered(self, text: str, read: Reading) -> list[Entity]:
+        """What is read in all pieces of a text, with its replacements; of two that overlap the first."""
+        blotted, code, entities = without_code(text), coded(text), list[Entity]()
+        for piece in pieces(text):
+            if entities and entities[-1].end >= piece.last:
+                continue
+            part, offset = text[piece.start : piece.end], piece.start
+            spans, known = read(part, blotted[offset : piece.end], piece.within(code), not offset)
+            for span in taken(text, piece, settled(part, spans), entities[-1].end if entities else 0):
+                value = text[span.start : span.end]
+                local = Span(span.kind, span.start - offset, span.end - offset, span.rank)
+                entities.append(Entity(span.kind, span.start, span.end, self._replacement(local, value, known)))
         self.counts.update(entity.kind for entity in entities)
         if self._tell:
             self._tell(text, entities)

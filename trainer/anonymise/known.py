@@ -188,7 +188,7 @@ def _has_capitals(text: str, start: int, end: int) -> bool:
 
 def _is_name_like(text: str, start: int, end: int) -> bool:
     """Whether a word with a capital stands where words have none: in a sentence, behind no article; or is called."""
-    before = text[:start].rstrip(OPENERS)
+    before = text[max(0, start - 32) : start].rstrip(OPENERS)
     follows = text[end : end + 1]
     if not before or before[-1] in STOPS:
         return follows in (",", "!", "") or (follows == "?" and not text[end + 1 :].strip())

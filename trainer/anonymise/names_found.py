@@ -50,15 +50,16 @@ class Names:
         finders += [f"tagger ({self.tagger.name})"] if self.tagger else []
         return ", ".join(finders) or RULES
 
-    def found(self, text: str, written: Written) -> list[Span]:
-        """`PERSON` and `STREET_ADDRESS`; `written` is how all texts write words."""
+    def found(self, text: str, written: Written, *, is_first: bool = True) -> list[Span]:
+        """`PERSON` and `STREET_ADDRESS`; `written` is how all texts write words. `is_first`: no later piece of a text
+        that is counted already."""
         text = without_code(UNREADABLE.sub("\ufffd", text))
         language = language_of(text)
         finders = [finder for key, finder in self.models.items() if key in (EVERY_LANGUAGE, language or "en")]
         if self.tagger and not language:
             finders.append(self.tagger)
         if not finders:
-            self.patterns_only[language or "any"] += 1
+            self.patterns_only[language or "any"] += is_first
             return list(names_by_rules(text, sure=False))
         spans = (Span(cast(Kind, kind), s, e, BY_MODEL) for one in finders for kind, s, e, _ in one.find(text))
         return [*refined(text, spans, written), *names_by_rules(text, sure=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from trainer.anonymise.bounds import CJK, LATIN, LEFT, before
 from trainer.anonymise.entity import BY_FORM, BY_HANDLE, Span
@@ -120,10 +120,15 @@ def _is_version(text: str, match: re.Match[str]) -> bool:
     return len(match[0]) == 7 and not ADDRESSED.search(before(text, match.start(), 40))
 
 
-def handles(text: str) -> Iterator[Span]:
+def coded(text: str) -> list[tuple[int, int]]:
+    """Where code lies in a text that has an @, in order: between backticks, and decorators."""
+    forms = (CODE, DECORATOR) if "@" in text else ()
+    return sorted(match.span() for form in forms for match in form.finditer(text))
+
+
+def handles(text: str, code: Sequence[tuple[int, int]]) -> Iterator[Span]:
     """`HANDLE`: the name behind an @ (not in code), after a platform's name, before #1234."""
     if "@" in text:
-        code = [match.span() for form in (CODE, DECORATOR) for match in form.finditer(text)]
         for match in HANDLE.finditer(text):
             if not any(start <= match.start() < end for start, end in code) and _is_somebody(match):
                 yield Span("HANDLE", match.start(), match.end(match.lastgroup or 0), BY_HANDLE)

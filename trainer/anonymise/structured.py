@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trainer.anonymise.bounds import narrowed
 from trainer.anonymise.entity import Recogniser, Span
-from trainer.anonymise.network import discord_ids, emails, handles, ip_addresses, profiles
+from trainer.anonymise.network import coded, discord_ids, emails, handles, ip_addresses, profiles
 from trainer.anonymise.numbers_found import cards, ibans, identity_numbers, ssns
 from trainer.anonymise.phones import phones
 from trainer.anonymise.places import addresses
 from trainer.anonymise.secret_forms import secrets, url_secrets
 
-RECOGNISERS: tuple[Recogniser, ...] = (secrets, url_secrets, emails, ip_addresses, handles, profiles, addresses)
+RECOGNISERS: tuple[Recogniser, ...] = (secrets, url_secrets, emails, ip_addresses, profiles, addresses)
 OF_DIGITS: tuple[Recogniser, ...] = (cards, ibans, identity_numbers, ssns, discord_ids, phones)
 """Those that need seven digits at least."""
 FEWEST_DIGITS = 7
 
 
-def structured(text: str) -> list[Span]:
-    """What every recogniser finds, overlapping or not. Offsets are those of the text as it is given."""
+def structured(text: str, code: Sequence[tuple[int, int]] | None = None) -> list[Span]:
+    """What every recogniser finds, overlapping or not. Offsets are those of the text as it is given.
+
+    `code`: where code lies in it, for a piece of a text that may begin inside; without it the text is asked.
+    """
     text = narrowed(text)
     found = [span for recogniser in RECOGNISERS for span in recogniser(text)]
+    found += handles(text, coded(text) if code is None else code)
     if sum(map(text.count, "0123456789")) >= FEWEST_DIGITS:
         found += [span for recogniser in OF_DIGITS for span in recogniser(text)]
     elif "<" in text:
