@@ -138,13 +138,19 @@ def without(node: Any, finder: Finder) -> Any:
     if isinstance(node, dict):
         if _is_theirs(node, finder):
             return GONE
-        cleaned = {finder.redacted(key): without(value, finder) for key, value in node.items()}
+        cleaned = {finder.redacted(key): _field(key, value, finder) for key, value in node.items()}
         return {key: value for key, value in cleaned.items() if value is not GONE}
     if isinstance(node, list):
         return [kept for item in node if (kept := without(item, finder)) is not GONE]
     if isinstance(node, str):
         return finder.redacted(node)
     return 0 if isinstance(node, int) and not isinstance(node, bool) and finder.is_theirs(node) else node
+
+
+def _field(key: str, value: Any, finder: Finder) -> Any:
+    if key == finder.jobs.FIELD and isinstance(value, str):
+        value = finder.jobs.new(value)
+    return without(value, finder)
 
 
 def _is_theirs(record: dict[str, Any], finder: Finder) -> bool:

@@ -17,6 +17,7 @@ from bot.privacy import tombstones
 from bot.privacy.consent import Consents
 from bot.privacy.files import FilesDone, HomeFiles
 from bot.privacy.gather import gather
+from bot.privacy.job_names import renamed_jobs
 from bot.privacy.receipt import Receipt, Scope, Withdrawn
 from bot.privacy.traces import Finder, Traces
 from bot.store import Forgetting, Store
@@ -93,7 +94,9 @@ class Forgetter:
         known = {*names, *self.store.erasure.names(user_id)}
         found = Traces(ids=(str(user_id),)).with_names(sorted(known), self._barred(user_id, known))
         found = found.surely_named(sure_names).with_texts(self.store.erasure.texts(user_id))
-        return replace(found, answers=tuple(map(str, self.store.erasure.answers(user_id))))
+        answers = tuple(map(str, self.store.erasure.answers(user_id)))
+        jobs = renamed_jobs(self.store.erasure.job_names(user_id), self.keyed)
+        return replace(found, answers=answers, jobs=jobs)
 
     def begin(self, traces: Traces, *, scope: Scope = "everything", until: float | None = None) -> Forgetting:
         """Note that somebody is to be forgotten, with all that was said until then (now): from here on it happens."""
@@ -175,6 +178,7 @@ class Forgetter:
         for user_id in traces.ids:
             receipt = receipt.also(self.store.erasure.erase(int(user_id), receipt.until, finder.redacted))
         self.consents.mirror()
+        await asyncio.to_thread(finder.jobs.rename_files, self.home)
         if self.leave_sandbox:
             self.leave_sandbox(traces)
         return receipt

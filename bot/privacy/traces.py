@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
+from bot.privacy.job_names import JobNames
 from personas.lore.meaning import rarity
 from personas.lore.words import UNPARTED
 
@@ -59,7 +60,8 @@ UNSPACED = re.compile(f"[{UNPARTED}]")
 class Traces:
     """A person as they can be found. `names` are looked for everywhere, `speaker_names` only as a speaker's.
 
-    `answers` are the ids of messages in which personas answered them.
+    `answers` are the ids of messages in which personas answered them, `jobs` the names that they gave to trainings, as
+    `old=new` (`bot.privacy.job_names`).
     """
 
     ids: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ class Traces:
     speaker_names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """For the store."""
@@ -116,6 +119,7 @@ class Finder:
 
     def __init__(self, traces: Traces) -> None:
         self.traces = traces
+        self.jobs = JobNames(traces.jobs)
         self._speakers = {value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)}
         patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids]
         patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
@@ -136,7 +140,8 @@ class Finder:
 
     def in_text(self, text: str) -> bool:
         """Whether the person, or something that they said, is in a text."""
-        return bool(self._who and self._who.search(text)) or next(self._spans(text), None) is not None
+        named = bool(self._who and self._who.search(text)) or self.jobs.in_text(text)
+        return named or next(self._spans(text), None) is not None
 
     def in_bytes(self, data: bytes) -> bool:
         """The same for any bytes. In what is no UTF-8 text, only ids and longer names are looked for."""
@@ -148,6 +153,7 @@ class Finder:
 
     def redacted(self, text: str) -> str:
         """The text without the person."""
+        text = self.jobs.replaced(text)
         pieces, end = [], 0
         for start, stop in sorted(self._spans(text)):
             if start >= end:

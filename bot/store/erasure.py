@@ -71,6 +71,14 @@ class Erasure:
         )
         return [row["id"] for row in rows]
 
+    def job_names(self, user_id: int) -> list[str]:
+        """What the jobs are called that a member asked for."""
+        rows = self._db.read(
+            "select distinct request ->> 'job_name' as name from jobs where requested_by = :user order by name",
+            {"user": user_id},
+        )
+        return [row["name"] for row in rows]
+
     def borne_by_others(self, user_id: int, names: Iterable[str]) -> set[str]:
         """Those of the names under which others have spoken too."""
         rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})

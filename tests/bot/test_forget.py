@@ -17,8 +17,10 @@ from bot.privacy.tombstones import read_tombstones
 from bot.settings import load_settings
 from bot.store import Store
 from bot.store.erasure import FREE_TEXT
+from bot.store.jobs import JobResult, NewJob
 from bot.store.schema import MIGRATIONS
-from personas.adapters import adapter_ref
+from personas.adapters import adapter_ref, verify
+from personas.contracts import JobSpec, TrainingRequest
 from personas.keys import HomeKey, keyed
 from tests.bot import planted
 from tests.bot.planted import (
@@ -37,6 +39,8 @@ from tests.bot.planted import (
     rows,
 )
 from tests.fakes import until
+from tests.personas.test_adapters import write_adapter
+from tests.samples import SCORECARD
 
 
 @pytest.fixture(scope="session")
@@ -238,3 +242,35 @@ async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(hom
         assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
         assert running.house.conversations.live_adapter("oda").version == "v1"
     assert left_of_them(home) == []
+
+
+def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(home):
+    """Also where the name is a word that stands elsewhere: only where it is a job's is it another afterwards."""
+    (home / "jobs" / "jobX").mkdir()
+    with opened(home) as store:
+        for job_id, name, who in (("jobX", "ferry", WHO), ("jobY", "tides", OTHER)):
+            request = TrainingRequest(job_name=name, task_type="dialogue", dataset="harbour")
+            store.jobs.add(NewJob(job_id, GUILD, CHANNEL, who, request), 40.0)
+            claimed = store.jobs.claim(store.jobs.get(job_id), job_id, 41.0)
+            folder = home / "models" / "dialogue" / name
+            write_adapter(folder)
+            done = JobResult(adapter=str(folder), seconds=1.0, scorecard=SCORECARD)
+            store.jobs.complete(job_id, claimed.attempt_token, done, 42.0)
+        asked = store.jobs.get("jobX").request
+    spec = JobSpec(job_id="jobX", version="v1", request=asked, materials=(), serving_precision="float32")
+    (home / "jobs" / "jobX" / "request.json").write_text(spec.model_dump_json(indent=2))
+    (home / "bot.log").write_text(f"12:00:00 INFO bot.queue: the job jobX begins: {asked.model_dump_json()}\n")
+    (home / "events.jsonl").write_text(json.dumps({"job_name": "ferry", "at": 1}) + "\n")
+    forget(home)
+    assert (home / "jobs" / "jobX" / "request.json").exists()
+    text = "".join((home / name).read_text() for name in ("jobs/jobX/request.json", "bot.log", "events.jsonl"))
+    assert "ferry" not in text and "jobX begins" in text
+    with opened(home) as store:
+        job = store.jobs.get("jobX")
+        place = home / "models" / "dialogue" / job.request.job_name
+        assert job.request.job_name != "ferry" and job.name == f"dialogue/{job.request.job_name}"
+        assert verify(place) and job.result.adapter == str(place)
+        assert store.jobs.get("jobY").request.job_name == "tides" and (home / "models" / "dialogue" / "tides").exists()
+    assert JobSpec.model_validate_json((home / "jobs/jobX/request.json").read_bytes()).request == job.request
+    assert not (home / "models" / "dialogue" / "ferry").exists()
+    assert "the ferry is late" in rows(home, "select text from messages order by seq")[0][0].lower()
