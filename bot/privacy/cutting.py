@@ -36,6 +36,7 @@ ARCHIVES = (".zip", ".charx")
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 LINES = (".jsonl", ".ndjson")
 PROSE = (".md", ".markdown", ".toml")
+WITH_MENTIONS = frozenset((".json", ".txt", ".log", *LINES, *TABLES, *PROSE))
 PACKAGE_OWNER = "user.json"
 """The file of a Discord data package that says whose it is."""
 
@@ -54,6 +55,16 @@ def cut(name: str, data: bytes, finder: Finder) -> bytes | None:
         return _text(suffix, data.decode("utf-8"), finder)
     except (OSError, EOFError, ValueError, RecursionError, zipfile.BadZipFile, csv.Error):
         return None  # a format that nothing here reads, or damaged
+
+
+def mentions(name: str, data: bytes, finder: Finder) -> bool:
+    """Whether a file of text names the person by a part of their name; archives are not unpacked for that."""
+    if PurePath(name).suffix.casefold() not in WITH_MENTIONS:
+        return False
+    try:
+        return finder.touches(data.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def holds(name: str, data: bytes, finder: Finder) -> bool:
@@ -119,18 +130,19 @@ def _json(text: str, finder: Finder) -> str | None:
 def _lines(text: str, finder: Finder) -> str:
     kept = []
     for line in text.split("\n"):
-        if not finder.in_text(line):
+        if not finder.touches(line):
             kept.append(line)
         elif (record := _record(line, finder)) is not GONE:
-            kept.append(json.dumps(record, ensure_ascii=False))
+            kept.append(record)
     return "\n".join(kept)
 
 
 def _record(line: str, finder: Finder) -> Any:
     try:
-        return without(json.loads(line), finder)
+        kept = without(json.loads(line), finder)
     except ValueError:
-        return GONE
+        return GONE if finder.in_text(line) else finder.redacted(line)
+    return kept if kept is GONE else json.dumps(kept, ensure_ascii=False)
 
 
 def without(node: Any, finder: Finder) -> Any:

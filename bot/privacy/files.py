@@ -84,8 +84,12 @@ class HomeFiles:
                 delete(review)
         made = set(self.made())
         for file in list(self.primary()):
-            if not any(parent in made for parent in [file, *file.parents]) and self._in_file(file):
+            if any(parent in made for parent in [file, *file.parents]):
+                continue
+            if self._in_file(file):
                 self._cut(file, done)
+            elif cutting.mentions(file.name, file.read_bytes(), self.finder):
+                self._cut(file, done, whole=False)
         self._rename_folders()
 
     def primary(self) -> Iterator[Path]:
@@ -111,8 +115,11 @@ class HomeFiles:
                 roots.add(file.parent if root == self.home else root)
         return sorted(root for root in roots if root != self.home)
 
-    def _cut(self, file: Path, done: FilesDone) -> None:
+    def _cut(self, file: Path, done: FilesDone, *, whole: bool = True) -> None:
+        """Take the person out of a file; one that only names them (not `whole`) is not deleted if that cannot be."""
         new = cutting.cut(file.name, file.read_bytes(), self.finder)
+        if new is None and not whole:
+            return
         if new is None:
             done.lost.append(self._shown(file))
             delete(file)
@@ -128,7 +135,7 @@ class HomeFiles:
 
     def _rename(self, path: Path) -> None:
         """Take the person's name out of a path's last part."""
-        name = self.finder.redacted(path.name)
+        name = self.finder.redacted_whole(path.name)
         if name == path.name:
             return
         target = path.with_name(name)

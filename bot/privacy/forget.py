@@ -96,7 +96,7 @@ class Forgetter:
         found = found.surely_named(sure_names).with_texts(self.store.erasure.texts(user_id))
         answers = tuple(map(str, self.store.erasure.answers(user_id)))
         jobs = renamed_jobs(self.store.erasure.job_names(user_id), self.keyed)
-        return replace(found, answers=answers, jobs=jobs)
+        return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs)
 
     def begin(self, traces: Traces, *, scope: Scope = "everything", until: float | None = None) -> Forgetting:
         """Note that somebody is to be forgotten, with all that was said until then (now): from here on it happens."""
@@ -154,8 +154,11 @@ class Forgetter:
         for user_id in traces.ids:
             found = await asyncio.to_thread(gather, files.primary(), user_id)
             traces = traces.with_names(sorted(found.names), self._barred(int(user_id), found.names))
-            traces = traces.with_texts(sorted(found.texts))
+            traces = self._with_parts(traces.with_texts(sorted(found.texts)), int(user_id))
         return traces
+
+    def _with_parts(self, traces: Traces, user_id: int) -> Traces:
+        return traces.with_parts(self.store.erasure.words_of_others(user_id) | self.personas)
 
     async def _bury(self, row: Forgetting, receipt: Receipt, traces: Traces) -> Receipt:
         """From here on no backup brings the person back."""

@@ -2,7 +2,8 @@
 
 Names are chosen by their bearers, so one alone must not be able to wipe out what is not its bearer's: a name that a
 persona or another member bears, or that is a common English word, counts only where it stands as a speaker's; one that
-is some word ("Rose", "Mark") only as it is written.
+is some word ("Rose", "Mark") only as it is written. Of a name of several words the first and the last count too, under
+narrower rules: by them a mention is taken away, but nothing is deleted.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ LEAST_TEXT = 20
 """Characters of a sentence by which its speaker is known."""
 COMMON_WORD, SOME_WORD = 0.2, 0.95
 """Below these rarities (`personas.lore.meaning.rarity`) a name is a common word of English, and a word at all."""
+PART_RARITY = 0.4
+"""A part of a name that English uses more often than this says nothing: "Wren Castle" is in no castle."""
+COMMON_PARTS = frozenset(
+    """nguyễn nguyen trần tran phạm pham huỳnh huynh hoàng hoang phan đặng dang bùi bui dương duong anh chị chi bác bac
+    ông ong thầy thay cậu mình minh hoa mai lan the von van der den del della dos das bin ibn mac mrs miss sir dame
+    lord lady doctor captain""".casefold().split()
+)
+"""Family names of whole countries, ways to address anybody, words of Vietnamese, and particles of names."""
 NOBODYS = frozenset(
     """user assistant system human gpt bot model tool char them me you someone everyone here others owner removed
     account adapter adapters adapter_config adapter_model answers archive arrived assets attachments author author_id
@@ -60,12 +69,15 @@ UNSPACED = re.compile(f"[{UNPARTED}]")
 class Traces:
     """A person as they can be found. `names` are looked for everywhere, `speaker_names` only as a speaker's.
 
+    `parts` are first and last words of names: where one stands, "someone" does afterwards; they decide nothing else.
+
     `answers` are the ids of messages in which personas answered them, `jobs` the names that they gave to trainings, as
     `old=new` (`bot.privacy.job_names`).
     """
 
     ids: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     speaker_names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
@@ -87,6 +99,13 @@ class Traces:
         every = dict.fromkeys([*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)])
         telling = tuple(name for name in every if name in self.names or is_telling(name))
         return replace(self, names=telling, speaker_names=tuple(every))
+
+    def with_parts(self, others_words: Iterable[str]) -> Self:
+        """The same person with the parts of their names, but for words of names that others bear."""
+        taken = {word.casefold() for word in others_words} | NOBODYS | COMMON_PARTS
+        words = [name.split() for name in self.speaker_names]
+        ends = dict.fromkeys(word for parts in words if len(parts) > 1 for word in (parts[0], parts[-1]))
+        return replace(self, parts=tuple(one for one in ends if one.casefold() not in taken and _tells_as_part(one)))
 
     def with_texts(self, texts: Iterable[str]) -> Self:
         """The same person with more of what they have said."""
@@ -110,6 +129,13 @@ def is_telling(name: str) -> bool:
     return not _is_word(name) or (name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD)
 
 
+def _tells_as_part(word: str) -> bool:
+    letters = word.replace("-", "").replace("'", "").replace("’", "")
+    return (
+        len(word) >= SHORT_NAME and letters.isalpha() and word[0].isupper() and rarity(word.casefold()) >= PART_RARITY
+    )
+
+
 def _is_word(name: str) -> bool:
     return name.isascii() and name.isalpha() and rarity(name.casefold()) < SOME_WORD
 
@@ -124,6 +150,9 @@ class Finder:
         patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids]
         patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
         self._who = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
+        parts = [re.escape(part) for part in sorted(traces.parts, key=len, reverse=True)]
+        # With another capital behind it, it is somebody else's name, or a street's.
+        self._parts = re.compile(rf"(?<![^\W_])(?:{'|'.join(parts)})(?![^\W_])(?! +[A-Z][a-z])") if parts else None
         in_bytes = list(self._byte_patterns())
         self._in_bytes = re.compile(b"|".join(in_bytes), re.IGNORECASE) if in_bytes else None
         self._said: dict[str, list[str]] = {}
@@ -143,6 +172,10 @@ class Finder:
         named = bool(self._who and self._who.search(text)) or self.jobs.in_text(text)
         return named or next(self._spans(text), None) is not None
 
+    def touches(self, text: str) -> bool:
+        """Whether `redacted` changes a text: the person is in it, or a part of their name."""
+        return bool(self._parts and self._parts.search(text)) or self.in_text(text)
+
     def in_bytes(self, data: bytes) -> bool:
         """The same for any bytes. In what is no UTF-8 text, only ids and longer names are looked for."""
         try:
@@ -152,6 +185,11 @@ class Finder:
         return self.in_text(text)
 
     def redacted(self, text: str) -> str:
+        """The text without the person, and without parts of their name."""
+        text = self.redacted_whole(text)
+        return self._parts.sub(SOMEONE, text) if self._parts else text
+
+    def redacted_whole(self, text: str) -> str:
         """The text without the person."""
         text = self.jobs.replaced(text)
         pieces, end = [], 0

@@ -49,6 +49,8 @@ def leave(guild: Guild, messages: Messages, who: Leaver, in_use: Collection[str]
             if replied_to in gone or message["channel_id"] in direct or _is_theirs(store, message, who):
                 gone.add(message["id"])
                 messages.delete(message["id"])
+            elif (words := who.redacted(message["content"])) != message["content"]:
+                store.put(kind, message | {"content": words})  # named, but not so that it is surely them
     for user_id in who.ids:
         if store.get("member", user_id):
             store.put("leaving", {"id": user_id})

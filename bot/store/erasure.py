@@ -85,6 +85,11 @@ class Erasure:
         others = {row["author_name"].casefold() for row in rows}
         return {name for name in names if name.casefold() in others}
 
+    def words_of_others(self, user_id: int) -> set[str]:
+        """The words of the names under which others have spoken."""
+        rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
+        return {word for row in rows for word in row["author_name"].split()}
+
     def counts(self, user_id: int) -> Counter[str]:
         """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `channels`, `mutes`."""
         columns = {

@@ -274,3 +274,25 @@ def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(hom
     assert JobSpec.model_validate_json((home / "jobs/jobX/request.json").read_bytes()).request == job.request
     assert not (home / "models" / "dialogue" / "ferry").exists()
     assert "the ferry is late" in rows(home, "select text from messages order by seq")[0][0].lower()
+
+
+def test_who_is_named_by_half_a_name_is_named_no_more_and_nothing_is_deleted_for_it(home):
+    job, adapter = home / "jobs" / "job1", adapter_ref(home, "oda", "v1").folder
+    (job / "notes.md").write_text("Ottoline keeps it well.\n")
+    tides = home / "lore" / str(GUILD) / "oda" / "tides.md"
+    tides.write_text("Ottoline keeps it well. Wendell does not.\n")
+    broken = home / "talk" / "broken.json"
+    broken.write_text('{"text": "Ottoline')
+    with opened(home) as store:
+        store.messages.append(
+            guild_id=GUILD,
+            channel_id=CHANNEL,
+            author_id=OTHER,
+            author_name="Wendell Park",
+            text="Ask Ottoline.",
+            at=5.0,
+        )
+    receipt = forget(home)
+    assert tides.read_text() == "someone keeps it well. Wendell does not.\n"
+    assert ("Ask someone.",) in rows(home, "select text from messages")
+    assert job.exists() and adapter.exists() and broken.exists() and receipt.lost == ("talk/scan.bin",)

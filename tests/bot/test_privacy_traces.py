@@ -8,13 +8,14 @@ import zipfile
 
 import pytest
 
-from bot.privacy.cutting import cut, holds
+from bot.privacy.cutting import cut, holds, mentions
 from bot.privacy.gather import gather, recognised
 from bot.privacy.traces import Finder, Traces, is_telling
 from personas.keys import keyed
 
 ID = "734829104458293761"
 WHO = Traces(ids=(ID,)).with_names(["Ottoline Quillverne", "quillverne_77", "Rose", "Mai"], ["Wendell Park"])
+NAMED = Finder(WHO.with_parts(["Wendell", "Park"]))
 SAID = "My sister keeps the brass heron on Tallowmere Street."
 FINDER = Finder(WHO.with_texts([SAID, "ok", "你好，我昨天在港口旁边看见了那只铜苍鹭。真的很大！"]))
 
@@ -60,6 +61,45 @@ def test_others_names_are_never_taken_for_ones_own():
 def test_what_whoever_runs_the_bot_vouches_for_counts_in_any_case():
     finder = Finder(Traces().surely_named(["rose"]))
     assert finder.redacted("Rose and ROSE, not Rosemary") == "someone and someone, not Rosemary"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Ottoline keeps it well.", "someone keeps it well."), ("Ottoline! Quillverne's", "someone! someone's"),
+        ("ottoline", "ottoline"), ("Ottolines", "Ottolines"), ("Ottoline Harker", "Ottoline Harker"),
+        ("Ottoline Quillverne", "someone"), ("down Quillverne Street", "down Quillverne Street"),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_name_is_taken_away_and_decides_nothing_else(text, left):
+    assert NAMED.redacted(text) == left
+    assert NAMED.in_text(text) == NAMED.in_bytes(text.encode()) == ("Ottoline Quillverne" in text)
+    assert not NAMED.is_theirs("Ottoline")
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "parts"),
+    [
+        ("Mina Vale", [], ("Mina", "Vale")), ("Tobias Reed", ["tobias"], ("Reed",)), ("Wren Castle", [], ("Wren",)),
+        ("Will May", [], ()), ("mina vale", [], ()), ("Mina", [], ()), ("Nguyễn Thị Hoa", [], ()),
+        ("Oda Quillverne", ["Oda"], ("Quillverne",)), ("Lord Ottoline von Bo", [], ()), ("Ada 77", [], ("Ada",)),
+    ],
+)  # fmt: skip
+def test_which_parts_of_a_name_count(name, others, parts):
+    assert Traces().with_names([name], []).with_parts(others).parts == parts
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "left"),
+    [
+        ("a.md", "Ottoline keeps it.", "someone keeps it."), ("a.log", "08:00 ask Ottoline", "08:00 ask someone"),
+        ("a.jsonl", '{"text": "Ottoline, no"}\n{broken Ottoline\n', '{"text": "someone, no"}\n{broken someone\n'),
+        ("a.csv", "who,what\nWendell,Ottoline came\n", "who,what\nWendell,someone came\n"),
+    ],
+)  # fmt: skip
+def test_files_lose_the_parts_too(name, data, left):
+    assert mentions(name, data.encode(), NAMED) and not holds(name, data.encode(), NAMED)
+    assert cut(name, data.encode(), NAMED).decode() == left
 
 
 def test_traces_survive_the_store():
