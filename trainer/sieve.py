@@ -20,7 +20,7 @@ from personas.heldout import HeldOut
 from trainer.conversation import Conversation
 from trainer.duplicates import DuplicateIndex, Numbers, merged
 from trainer.filters import Filters
-from trainer.heldout import Marks, Mask, reply_keys
+from trainer.heldout import Marks, Mask, among, reply_keys
 from trainer.ledger import dropped_words
 from trainer.split import HELD_OUT, Opening, held_out
 
@@ -33,7 +33,10 @@ CROWD = 16
 
 
 class Sieve:
-    """Takes conversations one after another, then says what becomes of each. Memory: some 60 bytes a conversation."""
+    """Takes conversations one after another, then says what becomes of each.
+
+    Memory: some 60 bytes a conversation, and at the end, while all are compared, some 500.
+    """
 
     def __init__(self, filters: Filters, folder: Path | None = None, before: HeldOut | None = None) -> None:
         """`folder` is where files lie meanwhile, a temporary place unless given; `before` was held out before."""
@@ -110,14 +113,15 @@ class Sieve:
         marks = Marks(self._index, self._before.key)
         owners, replies = self._replies.read()
         replies = marks.reply_hashes(replies)
-        known = np.isin(replies, self._before.replies)
+        known = among(replies, self._before.replies)
         before = marks.like_any(self._before) | _are_mostly(known, replies, owners, clusters)
         while True:
             side = held_out(self._draws, clusters, share, before)
             trained = ~side[owners]
             # What is said on both sides now was not held out.
-            own = np.setdiff1d(replies[~trained], replies[trained])
-            self.held_out = self._before.joined(marks.of(np.flatnonzero(side), own[own != 0]))
+            own = np.unique(replies[~trained])
+            own = np.setdiff1d(own[own != 0], replies[among(replies, own) & trained[:, None]])
+            self.held_out = self._before.joined(marks.of(np.flatnonzero(side), own))
             more = marks.like_any(self.held_out) & ~side
             if not more.any():
                 break
@@ -173,7 +177,7 @@ def _are_mostly(known: Mask, replies: NDArray[np.uint64], owners: Numbers, clust
     counts = Counter(key for key, _ in by_cluster)
     rare = np.array([key for key, count in counts.items() if count <= CROWD], dtype=np.uint64)
     size = len(clusters)
-    shared = np.bincount(owners[np.isin(replies, rare).any(axis=1)], minlength=size)
+    shared = np.bincount(owners[among(replies, np.sort(rare)).any(axis=1)], minlength=size)
     telling = np.bincount(owners[(replies != 0).any(axis=1)], minlength=size)
     mostly: Mask = (shared > 0) & (2 * shared >= telling)
     return mostly

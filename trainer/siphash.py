@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEY_BYTES = 16
-AT_ONCE = 1_000_000
+AT_ONCE = 250_000
 INITIAL = tuple(int.from_bytes(word, "big") for word in (b"somepseu", b"dorandom", b"lygenera", b"tedbytes"))
 LAST_BLOCK = 8 << 56
 """The message's length in its top byte: every message here has eight bytes."""
