@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from personas.errors import RequestError
-from personas.rights import RIGHTS, wrong_right
+from personas.rights import DISCORD_API, RIGHTS, RIGHTS_FILE, wrong_right
 from trainer.settings_given import add_settings
 
 if TYPE_CHECKING:
@@ -134,9 +135,17 @@ def export(options: argparse.Namespace) -> None:
     from trainer.places import require_place
 
     require_place(options.out)
-    count = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
+    exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
     note_left("data set", options.folder, options.out)
-    print(f"{count:,} samples in {options.out}")
+    print(f"{exported.samples:,} samples in {options.out}")
+    if any(exported.rights):
+        print(f"the right to them is stated in {options.out.parent / RIGHTS_FILE}: keep it beside the file")
+    if count := exported.rights.get(DISCORD_API):
+        print(
+            f"warning: {count:,} of them came through Discord's API. Discord forbids training on them without its "
+            "permission, with any tool, and forgetting does not reach files that have left.",
+            file=sys.stderr,
+        )
 
 
 def _told(told: dict[str, Any], out: Path) -> list[str]:

@@ -3,7 +3,8 @@
 `openai`: https://platform.openai.com/docs/guides/supervised-fine-tuning (JSON lines of `messages`, roles system, user
 and assistant, the assistant last). `sharegpt`: `conversations` of `from` (system, human, gpt) and `value`, as a JSON
 array, or in lines where the file's name says `.jsonl`. `alpaca`: `instruction`, `input`, `output`, `system` and
-`history` (pairs of what was said before), the same way.
+`history` (pairs of what was said before), the same way. None of them has a field for the right: it is stated in
+`rights.toml` beside the file.
 """
 
 from __future__ import annotations
@@ -11,20 +12,31 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from personas.errors import RequestError
 from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, is_data_set, read_samples, require_outside
+from trainer.exported_right import state_right
 
 Message = dict[str, str]
 LINES = (".jsonl", ".ndjson")
 SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
-def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = False) -> int:
-    """Write the samples to train on, or those held out; the file is there whole or not at all. Gives their number.
+@dataclass(frozen=True)
+class Exported:
+    """How many samples were written, and how many of them by right ("" where they do not say)."""
+
+    samples: int
+    rights: Mapping[str, int]
+
+
+def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = False) -> Exported:
+    """Write the samples to train on, or those held out; the file is there whole or not at all, never without its right.
 
     A file whose name ends in `.jsonl` holds one object a line, any other of a target that is an array one array.
     Raises `RequestError` for a folder that is no data set or a file that cannot be it, `MaterialError` for a data set
@@ -42,12 +54,22 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
     descriptor, aside = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            count = _write(file, (shape(sample["messages"]) for sample in read_samples(source)), is_lines)
+            rights = Counter[str]()
+            count = _write(file, _shaped(read_samples(source), shape, rights), is_lines)
         Path(aside).chmod(0o644)
+        state_right(out, folder, rights)
         Path(aside).replace(out)
     finally:
         Path(aside).unlink(missing_ok=True)
-    return count
+    return Exported(count, rights)
+
+
+def _shaped(
+    samples: Iterable[dict[str, Any]], shape: Callable[[list[Message]], dict[str, Any]], rights: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    for sample in samples:
+        rights[str(sample.get("right") or "")] += 1
+        yield shape(sample["messages"])
 
 
 def _write(file: TextIO, shaped: Iterable[dict[str, Any]], is_lines: bool) -> int:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from personas.base_model import BaseModel, locate
+from personas.consent import Consent
 from personas.contracts import Hyperparameters, TrainingRequest
 from personas.prompt import Sample
+from personas.rights import DISCORD_API, decide
 from trainer.build import Builder
 from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
 from trainer.estimate import Speed, Workload, estimate, speed_of
@@ -110,13 +112,18 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
     return Planned(plan.persona_id, order.base, recipe, plan.recipe, told, Workload(train, heldout), tuple(examples))
 
 
-def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters) -> Planned:
-    """The plan for a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
+def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> Planned:
+    """The plan for a data set that `dataset build` made.
+
+    Raises `MaterialError` when it is damaged, and when it may not be trained on under today's consent.
+    """
     settings = recipe_named(recipe, changes)
     stats = read_stats(folder)
     told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
     persona, base_model = stats["persona"], stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
+    if any(line.get("right") == DISCORD_API for side in lines for line in side):
+        decide(folder.resolve().name, signed=DISCORD_API, consent=consent).require()
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
     work = Workload(train, heldout)

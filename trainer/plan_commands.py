@@ -77,6 +77,7 @@ def home_of(named: Path | None) -> Path:
 
 
 def _planned(options: argparse.Namespace, home: Path) -> Planned:
+    from personas.consent import read_consent
     from trainer.orders import order_of
     from trainer.plan import plan_of_dataset, plan_of_order
     from trainer.progress import Counting
@@ -86,7 +87,7 @@ def _planned(options: argparse.Namespace, home: Path) -> Planned:
         raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
     if options.dataset and (Path(options.dataset) / STATS_FILE).is_file():
         _require_persona(Path(options.dataset), options)
-        return plan_of_dataset(Path(options.dataset), options.recipe, settings_given(options))
+        return plan_of_dataset(Path(options.dataset), options.recipe, settings_given(options), read_consent(home))
     sources = [source_of(options, home)] if not options.source else []
     with Counting() as counting:
         return plan_of_order(order_of(options, sources, home), options.recipe, counting.heard)

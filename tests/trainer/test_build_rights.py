@@ -70,6 +70,29 @@ def test_what_was_built_so_is_still_discords_when_it_is_read_again(build, monkey
     assert main() == 1 and "nobody has opted in" in capsys.readouterr().err and not Path("again").exists()
 
 
+@pytest.mark.parametrize("people", [(), (MIRA,)])
+@pytest.mark.parametrize("target", ["openai", "sharegpt", "alpaca"])
+def test_what_was_exported_of_it_is_discords_too(build, monkeypatch, capsys, target, people):
+    allow(MIRA)
+    build("dataset", "build", "--out", "out")
+    monkeypatch.setattr(sys, "argv", ["trainer", "dataset", "export", "out", "--to", target, "--out", "x.jsonl"])
+    assert main() == 0 and "Discord's API" in capsys.readouterr().err
+    allow(*people)
+    words = ["dataset", "build", "--source", "x.jsonl", "--right", "own-writing", "--out", "again"]
+    monkeypatch.setattr(sys, "argv", ["trainer", *words])
+    assert main() == 1 and "nobody has opted in" in capsys.readouterr().err and not Path("again").exists()
+
+
+@pytest.mark.parametrize(("people", "permission"), [((), PERMISSION), ((MIRA,), "")])
+def test_a_plan_over_what_was_built_asks_again(build, monkeypatch, capsys, people, permission):
+    allow(MIRA)
+    build("dataset", "build", "--out", "out")
+    monkeypatch.setattr(sys, "argv", ["trainer", "plan", "--dataset", "out", "--json"])
+    assert main() == 0 and json.loads(capsys.readouterr().out)["samples"]
+    allow(*people, permission=permission)
+    assert main() == 1 and "/privacy opt-in" in capsys.readouterr().err
+
+
 def test_to_look_at_it_takes_no_right(build, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["trainer", "dataset", "inspect", "tower.json", "--json"])
     assert main() == 0 and json.loads(capsys.readouterr().out)["conversations"] == 13

@@ -1,12 +1,14 @@
 """Exports: other tools' formats as their makers publish them."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
 from personas.errors import MaterialError, RequestError
+from personas.rights import statement_beside
 from trainer.export_dataset import export_dataset
 
 # https://platform.openai.com/docs/guides/supervised-fine-tuning: each line is an object with `messages`, each of them
@@ -62,13 +64,13 @@ def built(tmp_path):
 
 
 def test_openai_lines_are_valid(built, tmp_path):
-    assert export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl") == 2
+    assert export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl").samples == 2
     lines = (tmp_path / "deep" / "out.jsonl").read_text(encoding="utf-8").splitlines()
     validator = jsonschema_rs.validator_for(OPENAI_LINE)
     for line in lines:
         validator.validate(json.loads(line))
     assert [(m["role"], m["content"]) for m in json.loads(lines[0])["messages"]] == SAMPLES[0]
-    assert export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl", held_out=True) == 1
+    assert export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl", held_out=True).samples == 1
 
 
 def test_sharegpt_and_alpaca(built, tmp_path):
@@ -142,3 +144,48 @@ def test_an_export_of_nothing_is_an_error(built, tmp_path):
     with pytest.raises(MaterialError, match=r"train\.jsonl holds no samples"):
         export_dataset(built, "openai", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def rights(folder):
+    return tomllib.loads((folder / "rights.toml").read_text(encoding="utf-8"))
+
+
+def labelled(built, *by_sample):
+    lines = [json.loads(line) for line in (built / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    of = [line | {"right": right} for line, right in zip(lines, by_sample, strict=True)]
+    (built / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in of), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("by_sample", "right"),
+    [
+        (("form", "form"), "form"), (("form", "discord-api"), "discord-api"),
+        (("licensed:CC0", "form"), "licensed:mixed"), (("discord-api", "licensed:CC0"), "discord-api"),
+    ],
+)  # fmt: skip
+def test_the_right_is_stated_beside_the_file(built, tmp_path, by_sample, right):
+    labelled(built, *by_sample)
+    export_dataset(built, "sharegpt", tmp_path / 'o "1".json')
+    stated = statement_beside(tmp_path / 'o "1".json')
+    assert stated.right == right and "built" in stated.stated_by and all(name in stated.why for name in by_sample)
+
+
+def test_what_was_stated_of_other_files_stays_and_of_this_one_goes(built, tmp_path):
+    labelled(built, "discord-api", "form")
+    others = '# ours\n["b.json"]\nright = "form"\nstated_by = "Ada [x]"\nwhy = """\n[a]\n"""\nstated_on = 2026-01-02\n'
+    false = others.replace("b.json", "a.json").replace("# ours", "").replace("[a]", "made up")
+    (tmp_path / "rights.toml").write_text(false + others, encoding="utf-8")
+    before = rights(tmp_path)
+    export_dataset(built, "alpaca", tmp_path / "a.json")
+    export_dataset(built, "alpaca", tmp_path / "a.json")
+    after = rights(tmp_path)
+    assert after["a.json"]["right"] == "discord-api" and after["b.json"] == before["b.json"]
+    assert "# ours" in (tmp_path / "rights.toml").read_text() and set(after) == {"a.json", "b.json"}
+
+
+def test_where_the_right_cannot_be_stated_nothing_is_exported(built, tmp_path):
+    labelled(built, "discord-api", "form")
+    (tmp_path / "rights.toml").write_text("[broken", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"rights\.toml"):
+        export_dataset(built, "openai", tmp_path / "a.jsonl")
+    assert not (tmp_path / "a.jsonl").exists()
