@@ -29,6 +29,12 @@ FOUND = {
         mật khẩu là |matkhau123| nhé
         パスワードは|abc12345|です
         "api_key": "|9f8d7c6b5a4e3f2d1c0b|",
+        mật khẩu wifi là |cafe@2024ngon|
+        pw = '|Sup3r$ecret!|'
+        the passphrase is |correct horse battery staple|
+        seed phrase: |gull lantern copper wharf anchor tide| and keep it
+        otp của em là |482913|
+        验证码：|8041|。
     """,
     "URL_SECRET": """
         postgres://|admin:p4ss|@db.quay.example/stock
@@ -53,6 +59,7 @@ FOUND = {
     """,
     "IBAN_CODE": """
         to |GB29 NWBK 6016 1331 9268 19| and soon
+        stk |0123456789012| vietcombank
         我的账户|DE89370400440532013000|谢谢
     """,
     "US_SSN": """
@@ -78,11 +85,18 @@ FOUND = {
         https://t.me/|mina_vale|
         instagram: |mina.vale|
         微信：|mina_v88|
+        微信号|wxid_lili2001|加我
+        加我QQ|123456789|吧
         add |Mina#0042|
     """,
     "DISCORD_ID": """
         |<@123456789012345678>| or |<@!123456789012345678>|
         id |123456789012345678|, ask |<@&223456789012345678>| in |<#323456789012345678>|
+    """,
+    "PASSPORT": """
+        passport |C01X00T47|
+        hộ chiếu số |C7204816| nhé
+        我的护照号|E12345678|。
     """,
     "CN_ID": "身份证|110101199003077758|。",
     "JP_MY_NUMBER": "マイナンバーは|1234 5678 9018|です",
@@ -120,6 +134,12 @@ STAYS = """
     100 Great Ideas, 2 Fast 2 Furious, 7 Wonders of the World
     timestamp 1700000000000, seed 1234567890123, score 1500000 points
     <:gull:123456789012345678> <t:1700000000:R>
+    the passphrase is required for this step here; the pw is wrong; the password is on the fridge door
+    my passport is in the drawer, PASSPORT RENEWED; the otp is late
+    21 Jump Street is a film, and the 5 Star Court ruling
+    call foo(1234567890)
+    版本号10.0.3.1, 版本号：10.0.3.1
+    @所有人 注意
     call it 20 times, flight MH370 at 10
 """.strip().splitlines()
 

@@ -55,6 +55,47 @@ def test_rules_find_people_after_cue_words_when_there_is_no_model(text, names):
     assert made.names.by == RULES
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Dear MR. ABERNATHY, hello", ["ABERNATHY"]),
+        ("thanks, MS. DELACROIX", ["DELACROIX"]),
+        ("Dear Mr. Petrov", ["Petrov"]),
+        ("dear Mrs. Kowalski", ["Kowalski"]),
+        ("Ask MR. PETROV about DR. QUAID-LEE.", ["PETROV", "QUAID-LEE"]),
+        ("hello Mr President, and MR. SPEAKER", []),
+    ],
+)
+@pytest.mark.parametrize("finder", [Names(), Names.available()], ids=["rules", "tagger"])
+def test_a_title_stays_and_the_name_behind_it_goes_in_capitals_too(text, names, finder):
+    assert [text[e.start : e.end] for e in Anonymiser(KEY, names=finder).found(text)] == names
+
+
+@pytest.mark.parametrize("lead", ["Mr. ", "MRS ", "Dr ", "I'm ", "I’m ", "Hey ", "Dear Prof. "])
+def test_what_stands_before_a_name_is_no_part_of_it(lead):
+    assert found(f"so {lead}Quennish", f"{lead}Quennish") == ["Quennish"]
+    assert found(f"Hi there, {lead}Quennish!", "Quennish") == ["Quennish"]
+    assert found(f"so {lead}".strip(), lead.strip()) == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["Hey", "France", "Christmas", "sci-fi", "Vicuna", "German shepherd", "User 1", "OpenAI APIs", "Ho Chi Minh"],
+)
+def test_countries_feasts_breeds_and_brands_are_nobody(word):
+    assert found(f"we like {word} here", word) == []
+    assert found("we like Ho Chi Minh City", "Chi Minh") == []
+
+
+def test_a_model_takes_no_code_and_nothing_numbered_for_an_address():
+    assert found("def main(argv: list[str]) -> int", "[str]) -> int", kind="STREET_ADDRESS") == []
+    assert found("at gate 42 way", "gate 42 way", kind="STREET_ADDRESS") == []
+
+
+def test_words_in_vietnamese_only_are_no_name_in_small_letters():
+    assert found("cái này thì nhỏ lắm", "này thì") == []
+
+
 def test_the_tagger_does_not_read_chinese_japanese_or_korean_and_the_account_says_so():
     tagger = Pointing()
     names = Names(tagger=tagger)

@@ -154,8 +154,9 @@ class Anonymiser:
         self, text: str, names_in: str, code: list[tuple[int, int]], is_first: bool
     ) -> tuple[list[Span], list[Found]]:
         """What is found in a piece of a text, and which known names. In `names_in` code is blotted out."""
-        known = self._people.known.found(text)
-        spans = [*structured(text, code), *self.names.found(names_in, self._written, is_first=is_first)]
+        named = self.names.found(names_in, self._written, is_first=is_first)
+        known = [one for one in self._people.known.found(text) if one.is_sure or _is_named(one, named)]
+        spans = [*structured(text, code), *named]
         spans = [span for span in spans if not self._stays(span, text, known)]
         return [*spans, *(Span("PERSON", one.start, one.end, BY_LOG) for one in known if one.who)], known
 
@@ -226,6 +227,10 @@ class Anonymiser:
         pseudonyms = assign(speakers, self._key, barred)
         own = {self._persona.id: self._persona.name} if self._persona else {}
         return _People(pseudonyms, {**pseudonyms, **own}, KnownNames(forms), barred)
+
+
+def _is_named(one: Found, named: list[Span]) -> bool:
+    return any(span.kind == "PERSON" and span.start < one.end and one.start < span.end for span in named)
 
 
 def _is_role(speaker: Speaker) -> bool:

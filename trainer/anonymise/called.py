@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from trainer.anonymise.bounds import CJK, HAN
+from trainer.anonymise.bounds import CJK, HAN, LATIN
 from trainer.anonymise.words import CJK_WORDS, ENGLISH, SURNAMES
 from trainer.anonymise.written import TOKEN, WORD, Written, composed, folded
 
@@ -19,6 +19,7 @@ FEWEST_LETTERS = 3
 """Shorter names are mostly words of their own ("I", "Al")."""
 HAS_CJK = re.compile(f"[{CJK}]")
 HUMPS = re.compile(r"(?<=[a-zà-ỹ])(?=[A-Z])")
+COMPOUND = re.compile(rf"(?<![{LATIN}0-9_])[{LATIN}]+(?:['’ʼ‘-][{LATIN}]+)+(?![{LATIN}0-9_])")
 HIRAGANA = re.compile("[\u3040-\u309f]+")
 HANGUL_NAME = re.compile("[\uac00-\ud7a3]{3}")
 KANA_ONLY = re.compile("[\u3040-\u309f]+|[\u30a0-\u30ff]+")
@@ -97,6 +98,7 @@ def _parts(who: str, name: str, written: Written) -> Iterator[Form]:
     for joined in WORD.findall(name):
         if joined != name and len(joined) > MOST_SHORTENED and HUMPS.search(joined):
             yield Form((composed(joined),), who, "anywhere")
+    yield from _compounds(who, name, written)
     yield from _pairs(who, name)
     for part in WORD.findall(HUMPS.sub(" ", name)):
         word = composed(part)
@@ -109,6 +111,16 @@ def _parts(who: str, name: str, written: Written) -> Iterator[Form]:
             yield Form((word,), who, "anywhere")
         elif part[0].isupper():
             yield Form((word,), who, "written" if written.is_mostly_capital(word) else "capital")
+
+
+def _compounds(who: str, name: str, written: Written) -> Iterator[Form]:
+    """`O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or without either, in any case."""
+    for compound in COMPOUND.findall(name):
+        words = tuple(composed(word) for word in WORD.findall(compound))
+        joined = "".join(words)
+        if len(joined) > FEWEST_LETTERS:
+            yield Form(words, who, "capital" if all(word in ENGLISH for word in words) else "anywhere")
+            yield Form((joined,), who, _manner(joined, written))
 
 
 def _pairs(who: str, name: str) -> Iterator[Form]:

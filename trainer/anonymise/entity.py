@@ -22,6 +22,7 @@ Kind = Literal[
     "VN_ID",
     "CN_ID",
     "JP_MY_NUMBER",
+    "PASSPORT",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

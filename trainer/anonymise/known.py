@@ -11,7 +11,7 @@ from trainer.anonymise.called import KANA_ONLY, MOST_SHORTENED, Form
 from trainer.anonymise.words import ENGLISH, HONORIFICS, LATIN_TITLES, PARTICLES, VOCATIVES
 from trainer.anonymise.written import TOKEN, VIETNAMESE_BARE, composed, folded
 
-GAPS = frozenset(("", " ", "  ", "_", ".", "-", "'", "’", "\n", "\u3000", "·", "・"))
+GAPS = frozenset(("", " ", "  ", "_", ".", "-", "'", "’", "ʼ", "‘", "\n", "\u3000", "·", "・"))
 """What may lie between the words of a name."""
 JOINTS = GAPS - {"", "\n"}
 STRETCHED = re.compile(r"(.)\1{2,}")
@@ -23,11 +23,13 @@ STOPS = ".!?…:;\n。！？：；"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A known name in a text. `who` is the person's id, "" where the name stays."""
+    """A known name in a text. `who` is the person's id, "" where the name stays. One that is not sure is a name of two
+    or more words that are written as mere words: it is the person's only if somebody else finds a name there."""
 
     who: str
     start: int
     end: int
+    is_sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,18 @@ class KnownNames:
         if self._by_word:
             found += self._in_words(text)
         found.sort(key=lambda one: (one.start, -one.end))
+        doubtful = [one for one in found if not one.is_sure]
         kept: list[Found] = []
         for one in found:
+            if not one.is_sure:
+                continue
             if not kept or one.start >= kept[-1].end:
                 kept.append(one)
             if len(kept) > 1 and _is_one(text, kept[-2], kept[-1]):
                 kept[-2:] = [Found(one.who, kept[-2].start, kept[-1].end)]
-        return kept
+        ends = {one.start: one.end for one in kept}
+        free = [one for one in doubtful if not any(s < one.end and one.start < e for s, e in ends.items())]
+        return sorted([*kept, *free], key=lambda one: one.start)
 
     # --------------------------------------------------------------------------------------- words with spaces between
 
@@ -81,7 +88,8 @@ class KnownNames:
         words = [_word(match) for match in TOKEN.finditer(text)]
         place = 0
         while place < len(words):
-            hit = next(self._at(text, words, place), None)
+            hits = [*self._at(text, words, place)]
+            hit = next((hit for hit in hits if hit[0].is_sure), hits[0] if hits else None)
             if hit:
                 yield hit[0]
             place += hit[1] if hit else 1
@@ -94,8 +102,9 @@ class KnownNames:
                 if end is None:
                     continue
                 end = end - cut if len(form.words) == 1 else end
-                if _is_meant(form, text, words[place].start, end, words[place]):
-                    yield Found(form.who, words[place].start, end), len(form.words)
+                is_meant = _is_meant(form, text, words[place].start, end, words[place])
+                if is_meant or (form.is_full and len(form.words) > 1):
+                    yield Found(form.who, words[place].start, end, is_meant), len(form.words) if is_meant else 1
 
     # ------------------------------------------------------------------------------------------- without spaces between
 

@@ -28,7 +28,8 @@ IPV6 = re.compile(
 )
 ANY_IP = re.compile(r"[0-9]\.[0-9]|:[0-9A-Fa-f]*:")
 VERSION = re.compile(
-    r"(?:version|ver\.?|build|release|firmware|driver|patch|section|chapter|phiên bản|bản|版本|バージョン)[ :=#]{0,3}$"
+    r"(?:version|ver\.?|build|release|firmware|driver|patch|section|chapter|phiên bản|bản|版本[号號]?|バージョン)"
+    r"[ :=#：]{0,3}$"
 )
 ADDRESSED = re.compile(
     r"ip|address|server|host|dns|ping|gateway|router|proxy|địa chỉ|máy chủ|地址|服务器|アドレス|サーバ"
@@ -42,6 +43,7 @@ EVERYBODY = frozenset(
     """everyone here someone channel all property staticmethod classmethod dataclass override media import param return
     returns author deprecated test component injectable""".split()
 )
+EVERYBODY_CJK = ("所有人", "全体成员", "全體成員", "全員", "みんな", "모두")
 TIME_OF_DAY = re.compile(r"[0-9]{1,4}(?:am|pm|h|ft|hp|x)?", re.IGNORECASE)
 PROFILE = re.compile(
     r"(?<![A-Za-z0-9.-])(?:www\.|m\.)?(?:t\.me|telegram\.me|instagram\.com|twitter\.com|x\.com|tiktok\.com|facebook\.com|"
@@ -62,6 +64,11 @@ PLATFORM = re.compile(
     r"\s{0,2}(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{1,30}[A-Za-z0-9_])(?![A-Za-z0-9_/@])",
     re.IGNORECASE,
 )
+CHINESE_CONTACT = re.compile(
+    r"(?<![A-Za-z])(?:(?:微信号?|微信號|(?i:wechat|weixin|wx|vx)号?)[：:\s是]{0,3}(?P<name>[A-Za-z][A-Za-z0-9_-]{5,19})|"
+    r"(?i:qq)(?:号码?|號碼?)?[：:\s是]{0,3}(?P<digits>[1-9][0-9]{4,10}))(?![A-Za-z0-9_@])"
+)
+"""WeChat's names have 6 to 20 letters, QQ's are numbers; between Chinese characters they need no sign before them."""
 ORDINARY = frozenset("line steam signal discord xbox minecraft roblox reddit twitch facebook signal".split())
 """Platforms of which people say what they are: `Steam: broken again`."""
 TAGGED = re.compile(rf"(?<![{LATIN}0-9_.#/])(?P<word>[{LATIN}_][{LATIN}0-9_.]{{1,31}})#[0-9]{{4}}(?![A-Za-z0-9])")
@@ -135,10 +142,17 @@ def handles(text: str, code: Sequence[tuple[int, int]]) -> Iterator[Span]:
     for match in PLATFORM.finditer(text):
         if _is_named(text, match):
             yield Span("HANDLE", *match.span("name"), BY_HANDLE)
+    yield from _chinese_contacts(text)
     if "#" in text:
         for match in TAGGED.finditer(text):
             if match["word"].lower() not in NOT_TAGGED:
                 yield Span("HANDLE", *match.span(), BY_HANDLE)
+
+
+def _chinese_contacts(text: str) -> Iterator[Span]:
+    for match in CHINESE_CONTACT.finditer(text):
+        if match["digits"] or re.search("[0-9_]", match["name"]):
+            yield Span("HANDLE", *match.span(match.lastgroup or 0), BY_HANDLE)
 
 
 def profiles(text: str) -> Iterator[Span]:
@@ -153,6 +167,8 @@ def profiles(text: str) -> Iterator[Span]:
 
 def _is_somebody(match: re.Match[str]) -> bool:
     name = match["name"] or match["cjk"]
+    if name.startswith(EVERYBODY_CJK):
+        return False
     return len(name) > 1 and name.lower() not in EVERYBODY and not TIME_OF_DAY.fullmatch(name)
 
 

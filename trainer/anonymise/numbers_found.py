@@ -35,6 +35,18 @@ TWELVE = re.compile(rf"{NUMBER}[0-9]{{4}}([ -]?)[0-9]{{4}}\1[0-9]{{4}}{NO_MORE}"
 MY_NUMBER_CUE = re.compile(r"マイナンバー|個人番号|my ?number|individual number")
 VN_ID = re.compile(rf"{NUMBER}(?:[0-9]{{12}}|[0-9]{{9}}){NO_MORE}")
 VN_ID_CUE = re.compile(r"cccd|cmnd|căn cước|chứng minh|can cuoc|chung minh|(?<![a-z])cmt(?![a-z])|định danh")
+ACCOUNT = re.compile(
+    r"(?:(?<![A-Za-z])stk|số tài khoản|so tai khoan|(?<![A-Za-z])(?:bank )?(?:account|acct\.?) ?(?:number|no\.?|#)|"
+    r"(?<![A-Za-z])bank account|银行[卡账帐][号户]|銀行口座|口座番号|银行账号)"
+    r"(?: ?(?:\(|của \w{1,8}|is|là|是|は|:|：|#|vietcombank|vcb|techcombank|mb|bidv|acb)){0,3}[ ]{0,2}"
+    r"(?P<number>[0-9](?:[ -]?[0-9]){6,18})(?![0-9])",
+    re.IGNORECASE,
+)
+PASSPORT = re.compile(
+    r"(?i:(?<![A-Za-z])passport|hộ chiếu|ho chieu|护照|護照|パスポート|旅券|(?<![A-Za-z])reisepass)"
+    r"(?i: ?(?:number|no\.?|num|id|số|so|của \w{1,8}|号码?|號碼?|番号|is|là|是|は|:|：|#)){0,4}\s{0,2}"
+    r"(?P<number>(?=[A-Z]{0,8}[0-9])(?:[A-Z0-9]{6,9}|[a-z]{1,2}[0-9]{6,8}))(?![A-Za-z0-9])",
+)
 NOT_PAID_WITH = re.compile(
     r"(?:order|tracking|invoice|ticket|serial|isbn|ean|upc|sku|ref(?:erence)?|version|timestamp|hash|seed|"
     r"订单|単号|单号|注文|đơn hàng|mã vận đơn)[^0-9a-z]{0,3}(?:number|no\.?|id|code|号码?|番号)?[^0-9a-z]{0,4}$"
@@ -70,6 +82,19 @@ def ibans(text: str) -> Iterator[Span]:
         goes_on = end < len(text) and (text[end].isdigit() or (text[end].isupper() and text[end].isascii()))
         if not goes_on and is_iban(compact):
             yield Span("IBAN_CODE", match.start(), end, BY_FORM)
+
+
+def accounts(text: str) -> Iterator[Span]:
+    """`IBAN_CODE` for a bank account without an IBAN: digits after a word for one."""
+    for match in ACCOUNT.finditer(text):
+        yield Span("IBAN_CODE", *match.span("number"), BY_FORM)
+
+
+def passports(text: str) -> Iterator[Span]:
+    """`PASSPORT`: six to nine capitals and digits after a word for one; three digits at least."""
+    for match in PASSPORT.finditer(text):
+        if sum(map(str.isdigit, match["number"])) >= 3:
+            yield Span("PASSPORT", *match.span("number"), BY_FORM)
 
 
 def _is_alphanumeric(sign: str) -> bool:

@@ -42,6 +42,8 @@ FICTIONAL = re.compile(r"555-01[0-9]{2}")
 CN_MOBILE = re.compile(r"(?:86)?1[3-9][0-9]{9}")
 BARE_MOBILE = re.compile(r"0(?:[35789][0-9]{8}|[789]0[0-9]{8}|7[0-9]{9}|1[5-7][0-9]{8,9}|[67][0-9]{8})")
 """Without any sign between: Vietnamese, Japanese, British, German, French mobile numbers."""
+CALL = re.compile(r"(?:^|[^A-Za-z_])(?!tel|phone|fax|mobile|cell)[A-Za-z_][A-Za-z0-9_.]*\($")
+"""Before an argument: `foo(1234567890)`."""
 ISBN_START = re.compile(r"97[89][ -]?[0-9]")
 
 
@@ -58,7 +60,8 @@ def _within(text: str, start: int, end: int) -> Iterator[Span]:
     ends = [end, *(start + space.start() for space in reversed(list(re.finditer("(?<=[0-9]) ", text[start:end]))))]
     for first in starts:
         for last in ends:
-            if last - first >= 7 and _is_phone(text, first, last):
+            first = first + 1 if text[first] == "(" and ")" not in text[first:last] else first
+            if last - first >= 7 and _is_phone(text, first, last) and not CALL.search(text[max(0, first - 32) : first]):
                 yield Span("PHONE_NUMBER", first, last, BY_FORM)
                 return
 

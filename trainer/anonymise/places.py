@@ -70,6 +70,11 @@ LED = (
     rf"(?![A-Za-z0-9]){TAIL}"
 )
 EUROPEAN = [re.compile(form) for form in (NAMED, BOX, MILITARY, JOINED, LED)] + [re.compile(SPELT, re.IGNORECASE)]
+NO_ADDRESS = re.compile(
+    r"[\"'”’*_]{0,2} (?:(?:is|was) (?:an?|the|my|one|such) (?:\w{1,12} ){0,2}(?:film|movie|show|series|song|book|game)|"
+    r"(?:rulings?|decisions?|orders?|hearings?|verdicts?|jury|judges?|justices?|rules|ruled|film|movie|series)(?![a-z]))"
+)
+"""What follows something that is merely called like an address."""
 HAS_DIGIT = re.compile("[0-9]")
 
 # -------------------------------------------------------------------------------------------------------- Vietnamese
@@ -144,7 +149,9 @@ def addresses(text: str) -> Iterator[Span]:
     if not HAS_DIGIT.search(text) and not CJK_HINT.search(text):
         return
     for form in EUROPEAN:
-        yield from (Span("STREET_ADDRESS", *match.span(), BY_FORM) for match in form.finditer(text))
+        for match in form.finditer(text):
+            if not NO_ADDRESS.match(text, match.end()):
+                yield Span("STREET_ADDRESS", *match.span(), BY_FORM)
     if VN_HINT.search(text):
         for form in VIETNAMESE:
             yield from (Span("STREET_ADDRESS", *match.span(), BY_FORM) for match in form.finditer(text))

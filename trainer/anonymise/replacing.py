@@ -21,6 +21,7 @@ IN_BRACKETS: dict[str, str] = {
     "VN_ID": "[identity number]",
     "CN_ID": "[identity number]",
     "JP_MY_NUMBER": "[identity number]",
+    "PASSPORT": "[identity number]",
     "SECRET": "[key removed]",
     "URL_SECRET": "removed",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from trainer.anonymise.bounds import LEFT
+from trainer.anonymise.bounds import LATIN, LEFT
 from trainer.anonymise.entity import BY_SECRET, Span
 
 B64 = "[A-Za-z0-9_-]"
@@ -43,9 +43,9 @@ _FORMS = [(needle, re.compile(form, re.DOTALL)) for needle, form in FORMS]
 VALUE = r"(?P<quote>[\"'`]?)(?P<value>[!-~]{4,200})"
 SAID = r"\s{0,3}(?::=|=>|=|:|(?P<is>\bis\b|là|是|为|為|は))\s{0,3}"
 PASSWORD = re.compile(
-    r"(?:pass(?:word|wd|phrase|code)|(?<![A-Za-z])pwd|mật khẩu|mat khau|密码|密碼|口令|パスワード|暗証番号)[\"'`*]{0,2}"
-    + SAID
-    + VALUE,
+    r"(?:pass(?:word|wd|phrase|code)|(?<![A-Za-z])pwd?(?![A-Za-z])|"
+    r"mật khẩu|mat khau|密码|密碼|口令|パスワード|暗証番号)[\"'`*]{0,2}"
+    rf"(?P<between>(?: [{LATIN}-]{{1,12}}){{0,3}}?)" + SAID + VALUE,
     re.IGNORECASE,
 )
 KEY = re.compile(
@@ -53,8 +53,30 @@ KEY = re.compile(
     r"密鑰|令牌|トークン|khóa api|(?<![A-Za-z])pass(?![A-Za-z]))s?[A-Za-z0-9_-]{0,20}[\"'`*]{0,2}" + SAID + VALUE,
     re.IGNORECASE,
 )
+ONE_TIME = re.compile(
+    r"(?:(?<![A-Za-z])otp|mã (?:pin|xác (?:nhận|thực|minh))|(?<![A-Za-z])(?:verification|security|login|2fa|"
+    r"one[ -]time|auth(?:entication)?) (?:code|password|pin)|(?<![A-Za-z])pin(?= (?:is|là)|:)|"
+    r"验证码|驗證碼|認証(?:コード|番号))"
+    rf"(?: (?:code|number|của|for|my|the|em|anh|chị|mình|tôi|bạn|[A-Za-z]{{2,10}})){{0,3}}?(?:{SAID}|\s)?"
+    r"(?P<code>[0-9]{4,8}|[0-9]{3}[ -][0-9]{3})(?![0-9])",
+    re.IGNORECASE,
+)
+PHRASE = re.compile(
+    rf"(?:pass ?phrase|(?:seed|recovery|backup) (?:phrase|words)|mnemonic){SAID}[\"'`]?"
+    r"(?P<words>[a-z]{3,12}(?:[ -][a-z]{3,12}){3,23})",
+    re.IGNORECASE,
+)
+PROSE = frozenset(
+    """the and that this for with you your not are was has have but can will too very just still now only required wrong
+    right correct incorrect needed missing lost gone because when where what which who how there here again please sorry
+    longer than from into about made stored kept written used asked changed something somewhere probably never always
+    wrongly empty optional case sensitive invalid forgotten reset""".split()
+)
+"""Words of a sentence about a pass phrase; `correct` counts where it stands before another of them only."""
 _CUES = re.compile(
-    "pass|pwd|secret|token|credential|key|khẩu|mat khau|密|口令|令牌|パス|暗証|トークン|khóa api", re.IGNORECASE
+    "pass|pw|otp|code|pin|phrase|mã|mnemonic|验证|驗證|認証|"
+    "secret|token|credential|key|khẩu|mat khau|密|口令|令牌|パス|暗証|トークン|khóa api",
+    re.IGNORECASE,
 )
 NO_VALUE = re.compile(
     r"[<{\[$%(].*|[*x.•_-]+|.*\(.*|(?:os|process|self|config|settings|env)\..*|none|null|true|false|required|optional|"
@@ -66,6 +88,7 @@ NO_VALUE = re.compile(
 AROUND = "\"'`,;.)]}*!?"
 """Signs around a value that are none of it."""
 
+FEWEST_WORDS = 4
 WEAK_PARAMETERS = "key|code|sid|session|auth|pass|otp|hm"
 URL_PARAMETER = re.compile(
     r"[?&;#](?:[A-Za-z0-9_.-]{0,30}?(?:token|secret|signature|password|passwd|api[_-]?key|accesskeyid|credential|jwt)|"
@@ -88,6 +111,8 @@ def secrets(text: str) -> Iterator[Span]:
                 yield Span("SECRET", *match.span(match.lastindex or 0), BY_SECRET)
     if _CUES.search(text):
         yield from _called(text, PASSWORD, _is_password)
+        yield from (Span("SECRET", *match.span("code"), BY_SECRET) for match in ONE_TIME.finditer(text))
+        yield from _phrases(text)
         yield from _called(text, KEY, _is_key)
 
 
@@ -112,8 +137,21 @@ def _called(text: str, pattern: re.Pattern[str], is_secret: Callable[[str, bool,
         value = value.split(quote)[0] if quote else value.rstrip(AROUND)
         follows = text[start + len(value) : start + len(value) + 3].lstrip(AROUND)
         is_alone = bool(quote) or not follows or follows[0] in "\r\n" or not follows.isascii()
-        if len(value) >= 4 and not NO_VALUE.fullmatch(value) and is_secret(value, match["is"] is not None, is_alone):
+        in_prose = match["is"] is not None or bool(match.groupdict().get("between"))
+        if len(value) >= 4 and not NO_VALUE.fullmatch(value) and is_secret(value, in_prose, is_alone):
             yield Span("SECRET", start, start + len(value), BY_SECRET)
+
+
+def _phrases(text: str) -> Iterator[Span]:
+    """Four words or more that no sentence is made of, after a word for a pass phrase."""
+    for match in PHRASE.finditer(text):
+        words, end = 0, match.start("words")
+        for word in re.finditer("[A-Za-z]+", match["words"]):
+            if word[0].lower() in PROSE - {"correct"}:
+                break
+            words, end = words + 1, match.start("words") + word.end()
+        if words >= FEWEST_WORDS:
+            yield Span("SECRET", match.start("words"), end, BY_SECRET)
 
 
 def _is_password(value: str, said_in_prose: bool, is_alone: bool) -> bool:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from trainer.anonymise.bounds import narrowed
 from trainer.anonymise.entity import Recogniser, Span
 from trainer.anonymise.network import coded, discord_ids, emails, handles, ip_addresses, profiles
-from trainer.anonymise.numbers_found import cards, ibans, identity_numbers, ssns
+from trainer.anonymise.numbers_found import accounts, cards, ibans, identity_numbers, passports, ssns
 from trainer.anonymise.phones import phones
 from trainer.anonymise.places import addresses
 from trainer.anonymise.secret_forms import secrets, url_secrets
 
-RECOGNISERS: tuple[Recogniser, ...] = (secrets, url_secrets, emails, ip_addresses, profiles, addresses)
-OF_DIGITS: tuple[Recogniser, ...] = (cards, ibans, identity_numbers, ssns, discord_ids, phones)
+RECOGNISERS: tuple[Recogniser, ...] = (secrets, url_secrets, emails, ip_addresses, profiles, passports, addresses)
+OF_DIGITS: tuple[Recogniser, ...] = (cards, ibans, accounts, identity_numbers, ssns, discord_ids, phones)
 """Those that need seven digits at least."""
 FEWEST_DIGITS = 7
 
