@@ -35,10 +35,13 @@ class HomeKey:
         `OSError` when it cannot be made.
         """
         file = home / KEY_FILE
+        return cls.in_file(file) if file.exists() else cls(_made(file))
+
+    @classmethod
+    def in_file(cls, file: Path) -> Self:
+        """The key in a file that is there. Raises `KeyFileError` when it is damaged."""
         try:
             text = file.read_text(encoding="ascii")
-        except FileNotFoundError:
-            return cls(_made(file))
         except (OSError, UnicodeDecodeError) as error:
             raise _damaged(file) from error
         try:

@@ -63,7 +63,7 @@ def _without(text: str, name: str) -> str:
             is_ours = False
             with suppress(tomllib.TOMLDecodeError):  # such as a line of an array
                 is_ours = name in tomllib.loads(line)
-        if not is_ours:
+        if not is_ours or line.lstrip().startswith("#"):  # a remark may be about the next table
             kept.append(line)
     return "\n".join(kept)
 

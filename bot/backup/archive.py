@@ -12,10 +12,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
@@ -35,6 +36,9 @@ FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
 CONTENT = frozenset({DATABASE, *FOLDERS, *FILES})
 """What a backup holds of a home: the names that its members' paths may begin with."""
 
+EARLIEST, LATEST = 0.0, 4e9
+"""Between 1970 and 2096, in seconds since 1970."""
+
 Heard = Callable[[int], None]
 """Is told how many more bytes have been dealt with."""
 
@@ -51,13 +55,20 @@ class Member(BaseModel):
     bytes: Annotated[int, Field(ge=0)]
 
 
+def _a_moment(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not EARLIEST <= moment.timestamp() <= LATEST:
+        raise ValueError("no moment with a time zone in which a backup can have been made")
+    return text
+
+
 class Manifest(BaseModel):
     """What a backup is: when it was made (ISO 8601), by which program, of a database with which schema."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["understudy-backup"] = "understudy-backup"
     format: Annotated[int, Field(ge=1)] = FORMAT
-    made_at: str
+    made_at: Annotated[str, AfterValidator(_a_moment)]
     program: str
     schema_version: Annotated[int, Field(ge=1)]
     members: dict[str, Member]
@@ -144,7 +155,7 @@ class Archive:
                     break
                 yield chunk
         if size != expected.bytes or digest.hexdigest() != expected.sha256:
-            raise _damaged(self._path, f"{name} is not as it was written")
+            raise damaged(self._path, f"{name} is not as it was written")
 
     def _read_manifest(self) -> Manifest:
         with _understood(self._path):
@@ -168,7 +179,7 @@ class Archive:
             return _foreign(self._path)
         # A later format may have fields that this program does not know.
         extra = any(one["type"] == "extra_forbidden" for one in error.errors())
-        return _newer(self._path, "a newer program") if extra else _damaged(self._path, "its manifest cannot be read")
+        return _newer(self._path, "a newer program") if extra else damaged(self._path, "its manifest cannot be read")
 
     def _check_names(self) -> None:
         infos = self._archive.infolist()
@@ -180,7 +191,7 @@ class Archive:
                     f"{self._path} holds what no backup holds: {info.filename!r}.", "Nothing of it was put anywhere."
                 )
         if len(names) != len(set(names)) or set(names) != self.manifest.members.keys():
-            raise _damaged(self._path, "it holds other files than its manifest says")
+            raise damaged(self._path, "it holds other files than its manifest says")
 
 
 @contextmanager
@@ -207,13 +218,14 @@ def _understood(path: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
         if zipfile.is_zipfile(path):
-            raise _damaged(path, str(error) or "it ends too early") from error
+            raise damaged(path, str(error) or "it ends too early") from error
         raise _foreign(path) from error
     except OSError as error:
         raise BackupError(f"{path} cannot be read: {error.strerror or error}.", "Check its path and rights.") from error
 
 
-def _damaged(path: Path, how: str) -> BackupError:
+def damaged(path: Path, how: str) -> BackupError:
+    """The refusal of a backup in which something is not as it was written."""
     return BackupError(f"The backup {path} is damaged: {how}.", "Nothing was changed. Take another backup.")
 
 

@@ -124,8 +124,8 @@ def _told(restored: Restored) -> Iterator[str]:
     yield f"{restored.home} is as it was at {restored.made_at}."
     yield (
         f"What has happened since holds: {taken.decisions} decisions of members, {taken.deleted} messages deleted and "
-        f"{taken.edited} edited on Discord, {since.guilds} servers deleted, {since.tombstones} tombstones of people "
-        "who were forgotten."
+        f"{taken.edited} edited on Discord, {since.guilds} servers deleted, {since.tombstones} tombstones. "
+        "Whoever was forgotten has one for each id and name."
     )
     if since.lost:
         yield f"WARNING: the database that was there could not be read ({since.lost})"

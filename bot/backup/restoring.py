@@ -13,17 +13,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from bot.backup.archive import CONTENT, DATABASE, Archive, BackupError, reading
+from bot.backup.archive import CONTENT, DATABASE, Archive, BackupError, damaged, reading
 from bot.backup.making import FULL, Total, copy_database, sync
 from bot.backup.since import Since, bring_up_to_date
+from bot.privacy.tombstones import read_tombstones
 from bot.store import Store, StoreError, locked
-from personas.exports import EVERYBODY, exports, note_export
+from bot.store.database import advice_on
+from personas.consent import read_consent
+from personas.errors import KeyFileError, MaterialError
+from personas.exports import EVERYBODY, EXPORTS_FILE, exports, note_export
+from personas.keys import KEY_FILE, HomeKey
 
 ASIDE = Path(".restore")
 NEW, BEFORE, STATE = ASIDE / "new", ASIDE / "before", ASIDE / "state.json"
@@ -66,8 +71,9 @@ def restore(file: Path, home: Path, *, now: float, keep_previous: bool, replay: 
     """
     with ExitStack() as stack:
         archive = stack.enter_context(reading(file))
-        keep = _kept_at(home, now) if keep_previous and home.exists() else None
-        is_new = not home.exists()
+        stack.enter_context(_no_new_home_by_halves(home))
+        is_new = not os.path.lexists(home)  # also where nothing can be: Path's own raises
+        keep = _kept_at(home, now) if keep_previous and not is_new else None
         if not is_new:  # a bot that runs is said at once
             stack.callback(locked(home / DATABASE).release)
         heard = total(2 * archive.unpacked_bytes)
@@ -79,6 +85,7 @@ def restore(file: Path, home: Path, *, now: float, keep_previous: bool, replay: 
             _check_room(home, archive)
             (home / NEW).mkdir(mode=0o700, parents=True)
             archive.extract(home / NEW, heard)
+            _check_rules(home / NEW, file)
             since = _made_ready(home, archive, replay)
             _list_copies(home / NEW, file, keep)
             _sync_tree(home / NEW)
@@ -214,6 +221,38 @@ def _check_room(home: Path, archive: Archive) -> None:
         )
 
 
+def _check_rules(new: Path, file: Path) -> None:
+    """Whoever reads these later must be able to. Raises `BackupError` naming the file of the backup that is damaged."""
+    try:
+        for key_file in ((new / KEY_FILE).parent).glob("*.key"):
+            HomeKey.in_file(key_file)
+        read_tombstones(new)
+        read_consent(new)
+        lines = (new / EXPORTS_FILE).read_text(encoding="utf-8").split() if (new / EXPORTS_FILE).exists() else []
+        if lines and not exports(new):  # one line may well have been cut off by a crash
+            raise MaterialError(f"{new / EXPORTS_FILE} cannot be read.", "")
+    except UnicodeDecodeError as error:
+        raise damaged(file, f"{EXPORTS_FILE} is no text") from error
+    except (KeyFileError, MaterialError) as error:
+        raise damaged(file, error.message.replace(f"{new}/", "").rstrip(".")) from error
+
+
+@contextmanager
+def _no_new_home_by_halves(home: Path) -> Iterator[None]:
+    """Where a restore is refused, nothing is left of a home, or of a lock, that was not there before."""
+    lock = (home / DATABASE).with_suffix(".lock")
+    had_home, had_lock = os.path.lexists(home), os.path.lexists(lock)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if not had_lock:
+                lock.unlink()
+            if not had_home:
+                home.rmdir()
+        raise
+
+
 @contextmanager
 def _nothing_left_behind(home: Path) -> Iterator[None]:
     """Where the new home cannot be made ready, the old one stays and nothing else."""
@@ -222,7 +261,7 @@ def _nothing_left_behind(home: Path) -> Iterator[None]:
     except BaseException as error:
         shutil.rmtree(home / ASIDE, ignore_errors=True)
         if isinstance(error, OSError):
-            advice = "Free disk space" if error.errno in FULL else "Check the folder's rights"
+            advice = "Free disk space" if error.errno in FULL else advice_on(error).rstrip(".")
             raise BackupError(
                 f"The backup cannot be put into {home}: {error.strerror}.", f"{advice}; nothing was changed."
             ) from error

@@ -7,6 +7,7 @@ never checkpoint.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -154,9 +155,16 @@ def translated(path: Path) -> Iterator[None]:
             "Nothing was changed. Move the file away and put a copy of an earlier one in its place.",
         ) from error
     except OSError as error:
-        raise StoreError(
-            f"The database {path} cannot be used: {error.strerror}.", "Check the folder's rights."
-        ) from error
+        raise StoreError(f"The database {path} cannot be used: {error.strerror}.", advice_on(error)) from error
+
+
+def advice_on(error: OSError) -> str:
+    """What to do about a folder or file that cannot be used."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "Name a folder with a shorter path."
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "A file lies where a folder has to be: name another folder."
+    return "Check the folder's rights."
 
 
 def _advice(error: sqlite3.OperationalError) -> str:

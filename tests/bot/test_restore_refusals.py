@@ -10,6 +10,7 @@ import pytest
 
 from bot.backup import BackupError, back_up
 from bot.store import StoreError
+from personas.errors import UnderstudyError
 from tests.bot.homes import (
     DATABASE,
     KEPT,
@@ -50,7 +51,7 @@ def declared(members, name, content=b"x"):
     return members | {"manifest.json": json.dumps(manifest).encode(), name: content}
 
 
-def with_manifest(members, **fields):
+def with_manifest(members, /, **fields):
     return members | {"manifest.json": json.dumps(json.loads(members["manifest.json"]) | fields).encode()}
 
 
@@ -103,6 +104,20 @@ CARD = "lore/77/mira-25/soup.md"
         (lambda members: with_manifest(members, format=2), "made by a newer Understudy"),
         (lambda members: with_manifest(members, colour="red"), "made by a newer Understudy"),
         (lambda members: with_manifest(members, schema_version=99), "made by a newer Understudy"),
+        *(
+            (lambda members, wrong=wrong: with_manifest(members, **wrong), "manifest cannot be read")
+            for wrong in (
+                {"made_at": "soon"},
+                {"made_at": 7},
+                {"made_at": "2026-01-02T03:04:05"},
+                {"made_at": "0001-01-01T00:00:00Z"},
+                {"members": []},
+                {"members": {"x": 1}},
+                {"program": None},
+                {"schema_version": "x"},
+                {"format": 0},
+            )
+        ),
     ],
 )
 def test_a_file_that_was_changed_is_refused_before_anything_is_touched(home, backup, tmp_path, change, says):
@@ -164,3 +179,35 @@ def test_a_disk_that_fills_up_meanwhile_changes_nothing(home, backup):
     with pytest.raises(BackupError, match=r"No space left on device\. Free disk space; nothing was changed"):
         put_back(backup, home, full)
     assert tree(home) == before and not (home / ".restore").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("keys/people.key", b"zz"), ("keys/people.key", b"\xff"), ("keys/old-00000000.key", b"ab"),
+        ("keys/tombstones.json", b"{"), ("keys/tombstones.json", b'{"tombstones": {"x": 1}}'),
+        ("consent.json", b"[]"), ("exports.jsonl", b"nonsense\n"), ("exports.jsonl", b"\xff\n"),
+    ],
+)  # fmt: skip
+def test_a_backup_whose_rules_cannot_be_read_is_refused(home, backup, tmp_path, name, content):
+    file = rewritten(backup, tmp_path / "bad.zip", lambda members: declared(members, name, content))
+    refused(home, file, name.replace(".", r"\."))
+    refused_without_trace(file, tmp_path / "new", name.replace(".", r"\."))
+
+
+def refused_without_trace(file, new, says):
+    with pytest.raises(UnderstudyError, match=says):
+        put_back(file, new)
+    assert not new.exists()
+    new.mkdir()
+    with pytest.raises(UnderstudyError, match=says):
+        put_back(file, new)
+    assert list(new.iterdir()) == []
+
+
+def test_where_no_folder_can_be_it_says_why(backup, tmp_path):
+    (tmp_path / "file").touch()
+    for home, advice in ((tmp_path / ("x" * 300), "shorter"), (tmp_path / "file", "another folder")):
+        with pytest.raises(UnderstudyError) as caught:
+            put_back(backup, home)
+        assert advice in caught.value.advice
