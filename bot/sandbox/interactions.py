@@ -95,7 +95,11 @@ class Interactions:
         self._clock = clock
         self._by_token: dict[str, Interaction] = {}
         self.locales: dict[str, str] = {}
-        """The language of each member's client; English where none is named."""
+        """The language of each member's client, where it is not English."""
+
+    def locale_of(self, user_id: str) -> str:
+        """The language of a member's client."""
+        return self.locales.get(user_id, "en-US")
 
     async def ask(
         self,
@@ -138,7 +142,7 @@ class Interactions:
             "channel_id": channel_id,
             "channel": channel,
             "app_permissions": str(self._guild.permissions_of(self._guild.bot_id, channel)),
-            "locale": self.locales.get(user_id, "en-US"),
+            "locale": self.locale_of(user_id),
             "entitlements": [],
             "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
             **(self._direct(user_id) if channel["type"] == DIRECT else self._in_guild(user_id, channel)),

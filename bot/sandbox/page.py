@@ -23,6 +23,8 @@ from bot.sandbox.store import StoredFile
 from bot.sandbox.world import World
 
 ASSETS = Path(__file__).with_name("page")
+LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}
+"""What the page offers, by Discord's locale."""
 MOST_MESSAGES = 100
 MOST_UPLOADS = 50
 # What a form of another site cannot send; files come as plain bytes.
@@ -105,7 +107,8 @@ class _Page:
             {
                 "guild": guild.seed.name,
                 "me": me.id,
-                "people": [{**person, "owner": person["user"]["id"] == guild.owner["id"]} for person in people],
+                "people": [self._shown(person) for person in people],
+                "languages": LANGUAGES,
                 "bot": guild.bot,
                 "roles": guild.roles(),
                 "channels": guild.shown_to(me.id),
@@ -113,6 +116,11 @@ class _Page:
                 "controls": self._controls.controls(),
             }
         )
+
+    def _shown(self, person: Json) -> Json:
+        user_id = person["user"]["id"]
+        is_owner = user_id == self._world.guild.owner["id"]
+        return {**person, "owner": is_owner, "locale": self._world.interactions.locale_of(user_id)}
 
     async def history(self, request: web.Request) -> web.Response:
         """A stretch of the channel's messages, with those in it that only this member sees."""
@@ -220,6 +228,13 @@ class _Page:
             del self._forms[body["form"]]
         return answer
 
+    async def language(self, me: Member, body: Json) -> Json:
+        """The language of the member's client, in which the bot may answer."""
+        if body["locale"] not in LANGUAGES:
+            raise SandboxRefusal(f"There is no language {body['locale']}.")
+        me.speaks(body["locale"])
+        return {"locale": body["locale"]}
+
     async def control(self, me: Member, body: Json) -> Json:
         """Whoever it is: the controls belong to the test bench."""
         control = CONTROLS.get(body["name"])
@@ -268,6 +283,7 @@ ACTS: dict[str, Act] = {
     "submit": _Page.submit,
     "thread": lambda page, me, body: me.thread(body["channel"], body["name"], body.get("message")),
     "dm": lambda page, me, body: me.dm(),
+    "language": _Page.language,
     "control": _Page.control,
 }
 """What the page can ask for, besides looking: all POST, all as a member."""

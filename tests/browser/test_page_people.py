@@ -55,3 +55,17 @@ async def test_a_thread_begins_with_the_persona_that_it_was_made_from(staged, vi
     own = tobias.page.get_by_role("article", name="Tobias Reed")
     await expect(own.locator(".content")).to_have_text("my own words")
     await expect(own).not_to_contain_class("follows")
+
+
+async def test_a_member_s_discord_speaks_vietnamese(staged, visit):
+    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
+    acting = tobias.page.get_by_role("button", name="Acting as")
+    await acting.click()
+    await tobias.page.get_by_role("menuitemradio", name="Tiếng Việt").click()
+    await acting.click()
+    await expect(tobias.page.get_by_role("menuitemradio", name="Tiếng Việt")).to_be_checked()
+    await tobias.page.keyboard.press("Escape")
+    member = staged.sandbox.member("Tobias Reed")
+    asked = await member.slash(QUAY, "persona show")
+    assert asked.interaction.payload["locale"] == "vi"
+    member.speaks("en-US")

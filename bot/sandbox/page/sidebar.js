@@ -1,6 +1,6 @@
 /** The left side: channels with what is unread, direct messages, and who acts. */
 
-import { state } from "/page/api.js";
+import { act, state } from "/page/api.js";
 import { $, h, openMenu } from "/page/dom.js";
 import { avatar, DIRECT, person, place, placeName, standing, TEXT, THREAD, tint, userName } from "/page/names.js";
 import { callsIn, isUnread } from "/page/unread.js";
@@ -43,15 +43,22 @@ export function drawSidebar({ open, openDirect }) {
   document.title = `${calls ? `(${calls}) ` : ""}${placeName(here)} · ${state.guild}`;
 }
 
-/** Who acts, and the menu of all who could. */
+/** From now on commands are asked for in this language. */
+const speak = (me, locale) => act("language", { locale }).then(() => { me.locale = locale; });
+
+/** Who acts, and the menu of all who could, and in which language. */
 export function drawActing(actAs) {
-  const me = person(state.me), button = $("acting");
+  const me = person(state.me), button = $("acting"), languages = Object.entries(state.languages);
   button.replaceChildren(avatar(me.user), h("span", { className: "who" }, h("span", { className: "unseen" }, "Acting as "),
     tint(h("b", { className: "name" }, userName(me.user)), me.user.id), h("small", {}, standing(me))), h("span", { ariaHidden: "true" }, "⇅"));
   button.onclick = () => openMenu([{
     title: "Act as", items: state.people.map((one) => ({
       face: avatar(one.user), label: tint(h("b", { className: "name" }, userName(one.user)), one.user.id), hint: standing(one),
       checked: one.user.id === state.me, run: () => actAs(one.user.id),
+    })),
+  }, {
+    title: `Language of ${userName(me.user)}’s Discord`, items: languages.map(([locale, label]) => ({
+      label, checked: locale === me.locale, run: () => speak(me, locale),
     })),
   }], button, { label: "Act as" });
 }

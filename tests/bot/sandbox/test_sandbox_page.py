@@ -82,6 +82,29 @@ async def test_speaking_is_seen_live_and_in_the_history(http, sandbox):
         assert await answer.json() == [said]
 
 
+async def test_a_member_chooses_a_language_and_the_bot_is_told(http, sandbox, probe):
+    nils = sandbox.member("Nils")
+    async with http.get("/page-api/state", params={"as": nils.id}) as answer:
+        state = await answer.json()
+    assert "vi" in state["languages"] and {one["locale"] for one in state["people"]} == {"en-US"}
+    for locale, status in (("vi", 200), ("xx", 400), (None, 400)):
+        async with http.post("/page-api/language", json=body(nils, locale=locale)) as answer:
+            assert answer.status == status
+    async with http.get("/page-api/state") as answer:
+        spoken = {one["user"]["id"]: one["locale"] for one in (await answer.json())["people"]}
+    assert spoken.pop(nils.id) == "vi" and set(spoken.values()) == {"en-US"}
+    asked = asyncio.Queue()
+
+    @probe.tree.command(description="Where from?")
+    async def tongue(interaction: discord.Interaction) -> None:
+        asked.put_nowait(interaction.locale)
+        await interaction.response.send_message("heard")
+
+    await probe.tree.sync()
+    await nils.slash("tavern", "tongue")
+    assert asked.get_nowait() is discord.Locale.vietnamese
+
+
 async def test_refusals_and_mistakes(http, sandbox):
     nils = sandbox.member("Nils")
     async with http.post("/page-api/say", json=body(nils, channel="attic", content="x")) as answer:
