@@ -43,6 +43,7 @@ def house(tmp_path, monkeypatch):
     Path("built").mkdir()
     Path("built/stats.json").write_text("{}")
     line = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So. " * 200}]}
+    line |= {"tokens": 400, "right": "own-writing"}
     Path("built/train.jsonl").write_bytes(jsonl([line] * 100))
     return tmp_path
 
