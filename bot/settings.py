@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MIN_STATEMENT = 20
+PLAIN_NUMBER = re.compile(r"-?[0-9]+")
+"""Python's `int` takes digits of any script, and underscores."""
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -175,7 +177,7 @@ def _folder(text: str) -> Path:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not low <= (value := int(text)) <= high:
+        if not (PLAIN_NUMBER.fullmatch(text) and low <= (value := int(text)) <= high):
             raise ValueError
         return value
 
@@ -184,7 +186,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _number(above: float, high: float, *, or_equal: bool) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = float(text)
+        value = float(text if text.isascii() else "")
         # Written so that nan, which compares false with everything, is refused.
         if not (above < value <= high or (or_equal and value == above)):
             raise ValueError

@@ -18,7 +18,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +35,9 @@ LICENSED = re.compile(r"licensed:[^\s<>|\x00-\x1f\x7f][^<>|\x00-\x1f\x7f]{0,63}"
 
 RIGHTS_FILE = "rights.toml"
 NEEDED = ("stated_by", "stated_on", "why")
+FIELDS = frozenset(("right", *NEEDED))
+SHIPPED_ON = date(2026, 11, 21)
+"""Until then dates count on machines whose clocks are behind, too: what ships states its rights before it."""
 SETTING, OPT_IN = "DISCORD_PERMISSION", "/privacy opt-in"
 
 
@@ -155,7 +158,13 @@ def statement_beside(file: Path) -> Statement | None:
         raise MaterialError(
             f"{short} cannot be read: {reason}.", "Correct it; nothing is trained until then."
         ) from error
-    if not isinstance(stated, dict) or not stated.get("right"):
+    if not isinstance(stated, dict) or not stated:
+        return None
+    if unknown := sorted(stated.keys() - FIELDS):
+        raise MaterialError(
+            f"{short} has unknown fields for {file.name}: {', '.join(unknown)}.", f"Known: {', '.join(sorted(FIELDS))}."
+        )
+    if not stated.get("right"):
         return None
     if wrong := wrong_statement(stated):
         raise MaterialError(f"{short} {wrong} for {file.name}.", f"Known rights: {', '.join(RIGHTS)}.")
@@ -166,8 +175,10 @@ def wrong_statement(stated: Mapping[str, object]) -> str:
     """What is wrong with a table that states a right, as the end of a sentence; empty when it is complete."""
     if missing := [key for key in NEEDED if not stated.get(key)]:
         return f"leaves out {', '.join(missing)}"
-    if not _date(stated["stated_on"]):
+    if not (on := _date(stated["stated_on"])):
         return "has a stated_on that is no date (2026-11-20)"
+    if date.fromisoformat(on) > max(datetime.now(UTC).date() + timedelta(days=1), SHIPPED_ON):
+        return f"has a stated_on that has not come yet ({on})"
     return wrong_right(stated.get("right"))
 
 

@@ -56,7 +56,7 @@ class About:
                 *nothing,
                 *lines,
                 self._consent_words(language),
-                *self._forgotten_words(language),
+                *self._forgotten_words(language, operator),
                 said(language, "show_end", operator=operator),
             ]
         )
@@ -97,13 +97,13 @@ class About:
             return said(language, "show_consent_in", at=int(decision.at))
         return said(language, "show_consent_out")
 
-    def _forgotten_words(self, language: Language) -> list[str]:
+    def _forgotten_words(self, language: Language, operator: str) -> list[str]:
         before = [one for one in self.forgettings() if receipt_of(one).scope == "everything"]
         if not before:
             return []
         if before[0].step not in ("", "follow"):
             return [said(language, "show_forgetting")]
-        done = receipt_words(receipt_of(before[0]), language, "?").splitlines()[1:]
+        done = receipt_words(receipt_of(before[0]), language, operator).splitlines()[1:]
         return [said(language, "show_forgotten", at=int(before[0].asked_at), what=" ".join(done).replace("• ", ""))]
 
     # ------------------------------------------------------------------------------------------ as a file

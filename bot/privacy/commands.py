@@ -17,11 +17,12 @@ from bot.backup import finish_restore
 from bot.catalogue import ShippedData
 from bot.history import write_history
 from bot.personas import Personas
-from bot.privacy.about import About, receipt_words
+from bot.privacy.about import About
 from bot.privacy.consent import Consents
 from bot.privacy.forget import Forgetter, receipt_of
 from bot.privacy.receipt import Receipt
 from bot.privacy.service import AskedFor, leave_request
+from bot.privacy.terminal import about_lines, receipt_lines
 from bot.settings import Settings
 from bot.store import HomeInUseError, Store
 from personas.consent import Consent
@@ -91,9 +92,7 @@ def run_show(arguments: argparse.Namespace, home: Path) -> int:
         if arguments.json:
             print(about.export().decode())
         else:
-            print(about.words("en", "whoever runs this bot"))
-            for row in about.forgettings():
-                print("\n".join(_receipt_lines(receipt_of(row), done=row.step in ("", "follow"))))
+            print("\n".join(about_lines(about)))
     return 0
 
 
@@ -126,7 +125,7 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
             receipt = _forget_here(arguments, store)
     except HomeInUseError:
         receipt = _have_forgotten(arguments, home)
-    print(receipt.model_dump_json() if arguments.json else "\n".join(_receipt_lines(receipt, done=True)))
+    print(receipt.model_dump_json() if arguments.json else "\n".join(receipt_lines(receipt, is_done=True)))
     return 0
 
 
@@ -194,26 +193,6 @@ def _reading(home: Path) -> Iterator[Store]:
 
 
 def _user_id(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**63):
         raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number)")
     return int(text)
-
-
-def _receipt_lines(receipt: Receipt, *, done: bool) -> list[str]:
-    """The receipt for the operator, who may see paths."""
-    lines = receipt_words(receipt, "en", "you").splitlines() if done else ["Being forgotten now."]
-    for title, paths in (("deleted", receipt.deleted), ("rewritten", receipt.cut)):
-        lines += [f"  {title}: {path}" for path in paths]
-    lines += [f"  deleted, because it could not be cut: {path}" for path in receipt.lost]
-    for one in receipt.withdrawn:
-        instead = "" if one.now is None else f"; {one.now or 'the base model'} speaks now"
-        lines.append(f"  withdrawn: {one.persona_id} {one.version}{instead}")
-    lines += [f"  withdrawn: the dialogue adapter {one.persona_id}" for one in receipt.dialogues]
-    if receipt.withdrawn or receipt.dialogues:
-        lines.append("  The bot trains anew what was live, and says so in its channels, when it runs.")
-    lines += [
-        f"  has left before and holds them: {export.path} ({export.what}, "
-        f"{time.strftime('%Y-%m-%d', time.gmtime(export.at))})"
-        for export in receipt.exports
-    ]
-    return lines

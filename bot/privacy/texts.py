@@ -40,7 +40,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "show_forgotten": {"en": "I forgot you on <t:{at}:D>: {what}", "vi": "Tôi đã quên bạn ngày <t:{at}:D>: {what}"},
     "show_forgetting": {"en": "You are being forgotten just now.", "vi": "Bạn đang được quên ngay lúc này."},
     "show_end": {
-        "en": "All of it lies on one machine of whoever runs this bot: {operator}. `/privacy export` gives it to you "
+        "en": "All of it lies on one machine of the operator: {operator}. `/privacy export` gives it to you "
         "as a file, `/privacy forget` deletes it.",
         "vi": "Tất cả nằm trên máy của người vận hành bot này: {operator}. `/privacy export` gửi cho bạn dưới dạng "
         "tệp, `/privacy forget` xóa nó.",
@@ -153,10 +153,10 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
     "receipt_withdrawn": {"en": "• Withdrawn: {what}.", "vi": "• Đã thu hồi: {what}."},
     "receipt_exports": {
-        "en": "• {count} file(s) had left before (backups, exports); I cannot take those back. Ask the operator: "
-        "{operator}.",
-        "vi": "• {count} tệp đã rời khỏi đây từ trước (bản sao lưu, bản xuất); tôi không thể lấy lại. Hãy hỏi người "
-        "vận hành: {operator}.",
+        "en": "• {count} file(s) had left before (a backup may hold you, an export does); I cannot take those back. "
+        "Ask the operator: {operator}.",
+        "vi": "• {count} tệp đã rời khỏi đây từ trước (bản sao lưu có thể chứa dữ liệu của bạn, bản xuất thì có); tôi "
+        "không thể lấy lại. Hãy hỏi người vận hành: {operator}.",
     },
     "receipt_resumed": {
         "en": "• I was restarted in the middle, so these counts may be too low. Nothing was left out.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from bot import __main__ as program
 from bot.privacy.commands import run_forget
 from bot.settings import Settings
+from personas.exports import EVERYBODY, note_export
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.planted import DISPLAY, GUILD, OTHERS_LINE, USERNAME, WHO, left_of_them, plant
 from tests.fakes import until
@@ -40,9 +42,11 @@ def run(monkeypatch, capsys, tmp_path):
     return run
 
 
-def test_show_says_the_same_as_to_the_member_and_shows_no_texts(home, run):
+def test_show_says_to_the_operator_what_is_kept_and_shows_no_texts(home, run):
     code, out, _ = run("privacy", "show", "--user", WHO)
-    assert code == 0 and "2 of your messages" in out and "oda v2" in out and "lore “harbour.md” for oda" in out
+    assert code == 0 and "2 messages, the oldest of" in out and "persona_adapters/oda/v2" in out
+    assert "oda of the server" in out and "harbour.md" in out and "opted in on" in out and "3 versions made live" in out
+    assert not re.search(r"\byou\b|\byour\b|\bI\b|\*\*", out) and "heron" not in out
     code, out, _ = run("privacy", "show", "--user", WHO, "--json")
     about = json.loads(out)
     assert about["votes"] and about["lore_and_cards"][0]["text"].startswith("# The wharf")
@@ -64,7 +68,14 @@ def test_forget_leaves_nothing_and_says_what_it_did(home, run):
     assert "deleted, because it could not be cut: talk/scan.bin" in out
     assert "has left before and holds them: /elsewhere/harbour.jsonl (data set," in out
     code, out, _ = run("privacy", "show", "--user", WHO)
-    assert "I forgot you on" in out
+    assert out.count("Done: they are forgotten.") == out.count("withdrawn: oda v3") == 1 and "  nothing\n" in out
+    assert not re.search(r"\byou\b|\byour\b|\?", out)
+
+
+def test_a_backup_may_hold_somebody_who_was_never_seen_and_nothing_is_said_to_hold_them(home, run):
+    note_export(home, "backup", "/elsewhere/all.zip", {EVERYBODY}, "1" * 64)
+    code, out, _ = run("privacy", "forget", "--user", 734829104458293000, "--yes")
+    assert code == 0 and "may hold them: /elsewhere/all.zip" in out and " holds them" not in out
 
 
 def test_forget_asks_first(home, run, monkeypatch):
@@ -101,7 +112,7 @@ def test_history_of_who_opted_in_is_written_and_listed_as_left(home, run, tmp_pa
     assert str(tmp_path / "log.jsonl") in [one["path"] for one in json.loads(out)["exports"]]
 
 
-@pytest.mark.parametrize("user", ["abc", "-4", "1.5", str(2**64)])
+@pytest.mark.parametrize("user", ["abc", "-4", "1.5", "0", "000", "٣", str(2**64)])
 def test_what_is_no_id_is_refused(home, run, user, capsys):
     with pytest.raises(SystemExit) as refused:
         run("privacy", "show", "--user", user)

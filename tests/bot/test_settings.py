@@ -22,7 +22,7 @@ WRONG = {
     "TRAINER_NICE": ["-1", "20"],
     "LOG_LEVEL": ["LOUD"],
     "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
-    "HISTORY_DAYS": ["0", "3651", "ever"],
+    "HISTORY_DAYS": ["0", "3651", "ever", "٣", "1_0", "+3"],
     "GUILD_DAYS": ["-1", "366"],
 }
 
