@@ -55,6 +55,7 @@ def anonymise(options: argparse.Namespace) -> None:
     """Runs `anonymise`."""
     from personas.reviews import delete_expired
     from trainer.anonymise import work
+    from trainer.anonymise.aside import written_whole
     from trainer.home import home
     from trainer.progress import Counting
     from trainer.sources import ReadOptions
@@ -69,11 +70,20 @@ def anonymise(options: argparse.Namespace) -> None:
         order = work.Order(options.source, options.out, reading, anonymiser, options.format, review)
         with Counting() as counting:
             told = work.anonymise(order, counting.heard)
-        with work.written_whole(options.report) as report:
+        with written_whole(options.report) as report:
             report.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise RequestError(f"{error.filename}: {error.strerror}.", "Check the path and its rights.") from error
+        raise _refused(error) from error
     print("\n".join(_told(told, options)), file=sys.stderr)
+
+
+def _refused(error: OSError) -> RequestError:
+    from trainer.places import DISK_FULL
+
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in DISK_FULL:
+        return RequestError(f"{where}the disk is full.", "Free some space, then run the same command again.")
+    return RequestError(f"{where}{error.strerror or error}.", "Check the path and its rights.")
 
 
 def _anonymiser(options: argparse.Namespace, home: Path, review: Review | None) -> tuple[Anonymiser, Any]:
@@ -131,10 +141,14 @@ def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def _require_apart(options: argparse.Namespace) -> None:
-    """No file is both read and written, and none written twice. Raises `RequestError`."""
+    """No file is both read and written, none written twice, and none a device. Raises `RequestError`."""
+    from trainer.places import require_place
+
     paths = [options.source, options.out, options.report, *([review_path(options.report)] if options.review else [])]
     if len({path.resolve() for path in paths}) < len(paths):
         raise RequestError("--in, --out and --report name one file twice.", "Give each a file of its own.")
+    for path in (options.out, options.report):
+        require_place(path)
 
 
 def _told(told: dict[str, Any], options: argparse.Namespace) -> list[str]:

@@ -1,6 +1,7 @@
 """`python -m trainer anonymise`: rows with their entities, talk as a log, a report, and a list that goes in time."""
 
 import csv
+import errno
 import json
 import os
 import stat
@@ -13,7 +14,7 @@ import pytest
 
 from trainer import __main__ as trainer
 from trainer.conversation import Conversation
-from trainer.sources import ReadOptions, read
+from trainer.sources import ReadOptions, read, recognise
 
 ROWS = [
     {"id": 7, "text": "我的邮箱是a.b@c.com谢谢"},
@@ -193,3 +194,58 @@ def test_it_starts_without_torch_and_says_how_it_is_used(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(trainer.__file__).parent.parent)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_full_disk_is_named_with_the_file_that_was_being_written(run, tmp_path, monkeypatch, capsys):
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    written(tmp_path / "rows.jsonl", ROWS)
+    assert run("rows.jsonl") == 0
+    monkeypatch.setattr(os, "fsync", full)
+    assert run("rows.jsonl") == 1
+    told = capsys.readouterr().err
+    assert "out.jsonl: the disk is full. Free some space" in told and "None" not in told
+
+
+def test_what_is_written_aside_is_its_owners_and_what_killed_ones_left_goes(run, tmp_path, monkeypatch):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    parts = [tmp_path / f".out.jsonl.{process}" for process in (gone.pid, os.getppid(), "keep")]
+    for part in parts:
+        part.write_text("half of it")
+    written(tmp_path / "rows.jsonl", ROWS)
+    modes, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (modes.append(os.fstat(handle).st_mode), fsync(handle)))
+    assert run("rows.jsonl") == 0
+    assert [part.exists() for part in parts] == [False, True, True], "another's that runs, and what is no part, stay"
+    assert {stat.S_IMODE(mode) for mode in modes} == {0o600}
+    assert not (tmp_path / f".out.jsonl.{os.getpid()}").exists()
+
+
+def test_a_device_is_not_replaced(run, tmp_path, capsys):
+    written(tmp_path / "rows.jsonl", ROWS)
+    os.mkfifo(tmp_path / "pipe")
+    assert run("rows.jsonl", out="pipe") == 1
+    assert (tmp_path / "pipe").is_fifo() and "neither a file nor a folder" in capsys.readouterr().err
+
+
+def test_odd_rows_are_rejected_one_by_one_and_the_rest_is_done(run, tmp_path):
+    odd = ['{"text": "a@b.example"}', '{"text": null}', '{"text": 5}', "[1]", "no", '{"text": "c@d.example"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(odd))
+    assert run("rows.jsonl") == 0
+    assert [row["entities"][0]["kind"] for row in lines("out.jsonl")] == ["EMAIL_ADDRESS"] * 2
+    assert sum(json.loads(Path("report.json").read_text())["rejected"].values()) == 4
+
+
+def test_what_is_in_no_known_format_is_told_of_rows_with_a_text(run, tmp_path, capsys):
+    written(tmp_path / "rows.jsonl", [{"foo": 1}])
+    assert run("rows.jsonl") == 1
+    assert 'rows with a "text"' in capsys.readouterr().err
+
+
+def test_a_log_of_one_line_is_one(run, tmp_path):
+    log_of(tmp_path / "talk.jsonl")
+    (tmp_path / "one.jsonl").write_text((tmp_path / "talk.jsonl").read_text().splitlines()[0])
+    assert run("one.jsonl") == 0 and lines("out.jsonl")[0]["author"] not in ("Mira Wet", "")
+    assert recognise(Path("out.jsonl")).name == "own-log"

@@ -1,11 +1,13 @@
 """Long and hostile texts: time grows with their length alone, and nothing is lost where they are cut."""
 
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
-from trainer.anonymise import Anonymiser
+from trainer.anonymise import Anonymiser, anonymiser
+from trainer.anonymise.known import KnownNames
 from trainer.anonymise.names_found import Names
 from trainer.anonymise.pieces import LONGEST, MARGIN, SIZE, pieces
 from trainer.conversation import Conversation, Message, Speaker
@@ -53,10 +55,18 @@ def test_four_times_the_text_takes_some_four_times_the_time(unit):
     assert seconds(32_000) < 10 * max(min(seconds(8_000) for _ in range(2)), 0.004)
 
 
-def test_the_tagger_is_given_a_long_text_piece_by_piece_and_hardly_more_than_once():
-    tagger, text = Reading(), "so it goes on and on " * 5_000
+def test_all_who_read_are_given_a_long_text_piece_by_piece_and_hardly_more_than_once(monkeypatch):
+    tagger, text, work = Reading(), "so it goes on and on " * 5_000, {"structured": [], "settled": [], "known": []}
+
+    def noting(name: str, does: Callable[..., object], place: int = 0) -> Callable[..., object]:
+        return lambda *given: (work[name].append(len(given[place])), does(*given))[1]
+
+    monkeypatch.setattr(anonymiser, "structured", noting("structured", anonymiser.structured))
+    monkeypatch.setattr(anonymiser, "settled", noting("settled", anonymiser.settled))
+    monkeypatch.setattr(KnownNames, "found", noting("known", KnownNames.found, 1))
     found(text, tagger)
-    assert max(tagger.lengths) <= LONGEST and sum(tagger.lengths) < 1.4 * len(text)
+    for lengths in (tagger.lengths, *work.values()):
+        assert max(lengths) <= 4_000 and len(text) <= sum(lengths) < 1.4 * len(text)
 
 
 def test_the_pieces_of_a_text_join_without_a_gap_and_see_beyond_their_edges():

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from personas.reviews import note_review
+from trainer.anonymise.aside import naming
 from trainer.anonymise.entity import Entity
 
 CONTEXT = 40
@@ -31,6 +32,7 @@ class Review(AbstractContextManager["Review"]):
         note_review(home, path, now + days * DAY_S)
         path.unlink(missing_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._path = path
         self._out = os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass")
         self.delete_on = datetime.fromtimestamp(now + days * DAY_S, UTC).isoformat(timespec="seconds")
         self.row = ""
@@ -42,7 +44,8 @@ class Review(AbstractContextManager["Review"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._out.close()
+        with naming(self._path):
+            self._out.close()
 
     def note(self, text: str, entities: Sequence[Entity]) -> None:
         """Write down what is replaced in a text; `row` says where the text is from."""
@@ -59,4 +62,5 @@ class Review(AbstractContextManager["Review"]):
             )
 
     def _write(self, line: dict[str, str]) -> None:
-        self._out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with naming(self._path):
+            self._out.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -25,8 +25,9 @@ def is_rows(file: SourceFile, format: str | None) -> bool:
     """Whether a file holds rows of texts and no talk in a known format."""
     peek = file.peek()
     rows = peek.records or (peek.head,)
-    with_text = sum(isinstance(row.get("text"), str) for row in rows)
-    if format or 2 * with_text <= len(rows):
+    if format or 2 * sum("text" in row for row in rows) <= len(rows):
+        return False
+    if not any(isinstance(row.get("text"), str) for row in rows):
         return False
     return _is_no_talk(peek, file)
 

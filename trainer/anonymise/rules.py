@@ -82,7 +82,7 @@ def _end_of_name(written: str) -> int:
     end = 0
     for match in re.finditer(rf"[{LATIN}'’-]+", written):
         signs = vocabulary().of(match[0])
-        is_word = "c" in signs and not {"g", "f"} & {*signs}
+        is_word = "c" in signs and (not {"g", "f"} & {*signs} or (end > 0 and match[0].isupper()))
         if match[0][0].isupper() and (is_word or match[0] in NO_NAMES or match[0].lower() in RANKS):
             break
         end = match.end()

@@ -5,27 +5,28 @@ Talk is read twice, first for who speaks in it; it is written as our own log, on
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from personas.errors import MaterialError
 from trainer.anonymise.anonymiser import Anonymiser
+from trainer.anonymise.aside import written_whole
 from trainer.anonymise.names_found import Names
 from trainer.anonymise.review import Review
 from trainer.anonymise.rows import anonymised_row, is_rows, write_rows
 from trainer.conversation import Conversation, Rejected
-from trainer.sources import ReadOptions, read
+from trainer.sources import ReadOptions, read, recognise
 from trainer.sources.files import Record, SourceFile, open_source
 from trainer.sources.hub import located
 
+ROWS = '\n  or rows with a "text": {"text": "…"} as JSON, JSON Lines or CSV'
 NO_TEXT = "no text"
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 """When the first message of every conversation was said, as far as the log tells: real times would tell who spoke."""
@@ -78,20 +79,6 @@ def anonymise(order: Order, heard: Heard) -> dict[str, Any]:
     return {**_figures(order, account, time.monotonic() - begun), **_finders(names)}
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[TextIO]:
-    """A file written aside, that takes its name at the end; after an error there is none."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8", errors="surrogatepass", newline="") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -117,6 +104,11 @@ def _row(record: Record, order: Order, account: Account) -> dict[str, Any]:
 
 
 def _meet(order: Order, heard: Heard) -> None:
+    try:
+        recognise(order.source, order.format, order.options)
+    except MaterialError as error:
+        is_unknown = error.advice.startswith("Known formats")
+        raise MaterialError(error.message, error.advice + ROWS * is_unknown) from None
     for item in read(order.source, order.options, order.format):
         heard("meeting people", item.rows)
         if isinstance(item, Conversation):

@@ -54,7 +54,8 @@ def _entry(row: str, line: dict[str, Any]) -> Entry:
 
 
 def _recognises(peek: Peek) -> bool:
-    return any(row.keys() >= FIELDS or row.keys() >= DELETION for row in peek.records)
+    rows = peek.records or (peek.head,)  # a log of one line is an object
+    return any(row.keys() >= FIELDS or row.keys() >= DELETION for row in rows)
 
 
 FORMATS = (
