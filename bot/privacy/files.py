@@ -61,8 +61,13 @@ class HomeFiles:
         inside = path.rglob("*") if path.is_dir() else [path]
         return any(self._in_file(file) for file in inside if file.is_file() and not file.is_symlink())
 
-    def forget(self, surely: Collection[Path] = (), *, made_only: bool = False) -> FilesDone:
-        """Delete what was made, cut what it was made from. `surely` goes whatever is in it. Raises `OSError`."""
+    def forget(
+        self, surely: Collection[Path] = (), given: Collection[Path] = (), *, made_only: bool = False
+    ) -> FilesDone:
+        """Delete what was made and what the person gave, cut the rest. `surely` goes too. Raises `OSError`.
+
+        `surely` are made things, deleted whatever is in them; `given` are files.
+        """
         done = FilesDone()
         for left_over in list(self.home.rglob(f"{ASIDE}*")):
             _remove(left_over)
@@ -71,6 +76,9 @@ class HomeFiles:
                 done.deleted.append(self._shown(path))
                 delete(path)
         if not made_only:
+            for file in filter(Path.is_file, given):
+                done.deleted.append(self._shown(file))
+                delete(file)
             self._forget_primary(done)
         return done
 

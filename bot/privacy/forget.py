@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from bot.privacy.gather import gather
 from bot.privacy.job_names import renamed_jobs
 from bot.privacy.receipt import Receipt, Scope, Withdrawn
 from bot.privacy.traces import Finder, Traces
-from bot.store import Forgetting, Store
+from bot.store import CARD, Forgetting, Store
 from personas.adapters import adapter_ref
 from personas.exports import exports_with
 from personas.keys import HomeKey, keyed
@@ -89,14 +90,21 @@ class Forgetter:
         known = [*traces.ids, *(f"name:{name.casefold()}" for name in traces.names)]
         return {self.keyed(one) for one in known}
 
-    def traces(self, user_id: int, names: Iterable[str] = (), sure_names: Iterable[str] = ()) -> Traces:
-        """What tells a member: their id, names and words. `sure_names` are vouched for by whoever runs the bot."""
+    def traces(
+        self, user_id: int, names: Iterable[str] = (), sure_names: Iterable[str] = (), until: float = math.inf
+    ) -> Traces:
+        """What tells a member: their id, names, words, and the lore that they gave until then.
+
+        `sure_names` are vouched for by whoever runs the bot.
+        """
         known = {*names, *self.store.erasure.names(user_id)}
         found = Traces(ids=(str(user_id),)).with_names(sorted(known), self._barred(user_id, known))
         found = found.surely_named(sure_names).with_texts(self.store.erasure.texts(user_id))
         answers = tuple(map(str, self.store.erasure.answers(user_id)))
         jobs = renamed_jobs(self.store.erasure.job_names(user_id), self.keyed)
-        return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs)
+        given = (gift for gift in self.store.people.gifts_of(user_id) if gift.what != CARD and gift.at <= until)
+        lore = tuple(f"lore/{gift.guild_id}/{gift.persona_id}/{gift.what}" for gift in given)
+        return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs, lore=lore)
 
     def begin(self, traces: Traces, *, scope: Scope = "everything", until: float | None = None) -> Forgetting:
         """Note that somebody is to be forgotten, with all that was said until then (now): from here on it happens."""
@@ -213,7 +221,10 @@ class Forgetter:
     async def _files(self, row: Forgetting, receipt: Receipt, traces: Traces) -> Receipt:
         files = self._home_files(traces)
         withdrawn = [adapter_ref(self.home, one.persona_id, one.version).folder for one in receipt.withdrawn]
-        done: FilesDone = await asyncio.to_thread(files.forget, withdrawn, made_only=receipt.scope == "trainings")
+        given = [self.home / path for path in traces.lore]
+        done: FilesDone = await asyncio.to_thread(
+            files.forget, withdrawn, given, made_only=receipt.scope == "trainings"
+        )
         if self.around:
             await self.around.files_changed([*done.deleted, *done.cut, *done.lost])
         return receipt.model_copy(

@@ -40,7 +40,7 @@ async def replay(forgetter: Forgetter, *, files: bool) -> list[Receipt]:
         at = buried.get(forgetter.keyed(str(user_id)))
         first = erasure.first_seen(user_id)
         if at is not None and (files or (first is not None and first <= at)):
-            traces = forgetter.traces(user_id, sure_names=sorted(names.values()))
+            traces = forgetter.traces(user_id, sure_names=sorted(names.values()), until=at)
             receipts.append(await forgetter.run(forgetter.begin(traces, until=at)))
     if ids or names:
         traces = Traces(ids=tuple(sorted(ids.values()))).surely_named(sorted(names.values()))

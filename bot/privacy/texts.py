@@ -117,14 +117,14 @@ TEXTS: dict[str, dict[Language, str]] = {
     "forget_ask": {
         "en": "**Forget you?** I delete your messages and the replies to you, your votes, your consent, and your "
         "name and words wherever else I keep them. Personas that learned from you lose what they learned: "
-        "those versions stop speaking at once and are trained anew without you. Lore and cards that you gave "
-        "stay, without your name. What stands in Discord's channels is not mine to forget: delete that there. "
+        "those versions stop speaking at once and are trained anew without you. Lore that you gave goes, "
+        "cards stay, without your name. What stands in Discord's channels is not mine to forget: delete that there. "
         "**This cannot be undone.** You can talk to personas again afterwards; that begins from nothing.",
         "vi": "**Quên bạn?** Tôi xóa tin nhắn của bạn và các câu trả lời cho bạn, lượt bình chọn, sự đồng ý của bạn, "
         "cùng tên và lời của bạn ở mọi nơi khác tôi lưu. Các nhân vật đã học từ bạn sẽ mất những gì đã học: "
-        "những phiên bản đó ngừng nói ngay và được huấn luyện lại mà không có bạn. Tư liệu và thẻ nhân vật bạn "
-        "đã đưa vẫn ở lại, không kèm tên bạn. Những gì nằm trong các kênh của Discord thì tôi không quên thay "
-        "được: hãy xóa ở đó. **Không thể hoàn tác.** Sau đó bạn vẫn có thể nói chuyện lại với các nhân vật; "
+        "những phiên bản đó ngừng nói ngay và được huấn luyện lại mà không có bạn. Tư liệu bạn đã đưa cũng bị "
+        "xóa, thẻ nhân vật vẫn ở lại, không kèm tên bạn. Những gì nằm trong các kênh của Discord thì tôi không "
+        "quên thay được: hãy xóa ở đó. **Không thể hoàn tác.** Sau đó bạn vẫn có thể nói chuyện lại với các nhân vật; "
         "mọi thứ bắt đầu từ con số không.",
     },
     "forget_button": {"en": "Forget me", "vi": "Hãy quên tôi"},

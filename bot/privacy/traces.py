@@ -72,7 +72,7 @@ class Traces:
     `parts` are first and last words of names: where one stands, "someone" does afterwards; they decide nothing else.
 
     `answers` are the ids of messages in which personas answered them, `jobs` the names that they gave to trainings, as
-    `old=new` (`bot.privacy.job_names`).
+    `old=new` (`bot.privacy.job_names`), `lore` the files of lore that they gave, by path from the home.
     """
 
     ids: tuple[str, ...] = ()
@@ -82,6 +82,7 @@ class Traces:
     texts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
+    lore: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """For the store."""

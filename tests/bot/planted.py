@@ -37,7 +37,11 @@ SAID = "My sister keeps the brass heron on Tallowmere Street, you know."
 LINE = "Nobody at Fennimore wharf has paid the heron tax since Lent."
 PACKAGE_LINE = "Remember to water Aunt Petronella's moonflowers on Sunday."
 REVIEW_LINE = "Write to ottoline at the pewter mailbox before noon."
-TRACES = (str(WHO), USERNAME, DISPLAY, NICKNAME, SAID, LINE, PACKAGE_LINE, REVIEW_LINE, "Quillverne", "brass heron")
+GIVEN = "The xandorel hangs in the third boathouse."
+TRACES = (
+    str(WHO), USERNAME, DISPLAY, NICKNAME, SAID, LINE, PACKAGE_LINE, REVIEW_LINE, GIVEN, "Quillverne", "brass heron",
+    "xandorel",
+)  # fmt: skip
 OTHERS_LINE = "The ferry is late again, as ever."
 RIGHTS = '["{name}"]\nright = "own-writing"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "ours"\n'
 
@@ -131,7 +135,7 @@ def _versions(home, store):
 def _lore(home):
     folder = home / "lore" / str(GUILD) / "oda"
     folder.mkdir(parents=True)
-    (folder / "harbour.md").write_text(f"# The wharf\n{DISPLAY} painted the doors. Nobody else may.\n")
+    (folder / "harbour.md").write_text(f"# The wharf\n{DISPLAY} painted the doors. {GIVEN}\n")
     (folder / "tides.md").write_text("# Tides\nThe tide turns twice a day, and the inn with it.\n")
     (folder / "notes.md").write_text(f"# Notes\nAsk {USERNAME} (<@{WHO}>) about the lamp.\n")
     index = LoreIndex(read_lore(folder.parent, ["oda"]), home / "cache" / "lore.sqlite")

@@ -70,7 +70,7 @@ def test_an_imported_persona_is_told_to_name_a_data_set(catalogue, tmp_path):
     own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
     own.parent.mkdir(parents=True)
     own.write_text('id = "mira-25"\nname = "Mira"\n')
-    with pytest.raises(RequestError, match="no talk of its own to learn from. Name a `dataset`") as raised:
+    with pytest.raises(RequestError, match=r"no talk of its own to learn from\. Name a `dataset`") as raised:
         catalogue.materials_for(request("mira-25"))
     assert "mira-25" not in str(raised.value) and "oda" in raised.value.advice
     assert catalogue.materials_for(request("mira-25", dataset="oda"))

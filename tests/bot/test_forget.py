@@ -103,12 +103,19 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
     assert "next line" not in (home / "talk" / "WhatsApp Chat.txt").read_text()
     assert len((home / "talk" / "table.csv").read_text().splitlines()) == 2
     assert json.loads((home / "talk" / "rows.jsonl").read_text())["name"] == "Wendell Park"
-    assert (home / "lore" / str(GUILD) / "oda" / "harbour.md").read_text() == (
-        "# The wharf\nsomeone painted the doors. Nobody else may.\n"
+    assert (home / "lore" / str(GUILD) / "oda" / "notes.md").read_text() == (
+        "# Notes\nAsk someone (<@someone>) about the lamp.\n"
     )
     for kept in ("jobs/job1/trainer.log", "datasets/kept/people.json", f"lore/{GUILD}/oda/tides.md"):
         assert (home / kept).exists(), kept
-    for gone in ("jobs/job3", "datasets/harbour", "packages/mine", "packages/package.zip", "talk/scan.bin"):
+    for gone in (
+        f"lore/{GUILD}/oda/harbour.md",
+        "jobs/job3",
+        "datasets/harbour",
+        "packages/mine",
+        "packages/package.zip",
+        "talk/scan.bin",
+    ):
         assert not (home / gone).exists(), gone
     assert receipt.rows["messages"] == 2 and receipt.rows["votes"] == 1
     assert receipt.lost == ("talk/scan.bin",)
