@@ -13,7 +13,7 @@ from bot.local_guild import MEMBER, MODERATOR, SEED
 from bot.sandbox import Sandbox, point_discord_py_at
 from bot.settings import SettingsError, load_settings
 from bot.store import StoreError
-from personas.errors import BaseModelError, CardError, LoreError
+from personas.errors import BaseModelError, CardError
 from tests.bot.conftest import INN, QUAY
 from tests.fakes import until
 
@@ -94,21 +94,22 @@ async def test_without_any_card_the_bot_does_not_start_in_silence(tmp_path, sett
             pass
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        (lambda data: (data.lore / "oda" / "bad.md").write_bytes(b"caf\xe9"), LoreError, r"bad\.md is not UTF-8"),
-        (lambda data: (data.cards / "oda.toml").write_text("id ="), CardError, r"oda\.toml is not valid TOML"),
-    ],
-)
-async def test_an_unreadable_card_or_lore_file_is_named(tmp_path, settings, change, error, words):
-    data = ShippedData(SHIPPED.logs, SHIPPED.general, tmp_path / "lore", tmp_path / "cards", SHIPPED.recipes)
-    shutil.copytree(SHIPPED.lore, data.lore)
+async def test_an_unreadable_card_is_named(tmp_path, settings):
+    data = dataclasses.replace(SHIPPED, cards=tmp_path / "cards")
     shutil.copytree(SHIPPED.cards, data.cards)
-    change(data)
-    with pytest.raises(error, match=words):
+    (data.cards / "oda.toml").write_text("id =")
+    with pytest.raises(CardError, match=r"oda\.toml is not valid TOML"):
         async with opened(settings, data):
             pass
+
+
+async def test_an_unreadable_lore_file_is_named_and_keeps_nobody_from_speaking(tmp_path, settings, caplog):
+    data = dataclasses.replace(SHIPPED, lore=tmp_path / "lore")
+    shutil.copytree(SHIPPED.lore, data.lore)
+    (data.lore / "oda" / "bad.md").write_bytes(b"caf\xe9")
+    async with opened(settings, data) as app:
+        assert app.house.conversations.lore.search("oda", "the damp lantern", 3)
+    assert "bad.md" in caplog.text and "not UTF-8" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,8 @@ def test_reading_what_is_not_there_makes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["file", "proc"])
-def test_a_home_that_cannot_be_written_is_named(tmp_path, place):
+@pytest.mark.parametrize(("place", "advice"), [("file", "name another folder"), ("proc", "rights")])
+def test_a_home_that_cannot_be_written_is_named(tmp_path, place, advice):
     if place == "file":
         (tmp_path / "home").write_text("not a folder")
         home = tmp_path / "home"
@@ -202,7 +202,7 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path, place):
         home = Path("/proc/understudy")
     with pytest.raises(StoreError, match="cannot be used") as refused:
         Store.open(path_in(home))
-    assert str(home) in refused.value.message and "rights" in refused.value.advice
+    assert str(home) in refused.value.message and advice in refused.value.advice
 
 
 READ_ONLY = """

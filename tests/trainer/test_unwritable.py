@@ -76,13 +76,16 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
 
 
 def test_the_best_adapter_is_given_although_its_checkpoint_could_not_be_written(tiny_base, renderer, recipe, tmp_path):
-    limit_files(SMALL_BYTES)
     heard = []
     worsening = {
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "num_train_epochs": 30, "max_grad_norm": 1000.0,
         "early_stopping_patience": 1, "gradient_accumulation_steps": 2,
     }  # fmt: skip
-    ended = trained(tiny_base, renderer, recipe, tmp_path / "full", heard, **worsening)
+    limit_files(SMALL_BYTES)
+    try:
+        ended = trained(tiny_base, renderer, recipe, tmp_path / "full", heard, **worsening)
+    finally:
+        limit_files(None)  # here, not in a fixture: what pytest prints next may go to a file too
     losses = [event.eval_loss for event in heard if isinstance(event, Epoch)]
     assert losses.index(min(losses)) < len(losses) - 1 and not checkpoints_in(tmp_path / "full")
     assert mean_loss(measure(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
