@@ -1,0 +1,57 @@
+"""Memory that runs out in the middle of a run: smaller batches, from the last checkpoint on, and a word about it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import trainer.qlora
+from personas.adapters import verify
+from personas.contracts import Phase, Progress
+from tests.trainer.jobs import persona_job
+from trainer.run import Run, run_job
+
+
+def out_of_memory_at(monkeypatch, step, times):
+    """Training fails for want of memory after a step, the first so many times."""
+    train_adapter, left = trainer.qlora.train_adapter, [times]
+
+    def failing(base, tokenizer, course):
+        def listen(event):
+            course.listen(event)
+            if left[0] and isinstance(event, Progress) and event.step >= step:
+                left[0] -= 1
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12345 bytes.")
+
+        return train_adapter(base, tokenizer, dataclasses.replace(course, listen=listen))
+
+    monkeypatch.setattr(trainer.qlora, "train_adapter", failing)
+
+
+def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkeypatch):
+    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 4})
+    out_of_memory_at(monkeypatch, step=5, times=1)
+    heard = []
+    run_job(folder, Run(heard.append, lambda: None, checkpoint_s=0))
+    manifest = verify(folder / "adapter")
+    assert manifest.hyperparameters["per_device_train_batch_size"] == 2  # of the recipe's 4
+    assert manifest.hyperparameters["gradient_accumulation_steps"] == 4  # of its 2
+    assert any("Memory ran out with batches of 4" in caveat and "last bit" in caveat for caveat in manifest.caveats)
+    steps = [event.step for event in heard if isinstance(event, Progress)]
+    again = steps.index(5) + 1
+    assert 1 < steps[again] <= 5, "it goes on from a checkpoint, not from the beginning"
+    assert steps[again:] == list(range(steps[again], steps[-1] + 1)) and steps[-1] == heard_total(heard)
+    assert any("memory allows batches of 2 instead of 4" in event.detail for event in heard if isinstance(event, Phase))
+
+
+def heard_total(heard):
+    return next(event.of for event in heard if isinstance(event, Progress))
+
+
+def test_where_one_sample_is_too_much_it_is_an_error(tmp_path, tiny_base, monkeypatch):
+    folder = persona_job(tmp_path, tiny_base.source)
+    out_of_memory_at(monkeypatch, step=1, times=10)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        run_job(folder, Run(lambda event: None, lambda: None, checkpoint_s=0))
+    assert not (folder / "adapter").exists()
