@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Self
 
 import discord
 
 from bot.cogs.asking import Interaction, known_persona, require_moderator
 from bot.cogs.errors import tell
-from bot.errors import words_for
+from bot.cogs.lasting import LastingButton
 from bot.store import Job
 from personas.contracts import Persona
 from personas.errors import RequestError
@@ -57,23 +56,11 @@ def buttons(job: Job, live: str | None) -> discord.ui.View | None:
     return view
 
 
-class _ModeratorButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
-    """A button that only moderators may press; it carries in its id all that it needs, so it outlives a restart."""
+class _ModeratorButton(LastingButton, template=r"never:"):
+    """A button that only moderators may press."""
 
-    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
-        try:
-            require_moderator(interaction)
-            await self.pressed(interaction)
-        except Exception as error:
-            await tell(interaction, words_for(error))
-
-    async def pressed(self, interaction: Interaction) -> None:
-        """What the button does."""
-        raise AssertionError("each button says what it does")
-
-    @classmethod
-    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
-        return cls(**match.groupdict())
+    def require(self, interaction: Interaction) -> None:
+        require_moderator(interaction)
 
 
 class CancelButton(_ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):

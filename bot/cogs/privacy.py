@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import discord
@@ -13,8 +13,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.cogs.asking import Interaction
-from bot.cogs.errors import tell
-from bot.errors import words_for
+from bot.cogs.lasting import LastingButton
 from bot.house import HouseBot
 from bot.privacy.about import About, receipt_words
 from bot.privacy.receipt import Receipt, Scope
@@ -97,8 +96,8 @@ class Privacy(
         await _send(interaction, said(language, "forget_ask"), view=_view(ForgetButton(language)))
 
 
-class _PrivacyButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
-    """A button of an answer that only the member sees. It carries the language, so that it outlives a restart."""
+class _PrivacyButton(LastingButton, template=r"never:"):
+    """A button of an answer that only the member sees, in the language that it carries."""
 
     label_key = custom = ""
     style = discord.ButtonStyle.primary
@@ -107,20 +106,6 @@ class _PrivacyButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]],
         self.language = language
         label = said(language, self.label_key)
         super().__init__(discord.ui.Button(label=label, style=self.style, custom_id=f"{self.custom}:{language}"))
-
-    @classmethod
-    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
-        return cls(match["language"])
-
-    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
-        try:
-            await self.pressed(interaction)
-        except Exception as error:
-            await tell(interaction, words_for(error))
-
-    async def pressed(self, interaction: Interaction) -> None:
-        """What the button does."""
-        raise AssertionError("each button says what it does")
 
 
 class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):

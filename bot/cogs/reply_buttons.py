@@ -14,6 +14,7 @@ from discord.ext import commands
 from bot.asked import Asked
 from bot.cogs.asking import Interaction, form_sent
 from bot.cogs.errors import tell
+from bot.cogs.lasting import LastingButton
 from bot.errors import RefusedError, words_for
 from bot.place import SpeakChannel, place_of
 from bot.replies import LIMIT
@@ -36,8 +37,8 @@ def quoted(name: str, text: str) -> str:
     return quote if len(quote) <= LIMIT else f"{who} {' / '.join(lines)}"[:LIMIT]
 
 
-class _ReplyButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
-    """A button for one reply; errors are told to whoever pressed it."""
+class _ReplyButton(LastingButton, template=r"never:"):
+    """A button for one reply."""
 
     def __init__(self, event_id: int, custom_id: str, **look: Any) -> None:
         self.event_id = event_id
@@ -46,16 +47,6 @@ class _ReplyButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], t
     @classmethod
     async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
         return cls(int(match["event"]))  # type: ignore[call-arg]  # each kind knows its own looks
-
-    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
-        try:
-            await self.pressed(interaction)
-        except Exception as error:
-            await tell(interaction, words_for(error))
-
-    async def pressed(self, interaction: Interaction) -> None:
-        """What the button does."""
-        raise AssertionError("each button says what it does")
 
 
 class StopButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
