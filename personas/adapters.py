@@ -7,7 +7,6 @@ read only after its checksums have been compared, and only from safetensors.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from personas.contracts import AdapterRef, Manifest
+from personas.durable import sync, sync_tree
 from personas.errors import AdapterError
 
 MANIFEST = "manifest.json"
@@ -39,11 +39,11 @@ def written_aside(final: Path) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         yield aside
-        _sync_tree(aside)
+        sync_tree(aside)
         if final.exists():
             raise FileExistsError(f"{final} exists already")
         aside.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -94,17 +94,3 @@ def _checksums(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,13 +6,12 @@ reads it there. Without the file nobody has allowed anything.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from personas.durable import put_private
 from personas.errors import MaterialError
 
 CONSENT_FILE = "consent.json"
@@ -35,17 +34,7 @@ NOBODY = Consent()
 
 def write_consent(folder: Path, consent: Consent) -> None:
     """Put the file in place, readable by its owner only. Raises `OSError`."""
-    text = consent.model_dump_json(indent=1)
-    handle, aside = tempfile.mkstemp(prefix=f".{CONSENT_FILE}.", dir=folder)  # mkstemp makes it 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        Path(aside).replace(folder / CONSENT_FILE)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    put_private(folder / CONSENT_FILE, consent.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_consent(folder: Path) -> Consent:

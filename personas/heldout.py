@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +20,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from personas.durable import put_private
 from personas.errors import MaterialError
 
 HELD_OUT_FILE, NEW_HELD_OUT_FILE = "heldout.bin", "heldout_new.bin"
@@ -112,15 +111,7 @@ class HeldOut:
             self.replies.astype("<u8"),
         ]
         body = b"".join([MAGIC, _mark(self.key), *(part.tobytes() for part in parts)])
-        aside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        try:
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                out.write(body + hashlib.sha256(body).digest())
-                out.flush()
-                os.fsync(out.fileno())
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
+        put_private(file, body + hashlib.sha256(body).digest())
 
 
 def held_out_file(home: Path, persona_id: str | None) -> Path:

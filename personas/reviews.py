@@ -6,14 +6,13 @@ anywhere, so this list is all that knows them.
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from personas.durable import put_private
 from personas.errors import MaterialError
 
 REVIEWS_FILE = "reviews.json"
@@ -91,12 +90,5 @@ def _read(home: Path) -> tuple[Review, ...]:
 
 
 def _write(home: Path, reviews: list[Review]) -> None:
-    aside = home / f".{REVIEWS_FILE}.{secrets.token_hex(4)}"
-    try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            out.write(Reviews(reviews=tuple(reviews)).model_dump_json(indent=1) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(home / REVIEWS_FILE)
-    finally:
-        aside.unlink(missing_ok=True)
+    text = Reviews(reviews=tuple(reviews)).model_dump_json(indent=1)
+    put_private(home / REVIEWS_FILE, text.encode() + b"\n")

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from personas.durable import held
 from personas.errors import MaterialError, RequestError
 from personas.heldout import HELD_OUT_FILE
 from personas.people import PEOPLE_FILE
@@ -87,15 +88,15 @@ def workshop(out: Path) -> Iterator[Path]:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.building-"
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with _locked(out.parent):  # one at a time looks who else is there, and comes in
             for left_over in out.parent.glob(f"{prefix}*"):
-                with _lock(left_over) as is_free:
+                with held(left_over) as is_free:
                     if not is_free:
                         raise RequestError(f"Another build is making {out}.", "Wait for it, or name another folder.")
                     shutil.rmtree(left_over, ignore_errors=True)
-            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent)))
-            held.enter_context(_lock(folder))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent)))
+            stack.enter_context(held(folder))
         yield folder
 
 
@@ -146,21 +147,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Hold a folder against others; False when another process does. The kernel lets go of it when this one dies."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield _got(handle)
-    finally:
-        os.close(handle)
-
-
-def _got(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from personas.contracts import Contract
+from personas.durable import put_private
 from personas.prompt import Sample
 from trainer.recipe import Recipe
 
@@ -96,9 +96,7 @@ def freeze(folder: Path, wanted: Frozen) -> Frozen:
 
 def refreeze(folder: Path, frozen: Frozen) -> None:
     """Write `run.json`, aside and renamed."""
-    aside = folder / f".{RUN_FILE}.{os.getpid()}"
-    aside.write_text(frozen.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    aside.replace(folder / RUN_FILE)
+    put_private(folder / RUN_FILE, frozen.model_dump_json(indent=1).encode() + b"\n")
 
 
 def batches_hash(samples: Sequence[Sample], recipe: Recipe) -> str:

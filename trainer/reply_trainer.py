@@ -78,6 +78,7 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
+        self._resumed: dict[str, Any] = {}
         self.remembers: Callable[[], dict[str, Any]] = dict
         self.trouble = ""
         self._best: dict[str, Any] = {}
@@ -166,23 +167,22 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        kept = Checkpoint.read(Path(resume_from_checkpoint)).parts
-        restore_weights(self.model, kept["weights"])
-        self.remembered = kept["remembered"]
+        self._resumed = dict(Checkpoint.read(Path(resume_from_checkpoint)).parts)
+        restore_weights(self.model, self._resumed.pop("weights"))
+        self.remembered = self._resumed.pop("remembered")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint:
-            kept = Checkpoint.read(Path(checkpoint)).parts
-            self.optimizer.load_state_dict(kept["optimiser"])
-            self.lr_scheduler.load_state_dict(kept["schedule"])
+            self.optimizer.load_state_dict(self._resumed.pop("optimiser"))
+            self.lr_scheduler.load_state_dict(self._resumed.pop("schedule"))
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(Checkpoint.read(Path(checkpoint)).parts["scaler"])
+            self.accelerator.scaler.load_state_dict(self._resumed.pop("scaler"))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint:
-            restore_random_state(Checkpoint.read(Path(checkpoint)).parts["random"])
+            restore_random_state(self._resumed.pop("random"))
 
     def _init_training_state(self, *arguments: Any) -> Any:
         found = super()._init_training_state(*arguments)

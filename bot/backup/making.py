@@ -8,9 +8,7 @@ whole or not at all.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -27,6 +25,7 @@ from bot.job_folder import dialogue_place
 from bot.store import StoreError
 from bot.store.database import BUSY_S, translated
 from personas.adapters import adapter_ref
+from personas.durable import held, sync
 from personas.exports import EVERYBODY, note_export
 
 ASIDE = ".understudy-backup."
@@ -171,33 +170,15 @@ def _still_there(path: Path) -> Iterator[BinaryIO]:
 def _aside(folder: Path) -> Iterator[Path]:
     """A folder in which to write, gone at the end. One that a killed backup left behind here goes too."""
     for left_over in folder.glob(f"{ASIDE}*"):
-        with _held(left_over) as is_ours:
+        with held(left_over) as is_ours:
             if is_ours:
                 shutil.rmtree(left_over, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))  # mkdtemp makes it 0700
     try:
-        with _held(aside):
+        with held(aside):
             yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold a folder against others; False when another process does. The kernel lets go of it when this one dies."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield _got(handle)
-    finally:
-        os.close(handle)
-
-
-def _got(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager
@@ -214,12 +195,3 @@ def _no_room(folder: Path, why: str, other: bool = False) -> BackupError:
         f"The backup cannot be written in {folder}: {why}.",
         f"{advice}, or name another place with --out. Nothing was left behind.",
     )
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

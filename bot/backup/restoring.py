@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Literal
 
 from bot.backup.archive import CONTENT, DATABASE, Archive, BackupError, damaged, reading
-from bot.backup.making import FULL, Total, copy_database, sync
+from bot.backup.making import FULL, Total, copy_database
 from bot.backup.since import Since, bring_up_to_date
 from bot.privacy.tombstones import read_tombstones
 from bot.store import Store, StoreError, locked
 from bot.store.database import advice_on
 from personas.consent import read_consent
+from personas.durable import sync, sync_tree
 from personas.errors import KeyFileError, MaterialError
 from personas.exports import EVERYBODY, EXPORTS_FILE, exports, note_export
 from personas.keys import KEY_FILE, HomeKey
@@ -88,7 +89,7 @@ def restore(file: Path, home: Path, *, now: float, keep_previous: bool, replay: 
             _check_rules(home / NEW, file)
             since = _made_ready(home, archive, replay)
             _list_copies(home / NEW, file, keep)
-            _sync_tree(home / NEW)
+            sync_tree(home / NEW)
         _write_state(home, State("out", str(keep or "")))
         _finish(home)
         return Restored(home, archive.manifest.made_at, since, keep)
@@ -266,9 +267,3 @@ def _nothing_left_behind(home: Path) -> Iterator[None]:
                 f"The backup cannot be put into {home}: {error.strerror}.", f"{advice}; nothing was changed."
             ) from error
         raise
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        sync(path)
-    sync(folder)

@@ -6,14 +6,13 @@ Beside a person's ids their telling names are listed, for files that know no ids
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot.store import Store
+from personas.durable import put_private
 from personas.errors import KeyFileError
 
 TOMBSTONES_FILE = Path("keys") / "tombstones.json"
@@ -62,12 +61,4 @@ def reconcile(home: Path, store: Store) -> dict[str, float]:
 
 def _write(file: Path, tombstones: Tombstones) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:
-            out.write(tombstones.model_dump_json(indent=1) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
+    put_private(file, tombstones.model_dump_json(indent=1).encode() + b"\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personas.durable import sync
 from trainer.exports.errors import ExportError
 from trainer.exports.gguf_files import Quantise
 from trainer.exports.logits import POSITIONS
@@ -85,7 +85,7 @@ def _keep(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
     note = path.with_name(beside.name)
     note.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for written in (note, path, *path.rglob("*")):
-        _sync(written)
+        sync(written)
     _require_free(out)
     note.replace(beside)
     try:
@@ -93,7 +93,7 @@ def _keep(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
     except OSError:
         beside.unlink()
         raise
-    _sync(out.parent)
+    sync(out.parent)
 
 
 def _require_free(out: Path) -> None:
@@ -104,11 +104,3 @@ def _require_free(out: Path) -> None:
 def _size(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
