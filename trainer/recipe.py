@@ -62,13 +62,17 @@ class Recipe(Contract):
 
 
 def resolve(request: TrainingRequest) -> Recipe:
-    """The request's recipe with the request's values in it. Raises `RequestError` naming what is unknown or wrong."""
+    """The request's recipe with the request's values in it; `model_fields_set` are those that the request sets.
+
+    Raises `RequestError` naming what is unknown or wrong.
+    """
     table = _table(request.recipe)
     overrides = request.hyperparameters.model_dump(exclude_none=True)
     try:
-        return Recipe.model_validate({**table, **overrides})
+        recipe = Recipe.model_validate({**table, **overrides})
     except ValidationError as error:
         raise explain(error) from None
+    return Recipe.model_construct(_fields_set=set(overrides), **dict(recipe))
 
 
 def recipe_names() -> list[str]:
