@@ -1,10 +1,15 @@
-"""Base models: where they are, whether they fit, how they are loaded. A name is `embedded`, a folder or a hub id."""
+"""Base models: where they are, whether they fit, how they are loaded.
+
+A name is `embedded`, a folder or a hub id, then `@REVISION` (a commit, tag or branch of the hub) and `#TYPE:FACTOR`
+(RoPE scaling) where wanted: `owner/model@v1.0#yarn:2`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +18,10 @@ from safetensors import SafetensorError
 
 from personas.embedded import embedded_folder
 from personas.errors import BaseModelError
+from personas.hub import fetched, fetched_before
+from personas.rope_scaling import RopeScaling, ScalingType, apply_scaling, scaling_from
 
 EMBEDDED = "embedded"
-FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
-"""Of a model of a hub."""
-
 SAMPLED_BYTES = 2**20
 LOADING_OVERHEAD = 1.15
 """Room for buffers beside the weights themselves while a model is loaded."""
@@ -28,16 +32,27 @@ TrainingPrecision = Literal["bfloat16", "float16", "float32"]
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model that was found. `source` is a folder or, for models of a hub, the id and revision to load."""
+    """A base model that was found. `name` finds the same one again: that of a model of a hub holds its commit.
+
+    `source` is the folder that it lies in. `revision` is the commit, empty for one that came from no hub.
+    """
 
     name: str
     source: str
     weight_bytes: int
+    revision: str = ""
+    scaling: RopeScaling | None = None
 
     @property
     def folder(self) -> Path:
         """The folder that holds the model's files."""
         return Path(self.source)
+
+    @property
+    def repository(self) -> str:
+        """The name without revision and scaling, as other programs know the model."""
+        place = self.name.removesuffix(f"#{self.scaling}")
+        return place.removesuffix(f"@{self.revision}") if self.revision else place
 
 
 def locate(name: str, *, fetch: bool = True) -> BaseModel:
@@ -45,19 +60,65 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
 
     Without `fetch` nothing is asked of a hub: only what was downloaded before is found.
     """
-    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    place, scaling = _without_scaling(name)
+    folder, revision = embedded_folder() if place == EMBEDDED else Path(place).expanduser(), ""
     if not folder.is_dir():
-        folder = _from_hub(name) if fetch else _fetched_before(name)
+        repository, _, wanted = place.partition("@")
+        folder = (fetched if fetch else fetched_before)(repository, wanted)
+        revision = folder.name
+        place = f"{repository}@{revision}"
     if not (folder / "config.json").exists():
         raise BaseModelError(f"The folder {folder} holds no config.json.", "Name a folder with a transformers model.")
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if not weights:
         raise BaseModelError(f"The folder {folder} holds no *.safetensors weights.", "Convert the model.")
-    return BaseModel(name, str(folder), weights)
+    found = BaseModel(place, str(folder), weights, revision)
+    return replace(found, name=f"{place}#{scaling}", scaling=scaling) if scaling else found
+
+
+def scaled(base: BaseModel, kind: ScalingType, factor: float) -> BaseModel:
+    """The base model with its positions scaled so; a factor of 1 leaves it as its name says.
+
+    Raises `BaseModelError` when its name says otherwise, or the model cannot be scaled.
+    """
+    wanted = RopeScaling(kind, factor)
+    if base.scaling and factor != 1 and base.scaling != wanted:
+        raise BaseModelError(
+            f"The base model {base.name} is scaled by {base.scaling}, and the settings ask for {wanted}.",
+            "Give one of them: rope_scaling_type and rope_scaling_factor, or #TYPE:FACTOR in the name.",
+        )
+    if factor != 1 and not base.scaling:
+        base = replace(base, name=f"{base.name}#{wanted}", scaling=wanted)
+    if base.scaling:
+        config_of(base)
+    return base
+
+
+def positions_of(base: BaseModel) -> int | None:
+    """How many tokens the model reads at most, its scaling counted in; None where its configuration does not say."""
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config", config)
+    own: int | None = config.get("max_position_embeddings", config.get("n_positions"))
+    return own and round(own * base.scaling.factor) if base.scaling else own
+
+
+def config_of(base: BaseModel) -> Any:
+    """The model's transformers configuration, its positions scaled. Raises `BaseModelError`."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base.source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"The configuration of {base.name} cannot be read: {error}.", "Check the model."
+        ) from error
+    if base.scaling:
+        apply_scaling(config, base.scaling, base.name)
+    return config
 
 
 def fingerprint(base: BaseModel) -> str:
-    """SHA-256 over configuration, tokenizer and, of each weight file, its size, first and last MiB.
+    """SHA-256 over configuration, tokenizer, scaling and, of each weight file, its size, first and last MiB.
 
     The first MiB holds the safetensors header with every tensor's name, shape and place.
     """
@@ -71,6 +132,8 @@ def fingerprint(base: BaseModel) -> str:
             digest.update(f"{file.name}:{size}".encode() + weights.read(SAMPLED_BYTES))
             weights.seek(max(0, size - SAMPLED_BYTES))
             digest.update(weights.read())
+    if base.scaling:
+        digest.update(str(base.scaling).encode())
     return digest.hexdigest()
 
 
@@ -126,6 +189,8 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
     logging.disable_progress_bar()  # it would garble logs and pipes
     factor = 2 if precision == "float32" else 1
     require_memory(int(base.weight_bytes * factor * LOADING_OVERHEAD), f"The base model {base.name}")
+    if base.scaling:
+        options["config"] = config_of(base)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base.source, dtype=getattr(torch, precision), trust_remote_code=False, use_safetensors=True, **options
@@ -135,36 +200,8 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
     return model.eval()
 
 
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=FILES))
-    except errors.GatedRepoError as error:
-        why, advice = "the hub gives it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
-        raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
-    except errors.RepositoryNotFoundError as error:
-        why, advice = "the hub has no such model, or it is private", "Check the spelling; a private one needs HF_TOKEN."
-        raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
-    except errors.HFValidationError as error:
-        why = f"The base model {name!r} is neither a folder nor a model's id on a hub."
-        raise BaseModelError(
-            why, "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
-        ) from error
-    except Exception as error:  # what the network says comes in many kinds
-        raise BaseModelError(
-            f"The base model {name!r} is no folder here, and no hub could be reached ({type(error).__name__}).",
-            "Check the network and try again, or set BASE_MODEL to `embedded` or a model folder.",
-        ) from error
-
-
-def _fetched_before(name: str) -> Path:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
-        raise BaseModelError(
-            f"The base model {name!r} is not on this machine.",
-            "Name `embedded`, a model folder, or a model that was fetched from a hub before.",
-        ) from None
+def _without_scaling(name: str) -> tuple[str, RopeScaling | None]:
+    place, mark, scaling = name.rpartition("#")
+    if not mark or Path(name).expanduser().is_dir():
+        return name, None
+    return place, scaling_from(scaling)

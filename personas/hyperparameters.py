@@ -13,12 +13,14 @@ from pydantic import Field, ValidationError
 
 from personas.contract import Contract
 from personas.errors import RequestError
+from personas.rope_scaling import MOST, ScalingType
 
 QuantType = Literal["nf4", "fp4", "none"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Optimiser = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
+Packing = Literal["auto", "on", "off"]
 
 Rank = Annotated[int, Field(ge=1, le=256)]
 Alpha = Annotated[int, Field(ge=1, le=1024)]
@@ -36,6 +38,8 @@ Accumulation = Annotated[int, Field(ge=1, le=256)]
 Patience = Annotated[int, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Length = Annotated[int, Field(ge=64, le=32768)]
+RopeType = ScalingType
+RopeFactor = Annotated[float, Field(ge=1, le=MOST)]
 Turns = Annotated[int, Field(ge=1, le=64)]
 Minutes = Annotated[float, Field(gt=0, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -70,12 +74,15 @@ class Hyperparameters(Contract):
     per_device_train_batch_size: Batch | None = None
     gradient_accumulation_steps: Accumulation | None = None
     gradient_checkpointing: bool | None = None
+    packing: Packing | None = None
     logging_steps: OneOrMoreSteps | None = None
     eval_strategy: Strategy | None = None
     eval_steps: OneOrMoreSteps | None = None
     early_stopping_patience: Patience | None = None
     seed: Seed | None = None
     max_length: Length | None = None
+    rope_scaling_factor: RopeFactor | None = None
+    rope_scaling_type: RopeType | None = None
     history_turns: Turns | None = None
     session_gap_minutes: Minutes | None = None
     lore_share: Share | None = None

@@ -29,11 +29,13 @@ log = logging.getLogger(__name__)
 class Frozen(Contract):
     """`run.json`. `batches` is a hash over the samples' token ids and masks in the order of the first epoch.
 
-    `batch` and `accumulation` are those in use: the recipe's, until memory runs out.
+    `base_model` is its name, with the commit of one that came from a hub. `batch` and `accumulation` are those in use:
+    the recipe's, until memory runs out.
     """
 
     recipe: Recipe
     batches: str
+    base_model: str = ""
     base_model_hash: str
     threads: int
     packages: dict[str, str]

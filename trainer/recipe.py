@@ -44,12 +44,15 @@ class Recipe(Contract):
     per_device_train_batch_size: of.Batch
     gradient_accumulation_steps: of.Accumulation
     gradient_checkpointing: bool = False
+    packing: of.Packing = "auto"
     logging_steps: of.OneOrMoreSteps = 1
     eval_strategy: of.Strategy = "epoch"
     eval_steps: of.OneOrMoreSteps = 500
     early_stopping_patience: of.Patience = 0
     seed: of.Seed = 0
     max_length: of.Length
+    rope_scaling_factor: of.RopeFactor = 1.0
+    rope_scaling_type: of.RopeType = "yarn"
     history_turns: of.Turns = 8
     session_gap_minutes: of.Minutes = 30.0
     lore_share: of.Share = 0.3

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from personas.adapters import seal, verify, written_aside
-from personas.base_model import BaseModel, fingerprint, load_tokenizer, locate
+from personas.base_model import BaseModel, fingerprint, load_tokenizer, locate, scaled
 from personas.contracts import (
     AdapterRef,
     Done,
@@ -43,7 +43,9 @@ from trainer.job_watch import watching
 from trainer.manifest import manifest_of, packages
 from trainer.material import read_content, read_spec
 from trainer.model_card import write_model_card
+from trainer.positions import require_positions
 from trainer.recipe import Recipe, resolve
+from trainer.target_modules import suited
 from trainer.tokenizers import counting_tokenizer
 from trainer.tracking import Tracking
 from trainer.training_report import Training, write_report
@@ -59,13 +61,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A job that is ready to run. `tokenizer` is the base model's."""
+    """A job that is ready to run. `tokenizer` is the base model's; `notes` say what it has other than as asked."""
 
     spec: JobSpec
     recipe: Recipe
     base: BaseModel
     tokenizer: Any
     data: Dataset
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,12 @@ def planned(folder: Path) -> Job:
 
 def _prepared(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any]) -> Job:
     recipe = resolve(spec.request)
-    base = locate(spec.request.base_model)
+    base = scaled(locate(spec.request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
+    recipe, notes = suited(recipe, base)
     tokenizer = tokenizer_of(base)
     data = make_dataset(read_content(folder, spec, recipe), Renderer(tokenizer), recipe)
-    return Job(spec, recipe, base, tokenizer, data)
+    require_positions(base, max(len(sample.ids) for sample in (*data.train, *data.heldout, *data.general)))
+    return Job(spec, recipe, base, tokenizer, data, notes)
 
 
 def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
@@ -128,7 +133,7 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     job.data.held_out.write(folder / NEW_HELD_OUT_FILE)
     log.info("samples: %s", job.data.counts)
     fit = fitted(job.recipe)
-    caveats = (*fit.notes, *warnings_about(fit.recipe, len(job.data.train)))
+    caveats = (*job.notes, *fit.notes, *warnings_about(fit.recipe, len(job.data.train)))
     for caveat in caveats:
         log.warning("%s", caveat)
     frozen = freeze(folder, _wanted(job, fit.recipe))
@@ -136,7 +141,8 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     before = _measure_base(job, run)
     with written_aside(target) as aside:
         trained, frozen = _train(job, frozen, folder, run, before[0])
-        trained.model.peft_config["default"].base_model_name_or_path = job.base.name  # not this machine's path
+        config = trained.model.peft_config["default"]
+        config.base_model_name_or_path, config.revision = job.base.repository, job.base.revision or None
         trained.model.save_pretrained(aside, save_embedding_layers=False)
         metrics = _measure_adapter(job, aside, before, run)
         run.enter(Phase(name="writing"))
@@ -151,6 +157,7 @@ def _wanted(job: Job, recipe: Recipe) -> Frozen:
     return Frozen(
         recipe=recipe,
         batches=batches_hash(job.data.train, recipe),
+        base_model=job.base.name,
         base_model_hash=fingerprint(job.base),
         threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         packages=packages(),

@@ -1,0 +1,29 @@
+"""Whether a base model reads texts as long as the samples, and what would let it."""
+
+from __future__ import annotations
+
+import math
+
+from personas.base_model import BaseModel, positions_of
+from personas.errors import RequestError
+from personas.rope_scaling import MOST
+
+QUARTERS = 4
+"""Factors are proposed in quarters: fine enough, and short to type."""
+
+
+def require_positions(base: BaseModel, longest: int) -> None:
+    """Raise `RequestError` when the longest sample, in tokens, is longer than what the model reads.
+
+    It counts, not `max_length`, which only bounds it: a long bound over short talks does no harm.
+    """
+    reads = positions_of(base)
+    if reads is None or longest <= reads:
+        return
+    own = reads / (base.scaling.factor if base.scaling else 1)
+    factor = math.ceil(longest / own * QUARTERS) / QUARTERS
+    scale = f"Set rope_scaling_factor={factor:g}, or max_length={reads}." if factor <= MOST else ""
+    raise RequestError(
+        f"The longest sample has {longest} tokens; the base model {base.name} reads {reads}.",
+        scale or f"Set max_length={reads}: more than {MOST:g} times its own length no scaling gives it.",
+    )

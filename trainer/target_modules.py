@@ -1,0 +1,98 @@
+"""The linear layers that an adapter lies over, by the names that they have in the base model at hand.
+
+Recipes use the names of Llama's layers, which most models share. Where a model computes several of them in one layer,
+or calls them otherwise, that layer takes their place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personas.base_model import BaseModel
+from personas.errors import TrainingError
+from trainer.recipe import Recipe
+
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack")
+"""One layer for queries, keys and values: Phi-3; Falcon, GPT-NeoX; GPT-2; MPT; InternLM2; Baichuan."""
+LATENT = ("kv_a_proj_with_mqa", "kv_b_proj")
+"""Keys and values through a narrow layer: DeepSeek-V2 and V3."""
+STANDS_FOR: dict[str, tuple[str, ...]] = {
+    "q_proj": (*FUSED, "q_a_proj", "q_b_proj"),
+    "k_proj": (*FUSED, *LATENT),
+    "v_proj": (*FUSED, *LATENT),
+    "o_proj": ("dense", "out_proj", "wo", "c_proj"),
+    "gate_proj": ("gate_up_proj", "w1"),
+    "up_proj": ("gate_up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h"),
+    "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
+}
+EXPERTS = "experts"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """`names` are layers of the model; `notes` say which of them stand for what was asked, and what was left out."""
+
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def targets_in(base: BaseModel, wanted: Sequence[str]) -> Targets:
+    """What of the model's linear layers are meant. Raises `TrainingError` when it has none of them."""
+    paths = linear_layers(base)
+    present = {path[-1] for path in paths}
+    names, notes = list[str](), list[str]()
+    for name in wanted:
+        found = [name] if name in present else [other for other in STANDS_FOR.get(name, ()) if other in present]
+        names += found
+        if found != [name]:
+            notes.append(f"{name}: {' and '.join(found) or 'left out'}")
+    require_some(names, wanted, present)
+    said = []
+    if notes:
+        said.append(f"The base model has other linear layers than the recipe names. {'; '.join(notes)}.")
+    if any(EXPERTS in path for path in paths):
+        said.append("The base model is a mixture of experts: its routed experts stay as they are, all else is adapted.")
+    return Targets(tuple(dict.fromkeys(names)), tuple(said))
+
+
+def suited(recipe: Recipe, base: BaseModel) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe with the layers and the scaling that the model has, and what of that was not as asked."""
+    targets = targets_in(base, recipe.target_modules)
+    changes: dict[str, object] = {"target_modules": targets.names}
+    if base.scaling:
+        changes |= {"rope_scaling_factor": base.scaling.factor, "rope_scaling_type": base.scaling.type}
+    return recipe.model_copy(update=changes), targets.notes
+
+
+def require_some(names: Collection[str], wanted: Sequence[str], present: Collection[str]) -> None:
+    """Raise `TrainingError` when there is nothing to adapt."""
+    if not names:
+        raise TrainingError(
+            f"The base model has none of the modules that the recipe adapts: {', '.join(wanted)}.",
+            f"Set target_modules to linear layers that it has: {', '.join(sorted(present)) or 'none were found'}.",
+        )
+
+
+def linear_layers(base: BaseModel) -> list[tuple[str, ...]]:
+    """The matrices of the model's layers, as the path of each: `("model", "layers", "0", "mlp", "up_proj")`.
+
+    Read from the headers of the weight files, without their weights: github.com/huggingface/safetensors, "Format".
+    """
+    paths = []
+    for file in sorted(base.folder.glob("*.safetensors")):
+        for name, about in _header(file).items():
+            *path, kind = name.split(".")
+            if kind == "weight" and len(about["shape"]) == 2 and any(part.isdigit() for part in path):
+                paths.append(tuple(path))
+    return paths
+
+
+def _header(file: Path) -> dict[str, Any]:
+    with file.open("rb") as weights:
+        size = int.from_bytes(weights.read(8), "little")
+        header: dict[str, Any] = json.loads(weights.read(size))
+    return {name: about for name, about in header.items() if name != "__metadata__"}
