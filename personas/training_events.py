@@ -21,7 +21,9 @@ class Progress(Contract):
     """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
 
     `memory_bytes` is held now: of the GPU, or of main memory by the process and all below it. `seconds` counts since
-    the run began, over all its processes. `trouble` says what goes wrong without ending the run, while it does.
+    the run began, over all its processes; `held_s` of them this one waited because whoever started it needed the
+    machine, which is no part of `tokens_per_s` and `eta_s`. `trouble` says what goes wrong without ending the run,
+    while it does.
     """
 
     event: Literal["progress"] = "progress"
@@ -34,6 +36,7 @@ class Progress(Contract):
     eta_s: float
     memory_bytes: int
     seconds: float = 0.0
+    held_s: float = 0.0
     trouble: str = ""
 
 
@@ -48,7 +51,7 @@ class Evaluation(Contract):
 
 
 class Epoch(Contract):
-    """One pass over the samples is done, `step` its last; `seconds` without measuring.
+    """One pass over the samples is done, `step` its last; `seconds` without measuring and waiting.
 
     Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
     Either is None where the recipe logs or measures less often.

@@ -43,12 +43,14 @@ from trainer.events import Events, claim_stdout
 from trainer.exports.commands import add_exports
 from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S, frozen_threads
+from trainer.holding import Hold
 from trainer.lore_commands import add_lore
 from trainer.mask_commands import add_mask, mask
 from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
 from trainer.recipe_commands import add_recipes, recipes
-from trainer.stopping import Stop, Stopped, stop_on_eof, stop_on_signals
+from trainer.starter import listen_to_starter
+from trainer.stopping import Stop, Stopped, stop_on_signals
 
 EXIT_DONE, EXIT_FAILED, EXIT_LOCKED, EXIT_STOPPED = 0, 1, 3, 143
 
@@ -70,13 +72,14 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     stop = Stop()
+    hold = Hold(stop)
     stop_on_signals(stop)
     if options.stop_on_eof:
-        stop_on_eof(stop)
+        listen_to_starter(stop, hold)
     events = Events(claim_stdout())
     try:
         with FileLock(options.folder / "lock", timeout=0), events.also_to(options.folder / "events.jsonl"):
-            return _locked_run(options, events, stop)
+            return _locked_run(options, events, stop, hold)
     except Timeout:
         events.emit(Failed(cause=f"Another trainer works on {options.folder}.", advice="Wait for it.", retry=True))
         return EXIT_LOCKED
@@ -85,11 +88,11 @@ def _run(options: argparse.Namespace) -> int:
         return EXIT_FAILED
 
 
-def _locked_run(options: argparse.Namespace, events: Events, stop: Stop) -> int:
+def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: Hold) -> int:
     from trainer.run import Run, run_job
 
     try:
-        run_job(options.folder, Run(events.emit, stop.check, options.checkpoint_every))
+        run_job(options.folder, Run(events.emit, stop.check, options.checkpoint_every, hold=hold))
     except Exception as error:  # the edge: whatever went wrong becomes one event
         failed = failure(error)
         log.error("%s %s", failed.cause, failed.advice)
@@ -119,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train the job in a folder")
     run.add_argument("folder", type=_folder, help="holds request.json and material/; gets adapter/ and events.jsonl")
-    run.add_argument("--stop-on-eof", action="store_true", help="stop when standard input ends")
+    run.add_argument(
+        "--stop-on-eof", action="store_true", help="wait and go on as standard input says; stop at its end"
+    )
     run.add_argument(
         "--checkpoint-every",
         type=_positive,

@@ -47,7 +47,7 @@ class Course:
     `folder` is where checkpoints are kept, one every `checkpoint_s`; a run that finds some goes on from the latest.
     `order` is the samples' in every epoch, where it is not to be drawn; else those of `sorted_in` samples are about
     equally long (0: of a batch). `start_loss` is the untrained model's on held-out replies, None where nobody measured
-    it. `account` counts time and memory.
+    it. `account` counts time and memory. `hold` is waited for between batches.
     """
 
     train: Sequence[Sample]
@@ -63,6 +63,12 @@ class Course:
     account: Account = field(default_factory=Account)
 
 
+    hold: Hold = field(default_factory=Hold)
+
+    def between(self) -> None:
+        """Between two batches that are measured: give way, and stop when asked to."""
+        self.hold.wait()
+        self.check()
 class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     """Batches of like length, logits for the trained tokens only, held-out replies measured by themselves.
 
@@ -115,7 +121,7 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """`eval_loss`: nats per held-out reply token, in the precision of training."""
         begun = time.perf_counter()
-        loss = mean_loss(measure(self.model, self._course.heldout, self._course.check))
+        loss = mean_loss(measure(self.model, self._course.heldout, self._course.between))
         self.measuring_s += time.perf_counter() - begun
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))

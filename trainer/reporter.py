@@ -25,7 +25,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self.history: list[Heard] = []
         self._losses: list[float] = []
         self._begun = self._kept_at = self._epoch_begun = 0.0
-        self._epoch_before_s = self._measured_before_s = 0.0
+        self._epoch_before_s = self._idle_before_s = 0.0
+        self._held_s = 0.0
         self._first_step = 0
         self._stopped: Stopped | None = None
 
@@ -44,9 +45,17 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if float(state.epoch or 0).is_integer():
             self._epoch_before_s = 0.0
-        self._epoch_begun, self._measured_before_s = time.perf_counter(), self._trainer.measuring_s
+        self._epoch_begun, self._idle_before_s = time.perf_counter(), self._idle_s
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._course.hold.step_begins()
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._held_s += self._course.hold.wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._course.hold.step_ends()
+        self._held_s += self._course.hold.wait()
         ends_epoch = float(state.epoch).is_integer() or state.global_step >= state.max_steps
         try:
             self._course.check()
@@ -104,9 +113,13 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             "account": self._course.account.as_kept(),
         }
 
+    @property
+    def _idle_s(self) -> float:
+        """Since this process began, the time in which it did not train: it measured, or others had the machine."""
+        return self._trainer.measuring_s + self._held_s
+
     def _epoch_s(self) -> float:
-        measuring = self._trainer.measuring_s - self._measured_before_s
-        return self._epoch_before_s + time.perf_counter() - self._epoch_begun - measuring
+        return self._epoch_before_s + time.perf_counter() - self._epoch_begun - (self._idle_s - self._idle_before_s)
 
     def _epoch(self, state: Any, eval_loss: float | None) -> Epoch:
         return Epoch(
@@ -124,8 +137,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         return math.fsum(losses) / len(losses) if losses else None
 
     def _progress(self, state: Any, logs: dict[str, float]) -> Progress:
-        """The rate is the mean since this process began to train, of the samples' own tokens, measuring left out."""
-        elapsed = time.perf_counter() - self._begun - self._trainer.measuring_s
+        """The rate is the mean since this process began to train, of the samples' own tokens, idle time left out."""
+        elapsed = time.perf_counter() - self._begun - self._idle_s
         steps = state.global_step - self._first_step
         return Progress(
             step=state.global_step,
@@ -137,5 +150,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             eta_s=elapsed / steps * (state.max_steps - state.global_step),
             memory_bytes=self._course.account.memory.held(),
             seconds=self._course.account.seconds,
+            held_s=self._course.hold.waited_s,
             trouble=self._trainer.trouble,
         )

@@ -39,6 +39,7 @@ from trainer.diverging import require_number
 from trainer.failures import is_out_of_memory
 from trainer.fitted import fitted, warnings_about
 from trainer.frozen import CHECKPOINT_S, CHECKPOINTS, Frozen, batches_hash, freeze, refreeze
+from trainer.holding import Hold
 from trainer.job_watch import watching
 from trainer.manifest import manifest_of, packages
 from trainer.material import read_content, read_spec
@@ -75,13 +76,19 @@ class Job:
 class Run:
     """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept.
 
-    `account` counts its time from here on.
+    `account` counts its time from here on; `hold` is waited for between batches.
     """
 
     emit: Callable[[TrainerEvent], None]
     check: Callable[[], None]
     checkpoint_s: float = CHECKPOINT_S
     account: Account = field(default_factory=Account)
+    hold: Hold = field(default_factory=Hold)
+
+    def between(self) -> None:
+        """Between two batches that are measured: give way, and stop when asked to."""
+        self.hold.wait()
+        self.check()
 
     def enter(self, phase: Phase) -> None:
         """Report a phase, and stop before it when asked to."""
@@ -217,6 +224,7 @@ def _trained(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float
         sorted_in=frozen.recipe.per_device_train_batch_size,
         start_loss=start_loss,
         account=account,
+        hold=run.hold,
     )
     try:
         return train_adapter(job.base, job.tokenizer, course)
@@ -251,8 +259,8 @@ def _losses(model: Any, data: Dataset, run: Run) -> tuple[float, float]:
     """Per reply token: on the held-out replies, and on general dialogue."""
     from trainer.evaluate import mean_loss, measure
 
-    heldout = mean_loss(measure(model, data.heldout, run.check))
-    return heldout, mean_loss(measure(model, data.general, run.check))
+    heldout = mean_loss(measure(model, data.heldout, run.between))
+    return heldout, mean_loss(measure(model, data.general, run.between))
 
 
 def _describe(job: Job, frozen: Frozen, caveats: tuple[str, ...], aside: Path, training: Training) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-EOF_CHUNK_BYTES = 4096
 
 
 class Stopped(Exception):
@@ -25,6 +21,11 @@ class Stop:
     def request(self, reason: str) -> None:
         """Ask the run to stop. The first reason stays."""
         self._reason = self._reason or reason
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody has asked for it."""
+        return self._reason is not None
 
     def check(self) -> None:
         """Raise `Stopped` when asked to."""
@@ -59,14 +60,3 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def stop_on_eof(stop: Stop) -> None:
-    """Request a stop when standard input ends: whoever held its other end has died."""
-
-    def wait() -> None:
-        while os.read(0, EOF_CHUNK_BYTES):
-            pass
-        stop.request("the process that started this run is gone")
-
-    threading.Thread(target=wait, name="stop-on-eof", daemon=True).start()

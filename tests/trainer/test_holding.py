@@ -1,0 +1,175 @@
+"""A run that gives way: it waits as long as it may and no longer, and makes the same adapter as one that did not."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personas.contracts import Evaluation, Progress
+from tests.trainer.jobs import persona_job
+from tests.trainer.test_run import start, wait_for_step
+from trainer import holding, starter
+from trainer.holding import LEAST, LONGEST_S, MOST, Hold
+from trainer.run import Run, run_job
+from trainer.stopping import Stop, Stopped
+
+
+class World:
+    """Seconds that pass when somebody works or waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def event(self) -> World:
+        """One that is never set, of which waiting takes its time."""
+        return self
+
+    def clear(self) -> None:
+        """As of an event."""
+
+    set = clear
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def hold(self, patch: pytest.MonkeyPatch) -> Hold:
+        """One that is asked for, for ever."""
+        patch.setattr(holding, "monotonic", lambda: self.now)
+        patch.setattr(holding, "Event", self.event)
+        made = Hold()
+        made.ask()
+        return made
+
+    def step(self, hold: Hold, batches: int, batch_s: float) -> float:
+        """Make an optimiser step and give how long it took, waiting included."""
+        began = self.now
+        hold.step_begins()
+        for number in range(1, batches + 1):
+            self.now += batch_s
+            if number < batches:
+                hold.wait()
+        hold.step_ends()
+        hold.wait()
+        return self.now - began
+
+
+@given(st.integers(1, 16), st.floats(0.01, 30), st.integers(1, 40))
+def test_held_for_ever_a_run_gets_on(batches, batch_s, steps):
+    with pytest.MonkeyPatch.context() as patch:
+        world = World()
+        hold = world.hold(patch)
+        took = [world.step(hold, batches, batch_s) for _ in range(steps)]
+    worked = batches * batch_s * steps
+    assert hold.waited_s <= LONGEST_S + worked * MOST / (1 - MOST) + 1e-6
+    assert hold.waited_s >= min(LONGEST_S, worked * LEAST) - 1e-6, "it does give way"
+    assert max(took) <= batches * (batch_s + LONGEST_S) + 1e-6
+    if batches * batch_s <= 30:
+        assert max(took[1:], default=0) <= 60 + 1e-6, "a step a minute"
+
+
+def test_the_longest_wait_in_a_row(monkeypatch):
+    world = World()
+    hold = world.hold(monkeypatch)
+    assert hold.wait() == pytest.approx(LONGEST_S)
+    assert hold.wait() == 0
+    world.now += 1
+    assert hold.wait() == pytest.approx(MOST / (1 - MOST))
+    world.now += 3600
+    assert hold.wait() == pytest.approx(LONGEST_S), "what is not used is not saved up without end"
+
+
+def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer():
+    stop = Stop()
+    hold = Hold(stop)
+    assert hold.wait() < 0.05
+    hold.ask()
+    stop.request("SIGTERM")
+    assert hold.wait() < 0.05
+
+
+def test_the_starters_words_are_heard_and_its_end_too(monkeypatch):
+    theirs, ours = os.pipe()
+    monkeypatch.setattr(starter, "STANDARD_INPUT", theirs)
+    stop, hold = Stop(), Hold()
+    starter.listen_to_starter(stop, hold)
+    for words, waits in ((b"hold\n", True), (b"go\n", False), (b"ho", False), (b"ld\nnonsense\n", True)):
+        os.write(ours, words)
+        time.sleep(0.05)
+        assert hold.is_asked == waits, words
+    os.close(ours)
+    with pytest.raises(Stopped, match="is gone"):
+        for _ in range(100):
+            stop.check()
+            time.sleep(0.02)
+
+
+class Holding(Hold):
+    """Asked for at every batch, and let go of after a moment."""
+
+    def wait(self) -> float:
+        self.ask()
+        began = time.monotonic()
+        while time.monotonic() - began < 0.02:
+            time.sleep(0.005)
+        self.let_go()
+        self.waited_s += 0.02
+        return 0.02
+
+
+def weights(folder):
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_the_time_apart(tmp_path, tiny_base):
+    """Held between batches of training and of measuring alike."""
+    settings = {"hyperparameters": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}}
+    heard, free = [], []
+    for name, hold, told in (("free", Hold(), free), ("held", Holding(), heard)):
+        folder = persona_job(tmp_path / name, tiny_base.source, **settings)
+        run_job(folder, Run(told.append, lambda: None, hold=hold))
+    assert weights(tmp_path / "free") == weights(tmp_path / "held")
+    last = [[event for event in told if isinstance(event, Progress)][-1] for told in (free, heard)]
+    assert last[0].held_s < 0.01
+    micro_batches = 2 * last[1].step
+    assert last[1].held_s >= 0.02 * micro_batches > 0
+    assert last[1].seconds > last[1].held_s
+    assert not [event for event in heard if isinstance(event, Evaluation)]
+
+
+def test_a_real_run_that_is_held_stands_still_goes_on_and_ends(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 40})
+    process = start(folder, "--stop-on-eof", "--threads", "1")
+    wait_for_step(process)
+    process.stdin.write("hold\n")
+    process.stdin.flush()
+    time.sleep(0.5)  # what it was at ends
+    heard = (folder / "events.jsonl").read_text().count("\n")
+    time.sleep(1.0)
+    assert (folder / "events.jsonl").read_text().count("\n") == heard, "it stands still"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    out, log = process.stdout.read(), process.stderr.read()
+    assert process.wait() == 0, log
+    told = [json.loads(line) for line in out.splitlines()]
+    steps = [event for event in told if event["event"] == "progress"]
+    assert steps[-1]["held_s"] > 1.0 and steps[-1]["step"] == steps[-1]["of"]
+    process.stdin.close()
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_a_run_by_hand_reads_nothing_from_its_standard_input(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source)
+    process = start(folder, "--threads", "1")
+    out, log = process.communicate("hold\n" * 10, timeout=120)
+    assert process.returncode == 0, log
+    steps = [event for event in map(json.loads, out.splitlines()) if event["event"] == "progress"]
+    assert steps[-1]["held_s"] < 0.01
