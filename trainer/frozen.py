@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from personas.contracts import Contract
+from personas.contracts import Contract, JobSpec
 from personas.durable import put_private
 from personas.prompt import Sample
 from trainer.recipe import Recipe
@@ -30,7 +30,8 @@ class Frozen(Contract):
     """`run.json`. `batches` is a hash over the samples' token ids and masks in the order of the first epoch.
 
     `base_model` is its name, with the commit of one that came from a hub. `batch` and `accumulation` are those in use:
-    the recipe's, until memory runs out.
+    the recipe's, until memory runs out. `asked` is a hash of the request; `chosen` says why the recipe `auto` is as it
+    is.
     """
 
     recipe: Recipe
@@ -41,6 +42,8 @@ class Frozen(Contract):
     packages: dict[str, str]
     batch: int
     accumulation: int
+    asked: str = ""
+    chosen: tuple[str, ...] = ()
 
     @property
     def used(self) -> Recipe:
@@ -71,6 +74,17 @@ class Frozen(Contract):
         factor = 2 if self.batch % 2 == 0 else self.batch
         smaller = {"batch": self.batch // factor, "accumulation": self.accumulation * factor}
         return self.model_copy(update=smaller)
+
+
+def hash_of_request(spec: JobSpec) -> str:
+    """SHA-256 over all that a job is asked for."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
+def begun(folder: Path, spec: JobSpec) -> Frozen | None:
+    """What a run of this very request, which has begun in the folder, is held to; None where there is none."""
+    kept = _read(folder) if (folder / CHECKPOINTS).is_dir() else None
+    return kept if kept and kept.asked == hash_of_request(spec) else None
 
 
 def frozen_threads(folder: Path) -> int | None:
@@ -124,5 +138,5 @@ def _read(folder: Path) -> Frozen | None:
 
 def _is_same_run(kept: Frozen, wanted: Frozen) -> bool:
     """Whoever resumes takes the threads that the run began with. Smaller batches are the run's own doing."""
-    own = {"threads": wanted.threads, "batch": wanted.batch, "accumulation": wanted.accumulation}
+    own = {name: getattr(wanted, name) for name in ("threads", "batch", "accumulation", "asked", "chosen")}
     return kept.model_copy(update=own) == wanted

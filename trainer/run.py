@@ -34,11 +34,12 @@ from personas.people import write_people
 from personas.prompt import Renderer
 from trainer.account import Account
 from trainer.adapter_sheet import write_adapter_sheet
+from trainer.auto import for_run, for_samples, replies_in
 from trainer.dataset import Dataset, make_dataset
 from trainer.diverging import require_number
 from trainer.failures import is_out_of_memory
 from trainer.fitted import fitted, warnings_about
-from trainer.frozen import CHECKPOINT_S, CHECKPOINTS, Frozen, batches_hash, freeze, refreeze
+from trainer.frozen import CHECKPOINT_S, CHECKPOINTS, Frozen, batches_hash, begun, freeze, hash_of_request, refreeze
 from trainer.holding import Hold
 from trainer.job_watch import watching
 from trainer.manifest import manifest_of, packages
@@ -126,6 +127,7 @@ def planned(folder: Path) -> Job:
 def _prepared(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any]) -> Job:
     recipe = resolve(spec.request)
     base = scaled(locate(spec.request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
+    recipe = for_samples(spec.request.recipe, recipe, base, begun(folder, spec))
     recipe, notes = suited(recipe, base)
     tokenizer = tokenizer_of(base)
     data = make_dataset(read_content(folder, spec, recipe), Renderer(tokenizer), recipe)
@@ -139,11 +141,12 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     write_people(folder, job.data.people)
     job.data.held_out.write(folder / NEW_HELD_OUT_FILE)
     log.info("samples: %s", job.data.counts)
-    fit = fitted(job.recipe)
-    caveats = (*job.notes, *fit.notes, *warnings_about(fit.recipe, len(job.data.train)))
+    chosen = for_run(spec.request.recipe, job.recipe, job.base, replies_in(job.data.train), begun(folder, spec))
+    fit = fitted(chosen.recipe)
+    caveats = (*chosen.why, *job.notes, *fit.notes, *warnings_about(fit.recipe, len(job.data.train)))
     for caveat in caveats:
         log.warning("%s", caveat)
-    frozen = freeze(folder, _wanted(job, fit.recipe))
+    frozen = freeze(folder, _wanted(job, fit.recipe, chosen.why))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     before = _measure_base(job, run)
     with written_aside(target) as aside:
@@ -160,7 +163,7 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def _wanted(job: Job, recipe: Recipe) -> Frozen:
+def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...]) -> Frozen:
     return Frozen(
         recipe=recipe,
         batches=batches_hash(job.data.train, recipe),
@@ -170,6 +173,8 @@ def _wanted(job: Job, recipe: Recipe) -> Frozen:
         packages=packages(),
         batch=recipe.per_device_train_batch_size,
         accumulation=recipe.gradient_accumulation_steps,
+        asked=hash_of_request(job.spec),
+        chosen=chosen,
     )
 
 
