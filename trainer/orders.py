@@ -18,6 +18,7 @@ from personas.job_keys import JobKeys, dataset_name
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.prompt import Renderer
 from personas.rights import Statement, statement_beside
+from trainer.auto import for_samples
 from trainer.build import Items, Plan
 from trainer.build_commands import mapping_of
 from trainer.conversation import day_of
@@ -46,6 +47,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
     names = names_of(named)
     recipe = _recipe(options, persona)
     base, keys = locate(options.base_model), _keys(options, persona, home, named)
+    recipe = for_samples(options.recipe, recipe, base)
     plan = Plan(
         renderer=Renderer(counting_tokenizer(base)),
         recipe=recipe,

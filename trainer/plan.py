@@ -15,10 +15,13 @@ from personas.consent import Consent
 from personas.contracts import Hyperparameters, TrainingRequest
 from personas.prompt import Sample
 from personas.rights import DISCORD_API, decide
+from trainer.auto import Chosen, for_run, replies_in
+from trainer.auto_rules import Replies
 from trainer.build import Builder
 from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
 from trainer.estimate import Speed, Workload, estimate, speed_of
 from trainer.fitted import fitted, warnings_about
+from trainer.frozen import begun
 from trainer.ledger import Ledger
 from trainer.lighter import lighter
 from trainer.machine import machine_guessed
@@ -38,7 +41,8 @@ BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
 class Planned:
     """A run that could be: its samples' figures (`told` as `dataset build` tells them) and what it would run with.
 
-    `examples` are samples to train on as text, with what is learned between ⟦ and ⟧.
+    `examples` are samples to train on as text, with what is learned between ⟦ and ⟧. `why` says why the recipe `auto` has
+    chosen these settings.
     """
 
     persona: str | None
@@ -47,7 +51,9 @@ class Planned:
     settings: Recipe
     told: dict[str, Any]
     work: Workload
+    replies: Replies
     examples: tuple[str, ...]
+    why: tuple[str, ...] = ()
 
     def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
         """The published object of `plan --json`. `adapters` are those of earlier runs, for their speed."""
@@ -66,9 +72,11 @@ class Planned:
 
     def _told_of(self, name: str, recipe: Recipe, speed: Speed) -> dict[str, Any]:
         """What a recipe would take here; `warnings` say what of it cannot be done here, or is hardly meant."""
-        took = estimate(name, recipe, self.base, self.work, speed)
-        notes = fitted(recipe, machine_guessed()).notes
-        return {**took, "warnings": [*notes, *warnings_about(recipe, took["samples"])]}
+        mine = name == self.recipe
+        chosen = Chosen(recipe, self.why) if mine else for_run(name, recipe, self.base, self.replies)
+        took = estimate(name, chosen.recipe, self.base, self.work, speed)
+        notes = fitted(chosen.recipe, machine_guessed()).notes
+        return {**took, "warnings": [*chosen.why, *notes, *warnings_about(chosen.recipe, took["samples"])]}
 
 
 def plan_of_job(folder: Path) -> Planned:
@@ -87,13 +95,16 @@ def plan_of_job(folder: Path) -> Planned:
     }
     work = Workload(*([len(sample.ids) for sample in part] for part in (data.train, data.heldout, data.general)))
     examples = tuple(marked(job.tokenizer, sample) for sample in data.train[:SHOWN_SAMPLES])
-    return Planned(request.persona, job.base, request.recipe, job.recipe, told, work, examples)
+    replies = replies_in(data.train)
+    chosen = for_run(request.recipe, job.recipe, job.base, replies, begun(folder, job.spec))
+    of = (told, work, replies, examples, chosen.why)
+    return Planned(request.persona, job.base, request.recipe, chosen.recipe, *of)
 
 
 def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
     """The plan for sources that are named on the command line; nothing is left of what is made for it."""
     plan, statistics, digest = replace(order.plan, held_out=held_out_before(order)), Statistics(), SampleHash()
-    train, heldout = list[int](), list[int]()
+    train, heldout, trained_tokens = list[int](), list[int](), 0
     examples: list[str] = []
     with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
         builder = stack.enter_context(Builder(plan, Ledger(), Path(folder)))
@@ -104,12 +115,16 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
             statistics.add(built)
             digest.add(sample, held_out=not trains)
             (train if trains else heldout).append(len(sample.ids))
+            trained_tokens += sample.reply_tokens if trains else 0
             if trains and len(examples) < SHOWN_SAMPLES:
                 examples.append(marked(plan.renderer.tokenizer, sample))
             heard("making samples", 1)
     require_both_sides(len(train), len(heldout), builder.ledger.dropped)
     told = summary(statistics, builder.ledger, digest.hexdigest())
-    return Planned(plan.persona_id, order.base, recipe, plan.recipe, told, Workload(train, heldout), tuple(examples))
+    replies = Replies(len(train), max(train), trained_tokens)
+    chosen = for_run(recipe, plan.recipe, order.base, replies)
+    of = (told, Workload(train, heldout), replies, tuple(examples), chosen.why)
+    return Planned(plan.persona_id, order.base, recipe, chosen.recipe, *of)
 
 
 def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> Planned:
@@ -126,8 +141,10 @@ def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent
         decide(folder.resolve().name, signed=DISCORD_API, consent=consent).require()
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
-    work = Workload(train, heldout)
-    return Planned(persona, locate(base_model), recipe, settings, told, work, examples)
+    base, work = locate(base_model), Workload(train, heldout)
+    replies = Replies(len(train), max(train), sum(line["reply_tokens"] for line in lines[0]))
+    chosen = for_run(recipe, settings, base, replies)
+    return Planned(persona, base, recipe, chosen.recipe, told, work, replies, examples, chosen.why)
 
 
 def recipe_named(name: str, changes: Hyperparameters | None = None) -> Recipe:
