@@ -41,8 +41,8 @@ BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
 class Planned:
     """A run that could be: its samples' figures (`told` as `dataset build` tells them) and what it would run with.
 
-    `examples` are samples to train on as text, with what is learned between ⟦ and ⟧. `why` says why the recipe `auto` has
-    chosen these settings.
+    `examples` are samples to train on as text, with what is learned between ⟦ and ⟧. `why` says why the recipe `auto`
+    has chosen these settings.
     """
 
     persona: str | None
@@ -142,7 +142,7 @@ def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
     base, work = locate(base_model), Workload(train, heldout)
-    replies = Replies(len(train), max(train), sum(line["reply_tokens"] for line in lines[0]))
+    replies = Replies(len(train), max(train), sum(line.get("reply_tokens", 0) for line in lines[0]))
     chosen = for_run(recipe, settings, base, replies)
     return Planned(persona, base, recipe, chosen.recipe, told, work, replies, examples, chosen.why)
 
