@@ -29,8 +29,8 @@ def use_grouped_attention(model: Any) -> None:
 def grouped_attention(
     _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
-    """Softmax attention. `query` [rows, heads, new, d]; `key`, `value` [rows, kv heads, seen, d];
-    `mask` [1, 1, new, seen], added; all rows have the same.
+    """Softmax attention. `query` [rows, heads, new, d]; `key` [rows, kv heads, seen, d]; `value` as `key`, or of
+    another width; `mask` [1, 1, new, seen], added; all rows have the same.
 
     The query heads that share a key head lie next to each other, so they can be multiplied with it as one long head,
     and no key has to be copied. Returns [rows, new, heads, d].
@@ -39,10 +39,10 @@ def grouped_attention(
     groups, seen = key.shape[1], key.shape[2]
     together = heads // groups * new
     queries = query.reshape(rows * groups, together, width)
-    keys, values = (tensor.reshape(rows * groups, seen, width) for tensor in (key, value))
+    keys, values = (tensor.reshape(rows * groups, seen, tensor.shape[3]) for tensor in (key, value))
     masks = mask[0].to(query.dtype).expand(heads // groups, new, seen).reshape(1, together, seen)
     weights = torch.baddbmm(masks, queries, keys.transpose(1, 2), alpha=scaling).softmax(-1)
-    return torch.bmm(weights, values).view(rows, heads, new, width).transpose(1, 2), None
+    return torch.bmm(weights, values).view(rows, heads, new, value.shape[3]).transpose(1, 2), None
 
 
 AttentionInterface.register(GROUPED, grouped_attention)
