@@ -189,7 +189,7 @@ class Choice:
         """Set what is open of these, and note it."""
         if mine := {name: value for name, value in values.items() if name not in self._given}:
             self.recipe = with_values(self.recipe, **mine)
-            self.why.append(f"{AUTO}: {', '.join(f'{name} {_said(value)}' for name, value in mine.items())}: {why}.")
+            self.why.append(f"chosen {', '.join(f'{name} {_said(value)}' for name, value in mine.items())}: {why}.")
 
     def _fits(self, longest: int, **changes: Any) -> bool:
         return self._memory(longest, **changes) <= self._room

@@ -9,6 +9,8 @@ from typing import Any
 
 from personas.base_model import locate
 from personas.hyperparameters import Hyperparameters, allowed
+from trainer.auto import for_run, for_samples
+from trainer.auto_rules import Replies
 from trainer.estimate import Speed, Workload, estimate
 from trainer.fitted import fitted, warnings_about
 from trainer.machine import machine_guessed
@@ -40,11 +42,15 @@ def recipe_sheet(name: str, changes: Hyperparameters, base_model: str, samples: 
 
     `memory_bytes` is reckoned with samples of the full length; `settings` has the values as they would be used.
     """
-    shipped, recipe, base = recipe_named(name), recipe_named(name, changes), locate(base_model)
+    shipped, base, machine = recipe_named(name), locate(base_model), machine_guessed()
     own, explained = comments_of(name), _explained()
+    recipe = for_samples(name, recipe_named(name, changes), base, machine=machine)
+    full = Replies(samples, recipe.max_length, samples * recipe.max_length)
+    chosen = for_run(name, recipe, base, full, machine=machine)
+    recipe = chosen.recipe
     work = Workload([recipe.max_length] * samples, [recipe.max_length])
     took = estimate(name, recipe, base, work, Speed(1.0, ""))
-    fit = fitted(recipe, machine_guessed())
+    fit = fitted(recipe, machine)
     has = machine_bytes()
     return {
         "recipe": name,
@@ -66,7 +72,7 @@ def recipe_sheet(name: str, changes: Hyperparameters, base_model: str, samples: 
         "memory_bytes": took["memory_bytes"],
         "machine_bytes": has,
         "fits": took["memory_bytes"] <= has,
-        "warnings": [*fit.notes, *warnings_about(recipe, samples)],
+        "warnings": [*chosen.why, *fit.notes, *warnings_about(recipe, samples)],
     }
 
 
