@@ -15,6 +15,7 @@ import discord
 from bot.asked import Asked, ReplyTask, ReplyViews
 from bot.conversation import Conversations
 from bot.errors import RefusedError, words_for
+from bot.giving_way import GivingWay
 from bot.place import SpeakChannel, channel_at, place_of
 from bot.replies import UNKNOWN_WEBHOOK, LiveReply, parts_of
 from bot.rules import Rules
@@ -40,6 +41,7 @@ class Answerer:
     conversations: Conversations
     voices: Voices
     views: ReplyViews
+    giving_way: GivingWay
     _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -237,11 +239,12 @@ class Answerer:
     ) -> Reply:
         """The reply; by the base model when the live adapter turns out to be damaged, which the operator is told."""
         try:
-            stream = stream or self.engine.submit(request)
-            self._running[task.event_id] = task, stream
-            if self.rules.muted(task.persona, task.place):  # since it was asked for
-                stream.cancel()
-            return await live.follow(stream)
+            with self.giving_way.reply():
+                stream = stream or self.engine.submit(request)
+                self._running[task.event_id] = task, stream
+                if self.rules.muted(task.persona, task.place):  # since it was asked for
+                    stream.cancel()
+                return await live.follow(stream)
         except AdapterError as error:
             log.error("the base model answers instead: %s", error)
             return await self._follow(task, replace(request, adapter=None), live, None)

@@ -21,6 +21,7 @@ from bot.client import Understudy
 from bot.clock import Clock, SystemClock
 from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
+from bot.giving_way import GivingWay
 from bot.house import House, Keeping
 from bot.lore import read_all_guild_lore
 from bot.personas import Personas
@@ -97,7 +98,8 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         conversations = Conversations(store, personas, lore, sampling, settings.home)
 
         def house(client: discord.Client) -> House:
-            answerer = Answerer(store, engine, conversations, Voices(client, store), ReplyButtons())
+            voices, way = Voices(client, store), GivingWay(backend.hold)
+            answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
             return House(
                 store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping
             )

@@ -32,8 +32,14 @@ def job_words(job: Job, position: int | None, now: float, live: str | None = Non
         case _:
             lines.append("Starting …")
     if job.started_at:
-        lines.append(f"-# running for {duration(now - job.started_at)}, attempt {job.attempt}")
+        waited = f", {duration(held_s)} of it waiting for replies" if (held_s := _held_s(job)) >= 1 else ""
+        lines.append(f"-# running for {duration(now - job.started_at)}, attempt {job.attempt}{waited}")
     return "\n".join(lines)
+
+
+def _held_s(job: Job) -> float:
+    """How long the attempt that runs has waited while replies were made."""
+    return job.progress.held_s if isinstance(job.progress, Progress) else 0.0
 
 
 def _losses(at: Epoch | Evaluation) -> str:

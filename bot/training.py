@@ -78,6 +78,10 @@ class TrainingBackend(Protocol):
         """Ask the run, if there is one, to stop; it then ends as `Interrupted`. May be called twice."""
         ...
 
+    def hold(self, held: bool) -> None:
+        """Whether this machine is needed for something else now: a run gives way for a while, and still gets on."""
+        ...
+
 
 TRAINER = (sys.executable, "-m", "trainer")
 KILL_AFTER_S = 20.0
@@ -122,6 +126,8 @@ class SubprocessBackend:
         self._precision = serving_precision
         self._environ = trainer_environment(environ)
         self._stop = asyncio.Event()
+        self._held = False
+        self._told: asyncio.StreamWriter | None = None
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
@@ -159,6 +165,16 @@ class SubprocessBackend:
         """SIGTERM now, SIGKILL after `KILL_AFTER_S`."""
         self._stop.set()
 
+    def hold(self, held: bool) -> None:
+        """Said to the trainer that runs, and to one that starts meanwhile."""
+        self._held = held
+        self._tell()
+
+    def _tell(self) -> None:
+        """It is a word on a pipe that nobody may read any more: nothing waits for it."""
+        if self._told and not self._told.is_closing():
+            self._told.write(b"hold\n" if self._held else b"go\n")
+
     async def _train(self, folder: Path, on_event: OnEvent) -> Done | TrainingFailed | Interrupted:
         for _ in range(LOCK_TRIES):
             if self._stop.is_set():
@@ -175,12 +191,16 @@ class SubprocessBackend:
         """Exit code and last word of one trainer process, which does not outlive this call."""
         process = await self._spawn(folder, log_file)
         stopper = asyncio.create_task(self._stop_when_asked(process))
+        self._told = process.stdin
+        if self._held:
+            self._tell()
         try:
             assert process.stdout is not None  # it is a pipe
             last = await _listen(process.stdout, on_event)
             return await process.wait(), last
         finally:
             stopper.cancel()
+            self._told = None
             if process.returncode is None:
                 _kill(process)
                 await process.wait()
@@ -192,7 +212,7 @@ class SubprocessBackend:
                 "run",
                 str(folder),
                 *self._options,
-                stdin=asyncio.subprocess.PIPE,  # never written to: it ends when this process does, however that is
+                stdin=asyncio.subprocess.PIPE,  # for `hold` and `go`; it ends when this process does, however that is
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 env=self._environ,

@@ -56,11 +56,12 @@ class FakeClock:
 
 
 class FakeTrainingBackend:
-    """A backend that trains nothing: each run waits for `finish`."""
+    """A backend that trains nothing: each run waits for `finish`. `held` is what it was told of holding, in order."""
 
     def __init__(self) -> None:
         self.refusal: UnderstudyError | None = None
         self.runs: list[Job] = []
+        self.held: list[bool] = []
         self._on_event: OnEvent | None = None
         self._end: asyncio.Future[Outcome] | None = None
 
@@ -88,6 +89,10 @@ class FakeTrainingBackend:
         """End the run that waits as interrupted."""
         if self._end and not self._end.done():
             self._end.set_result(Interrupted())
+
+    def hold(self, held: bool) -> None:
+        """Note it."""
+        self.held.append(held)
 
     @property
     def busy(self) -> bool:

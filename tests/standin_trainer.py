@@ -149,6 +149,16 @@ def orphan() -> None:
     (FOLDER / "end-of-file").touch()
 
 
+def listening() -> None:
+    """Repeat what is said on standard input; train once it says to go on for the second time."""
+    say(event="phase", name="training", detail="ready")
+    heard = []
+    while heard.count("go") < 2:
+        heard.append(sys.stdin.readline().strip())
+        say(event="phase", name="training", detail=heard[-1])
+    good()
+
+
 def telling() -> None:
     """Fail, telling what was passed on."""
     say(event="failed", cause=json.dumps({"options": OPTIONS, "environ": dict(os.environ), "cwd": str(Path.cwd())}))

@@ -18,6 +18,7 @@ from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
 from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
+from bot.giving_way import GivingWay
 from bot.house import House, Keeping
 from bot.local_guild import MEMBER, MODERATOR, SEED, forget_in, move_in
 from bot.personas import Personas
@@ -103,7 +104,8 @@ async def on_stage(
         conversations = Conversations(store, personas, lore, Sampling(), home)
 
         def house(client: Any) -> House:
-            answerer = Answerer(store, engine, conversations, Voices(client, store), ReplyButtons())
+            voices, way = Voices(client, store), GivingWay(backend.hold)
+            answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
             catalogue = Catalogue(shipped, "embedded", home, store)
             keeping = Keeping(permission, 90, True, partial(forget_in, sandbox))
             return House(store, conversations, answerer, queue, catalogue, "embedded", home, keeping=keeping)

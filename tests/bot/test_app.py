@@ -129,8 +129,12 @@ async def test_a_base_model_that_cannot_be_used_is_named(tmp_path, settings, bas
             pass
 
 
-async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(settings):
-    """Real client, real sockets, real engine, real trainer; only the model is tiny."""
+@pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(settings, to_the_end):
+    """Real client, real sockets, real engine, real trainer; only the model is tiny.
+
+    Somebody talks without a pause until it is seen that the training waits for replies, or even to its end.
+    """
     async with opened(settings, SHIPPED) as app:
         stage = app.sandbox
         member, moderator = stage.member(MEMBER), stage.member(MODERATOR)
@@ -150,12 +154,18 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
         def shown(*beginnings: str) -> list[dict]:
             return [m for _, m in stage.events[mark:] if m.get("content", "").startswith(beginnings)]
 
+        def has_waited() -> bool:
+            return any("waiting for replies" in m["content"] for m in shown("Training"))
+
         await until(lambda: shown("Training: **ballast v1**"))
         answered = []
-        while not (ended := shown("Trained", "Failed")):
+        while not (shown("Trained", "Failed") or (has_waited() and not to_the_end)):
             began = time.monotonic()
             assert "base model" in await ask(INN)
             answered.append(time.monotonic() - began)
+        assert has_waited()
+        await until(lambda: shown("Trained", "Failed"), 60)
+        ended = shown("Trained", "Failed")
         print(f"{len(answered)} replies while training, the slowest after {max(answered):.2f} s")
         assert ended[0]["content"].startswith("Trained"), ended[0]["content"]
         assert len(answered) >= 3
