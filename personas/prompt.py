@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 
 from personas.contracts import LoreHit, Persona, Turn
 
-PROMPT_VERSION = "2"
+PROMPT_VERSION = "3"
 """Changes whenever the same turns would render to other tokens. Adapters record it."""
 
 HISTORY_BLOCK = 4
@@ -31,6 +31,14 @@ MAX_CARD_TOKENS = 1400
 """What a card's prose and examples may take of a prompt: talks beyond that are left out."""
 
 EXAMPLE_LINE = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
+
+MARKER = re.compile(r"\[/?[A-Z_]{2,}\]|<[|｜/]?[^<>\s]{1,40}>")
+"""What in a template's own text marks turns though the tokenizer knows no control token of that name: `[/INST]`."""
+
+ROLE = re.compile(r"^(\w+):", re.MULTILINE)
+"""And what marks them where a template names who speaks in plain words: `Assistant:`."""
+
+REPLY_PROBE = "ANSWER-PROBE"
 
 FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
 """Put before a template, it hides the clock that transformers gives to templates."""
@@ -65,13 +73,19 @@ class Renderer:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self._special = sorted(set(_special_tokens(tokenizer)), key=len, reverse=True)
         self._chat_template = FROZEN_CLOCK + tokenizer.get_chat_template()
+        talk = self._template([_user("hello"), _assistant("well"), _user("hello")])
+        self._control = sorted({*_special_tokens(tokenizer), *MARKER.findall(talk)}, key=len, reverse=True)
+        for token in self._control:
+            talk = talk.replace(token, "\n")
+        self._roles = re.compile(rf"^({'|'.join(ROLE.findall(talk)) or '(?!)'}):", re.MULTILINE)
         self._has_system = self._accepts_system()
+        self._lead = self._probe_lead()
         self.end_of_turn = self._probe_end_of_turn()
         self.end_ids = tuple(self._encode(self.end_of_turn))
         single = self.end_ids if len(self.end_ids) == 1 else ()
-        self.stop_ids = tuple(dict.fromkeys((*single, tokenizer.eos_token_id)))
+        eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        self.stop_ids = tuple(dict.fromkeys((*single, *eos)))
 
     def prompt(
         self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), max_tokens: int = 2048
@@ -110,11 +124,18 @@ class Renderer:
         return _sample(self.prompt(persona, turns, lore, max_tokens - len(answer)).ids, answer)
 
     def sample_of(self, messages: list[Message], reply: str) -> Sample:
-        """A sample from chat messages that `messages` made, as data sets keep them, and the reply to them."""
-        return _sample(self._encode(self._template(messages)), self._answer(reply))
+        """A sample from chat messages that `messages` made, as data sets keep them, and the reply to them.
+
+        Another model's renderer may have made them: this one's control tokens are broken up in them, and where its
+        template knows no system message the first turn begins with it.
+        """
+        plain = [{**message, "content": self._broken_up(message["content"])} for message in messages]
+        if plain[0]["role"] == "system":
+            plain = self._with_system(plain[0]["content"], plain[1:])
+        return _sample(self._encode(self._template(plain)), self._answer(reply))
 
     def _answer(self, reply: str) -> list[int]:
-        return self._encode(self._plain(reply)) + list(self.end_ids)
+        return self._encode(self._lead + self._plain(reply)) + list(self.end_ids)
 
     # -------------------------------------------------------------------------------- from turns to messages
 
@@ -153,7 +174,7 @@ class Renderer:
         return messages
 
     def _said(self, turn: Turn) -> str:
-        return f"{self._plain(turn.name)}: {self._plain(turn.text)}"
+        return self._plain(f"{turn.name.strip()}: {turn.text.strip()}")
 
     def _notes(self, lore: Sequence[LoreHit]) -> str:
         return "\n".join(f"[{self._plain(hit.heading)}] {self._plain(hit.text)}" for hit in lore)
@@ -167,10 +188,13 @@ class Renderer:
         return [first, *messages[1:]]
 
     def _plain(self, text: str) -> str:
-        """Text that cannot end its own turn: the tokenizer's control tokens are broken up where someone typed them."""
-        for token in self._special:
+        """Text that cannot end its own turn: what the model takes for a turn's mark is broken up where it was typed."""
+        return self._broken_up(text.strip())
+
+    def _broken_up(self, text: str) -> str:
+        for token in self._control:
             text = text.replace(token, token[0] + " " + token[1:])
-        return text.strip()
+        return self._roles.sub(r"\1 :", text)
 
     def _shorten(self, turns: list[Turn], over: int) -> list[Turn]:
         if len(turns) > 1:
@@ -201,16 +225,38 @@ class Renderer:
 
     def _accepts_system(self) -> bool:
         try:
-            marked = [{"role": "system", "content": "SYSTEM-PROBE"}, {"role": "user", "content": "hello"}]
+            marked = [{"role": "system", "content": "SYSTEM-PROBE"}, _user("hello")]
             return "SYSTEM-PROBE" in self._template(marked)
         except TemplateError:
             return False
 
+    def _probe_lead(self) -> str:
+        """What stands between where the template lets a reply begin and its first word: a blank, with some.
+
+        Where the tokenizer puts a blank before every text by itself, there is none to add.
+        """
+        begun = self._template([_user("hello")])
+        before = self._template([_user("hello"), _assistant(REPLY_PROBE)], prompt=False).rpartition(REPLY_PROBE)[0]
+        lead = before.removeprefix(begun)
+        parts = self._encode(begun) + self._encode(lead + REPLY_PROBE)
+        return lead if not lead.strip() and parts == self._encode(before + REPLY_PROBE) else ""
+
     def _probe_end_of_turn(self) -> str:
-        probe = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "ANSWER-PROBE"}]
-        after = self._template(probe, prompt=False).rpartition("ANSWER-PROBE")[2].strip()
-        end: str = after or self.tokenizer.eos_token
+        """What follows a reply, up to its first control token: some templates end the whole talk after it."""
+        talk = [_user("hello"), _assistant(REPLY_PROBE)]
+        after = self._template(talk, prompt=False).rpartition(REPLY_PROBE)[2].strip()
+        found = [(after.find(token), -len(token)) for token in self._control if token in after]
+        first, size = min(found, default=(len(after), 0))
+        end: str = after[: first - size] or self.tokenizer.eos_token
         return end
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
 
 
 def _sample(prompt: Sequence[int], answer: Sequence[int]) -> Sample:

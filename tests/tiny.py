@@ -47,11 +47,12 @@ def make_adapter(home: Path, base: BaseModel, persona_id: str, version: str, see
     ref = adapter_ref(home, persona_id, version)
     with written_aside(ref.folder) as aside:
         model.save_pretrained(aside)
-        seal(aside, _manifest(base, persona_id, version))
+        seal(aside, manifest_over(base, persona_id, version))
     return ref
 
 
-def _manifest(base: BaseModel, persona_id: str, version: str) -> Manifest:
+def manifest_over(base: BaseModel, persona_id: str, version: str) -> Manifest:
+    """A manifest in which only base model, persona and version mean something."""
     scores = ScoreCard(
         heldout_replies=1,
         heldout_tokens=1,

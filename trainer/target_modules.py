@@ -30,6 +30,9 @@ STANDS_FOR: dict[str, tuple[str, ...]] = {
     "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
 }
 EXPERTS = "experts"
+FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+"""Of a mixture of experts peft would adapt the stacked weights of all experts under these names, which allows neither
+dropout nor several adapters over one model."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ def targets_in(base: BaseModel, wanted: Sequence[str]) -> Targets:
     """What of the model's linear layers are meant. Raises `TrainingError` when it has none of them."""
     paths = linear_layers(base)
     present = {path[-1] for path in paths}
+    has_experts = any(EXPERTS in path for path in paths)
     names, notes = list[str](), list[str]()
     for name in wanted:
+        if has_experts and name in FEED_FORWARD:
+            continue
         found = [name] if name in present else [other for other in STANDS_FOR.get(name, ()) if other in present]
         names += found
         if found != [name]:
@@ -54,8 +60,8 @@ def targets_in(base: BaseModel, wanted: Sequence[str]) -> Targets:
     said = []
     if notes:
         said.append(f"The base model has other linear layers than the recipe names. {'; '.join(notes)}.")
-    if any(EXPERTS in path for path in paths):
-        said.append("The base model is a mixture of experts: its routed experts stay as they are, all else is adapted.")
+    if has_experts:
+        said.append("The base model is a mixture of experts: its attention is adapted, its experts stay as they are.")
     return Targets(tuple(dict.fromkeys(names)), tuple(said))
 
 

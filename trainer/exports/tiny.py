@@ -81,7 +81,8 @@ class Kind:
     lora: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def _bytes_after(regex: str) -> Callable[[], Any]:
+def bytes_after(regex: str) -> Callable[[], Any]:
+    """How a byte-level tokenizer cuts text: by this expression."""
     return lambda: pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(regex), "isolated"),
@@ -101,21 +102,21 @@ KINDS = {
     for kind in (
         Kind("SmolLM2", "llama", CHATML, IM, _digits_and_bytes, {"tie_word_embeddings": True}),
         Kind(
-            "Llama 3.2", "llama", LLAMA3_CHAT, HEADERS, _bytes_after(LLAMA3),
+            "Llama 3.2", "llama", LLAMA3_CHAT, HEADERS, bytes_after(LLAMA3),
             {"tie_word_embeddings": True, "rope_parameters": LLAMA3_ROPE}, {"use_rslora": True},
         ),
         Kind(
-            "Llama 3.1", "llama", LLAMA3_CHAT, HEADERS, _bytes_after(LLAMA3),
+            "Llama 3.1", "llama", LLAMA3_CHAT, HEADERS, bytes_after(LLAMA3),
             {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE},
             {"rank_pattern": {"q_proj": 3, "down_proj": 9}},
         ),
-        Kind("Qwen2.5", "qwen2", QWEN2_CHAT, IM, _bytes_after(QWEN2), {"vocab_size": PADDED_VOCABULARY}),
+        Kind("Qwen2.5", "qwen2", QWEN2_CHAT, IM, bytes_after(QWEN2), {"vocab_size": PADDED_VOCABULARY}),
         Kind(
-            "Qwen2.5 with YaRN", "qwen2", QWEN2_CHAT, IM, _bytes_after(QWEN2), {"rope_parameters": YARN_ROPE},
+            "Qwen2.5 with YaRN", "qwen2", QWEN2_CHAT, IM, bytes_after(QWEN2), {"rope_parameters": YARN_ROPE},
             {"use_rslora": True, "rank_pattern": {"k_proj": 2}, "alpha_pattern": {"v_proj": 5}},
         ),
         Kind(
-            "Qwen3", "qwen3", QWEN3_CHAT, IM, _bytes_after(QWEN2), {"head_dim": 32, "tie_word_embeddings": True},
+            "Qwen3", "qwen3", QWEN3_CHAT, IM, bytes_after(QWEN2), {"head_dim": 32, "tie_word_embeddings": True},
             {"use_rslora": True},
         ),
         Kind(

@@ -1,0 +1,107 @@
+"""Two-layer models of the families that people train, each with a chat template built as its family's is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trainer.exports.gguf_tokenizer import LLAMA3, QWEN2
+from trainer.exports.tiny import KINDS, Kind, bytes_after
+
+LLAMA3_CHAT = (
+    "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
+    "{%- endif %}{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] | trim %}"
+    "{%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: ' }}"
+    "{{- date_string + '\n\n' + system + '<|eot_id|>' }}{%- for message in messages %}"
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+    "{{- message['content'] | trim + '<|eot_id|>' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
+)
+QWEN3_CHAT = (
+    "{%- set ns = namespace(last=0) %}{%- for message in messages %}{%- if message.role == 'user' %}"
+    "{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\n' }}{%- if message.role == 'assistant' %}"
+    "{%- set said = message.content.split('</think>')[-1].lstrip('\n') %}"
+    "{%- if loop.index0 > ns.last %}{{- '<think>\n\n</think>\n\n' + said }}{%- else %}{{- said }}{%- endif %}"
+    "{%- else %}{{- message.content }}{%- endif %}{{- '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
+    "{%- endif %}"
+)
+MISTRAL_CHAT = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('After the optional system message, roles must alternate') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ ' [INST] ' + message['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message['content'] | trim + eos_token }}{% endif %}{% endfor %}"
+)
+DEEPSEEK_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ 'User: ' + message['content'] + '\n\n' }}{% elif message['role'] == 'assistant' %}"
+    "{{ 'Assistant: ' + message['content'] + eos_token }}{% elif message['role'] == 'system' %}"
+    "{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+DEEPSEEK_V3_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{% elif message['role'] == 'user' %}{{ '<｜User｜>' + message['content'] }}{% else %}"
+    "{{ '<｜Assistant｜>' + message['content'] + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
+)
+GEMMA_CHAT = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+PHI3_CHAT = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+LATENT = {
+    "q_lora_rank": 32, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
+    "num_key_value_heads": 4, "first_k_dense_replace": 1, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "n_shared_experts": 1, "moe_intermediate_size": 32, "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+DEEPSEEK = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")
+TURNS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
+SLIDING = 24
+"""Tokens; the tests' samples are longer."""
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        KINDS["SmolLM2"],
+        replace(KINDS["Llama 3.2"], template=LLAMA3_CHAT),
+        KINDS["Qwen2.5"],
+        replace(KINDS["Qwen3"], template=QWEN3_CHAT, control=(*KINDS["Qwen3"].control, "<think>", "</think>")),
+        replace(
+            KINDS["Mistral"], template=MISTRAL_CHAT, settings={"tie_word_embeddings": False, "sliding_window": SLIDING}
+        ),
+        Kind("DeepSeek", "llama", DEEPSEEK_CHAT, DEEPSEEK, bytes_after(LLAMA3), {"tie_word_embeddings": False}),
+        Kind(
+            "DeepSeek-V2", "deepseek_v2", DEEPSEEK_CHAT, DEEPSEEK, bytes_after(LLAMA3),
+            {**LATENT, "q_lora_rank": None},
+        ),
+        Kind(
+            "DeepSeek-V3", "deepseek_v3", DEEPSEEK_V3_CHAT, (*DEEPSEEK, "<｜User｜>", "<｜Assistant｜>"),
+            bytes_after(LLAMA3), LATENT,
+        ),
+        Kind("Gemma", "gemma", GEMMA_CHAT, TURNS, bytes_after(QWEN2), {"head_dim": 16}),
+        Kind(
+            "Gemma 2", "gemma2", GEMMA_CHAT, TURNS, bytes_after(QWEN2),
+            {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": SLIDING},
+        ),
+        Kind(
+            "Gemma 3", "gemma3_text", GEMMA_CHAT, TURNS, bytes_after(QWEN2),
+            {"head_dim": 16, "sliding_window": SLIDING},
+        ),
+        Kind(
+            "Phi-3", "phi3", PHI3_CHAT,
+            ("<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), bytes_after(QWEN2),
+        ),
+    )
+}  # fmt: skip
