@@ -7,6 +7,7 @@
   python -m trainer plan …              what a run would do
   python -m trainer mask …              what is trained on in each sample
   python -m trainer recipes …           the recipes, and what each value does
+  python -m trainer doctor …            what this machine can train, what is wrong with it, and the remedies
   python -m trainer export …            make an adapter usable in other programs
   python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
   python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
@@ -39,6 +40,7 @@ from filelock import FileLock, Timeout
 from personas.contracts import Failed
 from trainer.anonymise_commands import add_anonymise, anonymise
 from trainer.dataset_commands import add_dataset, guarded
+from trainer.doctor.commands import add_doctor, doctor
 from trainer.events import Events, claim_stdout
 from trainer.exports.commands import add_exports
 from trainer.failures import failure
@@ -148,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add_plan(commands).set_defaults(command=guarded(plan))
     add_mask(commands).set_defaults(command=guarded(mask))
     add_recipes(commands).set_defaults(command=guarded(recipes))
+    add_doctor(commands).set_defaults(command=guarded(doctor))
     for command in (run, matrix, add_exports(commands)):
         command.set_defaults(computes=True)
         command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")

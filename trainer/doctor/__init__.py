@@ -1,0 +1,1 @@
+"""The doctor: what this machine can train, what is wrong with it, and what to do about that."""

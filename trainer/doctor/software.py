@@ -1,0 +1,148 @@
+"""Checks of what is installed: Python, packages, torch, 4-bit weights, compilers, optional extras."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+
+from trainer.doctor.check import Check, told_by_python
+from trainer.doctor.hardware import Torch
+
+OLDEST_PYTHON = (3, 11)
+DISTRIBUTION = "understudy"
+PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)\s*$")
+SET_UP = "make setup"
+LOADING_S, COMPILING_S, ASKING_S = 120, 180, 10
+
+TORCH_CODE = """
+import json, torch
+from trainer.machine import machine_here
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or "",
+                  "sees_gpu": torch.cuda.is_available(), "best": machine_here().best}))
+"""
+ROUND_TRIP_CODE = """
+import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+device = "cuda" if torch.cuda.is_available() else "cpu"
+weights = torch.randn(256, 256, generator=torch.Generator().manual_seed(0)).to(device, torch.bfloat16)
+packed, state = quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
+error = (dequantize_4bit(packed, state) - weights).float().norm() / weights.float().norm()
+assert packed.numel() * 2 == weights.numel() and error < 0.2, f"weights came back with an error of {error:.0%}"
+print(f"weights come back from 4 bits with an error of {error:.1%}, on {device}")
+"""
+COMPILE_CODE = """
+import torch
+from torch.nn.functional import silu
+values = torch.linspace(-3, 3, 4096)
+gated = torch.compile(lambda x: silu(x) * x)
+torch.testing.assert_close(gated(values), silu(values) * values)
+"""
+EXTRAS = {
+    "flash_attn": "attention without padding on GPUs",
+    "liger_kernel": "faster kernels on GPUs",
+    "unsloth": "faster kernels on GPUs",
+    "wandb": "experiment tracking",
+    "xllamacpp": "checks of GGUF exports by llama.cpp",
+}
+
+
+def python() -> Check:
+    """The interpreter's version."""
+    version = platform.python_version()
+    if sys.version_info >= OLDEST_PYTHON:
+        return Check("Python", "ok", version)
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    return Check("Python", "fail", version, f"install Python {oldest} or newer, then {SET_UP} PYTHON=python{oldest}")
+
+
+def packages(pinned: Iterable[str] | None = None) -> Check:
+    """Whether the packages are there in the versions that the project is tested with."""
+    pins = dict(_pins(importlib.metadata.requires(DISTRIBUTION) or () if pinned is None else pinned))
+    missing, others = list[str](), list[str]()
+    for name, wanted in pins.items():
+        try:
+            found = importlib.metadata.version(name).partition("+")[0]  # torch 2.13.0+cpu is 2.13.0
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if found != wanted:
+            others.append(f"{name} {found} instead of {wanted}")
+    if missing:
+        return Check("packages", "fail", f"missing: {', '.join(missing)}", SET_UP)
+    if others:
+        return Check("packages", "warn", "; ".join(others), f"{SET_UP} installs the versions that are tested")
+    return Check("packages", "ok", f"{len(pins)} in the versions that are tested")
+
+
+def torch_here(environment: Mapping[str, str] | None = None) -> tuple[Check, Torch | None]:
+    """Whether torch can be loaded; what it says of itself, None where it cannot."""
+    loaded, said = told_by_python(TORCH_CODE, LOADING_S, environment)
+    if not loaded:
+        return Check("torch", "fail", f"cannot be loaded: {said}", SET_UP), None
+    torch = Torch(**json.loads(said.splitlines()[-1]))
+    build = f"built for CUDA {torch.cuda}" if torch.cuda else "built without CUDA"
+    return Check("torch", "ok", f"{torch.version}, {build}; computes in {torch.best} fastest"), torch
+
+
+def four_bits(environment: Mapping[str, str] | None = None) -> Check:
+    """Whether bitsandbytes packs weights into 4 bits, and unpacks them again."""
+    works, said = told_by_python(ROUND_TRIP_CODE, LOADING_S, environment)
+    if works:
+        return Check("4-bit weights", "ok", said)
+    return Check("4-bit weights", "fail", f"bitsandbytes: {said}", f"{SET_UP}; until then --set quant_type=none")
+
+
+def compilers(environment: Mapping[str, str] | None = None) -> Check:
+    """A C and a C++ compiler: those that are named, else the usual ones."""
+    place = dict(os.environ if environment is None else environment)
+    wanted = {"C": (place.get("CC"), "cc", "gcc", "clang"), "C++": (place.get("CXX"), "c++", "g++", "clang++")}
+    found = {
+        language: next((path for name in names if name and (path := shutil.which(name, path=place.get("PATH")))), None)
+        for language, names in wanted.items()
+    }
+    if missing := [language for language, path in found.items() if not path]:
+        lacking = " and no ".join(missing)
+        return Check("compilers", "warn", f"no {lacking} compiler", "install one, such as the package build-essential")
+    return Check(
+        "compilers", "ok", "; ".join(f"{language}: {_version(path)}" for language, path in found.items() if path)
+    )
+
+
+def compiling(environment: Mapping[str, str] | None = None) -> Check:
+    """Whether `torch.compile` makes code that computes right."""
+    works, said = told_by_python(COMPILE_CODE, COMPILING_S, environment)
+    if works:
+        return Check("torch.compile", "ok", "compiles, and computes right")
+    return Check("torch.compile", "warn", said, "see compilers; without it everything works, some of it slower")
+
+
+def extras() -> Check:
+    """What may be installed besides."""
+    there = [name for name in EXTRAS if importlib.util.find_spec(name)]
+    missing = [f"{name} ({what})" for name, what in EXTRAS.items() if name not in there]
+    parts = [
+        f"installed: {', '.join(there)}" if there else "",
+        f"not installed: {', '.join(missing)}" if missing else "",
+    ]
+    return Check("extras", "ok", "; ".join(part for part in parts if part))
+
+
+def _pins(requirements: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Name and version of each, without those of extras, which have a marker behind a semicolon."""
+    return ((pin["name"], pin["version"]) for text in requirements if (pin := PIN.match(text)))
+
+
+def _version(path: str) -> str:
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=ASKING_S).stdout
+    except (OSError, subprocess.SubprocessError):
+        return path
+    return said.partition("\n")[0] or path
