@@ -194,8 +194,8 @@ class JobSpec(Contract):
 class Manifest(Contract):
     """`manifest.json` of an adapter folder.
 
-    `rights` counts samples by right, `threads` is how many computed, `caveats` say in words what was not as asked,
-    `checksums` maps each other file of the folder to its SHA-256.
+    `rights` counts samples by right, `threads` is how many computed and `kernels` say with what, `caveats` say in words
+    what was not as asked, `checksums` maps each other file of the folder to its SHA-256.
     """
 
     format: Literal[1] = 1
@@ -217,6 +217,7 @@ class Manifest(Contract):
     seed: int
     packages: dict[str, str]
     threads: int | None = None
+    kernels: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     metrics: ScoreCard
     checksums: dict[str, str]

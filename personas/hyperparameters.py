@@ -21,6 +21,7 @@ Optimiser = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_ada
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
 Packing = Literal["auto", "on", "off"]
+Packing = Literal["auto", "on", "off"]
 
 Rank = Annotated[int, Field(ge=1, le=256)]
 Alpha = Annotated[int, Field(ge=1, le=1024)]
@@ -74,6 +75,7 @@ class Hyperparameters(Contract):
     per_device_train_batch_size: Batch | None = None
     gradient_accumulation_steps: Accumulation | None = None
     gradient_checkpointing: bool | None = None
+    packing: Packing | None = None
     packing: Packing | None = None
     logging_steps: OneOrMoreSteps | None = None
     eval_strategy: Strategy | None = None

@@ -6,6 +6,9 @@ both). This gives each sample the loss it has alone. Layers that are computed tw
 checkpointing) keep nothing that could be shared; then each sample has its own beginning. What follows is padded on the
 right: under causal attention no real token sees a pad behind it, so no mask is needed and the pad may be any token, the
 end of turn included.
+
+Packed, the samples lie one after another in a single row instead, without padding, and their positions start again at
+0: transformers' masks let no token see beyond its own sample then, as long as nothing is cached.
 """
 
 from __future__ import annotations
@@ -50,6 +53,30 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
     }
 
 
+def pack(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """The samples in one row: `input_ids`, `position_ids` and `labels` [1, all tokens]; `prefix_ids` is empty [1, 0].
+
+    A sample's first token has no label: what stands before it belongs to another one. `lengths` is as in `collate`.
+    """
+    row = pack_ids([sample.ids for sample in samples])
+    ids = row["input_ids"]
+    trained = torch.tensor([[is_trained for sample in samples for is_trained in sample.mask]])
+    return {
+        **row,
+        "prefix_ids": ids[:, :0],
+        "labels": ids.masked_fill(~trained | (row["position_ids"] == 0), NO_LOSS),
+        "lengths": torch.tensor([len(sample.ids) for sample in samples]),
+    }
+
+
+def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Texts of token ids in one row: `input_ids` and `position_ids` [1, all tokens]; each begins at position 0."""
+    return {
+        "input_ids": torch.tensor([[token for text in texts for token in text]]),
+        "position_ids": torch.tensor([[place for text in texts for place in range(len(text))]]),
+    }
+
+
 def shared_prefix(samples: Sequence[Sample]) -> int:
     """How many tokens all prompts begin with. Each prompt's last token stays out: it predicts the reply's first."""
     shortest_prompt = min(sample.mask.index(True) for sample in samples)
@@ -69,14 +96,19 @@ def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
         shares = False
     targets = labels[:, 1:]
     trained = targets != NO_LOSS
-    cache = None
-    if shares:
-        with _logits_only(model, torch.zeros_like(prefix, dtype=torch.bool)):
-            cache = model(input_ids=prefix, use_cache=True).past_key_values
-        cache.batch_repeat_interleave(ids.shape[0])
+    cache = _cached(model, prefix, len(ids)) if shares else None
+    where = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
     with _logits_only(model, functional.pad(trained, (0, 1))):
-        logits = model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits[0]
+        logits = model(input_ids=ids, past_key_values=cache, use_cache=shares, **where).logits[0]
     return functional.cross_entropy(logits.float(), targets[trained], reduction="none")
+
+
+def _cached(model: Any, prefix: Tensor, rows: int) -> Any:
+    """The keys and values of the shared beginning, once for each row."""
+    with _logits_only(model, torch.zeros_like(prefix, dtype=torch.bool)):
+        cache = model(input_ids=prefix, use_cache=True).past_key_values
+    cache.batch_repeat_interleave(rows)
+    return cache
 
 
 def _forgets(model: Any) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from personas.base_model import BaseModel, Precision, load_model
 from personas.prompt import Sample
-from trainer.batches import collate, reply_losses
+from trainer.batches import collate, pack, reply_losses
 from trainer.cpu_kernels import use_grouped_attention
 
 BATCH_SIZE = 16
@@ -33,15 +34,22 @@ def load_served(base: BaseModel, precision: Precision) -> Any:
     return model
 
 
-def measure(model: Any, samples: Sequence[Sample], between: Callable[[], None] = lambda: None) -> list[ReplyLoss]:
-    """The loss of each sample's reply, in order; `between` is called after each batch."""
+def measure(
+    model: Any, samples: Sequence[Sample], between: Callable[[], None] = lambda: None, packing: bool = False
+) -> list[ReplyLoss]:
+    """The loss of each sample's reply, in order; `between` is called after each batch.
+
+    With `packing` the samples of a batch lie in one row, as in training with the kernels that want it so.
+    """
+    laid_out = pack if packing else collate
     losses: dict[int, ReplyLoss] = {}
     by_length = sorted(range(len(samples)), key=lambda place: len(samples[place].ids))
     was_training = model.training
     model.eval()
     for start in range(0, len(samples), BATCH_SIZE):
         places = by_length[start : start + BATCH_SIZE]
-        losses |= zip(places, _measure_batch(model, [samples[place] for place in places]), strict=True)
+        chosen = [samples[place] for place in places]
+        losses |= zip(places, _measure_batch(model, chosen, laid_out(chosen)), strict=True)
         between()
     model.train(was_training)
     return [losses[place] for place in range(len(samples))]
@@ -54,8 +62,8 @@ def mean_loss(losses: Sequence[ReplyLoss]) -> float:
     return math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
 
 
-def _measure_batch(model: Any, samples: list[Sample]) -> list[ReplyLoss]:
-    batch = {name: tensor.to(model.device) for name, tensor in collate(samples).items()}
+def _measure_batch(model: Any, samples: list[Sample], tensors: dict[str, Tensor]) -> list[ReplyLoss]:
+    batch = {name: tensor.to(model.device) for name, tensor in tensors.items()}
     with torch.inference_mode():
         tokens = [sample.reply_tokens for sample in samples]
         parts = torch.split(reply_losses(model, batch).double(), tokens)

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from personas.base_model import fingerprint
-from personas.contracts import Manifest, ScoreCard
+from personas.contracts import Manifest
 from personas.prompt import PROMPT_VERSION
 from trainer.frozen import Frozen
+from trainer.training_report import Training
 
 if TYPE_CHECKING:
     from trainer.run import Job
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
-def manifest_of(job: Job, frozen: Frozen, caveats: tuple[str, ...], metrics: ScoreCard) -> Manifest:
+def manifest_of(job: Job, frozen: Frozen, caveats: tuple[str, ...], training: Training) -> Manifest:
     """The manifest, without checksums: those are taken when the folder is sealed."""
     spec, recipe = job.spec, frozen.used
     lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
@@ -40,8 +41,9 @@ def manifest_of(job: Job, frozen: Frozen, caveats: tuple[str, ...], metrics: Sco
         seed=recipe.seed,
         packages=frozen.packages,
         threads=frozen.threads,
+        kernels=training.kernels,
         caveats=caveats,
-        metrics=metrics,
+        metrics=training.metrics,
         checksums={},
     )
 

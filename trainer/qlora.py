@@ -6,8 +6,10 @@ unpack them again. On a GPU they stay packed.
 
 from __future__ import annotations
 
+import functools
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ from personas.base_model import BaseModel, TrainingPrecision, load_model
 from personas.errors import TrainingError
 from personas.prompt import Sample
 from trainer.account import Account
-from trainer.batches import NO_LOSS, collate
+from trainer.batches import NO_LOSS, collate, pack
 from trainer.checkpoints import latest_whole, step_of
 from trainer.cpu_kernels import share_dropout, use_grouped_attention
+from trainer.kernels.choice import choose_kernels
+from trainer.machine import machine_here
 from trainer.recipe import Recipe
 from trainer.reply_trainer import Course, Heard, ReplyTrainer
 from trainer.reporter import Reporter
@@ -34,19 +38,24 @@ DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "
 KEPT_CHECKPOINTS = 3
 """The best among them."""
 
+Layout = Callable[[Sequence[Sample]], dict[str, torch.Tensor]]
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Trained:
     """The peft model that holds the new adapter, in evaluation mode, and every event of the run so far.
 
     `account` has counted the run's time and memory and goes on counting. `resumed_at` is the step at which this process
-    took over, 0 from the start.
+    took over, 0 from the start. `kernels` says what computed.
     """
 
     model: Any
     history: tuple[Heard, ...]
     account: Account
     resumed_at: int
+    kernels: tuple[str, ...]
 
 
 def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
@@ -60,19 +69,29 @@ def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
         trainer.add_callback(reporter)
         kept = latest_whole(course.folder) if course.folder else None
         train(trainer, kept)
-    return Trained(trainer.model.eval(), tuple(reporter.history), course.account, step_of(kept) if kept else 0)
+    return Trained(
+        trainer.model.eval(),
+        tuple(reporter.history),
+        course.account,
+        step_of(kept) if kept else 0,
+        trainer.kernels.notes,
+    )
 
 
 def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) -> ReplyTrainer:
     """A trainer of a new adapter over the base model, as it is before the first step."""
-    model = with_new_adapter(load_quantised(base, course.recipe), course.recipe)
+    model = load_quantised(base, course.recipe)
+    kernels = choose_kernels(model, course.recipe, machine_here())
+    log.info("%s", " ".join(kernels.notes))
+    model = with_new_adapter(model, course.recipe)
     trainer = ReplyTrainer(
         course,
+        kernels,
         model=model,
         args=_arguments(course, folder),
         train_dataset=table_of(course.train),
         eval_dataset=table_of(course.heldout) if course.heldout else None,
-        data_collator=_collate_rows,
+        data_collator=functools.partial(_collate_rows, pack if kernels.packing else collate),
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
@@ -86,7 +105,11 @@ def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) ->
 
 def train(trainer: ReplyTrainer, checkpoint: Path | None = None) -> None:
     """All steps. The adapter's inputs need no float32 copies where autocast multiplies in 16 bits anyway."""
-    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16 or trainer.args.fp16):
+    computes_in_16_bits = trainer.args.bf16 or trainer.args.fp16
+    with (
+        disable_input_dtype_casting(trainer.model, active=computes_in_16_bits),
+        trainer.kernels.in_use(trainer.model),
+    ):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.take_best()
 
@@ -185,8 +208,8 @@ def table_of(samples: Sequence[Sample]) -> Any:
     return Table.from_dict({"input_ids": [list(sample.ids) for sample in samples], "labels": labels})
 
 
-def _collate_rows(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    return collate([Sample(tuple(row["input_ids"]), tuple(x != NO_LOSS for x in row["labels"])) for row in rows])
+def _collate_rows(laid_out: Layout, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    return laid_out([Sample(tuple(row["input_ids"]), tuple(x != NO_LOSS for x in row["labels"])) for row in rows])
 
 
 def _keep_adapter_in_float32(model: Any) -> None:

@@ -45,6 +45,7 @@ class Recipe(Contract):
     gradient_accumulation_steps: of.Accumulation
     gradient_checkpointing: bool = False
     packing: of.Packing = "auto"
+    packing: of.Packing = "auto"
     logging_steps: of.OneOrMoreSteps = 1
     eval_strategy: of.Strategy = "epoch"
     eval_steps: of.OneOrMoreSteps = 500

@@ -31,6 +31,7 @@ from trainer.checkpoints import (
 from trainer.evaluate import mean_loss, measure
 from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S
+from trainer.kernels.choice import Kernels
 from trainer.recipe import Recipe
 
 TRAINER_STATE = "trainer_state.json"
@@ -79,8 +80,8 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, course: Course, **options: Any) -> None:
-        self._course = course
+    def __init__(self, course: Course, kernels: Kernels, **options: Any) -> None:
+        self._course, self.kernels = course, kernels
         self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
@@ -121,7 +122,8 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """`eval_loss`: nats per held-out reply token, in the precision of training."""
         begun = time.perf_counter()
-        loss = mean_loss(measure(self.model, self._course.heldout, self._course.between))
+        course = self._course
+        loss = mean_loss(measure(self.model, course.heldout, course.between, self.kernels.packing))
         self.measuring_s += time.perf_counter() - begun
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))

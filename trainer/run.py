@@ -157,7 +157,7 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
         metrics = _measure_adapter(job, aside, before, run)
         run.enter(Phase(name="writing"))
         account = trained.account
-        training = Training(trained.history, account.seconds, account.memory.peak(), metrics)
+        training = Training(trained.history, account.seconds, account.memory.peak(), metrics, trained.kernels)
         write_report(aside, training)
         _describe(job, frozen, (*caveats, *frozen.caveats), aside, training)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -271,7 +271,7 @@ def _losses(model: Any, data: Dataset, run: Run) -> tuple[float, float]:
 def _describe(job: Job, frozen: Frozen, caveats: tuple[str, ...], aside: Path, training: Training) -> None:
     metrics = training.metrics
     (aside / "scorecard.json").write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    manifest = manifest_of(job, frozen, caveats, metrics)
+    manifest = manifest_of(job, frozen, caveats, training)
     write_model_card(aside, manifest, training)
     write_adapter_sheet(aside, job.spec, job.data)
     write_people(aside, job.data.people)

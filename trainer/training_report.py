@@ -29,12 +29,13 @@ SHOWN_STEPS = 20
 
 @dataclass(frozen=True)
 class Training:
-    """What is known of a run at its end. `seconds` of the whole run, over all its processes."""
+    """What is known of a run at its end. `seconds` of the whole run, over all its processes; `kernels` computed it."""
 
     history: tuple[Told, ...]
     seconds: float
     peak: Peak
     metrics: ScoreCard
+    kernels: tuple[str, ...] = ()
 
     @property
     def train_loss(self) -> float:
@@ -74,6 +75,7 @@ def training_section(training: Training, folder: str) -> str:
     ]
     parts = [
         table(("figure", "value"), figures),
+        " ".join(training.kernels),
         _epochs(training.history),
         _evaluations(training.history),
         f"![Loss by step: training, smoothed, and on held-out replies]({folder}loss.svg)",

@@ -1,18 +1,15 @@
 """Batches: sharing and padding change no sample's loss, and sorting loses nothing."""
 
-import random
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from personas.base_model import load_model
 from personas.prompt import Sample
-from trainer.batches import NO_LOSS, collate, length_sorted, reply_losses, shared_prefix
-from trainer.cpu_kernels import SharedDropout, share_dropout, use_grouped_attention
-from trainer.evaluate import mean_loss, measure
+from trainer.batches import NO_LOSS, collate, length_sorted, pack, reply_losses, shared_prefix
+from trainer.cpu_kernels import SharedDropout, share_dropout
+from trainer.evaluate import mean_loss
 
 SHARED = (5, 6, 7, 8, 9)
 
@@ -21,77 +18,9 @@ def sample(prompt: tuple[int, ...], reply: tuple[int, ...]) -> Sample:
     return Sample(prompt + reply, (False,) * len(prompt) + (True,) * len(reply))
 
 
-def random_samples(shared: tuple[int, ...], count: int = 9) -> list[Sample]:
-    draw = random.Random(0)
-    numbers = range(10, 4000)
-    return [
-        sample(
-            (*shared, *draw.choices(numbers, k=draw.randint(1, 30))),
-            tuple(draw.choices(numbers, k=draw.randint(1, 12))),
-        )
-        for _ in range(count)
-    ]
-
-
 @pytest.fixture(scope="module")
 def model(tiny_base):
     return load_model(tiny_base, "float32")
-
-
-def plain_loss(model, one: Sample) -> float:
-    """The sample alone, without any of our code."""
-    ids = torch.tensor([one.ids])
-    losses = functional.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
-    return losses[torch.tensor(one.mask[1:])].sum().item()
-
-
-@pytest.mark.parametrize("shared", [(), SHARED])
-@pytest.mark.parametrize("grouped", [False, True])
-@torch.inference_mode()
-def test_a_batch_gives_each_sample_the_loss_it_has_alone(tiny_base, shared, grouped):
-    model = load_model(tiny_base, "float32")
-    samples = random_samples(shared)
-    alone = [plain_loss(model, one) for one in samples]
-    if grouped:
-        use_grouped_attention(model)
-        assert model.config._attn_implementation == "grouped_matmul"
-    assert [loss.nll for loss in measure(model, samples)] == pytest.approx(alone, rel=1e-4)
-    assert [loss.tokens for loss in measure(model, samples)] == [one.reply_tokens for one in samples]
-
-
-def test_gradients_flow_through_the_shared_prompt_as_if_it_were_not_shared(tiny_base):
-    samples = random_samples(SHARED)
-    gradients = []
-    for grouped in (False, True):
-        model = load_model(tiny_base, "float32")
-        if grouped:
-            use_grouped_attention(model)
-            reply_losses(model, collate(samples)).sum().backward()
-        else:
-            for one in samples:
-                reply_losses(model, _unshared(one)).sum().backward()
-        gradients.append(model.model.layers[0].self_attn.k_proj.weight.grad)
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
-
-
-def test_checkpointed_layers_give_the_same_loss_and_gradients(tiny_base):
-    samples, found = random_samples(SHARED, 4), []
-    for checkpointed in (False, True):
-        model = load_model(tiny_base, "float32").train()
-        if checkpointed:
-            model.activation_checkpointing_enable()
-        losses = reply_losses(model, collate(samples))
-        losses.sum().backward()
-        found.append((losses.detach(), model.model.layers[0].self_attn.q_proj.weight.grad))
-    (plain, gradient), (twice, again) = found
-    assert torch.allclose(plain, twice, rtol=1e-4) and torch.allclose(gradient, again, rtol=1e-3, atol=1e-5)
-
-
-def _unshared(one: Sample) -> dict[str, torch.Tensor]:
-    batch = collate([one])
-    whole = torch.cat([batch["prefix_ids"], batch["input_ids"]], 1)
-    labels = functional.pad(batch["labels"], (batch["prefix_ids"].shape[1], 0), value=NO_LOSS)
-    return {**batch, "prefix_ids": whole[:, :0], "input_ids": whole, "labels": labels}
 
 
 def test_pads_need_no_token_of_their_own(model):
@@ -114,6 +43,14 @@ def test_only_replies_are_labelled_and_the_last_prompt_token_is_never_shared():
     assert batch["prefix_ids"].tolist() == [[1, 2]]
     assert batch["labels"].tolist() == [[NO_LOSS, 4, 5]] * 3 + [[NO_LOSS, NO_LOSS, 5]]
     assert batch["lengths"].tolist() == [5, 5, 5, 5]
+
+
+def test_packed_samples_lie_in_one_row_and_each_begins_at_the_first_position():
+    batch = pack([sample((1, 2, 3), (4, 5)), sample((6,), (7,)), Sample((8, 9), (True, True))])
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 0, 1]]
+    assert batch["labels"].tolist() == [[*[NO_LOSS] * 3, 4, 5, NO_LOSS, 7, NO_LOSS, 9]]
+    assert batch["prefix_ids"].shape == (1, 0) and batch["lengths"].tolist() == [5, 2, 2]
 
 
 def test_one_prompt_token_cannot_be_shared():

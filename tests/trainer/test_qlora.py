@@ -59,6 +59,15 @@ def test_the_same_seed_gives_the_same_weights(tiny_base, renderer, recipe):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_packed_a_run_learns_what_it_learns_otherwise(tiny_base, renderer, recipe):
+    exact = recipe.model_copy(update={"precision": "fp32", "lora_dropout": 0.0, "num_train_epochs": 1})
+    losses = []
+    for packing in ("off", "on"):
+        _, heard = train(tiny_base, renderer, exact.model_copy(update={"packing": packing}))
+        losses.append([event.loss if isinstance(event, Progress) else event.eval_loss for event in heard])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(losses[0]) == 4
+
+
 def test_a_loss_that_is_no_number_stops_with_advice(tiny_base, renderer, recipe, monkeypatch):
     monkeypatch.setattr("trainer.reply_trainer.reply_losses", lambda model, batch: _nan(model))
     with pytest.raises(TrainingError, match=r"diverged\. Lower the learning rate"):

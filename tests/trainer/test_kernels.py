@@ -1,0 +1,111 @@
+"""Kernels: the best that are here and keep samples apart; others are tried, passed over and named."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from transformers.models.llama import modeling_llama
+
+from personas.base_model import load_model
+from trainer.cpu_kernels import use_grouped_attention
+from trainer.kernels import choice
+from trainer.kernels.choice import choose_kernels
+from trainer.machine import Machine
+
+CPU, CUDA = Machine(has_cuda=False, best="bf16"), Machine(has_cuda=True, best="bf16")
+
+
+@pytest.fixture
+def model(tiny_base):
+    return load_model(tiny_base, "float32")
+
+
+@pytest.fixture
+def wanted(recipe):
+    return lambda **changes: recipe.model_copy(update=changes)
+
+
+def installed(monkeypatch, *ways):
+    monkeypatch.setattr(choice, "is_flash_attn_2_available", lambda: "flash_attention_2" in ways)
+    monkeypatch.setattr(choice, "is_torch_flex_attn_available", lambda: choice.FLEX in ways)
+
+
+def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_for(model, wanted):
+    use_grouped_attention(model)
+    by_itself, asked = (choose_kernels(model, wanted(packing=packing), CPU) for packing in ("auto", "on"))
+    assert not by_itself.packing and asked.packing
+    assert by_itself.notes[0] == "Attention: grouped_matmul, what the prompts of a batch share computed once."
+    assert asked.notes[0] == "Attention: grouped_matmul, samples packed without padding."
+    assert by_itself.notes[-2:] == ("Optimiser: adamw_torch_fused.", "Liger: needs CUDA.")
+    checkpointed = choose_kernels(model, wanted(gradient_checkpointing=True), CPU)
+    assert checkpointed.notes[0] == "Attention: grouped_matmul, samples padded."
+
+
+def test_on_a_gpu_the_first_kind_of_attention_that_works_packs(model, wanted, monkeypatch):
+    """Flash attention refuses a CPU; what would be flex attention on a GPU is torch's own here."""
+    installed(monkeypatch, "flash_attention_2", "sdpa")
+    monkeypatch.setattr(choice, "FLEX", "sdpa")
+    kernels = choose_kernels(model, wanted(), CUDA)
+    assert kernels.packing and model.config._attn_implementation == "sdpa"
+    assert kernels.notes[0] == "Attention: sdpa, samples packed without padding."
+    assert kernels.notes[1].startswith("flash_attention_2 was not used: it does not work here (")
+
+
+def test_on_a_gpu_without_such_attention_nothing_is_packed_by_itself(model, wanted, monkeypatch):
+    installed(monkeypatch)
+    assert not choose_kernels(model, wanted(), CUDA).packing
+    assert choose_kernels(model, wanted(packing="on"), CUDA).packing
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_samples_are_never_packed_where_they_would_see_each_other(model, wanted, monkeypatch):
+    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
+    kernels = choose_kernels(model, wanted(packing="on"), CPU)
+    assert not kernels.packing
+    assert "Samples are not packed: the model lets samples in one row see each other." in kernels.notes
+
+
+@pytest.fixture
+def fake_liger(monkeypatch):
+    """Liger's one entrance, which patches as Liger does and records how it was called."""
+    calls = []
+
+    def apply(model, **options):
+        calls.append(options)
+        modeling_llama.apply_rotary_pos_emb = lambda q, k, cos, sin, **_: (q, k)
+        for layer in model.model.layers:
+            vars(layer.mlp)["forward"] = torch.zeros_like
+
+    for name in ("liger_kernel", "liger_kernel.transformers", "liger_kernel.transformers.monkey_patch"):
+        module = ModuleType(name)
+        module.__spec__ = __spec__
+        monkeypatch.setitem(sys.modules, name, module)
+    module._apply_liger_kernel_to_instance = apply
+    module.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": apply}
+    return calls
+
+
+def test_liger_is_used_where_it_is_installed_and_taken_off_after_the_run(model, wanted, monkeypatch, fake_liger):
+    installed(monkeypatch)
+    ids = torch.tensor([[5, 6, 7]])
+    before, rotary = model(input_ids=ids).logits, modeling_llama.apply_rotary_pos_emb
+    kernels = choose_kernels(model, wanted(), CUDA)
+    assert kernels.liger and kernels.notes[-1].startswith("Liger: its RMSNorm")
+    with kernels.in_use(model):
+        assert fake_liger == [{"cross_entropy": False, "fused_linear_cross_entropy": False}]
+        assert not torch.equal(model(input_ids=ids).logits, before)
+    assert torch.equal(model(input_ids=ids).logits, before)
+    assert modeling_llama.apply_rotary_pos_emb is rotary
+
+
+def test_why_liger_is_not_used_is_said(model, wanted, monkeypatch, fake_liger):
+    installed(monkeypatch)
+    sys.modules["liger_kernel.transformers.monkey_patch"].MODEL_TYPE_TO_APPLY_LIGER_FN = {}
+    assert choose_kernels(model, wanted(), CUDA).notes[-1] == "Liger: does not know models of the kind llama."
+    monkeypatch.delitem(sys.modules, "liger_kernel")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    kernels = choose_kernels(model, wanted(), CUDA)
+    assert kernels.notes[-1] == "Liger: not installed." and not kernels.liger
