@@ -31,6 +31,7 @@ from trainer.checkpoints import (
 from trainer.evaluate import mean_loss, measure
 from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S
+from trainer.holding import Hold
 from trainer.kernels.choice import Kernels
 from trainer.recipe import Recipe
 
@@ -62,14 +63,14 @@ class Course:
     sorted_in: int = 0
     start_loss: float | None = None
     account: Account = field(default_factory=Account)
-
-
     hold: Hold = field(default_factory=Hold)
 
     def between(self) -> None:
         """Between two batches that are measured: give way, and stop when asked to."""
         self.hold.wait()
         self.check()
+
+
 class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     """Batches of like length, logits for the trained tokens only, held-out replies measured by themselves.
 
