@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+AGAIN_S = 0.05
 
 
 class Stopped(Exception):
@@ -49,14 +55,34 @@ class Terminated(BaseException):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM inside the block, once: what is cleared up then is not disturbed."""
+    """Raise `Terminated` on SIGTERM inside the block, once: what is cleared up then is not disturbed.
+
+    Python drops what is raised while an object is being finalised; then the signal comes again a moment later.
+    """
 
     def end(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, end)
+    def dropped(what: Any) -> None:
+        if issubclass(what.exc_type, Terminated):
+            signal.signal(signal.SIGTERM, end)
+            _send_soon(signal.SIGTERM)
+        elif issubclass(what.exc_type, KeyboardInterrupt):
+            _send_soon(signal.SIGINT)
+        else:
+            hook(what)
+
+    before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
+
+
+def _send_soon(number: signal.Signals) -> None:
+    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()

@@ -1,0 +1,51 @@
+"""What ends a command on SIGTERM and Ctrl-C, wherever it is at work."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from trainer.stopping import Terminated, terminable
+
+
+class AskedToEndWhileFinalised:
+    """Python drops what is raised in here."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        os.kill(os.getpid(), self.number)
+        for _ in range(1000):  # the handler runs between two of these
+            pass
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number, raised):
+    with pytest.raises(raised), terminable():
+        AskedToEndWhileFinalised(number)
+        time.sleep(10)
+        pytest.fail("nobody heard the signal")
+
+
+def test_a_second_signal_does_not_disturb_what_is_cleared_up():
+    with pytest.raises(Terminated), terminable():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_other_dropped_errors_are_told_as_ever(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise ValueError("told")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(str(what.exc_value)))
+    with terminable():
+        Broken()
+    assert told == ["told"]
