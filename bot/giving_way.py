@@ -19,6 +19,11 @@ class GivingWay:
         self._replies = 0
         self._letting_go: asyncio.TimerHandle | None = None
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the trainer is to hold now."""
+        return bool(self._replies or self._letting_go)
+
     @contextmanager
     def reply(self) -> Iterator[None]:
         """A reply is asked for and made inside the block. To be used on the event loop."""

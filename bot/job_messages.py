@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import discord
 
-from bot.house import HouseBot
+from bot.house import House, HouseBot
 from bot.place import GuildChannel
 from bot.progress import job_words, settled_words, title
 from bot.store import Job
@@ -57,7 +57,7 @@ class JobMessages:
         last = ""
         while job := store.jobs.get(job_id):
             ended = job.state not in ("queued", "running")
-            words = job_words(job, self._bot.house.queue.position(job_id), time.time(), self._live(job))
+            words = words_now(self._bot.house, job)
             if words != last:
                 with suppress(discord.Forbidden):  # the job goes on where nobody may be told
                     await (self._end(job, words) if ended else self._write(job, words))
@@ -99,4 +99,15 @@ class JobMessages:
             await message.edit(content=words, view=view, allowed_mentions=NO_MENTIONS)
 
     def _live(self, job: Job) -> str | None:
-        return self._bot.house.store.versions.live(job.persona) if job.persona else None
+        return live_version(self._bot.house, job)
+
+
+def words_now(house: House, job: Job) -> str:
+    """A job in words, as it is at this moment."""
+    position, gives_way = house.queue.position(job.job_id), house.answerer.giving_way.is_asked
+    return job_words(job, position, time.time(), live_version(house, job), gives_way=gives_way)
+
+
+def live_version(house: House, job: Job) -> str | None:
+    """The version of a job's persona that speaks."""
+    return house.store.versions.live(job.persona) if job.persona else None

@@ -8,8 +8,11 @@ from personas.contracts import Epoch, Evaluation, Phase, Progress
 BAR_CELLS = 16
 
 
-def job_words(job: Job, position: int | None, now: float, live: str | None = None) -> str:
-    """A job that waits or runs; one that has ended reads as `settled_words`. `position` 1 is next in the queue."""
+def job_words(job: Job, position: int | None, now: float, live: str | None = None, *, gives_way: bool = False) -> str:
+    """A job that waits or runs; one that has ended reads as `settled_words`. `position` 1 is next in the queue.
+
+    `gives_way` says that the trainer was asked to hold.
+    """
     if job.state not in ("queued", "running"):
         return settled_words(job, live)
     if job.state == "queued":
@@ -32,14 +35,17 @@ def job_words(job: Job, position: int | None, now: float, live: str | None = Non
         case _:
             lines.append("Starting …")
     if job.started_at:
-        waited = f", {duration(held_s)} of it waiting for replies" if (held_s := _held_s(job)) >= 1 else ""
-        lines.append(f"-# running for {duration(now - job.started_at)}, attempt {job.attempt}{waited}")
+        waits = _waits(job, gives_way)
+        lines.append(f"-# running for {duration(now - job.started_at)}, attempt {job.attempt}{waits}")
     return "\n".join(lines)
 
 
-def _held_s(job: Job) -> float:
-    """How long the attempt that runs has waited while replies were made."""
-    return job.progress.held_s if isinstance(job.progress, Progress) else 0.0
+def _waits(job: Job, gives_way: bool) -> str:
+    """That it waits while replies are made, or for how long it did."""
+    if gives_way:
+        return ", waiting for replies now"
+    held_s = job.progress.held_s if isinstance(job.progress, Progress) else 0
+    return f", {duration(held_s)} of it waiting for replies" if held_s >= 1 else ""
 
 
 def _losses(at: Epoch | Evaluation) -> str:

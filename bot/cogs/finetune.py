@@ -16,11 +16,10 @@ from bot.cogs.asking import MAX_CHOICES, Choices, Interaction, persona_choices, 
 from bot.cogs.finetune_actions import buttons, cancel_job, make_live, roll_back
 from bot.errors import RefusedError
 from bot.house import HouseBot
-from bot.job_messages import JobMessages
+from bot.job_messages import JobMessages, words_now
 from bot.permissions import MODERATOR
 from bot.place import GuildChannel
 from bot.preview import preview_words
-from bot.progress import job_words
 from bot.store import Job
 from bot.voices import NO_MENTIONS
 from personas.contracts import Hyperparameters, TrainingRequest, explain
@@ -140,12 +139,8 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @app_commands.command(description="What is training, what waits, what ended.")
     async def status(self, interaction: Interaction) -> None:
         jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
-        words = [self._status_words(job) for job in jobs]
+        words = [words_now(self.bot.house, job) for job in jobs]
         await interaction.response.send_message("\n\n".join(words)[:2000] or "No jobs yet.", ephemeral=True)
-
-    def _status_words(self, job: Job) -> str:
-        live = self.bot.house.store.versions.live(job.persona) if job.persona else None
-        return job_words(job, self.bot.house.queue.position(job.job_id), time.time(), live)
 
     @app_commands.command(description="End a job that waits or trains. Nothing that is live changes.")
     @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")

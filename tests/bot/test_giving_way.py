@@ -40,7 +40,7 @@ async def test_said_once_for_all_replies_and_taken_back_some_time_after_the_last
 
 
 async def test_a_talk_asks_the_trainer_to_hold(stage, monkeypatch):
-    monkeypatch.setattr(giving_way, "LINGER_S", 0.05)
+    monkeypatch.setattr(giving_way, "LINGER_S", 0.2)
     for channel in (QUAY, INN):
         mark = stage.mark
         await stage.member.say(channel, "good evening")
@@ -102,3 +102,4 @@ def test_the_time_that_a_training_waited_is_shown(workshop):
     for held_s, words in ((0.4, "attempt 1"), (12.4, "attempt 1, 12 s of it waiting for replies")):
         job = workshop.store.jobs.report("j1", "token", STEP.model_copy(update={"held_s": held_s}))
         assert job_words(job, None, 190.0).endswith(f"-# running for 1 min 30 s, {words}")
+    assert job_words(job, None, 190.0, gives_way=True).endswith("attempt 1, waiting for replies now")
