@@ -2,7 +2,8 @@
 
 A relative path is looked for in `UNDERSTUDY_HOME`, then where the bot was started; `owner/name` that is no path is a
 data set of a hub that was fetched before. Nothing trains without a right that somebody has signed for: in `rights.toml`
-beside the file or folder, or in the entry of `catalogue.toml` that names the same.
+beside the file or folder, or in the entry of `catalogue.toml` that names the same. A folder that `dataset build` made
+holds the rights to its samples itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from personas.catalogue import CATALOGUE_FILE, HUB_ID, Entry, read_catalogue
 from personas.consent import read_consent
+from personas.data_set import is_data_set, statement_of_set
 from personas.errors import MaterialError
 from personas.rights import Statement, decide, statement_beside
 
@@ -43,7 +45,7 @@ def named_by_path(home: Path, text: str) -> Named:
     if path:
         origin, advice = path.name or text, ""
         entry = next((entry for entry in entries if entry.path and _same(entry.path, path)), None)
-        statement = entry.statement if entry else statement_beside(path)
+        statement = _stated(path, entry)
     else:
         path, origin, advice = _fetched(text), text, _how_to_sign_for_hub(text)
         entry = next((entry for entry in entries if entry.hub == text), None)
@@ -75,6 +77,13 @@ def require_copies(path: Path, home: Path) -> None:
                 f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and {what} has no room.",
                 "Free the disk, or name a part of it.",
             )
+
+
+def _stated(path: Path, entry: Entry | None) -> Statement | None:
+    """What is stated of what lies at a path; a data set that `dataset build` made says so itself."""
+    if is_data_set(path):
+        return statement_of_set(path)
+    return entry.statement if entry else statement_beside(path)
 
 
 def _on_disk(home: Path, text: str) -> Path | None:

@@ -10,96 +10,41 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
 
 from bot.by_path import named_by_path
 from bot.history import HISTORY, history_lines
 from bot.personas import own_card
 from bot.store import Store
-from personas.card import SHIPPED_CARDS, read_card
+from personas.card import read_card
 from personas.catalogue import CATALOGUE_FILE, Entry, ReadCatalogue, read_catalogue
-from personas.consent import read_consent
-from personas.contracts import Material, TrainingRequest
+from personas.consent import Consent, read_consent
+from personas.contracts import TrainingRequest
+from personas.data_set import is_data_set
 from personas.errors import RequestError
-from personas.lore import WORLD
-from personas.rights import DISCORD_API, SETTING, Right, Statement, decide, statement_beside
+from personas.job_material import (
+    PROJECT,
+    Kind,
+    SourceMaterial,
+    data_set,
+    dialogue_adapter,
+    given,
+    named,
+    shipped_general,
+    shipped_lore,
+    single,
+)
+from personas.job_material import ShippedData as ShippedData
+from personas.rights import DISCORD_API, SETTING, Statement
 
 log = logging.getLogger(__name__)
 
 OPERATOR = 0
 """The guild of jobs that are started on the operator's machine itself. Direct messages, which are 0 too, start none."""
 
-Kind = Literal["card", "log", "messages", "lore", "general"]
-
-PROJECT = "own-writing", "the Understudy authors", "Written for this project, which they ship with."
-"""Cards and lore that ship: right, who states it, why."""
 IMPORTED = "form", "moderators of a server", "Given to the bot on purpose, for what it does with them."
 """A server's own cards and lore."""
-
-
-@dataclass(frozen=True)
-class ShippedData:
-    """Where the files lie that ship with the project."""
-
-    logs: Path
-    general: Path
-    lore: Path
-    cards: Path
-    recipes: Path
-
-    @classmethod
-    def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
-        """The files of a source tree."""
-        data = root / "data"
-        return cls(data / "logs", data / "general", data / "rag-resources", cards, root / "trainer" / "recipes")
-
-    @classmethod
-    def beside_the_code(cls) -> Self:
-        """The files of the source tree that this code runs from."""
-        return cls.of(Path(__file__).resolve().parent.parent)
-
-
-@dataclass(frozen=True)
-class SourceMaterial:
-    """Material before it is copied. `copies` pairs each file or folder with its path inside the job's material.
-
-    `text` is what lies under `path` where it is made for the job. `arrived` is the day on which it came (ISO 8601),
-    empty where each of its messages says that for itself.
-    """
-
-    kind: Kind
-    path: str
-    origin: str
-    stated: Statement
-    arrived: str = ""
-    copies: tuple[tuple[Path, str], ...] = ()
-    text: str = ""
-    format: str | None = None
-    persona_names: tuple[str, ...] = ()
-
-    @property
-    def right(self) -> Right:
-        """Under which right it is used."""
-        return self.stated.right
-
-    def copied(self, sha256: str) -> Material:
-        """The entry for the job folder, once the copy's digest is known."""
-        return Material(
-            kind=self.kind,
-            path=self.path,
-            origin=self.origin,
-            right=self.stated.right,
-            stated_by=self.stated.stated_by,
-            stated_on=self.stated.stated_on,
-            why=self.stated.why,
-            arrived=self.arrived,
-            sha256=sha256,
-            format=self.format,
-            persona_names=self.persona_names,
-        )
 
 
 class Catalogue:
@@ -115,7 +60,7 @@ class Catalogue:
 
     def datasets(self) -> list[str]:
         """The names of all data sets, in order; `history` only where Discord's permission is stated."""
-        history = {HISTORY} if self._store and read_consent(self._home).permission else set()
+        history = {HISTORY} if self._store and self._consent.permission else set()
         return sorted(self._dataset_files().keys() | self._operators().entries.keys() | history)
 
     def recipes(self) -> list[str]:
@@ -130,8 +75,12 @@ class Catalogue:
         """
         self._check_names(request, guild_id)
         if request.persona is None:
-            return self._for_dialogue(request)
-        return self._for_persona(request.persona, request, guild_id)
+            materials = self._for_dialogue(request)
+        else:
+            materials = self._for_persona(request.persona, request, guild_id)
+        if request.start_from:
+            materials = (*materials, dialogue_adapter(self._home, request.start_from, self._consent))
+        return materials
 
     def _check_names(self, request: TrainingRequest, guild_id: int) -> None:
         if request.dataset_path and guild_id != OPERATOR:
@@ -153,24 +102,38 @@ class Catalogue:
                 "An imported persona has no talk of its own to learn from.",
                 f"Name a `dataset` in which it speaks. {_known(self.datasets(), '')}",
             )
-        log = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
-        return (card, log, *self._lore(persona_id), *self._general())
+        talk = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
+        learned = (card, talk, *self._lore(persona_id))
+        return (*learned, *(self._to_mix(request.general) if request.general else self._general()))
 
     def _log(self, persona_id: str, dataset: str, guild_id: int) -> SourceMaterial:
         if dataset == HISTORY and self._store:
             return self._history(self._store, persona_id, guild_id)
         if entry := self._entry(dataset):
-            return self._named("log", entry)
+            return named("log", entry, self._consent)
         file = self._dataset_file(dataset)
         if file.suffix != ".json":
             raise RequestError(
                 f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
                 "Leave the data set out to take the persona's own log.",
             )
-        return self._single("log", file)
+        return single("log", file, self._consent)
+
+    def _to_mix(self, name: str) -> tuple[SourceMaterial, ...]:
+        """General dialogue to train on besides, and what measures forgetting: other dialogue, where there is any."""
+        if entry := self._entry(name):
+            chosen = named("messages", entry, self._consent)
+            if chosen.kind == "dataset":
+                raise RequestError(f"{name!r} is a built data set.", "Name it as the data set, or its sources here.")
+            return (chosen, *self._general())
+        file = self._dataset_file(name)
+        if file.suffix == ".json":
+            raise RequestError(f"{name!r} is a log, and no general dialogue.", _known(self.datasets(), "general"))
+        others = self._general(without=file) or self._general()
+        return (single("messages", file, self._consent), *others)
 
     def _history(self, store: Store, persona_id: str, guild_id: int) -> SourceMaterial:
-        consent = read_consent(self._home)
+        consent = self._consent
         lines = history_lines(store, consent, guild_id, persona_id)
         stated = Statement(DISCORD_API, f"the operator, in {SETTING}", _today(), consent.permission)
         text = "".join(f"{line}\n" for line in lines)
@@ -187,13 +150,13 @@ class Catalogue:
         if request.dataset == HISTORY and self._store:
             raise RequestError(f"`{HISTORY}` is a log, which trains a persona.", _known(messages, ""))
         if entry := self._entry(request.dataset):
-            return (self._named("messages", entry), *self._general())
+            return (named("messages", entry, self._consent), *self._general())
         file = self._dataset_file(request.dataset)
         if request.dataset not in messages:
             raise RequestError(f"{request.dataset!r} is a log, which trains a persona.", _known(messages, ""))
         # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
         general = self._general(without=file) or self._general()
-        return (self._single("messages", file), *general)
+        return (single("messages", file, self._consent), *general)
 
     def _dataset_files(self) -> dict[str, Path]:
         logs = {path.stem: path for path in self._shipped.logs.glob("*.json")}
@@ -228,64 +191,35 @@ class Catalogue:
 
     def _card(self, persona_id: str) -> SourceMaterial:
         if own := own_card(self._home, persona_id):
-            return _given("card", own.name, "an imported card", IMPORTED, (own, own.name))
+            return given("card", own.name, "an imported card", IMPORTED, (own, own.name))
         cards = {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
         if persona_id not in cards:
             raise RequestError(f"There is no persona {persona_id!r}.", _known(sorted(cards), persona_id))
         path = cards[persona_id]
-        return _given("card", path.name, f"cards/{path.name}", PROJECT, (path, path.name))
+        return given("card", path.name, f"cards/{path.name}", PROJECT, (path, path.name))
 
     def _lore(self, persona_id: str) -> list[SourceMaterial]:
         if own := own_card(self._home, persona_id):
             folder = self._home / "lore" / own.parent.parent.name / persona_id
-            given = (folder, f"lore/{persona_id}")
-            return [_given("lore", "lore", "a server's lore", IMPORTED, given)] if folder.is_dir() else []
-        folders = [folder for owner in (persona_id, WORLD) if (folder := self._shipped.lore / owner).is_dir()]
-        copies = tuple((folder, f"lore/{folder.name}") for folder in folders)
-        return [_given("lore", "lore", self._shipped.lore.name, PROJECT, *copies)] if folders else []
+            copies = (folder, f"lore/{persona_id}")
+            return [given("lore", "lore", "a server's lore", IMPORTED, copies)] if folder.is_dir() else []
+        return shipped_lore(self._shipped, persona_id)
 
     def _general(self, without: Path | None = None) -> list[SourceMaterial]:
-        files = sorted(self._shipped.general.glob("*.jsonl"))
-        return [self._single("general", path) for path in files if path != without]
+        return shipped_general(self._shipped, self._consent, without)
 
-    def _single(self, kind: Kind, file: Path) -> SourceMaterial:
-        """A file that ships, with what is stated beside it; a log without counts as taken from Discord's API."""
-        stated = statement_beside(file)
-        by_form = DISCORD_API if kind == "log" else ""
-        signed = stated.right if stated else ""
-        right = decide(file.name, by_form=by_form, signed=signed, consent=read_consent(self._home)).require()
-        path, day = f"{file.parent.name}/{file.name}", _day_of(file)
-        stated = stated or Statement(right, "", day, "")
-        return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
+    @property
+    def _consent(self) -> Consent:
+        return read_consent(self._home)
 
     def _at(self, kind: Kind, path: str) -> SourceMaterial:
         """The material of a data set that the operator names by its path."""
-        named = named_by_path(self._home, path)
-        place, stated = f"named/{named.origin}", named.statement
-        copies = ((named.path, place),)
-        return SourceMaterial(kind, place, named.origin, stated, stated.stated_on, copies, format=named.format)
-
-    def _named(self, kind: Kind, entry: Entry) -> SourceMaterial:
-        """The material of the operator's data set; where it lies is nobody else's business."""
-        decide(entry.name, signed=entry.statement.right, consent=read_consent(self._home)).require()
-        file = entry.located()
-        path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
-        arrived, origin, names = entry.statement.stated_on, entry.hub or entry.name, entry.persona_names
-        copies = ((file, path),)
-        return SourceMaterial(kind, path, origin, entry.statement, arrived, copies, "", entry.format, names)
-
-
-def _given(
-    kind: Kind, path: str, origin: str, stated: tuple[Right, str, str], *copies: tuple[Path, str]
-) -> SourceMaterial:
-    """A card or lore; what it is used for was stated when it came."""
-    right, stated_by, why = stated
-    day = max(_day_of(source) for source, _ in copies)
-    return SourceMaterial(kind, path, origin, Statement(right, stated_by, day, why), day, copies)
-
-
-def _day_of(path: Path) -> str:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+        found = named_by_path(self._home, path)
+        if is_data_set(found.path):
+            return data_set(found.path, found.origin, self._consent)
+        place, stated = f"named/{found.origin}", found.statement
+        copies = ((found.path, place),)
+        return SourceMaterial(kind, place, found.origin, stated, stated.stated_on, copies, format=found.format)
 
 
 def _today() -> str:

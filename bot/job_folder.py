@@ -1,31 +1,22 @@
-"""A job's folder, `<home>/jobs/<job id>/`, as the trainer takes it: `request.json` and copies of the material.
+"""A bot's job folder, `<home>/jobs/<job id>/` (`personas.job_folder`), and where what the trainer leaves in it goes.
 
-With them go the keys of its pseudonyms (`personas.job_keys`), who has allowed what (`personas.consent`), and what has
-been held out until now (`personas.heldout`), which a run adds to.
-The folder appears whole or not at all. What the trainer leaves in it is put in its place under `<home>/models/`.
+The adapter's place is under `<home>/models/`.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from bot.catalogue import SourceMaterial
 from bot.store import Job
-from personas.adapters import adapter_ref, install, verify, written_aside
+from personas.adapters import adapter_ref, install, verify
 from personas.base_model import Precision
-from personas.consent import read_consent, write_consent
-from personas.contracts import JobSpec, Manifest, Material, TrainingRequest
+from personas.contracts import Manifest
 from personas.errors import AdapterError
-from personas.heldout import HELD_OUT_FILE, NEW_HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
-from personas.job_keys import JobKeys, dataset_name
-from personas.keys import HomeKey
-from personas.material import material_digest
-
-REQUEST = "request.json"
-MATERIAL = "material"
-ADAPTER = "adapter"
+from personas.job_folder import ADAPTER, keep_new_held_out, require_folder
+from personas.job_folder import REQUEST as REQUEST
+from personas.job_material import SourceMaterial
+from personas.job_material import dialogue_place as dialogue_place
 
 
 def write_job_folder(home: Path, job: Job, materials: Iterable[SourceMaterial], precision: Precision) -> Path:
@@ -35,33 +26,7 @@ def write_job_folder(home: Path, job: Job, materials: Iterable[SourceMaterial], 
     Raises `OSError`, and `UnderstudyError` when the home's key, consent or what it holds out cannot be read.
     """
     folder = home / "jobs" / job.job_id
-    if (folder / REQUEST).exists():
-        write_consent(folder, read_consent(home))
-        _write_held_out(folder, home, job.request)
-        return folder
-    for left_over in folder.parent.glob(f".{job.job_id}.*"):  # of a bot that was killed while copying
-        shutil.rmtree(left_over)
-    with written_aside(folder) as aside:
-        fill_folder(aside, home, job.job_id, job.version, job.request, materials, precision)
-    return folder
-
-
-def fill_folder(
-    folder: Path,
-    home: Path,
-    job_id: str,
-    version: str,
-    request: TrainingRequest,
-    materials: Iterable[SourceMaterial],
-    precision: Precision,
-) -> None:
-    """Write what a job's folder holds into one that is there and empty. Raises `OSError` or `UnderstudyError`."""
-    copied = tuple(_copy(material, folder / MATERIAL) for material in materials)
-    spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
-    JobKeys.of(home, dataset_name(request)).write(folder)
-    write_consent(folder, read_consent(home))
-    _write_held_out(folder, home, request)
-    (folder / REQUEST).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return require_folder(folder, home, job.job_id, job.version, job.request, materials, precision)
 
 
 def keep_job_held_out(home: Path, job: Job, folder: Path) -> None:
@@ -69,10 +34,7 @@ def keep_job_held_out(home: Path, job: Job, folder: Path) -> None:
 
     Raises `UnderstudyError` when either cannot be read, and `OSError`.
     """
-    file = folder / NEW_HELD_OUT_FILE
-    if file.exists():  # not where an earlier program trained
-        people_key = HomeKey.of(home).people()
-        keep_held_out(home, job.persona, HeldOut.read(file, people_key), people_key)
+    keep_new_held_out(home, job.persona, folder)
 
 
 def install_adapter(home: Path, job: Job, folder: Path) -> tuple[Path, Manifest]:
@@ -92,39 +54,3 @@ def adapter_place(home: Path, job: Job) -> Path:
     if job.persona:
         return adapter_ref(home, job.persona, job.version).folder
     return dialogue_place(home, job.request.job_name)
-
-
-def dialogue_place(home: Path, job_name: str) -> Path:
-    """Where the adapter of a dialogue job of this name belongs."""
-    return home / "models" / "dialogue" / job_name
-
-
-def _leading_out(root: Path) -> Callable[[str, list[str]], list[str]]:
-    """What of a folder is not copied: links that lead out of it."""
-    inside = root.resolve()
-
-    def ignored(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if not Path(folder, name).resolve().is_relative_to(inside)]
-
-    return ignored
-
-
-def _write_held_out(folder: Path, home: Path, request: TrainingRequest) -> None:
-    file = held_out_file(home, request.persona)
-    if file.exists():
-        HeldOut.read(file, HomeKey.of(home).people()).write(folder / HELD_OUT_FILE)
-
-
-def _copy(material: SourceMaterial, target: Path) -> Material:
-    if material.text:
-        place = target / material.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(material.text, encoding="utf-8")
-    for source, name in material.copies:
-        place = target / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, place, ignore=_leading_out(source))
-        else:
-            shutil.copyfile(source, place)
-    return material.copied(material_digest(target / material.path))

@@ -16,12 +16,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bot.catalogue import SourceMaterial
-from bot.job_folder import fill_folder
 from bot.progress import duration
 from personas.base_model import Precision
 from personas.contracts import TrainingRequest
 from personas.errors import TrainingError
+from personas.job_folder import fill_folder
+from personas.job_material import SourceMaterial
 
 PLAN_TIMEOUT_S = 300.0
 SHOWN_REASONS = 6

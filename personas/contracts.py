@@ -80,16 +80,21 @@ class LoreHit:
 class Sampling:
     """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was.
 
+    `temperature` 0 takes the likeliest. `top_k` 0, `top_p` 1 and `min_p` 0 leave nothing out. `logprobs` asks for the
+    log-probabilities of the reply's tokens.
     `stop_loops` ends a reply that goes round in circles at the end of its sentence (`personas.engine.loops`).
     """
 
     temperature: float = 0.6
     top_p: float = 0.9
+    top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.05
     stop_loops: bool = True
     max_new_tokens: int = 120
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,18 +113,26 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Everything a reply depends on. `persona` None asks nobody in particular, `adapter` None the base model."""
+    """Everything a reply depends on. `persona` None asks nobody in particular, `adapter` None the base model.
+
+    The engine is fair between guilds: `guild_id` says who asks.
+    """
 
     persona: Persona | None
     turns: tuple[Turn, ...]
     lore: tuple[LoreHit, ...] = ()
     adapter: AdapterRef | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    guild_id: int = 0
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A finished reply. `version` is that of the adapter that made it, None for the base model."""
+    """A finished reply. `version` is that of the adapter that made it, None for the base model.
+
+    `logprobs` are, where they were asked for, the natural logarithms of the probabilities that the model itself gave to
+    the `new_tokens` tokens (the end of turn included), before temperature and the rest.
+    """
 
     text: str
     version: str | None
@@ -127,6 +140,7 @@ class Reply:
     prompt_tokens: int
     new_tokens: int
     finish: Literal["stop", "length", "cancelled"]
+    logprobs: tuple[float, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -136,6 +150,8 @@ class TrainingRequest(Contract):
     """The published REST body of a training job (`POST /finetune/start-training`).
 
     `dataset` names an entry of the catalogue, `dataset_path` a path; without either, a persona takes its own material.
+    `general` names general dialogue for a persona's recipe that mixes some in, `start_from` a dialogue adapter that is
+    trained further.
     """
 
     job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -144,6 +160,8 @@ class TrainingRequest(Contract):
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     task_type: Literal["persona", "dialogue"] = "persona"
     persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] | None = None
+    general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    start_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None = None
     recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "demo-cpu"
     hyperparameters: Hyperparameters = Hyperparameters()
 
@@ -155,16 +173,21 @@ class TrainingRequest(Contract):
             raise ValueError("task_type persona needs a persona")
         if self.task_type == "dialogue" and self.persona:
             raise ValueError("task_type dialogue trains no persona: leave persona out, or use task_type persona")
+        if self.task_type == "dialogue" and self.general:
+            raise ValueError(
+                "task_type dialogue trains on general dialogue alone: leave general out, or name a persona"
+            )
         return self
 
 
 class Material(Contract):
     """A file or folder of a job: who states which right to it, when (ISO 8601), why; the day it came, if it is one.
 
-    `persona_names` are further names and ids under which the persona speaks in it.
+    `persona_names` are further names and ids under which the persona speaks in it. A `dataset` is a folder that
+    `dataset build` made, an `adapter` the one that is trained further.
     """
 
-    kind: Literal["card", "log", "messages", "lore", "general"]
+    kind: Literal["card", "log", "messages", "dataset", "lore", "general", "adapter"]
     path: str
     origin: str
     right: Right
@@ -189,6 +212,15 @@ class JobSpec(Contract):
     request: TrainingRequest
     materials: tuple[Material, ...]
     serving_precision: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class StartedFrom(Contract):
+    """The adapter that was trained further: whose it was, its version and job, and the SHA-256 of its weights."""
+
+    persona: str | None
+    version: str
+    job_id: str
+    weights: str
 
 
 class Manifest(Contract):
@@ -219,5 +251,6 @@ class Manifest(Contract):
     threads: int | None = None
     kernels: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
+    start_from: StartedFrom | None = None
     metrics: ScoreCard
     checksums: dict[str, str]

@@ -21,7 +21,6 @@ Optimiser = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_ada
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
 Packing = Literal["auto", "on", "off"]
-Packing = Literal["auto", "on", "off"]
 
 Rank = Annotated[int, Field(ge=1, le=256)]
 Alpha = Annotated[int, Field(ge=1, le=1024)]
@@ -45,6 +44,8 @@ Turns = Annotated[int, Field(ge=1, le=64)]
 Minutes = Annotated[float, Field(gt=0, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 HeldoutShare = Annotated[float, Field(gt=0, lt=1)]
+GeneralShare = Annotated[float, Field(ge=0, lt=1)]
+StageEpochs = Annotated[float, Field(ge=0, le=50)]
 NoiseAlpha = Annotated[float, Field(ge=0, le=100)]
 RateRatio = Annotated[float, Field(ge=0, le=64)]
 
@@ -76,7 +77,6 @@ class Hyperparameters(Contract):
     gradient_accumulation_steps: Accumulation | None = None
     gradient_checkpointing: bool | None = None
     packing: Packing | None = None
-    packing: Packing | None = None
     logging_steps: OneOrMoreSteps | None = None
     eval_strategy: Strategy | None = None
     eval_steps: OneOrMoreSteps | None = None
@@ -89,6 +89,9 @@ class Hyperparameters(Contract):
     session_gap_minutes: Minutes | None = None
     lore_share: Share | None = None
     heldout_share: HeldoutShare | None = None
+    general_share: GeneralShare | None = None
+    first_stage_epochs: StageEpochs | None = None
+    first_stage_learning_rate: LearningRate | None = None
 
 
 def settings_of(pairs: Iterable[str]) -> Hyperparameters:

@@ -38,6 +38,8 @@ NEEDED = ("stated_by", "stated_on", "why")
 FIELDS = frozenset(("right", *NEEDED))
 SHIPPED_ON = date(2026, 11, 21)
 """Until then dates count on machines whose clocks are behind, too: what ships states its rights before it."""
+ON_THE_COMMAND_LINE = "stated on the command line"
+"""Who states a right that `--right` claims."""
 SETTING, OPT_IN = "DISCORD_PERMISSION", "/privacy opt-in"
 
 

@@ -18,7 +18,7 @@ def write_adapter_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:
     """`datasheet.json` and the same for people, `datasheet.md`. Raises `OSError`."""
     sheet = {
         "format": 1,
-        "samples": {"train": len(data.train), "heldout": len(data.heldout)},
+        "samples": {"train": len(data.trained), "heldout": len(data.heldout)},
         "by_right": data.rights,
         "by_source": data.sources,
         "arrived": dict(sorted(data.days.items())),
@@ -29,6 +29,7 @@ def write_adapter_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:
             it.model_dump(include={"kind", "origin", "right", "stated_by", "stated_on", "why", "arrived"})
             for it in spec.materials
         ],
+        "stated": {name: dict(stated) for name, stated in data.stated.items()},
         "hash": data.hash,
     }
     (folder / SHEET_FILE).write_text(json.dumps(sheet, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -50,6 +51,7 @@ def _text(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
             ([it[key] for key in stated] for it in sheet["materials"]),
             numbers=False,
         ),
+        _brought_along(sheet["stated"]),
         "## Sources",
         _counted("source", sheet["by_source"]),
         "## Replaced",
@@ -60,6 +62,17 @@ def _text(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
         f"Hash of the samples: `{sheet['hash']}`. `people.json` lists who is in them, under a key.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _brought_along(stated: Mapping[str, Mapping[str, str]]) -> str:
+    """What the built data set says of its own sources."""
+    if not stated:
+        return ""
+    rows = [
+        (name, *(of.get(key, "") for key in ("right", "stated_by", "stated_on", "why"))) for name, of in stated.items()
+    ]
+    head = ("source in the data set", "right", "stated by", "on", "why")
+    return table(head, rows, numbers=False)
 
 
 def _counted(what: str, counts: Mapping[str, int], of: str = "samples") -> str:

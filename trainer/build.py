@@ -22,7 +22,7 @@ from personas.lore import LoreIndex
 from personas.prompt import Renderer
 from trainer.anonymise import Anonymiser
 from trainer.anonymise.staying import world_names
-from trainer.conversation import Conversation, Rejected, speaks, spoken_by
+from trainer.conversation import Conversation, Rejected, is_log, speaks, spoken_by
 from trainer.filters import Filters
 from trainer.ledger import Ledger
 from trainer.mix import interleaved, quotas
@@ -155,15 +155,15 @@ class Builder:
         persona = self._plan.persona
         speaks_itself = persona is not None and speaks(persona, conversation)
         self.met.meet(conversation)
-        is_log = speaks_itself or any(message.at for message in conversation.messages)
-        if is_log or conversation.unheard:
+        has_people = speaks_itself or is_log(conversation)
+        if has_people or conversation.unheard:
             self.anonymiser.meet(conversation)
         self._is_anybody_learned_from |= any(message.speaker.is_persona for message in conversation.messages)
         self._spool.append(conversation)
         self._sieve.add(conversation)
         self._source_of.append(len(self._sources) - 1)
         self._speaks.append(speaks_itself)
-        self._is_log.append(is_log)
+        self._is_log.append(has_people)
         self._order.append(drawn(f"taken {self._plan.seed}", conversation.raw_text))
 
     # ------------------------------------------------------------------------------------------ choosing

@@ -111,6 +111,11 @@ def people_of(message: Message) -> tuple[str, ...]:
     return message.by if message.speaker.is_persona else (message.speaker.id,)
 
 
+def is_log(conversation: Conversation) -> bool:
+    """Whether it was said at known moments, as in a chat: by people, then, who have names."""
+    return any(message.at for message in conversation.messages)
+
+
 def day_of(at: float) -> str:
     """The day of a moment in UTC (ISO 8601), empty where it is not known or no calendar holds it."""
     try:

@@ -31,7 +31,8 @@ def data_sheet(name: str, plan: Plan, base_model: str, stats: Mapping[str, Any])
         "## How to use it",
         "`train.jsonl` and `eval.jsonl` hold one sample a line: `messages` as the model is shown them, the reply last, "
         "and with them `kind`, `source`, `row`, `right`, `speakers` (under the names that they have in it), `arrived` "
-        "(the day on which it came), `tokens`, `reply_tokens` and the `lore` that was retrieved. "
+        "(the day on which it came), `tokens`, `reply_tokens` and the `lore` that was retrieved; where it came through "
+        "Discord's API also `people`, whose words it holds, under a key. "
         "`dropped.jsonl` names every record that is not in them, and why; a line with `rows` 0 is a reply that is not "
         "learned from although its record is used. `python -m trainer dataset export` writes other tools' formats.",
         f"Hash of the samples: `{stats['hash']}`. The same sources, settings and seed give the same hash.",

@@ -1,9 +1,10 @@
-"""From conversations to the samples of a run: what is held out, what each reply is asked with, what is dropped."""
+"""From material to the samples of a run: what is held out, what each reply is asked with, what is dropped."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from personas.contracts import Persona
@@ -12,6 +13,7 @@ from personas.prompt import Renderer, Sample
 from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, speaks, spoken_by
 from trainer.filters import Filters
+from trainer.general import mixes, told_ratio, wanted
 from trainer.ledger import Ledger
 from trainer.material import Content
 from trainer.recipe import Recipe
@@ -24,9 +26,11 @@ from trainer.split import HELD_OUT
 class Dataset:
     """`counts` says how many of what there are, dropped replies by reason among them.
 
-    `rights` and `sources` count samples by right and by source, `days` by the day on which they came. `people` lists
-    who is in it (`personas.people`), `replaced` and `permission` are those of the material, `ledger` accounts for the
-    records. `held_out` is what has been held out until now, of this material and before.
+    `first` is trained on in a stage of its own, before `train`. `rights` and `sources` count samples by right and by
+    source, `days` by the day on which they came. `people` lists who is in it (`personas.people`), `replaced` and
+    `permission` are those of the material, `ledger` accounts for the records. `held_out` is what has been held out
+    until now, of this material and before. `stated` are the rights that a built data set brings along, as its
+    `stats.json` has them; `caveats` say what is not as asked.
     """
 
     train: tuple[Sample, ...]
@@ -41,26 +45,107 @@ class Dataset:
     permission: str
     ledger: Ledger
     held_out: HeldOut
+    first: tuple[Sample, ...] = ()
+    stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> tuple[Sample, ...]:
+        """All samples that are trained on, in any stage."""
+        return self.first + self.train
 
     @property
     def hash(self) -> str:
         """Over the token ids and masks of what is trained on and of what is held out (see `SampleHash`)."""
         digest = SampleHash()
-        for samples, held_out in ((self.train, False), (self.heldout, True)):
+        for samples, held_out in ((self.trained, False), (self.heldout, True)):
             for sample in samples:
                 digest.add(sample, held_out=held_out)
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A sample with what is counted of it. `people` are the ids of those who speak in it."""
+
+    sample: Sample
+    right: str
+    source: str
+    arrived: str
+    has_lore: bool = False
+    people: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What there is to train and measure with, before general dialogue is mixed in.
+
+    `own` is to be trained on whatever the recipe says, `general` as far as it says so: made as it is taken. `measured`
+    are samples that measure forgetting beside the job's own. `faults` counts replies of `general` that make no sample.
+    """
+
+    own: Sequence[Counted]
+    general: Iterable[Counted]
+    heldout: Sequence[Counted]
+    counts: Mapping[str, int]
+    ledger: Ledger
+    held_out: HeldOut
+    measured: Sequence[Sample] = ()
+    dropped: Counter[str] = field(default_factory=Counter)
+    people: Mapping[str, int] = field(default_factory=dict)
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
 def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Dataset:
-    """Sift, split by conversation, then one sample per reply. Raises `MaterialError` when a side stays empty."""
+    """The samples of a job. Raises `MaterialError` when a side stays empty."""
+    if content.built:
+        from trainer.built import parts_of_set  # which needs what stands here
+
+        parts = parts_of_set(content.built, content, renderer, recipe)
+    else:
+        parts = _parts_of_talk(content, renderer, recipe)
+    dropped = content.dropped + parts.dropped
+    require_both_sides(len(parts.own), len(parts.heldout), dropped + parts.ledger.dropped)
+    general, caveats = _general_of(parts, content, recipe)
+    stages = recipe.first_stage_epochs > 0 and content.persona is not None
+    tally = _tallied((*parts.heldout, *parts.own, *general), content)
+    replies = dropped + parts.ledger.replies
+    parts.ledger.take_in(content.dropped)
+    return Dataset(
+        train=_samples(parts.own if stages else (*parts.own, *general)),
+        heldout=_samples(parts.heldout),
+        general=_measuring(content, renderer, recipe, parts, general),
+        counts={
+            **parts.counts,
+            "samples_train": len(parts.own) + len(general),
+            "samples_heldout": len(parts.heldout),
+            "samples_with_lore": tally.with_lore,
+            **({"samples_general": len(general)} if general else {}),
+            **{f"dropped: {reason}": n for reason, n in sorted(replies.items())},
+        },
+        rights=dict(tally.rights),
+        sources=dict(tally.sources),
+        days=dict(tally.days),
+        people=_added(content.met.listed(content.people_key), parts.people),
+        replaced=_added(content.replaced, parts.replaced),
+        permission=content.permission if DISCORD_API in tally.rights else "",
+        ledger=parts.ledger,
+        held_out=parts.held_out,
+        first=_samples(general) if stages else (),
+        stated=parts.stated,
+        caveats=caveats,
+    )
+
+
+def _parts_of_talk(content: Content, renderer: Renderer, recipe: Recipe) -> Parts:
+    """Sift, split by conversation, then one sample per reply."""
     filters, ledger, sides = Filters(), Ledger(), Counter[str]()
     conversations = stood_in_for(content.persona, content.conversations)
     as_it_came = stood_in_for(content.persona, content.as_it_came or content.conversations)
     sifted = sift(as_it_came, filters, recipe.heldout_share, content.held_out, content.dropped)
     maker = SampleMaker(renderer, content.persona, content.lore, recipe, filters)
-    samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
-    tally = _Tally()
+    samples: dict[str, list[Counted]] = {side: [] for side in SIDES}
     # Held-out samples first: of two equal ones, the one that stays is the one that is not trained on.
     for side in SIDES:
         for number, conversation in _of_fate(conversations, sifted.fates, side):
@@ -69,28 +154,35 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
             sides[side] += 1
             for made in maker.made_from(conversation, faults, sifted.kept_back.get(number, ())):
                 used.update(made.places)
-                samples[side].append(made.sample)
-                content.met.heard(made.people)
-                tally.add(conversation, made)
+                samples[side].append(_counted(conversation, made))
             ledger.settle(conversation, used, faults)
     for conversation, fate in zip(conversations, sifted.fates, strict=True):
         if fate not in SIDES:
             ledger.drop(conversation, fate)
-    train, heldout = (tuple(samples[side]) for side in reversed(SIDES))
-    require_both_sides(len(train), len(heldout), content.dropped + ledger.dropped)
-    counts = {
-        "conversations_train": sides["train"],
-        "conversations_heldout": sides[HELD_OUT],
-        "samples_train": len(train),
-        "samples_heldout": len(heldout),
-        "samples_with_lore": tally.with_lore,
-        **{f"dropped: {reason}": n for reason, n in sorted((content.dropped + ledger.replies).items())},
-    }
-    ledger.take_in(content.dropped)
-    people = content.met.listed(content.people_key)
-    permission = content.permission if DISCORD_API in tally.rights else ""
-    of = (dict(tally.rights), dict(tally.sources), dict(tally.days), people, content.replaced, permission)
-    return Dataset(train, heldout, _measured(content, renderer, recipe), counts, *of, ledger, sifted.held_out)
+    held_out, train = (samples[side] for side in SIDES)
+    counts = {"conversations_train": sides["train"], "conversations_heldout": sides[HELD_OUT]}
+    return Parts(train, general_samples(content, maker), held_out, counts, ledger, sifted.held_out)
+
+
+def general_samples(content: Content, maker: SampleMaker) -> Iterator[Counted]:
+    """Samples of general dialogue to train on, in the order in which they are taken."""
+    return (_counted(talk, made) for talk in content.to_mix for made in maker.made_from(talk, {}))
+
+
+def _general_of(parts: Parts, content: Content, recipe: Recipe) -> tuple[list[Counted], tuple[str, ...]]:
+    """The general samples to train on, and what to say of how many there are."""
+    if content.persona is None:
+        unheard = (
+            "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs change nothing."
+        )
+        return list(parts.general), (unheard,) if mixes(recipe) else ()
+    if not mixes(recipe):
+        return list(parts.general), ()
+    own = len(parts.own)
+    most = wanted(recipe, own)
+    taken = list(itertools.islice(parts.general, most))
+    told = told_ratio(recipe, own, len(taken))
+    return taken, (told,) if told else ()
 
 
 @dataclass
@@ -102,17 +194,40 @@ class _Tally:
     days: Counter[str] = field(default_factory=Counter)
     with_lore: int = 0
 
-    def add(self, conversation: Conversation, made: Made) -> None:
-        self.rights[conversation.right] += 1
-        self.sources[conversation.source] += 1
-        self.days[made.arrived] += 1
-        self.with_lore += bool(made.lore)
+
+def _tallied(samples: Iterable[Counted], content: Content) -> _Tally:
+    tally = _Tally()
+    for counted in samples:
+        content.met.heard(counted.people)
+        tally.rights[counted.right] += 1
+        tally.sources[counted.source] += 1
+        tally.days[counted.arrived] += 1
+        tally.with_lore += counted.has_lore
+    return tally
 
 
-def _measured(content: Content, renderer: Renderer, recipe: Recipe) -> tuple[Sample, ...]:
-    """General dialogue, as it is."""
+def _measuring(
+    content: Content, renderer: Renderer, recipe: Recipe, parts: Parts, trained: Sequence[Counted]
+) -> tuple[Sample, ...]:
+    """General dialogue that measures forgetting, as it is: what a persona's run trains on is left out of it."""
     maker = SampleMaker(renderer, None, None, recipe, None)
-    return tuple(made.sample for talk in content.general for made in maker.made_from(talk, {}))
+    found = (*parts.measured, *(made.sample for talk in content.general for made in maker.made_from(talk, {})))
+    known = {counted.sample for counted in trained} if content.persona else set[Sample]()
+    return tuple(sample for sample in found if sample not in known) or found
+
+
+def _counted(conversation: Conversation, made: Made) -> Counted:
+    of = (conversation.right, conversation.source, made.arrived)
+    return Counted(made.sample, *of, has_lore=bool(made.lore), people=made.people)
+
+
+def _added(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
+    """The counts of both; whoever is counted 0 times stays."""
+    return {name: some.get(name, 0) + others.get(name, 0) for name in (*some, *others)}
+
+
+def _samples(counted: Iterable[Counted]) -> tuple[Sample, ...]:
+    return tuple(it.sample for it in counted)
 
 
 def stood_in_for(persona: Persona | None, conversations: Sequence[Conversation]) -> Sequence[Conversation]:

@@ -12,23 +12,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from personas.data_set import EVAL_FILE as EVAL_FILE
+from personas.data_set import STATS_FILE as STATS_FILE
+from personas.data_set import TRAIN_FILE as TRAIN_FILE
+from personas.data_set import is_data_set as is_data_set
 from personas.durable import held
 from personas.errors import MaterialError, RequestError
 from personas.heldout import HELD_OUT_FILE
 from personas.people import PEOPLE_FILE
 
-TRAIN_FILE, EVAL_FILE, DROPPED_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "dropped.jsonl", "stats.json"
+DROPPED_FILE = "dropped.jsonl"
 CHARTS = ("composition.png", "composition.svg", "lengths.png", "lengths.svg")
 FILES = {TRAIN_FILE, EVAL_FILE, DROPPED_FILE, STATS_FILE, PEOPLE_FILE, HELD_OUT_FILE, "README.md", *CHARTS}
 FIGURES = {"samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash", "persona", "base_model", "recipe"}
 """What a data set's `stats.json` holds at least: another program's is told by it."""
 SHOWN = 5
 ROLES = ("system", "user", "assistant")
-
-
-def is_data_set(folder: Path) -> bool:
-    """Whether a folder is one that `dataset build` has made, whole or damaged since."""
-    return (folder / STATS_FILE).is_file() and any((folder / name).is_file() for name in (TRAIN_FILE, EVAL_FILE))
 
 
 def require_free(out: Path) -> None:

@@ -15,10 +15,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from personas.data_set import counted_rights, joint_right
 from personas.errors import RequestError
-from personas.rights import DISCORD_API, RIGHTS_FILE
+from personas.rights import RIGHTS_FILE
 
-MIXED = "licensed:mixed"
 TABLE_NAME = re.compile(r"^\s*\[(.+)\]\s*(?:#.*)?$")
 
 
@@ -31,9 +31,8 @@ def state_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
     stated = {right: count for right, count in rights.items() if right}
     if not stated:
         return
-    right = DISCORD_API if DISCORD_API in stated else next(iter(stated)) if len(stated) == 1 else MIXED
-    listed = ", ".join(f"{name} {count}" for name, count in sorted(stated.items()))
-    why = f"Exported; samples by right: {listed}. The data sheet of the data set says who states them."
+    right = joint_right(stated)
+    why = f"Exported; samples by right: {counted_rights(stated)}. The data sheet of the data set says who states them."
     table = [
         f"[{_quoted(out.name)}]",
         f"right = {_quoted(right)}",

@@ -7,7 +7,7 @@ there are enough of them, and by them together with what it answers. Both are un
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,17 @@ def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:
         before = words
 
 
+def were_held_out(replies: Sequence[str], held_out: HeldOut) -> list[bool]:
+    """Which replies a list holds, by their own words: those of too few are not known without what they answer."""
+    keys = np.array([_key(words_of(reply)) for reply in replies], dtype=np.uint64)
+    known = among(siphash(_under(held_out.key, "reply"), keys), held_out.replies) & (keys != 0)
+    return [bool(is_known) for is_known in known]
+
+
+def _under(key: bytes, what: str) -> bytes:
+    return hmac.digest(key, what.encode(), "sha256")
+
+
 def _key(words: list[str]) -> int:
     return key_of(words) if len(words) >= REPLY_WORDS else 0
 
@@ -61,7 +72,7 @@ class Marks:
     def __init__(self, index: DuplicateIndex, key: bytes) -> None:
         """`index` holds their texts, `key` is that of the list (`HeldOut.key`)."""
         self._index = index
-        self._keys = {what: hmac.digest(key, what.encode(), "sha256") for what in ("text", "band", "minimum", "reply")}
+        self._keys = {what: _under(key, what) for what in ("text", "band", "minimum", "reply")}
         self._key = key
 
     def like_any(self, ghosts: HeldOut) -> Mask:

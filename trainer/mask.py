@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -13,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from personas.base_model import locate
-from personas.errors import MaterialError
 from personas.prompt import Renderer, Sample
 from trainer.build import Builder
+from trainer.built import samples_of
+from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
 from trainer.ledger import Ledger
 from trainer.run import planned
-from trainer.samples import NOTHING_TRAINED, learns_nothing
 from trainer.sieve import TRAIN
 from trainer.split import HELD_OUT
 from trainer.tokenizers import counting_tokenizer
-from trainer.write_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE, Heard, Order, held_out_before
+from trainer.write_dataset import Heard, Order, held_out_before
 
 SIDES = ((TRAIN, "train"), (HELD_OUT, "eval"))
 """Sides and their names in `--json`, which are those of a data set's files."""
@@ -109,24 +108,10 @@ def masks_of_order(order: Order, limit: int, heard: Heard) -> Masks:
 
 def masks_of_dataset(folder: Path, limit: int) -> Masks:
     """Of a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
-    try:
-        base = locate(json.loads((folder / STATS_FILE).read_text(encoding="utf-8"))["base_model"])
-        masks = Masks(base.name, limit)
-        renderer = Renderer(counting_tokenizer(base))
-        for side, name in ((TRAIN, TRAIN_FILE), (HELD_OUT, EVAL_FILE)):
-            for sample in samples_in(folder / name, renderer):
-                if learns_nothing(renderer, sample):
-                    masks.dropped[NOTHING_TRAINED] += 1
-                else:
-                    masks.add(renderer.tokenizer, sample, side)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise MaterialError(f"{folder} holds no whole data set ({type(error).__name__}).", "Build it anew.") from error
+    base = locate(read_stats(folder)["base_model"])
+    masks = Masks(base.name, limit)
+    renderer = Renderer(counting_tokenizer(base))
+    for side, name in ((TRAIN, TRAIN_FILE), (HELD_OUT, EVAL_FILE)):
+        for _, sample in samples_of(read_samples(folder / name), renderer, masks.dropped):
+            masks.add(renderer.tokenizer, sample, side)
     return masks
-
-
-def samples_in(file: Path, renderer: Renderer) -> Iterator[Sample]:
-    """The samples of a data set's file. Raises `OSError`, or `ValueError` and the like for a damaged line."""
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            *before, reply = json.loads(line)["messages"]
-            yield renderer.sample_of(before, reply["content"])

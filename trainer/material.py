@@ -10,24 +10,31 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from personas.card import read_card
-from personas.consent import NOBODY, read_consent
+from personas.consent import NOBODY, Consent, read_consent
 from personas.contracts import JobSpec, Material, Persona, explain
 from personas.errors import MaterialError, RequestError
 from personas.heldout import HELD_OUT_FILE, HeldOut
 from personas.job_keys import JobKeys
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.material import material_digest
-from personas.rights import DISCORD_API, decide
+from personas.rights import DISCORD_API, ON_THE_COMMAND_LINE, decide
 from trainer.anonymise import Anonymiser
 from trainer.anonymise.staying import world_names
-from trainer.conversation import Conversation
+from trainer.conversation import Conversation, is_log
+from trainer.general import mixes, parted
 from trainer.people import Met
 from trainer.recipe import Recipe
 from trainer.sources import ReadOptions, usable
 
-ALLOWED_KINDS = {"persona": ("card", "log", "lore", "general"), "dialogue": ("messages", "general")}
+ALLOWED_KINDS = {
+    "persona": ("card", "log", "dataset", "lore", "messages", "general", "adapter"),
+    "dialogue": ("messages", "dataset", "general", "adapter"),
+}
 SOURCES = {"persona": "log", "dialogue": "messages"}
 SPEAKERLESS = ("card", "lore")
+MADE = ("dataset", "adapter")
+"""Made by this program before, of what was allowed then."""
+Paths = Mapping[str, list[tuple[Path, Material]]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Content:
     `met` are the people of it, to be listed under `people_key`. `permission` is Discord's, as the operator states it;
     `replaced` counts what stands for something else now, by kind. `as_it_came` are the same conversations before their
     people had pseudonyms: what is held out is decided by them, as in `dataset build`. `held_out` was held out before.
+    `built` is a data set's folder that takes the place of conversations, `consent` what is allowed today. `to_mix` is
+    general dialogue to train on besides.
     """
 
     persona: Persona | None
@@ -50,6 +59,9 @@ class Content:
     replaced: Mapping[str, int] = field(default_factory=dict)
     as_it_came: Sequence[Conversation] = ()
     held_out: HeldOut | None = None
+    built: Path | None = None
+    consent: Consent = NOBODY
+    to_mix: Sequence[Conversation] = ()
 
 
 def read_spec(folder: Path) -> JobSpec:
@@ -66,49 +78,110 @@ def read_spec(folder: Path) -> JobSpec:
 
 def read_content(folder: Path, spec: JobSpec, recipe: Recipe) -> Content:
     """All material of a job. Raises `UnderstudyError` naming the file that cannot be used, and why."""
-    task = spec.request.task_type
-    paths = {kind: _paths(folder, spec, kind) for kind in ALLOWED_KINDS[task]}
-    if foreign := sorted({material.kind for material in spec.materials} - paths.keys()):
-        raise MaterialError(f"A {task} job has no use for material of the kind {', '.join(foreign)}.", "Leave it out.")
-    for needed in (SOURCES[task], "general"):
-        if not paths[needed]:
-            raise MaterialError(f"The job holds no material of the kind {needed!r}.", f"A {task} job needs some.")
-    dropped: Counter[str] = Counter()
+    paths = _all_paths(folder, spec)
     consent, keys = read_consent(folder), JobKeys.in_folder(folder)
     options = ReadOptions(
         consent=consent, session_gap_s=recipe.session_gap_minutes * 60, names_by="`persona_names` in catalogue.toml"
     )
-    if task == "persona":
-        persona = _persona(paths["card"], spec)
-        talk = _conversations(paths["log"], replace(options, persona=persona), dropped)
-        lore = _lore(paths["lore"], persona)
-        anonymiser = Anonymiser(keys.pseudonyms, persona=persona, keep=world_names(persona, lore))
-        met = Met(anonymiser.strangers)
+    persona = _persona(paths["card"], spec) if spec.request.persona else None
+    lore = _lore(paths["lore"], persona) if persona else None
+    anonymiser = Anonymiser(keys.pseudonyms, persona=persona, keep=world_names(persona, lore) if persona else ())
+    met = Met(anonymiser.strangers) if persona else Met()
+    dropped: Counter[str] = Counter()
+    talk = _conversations(paths[SOURCES[spec.request.task_type]], replace(options, persona=persona), dropped)
+    if persona:
         for conversation in talk:
             met.meet(conversation)
             anonymiser.meet(conversation)
-        conversations = [anonymiser.masked(conversation) for conversation in talk]
-    else:
-        persona, lore, met, anonymiser = None, None, Met(), Anonymiser(keys.pseudonyms)
-        talk = _conversations(paths["messages"], options, dropped)
-        conversations = [anonymiser.cleaned(conversation) for conversation in talk]
+    make_unknown = anonymiser.masked if persona else anonymiser.cleaned
+    conversations = [make_unknown(conversation) for conversation in talk]
     general = _conversations(paths["general"], options, Counter())
-    replaced = dict(anonymiser.counts)
-    held_out = HeldOut.read(folder / HELD_OUT_FILE, keys.people)
-    of = (met, keys.people, consent.permission, replaced, talk, held_out)
-    return Content(persona, conversations, general, lore, dropped, *of)
+    to_mix: Sequence[Conversation] = ()
+    if persona and (mixes(recipe) or paths["messages"]):
+        general, to_mix = _mixture(
+            _conversations(paths["messages"], options, Counter()), general, recipe, anonymiser, met
+        )
+    return Content(
+        persona=persona,
+        conversations=conversations,
+        general=general,
+        lore=lore,
+        dropped=dropped,
+        met=met,
+        people_key=keys.people,
+        permission=consent.permission,
+        replaced=dict(anonymiser.counts),
+        as_it_came=talk,
+        held_out=HeldOut.read(folder / HELD_OUT_FILE, keys.people),
+        built=paths["dataset"][0][0] if paths["dataset"] else None,
+        consent=consent,
+        to_mix=to_mix,
+    )
+
+
+def adapter_to_start_from(folder: Path, spec: JobSpec) -> Path | None:
+    """The adapter of a job that trains one further. Raises `MaterialError` when it is not the one the job has."""
+    found = _paths(folder, spec, "adapter")
+    return found[0][0] if found else None
+
+
+def _mixture(
+    messages: list[Conversation],
+    general: list[Conversation],
+    recipe: Recipe,
+    anonymiser: Anonymiser,
+    met: Met,
+) -> tuple[list[Conversation], list[Conversation]]:
+    """General dialogue that measures forgetting, and what is trained on besides the persona's talk."""
+    if not mixes(recipe):
+        raise RequestError(
+            "There is general dialogue to train on, and the recipe trains on none.",
+            "Take the recipe mixed-80-20 or two-stage, or set general_share.",
+        )
+    measured, to_mix = parted(messages, general)
+    for conversation in to_mix:
+        met.meet(conversation)
+        if is_log(conversation):
+            anonymiser.meet(conversation)
+    return measured, [anonymiser.masked(talk) if is_log(talk) else anonymiser.cleaned(talk) for talk in to_mix]
+
+
+def _all_paths(folder: Path, spec: JobSpec) -> Paths:
+    """Where the materials of each kind lie. Raises `MaterialError` for those that are too many or too few."""
+    task = spec.request.task_type
+    if foreign := sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]}):
+        raise MaterialError(f"A {task} job has no use for material of the kind {', '.join(foreign)}.", "Leave it out.")
+    kinds = {kind for allowed in ALLOWED_KINDS.values() for kind in allowed}
+    paths = {kind: _paths(folder, spec, kind) for kind in sorted(kinds)}
+    source = SOURCES[task]
+    if not paths["dataset"]:
+        _require(bool(paths[source]), source, task)
+    elif paths[source] or len(paths["dataset"]) > 1:
+        raise MaterialError("The job holds a data set and other talk beside it.", "One is enough: leave the rest out.")
+    if len(paths["adapter"]) > 1:
+        raise MaterialError("The job holds two adapters to start from.", "Leave one out.")
+    _require(bool(paths["general"]), "general", task)
+    return paths
+
+
+def _require(is_there: bool, kind: str, task: str) -> None:
+    if not is_there:
+        raise MaterialError(f"The job holds no material of the kind {kind!r}.", f"A {task} job needs some.")
 
 
 def _paths(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:
     """Where the materials of a kind lie, each allowed for training and equal to its digest."""
-    return [(_checked(folder / "material", material), material) for material in spec.materials if material.kind == kind]
+    root, consent = folder / "material", read_consent(folder)
+    return [(_checked(root, material, consent), material) for material in spec.materials if material.kind == kind]
 
 
-def _checked(root: Path, material: Material) -> Path:
+def _checked(root: Path, material: Material, consent: Consent) -> Path:
     path = root / material.path
     if not path.resolve().is_relative_to(root.resolve()):
         raise MaterialError(f"{material.path} points out of the job's material folder.", "Copy it into the folder.")
-    if material.kind in SPEAKERLESS and material.right != DISCORD_API:
+    if material.kind in MADE:
+        decide(material.path, signed=material.right if material.stated_by else "", consent=consent).require()
+    elif material.kind in SPEAKERLESS and material.right != DISCORD_API:
         decide(material.path, signed=material.right if material.stated_by else "", consent=NOBODY).require()
     elif material.kind in SPEAKERLESS:
         raise MaterialError(
@@ -145,9 +218,13 @@ def _conversations(
     """
     found: list[Conversation] = []
     for path, material in files:
-        # What nobody signs for counts as what its format says.
-        right = material.right if material.stated_by else ""
-        of = replace(options, right=right, arrived=material.arrived, persona_names=material.persona_names)
+        # What nobody signs for counts as what its format says, and before what the command line says.
+        is_claimed = material.stated_by == ON_THE_COMMAND_LINE
+        signed = material.right if material.stated_by and not is_claimed else ""
+        claimed = material.right if is_claimed else ""
+        of = replace(
+            options, right=signed, claimed=claimed, arrived=material.arrived, persona_names=material.persona_names
+        )
         for item in usable(path, of, material.format):
             if isinstance(item, Conversation):
                 found.append(item)

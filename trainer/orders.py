@@ -17,7 +17,7 @@ from personas.errors import MaterialError, RequestError
 from personas.job_keys import JobKeys, dataset_name
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.prompt import Renderer
-from personas.rights import Statement, statement_beside
+from personas.rights import ON_THE_COMMAND_LINE, Statement, statement_beside
 from trainer.auto import for_samples
 from trainer.build import Items, Plan
 from trainer.build_commands import mapping_of
@@ -32,7 +32,6 @@ from trainer.sources.hub import located
 from trainer.tokenizers import counting_tokenizer
 from trainer.write_dataset import Order
 
-ON_THE_COMMAND_LINE = "stated on the command line"
 SHIPPED_DATA = Path(__file__).parent.parent / "data"
 
 

@@ -45,7 +45,6 @@ class Recipe(Contract):
     gradient_accumulation_steps: of.Accumulation
     gradient_checkpointing: bool = False
     packing: of.Packing = "auto"
-    packing: of.Packing = "auto"
     logging_steps: of.OneOrMoreSteps = 1
     eval_strategy: of.Strategy = "epoch"
     eval_steps: of.OneOrMoreSteps = 500
@@ -58,6 +57,9 @@ class Recipe(Contract):
     session_gap_minutes: of.Minutes = 30.0
     lore_share: of.Share = 0.3
     heldout_share: of.HeldoutShare
+    general_share: of.GeneralShare = 0.0
+    first_stage_epochs: of.StageEpochs = 0.0
+    first_stage_learning_rate: of.LearningRate = 2e-4
 
     @property
     def hyperparameters(self) -> dict[str, int | float | str]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from personas.adapters import written_aside
 from personas.base_model import BaseModel
 from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
+from personas.keys import keyed
 from personas.people import write_people
 from personas.prompt import Renderer
 from personas.rights import DISCORD_API, Statement
@@ -75,8 +76,12 @@ def held_out_before(order: Order, out: Path | None = None) -> HeldOut:
     return held_out
 
 
-def sample_line(renderer: Renderer, built: Built, stages: bool) -> str:
-    """A sample as a line of JSON."""
+def sample_line(renderer: Renderer, built: Built, stages: bool, people_key: bytes) -> str:
+    """A sample as a line of JSON.
+
+    One that came through Discord's API says whose words it holds, under the key of lists of people: it may be trained
+    on only while all of them allow it.
+    """
     made = built.made
     messages = renderer.messages(made.persona, made.turns, made.lore)
     line = {
@@ -91,6 +96,8 @@ def sample_line(renderer: Renderer, built: Built, stages: bool) -> str:
         "reply_tokens": made.sample.reply_tokens,
         "lore": [hit.source for hit in made.lore],
     }
+    if built.right == DISCORD_API:
+        line["people"] = [keyed(people_key, person) for person in made.people]
     if stages:
         line["stage"] = 2 if built.kind == "persona" else 1
     return json.dumps(line, ensure_ascii=False)
@@ -162,7 +169,7 @@ class _Samples:
     def add(self, built: Built) -> None:
         """Write a sample."""
         self.statistics.add(built)
-        line = sample_line(self._plan.renderer, built, self._plan.stages)
+        line = sample_line(self._plan.renderer, built, self._plan.stages, self._plan.people_key)
         self._hash.add(built.made.sample, held_out=built.side != TRAIN)
         print(line, file=self._train if built.side == TRAIN else self._eval)
 

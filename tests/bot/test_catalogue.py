@@ -1,13 +1,15 @@
 """The catalogue: names in, material with its rights out; what is not in it, or not allowed, is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from bot.catalogue import Catalogue, ShippedData
 from personas.card import SHIPPED_CARDS, read_cards
+from personas.consent import Consent, write_consent
 from personas.contracts import TrainingRequest
-from personas.errors import CardError, MaterialError, RequestError, UnderstudyError
+from personas.errors import AdapterError, CardError, MaterialError, RequestError, UnderstudyError
 
 RIGHT = '["{name}"]\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "I wrote it."\n'
 
@@ -244,3 +246,60 @@ def test_everything_that_ships_can_be_trained_on(tmp_path):
         materials = catalogue.materials_for(request(persona))
         assert {item.kind for item in materials} == {"card", "log", "lore", "general"}
         assert all(Path(source).exists() for item in materials for source, _ in item.copies)
+
+
+# ------------------------------------------------------------------------------------------ built data sets
+
+
+def built_set(folder, **rights):
+    """A folder as `dataset build` makes it, as far as the bot looks."""
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("{}")
+    (folder / "stats.json").write_text(
+        json.dumps({"by_right": {name.replace("_", "-"): n for name, n in rights.items()}})
+    )
+
+
+def test_a_built_set_says_its_rights_itself_by_path_and_by_name(catalogue, tmp_path):
+    built_set(tmp_path / "ours", own_writing=7, form=2)
+    entry = RIGHT.format(name="quay", right="own-writing") + 'path = "ours"\n'
+    (tmp_path / "catalogue.toml").write_text(entry)
+    for asked in (request(dataset_path="ours"), request(dataset="quay"), dialogue(dataset_path="ours")):
+        material = next(item for item in catalogue.materials_for(asked) if item.kind == "dataset")
+        assert (material.right, material.copies[0][0]) == ("licensed:mixed", tmp_path / "ours")
+        assert "form 2, own-writing 7" in material.stated.why
+        assert not any(item.kind in ("log", "messages") for item in catalogue.materials_for(asked))
+
+
+@pytest.mark.parametrize("named", [{"dataset_path": "theirs"}, {"dataset": "quay"}])
+def test_a_built_set_of_discords_talk_asks_again_whatever_is_said_of_it(catalogue, tmp_path, named):
+    built_set(tmp_path / "theirs", own_writing=7, discord_api=1)
+    (tmp_path / "catalogue.toml").write_text(RIGHT.format(name="quay", right="form") + 'path = "theirs"\n')
+    state_rights(tmp_path, "theirs")
+    with pytest.raises(MaterialError, match="DISCORD_PERMISSION"):
+        catalogue.materials_for(request(**named))
+    write_consent(tmp_path, Consent(permission="Discord's letter", opted_in=frozenset(["7"])))
+    assert any(item.right == "discord-api" for item in catalogue.materials_for(request(**named)))
+
+
+@pytest.mark.parametrize("stats", ["{", "[]", '{"by_right": {}}', '{"by_right": {"stolen": 3}}'])
+def test_a_built_set_that_does_not_say_its_rights_is_none(catalogue, tmp_path, stats):
+    built_set(tmp_path / "ours", own_writing=7)
+    (tmp_path / "ours" / "stats.json").write_text(stats)
+    with pytest.raises(MaterialError, match="Build the data set anew"):
+        catalogue.materials_for(request(dataset_path="ours"))
+
+
+def test_general_dialogue_to_mix_in_is_not_what_forgetting_is_measured_on(catalogue, shipped):
+    kinds = [(item.kind, item.path) for item in catalogue.materials_for(request(general="general-chat"))]
+    assert kinds[-2:] == [("messages", "general/chat.jsonl"), ("general", "general/facts.jsonl")]
+    with pytest.raises(RequestError, match="'thrip' is a log, and no general dialogue"):
+        catalogue.materials_for(request(general="thrip"))
+
+
+def test_a_dialogue_adapter_to_start_from_is_found_whole_or_refused(catalogue, tmp_path):
+    with pytest.raises(RequestError, match="no dialogue adapter 'chat' to start from"):
+        catalogue.materials_for(request(start_from="chat"))
+    (tmp_path / "models" / "dialogue" / "chat").mkdir(parents=True)
+    with pytest.raises(AdapterError, match="no complete adapter"):
+        catalogue.materials_for(request(start_from="chat"))

@@ -7,7 +7,7 @@ import pytest
 
 from bot.catalogue import Catalogue, ShippedData
 from bot.history import write_history
-from bot.job_folder import fill_folder, write_job_folder
+from bot.job_folder import write_job_folder
 from bot.queue import JobQueue
 from bot.store import Store
 from bot.store.jobs import NewJob
@@ -16,6 +16,7 @@ from bot.training import SubprocessBackend
 from personas.consent import Consent, read_consent, write_consent
 from personas.contracts import JobSpec, TrainingRequest
 from personas.errors import RequestError
+from personas.job_folder import fill_folder
 from personas.job_keys import JobKeys, dataset_name
 from tests.fakes import FakeClock
 from tests.rights_material import ADA, ANSWERED, ASKED, BO, CHANNEL, GUILD, MIRA, NAMES, PERMISSION, told

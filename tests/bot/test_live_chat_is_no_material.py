@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bot.catalogue import Catalogue
-from bot.job_folder import fill_folder
 from personas.contracts import TrainingRequest
 from personas.errors import RequestError
+from personas.job_folder import fill_folder
 from tests.bot.conftest import QUAY
 
 WORDS = "the vermilion astrolabe of Quillon Vane"

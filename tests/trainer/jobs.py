@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -76,6 +77,21 @@ def dialogue_job(folder: Path, base_model: Path | str, **changes: Any) -> Path:
     (material / "general.jsonl").write_text(dialogues(3), encoding="utf-8")
     kinds = {"messages": "talk.jsonl", "general": "general.jsonl"}
     return write_request(folder, base_model, kinds, task_type="dialogue", **changes)
+
+
+def built_job(folder: Path, home: Path, base_model: Path | str, data_set: Path, **changes: Any) -> Path:
+    """A job over a data set that `dataset build` made in this home; for the persona that `changes` name, if any."""
+    material = folder / "material"
+    material.mkdir(parents=True)
+    shutil.copytree(data_set, material / "set")
+    (material / "general.jsonl").write_text(dialogues(3), encoding="utf-8")
+    kinds = {"dataset": "set", "general": "general.jsonl"}
+    if changes.get("persona"):
+        (material / "ada.toml").write_text(ADA, encoding="utf-8")
+        kinds["card"] = "ada.toml"
+    JobKeys.of(home, "set").write(folder)
+    task = "persona" if "card" in kinds else "dialogue"
+    return write_request(folder, base_model, kinds, task_type=task, **changes)
 
 
 def write_request(folder: Path, base_model: Path | str, kinds: dict[str, str], **changes: Any) -> Path:

@@ -63,7 +63,6 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
             MaterialError,
             "lore is not what the request",
         ),
-        (lambda f: change(f, kind="messages"), MaterialError, "no use for material of the kind messages"),
         (lambda f: change(f, kind="lore"), MaterialError, "holds no card of 'ada' .cards: none."),
     ],
 )
@@ -71,6 +70,13 @@ def test_what_is_wrong_with_a_job_is_said(tmp_path, spoil, error, said):
     folder = persona_job(tmp_path, "embedded")
     spoil(folder)
     with pytest.raises(error, match=said):
+        read(folder)
+
+
+def test_material_that_a_job_has_no_use_for_is_refused(tmp_path):
+    folder = dialogue_job(tmp_path, "embedded")
+    change(folder, kind="lore")
+    with pytest.raises(MaterialError, match="A dialogue job has no use for material of the kind lore"):
         read(folder)
 
 

@@ -161,7 +161,7 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     [
         (("recipes", "s1-t5"), "Did you mean 's1-t4'?"),
         (("recipes", "s1-t4", "--set", "lora_r=0"), "lora_r cannot be '0'"),
-        (("plan", "--persona", "oda", "--set", "epochs=2"), "Did you mean num_train_epochs?"),
+        (("plan", "--persona", "oda", "--set", "epochs=2"), "Did you mean num_train_epochs or"),
         (("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"), "both say how long"),
         (("dataset", "build", "--source", "x", "--out", "y", "--set", "lore_share=2"), "lore_share cannot be '2'"),
     ],

@@ -1,0 +1,260 @@
+"""Runs over a data set that `dataset build` made: the same samples, asked again, and all that is known of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from personas.adapters import verify
+from personas.consent import Consent, write_consent
+from personas.errors import MaterialError
+from personas.heldout import HELD_OUT_FILE, HeldOut
+from personas.job_keys import JobKeys
+from personas.people import read_people
+from tests.trainer.jobs import ADA, built_job, dialogues, export, message, sign, talks
+from trainer.heldout import were_held_out
+from trainer.run import Run, planned, run_job
+
+BOT_TALK = [line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}} for line in talks(12)]
+MIRA = message("")["author"]["id"]
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def build(command, tmp_path):
+    """Builds Ada's data set of a log in `set`, and gives what `dataset build` says."""
+
+    def made(log=None, *words, right="own-writing"):
+        Path("ada.toml").write_text(ADA, encoding="utf-8")
+        Path("talk.json").write_text(export(talks(16) if log is None else log), encoding="utf-8")
+        if right:
+            sign(Path("talk.json").absolute(), right=right)
+        sources = ("--persona", "ada.toml", "--source", "talk.json")
+        code, out, errors = command("dataset", "build", *sources, "--out", "set", "--json", *words)
+        assert code == 0, errors
+        return json.loads(out)
+
+    return made
+
+
+@pytest.fixture
+def job(tmp_path, home, tiny_base):
+    """Makes a job for Ada over the data set in `set`."""
+
+    def made(base=None, **changes):
+        return built_job(tmp_path / "job", home, base or tiny_base.source, tmp_path / "set", persona="ada", **changes)
+
+    return made
+
+
+def change_lines(file: Path, change):
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    file.write_text("".join(json.dumps(change(line)) + "\n" for line in lines), encoding="utf-8")
+
+
+def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapter(build, job, home):
+    told = build()
+    folder = job()
+    data = planned(folder).data
+    assert data.hash == told["hash"] and len(data.train) == told["samples"]["train"]
+    heard = []
+    run_job(folder, Run(heard.append, lambda: None))
+    manifest, sheet = verify(folder / "adapter"), json.loads((folder / "adapter" / "datasheet.json").read_text())
+    assert manifest.dataset_hash == told["hash"] and manifest.rights == {"own-writing": 16}
+    assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
+    assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    assert sheet["by_source"] == {"talk.json": 16} and sheet["stated"]["talk.json"]["stated_by"] == "the tests"
+    assert sheet["arrived"] == {"2026-11-20": 16}
+    assert "| talk.json | own-writing | the tests |" in (folder / "adapter" / "datasheet.md").read_text()
+    people = JobKeys.in_folder(folder).people
+    assert read_people(folder / "adapter") == read_people(folder / "material" / "set") != {}
+    kept = HeldOut.read(folder / "heldout_new.bin", people)
+    assert len(kept) == told["samples"]["eval"]
+
+
+def test_a_set_for_somebody_else_is_refused(build, job, tmp_path, home, tiny_base):
+    build()
+    other = built_job(tmp_path / "other", home, tiny_base.source, tmp_path / "set")
+    with pytest.raises(MaterialError, match="set was made for ada, not for dialogue"):
+        planned(other)
+    stats = json.loads((tmp_path / "set" / "stats.json").read_text())
+    (tmp_path / "set" / "stats.json").write_text(json.dumps({**stats, "persona": "oda"}))
+    with pytest.raises(MaterialError, match="set was made for oda, not for ada"):
+        planned(job())
+
+
+def test_what_is_too_long_for_the_run_is_dropped_and_counted(build, job):
+    clocks = [f"what about clock number {n}, does the bell ring?" + " tick" * (40 * (n % 2)) for n in range(16)]
+    asked = [message(text, minute=120 * n) for n, text in enumerate(clocks)]
+    build([line for n, one in enumerate(asked) for line in (one, message(f"Clock {n}, yes.", "Ada", 120 * n + 1))])
+    data = planned(job(hyperparameters={"max_length": 70})).data
+    assert data.counts["dropped: too long"] == 8 and len(data.train) + len(data.heldout) == 8
+    assert data.ledger.rows_used == 32  # as it was built
+
+
+def test_another_models_template_renders_the_set_anew(build, job, tmp_path, tiny_base):
+    from personas.prompt import Renderer
+    from trainer.built import samples_of
+    from trainer.dataset_folder import read_samples
+
+    build()
+    tokenizer = planned(job()).tokenizer
+    no_system = Renderer(_with_template(tokenizer, NO_SYSTEM))
+    found = list(samples_of(read_samples(tmp_path / "set" / "train.jsonl"), no_system, {}))
+    text = tokenizer.decode(found[0][1].ids)
+    assert text.startswith("[Q]You are Ada, a clockmaker.\n\n") and text.count("[Q]") == 1 and "system" not in text
+    assert [part for part, on in zip(found[0][1].ids, found[0][1].mask, strict=True) if on]
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{{ ('[Q]' if m.role == 'user' else '[A]') + m.content + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[A]{% endif %}"
+)
+
+
+def _with_template(tokenizer, template):
+    import copy
+
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
+def test_what_was_held_out_since_is_not_learned(build, job, home, tmp_path):
+    build()
+    folder = job()
+    before = planned(folder).data
+    reply = next(line for line in lines_of("set/train.jsonl"))["messages"][-1]["content"]
+    assert len(reply.split()) < 8  # too short to be known by itself
+    change_lines(folder / "material" / "set" / "train.jsonl", _long_reply)
+    resign(folder)
+    key = JobKeys.in_folder(folder).people
+    listed = held_out_talk(key, LONG)
+    assert were_held_out([LONG, reply], listed) == [True, False]
+    assert planned(folder).data.counts["samples_train"] == len(before.train)
+    listed.write(folder / HELD_OUT_FILE)
+    data = planned(folder).data
+    assert data.counts["dropped: held out before"] == 1 and len(data.train) == len(before.train) - 1
+
+
+LONG = "I wound the tower clock on the eve of the fair, and it stopped."
+
+
+def _long_reply(line, seen=[]):  # noqa: B006
+    if not seen:
+        seen.append(1)
+        line["messages"][-1]["content"] = LONG
+    return line
+
+
+def held_out_talk(people_key: bytes, reply: str) -> HeldOut:
+    """A list that holds one talk with this reply."""
+    from trainer.conversation import Conversation, Message, Speaker
+    from trainer.filters import Filters
+    from trainer.sieve import Sieve
+
+    bo, ada = Speaker("1", ("Bo",)), Speaker("ada", ("Ada",), is_persona=True)
+    talks = [
+        Conversation.of([Message(bo, f"what of clock {n}?", "1"), Message(ada, text, "2")], "x", "own-writing")
+        for n, text in enumerate((reply, "Nothing that anybody would want to hear about it today."))
+    ]
+    with Sieve(Filters(), before=HeldOut.nothing(people_key)) as sieve:
+        for talk in talks:
+            sieve.add(talk)
+        for share in (0.5, 0.9, 0.1, 0.99, 0.01):
+            sieve.fates(share)
+            if any(were_held_out([reply], sieve.held_out)):
+                return sieve.held_out
+    raise AssertionError("the reply was on no side that is held out")
+
+
+def lines_of(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def resign(folder: Path) -> None:
+    """Have the job take its data set as it is now."""
+    from personas.material import material_digest
+
+    request = json.loads((folder / "request.json").read_text())
+    for material in request["materials"]:
+        material["sha256"] = material_digest(folder / "material" / material["path"])
+    (folder / "request.json").write_text(json.dumps(request))
+
+
+# ------------------------------------------------------------------------------------------ what came from Discord
+
+
+@pytest.fixture
+def from_discord(build, job, home):
+    """A job over what opted-in members said; its set was built under the permission."""
+    allow(home, MIRA)
+    build(BOT_TALK, right="")
+    folder = job()
+    request = json.loads((folder / "request.json").read_text())
+    next(it for it in request["materials"] if it["kind"] == "dataset")["right"] = "discord-api"
+    (folder / "request.json").write_text(json.dumps(request))
+    return folder
+
+
+def allow(folder, *people, permission="Discord's letter of 3 March 2026 permits it."):
+    folder.mkdir(exist_ok=True)
+    write_consent(folder, Consent(permission=permission, opted_in=frozenset(people)))
+
+
+def test_it_trains_while_all_whose_words_they_are_allow_it(from_discord):
+    allow(from_discord, MIRA)
+    data = planned(from_discord).data
+    assert data.rights == {"discord-api": 12} and data.permission.startswith("Discord's letter")
+
+
+@pytest.mark.parametrize(
+    ("people", "permission", "said"),
+    [
+        ((), "Discord's letter", "nobody has opted in"),
+        ((MIRA,), "", "DISCORD_PERMISSION"),
+        (("777",), "Discord's letter", "12 × said by somebody who has not opted in"),
+    ],
+)
+def test_without_any_of_it_nothing_is_trained_on(from_discord, people, permission, said):
+    allow(from_discord, *people, permission=permission)
+    with pytest.raises(MaterialError, match=said):
+        planned(from_discord)
+
+
+def test_a_set_is_not_made_free_by_what_the_job_says_of_it(from_discord):
+    request = json.loads((from_discord / "request.json").read_text())
+    next(it for it in request["materials"] if it["kind"] == "dataset")["right"] = "own-writing"
+    (from_discord / "request.json").write_text(json.dumps(request))
+    allow(from_discord, "777", permission="")
+    with pytest.raises(MaterialError, match="DISCORD_PERMISSION"):
+        planned(from_discord)
+
+
+def test_samples_that_do_not_say_whose_words_they_are_train_nobody(from_discord):
+    allow(from_discord, MIRA)
+    set_folder = from_discord / "material" / "set"
+    for name in ("train.jsonl", "eval.jsonl"):
+        change_lines(set_folder / name, lambda line: {k: v for k, v in line.items() if k != "people"})
+    resign(from_discord)
+    with pytest.raises(MaterialError, match="do not say whose words they are"):
+        planned(from_discord)
+
+
+# ------------------------------------------------------------------------------------------ dialogue
+
+
+def test_a_set_of_dialogue_trains_a_dialogue_job(command, tmp_path, home, tiny_base):
+    Path("chat.jsonl").write_text(dialogues(12))
+    sign(Path("chat.jsonl").absolute())
+    code, out, errors = command("dataset", "build", "--source", "chat.jsonl", "--out", "set", "--json")
+    assert code == 0, errors
+    data = planned(built_job(tmp_path / "job", home, tiny_base.source, tmp_path / "set")).data
+    assert data.hash == json.loads(out)["hash"] and len(data.general) == 3
