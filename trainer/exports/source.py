@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from personas.adapters import MANIFEST, verify
-from personas.base_model import BaseModel, fingerprint, load_model, load_tokenizer, load_torch, locate
+from personas.base_model import BaseModel, config_of, fingerprint, load_model, load_tokenizer, load_torch, locate
 from personas.card import SHIPPED_CARDS, Card, find_persona, read_any, read_cards, to_persona
 from personas.contracts import AdapterRef, Manifest, Persona
 from personas.engine.weights import AdaptedModel
@@ -120,8 +120,6 @@ def opened(adapter: Path, card: Path | None) -> Iterator[Source]:
 
 
 def _source(folder: Path, card_file: Path | None) -> Source:
-    from transformers import AutoConfig
-
     manifest = verify(folder)
     base = locate(manifest.base_model)
     if fingerprint(base) != manifest.base_model_hash:
@@ -131,8 +129,7 @@ def _source(folder: Path, card_file: Path | None) -> Source:
         )
     card, persona = _card(manifest, card_file)
     tokenizer = load_tokenizer(base)
-    config = AutoConfig.from_pretrained(base.source)
-    return Source(folder, manifest, base, tokenizer, Renderer(tokenizer), persona, card, config)
+    return Source(folder, manifest, base, tokenizer, Renderer(tokenizer), persona, card, config_of(base))
 
 
 def _card(manifest: Manifest, file: Path | None) -> tuple[Card | None, Persona | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,7 @@ def gguf_model(order: Order) -> Outcome:
 def gguf_adapter(order: Order) -> Outcome:
     """The adapter alone, for llama.cpp's --lora."""
     outcome = _adapter_file(order, order.path)
+    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(order.source)))
     if not llama_cpp.installed():
         return outcome
     base = order.path.with_name("base-for-the-comparison.gguf")
@@ -213,3 +214,16 @@ def _notes(source: Source) -> tuple[str, ...]:
     if window and window < source.config.max_position_embeddings:
         return (f"llama.cpp attends to all tokens where this model attends to the last {window}.",)
     return ()
+
+
+def _scaling_notes(source: Source) -> tuple[str, ...]:
+    """What llama.cpp has to be told beside an adapter: a GGUF of the base model as it is says nothing of scaling."""
+    scaling, rope = source.base.scaling, source.config.rope_parameters
+    if scaling is None:
+        return ()
+    told = f"--rope-scaling {scaling.type} --rope-scale {scaling.factor:g}"
+    if scaling.type == "yarn":
+        told += f" --yarn-orig-ctx {rope['original_max_position_embeddings']}"
+    if scaling.type == "dynamic":
+        told = f"--rope-freq-base {rope['rope_theta']:.1f}"
+    return (f"Trained with RoPE scaling ({scaling}): with a GGUF of the plain base model, give llama.cpp {told}.",)
