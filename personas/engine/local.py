@@ -1,4 +1,4 @@
-"""The engine in this process: a thread that owns the model and answers one request after the other.
+"""The engine in this process: a thread that owns the model and makes all replies at once, token by token.
 
 The event loop hands requests over through a queue and gets pieces of text back as they are made; it is never blocked.
 """
@@ -10,72 +10,31 @@ import logging
 import queue
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING
 
 from personas import base_model
 from personas.base_model import BaseModel, Precision
-from personas.contracts import AdapterRef, ChatRequest, Reply
+from personas.contracts import AdapterRef, ChatRequest
+from personas.engine.places import Places
+from personas.engine.stream import LocalReplyStream
 from personas.engine.text import StreamedText
-from personas.engine.weights import AdaptedModel
-from personas.errors import EngineBusyError
 from personas.prompt import Renderer
+
+if TYPE_CHECKING:
+    from personas.engine.assembly import Parts
 
 log = logging.getLogger(__name__)
 
-_END = object()
-
-
-class LocalReplyStream:
-    """A `ReplyStream` fed by the engine's thread."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None) -> None:
-        self._loop, self._version = loop, version
-        self._pieces: asyncio.Queue[Any] = asyncio.Queue()
-        self._reply: Reply | None = None
-        self._turn = threading.Lock()
-        self._begun = False
-        self.cancelled = threading.Event()
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        while (piece := await self._pieces.get()) is not _END:
-            if isinstance(piece, Exception):
-                raise piece
-            yield piece
-
-    @property
-    def reply(self) -> Reply:
-        if self._reply is None:
-            raise RuntimeError("the reply is not finished")
-        return self._reply
-
-    def cancel(self) -> None:
-        with self._turn:
-            if not self._begun and not self.cancelled.is_set():  # nobody would say so before its turn
-                self.finish(Reply("", self._version, 0, 0, 0, "cancelled"))
-            self.cancelled.set()
-
-    def begin(self) -> bool:
-        """From the engine's thread: its turn has come. False when it was cancelled before."""
-        with self._turn:
-            self._begun = not self.cancelled.is_set()
-            return self._begun
-
-    def push(self, piece: object) -> None:
-        """From the engine's thread: hand a piece of text, an exception or the end to the event loop."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-
-    def finish(self, reply: Reply) -> None:
-        """From the engine's thread: the reply is complete."""
-        self._reply = reply
-        self.push(_END)
+WAKE_S = 1.0
+"""How often the thread looks up while all that wait wait for adapters."""
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What the engine's thread does next; `fail` tells whoever waits that it could not."""
+    """What the engine's thread does between two steps; `fail` tells whoever waits that it could not."""
 
     run: Callable[[], None]
     fail: Callable[[Exception], None]
@@ -83,9 +42,10 @@ class _Work:
 
 @dataclass
 class LocalEngine:
-    """Answers with transformers and peft, first come, first served.
+    """Answers many requests at once, each with its own adapter.
 
-    Prompt and reply together hold at most `context_tokens`. More than `max_waiting` waiting replies are refused.
+    Prompt and reply together hold at most `context_tokens`. `rows` replies are made at once, with at most `slots`
+    adapters; `max_waiting` more of one guild may wait while it is alone. `prefix_bytes` are kept of what prompts share.
     """
 
     base: BaseModel
@@ -93,42 +53,57 @@ class LocalEngine:
     threads: int | None = None
     max_waiting: int = 64
     context_tokens: int = 2048
+    rows: int = 32
+    slots: int = 32
+    prefix_bytes: int = 256 * 2**20
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue, init=False)
     _streams: set[LocalReplyStream] = field(default_factory=set, init=False)
+    _parts: Parts = field(init=False)
 
     async def start(self) -> None:
         """Load the base model. Raises `BaseModelError`."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
+        self._places = Places(self.rows + self.max_waiting)
         self._thread = threading.Thread(target=self._own_model, args=(loop, ready), name="engine", daemon=True)
         self._thread.start()
         await ready
 
     def submit(self, request: ChatRequest) -> LocalReplyStream:
-        if len(self._streams) >= self.max_waiting:
-            raise EngineBusyError(f"{len(self._streams)} replies are waiting already.", "Try again in a minute.")
+        self._places.take(request.guild_id)
         stream = LocalReplyStream(asyncio.get_running_loop(), request.adapter.version if request.adapter else None)
         self._streams.add(stream)
-        self._work.put(_Work(lambda: self._answer(request, stream), lambda error: self._fail(stream, error)))
+
+        def ended() -> None:
+            self._streams.discard(stream)
+            self._places.give_back(request.guild_id)
+
+        def fail(error: Exception) -> None:
+            stream.push(error)
+            ended()
+
+        self._work.put(_Work(lambda: self._accept(request, stream, ended), fail))
         return stream
 
     async def load(self, adapter: AdapterRef) -> None:
-        await self._done(lambda: self._model.load(adapter))
+        weights = await asyncio.to_thread(self._parts.read, adapter)
+
+        def hold(done: Callable[[], None]) -> None:
+            self._parts.hold(weights)
+            done()
+
+        await self._done(hold)
 
     async def drop(self, adapter: AdapterRef) -> None:
-        await self._done(lambda: self._model.drop(adapter))
+        await self._done(lambda done: self._parts.seats.drop(adapter, done))
 
-    async def _done(self, what: Callable[[], None]) -> None:
-        """Have the engine's thread do something, and wait for it."""
+    async def _done(self, what: Callable[[Callable[[], None]], None]) -> None:
+        """Have the engine's thread do something, and wait until it calls back or fails."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def run() -> None:
-            what()
-            loop.call_soon_threadsafe(_settle, done, None)
-
-        self._work.put(_Work(run, lambda error: _tell(loop, done, error)))
-        await done
+        future: asyncio.Future[None] = loop.create_future()
+        done = partial(_tell, loop, future, None)
+        self._work.put(_Work(lambda: what(done), lambda error: _tell(loop, future, error)))
+        await future
 
     async def close(self) -> None:
         for stream in list(self._streams):
@@ -144,8 +119,29 @@ class LocalEngine:
         except Exception as error:
             _tell(loop, ready, error)
             return
-        loop.call_soon_threadsafe(_settle, ready, None)
-        while (work := self._work.get()) is not None:
+        _tell(loop, ready, None)
+        try:
+            computed = False
+            while self._take_work(wait=not computed):
+                computed = self._parts.batch.step()
+        finally:
+            self._parts.seats.close()
+
+    def _take_work(self, *, wait: bool) -> bool:
+        """Do what was asked for since the last step, after waiting for something to do if there was nothing.
+
+        False when the engine closes; what ran has been cancelled then, and has ended.
+        """
+        batch = self._parts.batch
+        while True:
+            try:
+                work = self._work.get(block=wait, timeout=WAKE_S if batch.waiting else None)
+            except queue.Empty:
+                return True
+            if work is None:
+                batch.step()
+                return False
+            wait = False
             try:
                 work.run()
             except Exception as error:  # told to whoever asked; the engine goes on with the next
@@ -153,68 +149,37 @@ class LocalEngine:
                 work.fail(error)
 
     def _load_base(self) -> None:
-        import torch
+        torch = base_model.load_torch()
+        from personas.engine.assembly import assemble
+        from personas.engine.batch import Limits
 
         if self.threads:
             torch.set_num_threads(self.threads)
         self._renderer = Renderer(base_model.load_tokenizer(self.base))
         model = base_model.load_model(self.base, self.precision)
-        self._model = AdaptedModel(model, base_model.fingerprint(self.base))
+        self._parts = assemble(
+            model,
+            base_model.fingerprint(self.base),
+            Limits(rows=self.rows),
+            slots=self.slots,
+            prefix_bytes=self.prefix_bytes,
+            heard=lambda: self._work.put(_Work(lambda: None, log.error)),
+        )
 
-    def _answer(self, request: ChatRequest, stream: LocalReplyStream) -> None:
-        try:
-            if stream.begin():
-                stream.finish(self._generate(request, stream))
-        finally:
-            self._streams.discard(stream)
-
-    def _fail(self, stream: LocalReplyStream, error: Exception) -> None:
-        stream.push(error)
-
-    def _generate(self, request: ChatRequest, stream: LocalReplyStream) -> Reply:
-        import torch
+    def _accept(self, request: ChatRequest, stream: LocalReplyStream, ended: Callable[[], None]) -> None:
+        from personas.engine.rows import Job
 
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         room = self.context_tokens - sampling.max_new_tokens
         prompt = self._renderer.prompt(request.persona, request.turns, request.lore, room)
         text = StreamedText(self._renderer, sampling.stop, stream.push, stop_loops=sampling.stop_loops)
-        with self._model.use(request.adapter), torch.inference_mode():
-            torch.manual_seed(seed)
-            self._model.model.generate(**self._arguments(request, prompt.ids, text, stream))
-        text.end()
-        cancelled = stream.cancelled.is_set()
-        finish: Literal["stop", "length", "cancelled"] = (
-            "stop" if text.stopped else "cancelled" if cancelled else "length"
-        )
-        version = request.adapter.version if request.adapter else None
-        return Reply(text.text, version, seed, len(prompt.ids), text.tokens, finish)
+        self._parts.batch.add(Job(request, prompt.ids, seed, stream, text, ended))
 
-    def _arguments(
-        self, request: ChatRequest, ids: tuple[int, ...], text: StreamedText, stream: LocalReplyStream
-    ) -> dict[str, Any]:
-        import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList
 
-        class Cancelled(StoppingCriteria):  # type: ignore[misc]
-            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-                stop = stream.cancelled.is_set() or text.stopped
-                return torch.full((input_ids.shape[0],), stop, dtype=torch.bool, device=input_ids.device)
-
-        sampling, drawn = request.sampling, request.sampling.temperature > 0
-        prompt = torch.tensor([ids], device=self._model.model.device)
-        return {
-            "input_ids": prompt,
-            "attention_mask": torch.ones_like(prompt),
-            "max_new_tokens": sampling.max_new_tokens,
-            "do_sample": drawn,
-            **({"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if drawn else {}),
-            "repetition_penalty": sampling.repetition_penalty,
-            "eos_token_id": list(self._renderer.stop_ids),
-            "pad_token_id": self._renderer.stop_ids[0],
-            "stopping_criteria": StoppingCriteriaList([Cancelled()]),
-            "streamer": text,
-        }
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(_settle, future, error)
 
 
 def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
@@ -224,8 +189,3 @@ def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
         future.set_exception(error)
     else:
         future.set_result(None)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(_settle, future, error)

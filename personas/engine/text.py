@@ -35,14 +35,15 @@ class StreamedText:
             self._prompt_seen = True
             return
         for token in value.flatten().tolist():
-            self._take(token)
+            self.take(token)
 
     def end(self) -> None:
         """Push what was held back in case it became a stop string. May be called twice."""
         if not self.stopped:
             self._show(self._decoded().rstrip(HALF_CHARACTER))
 
-    def _take(self, token: int) -> None:
+    def take(self, token: int) -> None:
+        """Take the next token."""
         if self.stopped:
             return
         self.tokens += 1

@@ -11,6 +11,16 @@ from personas.contracts import AdapterRef
 from personas.errors import AdapterError
 
 
+def verify_for(adapter: AdapterRef, base_hash: str) -> None:
+    """Compare an adapter folder with its manifest and its base model with the one served. Raises `AdapterError`."""
+    manifest = verify(adapter.folder)
+    if manifest.base_model_hash != base_hash:
+        raise AdapterError(
+            f"{adapter.persona_id} {adapter.version} was made for another base model ({manifest.base_model}).",
+            "Serve that base model again, or train the persona on this one.",
+        )
+
+
 class AdaptedModel:
     """One base model and the adapters that lie over it; exactly one, or none, is active at a time.
 
@@ -28,12 +38,7 @@ class AdaptedModel:
         if adapter.name in self._loaded:
             self._loaded[adapter.name] = self._loaded.pop(adapter.name)
             return
-        manifest = verify(adapter.folder)
-        if manifest.base_model_hash != self._base_hash:
-            raise AdapterError(
-                f"{adapter.persona_id} {adapter.version} was made for another base model ({manifest.base_model}).",
-                "Serve that base model again, or train the persona on this one.",
-            )
+        verify_for(adapter, self._base_hash)
         self.attach(adapter)
         self._loaded[adapter.name] = None
         if len(self._loaded) > self._keep:

@@ -32,7 +32,7 @@ async def answer(engine, request) -> str:
 
 @pytest.fixture
 async def engine(tiny_base):
-    engine = LocalEngine(tiny_base, "float32", max_waiting=8)
+    engine = LocalEngine(tiny_base, "float32", rows=3, max_waiting=5)
     await engine.start()
     yield engine
     await engine.close()
@@ -70,10 +70,12 @@ async def test_versions_and_base_take_turns_and_each_speaks_for_itself(engine, t
         assert stream.reply.version == (ref.version if ref else None)
 
 
-async def test_an_adapter_that_was_pushed_out_comes_back(engine, tiny_base, renderer, adapters, monkeypatch):
-    monkeypatch.setattr(engine._model, "_keep", 1)
+async def test_an_adapter_that_was_pushed_out_comes_back(tiny_base, renderer, adapters):
+    engine = LocalEngine(tiny_base, "float32", slots=1)
+    await engine.start()
     for ref in (*adapters, *adapters):
         assert (await answer(engine, ask("hi", ref))).strip() == reference(tiny_base, renderer, "hi", ref)
+    await engine.close()
 
 
 async def test_a_dropped_adapter_is_gone_for_good_and_the_others_go_on(engine, tiny_base, renderer, tmp_path):
@@ -126,7 +128,9 @@ async def test_a_seed_that_was_drawn_is_told_and_repeats_the_reply(engine):
     assert await answer(engine, ask("hello", sampling=again)) == text
 
 
-async def test_cancel_ends_a_running_reply_and_one_that_waits(engine):
+async def test_cancel_ends_a_running_reply_and_one_that_waits(tiny_base):
+    engine = LocalEngine(tiny_base, "float32", rows=1)
+    await engine.start()
     long = Sampling(temperature=1.0, max_new_tokens=1000, seed=1)
     running, waiting = engine.submit(ask("hello", sampling=long)), engine.submit(ask("hello", sampling=long))
     async for _ in running:
@@ -136,6 +140,7 @@ async def test_cancel_ends_a_running_reply_and_one_that_waits(engine):
         running.cancel()
     assert running.reply.finish == "cancelled" and 0 < running.reply.new_tokens < 900
     assert waiting.reply.finish == "cancelled" and waiting.reply.new_tokens == 0
+    await engine.close()
 
 
 async def test_too_many_waiting_requests_are_refused_and_room_returns(engine):

@@ -1,0 +1,89 @@
+"""Drawing the next token of each row: its own settings, its own seed, the same whoever shares the batch.
+
+The order of the steps is that of transformers' `generate`: repetition penalty, temperature, top-k, top-p, min-p.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from personas.contracts import Sampling
+
+USUAL_CANDIDATES = 256
+"""So many tokens are looked at first; seldom does top-p reach beyond them."""
+
+
+@dataclass
+class Draws:
+    """What the draws of one reply depend on. `seen` holds the prompt's tokens and those drawn."""
+
+    sampling: Sampling
+    seed: int
+    seen: set[int]
+    position: int = field(default=0, init=False)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token and, where it was asked for, the natural logarithm of the probability the model gave it."""
+
+    token: int
+    logprob: float | None
+
+
+def draw(logits: Any, rows: Sequence[Draws]) -> list[Drawn]:
+    """Draw one token for each row. `logits` are `[rows, vocabulary]`, as the model gave them."""
+    best = logits.argmax(-1).tolist()
+    drawn = []
+    for at, row in enumerate(rows):
+        token = best[at] if _is_plainly_greedy(row.sampling) else _draw(logits[at], row)
+        logprob = float(logits[at].log_softmax(-1)[token]) if row.sampling.logprobs else None
+        drawn.append(Drawn(token, logprob))
+        row.seen.add(token)
+        row.position += 1
+    return drawn
+
+
+def uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) that depends on seed and position alone."""
+    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def _is_plainly_greedy(sampling: Sampling) -> bool:
+    return sampling.temperature <= 0 and sampling.repetition_penalty == 1
+
+
+def _draw(logits: Any, row: Draws) -> int:
+    sampling = row.sampling
+    if sampling.repetition_penalty != 1:
+        logits = _penalised(logits, row)
+    if sampling.temperature <= 0:
+        return int(logits.argmax())
+    return _drawn_from(logits / sampling.temperature, sampling, uniform(row.seed, row.position))
+
+
+def _penalised(logits: Any, row: Draws) -> Any:
+    """Tokens that were there before become less likely (CTRL, arXiv 1909.05858)."""
+    seen, penalty = torch.tensor(list(row.seen), device=logits.device), row.sampling.repetition_penalty
+    before = logits[seen]
+    return logits.scatter(0, seen, torch.where(before < 0, before * penalty, before / penalty))
+
+
+def _drawn_from(logits: Any, sampling: Sampling, at: float) -> int:
+    """The token at the place `at` of the likely ones laid end to end, the likeliest first."""
+    every = logits.shape[-1]
+    count = min(every, sampling.top_k or USUAL_CANDIDATES)
+    logits_of, tokens = logits.topk(count)
+    shares = torch.exp(logits_of - (logits_of if sampling.top_k else logits).logsumexp(-1))
+    if not sampling.top_k and count < every and float(shares.sum()) < sampling.top_p:
+        shares, tokens = logits.softmax(-1).sort(descending=True, stable=True)
+    kept = (shares.cumsum(-1) - shares < sampling.top_p) & (shares >= sampling.min_p * shares[0])
+    upto = shares[kept].cumsum(-1)
+    place = int(torch.searchsorted(upto, at * float(upto[-1]), right=True))
+    return int(tokens[kept][min(place, len(upto) - 1)])

@@ -1,0 +1,193 @@
+"""Requests that come and go at random, and what peft says to each of them when it is asked alone."""
+
+from __future__ import annotations
+
+import copy
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from personas.base_model import BaseModel, fingerprint, load_model
+from personas.contracts import AdapterRef, ChatRequest, Reply, Sampling, Turn
+from personas.engine.assembly import Parts, assemble
+from personas.engine.batch import Limits
+from personas.engine.rows import Job
+from personas.engine.weights import AdaptedModel
+from tests.tiny import make_adapter
+
+LENGTH = 14
+"""New tokens of the longest replies."""
+CLOSE = 1e-4
+"""In float32 another order of summing may choose otherwise between logits that lie so near to each other."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt under an adapter, the tokens that peft answers with, and by how much each was the best."""
+
+    adapter: AdapterRef | None
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    leads: tuple[float, ...]
+
+    def first_close(self) -> int:
+        """Where float32 may first go another way."""
+        return next((at for at, lead in enumerate(self.leads) if lead < CLOSE), LENGTH)
+
+
+class House:
+    """A tiny model, adapters of several ranks, and questions that peft has answered one by one, greedily."""
+
+    def __init__(self, home: Path, base: BaseModel, dtype: torch.dtype, *, adapters: int = 4, prompts: int = 6) -> None:
+        self.hash = fingerprint(base)
+        self.model = load_model(base, "float32").to(dtype)
+        self.refs = [
+            make_adapter(home, base, "p", f"v{n}", seed=n, rank=(4, 2, 9, 16, 1)[n % 5]) for n in range(adapters)
+        ]
+        dice = random.Random(0)
+        shared = [dice.randrange(1000) for _ in range(60)]
+        drawn = [[dice.randrange(1000) for _ in range(dice.randrange(1, 40))] for _ in range(prompts)]
+        self.prompts = [tuple(shared[: dice.choice((0, 20, 60))] + own) for own in drawn]
+        alone = AdaptedModel(copy.deepcopy(self.model), self.hash, keep=adapters)
+        self.questions = [ask(alone, ref, prompt) for ref in (None, *self.refs) for prompt in self.prompts]
+
+    def parts(self, limits: Limits, slots: int, prefix_bytes: int) -> Parts:
+        """An engine of its own over the same weights."""
+        model = copy.deepcopy(self.model, {id(weight): weight for weight in self.model.parameters()})
+        return assemble(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes, heard=lambda: None)
+
+
+def ask(alone: AdaptedModel, ref: AdapterRef | None, prompt: tuple[int, ...]) -> Question:
+    """What peft's `set_adapter` and transformers' `generate` say."""
+    ids = torch.tensor([prompt])
+    with alone.use(ref), torch.inference_mode():
+        out = alone.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=LENGTH,
+            eos_token_id=None, output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+    best = torch.cat(out.logits).topk(2).values
+    leads = (best[:, 0] - best[:, 1]).tolist()
+    return Question(ref, prompt, tuple(out.sequences[0, len(prompt) :].tolist()), tuple(leads))
+
+
+@dataclass
+class Asked:
+    """A question on its way through a batch: who waits for it, and its text, which here is its tokens."""
+
+    question: Question
+    length: int
+    tokens_made: list[int] = field(default_factory=list)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    reply: Reply | None = None
+    error: Exception | None = None
+    ends: int = 0
+    since: float = field(default_factory=time.monotonic)
+    waited_s: float = 0.0
+    stopped = False
+    text = ""
+
+    def job(self, guild_id: int = 0) -> Job:
+        turns = (Turn("Bo", "hello"),)
+        sampling = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=self.length)
+        request = ChatRequest(None, turns, (), self.question.adapter, sampling, guild_id)
+        return Job(request, self.question.prompt, 0, self, self, self.end_of_it)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.tokens_made)
+
+    def take(self, token: int) -> None:
+        self.tokens_made.append(token)
+
+    def end(self) -> None:
+        return
+
+    def begin(self) -> bool:
+        self.waited_s = time.monotonic() - self.since
+        return not self.cancelled.is_set()
+
+    def push(self, piece: object) -> None:
+        assert isinstance(piece, Exception)
+        self.error = piece
+
+    def finish(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def end_of_it(self) -> None:
+        self.ends += 1
+
+
+def play(house: House, seed: int) -> list[Asked]:
+    """One random schedule, played to its end."""
+    dice = random.Random(seed)
+    limits = Limits(
+        rows=dice.randrange(1, 9), piece_tokens=dice.randrange(1, 40), lone_piece_tokens=dice.choice((7, 500))
+    )
+    parts = house.parts(limits, slots=dice.randrange(1, 5), prefix_bytes=dice.choice((0, 40_000, 10**8)))
+    asked: list[Asked] = []
+    for _ in range(dice.randrange(1, 14)):
+        happens = dice.random()
+        if happens < 0.55:
+            asked.append(Asked(dice.choice(house.questions), dice.randrange(1, LENGTH + 1)))
+            parts.batch.add(asked[-1].job(dice.randrange(3)))
+        elif happens < 0.7 and asked:
+            dice.choice(asked).cancelled.set()
+        for _ in range(dice.choice((0, 1, 1, 2, 5))):
+            parts.batch.step()
+    run_out(parts)
+    parts.seats.close()
+    return asked
+
+
+def run_out(parts: Parts, seconds: float = 60.0) -> None:
+    """Step until nobody runs or waits."""
+    until = time.monotonic() + seconds
+    while parts.batch.running or parts.batch.waiting:
+        assert time.monotonic() < until, "somebody is starved"
+        if not parts.batch.step():
+            time.sleep(0.001)
+
+
+def differences(asked: list[Asked]) -> tuple[int, list[str]]:
+    """How many replies went another way where the best two were close, and what is simply wrong."""
+    close, wrong = 0, []
+    for at, one in enumerate(asked):
+        expected = one.question.answer[: len(one.tokens_made)]
+        whole = len(one.tokens_made) == one.length or one.cancelled.is_set()
+        if one.error or one.ends != 1 or not whole:
+            wrong.append(f"{at}: {one.error!r}, ended {one.ends} times after {len(one.tokens_made)} of {one.length}")
+        elif tuple(one.tokens_made) != expected:
+            first = next(n for n, token in enumerate(expected) if token != one.tokens_made[n])
+            if first >= one.question.first_close():
+                close += 1
+            else:
+                wrong.append(f"{at}: token {first} is {one.tokens_made[first]}, not {expected[first]}")
+    return close, wrong
+
+
+def poison(monkeypatch: Any) -> None:
+    """Fill all memory that is new, freed or evicted with what spoils whatever reads it."""
+    from personas.engine.adapters import AdapterStack
+    from personas.engine.batch import Batch
+    from personas.engine.cache import CacheShape
+
+    new_memory, leave, put = CacheShape.new_memory, Batch._end, AdapterStack.put
+
+    def poisoned_end(batch: Any, row: Any) -> None:
+        leave(batch, row)
+        row.cache.memory.fill_(torch.nan)
+
+    def poisoned_put(stack: Any, slot: int, weights: Any) -> None:
+        for pair in stack.pairs.values():
+            for tensor in pair:
+                tensor[slot : slot + 1] = torch.nan
+        put(stack, slot, weights)
+
+    monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
+    monkeypatch.setattr(Batch, "_end", poisoned_end)
+    monkeypatch.setattr(AdapterStack, "put", poisoned_put)

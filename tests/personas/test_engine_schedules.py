@@ -1,0 +1,57 @@
+"""Random schedules: whoever comes, goes or shares the batch, each reply is what peft says to its request alone."""
+
+import pytest
+import torch
+
+from tests.personas.engine_schedules import House, differences, play, poison
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """So small a model is slower with more, by far where the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory, tiny_base):
+    return House(tmp_path_factory.mktemp("exact"), tiny_base, torch.float64)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, tiny_base):
+    return House(tmp_path_factory.mktemp("single"), tiny_base, torch.float32)
+
+
+def count(house, seeds) -> tuple[int, int]:
+    """Replies that were made, and those that differ where the best two logits are close. Fails on any other."""
+    replies = close = 0
+    for seed in seeds:
+        asked = play(house, seed)
+        differing, wrong = differences(asked)
+        assert not wrong, f"schedule {seed}: {wrong}"
+        replies, close = replies + len(asked), close + differing
+    return replies, close
+
+
+def test_every_reply_is_pefts_token_for_token(exact, monkeypatch):
+    poison(monkeypatch)
+    replies, close = count(exact, range(70))
+    assert replies > 200 and close == 0
+
+
+def test_in_single_precision_only_close_calls_differ(single):
+    replies, close = count(single, range(1000, 1030))
+    print(f"{close} of {replies} replies went another way between logits within 1e-4")
+    assert replies > 80
+
+
+@pytest.mark.slow
+def test_two_thousand_schedules(exact, single, monkeypatch):
+    poison(monkeypatch)
+    exact_replies, exact_close = count(exact, range(10_000, 11_500))
+    replies, close = count(single, range(20_000, 20_500))
+    print(f"float64: {exact_close} of {exact_replies}, float32: {close} of {replies} differ between logits within 1e-4")
+    assert exact_close == 0
