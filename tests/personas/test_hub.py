@@ -10,7 +10,7 @@ from aiohttp import web
 from huggingface_hub import constants
 from safetensors.numpy import save
 
-from personas.base_model import locate, scaled
+from personas.base_model import locate
 from personas.errors import BaseModelError
 from personas.rope_scaling import RopeScaling
 
