@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +83,20 @@ def machine_bytes() -> int:
         return min(total, int(CGROUP_LIMIT.read_text(encoding="ascii")))
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         return total
+
+
+def release_memory() -> None:
+    """Give back what is no longer used, as between two models.
+
+    glibc, as a run sets it up (`trainer.process`), keeps what is freed, in pieces between what is still held, and the
+    next model's larger tensors fit into none of them.
+    """
+    torch = load_torch()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def held_bytes(process: psutil.Process) -> int:

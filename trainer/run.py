@@ -5,7 +5,6 @@ Model libraries are imported where they are used: a job that is done, locked or 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import shutil
@@ -44,6 +43,7 @@ from trainer.holding import Hold
 from trainer.job_watch import watching
 from trainer.manifest import manifest_of, packages
 from trainer.material import read_content, read_spec
+from trainer.memory import release_memory
 from trainer.model_card import write_model_card
 from trainer.positions import require_positions
 from trainer.recipe import Recipe, resolve
@@ -154,10 +154,12 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
         config = trained.model.peft_config["default"]
         config.base_model_name_or_path, config.revision = job.base.repository, job.base.revision or None
         trained.model.save_pretrained(aside, save_embedding_layers=False)
+        history, account, kernels = trained.history, trained.account, trained.kernels
+        del trained, config  # the model that is measured next takes its place
+        release_memory()
         metrics = _measure_adapter(job, aside, before, run)
         run.enter(Phase(name="writing"))
-        account = trained.account
-        training = Training(trained.history, account.seconds, account.memory.peak(), metrics, trained.kernels)
+        training = Training(history, account.seconds, account.memory.peak(), metrics, kernels)
         write_report(aside, training)
         _describe(job, frozen, (*caveats, *frozen.caveats), aside, training)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -183,7 +185,10 @@ def _measure_base(job: Job, run: Run) -> tuple[float, float]:
 
     model = load_served(job.base, job.spec.serving_precision)
     run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies"))
-    return _losses(model, job.data, run)
+    losses = _losses(model, job.data, run)
+    del model
+    release_memory()
+    return losses
 
 
 def _train(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float) -> tuple[Trained, Frozen]:
@@ -199,7 +204,7 @@ def _train(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float) 
             log.warning("out of memory with batches of %d: going on with %d", frozen.batch, smaller.batch)
         frozen, account = smaller, Account()
         refreeze(folder, frozen)
-        _release_memory()
+        release_memory()
 
 
 def _trained(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float, account: Account) -> Trained:
@@ -276,15 +281,6 @@ def _describe(job: Job, frozen: Frozen, caveats: tuple[str, ...], aside: Path, t
     write_adapter_sheet(aside, job.spec, job.data)
     write_people(aside, job.data.people)
     seal(aside, manifest)
-
-
-def _release_memory() -> None:
-    """What a failed attempt still holds."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _require_own(target: Path, spec: JobSpec) -> None:
