@@ -48,6 +48,7 @@ class Conversations:
             lore=tuple(self.lore.search(persona.id, turns[-1].text, guild_id=place.guild_id)),
             adapter=self.live_adapter(persona.id),
             sampling=replace(self.sampling, stop=_others_begin(turns)),
+            guild_id=place.guild_id or place.channel_id,  # a talk in direct messages stands for itself
         )
 
     def _turn(self, message: Message, persona: Persona) -> Turn:

@@ -25,8 +25,8 @@ from personas.errors import AdapterError
 PLAIN_SETTINGS = frozenset(
     "alpha_pattern auto_mapping base_model_name_or_path bias corda_config ensure_weight_tying eva_config "
     "exclude_modules inference_mode init_lora_weights layers_pattern layers_to_transform loftq_config lora_alpha "
-    "lora_dropout lora_ga_config megatron_core peft_type peft_version qalora_group_size r rank_pattern revision runtime_config "
-    "target_modules task_type use_rslora".split()
+    "lora_dropout lora_ga_config megatron_core peft_type peft_version qalora_group_size r rank_pattern revision "
+    "runtime_config target_modules task_type use_rslora".split()
 )
 """Settings of peft that a plain product of two matrices does justice to; any other that is set is left to peft."""
 PLAIN_STARTS = (True, False, "gaussian", None)
