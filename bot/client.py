@@ -15,7 +15,7 @@ from bot.cogs.chat import Chat
 from bot.cogs.choosing import PersonaMenu
 from bot.cogs.errors import Tree
 from bot.cogs.finetune import Finetune
-from bot.cogs.finetune_actions import CancelButton, PromoteButton, RollbackButton
+from bot.cogs.finetune_actions import JOB_BUTTONS
 from bot.cogs.persona import PersonaCommands
 from bot.cogs.privacy import BUTTONS as PRIVACY_BUTTONS
 from bot.cogs.privacy import Privacy
@@ -51,7 +51,7 @@ class Understudy(HouseBot):
         for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self), Privacy(self)):
             await self.add_cog(cog)
         await self.tree.set_translator(Translator())
-        self.add_dynamic_items(*BUTTONS, *PRIVACY_BUTTONS, PersonaMenu, CancelButton, PromoteButton, RollbackButton)
+        self.add_dynamic_items(*BUTTONS, *PRIVACY_BUTTONS, PersonaMenu, *JOB_BUTTONS)
         await self._sync_commands()
 
     async def on_ready(self) -> None:

@@ -58,7 +58,8 @@ def settled_words(job: Job, live: str | None = None) -> str:
     if job.state == "cancelled":
         return f"{title(job, 'Cancelled')}\nNothing that is live has changed."
     if job.state == "failed" or job.result is None:
-        return f"{title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
+        words = f"{title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
+        return f"{words}\n-# Then **Resume** goes on where it was." if job.can_resume else words
     card, seconds = job.result.scorecard, job.result.seconds
     better = 1 - card.loss_tuned / card.loss_base
     lines = [

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from bot.clock import Clock
+from bot.outcome import Interrupted, Outcome, Trained, TrainingFailed
 from bot.preview import Plan
 from bot.store import Job, JobResult, Store, StoreError
 from bot.store.jobs import NewJob
-from bot.training import Interrupted, Outcome, Trained, TrainingBackend, TrainingFailed
+from bot.training import TrainingBackend
+from bot.turns import fair_order
 from personas.contracts import TrainerEvent, TrainingRequest
 from personas.errors import RequestError, UnderstudyError
 
@@ -85,6 +86,24 @@ class JobQueue:
             self._backend.cancel()
         self._tell(cancelled)
         return cancelled
+
+    def resume(self, job_id: str) -> Job:
+        """Queue a job again that has failed and can go on: from its last checkpoint, where it has come so far.
+
+        Raises an `UnderstudyError` when there is no such job, or it cannot be run here now.
+        """
+        job = self._store.jobs.get(job_id)
+        if job is None or not job.can_resume:
+            state = f"is {job.state}" if job else "does not exist"
+            raise QueueConflictError(
+                f"The job {job_id} {state}.", "Resumed can be what failed for a reason that somebody can mend."
+            )
+        self._check(NewJob(job_id, job.guild_id, job.channel_id, job.requested_by, job.request))
+        resumed = self._store.jobs.resume(job_id)
+        assert resumed is not None  # nothing else has run since it was looked at
+        self._tell(resumed)
+        self._wake.set()
+        return resumed
 
     def position(self, job_id: str) -> int | None:
         """How many jobs start up to and including this one: 1 is the next. None when it is not queued."""
@@ -202,12 +221,13 @@ class JobQueue:
     def _claim(self, job: Job) -> Job | None:
         """Begin an attempt. None when there can be none: the job has failed, then, or was cancelled meanwhile."""
         if job.attempt >= MAX_ATTEMPTS:
-            self._fail(job, f"The training was cut off {job.attempt} times.", "See the bot's log, then start it again.")
+            cut_off = f"The training was cut off {job.attempt} times."
+            self._fail(job, TrainingFailed(cut_off, "See the bot's log.", can_resume=True))
             return None
         try:
             log.info("the job %s begins: %s", job.job_id, job.request.model_dump_json(exclude_defaults=True))
         except RequestError as error:  # a row that cannot be read gets out of the way of the others
-            self._fail(job, error.message, error.advice)
+            self._fail(job, TrainingFailed(error.message, error.advice))
             return None
         claimed = self._store.jobs.claim(job, secrets.token_hex(8), self._clock.now())
         self._tell(claimed)
@@ -236,19 +256,21 @@ class JobQueue:
             case Trained(adapter, seconds, scorecard):
                 result = JobResult(adapter=str(adapter), seconds=seconds, scorecard=scorecard)
                 self._tell(self._store.jobs.complete(job.job_id, _token(job), result, self._clock.now()))
-            case TrainingFailed(error, advice):
-                self._fail(job, error, advice)
+            case TrainingFailed():
+                self._fail(job, outcome)
             case Interrupted() if self._stopping or self._set_aside == job.job_id:
                 self._tell(self._store.jobs.release(job.job_id, _token(job)))
             case Interrupted(why, advice) if job.attempt >= MAX_ATTEMPTS:
-                self._fail(job, f"{why} That was attempt {job.attempt}.".strip(), advice)
+                cut_off = f"{why} That was attempt {job.attempt}.".strip()
+                self._fail(job, TrainingFailed(cut_off, advice, can_resume=True))
             case Interrupted(why):
                 # Cancelled; or ended from outside: then the row still says running, and it is taken up again.
                 if why:
                     log.warning("the job %s was cut off in attempt %d. %s", job.job_id, job.attempt, why)
 
-    def _fail(self, job: Job, error: str, advice: str) -> None:
-        self._tell(self._store.jobs.fail(job, error, advice, self._clock.now()))
+    def _fail(self, job: Job, why: TrainingFailed) -> None:
+        now, can_resume = self._clock.now(), why.can_resume
+        self._tell(self._store.jobs.fail(job, why.error, why.advice, now, can_resume=can_resume))
 
     def _tell(self, changed: Job | None) -> None:
         """Tell the listeners; None, when nothing has changed, is not told."""
@@ -259,22 +281,6 @@ class JobQueue:
                 listener(changed)
             except Exception:  # whoever watches a job must not be able to end it
                 log.exception("a listener failed on the job %s", changed.job_id)
-
-
-def fair_order(waiting: Sequence[Job], last_served: Mapping[int, float]) -> list[Job]:
-    """The order in which waiting jobs, given oldest first, will start.
-
-    The guild that was served longest ago comes first, then age; so guilds take turns, and a guild's first jobs all
-    come before anybody's second.
-    """
-    oldest: dict[int, int] = {}
-    turns: Counter[int] = Counter()
-    keys = {}
-    for job in waiting:
-        oldest.setdefault(job.guild_id, job.seq)
-        keys[job.seq] = (turns[job.guild_id], last_served.get(job.guild_id, 0.0), oldest[job.guild_id])
-        turns[job.guild_id] += 1
-    return sorted(waiting, key=lambda job: keys[job.seq])
 
 
 def _token(job: Job) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import re
@@ -11,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,43 +18,16 @@ from pydantic import ValidationError
 from bot.catalogue import Catalogue
 from bot.clock import Clock
 from bot.job_folder import dialogue_place, install_adapter, keep_job_held_out, write_job_folder
+from bot.outcome import Interrupted, Outcome, Trained, TrainingFailed, disk_failure, judged
 from bot.preview import Plan, plan_run
 from bot.store import Job
 from personas.base_model import Precision
-from personas.contracts import TRAINER_EVENT, Done, Failed, ScoreCard, TrainerEvent, TrainingRequest
+from personas.contracts import TRAINER_EVENT, Done, Failed, TrainerEvent, TrainingRequest
 from personas.errors import RequestError, UnderstudyError
 
 log = logging.getLogger(__name__)
 
 OnEvent = Callable[[TrainerEvent], None]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The adapter is verified and in its place. `seconds` is what the run took."""
-
-    adapter: Path
-    seconds: float
-    scorecard: ScoreCard
-
-
-@dataclass(frozen=True)
-class TrainingFailed:
-    """The run ended without an adapter."""
-
-    error: str
-    advice: str = ""
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """The run was stopped before its end; the same job can be taken up again. `why` and `advice` for when it cannot."""
-
-    why: str = ""
-    advice: str = ""
-
-
-Outcome = Trained | TrainingFailed | Interrupted
 
 
 class TrainingBackend(Protocol):
@@ -88,16 +59,13 @@ KILL_AFTER_S = 20.0
 """What a trainer has to stop by itself before it is killed."""
 
 LOCKED = 3
-STOPPED = (143, -signal.SIGTERM)
-KILLED = (137, -signal.SIGKILL)
-"""Exit codes: another trainer holds the folder, asked to stop, killed. Negative ones are asyncio's for a signal."""
+"""The exit code where another trainer holds the folder."""
 
 LOCK_TRIES = 30
 LOCK_WAIT_S = 2.0
 """A trainer whose bot died stops by itself within seconds; until then its folder is locked."""
 
 MAX_LINE_BYTES = 2**16
-TAIL_BYTES, TAIL_LINES = 4096, 5
 
 SECRET_NAME = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
 TRAINERS_OWN = {"HF_TOKEN"}
@@ -148,18 +116,29 @@ class SubprocessBackend:
         """Train to the end; every cause that a person can mend comes back as `TrainingFailed`."""
         self._stop.clear()
         try:
-            materials = self._catalogue.materials_for(job.request, job.guild_id)
-            folder = await asyncio.to_thread(write_job_folder, self._home, job, materials, self._precision)
+            folder = await self._folder_of(job)
+            if isinstance(folder, TrainingFailed):
+                return folder
             ended = await self._train(folder, on_event)
-            if not isinstance(ended, Done):
-                return ended
+            return await self._installed(job, folder, ended) if isinstance(ended, Done) else ended
+        except OSError as error:
+            return disk_failure(error, self._home)
+
+    async def _folder_of(self, job: Job) -> Path | TrainingFailed:
+        """What was there when the job was asked for may be missing now, and be there again later."""
+        try:
+            materials = self._catalogue.materials_for(job.request, job.guild_id)
+            return await asyncio.to_thread(write_job_folder, self._home, job, materials, self._precision)
+        except UnderstudyError as error:
+            return TrainingFailed(error.message, error.advice, can_resume=True)
+
+    async def _installed(self, job: Job, folder: Path, ended: Done) -> Trained | TrainingFailed:
+        try:
             await asyncio.to_thread(keep_job_held_out, self._home, job, folder)
             adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
-            return Trained(adapter, ended.seconds, manifest.metrics)
         except UnderstudyError as error:
             return TrainingFailed(error.message, error.advice)
-        except OSError as error:
-            return _disk_failure(error, self._home)
+        return Trained(adapter, ended.seconds, manifest.metrics)
 
     def cancel(self) -> None:
         """SIGTERM now, SIGKILL after `KILL_AFTER_S`."""
@@ -183,9 +162,9 @@ class SubprocessBackend:
             logged = log_file.stat().st_size if log_file.exists() else 0
             code, last = await self._run_process(folder, log_file, on_event)
             if code != LOCKED:
-                return Interrupted() if self._stop.is_set() else _judge(code, last, log_file, logged)
+                return Interrupted() if self._stop.is_set() else judged(code, last, log_file, logged)
             await self._clock.sleep(LOCK_WAIT_S)
-        return TrainingFailed(f"Another trainer works on {folder}.", "End it, then start the job again.")
+        return TrainingFailed(f"Another trainer works on {folder}.", "End it.", can_resume=True)
 
     async def _run_process(self, folder: Path, log_file: Path, on_event: OnEvent) -> tuple[int, Done | Failed | None]:
         """Exit code and last word of one trainer process, which does not outlive this call."""
@@ -260,43 +239,7 @@ async def _next_line(stdout: asyncio.StreamReader) -> bytes:
             log.warning("the trainer printed a line of more than %d bytes", MAX_LINE_BYTES)
 
 
-def _judge(code: int, last: Done | Failed | None, log_file: Path, logged: int) -> Done | TrainingFailed | Interrupted:
-    """What a process that ended meant. `logged` is the log's size in bytes before it began."""
-    if isinstance(last, Done):
-        return last
-    if code in STOPPED:
-        return Interrupted()
-    if last:
-        return TrainingFailed(last.cause, last.advice)
-    if code in KILLED:
-        return Interrupted(
-            "The trainer was killed (signal 9), probably because memory ran out.",
-            "Free memory on the bot's machine, then start it again.",
-        )
-    return TrainingFailed(
-        f"The trainer ended without a word (exit code {code}). {_tail(log_file, logged)}".rstrip(),
-        f"The whole log is {log_file}.",
-    )
-
-
-def _tail(log_file: Path, since: int) -> str:
-    with log_file.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(since, end - TAIL_BYTES))
-        lines = file.read().decode(errors="replace").split("\n")
-    words = [line.strip() for line in lines if line.strip()][-TAIL_LINES:]
-    return f"Its last lines: {' | '.join(words)}" if words else "It logged nothing."
-
-
 def _kill(process: asyncio.subprocess.Process) -> None:
     """End the process and all that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _disk_failure(error: OSError, home: Path) -> TrainingFailed:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return TrainingFailed(
-        f"The job's files cannot be written: {error.strerror}.",
-        f"Free disk space under {home}, then start the job again." if full else f"Check the rights of {home}.",
-    )

@@ -17,9 +17,9 @@ import psutil
 from safetensors import SafetensorError
 
 from personas.embedded import embedded_folder
-from personas.errors import BaseModelError
+from personas.errors import BaseModelError, NoMemoryError
 from personas.hub import fetched, fetched_before
-from personas.rope_scaling import RopeScaling, ScalingType, apply_scaling, scaling_from
+from personas.rope_scaling import DEFAULT_TYPE, RopeScaling, ScalingType, apply_scaling, scaling_from
 
 EMBEDDED = "embedded"
 SAMPLED_BYTES = 2**20
@@ -94,6 +94,13 @@ def scaled(base: BaseModel, kind: ScalingType, factor: float) -> BaseModel:
     return base
 
 
+def named_with(name: str, kind: ScalingType | None, factor: float | None) -> str:
+    """The name of a base model that settings scale; a name that says a scaling itself stays as it is."""
+    if factor in (None, 1) or "#" in name:
+        return name
+    return f"{name}#{RopeScaling(kind or DEFAULT_TYPE, factor or 1)}"
+
+
 def positions_of(base: BaseModel) -> int | None:
     """How many tokens the model reads at most, its scaling counted in; None where its configuration does not say."""
     config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
@@ -138,10 +145,10 @@ def fingerprint(base: BaseModel) -> str:
 
 
 def require_memory(needed_bytes: int, what: str) -> None:
-    """Raise `BaseModelError` when so much memory is not free now."""
+    """Raise `NoMemoryError` when so much memory is not free now."""
     free = psutil.virtual_memory().available
     if needed_bytes > free:
-        raise BaseModelError(
+        raise NoMemoryError(
             f"{what} needs about {needed_bytes / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
             "Close other programs, or choose a smaller BASE_MODEL.",
         )

@@ -5,7 +5,12 @@ Edges (Discord, web, terminal) translate them once; nothing in between swallows 
 
 
 class UnderstudyError(Exception):
-    """Something a person can mend. `str()` gives the message followed by the advice."""
+    """Something a person can mend. `str()` gives the message followed by the advice.
+
+    Of a job, `can_resume` says that the same one could go on once that has been done.
+    """
+
+    can_resume = False
 
     def __init__(self, message: str, advice: str = "") -> None:
         super().__init__(f"{message} {advice}".strip())
@@ -25,6 +30,12 @@ class MaterialError(UnderstudyError):
     """Training material that cannot be read, or from which nothing can be learned."""
 
 
+class MaterialGoneError(MaterialError):
+    """Training material that is no longer where it was."""
+
+    can_resume = True
+
+
 class KeyFileError(UnderstudyError):
     """The home's key, which says who is who, cannot be read."""
 
@@ -35,6 +46,12 @@ class TrainingError(UnderstudyError):
 
 class BaseModelError(UnderstudyError):
     """A base model that cannot be found, read, or held in memory."""
+
+
+class NoMemoryError(BaseModelError):
+    """There is less memory free than is needed."""
+
+    can_resume = True
 
 
 class AdapterError(UnderstudyError):

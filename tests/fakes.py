@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from bot.outcome import Interrupted, Outcome, Trained
 from bot.preview import Plan, RecipePlan
 from bot.store import Job
-from bot.training import Interrupted, OnEvent, Outcome, Trained
+from bot.training import OnEvent
 from personas.contracts import TrainingRequest
 from personas.errors import UnderstudyError
 from tests.samples import SCORECARD

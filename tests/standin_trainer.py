@@ -96,6 +96,12 @@ def failing() -> None:
     sys.exit(1)
 
 
+def full() -> None:
+    """Fail for a reason that will pass."""
+    say(event="failed", cause="The disk is full.", advice="Free some space.", retry=True)
+    sys.exit(1)
+
+
 def dying() -> None:
     """End without a word on stdout."""
     sys.exit("Traceback:\n  a line\nRuntimeError: the roof fell in")

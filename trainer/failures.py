@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import re
 
 from personas.contracts import Failed
 from personas.errors import UnderstudyError
-from trainer.job_watch import JobGoneError
 from trainer.stopping import Stopped
 
 log = logging.getLogger(__name__)
@@ -20,17 +21,16 @@ def failure(error: Exception) -> Failed:
     match error:
         case Stopped():
             return Failed(cause="stopped", advice=f"Stopped by {error}. Run the same job again.", retry=True)
-        case JobGoneError():
-            return Failed(cause=error.message, advice=error.advice, retry=True)
         case UnderstudyError():
-            return Failed(cause=error.message, advice=error.advice)
+            return Failed(cause=error.message, advice=error.advice, retry=error.can_resume)
     if is_out_of_memory(error):
         advice = "Close other programs, or lower per_device_train_batch_size or max_length."
         return Failed(cause="The machine ran out of memory.", advice=advice, retry=True)
-    if _is_disk_full(error):
-        return Failed(cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True)
-    if isinstance(error, OSError) and error.filename:
-        return Failed(cause=f"{error.filename}: {error.strerror}.", advice="Check the path and its rights.", retry=True)
+    if (refused := _refused_by_disk(error)) is not None:
+        if refused.errno in DISK_FULL:
+            return Failed(cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True)
+        where = refused.filename or "A file"
+        return Failed(cause=f"{where}: {refused.strerror}.", advice="Check the path and its rights.", retry=True)
     log.error("unexpected", exc_info=error)
     advice = "This is a fault of the program; the log holds the details."
     return Failed(cause=f"{type(error).__name__}: {error}", advice=advice)
@@ -43,8 +43,10 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)
 
 
-def _is_disk_full(error: Exception) -> bool:
+def _refused_by_disk(error: Exception) -> OSError | None:
+    """The error as one of reading or writing files, if it is that."""
     if isinstance(error, OSError):
-        return error.errno in DISK_FULL
-    # safetensors writes from Rust and reports the number in the text.
-    return any(f"os error {number}" in str(error).lower() for number in DISK_FULL)
+        return error if error.filename or error.errno in DISK_FULL else None
+    # safetensors works from Rust and reports the number in the text.
+    number = re.search(r"os error (\d+)", str(error), re.IGNORECASE)
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None

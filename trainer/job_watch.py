@@ -9,7 +9,9 @@ from personas.errors import TrainingError
 
 
 class JobGoneError(TrainingError):
-    """The job folder is no longer where it was. The same job could go on once it is back."""
+    """The job folder is no longer where it was."""
+
+    can_resume = True
 
 
 def watching(folder: Path, check: Callable[[], None]) -> Callable[[], None]:

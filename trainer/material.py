@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from personas.card import read_card
 from personas.consent import NOBODY, Consent, read_consent
 from personas.contracts import JobSpec, Material, Persona, explain
-from personas.errors import MaterialError, RequestError
+from personas.errors import MaterialError, MaterialGoneError, RequestError
 from personas.heldout import HELD_OUT_FILE, HeldOut
 from personas.job_keys import JobKeys
 from personas.lore import WORLD, LoreIndex, read_lore
@@ -193,7 +193,7 @@ def _checked(root: Path, material: Material, consent: Consent) -> Path:
         digest = material_digest(path)
     except OSError as error:
         advice = "Put it back and run the same job again, or make the job anew."
-        raise MaterialError(f"{material.path} cannot be read: {error.strerror}.", advice) from None
+        raise MaterialGoneError(f"{material.path} cannot be read: {error.strerror}.", advice) from None
     if digest != material.sha256:
         raise MaterialError(f"{material.path} is not what the request was made for.", "Make the job anew.")
     return path

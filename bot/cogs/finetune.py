@@ -1,4 +1,4 @@
-"""Moderators retrain a persona: `/finetune start|preview|status|cancel|promote|rollback`, and buttons under results.
+"""Moderators retrain a persona: `/finetune start|preview|status|cancel|resume|promote|rollback`, and buttons.
 
 Long work outlives an interaction's 15 minutes, so its progress is an ordinary message in the channel that is edited.
 """
@@ -13,15 +13,17 @@ from discord.ext import commands
 from pydantic import ValidationError
 
 from bot.cogs.asking import MAX_CHOICES, Choices, Interaction, persona_choices, persona_meant, require_moderator
-from bot.cogs.finetune_actions import buttons, cancel_job, make_live, roll_back
+from bot.cogs.finetune_actions import buttons, cancel_job, make_live, resume_job, roll_back
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.job_messages import JobMessages, words_now
 from bot.permissions import MODERATOR
 from bot.place import GuildChannel
 from bot.preview import preview_words
+from bot.served import notes_on
 from bot.store import Job
 from bot.voices import NO_MENTIONS
+from bot.web.words import without_places
 from personas.contracts import Hyperparameters, TrainingRequest, explain
 from personas.errors import RequestError
 from personas.hyperparameters import settings_in
@@ -98,7 +100,10 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         job = self.bot.house.queue.enqueue(
             request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
         )
-        await interaction.followup.send(f"Queued as `{job.job_id}`. Its progress is below.", ephemeral=True)
+        house = self.bot.house
+        notes = [without_places(note, house.home) for note in notes_on(request, house.base_model)]
+        said = [f"Queued as `{job.job_id}`. Its progress is below.", *notes]
+        await interaction.followup.send("\n".join(said), ephemeral=True)
         self._messages.follow(job)
 
     @app_commands.command(description="Say what a training would do: what it learns from, how long it takes.")
@@ -146,15 +151,21 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
     async def cancel(self, interaction: Interaction, job: str | None = None) -> None:
         await interaction.response.defer(ephemeral=True)
-        found = self._unfinished(interaction, job)
-        await cancel_job(interaction, found.job_id)
+        await cancel_job(interaction, _meant(self._open_jobs(interaction), job, "waits or trains").job_id)
 
     @cancel.autocomplete("job")
-    async def _jobs(self, interaction: Interaction, current: str) -> Choices:
-        jobs = self._open_jobs(interaction)
-        labels = {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
-        found = [label for label in labels if current.casefold() in label.casefold()]
-        return [app_commands.Choice(name=label[:100], value=labels[label]) for label in found[:MAX_CHOICES]]
+    async def _cancellable(self, interaction: Interaction, current: str) -> Choices:
+        return _job_choices(self._open_jobs(interaction), current)
+
+    @app_commands.command(description="Go on with a training that failed, once what was missing is there again.")
+    @app_commands.describe(job="The job, or whose (the latest that can go on if left out)")
+    async def resume(self, interaction: Interaction, job: str | None = None) -> None:
+        await interaction.response.defer(ephemeral=True)
+        await resume_job(interaction, _meant(self._resumable_jobs(interaction), job, "can go on").job_id)
+
+    @resume.autocomplete("job")
+    async def _resumable(self, interaction: Interaction, current: str) -> Choices:
+        return _job_choices(self._resumable_jobs(interaction), current)
 
     @app_commands.command(description="Let a trained version speak from the next reply on.")
     @app_commands.describe(persona="Whose (this channel's persona if left out)", version="Which (else the newest)")
@@ -176,17 +187,28 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
 
     # ------------------------------------------------------------------------------------------ whom and which
 
-    def _unfinished(self, interaction: Interaction, wanted: str | None) -> Job:
-        open_jobs = self._open_jobs(interaction)
-        for job in open_jobs:
-            if wanted in (None, job.job_id, job.name):
-                return job
-        known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in open_jobs) or "none"
-        raise RequestError("There is no such job that waits or trains.", f"Unfinished here: {known}.")
-
     def _open_jobs(self, interaction: Interaction) -> list[Job]:
         jobs = self.bot.house.store.jobs.of_guild(interaction.guild_id or 0)
         return [job for job in jobs if job.state in ("queued", "running")]
+
+    def _resumable_jobs(self, interaction: Interaction) -> list[Job]:
+        jobs = self.bot.house.store.jobs.resumable()
+        return [job for job in reversed(jobs) if job.guild_id == interaction.guild_id]
+
+
+def _meant(jobs: list[Job], wanted: str | None, which: str) -> Job:
+    """The first of these jobs, or the one that is named by its id or by whose it is. Raises `RequestError`."""
+    for job in jobs:
+        if wanted in (None, job.job_id, job.name):
+            return job
+    known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in jobs) or "none"
+    raise RequestError(f"There is no such job that {which}.", f"There are: {known}.")
+
+
+def _job_choices(jobs: list[Job], current: str) -> Choices:
+    labels = {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
+    found = [label for label in labels if current.casefold() in label.casefold()]
+    return [app_commands.Choice(name=label[:100], value=labels[label]) for label in found[:MAX_CHOICES]]
 
 
 def _request(**fields: Any) -> TrainingRequest:

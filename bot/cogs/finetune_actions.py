@@ -43,6 +43,12 @@ async def cancel_job(interaction: Interaction, job_id: str) -> None:
     await tell(interaction, f"`{job_id}` is cancelled.")
 
 
+async def resume_job(interaction: Interaction, job_id: str) -> None:
+    """Resume, and tell the moderator what happened."""
+    interaction.client.house.queue.resume(job_id)
+    await tell(interaction, f"`{job_id}` goes on.")
+
+
 def buttons(job: Job, live: str | None) -> discord.ui.View | None:
     """What can be pressed under a job's message; `live` is the version of its persona that speaks now."""
     view = discord.ui.View(timeout=None)
@@ -51,6 +57,8 @@ def buttons(job: Job, live: str | None) -> discord.ui.View | None:
     elif job.state == "done" and job.persona:
         promoted = live == job.version
         view.add_item(RollbackButton(job.persona) if promoted else PromoteButton(job.persona, job.version))
+    elif job.can_resume:
+        view.add_item(ResumeButton(job.job_id))
     else:
         return None
     return view
@@ -73,6 +81,18 @@ class CancelButton(_ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
         await cancel_job(interaction, self.job_id)
+
+
+class ResumeButton(_ModeratorButton, template=r"resume:(?P<job_id>[\w.-]+)"):
+    """Resumes a job that has failed."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(discord.ui.Button(label="Resume", custom_id=f"resume:{job_id}"))
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer(ephemeral=True)
+        await resume_job(interaction, self.job_id)
 
 
 class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
@@ -104,3 +124,6 @@ class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
         await interaction.followup.send(await roll_back(interaction, known_persona(interaction, self.persona_id)))
+
+
+JOB_BUTTONS = (CancelButton, ResumeButton, PromoteButton, RollbackButton)

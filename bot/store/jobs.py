@@ -26,7 +26,8 @@ class JobResult(Contract):
 class Job:
     """One training job as stored; times in seconds since 1970. `started_at` is when the latest attempt began.
 
-    `name` is the persona's id or `dialogue/<job name>`. `attempt` counts those that were not stopped by the bot itself.
+    `name` is the persona's id or `dialogue/<job name>`. `attempt` counts those that were not stopped by the bot itself,
+    since the job was queued or resumed last. `can_resume`: it failed, and could go on once something has been mended.
     The three JSON texts are read through `request`, `progress` and `result`, so that a bad one harms only its own job.
     """
 
@@ -50,6 +51,7 @@ class Job:
     progress_json: str | None = field(repr=False)
     progress_message_id: int | None
     result_json: str | None = field(repr=False)
+    can_resume: bool
 
     @property
     def request(self) -> TrainingRequest:
@@ -140,6 +142,10 @@ class Jobs:
         """All jobs in a state, oldest first."""
         return [_job(row) for row in self._db.read("select * from jobs where state = :s order by seq", {"s": state})]
 
+    def resumable(self) -> list[Job]:
+        """The jobs that have failed and could go on, oldest first."""
+        return [_job(row) for row in self._db.read("select * from jobs where can_resume = 1 order by seq", {})]
+
     def last_served(self) -> dict[int, float]:
         """When the latest start of a job of each guild was; guilds never served are missing."""
         rows = self._db.read(
@@ -176,9 +182,18 @@ class Jobs:
                 self._versions.record_installed(version)
         return done
 
-    def fail(self, job: Job, error: str, advice: str, at: float) -> Job | None:
+    def fail(self, job: Job, error: str, advice: str, at: float, *, can_resume: bool = False) -> Job | None:
         """The job has failed. None, and no change, when it is no longer in the attempt that the caller saw."""
-        return self._end(job.job_id, job.attempt_token, "failed", at, error=error, advice=advice)
+        return self._end(job.job_id, job.attempt_token, "failed", at, error=error, advice=advice, can_resume=can_resume)
+
+    def resume(self, job_id: str) -> Job | None:
+        """Queue a job again that failed and can go on. None when it is no such job."""
+        return self._changed(
+            job_id,
+            """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
+            finished_at = null where job_id = :job and can_resume = 1""",
+            {},
+        )
 
     def release(self, job_id: str, token: str) -> Job | None:
         """Give up an attempt that the bot itself stopped: it does not count, and the job is taken up again first."""
@@ -213,11 +228,12 @@ class Jobs:
         result: JobResult | None = None,
         error: str | None = None,
         advice: str | None = None,
+        can_resume: bool = False,
     ) -> Job | None:
         return self._changed(
             job_id,
             """update jobs set state = :state, attempt_token = null, finished_at = :at, result = :result,
-            error = :error, advice = :advice
+            error = :error, advice = :advice, can_resume = :can_resume
             where job_id = :job and attempt_token is :token and state in ('queued', 'running')""",
             {
                 "token": token,
@@ -226,6 +242,7 @@ class Jobs:
                 "result": result.model_dump_json() if result else None,
                 "error": error,
                 "advice": advice,
+                "can_resume": can_resume,
             },
         )
 
@@ -239,4 +256,5 @@ class Jobs:
 
 
 def _job(row: Row) -> Job:
-    return Job(**{f"{key}_json" if key in ("request", "progress", "result") else key: row[key] for key in row})
+    named = {f"{key}_json" if key in ("request", "progress", "result") else key: row[key] for key in row}
+    return Job(**named | {"can_resume": bool(row["can_resume"])})

@@ -230,4 +230,9 @@ create table deleted_messages (
 create index replies_by_age on replies (created_at);
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+SIXTH = """
+-- Whether a job that has failed could go on where it was, once what was missing is there again.
+alter table jobs add column can_resume integer not null default 0 check (can_resume in (0, 1));
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)

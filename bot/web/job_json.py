@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot.house import House
+from bot.served import notes_on
 from bot.store import Job, JobResult
-from bot.web.preflight import notes_on
 from bot.web.words import moment, without_places
 from personas.contracts import TrainingRequest
 from personas.errors import RequestError
@@ -25,7 +25,6 @@ def job_path(job_id: str) -> str:
 def job_json(house: House, job: Job) -> dict[str, Any]:
     """The published object. Ids of Discord are text: they are longer than JSON's numbers may be."""
     request = _request(job)
-    links = {"self": job_path(job.job_id)} | ({"cancel": f"{job_path(job.job_id)}/cancel"} if job.state in OPEN else {})
     return {
         "job_id": job.job_id,
         "state": job.state,
@@ -45,8 +44,15 @@ def job_json(house: House, job: Job) -> dict[str, Any]:
         "result": _result(house.home, job),
         "error": without_places(job.error, house.home) if job.error else None,
         "advice": without_places(job.advice, house.home) if job.advice else None,
-        "links": links,
+        "links": _links(job),
     }
+
+
+def _links(job: Job) -> dict[str, str]:
+    """Where it is, and what can be done to it now."""
+    path = job_path(job.job_id)
+    can = {"cancel": job.state in OPEN, "resume": job.can_resume}
+    return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
 
 
 def _request(job: Job) -> TrainingRequest | None:

@@ -1,4 +1,4 @@
-"""`GET /finetune/jobs`, `GET /finetune/jobs/ID` and `POST /finetune/jobs/ID/cancel`."""
+"""`GET /finetune/jobs`, `GET /finetune/jobs/ID`, `POST /finetune/jobs/ID/cancel` and `…/resume`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,13 @@ async def cancel_job(request: web.Request) -> web.Response:
     return web.json_response(job_json(house, house.queue.cancel(job.job_id)))
 
 
+async def resume_job(request: web.Request) -> web.Response:
+    """Go on with a job that failed for a reason that has been mended. Raises `Problem` for any other."""
+    house = house_of(request)
+    job = _job(house, request.match_info["job_id"])
+    return web.json_response(job_json(house, house.queue.resume(job.job_id)))
+
+
 def _job(house: House, job_id: str) -> Job:
     job = house.store.jobs.get(job_id)
     if job is None:
@@ -65,4 +72,5 @@ ROUTES = (
     ("GET", "/finetune/jobs", get_jobs),
     ("GET", "/finetune/jobs/{job_id}", get_job),
     ("POST", "/finetune/jobs/{job_id}/cancel", cancel_job),
+    ("POST", "/finetune/jobs/{job_id}/resume", resume_job),
 )

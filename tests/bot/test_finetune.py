@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from bot.errors import RefusedError
+from bot.outcome import TrainingFailed
 from bot.sandbox import SandboxRefusal
 from bot.store import InstalledVersion
-from bot.training import TrainingFailed
 from personas.contracts import Progress
 from personas.errors import AdapterError, RequestError
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -77,7 +77,7 @@ async def test_other_channels_are_answered_while_a_training_runs(stage):
 
 async def test_a_member_may_neither_command_nor_press(stage):
     for command in ("finetune start", "finetune cancel", "finetune promote", "finetune rollback", "finetune status",
-                    "finetune preview"):  # fmt: skip
+                    "finetune resume", "finetune preview"):  # fmt: skip
         with pytest.raises(SandboxRefusal, match="permission"):
             await stage.member.slash(QUAY, command)
     await start(stage)
@@ -119,13 +119,41 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     assert "The log is empty. Give the persona something to say." in failed["content"] and not failed["components"]
 
 
+async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
+    full = TrainingFailed("The disk is full.", "Free some space.", can_resume=True)
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(full)
+    failed = await stage.sees("Failed: **ballast v1**")
+    assert "The disk is full. Free some space." in failed["content"] and "**Resume** goes on" in failed["content"]
+    assert buttons_of(stage, failed) == ["Resume"]
+    answer = await stage.member.click(failed, "Resume")
+    assert answer.ephemeral and "Only moderators" in answer.message["content"] and not stage.backend.busy
+
+    mark = stage.mark
+    await stage.moderator.click(failed, "Resume")
+    shown = await stage.sees("Training: **ballast v1**", since=mark)
+    assert shown["id"] == failed["id"], "in the same message"
+    await until(lambda: buttons_of(stage, failed) == ["Cancel"])
+    stage.backend.finish(full)
+    again = await stage.sees("Failed: **ballast v1**", kind="message", since=mark)
+    choices = await stage.moderator.autocomplete(QUAY, "finetune resume", "job", job="ball")
+    assert [choice["name"].split(" · ")[:2] for choice in choices] == [["ballast v1", "failed"]]
+    await stage.moderator.slash(QUAY, "finetune resume")
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish()
+    assert (await stage.sees("Trained: **ballast v1**"))["id"] != again["id"]
+    answer = await stage.moderator.slash(QUAY, "finetune resume")
+    await until(lambda: "no such job that can go on" in (answer.message or {}).get("content", ""))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"persona": "nobody"}, "There is no persona 'nobody'. Known: Ballast (`ballast`)"),
         ({"job_name": "no spaces please"}, "job_name: use letters, digits, - and _ only"),
         ({"settings": "lora_r=8, rank=2"}, "There is no setting 'rank'."),
-        ({"settings": "epochs=2"}, "There is no setting 'epochs'. Did you mean num_train_epochs?"),
+        ({"settings": "epochs=2"}, "There is no setting 'epochs'. Did you mean num_train_epochs"),
         ({"settings": "lora_r=0"}, "lora_r cannot be '0'. lora_r: a whole number from 1 to 256."),
         ({"settings": "learning_rate=1e-4", "learning_rate": 1e-3}, "learning_rate is set twice"),
     ],

@@ -6,8 +6,8 @@ import pytest
 
 from bot import giving_way
 from bot.giving_way import GivingWay
+from bot.outcome import Trained
 from bot.progress import job_words
-from bot.training import Trained
 from personas.contracts import Phase, Progress
 from tests.bot.conftest import INN, QUAY
 from tests.bot.workshop import Workshop

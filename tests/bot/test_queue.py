@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.queue import MAX_QUEUED_PER_GUILD, fair_order
-from bot.training import Trained, TrainingFailed
+from bot.outcome import Trained, TrainingFailed
+from bot.queue import MAX_QUEUED_PER_GUILD
+from bot.turns import fair_order
 from personas.contracts import Phase
 from personas.errors import RequestError
 from tests.bot.queue_house import House
@@ -219,3 +220,67 @@ async def test_what_has_ended_cannot_be_cancelled(house):
     with pytest.raises(RequestError, match="does not exist"):
         house.queue.cancel("nothing")
     assert house.state(job_id) == "done"
+
+
+# ------------------------------------------------------------------------------------------------ resuming
+
+FULL = TrainingFailed("The disk is full.", "Free some space.", can_resume=True)
+
+
+async def test_what_failed_for_a_reason_that_can_be_mended_is_resumed(house):
+    house.queue.start()
+    job_id = house.ask()
+    first = await house.running()
+    await house.finish(FULL)
+    failed = house.store.jobs.get(job_id)
+    assert (failed.state, failed.can_resume, failed.error) == ("failed", True, "The disk is full.")
+    assert house.store.jobs.resumable() == [failed]
+    resumed = house.queue.resume(job_id)
+    assert (resumed.state, resumed.error, resumed.finished_at, resumed.can_resume) == ("queued", None, None, False)
+    again = await house.running()
+    assert (again.job_id, again.version, again.attempt) == (job_id, first.version, 1)
+    assert again.attempt_token != first.attempt_token
+    await house.finish()
+    assert house.state(job_id) == "done" and house.store.jobs.resumable() == []
+    assert [change.state for change in house.changes] == ["queued", "running", "failed", "queued", "running", "done"]
+
+
+async def test_a_resumed_job_outlives_a_crash(house):
+    house.queue.start()
+    job_id = house.ask()
+    await house.running()
+    await house.finish(FULL)
+    await house.crash_and_start()
+    house.queue.resume(job_id)
+    await house.crash_and_start()
+    assert (await house.running()).job_id == job_id
+
+
+async def test_what_cannot_be_resumed(house):
+    house.queue.start()
+    job_id = house.ask()
+    with pytest.raises(RequestError, match="does not exist"):
+        house.queue.resume("nothing")
+    for outcome, state in ((None, "running"), (TrainingFailed("The log is empty.", "Fill it."), "failed")):
+        await house.running()
+        if outcome:
+            await house.finish(outcome)
+        with pytest.raises(RequestError, match=f"{job_id} is {state}"):
+            house.queue.resume(job_id)
+        assert house.state(job_id) == state
+
+
+async def test_a_job_is_not_resumed_beside_another_for_the_same_or_where_it_cannot_be_run(house):
+    house.queue.start()
+    first = house.ask()
+    await house.running()
+    await house.finish(FULL)
+    second = house.ask()
+    await house.running()
+    with pytest.raises(RequestError, match=f"job {second} for oda is running already"):
+        house.queue.resume(first)
+    await house.finish()
+    house.backend.refusal = RequestError("There is no persona 'oda'.", "Known: thrip.")
+    with pytest.raises(RequestError, match="no persona 'oda'"):
+        house.queue.resume(first)
+    assert house.state(first) == "failed" and house.store.jobs.get(first).can_resume

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from bot.outcome import TrainingFailed
 from bot.privacy.waiting import make_anew, make_history_anew
 from tests.bot.queue_house import House
 from tests.fakes import until
@@ -81,3 +82,13 @@ async def test_the_folder_of_a_job_that_runs_stays(house, tmp_path):
     await house.running()
     make_history_anew(tmp_path, house.store)
     assert folder.exists()
+
+
+async def test_folders_of_jobs_that_may_be_resumed_are_made_anew_too(house, tmp_path):
+    house.queue.start()
+    for can_resume in (True, False):
+        folder = folder_of(house, tmp_path, house.ask("thrip", dataset="history"))
+        await house.running()
+        await house.finish(TrainingFailed("The disk is full.", can_resume=can_resume))
+        make_history_anew(tmp_path, house.store)
+        assert folder.exists() != can_resume

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from bot.outcome import Interrupted
 from bot.queue import MAX_ATTEMPTS, RETRY_S
 from bot.store import StoreError
-from bot.training import Interrupted
 from personas.contracts import Phase
 from tests.bot.queue_house import House
 from tests.fakes import until
@@ -62,7 +62,7 @@ async def test_three_attempts_and_no_more(house):
     await house.crash_and_start()
     assert (await house.running()).job_id == second
     failed = house.store.jobs.get(first)
-    assert failed.state == "failed" and "cut off 3 times" in failed.error
+    assert failed.state == "failed" and "cut off 3 times" in failed.error and failed.can_resume
 
 
 async def test_a_trainer_stopped_from_outside_is_started_again(house):
@@ -74,6 +74,8 @@ async def test_a_trainer_stopped_from_outside_is_started_again(house):
     await until(lambda: house.state(job_id) == "failed")
     failed = house.store.jobs.get(job_id)
     assert (failed.error, failed.advice) == ("The trainer was killed. That was attempt 3.", "Free memory.")
+    house.queue.resume(job_id)
+    assert (await house.running()).attempt == 1
 
 
 async def test_a_clean_stop_costs_no_attempt(house):
@@ -118,7 +120,7 @@ async def test_a_row_that_cannot_be_read_fails_alone(house, text):
     house.queue.start()
     assert (await house.running()).job_id == good
     failed = house.store.jobs.get(bad)
-    assert failed.state == "failed" and "not valid" in failed.error
+    assert failed.state == "failed" and "not valid" in failed.error and not failed.can_resume
     assert {job.job_id for job in house.store.jobs.of_guild(1)} == {bad, good}
 
 

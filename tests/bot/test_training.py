@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.training import Interrupted, Trained, TrainingFailed
+from bot.outcome import Interrupted, Trained, TrainingFailed
 from personas.adapters import WEIGHTS, verify
 from personas.contracts import JobSpec, Progress, TrainingRequest
 from personas.errors import MaterialError, RequestError
@@ -151,7 +151,7 @@ def test_a_request_is_checked_without_leaving_anything(workshop):
 async def test_a_run_that_fails_says_why(workshop, mode, error, advice):
     outcome = await workshop.run(mode)
     assert isinstance(outcome, TrainingFailed)
-    assert error in outcome.error and advice in outcome.advice
+    assert error in outcome.error and advice in outcome.advice and not outcome.can_resume
     assert not (workshop.home / "models").exists()
 
 
@@ -176,10 +176,28 @@ async def test_a_damaged_adapter_is_not_installed(workshop):
     assert "is damaged" in outcome.error
 
 
-async def test_material_that_is_gone_meanwhile(workshop):
+async def test_material_that_is_gone_meanwhile_and_comes_back(workshop):
     job = workshop.job()
-    (workshop.shipped.logs / "oda.json").unlink()
-    assert (await workshop.run("good", job)).error == "There is no data set 'oda'."
+    log = workshop.shipped.logs / "oda.json"
+    log.rename(log.with_suffix(".away"))
+    outcome = await workshop.run("good", job)
+    assert outcome.error == "There is no data set 'oda'." and outcome.can_resume
+    log.with_suffix(".away").rename(log)
+    assert isinstance(await workshop.run("good", job), Trained)
+
+
+async def test_a_home_that_cannot_be_written_and_is_mended(workshop):
+    job, jobs = workshop.job(), workshop.home / "jobs"
+    jobs.write_text("a file where a folder belongs")
+    outcome = await workshop.run("good", job)
+    assert "cannot be written" in outcome.error and str(workshop.home) in outcome.advice and outcome.can_resume
+    jobs.unlink()
+    assert isinstance(await workshop.run("good", job), Trained)
+
+
+async def test_the_trainer_says_itself_whether_it_could_go_on(workshop):
+    outcome = await workshop.run("full")
+    assert (outcome.error, outcome.advice, outcome.can_resume) == ("The disk is full.", "Free some space.", True)
 
 
 async def test_a_trainer_that_cannot_be_started(workshop):
@@ -205,7 +223,7 @@ async def test_a_full_disk_leaves_nothing_half_and_can_be_mended(workshop):
     with largest_file(2_000_000):
         outcome = await workshop.run("good", job)
     assert outcome.error == f"The job's files cannot be written: {os.strerror(errno.EFBIG)}."
-    assert outcome.advice.startswith("Free disk space")
+    assert outcome.advice.startswith("Free disk space") and outcome.can_resume
     assert list((workshop.home / "jobs").iterdir()) == []
     assert isinstance(await workshop.run("good", job), Trained)
 

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from bot.clock import SystemClock
+from bot.outcome import Interrupted, Trained
 from bot.queue import JobQueue
-from bot.training import KILL_AFTER_S, LOCK_TRIES, LOCK_WAIT_S, Interrupted, Trained
+from bot.training import KILL_AFTER_S, LOCK_TRIES, LOCK_WAIT_S
 from personas.adapters import MANIFEST
 from personas.contracts import TrainingRequest
 from tests.bot.workshop import ROOT, STANDIN, Workshop
@@ -96,7 +97,8 @@ async def test_a_folder_that_stays_locked(workshop, monkeypatch):
     for _ in range(2):
         await until(lambda: workshop.clock.sleepers)
         workshop.clock.advance(LOCK_WAIT_S)
-    assert "Another trainer works on" in (await run).error
+    outcome = await run
+    assert "Another trainer works on" in outcome.error and outcome.can_resume
     assert LOCK_TRIES * LOCK_WAIT_S >= 2 * KILL_AFTER_S
 
 

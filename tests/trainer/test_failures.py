@@ -9,9 +9,10 @@ import resource
 from contextlib import contextmanager
 
 import pytest
+from safetensors import SafetensorError
 
 from personas.contracts import Done, Failed, Phase
-from personas.errors import AdapterError, MaterialError, RequestError
+from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
 from tests.trainer.jobs import dialogue_job, persona_job
 from trainer.events import Events
 from trainer.failures import failure
@@ -46,6 +47,25 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
         cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True
     )
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "could_go_on"),
+    [
+        (SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)"),
+         "A file: Permission denied.", True),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+         "The disk is full.", True),
+        (OSError(errno.EROFS, "Read-only file system", "/state/run.json"), "/state/run.json: Read-only file system.",
+         True),
+        (NoMemoryError("The base model needs 9 GiB.", "Close others."), "The base model needs 9 GiB.", True),
+        (MaterialError("Nothing can be learned.", "Give more."), "Nothing can be learned.", False),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero", False),
+    ],
+)  # fmt: skip
+def test_a_failure_says_whether_the_same_job_could_go_on_later(error, cause, could_go_on):
+    told = failure(error)
+    assert (told.cause, told.retry) == (cause, could_go_on)
 
 
 class StopAfter:

@@ -146,7 +146,7 @@ def test_one_job_through_all_that_can_happen_to_its_folder(tmp_path, tiny_base):
 
     with renamed(folder / "material" / "talk.json"):
         told = job.fails(MaterialError, lambda event: False, lambda: None)
-        assert "talk.json cannot be read" in told.cause and "Put it back" in told.advice
+        assert "talk.json cannot be read" in told.cause and "Put it back" in told.advice and told.retry
         assert job.kept[0] == "checkpoint-3"
 
     # What vanishes while it trains is in memory already; that the disk is full counts only when the adapter is written.

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bot.outcome import Trained, TrainingFailed
 from bot.store.jobs import NewJob
-from bot.training import Trained, TrainingFailed
 from personas.contracts import Progress, TrainingRequest
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -50,6 +50,23 @@ async def test_a_failed_job_says_why_without_the_machines_folders(desk):
     failed = await job(desk, job_id)
     assert (failed["state"], failed["error"]) == ("failed", "The trainer ended.")
     assert failed["advice"] == f"The whole log is UNDERSTUDY_HOME/jobs/{job_id}/trainer.log."
+    assert set(failed["links"]) == {"self"}
+    status, body, _ = await desk.ask("POST", f"/finetune/jobs/{job_id}/resume")
+    assert status == 409 and f"{job_id} is failed" in body["detail"] and body["advice"]
+
+
+async def test_a_job_that_somebody_can_mend_is_resumed(desk):
+    job_id = (await desk.start())[1]["job_id"]
+    desk.queue.start()
+    await until(lambda: desk.backend.busy)
+    desk.backend.finish(TrainingFailed("The disk is full.", "Free some space.", can_resume=True))
+    await until(lambda: desk.store.jobs.get(job_id).state == "failed")
+    resume = (await job(desk, job_id))["links"]["resume"]
+    assert resume == f"/finetune/jobs/{job_id}/resume"
+    status, body, _ = await desk.ask("POST", resume)
+    assert (status, body["state"], body["error"]) == (200, "queued", None) and "resume" not in body["links"]
+    await until(lambda: desk.backend.busy)
+    assert len(desk.backend.runs) == 2
 
 
 async def test_a_servers_job_says_nothing_of_who_asked(desk):
@@ -94,7 +111,8 @@ async def test_a_query_that_cannot_be_is_named(desk, query):
 
 async def test_an_unknown_job_is_not_found(desk):
     for method, path in (
-        ("GET", "/finetune/jobs/none"), ("POST", "/finetune/jobs/none/cancel"), ("GET", "/finetune/jobs?after=none"),
+        ("GET", "/finetune/jobs/none"), ("POST", "/finetune/jobs/none/cancel"),
+        ("POST", "/finetune/jobs/none/resume"), ("GET", "/finetune/jobs?after=none"),
     ):  # fmt: skip
         status, body, _ = await desk.ask(method, path)
         assert status == 404 and body["detail"] == "There is no job 'none'."
