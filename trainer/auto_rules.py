@@ -78,9 +78,10 @@ class Choice:
         longest = longest if self._machine.has_cuda else min(longest, CPU_LONGEST)
         lengths = [length for length in LENGTHS if length <= longest] or [longest]
         one = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "quant_type": self._lightest()}
-        room = next((length for length in lengths if self._memory(length, **one) <= self._share), lengths[-1])
+        fitting = [length for length in lengths if self._memory(length, **one) <= self._share]
         within = f"the model attends to {self._model.context:,}" if self._model.context else "the model sets no bound"
-        self._take(f"{within}, and one such sample fits into {_gib(self._share)}", max_length=room)
+        fit = f"one such sample fits into {_gib(self._share)}" if fitting else f"nothing fits into {_gib(self._share)}"
+        self._take(f"{within}, and {fit}", max_length=(fitting or lengths[-1:])[0])
         turns = 8 if self.recipe.max_length >= FULL_HISTORY else 4
         self._take(f"as much of the talk as {self.recipe.max_length} tokens have room for", history_turns=turns)
 
@@ -153,7 +154,7 @@ class Choice:
                 changes = {"gradient_checkpointing": checkpointing, "per_device_train_batch_size": batch}
                 if self._fits(replies.longest, **changes):
                     return self._take_batch(replies, samples, changes, "fit into")
-        return self._take_batch(replies, samples, changes, "are the least, and need")
+        return self._take_batch(replies, samples, changes, "is the least, and takes")
 
     def _take_batch(self, replies: Replies, samples: int, changes: dict[str, Any], fit: str) -> None:
         batch, checkpointing = changes["per_device_train_batch_size"], changes["gradient_checkpointing"]
