@@ -1,22 +1,46 @@
-"""The most memory that a run will hold, in parts that can be named and explained."""
+"""The most memory that a run will hold, in parts that can be named and explained.
+
+A run is three models, one after another: the base model is measured, the adapter trained, the adapter measured. What
+each of them holds at its highest is reckoned, and the greatest counts. Everything follows from the model's shape and
+the samples, but for three figures that were measured: what the libraries take, what the allocator wastes, and how much
+of a sample is reply where nobody counted. `python -m trainer predictions` measures them again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainer.fitted import fitted
 from trainer.machine import Machine
+from trainer.predict.activations import Batch, backward_bytes, kept_bytes, loss_bytes, measuring_bytes
 from trainer.predict.shape import Shape
 from trainer.recipe import Recipe
 
-LIBRARIES_BYTES = 800 * 2**20
-BYTES_PER_ACTIVATION, ADAPTER_COPIES = 80, 16
+LIBRARIES_BYTES, CONTEXT_BYTES = 740 * 2**20, 500 * 2**20
+"""Torch, transformers, peft, trl, datasets, and the samples; on a GPU the context of CUDA, by NVIDIA's word."""
+
+WASTED, WASTED_ON_GPU = 0.25, 0.1
+"""Of what comes and goes at each step: holes in the heap into which nothing fits, as batches differ in length."""
+
+REPLY_SHARE = 0.25
+"""Of a sample's tokens, where nobody has counted those that carry loss."""
+
+MEASURED_AT_ONCE = 16
+"""Held-out samples (`trainer.evaluate.BATCH_SIZE`)."""
+
+WEIGHT, GRADIENT, STATE, STATE_8BIT = 4, 4, 8, 2
+"""Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
+
+PACKED, PACKED_TWICE = 0.5625, 0.516
+"""Bytes of a 4-bit weight with its constants: a float32 for 64 weights, or a byte and a float32 for 256 of these."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the peak, by what holds them."""
+    """Bytes at the peak, by what holds them: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`,
+    `activations` (kept for the way back), `loss` (logits, and gradients on their way), `measuring` (what measuring
+    takes beyond training), `allocator` (what is neither used nor given back).
+    """
 
     parts: Mapping[str, int]
 
@@ -27,20 +51,82 @@ class Memory:
 
 
 def predicted_memory(recipe: Recipe, shape: Shape, longest_tokens: int, machine: Machine) -> Memory:
-    """What a run over samples of at most so many tokens would hold on a machine at its peak."""
-    recipe = fitted(recipe, machine).recipe
-    tokens = recipe.per_device_train_batch_size * longest_tokens
+    """What a run over samples of at most so many tokens would hold on a machine at its peak: nothing shared, a quarter
+    of each sample its reply.
+    """
+    trained = round(longest_tokens * REPLY_SHARE)
+    return memory_of(
+        recipe,
+        shape,
+        Batch(recipe.per_device_train_batch_size, longest_tokens, 0, recipe.per_device_train_batch_size * trained),
+        Batch(MEASURED_AT_ONCE, longest_tokens, 0, MEASURED_AT_ONCE * trained),
+        machine,
+    )
+
+
+def memory_of(recipe: Recipe, shape: Shape, trained: Batch, measured: Batch, machine: Machine) -> Memory:
+    """The same where the greatest batches are known: the one that is trained on, and the one that is measured."""
+    value, served = _value_bytes(recipe, machine), 2 if machine.has_cuda or machine.best == "bf16" else 4
+    base, weights = _base(recipe, shape, value, machine), adapter_weights(recipe, shape)
+    trained = trained.whole if machine.has_cuda else trained  # nothing is shared on a GPU
+    # Autocast keeps a 16-bit copy of the adapter, too.
+    adapter, state = weights * (WEIGHT + (value if value < WEIGHT else 0)), weights * _state(recipe, machine)
+    training = {
+        "adapter": adapter,
+        "gradients": weights * GRADIENT,
+        "optimiser": state,
+        "activations": kept_bytes(shape, recipe, trained, value, has_scores=not machine.has_cuda),
+        "loss": max(loss_bytes(shape, trained), backward_bytes(shape, recipe, trained, value)),
+    }
+    wasted = WASTED_ON_GPU if machine.has_cuda else WASTED
+    fixed = base + sum(training.values()) + wasted * (training["activations"] + training["loss"])
+    between = measuring_bytes(shape, measured, value) * (1 + wasted) + base + adapter + state
+    after = measuring_bytes(shape, measured, served) * (1 + wasted) + _copied(shape, served) + weights * served
     return Memory(
         {
-            "libraries": LIBRARIES_BYTES,
-            "base": shape.weight_bytes,
-            "adapter": adapter_weights(recipe, shape) * ADAPTER_COPIES,
-            "activations": tokens * shape.layers * shape.width * BYTES_PER_ACTIVATION,
+            "libraries": CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES,
+            "base model": base,
+            **training,
+            "measuring": max(0, round(max(between, after) - fixed)),
+            "allocator": round(wasted * (training["activations"] + training["loss"])),
         }
     )
 
 
 def adapter_weights(recipe: Recipe, shape: Shape) -> int:
-    """Weights of the recipe's adapter over the modules that the model has: r · (inputs + outputs) for each matrix."""
+    """Weights of the recipe's adapter over the modules that the model has: r · (inputs + outputs) for each matrix, and
+    with DoRA a magnitude for each output.
+    """
     sizes = [shape.projections[name] for name in recipe.target_modules if name in shape.projections]
-    return shape.layers * recipe.lora_r * sum(inputs + outputs for inputs, outputs in sizes)
+    each = [recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0) for inputs, outputs in sizes]
+    return shape.layers * sum(each)
+
+
+def _value_bytes(recipe: Recipe, machine: Machine) -> int:
+    """Of a value in the precision that the recipe computes in on this machine (`trainer.fitted`)."""
+    wanted = machine.best if recipe.precision == "auto" else recipe.precision
+    possible = machine.has_cuda or wanted == machine.best
+    return 2 if wanted in ("bf16", "fp16") and possible else 4
+
+
+def _state(recipe: Recipe, machine: Machine) -> int:
+    """Bytes of optimiser state for each adapter weight. Paged state leaves a GPU that is full."""
+    if machine.has_cuda and recipe.optim.startswith("paged_"):
+        return 0
+    return STATE_8BIT if recipe.optim.endswith("8bit") else STATE
+
+
+def _base(recipe: Recipe, shape: Shape, value: int, machine: Machine) -> int:
+    """Bytes of the base model while it is trained on."""
+    if recipe.quant_type == "none":
+        return shape.weights * value if machine.has_cuda else _copied(shape, value)
+    rest = shape.weights - shape.linear_weights
+    if machine.has_cuda:
+        return round(shape.linear_weights * (PACKED_TWICE if recipe.double_quant else PACKED)) + rest * value
+    # Unpacked; what is not quantised stays where the file is mapped, and all of the file with it, or is copied.
+    return shape.linear_weights * value + (shape.weight_bytes if value == shape.stored else rest * value)
+
+
+def _copied(shape: Shape, value: int) -> int:
+    """Bytes of the whole model on a CPU: the file as it is mapped, or a copy in another precision."""
+    return shape.weight_bytes if value == shape.stored else shape.weights * value

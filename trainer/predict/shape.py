@@ -32,6 +32,11 @@ class Shape:
     weight_bytes: int
 
     @property
+    def stored(self) -> int:
+        """Bytes of a weight on disk."""
+        return 4 if self.weight_bytes > 3 * self.weights else 2
+
+    @property
     def linear_weights(self) -> int:
         """Weights of the layers' matrices: those that a quantised model holds in 4 bits."""
         return self.layers * sum(inner * outer for inner, outer in self.projections.values())

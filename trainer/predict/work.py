@@ -1,0 +1,93 @@
+"""What a run has to compute: its samples' lengths, and the batches that they make."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from personas.prompt import Sample
+from trainer.predict.activations import Batch
+from trainer.recipe import Recipe
+
+REPLY_SHARE = 0.25
+"""Of a sample's tokens, where nobody has counted those that carry loss."""
+
+MEASURED_AT_ONCE = 16
+"""Held-out samples (`trainer.evaluate.BATCH_SIZE`, which would load torch)."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Token counts of the samples that a run would train on, hold out, and measure forgetting with.
+
+    All that are trained on begin with the same `shared` tokens. Of each, `reply_tokens` carry loss, on average; None
+    where nobody has counted.
+    """
+
+    train: Sequence[int]
+    heldout: Sequence[int]
+    general: Sequence[int] = ()
+    shared: int = 0
+    reply_tokens: float | None = None
+
+    def fitting(self, recipe: Recipe) -> list[int]:
+        """Those to train on that the recipe has room for."""
+        return [tokens for tokens in self.train if tokens <= recipe.max_length]
+
+    def largest_trained(self, recipe: Recipe) -> Batch:
+        """The largest batch that is trained on: the longest sample, and others padded to it."""
+        lengths = self.fitting(recipe)
+        rows = min(recipe.per_device_train_batch_size, max(len(lengths), 1))
+        return self._batch(rows, max(lengths, default=1), self.shared)
+
+    def largest_measured(self, recipe: Recipe) -> Batch:
+        """The largest batch of held-out samples."""
+        longest = min(max(self.heldout, default=1), recipe.max_length)
+        return self._batch(min(MEASURED_AT_ONCE, max(len(self.heldout), 1)), longest, self.shared)
+
+    def _batch(self, rows: int, longest: int, shared: int) -> Batch:
+        replies = longest * REPLY_SHARE if self.reply_tokens is None else self.reply_tokens
+        shared = min(shared, longest - 1)
+        return Batch(rows, longest - shared, shared, round(rows * replies))
+
+
+class WorkCount:
+    """Counts samples into a workload, one by one."""
+
+    def __init__(self) -> None:
+        self._train, self._heldout = list[int](), list[int]()
+        self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # the first and the last in order
+        self._shortest_prompt = self._trained_tokens = 0
+
+    def train_on(self, sample: Sample) -> None:
+        """One more to train on."""
+        prompt, ids = sample.mask.index(True), sample.ids
+        self._shortest_prompt = min(prompt, self._shortest_prompt) if self._train else prompt
+        self._ends = (min(ids, self._ends[0]), max(ids, self._ends[1])) if self._ends else (ids, ids)
+        self._trained_tokens += sample.reply_tokens
+        self._train.append(len(ids))
+
+    def hold_out(self, sample: Sample) -> None:
+        """One more to measure with."""
+        self._heldout.append(len(sample.ids))
+
+    def work(self, general: Iterable[Sample] = ()) -> Workload:
+        """All that were counted; there is one to train on."""
+        assert self._ends is not None
+        # What the first and the last in order begin with, all between them begin with, too.
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*self._ends, strict=False))
+        shared = min(sum(1 for _ in alike), self._shortest_prompt - 1)
+        general_lengths = [len(sample.ids) for sample in general]
+        replies = self._trained_tokens / len(self._train)
+        return Workload(self._train, self._heldout, general_lengths, max(shared, 0), replies)
+
+
+def workload_of(train: Iterable[Sample], heldout: Iterable[Sample], general: Iterable[Sample] = ()) -> Workload:
+    """What samples amount to; there is one to train on."""
+    count = WorkCount()
+    for sample in train:
+        count.train_on(sample)
+    for sample in heldout:
+        count.hold_out(sample)
+    return count.work(general)
