@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +51,7 @@ from trainer.lore_commands import add_lore
 from trainer.mask_commands import add_mask, mask
 from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
+from trainer.processes import Processes, processes_here
 from trainer.recipe_commands import add_recipes, recipes
 from trainer.starter import listen_to_starter
 from trainer.stopping import Stop, Stopped, stop_on_signals
@@ -79,9 +81,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.stop_on_eof:
         listen_to_starter(stop, hold)
     events = Events(claim_stdout())
+    processes = processes_here(os.environ)
+    if not processes.is_first:
+        return _help(options, stop, processes)
     try:
         with FileLock(options.folder / "lock", timeout=0), events.also_to(options.folder / "events.jsonl"):
-            return _locked_run(options, events, stop, hold)
+            return _locked_run(options, events, stop, hold, processes)
     except Timeout:
         events.emit(Failed(cause=f"Another trainer works on {options.folder}.", advice="Wait for it.", retry=True))
         return EXIT_LOCKED
@@ -90,15 +95,27 @@ def _run(options: argparse.Namespace) -> int:
         return EXIT_FAILED
 
 
-def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: Hold) -> int:
+def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: Hold, processes: Processes) -> int:
     from trainer.run import Run, run_job
 
     try:
-        run_job(options.folder, Run(events.emit, stop.check, options.checkpoint_every, hold=hold))
+        run_job(options.folder, Run(events.emit, stop.check, options.checkpoint_every, hold=hold, processes=processes))
     except Exception as error:  # the edge: whatever went wrong becomes one event
         failed = failure(error)
         log.error("%s %s", failed.cause, failed.advice)
         events.emit(failed)
+        return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_FAILED
+    return EXIT_DONE
+
+
+def _help(options: argparse.Namespace, stop: Stop, processes: Processes) -> int:
+    """One of several processes, not the first: it says nothing but in the log."""
+    from trainer.run import Run, help_job
+
+    try:
+        help_job(options.folder, Run(lambda event: None, stop.check, options.checkpoint_every, processes=processes))
+    except Exception as error:  # the edge: the first process tells what it means for the run
+        log.error("process %d: %s", processes.index, failure(error).cause)
         return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_FAILED
     return EXIT_DONE
 

@@ -22,11 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from personas.prompt import Sample
 
 NO_LOSS = -100
 """Label of a token that is not trained on, as in transformers."""
+
+ABSENT = Sample((0, 0), (False, False))
+"""Fills up the last batches where several processes need equally many of them: nothing is learned from it."""
 
 SORTED_BATCHES = 8
 """So many batches are sorted by length together: enough to save padding, few enough to stay in random order."""
@@ -77,9 +81,14 @@ def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     }
 
 
+def without_absent(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The samples without `ABSENT`; one of these where there is nothing else, so that there is something to compute."""
+    return [sample for sample in samples if any(sample.mask)] or samples[:1]
+
+
 def shared_prefix(samples: Sequence[Sample]) -> int:
     """How many tokens all prompts begin with. Each prompt's last token stays out: it predicts the reply's first."""
-    shortest_prompt = min(sample.mask.index(True) for sample in samples)
+    shortest_prompt = min(sample.mask.index(True) if any(sample.mask) else len(sample.ids) for sample in samples)
     # What the first and the last in order share, all between them share too.
     first, last = min(sample.ids for sample in samples), max(sample.ids for sample in samples)
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
@@ -123,7 +132,8 @@ def _logits_only(model: Any, positions: Tensor) -> Iterator[None]:
     The head is the costliest layer of a small model, and most tokens are prompt. The positions are picked between
     decoder and head, so that whatever the model does after its head (scaling, soft capping) stays as it is.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    alone = model.module if isinstance(model, DistributedDataParallel) else model
+    causal = alone.get_base_model() if hasattr(alone, "get_base_model") else alone
 
     def pick(_decoder: Any, _inputs: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state[positions].unsqueeze(0)

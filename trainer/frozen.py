@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from personas.contracts import Contract, JobSpec
 from personas.durable import put_private
+from personas.errors import RequestError
 from personas.prompt import Sample
 from trainer.recipe import Recipe
 
@@ -39,6 +40,7 @@ class Frozen(Contract):
     base_model: str = ""
     base_model_hash: str
     threads: int
+    processes: int = 1
     packages: dict[str, str]
     batch: int
     accumulation: int
@@ -96,9 +98,13 @@ def frozen_threads(folder: Path) -> int | None:
 def freeze(folder: Path, wanted: Frozen) -> Frozen:
     """Hold the run to this; what it is held to already is given back where it is the same run.
 
-    The checkpoints of another one are removed.
+    The checkpoints of another one are removed. Raises `RequestError` where so many processes cannot go on.
     """
     kept = _read(folder)
+    if kept and kept.processes != wanted.processes and (folder / CHECKPOINTS).is_dir():
+        began, now = f"{kept.processes} processes", wanted.processes
+        advice = f"Start it with {began}, or remove {folder / CHECKPOINTS} to start anew."
+        raise RequestError(f"The run in {folder} began with {began}, and cannot go on with {now}.", advice)
     if kept and _is_same_run(kept, wanted):
         return kept
     if (folder / CHECKPOINTS).is_dir():

@@ -8,6 +8,8 @@ import platform
 import sys
 from collections.abc import Mapping
 
+from trainer.processes import processes_on_this_machine
+
 ALLOCATOR = {
     # Tensors of megabytes come and go at every step. By default glibc maps each anew and gives it back, and the
     # kernel clears every page again: nearly half of the time of a step on the CPU. Kept in the heap they are reused.
@@ -35,11 +37,13 @@ def allocator_environment(environ: Mapping[str, str]) -> dict[str, str] | None:
 def settle(niceness: int, threads: int | None) -> None:
     """Lower this process's priority, fix how many threads compute (None: one a core), and keep libraries quiet.
 
+    Several processes of a run share the cores.
+
     To be called before torch is loaded, which reads the number of threads only then.
     """
     os.environ.update(QUIET)
     # Threads that wait for their next piece of work spin; when the bot needs the cores too, that starves both.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    os.environ["OMP_NUM_THREADS"] = str(threads or os.cpu_count() or 1)
+    os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // processes_on_this_machine()))
     os.nice(niceness)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

@@ -25,7 +25,7 @@ from personas.base_model import BaseModel, TrainingPrecision, load_model
 from personas.errors import TrainingError
 from personas.prompt import Sample
 from trainer.account import Account
-from trainer.batches import NO_LOSS, collate, pack
+from trainer.batches import ABSENT, NO_LOSS, collate, pack, without_absent
 from trainer.checkpoints import latest_whole, step_of
 from trainer.cpu_kernels import share_dropout, use_grouped_attention
 from trainer.kernels.choice import choose_kernels
@@ -89,7 +89,7 @@ def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) ->
         kernels,
         model=model,
         args=_arguments(course, folder),
-        train_dataset=table_of(course.train),
+        train_dataset=table_of([*course.train, ABSENT] if course.processes.are_many else course.train),
         eval_dataset=table_of(course.heldout) if course.heldout else None,
         data_collator=functools.partial(_collate_rows, pack if kernels.packing else collate),
         processing_class=tokenizer,
@@ -120,7 +120,7 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
     `recipe.precision` is resolved (`trainer.fitted`).
     """
     precision = DTYPES[recipe.precision]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     if recipe.quant_type == "none":
         model = load_model(base, precision, device_map={"": device})
     else:
@@ -131,7 +131,7 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
             bnb_4bit_compute_dtype=getattr(torch, precision),
         )
         model = load_model(base, precision, quantization_config=quantisation, device_map={"": device})
-    if device == "cuda":
+    if device != "cpu":
         return model
     if recipe.quant_type != "none":
         model = model.dequantize()
@@ -166,12 +166,17 @@ def _arguments(course: Course, folder: Path) -> Any:
     recipe = course.recipe
     shared = (
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
-        "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "max_length",
+        "seed", "max_length",
     )  # fmt: skip
+    batch, accumulation = course.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
     strategy = recipe.eval_strategy if _measures(course) else "no"
     return SFTConfig(
         output_dir=str(folder),
         **{name: getattr(recipe, name) for name in shared},
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         optim=recipe.optim,
         max_steps=recipe.max_steps or -1,
         warmup_steps=recipe.warmup_steps or recipe.warmup_ratio,  # below 1 transformers takes it for a ratio
@@ -209,7 +214,8 @@ def table_of(samples: Sequence[Sample]) -> Any:
 
 
 def _collate_rows(laid_out: Layout, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    return laid_out([Sample(tuple(row["input_ids"]), tuple(x != NO_LOSS for x in row["labels"])) for row in rows])
+    samples = [Sample(tuple(row["input_ids"]), tuple(x != NO_LOSS for x in row["labels"])) for row in rows]
+    return laid_out(without_absent(samples))
 
 
 def _keep_adapter_in_float32(model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S
 from trainer.holding import Hold
 from trainer.kernels.choice import Kernels
+from trainer.processes import Processes
 from trainer.recipe import Recipe
 
 TRAINER_STATE = "trainer_state.json"
@@ -49,7 +51,8 @@ class Course:
     `folder` is where checkpoints are kept, one every `checkpoint_s`; a run that finds some goes on from the latest.
     `order` is the samples' in every epoch, where it is not to be drawn; else those of `sorted_in` samples are about
     equally long (0: of a batch). `start_loss` is the untrained model's on held-out replies, None where nobody measured
-    it. `account` counts time and memory. `hold` is waited for between batches.
+    it. `account` counts time and memory. `hold` is waited for between batches. Where `processes` are many, each
+    computes its share.
     """
 
     train: Sequence[Sample]
@@ -64,11 +67,13 @@ class Course:
     start_loss: float | None = None
     account: Account = field(default_factory=Account)
     hold: Hold = field(default_factory=Hold)
+    processes: Processes = field(default_factory=Processes)
 
     def between(self) -> None:
-        """Between two batches that are measured: give way, and stop when asked to."""
+        """Between two batches that are measured: give way, and stop when asked to; many stop only together."""
         self.hold.wait()
-        self.check()
+        if not self.processes.are_many:
+            self.check()
 
 
 class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
@@ -95,10 +100,17 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         super().__init__(**options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self._course.order:
-            return self._course.order
-        lengths = [len(sample.ids) for sample in self._course.train]
-        return LengthSortedSampler(lengths, self._course.sorted_in or self.args.train_batch_size, self.args.seed)
+        course = self._course
+        absent = [len(course.train)] * self._absent()
+        if course.order:
+            return [*course.order, *absent]
+        lengths = [len(sample.ids) for sample in course.train]
+        return LengthSortedSampler(lengths, course.sorted_in or self.args.train_batch_size, self.args.seed, absent)
+
+    def _absent(self) -> int:
+        """How many samples are missing for as many full batches in each of several processes."""
+        processes = self._course.processes
+        return -len(self._course.train) % (self.args.train_batch_size * processes.count) if processes.are_many else 0
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -106,7 +118,9 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         """Mean over the trained tokens of the whole optimiser step."""
         losses = reply_losses(model, inputs)
         self.tokens_done += int(inputs["lengths"].sum())
-        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return losses.mean()
+        return losses.sum() / num_items_in_batch * self._course.processes.count  # whose gradients are averaged
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by its ratio."""
@@ -123,18 +137,28 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """`eval_loss`: nats per held-out reply token, in the precision of training."""
         begun = time.perf_counter()
-        course = self._course
-        loss = mean_loss(measure(self.model, course.heldout, course.between, self.kernels.packing))
+        loss = self._heldout_loss()
         self.measuring_s += time.perf_counter() - begun
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _heldout_loss(self) -> float:
+        course, processes = self._course, self._course.processes
+        share = course.heldout[processes.index :: processes.count]
+        losses = measure(self.model, share, course.between, self.kernels.packing)
+        if not processes.are_many:
+            return mean_loss(losses)
+        nll, tokens = processes.sums(math.fsum(loss.nll for loss in losses), sum(loss.tokens for loss in losses))
+        return nll / tokens
+
     # ------------------------------------------------------------------------------------- checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Where it cannot be written the run goes on: it is tried again when the next one is due."""
+        if not self._course.processes.is_first:
+            return
         try:
             self._keep_checkpoint()
             self.trouble = ""
@@ -212,16 +236,18 @@ class ReplyTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
 
 
 class LengthSortedSampler(torch.utils.data.Sampler[int]):
-    """Another `length_sorted` order in each epoch."""
+    """Another `length_sorted` order in each epoch; the places `at_the_end` follow."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, at_the_end: Sequence[int] = ()) -> None:
         self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+        self._at_the_end = at_the_end
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + len(self._at_the_end)
 
     def __iter__(self) -> Iterator[int]:
         yield from length_sorted(self._lengths, self._batch_size, self._seed + self._epoch)
+        yield from self._at_the_end
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer when an epoch begins."""

@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from personas.contracts import TRAINER_EVENT, Epoch, Evaluation, Progress
@@ -49,6 +50,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._course.hold.step_begins()
+        if self._course.processes.are_many:
+            torch.manual_seed(self._course.processes.seed(args.seed, state.global_step))
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._held_s += self._course.hold.wait()
@@ -146,7 +149,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             epoch=state.epoch,
             loss=logs["loss"],
             lr=logs["learning_rate"],
-            tokens_per_s=self._trainer.tokens_done / elapsed,
+            tokens_per_s=self._course.processes.sums(self._trainer.tokens_done)[0] / elapsed,
             eta_s=elapsed / steps * (state.max_steps - state.global_step),
             memory_bytes=self._course.account.memory.held(),
             seconds=self._course.account.seconds,

@@ -46,6 +46,7 @@ from trainer.material import read_content, read_spec
 from trainer.memory import release_memory
 from trainer.model_card import write_model_card
 from trainer.positions import require_positions
+from trainer.processes import Processes
 from trainer.recipe import Recipe, resolve
 from trainer.target_modules import suited
 from trainer.tokenizers import counting_tokenizer
@@ -54,7 +55,7 @@ from trainer.training_report import Training, write_report
 
 if TYPE_CHECKING:
     from trainer.qlora import Trained
-    from trainer.reply_trainer import Heard
+    from trainer.reply_trainer import Course, Heard
 
 ADAPTER = "adapter"
 
@@ -77,7 +78,7 @@ class Job:
 class Run:
     """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept.
 
-    `account` counts its time from here on; `hold` is waited for between batches.
+    `account` counts its time from here on; `hold` is waited for between batches. `processes` compute it together.
     """
 
     emit: Callable[[TrainerEvent], None]
@@ -85,6 +86,7 @@ class Run:
     checkpoint_s: float = CHECKPOINT_S
     account: Account = field(default_factory=Account)
     hold: Hold = field(default_factory=Hold)
+    processes: Processes = field(default_factory=Processes)
 
     def between(self) -> None:
         """Between two batches that are measured: give way, and stop when asked to."""
@@ -112,6 +114,17 @@ def run_job(folder: Path, run: Run) -> None:
         _make(folder, spec, target, replace(run, check=watching(folder, run.check)))
     seconds = datetime.now().timestamp() - psutil.Process().create_time()
     run.emit(Done(adapter=str(target), seconds=round(seconds, 2)))
+
+
+def help_job(folder: Path, run: Run) -> None:
+    """Compute this process's share of a job's training, beside the first process of the run, which does the rest."""
+    spec = read_spec(folder)
+    if (folder / ADAPTER).exists():
+        return
+    job = prepare(folder, spec)
+    run.processes.join()
+    frozen, start_loss = run.processes.told()
+    _adapter(job, _course(job, frozen, folder, run, start_loss))
 
 
 def prepare(folder: Path, spec: JobSpec) -> Job:
@@ -146,7 +159,8 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     caveats = (*chosen.why, *job.notes, *fit.notes, *warnings_about(fit.recipe, len(job.data.train)))
     for caveat in caveats:
         log.warning("%s", caveat)
-    frozen = freeze(folder, _wanted(job, fit.recipe, chosen.why))
+    run.processes.share(fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps)
+    frozen = freeze(folder, _wanted(job, fit.recipe, chosen.why, run.processes.count))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     before = _measure_base(job, run)
     with written_aside(target) as aside:
@@ -165,7 +179,7 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...]) -> Frozen:
+def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -> Frozen:
     return Frozen(
         recipe=recipe,
         batches=batches_hash(job.data.train, recipe),
@@ -175,6 +189,7 @@ def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...]) -> Frozen:
         packages=packages(),
         batch=recipe.per_device_train_batch_size,
         accumulation=recipe.gradient_accumulation_steps,
+        processes=processes,
         asked=hash_of_request(job.spec),
         chosen=chosen,
     )
@@ -192,14 +207,19 @@ def _measure_base(job: Job, run: Run) -> tuple[float, float]:
 
 
 def _train(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float) -> tuple[Trained, Frozen]:
-    """Train to the end; where memory runs out, go on from the last checkpoint with smaller batches."""
+    """Train to the end; where memory runs out, go on from the last checkpoint with smaller batches.
+
+    Of several processes only one may run out, and the others would wait for it: then the run ends.
+    """
     account = run.account
+    run.processes.join()
+    run.processes.told((frozen, start_loss))
     while True:
         try:
             return _trained(job, frozen, folder, run, start_loss, account), frozen
         except Exception as error:
             smaller = frozen.halved() if is_out_of_memory(error) else None
-            if smaller is None:
+            if smaller is None or run.processes.are_many:
                 raise
             log.warning("out of memory with batches of %d: going on with %d", frozen.batch, smaller.batch)
         frozen, account = smaller, Account()
@@ -208,9 +228,6 @@ def _train(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float) 
 
 
 def _trained(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float, account: Account) -> Trained:
-    from trainer.qlora import train_adapter
-    from trainer.reply_trainer import Course
-
     detail = f"{len(job.data.train)} replies"
     if frozen.is_halved:
         detail += f", memory allows batches of {frozen.batch} instead of {frozen.recipe.per_device_train_batch_size}"
@@ -223,23 +240,42 @@ def _trained(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float
         run.emit(event)
         tracking.note(event)
 
-    course = Course(
+    try:
+        return _adapter(job, _course(job, frozen, folder, replace(run, account=account), start_loss, listen))
+    finally:
+        tracking.close()
+
+
+def _course(
+    job: Job,
+    frozen: Frozen,
+    folder: Path,
+    run: Run,
+    start_loss: float,
+    listen: Callable[[Heard], None] = lambda event: None,
+) -> Course:
+    from trainer.reply_trainer import Course
+
+    return Course(
         job.data.train,
         job.data.heldout,
         frozen.used,
         listen,
-        run.check,
+        run.processes.agreeing(run.check),
         folder=folder / CHECKPOINTS,
         checkpoint_s=run.checkpoint_s,
         sorted_in=frozen.recipe.per_device_train_batch_size,
         start_loss=start_loss,
-        account=account,
+        account=run.account,
         hold=run.hold,
+        processes=run.processes,
     )
-    try:
-        return train_adapter(job.base, job.tokenizer, course)
-    finally:
-        tracking.close()
+
+
+def _adapter(job: Job, course: Course) -> Trained:
+    from trainer.qlora import train_adapter
+
+    return train_adapter(job.base, job.tokenizer, course)
 
 
 def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Run) -> ScoreCard:

@@ -74,7 +74,7 @@ def undisturbed(tiny_base, renderer, recipe, tmp_path_factory):
 
 def told(history):
     """What a history says, but for what depends on the clock and the machine's memory."""
-    clock = {"tokens_per_s", "eta_s", "memory_bytes", "seconds"}
+    clock = {"tokens_per_s", "eta_s", "memory_bytes", "seconds", "held_s"}
     return [event.model_dump(exclude=clock) for event in history]
 
 
