@@ -29,8 +29,8 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or ""
                   "sees_gpu": torch.cuda.is_available(), "best": machine_here().best}))
 """
 ROUND_TRIP_CODE = """
-import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+import torch
 device = "cuda" if torch.cuda.is_available() else "cpu"
 weights = torch.randn(256, 256, generator=torch.Generator().manual_seed(0)).to(device, torch.bfloat16)
 packed, state = quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
