@@ -17,7 +17,7 @@ from personas.contracts import JobSpec, Material, TrainingRequest
 from personas.heldout import HELD_OUT_FILE, NEW_HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
 from personas.job_keys import JobKeys, dataset_name
 from personas.job_material import SourceMaterial
-from personas.keys import HomeKey
+from personas.keys import KEY_FILE, HomeKey
 from personas.material import material_digest
 
 REQUEST, MATERIAL, ADAPTER = "request.json", "material", "adapter"
@@ -81,6 +81,13 @@ def keep_new_held_out(home: Path, persona_id: str | None, folder: Path) -> None:
     if file.exists():  # not where an earlier program trained
         people_key = HomeKey.of(home).people()
         keep_held_out(home, persona_id, HeldOut.read(file, people_key), people_key)
+
+
+def keep_at_home(folder: Path, home: Path) -> None:
+    """The same for a folder that the home itself has made, as its key tells. Raises as `keep_new_held_out`."""
+    if (home / KEY_FILE).exists() and HomeKey.of(home).people() == JobKeys.in_folder(folder).people:
+        spec = JobSpec.model_validate_json((folder / REQUEST).read_bytes())
+        keep_new_held_out(home, spec.request.persona, folder)
 
 
 def _leading_out(root: Path) -> Callable[[str, list[str]], list[str]]:

@@ -38,6 +38,7 @@ class Progress(Contract):
     seconds: float = 0.0
     held_s: float = 0.0
     trouble: str = ""
+    stage: int = 0
 
 
 class Evaluation(Contract):
@@ -48,6 +49,7 @@ class Evaluation(Contract):
     epoch: float
     train_loss: float | None
     eval_loss: float
+    stage: int = 0
 
 
 class Epoch(Contract):
@@ -63,6 +65,7 @@ class Epoch(Contract):
     eval_loss: float | None
     seconds: float
     step: int = 0
+    stage: int = 0
 
 
 class ScoreCard(Contract):

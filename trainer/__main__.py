@@ -1,5 +1,6 @@
 """Trains and compares adapters.
 
+  python -m trainer train …             train a persona's adapter, or one for dialogue
   python -m trainer run FOLDER          train the job in FOLDER
   python -m trainer matrix …            compare adapters on each other's held-out replies
   python -m trainer dataset inspect …   what a file or folder of material holds
@@ -34,11 +35,14 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 
 from personas.contracts import Failed
+from personas.job_folder import keep_at_home
 from trainer.anonymise_commands import add_anonymise, anonymise
 from trainer.dataset_commands import add_dataset, guarded
 from trainer.doctor.commands import add_doctor, doctor
@@ -49,12 +53,13 @@ from trainer.frozen import CHECKPOINT_S, frozen_threads
 from trainer.holding import Hold
 from trainer.lore_commands import add_lore
 from trainer.mask_commands import add_mask, mask
-from trainer.plan_commands import add_plan, add_plan_output, plan, plan_run
+from trainer.plan_commands import add_plan, add_plan_output, home_of, plan, plan_run
 from trainer.process import restart_with_allocator_settings, settle
 from trainer.processes import Processes, processes_here
 from trainer.recipe_commands import add_recipes, recipes
 from trainer.starter import listen_to_starter
 from trainer.stopping import Stop, Stopped, stop_on_signals
+from trainer.train_commands import add_train, train
 
 EXIT_DONE, EXIT_FAILED, EXIT_LOCKED, EXIT_STOPPED = 0, 1, 3, 143
 
@@ -64,7 +69,7 @@ log = logging.getLogger("trainer")
 def main() -> int:
     """Returns the exit code."""
     options = _parser().parse_args()
-    if options.dry_run:
+    if options.dry_run and options.command is _run:
         return guarded(plan_run)(options)
     if options.computes:
         restart_with_allocator_settings()
@@ -74,13 +79,14 @@ def main() -> int:
     return command
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
+    """`out`: where events go instead of standard output."""
     stop = Stop()
     hold = Hold(stop)
     stop_on_signals(stop)
     if options.stop_on_eof:
         listen_to_starter(stop, hold)
-    events = Events(claim_stdout())
+    events = Events(out or claim_stdout())
     processes = processes_here(os.environ)
     if not processes.is_first:
         return _help(options, stop, processes)
@@ -100,6 +106,7 @@ def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: H
 
     try:
         run_job(options.folder, Run(events.emit, stop.check, options.checkpoint_every, hold=hold, processes=processes))
+        keep_at_home(options.folder, home_of(options.home))
     except Exception as error:  # the edge: whatever went wrong becomes one event
         failed = failure(error)
         log.error("%s %s", failed.cause, failed.advice)
@@ -144,13 +151,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--stop-on-eof", action="store_true", help="wait and go on as standard input says; stop at its end"
     )
-    run.add_argument(
-        "--checkpoint-every",
-        type=_positive,
-        default=CHECKPOINT_S,
-        metavar="SECONDS",
-        help=f"a run that is killed loses at most so much (default: {CHECKPOINT_S})",
-    )
     run.add_argument("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
     add_plan_output(run)
     run.set_defaults(command=_run)
@@ -168,8 +168,20 @@ def _parser() -> argparse.ArgumentParser:
     add_mask(commands).set_defaults(command=guarded(mask))
     add_recipes(commands).set_defaults(command=guarded(recipes))
     add_doctor(commands).set_defaults(command=guarded(doctor))
-    for command in (run, matrix, add_exports(commands)):
+    computing = (run, matrix, add_exports(commands))
+    for command in computing:
         command.set_defaults(computes=True)
+    by_words = add_train(commands)
+    by_words.set_defaults(command=partial(train, run=_run), stop_on_eof=False)
+    for command in (run, by_words):
+        command.add_argument(
+            "--checkpoint-every",
+            type=_positive,
+            default=CHECKPOINT_S,
+            metavar="SECONDS",
+            help=f"a run that is killed loses at most so much (default: {CHECKPOINT_S})",
+        )
+    for command in (*computing, by_words):
         command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
     return parser

@@ -26,6 +26,8 @@ Says what a run would do and writes nothing: what is kept, what is dropped and w
   python -m trainer plan --persona ballast --dataset harbour-talk     one of catalogue.toml
 """
 BAR_WIDTH = 40
+GENERAL = "general-"
+"""How the names of general dialogue that ships begin."""
 
 
 def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -107,6 +109,11 @@ def source_of(options: argparse.Namespace, home: Path) -> Source:
         return parse_source(name)
     if shipped.is_file():
         return Source(shipped)
+    if (
+        name.startswith(GENERAL)
+        and (file := SHIPPED_DATA / "general" / f"{name.removeprefix(GENERAL)}.jsonl").is_file()
+    ):
+        return Source(file)
     read = read_catalogue(home)
     if entry := read.entries.get(name):
         return Source(entry.located(), entry.format, None, entry.statement, entry.persona_names)

@@ -36,7 +36,7 @@ from trainer.sources.folders import is_called_data, is_medium, media_left, opene
 from trainer.sources.formats import Format, ReadOptions
 from trainer.sources.hub import located
 
-__all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise", "survey", "usable"]
+__all__ = ["FORMATS", "Format", "ReadOptions", "columns_read", "read", "recognise", "rights_in", "survey", "usable"]
 
 FORMATS: tuple[Format, ...] = (
     *cards.FORMATS,
@@ -103,6 +103,13 @@ def read(path: Path, options: ReadOptions, format: str | None = None) -> Iterato
     options = replace(options, source=options.source or whole.name)
     rights = [_right_of(found, file, whole.name, options) for found, file in parts]
     return itertools.chain(left, _items(parts, rights, options))
+
+
+def rights_in(path: Path, options: ReadOptions, format: str | None = None) -> list[str]:
+    """The right of each part of a file or folder. Raises `MaterialError` as `read` does at once."""
+    whole = open_source(located(path))
+    parts, _ = _parts(whole, _wanted(format, options))
+    return [_right_of(found, file, whole.name, options) for found, file in parts]
 
 
 def usable(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | Rejected]:

@@ -1,0 +1,197 @@
+"""`python -m trainer train`: a job folder of a command line's words, run, stopped, gone on with, shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from personas.adapters import verify
+from personas.contracts import Epoch, Evaluation, Phase, Progress
+from personas.heldout import HeldOut, held_out_file
+from personas.keys import HomeKey
+from personas.material import material_digest
+from tests.trainer.jobs import ADA, dialogues, events, export, message, sign, talks
+from tests.trainer.test_run import wait_for_step
+from trainer.process import RESTARTED
+from trainer.showing import Shown
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--set", "lora_r=4", "--set", "num_train_epochs=2", "--set", "lora_alpha=8", "--threads", "1")
+
+
+@pytest.fixture
+def here(command, tmp_path, monkeypatch):
+    """Ada's card and a signed log of hers; `train` in this process stops before it would run."""
+    monkeypatch.setenv(RESTARTED, "1")
+    Path("ada.toml").write_text(ADA, encoding="utf-8")
+    Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
+    sign(tmp_path / "talk.json")
+    return tmp_path
+
+
+@pytest.fixture
+def make(here, command):
+    """Makes the folder of a run: its path."""
+
+    def made(*words, fails=""):
+        code, out, errors = command("train", *words, "--make-only")
+        assert (code, fails in errors) == (1 if fails else 0, True), errors
+        return Path(out.strip())
+
+    return made
+
+
+def request_of(folder):
+    return json.loads((folder / "request.json").read_text())
+
+
+# ------------------------------------------------------------------------------------------ the folder
+
+
+def test_the_folder_holds_all_that_the_bots_would(make, tiny_base):
+    folder = make("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL[:6])
+    spec = request_of(folder)
+    materials = {it["kind"]: it for it in spec["materials"]}
+    assert set(materials) == {"card", "log", "general"} and (folder / "keys.json").exists()
+    for material in spec["materials"]:
+        assert material["sha256"] == material_digest(folder / "material" / material["path"])
+    assert (materials["log"]["right"], materials["log"]["stated_by"]) == ("own-writing", "the tests")
+    assert spec["request"]["persona"] == "ada" and spec["request"]["hyperparameters"]["lora_r"] == 4
+    assert folder.parent == Path("home").absolute() / "runs" and folder.name.startswith("ada-demo-cpu-")
+    assert spec["job_id"] == spec["version"] == f"run-{folder.name.rpartition('-')[2]}"
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base):
+    words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source)
+    first = make(*words)
+    assert make(*words) == first
+    assert make(*words, "--set", "seed=1") != first
+    Path("talk.json").write_text(export(talks(17)), encoding="utf-8")
+    assert make(*words) != first
+    out = make(*words, "--out", "mine")
+    assert out == Path("mine").absolute() and make(*words, "--out", "mine") == out
+    make(*words, "--out", "mine", "--set", "seed=1", fails="holds a run of something else, or with other settings")
+
+
+def test_a_persona_that_ships_takes_its_own_talk_and_lore(make):
+    folder = make("--persona", "oda")
+    spec = request_of(folder)
+    assert [it["kind"] for it in spec["materials"]] == ["card", "lore", "log", "general"]
+    assert spec["materials"][2]["origin"] == "logs/oda.json" and (folder / "material" / "lore" / "oda").is_dir()
+    assert spec["request"]["dataset"] is None and spec["request"]["dataset_path"] is None
+
+
+def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
+    Path("chat.jsonl").write_text(dialogues(12))
+    spec = request_of(make("--dialogue", "--dataset", "chat.jsonl", "--right", "licensed:CC0"))
+    assert spec["request"]["task_type"] == "dialogue" and spec["request"]["persona"] is None
+    first = spec["materials"][0]
+    stated = (first["kind"], first["right"], first["stated_by"])
+    assert stated == ("messages", "licensed:CC0", "stated on the command line")
+    own = request_of(make("--dialogue", "--dataset", "general-dialogue"))
+    assert [it["origin"] for it in own["materials"]] == ["dialogue.jsonl", "general/dialogue.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Name a --persona, or --dialogue with a --dataset"),
+        (("--dialogue",), "Name a --persona, or --dialogue with a --dataset"),
+        (("--dialogue", "--persona", "oda"), "--dialogue trains no persona"),
+        (("--persona", "odda"), "Did you mean 'oda'?"),
+        (("--persona", "ada.toml"), "Ada has no talk of its own to learn from. Name a --dataset."),
+        (("--persona", "ada.toml", "--dataset", "nowhere"), "There is no data set 'nowhere'"),
+        (("--persona", "ada.toml", "--dataset", "other.json"), "DISCORD_PERMISSION"),
+        (("--persona", "ada.toml", "--dataset", "other.json", "--right", "own-writing"), "DISCORD_PERMISSION"),
+        (("--persona", "ada.toml", "--dataset", "talk.json", "--set", "lora_r=0"), "lora_r cannot be '0'"),
+        (("--persona", "ada.toml", "--dataset", "talk.json", "--start-from", "chat"), "no dialogue adapter 'chat'"),
+        (("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"), "is there already"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_made(make, words, said):
+    bot = {"author": {**message("")["author"], "name": "Ada", "isBot": True}}
+    Path("other.json").write_text(export([line | bot if n % 2 else line for n, line in enumerate(talks(9))]))
+    make(*words, fails=said)
+    assert not list(Path("home").glob("runs/*"))
+
+
+def test_a_dry_run_is_a_plan_and_leaves_nothing(command, here, tiny_base):
+    words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, "--dry-run")
+    code, out, errors = command("train", *words, "--json")
+    told = json.loads(out)
+    assert code == 0 and told["persona"] == "ada" and sum(told["samples"].values()) == 16, errors
+    assert not list(Path("home").glob("runs/*"))
+
+
+# ------------------------------------------------------------------------------------------ the run
+
+
+def start(*words, **streams):
+    environ = {**os.environ, "UNDERSTUDY_HOME": str(Path("home").absolute()), "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.Popen([sys.executable, "-m", "trainer", "train", *words], env=environ, text=True, **pipes)
+
+
+def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(here, tiny_base):
+    words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL)
+    stopped = start(*words, "--json")
+    wait_for_step(stopped)
+    stopped.send_signal(signal.SIGTERM)
+    out, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == 143 and events(out)[-1]["cause"] == "stopped"
+
+    resumed = start(*words)
+    out, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    folder = next(Path("home/runs").iterdir()).absolute()
+    lines = out.splitlines()
+    assert lines[0] == f"{folder}: going on from its last checkpoint"
+    assert any(line.startswith("step 4/4  epoch 2.00  loss ") and line.endswith(" left") for line in lines)
+    assert any(line.startswith("epoch 2 done in ") for line in lines)
+    assert (
+        f"adapter: {folder / 'adapter'}" in lines and f"what was trained on: python -m trainer mask {folder}" in lines
+    )
+    assert "{" not in out and "Traceback" not in errors
+    assert verify(folder / "adapter").persona == "ada"
+    home = Path("home").absolute()
+    assert len(HeldOut.read(held_out_file(home, "ada"), HomeKey.of(home).people()))
+
+
+def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewhere():
+    steps = [progress(step) for step in (1, 2, 3)]
+    terminal, pipe = Terminal(), io.StringIO()
+    for out, every_s in ((terminal, 0), (pipe, 100)):
+        shown = Shown(out, every_s)
+        for event in (Phase(name="training", detail="9 replies"), *steps, epoch()):
+            shown.write(event.model_dump_json() + "\n")
+    assert terminal.getvalue().count("\r\x1b[Kstep ") == 3 and terminal.getvalue().count("\n") == 2
+    assert pipe.getvalue().splitlines() == [
+        "training: 9 replies",
+        "step 1/3  stage 1  epoch 0.33  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No checkpoint.",
+        "step 3/3  stage 1  epoch 1.00  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No checkpoint.",
+        "stage 1, epoch 1 done in 0:30: training loss 2.1000",
+    ]
+    shown.write(Evaluation(step=3, epoch=1.0, train_loss=None, eval_loss=1.5).model_dump_json())
+    assert pipe.getvalue().endswith("held out loss 1.5000 after step 3\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def progress(step):
+    of = {"tokens_per_s": 1034.2, "eta_s": 190.0, "memory_bytes": 1_920_000_000, "trouble": "No checkpoint."}
+    return Progress(step=step, of=3, epoch=step / 3, loss=2.1, lr=1e-4, stage=1, **of)
+
+
+def epoch():
+    return Epoch(epoch=1, train_loss=2.1, eval_loss=None, seconds=30.0, step=3, stage=1)
