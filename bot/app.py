@@ -183,6 +183,7 @@ async def _client(
         client = Understudy(house, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
         running = asyncio.create_task(client.start(token), name="discord")
         try:
+        secrets=settings.wandb,
             await _ready(client, running)
         except discord.PrivilegedIntentsRequired:
             await client.close()
