@@ -39,7 +39,7 @@ class Settings:
 
     `discord_permission` states which permission Discord gave to train on what its API brings, who gave it and when;
     empty, nobody did. `history_days` is how long conversations are kept, `guild_days` how long what belongs to a
-    server that has removed the bot.
+    server that has removed the bot. `trainer_wandb` says whether trainings send their figures to wandb.
     """
 
     discord_token: str = field(default="", repr=False)
@@ -53,10 +53,19 @@ class Settings:
     max_waiting_replies: int = 64
     trainer_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     trainer_nice: int = 19
+    trainer_wandb: bool = False
+    wandb_api_key: str = field(default="", repr=False)
+    wandb_project: str = "understudy"
     log_level: str = "INFO"
     discord_permission: str = ""
     history_days: int = 90
     guild_days: int = 14
+
+    @property
+    def wandb(self) -> dict[str, str]:
+        """What the trainer's environment holds to send its figures to wandb: nothing unless that is asked for."""
+        given = {"WANDB_API_KEY": self.wandb_api_key, "WANDB_PROJECT": self.wandb_project}
+        return given if self.trainer_wandb else {}
 
     @property
     def in_sandbox(self) -> bool:
@@ -102,6 +111,8 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
             wrong.append(f"{setting.name} is {shown} in {entry.origin}; allowed: {setting.allowed}.")
     if wrong:
         raise SettingsError(" ".join(wrong), "Correct what is named, or leave it out; .env.example explains each.")
+    if values.get("trainer_wandb") and not values.get("wandb_api_key"):
+        raise SettingsError("TRAINER_WANDB is on, but there is no WANDB_API_KEY.", "Set it too, or leave both out.")
     # Discord grants the intent on request only, so there the bot does without it until told otherwise.
     values.setdefault("message_content_intent", not values.get("discord_token"))
     return Settings(**values)
@@ -226,6 +237,9 @@ SETTINGS = (
     Setting("MAX_WAITING_REPLIES", "max_waiting_replies", "a whole number from 1 to 10000", _whole(1, 10000)),
     Setting("TRAINER_THREADS", "trainer_threads", "a whole number from 1 to 256", _whole(1, 256)),
     Setting("TRAINER_NICE", "trainer_nice", "a whole number from 0 to 19", _whole(0, 19)),
+    Setting("TRAINER_WANDB", "trainer_wandb", "true or false", _yes_or_no),
+    Setting("WANDB_API_KEY", "wandb_api_key", "the key alone, without spaces", _token, secret=True),
+    Setting("WANDB_PROJECT", "wandb_project", "a project's name", str),
     Setting("LOG_LEVEL", "log_level", ", ".join(LOG_LEVELS), _log_level),
     Setting(
         "DISCORD_PERMISSION",

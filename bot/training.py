@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -85,14 +86,15 @@ class SubprocessBackend:
         nice: int,
         serving_precision: Precision,
         environ: Mapping[str, str],
+        secrets: Mapping[str, str] = MappingProxyType({}),
         command: Sequence[str] = TRAINER,
     ) -> None:
-        """`environ` is what the trainer inherits, secrets left out; `command` is what `run FOLDER …` is appended to."""
+        """`environ` is what the trainer inherits, without secrets but for these; `run FOLDER …` follows `command`."""
         self._home, self._catalogue, self._clock = home, catalogue, clock
         self._command = tuple(command)
         self._options = ("--threads", str(threads), "--nice", str(nice), "--stop-on-eof")
         self._precision = serving_precision
-        self._environ = trainer_environment(environ)
+        self._environ = trainer_environment(environ, secrets)
         self._stop = asyncio.Event()
         self._held = False
         self._told: asyncio.StreamWriter | None = None
@@ -207,9 +209,10 @@ class SubprocessBackend:
         _kill(process)
 
 
-def trainer_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without secrets, and with this source tree on Python's path wherever the bot was started."""
+def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+    """The environment without secrets but for these, and with this source tree on Python's path."""
     kept = {name: value for name, value in environ.items() if name in TRAINERS_OWN or not SECRET_NAME.search(name)}
+    kept |= secrets
     root = str(Path(__file__).resolve().parent.parent)
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
     return kept

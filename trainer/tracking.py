@@ -19,7 +19,8 @@ from trainer.curves import Told
 
 FOLDER = "tensorboard"
 FLUSH_EVERY_S = 5.0
-WANDB_KEY, WANDB_PROJECT, WANDB_WAIT_S = "WANDB_API_KEY", "understudy", 30
+WANDB_KEY, WANDB_PROJECT, WANDB_WAIT_S = "WANDB_API_KEY", "WANDB_PROJECT", 30
+PROJECT = "understudy"
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,9 @@ class Tracking:
         self._file: EventFile | None = None
         self._failed = False
         self._flushed_at = time.monotonic()
-        self._wandb: Any = _wandb_run(folder, name, settings) if environ.get(WANDB_KEY) else None
+        self._wandb: Any = None
+        if environ.get(WANDB_KEY):
+            self._wandb = _wandb_run(folder, name, settings, environ.get(WANDB_PROJECT) or PROJECT)
 
     def note(self, told: Told) -> None:
         """Pass an event on."""
@@ -151,7 +154,7 @@ class Tracking:
             self._wandb = None
 
 
-def _wandb_run(folder: Path, name: str, settings: Mapping[str, Any]) -> Any:
+def _wandb_run(folder: Path, name: str, settings: Mapping[str, Any], project: str) -> Any:
     """A run of wandb, None where it is not installed or does not answer."""
     if importlib.util.find_spec("wandb") is None:
         log.warning("%s is set, but wandb is not installed: pip install wandb", WANDB_KEY)
@@ -160,7 +163,7 @@ def _wandb_run(folder: Path, name: str, settings: Mapping[str, Any]) -> Any:
         wandb = importlib.import_module("wandb")
         quiet = wandb.Settings(init_timeout=WANDB_WAIT_S, console="off", silent=True)
         return wandb.init(
-            project=WANDB_PROJECT,
+            project=project,
             id=folder.name,
             name=name,
             config=dict(settings),

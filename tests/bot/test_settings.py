@@ -20,6 +20,8 @@ WRONG = {
     "MAX_WAITING_REPLIES": ["0", "ten"],
     "TRAINER_THREADS": ["0", "257"],
     "TRAINER_NICE": ["-1", "20"],
+    "TRAINER_WANDB": ["perhaps"],
+    "WANDB_API_KEY": ["two words"],
     "LOG_LEVEL": ["LOUD"],
     "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
     "HISTORY_DAYS": ["0", "3651", "ever", "٣", "1_0", "+3"],
@@ -53,6 +55,9 @@ MAX_NEW_TOKENS=1024
 MAX_WAITING_REPLIES=3
 TRAINER_THREADS=1
 TRAINER_NICE=19
+TRAINER_WANDB=on
+WANDB_API_KEY=0123abcd
+WANDB_PROJECT=harbour
 LOG_LEVEL=debug
 DISCORD_PERMISSION="By letter of Discord's platform team, 3 March 2026."
 HISTORY_DAYS=30
@@ -70,6 +75,9 @@ GUILD_DAYS=0
         max_waiting_replies=3,
         trainer_threads=1,
         trainer_nice=19,
+        trainer_wandb=True,
+        wandb_api_key="0123abcd",
+        wandb_project="harbour",
         log_level="DEBUG",
         discord_permission="By letter of Discord's platform team, 3 March 2026.",
         history_days=30,
@@ -98,6 +106,15 @@ def test_the_token_is_never_shown(tmp_path):
     with pytest.raises(SettingsError) as refused:
         load_settings(None, {"DISCORD_TOKEN": "hidden token"})
     assert "hidden" not in str(refused.value) and "DISCORD_TOKEN" in str(refused.value)
+
+
+def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():
+    key = {"WANDB_API_KEY": "hidden"}
+    assert load_settings(None, key).wandb == {}
+    asked = load_settings(None, {**key, "TRAINER_WANDB": "1"})
+    assert asked.wandb == {"WANDB_API_KEY": "hidden", "WANDB_PROJECT": "understudy"} and "hidden" not in repr(asked)
+    with pytest.raises(SettingsError, match="TRAINER_WANDB is on, but there is no WANDB_API_KEY"):
+        load_settings(None, {"TRAINER_WANDB": "1"})
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])

@@ -127,6 +127,9 @@ async def test_options_and_environment_of_the_trainer(workshop):
     assert {"HF_TOKEN", "TOKENIZERS_PARALLELISM", "PATH"} <= set(told["environ"])
     assert told["environ"]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
     assert told["cwd"] == str(Path.cwd())
+    backend = workshop.backend("telling", environ=environ, secrets={"WANDB_API_KEY": "y"})
+    told = json.loads((await backend.run(workshop.store.jobs.get("j1"), workshop.events.append)).error)
+    assert told["environ"]["WANDB_API_KEY"] == "y" and "DB_PASSWORD" not in told["environ"]
 
 
 def test_a_request_is_checked_without_leaving_anything(workshop):

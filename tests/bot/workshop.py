@@ -44,7 +44,7 @@ class Workshop:
         self.clock = FakeClock()
         self.events = []
 
-    def backend(self, mode, environ=os.environ, clock=None):
+    def backend(self, mode, environ=os.environ, clock=None, **more):
         return SubprocessBackend(
             self.home,
             Catalogue(self.shipped, "embedded", self.home),
@@ -54,6 +54,7 @@ class Workshop:
             serving_precision="float32",
             environ=environ,
             command=(sys.executable, str(STANDIN), mode),
+            **more,
         )
 
     def job(self, job_id="j1", **fields):

@@ -265,6 +265,9 @@ def test_wandb_gets_figures_only_where_a_key_is_set(tmp_path, monkeypatch):
     tracked(tmp_path, {"WANDB_API_KEY": "k"}, step(1), step(2))
     assert wandb.begun["name"] == "ada-v1" and wandb.begun["config"] == {"lora_r": 4} and wandb.finished
     assert [number for number, _ in wandb.got] == [1, 2] and wandb.got[0][1]["train/loss"] == 2.0
+    assert wandb.begun["project"] == "understudy"
+    tracked(tmp_path, {"WANDB_API_KEY": "k", "WANDB_PROJECT": "harbour"}, step(3))
+    assert wandb.begun["project"] == "harbour"
 
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
