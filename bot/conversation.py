@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.personas import Personas
 from bot.place import Place
+from bot.served import LeftBehind
 from bot.store import Message, Store
 from personas.adapters import adapter_ref
 from personas.contracts import AdapterRef, ChatRequest, Persona, Sampling, Turn
@@ -15,13 +16,14 @@ from personas.lore import LoreIndex
 
 @dataclass(frozen=True)
 class Conversations:
-    """Makes `ChatRequest`s. `home` is UNDERSTUDY_HOME, where the adapters lie."""
+    """Makes `ChatRequest`s. `home` is UNDERSTUDY_HOME, where the adapters lie; those `left_behind` stay silent."""
 
     store: Store
     personas: Personas
     lore: LoreIndex
     sampling: Sampling
     home: Path
+    left_behind: LeftBehind = field(default_factory=LeftBehind)
 
     def persona_in(self, place: Place) -> Persona | None:
         """The persona of a channel or, for a thread without its own, of its parent."""
@@ -30,8 +32,13 @@ class Conversations:
 
     def live_adapter(self, persona_id: str) -> AdapterRef | None:
         """The adapter that answers now; None for the base model."""
-        version = self.store.versions.live(persona_id)
+        version = self.speaking(persona_id)
         return self.adapter(persona_id, version) if version else None
+
+    def speaking(self, persona_id: str) -> str | None:
+        """The version that speaks now: the live one, unless it was made for another base model."""
+        live = self.store.versions.live(persona_id)
+        return None if self.left_behind.model_of(persona_id, live) else live
 
     def adapter(self, persona_id: str, version: str) -> AdapterRef:
         """A version of a persona's adapter."""
@@ -40,8 +47,8 @@ class Conversations:
     def request(self, persona: Persona, place: Place, trigger_seq: int) -> ChatRequest:
         """What to ask the engine so that the persona answers the stored message `trigger_seq`."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
-        live = self.store.versions.live(persona.id)
-        turns = tuple(self._turn(message, persona) for message in _since_it_speaks(history, persona, live))
+        speaking = self.speaking(persona.id)
+        turns = tuple(self._turn(message, persona) for message in _since_it_speaks(history, persona, speaking))
         return ChatRequest(
             persona=persona,
             turns=turns,

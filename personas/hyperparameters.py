@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from personas.contract import Contract
 from personas.errors import RequestError
-from personas.rope_scaling import MOST, ScalingType
+from personas.rope_scaling import DEFAULT_TYPE, MOST, ScalingType
 
 QuantType = Literal["nf4", "fp4", "none"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -39,6 +39,7 @@ Patience = Annotated[int, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Length = Annotated[int, Field(ge=64, le=32768)]
 RopeType = ScalingType
+DEFAULT_ROPE_TYPE = DEFAULT_TYPE
 RopeFactor = Annotated[float, Field(ge=1, le=MOST)]
 Turns = Annotated[int, Field(ge=1, le=64)]
 Minutes = Annotated[float, Field(gt=0, le=100_000)]

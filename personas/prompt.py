@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jinja2 import TemplateError
-
+from personas.chat_template import FIXED_DATE as FIXED_DATE
+from personas.chat_template import ChatTemplate, Message
 from personas.contracts import LoreHit, Persona, Turn
 
 PROMPT_VERSION = "3"
@@ -21,9 +21,6 @@ PROMPT_VERSION = "3"
 HISTORY_BLOCK = 4
 """History is dropped in blocks of so many turns, so that the prefix of a prompt stays the same for a while."""
 
-FIXED_DATE = "01 January 2025"
-"""What templates that print a date get: prompts must not change from one day to the next."""
-
 EXAMPLE_USER = "Guest"
 """Who asks in a card's examples: always the same name, so that all members' prompts begin with the same tokens."""
 
@@ -31,19 +28,6 @@ MAX_CARD_TOKENS = 1400
 """What a card's prose and examples may take of a prompt: talks beyond that are left out."""
 
 EXAMPLE_LINE = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
-
-MARKER = re.compile(r"\[/?[A-Z_]{2,}\]|<[|｜/]?[^<>\s]{1,40}>")
-"""What in a template's own text marks turns though the tokenizer knows no control token of that name: `[/INST]`."""
-
-ROLE = re.compile(r"^(\w+):", re.MULTILINE)
-"""And what marks them where a template names who speaks in plain words: `Assistant:`."""
-
-REPLY_PROBE = "ANSWER-PROBE"
-
-FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
-"""Put before a template, it hides the clock that transformers gives to templates."""
-
-Message = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -73,19 +57,8 @@ class Renderer:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self._chat_template = FROZEN_CLOCK + tokenizer.get_chat_template()
-        talk = self._template([_user("hello"), _assistant("well"), _user("hello")])
-        self._control = sorted({*_special_tokens(tokenizer), *MARKER.findall(talk)}, key=len, reverse=True)
-        for token in self._control:
-            talk = talk.replace(token, "\n")
-        self._roles = re.compile(rf"^({'|'.join(ROLE.findall(talk)) or '(?!)'}):", re.MULTILINE)
-        self._has_system = self._accepts_system()
-        self._lead = self._probe_lead()
-        self.end_of_turn = self._probe_end_of_turn()
-        self.end_ids = tuple(self._encode(self.end_of_turn))
-        single = self.end_ids if len(self.end_ids) == 1 else ()
-        eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        self.stop_ids = tuple(dict.fromkeys((*single, *eos)))
+        self._chat = ChatTemplate(tokenizer)
+        self.end_of_turn, self.end_ids, self.stop_ids = self._chat.end_of_turn, self._chat.end_ids, self._chat.stop_ids
 
     def prompt(
         self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), max_tokens: int = 2048
@@ -100,8 +73,8 @@ class Renderer:
             raise ValueError("a prompt ends with a member's turn")
         kept = list(turns)
         while True:
-            text = self._template(self.messages(persona, kept, lore))
-            ids = tuple(self._encode(text))
+            text = self._chat.render(self.messages(persona, kept, lore))
+            ids = tuple(self._chat.encode(text))
             if len(ids) <= max_tokens:
                 return Prompt(ids, text, len(kept))
             try:
@@ -129,13 +102,13 @@ class Renderer:
         Another model's renderer may have made them: this one's control tokens are broken up in them, and where its
         template knows no system message the first turn begins with it.
         """
-        plain = [{**message, "content": self._broken_up(message["content"])} for message in messages]
+        plain = [{**message, "content": self._chat.broken_up(message["content"])} for message in messages]
         if plain[0]["role"] == "system":
             plain = self._with_system(plain[0]["content"], plain[1:])
-        return _sample(self._encode(self._template(plain)), self._answer(reply))
+        return _sample(self._chat.encode(self._chat.render(plain)), self._answer(reply))
 
     def _answer(self, reply: str) -> list[int]:
-        return self._encode(self._lead + self._plain(reply)) + list(self.end_ids)
+        return self._chat.encode(self._chat.lead + self._chat.plain(reply)) + list(self.end_ids)
 
     # -------------------------------------------------------------------------------- from turns to messages
 
@@ -147,15 +120,15 @@ class Renderer:
             messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
             last = filled_in(persona.post_history_instructions, persona, turns[-1].name)
-            messages[-1]["content"] += "\n\n" + self._plain(last)
-        return self._with_system(self._plain(system_text(persona, turns[-1].name)), messages)
+            messages[-1]["content"] += "\n\n" + self._chat.plain(last)
+        return self._with_system(self._chat.plain(system_text(persona, turns[-1].name)), messages)
 
     def _examples(self, persona: Persona) -> list[Turn]:
         """The card's examples, as many of its talks as leave room for the real one. The card alone decides."""
-        room = MAX_CARD_TOKENS - len(self._encode(system_text(persona, EXAMPLE_USER)))
+        room = MAX_CARD_TOKENS - len(self._chat.encode(system_text(persona, EXAMPLE_USER)))
         kept: list[Turn] = []
         for talk in _example_talks(persona):
-            room -= sum(len(self._encode(turn.text)) for turn in talk)
+            room -= sum(len(self._chat.encode(turn.text)) for turn in talk)
             if room < 0:
                 break
             kept += talk
@@ -166,7 +139,7 @@ class Renderer:
         messages: list[Message] = []
         for turn in turns:
             role = "assistant" if turn.by_persona else "user"
-            text = self._plain(turn.text) if turn.by_persona or persona is None else self._said(turn)
+            text = self._chat.plain(turn.text) if turn.by_persona or persona is None else self._said(turn)
             if messages and messages[-1]["role"] == role:
                 messages[-1]["content"] += "\n" + text
             elif messages or role == "user":  # many templates refuse a talk that the assistant opens
@@ -174,27 +147,18 @@ class Renderer:
         return messages
 
     def _said(self, turn: Turn) -> str:
-        return self._plain(f"{turn.name.strip()}: {turn.text.strip()}")
+        return self._chat.plain(f"{turn.name.strip()}: {turn.text.strip()}")
 
     def _notes(self, lore: Sequence[LoreHit]) -> str:
-        return "\n".join(f"[{self._plain(hit.heading)}] {self._plain(hit.text)}" for hit in lore)
+        return "\n".join(f"[{self._chat.plain(hit.heading)}] {self._chat.plain(hit.text)}" for hit in lore)
 
     def _with_system(self, system: str, messages: list[Message]) -> list[Message]:
         if not system:
             return messages
-        if self._has_system:
+        if self._chat.has_system:
             return [{"role": "system", "content": system}, *messages]
         first = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
         return [first, *messages[1:]]
-
-    def _plain(self, text: str) -> str:
-        """Text that cannot end its own turn: what the model takes for a turn's mark is broken up where it was typed."""
-        return self._broken_up(text.strip())
-
-    def _broken_up(self, text: str) -> str:
-        for token in self._control:
-            text = text.replace(token, token[0] + " " + token[1:])
-        return self._roles.sub(r"\1 :", text)
 
     def _shorten(self, turns: list[Turn], over: int) -> list[Turn]:
         if len(turns) > 1:
@@ -205,58 +169,6 @@ class Renderer:
         keep = max(0, len(text) - max(2 * over, 8))
         head, tail = text[: keep // 2], text[len(text) - (keep - keep // 2) :]
         return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]
-
-    # -------------------------------------------------------------------------------- from messages to tokens
-
-    def _template(self, messages: list[Message], prompt: bool = True) -> str:
-        rendered: str = self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self._chat_template,
-            tokenize=False,
-            add_generation_prompt=prompt,
-            date_string=FIXED_DATE,
-            enable_thinking=False,
-        )
-        return rendered
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _accepts_system(self) -> bool:
-        try:
-            marked = [{"role": "system", "content": "SYSTEM-PROBE"}, _user("hello")]
-            return "SYSTEM-PROBE" in self._template(marked)
-        except TemplateError:
-            return False
-
-    def _probe_lead(self) -> str:
-        """What stands between where the template lets a reply begin and its first word: a blank, with some.
-
-        Where the tokenizer puts a blank before every text by itself, there is none to add.
-        """
-        begun = self._template([_user("hello")])
-        before = self._template([_user("hello"), _assistant(REPLY_PROBE)], prompt=False).rpartition(REPLY_PROBE)[0]
-        lead = before.removeprefix(begun)
-        parts = self._encode(begun) + self._encode(lead + REPLY_PROBE)
-        return lead if not lead.strip() and parts == self._encode(before + REPLY_PROBE) else ""
-
-    def _probe_end_of_turn(self) -> str:
-        """What follows a reply, up to its first control token: some templates end the whole talk after it."""
-        talk = [_user("hello"), _assistant(REPLY_PROBE)]
-        after = self._template(talk, prompt=False).rpartition(REPLY_PROBE)[2].strip()
-        found = [(after.find(token), -len(token)) for token in self._control if token in after]
-        first, size = min(found, default=(len(after), 0))
-        end: str = after[: first - size] or self.tokenizer.eos_token
-        return end
-
-
-def _user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
-def _assistant(text: str) -> Message:
-    return {"role": "assistant", "content": text}
 
 
 def _sample(prompt: Sequence[int], answer: Sequence[int]) -> Sample:
@@ -306,8 +218,3 @@ def filled_in(text: str, persona: Persona, user: str) -> str:
     # The user's name comes last: nobody's name is read as a macro.
     text = text.replace("{{original}}", "").replace("{{char}}", persona.nickname or persona.name)
     return text.replace("{{user}}", user)
-
-
-def _special_tokens(tokenizer: Any) -> list[str]:
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return [token for token in (*tokenizer.all_special_tokens, *added) if len(token) > 1]

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from personas.errors import BaseModelError
 
 ScalingType = Literal["linear", "dynamic", "yarn"]
+DEFAULT_TYPE: ScalingType = "yarn"
 MOST = 8.0
 WRITTEN = re.compile(r"(?P<type>[a-z]+):(?P<factor>[0-9]+(\.[0-9]+)?)")
 

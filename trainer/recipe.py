@@ -52,7 +52,7 @@ class Recipe(Contract):
     seed: of.Seed = 0
     max_length: of.Length
     rope_scaling_factor: of.RopeFactor = 1.0
-    rope_scaling_type: of.RopeType = "yarn"
+    rope_scaling_type: of.RopeType = of.DEFAULT_ROPE_TYPE
     history_turns: of.Turns = 8
     session_gap_minutes: of.Minutes = 30.0
     lore_share: of.Share = 0.3

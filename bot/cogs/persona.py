@@ -80,7 +80,7 @@ class PersonaCommands(
         persona = self.bot.house.conversations.persona_in(place)
         if setting is None or persona is None:
             raise RefusedError("No persona lives here.", "A moderator can change that with `/persona set`.")
-        live = self.bot.house.store.versions.live(persona.id) or "base model (not trained yet)"
+        live = self._live_words(persona) or "base model (not trained yet)"
         heard = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
         silent = self.bot.house.answerer.rules.muted(persona, place)
         tagline = f": {persona.tagline}" if persona.tagline else ""
@@ -99,13 +99,20 @@ class PersonaCommands(
         guild_id = interaction.guild_id or 0
         for persona in house.conversations.personas.of(guild_id).values():
             where = " ".join(f"<#{place.channel_id}>" for place in places if place.persona_id == persona.id)
-            live = house.store.versions.live(persona.id) or "base model"
+            live = self._live_words(persona) or "base model"
             lines.append(
                 f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live}) {where}\n{persona.tagline}".strip()
             )
         mutes = house.store.mutes.of_guild(guild_id)
         lines += [f"Silenced: {self._mute_words(mute)}" for mute in mutes]
         await interaction.response.send_message("\n".join(lines)[:2000] or "No personas.", ephemeral=True)
+
+    def _live_words(self, persona: Persona) -> str:
+        """The live version; of one that was made for another base model, that it does not speak. Empty for none."""
+        house = self.bot.house
+        live = house.store.versions.live(persona.id) or ""
+        behind = house.conversations.left_behind.model_of(persona.id, live)
+        return f"{live}, made for another base model; ours speaks until it is trained again" if behind else live
 
     @app_commands.command(description="Let no persona live in this channel (moderators).")
     async def clear(self, interaction: Interaction) -> None:

@@ -13,11 +13,12 @@ from aiohttp import web
 from bot.catalogue import OPERATOR
 from bot.house import House
 from bot.preview import Plan
+from bot.served import notes_on
 from bot.store import Job
 from bot.web.bodies import json_object, parsed
 from bot.web.here import house_of
 from bot.web.job_json import job_json, job_path
-from bot.web.preflight import notes_on, own_plan, request_of, require_memory, require_possible
+from bot.web.preflight import own_plan, request_of, require_memory, require_possible
 from bot.web.problems import Problem
 from personas.contracts import TrainingRequest
 from personas.errors import RequestError

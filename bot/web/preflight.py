@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,6 +13,7 @@ from bot.by_path import named_by_path, require_copies
 from bot.catalogue import OPERATOR
 from bot.house import House
 from bot.preview import Plan, RecipePlan
+from bot.served import is_same_model
 from bot.web.problems import Problem
 from bot.web.words import without_places
 from personas.base_model import locate
@@ -85,24 +85,6 @@ def own_plan(plan: Plan, recipe: str) -> RecipePlan:
         if found.recipe == recipe:
             return found
     raise TrainingError(f"The trainer's plan says nothing of {recipe}.", "Its version is not the bot's.")
-
-
-def notes_on(request: TrainingRequest, served: str) -> list[str]:
-    """What should be known of a job before it starts."""
-    if is_same_model(request.base_model, served):
-        return []
-    return [
-        f"The adapter is made for {request.base_model} and cannot be served here: this bot serves {served}. "
-        f"Start the bot with BASE_MODEL={request.base_model} to hear it."
-    ]
-
-
-def is_same_model(one: str, other: str) -> bool:
-    """Whether two names mean one base model: the same name, or the same folder."""
-    try:
-        return one == other or Path(one).expanduser().samefile(Path(other).expanduser())
-    except (OSError, RuntimeError, ValueError):
-        return False
 
 
 # ------------------------------------------------------------------------------------------------ what is not here

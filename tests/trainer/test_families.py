@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from personas.adapters import seal, written_aside
 from personas.base_model import BaseModel, config_of, fingerprint, load_model, load_tokenizer
+from personas.chat_template import ChatTemplate
 from personas.contracts import AdapterRef, Persona, Turn
 from personas.engine.weights import AdaptedModel
 from personas.errors import TrainingError
@@ -87,7 +88,8 @@ def test_what_is_learned_is_what_the_template_itself_would_say(bases, name):
     renderer = renderer_of(bases[name])
     messages = renderer.messages(ADA, [Turn("Bo", "tell me")])
     sample = renderer.sample_of(messages, "I sit.")
-    whole = renderer._template([*messages, {"role": "assistant", "content": "I sit."}], prompt=False)
+    talk = [*messages, {"role": "assistant", "content": "I sit."}]
+    whole = ChatTemplate(renderer.tokenizer).render(talk, prompt=False)
     theirs = renderer.tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert list(sample.ids) == theirs[: len(sample.ids)]
 
