@@ -29,12 +29,14 @@ from bot.privacy.replay import take_up
 from bot.queue import JobQueue
 from bot.retention import Limits, Retention
 from bot.sandbox import Sandbox, StateUnreadable, point_discord_py_at
+from bot.served import LeftBehind, left_behind
 from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.training import SubprocessBackend
 from bot.voices import Voices
 from bot.web import Front, listening
 from personas import base_model
+from personas.base_model import BaseModel
 from personas.contracts import Sampling
 from personas.engine.local import LocalEngine
 from personas.lore import WORLD, LoreIndex, read_lore
@@ -95,7 +97,8 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         sampling = Sampling(
             temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
         )
-        conversations = Conversations(store, personas, lore, sampling, settings.home)
+        behind = await _left_behind(settings, store, engine.base)
+        conversations = Conversations(store, personas, lore, sampling, settings.home, behind)
 
         def house(client: discord.Client) -> House:
             voices, way = Voices(client, store), GivingWay(backend.hold)
@@ -115,6 +118,16 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
         front.open(client.house)
         stack.callback(front.close)
         yield App(client, sandbox, running, url)
+
+
+async def _left_behind(settings: Settings, store: Store, base: BaseModel) -> LeftBehind:
+    """The versions of another base model; the operator is told whose they are."""
+    versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
+    behind = await asyncio.to_thread(left_behind, settings.home, versions, base_model.fingerprint(base))
+    live = {persona_id: store.versions.live(persona_id) for persona_id, _ in versions}
+    if words := behind.words(live, settings.base_model):
+        log.warning("%s", words)
+    return behind
 
 
 def _keeping(settings: Settings, sandbox: Sandbox | None) -> Keeping:
@@ -170,6 +183,7 @@ def _backend(settings: Settings, catalogue: Catalogue, clock: Clock, engine: Loc
         nice=settings.trainer_nice,
         serving_precision=engine.precision,
         environ=os.environ,
+        secrets=settings.wandb,
     )
 
 
@@ -183,7 +197,6 @@ async def _client(
         client = Understudy(house, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
         running = asyncio.create_task(client.start(token), name="discord")
         try:
-        secrets=settings.wandb,
             await _ready(client, running)
         except discord.PrivilegedIntentsRequired:
             await client.close()
