@@ -48,7 +48,7 @@ def assemble(
     """Put an engine together. `heard` is called, on another thread, when an adapter has been read."""
     adapted = AdaptedModel(model, base_hash)
     plain = PlainDecoder(adapted)
-    stacked = _stacked(model, slots, prefix_bytes)
+    stacked = _stacked(model, adapted, slots, prefix_bytes)
 
     def read(ref: AdapterRef) -> AdapterWeights:
         return read_adapter(ref, base_hash, stacked.linears if stacked else {})
@@ -67,11 +67,11 @@ def assemble(
     return Parts(Batch(decoder, plain, seats, limits), seats, adapted, read)
 
 
-def _stacked(model: Any, slots: int, prefix_bytes: int) -> StackedDecoder | None:
+def _stacked(model: Any, adapted: AdaptedModel, slots: int, prefix_bytes: int) -> StackedDecoder | None:
     if model.config.model_type not in STACKED_KINDS:
         log.warning("replies of this architecture (%s) are made one after the other", model.config.model_type)
         return None
-    return StackedDecoder(model, min(slots, _slots_that_fit(model)), prefix_bytes)
+    return StackedDecoder(model, min(slots, _slots_that_fit(model)), prefix_bytes, lambda: adapted.use(None))
 
 
 def _slots_that_fit(model: Any) -> int:

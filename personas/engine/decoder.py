@@ -7,8 +7,8 @@ each linear layer, to which the row's adapter is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -79,9 +79,14 @@ class _Batch:
 class StackedDecoder:
     """Decodes with the modules of a transformers model and a stack of adapters."""
 
-    def __init__(self, model: Any, slots: int, prefix_bytes: int) -> None:
-        """`slots` adapters are held at once, the base model's place not counted."""
-        self.model, self.slots = model, slots
+    def __init__(
+        self, model: Any, slots: int, prefix_bytes: int, bare: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        """`slots` adapters are held at once, the base model's place not counted.
+
+        `bare` makes sure, for a `with` block, that nothing else lies over the model.
+        """
+        self.model, self.slots, self._bare = model, slots, bare
         self.prefixes: PrefixCache | None = PrefixCache(prefix_bytes)
         self.linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
         self.stack = AdapterStack(self.linears, model.dtype, model.device)
@@ -100,7 +105,7 @@ class StackedDecoder:
         """Logits `[wanted spans, vocabulary]`, float32, after each wanted span's last token."""
         order = sorted(range(len(spans)), key=lambda at: spans[at].seat.slot or 0)
         batch = _Batch([spans[at] for at in order])
-        with torch.inference_mode(), self._computing(batch):
+        with torch.inference_mode(), self._bare(), self._computing(batch):
             hidden = self._hidden(batch)
             for span in spans:
                 span.row.tokens += span.tokens

@@ -1,0 +1,84 @@
+"""Drawing tokens: what transformers' own steps leave is what can be drawn, and a draw is nobody else's business."""
+
+import collections
+import math
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from personas.contracts import Sampling
+from personas.engine.sampling import Draws, draw, uniform
+
+VOCABULARY = 1000
+
+
+def random_logits(rows: int, seed: int = 0):
+    return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def one(logits, sampling: Sampling, seed: int = 0, seen=(), position: int = 0) -> int:
+    draws = Draws(sampling, seed, set(seen))
+    draws.position = position
+    return draw(logits[None], [draws])[0].token
+
+
+SETTINGS = [
+    Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.0),
+    Sampling(temperature=0.7, top_p=1.0, min_p=0.05, repetition_penalty=1.0),
+    Sampling(temperature=1.3, top_p=0.8, top_k=7, repetition_penalty=1.2),
+    Sampling(temperature=3.0, top_p=0.99, repetition_penalty=1.1),  # far beyond the usual candidates
+]
+
+
+def by_transformers(logits, sampling: Sampling, seen):
+    steps = [RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)]
+    steps.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        steps.append(TopKLogitsWarper(sampling.top_k))
+    steps.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        steps.append(MinPLogitsWarper(sampling.min_p))
+    return LogitsProcessorList(steps)(torch.tensor([sorted(seen)]), logits[None].clone())[0].softmax(-1)
+
+
+@pytest.mark.parametrize("sampling", SETTINGS)
+def test_tokens_come_as_often_as_transformers_would_draw_them(sampling):
+    logits, seen = random_logits(1)[0], {3, 5, 500}
+    expected = by_transformers(logits, sampling, seen)
+    drawn = collections.Counter(one(logits, sampling, seed, seen) for seed in range(600))
+    assert all(expected[token] > 0 for token in drawn)
+    likely = int(expected.argmax())
+    share, spread = float(expected[likely]), math.sqrt(float(expected[likely]) / 600)
+    assert abs(drawn[likely] / 600 - share) < 4 * spread
+
+
+def test_a_draw_depends_on_seed_and_position_and_not_on_the_neighbours():
+    logits, sampling = random_logits(5), Sampling(temperature=1.0)
+    alone = [one(row, sampling, seed) for seed, row in enumerate(logits)]
+    assert [drawn.token for drawn in draw(logits, [Draws(sampling, seed, set()) for seed in range(5)])] == alone
+    assert len({one(logits[0], sampling, 7, position=place) for place in range(20)}) > 3
+    assert len({uniform(seed, 0) for seed in range(1000)}) == 1000 and 0 <= uniform(1, 1) < 1
+
+
+def test_what_was_said_before_is_less_likely_greedily_too():
+    logits = torch.zeros(VOCABULARY)
+    logits[4], logits[9] = 2.0, 1.9
+    greedy = Sampling(temperature=0, repetition_penalty=1.2)
+    assert one(logits, greedy) == 4 and one(logits, greedy, seen={4}) == 9
+    draws = Draws(greedy, 0, set())
+    assert [draw(logits[None], [draws])[0].token for _ in range(2)] == [4, 9], "its own tokens count"
+
+
+def test_log_probabilities_are_the_models_own():
+    logits = random_logits(1)
+    drawn = draw(logits, [Draws(Sampling(temperature=0.2, top_k=1, logprobs=True), 0, set())])[0]
+    assert drawn.logprob == pytest.approx(float(logits[0].log_softmax(-1).max()))
+    assert draw(logits, [Draws(Sampling(), 0, set())])[0].logprob is None
