@@ -31,6 +31,7 @@ from trainer.run import planned
 from trainer.samples import SampleHash, require_both_sides
 from trainer.sieve import TRAIN
 from trainer.statistics import Statistics, spread, summary
+from trainer.target_modules import suited
 from trainer.write_dataset import Heard, Order, held_out_before
 
 SHOWN_SAMPLES = 3
@@ -75,7 +76,7 @@ class Planned:
         mine = name == self.recipe
         chosen = Chosen(recipe, self.why) if mine else for_run(name, recipe, self.base, self.replies)
         took = estimate(name, chosen.recipe, self.base, self.work, speed)
-        notes = fitted(chosen.recipe, machine_guessed()).notes
+        notes = [*suited(chosen.recipe, self.base)[1], *fitted(chosen.recipe, machine_guessed()).notes]
         return {**took, "warnings": [*chosen.why, *notes, *warnings_about(chosen.recipe, took["samples"])]}
 
 

@@ -16,6 +16,7 @@ from tests.tiny import manifest_over
 from trainer.evaluate import load_served, mean_loss, measure
 from trainer.exports.tiny import make_model
 from trainer.fitted import fitted
+from trainer.predict.shape import config_of as config_shape
 from trainer.qlora import load_quantised, train_adapter
 from trainer.reply_trainer import Course
 from trainer.target_modules import suited, targets_in
@@ -198,3 +199,18 @@ def test_layers_that_are_fused_or_called_otherwise_stand_for_those_of_the_recipe
     )
     with pytest.raises(TrainingError, match=r"none of the modules.*c_attn\. Set target_modules to .*down_proj"):
         targets_in(bases["Llama 3.2"], ("c_attn",))
+
+
+def test_a_fused_layer_is_reckoned_as_large_as_the_layers_that_it_stands_for(bases, recipe):
+    """All linear layers of a Llama and those of a Phi-3 of the same size: adapters over both keep about as much."""
+    shape = config_shape(bases["Phi-3"])
+    of = shape.adaptable
+    assert of["qkv_proj"][1] == sum(of[name][1] for name in ("q_proj", "k_proj", "v_proj"))
+    assert of["gate_up_proj"][1] == of["gate_proj"][1] + of["up_proj"][1]
+    weights = {name: tuple(module.weight.T.shape) for name, module in layer_of(bases["Phi-3"])}
+    assert {name: of[name] for name in weights} == weights
+
+
+def layer_of(base):
+    layer = load_model(base, "float32").model.layers[0]
+    return [(name.rpartition(".")[2], module) for name, module in layer.named_modules() if name.endswith("_proj")]

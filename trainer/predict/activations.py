@@ -102,8 +102,8 @@ def _layer(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int) -> int:
 
 def _adapters(shape: Shape, recipe: Recipe, value_bytes: int) -> int:
     """Bytes that a layer's adapters keep of a token: what comes in, once for those that share it, and what A gives."""
-    targets = [name for name in recipe.target_modules if name in shape.projections]
-    inputs = {_sharing(name): shape.projections[name][0] for name in targets}
+    targets = [name for name in recipe.target_modules if name in shape.adaptable]
+    inputs = {_sharing(name): shape.adaptable[name][0] for name in targets}
     each = value_bytes + (DROPPED if recipe.lora_dropout else 0)
     return sum(inputs.values()) * each + len(targets) * recipe.lora_r * value_bytes
 

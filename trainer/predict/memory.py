@@ -97,7 +97,7 @@ def adapter_weights(recipe: Recipe, shape: Shape) -> int:
     """Weights of the recipe's adapter over the modules that the model has: r · (inputs + outputs) for each matrix, and
     with DoRA a magnitude for each output.
     """
-    sizes = [shape.projections[name] for name in recipe.target_modules if name in shape.projections]
+    sizes = [shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable]
     each = [recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0) for inputs, outputs in sizes]
     return shape.layers * sum(each)
 

@@ -65,6 +65,15 @@ class Shape:
             "down_proj": (inner, width),
         }
 
+    @property
+    def adaptable(self) -> Mapping[str, tuple[int, int]]:
+        """`projections`, and those that some models compute as one."""
+        fused = {
+            "qkv_proj": (self.width, self.attended + 2 * self.keys),
+            "gate_up_proj": (self.width, 2 * self.intermediate),
+        }
+        return {**self.projections, **fused}
+
 
 def shape_of(config: Mapping[str, Any], weight_bytes: int | None = None) -> Shape:
     """The shape that a `config.json` describes; without `weight_bytes` they follow from it.
