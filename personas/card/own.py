@@ -19,6 +19,7 @@ from personas.card.document import SPECS, Card, Json, card_of, json_bytes, parse
 from personas.card.macros import canonical, canonical_examples
 from personas.contracts import Persona
 from personas.errors import CardError
+from personas.letters import composed, folded
 from personas.prompt import example_turns
 
 SHIPPED_CARDS = Path(__file__).parent.parent / "cards"
@@ -56,8 +57,8 @@ def read_cards(folder: Path) -> dict[str, Persona]:
 
 def find_persona(personas: Mapping[str, Persona], wanted: str) -> Persona | None:
     """The persona with this id or display name, whatever the case."""
-    key = wanted.strip().casefold()
-    return next((p for p in personas.values() if key in (p.id.casefold(), p.name.casefold())), None)
+    key = folded(wanted)
+    return next((p for p in personas.values() if key in (folded(p.id), folded(p.name))), None)
 
 
 def read_table(path: Path) -> Json:
@@ -87,7 +88,7 @@ def persona_of(table: Json, where: Path | str, folder: Path | None = None) -> Pe
     if unknown := sorted(set(table) - set(ORDER)):
         raise CardError(f"The card {where} has unknown fields: {', '.join(unknown)}.", f"Known: {sorted(ORDER)}.")
     fields = {key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE)}
-    name = " ".join(fields["name"].split())
+    name = composed(" ".join(fields["name"].split()))
     if not any(letter.isprintable() for letter in name):  # of signs that nobody sees
         name = ""
     if not ID_PATTERN.fullmatch(fields["id"]):

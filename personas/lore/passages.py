@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from personas.errors import LoreError
+from personas.letters import composed
 from personas.lore.markdown import Section, sections
 from personas.lore.words import RUN
 
@@ -190,7 +191,7 @@ def _first_line(error: Exception) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return composed(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise LoreError(f"The lore file {path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
     except OSError as error:

@@ -16,6 +16,7 @@ from personas.card.document import V1_TEXTS
 from personas.card.macros import canonical, canonical_examples
 from personas.contracts import Persona
 from personas.errors import CardError, MaterialError
+from personas.letters import folded
 from personas.prompt import EXAMPLE_LINE, EXAMPLE_USER, filled_in, system_text
 from trainer.conversation import Conversation, Message, Rejected, Speaker
 from trainer.sources.files import Peek, SourceFile
@@ -102,8 +103,8 @@ def _is_whom(persona: Persona, options: ReadOptions) -> bool:
     """Whether the card's character is the persona that is asked for; without one, it is."""
     wanted = options.persona
     names = [*options.persona_names, *([wanted.name, wanted.nickname, wanted.id] if wanted else [])]
-    known = {name.casefold() for name in names if name}
-    return not known or bool(known & {persona.name.casefold(), persona.nickname.casefold(), persona.id})
+    known = {folded(name) for name in names if name}
+    return not known or bool(known & {folded(persona.name), folded(persona.nickname), persona.id})
 
 
 # ------------------------------------------------------------------------------------------------ recognising

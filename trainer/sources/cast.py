@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from personas.errors import MaterialError
+from personas.letters import folded
 from trainer.conversation import Conversation, Message, Rejected, Speaker
 from trainer.sources.formats import ReadOptions
 from trainer.sources.markup import MENTIONED, clean
@@ -58,8 +59,8 @@ class Cast:
 
     def __init__(self, options: ReadOptions) -> None:
         self._persona, self._names_by = options.persona, options.names_by
-        given = {name.strip().casefold() for name in options.persona_names}
-        own = {self._persona.id.casefold(), self._persona.name.casefold()} if self._persona else set()
+        given = {folded(name) for name in options.persona_names}
+        own = {folded(self._persona.id), folded(self._persona.name)} if self._persona else set()
         self._ids_and_names, self._roles = own | given, given
         self._latest: dict[str, Author] = {}
         self._names: dict[str, dict[str, None]] = {}
@@ -71,8 +72,8 @@ class Cast:
         """By name or id; by a role only where the options name it, since members wear roles called after a persona."""
         if not self._ids_and_names:
             return False
-        called = {author.id.casefold(), *(name.casefold() for name in author.names)}
-        roles = {role.casefold() for role in author.roles}
+        called = {folded(author.id), *map(folded, author.names)}
+        roles = set(map(folded, author.roles))
         return not (self._ids_and_names.isdisjoint(called) and self._roles.isdisjoint(roles))
 
     def heard(self, author: Author) -> None:
@@ -132,7 +133,7 @@ class Cast:
         for id, author in self._latest.items():
             names = tuple(reversed(self._names[id]))
             if id in self._personas:
-                names = tuple(name for name in names if name.casefold() not in self._ids_and_names)
+                names = tuple(name for name in names if folded(name) not in self._ids_and_names)
             if names and not author.is_bot and (id in self._personas or not admits(author)):
                 people.append(Speaker(id, names))
         return tuple(people)
@@ -171,4 +172,4 @@ class Cast:
 def _called(name: str) -> str:
     """What a name is looked up by: telephone numbers by their digits, others whatever their case."""
     digits = "".join(letter for letter in name if letter.isdigit())
-    return digits if len(digits) >= FEWEST_DIGITS and not any(map(str.isalpha, name)) else name.strip().casefold()
+    return digits if len(digits) >= FEWEST_DIGITS and not any(map(str.isalpha, name)) else folded(name)

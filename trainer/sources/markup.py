@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from personas.letters import composed
+
 MENTIONED = re.compile("\x02([^\x03]*)\x03")
 """A mention between two control characters, which `clean` removes from what people wrote."""
 INVISIBLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\u200b\\u200e\\u200f\\u2060\\u202a-\\u202e\\u2066-\\u2069\\ufeff]")
@@ -39,7 +41,10 @@ def mention(who: str) -> str:
 
 
 def clean(text: str) -> str:
-    """One kind of line end; no control characters, byte-order marks or signs for the direction of writing."""
+    """One kind of line end, letters as keyboards write them (`personas.letters`); no control characters, byte-order
+    marks or signs for the direction of writing.
+    """
+    text = composed(text)
     if not INVISIBLE.search(text):
         return text
     return INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))

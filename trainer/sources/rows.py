@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from personas.card import ID_PATTERN
 from personas.errors import MaterialError
+from personas.letters import folded
 from personas.rights import DISCORD_API
 from trainer.conversation import Conversation, Rejected, spoken_by
 from trainer.sources.answers import ANSWERS, talk_of_answer
@@ -167,7 +168,7 @@ def _of_persona(found: Conversation | Rejected, row: Row, options: ReadOptions) 
     whose, persona = row["persona"], options.persona
     if not (persona and isinstance(whose, str) and "messages" in row and isinstance(found, Conversation)):
         return found
-    if whose.casefold() in (persona.id.casefold(), persona.name.casefold()):
+    if folded(whose) in (folded(persona.id), folded(persona.name)):
         return spoken_by(persona, found)
     another = Rejected(found.messages[0].row, f"speaks as {whose}", found.rows)
     return another if ID_PATTERN.fullmatch(whose) else found  # else it is prose about somebody

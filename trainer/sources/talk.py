@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from personas.letters import composed, folded
 from trainer.conversation import Conversation, Message, Rejected, Speaker
 from trainer.sources.formats import ReadOptions
 
@@ -63,7 +64,7 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
     if options.languages and talk.lang and talk.lang not in options.languages:
         return Rejected(row, f"language {talk.lang} is not asked for", rows)
     system: list[str] = []
-    labels, texts = talk.labels, [text.strip() for text in talk.texts]
+    labels, texts = talk.labels, [composed(text).strip() for text in talk.texts]
     if len(texts) > 1 and all(texts) and _alternates(labels):
         messages = list(map(Message, map(TALKING.__getitem__, labels), texts, itertools.repeat(row)))
     else:
@@ -77,7 +78,7 @@ def conversation(talk: Talk, row: str, options: ReadOptions, rows: int = 1) -> C
             break
     else:
         return Rejected(row, _of_no_use(messages), rows)
-    if told := talk.system.strip():
+    if told := composed(talk.system).strip():
         system.insert(0, told)
     return Conversation(
         tuple(messages),
@@ -134,7 +135,7 @@ def _messages(
 def _speakers(labels: list[str], options: ReadOptions) -> dict[str, Speaker | None]:
     """Who is who where labels are not plain roles: other spellings of roles, or names."""
     labels = list(dict.fromkeys(labels))
-    keys = {label: label.strip().casefold() for label in labels}
+    keys = {label: folded(label) for label in labels}
     if any(key in TOOL_ROLES for key in keys.values()):
         raise Unusable("holds calls of tools")
     if all(key in ROLES for key in keys.values()):
@@ -143,18 +144,18 @@ def _speakers(labels: list[str], options: ReadOptions) -> dict[str, Speaker | No
     persona = _persona_label(labels, keys, options)
     speakers: dict[str, Speaker | None] = {label: ROLES[keys[label]] for label in labels if keys[label] in ROLES}
     for label in named:
-        name = label.strip()
+        name = composed(label.strip())
         speakers[label] = Speaker(name or "someone", (name or "someone",))
     if persona is not None:
-        speakers[persona] = _persona(persona.strip(), options)
+        speakers[persona] = _persona(composed(persona.strip()), options)
     return speakers
 
 
 def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions) -> str | None:
     """Which of the names is the persona's: the one that was given, else the second of those who talk."""
-    own = {name.casefold() for name in options.persona_names}
+    own = {folded(name) for name in options.persona_names}
     if options.persona:
-        own |= {options.persona.name.casefold(), options.persona.id.casefold()}
+        own |= {folded(options.persona.name), folded(options.persona.id)}
     talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
     given = next((label for label in talking if keys[label] in own), None)
     if given is not None or any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
@@ -167,7 +168,7 @@ def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions
 
 def _persona(name: str, options: ReadOptions) -> Speaker:
     persona = options.persona
-    if persona and name.casefold() in (persona.name.casefold(), persona.id.casefold()):
+    if persona and folded(name) in (folded(persona.name), folded(persona.id)):
         return Speaker(persona.id, (persona.name,), is_persona=True)
     return Speaker(name, (name,), is_persona=True)
 
