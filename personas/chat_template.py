@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from personas.letters import composed
+
 FIXED_DATE = "01 January 2025"
 """What templates that print a date get: prompts must not change from one day to the next."""
 
@@ -69,7 +71,11 @@ class ChatTemplate:
         return self.broken_up(text.strip())
 
     def broken_up(self, text: str) -> str:
-        """Text that cannot end its own turn: what the model takes for a turn's mark is broken up where it was typed."""
+        """Text that cannot end its own turn: what the model takes for a turn's mark is broken up where it was typed.
+
+        Letters are brought to the form that tokenizers know (`personas.letters`).
+        """
+        text = composed(text)
         for token in self._control:
             text = text.replace(token, token[0] + " " + token[1:])
         return self._roles.sub(r"\1 :", text)
