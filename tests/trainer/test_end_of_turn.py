@@ -1,0 +1,68 @@
+"""The end of turn is learned: replies stop by themselves, and do not where its token carries no loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from personas.contracts import Turn
+from trainer.fitted import fitted
+from trainer.qlora import train_adapter
+from trainer.reply_trainer import Course
+
+LONGEST = 24
+"""Tokens that a reply may have; those learned from have at most half as many."""
+
+REPLIES = ("Two sacks.", "Not today, the crane rusts.", "Ask the harbour master.", "Aye, with oil and patience.")
+HEAVY = {
+    "num_train_epochs": 11,
+    "per_device_train_batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-2,
+    "lora_r": 16,
+    "lora_dropout": 0.0,
+    "quant_type": "none",
+    "precision": "fp32",
+    "eval_strategy": "no",
+}
+"""An adapter has to do all: the weights below it are random."""
+
+
+def asked(number: int) -> list[Turn]:
+    return [Turn("Mina", f"What about load {number}?")]
+
+
+@pytest.fixture(scope="module")
+def samples(renderer):
+    return [renderer.sample(None, asked(n), REPLIES[n % len(REPLIES)]) for n in range(32)]
+
+
+def stopped_by_themselves(base, renderer, recipe, samples) -> float:
+    """The share of greedy replies to new questions that end before the limit."""
+    heavy = fitted(recipe.model_copy(update=HEAVY)).recipe
+    course = Course(samples, (), heavy, lambda event: None, lambda: None)
+    model = train_adapter(base, renderer.tokenizer, course).model
+    prompts = torch.tensor([renderer.prompt(None, asked(number)).ids for number in range(100, 120)])
+    made = model.generate(
+        input_ids=prompts,
+        attention_mask=torch.ones_like(prompts),
+        do_sample=False,
+        max_new_tokens=LONGEST,
+        eos_token_id=list(renderer.stop_ids),
+        pad_token_id=0,
+    )
+    ended = torch.isin(made[:, prompts.shape[1] :], torch.tensor(renderer.stop_ids)).any(1)
+    return float(ended.float().mean())
+
+
+def test_after_training_replies_stop_by_themselves(tiny_base, renderer, recipe, samples):
+    assert max(sample.reply_tokens for sample in samples) <= LONGEST / 2
+    assert stopped_by_themselves(tiny_base, renderer, recipe, samples) >= 0.95
+
+
+def test_without_loss_on_the_end_of_turn_they_do_not(tiny_base, renderer, recipe, samples):
+    ends = len(renderer.end_ids)
+    blind = [replace(sample, mask=(*sample.mask[:-ends], *[False] * ends)) for sample in samples]
+    assert stopped_by_themselves(tiny_base, renderer, recipe, blind) <= 0.5
