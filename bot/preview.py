@@ -43,7 +43,7 @@ class RecipePlan(BaseModel):
 class Lighter(BaseModel):
     """A way to run the same with less memory: what to `set` of the hyperparameters."""
 
-    set: dict[str, int]
+    set: dict[str, bool | int | str]
     memory_bytes: int
 
 

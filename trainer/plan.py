@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,12 +27,14 @@ from trainer.ledger import Ledger
 from trainer.lighter import lighter
 from trainer.machine import machine_guessed
 from trainer.mask import parts_of
+from trainer.predict.work import WorkCount, workload_of
 from trainer.recipe import Recipe, recipe_names, resolve
 from trainer.run import planned
 from trainer.samples import SampleHash, require_both_sides
 from trainer.sieve import TRAIN
 from trainer.statistics import Statistics, spread, summary
 from trainer.target_modules import suited
+from trainer.tokenizers import counting_tokenizer
 from trainer.write_dataset import Heard, Order, held_out_before
 
 SHOWN_SAMPLES = 3
@@ -58,8 +61,9 @@ class Planned:
 
     def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
         """The published object of `plan --json`. `adapters` are those of earlier runs, for their speed."""
-        speed = speed_of(self.base, adapters)
+        speed = speed_of(self.base, self.settings, self.work, adapters)
         recipes = {name: recipe_named(name) for name in recipe_names()} | {self.recipe: self.settings}
+        machine = machine_guessed()
         return {
             "persona": self.persona,
             "base_model": self.base.name,
@@ -67,7 +71,8 @@ class Planned:
             **self.told,
             "tokens_per_sample": spread([*self.work.train, *self.work.heldout]),
             "recipes": [self._told_of(name, recipe, speed) for name, recipe in recipes.items()],
-            "lighter": lighter(self.settings, self.base, self.work, speed),
+            "free_bytes": machine.free_bytes,
+            "lighter": [vars(way) for way in lighter(self.settings, self.base, self.work, speed, machine)],
             **({"examples": list(self.examples)} if with_samples else {}),
         }
 
@@ -94,7 +99,7 @@ def plan_of_job(folder: Path) -> Planned:
         "sources": data.sources,
         "hash": data.hash,
     }
-    work = Workload(*([len(sample.ids) for sample in part] for part in (data.train, data.heldout, data.general)))
+    work = workload_of(data.train, data.heldout, data.general)
     examples = tuple(marked(job.tokenizer, sample) for sample in data.train[:SHOWN_SAMPLES])
     replies = replies_in(data.train)
     chosen = for_run(request.recipe, job.recipe, job.base, replies, begun(folder, job.spec))
@@ -105,7 +110,7 @@ def plan_of_job(folder: Path) -> Planned:
 def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
     """The plan for sources that are named on the command line; nothing is left of what is made for it."""
     plan, statistics, digest = replace(order.plan, held_out=held_out_before(order)), Statistics(), SampleHash()
-    train, heldout, trained_tokens = list[int](), list[int](), 0
+    count = WorkCount()
     examples: list[str] = []
     with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
         builder = stack.enter_context(Builder(plan, Ledger(), Path(folder)))
@@ -115,16 +120,15 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
             sample, trains = built.made.sample, built.side == TRAIN
             statistics.add(built)
             digest.add(sample, held_out=not trains)
-            (train if trains else heldout).append(len(sample.ids))
-            trained_tokens += sample.reply_tokens if trains else 0
+            (count.train_on if trains else count.hold_out)(sample)
             if trains and len(examples) < SHOWN_SAMPLES:
                 examples.append(marked(plan.renderer.tokenizer, sample))
             heard("making samples", 1)
-    require_both_sides(len(train), len(heldout), builder.ledger.dropped)
-    told = summary(statistics, builder.ledger, digest.hexdigest())
-    replies = Replies(len(train), max(train), trained_tokens)
+    require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
+    told, work = summary(statistics, builder.ledger, digest.hexdigest()), count.work()
+    replies = Replies(count.trained, max(work.train), count.trained_tokens)
     chosen = for_run(recipe, plan.recipe, order.base, replies)
-    of = (told, Workload(train, heldout), replies, tuple(examples), chosen.why)
+    of = (told, work, replies, tuple(examples), chosen.why)
     return Planned(plan.persona_id, order.base, recipe, chosen.recipe, *of)
 
 
@@ -142,8 +146,9 @@ def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent
         decide(folder.resolve().name, signed=DISCORD_API, consent=consent).require()
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
-    base, work = locate(base_model), Workload(train, heldout)
-    replies = Replies(len(train), max(train), sum(line.get("reply_tokens", 0) for line in lines[0]))
+    base, trained_tokens = locate(base_model), sum(line.get("reply_tokens", 0) for line in lines[0])
+    work = Workload(train, heldout, shared=_shared(base, lines[0]), reply_tokens=trained_tokens / len(train) or None)
+    replies = Replies(len(train), max(train), trained_tokens)
     chosen = for_run(recipe, settings, base, replies)
     return Planned(persona, base, recipe, chosen.recipe, told, work, replies, examples, chosen.why)
 
@@ -158,6 +163,14 @@ def marked(tokenizer: Any, sample: Sample) -> str:
     """A sample as text, with what is learned between ⟦ and ⟧."""
     parts = parts_of(tokenizer, sample)
     return "".join(f"{BEGIN_LEARNED}{text}{END_LEARNED}" if learned else text for text, learned in parts)
+
+
+def _shared(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:
+    """Tokens that all prompts of a built data set begin with."""
+    beginnings = [line["messages"][0]["content"] for line in lines]
+    first, last = min(beginnings), max(beginnings)  # what these share, all between them share, too
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return len(counting_tokenizer(base)("".join(pair[0] for pair in alike))["input_ids"])
 
 
 def _as_text(messages: list[dict[str, str]]) -> str:

@@ -11,9 +11,12 @@ import pytest
 from personas.base_model import EMBEDDED, load_tokenizer, locate
 from tests.trainer.jobs import export, persona_job, sign, talks
 from trainer.estimate import Speed, Workload, adapters_in, estimate, speed_of
+from trainer.machine import Machine
 from trainer.material import read_spec
 from trainer.run import prepare
 from trainer.tokenizers import counting_tokenizer
+
+BF16 = Machine(has_cuda=False, best="bf16")
 
 
 def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, command):
@@ -53,7 +56,7 @@ def test_a_plan_for_people(tmp_path, command):
     Path("talk.json").write_text(export(talks(30)))
     sign(tmp_path / "talk.json")
     _, output, _ = command("plan", "--persona", "ada.toml", "--source", "talk.json")
-    assert "60 of 60 records used" in output and "demo-cpu:" in output and "GiB of memory (a measured run" in output
+    assert "60 of 60 records used" in output and "demo-cpu:" in output and "GiB of memory (measured runs" in output
 
 
 def test_the_catalogue_names_what_to_plan(tmp_path, command):
@@ -106,33 +109,42 @@ def test_a_broken_job_is_said_and_a_damaged_data_set_too(tmp_path, command):
 def test_steps_are_those_of_the_trainer(recipe):
     base = locate(EMBEDDED)
     for samples, steps in ((178, 46), (152, 38), (154, 40), (231, 58), (1, 2)):
-        told = estimate("demo-cpu", recipe, base, Workload([400] * samples, [400] * 30, [100] * 100), Speed(1000, "x"))
+        told = estimate("demo-cpu", recipe, base, Workload([400] * samples, [400] * 30, [100] * 100), Speed(1, "x"))
         assert told["steps"] == steps
     assert told["basis"] == "x" and 2**30 < told["memory_bytes"] < 2**33
 
 
 def test_the_estimate_is_near_a_measured_run(recipe):
-    """A run of 152 samples of some 410 tokens took 136 s and 3.9 GB at its peak."""
-    work = Workload([410] * 151 + [512], [410] * 32, [100] * 135)
-    told = estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1230, "measured"))
-    assert 100 < told["seconds"] < 180 and 3.0e9 < told["memory_bytes"] < 5.0e9
+    """A run of 152 samples of some 410 tokens, 332 of them the card, took 136 s on two cores."""
+    work = Workload([410] * 151 + [512], [410] * 32, [100] * 135, shared=332, reply_tokens=30)
+    told = estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1, "measured"), BF16)
+    assert 100 < told["seconds"] < 180 and told["memory_bytes"] == sum(told["memory"].values())
 
 
 def test_samples_that_a_recipe_has_no_room_for_are_not_counted(recipe):
     work = Workload([400, 10_000], [400])
-    assert estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1000, ""))["samples"] == 1
+    assert estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1, ""))["samples"] == 1
 
 
-def test_an_earlier_run_on_this_machine_tells_the_speed(tmp_path):
-    base = locate(EMBEDDED)
-    assert "scaled" in speed_of(base, adapters_in(tmp_path)).basis and speed_of(base, []).tokens_per_s > 0
+def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(tmp_path, recipe):
+    base, work = locate(EMBEDDED), Workload([400] * 40, [400], shared=300)
+    assert "scaled" in speed_of(base, recipe, work, adapters_in(tmp_path)).basis
+    assert speed_of(base, recipe, work, []).pace > 0
     for job, name in (("one", "embedded"), ("two", "another"), ("three", "embedded")):
         report = tmp_path / "jobs" / job / "adapter" / "report"
         report.mkdir(parents=True)
-        manifest = {"base_model": name, "created_at": "2026-11-20T11:35:00+00:00"}
+        manifest = {
+            "base_model": name,
+            "created_at": "2026-11-20T11:35:00+00:00",
+            "hyperparameters": {"gradient_checkpointing": 1, "per_device_train_batch_size": 1},
+        }
         (report.parent / "manifest.json").write_text(json.dumps(manifest))
         (report / "steps.csv").write_text("step,tokens_per_s\n1,10\n2,321.5\n" if job == "one" else "")
-    assert speed_of(base, adapters_in(tmp_path)) == Speed(321.5, "the run of 2026-11-20T11:35 on this machine")
+    speed = speed_of(base, recipe, work, adapters_in(tmp_path))
+    assert speed.basis == "the run of 2026-11-20T11:35 on this machine"
+    then = recipe.model_copy(update={"gradient_checkpointing": True, "per_device_train_batch_size": 1})
+    assert estimate("", then, base, work, speed)["tokens_per_s"] == pytest.approx(321.5, rel=0.01)
+    assert estimate("", recipe, base, work, speed)["tokens_per_s"] > 1.5 * 321.5, "it shares a beginning"
 
 
 def test_tokens_are_counted_without_the_model_libraries(tmp_path):

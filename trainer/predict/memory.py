@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from trainer.machine import Machine
 from trainer.predict.activations import Batch, backward_bytes, kept_bytes, loss_bytes, measuring_bytes
 from trainer.predict.shape import Shape
+from trainer.predict.work import MEASURED_AT_ONCE, Workload
 from trainer.recipe import Recipe
 
 LIBRARIES_BYTES, CONTEXT_BYTES = 740 * 2**20, 500 * 2**20
@@ -21,12 +22,6 @@ LIBRARIES_BYTES, CONTEXT_BYTES = 740 * 2**20, 500 * 2**20
 
 WASTED, WASTED_ON_GPU = 0.25, 0.1
 """Of what comes and goes at each step: holes in the heap into which nothing fits, as batches differ in length."""
-
-REPLY_SHARE = 0.25
-"""Of a sample's tokens, where nobody has counted those that carry loss."""
-
-MEASURED_AT_ONCE = 16
-"""Held-out samples (`trainer.evaluate.BATCH_SIZE`)."""
 
 WEIGHT, GRADIENT, STATE, STATE_8BIT = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
@@ -54,19 +49,14 @@ def predicted_memory(recipe: Recipe, shape: Shape, longest_tokens: int, machine:
     """What a run over samples of at most so many tokens would hold on a machine at its peak: nothing shared, a quarter
     of each sample its reply.
     """
-    trained = round(longest_tokens * REPLY_SHARE)
-    return memory_of(
-        recipe,
-        shape,
-        Batch(recipe.per_device_train_batch_size, longest_tokens, 0, recipe.per_device_train_batch_size * trained),
-        Batch(MEASURED_AT_ONCE, longest_tokens, 0, MEASURED_AT_ONCE * trained),
-        machine,
-    )
+    work = Workload([longest_tokens] * recipe.per_device_train_batch_size, [longest_tokens] * MEASURED_AT_ONCE)
+    longest = recipe.model_copy(update={"max_length": longest_tokens})
+    return memory_of(recipe, shape, work.largest_trained(longest), work.largest_measured(longest), machine)
 
 
 def memory_of(recipe: Recipe, shape: Shape, trained: Batch, measured: Batch, machine: Machine) -> Memory:
     """The same where the greatest batches are known: the one that is trained on, and the one that is measured."""
-    value, served = _value_bytes(recipe, machine), 2 if machine.has_cuda or machine.best == "bf16" else 4
+    value, served = value_bytes_of(recipe, machine), 2 if machine.has_cuda or machine.best == "bf16" else 4
     base, weights = _base(recipe, shape, value, machine), adapter_weights(recipe, shape)
     trained = trained.whole if machine.has_cuda else trained  # nothing is shared on a GPU
     # Autocast keeps a 16-bit copy of the adapter, too.
@@ -102,7 +92,7 @@ def adapter_weights(recipe: Recipe, shape: Shape) -> int:
     return shape.layers * sum(each)
 
 
-def _value_bytes(recipe: Recipe, machine: Machine) -> int:
+def value_bytes_of(recipe: Recipe, machine: Machine) -> int:
     """Of a value in the precision that the recipe computes in on this machine (`trainer.fitted`)."""
     wanted = machine.best if recipe.precision == "auto" else recipe.precision
     possible = machine.has_cuda or wanted == machine.best

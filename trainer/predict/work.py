@@ -39,33 +39,45 @@ class Workload:
         """The largest batch that is trained on: the longest sample, and others padded to it."""
         lengths = self.fitting(recipe)
         rows = min(recipe.per_device_train_batch_size, max(len(lengths), 1))
-        return self._batch(rows, max(lengths, default=1), self.shared)
+        return self.batch(rows, max(lengths, default=1))
 
     def largest_measured(self, recipe: Recipe) -> Batch:
         """The largest batch of held-out samples."""
         longest = min(max(self.heldout, default=1), recipe.max_length)
-        return self._batch(min(MEASURED_AT_ONCE, max(len(self.heldout), 1)), longest, self.shared)
+        return self.batch(min(MEASURED_AT_ONCE, max(len(self.heldout), 1)), longest)
 
-    def _batch(self, rows: int, longest: int, shared: int) -> Batch:
+    def batch(self, rows: int, longest: int) -> Batch:
+        """So many samples, padded to so many tokens. One alone shares its whole prompt with itself."""
         replies = longest * REPLY_SHARE if self.reply_tokens is None else self.reply_tokens
-        shared = min(shared, longest - 1)
+        alone = longest - 1 - round(replies) if rows == 1 else 0
+        shared = min(max(self.shared, alone), longest - 1)
         return Batch(rows, longest - shared, shared, round(rows * replies))
 
 
 class WorkCount:
-    """Counts samples into a workload, one by one."""
+    """Counts samples into a workload, one by one. `trained_tokens` are those that carry loss, in all of them."""
 
     def __init__(self) -> None:
         self._train, self._heldout = list[int](), list[int]()
         self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # the first and the last in order
-        self._shortest_prompt = self._trained_tokens = 0
+        self._shortest_prompt = self.trained_tokens = 0
+
+    @property
+    def trained(self) -> int:
+        """Samples to train on."""
+        return len(self._train)
+
+    @property
+    def held_out(self) -> int:
+        """Samples to measure with."""
+        return len(self._heldout)
 
     def train_on(self, sample: Sample) -> None:
         """One more to train on."""
         prompt, ids = sample.mask.index(True), sample.ids
         self._shortest_prompt = min(prompt, self._shortest_prompt) if self._train else prompt
         self._ends = (min(ids, self._ends[0]), max(ids, self._ends[1])) if self._ends else (ids, ids)
-        self._trained_tokens += sample.reply_tokens
+        self.trained_tokens += sample.reply_tokens
         self._train.append(len(ids))
 
     def hold_out(self, sample: Sample) -> None:
@@ -79,7 +91,7 @@ class WorkCount:
         alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*self._ends, strict=False))
         shared = min(sum(1 for _ in alike), self._shortest_prompt - 1)
         general_lengths = [len(sample.ids) for sample in general]
-        replies = self._trained_tokens / len(self._train)
+        replies = self.trained_tokens / len(self._train)
         return Workload(self._train, self._heldout, general_lengths, max(shared, 0), replies)
 
 
