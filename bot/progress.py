@@ -62,11 +62,12 @@ def settled_words(job: Job, live: str | None = None) -> str:
         return f"{words}\n-# Then **Resume** goes on where it was." if job.can_resume else words
     card, seconds = job.result.scorecard, job.result.seconds
     better = 1 - card.loss_tuned / card.loss_base
+    took = "As its maker measured; it came in a card." if job.result.imported else f"Took {duration(seconds)}."
     lines = [
-        title(job, "Trained"),
+        title(job, "Imported" if job.result.imported else "Trained"),
         f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
         f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies} replies it never saw).",
-        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. Took {duration(seconds)}.",
+        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {took}",
     ]
     if job.persona is None:
         lines.append(f"It lies in `{job.result.adapter}`.")

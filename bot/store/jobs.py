@@ -15,11 +15,15 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class JobResult(Contract):
-    """What a finished job left. `adapter` is its folder, `seconds` what the run that finished it took."""
+    """What a finished job left. `adapter` is its folder, `seconds` what the run that finished it took.
+
+    `imported`: nothing ran here, the adapter came in a card.
+    """
 
     adapter: str
     seconds: float
     scorecard: ScoreCard
+    imported: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,21 +104,33 @@ class Jobs:
     def add(self, new: NewJob, at: float) -> Job:
         """Queue a job and reserve its version, in one step."""
         with self._db.atomic():
-            self._db.write(
-                """insert into jobs
-                (job_id, guild_id, channel_id, requested_by, name, request, persona, version, state, queued_at)
-                values (:job_id, :guild_id, :channel_id, :requested_by, :name, :request, :persona, :version, 'queued',
-                :at)""",
-                {
-                    **vars(new),
-                    "name": new.name,
-                    "request": new.request.model_dump_json(),
-                    "persona": new.request.persona,
-                    "version": self._versions.reserve(new.name),
-                    "at": at,
-                },
-            )
+            self._insert(new, self._versions.reserve(new.name), at)
         return self._sure(new.job_id)
+
+    def add_imported(self, new: NewJob, version: str, result: JobResult, at: float) -> Job:
+        """Note a persona's version whose adapter came from elsewhere, and is in its place."""
+        with self._db.atomic():
+            self._insert(new, version, at)
+            done = self._end(new.job_id, None, "done", at, result=result)
+            assert done and done.persona  # it was queued just now, and dialogue adapters are no versions
+            self._versions.record_installed(InstalledVersion(done.persona, version, new.job_id, at, result.scorecard))
+        return done
+
+    def _insert(self, new: NewJob, version: str, at: float) -> None:
+        self._db.write(
+            """insert into jobs
+            (job_id, guild_id, channel_id, requested_by, name, request, persona, version, state, queued_at)
+            values (:job_id, :guild_id, :channel_id, :requested_by, :name, :request, :persona, :version, 'queued',
+            :at)""",
+            {
+                **vars(new),
+                "name": new.name,
+                "request": new.request.model_dump_json(),
+                "persona": new.request.persona,
+                "version": version,
+                "at": at,
+            },
+        )
 
     def get(self, job_id: str) -> Job | None:
         """The job with this id."""

@@ -1,23 +1,18 @@
 """A character card with the adapter inside: CHARX, which may carry files of any kind as assets.
 
-The adapter's files are assets of the type `x_understudy_adapter` (in the card specification V3 custom types begin with
-`x_`), so that programs which know nothing of adapters pass them on. `manifest.json` says which files belong to it.
+How it lies in the card, `personas.carried` says.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from personas.adapters import MANIFEST, verify
 from personas.card import Card, read_any, write
-from personas.card.charx import MAX_UNPACKED_BYTES, SCHEME
+from personas.card.charx import MAX_UNPACKED_BYTES
 from personas.card.convert import as_version
-from personas.errors import AdapterError
+from personas.carried import ASSET, INSIDE, unpack_carried
 from trainer.exports.errors import ExportError
-
-ASSET = "x_understudy_adapter"
-INSIDE = f"{SCHEME}assets/{ASSET}/other/"
 
 
 def with_adapter(card: Card, folder: Path, where: str) -> bytes:
@@ -57,17 +52,7 @@ def unpack_adapter(file: Path, folder: Path) -> Path:
 
     Raises `CardError`, or `AdapterError` when there is none, or not all of it.
     """
-    card = read_any(file)
-    inside = {uri.removeprefix(INSIDE): data for uri, data in card.files.items() if uri.startswith(INSIDE)}
-    if MANIFEST not in inside:
-        raise AdapterError(f"{file} carries no adapter.", "Name an adapter folder, or a file made with --to charx.")
-    for name, content in inside.items():
-        if ".." in PurePosixPath(name).parts:  # the zip was checked; this is for other containers
-            raise AdapterError(f"{file} holds {name!r}, which leads out of it.", "Do not trust this file.")
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    verify(folder)
+    unpack_carried(read_any(file), folder, str(file))
     return folder
 
 
