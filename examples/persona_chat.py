@@ -1,0 +1,60 @@
+"""Asks a trained persona one question: loads the base model, the adapter and the card, and prints the reply.
+
+python examples/persona_chat.py ADAPTER CARD "What do you do all day?"
+python examples/persona_chat.py ~/.understudy/jobs/JOB/adapter personas/cards/oda.toml "Is there soup?" --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from personas.adapters import verify
+from personas.base_model import best_precision, locate
+from personas.card import read_any, to_persona
+from personas.contracts import AdapterRef, ChatRequest, Sampling, Turn
+from personas.engine.local import LocalEngine
+from personas.errors import UnderstudyError
+
+
+def main() -> int:
+    """Returns the exit code: 0 answered, 1 could not answer, 2 wrong usage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter", type=Path, help="an adapter's folder, as a training run leaves it")
+    parser.add_argument("card", type=Path, help="the persona's card: TOML, JSON, PNG or CHARX")
+    parser.add_argument("question")
+    parser.add_argument("--base-model", metavar="M", help="where the adapter's base model is (default: as it is named)")
+    parser.add_argument("--max-new-tokens", type=int, default=120, metavar="N", help="of the reply (default: 120)")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same reply")
+    options = parser.parse_args()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
+    try:
+        asyncio.run(answer(options))
+    except UnderstudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def answer(options: argparse.Namespace) -> None:
+    """Print the reply as it is made. Raises `UnderstudyError` for what is missing, damaged or does not fit together."""
+    manifest = verify(options.adapter)
+    persona = to_persona(read_any(options.card), str(options.card))
+    adapter = AdapterRef(persona.id, manifest.version, options.adapter)
+    sampling = Sampling(max_new_tokens=options.max_new_tokens, seed=options.seed)
+    request = ChatRequest(persona, (Turn("You", options.question),), adapter=adapter, sampling=sampling)
+    engine = LocalEngine(locate(options.base_model or manifest.base_model), best_precision())
+    await engine.start()
+    try:
+        async for piece in engine.submit(request):
+            print(piece, end="", flush=True)
+        print()
+    finally:
+        await engine.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
