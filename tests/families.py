@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trainer.exports.gguf_tokenizer import LLAMA3, QWEN2
-from trainer.exports.tiny import KINDS, Kind, bytes_after
+from trainer.exports.tiny import GEMMA_CHAT, KINDS, TURNS, Kind, bytes_after
 
 LLAMA3_CHAT = (
     "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
@@ -49,25 +49,12 @@ DEEPSEEK_V3_CHAT = (
     "{{ '<｜Assistant｜>' + message['content'] + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
 )
-GEMMA_CHAT = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
-    "{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
-    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
-PHI3_CHAT = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
-)
 LATENT = {
     "q_lora_rank": 32, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
     "num_key_value_heads": 4, "first_k_dense_replace": 1, "n_routed_experts": 4, "num_experts_per_tok": 2,
     "n_shared_experts": 1, "moe_intermediate_size": 32, "n_group": 1, "topk_group": 1,
 }  # fmt: skip
 DEEPSEEK = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")
-TURNS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
 SLIDING = 24
 """Tokens; the tests' samples are longer."""
 
@@ -91,17 +78,11 @@ FAMILIES = {
             bytes_after(LLAMA3), LATENT,
         ),
         Kind("Gemma", "gemma", GEMMA_CHAT, TURNS, bytes_after(QWEN2), {"head_dim": 16}),
-        Kind(
-            "Gemma 2", "gemma2", GEMMA_CHAT, TURNS, bytes_after(QWEN2),
-            {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": SLIDING},
-        ),
+        replace(KINDS["Gemma 2"], settings={**KINDS["Gemma 2"].settings, "sliding_window": SLIDING}),
         Kind(
             "Gemma 3", "gemma3_text", GEMMA_CHAT, TURNS, bytes_after(QWEN2),
             {"head_dim": 16, "sliding_window": SLIDING},
         ),
-        Kind(
-            "Phi-3", "phi3", PHI3_CHAT,
-            ("<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), bytes_after(QWEN2),
-        ),
+        KINDS["Phi-3"],
     )
 }  # fmt: skip

@@ -30,7 +30,8 @@ from trainer.exports.errors import ExportError
 from trainer.exports.export import BESIDE, export
 from trainer.exports.tiny import KINDS, make_adapter, make_model
 
-NAMES = list(KINDS)
+WITHOUT_GGUF = ("Gemma 2", "Phi-3")
+NAMES = [name for name in KINDS if name not in WITHOUT_GGUF]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,6 +97,15 @@ def test_rows_of_b_are_permuted_for_llama_and_not_for_qwen(adapters, tmp_path):
         weights = load_file(adapters(name) / WEIGHTS)
         own = weights["base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight"].numpy()
         assert np.array_equal(stored, permuted(own, 2) if is_permuted else own)
+
+
+@pytest.mark.parametrize("to", ["gguf", "gguf-lora", "ollama"])
+@pytest.mark.parametrize("name", WITHOUT_GGUF)
+def test_what_has_no_gguf_is_refused_and_merges_all_the_same(adapters, tmp_path, name, to):
+    with nothing_left(tmp_path), pytest.raises(ExportError, match="is not made here; known are"):
+        made(adapters(name), to, tmp_path / "out")
+    if to == "gguf":
+        assert made(adapters(name), "merged", tmp_path / "merged").outcome.difference.max_abs < 1
 
 
 @pytest.mark.parametrize(
@@ -317,7 +327,11 @@ def test_the_page_shows_every_export_of_every_architecture():
     head = [cell.strip() for cell in table[0].strip("|").split("|")]
     assert head[1:] == [f"{to} {quantise or ''}".strip() for to, quantise in parity.COLUMNS]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
-    assert [row[0] for row in rows] == NAMES
+    assert [row[0] for row in rows] == list(KINDS)
     assert all(len(row) == len(head) and all(row) for row in rows)
+    refused = [name.startswith(parity.GGUF) for name in head[1:]]
+    assert all(
+        [cell == "no" for cell in row[1:]] == (refused if row[0] in WITHOUT_GGUF else [False] * 7) for row in rows
+    )
     assert {to for to, _ in parity.COLUMNS} == set(targets.TARGETS)
     assert all(f"`{to}`" in page for to in targets.TARGETS)

@@ -59,7 +59,7 @@ KNOWN = {
 
 def architecture_of(config: Any) -> Architecture:
     """The architecture of a transformers configuration. Raises `ExportError` for one that is not known here."""
-    name = (config.architectures or [type(config).__name__])[0]
+    name = _name(config)
     known = KNOWN.get(name)
     if known is None:
         raise ExportError(
@@ -68,6 +68,11 @@ def architecture_of(config: Any) -> Architecture:
         )
     _require_plain(config, name)
     return known
+
+
+def is_known(config: Any) -> bool:
+    """Whether there is a GGUF of models of this kind."""
+    return _name(config) in KNOWN
 
 
 def permuted(rows: Array, heads: int) -> Array:
@@ -85,6 +90,10 @@ def head_size(config: Any) -> int:
 def rope_type(config: Any) -> str:
     """How the model's positions are scaled: one of `ROPE_TYPES`."""
     return str((config.rope_parameters or {}).get("rope_type", "default"))
+
+
+def _name(config: Any) -> str:
+    return str((config.architectures or [type(config).__name__])[0])
 
 
 def _require_plain(config: Any, name: str) -> None:

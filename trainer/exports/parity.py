@@ -27,6 +27,8 @@ COLUMNS = (
     ("ollama", "f16"),
     ("charx", None),
 )
+GGUF = ("gguf", "gguf-lora", "ollama")
+"""What is refused for architectures that are not known (`trainer.exports.architectures`)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,14 +72,20 @@ def with_table(document: str, made: str) -> str:
 
 
 def _cells(name: str) -> list[str]:
+    from personas.base_model import config_of
+    from trainer.exports.architectures import is_known
     from trainer.exports.export import export
     from trainer.exports.tiny import KINDS, make_adapter, make_model
 
     cells = []
     with tempfile.TemporaryDirectory(prefix="understudy-parity-") as scratch:
         place = Path(scratch)
-        adapter = make_adapter(KINDS[name], make_model(KINDS[name], place / "base"), place / "adapter")
+        base = make_model(KINDS[name], place / "base")
+        adapter = make_adapter(KINDS[name], base, place / "adapter")
         for to, quantise in COLUMNS:
+            if to in GGUF and not is_known(config_of(base)):
+                cells.append("no")
+                continue
             out = place / f"{to}-{quantise}"
             outcome = export(adapter, to, out, quantise, None, lambda _: None).outcome  # type: ignore[arg-type]
             theirs = f"; llama.cpp {outcome.llama_cpp.kl:.0e}" if outcome.llama_cpp else ""

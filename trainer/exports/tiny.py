@@ -57,6 +57,18 @@ MISTRAL_CHAT = (
     "{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
     "{% else %}{{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
 )
+GEMMA_CHAT = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+PHI3_CHAT = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -97,6 +109,7 @@ def _digits_and_bytes() -> Any:
 
 IM = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 HEADERS = ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>")
+TURNS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
 KINDS = {
     kind.name: kind
     for kind in (
@@ -122,6 +135,15 @@ KINDS = {
         Kind(
             "Mistral", "mistral", MISTRAL_CHAT, ("<s>", "</s>"), None,
             {"tie_word_embeddings": False, "sliding_window": None}, {"use_rslora": True},
+        ),
+        Kind(
+            "Gemma 2", "gemma2", GEMMA_CHAT, TURNS, bytes_after(QWEN2),
+            {"head_dim": 16, "query_pre_attn_scalar": 16}, {"use_rslora": True},
+        ),
+        Kind(
+            "Phi-3", "phi3", PHI3_CHAT,
+            ("<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), bytes_after(QWEN2),
+            lora={"target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]},
         ),
     )
 }  # fmt: skip
