@@ -105,7 +105,9 @@ def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: H
     from trainer.run import Run, run_job
 
     try:
-        run_job(options.folder, Run(events.emit, stop.check, options.checkpoint_every, hold=hold, processes=processes))
+        every, ignores_memory = options.checkpoint_every, options.ignore_memory
+        run = Run(events.emit, stop.check, every, hold=hold, processes=processes, ignores_memory=ignores_memory)
+        run_job(options.folder, run)
         keep_at_home(options.folder, home_of(options.home))
     except Exception as error:  # the edge: whatever went wrong becomes one event
         failed = failure(error)
@@ -180,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
             default=CHECKPOINT_S,
             metavar="SECONDS",
             help=f"a run that is killed loses at most so much (default: {CHECKPOINT_S})",
+        )
+        command.add_argument(
+            "--ignore-memory", action="store_true", help="begin even where the memory that it needs is not free"
         )
     for command in (*computing, by_words):
         command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")

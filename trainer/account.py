@@ -27,6 +27,8 @@ class Account:
         return {"seconds": self.seconds, "peak_bytes": self.memory.peak().bytes}
 
     def go_on_from(self, kept: Mapping[str, Any]) -> None:
-        """Add what an earlier process spent, as a checkpoint has it."""
+        """Add what an earlier process spent, as a checkpoint has it; nothing where there is none."""
+        if not kept:
+            return
         self._seconds_before = float(kept.get("seconds", 0.0))
         self.memory.peak_before = int(kept.get("peak_bytes", 0))

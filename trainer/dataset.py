@@ -127,8 +127,8 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         rights=dict(tally.rights),
         sources=dict(tally.sources),
         days=dict(tally.days),
-        people=_added(content.met.listed(content.people_key), parts.people),
-        replaced=_added(content.replaced, parts.replaced),
+        people=added(content.met.listed(content.people_key), parts.people),
+        replaced=added(content.replaced, parts.replaced),
         permission=content.permission if DISCORD_API in tally.rights else "",
         ledger=parts.ledger,
         held_out=parts.held_out,
@@ -221,7 +221,7 @@ def _counted(conversation: Conversation, made: Made) -> Counted:
     return Counted(made.sample, *of, has_lore=bool(made.lore), people=made.people)
 
 
-def _added(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
+def added(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
     """The counts of both; whoever is counted 0 times stays."""
     return {name: some.get(name, 0) + others.get(name, 0) for name in (*some, *others)}
 

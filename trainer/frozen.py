@@ -18,6 +18,7 @@ from personas.contracts import Contract, JobSpec
 from personas.durable import put_private
 from personas.errors import RequestError
 from personas.prompt import Sample
+from trainer.dataset import Dataset
 from trainer.recipe import Recipe
 
 RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
@@ -32,7 +33,7 @@ class Frozen(Contract):
 
     `base_model` is its name, with the commit of one that came from a hub. `batch` and `accumulation` are those in use:
     the recipe's, until memory runs out. `asked` is a hash of the request; `chosen` says why the recipe `auto` is as it
-    is.
+    is. `start` is the SHA-256 of the weights that are trained further, empty for a new adapter.
     """
 
     recipe: Recipe
@@ -46,6 +47,7 @@ class Frozen(Contract):
     accumulation: int
     asked: str = ""
     chosen: tuple[str, ...] = ()
+    start: str = ""
 
     @property
     def used(self) -> Recipe:
@@ -61,10 +63,12 @@ class Frozen(Contract):
     @property
     def caveats(self) -> tuple[str, ...]:
         """What this means for the adapter, in words."""
+        together = (f"{self.processes} processes trained it together.",) if self.processes > 1 else ()
         if not self.is_halved:
-            return ()
+            return together
         asked = self.recipe.per_device_train_batch_size
         return (
+            *together,
             f"Memory ran out with batches of {asked}, so the rest was trained with {self.batch}: the weights are not, "
             "to the last bit, those of a run with more memory.",
         )
@@ -121,8 +125,13 @@ def refreeze(folder: Path, frozen: Frozen) -> None:
     put_private(folder / RUN_FILE, frozen.model_dump_json(indent=1).encode() + b"\n")
 
 
-def batches_hash(samples: Sequence[Sample], recipe: Recipe) -> str:
-    """SHA-256 over which samples come in which order."""
+def batches_hash(data: Dataset, recipe: Recipe) -> str:
+    """SHA-256 over which samples come in which order, in both stages where there are two."""
+    second = _order_hash(data.train, recipe)
+    return hashlib.sha256((_order_hash(data.first, recipe) + second).encode()).hexdigest() if data.first else second
+
+
+def _order_hash(samples: Sequence[Sample], recipe: Recipe) -> str:
     from trainer.batches import length_sorted  # loads torch, which has to wait until the threads are known
 
     order = length_sorted([len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed)

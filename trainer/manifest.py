@@ -43,6 +43,7 @@ def manifest_of(job: Job, frozen: Frozen, caveats: tuple[str, ...], training: Tr
         threads=frozen.threads,
         kernels=training.kernels,
         caveats=caveats,
+        start_from=job.start.told if job.start else None,
         metrics=training.metrics,
         checksums={},
     )

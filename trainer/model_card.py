@@ -16,6 +16,7 @@ def write_model_card(folder: Path, manifest: Manifest, training: Training) -> No
         f"# {name} {manifest.version}",
         f"A LoRA adapter for the base model `{manifest.base_model}`, made on {manifest.created_at} by the job "
         f"`{manifest.job_id}`. It belongs to that base model only (hash `{manifest.base_model_hash[:16]}…`).",
+        _start(manifest),
         "## Results",
         _results(manifest.metrics),
         "## Training",
@@ -34,7 +35,17 @@ def write_model_card(folder: Path, manifest: Manifest, training: Training) -> No
         *manifest.caveats,
         "Packages: " + ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) + ".",
     ]
-    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("\n\n".join(part for part in sections if part) + "\n", encoding="utf-8")
+
+
+def _start(manifest: Manifest) -> str:
+    """Which adapter it went on from; empty for one that was new."""
+    if (start := manifest.start_from) is None:
+        return ""
+    return (
+        f"Its training went on from the adapter {start.persona or 'dialogue'} {start.version} (job `{start.job_id}`, "
+        f"weights `{start.weights[:16]}…`)."
+    )
 
 
 def _results(metrics: ScoreCard) -> str:

@@ -98,6 +98,8 @@ def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) ->
     if course.recipe.early_stopping_patience and _measures(course):
         trainer.add_callback(EarlyStoppingCallback(course.recipe.early_stopping_patience))
     _keep_adapter_in_float32(model)
+    if course.begin:
+        course.begin(model)
     if model.device.type == "cpu":
         share_dropout(model)
     return trainer

@@ -52,7 +52,7 @@ class Course:
     `order` is the samples' in every epoch, where it is not to be drawn; else those of `sorted_in` samples are about
     equally long (0: of a batch). `start_loss` is the untrained model's on held-out replies, None where nobody measured
     it. `account` counts time and memory. `hold` is waited for between batches. Where `processes` are many, each
-    computes its share.
+    computes its share. `begin` puts weights into the new adapter before the first step.
     """
 
     train: Sequence[Sample]
@@ -68,6 +68,7 @@ class Course:
     account: Account = field(default_factory=Account)
     hold: Hold = field(default_factory=Hold)
     processes: Processes = field(default_factory=Processes)
+    begin: Callable[[Any], None] | None = None
 
     def between(self) -> None:
         """Between two batches that are measured: give way, and stop when asked to; many stop only together."""

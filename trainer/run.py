@@ -8,96 +8,45 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from personas.adapters import seal, verify, written_aside
-from personas.base_model import BaseModel, fingerprint, load_tokenizer, locate, scaled
-from personas.contracts import (
-    AdapterRef,
-    Done,
-    JobSpec,
-    Phase,
-    ScoreCard,
-    ScoreCardEvent,
-    TrainerEvent,
-)
+from personas.base_model import fingerprint
+from personas.contracts import AdapterRef, Done, JobSpec, Phase, ScoreCard, ScoreCardEvent
 from personas.errors import RequestError
 from personas.heldout import NEW_HELD_OUT_FILE
 from personas.people import write_people
-from personas.prompt import Renderer
-from trainer.account import Account
 from trainer.adapter_sheet import write_adapter_sheet
-from trainer.auto import for_run, for_samples, replies_in
-from trainer.dataset import Dataset, make_dataset
+from trainer.auto import for_run, replies_in
+from trainer.dataset import Dataset
 from trainer.diverging import require_number
-from trainer.failures import is_out_of_memory
-from trainer.fitted import fitted, warnings_about
-from trainer.frozen import CHECKPOINT_S, CHECKPOINTS, Frozen, batches_hash, begun, freeze, hash_of_request, refreeze
-from trainer.holding import Hold
+from trainer.fitted import Fitted, fitted, warnings_about
+from trainer.frozen import CHECKPOINTS, Frozen, batches_hash, begun, freeze, hash_of_request
+from trainer.job import Job as Job
+from trainer.job import Run as Run
+from trainer.job import planned as planned
+from trainer.job import prepare as prepare
 from trainer.job_watch import watching
+from trainer.kept_activations import kept_activations
+from trainer.machine import machine_here
 from trainer.manifest import manifest_of, packages
-from trainer.material import read_content, read_spec
+from trainer.material import read_spec
 from trainer.memory import release_memory
 from trainer.model_card import write_model_card
-from trainer.positions import require_positions
-from trainer.processes import Processes
-from trainer.recipe import Recipe, resolve
-from trainer.target_modules import suited
-from trainer.tokenizers import counting_tokenizer
-from trainer.tracking import Tracking
+from trainer.predict.fits import free_for, require_fits
+from trainer.predict.work import workload_of
+from trainer.recipe import Recipe
+from trainer.stages import first_stage, help_to_train, train
 from trainer.training_report import Training, write_report
-
-if TYPE_CHECKING:
-    from trainer.qlora import Trained
-    from trainer.reply_trainer import Course, Heard
 
 ADAPTER = "adapter"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job that is ready to run. `tokenizer` is the base model's; `notes` say what it has other than as asked."""
-
-    spec: JobSpec
-    recipe: Recipe
-    base: BaseModel
-    tokenizer: Any
-    data: Dataset
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept.
-
-    `account` counts its time from here on; `hold` is waited for between batches. `processes` compute it together.
-    """
-
-    emit: Callable[[TrainerEvent], None]
-    check: Callable[[], None]
-    checkpoint_s: float = CHECKPOINT_S
-    account: Account = field(default_factory=Account)
-    hold: Hold = field(default_factory=Hold)
-    processes: Processes = field(default_factory=Processes)
-
-    def between(self) -> None:
-        """Between two batches that are measured: give way, and stop when asked to."""
-        self.hold.wait()
-        self.check()
-
-    def enter(self, phase: Phase) -> None:
-        """Report a phase, and stop before it when asked to."""
-        self.check()
-        log.info("%s %s", phase.name, phase.detail)
-        self.emit(phase)
 
 
 def run_job(folder: Path, run: Run) -> None:
@@ -121,31 +70,7 @@ def help_job(folder: Path, run: Run) -> None:
     spec = read_spec(folder)
     if (folder / ADAPTER).exists():
         return
-    job = prepare(folder, spec)
-    run.processes.join()
-    frozen, start_loss = run.processes.told()
-    _adapter(job, _course(job, frozen, folder, run, start_loss))
-
-
-def prepare(folder: Path, spec: JobSpec) -> Job:
-    """Everything that is known before a model is loaded. The same folder gives the same samples every time."""
-    return _prepared(folder, spec, load_tokenizer)
-
-
-def planned(folder: Path) -> Job:
-    """The same, without the model libraries: for a plan of the run."""
-    return _prepared(folder, read_spec(folder), counting_tokenizer)
-
-
-def _prepared(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any]) -> Job:
-    recipe = resolve(spec.request)
-    base = scaled(locate(spec.request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
-    recipe = for_samples(spec.request.recipe, recipe, base, begun(folder, spec))
-    recipe, notes = suited(recipe, base)
-    tokenizer = tokenizer_of(base)
-    data = make_dataset(read_content(folder, spec, recipe), Renderer(tokenizer), recipe)
-    require_positions(base, max(len(sample.ids) for sample in (*data.train, *data.heldout, *data.general)))
-    return Job(spec, recipe, base, tokenizer, data, notes)
+    help_to_train(prepare(folder, spec), folder, run)
 
 
 def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
@@ -155,16 +80,18 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     job.data.held_out.write(folder / NEW_HELD_OUT_FILE)
     log.info("samples: %s", job.data.counts)
     chosen = for_run(spec.request.recipe, job.recipe, job.base, replies_in(job.data.train), begun(folder, spec))
-    fit = fitted(chosen.recipe)
-    caveats = (*chosen.why, *job.notes, *fit.notes, *warnings_about(fit.recipe, len(job.data.train)))
+    fit = _fitted(job, chosen.recipe, begun(folder, spec))
+    caveats = (*chosen.why, *job.notes, *fit.notes, *_warnings(fit.recipe, job.data))
     for caveat in caveats:
         log.warning("%s", caveat)
     run.processes.share(fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps)
     frozen = freeze(folder, _wanted(job, fit.recipe, chosen.why, run.processes.count))
+    if not run.ignores_memory:
+        require_fits(frozen.used, job.base, workload_of(job.data.trained, job.data.heldout, job.data.general))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     before = _measure_base(job, run)
     with written_aside(target) as aside:
-        trained, frozen = _train(job, frozen, folder, run, before[0])
+        trained, frozen = train(job, frozen, folder, run, before)
         config = trained.model.peft_config["default"]
         config.base_model_name_or_path, config.revision = job.base.repository, job.base.revision or None
         trained.model.save_pretrained(aside, save_embedding_layers=False)
@@ -179,10 +106,24 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
+def _fitted(job: Job, recipe: Recipe, began: Frozen | None) -> Fitted:
+    fit, machine = fitted(recipe), machine_here()
+    if job.spec.request.hyperparameters.gradient_checkpointing:
+        return fit
+    work = workload_of(job.data.trained, job.data.heldout, job.data.general)
+    return kept_activations(fit, job.base, work, machine, free_for(machine), began.recipe if began else None)
+
+
+def _warnings(recipe: Recipe, data: Dataset) -> list[str]:
+    """What in the recipe is hardly meant, in either stage."""
+    first = warnings_about(first_stage(recipe), len(data.first)) if data.first else []
+    return [*(f"In the first stage: {warning}" for warning in first), *warnings_about(recipe, len(data.train))]
+
+
 def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -> Frozen:
     return Frozen(
         recipe=recipe,
-        batches=batches_hash(job.data.train, recipe),
+        batches=batches_hash(job.data, recipe),
         base_model=job.base.name,
         base_model_hash=fingerprint(job.base),
         threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
@@ -192,6 +133,7 @@ def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -
         processes=processes,
         asked=hash_of_request(job.spec),
         chosen=chosen,
+        start=job.start.weights if job.start else "",
     )
 
 
@@ -204,78 +146,6 @@ def _measure_base(job: Job, run: Run) -> tuple[float, float]:
     del model
     release_memory()
     return losses
-
-
-def _train(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float) -> tuple[Trained, Frozen]:
-    """Train to the end; where memory runs out, go on from the last checkpoint with smaller batches.
-
-    Of several processes only one may run out, and the others would wait for it: then the run ends.
-    """
-    account = run.account
-    run.processes.join()
-    run.processes.told((frozen, start_loss))
-    while True:
-        try:
-            return _trained(job, frozen, folder, run, start_loss, account), frozen
-        except Exception as error:
-            smaller = frozen.halved() if is_out_of_memory(error) else None
-            if smaller is None or run.processes.are_many:
-                raise
-            log.warning("out of memory with batches of %d: going on with %d", frozen.batch, smaller.batch)
-        frozen, account = smaller, Account()
-        refreeze(folder, frozen)
-        release_memory()
-
-
-def _trained(job: Job, frozen: Frozen, folder: Path, run: Run, start_loss: float, account: Account) -> Trained:
-    detail = f"{len(job.data.train)} replies"
-    if frozen.is_halved:
-        detail += f", memory allows batches of {frozen.batch} instead of {frozen.recipe.per_device_train_batch_size}"
-    run.enter(Phase(name="training", detail=detail))
-    request = job.spec.request
-    name = f"{request.persona or 'dialogue'}-{job.spec.version}"
-    tracking = Tracking(folder, name, {**frozen.used.hyperparameters, "recipe": request.recipe}, os.environ)
-
-    def listen(event: Heard) -> None:
-        run.emit(event)
-        tracking.note(event)
-
-    try:
-        return _adapter(job, _course(job, frozen, folder, replace(run, account=account), start_loss, listen))
-    finally:
-        tracking.close()
-
-
-def _course(
-    job: Job,
-    frozen: Frozen,
-    folder: Path,
-    run: Run,
-    start_loss: float,
-    listen: Callable[[Heard], None] = lambda event: None,
-) -> Course:
-    from trainer.reply_trainer import Course
-
-    return Course(
-        job.data.train,
-        job.data.heldout,
-        frozen.used,
-        listen,
-        run.processes.agreeing(run.check),
-        folder=folder / CHECKPOINTS,
-        checkpoint_s=run.checkpoint_s,
-        sorted_in=frozen.recipe.per_device_train_batch_size,
-        start_loss=start_loss,
-        account=run.account,
-        hold=run.hold,
-        processes=run.processes,
-    )
-
-
-def _adapter(job: Job, course: Course) -> Trained:
-    from trainer.qlora import train_adapter
-
-    return train_adapter(job.base, job.tokenizer, course)
 
 
 def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Run) -> ScoreCard:

@@ -1,0 +1,151 @@
+"""Runs that train an adapter further: it has to fit, its shape holds, its weights are where they begin."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from personas.adapters import verify
+from personas.base_model import load_model
+from personas.contracts import Progress
+from personas.errors import AdapterError, RequestError
+from personas.people import read_people, write_people
+from tests.tiny import make_tiny_model
+from tests.trainer.jobs import described, dialogue_job, persona_job
+from trainer.checkpoints import trained_weights
+from trainer.qlora import with_new_adapter
+from trainer.run import Run, planned, run_job
+from trainer.start import put_weights
+from trainer.stopping import Stopped
+
+
+@pytest.fixture(scope="module")
+def dialogue(tiny_base, tmp_path_factory):
+    """A dialogue adapter, as a run leaves it, that names somebody."""
+    from personas.adapters import seal
+
+    folder = dialogue_job(tmp_path_factory.mktemp("dialogue"), tiny_base.source)
+    run_job(folder, Run(lambda event: None, lambda: None))
+    adapter = folder / "adapter"
+    write_people(adapter, {"a" * 32: 3})
+    seal(adapter, verify_unsealed(adapter))
+    return adapter
+
+
+def verify_unsealed(adapter):
+    from personas.contracts import Manifest
+
+    return Manifest.model_validate_json((adapter / "manifest.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, tiny_base, dialogue):
+    """Ada's job that goes on from the dialogue adapter; `changes` are settings."""
+
+    def made(base=None, **changes):
+        folder = persona_job(tmp_path_factory.mktemp("job"), base or tiny_base.source)
+        shutil.copytree(dialogue, folder / "material" / "adapter" / "chat")
+        spec = json.loads((folder / "request.json").read_text())
+        spec["materials"].append(described(folder / "material", "adapter", "adapter/chat"))
+        epochs = {"num_train_epochs": 2}
+        spec["request"] |= {"start_from": "chat", "hyperparameters": epochs | changes}
+        (folder / "request.json").write_text(json.dumps(spec))
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(job):
+    """The job, run to its end."""
+    folder = job()
+    run_job(folder, Run(lambda event: None, lambda: None))
+    return folder
+
+
+def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, tiny_base):
+    folder, prepared = whole, planned(whole)
+    assert (prepared.recipe.lora_r, prepared.recipe.lora_alpha) == (4, 8)  # demo-cpu has 16 and 32
+    manifest, before = verify(folder / "adapter"), verify(dialogue)
+    assert (manifest.lora["r"], manifest.start_from.version, manifest.start_from.persona) == (4, before.version, None)
+    assert manifest.start_from.weights == before.checksums["adapter_model.safetensors"]
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "Its training went on from the adapter dialogue v1 (job `job-1`" in card
+    assert read_people(folder / "adapter")["a" * 32] == 3  # whom it has learned from before
+    assert "adapter" in {
+        it["kind"] for it in json.loads((folder / "adapter" / "datasheet.json").read_text())["materials"]
+    }
+    model = with_new_adapter(load_model(tiny_base, "float32"), prepared.recipe)
+    assert all(not weight.any() for name, weight in trained_weights(model).items() if "lora_B" in name)
+    put_weights(dialogue, model)
+    kept = load_file(dialogue / "adapter_model.safetensors")
+    assert sorted(weight.double().sum().item() for weight in trained_weights(model).values()) == pytest.approx(
+        sorted(weight.double().sum().item() for weight in kept.values())
+    )
+
+
+def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
+    folder = job()
+    with pytest.raises(Stopped):
+        run_job(folder, stopping(3))
+    run_job(folder, Run(lambda event: None, lambda: None))
+    kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole))
+    assert all(torch.equal(kept[name], other[name]) for name in kept)
+
+
+def stopping(step):
+    """A run that is asked to stop after so many steps."""
+    heard = []
+
+    def check():
+        if any(isinstance(event, Progress) and event.step >= step for event in heard):
+            raise Stopped("the test")
+
+    return Run(heard.append, check)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"lora_r": 16}, "lora_r cannot be 16: the adapter that is to be trained further has 4"),
+        ({"use_dora": True}, "use_dora cannot be true: .* has false"),
+        ({"target_modules": ["q_proj"]}, "target_modules cannot be q_proj: .* has q_proj,down_proj"),
+    ],
+)
+def test_a_shape_that_it_has_not_is_refused_by_name(job, asked, said):
+    with pytest.raises(RequestError, match=said):
+        planned(job(**asked))
+
+
+def test_its_own_shape_may_be_asked_for(job):
+    assert planned(job(lora_r=4, lora_dropout=0.2)).recipe.lora_dropout == 0.2
+
+
+def test_an_adapter_of_another_base_model_is_refused(job, tmp_path, renderer):
+    make_tiny_model(tmp_path / "other", renderer.tokenizer, seed=1)
+    with pytest.raises(AdapterError, match="was made for the base model"):
+        planned(job(tmp_path / "other"))
+
+
+def test_a_damaged_adapter_is_refused(job):
+    folder = job()
+    weights = folder / "material" / "adapter" / "chat" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    request = json.loads((folder / "request.json").read_text())
+    request["materials"][-1]["sha256"] = described(folder / "material", "adapter", "adapter/chat")["sha256"]
+    (folder / "request.json").write_text(json.dumps(request))
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors is not as it was written"):
+        planned(folder)
+
+
+def test_weights_of_another_shape_do_not_fit(dialogue, tiny_base, recipe):
+    model = with_new_adapter(load_model(tiny_base, "float32"), recipe)
+    with pytest.raises(AdapterError, match="does not fit"):
+        put_weights(dialogue, model)
+    fewer = recipe.model_copy(update={"lora_r": 4, "target_modules": ("q_proj",)})
+    with pytest.raises(AdapterError, match="has 28 matrices, and 4 are to be trained"):
+        put_weights(dialogue, with_new_adapter(load_model(tiny_base, "float32"), fewer))

@@ -1,0 +1,130 @@
+"""The adapter that a job trains further: whether it fits, what of the recipe follows from it, its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from personas.adapters import CONFIG, WEIGHTS, verify
+from personas.base_model import BaseModel, fingerprint
+from personas.contracts import JobSpec, Manifest, StartedFrom
+from personas.errors import AdapterError, RequestError
+from personas.hyperparameters import Hyperparameters
+from personas.people import read_people
+from personas.prompt import PROMPT_VERSION
+from trainer.dataset import Dataset, added
+from trainer.material import adapter_to_start_from
+from trainer.recipe import Recipe
+
+SHAPE = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+    "target_modules": "target_modules",
+}
+"""Settings that an adapter's weights decide, and peft's names for them."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """An adapter's folder, its manifest, and the SHA-256 of its weights."""
+
+    folder: Path
+    manifest: Manifest
+    weights: str
+
+    @property
+    def told(self) -> StartedFrom:
+        """What the manifest of the new adapter says of it."""
+        made = self.manifest
+        return StartedFrom(persona=made.persona, version=made.version, job_id=made.job_id, weights=self.weights)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as when it was made."""
+        if self.manifest.prompt_version == PROMPT_VERSION:
+            return ()
+        return (
+            f"The adapter that is trained further learned prompts of format {self.manifest.prompt_version}; they are "
+            f"of format {PROMPT_VERSION} now.",
+        )
+
+    def shaped(self, recipe: Recipe, asked: Hyperparameters) -> Recipe:
+        """The recipe with the adapter's shape. Raises `RequestError` naming what was asked for otherwise."""
+        config = _config(self.folder)
+        own: dict[str, Any] = {name: config[key] for name, key in SHAPE.items()}
+        own["target_modules"] = _in_order(own["target_modules"], recipe.target_modules)
+        for name, value in asked.model_dump(include=set(SHAPE), exclude_none=True).items():
+            if _plain(value) != _plain(own[name]):
+                raise RequestError(
+                    f"{name} cannot be {_shown(value)}: the adapter that is to be trained further has "
+                    f"{_shown(own[name])}.",
+                    f"Leave {name} out, or train a new adapter.",
+                )
+        return recipe.model_copy(update=own)
+
+    def with_people(self, data: Dataset) -> Dataset:
+        """The samples, with those who are in the adapter among the people: the new one has learned from them too."""
+        return replace(data, people=added(data.people, read_people(self.folder)))
+
+
+def start_of(folder: Path, spec: JobSpec, base: BaseModel) -> Start | None:
+    """The adapter that the job in a folder trains further, verified; None where it trains a new one.
+
+    Raises `AdapterError` for a damaged one, and one that was made for another base model.
+    """
+    place = adapter_to_start_from(folder, spec)
+    if place is None:
+        return None
+    manifest = verify(place)
+    if manifest.base_model_hash != fingerprint(base):
+        raise AdapterError(
+            f"The adapter to start from was made for the base model {manifest.base_model}, not for {base.name}.",
+            "Train over that base model, or start from another adapter.",
+        )
+    return Start(place, manifest, hashlib.sha256((place / WEIGHTS).read_bytes()).hexdigest())
+
+
+def put_weights(folder: Path, model: Any) -> None:
+    """Put an adapter's weights into the new adapter of a model. Raises `AdapterError` when they do not fit it."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(folder / WEIGHTS)
+        left = set_peft_model_state_dict(model, weights).unexpected_keys
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise AdapterError(f"The adapter in {folder} does not fit: {error}", "Start from another adapter.") from error
+    expected = sum(1 for weight in model.parameters() if weight.requires_grad)
+    if left or len(weights) != expected:
+        raise AdapterError(
+            f"The adapter in {folder} has {len(weights)} matrices, and {expected} are to be trained.",
+            "Start from another adapter.",
+        )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """peft's configuration of an adapter."""
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if missing := sorted(set(SHAPE.values()) - config.keys()):
+        raise AdapterError(f"The {CONFIG} of the adapter lacks {', '.join(missing)}.", "Start from another adapter.")
+    return config
+
+
+def _in_order(names: list[str], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, first those that the recipe names, as it does."""
+    return (*(name for name in wanted if name in names), *sorted(set(names) - set(wanted)))
+
+
+def _plain(value: Any) -> Any:
+    return set(value) if isinstance(value, list | tuple) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, list | tuple) else f"{value}"
