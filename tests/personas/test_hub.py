@@ -1,81 +1,31 @@
-"""Base models of a hub, over a small hub of the test's own: a revision is pinned, and the commit is what is kept."""
+"""Base models of a hub, over a small one of the test's own: a revision is pinned, and the commit is what is kept."""
 
 import asyncio
-import hashlib
 import json
 
 import numpy as np
 import pytest
-from aiohttp import web
 from huggingface_hub import constants
 from safetensors.numpy import save
 
 from personas.base_model import locate
 from personas.errors import BaseModelError
 from personas.rope_scaling import RopeScaling
+from tests.hub import Hub, reach
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
-REFS = {"main": NEW, "v1": OLD, OLD: OLD, NEW: NEW}
-
-
-class Hub:
-    """Two commits of one model, as huggingface_hub asks for them; `asked` lists the paths."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        weights = save({"model.norm.weight": np.ones(2, dtype=np.float32)})
-        self.files = {
-            commit: {"config.json": json.dumps({"commit": commit}).encode(), "model.safetensors": weights}
-            for commit in (OLD, NEW)
-        }
-
-    def app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/api/models/harbour/{name}/revision/{revision}", self.info)
-        app.router.add_get("/api/models/harbour/{name}", self.info)
-        app.router.add_get("/api/models/harbour/{name}/tree/{revision}", self.tree)
-        app.router.add_get("/harbour/tiny/resolve/{revision}/{file}", self.file)
-        return app
-
-    def _commit(self, request: web.Request) -> str:
-        self.asked.append(request.path)
-        if request.match_info.get("name", "tiny") != "tiny":
-            raise web.HTTPNotFound(headers={"X-Error-Code": "RepoNotFound"})
-        commit = REFS.get(request.match_info.get("revision", "main"))
-        if commit is None:
-            raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound"})
-        return commit
-
-    async def info(self, request: web.Request) -> web.Response:
-        commit = self._commit(request)
-        siblings = [{"rfilename": name} for name in self.files[commit]]
-        return web.json_response({"id": "harbour/tiny", "sha": commit, "siblings": siblings})
-
-    async def tree(self, request: web.Request) -> web.Response:
-        files = self.files[self._commit(request)]
-        listed = [
-            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-            for name, data in files.items()
-        ]
-        return web.json_response(listed)
-
-    async def file(self, request: web.Request) -> web.Response:
-        commit = self._commit(request)
-        data = self.files[commit][request.match_info["file"]]
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
-        return web.Response(body=data, headers=headers)
 
 
 @pytest.fixture
 async def hub(aiohttp_server, monkeypatch, tmp_path):
-    served = Hub()
+    weights = save({"model.norm.weight": np.ones(2, dtype=np.float32)})
+    commits = {
+        commit: {"config.json": json.dumps({"commit": commit}).encode(), "model.safetensors": weights}
+        for commit in (OLD, NEW)
+    }
+    served = Hub(commits, {"main": NEW, "v1": OLD})
     server = await aiohttp_server(served.app())
-    address = str(server.make_url("")).rstrip("/")
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    reach(monkeypatch, str(server.make_url("")).rstrip("/"), str(tmp_path / "cache"))
     return served
 
 
