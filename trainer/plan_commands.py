@@ -157,7 +157,19 @@ def _table(told: dict[str, Any]) -> list[str]:
         )
         if recipe["recipe"] == told["recipe"]:
             lines += [f"  note: {warning}" for warning in recipe["warnings"]]
+            lines += _fit(recipe["memory_bytes"], told)
     return [*lines, *(f"\n{example}" for example in told.get("examples", []))]
+
+
+def _fit(needed: int, told: dict[str, Any]) -> list[str]:
+    """What to do where the run does not fit."""
+    free = told["free_bytes"]
+    if needed <= free:
+        return []
+    ways = [way for way in told["lighter"] if way["memory_bytes"] <= free]
+    with_less = " ".join(f"--set {name}={str(value).lower()}" for name, value in ways[0]["set"].items()) if ways else ""
+    would = f"; with {with_less} it would" if ways else ", and no settings would make it fit"
+    return [f"  It does not fit: {free / 2**30:.1f} GiB are free{would}."]
 
 
 def _bars(spread: dict[str, Any]) -> list[str]:

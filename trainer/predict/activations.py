@@ -80,6 +80,17 @@ def backward_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int)
     return value_bytes * max(middle, SCORE_COPIES * _scores(shape, part))
 
 
+def stranded_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int) -> int:
+    """Bytes of the heap that lie free between what is kept, and into which nothing fits.
+
+    Each layer leaves a hole as large as what only came and went in it, its scores and its feed-forward's middle: the
+    next layer's do not fit into it again, because something small that is kept has been put there.
+    """
+    parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
+    holes = sum(_scores(shape, part) + part.rows * part.own * shape.intermediate for part in parts)
+    return shape.layers * holes * value_bytes
+
+
 def measuring_bytes(shape: Shape, batch: Batch, value_bytes: int) -> int:
     """Bytes that measuring a batch takes: keys and values of all layers, and the loss over its logits."""
     seen = batch.rows * (batch.own + batch.shared)

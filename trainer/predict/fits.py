@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 
 from personas.base_model import BaseModel
-from personas.errors import UnderstudyError
+from personas.errors import NoMemoryError
 from trainer.estimate import Speed, estimate
 from trainer.lighter import Way, lighter
 from trainer.machine import Machine, machine_here
@@ -13,10 +13,6 @@ from trainer.predict.work import Workload
 from trainer.recipe import Recipe
 
 IGNORING = "--ignore-memory trains all the same"
-
-
-class NoMemoryError(UnderstudyError):
-    """A run needs more memory than is free. It could be done later, or with other settings."""
 
 
 def require_fits(recipe: Recipe, base: BaseModel, work: Workload, machine: Machine | None = None) -> None:
@@ -37,7 +33,12 @@ def require_fits(recipe: Recipe, base: BaseModel, work: Workload, machine: Machi
 
 def free_for(machine: Machine) -> int:
     """Bytes that a run in this process could have."""
-    return machine.free_bytes + (0 if machine.has_cuda else int(psutil.Process().memory_info().rss))
+    return machine.free_bytes + (0 if machine.has_cuda else held_here())
+
+
+def held_here() -> int:
+    """Bytes that this process holds."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def _advice(way: Way | None) -> str:

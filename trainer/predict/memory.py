@@ -2,8 +2,7 @@
 
 A run is three models, one after another: the base model is measured, the adapter trained, the adapter measured. What
 each of them holds at its highest is reckoned, and the greatest counts. Everything follows from the model's shape and
-the samples, but for three figures that were measured: what the libraries take, what the allocator wastes, and how much
-of a sample is reply where nobody counted. `python -m trainer predictions` measures them again.
+the samples, but for what the libraries take, which was measured. `python -m trainer predictions` measures it all again.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.machine import Machine
-from trainer.predict.activations import Batch, backward_bytes, kept_bytes, loss_bytes, measuring_bytes
+from trainer.predict.activations import Batch, backward_bytes, kept_bytes, loss_bytes, measuring_bytes, stranded_bytes
 from trainer.predict.shape import Shape
 from trainer.predict.work import MEASURED_AT_ONCE, Workload
 from trainer.recipe import Recipe
 
-LIBRARIES_BYTES, CONTEXT_BYTES = 740 * 2**20, 500 * 2**20
+LIBRARIES_BYTES, CONTEXT_BYTES = 780 * 2**20, 500 * 2**20
 """Torch, transformers, peft, trl, datasets, and the samples; on a GPU the context of CUDA, by NVIDIA's word."""
 
-WASTED, WASTED_ON_GPU = 0.25, 0.1
-"""Of what comes and goes at each step: holes in the heap into which nothing fits, as batches differ in length."""
+WASTED_ON_GPU = 0.1
+"""Of what comes and goes at each step, by CUDA's allocator."""
 
 WEIGHT, GRADIENT, STATE, STATE_8BIT = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
@@ -68,17 +67,21 @@ def memory_of(recipe: Recipe, shape: Shape, trained: Batch, measured: Batch, mac
         "activations": kept_bytes(shape, recipe, trained, value, has_scores=not machine.has_cuda),
         "loss": max(loss_bytes(shape, trained), backward_bytes(shape, recipe, trained, value)),
     }
-    wasted = WASTED_ON_GPU if machine.has_cuda else WASTED
-    fixed = base + sum(training.values()) + wasted * (training["activations"] + training["loss"])
-    between = measuring_bytes(shape, measured, value) * (1 + wasted) + base + adapter + state
-    after = measuring_bytes(shape, measured, served) * (1 + wasted) + _copied(shape, served) + weights * served
+    wasted = (
+        round(WASTED_ON_GPU * (training["activations"] + training["loss"]))
+        if machine.has_cuda
+        else stranded_bytes(shape, recipe, trained, value)
+    )
+    training_at_most = base + sum(training.values()) + wasted
+    between = measuring_bytes(shape, measured, value) + base + adapter + state
+    after = measuring_bytes(shape, measured, served) + _copied(shape, served) + weights * served
     return Memory(
         {
             "libraries": CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES,
             "base model": base,
             **training,
-            "measuring": max(0, round(max(between, after) - fixed)),
-            "allocator": round(wasted * (training["activations"] + training["loss"])),
+            "allocator": wasted,
+            "measuring": max(0, between - training_at_most, after - training_at_most),
         }
     )
 

@@ -1,0 +1,119 @@
+"""What does not fit into memory is refused before a model is loaded, with settings that would; and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+import trainer.__main__
+import trainer.evaluate
+import trainer.plan
+import trainer.predict.fits
+import trainer.run
+from personas.base_model import EMBEDDED, locate
+from personas.errors import NoMemoryError
+from personas.hyperparameters import settings_of
+from tests.trainer.jobs import persona_job
+from trainer.failures import failure
+from trainer.machine import Machine
+from trainer.plan import recipe_named
+from trainer.predict.fits import free_for, require_fits
+from trainer.predict.work import Workload
+from trainer.run import Run, run_job
+from trainer.stopping import Stopped
+
+GIB = 2**30
+LONG = Workload(train=[1000] * 40, heldout=[900] * 20, shared=100, reply_tokens=100)
+
+
+def small(gib, has_cuda=False):
+    return Machine(
+        has_cuda, "bf16", memory_bytes=round(gib * GIB), free_bytes=round(gib * GIB), device="a small machine"
+    )
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """This process holds nothing."""
+    monkeypatch.setattr(trainer.predict.fits, "held_here", lambda: 0)
+
+
+@pytest.mark.parametrize("has_cuda", [False, True])
+@pytest.mark.parametrize("gib", [2.0, 2.5, 3.5])
+def test_the_advice_followed_fits(gib, has_cuda, alone):
+    recipe = recipe_named("demo-cpu", settings_of(["per_device_train_batch_size=16", "max_length=1024", "lora_r=64"]))
+    base, machine = locate(EMBEDDED), small(gib, has_cuda)
+    with pytest.raises(NoMemoryError) as refused:
+        require_fits(recipe, base, LONG, machine)
+    assert f"{gib:.1f} GiB are free" in refused.value.message and "--ignore-memory" in refused.value.advice
+    words = [word for word in refused.value.advice.split() if "=" in word]
+    changed = settings_of(words).model_dump(exclude_none=True)
+    within = replace(LONG, train=[min(tokens, changed.get("max_length", 1024)) for tokens in LONG.train])
+    require_fits(recipe.model_copy(update=changed), base, within, machine)
+
+
+def test_a_machine_that_is_too_small_for_anything_is_told_so(alone):
+    with pytest.raises(NoMemoryError) as refused:
+        require_fits(recipe_named("demo-cpu"), locate(EMBEDDED), LONG, small(0.5))
+    assert "No settings" in refused.value.advice
+
+
+def test_what_this_process_holds_already_is_free_for_it(monkeypatch):
+    monkeypatch.setattr(trainer.predict.fits, "held_here", lambda: GIB)
+    assert free_for(small(2)) == 3 * GIB and free_for(small(2, has_cuda=True)) == 2 * GIB
+
+
+class LoadedError(Exception):
+    """A model was to be loaded."""
+
+
+def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_room(tmp_path, tiny_base, monkeypatch):
+    folder, heard = persona_job(tmp_path, tiny_base.source), []
+
+    def load_served(*_):
+        raise LoadedError
+
+    monkeypatch.setattr(trainer.evaluate, "load_served", load_served)
+    monkeypatch.setattr(trainer.predict.fits, "held_here", lambda: 0)
+    monkeypatch.setattr(trainer.predict.fits, "machine_here", lambda: small(0.25))
+    with pytest.raises(NoMemoryError) as refused:
+        run_job(folder, Run(heard.append, lambda: None))
+    assert failure(refused.value).retry and not (folder / "adapter").exists()
+    assert "base model" not in [getattr(event, "name", "") for event in heard]
+    with pytest.raises(LoadedError):
+        run_job(folder, Run(heard.append, lambda: None, ignores_memory=True))
+    monkeypatch.setattr(trainer.predict.fits, "machine_here", lambda: small(4))
+    with pytest.raises(LoadedError):
+        run_job(folder, Run(heard.append, lambda: None))
+
+
+@pytest.mark.parametrize("words", [[], ["--ignore-memory"]])
+def test_the_command_line_says_whether_it_is_ignored(tmp_path, words, monkeypatch):
+    begun = []
+
+    def run_job(_folder, run):
+        begun.append(run.ignores_memory)
+        raise Stopped("the test")
+
+    monkeypatch.setattr(trainer.run, "run_job", run_job)
+    options = trainer.__main__._parser().parse_args(["run", str(tmp_path), *words])
+    seam = SimpleNamespace(emit=lambda event: None, check=lambda: None)
+    assert trainer.__main__._locked_run(options, seam, seam, seam, seam) == trainer.__main__.EXIT_STOPPED
+    assert begun == [bool(words)]
+
+
+def test_a_plan_says_what_is_free_and_what_holds_the_rest(tmp_path, tiny_base, command):
+    folder = persona_job(tmp_path / "job", tiny_base.source)
+    told = json.loads(command("run", str(folder), "--dry-run", "--json")[1])
+    assert told["free_bytes"] > 0
+    for recipe in told["recipes"]:
+        assert recipe["memory_bytes"] == sum(recipe["memory"].values()) and recipe["memory"]["libraries"] > 0
+
+
+def test_a_plan_that_does_not_fit_says_what_would(tmp_path, tiny_base, command, monkeypatch):
+    folder = persona_job(tmp_path / "job", tiny_base.source)
+    monkeypatch.setattr(trainer.plan, "machine_guessed", lambda: small(0.25))
+    assert "It does not fit: 0.2 GiB are free" in command("run", str(folder), "--dry-run")[1]
