@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from personas.base_model import EMBEDDED, named_with
 from personas.errors import RequestError
 from personas.rights import RIGHTS
 from trainer.build_commands import right
@@ -19,7 +20,7 @@ from trainer.frozen import CHECKPOINTS, frozen_threads
 from trainer.plan_commands import add_plan_output, home_of, plan_run
 from trainer.process import restart_with_allocator_settings, settle
 from trainer.processes import processes_here
-from trainer.settings_given import add_settings
+from trainer.settings_given import add_settings, settings_given
 
 if TYPE_CHECKING:
     from trainer.job_making import Asked
@@ -93,13 +94,23 @@ def _run_for_people(options: argparse.Namespace, run: Runner) -> int:
     logging.getLogger().setLevel(logging.WARNING)  # phases are shown
     out = claim_stdout()
     goes_on = (options.folder / CHECKPOINTS).is_dir()
-    print(f"{options.folder}{': going on from its last checkpoint' if goes_on else ''}", file=out, flush=True)
+    print(f"{options.folder}{': going on from its last checkpoint' if goes_on else ''}", file=out)
+    print(_whose(options), end="", file=out, flush=True)
     code = run(options, Shown(out))  # type: ignore[arg-type]  # as much of a stream as events need
     print(file=out)
     for line in _ending(options.folder, code):
         print(line, file=out)
     out.flush()
     return code
+
+
+def _whose(options: argparse.Namespace) -> str:
+    """A line on who can use the adapter, where it is not the bot as it comes."""
+    settings = settings_given(options)
+    wanted = named_with(options.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
+    if wanted == os.environ.get("BASE_MODEL", EMBEDDED):
+        return ""
+    return f"for a bot with BASE_MODEL={wanted}: one that serves another base model cannot use the adapter\n"
 
 
 def _ending(folder: Path, code: int) -> list[str]:

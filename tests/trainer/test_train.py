@@ -154,6 +154,7 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     folder = next(Path("home/runs").iterdir()).absolute()
     lines = out.splitlines()
     assert lines[0] == f"{folder}: going on from its last checkpoint"
+    assert lines[1].startswith(f"for a bot with BASE_MODEL={tiny_base.source}: one that serves another")
     assert any(line.startswith("step 4/4  epoch 2.00  loss ") and line.endswith(" left") for line in lines)
     assert any(line.startswith("epoch 2 done in ") for line in lines)
     assert (
