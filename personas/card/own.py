@@ -106,7 +106,7 @@ def persona_of(table: Json, where: Path | str, folder: Path | None = None) -> Pe
     persona = Persona(
         id=fields["id"],
         name=name,
-        tags=_texts(table, "tags", where),
+        tags=tuple(map(composed, _texts(table, "tags", where))),
         alternate_greetings=tuple(
             canonical(text).strip() for text in _texts(table, "alternate_greetings", where) if text.strip()
         ),
