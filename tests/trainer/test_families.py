@@ -13,6 +13,7 @@ from personas.errors import TrainingError
 from personas.prompt import FIXED_DATE, Renderer
 from tests.families import FAMILIES, SLIDING
 from tests.tiny import manifest_over
+from trainer.batches import collate, reply_losses
 from trainer.evaluate import load_served, mean_loss, measure
 from trainer.exports.tiny import make_model
 from trainer.fitted import fitted
@@ -138,16 +139,33 @@ def test_the_samples_are_longer_than_a_sliding_window(bases, name):
     assert any(abs(a - b) > 1e-3 * a for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_are_those_of_eager_attention_too(bases, name):
+    """Through the shared beginning, whose keys a sliding window has partly left behind."""
+    samples = samples_of(renderer_of(bases[name]), 4)
+    ours = load_served(bases[name], "float32").train()
+    reply_losses(ours, collate(samples)).sum().backward()
+    theirs = load_model(bases[name], "float32", attn_implementation="eager").train()
+    for one in samples:
+        eager_loss(theirs, one).backward()
+    expected = {name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None}
+    found = dict(ours.named_parameters())
+    assert any("self_attn" in name for name in expected)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name].grad, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
 @torch.inference_mode()
 def eager_losses(model, samples):
-    """Each sample alone, without any of our code."""
-    found = []
-    for one in samples:
-        ids = torch.tensor([one.ids])
-        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
-        losses = functional.cross_entropy(logits, ids[0, 1:], reduction="none")
-        found.append(losses[torch.tensor(one.mask[1:])].sum().item())
-    return found
+    return [eager_loss(model, one).item() for one in samples]
+
+
+def eager_loss(model, one):
+    """Of a sample alone, without any of our code."""
+    ids = torch.tensor([one.ids])
+    logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+    losses = functional.cross_entropy(logits, ids[0, 1:], reduction="none")
+    return losses[torch.tensor(one.mask[1:])].sum()
 
 
 # ------------------------------------------------------------------------------------------------ training
