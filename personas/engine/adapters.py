@@ -112,6 +112,7 @@ class AdapterStack:
 
     def _make_room(self, layer: str, slot: int, rank: int) -> None:
         old, linear = self.pairs.get(layer), self._linears[layer]
+        rank = -(-rank // 4) * 4
         slots, ranks = (old[0].shape[0], old[0].shape[1]) if old else (0, 0)
         if slot < slots and rank <= ranks:
             return

@@ -31,6 +31,7 @@ class Parts:
     """`read` verifies and reads an adapter, on any thread; the others belong to the thread that owns the model."""
 
     batch: Batch
+    stacked: StackedDecoder | None
     seats: Seats
     adapted: AdaptedModel
     read: Callable[[AdapterRef], AdapterWeights]
@@ -64,7 +65,7 @@ def assemble(
 
     seats = Seats(stacked.slots if stacked else 0, read, put, forget, heard)
     decoder: Decoder = stacked or plain
-    return Parts(Batch(decoder, plain, seats, limits), seats, adapted, read)
+    return Parts(Batch(decoder, plain, seats, limits), stacked, seats, adapted, read)
 
 
 def _stacked(model: Any, adapted: AdaptedModel, slots: int, prefix_bytes: int) -> StackedDecoder | None:

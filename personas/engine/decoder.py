@@ -35,18 +35,22 @@ class Span:
     wanted: bool = True
 
 
-class Decoder(Protocol):
+class Computes(Protocol):
     """Computes spans of rows and keeps their keys and values in the rows' memory."""
+
+    def forward(self, spans: Sequence[Span]) -> Any:
+        """Logits `[wanted spans, vocabulary]`, float32, after each wanted span's last token."""
+        ...
+
+
+class Decoder(Computes, Protocol):
+    """Opens rows, too."""
 
     prefixes: PrefixCache | None
     """What its rows have in common, if that is kept."""
 
     def open(self, capacity: int) -> Any:
         """The memory of a new row, with room for so many tokens; its `tokens` are those computed so far."""
-        ...
-
-    def forward(self, spans: Sequence[Span]) -> Any:
-        """Logits `[wanted spans, vocabulary]`, float32, after each wanted span's last token."""
         ...
 
 
@@ -91,6 +95,8 @@ class StackedDecoder:
         self.linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
         self.stack = AdapterStack(self.linears, model.dtype, model.device)
         self.shape = _cache_shape(model)
+        self.quick: Computes | None = None
+        """What computes the same in another way, once it is there (`personas.engine.quick`)."""
         self._batch: _Batch | None = None
         self._gathered: tuple[object, dict[str, tuple[Any, Any]]] = (None, {})
         AttentionInterface.register(ATTENTION, rows_attention)
@@ -103,6 +109,12 @@ class StackedDecoder:
 
     def forward(self, spans: Sequence[Span]) -> Any:
         """Logits `[wanted spans, vocabulary]`, float32, after each wanted span's last token."""
+        if self.quick:
+            return self.quick.forward(spans)
+        return self.compute(spans)
+
+    def compute(self, spans: Sequence[Span]) -> Any:
+        """The same by the model's own modules, whatever else there is."""
         order = sorted(range(len(spans)), key=lambda at: spans[at].seat.slot or 0)
         batch = _Batch([spans[at] for at in order])
         with torch.inference_mode(), self._bare(), self._computing(batch):

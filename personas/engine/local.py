@@ -24,7 +24,10 @@ from personas.engine.text import StreamedText
 from personas.prompt import Renderer
 
 if TYPE_CHECKING:
+    from ctypes import CDLL
+
     from personas.engine.assembly import Parts
+    from personas.engine.decoder import StackedDecoder
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +153,7 @@ class LocalEngine:
 
     def _load_base(self) -> None:
         torch = base_model.load_torch()
+        from personas.engine import quick
         from personas.engine.assembly import assemble
         from personas.engine.batch import Limits
 
@@ -165,6 +169,20 @@ class LocalEngine:
             prefix_bytes=self.prefix_bytes,
             heard=lambda: self._work.put(_Work(lambda: None, log.error)),
         )
+        if self._parts.stacked and quick.can_serve(model):
+            self._quicken(self._parts.stacked)
+
+    def _quicken(self, decoder: StackedDecoder) -> None:
+        """Compute by the compiled kernel: now if it is there, else when it has been compiled."""
+        from personas.engine import quick
+
+        def use(library: CDLL) -> None:
+            self._work.put(_Work(lambda: quick.use(library, decoder), lambda error: log.info("%s", error)))
+
+        if library := quick.compiled_before():
+            use(library)
+        else:
+            threading.Thread(target=quick.compile_for, args=(use,), name="compiling", daemon=True).start()
 
     def _accept(self, request: ChatRequest, stream: LocalReplyStream, ended: Callable[[], None]) -> None:
         from personas.engine.rows import Job

@@ -70,10 +70,8 @@ def _draw(logits: Any, row: Draws) -> int:
 
 def _penalised(logits: Any, row: Draws) -> Any:
     """Tokens that were there before become less likely (CTRL, arXiv 1909.05858)."""
-    seen, penalty = (
-        torch.tensor(list(row.seen), dtype=torch.long, device=logits.device),
-        row.sampling.repetition_penalty,
-    )
+    penalty = row.sampling.repetition_penalty
+    seen = torch.tensor(list(row.seen), dtype=torch.long, device=logits.device)
     before = logits[seen]
     return logits.scatter(0, seen, torch.where(before < 0, before * penalty, before / penalty))
 

@@ -1,4 +1,4 @@
-"""The batch beyond random schedules: what only peft computes, many adapters, time-outs, what is cached, all architectures."""
+"""The batch beyond random schedules: what only peft computes, architectures, many adapters, time-outs, the cache."""
 
 import copy
 import gc
@@ -62,7 +62,7 @@ SPECIAL = {
             "alpha_pattern": {"layers.1.mlp.up_proj": 3},
         },
         True,
-    ),  # fmt: skip
+    ),
 }
 
 
@@ -186,7 +186,7 @@ class TestPrefixes:
         same = list(range(BLOCK_TOKENS))
         cache.keep("a", self.row([*same, *same]))
         assert self.taken(cache, [*same, *same, 1]) == 32
-        assert self.taken(cache, [*[7] * BLOCK_TOKENS, *same, 1]) == 0 and self.taken(cache, same + [1], "b") == 0
+        assert self.taken(cache, [*[7] * BLOCK_TOKENS, *same, 1]) == 0 and self.taken(cache, [*same, 1], "b") == 0
 
     def test_what_an_adapter_computed_goes_with_it(self):
         cache = PrefixCache(10**6)

@@ -74,7 +74,7 @@ class TestPlaces:
         places = Places(30)
         for _ in range(30):
             places.take(1)
-        with pytest.raises(EngineBusyError, match="30 replies are waiting already. Try again in about 90 s"):
+        with pytest.raises(EngineBusyError, match=r"30 replies are waiting already\. Try again in about 90 s"):
             places.take(1)
         places.take(2)
         with pytest.raises(EngineBusyError):

@@ -1,0 +1,69 @@
+"""Compiling the kernel on the machine that runs it, once: a second or two with any C++ compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("rows.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread", "-w")
+TIMEOUT_S = 120.0
+
+
+class NoKernelError(Exception):
+    """The kernel cannot be had here. The message says why, for the log."""
+
+
+def compiled_before() -> ctypes.CDLL | None:
+    """The kernel, if it has been compiled from this source on a machine like this one."""
+    library = _library()
+    return ctypes.CDLL(str(library)) if library.exists() else None
+
+
+def compiled() -> ctypes.CDLL:
+    """Compile the kernel. Raises `NoKernelError`."""
+    require_processor()
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+    if not compiler:
+        raise NoKernelError("there is no C++ compiler (g++ or clang++)")
+    library = _library()
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as aside:
+            made = Path(aside) / library.name
+            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE)]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+            made.replace(library)
+        return ctypes.CDLL(str(library))
+    except subprocess.CalledProcessError as error:
+        raise NoKernelError(f"{compiler} does not compile it: {(error.stderr or '').strip()[-300:]}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoKernelError(f"it cannot be compiled: {error}") from error
+
+
+def require_processor() -> None:
+    """Raise `NoKernelError` unless this processor multiplies bfloat16 in AVX-512 registers."""
+    if "avx512_bf16" not in _processor():
+        raise NoKernelError("this processor has no AVX-512 BF16")
+
+
+def _library() -> Path:
+    """Its place in the Python environment, named after what it is made from and for."""
+    made_from = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + _processor().encode()).hexdigest()
+    return Path(sys.prefix) / "share" / "understudy" / f"rows-{made_from[:16]}.so"
+
+
+def _processor() -> str:
+    """What the processor can do, as Linux says; on other systems its name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("flags")), platform.processor())

@@ -1,0 +1,504 @@
+// One step of a Llama-like model for a batch of tokens, each of which has its own row memory, position and adapter.
+//
+// Weights, keys and values are bfloat16, sums and the residual stream float32. A matrix is read in the layout that it
+// has in the model ([out, in]), so nothing is copied. Everything is one parallel region: the threads meet at barriers and
+// share each phase's work in pieces. Needs AVX-512 with BF16; personas/engine/kernel says how it is built.
+
+#include <immintrin.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+using bf16 = uint16_t;
+
+struct Shape {
+    int64_t layers, hidden, inner, heads, kv_heads, width, vocabulary, most_tokens, most_rank;
+    float epsilon, scale;
+};
+
+struct Layer {  // pointers of what a layer does not have are null
+    const bf16 *norm, *q, *k, *v, *o, *inner_norm, *gate, *up, *down;
+    const bf16 *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias, *q_norm, *k_norm;
+    int64_t window;  // 0: all that came before
+};
+
+struct Stack {  // A [slots, rank, in] and scaled transposed B [slots, rank, out] of one linear layer; null without
+    const bf16 *a, *b;
+    int64_t rank;
+};
+
+struct Token {
+    bf16* memory;  // [layers, 2, kv_heads, capacity, width]
+    int64_t capacity, position, slot, id;
+};
+
+enum Linear { Q, K, V, O, GATE, UP, DOWN, LINEARS };
+
+static inline __m512 wide(const bf16* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+static inline void narrow(bf16* p, __m512 x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x)); }
+static inline __m512bh load(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
+static inline float single(bf16 x) {
+    uint32_t bits = uint32_t(x) << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+// e^x for x <= 88; the polynomial is the usual one of Cephes, after taking out powers of two.
+static inline __m512 exponential(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(p, n);
+}
+
+// Four vectors to one: lane l holds four partial sums of the l-th.
+static inline __m512 four(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 x = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+    __m512 y = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xEE));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xDD));
+}
+// Sixteen vectors to their sums: element e of lane l is the sum of v[e][l].
+static inline __m512 sums(const __m512 v[4][4]) {
+    __m512 z[4];
+    for (int e = 0; e < 4; e++) z[e] = four(v[e][0], v[e][1], v[e][2], v[e][3]);
+    __m512 u = _mm512_add_ps(_mm512_unpacklo_ps(z[0], z[1]), _mm512_unpackhi_ps(z[0], z[1]));
+    __m512 w = _mm512_add_ps(_mm512_unpacklo_ps(z[2], z[3]), _mm512_unpackhi_ps(z[2], z[3]));
+    __m512d lo = _mm512_unpacklo_pd(_mm512_castps_pd(u), _mm512_castps_pd(w));
+    __m512d hi = _mm512_unpackhi_pd(_mm512_castps_pd(u), _mm512_castps_pd(w));
+    return _mm512_add_ps(_mm512_castpd_ps(lo), _mm512_castpd_ps(hi));
+}
+
+// Four outputs of T tokens: y[t, 0..3] = w[0..3, :] · x[t, :].
+template <int T>
+static inline void tile(const bf16* w, int64_t in, const bf16* x, int64_t x_stride, float* y, int64_t y_stride) {
+    __m512 acc[4][4];
+    for (int o = 0; o < 4; o++)
+        for (int t = 0; t < T; t++) acc[o][t] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < in; k += 32) {
+        __m512bh xs[T];
+        for (int t = 0; t < T; t++) xs[t] = load(x + t * x_stride + k);
+        for (int o = 0; o < 4; o++) {
+            __m512bh ws = load(w + o * in + k);
+            for (int t = 0; t < T; t++) acc[o][t] = _mm512_dpbf16_ps(acc[o][t], ws, xs[t]);
+        }
+    }
+    for (int o = 0; o < 4; o++)
+        for (int t = T; t < 4; t++) acc[o][t] = _mm512_setzero_ps();
+    __m512 s = sums(acc);
+    _mm_storeu_ps(y, _mm512_extractf32x4_ps(s, 0));
+    if (T > 1) _mm_storeu_ps(y + y_stride, _mm512_extractf32x4_ps(s, 1));
+    if (T > 2) _mm_storeu_ps(y + 2 * y_stride, _mm512_extractf32x4_ps(s, 2));
+    if (T > 3) _mm_storeu_ps(y + 3 * y_stride, _mm512_extractf32x4_ps(s, 3));
+}
+
+// y[t, o] = w[o, :] · x[t, :] for all tokens and the outputs of [from, to), which are multiples of four.
+static void multiply(const bf16* w, int64_t in, int64_t from, int64_t to, const bf16* x, int64_t x_stride, int64_t tokens,
+                     float* y, int64_t y_stride) {
+    constexpr int64_t BLOCK = 32;  // tokens that stay in the first cache
+    for (int64_t b = 0; b < tokens; b += BLOCK) {
+        int64_t end = std::min(tokens, b + BLOCK);
+        for (int64_t o = from; o < to; o += 4) {
+            const bf16* row = w + o * in;
+            int64_t t = b;
+            for (; t + 4 <= end; t += 4) tile<4>(row, in, x + t * x_stride, x_stride, y + t * y_stride + o, y_stride);
+            const bf16* xt = x + t * x_stride;
+            float* yt = y + t * y_stride + o;
+            if (end - t == 1) tile<1>(row, in, xt, x_stride, yt, y_stride);
+            if (end - t == 2) tile<2>(row, in, xt, x_stride, yt, y_stride);
+            if (end - t == 3) tile<3>(row, in, xt, x_stride, yt, y_stride);
+        }
+    }
+}
+
+// y[t, c] += sum over r of h[t, r] · b[r, c] for T tokens and the columns of [from, to).
+template <int T>
+static void add_adapter(const bf16* b, int64_t out, int64_t rank, const float* h, int64_t h_stride, int64_t from,
+                        int64_t to, float* y, int64_t y_stride) {
+    int64_t c = from;
+    for (; c + 32 <= to; c += 32) {
+        __m512 acc[T][2];
+        for (int t = 0; t < T; t++)
+            for (int i = 0; i < 2; i++) acc[t][i] = _mm512_loadu_ps(y + t * y_stride + c + 16 * i);
+        for (int64_t r = 0; r < rank; r++) {
+            __m512 left = wide(b + r * out + c), right = wide(b + r * out + c + 16);
+            for (int t = 0; t < T; t++) {
+                __m512 factor = _mm512_set1_ps(h[t * h_stride + r]);
+                acc[t][0] = _mm512_fmadd_ps(factor, left, acc[t][0]);
+                acc[t][1] = _mm512_fmadd_ps(factor, right, acc[t][1]);
+            }
+        }
+        for (int t = 0; t < T; t++)
+            for (int i = 0; i < 2; i++) _mm512_storeu_ps(y + t * y_stride + c + 16 * i, acc[t][i]);
+    }
+    for (; c < to; c++)
+        for (int t = 0; t < T; t++)
+            for (int64_t r = 0; r < rank; r++) y[t * y_stride + c] += h[t * h_stride + r] * single(b[r * out + c]);
+}
+
+class Team {  // threads that wait for a piece of work, do it together, and wait for the next
+   public:
+    explicit Team(int size) : size_(size) {
+        for (int i = 1; i < size; i++) threads_.emplace_back([this, i] { serve(i); });
+    }
+    ~Team() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            ending_ = true;
+            round_++;
+        }
+        wake_.notify_all();
+        for (auto& thread : threads_) thread.join();
+    }
+    template <class Work>
+    void run(Work& work) {
+        call_ = [](void* w, int i) { (*static_cast<Work*>(w))(i); };
+        work_ = &work;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            round_++;
+        }
+        wake_.notify_all();
+        work(0);
+    }
+    void barrier() {  // everything before it, of all threads, is seen by all after it
+        int phase = phase_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+            arrived_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1, std::memory_order_release);
+            return;
+        }
+        for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; spin++)
+            if (spin < 4000) _mm_pause();
+            else sched_yield();
+    }
+
+   private:
+    void serve(int i) {
+        uint64_t seen = 0;
+        while (true) {
+            {
+                std::unique_lock<std::mutex> lock(mutex_);
+                wake_.wait(lock, [&] { return round_ != seen; });
+                seen = round_;
+                if (ending_) return;
+            }
+            call_(work_, i);
+        }
+    }
+    int size_;
+    std::vector<std::thread> threads_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    uint64_t round_ = 0;
+    bool ending_ = false;
+    void (*call_)(void*, int) = nullptr;
+    void* work_ = nullptr;
+    std::atomic<int> arrived_{0}, phase_{0};
+};
+
+class Model {
+   public:
+    Model(const Shape& shape, const Layer* layers, const bf16* embedding, const bf16* norm, const bf16* head, int threads)
+        : s_(shape), layers_(layers, layers + shape.layers), embedding_(embedding), norm_(norm), head_(head),
+          team_(threads), counters_(16 * shape.layers + 16) {
+        int64_t n = shape.most_tokens, all_heads = (shape.heads + 2 * shape.kv_heads) * shape.width;
+        int64_t widest = std::max({shape.hidden, shape.inner, shape.heads * shape.width});
+        x_.resize(n * shape.hidden);
+        in_.resize(n * widest);
+        y_.resize(n * std::max({all_heads, 2 * shape.inner, shape.hidden}));
+        h_.resize(n * 3 * shape.most_rank);
+        scores_.resize(threads);
+    }
+
+    // Compute the tokens and keep their keys and values; logits [wanted, vocabulary] of those at `wanted`.
+    void step(const Token* tokens, int64_t n, const float* cosines, const float* sines, const Stack* stacks,
+              const int64_t* wanted, int64_t wanted_count, float* logits) {
+        tokens_ = tokens, n_ = n, cosines_ = cosines, sines_ = sines, stacks_ = stacks;
+        wanted_ = wanted, wanted_count_ = wanted_count, logits_ = logits;
+        runs_.clear();  // at most four tokens in a row with the same adapter
+        for (int64_t t = 0; t < n; t++)
+            if (t && runs_.back().count < 4 && tokens[runs_.back().first].slot == tokens[t].slot) runs_.back().count++;
+            else runs_.push_back({t, 1});
+        for (auto& counter : counters_) counter.store(0, std::memory_order_relaxed);
+        auto work = [this](int i) { compute(i); };
+        team_.run(work);
+    }
+
+   private:
+    struct Run { int64_t first, count; };
+
+    // Share a phase's pieces among the threads, then wait for all of them.
+    template <class Do>
+    void phase(int& number, int64_t pieces, Do work) {
+        auto& counter = counters_[number++];
+        for (int64_t i; (i = counter.fetch_add(1, std::memory_order_relaxed)) < pieces;) work(i);
+        team_.barrier();
+    }
+
+    void compute(int thread) {
+        int number = 0;
+        phase(number, n_, [&](int64_t t) {
+            for (int64_t c = 0; c < s_.hidden; c += 16)
+                _mm512_storeu_ps(&x_[t * s_.hidden + c], wide(embedding_ + tokens_[t].id * s_.hidden + c));
+        });
+        for (int64_t l = 0; l < s_.layers; l++) layer(thread, number, l);
+        finish(number);
+    }
+
+    void layer(int thread, int& number, int64_t l) {
+        const Layer& w = layers_[l];
+        const Stack* stack = stacks_ + l * LINEARS;
+        const int64_t qd = s_.heads * s_.width, kd = s_.kv_heads * s_.width, all = qd + 2 * kd;
+        phase(number, runs_.size(), [&](int64_t i) { normed(runs_[i], w.norm), into(runs_[i], stack, Q, 3, s_.hidden); });
+        const bf16 *ws[3] = {w.q, w.k, w.v}, *biases[3] = {w.q_bias, w.k_bias, w.v_bias};
+        const int64_t outs[3] = {qd, kd, kd}, at[3] = {0, qd, qd + kd};
+        const int64_t ends[3] = {pieces(qd), pieces(qd) + pieces(kd), pieces(qd) + 2 * pieces(kd)};
+        phase(number, ends[2], [&](int64_t i) {
+            int m = i < ends[0] ? 0 : i < ends[1] ? 1 : 2;
+            linear(ws[m], biases[m], stack[m], m, s_.hidden, outs[m], i - (m ? ends[m - 1] : 0), &y_[at[m]], all);
+        });
+        phase(number, n_, [&](int64_t t) { turn(t, l, w); });
+        phase(number, n_ * s_.kv_heads, [&](int64_t i) { attend(thread, i / s_.kv_heads, i % s_.kv_heads, l, w); });
+        if (stack[O].a) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + O, O, 1, qd); });
+        phase(number, pieces(s_.hidden), [&](int64_t i) { back(w.o, w.o_bias, stack[O], qd, i); });
+        phase(number, runs_.size(), [&](int64_t i) {
+            normed(runs_[i], w.inner_norm), into(runs_[i], stack + GATE, GATE, 2, s_.hidden);
+        });
+        phase(number, pieces(s_.inner), [&](int64_t i) { gated(w, stack, i); });
+        phase(number, runs_.size(), [&](int64_t i) { handed(runs_[i]), into(runs_[i], stack + DOWN, DOWN, 1, s_.inner); });
+        phase(number, pieces(s_.hidden), [&](int64_t i) { back(w.down, w.down_bias, stack[DOWN], s_.inner, i); });
+    }
+
+    static constexpr int64_t PIECE = 64;
+    static int64_t pieces(int64_t outputs) { return (outputs + PIECE - 1) / PIECE; }
+
+    void normalise(const float* x, const bf16* weight, bf16* out) const {
+        __m512 squares = _mm512_setzero_ps();
+        for (int64_t c = 0; c < s_.hidden; c += 16) {
+            __m512 v = _mm512_loadu_ps(x + c);
+            squares = _mm512_fmadd_ps(v, v, squares);
+        }
+        __m512 by = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / s_.hidden + s_.epsilon));
+        for (int64_t c = 0; c < s_.hidden; c += 16)
+            narrow(out + c, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + c), by), wide(weight + c)));
+    }
+
+    void normed(Run run, const bf16* weight) {
+        for (int64_t t = run.first; t < run.first + run.count; t++)
+            normalise(&x_[t * s_.hidden], weight, &in_[t * s_.hidden]);
+    }
+
+    // What a linear layer's input is in the adapter's few dimensions: h = A x, for `count` layers with the same input.
+    void into(Run run, const Stack* stack, int, int count, int64_t in) {
+        int64_t slot = tokens_[run.first].slot;
+        for (int m = 0; slot && m < count; m++)
+            if (stack[m].a)
+                multiply(stack[m].a + slot * stack[m].rank * in, in, 0, stack[m].rank, &in_[run.first * in], in, run.count,
+                         &h_[(run.first * 3 + m) * s_.most_rank], 3 * s_.most_rank);
+    }
+
+    // A piece of y = W x + bias + B h.
+    void linear(const bf16* w, const bf16* bias, const Stack& stack, int m, int64_t in, int64_t out, int64_t piece, float* y,
+                int64_t stride) {
+        int64_t from = piece * PIECE, to = std::min(out, from + PIECE);
+        multiply(w, in, from, to, in_.data(), in, n_, y, stride);
+        if (bias)
+            for (int64_t t = 0; t < n_; t++)
+                for (int64_t c = from; c < to; c++) y[t * stride + c] += single(bias[c]);
+        if (!stack.a) return;
+        for (const Run& run : runs_) {
+            int64_t slot = tokens_[run.first].slot;
+            if (!slot) continue;
+            const bf16* b = stack.b + slot * stack.rank * out;
+            const float* h = &h_[(run.first * 3 + m) * s_.most_rank];
+            float* yt = y + run.first * stride;
+            if (run.count == 4) add_adapter<4>(b, out, stack.rank, h, 3 * s_.most_rank, from, to, yt, stride);
+            else
+                for (int64_t t = 0; t < run.count; t++)
+                    add_adapter<1>(b, out, stack.rank, h + t * 3 * s_.most_rank, 0, from, to, yt + t * stride, 0);
+        }
+    }
+
+    void back(const bf16* w, const bf16* bias, const Stack& stack, int64_t in, int64_t piece) {
+        linear(w, bias, stack, 0, in, s_.hidden, piece, y_.data(), s_.hidden);
+        int64_t from = piece * PIECE, to = std::min(s_.hidden, from + PIECE);
+        for (int64_t t = 0; t < n_; t++)
+            for (int64_t c = from; c < to; c++) x_[t * s_.hidden + c] += y_[t * s_.hidden + c];
+    }
+
+    // silu(gate) · up, kept where the gate was.
+    void gated(const Layer& w, const Stack* stack, int64_t piece) {
+        float *gate = y_.data(), *up = y_.data() + s_.inner;
+        linear(w.gate, w.gate_bias, stack[GATE], 0, s_.hidden, s_.inner, piece, gate, 2 * s_.inner);
+        linear(w.up, w.up_bias, stack[UP], 1, s_.hidden, s_.inner, piece, up, 2 * s_.inner);
+        int64_t from = piece * PIECE, to = std::min(s_.inner, from + PIECE);
+        const __m512 one = _mm512_set1_ps(1.0f);
+        for (int64_t t = 0; t < n_; t++)
+            for (int64_t c = from; c < to; c += 16) {
+                float* g = gate + t * 2 * s_.inner + c;
+                __m512 v = _mm512_loadu_ps(g), e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), v), _mm512_set1_ps(87.0f)));
+                v = _mm512_div_ps(v, _mm512_add_ps(one, e));
+                _mm512_storeu_ps(g, _mm512_mul_ps(v, _mm512_loadu_ps(up + t * 2 * s_.inner + c)));
+            }
+    }
+
+    void handed(Run run) {
+        for (int64_t t = run.first; t < run.first + run.count; t++)
+            for (int64_t c = 0; c < s_.inner; c += 16)
+                narrow(&in_[t * s_.inner + c], _mm512_loadu_ps(&y_[t * 2 * s_.inner + c]));
+    }
+
+    bf16* cached(const Token& token, int64_t l, int part, int64_t head) const {
+        return token.memory + ((l * 2 + part) * s_.kv_heads + head) * token.capacity * s_.width;
+    }
+
+    // Turn queries and keys by their position (RoPE), and keep key and value.
+    void turn(int64_t t, int64_t l, const Layer& w) {
+        const int64_t d = s_.width, all = (s_.heads + 2 * s_.kv_heads) * d;
+        float* y = &y_[t * all];
+        const float *cosine = cosines_ + t * d, *sine = sines_ + t * d;
+        for (int64_t head = 0; head < s_.heads + s_.kv_heads; head++) {
+            float* p = y + head * d;
+            const bf16* norm = head < s_.heads ? w.q_norm : w.k_norm;
+            if (norm) {
+                float squares = 0;
+                for (int64_t c = 0; c < d; c++) squares += p[c] * p[c];
+                float by = 1.0f / std::sqrt(squares / d + s_.epsilon);
+                for (int64_t c = 0; c < d; c++) p[c] *= by * single(norm[c]);
+            }
+            for (int64_t c = 0; c < d / 2; c++) {
+                float a = p[c], b = p[c + d / 2];
+                p[c] = a * cosine[c] - b * sine[c];
+                p[c + d / 2] = b * cosine[c + d / 2] + a * sine[c + d / 2];
+            }
+        }
+        const Token& token = tokens_[t];
+        for (int64_t head = 0; head < s_.kv_heads; head++)
+            for (int part = 0; part < 2; part++) {
+                const float* from = y + (s_.heads + part * s_.kv_heads + head) * d;
+                bf16* to = cached(token, l, part, head) + token.position * d;
+                for (int64_t c = 0; c < d; c += 16) narrow(to + c, _mm512_loadu_ps(from + c));
+            }
+    }
+
+    // Attention of one token's queries that share a key-value head.
+    void attend(int thread, int64_t t, int64_t kv, int64_t l, const Layer& w) {
+        const Token& token = tokens_[t];
+        const int64_t d = s_.width, group = s_.heads / s_.kv_heads, end = token.position + 1;
+        const int64_t from = w.window ? std::max<int64_t>(0, end - w.window) : 0;
+        const bf16 *keys = cached(token, l, 0, kv), *values = cached(token, l, 1, kv);
+        auto& scores = scores_[thread];
+        scores.resize(end - from + 16);
+        for (int64_t g = 0; g < group; g++) {
+            int64_t head = kv * group + g;
+            const float* q = &y_[t * (s_.heads + 2 * s_.kv_heads) * d + head * d];
+            float total = scored(q, keys, from, end, scores.data());
+            summed(scores.data(), values, from, end, total, &in_[t * s_.heads * d + head * d]);
+        }
+    }
+
+    // e^(score - highest) for each key; gives their sum.
+    float scored(const float* q, const bf16* keys, int64_t from, int64_t end, float* scores) const {
+        const int64_t d = s_.width, count = end - from;
+        alignas(64) bf16 query[256];
+        for (int64_t c = 0; c < d; c += 16) narrow(query + c, _mm512_loadu_ps(q + c));
+        for (int64_t j = 0; j < count; j += 16) {
+            __m512 acc[4][4];
+            for (int e = 0; e < 4; e++)
+                for (int i = 0; i < 4; i++) {
+                    const bf16* key = keys + (from + std::min(j + 4 * i + e, count - 1)) * d;
+                    acc[e][i] = _mm512_setzero_ps();
+                    for (int64_t c = 0; c < d; c += 32) acc[e][i] = _mm512_dpbf16_ps(acc[e][i], load(key + c), load(query + c));
+                }
+            _mm512_storeu_ps(scores + j, _mm512_mul_ps(sums(acc), _mm512_set1_ps(s_.scale)));
+        }
+        for (int64_t j = count; j % 16; j++) scores[j] = -INFINITY;
+        __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
+        for (int64_t j = 0; j < count; j += 16) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + j));
+        __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+        for (int64_t j = 0; j < count; j += 16) {
+            __mmask16 there = count - j >= 16 ? 0xFFFF : (1 << (count - j)) - 1;
+            __m512 e = _mm512_maskz_mov_ps(there, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + j), highest)));
+            _mm512_storeu_ps(scores + j, e);
+            total = _mm512_add_ps(total, e);
+        }
+        return _mm512_reduce_add_ps(total);
+    }
+
+    void summed(const float* scores, const bf16* values, int64_t from, int64_t end, float total, bf16* out) const {
+        for (int64_t c = 0; c < s_.width; c += 32) {
+            __m512 left = _mm512_setzero_ps(), right = left, left2 = left, right2 = left;
+            int64_t j = from;
+            for (; j + 2 <= end; j += 2) {
+                __m512 share = _mm512_set1_ps(scores[j - from]), share2 = _mm512_set1_ps(scores[j - from + 1]);
+                const bf16 *value = values + j * s_.width + c, *value2 = value + s_.width;
+                left = _mm512_fmadd_ps(share, wide(value), left);
+                right = _mm512_fmadd_ps(share, wide(value + 16), right);
+                left2 = _mm512_fmadd_ps(share2, wide(value2), left2);
+                right2 = _mm512_fmadd_ps(share2, wide(value2 + 16), right2);
+            }
+            if (j < end) {
+                __m512 share = _mm512_set1_ps(scores[j - from]);
+                left = _mm512_fmadd_ps(share, wide(values + j * s_.width + c), left);
+                right = _mm512_fmadd_ps(share, wide(values + j * s_.width + c + 16), right);
+            }
+            __m512 by = _mm512_set1_ps(1.0f / total);
+            narrow(out + c, _mm512_mul_ps(_mm512_add_ps(left, left2), by));
+            narrow(out + c + 16, _mm512_mul_ps(_mm512_add_ps(right, right2), by));
+        }
+    }
+
+    void finish(int& number) {
+        phase(number, wanted_count_, [&](int64_t i) {
+            normalise(&x_[wanted_[i] * s_.hidden], norm_, &in_[i * s_.hidden]);
+        });
+        phase(number, (s_.vocabulary + 255) / 256, [&](int64_t i) {
+            int64_t to = std::min(s_.vocabulary, (i + 1) * 256);
+            multiply(head_, s_.hidden, i * 256, to, in_.data(), s_.hidden, wanted_count_, logits_, s_.vocabulary);
+        });
+    }
+
+    Shape s_;
+    std::vector<Layer> layers_;
+    const bf16 *embedding_, *norm_, *head_;
+    Team team_;
+    std::vector<std::atomic<int64_t>> counters_;
+    std::vector<float> x_, y_, h_;
+    std::vector<bf16> in_;
+    std::vector<std::vector<float>> scores_;
+    std::vector<Run> runs_;
+    const Token* tokens_ = nullptr;
+    const float *cosines_ = nullptr, *sines_ = nullptr;
+    const Stack* stacks_ = nullptr;
+    const int64_t* wanted_ = nullptr;
+    int64_t n_ = 0, wanted_count_ = 0;
+    float* logits_ = nullptr;
+};
+
+extern "C" {
+Model* understudy_open(const Shape* shape, const Layer* layers, const bf16* embedding, const bf16* norm, const bf16* head,
+                       int threads) {
+    return new Model(*shape, layers, embedding, norm, head, threads);
+}
+void understudy_step(Model* model, const Token* tokens, int64_t n, const float* cosines, const float* sines,
+                     const Stack* stacks, const int64_t* wanted, int64_t wanted_count, float* logits) {
+    model->step(tokens, n, cosines, sines, stacks, wanted, wanted_count, logits);
+}
+void understudy_close(Model* model) { delete model; }
+}

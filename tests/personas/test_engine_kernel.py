@@ -1,0 +1,166 @@
+"""The compiled kernel against the model in float32: nearer to it than torch in bfloat16, under all adapters."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from personas.contracts import AdapterRef
+from personas.engine import quick
+from personas.engine.adapters import AdapterWeights
+from personas.engine.cache import CacheShape, RowCache
+from personas.engine.decoder import Span, StackedDecoder
+from personas.engine.kernel import build
+from personas.engine.kernel.build import NoKernelError
+from personas.engine.kernel.rows import KernelRows
+from personas.engine.seats import Seat
+
+CONFIGS = {
+    "llama": LlamaConfig(attention_bias=True, mlp_bias=True, num_key_value_heads=1),
+    "mistral": MistralConfig(sliding_window=9, num_key_value_heads=4),
+    "qwen2": Qwen2Config(num_key_value_heads=2, use_sliding_window=True, sliding_window=7, max_window_layers=1),
+    "qwen3": Qwen3Config(head_dim=64, num_key_value_heads=2),
+}
+
+
+@pytest.fixture(scope="session")
+def library():
+    try:
+        return build.compiled_before() or build.compiled()
+    except NoKernelError as error:
+        pytest.skip(f"no kernel here: {error}")
+
+
+def tiny(kind: str):
+    config = copy.deepcopy(CONFIGS[kind])
+    sizes = {"vocab_size": 204, "hidden_size": 128, "intermediate_size": 160, "num_hidden_layers": 2}
+    config.update({**sizes, "num_attention_heads": 4, "initializer_range": 0.1, "tie_word_embeddings": kind == "qwen2"})
+    if kind == "qwen2":
+        config.layer_types = ["full_attention", "sliding_attention"]
+    torch.manual_seed(5)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for name, weight in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.2)
+    return model.to(torch.bfloat16)
+
+
+def rough(*shape: int):
+    """Random numbers that bfloat16 holds exactly."""
+    return torch.randn(*shape).bfloat16().float()
+
+
+def decoders(library, kind: str, threads: int = 2):
+    """The kernel, torch in bfloat16 and torch in float32, over the same weights and the same adapters."""
+    model = tiny(kind)
+    coarse, fine = StackedDecoder(model, 4, 0), StackedDecoder(copy.deepcopy(tiny(kind)).float(), 4, 0)
+    for slot, rank in ((1, 4), (2, 18), (3, 1)):
+        pairs = {
+            name: (rough(rank, linear.in_features) * 0.125, rough(rank, linear.out_features) * 0.25)
+            for name, linear in coarse.linears.items()
+            if name != "lm_head" and (slot < 3 or "q_proj" in name)
+        }
+        for decoder in (coarse, fine):
+            decoder.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
+    return KernelRows(library, model, coarse.linears, coarse.stack, threads), coarse, fine
+
+
+def talk(decoder: StackedDecoder, forward):
+    """Rows of all lengths under all adapters: whole prompts, pieces, then single tokens; all logits."""
+    dice = torch.Generator().manual_seed(7)
+    lengths, slots = (1, 2, 3, 5, 17, 40), (0, 2, 1, 2, 3, 1)
+    prompts = [torch.randint(0, 200, (length,), generator=dice).tolist() for length in lengths]
+    rows = [RowCache(decoder.shape, 60) for _ in lengths]
+    said = [forward([Span(*what) for what in zip(rows, prompts, map(Seat, slots), strict=True)])]
+    forward([Span(rows[0], [3] * 9, Seat(0), wanted=False)])
+    for step in range(4):
+        spans = [Span(row, [(step * 31 + at) % 200], Seat(slot)) for at, (row, slot) in enumerate(zip(rows, slots))]  # noqa: B905
+        said.append(forward(spans))
+    return torch.cat(said).log_softmax(-1)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_it_is_as_near_to_the_model_as_torch_is(library, kind, monkeypatch):
+    new_memory = CacheShape.new_memory
+    monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
+    kernel, coarse, fine = decoders(library, kind)
+    exact = talk(fine, fine.compute)
+    ours, torchs = (talk(coarse, forward).sub(exact).abs() for forward in (kernel.forward, coarse.compute))
+    kernel.close()
+    assert ours.mean() < 1.1 * torchs.mean() and ours.max() < 1.5 * torchs.max(), (ours.mean(), torchs.mean())
+
+
+def test_the_number_of_threads_changes_nothing(library):
+    said = []
+    for threads in (1, 2, 3):
+        kernel, coarse, _ = decoders(library, "llama", threads)
+        said.append(talk(coarse, kernel.forward))
+        kernel.close()
+    assert torch.equal(said[0], said[1]) and torch.equal(said[0], said[2])
+
+
+def test_a_prompt_longer_than_the_kernel_takes_at_once_is_cut(library):
+    kernel, coarse, _ = decoders(library, "llama")
+    numbers = torch.arange(700).remainder(200).tolist()
+    pieces = RowCache(coarse.shape, 710)
+    for at in range(0, 700, 100):
+        last = kernel.forward([Span(pieces, numbers[at : at + 100], Seat(1))])
+    whole, other = RowCache(coarse.shape, 710), RowCache(coarse.shape, 10)
+    logits = kernel.forward([Span(whole, numbers, Seat(1)), Span(other, [5], Seat(2))])
+    kernel.close()
+    assert torch.equal(logits[:1], last) and whole.tokens == numbers and len(logits) == 2
+
+
+def test_a_stack_that_has_grown_is_looked_at_again(library):
+    kernel, coarse, _ = decoders(library, "qwen3")
+    before = kernel.forward([Span(RowCache(coarse.shape, 9), [1, 2, 3], Seat(1))])
+    pairs = {name: (torch.ones(40, part.in_features), torch.zeros(40, part.out_features))
+             for name, part in coarse.linears.items() if name != "lm_head"}  # fmt: skip
+    coarse.stack.put(9, AdapterWeights(AdapterRef("a", "9", None), pairs))
+    assert torch.equal(before, kernel.forward([Span(RowCache(coarse.shape, 9), [1, 2, 3], Seat(1))]))
+    bare, nothing = (kernel.forward([Span(RowCache(coarse.shape, 9), [1, 2, 3], Seat(slot))]) for slot in (0, 9))
+    kernel.close()
+    assert torch.equal(bare, nothing) and not torch.equal(bare, before)
+
+
+class TestUse:
+    """It is used when it gives what the model gives, and not otherwise."""
+
+    def test_what_agrees_is_used(self, library):
+        decoder = StackedDecoder(tiny("llama"), 2, 0)
+        quick.use(library, decoder)
+        assert decoder.quick
+        decoder.quick.close()
+
+    def test_what_disagrees_is_not(self, library, monkeypatch, caplog):
+        caplog.set_level("INFO")
+        decoder = StackedDecoder(tiny("llama"), 2, 0)
+        forward = KernelRows.forward
+        monkeypatch.setattr(KernelRows, "forward", lambda self, spans: forward(self, spans).roll(1, -1))
+        quick.use(library, decoder)
+        assert decoder.quick is None and "away from the model" in caplog.text
+
+    def test_a_model_of_another_build_is_left_to_torch(self, library, caplog):
+        caplog.set_level("INFO")
+        model = tiny("llama")
+        model.config.hidden_act = "gelu"
+        decoder = StackedDecoder(model, 2, 0)
+        quick.use(library, decoder)
+        assert decoder.quick is None and "another activation" in caplog.text
+
+    def test_without_a_compiler_it_is_said(self, monkeypatch, caplog):
+        caplog.set_level("INFO")
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setattr(build.shutil, "which", lambda name: None)
+        monkeypatch.setattr(build, "require_processor", lambda: None)
+        quick.compile_for(lambda library: pytest.fail("there is none"))
+        assert "no C++ compiler" in caplog.text
+
+    def test_what_does_not_compile_is_said(self, monkeypatch, caplog, tmp_path):
+        caplog.set_level("INFO")
+        monkeypatch.setattr(build, "SOURCE", tmp_path / "rows.cpp")
+        (tmp_path / "rows.cpp").write_text("this is not C++")
+        monkeypatch.setattr(build, "require_processor", lambda: None)
+        quick.compile_for(lambda library: pytest.fail("there is none"))
+        assert "does not compile it" in caplog.text
