@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from personas.base_model import BaseModel, locate
+from personas.base_model import BaseModel, locate, scaled
 from personas.consent import Consent
 from personas.contracts import Hyperparameters, TrainingRequest
 from personas.prompt import Sample
@@ -27,6 +27,7 @@ from trainer.ledger import Ledger
 from trainer.lighter import lighter
 from trainer.machine import machine_guessed
 from trainer.mask import parts_of
+from trainer.positions import too_long
 from trainer.predict.work import WorkCount, workload_of
 from trainer.recipe import Recipe, recipe_names, resolve
 from trainer.run import planned
@@ -81,8 +82,15 @@ class Planned:
         mine = name == self.recipe
         chosen = Chosen(recipe, self.why) if mine else for_run(name, recipe, self.base, self.replies)
         took = estimate(name, chosen.recipe, self.base, self.work, speed)
-        notes = [*suited(chosen.recipe, self.base)[1], *fitted(chosen.recipe, machine_guessed()).notes]
+        notes = [*self._notes_on_model(chosen.recipe), *fitted(chosen.recipe, machine_guessed()).notes]
         return {**took, "warnings": [*chosen.why, *notes, *warnings_about(chosen.recipe, took["samples"])]}
+
+    def _notes_on_model(self, recipe: Recipe) -> list[str]:
+        """What of a recipe the base model has another way, or cannot read."""
+        base = scaled(self.base, recipe.rope_scaling_type, recipe.rope_scaling_factor)
+        longest = max((tokens for tokens in self.work.train if tokens <= recipe.max_length), default=0)
+        error = too_long(base, longest)
+        return [*suited(recipe, base)[1], *([str(error)] if error else [])]
 
 
 def plan_of_job(folder: Path) -> Planned:

@@ -16,13 +16,14 @@ from personas.errors import AdapterError, BaseModelError, RequestError
 from personas.rope_scaling import RopeScaling
 from tests.families import FAMILIES
 from tests.tiny import make_adapter
-from tests.trainer.jobs import persona_job
+from tests.trainer.jobs import ADA, persona_job, sign, talks
+from tests.trainer.jobs import export as export_of
 from trainer.exports.export import export
 from trainer.exports.tiny import KINDS, make_model
 from trainer.exports.tiny import make_adapter as make_sealed
 from trainer.run import Run, run_job
 
-OWN = 64
+OWN = 40
 """What the models here read without scaling; the job's samples are longer."""
 
 
@@ -179,3 +180,15 @@ def test_a_merged_model_is_scaled_and_an_adapter_says_how(tmp_path):
     assert merged["max_position_embeddings"] == 4 * 2048 and merged["rope_parameters"]["rope_type"] == "yarn"
     readme = (tmp_path / "adapter" / "README.md").read_text()
     assert f"base_model: {tmp_path / 'base'}\n" in readme and "'rope_type': 'yarn'" in readme
+
+
+def test_a_plan_says_which_factor_would_do(short_base, tmp_path, command):
+    (tmp_path / "ada.toml").write_text(ADA)
+    (tmp_path / "talk.json").write_text(export_of(talks(16)))
+    sign(tmp_path / "talk.json")
+    words = ("plan", "--persona", "ada.toml", "--source", "talk.json", "--base-model", short_base.source, "--json")
+    for settings, said in ((), True), (("--set", "rope_scaling_factor=8"), False):
+        told = json.loads(command(*words, *settings)[1])
+        (own,) = [recipe for recipe in told["recipes"] if recipe["recipe"] == told["recipe"]]
+        warned = [warning for warning in own["warnings"] if f"reads {OWN}. Set rope_scaling_factor=" in warning]
+        assert bool(warned) == said and told["tokens_per_sample"]["max"] > OWN
