@@ -23,7 +23,7 @@ class Progress(Contract):
     `memory_bytes` is held now: of the GPU, or of main memory by the process and all below it. `seconds` counts since
     the run began, over all its processes; `held_s` of them this one waited because whoever started it needed the
     machine, which is no part of `tokens_per_s` and `eta_s`. `trouble` says what goes wrong without ending the run,
-    while it does.
+    while it does. `stage` is 1 or 2 where a run has two: steps are counted over both then, epochs in each.
     """
 
     event: Literal["progress"] = "progress"

@@ -23,6 +23,7 @@ from trainer.tracking import FOLDER, write_whole
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes", "seconds")
 EPOCH_COLUMNS = ("epoch", "step", "train_loss", "eval_loss", "seconds")
 EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
+STAGES = {1: "1: general dialogue", 2: "2: the persona"}
 REPORT = "report"
 SHOWN_STEPS = 20
 
@@ -52,10 +53,11 @@ def write_report(folder: Path, training: Training) -> None:
     """`report/`: three tables as CSV, `training.json`, both curves, TensorBoard's file, and `README.md` for people."""
     report, history = folder / REPORT, training.history
     report.mkdir()
-    _csv(report / "steps.csv", STEP_COLUMNS, [event for event in history if isinstance(event, Progress)])
-    _csv(report / "epochs.csv", EPOCH_COLUMNS, [event for event in history if isinstance(event, Epoch)])
+    stage = ("stage",) if has_stages(history) else ()
+    _csv(report / "steps.csv", STEP_COLUMNS + stage, [event for event in history if isinstance(event, Progress)])
+    _csv(report / "epochs.csv", EPOCH_COLUMNS + stage, [event for event in history if isinstance(event, Epoch)])
     if evaluations := [event for event in history if isinstance(event, Evaluation)]:
-        _csv(report / "evaluations.csv", EVALUATION_COLUMNS, evaluations)
+        _csv(report / "evaluations.csv", EVALUATION_COLUMNS + stage, evaluations)
     (report / "training.json").write_text(json.dumps(_figures(training), indent=2) + "\n", encoding="utf-8")
     curves = curves_of(history)
     draw_loss(report, curves)
@@ -109,19 +111,34 @@ def _page(training: Training, curves: Curves) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def has_stages(history: Iterable[Told]) -> bool:
+    """Whether a run had two stages."""
+    return any(event.stage for event in history)
+
+
 def _epochs(history: Sequence[Told]) -> str:
-    rows = [
-        (event.epoch, _loss(event.train_loss), _loss(event.eval_loss), duration(event.seconds))
-        for event in history
-        if isinstance(event, Epoch)
-    ]
-    return table(("epoch", "training loss", "held-out loss", "time"), rows) if rows else ""
+    found = [event for event in history if isinstance(event, Epoch)]
+    rows = [(it.epoch, _loss(it.train_loss), _loss(it.eval_loss), duration(it.seconds)) for it in found]
+    return _by_stage(("epoch", "training loss", "held-out loss", "time"), rows, found, history)
 
 
 def _evaluations(history: Sequence[Told]) -> str:
     found = [event for event in history if isinstance(event, Evaluation)]
-    rows = [(found[at].step, _loss(found[at].train_loss), _loss(found[at].eval_loss)) for at in _spread(len(found))]
-    return table(("step", "training loss", "held-out loss"), rows) if rows else ""
+    shown = [found[at] for at in _spread(len(found))]
+    rows = [(it.step, _loss(it.train_loss), _loss(it.eval_loss)) for it in shown]
+    return _by_stage(("step", "training loss", "held-out loss"), rows, shown, history)
+
+
+def _by_stage(
+    head: tuple[str, ...], rows: Sequence[tuple[object, ...]], events: Sequence[Told], history: Sequence[Told]
+) -> str:
+    """A table of events that names the stage of each, where there were two; empty without any."""
+    if not rows:
+        return ""
+    if not has_stages(history):
+        return table(head, rows)
+    stages = [(STAGES[event.stage], *row) for event, row in zip(events, rows, strict=True)]
+    return table(("stage", *head), stages)
 
 
 def _loss(value: float | None) -> str:

@@ -69,6 +69,20 @@ def persona_job(folder: Path, base_model: Path | str, log: str | None = None, **
     return write_request(folder, base_model, kinds, persona="ada", **changes)
 
 
+def mixing_job(folder: Path, base_model: Path | str, general: int, messages: int = 0, **changes: Any) -> Path:
+    """Ada's job with so many general dialogues to measure forgetting with, and so many others to train on."""
+    persona_job(folder, base_model, **changes)
+    material = folder / "material"
+    (material / "general.jsonl").write_text(dialogues(general), encoding="utf-8")
+    (material / "chat.jsonl").write_text(dialogues(general + messages).split("\n", general)[-1], encoding="utf-8")
+    spec = json.loads((folder / "request.json").read_text())
+    kept = [it for it in spec["materials"] if it["kind"] != "general"]
+    named = [("general", "general.jsonl"), *([("messages", "chat.jsonl")] if messages else [])]
+    spec["materials"] = [*kept, *(described(material, kind, path) for kind, path in named)]
+    (folder / "request.json").write_text(json.dumps(spec))
+    return folder
+
+
 def dialogue_job(folder: Path, base_model: Path | str, **changes: Any) -> Path:
     """A job without a persona."""
     material = folder / "material"
