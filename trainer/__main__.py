@@ -8,6 +8,7 @@
   python -m trainer plan …              what a run would do
   python -m trainer mask …              what is trained on in each sample
   python -m trainer recipes …           the recipes, and what each value does
+  python -m trainer predictions …       how near predicted memory and time are to measured ones
   python -m trainer doctor …            what this machine can train, what is wrong with it, and the remedies
   python -m trainer export …            make an adapter usable in other programs
   python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
@@ -54,6 +55,7 @@ from trainer.holding import Hold
 from trainer.lore_commands import add_lore
 from trainer.mask_commands import add_mask, mask
 from trainer.plan_commands import add_plan, add_plan_output, home_of, plan, plan_run
+from trainer.predictions_commands import add_predictions, predictions
 from trainer.process import restart_with_allocator_settings, settle
 from trainer.processes import Processes, processes_here
 from trainer.recipe_commands import add_recipes, recipes
@@ -169,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add_plan(commands).set_defaults(command=guarded(plan))
     add_mask(commands).set_defaults(command=guarded(mask))
     add_recipes(commands).set_defaults(command=guarded(recipes))
+    add_predictions(commands).set_defaults(command=guarded(predictions))
     add_doctor(commands).set_defaults(command=guarded(doctor))
     computing = (run, matrix, add_exports(commands))
     for command in computing:

@@ -14,9 +14,8 @@ Packed, the samples lie one after another in a single row instead, without paddi
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,15 +24,13 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from personas.prompt import Sample
+from trainer.cpu_kernels import Lines, attending_by_line
 
 NO_LOSS = -100
 """Label of a token that is not trained on, as in transformers."""
 
 ABSENT = Sample((0, 0), (False, False))
 """Fills up the last batches where several processes need equally many of them: nothing is learned from it."""
-
-SORTED_BATCHES = 8
-"""So many batches are sorted by length together: enough to save padding, few enough to stay in random order."""
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
@@ -73,6 +70,25 @@ def pack(samples: Sequence[Sample]) -> dict[str, Tensor]:
     }
 
 
+def line_up(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """As `collate`, but what follows the shared beginning lies in one row, without padding: for grouped attention.
+
+    `input_ids`, `position_ids` and `labels` [1, tokens]; `tokens` and `places` as in `cpu_kernels.Lines`.
+    """
+    padded = collate(samples)
+    prefix, longest = padded["prefix_ids"].shape[1], padded["input_ids"].shape[1]
+    stands = torch.arange(longest) < (padded["lengths"] - prefix).unsqueeze(1)
+    tokens = (stands.flatten().cumsum(0) - 1).view(stands.shape)
+    return {
+        **padded,
+        "input_ids": padded["input_ids"][stands].unsqueeze(0),
+        "labels": padded["labels"][stands].unsqueeze(0),
+        "position_ids": torch.arange(prefix, prefix + longest).expand(stands.shape)[stands].unsqueeze(0),
+        "tokens": tokens,
+        "places": stands.flatten().nonzero().squeeze(1),
+    }
+
+
 def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """Texts of token ids in one row: `input_ids` and `position_ids` [1, all tokens]; each begins at position 0."""
     return {
@@ -107,7 +123,8 @@ def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
     trained = targets != NO_LOSS
     cache = _cached(model, prefix, len(ids)) if shares else None
     where = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
-    with _logits_only(model, functional.pad(trained, (0, 1))):
+    lines = attending_by_line(Lines(batch["tokens"], batch["places"])) if "tokens" in batch else nullcontext()
+    with lines, _logits_only(model, functional.pad(trained, (0, 1))):
         logits = model(input_ids=ids, past_key_values=cache, use_cache=shares, **where).logits[0]
     return functional.cross_entropy(logits.float(), targets[trained], reduction="none")
 
@@ -144,22 +161,3 @@ def _logits_only(model: Any, positions: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def length_sorted(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
-    """A random order of the samples in which those that fall into one batch are about equally long.
-
-    Shuffled, cut into windows of `SORTED_BATCHES` batches, sorted by length inside each, and the window's batches
-    shuffled again; a batch that is not full comes last. Each sample appears once.
-    """
-    shuffle = random.Random(seed)
-    order = shuffle.sample(range(len(lengths)), len(lengths))
-    window = batch_size * SORTED_BATCHES
-    result: list[int] = []
-    for start in range(0, len(order), window):
-        by_length = sorted(order[start : start + window], key=lambda place: lengths[place], reverse=True)
-        batches = [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
-        shuffle.shuffle(batches)
-        batches.sort(key=len, reverse=True)
-        result += [place for batch in batches for place in batch]
-    return result

@@ -19,6 +19,7 @@ from personas.durable import put_private
 from personas.errors import RequestError
 from personas.prompt import Sample
 from trainer.dataset import Dataset
+from trainer.length_sorted import length_sorted
 from trainer.recipe import Recipe
 
 RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
@@ -132,8 +133,6 @@ def batches_hash(data: Dataset, recipe: Recipe) -> str:
 
 
 def _order_hash(samples: Sequence[Sample], recipe: Recipe) -> str:
-    from trainer.batches import length_sorted  # loads torch, which has to wait until the threads are known
-
     order = length_sorted([len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed)
     digest = hashlib.sha256()
     for place in order:

@@ -16,7 +16,7 @@ from trainer.estimate import Speed, Workload, estimate
 from trainer.machine import Machine, machine_guessed
 from trainer.recipe import Recipe
 
-MOST_ACCUMULATION, LOWEST_RANK, SHORTEST = 256, 4, 128
+MOST_ACCUMULATION, LOWEST_RANK, SHORTEST = 256, 8, 128
 
 Changes = dict[str, int | str]
 

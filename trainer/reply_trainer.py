@@ -20,7 +20,7 @@ from personas.adapters import written_aside
 from personas.contracts import Epoch, Evaluation, Progress
 from personas.prompt import Sample
 from trainer.account import Account
-from trainer.batches import length_sorted, reply_losses
+from trainer.batches import reply_losses
 from trainer.checkpoints import (
     NAME,
     Checkpoint,
@@ -34,6 +34,7 @@ from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S
 from trainer.holding import Hold
 from trainer.kernels.choice import Kernels
+from trainer.length_sorted import length_sorted
 from trainer.processes import Processes
 from trainer.recipe import Recipe
 

@@ -42,7 +42,7 @@ def alone(monkeypatch):
 
 
 @pytest.mark.parametrize("has_cuda", [False, True])
-@pytest.mark.parametrize("gib", [2.0, 2.5, 3.5])
+@pytest.mark.parametrize("gib", [2.2, 2.5, 3.5])
 def test_the_advice_followed_fits(gib, has_cuda, alone):
     recipe = recipe_named("demo-cpu", settings_of(["per_device_train_batch_size=16", "max_length=1024", "lora_r=64"]))
     base, machine = locate(EMBEDDED), small(gib, has_cuda)

@@ -32,7 +32,7 @@ def test_the_same_is_learned_first_then_hardly_another_then_less(tiny_base):
     assert at == sorted(at), "each comes after what changes less"
     assert all(it["lora_alpha"] / it["lora_r"] == 2 for it in sets if "lora_r" in it)
     assert sets[-1] == {
-        **twice, **small, "optim": "adamw_8bit", "precision": "bf16", "lora_r": 4, "lora_alpha": 8, "max_length": 128
+        **twice, **small, "optim": "adamw_8bit", "precision": "bf16", "lora_r": 8, "lora_alpha": 16, "max_length": 128
     }  # fmt: skip
     whole = estimate("", recipe, tiny_base, LONG, SPEED, CPU)["memory_bytes"]
     needs = [whole, *(way.memory_bytes for way in found)]
@@ -54,7 +54,7 @@ def test_on_a_gpu_state_may_leave_it_and_weights_are_packed(tiny_base):
 
 def test_what_would_save_nothing_is_not_proposed(tiny_base):
     least = {
-        "per_device_train_batch_size": 1, "gradient_checkpointing": True, "optim": "adamw_8bit", "lora_r": 4,
+        "per_device_train_batch_size": 1, "gradient_checkpointing": True, "optim": "adamw_8bit", "lora_r": 8,
         "max_length": 128,
     }  # fmt: skip
     assert ways(tiny_base, Workload(train=[100], heldout=[100]), **least)[1] == []

@@ -17,11 +17,15 @@ DROPPED = 1
 """Byte for each value that dropout decided on."""
 
 GATE, LOW = ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")
-LOSS_COPIES = 3
-"""Of the float32 logits at once: their log-softmax, the gradient that comes back to it, and the one that it gives."""
+LOSS_COPIES = 4
+"""Of the float32 logits: themselves, their log-softmax, the gradient that comes to it, and the one that it gives."""
 
 BACKWARD_COPIES, SCORE_COPIES = 4, 2
 """At once, on the way back through one layer: gradients as wide as the feed-forward's middle, and of the scores."""
+
+
+STRANDED, STRANDED_TWICE = 1.3, 0.75
+"""Holes in the heap by what comes and goes in a layer, without and with checkpointing: measured over some steps."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,13 @@ def stranded_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int)
     """Bytes of the heap that lie free between what is kept, and into which nothing fits.
 
     Each layer leaves a hole as large as what only came and went in it, its scores and its feed-forward's middle: the
-    next layer's do not fit into it again, because something small that is kept has been put there.
+    next layer's do not fit into it again, because something small that is kept has been put there; batches of other
+    lengths leave further ones. Under checkpointing, where only what goes into a layer is kept, more of it does fit.
     """
     parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
     holes = sum(_scores(shape, part) + part.rows * part.own * shape.intermediate for part in parts)
-    return shape.layers * holes * value_bytes
+    share = STRANDED_TWICE if recipe.gradient_checkpointing else STRANDED
+    return round(shape.layers * holes * value_bytes * share)
 
 
 def measuring_bytes(shape: Shape, batch: Batch, value_bytes: int) -> int:

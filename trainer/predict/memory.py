@@ -33,7 +33,8 @@ PACKED, PACKED_TWICE = 0.5625, 0.516
 class Memory:
     """Bytes at the peak, by what holds them: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`,
     `activations` (kept for the way back), `loss` (logits, and gradients on their way), `measuring` (what measuring
-    takes beyond training), `allocator` (what is neither used nor given back).
+    takes beyond training), `allocator` (what is neither used nor given back), `checkpoint` (the best one's file, as
+    it is read back).
     """
 
     parts: Mapping[str, int]
@@ -81,6 +82,7 @@ def memory_of(recipe: Recipe, shape: Shape, trained: Batch, measured: Batch, mac
             "base model": base,
             **training,
             "allocator": wasted,
+            "checkpoint": 0 if machine.has_cuda or recipe.eval_strategy == "no" else weights * WEIGHT + state,
             "measuring": max(0, between - training_at_most, after - training_at_most),
         }
     )
@@ -98,8 +100,8 @@ def adapter_weights(recipe: Recipe, shape: Shape) -> int:
 def value_bytes_of(recipe: Recipe, machine: Machine) -> int:
     """Of a value in the precision that the recipe computes in on this machine (`trainer.fitted`)."""
     wanted = machine.best if recipe.precision == "auto" else recipe.precision
-    possible = machine.has_cuda or wanted == machine.best
-    return 2 if wanted in ("bf16", "fp16") and possible else 4
+    computed = wanted if machine.has_cuda or wanted == "fp32" else machine.best
+    return 4 if computed == "fp32" else 2
 
 
 def _state(recipe: Recipe, machine: Machine) -> int:

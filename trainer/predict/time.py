@@ -22,6 +22,12 @@ FLOP_S, FLOAT32_FLOP_S, KEPT_BYTES_S = 6e11, 2e11, 1.4e9
 bytes kept of a batch.
 """
 
+LAYER_S = 1.2e-3
+"""Of a layer's many small operations, however little they compute, each time that a batch or its beginning passes."""
+
+UPDATE_S, UPDATE_8BIT_S = 2e-9, 3e-8
+"""Of an adapter's weight at each step: 8-bit state is unpacked and packed again."""
+
 FORWARD_SHARE = 0.35
 """Of the time beside the products, what is spent on the way there."""
 
@@ -56,7 +62,9 @@ def work_of(recipe: Recipe, shape: Shape, work: Workload, value_bytes: int) -> W
     heldout_s = _all(work, work.heldout, MEASURED_AT_ONCE, measured)
     general_s = _all(Workload((), ()), work.general, MEASURED_AT_ONCE, measured)
     passes = 2 + _measurements(recipe, steps, epochs)  # before, after, and on the way
-    return Work(epoch_s * epochs, heldout_s * passes + 2 * general_s, sum(lengths) * epochs)
+    update_s = UPDATE_8BIT_S if recipe.optim.endswith("8bit") else UPDATE_S
+    updates_s = steps * adapter_weights(recipe, shape) * update_s
+    return Work(epoch_s * epochs + updates_s, heldout_s * passes + 2 * general_s, sum(lengths) * epochs)
 
 
 def startup_s(shape: Shape) -> float:
@@ -99,4 +107,5 @@ def _seconds(recipe: Recipe, shape: Shape, batch: Batch, value_bytes: int, ways:
     )
     kept = kept_bytes(shape, recipe.model_copy(update={"gradient_checkpointing": False}), part, value_bytes)
     share = 1 + FORWARD_SHARE * (ways - 2) if trains else FORWARD_SHARE
-    return flop / (FLOP_S if value_bytes == 2 else FLOAT32_FLOP_S) + kept * share / KEPT_BYTES_S
+    calls_s = shape.layers * len(part.parts) * (ways + 1 if trains else 1) * LAYER_S
+    return flop / (FLOP_S if value_bytes == 2 else FLOAT32_FLOP_S) + kept * share / KEPT_BYTES_S + calls_s

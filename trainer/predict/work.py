@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from personas.prompt import Sample
+from trainer.length_sorted import length_sorted
 from trainer.predict.activations import Batch
 from trainer.recipe import Recipe
 
@@ -36,10 +37,18 @@ class Workload:
         return [tokens for tokens in self.train if tokens <= recipe.max_length]
 
     def largest_trained(self, recipe: Recipe) -> Batch:
-        """The largest batch that is trained on: the longest sample, and others padded to it."""
-        lengths = self.fitting(recipe)
+        """The largest batch that is trained on: its longest sample, and others padded to it."""
+        lengths = self.seen(recipe)
         rows = min(recipe.per_device_train_batch_size, max(len(lengths), 1))
         return self.batch(rows, max(lengths, default=1))
+
+    def seen(self, recipe: Recipe) -> list[int]:
+        """Of those that fit, the ones that a run comes to before `max_steps` end it in its first epoch."""
+        lengths, rows = self.fitting(recipe), recipe.per_device_train_batch_size
+        samples = recipe.max_steps * recipe.gradient_accumulation_steps * rows or len(lengths)
+        if samples >= len(lengths):
+            return lengths
+        return [lengths[place] for place in length_sorted(lengths, rows, recipe.seed)[:samples]]
 
     def largest_measured(self, recipe: Recipe) -> Batch:
         """The largest batch of held-out samples."""
