@@ -15,7 +15,7 @@ from trainer.machine import BF16_CAPABILITY, Card, Machine, has_bfloat16
 from trainer.memory import machine_bytes
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CUDA_TORCH = 'reinstall torch with CUDA: make clean, remove .venv, then make setup TORCH_ARGS="--index-url …"'
+CUDA_TORCH = 'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'
 
 
 @dataclass(frozen=True)

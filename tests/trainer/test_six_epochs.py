@@ -1,0 +1,55 @@
+"""s0-6gb over the embedded model: six epochs told in a table, and in a second run early stopping. Ten minutes or so."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from personas.adapters import verify
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent / "vietnamese"
+QUICKLY = ("per_device_train_batch_size=4", "gradient_accumulation_steps=4", "gradient_checkpointing=false")
+"""16 samples a step, as the recipe has it, computed four at once."""
+
+
+def trained(folder: Path, *settings: str) -> list[dict[str, str]]:
+    """The table by epoch of a run in a folder of its own."""
+    words = [word for setting in (*QUICKLY, "max_length=640", *settings) for word in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "train", "--persona", HERE / "nam-do.toml", "--dataset", HERE / "talk.jsonl",
+         "--recipe", "s0-6gb", *words, "--out", folder],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "UNDERSTUDY_HOME": str(folder.parent / "home")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (folder / "adapter" / "report" / "epochs.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_six_epochs_are_told_and_held_out_replies_become_likelier(tmp_path):
+    epochs = trained(tmp_path / "six")
+    assert [int(row["epoch"]) for row in epochs] == [1, 2, 3, 4, 5, 6]
+    train, heldout = ([float(row[name]) for row in epochs] for name in ("train_loss", "eval_loss"))
+    assert train == sorted(train, reverse=True) and heldout[-1] < heldout[0]
+    assert all(float(row["seconds"]) > 0 for row in epochs)
+    page = (tmp_path / "six" / "adapter" / "report" / "README.md").read_text(encoding="utf-8")
+    for row in epochs:
+        assert f"| {row['epoch']} | {float(row['train_loss']):.4f} | {float(row['eval_loss']):.4f} |" in page
+    metrics = verify(tmp_path / "six" / "adapter").metrics
+    assert metrics.loss_tuned < metrics.loss_base
+
+
+@pytest.mark.slow
+def test_a_run_that_learns_by_heart_stops_early_and_keeps_the_best(tmp_path):
+    epochs = trained(tmp_path / "early", "learning_rate=4e-3", "lora_dropout=0")
+    heldout = [float(row["eval_loss"]) for row in epochs]
+    assert len(epochs) < 6, heldout
+    assert min(heldout[:-2]) <= min(heldout[-2:]), "two epochs in which nothing became better end it"
+    metrics = verify(tmp_path / "early" / "adapter").metrics
+    assert metrics.loss_tuned == pytest.approx(min(heldout), rel=0.05), "the best is kept, not the last"
