@@ -9,6 +9,7 @@ itself. `history` is what the bot and opted-in members of a server said to each 
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from bot.by_path import named_by_path
 from bot.history import HISTORY, history_lines
 from bot.personas import own_card
 from bot.store import Store
+from personas.adapters import MANIFEST
 from personas.card import read_card
 from personas.catalogue import CATALOGUE_FILE, Entry, ReadCatalogue, read_catalogue
 from personas.consent import Consent, read_consent
@@ -29,6 +31,7 @@ from personas.job_material import (
     SourceMaterial,
     data_set,
     dialogue_adapter,
+    dialogue_place,
     given,
     named,
     shipped_general,
@@ -63,6 +66,18 @@ class Catalogue:
         history = {HISTORY} if self._store and self._consent.permission else set()
         return sorted(self._dataset_files().keys() | self._operators().entries.keys() | history)
 
+    def dialogues(self) -> list[str]:
+        """The names of the data sets that may be general dialogue, in order: what ships, and all of the operator's."""
+        shipped = {name for name, file in self._dataset_files().items() if file.suffix == ".jsonl"}
+        return sorted(shipped | self._operators().entries.keys())
+
+    def dialogue_adapters(self, guild_id: int = OPERATOR) -> list[str]:
+        """The dialogue adapters that a server can start from, in order: its own, and the operator's."""
+        folders = sorted(dialogue_place(self._home, "any").parent.glob("[!.]*/"))
+        return [
+            folder.name for folder in folders if guild_id == OPERATOR or self._maker(folder) in (OPERATOR, guild_id)
+        ]
+
     def recipes(self) -> list[str]:
         """The names of all recipes, in order."""
         return sorted(path.stem for path in self._shipped.recipes.glob("*.toml"))
@@ -92,6 +107,9 @@ class Catalogue:
                 f"An adapter for another base model ({request.base_model}) cannot be served here.",
                 f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
             )
+        if request.start_from and request.start_from not in (there := self.dialogue_adapters(guild_id)):
+            known = _known(there, request.start_from) if there else "Train one first: task_type dialogue."
+            raise RequestError(f"There is no dialogue adapter {request.start_from!r} to start from.", known)
         if request.recipe not in (recipes := self.recipes()):
             raise RequestError(f"There is no recipe {request.recipe!r}.", _known(recipes, request.recipe))
 
@@ -157,6 +175,15 @@ class Catalogue:
         # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
         general = self._general(without=file) or self._general()
         return (single("messages", file, self._consent), *general)
+
+    def _maker(self, adapter: Path) -> int:
+        """The server whose job made an adapter; where no job here did, it is the operator's."""
+        try:
+            job_id = str(json.loads((adapter / MANIFEST).read_bytes())["job_id"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return OPERATOR
+        job = self._store.jobs.get(job_id) if self._store else None
+        return job.guild_id if job else OPERATOR
 
     def _dataset_files(self) -> dict[str, Path]:
         logs = {path.stem: path for path in self._shipped.logs.glob("*.json")}

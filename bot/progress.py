@@ -70,7 +70,7 @@ def settled_words(job: Job, live: str | None = None) -> str:
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {took}",
     ]
     if job.persona is None:
-        lines.append(f"It lies in `{job.result.adapter}`.")
+        lines.append(f"`start_from: {job.name.partition('/')[2]}` trains it further.")
     else:
         lines.append("It speaks now." if live == job.version else "Promote lets it speak from the next reply on.")
     return "\n".join(lines)

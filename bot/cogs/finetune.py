@@ -69,6 +69,8 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         learning_rate="Peak learning rate (the recipe's if left out)",
         recipe="How to train",
         settings="More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1",
+        general="General dialogue to mix in, where the recipe mixes (a part of what ships if left out)",
+        start_from="A dialogue adapter to train further (none if left out)",
     )
     @app_commands.autocomplete(persona=persona_choices)
     async def start(
@@ -82,6 +84,8 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         learning_rate: app_commands.Range[float, 1e-6, 1e-2] | None = None,
         recipe: str = "demo-cpu",
         settings: app_commands.Range[str, 1, 1000] | None = None,
+        general: str | None = None,
+        start_from: str | None = None,
     ) -> None:
         channel = interaction.channel
         if not isinstance(channel, GuildChannel):
@@ -95,6 +99,8 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
             task_type=task_type,
             persona=who.id if who else None,
             recipe=recipe,
+            general=general,
+            start_from=start_from,
             hyperparameters=_settings(settings or "", num_train_epochs=epochs, learning_rate=learning_rate),
         )
         job = self.bot.house.queue.enqueue(
@@ -111,10 +117,18 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         dataset="A data set of the catalogue (the persona's own log if left out)",
         persona="Whose voice (this channel's persona if left out)",
         recipe="How to train",
+        general="General dialogue to mix in, where the recipe mixes (a part of what ships if left out)",
+        start_from="A dialogue adapter to train further (none if left out)",
     )
     @app_commands.autocomplete(persona=persona_choices)
     async def preview(
-        self, interaction: Interaction, dataset: str | None = None, persona: str | None = None, recipe: str = "demo-cpu"
+        self,
+        interaction: Interaction,
+        dataset: str | None = None,
+        persona: str | None = None,
+        recipe: str = "demo-cpu",
+        general: str | None = None,
+        start_from: str | None = None,
     ) -> None:
         await interaction.response.defer(ephemeral=True)
         queue, who = self.bot.house.queue, persona_meant(interaction, persona)
@@ -124,6 +138,8 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
             dataset=dataset,
             persona=who.id,
             recipe=recipe,
+            general=general,
+            start_from=start_from,
             hyperparameters={},
         )
         plan = await queue.plan(request, interaction.guild_id or 0)
@@ -135,6 +151,16 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @preview.autocomplete("dataset")
     async def _datasets(self, interaction: Interaction, current: str) -> Choices:
         return _matching(self.bot.house.catalogue.datasets(), current)
+
+    @start.autocomplete("general")
+    @preview.autocomplete("general")
+    async def _dialogues(self, interaction: Interaction, current: str) -> Choices:
+        return _matching(self.bot.house.catalogue.dialogues(), current)
+
+    @start.autocomplete("start_from")
+    @preview.autocomplete("start_from")
+    async def _adapters(self, interaction: Interaction, current: str) -> Choices:
+        return _matching(self.bot.house.catalogue.dialogue_adapters(interaction.guild_id or 0), current)
 
     @start.autocomplete("recipe")
     @preview.autocomplete("recipe")

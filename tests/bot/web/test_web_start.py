@@ -175,7 +175,7 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(desk, t
     [
         ({"persona": "adda", "task_type": "persona", "dataset": None}, "no persona 'adda'"),
         ({"dataset": "nothing"}, "no data set 'nothing'"),
-        ({"recipe": "quick"}, "no recipe 'quick'. Known: demo-cpu"),
+        ({"recipe": "quick"}, "no recipe 'quick'. Known: auto"),
     ],
 )
 async def test_unknown_names_are_told_with_the_known(desk, fields, said):

@@ -1,0 +1,83 @@
+"""Trainings that go on from a dialogue adapter or mix general dialogue in, asked for on Discord; and whose adapters."""
+
+import json
+
+import pytest
+
+from bot.catalogue import Catalogue, ShippedData
+from bot.store import Store
+from bot.store.jobs import NewJob
+from personas.adapters import MANIFEST
+from personas.contracts import TrainingRequest
+from personas.errors import RequestError
+from personas.job_material import dialogue_place
+from tests.bot.conftest import QUAY
+from tests.bot.test_finetune import start
+from tests.fakes import until
+
+MINE, THEIRS = 7, 8
+
+
+def adapter_named(home, name, job_id):
+    place = dialogue_place(home, name)
+    place.mkdir(parents=True)
+    (place / MANIFEST).write_text(json.dumps({"job_id": job_id}))
+
+
+async def choices(stage, option, command="finetune start"):
+    found = await stage.moderator.autocomplete(QUAY, command, option, **{option: ""})
+    return [choice["value"] for choice in found]
+
+
+async def test_the_form_takes_both_and_offers_what_there_is(stage, tmp_path):
+    adapter_named(tmp_path, "manners_v1", "by hand")
+    for command in ("finetune start", "finetune preview"):
+        assert await choices(stage, "start_from", command) == ["manners_v1"]
+        assert await choices(stage, "general", command) == ["general-dialogue"]
+    await start(stage, general="general-dialogue", start_from="manners_v1", recipe="mixed-80-20")
+    await until(lambda: stage.backend.busy)
+    asked = stage.backend.runs[0].request
+    assert (asked.general, asked.start_from, asked.recipe) == ("general-dialogue", "manners_v1", "mixed-80-20")
+
+
+async def test_what_does_not_go_together_is_refused(stage):
+    words = await start(stage, task_type="dialogue", dataset="general-dialogue", general="general-dialogue")
+    assert "leave general out" in words and stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        for job_id, guild_id in (("j7", MINE), ("j8", THEIRS), ("j0", 0)):
+            request = TrainingRequest(job_name=job_id, task_type="dialogue", dataset="general-dialogue")
+            store.jobs.add(NewJob(job_id, guild_id, 1, 1, request), 1.0)
+        for name, job_id in (("mine", "j7"), ("theirs", "j8"), ("operators", "j0"), ("by_hand", "nobody's")):
+            adapter_named(tmp_path, name, job_id)
+        yield Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+
+
+def test_a_server_starts_from_its_own_and_the_operators_adapters_and_hears_of_no_other(catalogue):
+    assert catalogue.dialogue_adapters(MINE) == ["by_hand", "mine", "operators"]
+    assert catalogue.dialogue_adapters(9) == ["by_hand", "operators"]
+    assert catalogue.dialogue_adapters() == ["by_hand", "mine", "operators", "theirs"]
+    request = TrainingRequest(job_name="j", persona="oda", start_from="theirs")
+    with pytest.raises(RequestError) as refused:
+        catalogue.materials_for(request, MINE)
+    assert str(refused.value) == (
+        "There is no dialogue adapter 'theirs' to start from. Known: by_hand, mine, operators."
+    )
+
+
+def test_without_any_it_is_said_how_one_is_made(tmp_path):
+    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path)
+    request = TrainingRequest(job_name="j", persona="oda", start_from="manners")
+    with pytest.raises(RequestError, match="Train one first: task_type dialogue"):
+        catalogue.materials_for(request, MINE)
+
+
+def test_general_dialogue_is_what_ships_and_the_operators(tmp_path):
+    (tmp_path / "talk.jsonl").write_text("{}")
+    (tmp_path / "catalogue.toml").write_text(
+        '[talk]\npath = "talk.jsonl"\nright = "own-writing"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "mine"\n'
+    )
+    assert Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path).dialogues() == ["general-dialogue", "talk"]
