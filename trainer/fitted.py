@@ -68,3 +68,9 @@ def warnings_about(recipe: Recipe, samples: int) -> list[str]:
             f"Held-out replies are measured every {recipe.eval_steps} steps, and the run has {steps}: they never are."
         )
     return found
+
+
+def warnings_in_stages(recipe: Recipe, samples: int, first: int) -> list[str]:
+    """The same for a run that may have a first stage, over so many samples there."""
+    early = warnings_about(recipe.first_stage, first) if first else []
+    return [*(f"In the first stage: {warning}" for warning in early), *warnings_about(recipe, samples)]

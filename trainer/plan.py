@@ -21,7 +21,7 @@ from trainer.auto_rules import Replies
 from trainer.build import Builder
 from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
 from trainer.estimate import Speed, Workload, estimate, speed_of
-from trainer.fitted import fitted, warnings_about
+from trainer.fitted import fitted, warnings_in_stages
 from trainer.frozen import begun
 from trainer.ledger import Ledger
 from trainer.lighter import lighter
@@ -47,7 +47,8 @@ class Planned:
     """A run that could be: its samples' figures (`told` as `dataset build` tells them) and what it would run with.
 
     `examples` are samples to train on as text, with what is learned between ⟦ and ⟧. `why` says why the recipe `auto`
-    has chosen these settings.
+    has chosen these settings, `notes` what of the material is not as asked. `first` is what a first stage would learn
+    from.
     """
 
     persona: str | None
@@ -59,6 +60,8 @@ class Planned:
     replies: Replies
     examples: tuple[str, ...]
     why: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    first: Workload | None = None
 
     def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
         """The published object of `plan --json`. `adapters` are those of earlier runs, for their speed."""
@@ -84,7 +87,11 @@ class Planned:
         chosen = Chosen(recipe, self.why) if mine else for_run(name, recipe, self.base, self.replies)
         took = estimate(name, chosen.recipe, self.base, self.work, speed)
         notes = [*self._notes_on_model(chosen.recipe), *fitted(chosen.recipe, machine_guessed()).notes]
-        return {**took, "warnings": [*chosen.why, *notes, *warnings_about(chosen.recipe, took["samples"])]}
+        first = self.first if mine else None
+        warnings = warnings_in_stages(chosen.recipe, took["samples"], len(first.train) if first else 0)
+        if first:
+            took = _with_first(took, estimate(name, chosen.recipe.first_stage, self.base, first, speed))
+        return {**took, "warnings": [*chosen.why, *(self.notes if mine else ()), *notes, *warnings]}
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
         """What of a recipe the base model has another way, or cannot read."""
@@ -98,9 +105,9 @@ def plan_of_job(folder: Path) -> Planned:
     """The plan of a job folder's run. Raises `UnderstudyError` as the run would."""
     job = planned(folder)
     data, request = job.data, job.spec.request
-    sums = [sum(len(sample.ids) for sample in side) for side in (data.train, data.heldout)]
+    sums = [sum(len(sample.ids) for sample in side) for side in (data.trained, data.heldout)]
     told = {
-        "samples": {"train": len(data.train), "eval": len(data.heldout)},
+        "samples": {"train": len(data.trained), "eval": len(data.heldout)},
         "tokens": sum(sums),
         "rows": data.ledger.rows,
         "rows_used": data.ledger.rows_used,
@@ -112,8 +119,17 @@ def plan_of_job(folder: Path) -> Planned:
     examples = tuple(marked(job.tokenizer, sample) for sample in data.train[:SHOWN_SAMPLES])
     replies = replies_in(data.train)
     chosen = for_run(request.recipe, job.recipe, job.base, replies, begun(folder, job.spec))
-    of = (told, work, replies, examples, chosen.why)
+    first = workload_of(data.first, ()) if data.first else None
+    of = (told, work, replies, examples, chosen.why, data.caveats, first)
     return Planned(request.persona, job.base, request.recipe, chosen.recipe, *of)
+
+
+def _with_first(took: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """What both stages take together. The program is started once."""
+    sums = {name: took[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
+    seconds = round(took["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
+    most = max(took, first, key=lambda it: it["memory_bytes"])
+    return {**took, **sums, "seconds": seconds, "memory_bytes": most["memory_bytes"], "memory": most["memory"]}
 
 
 def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:

@@ -62,6 +62,12 @@ class Recipe(Contract):
     first_stage_learning_rate: of.LearningRate = 2e-4
 
     @property
+    def first_stage(self) -> Recipe:
+        """The recipe of the first of two stages: its own passes and rate; nothing is measured on its way."""
+        own = {"num_train_epochs": self.first_stage_epochs, "learning_rate": self.first_stage_learning_rate}
+        return self.model_copy(update={**own, "max_steps": 0, "eval_strategy": "no"})
+
+    @property
     def hyperparameters(self) -> dict[str, int | float | str]:
         """The single values, for the manifest."""
         return {key: value for key, value in self.model_dump().items() if isinstance(value, int | float | str)}

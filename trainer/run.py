@@ -25,7 +25,7 @@ from trainer.adapter_sheet import write_adapter_sheet
 from trainer.auto import for_run, replies_in
 from trainer.dataset import Dataset
 from trainer.diverging import require_number
-from trainer.fitted import Fitted, fitted, warnings_about
+from trainer.fitted import Fitted, fitted, warnings_in_stages
 from trainer.frozen import CHECKPOINTS, Frozen, batches_hash, begun, freeze, hash_of_request
 from trainer.job import Job as Job
 from trainer.job import Run as Run
@@ -41,7 +41,7 @@ from trainer.model_card import write_model_card
 from trainer.predict.fits import free_for, require_fits
 from trainer.predict.work import workload_of
 from trainer.recipe import Recipe
-from trainer.stages import first_stage, help_to_train, train
+from trainer.stages import help_to_train, train
 from trainer.training_report import Training, write_report
 
 ADAPTER = "adapter"
@@ -81,7 +81,12 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     log.info("samples: %s", job.data.counts)
     chosen = for_run(spec.request.recipe, job.recipe, job.base, replies_in(job.data.train), begun(folder, spec))
     fit = _fitted(job, chosen.recipe, begun(folder, spec))
-    caveats = (*chosen.why, *job.notes, *fit.notes, *_warnings(fit.recipe, job.data))
+    caveats = (
+        *chosen.why,
+        *job.notes,
+        *fit.notes,
+        *warnings_in_stages(fit.recipe, len(job.data.train), len(job.data.first)),
+    )
     for caveat in caveats:
         log.warning("%s", caveat)
     run.processes.share(fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps)
@@ -112,12 +117,6 @@ def _fitted(job: Job, recipe: Recipe, began: Frozen | None) -> Fitted:
         return fit
     work = workload_of(job.data.trained, job.data.heldout, job.data.general)
     return kept_activations(fit, job.base, work, machine, free_for(machine), began.recipe if began else None)
-
-
-def _warnings(recipe: Recipe, data: Dataset) -> list[str]:
-    """What in the recipe is hardly meant, in either stage."""
-    first = warnings_about(first_stage(recipe), len(data.first)) if data.first else []
-    return [*(f"In the first stage: {warning}" for warning in first), *warnings_about(recipe, len(data.train))]
 
 
 def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -> Frozen:

@@ -85,18 +85,6 @@ def _tracked(job: Job, frozen: Frozen, folder: Path, run: Run, before: Losses) -
         tracking.close()
 
 
-def first_stage(recipe: Recipe) -> Recipe:
-    """The recipe of the first stage: its own passes and rate. Nothing is measured on the way, all of it is kept."""
-    return recipe.model_copy(
-        update={
-            "num_train_epochs": recipe.first_stage_epochs,
-            "learning_rate": recipe.first_stage_learning_rate,
-            "max_steps": 0,
-            "eval_strategy": "no",
-        }
-    )
-
-
 @dataclass(frozen=True)
 class FirstStage:
     """What the first of two stages has learned, and told."""
@@ -163,7 +151,7 @@ class _Stages:
         steps = steps_of(recipe, len(data.train))
         tokens = sum(len(sample.ids) for sample in data.train) * epochs_of(recipe, len(data.train))
         told = partial(_shifted, stage=1, after=steps, after_tokens=tokens)
-        own = first_stage(recipe)
+        own = recipe.first_stage
         try:
             trained = self._stage(
                 data.first, own, begin, self.before[1], f"{CHECKPOINTS}/{FIRST_STAGE}", lambda it: self.listen(told(it))

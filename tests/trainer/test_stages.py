@@ -16,6 +16,7 @@ from tests.trainer.jobs import mixing_job
 from trainer.checkpoints import checkpoints_in
 from trainer.fitted import steps_of
 from trainer.frozen import CHECKPOINTS
+from trainer.plan import plan_of_job
 from trainer.run import Run, planned, run_job
 from trainer.stages import FIRST_STAGE
 from trainer.stopping import Stopped
@@ -45,11 +46,11 @@ def whole(job):
     return folder, heard
 
 
-def steps_in(folder):
+def steps_in(folder, **changes):
     """Of both stages."""
-    prepared = planned(folder)
+    prepared, settings = planned(folder), SETTINGS | changes
     stages = (("first", "first_stage_epochs"), ("train", "num_train_epochs"))
-    recipes = (prepared.recipe.model_copy(update={"num_train_epochs": SETTINGS[epochs]}) for _, epochs in stages)
+    recipes = (prepared.recipe.model_copy(update={"num_train_epochs": settings[epochs]}) for _, epochs in stages)
     return [
         steps_of(recipe, len(getattr(prepared.data, part))) for recipe, (part, _) in zip(recipes, stages, strict=True)
     ]
@@ -70,6 +71,18 @@ def test_steps_count_over_both_and_each_has_its_own_schedule(whole):
     assert all(earlier.eta_s > 0 for earlier in progress[:-1])
     details = [event.detail for event in heard if isinstance(event, Phase) and event.name == "training"]
     assert [detail.split(":")[0] for detail in details] == ["stage 1 of 2", "stage 2 of 2"]
+
+
+def test_a_plan_counts_both_stages_and_says_what_share_was_reached(job):
+    folder = job(general_share=0.9, first_stage_epochs=3, warmup_steps=100)
+    told = plan_of_job(folder).as_json(())
+    mine = next(it for it in told["recipes"] if it["recipe"] == "two-stage")
+    data, (first, second) = planned(folder).data, steps_in(folder, first_stage_epochs=3)
+    assert mine["steps"] == first + second and told["samples"]["train"] == len(data.first) + len(data.train)
+    lengths = [sum(len(sample.ids) for sample in part) for part in (data.first, data.train)]
+    assert mine["trained_tokens"] == 3 * lengths[0] + 2 * lengths[1]
+    warnings = " ".join(mine["warnings"])
+    assert "General dialogue was to be 90%" in warnings and "In the first stage: The warm-up of 100 steps" in warnings
 
 
 def test_the_report_names_the_stages_and_the_manifest_counts_both(whole):
