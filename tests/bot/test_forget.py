@@ -247,7 +247,7 @@ async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(hom
         (row,) = running.house.store.forgettings.of(keyed(HomeKey.of(home).people(), str(WHO)))
         (live,) = [one for one in receipt_of(row).withdrawn if one.now is not None]
         assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
-        assert running.house.conversations.live_adapter("oda").version == "v1"
+        assert running.house.store.versions.live("oda") == "v1"
     assert left_of_them(home) == []
 
 
