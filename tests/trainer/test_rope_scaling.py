@@ -106,7 +106,7 @@ def test_positions_that_cannot_be_scaled_are_not(tmp_path, family, why):
 def job_with(folder, base, **settings):
     job = persona_job(folder, base.source)
     spec = json.loads((job / "request.json").read_text())
-    spec["request"]["hyperparameters"] = {"num_train_epochs": 1, **settings}
+    spec["request"]["hyperparameters"] = {"max_steps": 1, **settings}
     (job / "request.json").write_text(json.dumps(spec))
     return job
 
