@@ -20,11 +20,14 @@ TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
 RAW_COLOUR, SMOOTH_COLOUR, HELDOUT_COLOUR = "#7fa8cf", "#1d4f80", "#b35900"
 """Of lines, which are thinner: the raw curve may be faint, the others stand out from white by 4.5 to 1 and more."""
 
+SERIES = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555")
+"""Of lines that are alike: as dark as these."""
+
 
 def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:
     """`composition.svg` and `.png`: samples by source, those held out apart."""
     names = [name.replace("$", r"\$") for name in by_source]  # between two of these would stand a formula
-    figure, axes = _figure(height=1.6 + 0.45 * len(names))
+    figure, axes = figure_of(height=1.6 + 0.45 * len(names))
     train = [of["train"] for of in by_source.values()]
     held_out = [of["eval"] for of in by_source.values()]
     axes.barh(names, train, color=TRAIN_COLOUR, label="train")
@@ -36,24 +39,24 @@ def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -
     axes.margins(x=0.25)
     axes.set(title="Composition", xlabel="samples")
     axes.legend(loc="lower right", frameon=False)
-    _save(figure, folder / "composition")
+    save(figure, folder / "composition")
 
 
 def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
     """`lengths.svg` and `.png`: how many samples have how many tokens; `limit` is the most that a sample may have."""
     edges: Sequence[int] = spread["edges"]
-    figure, axes = _figure(height=3.2)
+    figure, axes = figure_of(height=3.2)
     widths = [right - left for left, right in itertools.pairwise(edges)]
     axes.bar(edges[:-1], spread["counts"], widths, align="edge", color=TRAIN_COLOUR, edgecolor="white", linewidth=0.5)
     axes.axvline(limit, color=EVAL_COLOUR, linestyle="--", label=f"limit: {limit} tokens")
     axes.set(title="Length", xlabel="tokens per sample, prompt and reply", ylabel="samples")
     axes.legend(frameon=False)
-    _save(figure, folder / "lengths")
+    save(figure, folder / "lengths")
 
 
 def draw_loss(folder: Path, curves: Curves) -> None:
     """`loss.svg` and `.png`: the training loss raw and smoothed, and that of the held-out replies."""
-    figure, axes = _figure(height=3.8)
+    figure, axes = figure_of(height=3.8)
     axes.plot(curves.steps, curves.losses, color=RAW_COLOUR, linewidth=0.9, label="training")
     even = list(smoothed(curves.losses))
     axes.plot(curves.steps, even, color=SMOOTH_COLOUR, linewidth=1.8, label=f"training, smoothed: {FORMULA}")
@@ -62,20 +65,21 @@ def draw_loss(folder: Path, curves: Curves) -> None:
         axes.plot(steps, losses, color=HELDOUT_COLOUR, linewidth=1.4, marker="o", markersize=4, label="held out")
     axes.set(title="Loss", xlabel="optimiser step", ylabel="nats per reply token")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    _save(figure, folder / "loss", "Loss by optimiser step; README.md has the figures as a table")
+    save(figure, folder / "loss", "Loss by optimiser step; README.md has the figures as a table")
 
 
 def draw_learning_rate(folder: Path, curves: Curves) -> None:
     """`learning_rate.svg` and `.png`: the rate of each step."""
-    figure, axes = _figure(height=2.6)
+    figure, axes = figure_of(height=2.6)
     axes.plot(curves.steps, curves.rates, color=SMOOTH_COLOUR, linewidth=1.8)
     axes.set(title="Learning rate", xlabel="optimiser step", ylabel="rate")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     axes.set_ylim(bottom=0)
-    _save(figure, folder / "learning_rate", "Learning rate by optimiser step; README.md has the figures as a table")
+    save(figure, folder / "learning_rate", "Learning rate by optimiser step; README.md has the figures as a table")
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def figure_of(height: float) -> tuple[Any, Any]:
+    """A figure of our width, and its axes."""
     from matplotlib.figure import Figure  # half a second; no pyplot, which keeps figures and may look for a screen
 
     figure = Figure(figsize=(7.5, height), layout="constrained")
@@ -84,7 +88,8 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, path: Path, title: str = "") -> None:
+def save(figure: Any, path: Path, title: str = "") -> None:
+    """Write it as SVG and PNG. Raises `OSError`."""
     from matplotlib import rc_context
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):

@@ -104,6 +104,12 @@ def made_aside(wanted: Asked, beside: Path) -> Iterator[tuple[Path, JobSpec]]:
         yield folder, spec
 
 
+def job_id_of(wanted: Asked) -> str:
+    """The id that the job would have. Raises whatever `made_aside` does."""
+    with made_aside(wanted, Path(tempfile.gettempdir())) as (_, spec):
+        return spec.job_id
+
+
 def _digest(spec: JobSpec) -> str:
     """Of what decides the run; not of the day on which somebody stated a right."""
     parts = [(it.kind, it.path, it.right, it.sha256, it.persona_names) for it in spec.materials]

@@ -24,6 +24,7 @@ from trainer.settings_given import add_settings, settings_given
 
 if TYPE_CHECKING:
     from trainer.job_making import Asked
+    from trainer.sweep import Point
 
 TRAIN_HELP = """\
 Trains an adapter: a persona's, or one for dialogue in general.
@@ -35,6 +36,7 @@ Trains an adapter: a persona's, or one for dialogue in general.
   python -m trainer train --dialogue --dataset chat.jsonl --recipe s3-dialogue --base-model Qwen/Qwen2.5-3B-Instruct
   python -m trainer train --persona oda --start-from ~/.understudy/runs/dialogue-s3-dialogue-3f9a2c41d0/adapter
   python -m trainer train --persona oda --set learning_rate=5e-4 --set lora_r=8 --dry-run
+  python -m trainer train --persona oda --sweep learning_rate=2e-4,5e-4,1e-3
 
 Everything that the run takes is copied into a folder of its own (--out; in the bot's home unless given), under its
 rights. The same command goes on where it was stopped, and so does `run FOLDER`, on another machine too.
@@ -61,6 +63,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add("--start-from", metavar="A", help="train this adapter further: its folder, or a dialogue adapter's name")
     add("--recipe", default="demo-cpu", metavar="R", help="how to train (default: demo-cpu); `recipes` lists them")
     add_settings(train)
+    add("--sweep", action="append", default=[], metavar="NAME=V,V,…", help="a run for each value, and the best of them")
     add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
     add("--right", type=right, metavar="R", help=f"the right to what has no rights.toml: {', '.join(RIGHTS)}")
     add("--out", type=Path, metavar="DIR", help="the run's folder")
@@ -75,6 +78,8 @@ def train(options: argparse.Namespace, run: Runner) -> int:
     if options.dry_run:
         return guarded(_plan)(options)
     restart_with_allocator_settings()
+    if options.sweep:
+        return sweep(options, run)
     made: list[Path] = []
     if code := guarded(lambda options: made.append(_made(options)))(options):
         return code
@@ -86,6 +91,45 @@ def train(options: argparse.Namespace, run: Runner) -> int:
     if options.json:
         return run(options, claim_stdout())
     return _run_for_people(options, run)
+
+
+def sweep(options: argparse.Namespace, run: Runner) -> int:
+    """Runs `train --sweep`: one run after another, then the table of them all and the best one's adapter."""
+    from trainer.showing import Shown
+    from trainer.sweep import best_of, results_table, run_all, write_results
+
+    made: list[tuple[Point, Path]] = []
+    if code := guarded(lambda options: made.extend(_sweep_made(options)))(options):
+        return code
+    home = made[0][1].parent.parent
+    settle(options.nice, next(filter(None, (frozen_threads(folder) for _, folder in made)), options.threads))
+    out = claim_stdout()
+    if not options.json:
+        logging.getLogger().setLevel(logging.WARNING)
+
+    def tell(line: str) -> None:
+        if not options.json:
+            print(f"\n{line}", file=out, flush=True)
+
+    def run_one(folder: Path) -> int:
+        options.folder = folder
+        return run(options, out if options.json else Shown(out))  # type: ignore[arg-type]  # as above
+
+    def end(_: argparse.Namespace) -> None:
+        best = best_of(results)
+        write_results(home, results, best)
+        if options.json:
+            print((home / "sweep.json").read_text(encoding="utf-8").replace("\n", ""), file=out)
+        else:
+            print("", results_table(results, best), "", *_ending(home, 0), sep="\n", file=out)
+
+    tell(str(home))
+    results, code = run_all(made, run_one, tell)
+    if code:
+        tell("The same command goes on with it.")
+    code = code or guarded(end)(options)
+    out.flush()
+    return code
 
 
 def _run_for_people(options: argparse.Namespace, run: Runner) -> int:
@@ -127,6 +171,21 @@ def _ending(folder: Path, code: int) -> list[str]:
 
 def _made(options: argparse.Namespace) -> Path:
     from trainer.job_making import job_folder
+
+    home, out = _places(options)
+    return job_folder(_asked(options, home), out)
+
+
+def _sweep_made(options: argparse.Namespace) -> list[tuple[Point, Path]]:
+    from trainer.sweep import folder_of, make_folders, points_of
+
+    home, out = _places(options)
+    wanted, points = _asked(options, home), points_of(options.sweep, options.settings)
+    return make_folders(wanted, points, out or folder_of(wanted, [point for point, _ in points]))
+
+
+def _places(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """The home, and the folder that is named for what is made."""
     from trainer.places import require_place
 
     if processes_here(os.environ).are_many:
@@ -137,15 +196,23 @@ def _made(options: argparse.Namespace) -> Path:
     home = home_of(options.home)
     out = options.out.expanduser().absolute() if options.out else None
     require_place(out or home)
-    return job_folder(_asked(options, home), out)
+    return home, out
 
 
 def _plan(options: argparse.Namespace) -> None:
     from trainer.job_making import made_aside
+    from trainer.sweep import points_of
 
-    with made_aside(_asked(options, home_of(options.home)), Path(tempfile.gettempdir())) as (folder, _):
+    wanted = _asked(options, home_of(options.home))
+    points = points_of(options.sweep, options.settings) if options.sweep else []
+    with made_aside(wanted.with_settings(points[0][1]) if points else wanted, Path(tempfile.gettempdir())) as (
+        folder,
+        _,
+    ):
         options.folder = folder
         plan_run(options)
+    if points and not options.json:
+        print(f"{len(points)} runs: the first is shown; they are {', '.join(point.name for point, _ in points)}.")
 
 
 def _asked(options: argparse.Namespace, home: Path) -> Asked:
