@@ -109,6 +109,8 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(by_two, tmp_
     assert events((folder / "events.jsonl").read_text()) == heard
     assert verify(folder / "adapter").job_id == "job-1"
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
+    manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
+    assert "2 processes trained it together." in manifest["caveats"]
     first, second = ((each / "adapter" / "adapter_model.safetensors") for each in (folder, alone))
     assert first.stat().st_size == second.stat().st_size
 
