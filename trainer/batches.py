@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from personas.prompt import Sample
-from trainer.cpu_kernels import Lines, attending_by_line
 
 NO_LOSS = -100
 """Label of a token that is not trained on, as in transformers."""
@@ -70,25 +69,6 @@ def pack(samples: Sequence[Sample]) -> dict[str, Tensor]:
     }
 
 
-def line_up(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """As `collate`, but what follows the shared beginning lies in one row, without padding: for grouped attention.
-
-    `input_ids`, `position_ids` and `labels` [1, tokens]; `tokens` and `places` as in `cpu_kernels.Lines`.
-    """
-    padded = collate(samples)
-    prefix, longest = padded["prefix_ids"].shape[1], padded["input_ids"].shape[1]
-    stands = torch.arange(longest) < (padded["lengths"] - prefix).unsqueeze(1)
-    tokens = (stands.flatten().cumsum(0) - 1).view(stands.shape)
-    return {
-        **padded,
-        "input_ids": padded["input_ids"][stands].unsqueeze(0),
-        "labels": padded["labels"][stands].unsqueeze(0),
-        "position_ids": torch.arange(prefix, prefix + longest).expand(stands.shape)[stands].unsqueeze(0),
-        "tokens": tokens,
-        "places": stands.flatten().nonzero().squeeze(1),
-    }
-
-
 def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """Texts of token ids in one row: `input_ids` and `position_ids` [1, all tokens]; each begins at position 0."""
     return {
@@ -123,8 +103,7 @@ def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
     trained = targets != NO_LOSS
     cache = _cached(model, prefix, len(ids)) if shares else None
     where = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
-    lines = attending_by_line(Lines(batch["tokens"], batch["places"])) if "tokens" in batch else nullcontext()
-    with lines, _logits_only(model, functional.pad(trained, (0, 1))):
+    with _logits_only(model, functional.pad(trained, (0, 1))):
         logits = model(input_ids=ids, past_key_values=cache, use_cache=shares, **where).logits[0]
     return functional.cross_entropy(logits.float(), targets[trained], reduction="none")
 
