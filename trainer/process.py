@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Mapping
 
 from trainer.processes import processes_on_this_machine
@@ -46,4 +47,7 @@ def settle(niceness: int, threads: int | None) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // processes_on_this_machine()))
     os.nice(niceness)
+    # Both speak of what is so here: kernels are chosen by the run, which says so, and peft asks transformers itself.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

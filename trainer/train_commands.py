@@ -121,7 +121,8 @@ def sweep(options: argparse.Namespace, run: Runner) -> int:
         if options.json:
             print((home / "sweep.json").read_text(encoding="utf-8").replace("\n", ""), file=out)
         else:
-            print("", results_table(results, best), "", *_ending(home, 0), sep="\n", file=out)
+            job = home / "sweep" / best.name
+            print("", results_table(results, best), "", *_next(job, home / "adapter"), sep="\n", file=out)
 
     tell(str(home))
     results, code = run_all(made, run_one, tell)
@@ -158,9 +159,13 @@ def _whose(options: argparse.Namespace) -> str:
 
 
 def _ending(folder: Path, code: int) -> list[str]:
-    adapter = folder / "adapter"
     if code:
         return [f"goes on with: python -m trainer run {folder}"]
+    return _next(folder, folder / "adapter")
+
+
+def _next(folder: Path, adapter: Path) -> list[str]:
+    """What can be done with the adapter of a job."""
     return [
         f"adapter: {adapter}",
         f"what was trained on: python -m trainer mask {folder}",
