@@ -163,7 +163,7 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
             began = time.monotonic()
             assert "base model" in await ask(INN)
             answered.append(time.monotonic() - began)
-        await until(lambda: shown("Trained", "Failed"), 60)
+        await until(lambda: shown("Trained", "Failed"), 240)
         ended = shown("Trained", "Failed")
         print(f"{len(answered)} replies while training, the slowest after {max(answered):.2f} s")
         assert ended[0]["content"].startswith("Trained"), ended[0]["content"]

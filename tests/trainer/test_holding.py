@@ -166,6 +166,7 @@ def test_a_real_run_that_is_held_stands_still_goes_on_and_ends(tmp_path, tiny_ba
     process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_run_by_hand_reads_nothing_from_its_standard_input(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source)
     process = start(folder, "--threads", "1")
