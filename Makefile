@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-data bench-pii bench-train chromium test test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-data bench-pii bench-train predictions chromium test test-slow check lint lock pictures clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ bench-pii: $(READY)  ## How much personal data the anonymiser finds in texts hel
 
 bench-train: $(READY)  ## How fast an adapter is trained, beside the plain recipe (some 25 minutes).
 	@$(BIN)/python -m trainer.bench_train
+
+predictions: $(READY)  ## Compare predicted memory and time with measured runs, into docs/predictions.md.
+	@$(BIN)/python -m trainer predictions --out docs/predictions.md
 
 # The page is tested in a real browser; Playwright drives the one that the system has.
 chromium:  ## Install Chromium if it is missing (Debian and Ubuntu; elsewhere name one with CHROMIUM=/path).

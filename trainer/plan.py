@@ -21,8 +21,9 @@ from trainer.auto_rules import Replies
 from trainer.build import Builder
 from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
 from trainer.estimate import Speed, Workload, estimate, speed_of
-from trainer.fitted import fitted, warnings_in_stages
+from trainer.fitted import Fitted, fitted, warnings_in_stages
 from trainer.frozen import begun
+from trainer.kept_activations import kept_activations
 from trainer.ledger import Ledger
 from trainer.lighter import lighter
 from trainer.machine import machine_guessed
@@ -85,13 +86,22 @@ class Planned:
         """What a recipe would take here; `warnings` say what of it cannot be done here, or is hardly meant."""
         mine = name == self.recipe
         chosen = Chosen(recipe, self.why) if mine else for_run(name, recipe, self.base, self.replies)
-        took = estimate(name, chosen.recipe, self.base, self.work, speed)
-        notes = [*self._notes_on_model(chosen.recipe), *fitted(chosen.recipe, machine_guessed()).notes]
+        fit = self._fitted(chosen.recipe)
+        took = estimate(name, fit.recipe, self.base, self.work, speed)
+        notes = [*self._notes_on_model(chosen.recipe), *fit.notes]
         first = self.first if mine else None
         warnings = warnings_in_stages(chosen.recipe, took["samples"], len(first.train) if first else 0)
         if first:
             took = _with_first(took, estimate(name, chosen.recipe.first_stage, self.base, first, speed))
         return {**took, "warnings": [*chosen.why, *(self.notes if mine else ()), *notes, *warnings]}
+
+    def _fitted(self, recipe: Recipe) -> Fitted:
+        """The recipe as a run would have it here."""
+        machine = machine_guessed()
+        fit = fitted(recipe, machine)
+        if recipe.gradient_checkpointing and "gradient_checkpointing" in recipe.model_fields_set:
+            return fit
+        return kept_activations(fit, self.base, self.work, machine, machine.free_bytes)
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
         """What of a recipe the base model has another way, or cannot read."""
