@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from personas.base_model import BaseModel, Precision, load_model
+from personas import serving
+from personas.base_model import BaseModel, Precision
 from personas.prompt import Sample
 from trainer.batches import collate, pack, reply_losses
 from trainer.cpu_kernels import use_grouped_attention
 
-BATCH_SIZE = 16
-"""Samples measured at once. Nothing is kept for gradients, so it can be more than in training."""
+BATCH_SIZE, LOGIT_BYTES = 16, 2**29
+"""Samples measured at once, and what their logits may take. Nothing is kept for gradients, so that it can be more than
+in training; logits are large where vocabularies are."""
+
+BYTES_A_LOGIT = 10
+"""In the model's precision, in float32, and as the loss needs them."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class ReplyLoss:
 
 
 def load_served(base: BaseModel, precision: Precision) -> Any:
-    """The base model as the engine serves it: not in 4 bits."""
-    model = load_model(base, precision)
+    """The base model as the engine serves it."""
+    model = serving.load_served(base, precision)
     use_grouped_attention(model)
     return model
 
@@ -46,13 +51,27 @@ def measure(
     by_length = sorted(range(len(samples)), key=lambda place: len(samples[place].ids))
     was_training = model.training
     model.eval()
-    for start in range(0, len(samples), BATCH_SIZE):
-        places = by_length[start : start + BATCH_SIZE]
+    for places in _batches(by_length, samples, model.config.get_text_config().vocab_size):
         chosen = [samples[place] for place in places]
         losses |= zip(places, _measure_batch(model, chosen, laid_out(chosen)), strict=True)
         between()
     model.train(was_training)
     return [losses[place] for place in range(len(samples))]
+
+
+def _batches(order: Sequence[int], samples: Sequence[Sample], vocabulary: int) -> Iterator[list[int]]:
+    """The places in order, as many together as may be; one at least."""
+    most_tokens = LOGIT_BYTES // (BYTES_A_LOGIT * vocabulary)
+    batch: list[int] = []
+    tokens = 0
+    for place in order:
+        if batch and (len(batch) == BATCH_SIZE or tokens + samples[place].reply_tokens > most_tokens):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(place)
+        tokens += samples[place].reply_tokens
+    if batch:
+        yield batch
 
 
 def mean_loss(losses: Sequence[ReplyLoss]) -> float:

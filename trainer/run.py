@@ -21,6 +21,7 @@ from personas.contracts import AdapterRef, Done, JobSpec, Phase, ScoreCard, Scor
 from personas.errors import RequestError
 from personas.heldout import NEW_HELD_OUT_FILE
 from personas.people import write_people
+from personas.serving import precision_of
 from trainer.adapter_sheet import write_adapter_sheet
 from trainer.auto import for_run, replies_in
 from trainer.dataset import Dataset
@@ -153,7 +154,9 @@ def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Ru
     from trainer.evaluate import load_served
 
     run.enter(Phase(name="measuring the adapter", detail=f"{len(job.data.heldout)} held-out replies"))
-    served = AdaptedModel(load_served(job.base, job.spec.serving_precision), fingerprint(job.base))
+    base = load_served(job.base, job.spec.serving_precision)
+    precision = precision_of(base)
+    served = AdaptedModel(base, fingerprint(job.base))
     served.attach(AdapterRef(job.spec.request.persona or "dialogue", job.spec.version, aside))
     tuned, general = _losses(served.model, job.data, run)
     require_number(tuned, "the held-out replies, with the new adapter,", job.recipe)
@@ -164,7 +167,7 @@ def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Ru
         loss_tuned=tuned,
         general_loss_base=before[1],
         general_loss_tuned=general,
-        precision=job.spec.serving_precision,
+        precision=precision,
     )
     run.emit(ScoreCardEvent(scorecard=scorecard))
     return scorecard

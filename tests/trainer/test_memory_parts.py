@@ -12,11 +12,14 @@ import torch
 from personas.base_model import load_tokenizer
 from personas.prompt import Sample
 from tests.trainer.jobs import persona_job
+from trainer import evaluate
 from trainer.batches import collate, reply_losses
+from trainer.doctor.fits import known_models
 from trainer.evaluate import BATCH_SIZE
 from trainer.length_sorted import length_sorted
 from trainer.machine import Machine
-from trainer.predict.activations import Batch, kept_bytes
+from trainer.plan import recipe_named
+from trainer.predict.activations import LOGIT_BYTES, Batch, kept_bytes
 from trainer.predict.memory import adapter_weights, memory_of, predicted_memory
 from trainer.predict.shape import config_of, shape_of
 from trainer.predict.work import MEASURED_AT_ONCE, Workload, workload_of
@@ -144,7 +147,7 @@ def test_samples_are_counted_as_batches_share_them():
     assert (largest.rows, largest.own, largest.shared) == (rows, own, batch["prefix_ids"].shape[1])
     alone = collate(samples(1))
     assert work.batch(1, work.train[0]).own == alone["input_ids"].shape[1]
-    assert MEASURED_AT_ONCE == BATCH_SIZE
+    assert (MEASURED_AT_ONCE, LOGIT_BYTES) == (BATCH_SIZE, evaluate.LOGIT_BYTES)
 
 
 @pytest.mark.slow
@@ -156,3 +159,13 @@ def test_a_whole_run_holds_what_was_predicted(tmp_path, tiny_base):
     subprocess.run(words, capture_output=True, check=True)
     measured = json.loads((folder / "adapter" / "report" / "training.json").read_text())["peak_bytes"]
     assert told["memory_bytes"] == pytest.approx(measured, rel=0.15)
+
+
+def test_a_small_card_is_reckoned_with_4_bits_where_16_do_not_fit():
+    three_billion = known_models()["Qwen/Qwen2.5-3B-Instruct"].shape
+    recipe = recipe_named("s0-6gb")
+
+    def needed(gib):
+        return predicted_memory(recipe, three_billion, 512, Machine(True, "bf16", gib * 2**30)).total
+
+    assert needed(6) < 6 * 2**30 < needed(16)

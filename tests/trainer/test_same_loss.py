@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig
 
 from personas.base_model import load_model
 from personas.prompt import Sample
+from trainer import evaluate
 from trainer.batches import collate, pack, reply_losses
 from trainer.cpu_kernels import use_grouped_attention
 from trainer.evaluate import measure
@@ -134,3 +135,18 @@ def test_in_training_unpacked_four_bit_weights_give_the_losses_of_bitsandbytes_o
     theirs, ours, whole = losses
     assert ours == pytest.approx(theirs, rel=1e-6)
     assert ours != pytest.approx(whole, rel=1e-3)
+
+
+def test_replies_are_measured_by_fewer_at_once_where_logits_are_many(tiny_base, recipe, monkeypatch):
+    samples, model = random_samples(SHARED, 20), exact_model(tiny_base, recipe)
+    tokens = []
+    counted = evaluate.reply_losses
+    monkeypatch.setattr(evaluate, "reply_losses", lambda *a: tokens.append(len(losses := counted(*a))) or losses)
+    whole = measure(model, samples)
+    at_once = tokens.copy()
+    monkeypatch.setattr(evaluate, "LOGIT_BYTES", 20 * evaluate.BYTES_A_LOGIT * model.config.vocab_size)
+    few = measure(model, samples)
+    assert len(at_once) == 2 and max(tokens[2:]) <= 20 < max(at_once)
+    assert [loss.nll for loss in few] == pytest.approx([loss.nll for loss in whole], rel=TOLERANCE)
+    monkeypatch.setattr(evaluate, "LOGIT_BYTES", 1)
+    assert len(measure(model, samples)) == 20

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from trainer.predict.shape import Shape
 from trainer.recipe import Recipe
 
+LOGIT_BYTES = 2**29
+"""What the logits of replies that are measured together may take, as in `trainer.evaluate`, which would load torch."""
+
 FLOAT32 = 4
 DROPPED = 1
 """Byte for each value that dropout decided on."""
@@ -101,7 +104,8 @@ def measuring_bytes(shape: Shape, batch: Batch, value_bytes: int) -> int:
     """Bytes that measuring a batch takes: keys and values of all layers, and the loss over its logits."""
     seen = batch.rows * (batch.own + batch.shared)
     cached = 2 * shape.layers * seen * shape.keys * value_bytes
-    logits = batch.trained * shape.vocabulary * (value_bytes + 2 * FLOAT32)
+    at_once = max(batch.trained / batch.rows, LOGIT_BYTES // (shape.vocabulary * (value_bytes + 2 * FLOAT32)))
+    logits = round(min(batch.trained, at_once)) * shape.vocabulary * (value_bytes + 2 * FLOAT32)
     layer = value_bytes * max(3 * batch.rows * batch.own * shape.intermediate, 2 * _scores(shape, batch))
     return cached + max(logits, layer)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from personas.serving import takes_4_bits
 from trainer.machine import Machine
 from trainer.predict.activations import Batch, backward_bytes, kept_bytes, loss_bytes, measuring_bytes, stranded_bytes
 from trainer.predict.shape import Shape
@@ -75,7 +76,7 @@ def memory_of(recipe: Recipe, shape: Shape, trained: Batch, measured: Batch, mac
     )
     training_at_most = base + sum(training.values()) + wasted
     between = measuring_bytes(shape, measured, value) + base + adapter + state
-    after = measuring_bytes(shape, measured, served) + _copied(shape, served) + weights * served
+    after = measuring_bytes(shape, measured, served) + _served(shape, served, machine) + weights * served
     return Memory(
         {
             "libraries": CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES,
@@ -115,11 +116,25 @@ def _base(recipe: Recipe, shape: Shape, value: int, machine: Machine) -> int:
     """Bytes of the base model while it is trained on."""
     if recipe.quant_type == "none":
         return shape.weights * value if machine.has_cuda else _copied(shape, value)
-    rest = shape.weights - shape.linear_weights
     if machine.has_cuda:
-        return round(shape.linear_weights * (PACKED_TWICE if recipe.double_quant else PACKED)) + rest * value
+        return _packed(shape, value, PACKED_TWICE if recipe.double_quant else PACKED)
+    rest = shape.weights - shape.linear_weights
     # Unpacked; what is not quantised stays where the file is mapped, and all of the file with it, or is copied.
     return shape.linear_weights * value + (shape.weight_bytes if value == shape.stored else rest * value)
+
+
+def _served(shape: Shape, value: int, machine: Machine) -> int:
+    """Bytes of the base model while what was trained is measured over it (`personas.serving`)."""
+    if not machine.has_cuda:
+        return _copied(shape, value)
+    if machine.memory_bytes and takes_4_bits(shape.weight_bytes, machine.memory_bytes):
+        return _packed(shape, value, PACKED_TWICE)
+    return shape.weights * value
+
+
+def _packed(shape: Shape, value: int, packed: float) -> int:
+    """Bytes of the whole model with its linear layers in 4 bits."""
+    return round(shape.linear_weights * packed) + (shape.weights - shape.linear_weights) * value
 
 
 def _copied(shape: Shape, value: int) -> int:

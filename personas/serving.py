@@ -1,0 +1,46 @@
+"""A base model as it serves, and as adapters are measured: where it computes, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from personas.base_model import BaseModel, Precision, load_model, load_torch
+
+BESIDE_WEIGHTS = 3 * 2**29
+"""Bytes of a GPU for adapters, keys and values, and logits: 1.5 GiB."""
+
+
+def takes_4_bits(weight_bytes: int, gpu_bytes: int) -> bool:
+    """Whether a GPU of so many bytes holds a model of so many bytes only in 4 bits (NF4)."""
+    return weight_bytes + BESIDE_WEIGHTS > gpu_bytes
+
+
+def load_served(base: BaseModel, precision: Precision) -> Any:
+    """The model on the GPU, where there is one, in 16 bits or, where those leave no room, in 4; on the CPU otherwise.
+
+    `precision` is the CPU's. A GPU without bfloat16 computes in float16. Raises `BaseModelError`.
+    """
+    torch = load_torch()
+    if not torch.cuda.is_available():
+        return load_model(base, precision)
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    there: dict[str, Any] = {"device_map": {"": "cuda"}}
+    if takes_4_bits(base.weight_bytes, torch.cuda.mem_get_info()[1]):
+        there["quantization_config"] = _nf4(torch.bfloat16 if native else torch.float16)
+    return load_model(base, "bfloat16" if native else "float16", **there)
+
+
+def precision_of(model: Any) -> str:
+    """What a model serves in: `nf4`, `bfloat16`, `float16` or `float32`."""
+    return "nf4" if getattr(model, "is_loaded_in_4bit", False) else str(model.dtype).removeprefix("torch.")
+
+
+def _nf4(computing: Any) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computing,
+    )

@@ -1,0 +1,50 @@
+"""Where and in which precision a base model serves."""
+
+import pytest
+import torch
+
+from personas import serving
+from personas.base_model import BaseModel
+from personas.serving import load_served, precision_of, takes_4_bits
+
+GIB = 2**30
+QWEN_3B = BaseModel("owner/three-billion", "nowhere", int(6.2 * GIB))
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What is asked of transformers on a machine with a graphics card, which is described by calling it."""
+    asked = []
+    monkeypatch.setattr(serving, "load_model", lambda base, precision, **options: asked.append((precision, options)))
+
+    def card(gib, *, bfloat16=True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, gib * GIB))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+        load_served(QWEN_3B, "float32")
+        return asked[-1]
+
+    return card
+
+
+def test_a_card_with_room_serves_in_16_bits(loaded):
+    assert loaded(24) == ("bfloat16", {"device_map": {"": "cuda"}})
+    assert loaded(16, bfloat16=False) == ("float16", {"device_map": {"": "cuda"}})
+
+
+def test_a_small_card_serves_in_4_bits(loaded):
+    precision, options = loaded(6, bfloat16=False)
+    quantisation = options["quantization_config"]
+    assert (precision, options["device_map"]) == ("float16", {"": "cuda"})
+    assert quantisation.load_in_4bit and quantisation.bnb_4bit_quant_type == "nf4"
+    assert quantisation.bnb_4bit_compute_dtype is torch.float16
+
+
+def test_room_is_left_beside_the_weights():
+    assert not takes_4_bits(4 * GIB, 6 * GIB)
+    assert takes_4_bits(5 * GIB, 6 * GIB)
+
+
+def test_without_a_card_the_precision_asked_for_serves(tiny_base):
+    assert precision_of(load_served(tiny_base, "float32")) == "float32"
+    assert precision_of(load_served(tiny_base, "bfloat16")) == "bfloat16"
