@@ -30,6 +30,7 @@ from bot.guild_end import GuildEnd, guilds_on_disk
 from bot.house import House
 from bot.job_folder import REQUEST
 from personas.errors import UnderstudyError
+from personas.job_folder import MATERIAL
 from personas.lore import guild_owner
 from personas.reviews import delete_expired
 from personas.rights import DISCORD_API
@@ -136,6 +137,9 @@ class Retention:
         for folder in sorted((home / "jobs").glob("[!.]*/")):
             with self._logged(f"the job folder {folder.name}"):
                 await self._end_job_folder(folder, said_before)
+        for request in sorted([*home.glob(f"runs/*/{REQUEST}"), *home.glob(f"runs/*/sweep/*/{REQUEST}")]):
+            with self._logged(f"the run {request.parent.name}"):
+                await asyncio.to_thread(_empty_if_said, request.parent, said_before)
         with self._logged("review files"):
             await asyncio.to_thread(delete_expired, home, now)
         with self._logged("what was deleted in the database"):
@@ -188,6 +192,14 @@ def _delete_if_said(folder: Path, touched_before: float | None) -> None:
     """`touched_before` is for the folder of a job that nobody knows any more."""
     if (touched_before is None or folder.stat().st_mtime < touched_before) and _holds_what_was_said(folder):
         shutil.rmtree(folder)
+
+
+def _empty_if_said(run: Path, touched_before: float) -> None:
+    """Of a run that the operator has started: what it learned from goes, the adapter stays, which is nowhere else."""
+    if run.stat().st_mtime < touched_before and _holds_what_was_said(run):
+        for name in (MATERIAL, "checkpoints"):
+            if (run / name).exists():
+                shutil.rmtree(run / name)
 
 
 def _holds_what_was_said(job_folder: Path) -> bool:

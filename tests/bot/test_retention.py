@@ -282,6 +282,25 @@ async def test_job_folders_with_what_was_said_go_with_the_conversations(bench):
     assert left == {"said-new", "own-old", "waits", f"own-{HERE}", f"own-{THERE}"}
 
 
+async def test_of_runs_of_the_operator_what_was_said_goes_and_the_adapter_stays(bench):
+    old = bench.now - 91 * DAY_S
+    runs = {
+        "runs/old": "discord-api",
+        "runs/sweep-1/sweep/seed=1": "discord-api",
+        "runs/own": "form",
+        "runs/new": "discord-api",
+    }
+    for name, right in runs.items():
+        request = json.dumps({"materials": [{"right": right}]}).encode()
+        put(bench.home, {f"{name}/{it}": request for it in ("request.json", "material/log", "adapter/manifest.json")})
+        if name != "runs/new":
+            os.utime(bench.home / name, (old, old))
+    assert await bench.retention.tidy()
+    assert [(bench.home / name / "material").exists() for name in runs] == [False, False, True, True]
+    assert all((bench.home / name / "adapter" / "manifest.json").exists() for name in runs)
+    assert await bench.retention.tidy()
+
+
 async def test_review_files_go_at_their_time(bench, tmp_path):
     files = {name: tmp_path / name for name in ("due.html", "later.html", "folder", "gone.html")}
     files["due.html"].write_text("names")
