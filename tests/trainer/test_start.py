@@ -149,3 +149,15 @@ def test_weights_of_another_shape_do_not_fit(dialogue, tiny_base, recipe):
     fewer = recipe.model_copy(update={"lora_r": 4, "target_modules": ("q_proj",)})
     with pytest.raises(AdapterError, match="has 28 matrices, and 4 are to be trained"):
         put_weights(dialogue, with_new_adapter(load_model(tiny_base, "float32"), fewer))
+
+
+@pytest.mark.parametrize("kind", [{}, {"use_dora": True}, {"use_rslora": True}], ids=lambda kind: "".join(kind))
+def test_all_weights_of_any_kind_are_put_in_their_places(kind, tiny_base, recipe, tmp_path):
+    made = with_new_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update=kind))
+    for number, weight in enumerate(trained_weights(made).values()):
+        torch.nn.init.constant_(weight, number + 0.1)
+    made.save_pretrained(tmp_path)
+    other = with_new_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update={**kind, "seed": 5}))
+    put_weights(tmp_path, other)
+    kept = trained_weights(other)
+    assert all(torch.equal(kept[name], weight) for name, weight in trained_weights(made).items())

@@ -205,6 +205,7 @@ async def test_every_wrong_field_is_named_with_what_is_allowed(desk):
         ({"task_type": "persona", "dataset": None}, "persona"),
         ({"persona": "oda"}, "persona"),
         ({"dataset_path": "x"}, "dataset_path"),
+        ({"general": "general-dialogue"}, "general"),
     ],
 )
 async def test_fields_that_do_not_go_together_are_named(desk, fields, field):
