@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-data bench-pii bench-train predictions chromium test test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-pii bench-train predictions chromium test test-slow check lint lock pictures clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,10 +44,13 @@ demo: $(READY)  ## Play the whole story headless: a reply, a retrain, the reply 
 demo-all: $(READY)  ## The same for all three personas, then each adapter on each persona's held-out replies.
 	@$(BIN)/python -m bot.demo --all
 
-bench: bench-chat bench-data bench-pii bench-train  ## Run all benchmarks.
+bench: bench-chat bench-chat-engine bench-data bench-pii bench-train  ## Run all benchmarks.
 
 bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
 	@$(BIN)/python -m bot.bench_chat
+
+bench-chat-engine: $(READY)  ## How fast many chats with many adapters are answered, beside peft and llama.cpp (some 30 minutes).
+	@$(BIN)/python -m personas.engine.bench
 
 bench-data: $(READY)  ## How fast material is read, filtered and deduplicated (files of 1,000,000 rows; some 30 minutes).
 	@$(BIN)/python -m trainer.bench_data

@@ -1,8 +1,9 @@
 // One step of a Llama-like model for a batch of tokens, each of which has its own row memory, position and adapter.
 //
 // Weights, keys and values are bfloat16, sums and the residual stream float32. A matrix is read in the layout that it
-// has in the model ([out, in]), so nothing is copied. Everything is one parallel region: the threads meet at barriers and
-// share each phase's work in pieces. Needs AVX-512 with BF16; personas/engine/kernel says how it is built.
+// has in the model ([out, in]), so nothing is copied. Everything is one parallel region, a row of phases whose work is
+// shared in pieces: a phase is over when its pieces are, and a thread that the system has put aside keeps nobody waiting
+// unless it holds one. Needs AVX-512 with BF16; personas/engine/kernel says how it is built.
 
 #include <immintrin.h>
 #include <sched.h>
@@ -13,6 +14,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -151,9 +153,14 @@ static void add_adapter(const bf16* b, int64_t out, int64_t rank, const float* h
             for (int64_t r = 0; r < rank; r++) y[t * y_stride + c] += h[t * h_stride + r] * single(b[r * out + c]);
 }
 
-class Team {  // threads that wait for a piece of work, do it together, and wait for the next
+static void rest(int spin) {
+    if (spin < 4000) _mm_pause();
+    else sched_yield();
+}
+
+class Team {  // threads that wait for work, join in, and wait for the next
    public:
-    explicit Team(int size) : size_(size) {
+    explicit Team(int size) {
         for (int i = 1; i < size; i++) threads_.emplace_back([this, i] { serve(i); });
     }
     ~Team() {
@@ -165,27 +172,20 @@ class Team {  // threads that wait for a piece of work, do it together, and wait
         wake_.notify_all();
         for (auto& thread : threads_) thread.join();
     }
-    template <class Work>
-    void run(Work& work) {
+    // Do the work here and in those threads that come in time. `before` is done while none of them is at work.
+    template <class Before, class Work>
+    void run(Before before, Work& work) {
+        for (int spin = 0; busy_.load(std::memory_order_acquire); spin++) rest(spin);
+        before();
         call_ = [](void* w, int i) { (*static_cast<Work*>(w))(i); };
         work_ = &work;
         {
             std::lock_guard<std::mutex> lock(mutex_);
+            busy_.store(threads_.size(), std::memory_order_relaxed);
             round_++;
         }
         wake_.notify_all();
         work(0);
-    }
-    void barrier() {  // everything before it, of all threads, is seen by all after it
-        int phase = phase_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
-            arrived_.store(0, std::memory_order_relaxed);
-            phase_.store(phase + 1, std::memory_order_release);
-            return;
-        }
-        for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; spin++)
-            if (spin < 4000) _mm_pause();
-            else sched_yield();
     }
 
    private:
@@ -199,9 +199,9 @@ class Team {  // threads that wait for a piece of work, do it together, and wait
                 if (ending_) return;
             }
             call_(work_, i);
+            busy_.fetch_sub(1, std::memory_order_release);
         }
     }
-    int size_;
     std::vector<std::thread> threads_;
     std::mutex mutex_;
     std::condition_variable wake_;
@@ -209,14 +209,14 @@ class Team {  // threads that wait for a piece of work, do it together, and wait
     bool ending_ = false;
     void (*call_)(void*, int) = nullptr;
     void* work_ = nullptr;
-    std::atomic<int> arrived_{0}, phase_{0};
+    std::atomic<int> busy_{0};
 };
 
 class Model {
    public:
     Model(const Shape& shape, const Layer* layers, const bf16* embedding, const bf16* norm, const bf16* head, int threads)
         : s_(shape), layers_(layers, layers + shape.layers), embedding_(embedding), norm_(norm), head_(head),
-          team_(threads), counters_(16 * shape.layers + 16) {
+          team_(threads), phases_(16 * shape.layers + 16) {
         int64_t n = shape.most_tokens, all_heads = (shape.heads + 2 * shape.kv_heads) * shape.width;
         int64_t widest = std::max({shape.hidden, shape.inner, shape.heads * shape.width});
         x_.resize(n * shape.hidden);
@@ -229,26 +229,32 @@ class Model {
     // Compute the tokens and keep their keys and values; logits [wanted, vocabulary] of those at `wanted`.
     void step(const Token* tokens, int64_t n, const float* cosines, const float* sines, const Stack* stacks,
               const int64_t* wanted, int64_t wanted_count, float* logits) {
-        tokens_ = tokens, n_ = n, cosines_ = cosines, sines_ = sines, stacks_ = stacks;
-        wanted_ = wanted, wanted_count_ = wanted_count, logits_ = logits;
-        runs_.clear();  // at most four tokens in a row with the same adapter
-        for (int64_t t = 0; t < n; t++)
-            if (t && runs_.back().count < 4 && tokens[runs_.back().first].slot == tokens[t].slot) runs_.back().count++;
-            else runs_.push_back({t, 1});
-        for (auto& counter : counters_) counter.store(0, std::memory_order_relaxed);
-        auto work = [this](int i) { compute(i); };
-        team_.run(work);
+        auto before = [&] {
+            tokens_ = tokens, n_ = n, cosines_ = cosines, sines_ = sines, stacks_ = stacks;
+            wanted_ = wanted, wanted_count_ = wanted_count, logits_ = logits;
+            runs_.clear();  // at most four tokens in a row with the same adapter
+            for (int64_t t = 0; t < n; t++)
+                if (t && runs_.back().count < 4 && tokens[runs_.back().first].slot == tokens[t].slot) runs_.back().count++;
+                else runs_.push_back({t, 1});
+            for (auto& phase : phases_) phase.begun.store(0), phase.done.store(0);
+        };
+        team_.run(before, work_);
     }
 
    private:
     struct Run { int64_t first, count; };
 
-    // Share a phase's pieces among the threads, then wait for all of them.
+    struct alignas(64) Phase { std::atomic<int64_t> begun{0}, done{0}; };
+
+    // Take pieces of a phase while there are any, then wait until all are done; what they wrote is seen then.
     template <class Do>
     void phase(int& number, int64_t pieces, Do work) {
-        auto& counter = counters_[number++];
-        for (int64_t i; (i = counter.fetch_add(1, std::memory_order_relaxed)) < pieces;) work(i);
-        team_.barrier();
+        Phase& phase = phases_[number++];
+        for (int64_t i; (i = phase.begun.fetch_add(1, std::memory_order_relaxed)) < pieces;) {
+            work(i);
+            phase.done.fetch_add(1, std::memory_order_release);
+        }
+        for (int spin = 0; phase.done.load(std::memory_order_acquire) < pieces; spin++) rest(spin);
     }
 
     void compute(int thread) {
@@ -478,7 +484,8 @@ class Model {
     std::vector<Layer> layers_;
     const bf16 *embedding_, *norm_, *head_;
     Team team_;
-    std::vector<std::atomic<int64_t>> counters_;
+    std::vector<Phase> phases_;
+    std::function<void(int)> work_ = [this](int i) { compute(i); };
     std::vector<float> x_, y_, h_;
     std::vector<bf16> in_;
     std::vector<std::vector<float>> scores_;

@@ -1,0 +1,191 @@
+"""How fast many chats with many adapters are answered: the engine beside peft and llama.cpp, in one run.
+
+Each system is measured in a process of its own, in alternation, round after round; what is told are medians. Cold:
+nothing is cached. Cached: the persona's 150 tokens of each prompt for the engine, the whole prompt for llama.cpp; peft
+has no cache, so its cold figure stands beside both. Prints a table and writes build/bench/chat-engine.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from personas.engine.bench.material import CHATS, NEW_TOKENS, PROMPT_TOKENS, chats, prepare
+
+FOLDER = Path("build/bench/chat-engine")
+RESULT = Path("build/bench/chat-engine.json")
+PACKAGES = ("torch", "transformers", "peft")
+XLLAMACPP = "xllamacpp==2026.10.11549"
+SYSTEMS = {"switching": CHATS, "mixed": CHATS, "bare": (1,), "ours": CHATS}
+TIMEOUT_S = 1200.0
+
+Figures = dict[str, Any]
+
+
+def environment() -> dict[str, str]:
+    """Threads that wait sleep, for every system: their best on this kind of machine."""
+    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def asked(command: Sequence[str]) -> Figures:
+    """What a process prints on its last line. Ends the benchmark when it fails."""
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S)
+    if done.returncode:
+        raise SystemExit(f"The benchmark broke off: {' '.join(command)}\n{done.stderr[-2000:]}")
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------ llama.cpp
+
+
+def llama_python() -> str | None:
+    """The interpreter of the environment that holds llama.cpp; made on first use, None where that fails."""
+    python = FOLDER / "env" / "bin" / "python"
+    if not python.exists():
+        print("setting up llama.cpp …", flush=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", XLLAMACPP]
+        for command in ([sys.executable, "-m", "venv", str(FOLDER / "env")], pip):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            if done.returncode:
+                print(f"llama.cpp is left out: {done.stderr.strip().splitlines()[-1:]}")
+                return None
+    return str(python)
+
+
+def llama_specs() -> dict[str, Path]:
+    """By kind of weights, the file that tells `llama.py` what to measure."""
+    from personas.base_model import EMBEDDED, locate
+    from personas.engine.bench import gguf
+
+    config = json.loads((locate(EMBEDDED).folder / "config.json").read_text())
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    talks = chats(FOLDER, max(CHATS))
+    spec = {
+        "adapters": [str(gguf.adapter(chat.adapter.folder, heads)) for chat in talks],
+        "prompts": [chat.prompt for chat in talks],
+        "other_prompts": [list(reversed(chat.prompt)) for chat in talks],
+        "context": PROMPT_TOKENS + NEW_TOKENS + 16,
+        "new_tokens": NEW_TOKENS,
+        "threads": os.cpu_count(),
+    }
+    paths = {}
+    for kind, model in gguf.models(FOLDER).items():
+        paths[kind] = FOLDER / f"llama-{kind}.json"
+        paths[kind].write_text(json.dumps({**spec, "model": str(model), "chats": list(CHATS)}))
+    return paths
+
+
+def llama_commands(python: str) -> list[str]:
+    """What measures llama.cpp with the weights that are fastest for eight chats here."""
+    script = str(Path(__file__).with_name("llama.py"))
+    found = {}
+    for kind, spec in llama_specs().items():
+        probe = FOLDER / "llama-probe.json"
+        probe.write_text(json.dumps({**json.loads(spec.read_text()), "chats": [8]}))
+        found[kind] = asked([python, script, str(probe)])["8 cold"]["tokens_per_s"]
+        print(f"llama.cpp with {kind}: {found[kind]:.0f} tokens/s for eight chats", flush=True)
+    return [python, script, str(FOLDER / f"llama-{max(found, key=found.__getitem__)}.json")]
+
+
+# ------------------------------------------------------------------------------------------------ rounds
+
+
+def rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
+    """All systems, one after the other, so many times."""
+    here = [sys.executable, "-m", "personas.engine.bench.systems"]
+    commands = {name: [*here, name, str(FOLDER), ",".join(map(str, of))] for name, of in SYSTEMS.items()}
+    python = llama_python() if with_llama else None
+    if python:
+        commands["llama"] = llama_commands(python)
+    found: dict[str, list[Figures]] = {name: [] for name in commands}
+    for number in range(count):
+        for name, command in commands.items():
+            print(f"round {number + 1} of {count}: {name} …", flush=True)
+            found[name].append(asked(command))
+    return found
+
+
+def median(found: Sequence[Figures], workload: str) -> float | None:
+    """The median of a system's tokens per second."""
+    speeds = [figures[workload]["tokens_per_s"] for figures in found if workload in figures]
+    return statistics.median(speeds) if speeds else None
+
+
+def summary(found: dict[str, list[Figures]]) -> Figures:
+    """The figures by their published keys."""
+    told: Figures = {}
+    for count in CHATS:
+        told[f"chats_{count}"] = {kind: _workload(found, count, kind) for kind in ("cold", "cached")}
+    told["chats_1"]["cold"]["vs_generate"] = _ratio(found, "1 cold", "bare", "1 cold")
+    told["baselines_tokens_per_s"] = {
+        name: {workload: median(found[name], workload) for workload in found[name][0] if workload != "kernel"}
+        for name in found if name != "ours"
+    }  # fmt: skip
+    told["compiled_kernel"] = bool(found["ours"][0]["kernel"])
+    return told
+
+
+def _workload(found: dict[str, list[Figures]], count: int, kind: str) -> Figures:
+    ours = [figures[f"{count} {kind}"] for figures in found["ours"]]
+    firsts = [sorted(figures["ttft_s"]) for figures in ours]
+    return {
+        "tokens_per_s": statistics.median(figures["tokens_per_s"] for figures in ours),
+        "ttft_p50_s": statistics.median(statistics.median(first) for first in firsts),
+        "ttft_p95_s": statistics.median(first[max(0, -(-95 * len(first) // 100) - 1)] for first in firsts),
+        "vs_peft_switching": _ratio(found, f"{count} {kind}", "switching", f"{count} cold"),
+        "vs_peft_mixed": _ratio(found, f"{count} {kind}", "mixed", f"{count} cold"),
+        "vs_llama_cpp": _ratio(found, f"{count} {kind}", "llama", f"{count} {kind}"),
+    }
+
+
+def _ratio(found: dict[str, list[Figures]], ours: str, other: str, theirs: str) -> float | None:
+    ours_per_s, theirs_per_s = median(found["ours"], ours), median(found.get(other, []), theirs)
+    return ours_per_s / theirs_per_s if ours_per_s and theirs_per_s else None
+
+
+def print_table(told: Figures) -> None:
+    """The engine's figures and how many times the others' they are."""
+    columns = ("tokens/s", "first p50", "first p95", "× switching", "× mixed", "× llama.cpp")
+    print(f"{'':18}" + "".join(f"{name:>13}" for name in columns))
+    for count in CHATS:
+        for kind in ("cold", "cached"):
+            row = told[f"chats_{count}"][kind]
+            cells = "".join(f"{'–' if value is None else f'{value:.2f}':>13}" for value in list(row.values())[:6])
+            print(f"{count:>3} chats, {kind:<7}{cells}")
+    print(f"one chat against generate without an adapter: × {told['chats_1']['cold']['vs_generate']:.2f}")
+    quiet = told["fairness"]
+    alone, flooded = quiet["quiet_alone_ttft_p95_s"], quiet["quiet_flooded_ttft_p95_s"]
+    print(f"a quiet server's first token, p95: {alone:.2f} s alone, {flooded:.2f} s beside one that floods")
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser("python -m personas.engine.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="medians of so many (default: 5)")
+    parser.add_argument("--without-llama", action="store_true", help="leave llama.cpp out")
+    arguments = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    prepare(FOLDER)
+    told = summary(rounds(arguments.rounds, not arguments.without_llama))
+    told["fairness"] = asked([sys.executable, "-m", "personas.engine.bench.fairness", str(FOLDER)])
+    print_table(told)
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"llama.cpp": XLLAMACPP}
+    told |= {"rounds": arguments.rounds, "machine": machine, "versions": versions}
+    RESULT.write_text(json.dumps(told, indent=2) + "\n")
+    print(f"written to {RESULT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
