@@ -10,9 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from personas.contracts import Epoch, Progress, TrainerEvent
 from personas.job_keys import JobKeys
 from personas.keys import JOB_KEYS
 from personas.material import material_digest
+from trainer.run import Run
+from trainer.stopping import Stopped
 
 ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 LORE = "# The clock\n\n## Bell\nThe tower clock of Ada has a cracked bell that rings a quarter tone flat.\n"
@@ -151,3 +154,14 @@ def sign(*paths: Path, right: str = "own-writing") -> None:
 def events(text: str) -> list[dict[str, Any]]:
     """Each line of standard output or of `events.jsonl`."""
     return [json.loads(line) for line in textwrap.dedent(text).splitlines()]
+
+
+def stopping(step: int, kind: type[Progress] | type[Epoch] = Progress) -> Run:
+    """A run that is asked to stop once the event of this step was the last to be heard."""
+    heard: list[TrainerEvent] = []
+
+    def check() -> None:
+        if heard and isinstance(last := heard[-1], kind) and last.step == step:
+            raise Stopped("the test")
+
+    return Run(heard.append, check)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from personas.heldout import HELD_OUT_FILE, HeldOut
 from personas.job_keys import JobKeys
 from personas.people import read_people
 from tests.trainer.jobs import ADA, built_job, dialogues, export, message, sign, talks
+from trainer.__main__ import main
 from trainer.heldout import were_held_out
 from trainer.run import Run, planned, run_job
 
@@ -26,19 +29,44 @@ def home(tmp_path):
     return tmp_path / "home"
 
 
-@pytest.fixture
-def build(command, tmp_path):
-    """Builds Ada's data set of a log in `set`, and gives what `dataset build` says."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Builds Ada's data set of a log, each log once, in a folder with the home, the card and the set."""
+    made: dict[str, Path] = {}
 
-    def made(log=None, *words, right="own-writing"):
-        Path("ada.toml").write_text(ADA, encoding="utf-8")
-        Path("talk.json").write_text(export(talks(16) if log is None else log), encoding="utf-8")
-        if right:
-            sign(Path("talk.json").absolute(), right=right)
-        sources = ("--persona", "ada.toml", "--source", "talk.json")
-        code, out, errors = command("dataset", "build", *sources, "--out", "set", "--json", *words)
-        assert code == 0, errors
-        return json.loads(out)
+    def build(log, right):
+        key = json.dumps([log, right])
+        if key not in made:
+            folder = made[key] = tmp_path_factory.mktemp("built")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                patch.setenv("UNDERSTUDY_HOME", str(folder / "home"))
+                _build(patch, log, right)
+        return made[key]
+
+    return build
+
+
+def _build(patch, log, right):
+    Path("ada.toml").write_text(ADA, encoding="utf-8")
+    Path("talk.json").write_text(export(log), encoding="utf-8")
+    if right:
+        sign(Path("talk.json").absolute(), right=right)
+    else:
+        allow(Path("home"), MIRA)
+    words = ("--persona", "ada.toml", "--source", "talk.json", "--out", "set")
+    patch.setattr(sys, "argv", ["trainer", "dataset", "build", *words])
+    assert main() == 0
+
+
+@pytest.fixture
+def build(built, tmp_path, monkeypatch):
+    """A data set of Ada's in `set`, and what `dataset build` said of it."""
+
+    def made(log=None, right="own-writing"):
+        shutil.copytree(built(talks(16) if log is None else log, right), tmp_path, dirs_exist_ok=True)
+        monkeypatch.chdir(tmp_path)
+        return json.loads(Path("set/stats.json").read_text())
 
     return made
 
@@ -195,7 +223,6 @@ def resign(folder: Path) -> None:
 @pytest.fixture
 def from_discord(build, job, home):
     """A job over what opted-in members said; its set was built under the permission."""
-    allow(home, MIRA)
     build(BOT_TALK, right="")
     folder = job()
     request = json.loads((folder / "request.json").read_text())

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from personas.adapters import verify
 from personas.contracts import Epoch, Phase, Progress
 from personas.errors import TrainingError
-from tests.trainer.jobs import mixing_job
+from tests.trainer.jobs import mixing_job, stopping
 from trainer.checkpoints import checkpoints_in
 from trainer.fitted import steps_of
 from trainer.frozen import CHECKPOINTS
@@ -103,14 +103,9 @@ def test_the_report_names_the_stages_and_the_manifest_counts_both(whole):
 
 def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_weights_and_history(job, whole):
     folder, first = job(), steps_in(whole[0])[0]
-    stops = (
-        lambda it: isinstance(it, Progress) and it.step == 1,
-        lambda it: isinstance(it, Epoch) and it.step == first,
-        lambda it: isinstance(it, Progress) and it.step == first + 1,
-    )
-    for number, stop in enumerate(stops):
+    for number, (kind, step) in enumerate(((Progress, 1), (Epoch, first), (Progress, first + 1))):
         with pytest.raises(Stopped):
-            run_job(folder, stopping(stop))
+            run_job(folder, stopping(step, kind))
         assert checkpoints_in(folder / CHECKPOINTS / FIRST_STAGE)
         assert bool(checkpoints_in(folder / CHECKPOINTS)) == (number == 2)
     heard = []
@@ -120,17 +115,6 @@ def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_we
     assert all(torch.equal(kept[name], other[name]) for name in kept)
     tables = [(it / "adapter" / "report" / "epochs.csv").read_text().splitlines() for it in (folder, whole[0])]
     assert [line.split(",")[:4] for line in tables[0]] == [line.split(",")[:4] for line in tables[1]]
-
-
-def stopping(after):
-    """A run that is asked to stop once the last that was heard is such an event."""
-    heard = []
-
-    def check():
-        if heard and after(heard[-1]):
-            raise Stopped("the test")
-
-    return Run(heard.append, check)
 
 
 def test_a_first_stage_that_diverges_names_its_own_rate(job, monkeypatch):

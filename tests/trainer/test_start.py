@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 
 from personas.adapters import verify
 from personas.base_model import load_model
-from personas.contracts import Progress
 from personas.errors import AdapterError, RequestError
 from personas.people import read_people, write_people
 from tests.tiny import make_tiny_model
-from tests.trainer.jobs import described, dialogue_job, persona_job
+from tests.trainer.jobs import described, dialogue_job, persona_job, stopping
 from trainer.checkpoints import trained_weights
 from trainer.qlora import with_new_adapter
 from trainer.run import Run, planned, run_job
@@ -88,6 +87,7 @@ def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, 
     )
 
 
+@pytest.mark.slow  # taken up in a second stage, a run begins from weights too (test_stages)
 def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
     folder = job()
     with pytest.raises(Stopped):
@@ -95,17 +95,6 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
     run_job(folder, Run(lambda event: None, lambda: None))
     kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole))
     assert all(torch.equal(kept[name], other[name]) for name in kept)
-
-
-def stopping(step):
-    """A run that is asked to stop after so many steps."""
-    heard = []
-
-    def check():
-        if any(isinstance(event, Progress) and event.step >= step for event in heard):
-            raise Stopped("the test")
-
-    return Run(heard.append, check)
 
 
 @pytest.mark.parametrize(

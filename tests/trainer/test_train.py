@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +16,11 @@ from personas.contracts import Epoch, Evaluation, Phase, Progress
 from personas.heldout import HeldOut, held_out_file
 from personas.keys import HomeKey
 from personas.material import material_digest
-from tests.trainer.jobs import ADA, dialogues, events, export, message, sign, talks
-from tests.trainer.test_run import wait_for_step
+from tests.trainer.jobs import ADA, dialogues, export, message, sign, stopping, talks
 from trainer.process import RESTARTED
+from trainer.run import run_job
 from trainer.showing import Shown
+from trainer.stopping import Stopped
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--set", "lora_r=4", "--set", "num_train_epochs=2", "--set", "lora_alpha=8", "--threads", "1")
@@ -140,14 +140,10 @@ def start(*words, **streams):
     return subprocess.Popen([sys.executable, "-m", "trainer", "train", *words], env=environ, text=True, **pipes)
 
 
-def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(here, tiny_base):
+def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(make, tiny_base):
     words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL)
-    stopped = start(*words, "--json")
-    wait_for_step(stopped)
-    stopped.send_signal(signal.SIGTERM)
-    out, _ = stopped.communicate(timeout=60)
-    assert stopped.returncode == 143 and events(out)[-1]["cause"] == "stopped"
-
+    with pytest.raises(Stopped):
+        run_job(make(*words), stopping(1))
     resumed = start(*words)
     out, errors = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, errors
