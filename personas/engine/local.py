@@ -22,6 +22,7 @@ from personas.engine.places import Places
 from personas.engine.stream import LocalReplyStream
 from personas.engine.text import StreamedText
 from personas.prompt import Renderer
+from personas.serving import load_served, precision_of
 
 if TYPE_CHECKING:
     from ctypes import CDLL
@@ -62,6 +63,7 @@ class LocalEngine:
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue, init=False)
     _streams: set[LocalReplyStream] = field(default_factory=set, init=False)
     _parts: Parts = field(init=False)
+    _compiling: threading.Thread | None = field(default=None, init=False)
 
     async def start(self) -> None:
         """Load the base model. Raises `BaseModelError`."""
@@ -113,6 +115,8 @@ class LocalEngine:
             stream.cancel()
         self._work.put(None)
         await asyncio.to_thread(self._thread.join)
+        if self._compiling:  # cut off, it would have to begin anew each time
+            await asyncio.to_thread(self._compiling.join)
 
     # ------------------------------------------------------------------------------ on the engine's thread
 
@@ -126,9 +130,17 @@ class LocalEngine:
         try:
             computed = False
             while self._take_work(wait=not computed):
-                computed = self._parts.batch.step()
+                computed = self._step()
         finally:
             self._parts.seats.close()
+
+    def _step(self) -> bool:
+        try:
+            return self._parts.batch.step()
+        except Exception as error:  # nobody would hear of anything any more
+            log.exception("the engine stumbled; all replies that were being made end")
+            self._parts.batch.fail(error)
+            return False
 
     def _take_work(self, *, wait: bool) -> bool:
         """Do what was asked for since the last step, after waiting for something to do if there was nothing.
@@ -160,7 +172,8 @@ class LocalEngine:
         if self.threads:
             torch.set_num_threads(self.threads)
         self._renderer = Renderer(base_model.load_tokenizer(self.base))
-        model = base_model.load_model(self.base, self.precision)
+        model = load_served(self.base, self.precision)
+        log.info("replies are computed in %s", precision_of(model))
         self._parts = assemble(
             model,
             base_model.fingerprint(self.base),
@@ -182,7 +195,8 @@ class LocalEngine:
         if library := quick.compiled_before():
             use(library)
         else:
-            threading.Thread(target=quick.compile_for, args=(use,), name="compiling", daemon=True).start()
+            self._compiling = threading.Thread(target=quick.compile_for, args=(use,), name="compiling", daemon=True)
+            self._compiling.start()
 
     def _accept(self, request: ChatRequest, stream: LocalReplyStream, ended: Callable[[], None]) -> None:
         from personas.engine.rows import Job

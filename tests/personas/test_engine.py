@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -152,8 +153,50 @@ async def test_too_many_waiting_requests_are_refused_and_room_returns(engine):
     assert await answer(engine, ask("hello"))
 
 
+async def test_replies_are_made_at_the_same_time_each_with_its_adapter(engine, adapters):
+    long = Sampling(temperature=1.0, max_new_tokens=60, seed=1)
+    order: list[int] = []
+
+    async def follow(number: int, stream) -> None:
+        async for _ in stream:
+            order.append(number)
+
+    refs = [None, *adapters]
+    streams = [engine.submit(ask("hello", ref, long)) for ref in refs]
+    await asyncio.gather(*(follow(number, stream) for number, stream in enumerate(streams)))
+    firsts, lasts = ([line.index(n) for n in range(3)] for line in (order, order[::-1]))
+    assert max(firsts) < len(order) - 1 - max(lasts), "all have begun before the first ends"
+    assert [stream.reply.version for stream in streams] == [None, "v1", "v2"]
+
+
+async def test_log_probabilities_come_with_the_reply_that_asks_for_them(engine):
+    asked = Sampling(temperature=1.0, max_new_tokens=12, seed=5, logprobs=True)
+    stream = engine.submit(ask("hello", sampling=asked))
+    await answer_of(stream)
+    assert len(stream.reply.logprobs) == stream.reply.new_tokens and all(p <= 0 for p in stream.reply.logprobs)
+
+
+async def test_who_is_refused_hears_for_how_long_and_another_server_still_finds_room(engine):
+    streams = [engine.submit(ask("hello")) for _ in range(8)]
+    with pytest.raises(EngineBusyError, match=r"8 replies are waiting already\. Try again in about \d+ s\."):
+        engine.submit(ask("hello"))
+    streams.append(engine.submit(replace(ask("hello"), guild_id=7)))
+    for stream in streams:
+        await answer_of(stream)
+
+
+async def test_a_step_that_stumbles_ends_what_runs_and_nothing_else(engine, monkeypatch):
+    batch = engine._parts.batch
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "_compute_prompts", lambda: 1 / 0)
+        stream = engine.submit(ask("hello"))
+        with pytest.raises(ZeroDivisionError):
+            await answer_of(stream)
+    assert await answer(engine, ask("hello"))
+
+
 async def test_the_event_loop_goes_on_while_the_model_works(engine):
-    stream = engine.submit(ask("hello", sampling=Sampling(temperature=1.0, max_new_tokens=300, seed=1)))
+    stream = engine.submit(ask("hello", sampling=Sampling(temperature=1.0, max_new_tokens=120, seed=1)))
     slowest, done = 0.0, asyncio.ensure_future(answer_of(stream))
     while not done.done():
         before = time.perf_counter()
