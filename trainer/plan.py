@@ -74,7 +74,7 @@ class Planned:
             "base_model": self.base.name,
             "recipe": self.recipe,
             **self.told,
-            "longest_tokens": max(self.work.fitting(self.settings), default=0),
+            "longest_tokens": max(self.work.seen(self.settings), default=0),
             "tokens_per_sample": spread([*self.work.train, *self.work.heldout]),
             "recipes": [self._told_of(name, recipe, speed) for name, recipe in recipes.items()],
             "free_bytes": machine.free_bytes,

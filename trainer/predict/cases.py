@@ -13,8 +13,8 @@ from personas.job_material import ShippedData
 PERSONA, DIALOGUE = "ballast", ShippedData.beside_the_code().general / "dialogue.jsonl"
 EMBEDDED, MIDDLE, LARGE = "embedded", "llama-30m", "qwen2-340m"
 
-LONG_TALKS: Mapping[str, object] = MappingProxyType({"history_turns": 64, "session_gap_minutes": 100_000})
-"""One conversation of all the talk: prompts are as long as they may be."""
+LONG_TALKS: Mapping[str, object] = MappingProxyType({"history_turns": 64, "session_gap_minutes": 720})
+"""Few conversations, which prompts show as far back as they may."""
 
 SHAPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
