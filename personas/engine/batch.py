@@ -29,7 +29,7 @@ class Limits:
     """
 
     rows: int = 32
-    piece_tokens: int = 128
+    piece_tokens: int = 256
     lone_piece_tokens: int = 512
     wait_s: float = 120.0
     reply_s: float = 300.0

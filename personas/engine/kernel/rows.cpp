@@ -86,15 +86,17 @@ static inline __m512 sums(const __m512 v[4][4]) {
     return _mm512_add_ps(_mm512_castpd_ps(lo), _mm512_castpd_ps(hi));
 }
 
-// Four outputs of T tokens: y[t, 0..3] = w[0..3, :] · x[t, :].
-template <int T>
-static inline void tile(const bf16* w, int64_t in, const bf16* x, int64_t x_stride, float* y, int64_t y_stride) {
+// Four outputs of T tokens: y[t, 0..3] = w[0..3, :] · x[t, :]. Meanwhile AHEAD rows from `next` on are fetched from memory.
+template <int T, int AHEAD>
+static inline void tile(const bf16* w, int64_t in, const bf16* x, int64_t x_stride, float* y, int64_t y_stride,
+                        const bf16* next) {
     __m512 acc[4][4];
     for (int o = 0; o < 4; o++)
         for (int t = 0; t < T; t++) acc[o][t] = _mm512_setzero_ps();
     for (int64_t k = 0; k < in; k += 32) {
         __m512bh xs[T];
         for (int t = 0; t < T; t++) xs[t] = load(x + t * x_stride + k);
+        for (int r = 0; r < AHEAD; r++) _mm_prefetch((const char*)(next + r * in + k), _MM_HINT_T0);
         for (int o = 0; o < 4; o++) {
             __m512bh ws = load(w + o * in + k);
             for (int t = 0; t < T; t++) acc[o][t] = _mm512_dpbf16_ps(acc[o][t], ws, xs[t]);
@@ -109,22 +111,38 @@ static inline void tile(const bf16* w, int64_t in, const bf16* x, int64_t x_stri
     if (T > 3) _mm_storeu_ps(y + 3 * y_stride, _mm512_extractf32x4_ps(s, 3));
 }
 
+// y[t, o] = w[o, :] · x[t, :] for up to 32 tokens and four outputs o; the next four are fetched meanwhile.
+template <int AHEAD>
+static void four_outputs(const bf16* row, int64_t in, const bf16* x, int64_t x_stride, int64_t tokens, float* y,
+                         int64_t y_stride) {
+    const bf16 *next = row + 4 * in, *end = row + 8 * in;
+    int64_t t = 0;
+    for (; t + 4 <= tokens; t += 4, next += AHEAD * in)
+        if (next < end) tile<4, AHEAD>(row, in, x + t * x_stride, x_stride, y + t * y_stride, y_stride, next);
+        else tile<4, 0>(row, in, x + t * x_stride, x_stride, y + t * y_stride, y_stride, next);
+    x += t * x_stride, y += t * y_stride;
+    if (next < end) {
+        if (tokens - t == 1) tile<1, AHEAD>(row, in, x, x_stride, y, y_stride, next);
+        if (tokens - t == 2) tile<2, AHEAD>(row, in, x, x_stride, y, y_stride, next);
+        if (tokens - t == 3) tile<3, AHEAD>(row, in, x, x_stride, y, y_stride, next);
+    } else {
+        if (tokens - t == 1) tile<1, 0>(row, in, x, x_stride, y, y_stride, next);
+        if (tokens - t == 2) tile<2, 0>(row, in, x, x_stride, y, y_stride, next);
+        if (tokens - t == 3) tile<3, 0>(row, in, x, x_stride, y, y_stride, next);
+    }
+}
+
 // y[t, o] = w[o, :] · x[t, :] for all tokens and the outputs of [from, to), which are multiples of four.
 static void multiply(const bf16* w, int64_t in, int64_t from, int64_t to, const bf16* x, int64_t x_stride, int64_t tokens,
                      float* y, int64_t y_stride) {
     constexpr int64_t BLOCK = 32;  // tokens that stay in the first cache
     for (int64_t b = 0; b < tokens; b += BLOCK) {
-        int64_t end = std::min(tokens, b + BLOCK);
-        for (int64_t o = from; o < to; o += 4) {
-            const bf16* row = w + o * in;
-            int64_t t = b;
-            for (; t + 4 <= end; t += 4) tile<4>(row, in, x + t * x_stride, x_stride, y + t * y_stride + o, y_stride);
-            const bf16* xt = x + t * x_stride;
-            float* yt = y + t * y_stride + o;
-            if (end - t == 1) tile<1>(row, in, xt, x_stride, yt, y_stride);
-            if (end - t == 2) tile<2>(row, in, xt, x_stride, yt, y_stride);
-            if (end - t == 3) tile<3>(row, in, xt, x_stride, yt, y_stride);
-        }
+        int64_t count = std::min(tokens - b, BLOCK);
+        const bf16* xb = x + b * x_stride;
+        float* yb = y + b * y_stride;
+        for (int64_t o = from; o < to; o += 4)
+            if (count <= 16) four_outputs<4>(w + o * in, in, xb, x_stride, count, yb + o, y_stride);
+            else four_outputs<1>(w + o * in, in, xb, x_stride, count, yb + o, y_stride);
     }
 }
 
@@ -358,7 +376,8 @@ class Model {
         for (int64_t t = 0; t < n_; t++)
             for (int64_t c = from; c < to; c += 16) {
                 float* g = gate + t * 2 * s_.inner + c;
-                __m512 v = _mm512_loadu_ps(g), e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), v), _mm512_set1_ps(87.0f)));
+                __m512 v = _mm512_loadu_ps(g), most = _mm512_set1_ps(87.0f);
+                __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), v), most));
                 v = _mm512_div_ps(v, _mm512_add_ps(one, e));
                 _mm512_storeu_ps(g, _mm512_mul_ps(v, _mm512_loadu_ps(up + t * 2 * s_.inner + c)));
             }
