@@ -36,6 +36,12 @@ class Parts:
     adapted: AdaptedModel
     read: Callable[[AdapterRef], AdapterWeights]
 
+    def close(self) -> None:
+        """Let go of threads."""
+        self.seats.close()
+        if self.stacked:
+            self.stacked.close()
+
     def hold(self, weights: AdapterWeights) -> None:
         """Have an adapter here before it is needed, if there is room. Raises `AdapterError` when it does not fit."""
         if weights.pairs is None:

@@ -43,6 +43,14 @@ class Computes(Protocol):
         ...
 
 
+class Quick(Computes, Protocol):
+    """Another way to compute the same, with something to let go of."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
 class Decoder(Computes, Protocol):
     """Opens rows, too."""
 
@@ -95,7 +103,7 @@ class StackedDecoder:
         self.linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
         self.stack = AdapterStack(self.linears, model.dtype, model.device)
         self.shape = _cache_shape(model)
-        self.quick: Computes | None = None
+        self.quick: Quick | None = None
         """What computes the same in another way, once it is there (`personas.engine.quick`)."""
         self._batch: _Batch | None = None
         self._gathered: tuple[object, dict[str, tuple[Any, Any]]] = (None, {})
@@ -112,6 +120,12 @@ class StackedDecoder:
         if self.quick:
             return self.quick.forward(spans)
         return self.compute(spans)
+
+    def close(self) -> None:
+        """Let go of what computes beside the model."""
+        if self.quick:
+            self.quick.close()
+            self.quick = None
 
     def compute(self, spans: Sequence[Span]) -> Any:
         """The same by the model's own modules, whatever else there is."""

@@ -132,7 +132,7 @@ class LocalEngine:
             while self._take_work(wait=not computed):
                 computed = self._step()
         finally:
-            self._parts.seats.close()
+            self._parts.close()
 
     def _step(self) -> bool:
         try:

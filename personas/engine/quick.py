@@ -11,7 +11,7 @@ import torch
 
 from personas.engine.cache import RowCache
 from personas.engine.decoder import Span, StackedDecoder
-from personas.engine.kernel.build import NoKernelError, compiled, compiled_before, require_processor
+from personas.engine.kernel.build import NoKernelError, compiled, compiled_before, require_possible
 from personas.engine.kernel.rows import KernelRows
 
 __all__ = ["can_serve", "compile_for", "compiled_before", "use"]
@@ -26,7 +26,7 @@ FAR = 0.2
 def can_serve(model: Any) -> bool:
     """Whether it is worth compiling for this model on this machine; the reason why not is logged."""
     try:
-        require_processor()
+        require_possible()
     except NoKernelError as error:
         log.info("replies are computed by torch: %s", error)
         return False

@@ -153,14 +153,22 @@ class TestUse:
         caplog.set_level("INFO")
         monkeypatch.delenv("CXX", raising=False)
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
-        monkeypatch.setattr(build, "require_processor", lambda: None)
+        monkeypatch.setattr(build, "require_possible", lambda: None)
         quick.compile_for(lambda library: pytest.fail("there is none"))
         assert "no C++ compiler" in caplog.text
+
+    def test_another_processor_and_a_source_that_is_missing_are_said(self, monkeypatch, caplog, tmp_path):
+        caplog.set_level("INFO")
+        model = tiny("llama")
+        monkeypatch.setattr(build, "_processor", lambda: "flags : fpu sse")
+        assert not quick.can_serve(model) and "no AVX-512 BF16" in caplog.text
+        monkeypatch.setattr(build, "SOURCE", tmp_path / "rows.cpp")
+        assert not quick.can_serve(model) and "was not installed" in caplog.text
 
     def test_what_does_not_compile_is_said(self, monkeypatch, caplog, tmp_path):
         caplog.set_level("INFO")
         monkeypatch.setattr(build, "SOURCE", tmp_path / "rows.cpp")
         (tmp_path / "rows.cpp").write_text("this is not C++")
-        monkeypatch.setattr(build, "require_processor", lambda: None)
+        monkeypatch.setattr(build, "require_possible", lambda: None)
         quick.compile_for(lambda library: pytest.fail("there is none"))
         assert "does not compile it" in caplog.text

@@ -29,7 +29,7 @@ def compiled_before() -> ctypes.CDLL | None:
 
 def compiled() -> ctypes.CDLL:
     """Compile the kernel. Raises `NoKernelError`."""
-    require_processor()
+    require_possible()
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
     if not compiler:
         raise NoKernelError("there is no C++ compiler (g++ or clang++)")
@@ -48,8 +48,10 @@ def compiled() -> ctypes.CDLL:
         raise NoKernelError(f"it cannot be compiled: {error}") from error
 
 
-def require_processor() -> None:
-    """Raise `NoKernelError` unless this processor multiplies bfloat16 in AVX-512 registers."""
+def require_possible() -> None:
+    """Raise `NoKernelError` unless the source is here and this processor multiplies bfloat16 in AVX-512 registers."""
+    if not SOURCE.exists():
+        raise NoKernelError(f"{SOURCE} was not installed")
     if "avx512_bf16" not in _processor():
         raise NoKernelError("this processor has no AVX-512 BF16")
 
