@@ -46,6 +46,8 @@ async def test_a_talk_in_direct_messages_is_its_own_and_nobody_elses(stage):
     await stage.member.say(QUAY, "what did I say?")
     await stage.finished(QUAY, mark)
     assert all("secret" not in turn.text for turn in stage.engine.requests[-1].turns)
+    assert stage.engine.requests[-1].guild_id == stage.sandbox.guild_id, "the engine is fair between servers"
+    assert stage.engine.requests[0].guild_id == int(channel["id"]), "a talk in direct messages stands for itself"
     other = await stage.moderator.dm()
     assert other["id"] != channel["id"]
     await stage.moderator.say(other, "hello")

@@ -1,0 +1,49 @@
+"""The engine's benchmark: what is told follows from what was measured; a baseline that is missing is not made up."""
+
+import pytest
+
+from personas.engine.bench.__main__ import CHATS, print_table, summary
+from personas.engine.bench.systems import Watch
+
+
+def measured(speeds: dict[str, float], **more):
+    return {name: {"tokens_per_s": speed, "ttft_s": [1.0, 2.0, 3.0]} for name, speed in speeds.items()} | more
+
+
+def figures(*, llama: bool):
+    ours = {f"{count} {kind}": 100.0 * (1 + (kind == "cached")) for count in CHATS for kind in ("cold", "cached")}
+    cold = {f"{count} cold": 20.0 for count in CHATS}
+    found = {
+        "switching": [measured(cold), measured({name: 10.0 for name in cold}), measured({name: 50.0 for name in cold})],
+        "mixed": [measured(cold)],
+        "bare": [measured({"1 cold": 40.0})],
+        "ours": [measured(ours, kernel=True)],
+    }
+    return found | ({"llama": [measured({name: speed / 2 for name, speed in ours.items()})]} if llama else {})
+
+
+def test_ratios_are_of_medians_and_the_cached_ones_stand_beside_pefts_cold_figure():
+    told = summary(figures(llama=True))
+    eight = told["chats_8"]
+    assert eight["cold"]["tokens_per_s"] == 100 and eight["cached"]["tokens_per_s"] == 200
+    assert (eight["cold"]["vs_peft_switching"], eight["cached"]["vs_peft_switching"]) == (5, 10)
+    assert eight["cold"]["vs_llama_cpp"] == eight["cached"]["vs_llama_cpp"] == 2
+    assert told["chats_1"]["cold"]["vs_generate"] == 2.5 and told["compiled_kernel"] is True
+    assert (eight["cold"]["ttft_p50_s"], eight["cold"]["ttft_p95_s"]) == (2, 3)
+
+
+def test_without_llama_cpp_its_column_stays_empty(capsys):
+    told = summary(figures(llama=False))
+    assert told["chats_32"]["cold"]["vs_llama_cpp"] is None
+    print_table(told | {"fairness": {"quiet_alone_ttft_p95_s": 0.1, "quiet_flooded_ttft_p95_s": 0.3}})
+    assert "–" in capsys.readouterr().out
+
+
+def test_tokens_are_counted_from_the_first_submission_to_the_last_token(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr("personas.engine.bench.systems.time.perf_counter", lambda: now[0])
+    watch = Watch()
+    for chat, at in ((0, 6.0), (1, 7.0), (0, 9.0)):
+        now[0] = at
+        watch.see(chat)
+    assert watch.figures() == {"tokens_per_s": pytest.approx(3 / 4), "ttft_s": [1.0, 2.0]}
