@@ -192,5 +192,5 @@ def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command
 
 
 def test_unknown_recipes_are_refused():
-    with pytest.raises(RequestError, match="Known: demo-cpu"):
+    with pytest.raises(RequestError, match="Known: auto, demo-cpu"):
         recipe_of("s9")
