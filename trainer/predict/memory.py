@@ -18,7 +18,7 @@ from trainer.predict.work import MEASURED_AT_ONCE, Workload
 from trainer.recipe import Recipe
 
 LIBRARIES_BYTES, CONTEXT_BYTES = 780 * 2**20, 500 * 2**20
-"""Torch, transformers, peft, trl, datasets, and the samples; on a GPU about what the context of CUDA takes (not measured)."""
+"""Torch, transformers, peft, trl, datasets, and the samples; on a GPU what CUDA's context may take: not measured."""
 
 WASTED_ON_GPU = 0.1
 """Of what comes and goes at each step, by CUDA's allocator."""
