@@ -53,13 +53,13 @@ bench-chat-engine: $(READY)  ## How fast many chats with many adapters are answe
 	@$(BIN)/python -m personas.engine.bench
 
 bench-data: $(READY)  ## How fast material is read, filtered and deduplicated (files of 1,000,000 rows; some 30 minutes).
-	@$(BIN)/python -m trainer.bench_data
+	@$(BIN)/python -m trainer.bench.data
 
 bench-pii: $(READY)  ## How much personal data the anonymiser finds in texts held out from its making, and how fast.
-	@$(BIN)/python -m trainer.bench_pii
+	@$(BIN)/python -m trainer.bench.pii
 
 bench-train: $(READY)  ## How fast an adapter is trained, beside the plain recipe (some 25 minutes).
-	@$(BIN)/python -m trainer.bench_train
+	@$(BIN)/python -m trainer.bench.train
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs, into docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

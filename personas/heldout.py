@@ -1,9 +1,9 @@
 """What has been held out of training, so that it stays so: `heldout.bin`, one for each persona and one for dialogue.
 
 It lies in `<home>/heldout/`, in each data set's folder, and on its way in job folders. Of a conversation it holds a
-text hash, what finds texts like it (hashed minima, see `trainer.duplicates`), and a hash of each reply: 136 bytes and
-some 16 for each reply. All of it is under a key that is derived from the home's (SipHash, HMAC), so that without the
-key the file tells nobody what was said, not even whether a sentence that one knows was.
+text hash, what finds texts like it (hashed minima, see `trainer.building.duplicates`), and a hash of each reply: 136
+bytes and some 16 for each reply. All of it is under a key that is derived from the home's (SipHash, HMAC), so that
+without the key the file tells nobody what was said, not even whether a sentence that one knows was.
 
 The file ends with a checksum. A damaged one is an error: to go on without it would break what it promises.
 """

@@ -20,10 +20,10 @@ from personas.contracts import TrainingRequest
 from personas.errors import RequestError, UnderstudyError
 from tests.rights_material import ADA, ANSWERED, ASKED, BO, CARD, KINDS, MIRA, PERMISSION
 from tests.trainer.jobs import dialogues, sign, write_request
-from trainer import orders
-from trainer.build import Builder
-from trainer.build_commands import add_build
-from trainer.ledger import Ledger
+from trainer.building.build import Builder
+from trainer.building.ledger import Ledger
+from trainer.commands import orders
+from trainer.commands.build import add_build
 from trainer.material import read_content, read_spec
 from trainer.recipe import resolve
 from trainer.tokenizers import counting_tokenizer

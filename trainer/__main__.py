@@ -44,24 +44,24 @@ from filelock import FileLock, Timeout
 
 from personas.contracts import Failed
 from personas.job_folder import keep_at_home
-from trainer.anonymise_commands import add_anonymise, anonymise
-from trainer.dataset_commands import add_dataset, guarded
+from trainer.commands.anonymise import add_anonymise, anonymise
+from trainer.commands.dataset import add_dataset, guarded
+from trainer.commands.lore import add_lore
+from trainer.commands.mask import add_mask, mask
+from trainer.commands.plan import add_plan, add_plan_output, home_of, plan, plan_run
+from trainer.commands.predictions import add_predictions, predictions
+from trainer.commands.recipes import add_recipes, recipes
+from trainer.commands.train import add_train, train
 from trainer.doctor.commands import add_doctor, doctor
-from trainer.events import Events, claim_stdout
 from trainer.exports.commands import add_exports
-from trainer.failures import failure
 from trainer.frozen import CHECKPOINT_S, frozen_threads
-from trainer.holding import Hold
-from trainer.lore_commands import add_lore
-from trainer.mask_commands import add_mask, mask
-from trainer.plan_commands import add_plan, add_plan_output, home_of, plan, plan_run
-from trainer.predictions_commands import add_predictions, predictions
-from trainer.process import restart_with_allocator_settings, settle
-from trainer.processes import Processes, processes_here
-from trainer.recipe_commands import add_recipes, recipes
-from trainer.starter import listen_to_starter
-from trainer.stopping import Stop, Stopped, stop_on_signals
-from trainer.train_commands import add_train, train
+from trainer.loop.processes import Processes, processes_here
+from trainer.process.environment import restart_with_allocator_settings, settle
+from trainer.process.events import Events, claim_stdout
+from trainer.process.failures import failure
+from trainer.process.holding import Hold
+from trainer.process.starter import listen_to_starter
+from trainer.process.stopping import Stop, Stopped, stop_on_signals
 
 EXIT_DONE, EXIT_FAILED, EXIT_LOCKED, EXIT_STOPPED = 0, 1, 3, 143
 

@@ -11,15 +11,15 @@ from personas.contracts import Persona
 from personas.heldout import HeldOut
 from personas.prompt import Renderer, Sample
 from personas.rights import DISCORD_API
+from trainer.building.filters import Filters
+from trainer.building.ledger import Ledger
+from trainer.building.samples import Made, SampleHash, SampleMaker, require_both_sides
+from trainer.building.sieve import SIDES, sift
+from trainer.building.split import HELD_OUT
 from trainer.conversation import Conversation, speaks, spoken_by
-from trainer.filters import Filters
 from trainer.general import mixes, told_ratio, wanted
-from trainer.ledger import Ledger
 from trainer.material import Content
 from trainer.recipe import Recipe
-from trainer.samples import Made, SampleHash, SampleMaker, require_both_sides
-from trainer.sieve import SIDES, sift
-from trainer.split import HELD_OUT
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Parts:
 def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Dataset:
     """The samples of a job. Raises `MaterialError` when a side stays empty."""
     if content.built:
-        from trainer.built import parts_of_set  # which needs what stands here
+        from trainer.building.built import parts_of_set  # which needs what stands here
 
         parts = parts_of_set(content.built, content, renderer, recipe)
     else:

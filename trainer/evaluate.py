@@ -13,8 +13,8 @@ from torch import Tensor
 from personas import serving
 from personas.base_model import BaseModel, Precision
 from personas.prompt import Sample
-from trainer.batches import collate, pack, reply_losses
-from trainer.cpu_kernels import use_grouped_attention
+from trainer.loop.batches import collate, pack, reply_losses
+from trainer.loop.cpu_kernels import use_grouped_attention
 
 BATCH_SIZE, LOGIT_BYTES = 16, 2**29
 """Samples measured at once, and what their logits may take. Nothing is kept for gradients, so that it can be more than

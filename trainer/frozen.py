@@ -19,7 +19,7 @@ from personas.durable import put_private
 from personas.errors import RequestError
 from personas.prompt import Sample
 from trainer.dataset import Dataset
-from trainer.length_sorted import length_sorted
+from trainer.loop.length_sorted import length_sorted
 from trainer.recipe import Recipe
 
 RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from personas.errors import MaterialError
+from trainer.building.split import drawn
 from trainer.conversation import Conversation
 from trainer.recipe import Recipe
-from trainer.split import drawn
 
 Item = TypeVar("Item")
 MEASURED = 1 / 3

@@ -11,17 +11,17 @@ from typing import Any
 from personas.base_model import BaseModel, load_tokenizer, locate, scaled
 from personas.contracts import JobSpec, Phase, TrainerEvent
 from personas.prompt import Renderer
-from trainer.account import Account
 from trainer.auto import for_samples
 from trainer.dataset import Dataset, make_dataset
 from trainer.frozen import CHECKPOINT_S, begun
-from trainer.holding import Hold
+from trainer.loop.account import Account
+from trainer.loop.positions import require_positions
+from trainer.loop.processes import Processes
+from trainer.loop.target_modules import suited
 from trainer.material import read_content, read_spec
-from trainer.positions import require_positions
-from trainer.processes import Processes
+from trainer.process.holding import Hold
 from trainer.recipe import Recipe, resolve
 from trainer.start import Start, start_of
-from trainer.target_modules import suited
 from trainer.tokenizers import counting_tokenizer
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from personas.base_model import best_precision, load_torch
-from trainer.memory import machine_bytes
+from trainer.loop.memory import machine_bytes
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 NVIDIA_SMI = ("nvidia-smi", "--format=csv,noheader,nounits")

@@ -13,15 +13,15 @@ from typing import Any
 
 from personas.base_model import locate
 from personas.prompt import Renderer, Sample
-from trainer.build import Builder
-from trainer.built import samples_of
-from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
-from trainer.ledger import Ledger
+from trainer.building.build import Builder
+from trainer.building.built import samples_of
+from trainer.building.folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
+from trainer.building.ledger import Ledger
+from trainer.building.sieve import TRAIN
+from trainer.building.split import HELD_OUT
+from trainer.building.write import Heard, Order, held_out_before
 from trainer.run import planned
-from trainer.sieve import TRAIN
-from trainer.split import HELD_OUT
 from trainer.tokenizers import counting_tokenizer
-from trainer.write_dataset import Heard, Order, held_out_before
 
 SIDES = ((TRAIN, "train"), (HELD_OUT, "eval"))
 """Sides and their names in `--json`, which are those of a data set's files."""

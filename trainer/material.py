@@ -20,9 +20,9 @@ from personas.material import material_digest
 from personas.rights import DISCORD_API, ON_THE_COMMAND_LINE, decide
 from trainer.anonymise import Anonymiser
 from trainer.anonymise.staying import world_names
+from trainer.building.people import Met
 from trainer.conversation import Conversation, is_log
 from trainer.general import mixes, parted
-from trainer.people import Met
 from trainer.recipe import Recipe
 from trainer.sources import ReadOptions, usable
 

@@ -18,26 +18,26 @@ from personas.prompt import Sample
 from personas.rights import DISCORD_API, decide
 from trainer.auto import Chosen, for_run, replies_in
 from trainer.auto_rules import Replies
-from trainer.build import Builder
-from trainer.dataset_folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
-from trainer.estimate import Speed, Workload, estimate, speed_of
+from trainer.building.build import Builder
+from trainer.building.folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
+from trainer.building.ledger import Ledger
+from trainer.building.samples import SampleHash, require_both_sides
+from trainer.building.sieve import TRAIN
+from trainer.building.statistics import Statistics, spread, summary
+from trainer.building.write import Heard, Order, held_out_before
 from trainer.fitted import Fitted, fitted, warnings_in_stages
 from trainer.frozen import begun
-from trainer.kept_activations import kept_activations
-from trainer.ledger import Ledger
-from trainer.lighter import lighter
+from trainer.loop.kept_activations import kept_activations
+from trainer.loop.positions import too_long
+from trainer.loop.target_modules import suited
 from trainer.machine import machine_guessed
 from trainer.mask import parts_of
-from trainer.positions import too_long
+from trainer.predict.estimate import Speed, Workload, estimate, speed_of
+from trainer.predict.lighter import lighter
 from trainer.predict.work import WorkCount, workload_of
 from trainer.recipe import Recipe, recipe_names, resolve
 from trainer.run import planned
-from trainer.samples import SampleHash, require_both_sides
-from trainer.sieve import TRAIN
-from trainer.statistics import Statistics, spread, summary
-from trainer.target_modules import suited
 from trainer.tokenizers import counting_tokenizer
-from trainer.write_dataset import Heard, Order, held_out_before
 
 SHOWN_SAMPLES = 3
 BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"

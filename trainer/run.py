@@ -22,28 +22,28 @@ from personas.errors import RequestError
 from personas.heldout import NEW_HELD_OUT_FILE
 from personas.people import write_people
 from personas.serving import precision_of
-from trainer.adapter_sheet import write_adapter_sheet
 from trainer.auto import for_run, replies_in
 from trainer.dataset import Dataset
-from trainer.diverging import require_number
 from trainer.fitted import Fitted, fitted, warnings_in_stages
 from trainer.frozen import CHECKPOINTS, Frozen, batches_hash, begun, freeze, hash_of_request
 from trainer.job import Job as Job
 from trainer.job import Run as Run
 from trainer.job import planned as planned
 from trainer.job import prepare as prepare
-from trainer.job_watch import watching
-from trainer.kept_activations import kept_activations
+from trainer.loop.diverging import require_number
+from trainer.loop.kept_activations import kept_activations
+from trainer.loop.memory import release_memory
 from trainer.machine import machine_here
-from trainer.manifest import manifest_of, packages
 from trainer.material import read_spec
-from trainer.memory import release_memory
-from trainer.model_card import write_model_card
 from trainer.predict.fits import free_for, require_fits
 from trainer.predict.work import workload_of
+from trainer.process.job_watch import watching
 from trainer.recipe import Recipe
+from trainer.report.adapter_sheet import write_adapter_sheet
+from trainer.report.manifest import manifest_of, packages
+from trainer.report.model_card import write_model_card
+from trainer.report.training import Training, write_report
 from trainer.stages import help_to_train, train
-from trainer.training_report import Training, write_report
 
 ADAPTER = "adapter"
 

@@ -18,19 +18,19 @@ from personas.adapters import written_aside
 from personas.contracts import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
-from trainer.account import Account
-from trainer.curves import Told
-from trainer.failures import is_out_of_memory
 from trainer.fitted import epochs_of, steps_of
 from trainer.frozen import CHECKPOINTS, Frozen, refreeze
 from trainer.job import Job, Run
-from trainer.memory import release_memory
+from trainer.loop.account import Account
+from trainer.loop.memory import release_memory
+from trainer.process.failures import is_out_of_memory
 from trainer.recipe import Recipe
+from trainer.report.curves import Told
+from trainer.report.tracking import Tracking
 from trainer.start import put_weights
-from trainer.tracking import Tracking
 
 if TYPE_CHECKING:
-    from trainer.qlora import Trained
+    from trainer.loop.qlora import Trained
 
 FIRST_STAGE, DONE = "first-stage", "done"
 """Within the folder of checkpoints: those of the first stage, and what it has learned."""
@@ -97,7 +97,7 @@ class FirstStage:
     @classmethod
     def read(cls, folder: Path) -> FirstStage | None:
         """What is kept in a folder; None where the stage is not done. Raises `TrainingError` for a damaged one."""
-        from trainer.checkpoints import Checkpoint
+        from trainer.loop.checkpoints import Checkpoint
 
         if not (folder / DONE).is_dir():
             return None
@@ -107,7 +107,7 @@ class FirstStage:
 
     def write(self, folder: Path) -> None:
         """Keep it, whole or not at all. Raises `OSError`."""
-        from trainer.checkpoints import Checkpoint
+        from trainer.loop.checkpoints import Checkpoint
 
         history = [event.model_dump() for event in self.history]
         parts = {"weights": self.weights, "history": history, "account": self.account, "steps": self.steps}
@@ -182,8 +182,8 @@ class _Stages:
         folder: str,
         listen: Listen,
     ) -> Trained:
-        from trainer.qlora import train_adapter
-        from trainer.reply_trainer import Course
+        from trainer.loop.qlora import train_adapter
+        from trainer.loop.reply_trainer import Course
 
         run = self.run
         course = Course(
@@ -205,14 +205,14 @@ class _Stages:
 
 
 def _kept(trained: Trained, history: tuple[Told, ...]) -> FirstStage:
-    from trainer.checkpoints import trained_weights
+    from trainer.loop.checkpoints import trained_weights
 
     weights = {name: weight.cpu().clone() for name, weight in trained_weights(trained.model).items()}
     return FirstStage(weights, history, trained.account.as_kept(), history[-1].step)
 
 
 def _restored(weights: dict[str, Any], model: Any) -> None:
-    from trainer.checkpoints import restore_weights
+    from trainer.loop.checkpoints import restore_weights
 
     restore_weights(model, weights)
 

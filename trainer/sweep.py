@@ -20,11 +20,11 @@ from personas.contracts import TRAINER_EVENT, Failed
 from personas.durable import put_private
 from personas.errors import RequestError
 from personas.hyperparameters import Hyperparameters, settings_of
-from trainer.data_sheet import table
-from trainer.job_making import ID_DIGITS, Asked, job_folder, job_id_of
-from trainer.job_making import RUNS as HOME_RUNS
-from trainer.memory import release_memory
-from trainer.sweep_chart import draw_sweep
+from trainer.building.data_sheet import table
+from trainer.commands.job_making import ID_DIGITS, Asked, job_folder, job_id_of
+from trainer.commands.job_making import RUNS as HOME_RUNS
+from trainer.loop.memory import release_memory
+from trainer.report.sweep_chart import draw_sweep
 
 RUNS, RESULTS, ADAPTER = "sweep", "sweep.json", "adapter"
 DIVERGED = "diverged"

@@ -4,8 +4,8 @@ import hashlib
 
 from personas.exports import EVERYBODY, EXPORTS_FILE, exports, exports_with, note_export
 from personas.people import PEOPLE_FILE, write_people
+from trainer.commands.left import note_left
 from trainer.home import home
-from trainer.left import note_left
 
 ADA, BO = "a" * 32, "b" * 32
 

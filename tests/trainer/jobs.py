@@ -14,8 +14,8 @@ from personas.contracts import Epoch, Progress, TrainerEvent
 from personas.job_keys import JobKeys
 from personas.keys import JOB_KEYS
 from personas.material import material_digest
+from trainer.process.stopping import Stopped
 from trainer.run import Run
-from trainer.stopping import Stopped
 
 ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 LORE = "# The clock\n\n## Bell\nThe tower clock of Ada has a cracked bell that rings a quarter tone flat.\n"

@@ -7,7 +7,7 @@ import pytest
 from personas.consent import Consent, write_consent
 from personas.keys import keyed
 from tests.trainer.jobs import export, message, persona_job, talks
-from trainer.adapter_sheet import write_adapter_sheet
+from trainer.report.adapter_sheet import write_adapter_sheet
 from trainer.run import planned
 
 MIRA, PERMISSION = message("")["author"]["id"], "Discord's letter of 3 March 2026 permits it."

@@ -4,10 +4,10 @@ import pytest
 
 from personas.contracts import Persona
 from trainer.anonymise import Anonymiser
+from trainer.anonymise.invented_names import NAMES
 from trainer.anonymise.names_found import Names
 from trainer.anonymise.pseudonyms import assign, stranger
 from trainer.conversation import Conversation, Message, Speaker
-from trainer.names import NAMES
 
 ADA = Persona("ada", "Ada Lace")
 PERSONA = Speaker("ada", ("Ada Lace",), is_persona=True)

@@ -20,9 +20,9 @@ from trainer.machine import Machine
 from trainer.material import read_spec
 from trainer.predict.memory import adapter_weights, predicted_memory
 from trainer.predict.shape import shape_of
+from trainer.process.stopping import Stopped
 from trainer.recipe import RECIPES, Recipe, resolve
 from trainer.run import Run, run_job
-from trainer.stopping import Stopped
 
 GIB = 2**30
 EMBEDDED = Model(

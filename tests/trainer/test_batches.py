@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from personas.base_model import load_model
 from personas.prompt import Sample
-from trainer.batches import NO_LOSS, collate, pack, reply_losses, shared_prefix
-from trainer.cpu_kernels import SharedDropout, share_dropout
 from trainer.evaluate import mean_loss
-from trainer.length_sorted import length_sorted
+from trainer.loop.batches import NO_LOSS, collate, pack, reply_losses, shared_prefix
+from trainer.loop.cpu_kernels import SharedDropout, share_dropout
+from trainer.loop.length_sorted import length_sorted
 
 SHARED = (5, 6, 7, 8, 9)
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from trainer import bench_data
-from trainer.bench_files import KINDS, write_rows
+from trainer.bench import data as bench_data
+from trainer.bench.files import KINDS, write_rows
 from trainer.sources import recognise
 
 

@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from trainer import bench_pii
 from trainer.anonymise import KINDS, Entity
 from trainer.anonymise.checks import is_card, is_cn_id, is_iban, is_my_number, is_us_ssn, is_vn_id
-from trainer.bench_pii_texts import LANGUAGES, Gold, Judged, of_presidio, ours, unmarked
+from trainer.bench import pii as bench_pii
+from trainer.bench.pii_texts import LANGUAGES, Gold, Judged, of_presidio, ours, unmarked
 
 
 def test_marks_are_taken_out_and_remembered():

@@ -21,12 +21,12 @@ from personas.people import read_people
 from tests.trainer.jobs import export, message, sign, talks
 from tests.trainer.talk import dialogue, sentence, talk
 from trainer.__main__ import main
-from trainer.build import Builder, Plan
+from trainer.anonymise.invented_names import NAMES
+from trainer.building.build import Builder, Plan
+from trainer.building.ledger import Ledger
+from trainer.building.split import Opening
+from trainer.building.write import write_dataset
 from trainer.conversation import Rejected
-from trainer.ledger import Ledger
-from trainer.names import NAMES
-from trainer.split import Opening
-from trainer.write_dataset import write_dataset
 
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 FILES = {
@@ -275,7 +275,7 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(house, command, words, 
 
 
 def test_a_full_disk_leaves_nothing_half(house, renderer, recipe, monkeypatch):
-    from trainer import write_dataset as module
+    from trainer.building import write as module
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -420,7 +420,7 @@ def test_nothing_is_replaced_that_a_build_has_not_made(house, command):
 
 
 def test_what_came_into_a_data_set_while_another_was_made_stays(house, command, monkeypatch):
-    from trainer import write_dataset as module
+    from trainer.building import write as module
 
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
     command(*words)
@@ -435,7 +435,7 @@ def slow_build(house):
     script = """
 import sys, time
 from pathlib import Path
-from trainer import write_dataset as module
+from trainer.building import write as module
 from trainer.__main__ import main
 
 def wait(*_):

@@ -17,7 +17,7 @@ from personas.job_keys import JobKeys
 from personas.people import read_people
 from tests.trainer.jobs import ADA, built_job, dialogues, export, message, sign, talks
 from trainer.__main__ import main
-from trainer.heldout import were_held_out
+from trainer.building.heldout import were_held_out
 from trainer.run import Run, planned, run_job
 
 BOT_TALK = [line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}} for line in talks(12)]
@@ -128,8 +128,8 @@ def test_what_is_too_long_for_the_run_is_dropped_and_counted(build, job):
 
 def test_another_models_template_renders_the_set_anew(build, job, tmp_path, tiny_base):
     from personas.prompt import Renderer
-    from trainer.built import samples_of
-    from trainer.dataset_folder import read_samples
+    from trainer.building.built import samples_of
+    from trainer.building.folder import read_samples
 
     build()
     tokenizer = planned(job()).tokenizer
@@ -184,9 +184,9 @@ def _long_reply(line, seen=[]):  # noqa: B006
 
 def held_out_talk(people_key: bytes, reply: str) -> HeldOut:
     """A list that holds one talk with this reply."""
+    from trainer.building.filters import Filters
+    from trainer.building.sieve import Sieve
     from trainer.conversation import Conversation, Message, Speaker
-    from trainer.filters import Filters
-    from trainer.sieve import Sieve
 
     bo, ada = Speaker("1", ("Bo",)), Speaker("ada", ("Ada",), is_persona=True)
     talks = [

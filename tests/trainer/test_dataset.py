@@ -7,12 +7,12 @@ import pytest
 from personas.contracts import Persona
 from personas.errors import MaterialError
 from personas.lore import LoreIndex, Passage
+from trainer.building.filters import Filters
+from trainer.building.sieve import sift
+from trainer.building.split import HELD_OUT
 from trainer.conversation import Conversation, Message, Speaker
 from trainer.dataset import make_dataset
-from trainer.filters import Filters
 from trainer.material import Content
-from trainer.sieve import sift
-from trainer.split import HELD_OUT
 
 ADA = Persona("ada", "Ada", description="You are Ada, a clockmaker.")
 PERSONA, BO = Speaker("ada", ("Ada",), is_persona=True), Speaker("1", ("Corin",))

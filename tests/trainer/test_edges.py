@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.reading import jsonl
-from trainer import inspect as inspecting
 from trainer.__main__ import main
+from trainer.building import inspect as inspecting
 
 THINGS = "lamp rope bell tide crane ladder kettle anchor ledger barrel stove lantern".split()
 ROWS = [

@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from personas.contracts import Done, Failed, Phase
 from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
 from tests.trainer.jobs import dialogue_job, persona_job
-from trainer.events import Events
-from trainer.failures import failure
-from trainer.process import ALLOCATOR, RESTARTED, allocator_environment
+from trainer.process.environment import ALLOCATOR, RESTARTED, allocator_environment
+from trainer.process.events import Events
+from trainer.process.failures import failure
+from trainer.process.stopping import Stop, Stopped
 from trainer.run import Run, run_job
-from trainer.stopping import Stop, Stopped
 
 
 def run_here(folder, check=lambda: None):

@@ -13,14 +13,14 @@ from personas.errors import TrainingError
 from personas.prompt import FIXED_DATE, Renderer
 from tests.families import FAMILIES, SLIDING
 from tests.tiny import manifest_over
-from trainer.batches import collate, reply_losses
 from trainer.evaluate import load_served, mean_loss, measure
 from trainer.exports.tiny import make_model
 from trainer.fitted import fitted
+from trainer.loop.batches import collate, reply_losses
+from trainer.loop.qlora import load_quantised, train_adapter
+from trainer.loop.reply_trainer import Course
+from trainer.loop.target_modules import suited, targets_in
 from trainer.predict.shape import config_of as config_shape
-from trainer.qlora import load_quantised, train_adapter
-from trainer.reply_trainer import Course
-from trainer.target_modules import suited, targets_in
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 WITHOUT_SYSTEM = ("Mistral", "Gemma", "Gemma 2", "Gemma 3")

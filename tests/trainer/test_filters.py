@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.talk import dialogue
-from trainer.filters import Filters, language_of
+from trainer.building.filters import Filters, language_of
 
 LOGS = Path(__file__).parent.parent.parent / "data" / "logs"
 

@@ -17,13 +17,13 @@ from personas.base_model import EMBEDDED, locate
 from personas.errors import NoMemoryError
 from personas.hyperparameters import settings_of
 from tests.trainer.jobs import persona_job
-from trainer.failures import failure
 from trainer.machine import Machine
 from trainer.plan import recipe_named
 from trainer.predict.fits import free_for, require_fits
 from trainer.predict.work import Workload
+from trainer.process.failures import failure
+from trainer.process.stopping import Stopped
 from trainer.run import Run, run_job
-from trainer.stopping import Stopped
 
 GIB = 2**30
 LONG = Workload(train=[1000] * 40, heldout=[900] * 20, shared=100, reply_tokens=100)

@@ -15,13 +15,13 @@ from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file, keep_held_ou
 from personas.job_keys import JobKeys
 from tests.trainer.jobs import export, message, persona_job
 from tests.trainer.talk import dialogue, sentence, talk
+from trainer.building.duplicates import BANDS, MINIMA
+from trainer.building.filters import Filters
+from trainer.building.sieve import CROWD, sift
+from trainer.building.siphash import siphash
+from trainer.building.split import HELD_OUT
 from trainer.dataset import make_dataset
-from trainer.duplicates import BANDS, MINIMA
-from trainer.filters import Filters
 from trainer.material import read_content, read_spec
-from trainer.sieve import CROWD, sift
-from trainer.siphash import siphash
-from trainer.split import HELD_OUT
 
 KEY = b"the key of these tests"
 SHARE = 0.2
@@ -226,7 +226,7 @@ def test_where_none_of_few_is_drawn_the_one_that_was_held_out_stays_it():
 
 
 def sifted_draw(conversation):
-    from trainer.split import Opening
+    from trainer.building.split import Opening
 
     return Opening.of(conversation).draw
 

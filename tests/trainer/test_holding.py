@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from personas.contracts import Evaluation, Progress
 from tests.trainer.jobs import persona_job
 from tests.trainer.test_run import start, wait_for_step
-from trainer import holding, starter
-from trainer.holding import LEAST, LONGEST_S, MOST, Hold
+from trainer.process import holding, starter
+from trainer.process.holding import LEAST, LONGEST_S, MOST, Hold
+from trainer.process.stopping import Stop, Stopped
 from trainer.run import Run, run_job
-from trainer.stopping import Stop, Stopped
 
 
 class World:

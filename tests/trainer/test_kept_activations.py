@@ -6,10 +6,10 @@ import pytest
 
 from tests.trainer.jobs import persona_job
 from tests.trainer.test_run import run
-from trainer.estimate import memory_in
 from trainer.fitted import Fitted
-from trainer.kept_activations import NOTE, ROOM, kept_activations
+from trainer.loop.kept_activations import NOTE, ROOM, kept_activations
 from trainer.machine import Machine
+from trainer.predict.estimate import memory_in
 from trainer.predict.work import Workload
 
 CPU, CUDA = Machine(has_cuda=False, best="bf16"), Machine(has_cuda=True, best="bf16")

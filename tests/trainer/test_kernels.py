@@ -10,9 +10,9 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from personas.base_model import load_model
-from trainer.cpu_kernels import use_grouped_attention
 from trainer.kernels import choice
 from trainer.kernels.choice import choose_kernels
+from trainer.loop.cpu_kernels import use_grouped_attention
 from trainer.machine import Machine
 
 CPU, CUDA = Machine(has_cuda=False, best="bf16"), Machine(has_cuda=True, best="bf16")

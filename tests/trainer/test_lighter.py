@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from bot.preview import Lighter
 from personas.hyperparameters import Hyperparameters, settings_of
-from trainer.estimate import Speed, Workload, estimate
-from trainer.lighter import lighter
 from trainer.machine import Machine
 from trainer.plan import recipe_named
+from trainer.predict.estimate import Speed, Workload, estimate
+from trainer.predict.lighter import lighter
 
 SPEED = Speed(1.0, "a test")
 CPU = Machine(has_cuda=False, best="bf16")

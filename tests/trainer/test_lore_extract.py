@@ -12,8 +12,8 @@ from personas.card import SHIPPED_CARDS, read_card, read_cards
 from personas.contracts import Persona
 from personas.lore import Passage, passages_of, read_lore
 from tests.trainer.lore_house import house, lore_command
-from trainer.lore_extract import extract, question_about, write_extracted
-from trainer.lore_rules import Subject, facts_of, spoken_by, subject_of
+from trainer.lore.extract import extract, question_about, write_extracted
+from trainer.lore.rules import Subject, facts_of, spoken_by, subject_of
 
 HE, SHE = Subject(("Bo",), "he"), Subject(("Ada Marsh", "Ada"), "she")
 SHIPPED_LORE = Path(__file__).resolve().parents[2] / "data" / "rag-resources"

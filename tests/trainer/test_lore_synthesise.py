@@ -13,10 +13,11 @@ from personas.errors import MaterialError, RequestError, TrainingError
 from personas.lore import passages_of, read_lore
 from tests.fakes import until
 from tests.trainer.lore_house import house, lore_command, serving
-from trainer import lore_synthesise, lore_voices
-from trainer.lore_filters import Judge, manner_of
-from trainer.lore_synthesise import Order, attempt, synthesise, whole_sentences
-from trainer.lore_voices import voice_of
+from trainer.lore import synthesise as lore_synthesise
+from trainer.lore import voices as lore_voices
+from trainer.lore.filters import Judge, manner_of
+from trainer.lore.synthesise import Order, attempt, synthesise, whole_sentences
+from trainer.lore.voices import voice_of
 
 GOOD = {
     "tower": [
@@ -253,7 +254,7 @@ def test_a_cut_reply_ends_with_its_last_whole_sentence():
 
 
 def test_help_needs_no_model_library():
-    code = "import sys, trainer.lore_commands, trainer.__main__; print('torch' in sys.modules)"
+    code = "import sys, trainer.commands.lore, trainer.__main__; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from tests.trainer.jobs import export, persona_job, sign, talks
+from trainer.building.samples import NOTHING_TRAINED, SampleMaker
+from trainer.commands.mask import _marked
 from trainer.conversation import Conversation, Message, Speaker
 from trainer.mask import Masked
-from trainer.mask_commands import _marked
 from trainer.material import read_spec
 from trainer.run import prepare
-from trainer.samples import NOTHING_TRAINED, SampleMaker
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ from personas.base_model import load_tokenizer
 from personas.prompt import Sample
 from tests.trainer.jobs import persona_job
 from trainer import evaluate
-from trainer.batches import collate, reply_losses
 from trainer.doctor.fits import known_models
 from trainer.evaluate import BATCH_SIZE
-from trainer.length_sorted import length_sorted
+from trainer.loop.batches import collate, reply_losses
+from trainer.loop.length_sorted import length_sorted
+from trainer.loop.qlora import trainer_of
+from trainer.loop.reply_trainer import Course
 from trainer.machine import Machine
 from trainer.plan import recipe_named
 from trainer.predict.activations import LOGIT_BYTES, Batch, kept_bytes
 from trainer.predict.memory import adapter_weights, memory_of, predicted_memory
 from trainer.predict.shape import config_of, shape_of
 from trainer.predict.work import MEASURED_AT_ONCE, Workload, workload_of
-from trainer.qlora import trainer_of
-from trainer.reply_trainer import Course
 
 CPU, GPU = Machine(has_cuda=False, best="fp32"), Machine(has_cuda=True, best="bf16")
 SHARED = tuple(range(10, 40))

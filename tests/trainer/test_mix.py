@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personas.errors import RequestError
-from trainer.mix import Source, interleaved, names_of, parse_mix, parse_source, quotas
+from trainer.building.mix import Source, interleaved, names_of, parse_mix, parse_source, quotas
 
 
 @pytest.mark.parametrize(

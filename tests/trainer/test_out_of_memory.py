@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-import trainer.qlora
+import trainer.loop.qlora
 from personas.adapters import verify
 from personas.contracts import Phase, Progress
 from tests.trainer.jobs import persona_job
@@ -15,7 +15,7 @@ from trainer.run import Run, run_job
 
 def out_of_memory_at(monkeypatch, step, times):
     """Training fails for want of memory after a step, the first so many times."""
-    train_adapter, left = trainer.qlora.train_adapter, [times]
+    train_adapter, left = trainer.loop.qlora.train_adapter, [times]
 
     def failing(base, tokenizer, course):
         def listen(event):
@@ -26,7 +26,7 @@ def out_of_memory_at(monkeypatch, step, times):
 
         return train_adapter(base, tokenizer, dataclasses.replace(course, listen=listen))
 
-    monkeypatch.setattr(trainer.qlora, "train_adapter", failing)
+    monkeypatch.setattr(trainer.loop.qlora, "train_adapter", failing)
 
 
 def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkeypatch):

@@ -10,9 +10,9 @@ import pytest
 
 from personas.base_model import EMBEDDED, load_tokenizer, locate
 from tests.trainer.jobs import export, persona_job, sign, talks
-from trainer.estimate import Speed, Workload, adapters_in, estimate, speed_of
 from trainer.machine import Machine
 from trainer.material import read_spec
+from trainer.predict.estimate import Speed, Workload, adapters_in, estimate, speed_of
 from trainer.run import prepare
 from trainer.tokenizers import counting_tokenizer
 

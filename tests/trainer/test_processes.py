@@ -19,9 +19,9 @@ from personas.errors import RequestError
 from personas.prompt import Sample
 from tests.trainer.jobs import events, persona_job
 from tests.trainer.test_run import run
-from trainer.batches import ABSENT, collate, reply_losses, without_absent
-from trainer.processes import Processes, processes_here
-from trainer.stopping import Stopped
+from trainer.loop.batches import ABSENT, collate, reply_losses, without_absent
+from trainer.loop.processes import Processes, processes_here
+from trainer.process.stopping import Stopped
 
 EXACT = {"num_train_epochs": 4, "lora_dropout": 0.0, "precision": "fp32", "gradient_accumulation_steps": 2}
 OPTIONS = ("--threads", "1", "--checkpoint-every", "1")
@@ -144,7 +144,7 @@ def test_stopped_or_killed_and_resumed_two_processes_make_the_same_adapter(by_tw
 
 
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
-    from trainer.process import QUIET, settle
+    from trainer.process.environment import QUIET, settle
 
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.nice", lambda by: None)

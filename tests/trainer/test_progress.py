@@ -1,7 +1,7 @@
 """Progress where nobody sees a bar: now and then a plain line."""
 
-from trainer import progress
-from trainer.progress import Counting
+from trainer.commands import progress
+from trainer.commands.progress import Counting
 
 
 def test_long_work_says_now_and_then_how_far_it_is(monkeypatch, capsys):

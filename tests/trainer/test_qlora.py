@@ -11,9 +11,9 @@ from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
 from trainer.fitted import fitted
-from trainer.qlora import load_quantised, train_adapter, with_new_adapter
+from trainer.loop.qlora import load_quantised, train_adapter, with_new_adapter
+from trainer.loop.reply_trainer import Course, LengthSortedSampler
 from trainer.recipe import RECIPES, Recipe
-from trainer.reply_trainer import Course, LengthSortedSampler
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_packed_a_run_learns_what_it_learns_otherwise(tiny_base, renderer, recip
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(tiny_base, renderer, recipe, monkeypatch):
-    monkeypatch.setattr("trainer.reply_trainer.reply_losses", lambda model, batch: _nan(model))
+    monkeypatch.setattr("trainer.loop.reply_trainer.reply_losses", lambda model, batch: _nan(model))
     with pytest.raises(TrainingError, match=r"diverged\. Lower the learning rate"):
         train(tiny_base, renderer, recipe)
 

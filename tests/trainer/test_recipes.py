@@ -15,7 +15,7 @@ from tests.trainer.jobs import export, persona_job, sign, talks
 from trainer.fitted import epochs_of, fitted, steps_of, warnings_about
 from trainer.machine import Machine, machine_guessed, machine_here
 from trainer.recipe import RECIPES, Recipe, recipe_names, resolve
-from trainer.recipe_sheet import EXPLAINING, comments_of
+from trainer.report.recipe_sheet import EXPLAINING, comments_of
 from trainer.run import Run, run_job
 
 NAMES = ("demo-cpu", "s0-6gb", "s1-t4", "s3-dialogue", "s3-persona-16gb", "s4-persona-chat")

@@ -9,7 +9,9 @@ import torch
 from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
-from trainer.checkpoints import (
+from trainer.evaluate import mean_loss, measure
+from trainer.fitted import fitted
+from trainer.loop.checkpoints import (
     Checkpoint,
     checkpoints_in,
     latest_whole,
@@ -17,11 +19,9 @@ from trainer.checkpoints import (
     restore_random_state,
     trained_weights,
 )
-from trainer.evaluate import mean_loss, measure
-from trainer.fitted import fitted
-from trainer.qlora import train_adapter
-from trainer.reply_trainer import Course
-from trainer.stopping import Stopped
+from trainer.loop.qlora import train_adapter
+from trainer.loop.reply_trainer import Course
+from trainer.process.stopping import Stopped
 
 STEPS, STEPS_AN_EPOCH = 9, 3
 

@@ -13,10 +13,10 @@ from transformers import BitsAndBytesConfig
 from personas.base_model import load_model
 from personas.prompt import Sample
 from trainer import evaluate
-from trainer.batches import collate, pack, reply_losses
-from trainer.cpu_kernels import use_grouped_attention
 from trainer.evaluate import measure
-from trainer.qlora import load_quantised, with_new_adapter
+from trainer.loop.batches import collate, pack, reply_losses
+from trainer.loop.cpu_kernels import use_grouped_attention
+from trainer.loop.qlora import load_quantised, with_new_adapter
 
 SHARED = (5, 6, 7, 8, 9)
 TOLERANCE = 1e-5

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from tests.trainer.talk import ADA, dialogue, sentence, talk
+from trainer.building.filters import Filters
+from trainer.building.ledger import UNNEEDED, Ledger
+from trainer.building.sieve import SIDES, sift
+from trainer.building.split import HELD_OUT, Opening
 from trainer.conversation import Rejected
-from trainer.filters import Filters
-from trainer.ledger import UNNEEDED, Ledger
-from trainer.sieve import SIDES, sift
-from trainer.split import HELD_OUT, Opening
 
 SHARE = 0.2
 

@@ -13,13 +13,13 @@ from personas.adapters import verify
 from personas.contracts import Epoch, Phase, Progress
 from personas.errors import TrainingError
 from tests.trainer.jobs import mixing_job, stopping
-from trainer.checkpoints import checkpoints_in
 from trainer.fitted import steps_of
 from trainer.frozen import CHECKPOINTS
+from trainer.loop.checkpoints import checkpoints_in
 from trainer.plan import plan_of_job
+from trainer.process.stopping import Stopped
 from trainer.run import Run, planned, run_job
 from trainer.stages import FIRST_STAGE
-from trainer.stopping import Stopped
 
 SMALL = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
 SETTINGS = {**SMALL, "num_train_epochs": 2, "first_stage_epochs": 2, "max_length": 128, "gradient_checkpointing": False}
@@ -118,7 +118,7 @@ def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_we
 
 
 def test_a_first_stage_that_diverges_names_its_own_rate(job, monkeypatch):
-    monkeypatch.setattr("trainer.diverging.RISE_NATS", -100.0)  # every loss is too high
-    monkeypatch.setattr("trainer.diverging.WINDOW_STEPS", 1)
+    monkeypatch.setattr("trainer.loop.diverging.RISE_NATS", -100.0)  # every loss is too high
+    monkeypatch.setattr("trainer.loop.diverging.WINDOW_STEPS", 1)
     with pytest.raises(TrainingError, match=r"In the first stage: .*set first_stage_learning_rate=5e-05"):
         run_job(job(), Run(lambda event: None, lambda: None))

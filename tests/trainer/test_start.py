@@ -15,11 +15,11 @@ from personas.errors import AdapterError, RequestError
 from personas.people import read_people, write_people
 from tests.tiny import make_tiny_model
 from tests.trainer.jobs import described, dialogue_job, persona_job, stopping
-from trainer.checkpoints import trained_weights
-from trainer.qlora import with_new_adapter
+from trainer.loop.checkpoints import trained_weights
+from trainer.loop.qlora import with_new_adapter
+from trainer.process.stopping import Stopped
 from trainer.run import Run, planned, run_job
 from trainer.start import put_weights
-from trainer.stopping import Stopped
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from personas.adapters import verify
 from personas.contracts import Failed
 from personas.errors import RequestError
 from tests.trainer.jobs import ADA, export, sign, talks
-from trainer.job_making import asked
-from trainer.process import RESTARTED
+from trainer.commands.job_making import asked
+from trainer.commands.train import add_train
+from trainer.process.environment import RESTARTED
 from trainer.sweep import (
     Result,
     best_of,
@@ -27,7 +28,6 @@ from trainer.sweep import (
     run_all,
     write_results,
 )
-from trainer.train_commands import add_train
 
 SETTINGS = ("lora_r=4", "num_train_epochs=1", "gradient_accumulation_steps=1")
 
@@ -52,8 +52,8 @@ def run(monkeypatch):
 
     def ran(folder):
         diverges = "5e-3" in folder.name
-        monkeypatch.setattr("trainer.diverging.RISE_NATS", -100.0 if diverges else 3.0)
-        monkeypatch.setattr("trainer.diverging.WINDOW_STEPS", 1 if diverges else 10)
+        monkeypatch.setattr("trainer.loop.diverging.RISE_NATS", -100.0 if diverges else 3.0)
+        monkeypatch.setattr("trainer.loop.diverging.WINDOW_STEPS", 1 if diverges else 10)
         of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False}
         return trainer.__main__._run(argparse.Namespace(folder=folder, **of), io.StringIO())
 

@@ -20,7 +20,7 @@ from trainer.anonymise.tagger.model import MODEL, read_model, runs
 from trainer.anonymise.tagger.texts import SHARES, Labelled, Texts
 from trainer.anonymise.tagger.tokens import is_east_asian, tokens
 from trainer.anonymise.tagger.vocabulary import vocabulary
-from trainer.bench_pii_texts import TEXTS, ours
+from trainer.bench.pii_texts import TEXTS, ours
 
 
 @pytest.fixture(scope="module")

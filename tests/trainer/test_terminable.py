@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from trainer.stopping import Terminated, terminable
+from trainer.process.stopping import Terminated, terminable
 
 
 class AskedToEndWhileFinalised:

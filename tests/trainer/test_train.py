@@ -17,10 +17,10 @@ from personas.heldout import HeldOut, held_out_file
 from personas.keys import HomeKey
 from personas.material import material_digest
 from tests.trainer.jobs import ADA, dialogues, export, message, sign, stopping, talks
-from trainer.process import RESTARTED
+from trainer.commands.showing import Shown
+from trainer.process.environment import RESTARTED
+from trainer.process.stopping import Stopped
 from trainer.run import run_job
-from trainer.showing import Shown
-from trainer.stopping import Stopped
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--set", "lora_r=4", "--set", "num_train_epochs=2", "--set", "lora_alpha=8", "--threads", "1")

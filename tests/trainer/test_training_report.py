@@ -15,13 +15,13 @@ import pytest
 from personas.adapters import verify
 from personas.contracts import Epoch, Evaluation, Progress, ScoreCard
 from tests.trainer.jobs import persona_job
-from trainer.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
-from trainer.curves import curves_of, smoothed
-from trainer.memory import MemoryWatch, Peak, machine_bytes
+from trainer.loop.memory import MemoryWatch, Peak, machine_bytes
+from trainer.process.stopping import Stopped
+from trainer.report.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
+from trainer.report.curves import curves_of, smoothed
+from trainer.report.tracking import EventFile, Tracking
+from trainer.report.training import Training, duration, training_section, write_report
 from trainer.run import Run, run_job
-from trainer.stopping import Stopped
-from trainer.tracking import EventFile, Tracking
-from trainer.training_report import Training, duration, training_section, write_report
 
 STEPS = 6
 SETTINGS = {"num_train_epochs": 3}
@@ -279,7 +279,7 @@ def test_a_run_goes_on_when_wandb_fails(tmp_path, monkeypatch, caplog, where):
 
 
 def test_a_key_without_the_package_is_said(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("trainer.tracking.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("trainer.report.tracking.importlib.util.find_spec", lambda name: None)
     tracked(tmp_path, {"WANDB_API_KEY": "k"}, step(1))
     assert "wandb is not installed" in caplog.text
 

@@ -15,13 +15,13 @@ from personas.errors import MaterialError
 from personas.prompt import Sample
 from tests.powers import without_overrides
 from tests.trainer.jobs import persona_job
-from trainer.checkpoints import checkpoints_in, trained_weights
 from trainer.evaluate import mean_loss, measure
-from trainer.failures import failure
 from trainer.fitted import fitted
-from trainer.job_watch import JobGoneError
-from trainer.qlora import train_adapter
-from trainer.reply_trainer import Course
+from trainer.loop.checkpoints import checkpoints_in, trained_weights
+from trainer.loop.qlora import train_adapter
+from trainer.loop.reply_trainer import Course
+from trainer.process.failures import failure
+from trainer.process.job_watch import JobGoneError
 from trainer.run import Run, run_job
 
 SMALL_BYTES = 4096

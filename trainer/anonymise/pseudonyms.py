@@ -10,9 +10,9 @@ import hmac
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 
+from trainer.anonymise.invented_names import NAMES
 from trainer.anonymise.written import TOKEN, folded
 from trainer.conversation import Speaker
-from trainer.names import NAMES
 
 
 def assign(members: Iterable[Speaker], key: bytes, barred: Collection[str] = ()) -> dict[str, str]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from trainer.anonymise.entity import Kind
+from trainer.anonymise.invented_names import NAMES
 from trainer.anonymise.pseudonyms import drawn_from
-from trainer.names import NAMES
 
 IN_BRACKETS: dict[str, str] = {
     "STREET_ADDRESS": "[address]",

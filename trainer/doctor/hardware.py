@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from trainer.doctor.check import GIB, Check
+from trainer.loop.memory import machine_bytes
 from trainer.machine import BF16_CAPABILITY, Card, Machine, has_bfloat16
-from trainer.memory import machine_bytes
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CUDA_TORCH = 'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'

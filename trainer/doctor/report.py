@@ -12,8 +12,8 @@ from personas.errors import BaseModelError
 from trainer.doctor import hardware, software, surroundings
 from trainer.doctor.check import GIB, Check
 from trainer.doctor.fits import CARDS_GIB, Fit, fits
+from trainer.loop.memory import machine_bytes
 from trainer.machine import MAIN_MEMORY, Machine, free_bytes, graphics_cards, machine_guessed
-from trainer.memory import machine_bytes
 from trainer.recipe import recipe_names
 
 COLOURS = {"ok": "32", "warn": "33", "fail": "31"}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.failures import failure
+from trainer.process.failures import failure
 
 if TYPE_CHECKING:
     from trainer.exports.export import Report
@@ -53,8 +53,8 @@ def add_exports(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentP
 
 def run(options: argparse.Namespace) -> int:
     """Returns the exit code."""
+    from trainer.commands.left import note_left
     from trainer.exports.export import export
-    from trainer.left import note_left
 
     for chatty in ("gguf", "bitsandbytes"):
         logging.getLogger(chatty).setLevel(logging.ERROR)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
 
-from trainer.batches import pack_ids
 from trainer.kernels.liger import liger, why_no_liger
+from trainer.loop.batches import pack_ids
 from trainer.machine import Machine
 from trainer.recipe import Recipe
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.predict.shape import Shape
-from trainer.process import ALLOCATOR
+from trainer.process.environment import ALLOCATOR
 from trainer.recipe import Recipe
 
 LOGIT_BYTES = 2**29

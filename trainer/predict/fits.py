@@ -6,9 +6,9 @@ import psutil
 
 from personas.base_model import BaseModel
 from personas.errors import NoMemoryError
-from trainer.estimate import Speed, estimate
-from trainer.lighter import Way, lighter
 from trainer.machine import Machine, machine_here
+from trainer.predict.estimate import Speed, estimate
+from trainer.predict.lighter import Way, lighter
 from trainer.predict.work import Workload
 from trainer.recipe import Recipe
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import TrainingError
-from trainer.memory import machine_bytes
+from trainer.loop.memory import machine_bytes
 from trainer.predict.cases import EMBEDDED, Case, make_model
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")

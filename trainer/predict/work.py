@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from personas.prompt import Sample
-from trainer.length_sorted import length_sorted
+from trainer.loop.length_sorted import length_sorted
 from trainer.predict.activations import Batch
 from trainer.recipe import Recipe
 

@@ -1,0 +1,156 @@
+"""What a file or folder of material holds, before anything is made of it: `python -m trainer dataset inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.building.filters import language_of
+from trainer.conversation import Conversation, Rejected
+from trainer.sources import Format, ReadOptions, read, survey
+from trainer.sources.lore import LORE
+
+SHOWN_REJECTED = 100
+SHOWN_EXAMPLES = 3
+JUDGED_CONVERSATIONS = 20_000
+"""So many of the first conversations whose source does not say their language have it guessed: half a millisecond each.
+With more, the languages are those of a sample, which is said."""
+SHOWN_REASONS, SHOWN_TURNS, SHOWN_CHARACTERS = 8, 6, 240
+
+
+@dataclass
+class Findings:
+    """Counts over a whole source. `formats`: by name, each with how many files have it. `rows` are its records, used or
+    not; `languages` counts conversations, `unjudged` those whose language nobody says or has guessed."""
+
+    formats: dict[str, tuple[Format, int]]
+    columns: str = ""
+    rows: int = 0
+    conversations: int = 0
+    turns: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+    unjudged: int = 0
+    rejected_count: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    reasons: dict[str, Rejected] = field(default_factory=dict)
+    examples: list[Conversation] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The published object of `--json`; where `languages` are those of a sample, `languages_of` is its size."""
+        sample = {"languages_of": self.conversations - self.unjudged} if self.unjudged else {}
+        return {
+            "format": ", ".join(self.formats),
+            "rows": self.rows,
+            "conversations": self.conversations,
+            "turns": self.turns,
+            "languages": dict(self.languages.most_common()),
+            **sample,
+            "rejected_count": self.rejected_count,
+            "rejected": [{"row": item.row, "reason": item.reason} for item in self.rejected],
+            "examples": [_example(conversation) for conversation in self.examples],
+        }
+
+
+def inspect(path: Path, options: ReadOptions, format: str | None = None) -> Findings:
+    """Reads all of it. Raises `MaterialError` when the format is not recognised or the file is damaged."""
+    found = Findings(*survey(path, options, format))
+    judged = 0
+    for item in read(path, options, format):
+        found.rows += item.rows
+        if isinstance(item, Rejected):
+            _count_rejected(found, item)
+            continue
+        found.conversations += 1
+        found.turns += len(item.messages)
+        if len(found.examples) < SHOWN_EXAMPLES:
+            found.examples.append(item)
+        if item.lang:
+            found.languages[item.lang] += 1
+        elif judged < JUDGED_CONVERSATIONS:
+            judged += 1
+            found.languages[language_of("\n".join(message.text for message in item.messages))] += 1
+        else:
+            found.unjudged += 1
+    return found
+
+
+def _count_rejected(found: Findings, item: Rejected) -> None:
+    found.rejected_count += item.rows
+    if len(found.rejected) < SHOWN_REJECTED:
+        found.rejected.append(item)
+    before = found.reasons.get(item.reason)
+    if before or len(found.reasons) < SHOWN_REJECTED:
+        rows = item.rows + (before.rows if before else 0)
+        found.reasons[item.reason] = Rejected(before.row if before else item.row, item.reason, rows)
+
+
+def _example(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "row": conversation.messages[0].row,
+        "system": conversation.system,
+        "messages": [
+            {"speaker": m.speaker.name, "persona": m.speaker.is_persona, "text": m.text} for m in conversation.messages
+        ],
+        "rejected": conversation.rejected,
+    }
+
+
+def table(found: Findings, name: str) -> Iterator[str]:
+    """The findings for people, line by line."""
+    yield f"{name}: {_formats(found)}"
+    if found.columns:
+        yield f"Columns are read as {found.columns}; --map says otherwise."
+    yield ""
+    languages = ", ".join(f"{language} {count:,}" for language, count in found.languages.most_common(SHOWN_REASONS))
+    counts = {"rows": found.rows, "conversations": found.conversations, "turns": found.turns}
+    for title, count in {**counts, "not used": found.rejected_count}.items():
+        yield f"  {title:<14}{count:>12,}"
+    sample = f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
+    yield f"  {'languages':<14}{languages or '–':>12}{sample}"
+    reasons = sorted(found.reasons.values(), key=lambda reason: -reason.rows)
+    if reasons:
+        yield "\n  Not used because"
+    for reason in reasons[:SHOWN_REASONS]:
+        yield f"  {reason.rows:>12,}  {_short(reason.reason)} (first: {reason.row})"
+    if len(reasons) > SHOWN_REASONS:
+        yield f"  and {len(reasons) - SHOWN_REASONS} more reasons"
+    for number, conversation in enumerate(found.examples, start=1):
+        yield f"\n  Example {number}, {conversation.messages[0].row}"
+        yield from _shown(conversation)
+    if LORE in found.formats:
+        yield "\nLore is told, not learned from: put it into data/rag-resources, or name its folder with --lore."
+    elif not found.conversations:
+        expected = "; or ".join(format.expected for format, _ in found.formats.values())
+        yield f"\nNothing in it can be used. Expected: {expected}."
+
+
+def _formats(found: Findings) -> str:
+    (first, _), *more = found.formats.values()
+    if not more:
+        return f"{first.title} (--format {first.name})"
+    return "; ".join(
+        f"{format.title} ({name}, {count:,} file{'s' * (count != 1)})"
+        for name, (format, count) in found.formats.items()
+    )
+
+
+def _shown(conversation: Conversation) -> Iterator[str]:
+    if conversation.system:
+        yield f"    [{_short(conversation.system)}]"
+    turns = conversation.messages[:SHOWN_TURNS]
+    width = max(len(message.speaker.name) for message in turns)
+    for message in turns:
+        mark = "*" if message.speaker.is_persona else " "
+        yield f"  {mark} {message.speaker.name:<{width}}  {_short(message.text)}"
+    if more := len(conversation.messages) - len(turns):
+        yield f"    and {more} more turns"
+    if conversation.rejected:
+        yield f"    liked less: {_short(conversation.rejected)}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARACTERS else f"{line[: SHOWN_CHARACTERS - 2]} …"

@@ -1,0 +1,179 @@
+"""A data set's folder: samples, what was dropped, figures, charts and data sheet; whole, or not there at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from personas.adapters import written_aside
+from personas.base_model import BaseModel
+from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
+from personas.keys import keyed
+from personas.people import write_people
+from personas.prompt import Renderer
+from personas.rights import DISCORD_API, Statement
+from trainer.building.build import Builder, Built, Items, Plan
+from trainer.building.data_sheet import data_sheet
+from trainer.building.folder import DROPPED_FILE, put_in_place, workshop
+from trainer.building.folder import EVAL_FILE as EVAL_FILE
+from trainer.building.folder import STATS_FILE as STATS_FILE
+from trainer.building.folder import TRAIN_FILE as TRAIN_FILE
+from trainer.building.folder import require_free as require_free
+from trainer.building.ledger import Drop, Ledger
+from trainer.building.samples import SampleHash, require_both_sides
+from trainer.building.sieve import TRAIN
+from trainer.building.statistics import Statistics, details, summary
+from trainer.report.charts import draw_composition, draw_lengths
+
+SAMPLE_SETTINGS = ("max_length", "history_turns", "session_gap_minutes", "lore_share", "heldout_share")
+Heard = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A data set that is asked for. `sources` pairs what each is called with what it yields.
+
+    `statements` are the rights that are stated, by source; `permission` is Discord's, as the operator states it.
+    `home` keeps what has been held out; without one only the data set does.
+    """
+
+    plan: Plan
+    base: BaseModel
+    sources: Sequence[tuple[str, Items]]
+    statements: Mapping[str, Statement] = field(default_factory=dict)
+    permission: str = ""
+    home: Path | None = None
+
+
+def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
+    """Build into the folder `out`, in place of an earlier data set there, and give the summary.
+
+    `heard` is told what is being done, and of how many more records or samples. Raises `UnderstudyError`.
+    """
+    require_free(out)
+    with workshop(out) as aside:
+        order = replace(order, plan=replace(order.plan, held_out=held_out_before(order, out)))
+        made = aside / "made"
+        with written_aside(made) as folder:
+            told = _write(folder, aside, order, heard, out.name)
+            _keep(order, folder)
+        put_in_place(made, out, aside / "earlier")
+    return told
+
+
+def held_out_before(order: Order, out: Path | None = None) -> HeldOut:
+    """What the home has held out, and what the data set has that is replaced. Raises `MaterialError`."""
+    plan, home = order.plan, order.home
+    held_out = HeldOut.nothing(plan.people_key)
+    for file in (home and held_out_file(home, plan.persona_id), out and out / HELD_OUT_FILE):
+        held_out = held_out.joined(HeldOut.read(file, plan.people_key)) if file else held_out
+    return held_out
+
+
+def sample_line(renderer: Renderer, built: Built, stages: bool, people_key: bytes) -> str:
+    """A sample as a line of JSON.
+
+    One that came through Discord's API says whose words it holds, under the key of lists of people: it may be trained
+    on only while all of them allow it.
+    """
+    made = built.made
+    messages = renderer.messages(made.persona, made.turns, made.lore)
+    line = {
+        "messages": [*messages, {"role": "assistant", "content": made.reply.strip()}],
+        "kind": built.kind,
+        "source": built.source,
+        "row": made.row,
+        "right": built.right,
+        "speakers": list(made.speakers),
+        "arrived": made.arrived,
+        "tokens": len(made.sample.ids),
+        "reply_tokens": made.sample.reply_tokens,
+        "lore": [hit.source for hit in made.lore],
+    }
+    if built.right == DISCORD_API:
+        line["people"] = [keyed(people_key, person) for person in made.people]
+    if stages:
+        line["stage"] = 2 if built.kind == "persona" else 1
+    return json.dumps(line, ensure_ascii=False)
+
+
+def _keep(order: Order, folder: Path) -> None:
+    """Have the home know what is held out before anybody can use the data set."""
+    plan, file = order.plan, folder / HELD_OUT_FILE
+    if order.home:
+        keep_held_out(order.home, plan.persona_id, HeldOut.read(file, plan.people_key), plan.people_key)
+
+
+def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) -> dict[str, Any]:
+    plan = order.plan
+    with _Samples(folder, plan) as samples, Builder(plan, Ledger(samples.note), workshop) as builder:
+        for source, items in order.sources:
+            builder.take(source, items, partial(heard, f"reading {source}"))
+        for built in builder.samples():
+            samples.add(built)
+            heard("making samples", 1)
+        digest = samples.hexdigest(builder.ledger.dropped)
+        told = summary(samples.statistics, builder.ledger, digest)
+        stats = {
+            **told,
+            **details(samples.statistics, builder.ledger),
+            "mix": builder.shares,
+            "persona": plan.persona_id,
+            "base_model": order.base.name,
+            "seed": plan.seed,
+            "statements": {name: asdict(stated) for name, stated in order.statements.items()},
+            "permission": order.permission if DISCORD_API in samples.statistics.rights else "",
+            "replaced": dict(builder.anonymiser.counts),
+            "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
+        }
+    builder.held_out.write(folder / HELD_OUT_FILE)
+    (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_people(folder, builder.met.listed(plan.people_key))
+    draw_composition(folder, stats["by_source"])
+    draw_lengths(folder, stats["tokens_per_sample"], plan.recipe.max_length)
+    (folder / "README.md").write_text(data_sheet(name, plan, order.base.name, stats), encoding="utf-8")
+    return told
+
+
+class _Samples:
+    """The files of samples and of what was dropped, while they are written."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.statistics = Statistics()
+        self._plan = plan
+        self._stack = ExitStack()
+        self._dropped, self._train, self._eval = (
+            self._stack.enter_context((folder / file).open("x", encoding="utf-8"))
+            for file in (DROPPED_FILE, TRAIN_FILE, EVAL_FILE)
+        )
+        self._hash = SampleHash()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def note(self, drop: Drop) -> None:
+        """Write down what was dropped."""
+        print(json.dumps(asdict(drop), ensure_ascii=False), file=self._dropped)
+
+    def add(self, built: Built) -> None:
+        """Write a sample."""
+        self.statistics.add(built)
+        line = sample_line(self._plan.renderer, built, self._plan.stages, self._plan.people_key)
+        self._hash.add(built.made.sample, held_out=built.side != TRAIN)
+        print(line, file=self._train if built.side == TRAIN else self._eval)
+
+    def hexdigest(self, dropped: Mapping[str, int]) -> str:
+        """The data set's hash, once all samples are in. Raises `MaterialError` when there are too few."""
+        require_both_sides(self.statistics.samples["train"], self.statistics.samples["eval"], dropped)
+        return self._hash.hexdigest()

@@ -1,0 +1,1 @@
+"""The command line: one file for each command of `python -m trainer`, and what they share."""

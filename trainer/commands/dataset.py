@@ -1,0 +1,94 @@
+"""The commands about data sets: `python -m trainer dataset …`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from personas.errors import UnderstudyError
+from trainer.commands.build import add_build, add_export, build, export, mapping_of, pair
+from trainer.commands.places import told_of
+from trainer.process.stopping import Terminated, terminable
+
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNHEARD, EXIT_TERMINATED = 0, 1, 130, 141, 143
+
+
+def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
+    """Adds `dataset` and what belongs to it."""
+    dataset = commands.add_parser("dataset", help="look into material and make data sets of it")
+    subcommands = dataset.add_subparsers(required=True, metavar="COMMAND")
+    inspect = subcommands.add_parser(
+        "inspect", help="what a file or folder holds: its format, conversations, what cannot be used and why"
+    )
+    inspect.add_argument(
+        "path", type=_path, metavar="PATH", help="a file, a folder, or the id of a data set on the hub"
+    )
+    inspect.add_argument("--format", metavar="F", help="read it as this format (default: recognised by its content)")
+    inspect.add_argument(
+        "--map", type=pair, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
+        help="which column is what, such as user=question assistant=reply, or messages=talk from=who value=said",
+    )  # fmt: skip
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(command=guarded(_inspect))
+    add_build(subcommands).set_defaults(command=guarded(build))
+    add_export(subcommands).set_defaults(command=guarded(export))
+
+
+def guarded(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+    """The command with whatever goes wrong around it told to people in a line or two; returns the exit code."""
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            with terminable():
+                command(options)
+            sys.stdout.flush()  # what cannot be written is to be known here, not when the interpreter ends
+        except UnderstudyError as error:
+            return _failed(error)
+        except (KeyboardInterrupt, Terminated) as stop:
+            print(f"Stopped. {stop}".rstrip(), file=sys.stderr)
+            return EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else EXIT_TERMINATED
+        except BrokenPipeError:  # whoever read, as `head`, has enough
+            _discard_output()
+            return EXIT_UNHEARD
+        except (OSError, sqlite3.OperationalError) as error:
+            _discard_output()
+            return _failed(told_of(error))
+        return EXIT_DONE
+
+    return run
+
+
+def _failed(error: UnderstudyError) -> int:
+    print(error, file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _discard_output() -> None:
+    """What waits to be written would fail again at the interpreter's end, with a traceback."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from trainer.building.inspect import inspect, table
+    from trainer.sources import ReadOptions
+
+    path: Path = options.path
+    found = inspect(path, ReadOptions(mapping=mapping_of(options.map)), options.format)
+    if options.json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join(table(found, path.name or path.resolve().name)))

@@ -1,0 +1,158 @@
+"""What a training run tells while it goes on, when it keeps a checkpoint, and how it stops."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from personas.contracts import TRAINER_EVENT, Epoch, Evaluation, Progress
+from trainer.loop.diverging import require_learning, require_number
+from trainer.loop.reply_trainer import Course, Heard, ReplyTrainer
+from trainer.process.stopping import Stopped
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Turns the trainer's callbacks into events; asks for checkpoints; stops when asked to, or without a number.
+
+    `history` holds every event of the run, those before a resume included.
+    """
+
+    def __init__(self, course: Course, trainer: ReplyTrainer) -> None:
+        self._course, self._trainer = course, trainer
+        self.history: list[Heard] = []
+        self._losses: list[float] = []
+        self._begun = self._kept_at = self._epoch_begun = 0.0
+        self._epoch_before_s = self._idle_before_s = 0.0
+        self._held_s = 0.0
+        self._first_step = 0
+        self._stopped: Stopped | None = None
+
+    # ------------------------------------------------------------------------------------- the run
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._begun = self._kept_at = time.perf_counter()
+        self._first_step = state.global_step
+        remembered = self._trainer.remembered
+        self.history = [TRAINER_EVENT.validate_python(event) for event in remembered.get("history", [])]  # type: ignore[misc]
+        self._losses = [event.loss for event in self.history if isinstance(event, Progress)]
+        self._epoch_before_s = remembered.get("epoch_seconds", 0.0)
+        self._course.account.go_on_from(remembered.get("account", {}))
+        self._trainer.remembers = self._remembered
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if float(state.epoch or 0).is_integer():
+            self._epoch_before_s = 0.0
+        self._epoch_begun, self._idle_before_s = time.perf_counter(), self._idle_s
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._course.hold.step_begins()
+        if self._course.processes.are_many:
+            torch.manual_seed(self._course.processes.seed(args.seed, state.global_step))
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._held_s += self._course.hold.wait()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._course.hold.step_ends()
+        self._held_s += self._course.hold.wait()
+        ends_epoch = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+        try:
+            self._course.check()
+        except Stopped as stopped:
+            if ends_epoch or self._course.folder is None:  # what is measured at its end would be missing after a resume
+                raise
+            self._stopped, control.should_save = stopped, True
+        if self._course.folder and time.perf_counter() - self._kept_at > self._course.checkpoint_s and not ends_epoch:
+            control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if args.eval_strategy != "epoch":
+            self._hear(self._epoch(state, None))
+            control.should_save = self._course.folder is not None
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._kept_at = time.perf_counter()
+        if self._stopped:
+            raise self._stopped
+
+    # ------------------------------------------------------------------------------------- what is told
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:  # a measurement, or the summary at the end
+            return
+        course = self._course
+        self._losses.append(logs["loss"])
+        require_learning(self._losses, state.global_step, state.max_steps, course.recipe, course.start_loss)
+        self._hear(self._progress(state, logs))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        require_number(
+            metrics["eval_loss"], f"the held-out replies after step {state.global_step}", self._course.recipe
+        )
+        if args.eval_strategy == "epoch":
+            self._hear(self._epoch(state, metrics["eval_loss"]))
+        else:
+            self._hear(
+                Evaluation(
+                    step=state.global_step,
+                    epoch=state.epoch,
+                    train_loss=self._mean_loss_since(Evaluation),
+                    eval_loss=metrics["eval_loss"],
+                )
+            )
+
+    def _hear(self, event: Heard) -> None:
+        self.history.append(event)
+        self._course.listen(event)
+
+    def _remembered(self) -> dict[str, Any]:
+        return {
+            "history": [event.model_dump() for event in self.history],
+            "epoch_seconds": self._epoch_s(),
+            "account": self._course.account.as_kept(),
+        }
+
+    @property
+    def _idle_s(self) -> float:
+        """Since this process began, the time in which it did not train: it measured, or others had the machine."""
+        return self._trainer.measuring_s + self._held_s
+
+    def _epoch_s(self) -> float:
+        return self._epoch_before_s + time.perf_counter() - self._epoch_begun - (self._idle_s - self._idle_before_s)
+
+    def _epoch(self, state: Any, eval_loss: float | None) -> Epoch:
+        return Epoch(
+            epoch=math.ceil(state.epoch),
+            train_loss=self._mean_loss_since(Epoch),
+            eval_loss=eval_loss,
+            seconds=self._epoch_s(),
+            step=state.global_step,
+        )
+
+    def _mean_loss_since(self, kind: type[Epoch] | type[Evaluation]) -> float | None:
+        places = [place for place, event in enumerate(self.history) if isinstance(event, kind)]
+        since = self.history[places[-1] + 1 :] if places else self.history
+        losses = [event.loss for event in since if isinstance(event, Progress)]
+        return math.fsum(losses) / len(losses) if losses else None
+
+    def _progress(self, state: Any, logs: dict[str, float]) -> Progress:
+        """The rate is the mean since this process began to train, of the samples' own tokens, idle time left out."""
+        elapsed = time.perf_counter() - self._begun - self._idle_s
+        steps = state.global_step - self._first_step
+        return Progress(
+            step=state.global_step,
+            of=state.max_steps,
+            epoch=state.epoch,
+            loss=logs["loss"],
+            lr=logs["learning_rate"],
+            tokens_per_s=self._course.processes.sums(self._trainer.tokens_done)[0] / elapsed,
+            eta_s=elapsed / steps * (state.max_steps - state.global_step),
+            memory_bytes=self._course.account.memory.held(),
+            seconds=self._course.account.seconds,
+            held_s=self._course.hold.waited_s,
+            trouble=self._trainer.trouble,
+        )

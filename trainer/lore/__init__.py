@@ -1,0 +1,1 @@
+"""Material made of lore: by rules, or by a model whose replies are judged."""

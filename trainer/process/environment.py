@@ -1,0 +1,53 @@
+"""What has to be so before a training process loads its libraries."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Mapping
+
+from trainer.loop.processes import processes_on_this_machine
+
+ALLOCATOR = {
+    # Tensors of megabytes come and go at every step. By default glibc maps each anew and gives it back, and the
+    # kernel clears every page again: nearly half of the time of a step on the CPU. Kept in the heap they are reused.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(32 * 2**30),
+    "MALLOC_TOP_PAD_": str(256 * 2**20),
+}
+RESTARTED = "UNDERSTUDY_TRAINER_RESTARTED"
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+def restart_with_allocator_settings() -> None:
+    """Start this process again, once, with the allocator's settings: glibc reads them only at the start."""
+    if environment := allocator_environment(os.environ):
+        os.execve(sys.executable, sys.orig_argv, environment)
+
+
+def allocator_environment(environ: Mapping[str, str]) -> dict[str, str] | None:
+    """The environment to start again with, or None where that is done already or the allocator is another one."""
+    if RESTARTED in environ or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return None
+    return {**ALLOCATOR, **environ, RESTARTED: "1"}
+
+
+def settle(niceness: int, threads: int | None) -> None:
+    """Lower this process's priority, fix how many threads compute (None: one a core), and keep libraries quiet.
+
+    Several processes of a run share the cores.
+
+    To be called before torch is loaded, which reads the number of threads only then.
+    """
+    os.environ.update(QUIET)
+    # Threads that wait for their next piece of work spin; when the bot needs the cores too, that starves both.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // processes_on_this_machine()))
+    os.nice(niceness)
+    # Both speak of what is so here: kernels are chosen by the run, which says so, and peft asks transformers itself.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

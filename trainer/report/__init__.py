@@ -1,0 +1,1 @@
+"""What a run leaves for people: tables, curves, sheets, model card, manifest, tracking."""
