@@ -96,10 +96,10 @@ def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
         with FileLock(options.folder / "lock", timeout=0), events.also_to(options.folder / "events.jsonl"):
             return _locked_run(options, events, stop, hold, processes)
     except Timeout:
-        events.emit(Failed(cause=f"Another trainer works on {options.folder}.", advice="Wait for it.", retry=True))
+        _tell(events, Failed(cause=f"Another trainer works on {options.folder}.", advice="Wait for it.", retry=True))
         return EXIT_LOCKED
     except OSError as error:
-        events.emit(failure(error))
+        _tell(events, failure(error))
         return EXIT_FAILED
 
 
@@ -112,11 +112,15 @@ def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: H
         run_job(options.folder, run)
         keep_at_home(options.folder, home_of(options.home))
     except Exception as error:  # the edge: whatever went wrong becomes one event
-        failed = failure(error)
-        log.error("%s %s", failed.cause, failed.advice)
-        events.emit(failed)
+        _tell(events, failure(error))
         return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_FAILED
     return EXIT_DONE
+
+
+def _tell(events: Events, failed: Failed) -> None:
+    """For programs as an event, for people in the log."""
+    log.error("%s %s", failed.cause, failed.advice)
+    events.emit(failed)
 
 
 def _help(options: argparse.Namespace, stop: Stop, processes: Processes) -> int:

@@ -154,9 +154,10 @@ def test_a_run_stops_when_the_process_that_started_it_is_gone(tmp_path, tiny_bas
 def test_a_second_trainer_touches_nothing(tmp_path):
     folder = dialogue_job(tmp_path, "embedded")
     with FileLock(folder / "lock"):
-        code, heard, _ = run(folder)
+        code, heard, log = run(folder)
     assert code == 3
     assert heard[0]["cause"] == f"Another trainer works on {folder}." and len(heard) == 1
+    assert f"Another trainer works on {folder}. Wait for it." in log
     assert leftovers(folder) == set() and not (folder / "events.jsonl").exists()
 
 
