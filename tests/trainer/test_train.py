@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from personas.keys import HomeKey
 from personas.material import material_digest
 from tests.trainer.jobs import ADA, dialogues, export, message, sign, stopping, talks
 from trainer.commands.showing import Shown
+from trainer.commands.train import _ending
 from trainer.process.environment import RESTARTED
 from trainer.process.stopping import Stopped
 from trainer.run import run_job
@@ -76,9 +78,21 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
     assert make(*words, "--set", "seed=1") != first
     Path("talk.json").write_text(export(talks(17)), encoding="utf-8")
     assert make(*words) != first
-    out = make(*words, "--out", "mine")
-    assert out == Path("mine").absolute() and make(*words, "--out", "mine") == out
-    make(*words, "--out", "mine", "--set", "seed=1", fails="holds a run of something else, or with other settings")
+    out = make(*words, "--out", "my run")
+    assert out == Path("my run").absolute() and make(*words, "--out", "my run") == out
+    make(*words, "--out", "my run", "--set", "seed=1", fails="holds a run of something else, or with other settings")
+    make(*words, "--out", "my run", "--set", "seed=1", fails=f"goes on with: python -m trainer run '{out}'")
+
+
+def test_commands_that_come_next_can_be_typed_as_they_stand():
+    folder = Path("/somewhere/my run")
+    told = [*_ending(folder, 1), *_ending(folder, 0)]
+    commands = [shlex.split(line.partition("python -m trainer ")[2]) for line in told if "python -m trainer" in line]
+    assert commands == [
+        ["run", str(folder)],
+        ["mask", str(folder)],
+        ["export", "--adapter", str(folder / "adapter"), "--to", "gguf", "--out", "FILE"],
+    ]
 
 
 def test_a_persona_that_ships_takes_its_own_talk_and_lore(make):

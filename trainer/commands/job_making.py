@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -135,7 +136,7 @@ def job_folder(wanted: Asked, out: Path | None) -> Path:
             if read_spec(folder).job_id != spec.job_id:
                 raise RequestError(
                     f"{folder} holds a run of something else, or with other settings.",
-                    f"Name another --out; that one goes on with: python -m trainer run {folder}",
+                    f"Name another --out; that one goes on with: python -m trainer run {shlex.quote(str(folder))}",
                 )
             bring_up_to_date(folder, wanted.home, spec.request)
             return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +161,7 @@ def _whose(options: argparse.Namespace) -> str:
 
 def _ending(folder: Path, code: int) -> list[str]:
     if code:
-        return [f"goes on with: python -m trainer run {folder}"]
+        return [f"goes on with: python -m trainer run {shlex.quote(str(folder))}"]
     return _next(folder, folder / "adapter")
 
 
@@ -168,8 +169,8 @@ def _next(folder: Path, adapter: Path) -> list[str]:
     """What can be done with the adapter of a job."""
     return [
         f"adapter: {adapter}",
-        f"what was trained on: python -m trainer mask {folder}",
-        f"for other programs: python -m trainer export --adapter {adapter} --to gguf --out FILE",
+        f"what was trained on: python -m trainer mask {shlex.quote(str(folder))}",
+        f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to gguf --out FILE",
         f"what its training was like: {adapter / 'report' / 'README.md'}",
     ]
 
