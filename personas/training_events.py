@@ -56,7 +56,7 @@ class Epoch(Contract):
     """One pass over the samples is done, `step` its last; `seconds` without measuring and waiting.
 
     Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
-    Either is None where the recipe logs or measures less often.
+    The latter is None where the recipe measures less often.
     """
 
     event: Literal["epoch"] = "epoch"

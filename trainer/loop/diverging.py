@@ -21,7 +21,7 @@ SHORT_WARMUP = 0.1
 
 
 def require_learning(losses: Sequence[float], step: int, steps: int, recipe: Recipe, start: float | None) -> None:
-    """Raise `TrainingError` when the losses logged so far, the last one at `step` of `steps`, have diverged.
+    """Raise `TrainingError` when the losses so far, one a step, the last one at `step` of `steps`, have diverged.
 
     `start` is the untrained model's loss on held-out replies (nats per token), None where it was not measured: then
     the first logged loss stands for it.
@@ -29,11 +29,11 @@ def require_learning(losses: Sequence[float], step: int, steps: int, recipe: Rec
     last = losses[-1]
     if not math.isfinite(last):
         raise _diverged(f"The loss is {last} at step {step}: training has diverged.", steps, recipe)
-    window = max(FEWEST_LOGS, math.ceil(WINDOW_STEPS / recipe.logging_steps))
+    window = max(WINDOW_STEPS, FEWEST_LOGS * recipe.logging_steps)
     begin = losses[0] if start is None else start
     if len(losses) > window and min(losses[-window:]) > begin + RISE_NATS:
         far = f"The loss began at {begin:.2f} and has been above {begin + RISE_NATS:.2f}"
-        how_long = f"for {window * recipe.logging_steps} steps; it is {last:.2f} at step {step}"
+        how_long = f"for {window} steps; it is {last:.2f} at step {step}"
         raise _diverged(f"{far} {how_long}: training has diverged.", steps, recipe)
 
 

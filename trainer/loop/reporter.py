@@ -38,7 +38,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self._first_step = state.global_step
         remembered = self._trainer.remembered
         self.history = [TRAINER_EVENT.validate_python(event) for event in remembered.get("history", [])]  # type: ignore[misc]
-        self._losses = [event.loss for event in self.history if isinstance(event, Progress)]
+        self._losses = []
+        for event in self.history:
+            if isinstance(event, Progress):
+                self._take_in(event.loss, event.step)
         self._epoch_before_s = remembered.get("epoch_seconds", 0.0)
         self._course.account.go_on_from(remembered.get("account", {}))
         self._trainer.remembers = self._remembered
@@ -60,6 +63,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self._course.hold.step_ends()
         self._held_s += self._course.hold.wait()
         ends_epoch = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+        if ends_epoch or control.should_evaluate:  # what is told of it then needs the loss of all steps until now
+            control.should_log = True
         try:
             self._course.check()
         except Stopped as stopped:
@@ -85,7 +90,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         if "loss" not in logs:  # a measurement, or the summary at the end
             return
         course = self._course
-        self._losses.append(logs["loss"])
+        self._take_in(logs["loss"], state.global_step)
         require_learning(self._losses, state.global_step, state.max_steps, course.recipe, course.start_loss)
         self._hear(self._progress(state, logs))
 
@@ -104,6 +109,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
                     eval_loss=metrics["eval_loss"],
                 )
             )
+
+    def _take_in(self, loss: float, step: int) -> None:
+        """`_losses` has one for each step until `step`; those that were logged together have their mean."""
+        self._losses += [loss] * (step - len(self._losses))
 
     def _hear(self, event: Heard) -> None:
         self.history.append(event)
@@ -134,9 +143,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         )
 
     def _mean_loss_since(self, kind: type[Epoch] | type[Evaluation]) -> float | None:
-        places = [place for place, event in enumerate(self.history) if isinstance(event, kind)]
-        since = self.history[places[-1] + 1 :] if places else self.history
-        losses = [event.loss for event in since if isinstance(event, Progress)]
+        losses = self._losses[max((event.step for event in self.history if isinstance(event, kind)), default=0) :]
         return math.fsum(losses) / len(losses) if losses else None
 
     def _progress(self, state: Any, logs: dict[str, float]) -> Progress:

@@ -1,0 +1,46 @@
+"""What is told of the loss is the mean of every step, however rarely a recipe logs."""
+
+import math
+
+import pytest
+
+from personas.contracts import Epoch, Evaluation, Progress
+from personas.prompt import Sample
+from trainer.fitted import fitted
+from trainer.loop.qlora import train_adapter
+from trainer.loop.reply_trainer import Course
+
+SAMPLES = [Sample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(20)]
+OWN = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
+
+
+@pytest.fixture
+def history(tiny_base, renderer, recipe):
+    def run(**changes):
+        changed = fitted(recipe.model_copy(update={**OWN, **changes})).recipe
+        heard = []
+        course = Course(SAMPLES, SAMPLES[:3], changed, heard.append, lambda: None)
+        train_adapter(tiny_base, renderer.tokenizer, course)
+        return heard
+
+    return run
+
+
+def means(history):
+    return [event.train_loss for event in history if not isinstance(event, Progress)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "logged"),
+    [
+        ({"max_steps": 2}, [2]),
+        ({"logging_steps": 2}, [2, 3, 4, 6]),
+        ({"eval_strategy": "steps", "eval_steps": 2, "max_steps": 5}, [2, 3, 4, 5]),
+    ],
+    ids=str,
+)
+def test_a_run_that_logs_rarely_tells_the_means_of_one_that_logs_every_step(history, changes, logged):
+    rarely, always = history(**{"logging_steps": 10, **changes}), history(**{**changes, "logging_steps": 1})
+    assert [event.step for event in rarely if isinstance(event, Progress)] == logged
+    assert means(rarely) == pytest.approx(means(always), rel=1e-4)
+    assert all(map(math.isfinite, means(rarely))) and any(isinstance(it, Epoch | Evaluation) for it in rarely)
