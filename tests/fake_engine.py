@@ -58,6 +58,7 @@ class FakeEngine:
     def __init__(self, script: Script = echo) -> None:
         self.script = script
         self.requests: list[ChatRequest] = []
+        self.texts_forgotten = 0
         self.loaded: list[AdapterRef] = []
         self.dropped: list[AdapterRef] = []
         self.failure: UnderstudyError | None = None
@@ -78,6 +79,9 @@ class FakeEngine:
 
     async def drop(self, adapter: AdapterRef) -> None:
         self.dropped.append(adapter)
+
+    async def forget_texts(self) -> None:
+        self.texts_forgotten += 1
 
     async def close(self) -> None:
         return

@@ -61,6 +61,7 @@ class LiveBot:
         house.conversations.lore.compact()
 
     async def follow(self, receipt: Receipt) -> Receipt:
+        await self.client.house.answerer.engine.forget_texts()
         try:
             withdrawn = tuple([self._trained_anew(one) for one in receipt.withdrawn])
             dialogues = tuple([self._dialogue_anew(one) for one in receipt.dialogues])

@@ -44,6 +44,10 @@ class Engine(Protocol):
         """Let go of an adapter if it is loaded; a reply that it is making ends first."""
         ...
 
+    async def forget_texts(self) -> None:
+        """Let go of what is kept of the texts of earlier requests, to be quicker with the next."""
+        ...
+
     async def close(self) -> None:
         """Cancel what runs and let go of the model."""
         ...

@@ -76,6 +76,14 @@ class Batch:
         self._compute_next()
         return computed
 
+    def forget_texts(self) -> None:
+        """Let go of what is kept of prompts and replies; what is being made now is not kept either."""
+        for decoder in (self._decoder, self._plain):
+            if decoder.prefixes:
+                decoder.prefixes.clear()
+        for row in self._rows:
+            row.is_kept = False
+
     def fail(self, error: Exception) -> None:
         """End everything with an error."""
         for row in list(self._rows):
@@ -100,8 +108,7 @@ class Batch:
 
     def _end(self, row: Row) -> None:
         self._leave(row)
-        if row.decoder.prefixes:
-            row.decoder.prefixes.keep(row.seat.name, row.cache)
+        self._keep(row)
         row.job.listener.finish(row.reply())
         row.job.ended()
 
@@ -109,6 +116,10 @@ class Batch:
         self._leave(row)
         row.job.listener.push(error)
         row.job.ended()
+
+    def _keep(self, row: Row) -> None:
+        if row.is_kept and row.decoder.prefixes:
+            row.decoder.prefixes.keep(row.seat.name, row.cache)
 
     def _leave(self, row: Row) -> None:
         self._rows.remove(row)
@@ -187,8 +198,8 @@ class Batch:
         if not rows:
             return
         for row, drawn in zip(rows, draw(logits, [row.draws for row in rows]), strict=True):
-            if row.last is None and row.decoder.prefixes:
-                row.decoder.prefixes.keep(row.seat.name, row.cache)
+            if row.last is None:
+                self._keep(row)
             row.take(drawn)
             self._waiting.serve(row.job.request.guild_id, new_tokens=1)
             if row.ended:

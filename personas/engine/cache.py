@@ -92,6 +92,11 @@ class PrefixCache:
         for key in [key for key in self._blocks if key[0] == adapter]:
             self.bytes -= self._blocks.pop(key).memory.nbytes
 
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._blocks.clear()
+        self.bytes = 0
+
     def _known(self, adapter: str, tokens: Sequence[int]) -> list[_Block]:
         """The blocks that a text begins with; they count as used, the last of them first."""
         keys, number = [], 0

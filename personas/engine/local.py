@@ -102,6 +102,13 @@ class LocalEngine:
     async def drop(self, adapter: AdapterRef) -> None:
         await self._done(lambda done: self._parts.seats.drop(adapter, done))
 
+    async def forget_texts(self) -> None:
+        def forget(done: Callable[[], None]) -> None:
+            self._parts.batch.forget_texts()
+            done()
+
+        await self._done(forget)
+
     async def _done(self, what: Callable[[Callable[[], None]], None]) -> None:
         """Have the engine's thread do something, and wait until it calls back or fails."""
         loop = asyncio.get_running_loop()

@@ -47,13 +47,17 @@ class Job:
 
 
 class Row:
-    """A job in the batch. `last` is the token to compute next, once the prompt has been computed."""
+    """A job in the batch. `last` is the token to compute next, once the prompt has been computed.
+
+    `is_kept` says whether others may take over what it has computed.
+    """
 
     def __init__(self, job: Job, seat: Seat, decoder: Decoder, began: float) -> None:
         self.job, self.seat, self.decoder, self.began = job, seat, decoder, began
         self.cache = decoder.open(len(job.prompt) + job.request.sampling.max_new_tokens)
         self.draws = Draws(job.request.sampling, job.seed, set(job.prompt))
         self.last: int | None = None
+        self.is_kept = True
         self._logprobs: list[float] = []
 
     def prompt_part(self, most: int) -> Sequence[int]:

@@ -152,6 +152,26 @@ def test_a_prefix_is_computed_once_and_only_for_its_adapter(house, monkeypatch):
     assert computed == [len(long.prompt)]
 
 
+def test_forgotten_texts_are_computed_anew_and_what_runs_meanwhile_is_not_kept(house):
+    parts = house.parts(Limits(), 4, 10**8)
+    prefixes = parts.batch._decoder.prefixes
+    asked = [Asked(question, 6) for question in house.questions]
+    parts.batch.add(asked[0].job())
+    run_out(parts)
+    assert prefixes.bytes > 0
+    for one in asked[1:]:
+        parts.batch.add(one.job())
+    while parts.batch.waiting or not asked[1].tokens_made:
+        parts.batch.step()
+    assert parts.batch.running
+    parts.batch.forget_texts()
+    run_out(parts)
+    assert prefixes.bytes == 0 and differences(asked) == (0, [])
+    parts.batch.add(Asked(house.questions[0], 2).job())
+    run_out(parts)
+    assert prefixes.bytes > 0, "what comes later is kept as ever"
+
+
 class TestPrefixes:
     """The cache of what prompts have in common, without a model."""
 
