@@ -23,6 +23,8 @@ from personas.rope_scaling import DEFAULT_TYPE, RopeScaling, ScalingType, apply_
 
 EMBEDDED = "embedded"
 SAMPLED_BYTES = 2**20
+MISMATCHED = "ignore_mismatched_sizes"
+"""How transformers' error names shapes that differ."""
 LOADING_OVERHEAD = 1.15
 """Room for buffers beside the weights themselves while a model is loaded."""
 
@@ -73,6 +75,7 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     if not weights:
         raise BaseModelError(f"The folder {folder} holds no *.safetensors weights.", "Convert the model.")
     found = BaseModel(place, str(folder), weights, revision)
+    read_config(found)
     return replace(found, name=f"{place}#{scaling}", scaling=scaling) if scaling else found
 
 
@@ -101,10 +104,26 @@ def named_with(name: str, kind: ScalingType | None, factor: float | None) -> str
     return f"{name}#{RopeScaling(kind or DEFAULT_TYPE, factor or 1)}"
 
 
+def read_config(base: BaseModel) -> dict[str, Any]:
+    """What the model's `config.json` says of the part that reads text. Raises `BaseModelError`."""
+    try:
+        config: Any = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise unreadable(base, "config.json", error) from error
+    text = config.get("text_config", config) if isinstance(config, dict) else None
+    if not isinstance(text, dict):
+        raise unreadable(base, "config.json", "it is no JSON object")
+    return text
+
+
+def unreadable(base: BaseModel, file: str, why: object) -> BaseModelError:
+    """The error of a file of a model that is damaged, or was not fetched whole."""
+    return BaseModelError(f"The {file} of {base.name} cannot be read: {why}.", "Fetch it again.")
+
+
 def positions_of(base: BaseModel) -> int | None:
     """How many tokens the model reads at most, its scaling counted in; None where its configuration does not say."""
-    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
+    config = read_config(base)
     own: int | None = config.get("max_position_embeddings", config.get("n_positions"))
     return own and round(own * base.scaling.factor) if base.scaling else own
 
@@ -178,13 +197,21 @@ def load_tokenizer(base: BaseModel) -> Any:
     """The model's tokenizer. Raises `BaseModelError` when it has no chat template."""
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base.source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"The tokenizer of {base.name} cannot be read: {error}.", "Check the model.") from error
+    tokenizer = read_tokenizer(AutoTokenizer, base, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise BaseModelError(f"The model {base.name} has no chat template.", "Choose an instruct or chat model.")
     return tokenizer
+
+
+def read_tokenizer(kind: Any, base: BaseModel, **options: Any) -> Any:
+    """The model's tokenizer as a class of transformers reads it. Raises `BaseModelError`."""
+    try:
+        return kind.from_pretrained(base.source, **options)
+    except Exception as error:  # the library names no kind of its own for a damaged file
+        why = f"{type(error).__name__}: {error}"
+        raise BaseModelError(
+            f"The tokenizer of {base.name} cannot be read ({why}).", "Fetch its tokenizer.json again."
+        ) from error
 
 
 def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) -> Any:
@@ -203,6 +230,10 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
             base.source, dtype=getattr(torch, precision), trust_remote_code=False, use_safetensors=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if MISMATCHED in str(error):  # which ends with "see the above report"
+            raise BaseModelError(
+                f"The weights of {base.name} have other shapes than its config.json says.", "Fetch the model again."
+            ) from None
         raise BaseModelError(f"The base model {base.name} cannot be loaded: {error}.", "Check the model.") from error
     return model.eval()
 

@@ -35,9 +35,9 @@ def fetched(name: str, revision: str = "") -> Path:
             why, "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
         ) from error
     except Exception as error:  # what the network says comes in many kinds
+        kind = "" if isinstance(error, errors.LocalEntryNotFoundError) else f" ({type(error).__name__})"
         raise BaseModelError(
-            f"The base model {_asked(name, revision)!r} is no folder here, and no hub could be reached "
-            f"({type(error).__name__}).",
+            f"The base model {_asked(name, revision)!r} is no folder here, and no hub could be reached{kind}.",
             "Check the network and try again, or set BASE_MODEL to `embedded` or a model folder.",
         ) from error
 

@@ -7,11 +7,10 @@ It chooses in two steps. How long samples may be decides what they hold, so that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from personas.base_model import BaseModel, positions_of
+from personas.base_model import BaseModel, positions_of, read_config
 from personas.prompt import Sample
 from trainer.auto_rules import AUTO, Choice, Model, Replies, with_values
 from trainer.frozen import Frozen
@@ -75,8 +74,7 @@ def choose(recipe: Recipe, model: Model, replies: Replies, machine: Machine) -> 
 def model_of(base: BaseModel) -> Model:
     """What a base model's folder says of it. Raises `BaseModelError`."""
     shape = config_of(base)
-    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    return Model(shape, positions_of(base) or 0, str(config.get("text_config", config).get("model_type", "")))
+    return Model(shape, positions_of(base) or 0, str(read_config(base).get("model_type", "")))
 
 
 def replies_in(samples: Sequence[Sample]) -> Replies:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from personas.base_model import BaseModel, load_tokenizer
+from personas.base_model import BaseModel, load_tokenizer, read_tokenizer
 
 
 def counting_tokenizer(base: BaseModel) -> Any:
@@ -17,5 +17,5 @@ def counting_tokenizer(base: BaseModel) -> Any:
         return load_tokenizer(base)
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(base.source)
+    tokenizer = read_tokenizer(PreTrainedTokenizerFast, base)
     return tokenizer if tokenizer.chat_template else load_tokenizer(base)  # which says what is missing

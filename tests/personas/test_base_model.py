@@ -1,13 +1,18 @@
 """Naming a base model: what keeps it from being fetched is told apart."""
 
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from personas.base_model import locate
+from personas.base_model import load_model, load_tokenizer, locate
 from personas.errors import BaseModelError
+from trainer.loop.target_modules import linear_layers
+from trainer.tokenizers import counting_tokenizer
 
 ANSWER = SimpleNamespace(headers={}, request=None)
 
@@ -18,7 +23,7 @@ ANSWER = SimpleNamespace(headers={}, request=None)
         (errors.GatedRepoError("gated", response=ANSWER), r"accepted its terms.*set HF_TOKEN"),
         (errors.RepositoryNotFoundError("none", response=ANSWER), r"no such model, or it is private"),
         (errors.HFValidationError("not an id"), r"neither a folder nor a model's id.*owner/name"),
-        (errors.LocalEntryNotFoundError("offline"), r"no hub could be reached \(LocalEntryNotFoundError\)"),
+        (errors.LocalEntryNotFoundError("offline"), r"no hub could be reached\. Check the network"),
         (OSError("no route"), r"no hub could be reached \(OSError\).*Check the network"),
     ],
 )
@@ -44,3 +49,39 @@ def test_without_fetching_only_what_was_fetched_before_is_found(monkeypatch, tmp
     for name in ("config.json", "model.safetensors"):
         (cached / "snapshots" / "abc" / name).write_text("{}")
     assert locate("harbour/tiny", fetch=False).folder == cached / "snapshots" / "abc"
+
+
+@pytest.fixture
+def copied(tiny_base, tmp_path):
+    """A copy of the tiny model, to be damaged."""
+    return Path(shutil.copytree(tiny_base.folder, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"text_config": 1}'])
+def test_a_damaged_configuration_is_told(copied, config):
+    (copied / "config.json").write_text(config)
+    with pytest.raises(BaseModelError, match=r"config\.json of .*model cannot be read: .*Fetch it again"):
+        locate(str(copied))
+
+
+@pytest.mark.parametrize("tokenizer", ["{", '{"a": 1}'])
+def test_a_damaged_tokenizer_is_told(copied, tokenizer):
+    (copied / "tokenizer.json").write_text(tokenizer)
+    for reads in (load_tokenizer, counting_tokenizer):
+        with pytest.raises(BaseModelError, match=r"tokenizer of .*model cannot be read .*Fetch its tokenizer\.json"):
+            reads(locate(str(copied)))
+
+
+@pytest.mark.parametrize("kept", [4, 2000, 100_000])
+def test_weights_that_are_cut_short_are_told_by_their_header(copied, kept):
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(BaseModelError, match=r"model\.safetensors of .*model cannot be read: .*Fetch it again"):
+        linear_layers(locate(str(copied)))
+
+
+def test_weights_of_another_shape_are_told(copied):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
+    with pytest.raises(BaseModelError, match=r"other shapes than its config\.json says"):
+        load_model(locate(str(copied)), "bfloat16")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from personas.base_model import BaseModel
+from personas.base_model import BaseModel, unreadable
 from personas.errors import TrainingError
 from trainer.recipe import Recipe
 
@@ -29,6 +29,8 @@ STANDS_FOR: dict[str, tuple[str, ...]] = {
     "up_proj": ("gate_up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h"),
     "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
 }
+SIZE_BYTES = 8
+"""Of a weight file say how long its header is."""
 EXPERTS = "experts"
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 """Of a mixture of experts peft would adapt the stacked weights of all experts under these names, which allows neither
@@ -87,18 +89,29 @@ def linear_layers(base: BaseModel) -> list[tuple[str, ...]]:
     """The matrices of the model's layers, as the path of each: `("model", "layers", "0", "mlp", "up_proj")`.
 
     Read from the headers of the weight files, without their weights: github.com/huggingface/safetensors, "Format".
+    Raises `BaseModelError` for a file that is damaged or cut short.
     """
     paths = []
     for file in sorted(base.folder.glob("*.safetensors")):
-        for name, about in _header(file).items():
+        for name, about in _header(base, file).items():
             *path, kind = name.split(".")
             if kind == "weight" and len(about["shape"]) == 2 and any(part.isdigit() for part in path):
                 paths.append(tuple(path))
     return paths
 
 
-def _header(file: Path) -> dict[str, Any]:
+def _header(base: BaseModel, file: Path) -> dict[str, Any]:
+    whole = file.stat().st_size
     with file.open("rb") as weights:
-        size = int.from_bytes(weights.read(8), "little")
-        header: dict[str, Any] = json.loads(weights.read(size))
-    return {name: about for name, about in header.items() if name != "__metadata__"}
+        size = int.from_bytes(weights.read(SIZE_BYTES), "little")
+        if size > whole:
+            raise unreadable(base, file.name, "it is cut short, or holds no weights")
+        try:
+            header: dict[str, Any] = json.loads(weights.read(size))
+        except ValueError as error:
+            raise unreadable(base, file.name, error) from error
+    header.pop("__metadata__", None)
+    ends = max((about["data_offsets"][1] for about in header.values()), default=0)
+    if SIZE_BYTES + size + ends > whole:
+        raise unreadable(base, file.name, f"it is cut short at {whole:,} bytes")
+    return header

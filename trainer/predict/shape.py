@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from personas.base_model import BaseModel
+from personas.base_model import BaseModel, read_config
 from personas.errors import BaseModelError
 
 BYTES_IN = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -108,8 +107,4 @@ def shape_of(config: Mapping[str, Any], weight_bytes: int | None = None) -> Shap
 
 def config_of(base: BaseModel) -> Shape:
     """The shape of a base model that was found. Raises `BaseModelError`."""
-    try:
-        config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"The config.json of {base.name} cannot be read: {error}.", "Fetch it again.") from error
-    return shape_of(config, base.weight_bytes)
+    return shape_of(read_config(base), base.weight_bytes)
