@@ -126,25 +126,44 @@ def test_samples_that_a_recipe_has_no_room_for_are_not_counted(recipe):
     assert estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1, ""))["samples"] == 1
 
 
+def left_by_a_run(home, job, name="embedded", tokens_per_s=321.5, steps=10, seconds=61):
+    report = home / "jobs" / job / "adapter" / "report"
+    report.mkdir(parents=True)
+    manifest = {
+        "base_model": name,
+        "created_at": "2026-11-20T11:35:00+00:00",
+        "hyperparameters": {"gradient_checkpointing": 1, "per_device_train_batch_size": 1},
+    }
+    (report.parent / "manifest.json").write_text(json.dumps(manifest))
+    lines = ["step,tokens_per_s,seconds", "1,10,20", f"{steps},{tokens_per_s},{20 + seconds}", ""]
+    (report / "steps.csv").write_text("\n".join(lines))
+    return report.parent
+
+
 def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(tmp_path, recipe):
     base, work = locate(EMBEDDED), Workload([400] * 40, [400], shared=300)
     assert "scaled" in speed_of(base, recipe, work, adapters_in(tmp_path)).basis
     assert speed_of(base, recipe, work, []).pace > 0
-    for job, name in (("one", "embedded"), ("two", "another"), ("three", "embedded")):
-        report = tmp_path / "jobs" / job / "adapter" / "report"
-        report.mkdir(parents=True)
-        manifest = {
-            "base_model": name,
-            "created_at": "2026-11-20T11:35:00+00:00",
-            "hyperparameters": {"gradient_checkpointing": 1, "per_device_train_batch_size": 1},
-        }
-        (report.parent / "manifest.json").write_text(json.dumps(manifest))
-        (report / "steps.csv").write_text("step,tokens_per_s\n1,10\n2,321.5\n" if job == "one" else "")
+    left_by_a_run(tmp_path, "one")
+    left_by_a_run(tmp_path, "two", "another", 5)
+    (left_by_a_run(tmp_path, "three") / "report" / "steps.csv").write_text("")
     speed = speed_of(base, recipe, work, adapters_in(tmp_path))
     assert speed.basis == "the run of 2026-11-20T11:35 on this machine"
     then = recipe.model_copy(update={"gradient_checkpointing": True, "per_device_train_batch_size": 1})
     assert estimate("", then, base, work, speed)["tokens_per_s"] == pytest.approx(321.5, rel=0.01)
     assert estimate("", recipe, base, work, speed)["tokens_per_s"] > 1.5 * 321.5, "it shares a beginning"
+
+
+def test_a_short_run_says_nothing_of_the_speed_and_a_disturbed_one_is_outvoted(tmp_path, recipe):
+    base, work = locate(EMBEDDED), Workload([400] * 40, [400], shared=300)
+    hasty = [left_by_a_run(tmp_path, "few", steps=9), left_by_a_run(tmp_path, "soon", seconds=59)]
+    assert "scaled" in speed_of(base, recipe, work, hasty).basis
+    disturbed = left_by_a_run(tmp_path, "disturbed", tokens_per_s=32)
+    others = [left_by_a_run(tmp_path, f"{rate}", tokens_per_s=rate) for rate in (310, 330, 5000)]
+    paces = [speed_of(base, recipe, work, [run]).pace for run in others]
+    for count in (1, 2, 3):
+        found = speed_of(base, recipe, work, [*hasty, disturbed, *others[:count]]).pace
+        assert found == paces[0], "of two the faster, of three the middle one; a fourth is not asked"
 
 
 def test_tokens_are_counted_without_the_model_libraries(tmp_path):

@@ -1,9 +1,10 @@
 """What a run would take: steps, seconds and memory by recipe.
 
 Both follow from the recipe, the model's shape and the samples' lengths (`trainer.predict`). How fast this machine is,
-the latest run over the same base model tells, where its adapter folder is at hand: what it computed each second against
-what it would have computed on the reference machine. Where there is none, both machines' matrix products are compared,
-and on a GPU nothing is known. `basis` says which it was.
+the latest runs over the same base model tell, where their adapter folders are at hand: what each computed a second
+against what it would have computed on the reference machine. Short runs tell little, and one that was disturbed is
+outvoted by two others. Where there is none, both machines' matrix products are compared, and on a GPU nothing is known.
+`basis` says which it was.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,10 @@ GPU_PACE = 30.0
 """Where no run has been on the GPU: a guess, and called one."""
 
 PROBED, PROBES = 384, 60
+
+ENOUGH_STEPS, ENOUGH_S = 10, 60.0
+"""Of a run whose speed is to be believed; and how many of them are asked:"""
+ASKED = 3
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,10 @@ def speed_of(base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable
     Of such a run it is known what it was set to, not how long its samples were: they count as long as those of `work`.
     """
     machine = machine_guessed()
-    for folder in adapters:
-        if speed := _measured(base, recipe, work, folder, machine):
-            return speed
+    if found := list(islice(_measured(base, recipe, work, adapters, machine), ASKED)):
+        return min(found, key=lambda it: abs(it.pace - statistics.median_high(run.pace for run in found)))
     if machine.has_cuda:
-        return Speed(GPU_PACE, "a guess: nothing has been trained on this GPU yet")
+        return Speed(GPU_PACE, "a guess: no run on this GPU was long enough to tell")
     return Speed(_probe() / REFERENCE_GFLOPS, "measured runs, scaled to this machine's matrix products")
 
 
@@ -95,20 +101,30 @@ def adapters_in(home: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
-def _measured(base: BaseModel, recipe: Recipe, work: Workload, folder: Path, machine: Machine) -> Speed | None:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        with (folder / "report" / "steps.csv").open(encoding="utf-8", newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        if manifest["base_model"] != base.name:
-            return None
-        known = {key: value for key, value in manifest["hyperparameters"].items() if key in Recipe.model_fields}
-        then = Recipe.model_validate({**recipe.model_dump(), **known, "max_length": recipe.max_length})
-        computed = work_of(then, config_of(base), work, value_bytes_of(then, machine))
-        pace = float(last["tokens_per_s"]) / (computed.trained_tokens / computed.training_s)
-        return Speed(pace, f"the run of {manifest['created_at'][:16]} on this machine")
-    except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError, ValidationError, UnderstudyError):
-        return None  # not a finished run's
+def _measured(
+    base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path], machine: Machine
+) -> Iterator[Speed]:
+    """The speed of each run that was long enough."""
+    for folder in adapters:
+        try:
+            if speed := _speed_in(base, recipe, work, folder, machine):
+                yield speed
+        except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError, ValidationError, UnderstudyError):
+            continue  # not a finished run's
+
+
+def _speed_in(base: BaseModel, recipe: Recipe, work: Workload, folder: Path, machine: Machine) -> Speed | None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    with (folder / "report" / "steps.csv").open(encoding="utf-8", newline="") as file:
+        first, *_, last = csv.DictReader(file)
+    took_s = float(last["seconds"]) - float(first["seconds"])
+    if manifest["base_model"] != base.name or int(last["step"]) < ENOUGH_STEPS or took_s < ENOUGH_S:
+        return None
+    known = {key: value for key, value in manifest["hyperparameters"].items() if key in Recipe.model_fields}
+    then = Recipe.model_validate({**recipe.model_dump(), **known, "max_length": recipe.max_length})
+    computed = work_of(then, config_of(base), work, value_bytes_of(then, machine))
+    pace = float(last["tokens_per_s"]) / (computed.trained_tokens / computed.training_s)
+    return Speed(pace, f"the run of {manifest['created_at'][:16]} on this machine")
 
 
 def _probe() -> float:
