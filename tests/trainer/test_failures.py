@@ -6,6 +6,7 @@ import errno
 import io
 import math
 import resource
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -126,6 +127,8 @@ def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The machine ran out of memory.", True),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full.", True),
         (PermissionError(errno.EACCES, "Permission denied", "/jobs/1/lock"), "/jobs/1/lock: Permission denied.", True),
+        (shutil.Error([("/a", "/b", "[Errno 27] File too large")]), "The disk is full.", True),
+        (shutil.Error([("/a", "/b", "[Errno 13] Permission denied: '/b'")]), "/b: Permission denied.", True),
         (KeyError("x"), "KeyError: 'x'", False),
     ],
 )

@@ -18,6 +18,7 @@ from personas.heldout import HeldOut, held_out_file
 from personas.keys import HomeKey
 from personas.material import material_digest
 from tests.trainer.jobs import ADA, dialogues, export, message, sign, stopping, talks
+from tests.trainer.test_failures import files_no_larger_than
 from trainer.commands.showing import Shown
 from trainer.commands.train import _ending
 from trainer.process.environment import RESTARTED
@@ -134,6 +135,15 @@ def test_what_cannot_be_trained_is_said_before_anything_is_made(make, words, sai
     bot = {"author": {**message("")["author"], "name": "Ada", "isBot": True}}
     Path("other.json").write_text(export([line | bot if n % 2 else line for n, line in enumerate(talks(9))]))
     make(*words, fails=said)
+    assert not list(Path("home").glob("runs/*"))
+
+
+def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing(make):
+    Path("chats").mkdir()
+    for name in ("one", "two"):
+        Path(f"chats/{name}.jsonl").write_text(dialogues(60))
+    with files_no_larger_than(4096):
+        make("--dialogue", "--dataset", "chats", "--right", "own-writing", fails="The disk is full. Free some space")
     assert not list(Path("home").glob("runs/*"))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 import tempfile
 from pathlib import Path
 
 from personas.errors import RequestError, UnderstudyError
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from trainer.process.failures import DISK_FULL, refused_by_disk
 
 
 def require_place(out: Path) -> None:
@@ -34,8 +32,10 @@ def require_place(out: Path) -> None:
 
 def told_of(error: OSError | sqlite3.OperationalError) -> UnderstudyError:
     """What the system refuses, for people."""
-    if getattr(error, "errno", None) in DISK_FULL or "disk is full" in str(error):
+    refused = refused_by_disk(error)
+    if (refused and refused.errno in DISK_FULL) or "disk is full" in str(error):
         return UnderstudyError("The disk is full.", "Free some space, then run the same command again.")
+    error = refused or error
     if not isinstance(error, OSError):
         return UnderstudyError(f"A working file cannot be used: {error}.", "Check the disk, then run it again.")
     where = f"{error.filename}: " if error.filename else ""

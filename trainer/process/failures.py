@@ -26,7 +26,7 @@ def failure(error: Exception) -> Failed:
     if is_out_of_memory(error):
         advice = "Close other programs, or lower per_device_train_batch_size or max_length."
         return Failed(cause="The machine ran out of memory.", advice=advice, retry=True)
-    if (refused := _refused_by_disk(error)) is not None:
+    if (refused := refused_by_disk(error)) is not None:
         if refused.errno in DISK_FULL:
             return Failed(cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True)
         where = refused.filename or "A file"
@@ -43,10 +43,10 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)
 
 
-def _refused_by_disk(error: Exception) -> OSError | None:
+def refused_by_disk(error: Exception) -> OSError | None:
     """The error as one of reading or writing files, if it is that."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error if error.filename or error.errno in DISK_FULL else None
-    # safetensors works from Rust and reports the number in the text.
-    number = re.search(r"os error (\d+)", str(error), re.IGNORECASE)
-    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+    # safetensors, from Rust, and what copies folders, a line for each file, report the number in the text.
+    found = re.search(r"(?:os error |\[Errno )(\d+)(?:\][^:]*: '([^']+)')?", str(error), re.IGNORECASE)
+    return OSError(int(found[1]), os.strerror(int(found[1])), found[2]) if found else None
