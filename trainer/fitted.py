@@ -65,7 +65,8 @@ def warnings_about(recipe: Recipe, samples: int) -> list[str]:
         )
     if recipe.eval_strategy == "steps" and recipe.eval_steps > steps:
         found.append(
-            f"Held-out replies are measured every {recipe.eval_steps} steps, and the run has {steps}: they never are."
+            f"Held-out replies are measured every {recipe.eval_steps} steps, and the run has {steps}: only its end is "
+            "measured."
         )
     return found
 

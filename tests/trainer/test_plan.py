@@ -13,6 +13,8 @@ from tests.trainer.jobs import export, persona_job, sign, talks
 from trainer.machine import Machine
 from trainer.material import read_spec
 from trainer.predict.estimate import Speed, Workload, adapters_in, estimate, speed_of
+from trainer.predict.shape import config_of
+from trainer.predict.time import work_of
 from trainer.run import prepare
 from trainer.tokenizers import counting_tokenizer
 
@@ -119,6 +121,16 @@ def test_the_estimate_is_near_a_measured_run(recipe):
     work = Workload([410] * 151 + [512], [410] * 32, [100] * 135, shared=332, reply_tokens=30)
     told = estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1, "measured"), BF16)
     assert 100 < told["seconds"] < 180 and told["memory_bytes"] == sum(told["memory"].values())
+
+
+def test_what_is_measured_by_steps_is_measured_at_the_end_too(recipe):
+    shape, work = config_of(locate(EMBEDDED)), Workload([400] * 40, [400])
+
+    def measuring_s(every):
+        rarely = recipe.model_copy(update={"eval_strategy": "steps", "eval_steps": every, "max_steps": 10})
+        return work_of(rarely, shape, work, 4).measuring_s
+
+    assert measuring_s(11) == measuring_s(10) < measuring_s(9) == measuring_s(5)
 
 
 def test_samples_that_a_recipe_has_no_room_for_are_not_counted(recipe):

@@ -34,7 +34,7 @@ def means(history):
     ("changes", "logged"),
     [
         ({"max_steps": 2}, [2]),
-        ({"logging_steps": 2}, [2, 3, 4, 6]),
+        ({"logging_steps": 2, "max_steps": 3}, [2, 3]),
         ({"eval_strategy": "steps", "eval_steps": 2, "max_steps": 5}, [2, 3, 4, 5]),
     ],
     ids=str,
@@ -42,5 +42,7 @@ def means(history):
 def test_a_run_that_logs_rarely_tells_the_means_of_one_that_logs_every_step(history, changes, logged):
     rarely, always = history(**{"logging_steps": 10, **changes}), history(**{**changes, "logging_steps": 1})
     assert [event.step for event in rarely if isinstance(event, Progress)] == logged
+    measured = [event.step for event in rarely if isinstance(event, Evaluation)]
+    assert measured == ([2, 4, 5] if "eval_steps" in changes else []), "after the last step in any case"
     assert means(rarely) == pytest.approx(means(always), rel=1e-4)
     assert all(map(math.isfinite, means(rarely))) and any(isinstance(it, Epoch | Evaluation) for it in rarely)

@@ -73,10 +73,10 @@ def startup_s(shape: Shape) -> float:
 
 
 def _measurements(recipe: Recipe, steps: int, epochs: float) -> int:
-    """How often held-out replies are measured on the way."""
+    """How often held-out replies are measured on the way, and after the last step in any case."""
     if recipe.eval_strategy == "epoch":
         return math.ceil(epochs)
-    return steps // recipe.eval_steps if recipe.eval_strategy == "steps" else 0
+    return math.ceil(steps / recipe.eval_steps) if recipe.eval_strategy == "steps" else 0
 
 
 def _all(work: Workload, lengths: Sequence[int], rows: int, seconds: Callable[[Batch], float]) -> float:
