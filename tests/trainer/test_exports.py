@@ -26,6 +26,7 @@ from personas.people import write_people
 from trainer import __main__ as trainer_command
 from trainer.exports import gguf_adapter, gguf_model, parity, targets
 from trainer.exports.architectures import KNOWN, Architecture, architecture_of, permuted
+from trainer.exports.commands import words
 from trainer.exports.errors import ExportError
 from trainer.exports.export import BESIDE, export
 from trainer.exports.tiny import KINDS, make_adapter, make_model
@@ -297,6 +298,23 @@ def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
     assert read_any(tmp_path / "mira.charx").name == "Mira"
     with pytest.raises(ExportError, match="--quantise is for"):
         made(nobody, "charx", tmp_path / "out", "f16", card)
+
+
+def test_a_card_of_another_persona_is_exported_with_a_doubt(adapters, tmp_path):
+    report = made(adapters("SmolLM2"), "charx", tmp_path / "oda.charx", card=SHIPPED_CARDS / "oda.toml")
+    doubt = "The card is Oda Marrow's, and the adapter was trained as ballast: is it the right card?"
+    assert words(report).endswith(f"note: {doubt}")
+    own = made(adapters("SmolLM2"), "charx", tmp_path / "own.charx", card=SHIPPED_CARDS / "ballast.toml")
+    assert not own.outcome.notes
+
+
+def test_folders_that_are_made_for_an_export_are_told_and_go_with_one_that_fails(adapters, tmp_path):
+    out = tmp_path / "not" / "there" / "adapter"
+    report = made(adapters("SmolLM2"), "adapter", out)
+    assert out.is_dir() and f"There was no folder {tmp_path / 'not'}: it was made." in words(report)
+    assert "it was made" not in words(made(adapters("SmolLM2"), "adapter", out.with_name("second")))
+    with nothing_left(tmp_path), pytest.raises(ExportError, match="is not made here"):
+        made(adapters("Phi-3"), "gguf", tmp_path / "nor" / "there" / "model.gguf")
 
 
 def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkeypatch):

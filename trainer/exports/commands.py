@@ -84,7 +84,8 @@ def words(report: Report) -> str:
         lines.append(f"Its format alone explains: {outcome.rounding}; beyond that: {outcome.beyond}")
     if outcome.llama_cpp:
         lines.append(f"In llama.cpp: {outcome.llama_cpp}")
-    return "\n".join([*lines, *(f"note: {note}" for note in outcome.notes)])
+    made = (f"There was no folder {report.made_for_it}: it was made.",) if report.made_for_it else ()
+    return "\n".join([*lines, *(f"note: {note}" for note in (*outcome.notes, *made))])
 
 
 def _say(text: str) -> None:

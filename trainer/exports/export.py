@@ -7,8 +7,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ BESIDE = ".export.json"
 
 @dataclass(frozen=True)
 class Report:
-    """What `export.json` says."""
+    """What `export.json` says; `made_for_it` is the outermost folder that had to be made, if any."""
 
     out: Path
     held: dict[str, Any]
     outcome: Outcome
+    made_for_it: Path | None = None
 
 
 def export(adapter: Path, to: str, out: Path, quantise: Quantise | None, card: Path | None, say: Say) -> Report:
@@ -39,16 +40,18 @@ def export(adapter: Path, to: str, out: Path, quantise: Quantise | None, card: P
     started = time.perf_counter()
     beside = out.with_name(out.name + BESIDE)
     _require_free(out)
+    missing = _missing_for(out)
     if quantise and to not in QUANTISED:
         raise ExportError(f"--quantise is for {' and '.join(QUANTISED)}; {to} is never rounded so.", "Leave it out.")
     stored: Quantise = quantise or "f16"
     with opened(adapter, card) as source, _aside(out) as path:
         say(f"{source.name}: verified; what it says is computed over {source.base.name}")
         outcome = TARGETS[to](Order(source, path, stored, say))
+        outcome = replace(outcome, notes=(*outcome.notes, *filter(None, [source.doubt])))
         held = _described(source, to, stored if to in QUANTISED else None, path, outcome)
         held["seconds"] = round(time.perf_counter() - started, 2)
         _keep(path, out, beside, held)
-    return Report(out, held, outcome)
+    return Report(out, held, outcome, missing[-1] if missing else None)
 
 
 def _described(source: Source, to: str, quantise: Quantise | None, path: Path, outcome: Outcome) -> dict[str, Any]:
@@ -71,13 +74,17 @@ def _described(source: Source, to: str, quantise: Quantise | None, path: Path, o
 
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
-    """A path with the final name in a folder that vanishes."""
+    """A path with the final name in a folder that vanishes, as do those made for it where nothing comes of it."""
+    missing = _missing_for(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield scratch / out.name
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # the export is in it
+            for folder in missing:
+                folder.rmdir()
 
 
 def _keep(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
@@ -94,6 +101,11 @@ def _keep(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
         beside.unlink()
         raise
     sync(out.parent)
+
+
+def _missing_for(out: Path) -> list[Path]:
+    """The folders that have to be made, the innermost first."""
+    return [folder for folder in out.parents if not folder.exists()]
 
 
 def _require_free(out: Path) -> None:

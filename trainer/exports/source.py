@@ -75,6 +75,14 @@ class Source:
             self._reference = logits_of(self.adapted, self.samples)
         return self._reference
 
+    @property
+    def doubt(self) -> str:
+        """Whether the card may be another persona's than the adapter; empty where it is that persona's own."""
+        trained = self.manifest.persona
+        if self.card is None or trained is None or to_persona(self.card, "").id == trained:
+            return ""
+        return f"The card is {self.card.name}'s, and the adapter was trained as {trained}: is it the right card?"
+
     def base_in_float32(self) -> Any:
         """A new copy of the base model: the values of its 16-bit weights, in float32."""
         torch = load_torch()
