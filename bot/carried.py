@@ -24,6 +24,7 @@ from personas.errors import AdapterError, BaseModelError
 
 JOB_NAME = "imported"
 SHOWN = 80
+RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 AskedIn = tuple[int, int, int]
 """Guild, channel and moderator."""
@@ -83,7 +84,6 @@ def _same(here: Mapping[str, Path], manifest: Manifest) -> str | None:
 def _request(house: House, persona_id: str, manifest: Manifest) -> TrainingRequest:
     """What the row in the store says was asked for: who, over which base model, and how it was trained."""
     request = TrainingRequest(job_name=JOB_NAME, base_model=house.base_model, persona=persona_id)
-    try:
-        return TrainingRequest.model_validate({**request.model_dump(exclude_unset=True), "recipe": manifest.recipe})
-    except ValidationError:  # a recipe's name of another program
+    if not RECIPE_NAME.fullmatch(manifest.recipe):  # another program's
         return request
+    return TrainingRequest.model_validate({**request.model_dump(exclude_unset=True), "recipe": manifest.recipe})

@@ -146,6 +146,10 @@ class Reply:
 # ------------------------------------------------------------------------------------------------ training
 
 
+PLAIN_NAME = "up to 64 letters, digits, - and _, the first a letter or digit"
+PLAIN_ID = "up to 64 small letters, digits, - and _, the first a letter or digit"
+
+
 class TrainingRequest(Contract):
     """The published REST body of a training job (`POST /finetune/start-training`).
 
@@ -154,15 +158,15 @@ class TrainingRequest(Contract):
     trained further.
     """
 
-    job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=PLAIN_NAME)]
     base_model: Annotated[str, Field(min_length=1, max_length=512)] = "embedded"
     dataset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     task_type: Literal["persona", "dialogue"] = "persona"
-    persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] | None = None
+    persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=PLAIN_ID)] | None = None
     general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    start_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None = None
-    recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "demo-cpu"
+    start_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=PLAIN_NAME)] | None = None
+    recipe: Annotated[str, Field(max_length=64)] = "demo-cpu"
     hyperparameters: Hyperparameters = Hyperparameters()
 
     @model_validator(mode="after")

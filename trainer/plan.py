@@ -13,7 +13,7 @@ from typing import Any
 
 from personas.base_model import BaseModel, locate, scaled
 from personas.consent import Consent
-from personas.contracts import Hyperparameters, TrainingRequest
+from personas.contracts import Hyperparameters
 from personas.prompt import Sample
 from personas.rights import DISCORD_API, decide
 from trainer.auto import Chosen, for_run, replies_in
@@ -35,7 +35,7 @@ from trainer.mask import parts_of
 from trainer.predict.estimate import Speed, Workload, estimate, speed_of
 from trainer.predict.lighter import lighter
 from trainer.predict.work import WorkCount, workload_of
-from trainer.recipe import Recipe, recipe_names, resolve
+from trainer.recipe import Recipe, recipe_names, request_of, resolve
 from trainer.run import planned
 from trainer.tokenizers import counting_tokenizer
 
@@ -191,7 +191,7 @@ def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent
 def recipe_named(name: str, changes: Hyperparameters | None = None) -> Recipe:
     """A recipe as it ships, but for what is changed. Raises `RequestError`."""
     changes = changes or Hyperparameters()
-    return resolve(TrainingRequest(job_name="plan", task_type="dialogue", recipe=name, hyperparameters=changes))
+    return resolve(request_of(job_name="plan", task_type="dialogue", recipe=name, hyperparameters=changes))
 
 
 def marked(tokenizer: Any, sample: Sample) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -71,6 +72,15 @@ class Recipe(Contract):
     def hyperparameters(self) -> dict[str, int | float | str]:
         """The single values, for the manifest."""
         return {key: value for key, value in self.model_dump().items() if isinstance(value, int | float | str)}
+
+
+def request_of(**fields: Any) -> TrainingRequest:
+    """A request of what a command line says, whose recipe there is. Raises `RequestError` that names what is wrong."""
+    _table(str(fields["recipe"]))
+    try:
+        return TrainingRequest(**fields)
+    except ValidationError as error:
+        raise explain(error) from None
 
 
 def resolve(request: TrainingRequest) -> Recipe:

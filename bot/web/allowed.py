@@ -79,7 +79,7 @@ def _range(schema: Schema) -> str:
 
 
 def _text(schema: Schema) -> str:
-    if pattern := schema.get("pattern"):
-        return f"text that matches {pattern}"
+    if "pattern" in schema:
+        return str(schema.get("description") or f"text that matches {schema['pattern']}")
     low, high = schema.get("minLength"), schema.get("maxLength")
     return f"text of {low or 0} to {high} characters" if high else "text"

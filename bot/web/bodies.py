@@ -80,6 +80,8 @@ def _wrong(model: type[BaseModel], item: Any) -> dict[str, str]:
         told = {"allowed": ", ".join(known)}
     elif allowed := allowed_at(model, place):
         told = {"allowed": allowed}
+        if item["type"] == "string_pattern_mismatch":
+            said = f"must be {allowed}"
     if item["type"] not in ("missing", "extra_forbidden", "value_error"):
         told["got"] = repr(item["input"])[:LONGEST_SHOWN]
     pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in place)

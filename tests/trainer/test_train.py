@@ -58,6 +58,21 @@ def request_of(folder):
 # ------------------------------------------------------------------------------------------ the folder
 
 
+@pytest.mark.parametrize("recipe", ["Nope", "", "s1-t5", "x" * 65])
+def test_a_recipe_that_is_not_there_is_told_with_the_known(here, command, recipe):
+    for words in (("train",), ("train", "--dry-run"), ("plan",), ("recipes",)):
+        named = (recipe,) if words == ("recipes",) else ("--persona", "oda", "--recipe", recipe)
+        code, _, errors = command(*words, *named)
+        assert code == 1 and f"There is no recipe {recipe!r}." in errors and "Known: auto, demo-cpu" in errors
+
+
+def test_what_a_request_cannot_hold_is_told_in_one_line(here, command):
+    code, _, errors = command("train", "--persona", "oda", "--base-model", "x/" * 300, "--dry-run")
+    assert (
+        code == 1 and "base_model: String should have at most 512 characters" in errors and "\n" not in errors.strip()
+    )
+
+
 def test_the_folder_holds_all_that_the_bots_would(make, tiny_base):
     folder = make("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL[:6])
     spec = request_of(folder)

@@ -44,6 +44,7 @@ from trainer.commands.plan import source_of
 from trainer.commands.settings_given import settings_given
 from trainer.machine import machine_guessed
 from trainer.material import read_spec
+from trainer.recipe import request_of
 from trainer.sources import ReadOptions, rights_in
 from trainer.sources.hub import located
 
@@ -236,7 +237,7 @@ def _request(options: argparse.Namespace, persona: Persona | None, materials: li
     start = next((it.origin for it in materials if it.kind == "adapter"), None)
     path = Path(options.dataset).expanduser() if options.dataset else None
     is_path = path is not None and path.exists()
-    return TrainingRequest(
+    return request_of(
         job_name=_slug(f"{persona.id if persona else 'dialogue'}-{options.recipe}"),
         base_model=str(base.absolute()) if base.is_dir() else options.base_model,
         dataset=None if is_path else options.dataset,

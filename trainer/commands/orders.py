@@ -27,7 +27,7 @@ from trainer.commands.build import mapping_of
 from trainer.commands.settings_given import settings_given
 from trainer.conversation import day_of
 from trainer.home import home as the_home
-from trainer.recipe import Recipe, resolve
+from trainer.recipe import Recipe, request_of, resolve
 from trainer.sources import ReadOptions, usable
 from trainer.sources.hub import located
 from trainer.tokenizers import counting_tokenizer
@@ -96,7 +96,7 @@ def lore_of(persona: Persona, folder: Path | None) -> LoreIndex | None:
 
 def _request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:
     """The request that a run of this would have."""
-    return TrainingRequest(
+    return request_of(
         job_name="plan",
         task_type="persona" if persona else "dialogue",
         persona=persona.id if persona else None,

@@ -176,6 +176,8 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(desk, t
         ({"persona": "adda", "task_type": "persona", "dataset": None}, "no persona 'adda'"),
         ({"dataset": "nothing"}, "no data set 'nothing'"),
         ({"recipe": "quick"}, "no recipe 'quick'. Known: auto"),
+        ({"recipe": "Nope"}, "no recipe 'Nope'. Known: auto"),
+        ({"recipe": ""}, "no recipe ''. Known: auto"),
     ],
 )
 async def test_unknown_names_are_told_with_the_known(desk, fields, said):
@@ -197,6 +199,10 @@ async def test_every_wrong_field_is_named_with_what_is_allowed(desk):
     assert errors["hyperparameters.optim"]["allowed"].startswith("one of adamw_torch, ")
     assert "did you mean learning_rate?" in errors["hyperparameters.lerning_rate"]["detail"]
     assert "recipe" in errors["seed"]["allowed"] and errors["job_name"]["got"] == "'no spaces'"
+    assert (
+        errors["job_name"]["detail"] == ("must be up to 64 letters, digits, - and _, the first a letter or digit")
+        and "^" not in errors["job_name"]["allowed"]
+    )
 
 
 @pytest.mark.parametrize(
