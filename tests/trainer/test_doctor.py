@@ -20,6 +20,8 @@ from trainer.doctor.fits import CARDS_GIB, fits, known_models
 from trainer.doctor.hardware import Torch
 from trainer.doctor.surroundings import disk, embedded_model, hub
 from trainer.machine import Card, Machine, graphics_cards
+from trainer.plan import recipe_named
+from trainer.predict.memory import predicted_memory
 from trainer.recipe import recipe_names
 
 GIB = 2**30
@@ -322,6 +324,17 @@ def test_it_fails_when_runs_do_not_work_and_only_the_hints_can_be_asked_for(comm
     assert "Python" not in hints
     code, output, _ = command("doctor", "--json", "--base-model", "owner/no-such-model")
     assert code == 1 and json.loads(output)["well"] is False
+
+
+def test_where_a_larger_model_needs_less_the_report_says_why():
+    def needed(name):
+        model = known_models()[name]
+        return predicted_memory(recipe_named("s0-6gb"), model.shape, 512, card).total
+
+    card = Machine(True, "fp16", 16 * GIB, 16 * GIB)
+    assert needed("Qwen/Qwen2.5-7B-Instruct") > needed("meta-llama/Llama-3.1-8B-Instruct")
+    said = " ".join(report.lines(report.Report(card, (), ()), coloured=False))
+    assert "served and measured in 16 there, a larger one in 4: it may need less." in said
 
 
 def test_on_a_terminal_states_have_colours():

@@ -87,6 +87,10 @@ def lines(report: Report, *, coloured: bool) -> Iterator[str]:
     yield ""
     yield f"GiB that it needs on a graphics card of {cards} GB, and the smallest that holds it (✗ none)"
     yield from _table(report.fits, lambda fit: f"{fit.card_bytes / GIB:.1f} {fit.card_gib or '✗'}".rjust(7))
+    yield (
+        "The most that any part of the run takes. A model whose weights fit a card in 16 bits is served and measured "
+        "in 16 there, a larger one in 4: it may need less."
+    )
     yield "Predicted over samples of each recipe's full length; a run's own plan reckons with its samples."
 
 
