@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from personas.adapters import verify
+from personas.adapters import NAME_ANOTHER, verify
 from personas.base_model import best_precision, locate
 from personas.card import read_any, to_persona
 from personas.contracts import AdapterRef, ChatRequest, Sampling, Turn
@@ -41,7 +41,7 @@ def main() -> int:
 
 async def answer(options: argparse.Namespace) -> None:
     """Print the reply as it is made. Raises `UnderstudyError` for what is missing, damaged or does not fit together."""
-    manifest = verify(options.adapter)
+    manifest = verify(options.adapter, NAME_ANOTHER)
     persona = to_persona(read_any(options.card), str(options.card))
     adapter = AdapterRef(persona.id, manifest.version, options.adapter)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, seed=options.seed)

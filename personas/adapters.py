@@ -55,9 +55,13 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     return sealed
 
 
-def verify(folder: Path) -> Manifest:
-    """Compare every file with the manifest. Raises `AdapterError` naming the first that differs."""
-    advice = "Roll back to another version, or train this one again."
+ROLL_BACK = "Roll back to another version, or train this one again."
+NAME_ANOTHER = "Name a whole adapter: its folder holds manifest.json and adapter_model.safetensors."
+"""What to do about an adapter that cannot be used: one that is live, and one that somebody named."""
+
+
+def verify(folder: Path, advice: str = ROLL_BACK) -> Manifest:
+    """Compare every file with the manifest. Raises `AdapterError` naming the first that differs, with the advice."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         found = _checksums(folder)

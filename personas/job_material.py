@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from personas.adapters import verify
+from personas.adapters import NAME_ANOTHER, verify
 from personas.card import SHIPPED_CARDS
 from personas.catalogue import Entry
 from personas.consent import Consent
@@ -164,7 +164,7 @@ def adapter(folder: Path, origin: str, consent: Consent) -> SourceMaterial:
 
     Raises `AdapterError` for a damaged one, and `MaterialError` where what it learned may not be trained on any more.
     """
-    manifest = verify(folder)
+    manifest = verify(folder, NAME_ANOTHER)
     right = joint_right(manifest.rights) if manifest.rights else ""
     decide(f"The adapter {origin}", signed=right, consent=consent).require()
     day = manifest.created_at[:10]

@@ -46,7 +46,7 @@ def test_an_adapter_answers_the_same_for_the_same_seed_and_another_adapter_other
 def test_what_is_missing_or_damaged_is_said_in_a_line(tmp_path, tiny_base, chat):
     ref = make_adapter(tmp_path, tiny_base, "oda", "v1", 1)
     for words, said in (
-        ((tmp_path / "none", ODA, "Hello?"), "There is no complete adapter in"),
+        ((tmp_path / "none", ODA, "Hello?"), "Name a whole adapter: its folder holds"),
         ((ref.folder, "no-such-card.toml", "Hello?"), "no-such-card.toml"),
         ((ref.folder, ODA, "Hello?", "--base-model", tmp_path), "holds no config.json"),
     ):

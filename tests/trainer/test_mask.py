@@ -81,6 +81,7 @@ def test_a_run_drops_and_counts_a_reply_without_a_token_to_train_on(renderer, re
     ("words", "said"),
     [
         (("mask", "nowhere"), "There is no data set 'nowhere'"),
+        (("mask", "/nowhere"), "There is no file or folder /nowhere. Check the path"),
         (("mask", "talk.json", "--source", "talk.json"), "DATASET and --source"),
     ],
 )

@@ -143,10 +143,16 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
         (("--persona", "ada.toml", "--dataset", "other.json", "--right", "own-writing"), "DISCORD_PERMISSION"),
         (("--persona", "ada.toml", "--dataset", "talk.json", "--set", "lora_r=0"), "lora_r cannot be '0'"),
         (("--persona", "ada.toml", "--dataset", "talk.json", "--start-from", "chat"), "no dialogue adapter 'chat'"),
+        (("--persona", "oda", "--start-from", "/nope"), "There is no folder /nope. Name an adapter's folder"),
+        (("--persona", "oda", "--start-from", "empty"), "There is no complete adapter in"),
+        (("--persona", "oda", "--start-from", "empty"), "Name a whole adapter: its folder holds manifest.json"),
+        (("--persona", "oda", "--dataset", "/nope"), "There is no file or folder /nope. Check the path"),
+        (("--persona", "oda", "--dataset", "../nope"), "There is no file or folder ../nope. Check the path"),
         (("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"), "is there already"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is_made(make, words, said):
+    Path("empty").mkdir()
     bot = {"author": {**message("")["author"], "name": "Ada", "isBot": True}}
     Path("other.json").write_text(export([line | bot if n % 2 else line for n, line in enumerate(talks(9))]))
     make(*words, fails=said)

@@ -226,6 +226,8 @@ def _started_from(named: str, home: Path, consent: Consent) -> SourceMaterial:
     folder = Path(named).expanduser()
     if folder.is_dir():
         return adapter(folder.absolute(), _slug(folder.resolve().name), consent)
+    if "/" in named:
+        raise RequestError(f"There is no folder {named}.", "Name an adapter's folder, or a dialogue adapter by name.")
     return dialogue_adapter(home, named, consent)
 
 

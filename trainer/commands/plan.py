@@ -104,9 +104,11 @@ def source_of(options: argparse.Namespace, home: Path) -> Source:
     if not options.dataset and not options.persona:
         raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")
     name = options.dataset or persona_named(options.persona).id
-    shipped = SHIPPED_DATA / "logs" / f"{name}.json"
     if options.dataset and Path(name).expanduser().exists():
         return parse_source(name)
+    if "/" in name:
+        raise RequestError(f"There is no file or folder {name}.", "Check the path, or name a data set.")
+    shipped = SHIPPED_DATA / "logs" / f"{name}.json"
     if shipped.is_file():
         return Source(shipped)
     if (
