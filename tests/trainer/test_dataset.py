@@ -8,6 +8,7 @@ from personas.contracts import Persona
 from personas.errors import MaterialError
 from personas.lore import LoreIndex, Passage
 from trainer.building.filters import Filters
+from trainer.building.samples import TOO_LONG, require_both_sides
 from trainer.building.sieve import sift
 from trainer.building.split import HELD_OUT
 from trainer.conversation import Conversation, Message, Speaker
@@ -116,6 +117,16 @@ def test_too_little_is_an_error(renderer, recipe):
     with pytest.raises(MaterialError, match="too few"):
         long = talk("hello " * 900, "Good day.")
         make_dataset(content([long, talk("hello", "Good day.")]), renderer, recipe)
+
+
+def test_where_replies_are_too_long_the_length_is_to_be_raised(renderer, recipe):
+    with pytest.raises(MaterialError, match=r"8 × too long") as caught:
+        make_dataset(content(many(8)), renderer, recipe.model_copy(update={"max_length": 16}))
+    assert caught.value.advice.startswith("Raise max_length")
+    for dropped in ({}, {TOO_LONG: 1, "empty": 2}):
+        with pytest.raises(MaterialError) as caught:
+            require_both_sides(1, 0, dropped)
+        assert caught.value.advice.startswith("Give conversations")
 
 
 def test_the_hash_tells_data_sets_apart(renderer, recipe):

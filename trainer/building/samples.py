@@ -175,8 +175,14 @@ class SampleHash:
 
 def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> None:
     """Raise `MaterialError` when there is no reply to learn from, or none to measure with; `dropped` by reason."""
-    if not train or not heldout:
-        raise MaterialError(
-            f"{train} replies to learn from and {heldout} to measure with are too few.{dropped_words(dropped)}",
-            "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough.",
+    if train and heldout:
+        return
+    advice = "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough."
+    if max(dropped, key=dropped.__getitem__, default="") == TOO_LONG:
+        advice = (
+            "Raise max_length: the card and the reply alone must fit it. Where it is the base model's own limit, take "
+            "a base model that reads longer texts, or a shorter card."
         )
+    raise MaterialError(
+        f"{train} replies to learn from and {heldout} to measure with are too few.{dropped_words(dropped)}", advice
+    )
