@@ -146,10 +146,14 @@ def allowed(name: str) -> str:
 
 
 def _between(schema: Mapping[str, Any]) -> str:
-    low = f"from {schema['minimum']:g}" if "minimum" in schema else f"above {schema['exclusiveMinimum']:g}"
-    if "maximum" in schema:
-        return f"{low} to {schema['maximum']:g}"
-    return f"{low}, below {schema['exclusiveMaximum']:g}"
+    ends = {end: _number(schema[end]) for end in schema if end.lower().endswith(("minimum", "maximum"))}
+    low = f"from {ends['minimum']}" if "minimum" in ends else f"above {ends['exclusiveMinimum']}"
+    return f"{low} to {ends['maximum']}" if "maximum" in ends else f"{low}, below {ends['exclusiveMaximum']}"
+
+
+def _number(value: float) -> str:
+    """As it may be typed: a whole number has all its digits."""
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def _meant(name: str) -> str:

@@ -26,8 +26,8 @@ Standard output holds one JSON event a line and nothing else; FOLDER/events.json
 error. A run that was stopped or killed goes on from its last checkpoint when the same folder is run again, and ends
 with the same weights as if nothing had happened. On a folder whose adapter is complete it ends at once.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another trainer works on this folder, 130 Ctrl-C, 141 nobody reads the
-output, 143 stopped.
+Exit codes: 0 done, 1 failed, or what was asked for was refused, 2 words that no command has, 3 another trainer works on
+this folder, 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from filelock import FileLock, Timeout
 from personas.contracts import Failed
 from personas.job_folder import keep_at_home
 from trainer.commands.anonymise import add_anonymise, anonymise
+from trainer.commands.counts import positive
 from trainer.commands.dataset import add_dataset, guarded
 from trainer.commands.lore import add_lore
 from trainer.commands.mask import add_mask, mask
@@ -185,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, by_words):
         command.add_argument(
             "--checkpoint-every",
-            type=_positive,
+            type=positive,
             default=CHECKPOINT_S,
             metavar="SECONDS",
             help=f"a run that is killed loses at most so much (default: {CHECKPOINT_S})",
@@ -194,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
             "--ignore-memory", action="store_true", help="begin even where the memory that it needs is not free"
         )
     for command in (*computing, by_words):
-        command.add_argument("--threads", type=_positive, help="compute with so many threads (default: all cores)")
+        command.add_argument("--threads", type=positive, help="compute with so many threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
     return parser
 
@@ -211,12 +212,6 @@ def _named(text: str) -> tuple[str, Path]:
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"expected PERSONA=FOLDER, got {text!r}")
     return name, _folder(folder)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

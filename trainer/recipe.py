@@ -105,6 +105,6 @@ def recipe_names() -> list[str]:
 def _table(name: str) -> dict[str, object]:
     known = recipe_names()
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1) or known
-        raise RequestError(f"There is no recipe {name!r}.", f"Did you mean {nearest[0]!r}? Known: {', '.join(known)}.")
+        meant = "".join(f"Did you mean {near!r}? " for near in difflib.get_close_matches(name, known, n=1))
+        raise RequestError(f"There is no recipe {name!r}.", f"{meant}Known: {', '.join(known)}.")
     return tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))

@@ -26,6 +26,8 @@ def test_a_line_of_settings_may_hold_a_list():
         ("learning_rate=5", "learning_rate cannot be '5'.", "learning_rate: a number from 1e-06 to 0.01."),
         ("learning_rate=", "learning_rate cannot be ''.", "from 1e-06 to 0.01"),
         ("lora_r=0", "lora_r cannot be '0'.", "a whole number from 1 to 256."),
+        ("max_steps=1e3", "max_steps cannot be '1e3'.", "a whole number from 0 to 1000000."),
+        ("seed=-1", "seed cannot be '-1'.", "a whole number from 0, below 2147483648."),
         ("lora_r=many", "lora_r cannot be 'many'.", "a whole number from 1 to 256."),
         ("lora_dropout=1", "lora_dropout cannot be '1'.", "a number from 0, below 1."),
         ("num_train_epochs=0", "num_train_epochs cannot be '0'.", "a number above 0 to 50."),
@@ -34,7 +36,7 @@ def test_a_line_of_settings_may_hold_a_list():
         ("use_dora=perhaps", "use_dora cannot be 'perhaps'.", "true or false."),
         ("lora_r", "'lora_r' is no setting.", "Write name=value"),
         ("lr=1e-3", "There is no setting 'lr'.", "learning_rate"),
-        ("epochs=2", "There is no setting 'epochs'.", "Did you mean num_train_epochs?"),
+        ("epochs=2", "There is no setting 'epochs'.", "Did you mean num_train_epochs or"),
         ("lora_rank=2", "There is no setting 'lora_rank'.", "lora_r"),
         ("batch_size=2", "There is no setting 'batch_size'.", "per_device_train_batch_size"),
         ("colour=red", "There is no setting 'colour'.", "Known: quant_type"),
@@ -65,7 +67,7 @@ def test_what_is_allowed_is_what_is_accepted(name):
         if key not in schema:
             continue
         end = schema[key]
-        assert f"{end:g}" in words
+        assert (str(int(end)) if end == int(end) else f"{end:g}") in words
         if inclusive:
             assert getattr(settings_of([f"{name}={end}"]), name) == end
         beyond = end + outwards if schema["type"] == "integer" else math.nextafter(end, outwards * math.inf)

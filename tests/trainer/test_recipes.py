@@ -166,6 +166,7 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     ("words", "said"),
     [
         (("recipes", "s1-t5"), "Did you mean 's1-t4'?"),
+        (("recipes", "nope"), "There is no recipe 'nope'. Known: "),
         (("recipes", "s1-t4", "--set", "lora_r=0"), "lora_r cannot be '0'"),
         (("plan", "--persona", "oda", "--set", "epochs=2"), "Did you mean num_train_epochs or"),
         (("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"), "both say how long"),
@@ -175,6 +176,13 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
 def test_wrong_names_and_values_are_refused(command, words, said):
     code, _, errors = command(*words)
     assert code == 1 and said in errors
+
+
+@pytest.mark.parametrize("samples", ["-3", "0", "1e3", ""])
+def test_a_recipe_is_reckoned_with_one_sample_or_more(command, capsys, samples):
+    with pytest.raises(SystemExit) as ended:
+        command("recipes", "auto", f"--samples={samples}")
+    assert ended.value.code == 2 and f"expected a number of at least 1, got {samples!r}" in capsys.readouterr().err
 
 
 def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command):

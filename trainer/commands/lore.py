@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from personas.errors import RequestError
+from trainer.commands.counts import positive
 from trainer.commands.dataset import guarded
 from trainer.process.stopping import Terminated
 
@@ -44,7 +45,7 @@ def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     synthesise.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
-    synthesise.add_argument("--count", type=_positive, required=True, metavar="N", help="how many dialogues to keep")
+    synthesise.add_argument("--count", type=positive, required=True, metavar="N", help="how many dialogues to keep")
     synthesise.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible API (default: the local engine)")
     synthesise.add_argument("--model", metavar="M", default="embedded", help="the model's name, folder or hub id")
     synthesise.add_argument("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
@@ -177,9 +178,3 @@ def _synthesise(options: argparse.Namespace) -> None:
     print(f"{told['kept']} of {told['made']} dialogues kept: {told['file']}")
     for reason, count in told["dropped"].items():
         print(f"  dropped {count:>4}  {reason}")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
-    return int(text)

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from trainer.commands.counts import positive
 from trainer.commands.settings_given import add_settings, settings_given
 
 RECIPES_HELP = """\
@@ -30,7 +31,7 @@ def add_recipes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     recipes.add_argument("name", nargs="?", metavar="NAME", help="one of them (all, in a line each, if left out)")
     recipes.add_argument("--base-model", default="embedded", metavar="M", help="over which model (default: embedded)")
     recipes.add_argument(
-        "--samples", type=int, default=SAMPLES, metavar="N", help=f"over so many samples (default: {SAMPLES:,})"
+        "--samples", type=positive, default=SAMPLES, metavar="N", help=f"over so many samples (default: {SAMPLES:,})"
     )
     add_settings(recipes)
     recipes.add_argument("--json", action="store_true", help="print one JSON object")
