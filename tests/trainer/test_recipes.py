@@ -178,6 +178,11 @@ def test_wrong_names_and_values_are_refused(command, words, said):
     assert code == 1 and said in errors
 
 
+def test_what_ends_a_run_says_that_it_ends_one_stage(command):
+    lines = command("recipes", "two-stage")[1].splitlines()
+    assert "or the last of two stages" in next(line for line in lines if line.startswith("max_steps"))
+
+
 @pytest.mark.parametrize("samples", ["-3", "0", "1e3", ""])
 def test_a_recipe_is_reckoned_with_one_sample_or_more(command, capsys, samples):
     with pytest.raises(SystemExit) as ended:
