@@ -12,16 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.errors import MaterialError
+from personas.people import PEOPLE_FILE
 from personas.rights import DISCORD_API, Right, Statement, wrong_right
 
 TRAIN_FILE, EVAL_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "stats.json"
+REBUILD = "Build the data set anew."
 MIXED = "licensed:mixed"
 """The right to what holds samples under several, none of them Discord's."""
 
 
 def is_data_set(folder: Path) -> bool:
     """Whether a folder is one that `dataset build` has made, whole or damaged since."""
-    return (folder / STATS_FILE).is_file() and any((folder / name).is_file() for name in (TRAIN_FILE, EVAL_FILE))
+    samples, about = (TRAIN_FILE, EVAL_FILE), (STATS_FILE, PEOPLE_FILE)
+    return all(any((folder / name).is_file() for name in names) for names in (samples, about))
 
 
 def joint_right(rights: Mapping[str, int]) -> Right:
@@ -43,11 +46,11 @@ def statement_of_set(folder: Path) -> Statement:
         rights = json.loads(file.read_text(encoding="utf-8"))["by_right"]
         counts = {str(right): int(count) for right, count in rights.items()}
         day = datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat()
+    except FileNotFoundError:
+        raise MaterialError(f"The data set {folder.name} is damaged: it has no {STATS_FILE}.", REBUILD) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MaterialError(
-            f"{folder.name} does not say under which rights it is.", "Build the data set anew."
-        ) from error
+        raise MaterialError(f"{folder.name} does not say under which rights it is.", REBUILD) from error
     if not counts or any(wrong_right(right) for right in counts):
-        raise MaterialError(f"{folder.name} holds samples without a right.", "Build the data set anew.")
+        raise MaterialError(f"{folder.name} holds samples without a right.", REBUILD)
     why = f"Samples by right: {counted_rights(counts)}. Its data sheet says who states them."
     return Statement(joint_right(counts), f"the data set {folder.name}", day, why)

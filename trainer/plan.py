@@ -19,7 +19,7 @@ from personas.rights import DISCORD_API, decide
 from trainer.auto import Chosen, for_run, replies_in
 from trainer.auto_rules import Replies
 from trainer.building.build import Builder
-from trainer.building.folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
+from trainer.building.folder import EVAL_FILE, TRAIN_FILE, people_of, read_samples, read_stats
 from trainer.building.ledger import Ledger
 from trainer.building.samples import SampleHash, require_both_sides
 from trainer.building.sieve import TRAIN
@@ -174,6 +174,7 @@ def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent
     """
     settings = recipe_named(recipe, changes)
     stats = read_stats(folder)
+    people_of(folder)
     told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
     persona, base_model = stats["persona"], stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]

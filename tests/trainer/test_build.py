@@ -485,11 +485,13 @@ def test_two_builds_at_once_are_told_apart_and_what_a_killed_one_left_goes(house
         ("eval.jsonl", '{"messages": [{"role": "user", "content": "x"}]}', "eval.jsonl, line 1 is no sample"),
         ("stats.json", "{}", "holds no whole data set: stats.json lacks base_model, dropped"),
         ("train.jsonl", "", "train.jsonl holds no samples"),
+        ("stats.json", None, "out/stats.json cannot be read: No such file or directory. Build the data set anew"),
+        ("people.json", None, "out holds no whole data set: it has no people.json"),
     ],
 )
 def test_a_plan_names_what_is_damaged(house, command, file, text, said):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
-    Path("out", file).write_text(text)
+    Path("out", file).unlink() if text is None else Path("out", file).write_text(text)
     code, _, errors = command("plan", "--dataset", "out")
     assert code == 1 and said in errors
 

@@ -168,6 +168,24 @@ def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing
     assert not list(Path("home").glob("runs/*"))
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("stats.json", None, "The data set built is damaged: it has no stats.json. Build the data set anew."),
+        ("people.json", None, "{set} holds no whole data set: it has no people.json"),
+        ("people.json", "{", "{set}/people.json cannot be read."),
+        ("train.jsonl", "{", "{set}/train.jsonl, line 1 is no sample"),
+        ("heldout.bin", "x", "{set}/heldout.bin "),
+    ],
+)
+def test_a_dry_run_names_the_damaged_data_set_where_it_lies(command, here, file, text, said):
+    assert command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "built")[0] == 0
+    damaged = here / "built" / file
+    damaged.unlink() if text is None else damaged.write_text(text)
+    code, _, errors = command("train", "--persona", "ada.toml", "--dataset", "built", "--dry-run")
+    assert code == 1 and said.format(set=here / "built") in errors and ".making-" not in errors
+
+
 def test_a_dry_run_is_a_plan_and_leaves_nothing(command, here, tiny_base):
     words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, "--dry-run")
     code, out, errors = command("train", *words, "--json")
@@ -223,6 +241,9 @@ def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewher
     ]
     shown.write(Evaluation(step=3, epoch=1.0, train_loss=None, eval_loss=1.5).model_dump_json())
     assert pipe.getvalue().endswith("held out loss 1.5000 after step 3\n")
+    for done, words in (((1, 0.1), "0.1"), ((2, 0.25), "1.25"), ((10, 1.0), "10")):
+        shown.write(epoch().model_copy(update=dict(zip(("epoch", "share"), done, strict=True))).model_dump_json())
+        assert f"epoch {words} done in" in pipe.getvalue().splitlines()[-1], "a run may end within an epoch"
 
 
 class Terminal(io.StringIO):

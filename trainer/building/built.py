@@ -21,11 +21,10 @@ from personas.contracts import Persona
 from personas.errors import MaterialError
 from personas.heldout import HELD_OUT_FILE, HeldOut
 from personas.keys import keyed
-from personas.people import read_people
 from personas.prompt import Renderer, Sample
 from personas.rights import DISCORD_API, decide
 from trainer.building.filters import Filters
-from trainer.building.folder import EVAL_FILE, TRAIN_FILE, read_samples, read_stats
+from trainer.building.folder import EVAL_FILE, TRAIN_FILE, people_of, read_samples, read_stats
 from trainer.building.heldout import were_held_out
 from trainer.building.ledger import Ledger
 from trainer.building.samples import HELD_BEFORE, NOTHING_TRAINED, TOO_LONG, SampleMaker, learns_nothing
@@ -119,7 +118,7 @@ def parts_of_set(folder: Path, content: Content, renderer: Renderer, recipe: Rec
         held_out=held_out,
         measured=measured,
         dropped=reader.dropped,
-        people=read_people(folder),
+        people=people_of(folder),
         replaced=_counts(stats.get("replaced")),
         stated={str(name): dict(stated) for name, stated in dict(stats.get("statements") or {}).items()},
     )

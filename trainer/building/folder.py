@@ -7,19 +7,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from personas.data_set import EVAL_FILE as EVAL_FILE
+from personas.data_set import REBUILD
 from personas.data_set import STATS_FILE as STATS_FILE
 from personas.data_set import TRAIN_FILE as TRAIN_FILE
 from personas.data_set import is_data_set as is_data_set
 from personas.durable import held
 from personas.errors import MaterialError, RequestError
 from personas.heldout import HELD_OUT_FILE
-from personas.people import PEOPLE_FILE
+from personas.people import PEOPLE_FILE, read_people
 
 DROPPED_FILE = "dropped.jsonl"
 CHARTS = ("composition.png", "composition.svg", "lengths.png", "lengths.svg")
@@ -64,6 +65,13 @@ def read_stats(folder: Path) -> dict[str, Any]:
     if missing:
         raise _damaged(f"{folder} holds no whole data set: {STATS_FILE} lacks {', '.join(missing)}")
     return dict(stats)
+
+
+def people_of(folder: Path) -> Mapping[str, int]:
+    """Who is in a data set (`personas.people`). Raises `MaterialError` where nobody can say."""
+    if not (folder / PEOPLE_FILE).is_file():
+        raise _damaged(f"{folder} holds no whole data set: it has no {PEOPLE_FILE}, which lists who is in it")
+    return read_people(folder)
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -135,7 +143,7 @@ def _is_message(message: object) -> bool:
 
 
 def _damaged(what: str) -> MaterialError:
-    return MaterialError(f"{what}.", "Build the data set anew.")
+    return MaterialError(f"{what}.", REBUILD)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def mask(options: argparse.Namespace) -> None:
 
 
 def _masks(options: argparse.Namespace) -> Masks:
-    from trainer.building.write import STATS_FILE
+    from personas.data_set import is_data_set
     from trainer.commands.orders import order_of
     from trainer.commands.progress import Counting
     from trainer.mask import masks_of_dataset, masks_of_job, masks_of_order
@@ -63,7 +63,7 @@ def _masks(options: argparse.Namespace) -> Masks:
     folder = Path(options.dataset).expanduser()
     if (folder / "request.json").is_file():
         return masks_of_job(folder.absolute(), options.limit)
-    if (folder / STATS_FILE).is_file():
+    if is_data_set(folder):
         return masks_of_dataset(folder, options.limit)
     if options.source:
         raise RequestError("DATASET and --source both say what to show.", "Give one source, as DATASET.")

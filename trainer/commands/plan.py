@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,19 +56,28 @@ def plan(options: argparse.Namespace) -> None:
     _print(_planned(options, home), adapters_in(home), options)
 
 
-def plan_run(options: argparse.Namespace) -> None:
-    """Runs `run FOLDER --dry-run`."""
+def plan_run(options: argparse.Namespace, named: Mapping[Path, Path] | None = None) -> None:
+    """Runs `run FOLDER --dry-run`. `named` says of what lies in the folder where it was copied from, for errors."""
     from trainer.plan import plan_of_job
     from trainer.predict.estimate import adapters_in
 
     os.nice(options.nice)
     try:
         planned = plan_of_job(options.folder)
-    except UnderstudyError as error:
+    except UnderstudyError as told:
+        error = _as_named(told, named or {})
         if options.json:  # for whoever cannot tell the error from what else is said
             print(json.dumps({"error": error.message, "advice": error.advice}, ensure_ascii=False))
-        raise
+        raise error from told
     _print(planned, adapters_in(home_of(options.home)), options)
+
+
+def _as_named(error: UnderstudyError, named: Mapping[Path, Path]) -> UnderstudyError:
+    """The error with the places that were named, not those of their copies."""
+    texts = [error.message, error.advice]
+    for copied in sorted(named, key=lambda path: len(str(path)), reverse=True):  # one may begin as another does
+        texts = [text.replace(str(copied), str(named[copied])) for text in texts]
+    return UnderstudyError(*texts)
 
 
 def home_of(named: Path | None) -> Path:
@@ -80,16 +89,17 @@ def home_of(named: Path | None) -> Path:
 
 def _planned(options: argparse.Namespace, home: Path) -> Planned:
     from personas.consent import read_consent
-    from trainer.building.write import STATS_FILE
+    from personas.data_set import STATS_FILE, is_data_set
     from trainer.commands.orders import order_of
     from trainer.commands.progress import Counting
     from trainer.plan import plan_of_dataset, plan_of_order
 
     if options.dataset and options.source:
         raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
-    if options.dataset and (Path(options.dataset) / STATS_FILE).is_file():
-        _require_persona(Path(options.dataset), options)
-        return plan_of_dataset(Path(options.dataset), options.recipe, settings_given(options), read_consent(home))
+    folder = Path(options.dataset or "").expanduser()
+    if options.dataset and (is_data_set(folder) or (folder / STATS_FILE).is_file()):
+        _require_persona(folder, options)
+        return plan_of_dataset(folder, options.recipe, settings_given(options), read_consent(home))
     sources = [source_of(options, home)] if not options.source else []
     with Counting() as counting:
         return plan_of_order(order_of(options, sources, home), options.recipe, counting.heard)

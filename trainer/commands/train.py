@@ -206,6 +206,7 @@ def _places(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from personas.job_folder import MATERIAL
     from trainer.commands.job_making import made_aside
     from trainer.sweep import points_of
 
@@ -216,7 +217,7 @@ def _plan(options: argparse.Namespace) -> None:
         _,
     ):
         options.folder = folder
-        plan_run(options)
+        plan_run(options, {folder / MATERIAL / place: path for it in wanted.materials for path, place in it.copies})
     if points and not options.json:
         print(f"{len(points)} runs: the first is shown; they are {', '.join(point.name for point, _ in points)}.")
 
