@@ -27,7 +27,7 @@ def job_words(job: Job, position: int | None, now: float, live: str | None = Non
             if at.trouble:
                 lines.append(f"-# ⚠ {at.trouble} It is tried again.")
         case Epoch() as at:
-            lines.append(f"Epoch {at.epoch} done: {_losses(at)}.")
+            lines.append(f"Epoch {at.passes} done: {_losses(at)}.")
         case Evaluation() as at:
             lines.append(f"Step {at.step}: {_losses(at)}.")
         case Phase() as at:

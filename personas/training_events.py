@@ -53,7 +53,8 @@ class Evaluation(Contract):
 
 
 class Epoch(Contract):
-    """One pass over the samples is done, `step` its last; `seconds` without measuring and waiting.
+    """One pass over the samples is done, `step` its last; `seconds` without measuring and waiting. `share` of it was
+    made: less than 1 where `max_steps` ended the run.
 
     Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
     The latter is None where the recipe measures less often.
@@ -66,6 +67,12 @@ class Epoch(Contract):
     seconds: float
     step: int = 0
     stage: int = 0
+    share: float = 1.0
+
+    @property
+    def passes(self) -> str:
+        """How many passes are made by then, for people: `2`, or `1.25`."""
+        return f"{self.epoch - 1 + self.share:.2f}".rstrip("0").rstrip(".")
 
 
 class ScoreCard(Contract):

@@ -42,6 +42,7 @@ def means(history):
 def test_a_run_that_logs_rarely_tells_the_means_of_one_that_logs_every_step(history, changes, logged):
     rarely, always = history(**{"logging_steps": 10, **changes}), history(**{**changes, "logging_steps": 1})
     assert [event.step for event in rarely if isinstance(event, Progress)] == logged
+    assert rarely[-1].share == pytest.approx(1 if rarely[-1].step == 3 else 4 / 5), "of five batches, two a step"
     measured = [event.step for event in rarely if isinstance(event, Evaluation)]
     assert measured == ([2, 4, 5] if "eval_steps" in changes else []), "after the last step in any case"
     assert means(rarely) == pytest.approx(means(always), rel=1e-4)

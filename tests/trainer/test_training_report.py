@@ -208,13 +208,15 @@ def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_ha
     assert (
         len(rows) == 20 and rows[0].startswith("| 1 |") and rows[-1].startswith("| 100 |") and "20 of 100 steps" in page
     )
-    assert "| 1 | – | – | 1:01:11 |" in page and "6.000 GB, 25.0% of 24.0 GB (main memory)" in page
+    assert "| 1 | – | – | 1:01:11 |" in page and "final one is the written" not in page
+    assert "6.000 GB, 25.0% of 24.0 GB (main memory)" in page
     assert not (tmp_path / "report" / "evaluations.csv").exists()
 
 
 def test_a_run_measured_by_steps_has_that_table_too():
     history = (step(1), Evaluation(step=1, epoch=0.5, train_loss=2.0, eval_loss=1.75))
     section = training_section(Training(history, 5.0, CPU, CARD), "")
+    assert "the final one is the written adapter's, over the base model as it is served, in float32." in section
     assert "| step | training loss | held-out loss |" in section and "| 1 | 2.0000 | 1.7500 |" in section
 
 

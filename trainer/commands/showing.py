@@ -80,7 +80,7 @@ def _told(event: TrainerEvent) -> str:
             stage = f"stage {event.stage}, " if event.stage else ""
             losses = (("training", event.train_loss), ("held out", event.eval_loss))
             told = ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
-            return f"{stage}epoch {event.epoch} done in {duration(event.seconds)}" + (f": {told}" if told else "")
+            return f"{stage}epoch {event.passes} done in {duration(event.seconds)}" + (f": {told}" if told else "")
         case Evaluation():
             return f"held out loss {event.eval_loss:.4f} after step {event.step:,}"
         case ScoreCardEvent():

@@ -136,6 +136,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
     def _epoch(self, state: Any, eval_loss: float | None) -> Epoch:
         return Epoch(
             epoch=math.ceil(state.epoch),
+            share=state.epoch - math.ceil(state.epoch) + 1,
             train_loss=self._mean_loss_since(Epoch),
             eval_loss=eval_loss,
             seconds=self._epoch_s(),

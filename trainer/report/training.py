@@ -78,6 +78,7 @@ def training_section(training: Training, folder: str) -> str:
     parts = [
         table(("figure", "value"), figures),
         " ".join(training.kernels),
+        _two_ways(training),
         _epochs(training.history),
         _evaluations(training.history),
         f"![Loss by step: training, smoothed, and on held-out replies]({folder}loss.svg)",
@@ -116,9 +117,19 @@ def has_stages(history: Iterable[Told]) -> bool:
     return any(event.stage for event in history)
 
 
+def _two_ways(training: Training) -> str:
+    """Why the final held-out loss is not the last of those in the tables; empty where these have none."""
+    if all(isinstance(event, Progress) or event.eval_loss is None for event in training.history):
+        return ""
+    return (
+        "The tables' held-out losses were measured while it trained, over the base model as it is held for training; "
+        f"the final one is the written adapter's, over the base model as it is served, in {training.metrics.precision}."
+    )
+
+
 def _epochs(history: Sequence[Told]) -> str:
     found = [event for event in history if isinstance(event, Epoch)]
-    rows = [(it.epoch, _loss(it.train_loss), _loss(it.eval_loss), duration(it.seconds)) for it in found]
+    rows = [(it.passes, _loss(it.train_loss), _loss(it.eval_loss), duration(it.seconds)) for it in found]
     return _by_stage(("epoch", "training loss", "held-out loss", "time"), rows, found, history)
 
 
