@@ -23,6 +23,7 @@ from bot.cogs.reply_buttons import ReplyButtons
 from bot.conversation import Conversations
 from bot.giving_way import GivingWay
 from bot.house import House, Keeping
+from bot.local_guild import SKERROW, Town
 from bot.lore import read_all_guild_lore
 from bot.personas import Personas
 from bot.privacy.replay import take_up
@@ -68,14 +69,17 @@ class App:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]:
-    """The bot, ready; taken down in order at the end of the block. Raises `UnderstudyError` when it cannot start."""
+async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW) -> AsyncIterator[App]:
+    """The bot, ready; taken down in order at the end of the block. Without a token it is in a town of its own.
+
+    Raises `UnderstudyError` when it cannot start.
+    """
     async with AsyncExitStack() as stack:
         finish_restore(settings.home)
         store = Store.open(settings.home / "understudy.sqlite")
         stack.callback(store.close)
         front = Front()
-        sandbox = await _sandbox(settings, front, stack) if settings.in_sandbox else None
+        sandbox = await _sandbox(settings, town, front, stack) if settings.in_sandbox else None
         url = sandbox.url if sandbox else await _listening(settings, front, stack)
         personas = Personas(shipped.cards, settings.home)
         keeping = _keeping(settings, sandbox)
@@ -109,7 +113,7 @@ async def opened(settings: Settings, shipped: ShippedData) -> AsyncIterator[App]
 
         client, running = await _client(settings, house, sandbox, stack)
         if sandbox:
-            await local_guild.move_in(client, sandbox, client.house.answerer)
+            await local_guild.move_in(client, sandbox, client.house.answerer, town.homes)
         retention = Retention(client.house, clock, Limits(settings.history_days, settings.guild_days))
         retention.start(client)
         stack.push_async_callback(retention.stop)
@@ -135,10 +139,10 @@ def _keeping(settings: Settings, sandbox: Sandbox | None) -> Keeping:
     return Keeping(settings.discord_permission, settings.history_days, settings.in_sandbox, leave)
 
 
-async def _sandbox(settings: Settings, front: Front, stack: AsyncExitStack) -> Sandbox:
+async def _sandbox(settings: Settings, town: Town, front: Front, stack: AsyncExitStack) -> Sandbox:
     state = settings.home / "sandbox.sqlite"
     try:
-        sandbox = Sandbox(local_guild.SEED, state)
+        sandbox = Sandbox(town.seed, state)
     except StateUnreadable as error:
         raise SettingsError(f"{error}.", f"Move {state} away: a new guild is made in its place.") from error
     stack.push_async_callback(sandbox.stop)

@@ -1,7 +1,7 @@
 """`python -m bot.bench_chat`: how long members wait, alone and beside a retrain, measured in one run.
 
-Three members talk in three channels at once, several rounds: first with nothing else to do (the baseline), then while a
-persona trains. Prints a table and writes `build/bench/chat.json`.
+Eight members talk in eight channels at once, each with another persona and another adapter, several rounds: first with
+nothing else to do (the baseline), then while a persona trains. Prints a table and writes `build/bench/chat.json`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import shutil
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bot.app import App, opened
+from bot.bench_town import MEMBERS, PERSONAS, give_adapters, town, write_cards
 from bot.catalogue import ShippedData
-from bot.local_guild import HOMES, MEMBER, MODERATOR
+from bot.local_guild import MODERATOR
 from bot.replies import PLACEHOLDER
 from bot.settings import Settings, load_settings
 from personas import base_model
@@ -39,6 +40,9 @@ QUESTIONS = (
     "What should I eat tonight?",
     "Who is the strangest person in the harbour?",
 )
+TRAINING_S = 300.0
+"""How long a training may take to its first step."""
+
 PACKAGES = ("torch", "transformers", "peft", "discord.py")
 
 
@@ -52,12 +56,12 @@ class Wait:
     tokens: int
 
 
-async def ask(app: App, tokenizer: Any, channel: str, question: str) -> Wait:
+async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str) -> Wait:
     """Write one message and follow its reply as a member sees it."""
     sandbox = app.sandbox
     assert sandbox is not None  # the settings have no token
     channel_id, mark, began = sandbox.channel(channel)["id"], len(sandbox.events), time.monotonic()
-    await sandbox.member(MEMBER).say(channel, question)
+    await sandbox.member(member).say(channel, question)
 
     async def seen(kind: str, words: str) -> tuple[dict[str, Any], float]:
         def fits(message: dict[str, Any]) -> bool:
@@ -78,7 +82,8 @@ async def rounds(app: App, tokenizer: Any) -> tuple[list[Wait], float]:
     """Every question in every channel, the channels at once; gives the waits and the reply tokens per second."""
     waits, began = [], time.monotonic()
     for question in QUESTIONS:
-        waits += await asyncio.gather(*(ask(app, tokenizer, channel, question) for channel in HOMES))
+        pairs = zip(MEMBERS, PERSONAS, strict=True)
+        waits += await asyncio.gather(*(ask(app, tokenizer, member, channel, question) for member, channel in pairs))
     return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
 
 
@@ -86,10 +91,11 @@ async def measure(app: App) -> dict[str, float]:
     """Both halves; keys as written to the file."""
     assert app.sandbox is not None  # the settings have no token
     tokenizer = base_model.load_tokenizer(base_model.locate(base_model.EMBEDDED))
-    await ask(app, tokenizer, next(iter(HOMES)), "Warming up.")
+    give_adapters(app)
+    for member, channel in zip(MEMBERS, PERSONAS, strict=True):
+        await ask(app, tokenizer, member, channel, "Warming up.")
     alone, alone_rate = await rounds(app, tokenizer)
-    channel, persona_id = next(iter(HOMES.items()))
-    await app.sandbox.member(MODERATOR).slash(channel, "finetune start", persona=persona_id)
+    await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
     first, began = await _training(app), time.monotonic()
     beside, beside_rate = await rounds(app, tokenizer)
     steps = ((await _training(app)) - first) / (time.monotonic() - began) * 60
@@ -107,14 +113,16 @@ async def measure(app: App) -> dict[str, float]:
 
 
 async def _training(app: App) -> int:
-    """The optimiser steps of the running job so far; waits for the first."""
-    while True:
-        (job,) = app.house.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0)
-        if isinstance(job.progress, Progress):
-            return job.progress.step
-        if job.state not in ("queued", "running"):
-            raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
+    """The optimiser steps of the training so far; waits for the first."""
+    began = time.monotonic()
+    while time.monotonic() - began < TRAINING_S:
+        for job in app.house.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0):
+            if isinstance(job.progress, Progress):
+                return job.progress.step
+            if job.state not in ("queued", "running"):
+                raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
         await asyncio.sleep(0.2)
+    raise UnderstudyError("No training has begun.")
 
 
 def _p95(values: list[float]) -> float:
@@ -136,8 +144,8 @@ def print_table(figures: dict[str, float]) -> None:
     print(f"{'optimiser steps a minute':32}{'':9}{figures['training_steps_per_min']:10.1f}")
 
 
-async def _run(settings: Settings) -> dict[str, float]:
-    async with opened(settings, ShippedData.beside_the_code()) as app:
+async def _run(settings: Settings, shipped: ShippedData) -> dict[str, float]:
+    async with opened(settings, shipped, town()) as app:
         return await measure(app)
 
 
@@ -148,7 +156,9 @@ def main() -> int:
     try:
         shutil.rmtree(HOME, ignore_errors=True)
         settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME.absolute()), "WEB_PORT": "0"})
-        figures = asyncio.run(_run(settings))
+        write_cards(settings.home / "cards")
+        shipped = replace(ShippedData.beside_the_code(), cards=settings.home / "cards")
+        figures = asyncio.run(_run(settings, shipped))
     except UnderstudyError as error:
         print(f"The benchmark broke off. {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import discord
@@ -50,6 +52,17 @@ SEED = GuildSeed(
 )
 
 
+@dataclass(frozen=True)
+class Town:
+    """A guild to make, and which persona lives in which of its channels."""
+
+    seed: GuildSeed
+    homes: Mapping[str, str]
+
+
+SKERROW = Town(SEED, HOMES)
+
+
 def forget_in(sandbox: Sandbox, traces: Traces) -> None:
     """Have somebody leave the sandbox with all that they wrote: its state lies in the bot's home."""
     finder = Finder(traces)
@@ -75,12 +88,14 @@ def forget_at_rest(home: Path, traces: Traces) -> None:
             sandbox.close_state()
 
 
-async def move_in(client: discord.Client, sandbox: Sandbox, answerer: Answerer) -> None:
+async def move_in(
+    client: discord.Client, sandbox: Sandbox, answerer: Answerer, homes: Mapping[str, str] = HOMES
+) -> None:
     """Give each channel of a new guild its persona, which says its greeting."""
     guild = client.get_guild(sandbox.guild_id)
     assert guild is not None  # the sandbox's only guild, and the client is ready
     for channel in guild.text_channels:
-        persona = answerer.conversations.personas.get(HOMES.get(channel.name, ""), guild.id)
+        persona = answerer.conversations.personas.get(homes.get(channel.name, ""), guild.id)
         if persona and not answerer.store.channels.get(guild.id, channel.id):
             setting = Channel(guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time())
             answerer.store.channels.assign(setting)
