@@ -120,8 +120,9 @@ def test_too_little_is_an_error(renderer, recipe):
 
 
 def test_where_replies_are_too_long_the_length_is_to_be_raised(renderer, recipe):
-    with pytest.raises(MaterialError, match=r"8 × too long") as caught:
-        make_dataset(content(many(8)), renderer, recipe.model_copy(update={"max_length": 16}))
+    talks = [*many(8), *(talk("anyone") for _ in range(9))]
+    with pytest.raises(MaterialError, match=r"9 × .*8 × too long") as caught:
+        make_dataset(content(talks), renderer, recipe.model_copy(update={"max_length": 16}))
     assert caught.value.advice.startswith("Raise max_length")
     for dropped in ({}, {TOO_LONG: 1, "empty": 2}):
         with pytest.raises(MaterialError) as caught:

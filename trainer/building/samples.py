@@ -178,7 +178,7 @@ def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> 
     if train and heldout:
         return
     advice = "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough."
-    if max(dropped, key=dropped.__getitem__, default="") == TOO_LONG:
+    if dropped.get(TOO_LONG, 0) > train + heldout:
         advice = (
             "Raise max_length: the card and the reply alone must fit it. Where it is the base model's own limit, take "
             "a base model that reads longer texts, or a shorter card."
