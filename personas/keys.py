@@ -6,6 +6,7 @@ It never leaves the home except in a backup; a job folder gets two keys derived 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -67,7 +68,15 @@ def keyed(people_key: bytes, person: str) -> str:
 
 
 def _made(file: Path) -> bytes:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise KeyFileError(
+            f"The home {file.parent.parent} cannot be used: its keys cannot be put there ({error.strerror}).",
+            "Set UNDERSTUDY_HOME to a folder that can be written.",
+        ) from error
     secret = secrets.token_bytes(KEY_BYTES)
     aside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer.home import home
+from personas.errors import KeyFileError, RequestError
+from personas.keys import HomeKey
+from trainer.home import as_home, home
+from trainer.process.environment import RESTARTED
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,28 @@ def test_the_environment_wins_over_the_file_and_the_file_over_what_is_usual(
     if file is not None:
         Path(".env").write_text(file)
     assert home() == Path(wanted)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_home_that_is_no_folder_is_told(tmp_path, command, monkeypatch, place):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / place))
+    for words in (("plan", "--persona", "oda"), ("train", "--persona", "oda", "--dry-run")):
+        code, _, errors = command(*words)
+        assert code == 1 and f"The home {tmp_path / place} cannot be used: {tmp_path / 'file'} is no folder" in errors
+        assert "Set UNDERSTUDY_HOME to a folder" in errors
+    with pytest.raises(RequestError, match="is no folder"):
+        as_home(tmp_path / place)
+
+
+def test_a_home_that_takes_no_keys_is_told(tmp_path):
+    (tmp_path / "keys").write_text("")  # as in /proc
+    with pytest.raises(KeyFileError, match=r"The home .* cannot be used: .*Set UNDERSTUDY_HOME to a folder"):
+        HomeKey.of(tmp_path)
+
+
+def test_a_home_in_which_no_run_can_be_made_is_told_as_the_home(command, monkeypatch):
+    monkeypatch.setenv("UNDERSTUDY_HOME", "/proc")
+    monkeypatch.setenv(RESTARTED, "1")
+    code, _, errors = command("train", "--persona", "oda", "--make-only")
+    assert code == 1 and "/proc cannot be written" in errors and "It is the home: set UNDERSTUDY_HOME" in errors

@@ -10,7 +10,7 @@ from personas.errors import RequestError, UnderstudyError
 from trainer.process.failures import DISK_FULL, refused_by_disk
 
 
-def require_place(out: Path) -> None:
+def require_place(out: Path, advice: str = "Name another place with --out.") -> None:
     """Raise `RequestError` unless files can be made in the folder `out`, or where it or the file `out` is to be."""
     place = out.absolute()
     while not place.exists() and place != place.parent:
@@ -25,9 +25,7 @@ def require_place(out: Path) -> None:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise told_of(error) from None
-        raise RequestError(
-            f"{out} cannot be written: {error.strerror} ({place}).", "Name another place with --out."
-        ) from None
+        raise RequestError(f"{out} cannot be written: {error.strerror} ({place}).", advice) from None
 
 
 def told_of(error: OSError | sqlite3.OperationalError) -> UnderstudyError:

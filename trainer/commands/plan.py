@@ -82,9 +82,9 @@ def _as_named(error: UnderstudyError, named: Mapping[Path, Path]) -> UnderstudyE
 
 def home_of(named: Path | None) -> Path:
     """The bot's home: as named, or where it is otherwise."""
-    from trainer.home import home
+    from trainer.home import as_home, home
 
-    return named or home()
+    return as_home(named) if named else home()
 
 
 def _planned(options: argparse.Namespace, home: Path) -> Planned:

@@ -201,7 +201,10 @@ def _places(options: argparse.Namespace) -> tuple[Path, Path | None]:
         )
     home = home_of(options.home)
     out = options.out.expanduser().absolute() if options.out else None
-    require_place(out or home)
+    if out:
+        require_place(out)
+    else:
+        require_place(home, "It is the home: set UNDERSTUDY_HOME to a folder that can be written, or name --out.")
     return home, out
 
 
