@@ -85,11 +85,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         keeping = _keeping(settings, sandbox)
         # Before anything reads the home: nobody who was forgotten is in what follows.
         await take_up(settings.home, store, keeping, personas.every_name())
-        personas.reread()
-        if not personas.of(0):
-            raise NobodyHomeError(
-                f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each."
-            )
+        _read(personas, shipped)
         passages = read_lore(shipped.lore, [*personas.of(0), WORLD]) + read_all_guild_lore(settings.home)
         lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
@@ -122,6 +118,12 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         front.open(client.house)
         stack.callback(front.close)
         yield App(client, sandbox, running, url)
+
+
+def _read(personas: Personas, shipped: ShippedData) -> None:
+    personas.reread()
+    if not personas.of(0):
+        raise NobodyHomeError(f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each.")
 
 
 async def _left_behind(settings: Settings, store: Store, base: BaseModel) -> LeftBehind:
