@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,11 @@ def test_tokens_are_counted_without_the_model_libraries(tmp_path):
     code = "import sys; import trainer.__main__ as it; it.main(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_runs_of_the_command_line_tell_the_speed_too(tmp_path):
+    places = ["jobs/j1/adapter", "runs/ballast-demo-cpu-1/adapter", "models/persona_adapters/ballast/v1"]
+    for at, place in enumerate(places):
+        (tmp_path / place).mkdir(parents=True)
+        os.utime(tmp_path / place, (at, at))
+    assert adapters_in(tmp_path) == [tmp_path / place for place in reversed(places)]

@@ -97,7 +97,8 @@ def speed_of(base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable
 
 def adapters_in(home: Path) -> list[Path]:
     """The adapter folders of the runs under a bot's home, the latest first."""
-    folders = [*home.glob("jobs/*/adapter"), *home.glob("models/persona_adapters/*/*")]
+    places = ("jobs/*/adapter", "runs/*/adapter", "models/persona_adapters/*/*")
+    folders = [folder for place in places for folder in home.glob(place)]
     return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
