@@ -64,7 +64,8 @@ def check_as_published(name, heard, manifest):
 def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_path, tiny_base):
     heard, manifest = trained(tmp_path, tiny_base, "s1-t4")
     steps = [event for event in heard if isinstance(event, Progress)]
-    assert [event.step for event in steps] == [10, 20, 30, 40] and steps[-1].of == 40
+    ends_of_epochs = {event.step for event in heard if isinstance(event, Epoch)}
+    assert {event.step for event in steps} == {10, 20, 30, 40} | ends_of_epochs and steps[-1].of == 40
     assert [event.step for event in heard if isinstance(event, Evaluation)] == [10, 20, 30, 40]
     rates = [event.lr for event in steps]
     assert rates == sorted(rates) and rates[-1] < recipe_of("s1-t4").learning_rate
