@@ -1,11 +1,20 @@
 """Shared by all tests: the embedded model's tokenizer, and a tiny random model that is served and trained for real."""
 
+import gc
+
 import pytest
 
 from personas.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
 from personas.prompt import Renderer
 
 pytest_plugins = ["tests.openapi.plugin"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_look_through():
+    """What stands at the beginning of a file stays; a collector that looks at all of torch takes a second a run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Exports over tiny models of each architecture; and what happens when one is damaged on purpose."""
 
-import gc
 import json
 import logging
 import resource
@@ -37,13 +36,11 @@ NAMES = [name for name in KINDS if name not in WITHOUT_GGUF]
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One thread for tiny products, and a collector that need not look at all of torch each time."""
+    """One thread for tiny products."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     logging.getLogger("gguf").setLevel(logging.ERROR)
-    gc.freeze()
     yield
-    gc.unfreeze()
     torch.set_num_threads(threads)
 
 
