@@ -13,7 +13,8 @@ import trainer.__main__
 from personas.adapters import verify
 from personas.contracts import Failed
 from personas.errors import RequestError
-from tests.trainer.jobs import ADA, export, sign, talks
+from personas.job_material import ShippedData
+from tests.trainer.jobs import ADA, export, shipping_little, sign, talks
 from trainer.commands.job_making import asked
 from trainer.commands.train import add_train
 from trainer.process.environment import RESTARTED
@@ -42,7 +43,10 @@ def wanted(tmp_path_factory, tiny_base):
     parser = argparse.ArgumentParser()
     add_train(parser.add_subparsers())
     words = ["--persona", str(here / "ada.toml"), "--dataset", str(here / "talk.json")]
-    return asked(parser.parse_args(["train", *words, "--base-model", tiny_base.source]), here / "home")
+    little = shipping_little(here)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShippedData, "beside_the_code", lambda: little)
+        return asked(parser.parse_args(["train", *words, "--base-model", tiny_base.source]), here / "home")
 
 
 @pytest.fixture

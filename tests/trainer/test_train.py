@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +13,10 @@ import pytest
 from personas.adapters import verify
 from personas.contracts import Epoch, Evaluation, Phase, Progress
 from personas.heldout import HeldOut, held_out_file
+from personas.job_material import ShippedData
 from personas.keys import HomeKey
 from personas.material import material_digest
-from tests.trainer.jobs import ADA, dialogues, export, message, sign, stopping, talks
+from tests.trainer.jobs import ADA, dialogues, export, message, shipping_little, sign, stopping, talks
 from tests.trainer.test_failures import files_no_larger_than
 from trainer.commands.showing import Shown
 from trainer.commands.train import _ending
@@ -25,7 +24,6 @@ from trainer.process.environment import RESTARTED
 from trainer.process.stopping import Stopped
 from trainer.run import run_job
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("--set", "lora_r=4", "--set", "num_train_epochs=2", "--set", "lora_alpha=8", "--threads", "1")
 
 
@@ -197,19 +195,23 @@ def test_a_dry_run_is_a_plan_and_leaves_nothing(command, here, tiny_base):
 # ------------------------------------------------------------------------------------------ the run
 
 
-def start(*words, **streams):
-    environ = {**os.environ, "UNDERSTUDY_HOME": str(Path("home").absolute()), "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen([sys.executable, "-m", "trainer", "train", *words], env=environ, text=True, **pipes)
+@pytest.fixture
+def train(command, tmp_path, monkeypatch):
+    """Runs `train` to its end in this process: exit code, output, errors."""
+    little = shipping_little(tmp_path)
+    monkeypatch.setattr(ShippedData, "beside_the_code", lambda: little)
+    monkeypatch.setattr("trainer.commands.train.settle", lambda nice, threads: None)
+    monkeypatch.setattr("trainer.commands.train.claim_stdout", lambda: sys.stdout)
+    monkeypatch.setattr("trainer.__main__.stop_on_signals", lambda stop: None)
+    return lambda *words: command("train", *words)
 
 
-def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(make, tiny_base):
+def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(make, train, tiny_base):
     words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL)
     with pytest.raises(Stopped):
         run_job(make(*words), stopping(1))
-    resumed = start(*words)
-    out, errors = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, errors
+    code, out, errors = train(*words)
+    assert code == 0, errors
     folder = next(Path("home/runs").iterdir()).absolute()
     lines = out.splitlines()
     assert lines[0] == f"{folder}: going on from its last checkpoint"
