@@ -4,12 +4,16 @@ an adapter. (The same over HTTP: `tests/bot/web/test_web_whole.py`.)
 
 import dataclasses
 
+import pytest
+
 from bot.app import opened
 from bot.catalogue import ShippedData
 from bot.local_guild import MODERATOR
 from bot.settings import load_settings
 from personas.adapters import verify
 from personas.base_model import fingerprint, locate
+from personas.contracts import JobSpec
+from personas.job_folder import REQUEST
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import put_talk
 from tests.fakes import until
@@ -41,7 +45,9 @@ def trees(count):
     ]
 
 
-async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_path, tiny_base):
+@pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_path, tiny_base, to_the_end):
+    """What a trainer makes of such a folder is tried in `tests/bot/web/test_web_whole.py`, too."""
     home, source = tmp_path / "home", tmp_path / "2023-11-05_oasst2_ready.trees.jsonl"
     home.mkdir()
     source.write_bytes(jsonl(trees(24)))
@@ -57,6 +63,15 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
         await moderator.slash(
             QUAY, "finetune start", job_name="dialogue_v1", dataset="oasst2", task_type="dialogue", epochs=3
         )
+
+        await until(lambda: list((home / "jobs").glob(f"*/{REQUEST}")), 30)
+        (made,) = (home / "jobs").glob(f"*/{REQUEST}")
+        spec = JobSpec.model_validate_json(made.read_bytes())
+        asked = spec.request
+        assert (asked.task_type, asked.persona, asked.hyperparameters.num_train_epochs) == ("dialogue", None, 3)
+        assert next((it.kind, it.right) for it in spec.materials) == ("messages", "licensed:Apache-2.0")
+        if not to_the_end:
+            return
 
         def shown(beginning):
             return [m["content"] for _, m in stage.events if m.get("content", "").startswith(beginning)]

@@ -82,6 +82,7 @@ async def works(tmp_path, tiny_base):
     works.store.close()
 
 
+@pytest.mark.slow  # its halves: tests/bot/test_queue.py, tests/trainer/test_unwritable.py
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of another process")
 async def test_a_disk_that_fills_up_in_mid_run_costs_the_time_until_somebody_presses_resume(works):
     job_id = await works.run()

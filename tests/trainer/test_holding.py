@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
 import time
+from threading import Timer
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trainer.__main__
 from personas.contracts import Evaluation, Progress
-from tests.trainer.jobs import persona_job
+from tests.trainer.jobs import events, persona_job
 from tests.trainer.test_run import start, wait_for_step
 from trainer.process import holding, starter
 from trainer.process.holding import LEAST, LONGEST_S, MOST, Hold
@@ -144,6 +148,34 @@ def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_th
     assert not [event for event in heard if isinstance(event, Evaluation)]
 
 
+class Starter(io.StringIO):
+    """Whoever hears the events: after the first step it asks the run to hold, and half a second later to go on."""
+
+    def __init__(self, to_the_run: int) -> None:
+        super().__init__()
+        self._to_the_run, self._asked = to_the_run, False
+
+    def write(self, line: str) -> int:
+        if '"progress"' in line and not self._asked:
+            self._asked = True
+            os.write(self._to_the_run, b"hold\n")
+            Timer(0.5, os.write, (self._to_the_run, b"go\n")).start()
+        return super().write(line)
+
+
+def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
+    theirs, ours = os.pipe()
+    monkeypatch.setattr(starter, "STANDARD_INPUT", theirs)
+    monkeypatch.setattr(trainer.__main__, "stop_on_signals", lambda stop: None)
+    folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
+    of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False}
+    assert trainer.__main__._run(argparse.Namespace(folder=folder, **of), out) == 0
+    os.close(ours)
+    steps = [event for event in events(out.getvalue()) if event["event"] == "progress"]
+    assert 0.1 < steps[-1]["held_s"] < 2 and steps[-1]["step"] == steps[-1]["of"]
+
+
+@pytest.mark.slow  # the same as a process of its own
 def test_a_real_run_that_is_held_stands_still_goes_on_and_ends(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 40})
     process = start(folder, "--stop-on-eof", "--threads", "1")
