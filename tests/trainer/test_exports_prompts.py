@@ -162,7 +162,7 @@ def test_a_tokenizer_without_a_name_in_llama_cpp_is_refused(renderers):
 def test_what_stands_first_is_written_once(renderers):
     begins = {name: begins_with_bos(renderer) for name, renderer in renderers.items()}
     assert {name for name, first in begins.items() if first} == {
-        "Llama 3.2", "Llama 3.1", "Mistral", "Mistral, system last",
+        "Gemma 2", "Llama 3.2", "Llama 3.1", "Mistral", "Mistral, system last",
     }  # fmt: skip
 
 

@@ -133,7 +133,7 @@ async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(s
             assert app.sandbox is None and app.url != discord.url and app.url.startswith("http://127.0.0.1:")
             assert (await asked(session, "/healthz"))["status"] == "ok"
             status, refused = await posted(session, {**LITERAL, "recipe": "No such"})
-            assert status == 422 and [error["field"] for error in refused["errors"]] == ["recipe"]
+            assert status == 422 and "recipe" in [error["field"] for error in refused["errors"]]
             async with session.get("/page-api/state") as page:
                 assert page.status == 404 and page.content_type == "application/problem+json"
     await discord.stop()
