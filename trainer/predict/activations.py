@@ -33,7 +33,7 @@ BACKWARD_COPIES, SCORE_COPIES = 4, 2
 
 SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
 """Of what only comes and goes in a layer, attention's scores and the feed-forward's middle, without and with
-checkpointing: what is left as holes in the heap. Fitted to twelve measured runs."""
+checkpointing: what is left as holes in the heap. Fitted to measured runs."""
 
 
 @dataclass(frozen=True)
