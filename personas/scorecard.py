@@ -1,0 +1,217 @@
+"""The score card of an adapter version: what was measured of it, and the gate's verdict on that.
+
+`scorecard.json` in the adapter folder holds one `FullScoreCard`; `ScoreCard` (`personas.training_events`) is what of
+it travels in events and manifests. Three are compared: `base` is the base model without an adapter, `live` the version
+that the persona speaks with now, where there is one, `new` the version that the card is of.
+
+Losses are mean negative log-likelihoods in nats per reply token, in the precision that serves. A section that could
+not be measured is None, and `left_out` says why.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from personas.contract import Contract
+
+Side = Literal["base", "live", "new"]
+Outcome = Literal["pass", "warn", "fail", "not measured"]
+
+
+class Interval(Contract):
+    """An estimate and its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Spread(Contract):
+    """Over `runs` runs that differ in their seed: the mean and the standard deviation (n - 1; 0 for one run)."""
+
+    mean: float
+    sd: float
+    runs: int
+
+
+class HeldOutReplies(Contract):
+    """The persona's replies that are held out for ever, after the same prompts.
+
+    `loss` counts the end of turn, `loss_without_end` does not; perplexity is exp(loss). `against_base` and
+    `against_live` are what the new version's loss is more than theirs (below 0 is better), with a paired bootstrap
+    over conversations.
+    """
+
+    conversations: int
+    replies: int
+    tokens: int
+    loss: dict[Side, float]
+    loss_without_end: dict[Side, float]
+    against_base: Interval
+    against_live: Interval | None = None
+
+
+class Separation(Contract):
+    """Every live persona's held-out replies under every live adapter, after one prompt that names nobody.
+
+    `loss` maps the persona that spoke, then the one whose adapter predicts. `own_best` is the share of replies that no
+    other adapter predicts as well as their persona's own, `own_best_new` that of this persona's replies alone;
+    `margin_bits` by how many bits per token its own adapter is better than the best other one, in the mean.
+    """
+
+    replies: int
+    loss: dict[str, dict[str, float]]
+    own_best: float
+    own_best_new: float
+    margin_bits: Interval
+
+
+class Voice(Contract):
+    """Who a classifier (character 3- to 5-grams, trained on what is not held out) takes the replies to be by.
+
+    `right` is the share it takes to be by this persona, `ceiling` that of the persona's real held-out replies, `floor`
+    that of other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real
+    replies, between `similarity_ceiling` and `similarity_floor`.
+    """
+
+    replies: int
+    classes: tuple[str, ...]
+    right: dict[Side, Spread]
+    ceiling: float
+    floor: float
+    similarity: dict[Side, Spread]
+    similarity_ceiling: float
+    similarity_floor: float
+
+
+class Facts(Contract):
+    """Questions with known answers from the persona's lore. All are shares of the replies."""
+
+    questions: int
+    right_with_lore: dict[Side, float]
+    right_without_lore: dict[Side, float]
+    contradictions: dict[Side, float]
+    breaks_character: dict[Side, float]
+
+
+class TextScores(Contract):
+    """Of one set of tasks: `scores` maps a measure (`rouge1`, `rouge2`, `rougeL`, `bleu`, `chrf`, `distinct1`,
+    `distinct2`, `repetition`, `length_ratio`) to each side's, shares of 1 but for the length's ratio."""
+
+    task: str
+    prompts: int
+    scores: dict[str, dict[Side, Spread]]
+
+
+class General(Contract):
+    """What else the model could do: losses on general dialogue and on instructions, and their change in shares of the
+    base's (0.05 is 5 % worse)."""
+
+    dialogue_loss: dict[Side, float]
+    instruction_loss: dict[Side, float]
+    dialogue_change: Interval
+    instruction_change: Interval
+
+
+class Memorised(Contract):
+    """What came back of what was trained on.
+
+    `verbatim` is the share of trained replies that come back word for word from their first half, `verbatim_base` the
+    base model's. `gap` is the loss on held-out replies less that on as many trained ones. `private` counts what the
+    anonymiser finds in generated replies, by kind, that the prompt did not hold.
+    """
+
+    prefixes: int
+    verbatim: float
+    verbatim_base: float
+    gap: dict[Side, float]
+    generated: int
+    private: dict[str, int]
+
+
+class Safety(Contract):
+    """A small set of prompts that ask for what no persona should do. `failed` maps a kind, then the side, to how many
+    replies failed, `prompts` each kind to how many there are."""
+
+    prompts: dict[str, int]
+    failed: dict[str, dict[Side, int]]
+
+
+class Made(Contract):
+    """By which adapter something was made: its version and the SHA-256 of its weights."""
+
+    version: str
+    weights: str
+
+
+class ReplyText(Contract):
+    """One reply and what made it; `made_by` None is the base model."""
+
+    text: str
+    made_by: Made | None
+    seed: int
+
+
+class SideBySide(Contract):
+    """One held-out prompt, as its last message, and each side's reply to it."""
+
+    prompt: str
+    real: str
+    replies: dict[Side, ReplyText]
+
+
+class Criterion(Contract):
+    """One criterion of the gate. `value` in `unit`, `threshold` in words, `why` one sentence, `advice` what to do."""
+
+    name: str
+    outcome: Outcome
+    value: float | None
+    unit: str
+    threshold: str
+    why: str
+    advice: str = ""
+
+
+class Verdict(Contract):
+    """What the gate says of a version, and by which criteria. `error_rate` is the stated chance that a version that is
+    no worse than its rival fails one of them by accident."""
+
+    verdict: Literal["promote", "hold", "reject"]
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+    criteria: tuple[Criterion, ...]
+    error_rate: float
+    thresholds: str
+
+
+class FullScoreCard(Contract):
+    """`scorecard.json`. `adapters` maps a side to its adapter, None for the base.
+
+    `base_is_base` is the proof that base is base: the largest difference between its logits here and those of the base
+    model before any adapter was attached, on one held-out prompt; 0 where it is.
+    """
+
+    format: Literal[1] = 1
+    persona: str | None
+    version: str
+    made_at: str
+    base_model_hash: str
+    precision: str
+    quick: bool
+    seconds: float
+    seeds: tuple[int, ...]
+    adapters: dict[Side, Made | None]
+    base_is_base: float | None = None
+    heldout: HeldOutReplies
+    separation: Separation | None = None
+    voice: Voice | None = None
+    facts: Facts | None = None
+    text: tuple[TextScores, ...] = ()
+    general: General | None = None
+    memorised: Memorised | None = None
+    safety: Safety | None = None
+    side_by_side: tuple[SideBySide, ...] = ()
+    left_out: dict[str, str] = Field(default_factory=dict)
+    verdict: Verdict | None = None
