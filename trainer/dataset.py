@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from personas.contracts import Persona
 from personas.heldout import HeldOut
+from personas.lore import LoreIndex
 from personas.prompt import Renderer, Sample
 from personas.rights import DISCORD_API
 from trainer.building.filters import Filters
@@ -17,6 +18,7 @@ from trainer.building.samples import Made, SampleHash, SampleMaker, require_both
 from trainer.building.sieve import SIDES, sift
 from trainer.building.split import HELD_OUT
 from trainer.conversation import Conversation, speaks, spoken_by
+from trainer.exchange import Exchange
 from trainer.general import mixes, told_ratio, wanted
 from trainer.material import Content
 from trainer.recipe import Recipe
@@ -30,7 +32,9 @@ class Dataset:
     source, `days` by the day on which they came. `people` lists who is in it (`personas.people`), `replaced` and
     `permission` are those of the material, `ledger` accounts for the records. `held_out` is what has been held out
     until now, of this material and before. `stated` are the rights that a built data set brings along, as its
-    `stats.json` has them; `caveats` say what is not as asked.
+    `stats.json` has them; `caveats` say what is not as asked. `said_heldout` says in words what `heldout` holds,
+    `said_train` what the first samples of `train` hold, the job's own; `persona` and `lore` are what they were asked
+    with.
     """
 
     train: tuple[Sample, ...]
@@ -48,6 +52,10 @@ class Dataset:
     first: tuple[Sample, ...] = ()
     stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
+    said_heldout: tuple[Exchange, ...] = ()
+    said_train: tuple[Exchange, ...] = ()
+    persona: Persona | None = None
+    lore: LoreIndex | None = None
 
     @property
     def trained(self) -> tuple[Sample, ...]:
@@ -72,6 +80,7 @@ class Counted:
     right: str
     source: str
     arrived: str
+    said: Exchange
     has_lore: bool = False
     people: tuple[str, ...] = ()
 
@@ -135,6 +144,10 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         first=_samples(general) if stages else (),
         stated=parts.stated,
         caveats=caveats,
+        said_heldout=tuple(counted.said for counted in parts.heldout),
+        said_train=tuple(counted.said for counted in parts.own),
+        persona=content.persona,
+        lore=content.lore,
     )
 
 
@@ -217,7 +230,9 @@ def _measuring(
 
 
 def _counted(conversation: Conversation, made: Made) -> Counted:
-    of = (conversation.right, conversation.source, made.arrived)
+    by_persona = made.persona is not None and bool(made.persona.id)
+    said = Exchange(f"{conversation.source} {made.talk}", made.turns[-1].text, made.reply, by_persona)
+    of = (conversation.right, conversation.source, made.arrived, said)
     return Counted(made.sample, *of, has_lore=bool(made.lore), people=made.people)
 
 

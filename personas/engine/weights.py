@@ -39,6 +39,10 @@ class AdaptedModel:
             self._loaded[adapter.name] = self._loaded.pop(adapter.name)
             return
         verify_for(adapter, self._base_hash)
+        self.admit(adapter)
+
+    def admit(self, adapter: AdapterRef) -> None:
+        """The same without verifying: for an adapter that is not sealed yet."""
         self.attach(adapter)
         self._loaded[adapter.name] = None
         if len(self._loaded) > self._keep:

@@ -29,12 +29,12 @@ from trainer.building.heldout import were_held_out
 from trainer.building.ledger import Ledger
 from trainer.building.samples import HELD_BEFORE, NOTHING_TRAINED, TOO_LONG, SampleMaker, learns_nothing
 from trainer.dataset import Counted, Parts, general_samples
+from trainer.exchange import GENERAL, exchange_in_line
 from trainer.general import in_order, mixes
 from trainer.material import Content
 from trainer.recipe import Recipe
 from trainer.sources.consented import NOT_OPTED_IN
 
-GENERAL = "general"
 Line = Mapping[str, Any]
 
 
@@ -186,7 +186,7 @@ def _counts(found: Any) -> dict[str, int]:
 
 def _counted(line: Line, sample: Sample) -> Counted:
     of = (str(line.get("right") or ""), str(line.get("source") or ""), str(line.get("arrived") or ""))
-    return Counted(sample, *of, has_lore=bool(line.get("lore")))
+    return Counted(sample, *of, exchange_in_line(line), has_lore=bool(line.get("lore")))
 
 
 def _text(read: _Read) -> str:

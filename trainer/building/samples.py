@@ -27,9 +27,10 @@ TOO_LONG, HELD_BEFORE = "too long", "held out before"
 class Made:
     """A sample and what it was made of: the turns that its prompt shows, last turn included, and their `places`.
 
-    `persona` is whose card stands before them. `trimmed` counts earlier turns that did not fit. `speakers` are those
-    who speak in it under the names they have there, `people` the ids of those who are people. `arrived` is the day on
-    which it came (ISO 8601), empty where nobody knows.
+    `persona` is whose card stands before them. `trimmed` counts earlier turns that did not fit. `talk` is the row of
+    the conversation's first message, which tells it from others of its source. `speakers` are those who speak in it
+    under the names they have there, `people` the ids of those who are people. `arrived` is the day on which it came
+    (ISO 8601), empty where nobody knows.
     """
 
     sample: Sample
@@ -40,6 +41,7 @@ class Made:
     row: str
     places: range
     trimmed: int
+    talk: str
     speakers: tuple[str, ...]
     people: tuple[str, ...]
     arrived: str
@@ -152,6 +154,7 @@ def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
     return {
         "row": messages[-1].row,
         "places": places,
+        "talk": conversation.messages[0].row,
         "speakers": tuple(dict.fromkeys(message.speaker.name for message in messages)),
         "people": tuple(dict.fromkeys(id for message in messages for id in people_of(message))),
         "arrived": conversation.arrived or day_of(messages[-1].at),

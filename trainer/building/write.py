@@ -89,6 +89,7 @@ def sample_line(renderer: Renderer, built: Built, stages: bool, people_key: byte
         "kind": built.kind,
         "source": built.source,
         "row": made.row,
+        "talk": made.talk,
         "right": built.right,
         "speakers": list(made.speakers),
         "arrived": made.arrived,

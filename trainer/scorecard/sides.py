@@ -1,0 +1,124 @@
+"""What is compared: the base model, the live version and the new one, over one base model that is loaded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from personas.adapters import WEIGHTS
+from personas.base_model import BaseModel, Precision, fingerprint
+from personas.contracts import AdapterRef
+from personas.engine.weights import AdaptedModel
+from personas.scorecard import Made, Side
+from personas.serving import precision_of
+from trainer.evaluate import load_served
+
+BASE: Side = "base"
+LIVE: Side = "live"
+NEW: Side = "new"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An adapter that is compared: where it lies, the version it is, and whether its folder is sealed already."""
+
+    version: str
+    folder: Path
+    is_sealed: bool = True
+
+    @property
+    def made(self) -> Made:
+        """What replies by it are stamped with. Raises `OSError`."""
+        return Made(version=self.version, weights=weights_hash(self.folder))
+
+
+@dataclass
+class Sides:
+    """The served model and the adapters over it. Use from one thread, inside `with sides.use(side)`.
+
+    `base`, `tokenizer` and `precision` are those of the served model; `probe` is a prompt by which the base is known
+    again.
+    """
+
+    base: BaseModel
+    tokenizer: Any
+    precision: str
+    adapted: AdaptedModel
+    probe: tuple[int, ...]
+    _compared: dict[Side, Compared] = field(default_factory=dict)
+    _refs: dict[Side, AdapterRef] = field(default_factory=dict)
+    _untouched: Any = None
+
+    @classmethod
+    def load(cls, base: BaseModel, tokenizer: Any, precision: Precision, probe: Sequence[int]) -> Sides:
+        """The base model as it is served, alone. Raises `BaseModelError`."""
+        model = load_served(base, precision)
+        sides = cls(base, tokenizer, precision_of(model), AdaptedModel(model, fingerprint(base)), tuple(probe))
+        sides._untouched = sides._probed()
+        return sides
+
+    def add(self, side: Side, compared: Compared) -> None:
+        """Have an adapter compared as this side. Raises `AdapterError` when it is damaged or does not fit."""
+        ref = AdapterRef(side, compared.version, compared.folder)
+        if compared.is_sealed:
+            self.adapted.load(ref)
+        else:
+            self.adapted.admit(ref)
+        self._compared[side], self._refs[side] = compared, ref
+
+    @property
+    def names(self) -> tuple[Side, ...]:
+        """The sides there are: the base first, the new version last."""
+        return (BASE, *(side for side in (LIVE, NEW) if side in self._compared))
+
+    @property
+    def model(self) -> Any:
+        """The model to call inside `use`."""
+        return self.adapted.model
+
+    @contextmanager
+    def use(self, side: Side) -> Iterator[Any]:
+        """The model as this side has it, for the time of a `with` block."""
+        with self.adapted.use(self.ref(side)):
+            yield self.model
+
+    def ref(self, side: Side) -> AdapterRef | None:
+        """The side's adapter under the name that it has here, None for the base. Raises `KeyError` for no such side."""
+        return None if side == BASE else self._refs[side]
+
+    def made(self, side: Side) -> Made | None:
+        """What replies of this side are made by; None is the base model."""
+        return None if side == BASE else self._compared[side].made
+
+    def folder(self, side: Side) -> Path | None:
+        """Where the side's adapter lies, None for the base."""
+        return None if side == BASE else self._compared[side].folder
+
+    def is_sealed(self, side: Side) -> bool:
+        """Whether the side's folder can be verified; one that is just being made is sealed later."""
+        return side == BASE or self._compared[side].is_sealed
+
+    def base_is_base(self) -> float:
+        """How far the base's logits are from those of the model before any adapter: the largest difference, 0 if none.
+
+        Compared are the logits of the probe's last token, as they were when the model was loaded and as they are now.
+        """
+        with self.use(BASE):
+            return float((self._probed() - self._untouched).abs().max())
+
+    def _probed(self) -> Any:
+        ids = torch.tensor([self.probe], device=self.model.device)
+        with torch.inference_mode():
+            return self.model(input_ids=ids, use_cache=False).logits[0, -1].float().cpu()
+
+
+def weights_hash(folder: Path) -> str:
+    """The SHA-256 of an adapter's weights. Raises `OSError`."""
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
