@@ -78,8 +78,12 @@ def verify(folder: Path, advice: str = ROLL_BACK) -> Manifest:
 
 
 def install(source: Path, target: Path) -> Manifest:
-    """Copy a verified adapter folder to its place; one that is already there and whole is left as it is."""
+    """Copy a verified adapter folder to its place; one that is already there and whole is left as it is.
+
+    Raises `AdapterError` for a damaged one, one that is never served, and where another one lies there.
+    """
     manifest = verify(source)
+    require_servable(manifest, source)
     if target.exists():
         if verify(target).checksums != manifest.checksums:
             raise AdapterError(f"{target} already holds another adapter.", "Choose a new version name.")
@@ -88,6 +92,15 @@ def install(source: Path, target: Path) -> Manifest:
         shutil.copytree(source, aside, dirs_exist_ok=True)
         verify(aside)
     return manifest
+
+
+def require_servable(manifest: Manifest, folder: Path) -> None:
+    """Raise `AdapterError` for a copy that was trained for an audit: it has learned texts that were planted in it."""
+    if manifest.audit:
+        raise AdapterError(
+            f"The adapter in {folder} was trained for an audit, with planted texts: it is never served.",
+            "Use the adapter that the audit was of.",
+        )
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -150,19 +150,24 @@ PLAIN_NAME = "up to 64 letters, digits, - and _, the first a letter or digit"
 PLAIN_ID = "up to 64 small letters, digits, - and _, the first a letter or digit"
 
 
+TaskType = Literal["persona", "dialogue", "preference"]
+"""A persona's voice, dialogue in general, or a persona's voice by what was preferred of it."""
+
+
 class TrainingRequest(Contract):
     """The published REST body of a training job (`POST /finetune/start-training`).
 
     `dataset` names an entry of the catalogue, `dataset_path` a path; without either, a persona takes its own material.
     `general` names general dialogue for a persona's recipe that mixes some in, `start_from` a dialogue adapter that is
-    trained further.
+    trained further. A preference job goes on from the persona's version that `start_from` names, else from the live
+    one, by what members preferred; its talk holds the replies that measure it.
     """
 
     job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=PLAIN_NAME)]
     base_model: Annotated[str, Field(min_length=1, max_length=512)] = "embedded"
     dataset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    task_type: Literal["persona", "dialogue"] = "persona"
+    task_type: TaskType = "persona"
     persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=PLAIN_ID)] | None = None
     general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     start_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=PLAIN_NAME)] | None = None
@@ -173,8 +178,8 @@ class TrainingRequest(Contract):
     def _consistent(self) -> Self:
         if self.dataset and self.dataset_path:
             raise ValueError("give dataset or dataset_path, not both")
-        if self.task_type == "persona" and not self.persona:
-            raise ValueError("task_type persona needs a persona")
+        if self.task_type != "dialogue" and not self.persona:
+            raise ValueError(f"task_type {self.task_type} needs a persona")
         if self.task_type == "dialogue" and self.persona:
             raise ValueError("task_type dialogue trains no persona: leave persona out, or use task_type persona")
         if self.task_type == "dialogue" and self.general:
@@ -188,10 +193,11 @@ class Material(Contract):
     """A file or folder of a job: who states which right to it, when (ISO 8601), why; the day it came, if it is one.
 
     `persona_names` are further names and ids under which the persona speaks in it. A `dataset` is a folder that
-    `dataset build` made, an `adapter` the one that is trained further.
+    `dataset build` made, an `adapter` the one that is trained further, `preferences` what was liked better than what
+    (`personas.preferences`).
     """
 
-    kind: Literal["card", "log", "messages", "dataset", "lore", "general", "adapter"]
+    kind: Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
     path: str
     origin: str
     right: Right
@@ -231,7 +237,8 @@ class Manifest(Contract):
     """`manifest.json` of an adapter folder.
 
     `rights` counts samples by right, `threads` is how many computed and `kernels` say with what, `caveats` say in words
-    what was not as asked, `checksums` maps each other file of the folder to its SHA-256.
+    what was not as asked, `checksums` maps each other file of the folder to its SHA-256. `audit` marks a copy that was
+    trained with planted texts to see what is learned by heart: it is never served.
     """
 
     format: Literal[1] = 1
@@ -256,5 +263,6 @@ class Manifest(Contract):
     kernels: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     start_from: StartedFrom | None = None
+    audit: bool = False
     metrics: ScoreCard
     checksums: dict[str, str]

@@ -79,6 +79,8 @@ class ScoreCard(Contract):
     """What was measured, in the precision that serves, on conversations held out from training.
 
     Losses are mean negative log-likelihoods in nats per reply token, the end of turn included, after the same prompts.
+    `verdict` is the gate's (`promote`, `hold` or `reject`), with its reasons and what to do; empty where it was not
+    asked. All that was measured is in the adapter's `scorecard.json` (`personas.scorecard`).
     """
 
     heldout_replies: int
@@ -88,6 +90,9 @@ class ScoreCard(Contract):
     general_loss_base: float
     general_loss_tuned: float
     precision: str
+    verdict: str = ""
+    reasons: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
 
 class ScoreCardEvent(Contract):

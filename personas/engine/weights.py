@@ -6,7 +6,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from personas.adapters import verify
+from personas.adapters import require_servable, verify
 from personas.contracts import AdapterRef
 from personas.errors import AdapterError
 
@@ -14,6 +14,7 @@ from personas.errors import AdapterError
 def verify_for(adapter: AdapterRef, base_hash: str) -> None:
     """Compare an adapter folder with its manifest and its base model with the one served. Raises `AdapterError`."""
     manifest = verify(adapter.folder)
+    require_servable(manifest, adapter.folder)
     if manifest.base_model_hash != base_hash:
         raise AdapterError(
             f"{adapter.persona_id} {adapter.version} was made for another base model ({manifest.base_model}).",
