@@ -26,7 +26,7 @@ Rank = Annotated[int, Field(ge=1, le=256)]
 Alpha = Annotated[int, Field(ge=1, le=1024)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Modules = Annotated[tuple[str, ...], Field(min_length=1)]
-LearningRate = Annotated[float, Field(ge=1e-6, le=1e-2)]
+LearningRate = Annotated[float, Field(ge=1e-7, le=1e-2)]
 WarmupRatio = Annotated[float, Field(ge=0, lt=1)]
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
 OneOrMoreSteps = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -49,6 +49,10 @@ GeneralShare = Annotated[float, Field(ge=0, lt=1)]
 StageEpochs = Annotated[float, Field(ge=0, le=50)]
 NoiseAlpha = Annotated[float, Field(ge=0, le=100)]
 RateRatio = Annotated[float, Field(ge=0, le=64)]
+Samples = Annotated[int, Field(ge=0, le=1_000_000)]
+PreferenceMethod = Literal["kto", "dpo"]
+PreferenceBeta = Annotated[float, Field(gt=0, le=10)]
+PreferenceShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Hyperparameters(Contract):
@@ -93,6 +97,10 @@ class Hyperparameters(Contract):
     general_share: GeneralShare | None = None
     first_stage_epochs: StageEpochs | None = None
     first_stage_learning_rate: LearningRate | None = None
+    train_samples: Samples | None = None
+    preference_method: PreferenceMethod | None = None
+    preference_beta: PreferenceBeta | None = None
+    preference_share: PreferenceShare | None = None
 
 
 def settings_of(pairs: Iterable[str]) -> Hyperparameters:

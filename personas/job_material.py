@@ -21,7 +21,7 @@ from personas.errors import RequestError
 from personas.lore import WORLD
 from personas.rights import DISCORD_API, Right, Statement, decide, statement_beside
 
-Kind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter"]
+Kind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
 
 PROJECT = "own-writing", "the Understudy authors", "Written for this project, which they ship with."
 """Cards and lore that ship: right, who states it, why."""

@@ -61,6 +61,10 @@ class Recipe(Contract):
     general_share: of.GeneralShare = 0.0
     first_stage_epochs: of.StageEpochs = 0.0
     first_stage_learning_rate: of.LearningRate = 2e-4
+    train_samples: of.Samples = 0
+    preference_method: of.PreferenceMethod = "kto"
+    preference_beta: of.PreferenceBeta = 0.1
+    preference_share: of.PreferenceShare = 0.1
 
     @property
     def first_stage(self) -> Recipe:

@@ -192,7 +192,7 @@ async def test_every_wrong_field_is_named_with_what_is_allowed(desk):
     )  # fmt: skip
     assert status == 422 and body["type"] == "/problems/invalid-request"
     errors = {error["field"]: error for error in body["errors"]}
-    assert errors["hyperparameters.learning_rate"]["allowed"] == "a number from 1e-06 to 0.01"
+    assert errors["hyperparameters.learning_rate"]["allowed"] == "a number from 1e-07 to 0.01"
     assert errors["hyperparameters.learning_rate"]["pointer"] == "#/hyperparameters/learning_rate"
     assert errors["hyperparameters.num_train_epochs"]["allowed"] == "a number above 0 to 50"
     assert errors["hyperparameters.lora_r"]["allowed"] == "a whole number from 1 to 256"
