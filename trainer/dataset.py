@@ -33,8 +33,8 @@ class Dataset:
     `permission` are those of the material, `ledger` accounts for the records. `held_out` is what has been held out
     until now, of this material and before. `stated` are the rights that a built data set brings along, as its
     `stats.json` has them; `caveats` say what is not as asked. `said_heldout` says in words what `heldout` holds,
-    `said_train` what the first samples of `train` hold, the job's own; `persona` and `lore` are what they were asked
-    with.
+    `said_train` what the first samples of `train` hold, the job's own, and `said_general` what `general` holds;
+    `persona` and `lore` are what they were asked with.
     """
 
     train: tuple[Sample, ...]
@@ -54,6 +54,7 @@ class Dataset:
     caveats: tuple[str, ...] = ()
     said_heldout: tuple[Exchange, ...] = ()
     said_train: tuple[Exchange, ...] = ()
+    said_general: tuple[Exchange, ...] = ()
     persona: Persona | None = None
     lore: LoreIndex | None = None
 
@@ -99,7 +100,7 @@ class Parts:
     counts: Mapping[str, int]
     ledger: Ledger
     held_out: HeldOut
-    measured: Sequence[Sample] = ()
+    measured: Sequence[Counted] = ()
     dropped: Counter[str] = field(default_factory=Counter)
     people: Mapping[str, int] = field(default_factory=dict)
     replaced: Mapping[str, int] = field(default_factory=dict)
@@ -119,12 +120,13 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
     general, caveats = _general_of(parts, content, recipe)
     stages = recipe.first_stage_epochs > 0 and content.persona is not None
     tally = _tallied((*parts.heldout, *parts.own, *general), content)
+    measuring = _measuring(content, renderer, recipe, parts, general)
     replies = dropped + parts.ledger.replies
     parts.ledger.take_in(content.dropped)
     return Dataset(
         train=_samples(parts.own if stages else (*parts.own, *general)),
         heldout=_samples(parts.heldout),
-        general=_measuring(content, renderer, recipe, parts, general),
+        general=_samples(measuring),
         counts={
             **parts.counts,
             "samples_train": len(parts.own) + len(general),
@@ -146,6 +148,7 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         caveats=caveats,
         said_heldout=tuple(counted.said for counted in parts.heldout),
         said_train=tuple(counted.said for counted in parts.own),
+        said_general=tuple(counted.said for counted in measuring),
         persona=content.persona,
         lore=content.lore,
     )
@@ -221,12 +224,13 @@ def _tallied(samples: Iterable[Counted], content: Content) -> _Tally:
 
 def _measuring(
     content: Content, renderer: Renderer, recipe: Recipe, parts: Parts, trained: Sequence[Counted]
-) -> tuple[Sample, ...]:
+) -> Sequence[Counted]:
     """General dialogue that measures forgetting, as it is: what a persona's run trains on is left out of it."""
     maker = SampleMaker(renderer, None, None, recipe, None)
-    found = (*parts.measured, *(made.sample for talk in content.general for made in maker.made_from(talk, {})))
+    talk = (_counted(talk, made) for talk in content.general for made in maker.made_from(talk, {}))
+    found = [*parts.measured, *talk]
     known = {counted.sample for counted in trained} if content.persona else set[Sample]()
-    return tuple(sample for sample in found if sample not in known) or found
+    return [it for it in found if it.sample not in known] or found
 
 
 def _counted(conversation: Conversation, made: Made) -> Counted:

@@ -101,12 +101,12 @@ def parts_of_set(folder: Path, content: Content, renderer: Renderer, recipe: Rec
     heldout, train = reader.read(EVAL_FILE), reader.read(TRAIN_FILE)
     train = reader.not_held_out(train, held_out)
     general: list[Counted] = []
-    measured: list[Sample] = []
+    measured: list[Counted] = []
     if content.persona and mixes(recipe):
         general = [it.counted for it in in_order([it for it in train if it.is_general], _text)]
         train = [it for it in train if not it.is_general]
         if any(not it.is_general for it in heldout):
-            measured = [it.counted.sample for it in heldout if it.is_general]
+            measured = [it.counted for it in heldout if it.is_general]
             heldout = [it for it in heldout if not it.is_general]
     maker = SampleMaker(renderer, content.persona, None, recipe, Filters())
     return Parts(

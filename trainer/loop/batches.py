@@ -93,6 +93,12 @@ def shared_prefix(samples: Sequence[Sample]) -> int:
 
 def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """The negative log-likelihood of each trained token, in nats, [trained tokens], row after row."""
+    logits, targets = reply_logits(model, batch)
+    return functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the model expects at each trained token, [trained tokens, vocabulary], and the tokens that stand there."""
     prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
     shares = prefix.shape[1] > 0
     if shares and _forgets(model):
@@ -105,7 +111,7 @@ def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
     where = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
     with _logits_only(model, functional.pad(trained, (0, 1))):
         logits = model(input_ids=ids, past_key_values=cache, use_cache=shares, **where).logits[0]
-    return functional.cross_entropy(logits.float(), targets[trained], reduction="none")
+    return logits, targets[trained]
 
 
 def _cached(model: Any, prefix: Tensor, rows: int) -> Any:
