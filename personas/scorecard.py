@@ -107,12 +107,14 @@ class TextScores(Contract):
 
 class General(Contract):
     """What else the model could do: losses on general dialogue and on instructions, and their change in shares of the
-    base's (0.05 is 5 % worse)."""
+    base's (0.05 is 5 % worse). What instructions say is empty and None where only dialogue was measured."""
 
     dialogue_loss: dict[Side, float]
-    instruction_loss: dict[Side, float]
     dialogue_change: Interval
-    instruction_change: Interval
+    dialogue_replies: int = 0
+    instruction_replies: int = 0
+    instruction_loss: dict[Side, float] = Field(default_factory=dict)
+    instruction_change: Interval | None = None
 
 
 class Memorised(Contract):

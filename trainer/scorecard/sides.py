@@ -14,10 +14,12 @@ import torch
 from personas.adapters import WEIGHTS
 from personas.base_model import BaseModel, Precision, fingerprint
 from personas.contracts import AdapterRef
+from personas.engine.assembly import Parts
 from personas.engine.weights import AdaptedModel
 from personas.scorecard import Made, Side
 from personas.serving import precision_of
 from trainer.evaluate import load_served
+from trainer.scorecard.spoken.generate import parts_over
 
 BASE: Side = "base"
 LIVE: Side = "live"
@@ -43,7 +45,7 @@ class Sides:
     """The served model and the adapters over it. Use from one thread, inside `with sides.use(side)`.
 
     `base`, `tokenizer` and `precision` are those of the served model; `probe` is a prompt by which the base is known
-    again.
+    again. `parts` is the engine around the same model, which generates for all sides at once.
     """
 
     base: BaseModel
@@ -51,6 +53,7 @@ class Sides:
     precision: str
     adapted: AdaptedModel
     probe: tuple[int, ...]
+    parts: Parts
     _compared: dict[Side, Compared] = field(default_factory=dict)
     _refs: dict[Side, AdapterRef] = field(default_factory=dict)
     _untouched: Any = None
@@ -59,7 +62,8 @@ class Sides:
     def load(cls, base: BaseModel, tokenizer: Any, precision: Precision, probe: Sequence[int]) -> Sides:
         """The base model as it is served, alone. Raises `BaseModelError`."""
         model = load_served(base, precision)
-        sides = cls(base, tokenizer, precision_of(model), AdaptedModel(model, fingerprint(base)), tuple(probe))
+        parts = parts_over(model, fingerprint(base))
+        sides = cls(base, tokenizer, precision_of(model), parts.adapted, tuple(probe), parts)
         sides._untouched = sides._probed()
         return sides
 
@@ -85,7 +89,13 @@ class Sides:
     @contextmanager
     def use(self, side: Side) -> Iterator[Any]:
         """The model as this side has it, for the time of a `with` block."""
-        with self.adapted.use(self.ref(side)):
+        with self.use_adapter(self.ref(side)) as model:
+            yield model
+
+    @contextmanager
+    def use_adapter(self, ref: AdapterRef | None) -> Iterator[Any]:
+        """The same with any adapter, None for the base; one that is not loaded yet is verified and loaded."""
+        with self.adapted.use(ref):
             yield self.model
 
     def ref(self, side: Side) -> AdapterRef | None:
