@@ -18,7 +18,7 @@ from bot.store import CARD, Forgetting, Store
 from personas.contracts import Persona
 from personas.exports import exports_with
 
-ACTS = ("jobs", "promotions", "channels", "mutes")
+ACTS = ("jobs", "promotions", "rollouts", "channels", "mutes")
 
 
 @dataclass(frozen=True)

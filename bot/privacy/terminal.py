@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from bot.privacy.receipt import Receipt
 
 ACTS = {
-    "jobs": "trainings asked for", "promotions": "versions made live", "channels": "channels given a persona",
-    "mutes": "silences",
+    "jobs": "trainings asked for", "promotions": "versions made live", "rollouts": "versions tried out",
+    "channels": "channels given a persona", "mutes": "silences",
 }  # fmt: skip
 
 

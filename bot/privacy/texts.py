@@ -172,6 +172,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "card": {"en": "the card of {persona}", "vi": "thẻ nhân vật của {persona}"},
     "jobs": {"en": "{count} trainings asked for", "vi": "{count} lần yêu cầu huấn luyện"},
     "promotions": {"en": "{count} versions made live", "vi": "{count} phiên bản được đưa vào dùng"},
+    "rollouts": {"en": "{count} versions tried out", "vi": "{count} phiên bản được đưa ra dùng thử"},
     "channels": {"en": "{count} channels given a persona", "vi": "{count} kênh được gán nhân vật"},
     "mutes": {"en": "{count} silences", "vi": "{count} lần tắt tiếng"},
     # ------------------------------------------------------------------------------------------ to everybody

@@ -25,8 +25,10 @@ from bot.store.messages import Message, Messages
 from bot.store.mutes import EVERYONE, EVERYWHERE, Mute, Mutes
 from bot.store.people import CARD, Decision, Gift, People
 from bot.store.replies import Replies, ReplyState, StoredReply, Votes
+from bot.store.rollouts import NewRollout, Rollout, Rollouts
 from bot.store.taking_over import TakenOver, take_over
-from bot.store.versions import InstalledVersion, Promotion, Versions
+from bot.store.tallies import JudgedReply, Selection, Tallies, Tally
+from bot.store.versions import InstalledVersion, Promotion, PromotionKind, Versions
 
 __all__ = [
     "CARD",
@@ -42,14 +44,20 @@ __all__ = [
     "Job",
     "JobResult",
     "JobState",
+    "JudgedReply",
     "Message",
     "Mute",
+    "NewRollout",
     "Promotion",
+    "PromotionKind",
     "ReplyState",
+    "Rollout",
+    "Selection",
     "Store",
     "StoreError",
     "StoredReply",
     "TakenOver",
+    "Tally",
     "Votes",
     "locked",
 ]
@@ -69,6 +77,8 @@ class Store:
         self.replies = Replies(connection)
         self.mutes = Mutes(connection)
         self.versions = Versions(connection)
+        self.rollouts = Rollouts(connection, self.versions)
+        self.tallies = Tallies(connection)
         self.jobs = Jobs(connection, self.versions)
         self.people = People(connection)
         self.guilds = Guilds(connection)

@@ -34,6 +34,8 @@ UNNAMED = {
     "channels": "update channels set set_by = 0 where set_by = :user",
     "jobs": "update jobs set requested_by = 0 where requested_by = :user",
     "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
+    "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
+        ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
 }
 """What the server goes on using, while nothing says any more whose doing it was."""
 
@@ -91,10 +93,10 @@ class Erasure:
         return {word for row in rows for word in row["author_name"].split()}
 
     def counts(self, user_id: int) -> Counter[str]:
-        """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `channels`, `mutes`."""
+        """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `rollouts`, `channels`, `mutes`."""
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
-            "channels": "set_by", "mutes": "muted_by",
+            "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
         }  # fmt: skip
         found = Counter[str]()
         for table, column in columns.items():
@@ -115,6 +117,9 @@ class Erasure:
             "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
             "where requested_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
+            "rollouts": "select persona_id, version, guild_id, channel_id, only_channel, share, started_at, ended_at, "
+            "ending, started_by = :user as you_started, ended_by = :user as you_ended from rollouts "
+            "where :user in (started_by, ended_by)",
             "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
         }
@@ -123,7 +128,8 @@ class Erasure:
     def user_ids(self) -> set[int]:
         """Everybody of whom there is anything."""
         columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
-                   "jobs.requested_by", "promotions.promoted_by", "channels.set_by", "mutes.muted_by")  # fmt: skip
+                   "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
+                   "channels.set_by", "mutes.muted_by")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return {row["id"] for row in self._db.read(" union ".join(each))} - {0}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bot.store.database import Connection
 
-OF_A_GUILD = ("messages", "replies", "channels", "webhooks", "mutes", "gifts", "departed_guilds")
-OF_A_PERSONA = ("promotions", "withdrawn", "versions", "replies", "channels", "mutes", "gifts")
+OF_A_GUILD = ("messages", "replies", "rollouts", "channels", "webhooks", "mutes", "gifts", "departed_guilds")
+OF_A_PERSONA = ("promotions", "rollouts", "withdrawn", "versions", "replies", "channels", "mutes", "gifts")
 """What is deleted with a server, and with its own personas. Of its jobs those stay that versions of other personas are
 known by, without who asked and where."""
 
@@ -89,6 +89,7 @@ class Guilds:
             )
             for table in OF_A_GUILD:
                 self._db.write(f"delete from {table} where guild_id = :guild", {"guild": guild_id})
+            self._db.write("update promotions set guild_id = 0 where guild_id = :guild", {"guild": guild_id})
             for persona_id in personas:
                 self._delete_persona(persona_id)
             self._db.write(

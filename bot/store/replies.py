@@ -17,7 +17,10 @@ ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class StoredReply:
-    """The answer to one event: the interaction or message whose id it bears. `parts` are the messages it fills."""
+    """The answer to one event: the interaction or message whose id it bears. `parts` are the messages it fills.
+
+    `rollout` is the one that it counts in, `interrupted_at` when whoever asked first stopped it or had it made anew.
+    """
 
     event_id: int
     guild_id: int
@@ -31,6 +34,8 @@ class StoredReply:
     adapter_version: str | None
     seed: int | None
     created_at: float
+    rollout: int | None
+    interrupted_at: float | None
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,13 @@ class Replies:
         at: float,
         asked_by: int = 0,
         trigger_seq: int | None = None,
+        rollout: int | None = None,
     ) -> bool:
         """Take an event. False when it was taken before: it must not be answered again."""
         taken = self._db.write(
             """insert or ignore into replies
-            (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at)
-            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at)""",
+            (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at, rollout)
+            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at, :rollout)""",
             {
                 "event": event_id,
                 "guild": guild_id,
@@ -71,6 +77,7 @@ class Replies:
                 "asked_by": asked_by,
                 "trigger": trigger_seq,
                 "at": at,
+                "rollout": rollout,
             },
         )
         return taken > 0
@@ -83,6 +90,13 @@ class Replies:
             {"event": event_id},
         )
         return changed > 0
+
+    def interrupted(self, event_id: int, at: float) -> None:
+        """Whoever asked for the reply stopped it or had it made anew; the first time counts."""
+        self._db.write(
+            "update replies set interrupted_at = coalesce(interrupted_at, :at) where event_id = :event",
+            {"event": event_id, "at": at},
+        )
 
     def streaming(self, event_id: int, parts: list[int]) -> None:
         """What there is of the reply is visible in these messages, in this order."""

@@ -235,4 +235,43 @@ SIXTH = """
 alter table jobs add column can_resume integer not null default 0 check (can_resume in (0, 1));
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
+ROLLOUTS = """
+-- Where a version went live or ceased to be, and by what: `why` is for people.
+alter table promotions add column guild_id integer not null default 0;
+alter table promotions add column kind text not null default 'promotion' check (kind in
+    ('promotion', 'automatic promotion', 'rollback', 'automatic rollback', 'withdrawal'));
+update promotions set kind = iif(why = 'rollback', 'rollback', 'withdrawal') where why <> '' and promoted_by = 0
+    or why = 'rollback';
+
+-- A version that answers a part of the replies of one guild before it is promoted; or one that was promoted, and is
+-- compared with the one before it until `watched_until`. A null `before` is the base model, a null `only_channel`
+-- stands for everywhere. `channel_id` is where it was begun, and where its end is told.
+create table rollouts (
+    seq integer primary key autoincrement,
+    persona_id text not null,
+    version text not null,
+    before text,
+    guild_id integer not null,
+    channel_id integer not null,
+    only_channel integer,
+    share integer not null check (share between 1 and 100),
+    started_by integer not null,
+    started_at real not null,
+    watched_until real,
+    ended_at real,
+    ended_by integer not null default 0,
+    ending text check (ending in ('promoted', 'stopped', 'worse', 'superseded', 'withdrawn')),
+    why text not null default '',
+    told integer not null default 1 check (told in (0, 1)),
+    foreign key (persona_id, version) references versions (persona_id, version)
+) strict;
+create index rollouts_open on rollouts (persona_id) where ended_at is null;
+
+-- In which rollout a reply was counted, and when whoever asked for it first stopped it or had it made anew.
+alter table replies add column rollout integer references rollouts (seq) on delete set null;
+alter table replies add column interrupted_at real;
+create index replies_of_rollout on replies (rollout) where rollout is not null;
+create index replies_by_version on replies (persona_id, adapter_version, created_at);
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bot.store.database import Connection, Row
 from personas.contracts import ScoreCard
@@ -20,9 +21,15 @@ class InstalledVersion:
     scorecard: ScoreCard
 
 
+PromotionKind = Literal["promotion", "automatic promotion", "rollback", "automatic rollback", "withdrawal"]
+
+
 @dataclass(frozen=True)
 class Promotion:
-    """A version went live; a `version` of None is the base model. `at` in seconds since 1970."""
+    """A version went live; a `version` of None is the base model. `at` in seconds since 1970.
+
+    `guild_id` is where that was decided, 0 for nowhere in particular.
+    """
 
     seq: int
     persona_id: str
@@ -31,6 +38,20 @@ class Promotion:
     at: float
     why: str
     previous: int | None
+    guild_id: int
+    kind: PromotionKind
+
+
+@dataclass(frozen=True)
+class Change:
+    """Whose live version changes, by whom, when, why and where."""
+
+    persona_id: str
+    by: int
+    at: float
+    why: str
+    guild_id: int
+    kind: PromotionKind
 
 
 class Versions:
@@ -80,7 +101,17 @@ class Versions:
         newest = self._newest(persona_id)
         return newest.version if newest else None
 
-    def promote(self, persona_id: str, version: str | None, by: int, at: float, why: str = "") -> Promotion | None:
+    def promote(
+        self,
+        persona_id: str,
+        version: str | None,
+        by: int,
+        at: float,
+        why: str = "",
+        *,
+        guild_id: int = 0,
+        kind: PromotionKind = "promotion",
+    ) -> Promotion | None:
         """Make an installed version live, or the base model (None). None when it is live already.
 
         Raises `RequestError` when the version is not installed.
@@ -90,9 +121,19 @@ class Versions:
         newest = self._newest(persona_id)
         if version == (newest.version if newest else None):
             return None  # a second row would make the next rollback go nowhere
-        return self._add(persona_id, version, by, at, why, newest.seq if newest else None)
+        previous = newest.seq if newest else None
+        return self._add(Change(persona_id, by, at, why, guild_id, kind), version, previous)
 
-    def rollback(self, persona_id: str, by: int, at: float, why: str = "") -> Promotion:
+    def rollback(
+        self,
+        persona_id: str,
+        by: int,
+        at: float,
+        why: str = "",
+        *,
+        guild_id: int = 0,
+        kind: PromotionKind = "rollback",
+    ) -> Promotion:
         """Make the version live that was so before the live one was promoted; twice goes two versions back.
 
         What was rolled back returns by promotion only, so a second rollback never brings back the version that the
@@ -101,7 +142,7 @@ class Versions:
         newest = self._newest(persona_id)
         if newest is None or (newest.version is None and newest.previous is None):
             raise RequestError(f"{persona_id} has no earlier version to go back to.", "Promote a version instead.")
-        return self._back_from(newest, by, at, why or "rollback")
+        return self._back_from(newest, Change(persona_id, by, at, why or "rollback", guild_id, kind))
 
     def withdraw(self, persona_id: str, version: str, at: float, why: str) -> Promotion | None:
         """Never serve a version again. Where it is live, the one before it is from now on, else the base model.
@@ -114,7 +155,8 @@ class Versions:
                 {"persona": persona_id, "version": version, "at": at},
             )
             newest = self._newest(persona_id)
-            return self._back_from(newest, 0, at, why) if newest and newest.version == version else None
+            change = Change(persona_id, 0, at, why, 0, "withdrawal")
+            return self._back_from(newest, change) if newest and newest.version == version else None
 
     def all_installed(self) -> list[tuple[str, str, str]]:
         """Persona, version and job of every version that may be served."""
@@ -164,27 +206,25 @@ class Versions:
         )
         return Promotion(**row) if row else None
 
-    def _back_from(self, newest: Promotion, by: int, at: float, why: str) -> Promotion:
+    def _back_from(self, newest: Promotion, change: Change) -> Promotion:
         """Make live what was so before, passing over what has been withdrawn since."""
         earlier = self._promotion(newest.previous) if newest.previous else None
         while earlier and self.is_withdrawn(earlier.persona_id, earlier.version):
             earlier = self._promotion(earlier.previous) if earlier.previous else None
         if earlier is None:
-            return self._add(newest.persona_id, None, by, at, why, None)
-        return self._add(newest.persona_id, earlier.version, by, at, why, earlier.previous)
+            return self._add(change, None, None)
+        return self._add(change, earlier.version, earlier.previous)
 
     def _promotion(self, seq: int) -> Promotion:
         row = self._db.first("select * from promotions where seq = :seq", {"seq": seq})
         assert row is not None  # a foreign key points at it
         return Promotion(**row)
 
-    def _add(
-        self, persona_id: str, version: str | None, by: int, at: float, why: str, previous: int | None
-    ) -> Promotion:
+    def _add(self, change: Change, version: str | None, previous: int | None) -> Promotion:
         row = self._db.first(
-            """insert into promotions (persona_id, version, promoted_by, at, why, previous)
-            values (:persona, :version, :by, :at, :why, :previous) returning *""",
-            {"persona": persona_id, "version": version, "by": by, "at": at, "why": why, "previous": previous},
+            """insert into promotions (persona_id, version, promoted_by, at, why, previous, guild_id, kind)
+            values (:persona_id, :version, :by, :at, :why, :previous, :guild_id, :kind) returning *""",
+            {**vars(change), "version": version, "previous": previous},
         )
         assert row is not None  # an insert always returns its row
         return Promotion(**row)

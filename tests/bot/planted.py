@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bot.privacy.consent import Consents
 from bot.privacy.forget import Forgetter
-from bot.store import Channel, Decision, Gift, Mute, Store
+from bot.store import Channel, Decision, Gift, Mute, NewRollout, Store
 from bot.store.jobs import JobResult, NewJob
 from personas.contracts import TrainingRequest
 from personas.exports import note_export
@@ -122,6 +122,8 @@ def _versions(home, store):
         if number > 1:  # sealed or not: what counts is the list
             write_people(folder, {_key(home, str(WHO)): 3, _key(home, str(OTHER)): 2})
         store.versions.promote("oda", f"v{number}", WHO, 20.0 + number, f"{DISPLAY} wished it")
+    tried = store.rollouts.start(NewRollout("oda", "v1", GUILD, CHANNEL, WHO, 20), 26.0)
+    store.rollouts.end(tried.seq, "stopped", 27.0, WHO)
     request = TrainingRequest(job_name="manners", task_type="dialogue", dataset="harbour")
     store.jobs.add(NewJob("job9", GUILD, CHANNEL, OTHER, request), 30.0)
     claimed = store.jobs.claim(store.jobs.get("job9"), "token9", 31.0)

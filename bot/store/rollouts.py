@@ -1,0 +1,235 @@
+"""Versions on trial: rolled out to a share of a guild's replies or to one channel, or promoted not long ago."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from bot.store.database import Connection, Row
+from bot.store.versions import Promotion, PromotionKind, Versions
+from personas.errors import RequestError
+
+Ending = Literal["promoted", "stopped", "worse", "superseded", "withdrawn"]
+
+WATCH_S = 3 * 86_400.0
+"""For so long a promoted version is compared with the one before it, in seconds."""
+
+NEVER = -1e18
+"""A time before all others, in seconds since 1970: no watch has ended then."""
+
+STANDS = """(watched_until is null or watched_until > :at)
+    and iif(watched_until is null, before, version) is
+    (select version from promotions where persona_id = rollouts.persona_id order by seq desc limit 1)
+    and not exists (select 1 from withdrawn
+    where withdrawn.persona_id = rollouts.persona_id and withdrawn.version = rollouts.version)"""
+"""Whether what a rollout compares is still what speaks."""
+
+
+@dataclass(frozen=True)
+class NewRollout:
+    """What is to be tried, where it was asked for (`channel_id`), and by whom.
+
+    `share` is in percent of the replies; `only_channel` None is everywhere in the guild, its threads included.
+    """
+
+    persona_id: str
+    version: str
+    guild_id: int
+    channel_id: int
+    started_by: int
+    share: int
+    only_channel: int | None = None
+
+
+@dataclass(frozen=True)
+class Rollout(NewRollout):
+    """A version on trial. `before` is the version that it is compared with, None for the base model.
+
+    `watched_until` is set for one that was promoted: it answers everything, in all guilds. Times are in seconds since
+    1970. `told`: whether its end has been said in its channel.
+    """
+
+    seq: int = 0
+    before: str | None = None
+    started_at: float = 0.0
+    watched_until: float | None = None
+    ended_at: float | None = None
+    ended_by: int = 0
+    ending: Ending | None = None
+    why: str = ""
+    told: int = 1
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether it is live, and watched."""
+        return self.watched_until is not None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether chance decides which version answers."""
+        return self.share < 100
+
+    def draws(self, event_id: int) -> bool:
+        """Whether the new version answers this event: the same whenever it is asked, and for `share` % of the events.
+
+        The first 64 bits of a SHA-256 of the rollout and the event are compared with the share.
+        """
+        digest = hashlib.sha256(f"{self.seq}:{event_id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.share * 2**64 // 100
+
+
+class Rollouts:
+    """The rollouts, and the changes of the live version that begin or end them."""
+
+    def __init__(self, connection: Connection, versions: Versions) -> None:
+        self._db, self._versions = connection, versions
+
+    # ------------------------------------------------------------------------------------------ looking
+
+    def get(self, seq: int) -> Rollout | None:
+        """The rollout with this number."""
+        return _rollout(self._db.first("select * from rollouts where seq = :seq", {"seq": seq}))
+
+    def running(self, persona_id: str, at: float) -> list[Rollout]:
+        """The rollouts of a persona that are on, and its promoted version while it is watched; oldest first."""
+        rows = self._db.read(
+            f"select * from rollouts where persona_id = :persona and ended_at is null and {STANDS} order by seq",
+            {"persona": persona_id, "at": at},
+        )
+        return [Rollout(**row) for row in rows]
+
+    def here(self, persona_id: str, guild_id: int, at: float) -> Rollout | None:
+        """The rollout of a persona that is on in a guild, promoted ones left out."""
+        found = (one for one in self.running(persona_id, at) if one.guild_id == guild_id and not one.is_promoted)
+        return next(found, None)
+
+    def taking(
+        self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None, at: float
+    ) -> Rollout | None:
+        """The rollout in which a reply in this place counts, whichever version makes it."""
+        found = self.here(persona_id, guild_id, at)
+        return found if found and found.only_channel in (None, channel_id, parent_id) else None
+
+    def of_reply(self, event_id: int, at: float) -> Rollout | None:
+        """The rollout in which a reply counts, while that is on."""
+        return _rollout(
+            self._db.first(
+                f"""select rollouts.* from rollouts join replies on replies.rollout = rollouts.seq
+                where event_id = :event and ended_at is null and {STANDS}""",
+                {"event": event_id, "at": at},
+            )
+        )
+
+    def of_persona(self, persona_id: str, guild_id: int) -> list[Rollout]:
+        """What was tried in a guild, oldest first."""
+        rows = self._db.read(
+            "select * from rollouts where persona_id = :persona and guild_id = :guild order by seq",
+            {"persona": persona_id, "guild": guild_id},
+        )
+        return [Rollout(**row) for row in rows]
+
+    def untold(self) -> list[Rollout]:
+        """Those whose end has not been said yet, oldest first."""
+        return [Rollout(**row) for row in self._db.read("select * from rollouts where told = 0 order by seq")]
+
+    def note_told(self, seq: int) -> None:
+        """The end has been said, or cannot be said any more."""
+        self._db.write("update rollouts set told = 1 where seq = :seq", {"seq": seq})
+
+    # ------------------------------------------------------------------------------------------ beginning and ending
+
+    def start(self, new: NewRollout, at: float) -> Rollout:
+        """Let a version answer a part of a guild's replies.
+
+        Raises `RequestError` when it is not installed, is live, or when another rollout of this persona is on there.
+        """
+        self._versions.require_installed(new.persona_id, new.version)
+        live = self._versions.live(new.persona_id)
+        if new.version == live:
+            raise RequestError(f"{new.version} answers everything already.", "Name a version that is not live.")
+        if running := self.here(new.persona_id, new.guild_id, at):
+            raise RequestError(
+                f"{running.version} is being rolled out already.", "Stop that with `/finetune rollout stop`, or wait."
+            )
+        with self._db.atomic():
+            self.settle(new.persona_id, at)
+            return self._add(new, live, at, None)
+
+    def end(self, seq: int, ending: Ending, at: float, by: int = 0, why: str = "") -> bool:
+        """End a rollout; the version before answers everything again. False when it had ended before."""
+        changed = self._db.write(
+            """update rollouts set ended_at = :at, ended_by = :by, ending = :ending, why = :why,
+            told = not (:ending = 'worse' or :ending in ('superseded', 'withdrawn') and watched_until is null)
+            where seq = :seq and ended_at is null""",
+            {"seq": seq, "at": at, "by": by, "ending": ending, "why": why},
+        )
+        return changed > 0
+
+    # ------------------------------------------------------------------------------------------ what is live
+
+    def promote(
+        self, new: NewRollout, at: float, *, why: str = "", kind: PromotionKind = "promotion"
+    ) -> Promotion | None:
+        """Make a version live and watch it; rollouts that this decides end. None when it is live already.
+
+        Raises `RequestError` when the version is not installed.
+        """
+        with self._db.atomic():
+            live = self._versions.live(new.persona_id)
+            promotion = self._versions.promote(
+                new.persona_id, new.version, new.started_by, at, why, guild_id=new.guild_id, kind=kind
+            )
+            if promotion:
+                self.settle(new.persona_id, at, new.started_by)
+                self._add(replace(new, share=100, only_channel=None), live, at, at + WATCH_S)
+        return promotion
+
+    def roll_back(self, persona_id: str, by: int, at: float, guild_id: int) -> Promotion:
+        """Make the version live that was so before. Raises `RequestError` when there is nothing to go back to."""
+        with self._db.atomic():
+            promotion = self._versions.rollback(persona_id, by, at, guild_id=guild_id)
+            self.settle(persona_id, at, by)
+        return promotion
+
+    def turn_back(self, rollout: Rollout, at: float, why: str) -> bool:
+        """End what turned out worse; of what was promoted the version before is live again. False if it had ended."""
+        with self._db.atomic():
+            if not self.end(rollout.seq, "worse", at, why=why):
+                return False
+            if rollout.is_promoted and self._versions.live(rollout.persona_id) == rollout.version:
+                self._versions.rollback(
+                    rollout.persona_id, 0, at, why, guild_id=rollout.guild_id, kind="automatic rollback"
+                )
+                self.settle(rollout.persona_id, at)
+        return True
+
+    def settle(self, persona_id: str, at: float, by: int = 0) -> None:
+        """End the rollouts whose versions are not compared any more: another one went live, or one was withdrawn."""
+        rows = self._db.read(
+            "select * from rollouts where persona_id = :persona and ended_at is null", {"persona": persona_id}
+        )
+        standing = {one.seq for one in self.running(persona_id, NEVER)}
+        live = self._versions.live(persona_id)
+        for one in (Rollout(**row) for row in rows):
+            if one.seq not in standing:
+                self.end(one.seq, self._decided(one, live), at, by)
+
+    def _decided(self, one: Rollout, live: str | None) -> Ending:
+        if self._versions.is_withdrawn(one.persona_id, one.version):
+            return "withdrawn"
+        return "promoted" if live == one.version else "superseded"
+
+    def _add(self, new: NewRollout, before: str | None, at: float, until: float | None) -> Rollout:
+        row = self._db.first(
+            """insert into rollouts (persona_id, version, before, guild_id, channel_id, only_channel, share, started_by,
+            started_at, watched_until) values (:persona_id, :version, :before, :guild_id, :channel_id, :only_channel,
+            :share, :started_by, :at, :until) returning *""",
+            {**asdict(new), "before": before, "at": at, "until": until},
+        )
+        assert row is not None  # an insert always returns its row
+        return Rollout(**row)
+
+
+def _rollout(row: Row | None) -> Rollout | None:
+    return Rollout(**row) if row else None
