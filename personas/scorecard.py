@@ -188,6 +188,23 @@ class Verdict(Contract):
     thresholds: str
 
 
+class Audit(Contract):
+    """What a copy of the version learned by heart of texts that were planted in its training.
+
+    A canary is `tokens` tokens that the base model drew at a high temperature. `exposure` maps how often canaries were
+    repeated to their mean exposure in bits: log2 of how many texts there are (`reference` that were drawn alike and
+    never trained on, and the canary) less log2 of the canary's rank among them by loss (Carlini et al. 2019, arXiv
+    1802.08232). A canary that left no trace has `chance` in the mean, one that is known by heart `most`.
+    """
+
+    tokens: int
+    reference: int
+    canaries: dict[int, int]
+    exposure: dict[int, Spread]
+    chance: float
+    most: float
+
+
 class FullScoreCard(Contract):
     """`scorecard.json`. `adapters` maps a side to its adapter, None for the base.
 
@@ -215,5 +232,6 @@ class FullScoreCard(Contract):
     memorised: Memorised | None = None
     safety: Safety | None = None
     side_by_side: tuple[SideBySide, ...] = ()
+    audit: Audit | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
     verdict: Verdict | None = None
