@@ -81,7 +81,7 @@ class Judge:
         self._numbers = _numbers(" . ".join(passage.text for passage in passages))
         self._cannot = _cannot(persona, passages)
         self._subject = subject_of(persona, list(passages))
-        self._loose = _loose_numbers(self._known)
+        self._loose = numbers_in(self._known)
         self._kept: list[set[tuple[str, ...]]] = [_shingles(turn.text) for turn in example_turns(persona)]
 
     def keep(self, replies: Sequence[str]) -> None:
@@ -97,7 +97,7 @@ class Judge:
             ("breaks character", bool(OUTSIDE.search(reply) or OTHERS_TURN.search(reply))),
             ("speaks of itself as of another", self._as_another(reply, about)),
             ("out of voice", self._out_of_voice(reply)),
-            ("contradicts lore", self._contradicts(reply, asked)),
+            ("contradicts lore", self.contradicts(reply, asked)),
             ("names somebody who is not in the lore", self._invents(reply, asked)),
             ("repeats", self._repeats(reply)),
         )
@@ -135,7 +135,7 @@ class Judge:
             or (manner.sentence_words is not None and _sentence_words(reply) > MOST_LONGER * manner.sentence_words)
         )
 
-    def _contradicts(self, reply: str, asked: str) -> bool:
+    def contradicts(self, reply: str, asked: str) -> bool:
         """A number of something that lore numbers otherwise or not at all, "I am a …" of which neither card nor lore
         knows, or "I can …" where lore says cannot."""
         said, question = _numbers(reply), _numbers(asked)
@@ -143,7 +143,7 @@ class Judge:
             if noun in self._numbers and not numbers <= self._numbers[noun] | question.get(noun, set()):
                 return True
         known = f"{self._known} {asked.casefold()}"
-        if any(number > SMALL_NUMBER for number in _loose_numbers(reply) - self._loose - _loose_numbers(asked)):
+        if any(number > SMALL_NUMBER for number in numbers_in(reply) - self._loose - numbers_in(asked)):
             return True
         if any(word.casefold() not in known for word in LARGE.findall(reply)):
             return True
@@ -212,7 +212,7 @@ def _numbers(text: str) -> dict[str, set[int]]:
     return dict(found)
 
 
-def _loose_numbers(text: str) -> set[int]:
+def numbers_in(text: str) -> set[int]:
     """All numbers of a text, whatever they count."""
     return {_value(match) for match in ANY_NUMBER.finditer(text)}
 
