@@ -84,6 +84,8 @@ class About:
         ]
         if given:
             lines.append(said(language, "show_given", what=", ".join(given)))
+        if counts["taught"]:
+            lines.append(said(language, "show_taught", count=counts["taught"]))
         acts = [said(language, act, count=counts[act]) for act in ACTS if counts[act]]
         return [*lines, said(language, "show_acts", what=", ".join(acts))] if acts else lines
 

@@ -45,6 +45,8 @@ def _kept(about: About) -> Iterator[str]:
         yield f"  {counts['votes']} votes on replies"
     for gift in about.store.people.gifts_of(about.user_id):
         yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
+    if counts["taught"]:
+        yield f"  {counts['taught']} replies taught to personas"
     for name, what in ACTS.items():
         if counts[name]:
             yield f"  as a moderator: {counts[name]} {what}"

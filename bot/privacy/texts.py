@@ -24,6 +24,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "• What you gave personas: {what}. It stays until somebody takes it back.",
         "vi": "• Những gì bạn đã đưa cho các nhân vật: {what}. Chúng ở lại cho đến khi có người gỡ đi.",
     },
+    "show_taught": {
+        "en": "• {count} replies that you taught personas. They stay until they are taken back.",
+        "vi": "• {count} câu trả lời bạn đã dạy cho các nhân vật. Chúng ở lại cho đến khi được gỡ đi.",
+    },
     "show_acts": {
         "en": "• That you did this as a moderator: {what}.",
         "vi": "• Việc bạn đã làm với tư cách người điều hành: {what}.",

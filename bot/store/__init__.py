@@ -28,6 +28,7 @@ from bot.store.replies import Replies, ReplyState, StoredReply, Votes
 from bot.store.rollouts import NewRollout, Rollout, Rollouts
 from bot.store.taking_over import TakenOver, take_over
 from bot.store.tallies import JudgedReply, Selection, Tallies, Tally
+from bot.store.taught import Lesson, Taught
 from bot.store.versions import InstalledVersion, Promotion, PromotionKind, Versions
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "JobResult",
     "JobState",
     "JudgedReply",
+    "Lesson",
     "Message",
     "Mute",
     "NewRollout",
@@ -81,6 +83,7 @@ class Store:
         self.tallies = Tallies(connection)
         self.jobs = Jobs(connection, self.versions)
         self.people = People(connection)
+        self.taught = Taught(connection)
         self.guilds = Guilds(connection)
         self.erasure = Erasure(connection)
         self.forgettings = Forgettings(connection)

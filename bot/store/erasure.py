@@ -25,6 +25,7 @@ DELETED = {
     "messages": "delete from messages where author_id = :user and at <= :until",
     "votes": "delete from votes where user_id = :user and at <= :until",
     "gifts": "delete from gifts where user_id = :user and at <= :until",
+    "taught": "delete from taught where user_id = :user and at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
 """What is deleted, in this order: the earlier ones look at what the later ones delete."""
@@ -45,6 +46,7 @@ FREE_TEXT = {
     "promotions": ("why",),
     "version_numbers": ("name",),
     "gifts": ("what",),
+    "taught": ("prompt", "reply", "instead_of"),
 }
 """The columns in which anything may stand, by table: a person's name or words are replaced there."""
 
@@ -61,9 +63,12 @@ class Erasure:
         return {row["author_name"] for row in rows}
 
     def texts(self, user_id: int) -> list[str]:
-        """What a member has said, as far as it is kept."""
+        """What a member has said, and taught, as far as it is kept."""
         rows = self._db.read("select text from messages where author_id = :user order by seq", {"user": user_id})
-        return [row["text"] for row in rows]
+        lessons = self._db.read(
+            "select prompt, reply, instead_of from taught where user_id = :user order by seq", {"user": user_id}
+        )
+        return [*(row["text"] for row in rows), *(text for row in lessons for text in row.values() if text)]
 
     def answers(self, user_id: int) -> list[int]:
         """The Discord messages that are replies to a member, by id."""
@@ -93,10 +98,13 @@ class Erasure:
         return {word for row in rows for word in row["author_name"].split()}
 
     def counts(self, user_id: int) -> Counter[str]:
-        """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `rollouts`, `channels`, `mutes`."""
+        """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `rollouts`, `channels`, `mutes`,
+        `taught`.
+        """
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
             "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
+            "taught": "user_id",
         }  # fmt: skip
         found = Counter[str]()
         for table, column in columns.items():
@@ -114,6 +122,8 @@ class Erasure:
             "votes": "select event_id, attempt, vote, at from votes where user_id = :user",
             "consent": "select opted_in, at, language from consents where user_id = :user",
             "gifts": "select guild_id, persona_id, what, at from gifts where user_id = :user",
+            "taught": "select guild_id, persona_id, prompt, reply, instead_of, right, at from taught "
+            "where user_id = :user order by seq",
             "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
             "where requested_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
@@ -129,7 +139,7 @@ class Erasure:
         """Everybody of whom there is anything."""
         columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
-                   "channels.set_by", "mutes.muted_by")  # fmt: skip
+                   "channels.set_by", "mutes.muted_by", "taught.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return {row["id"] for row in self._db.read(" union ".join(each))} - {0}
 
@@ -138,7 +148,8 @@ class Erasure:
         row = self._db.first(
             """select min(at) as at from (select at from messages where author_id = :user
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
-            union all select at from consents where user_id = :user)""",
+            union all select at from consents where user_id = :user
+            union all select at from taught where user_id = :user)""",
             {"user": user_id},
         )
         return row["at"] if row else None

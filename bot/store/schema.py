@@ -274,4 +274,21 @@ create index replies_of_rollout on replies (rollout) where rollout is not null;
 create index replies_by_version on replies (persona_id, adapter_version, created_at);
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS)
+TAUGHT = """
+-- Replies that somebody taught a persona through a form. `right` is under which they may be trained on.
+create table taught (
+    seq integer primary key autoincrement,
+    guild_id integer not null,
+    persona_id text not null,
+    user_id integer not null,
+    as_moderator integer not null check (as_moderator in (0, 1)),
+    prompt text not null,
+    reply text not null,
+    instead_of text not null,
+    right text not null,
+    at real not null
+) strict;
+create index taught_by_persona on taught (persona_id, guild_id);
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS, TAUGHT)
