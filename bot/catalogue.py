@@ -17,8 +17,9 @@ from pathlib import Path
 from bot.by_path import named_by_path
 from bot.history import HISTORY, history_lines
 from bot.personas import own_card
+from bot.preferences import preferences_material
 from bot.store import Store
-from personas.adapters import MANIFEST
+from personas.adapters import MANIFEST, adapter_ref
 from personas.card import read_card
 from personas.catalogue import CATALOGUE_FILE, Entry, ReadCatalogue, read_catalogue
 from personas.consent import Consent, read_consent
@@ -29,6 +30,7 @@ from personas.job_material import (
     PROJECT,
     Kind,
     SourceMaterial,
+    adapter,
     data_set,
     dialogue_adapter,
     dialogue_place,
@@ -93,7 +95,9 @@ class Catalogue:
             materials = self._for_dialogue(request)
         else:
             materials = self._for_persona(request.persona, request, guild_id)
-        if request.start_from:
+        if request.task_type == "preference":
+            materials = (*materials, *self._preferred(request, guild_id))
+        elif request.start_from:
             materials = (*materials, dialogue_adapter(self._home, request.start_from, self._consent))
         return materials
 
@@ -107,7 +111,9 @@ class Catalogue:
                 f"An adapter for another base model ({request.base_model}) cannot be served here.",
                 f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
             )
-        if request.start_from and request.start_from not in (there := self.dialogue_adapters(guild_id)):
+        if request.task_type == "preference":
+            self._version_before(request)
+        elif request.start_from and request.start_from not in (there := self.dialogue_adapters(guild_id)):
             known = _known(there, request.start_from) if there else "Train one first: task_type dialogue."
             raise RequestError(f"There is no dialogue adapter {request.start_from!r} to start from.", known)
         if request.recipe not in (recipes := self.recipes()):
@@ -123,6 +129,25 @@ class Catalogue:
         talk = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
         learned = (card, talk, *self._lore(persona_id))
         return (*learned, *(self._to_mix(request.general) if request.general else self._general()))
+
+    def _preferred(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
+        """What was liked better than what in a server, and the version that goes on learning."""
+        persona_id, version = request.persona or "", self._version_before(request)
+        if self._store is None:
+            raise RequestError("There is nothing to prefer without the bot's memory.", "Start it from the bot.")
+        before = adapter(adapter_ref(self._home, persona_id, version).folder, version, self._consent)
+        return before, preferences_material(self._home, self._store, guild_id, persona_id)
+
+    def _version_before(self, request: TrainingRequest) -> str:
+        """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
+        versions, persona_id = self._store.versions if self._store else None, request.persona or ""
+        there = [it.version for it in versions.installed(persona_id)] if versions else []
+        wanted = request.start_from or (versions.live(persona_id) if versions else None) or (there or [None])[-1]
+        if wanted is None:
+            raise RequestError("There is no version yet that could go on learning.", "Train one: task_type persona.")
+        if wanted not in there:
+            raise RequestError(f"There is no version {wanted!r} of this persona.", _known(there, wanted))
+        return wanted
 
     def _log(self, persona_id: str, dataset: str, guild_id: int) -> SourceMaterial:
         if dataset == HISTORY and self._store:

@@ -7,6 +7,7 @@ been held out until now (`personas.heldout`), which a run adds to. So it can be 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from personas.job_keys import JobKeys, dataset_name
 from personas.job_material import SourceMaterial
 from personas.keys import KEY_FILE, HomeKey
 from personas.material import material_digest
+from personas.people import write_people
+from personas.preferences import read_preferences
 
 REQUEST, MATERIAL, ADAPTER = "request.json", "material", "adapter"
 
@@ -57,6 +60,12 @@ def fill_folder(
 ) -> JobSpec:
     """Write what a job's folder holds into one that is there and empty. Raises `OSError` or `UnderstudyError`."""
     copied = tuple(_copy(material, folder / MATERIAL) for material in materials)
+    if given := [
+        it for one in copied if one.kind == "preferences" for it in read_preferences(folder / MATERIAL / one.path)
+    ]:
+        write_people(
+            folder, Counter(one.by for one in given)
+        )  # no name or id stands in the lines, so nothing else tells
     spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
     JobKeys.of(home, dataset_name(request)).write(folder)
     bring_up_to_date(folder, home, request)

@@ -18,6 +18,7 @@ from bot import permissions
 from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
 from bot.cogs.cards import CardCommands
 from bot.cogs.lore import LoreCommands
+from bot.cogs.teach import TeachCommands
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.personas import short_id
@@ -37,6 +38,7 @@ REPORT_EVERY = 10
 class PersonaCommands(
     CardCommands,
     LoreCommands,
+    TeachCommands,
     commands.GroupCog,
     group_name="persona",
     group_description="Who speaks in this channel.",
