@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from personas.contracts import LoreHit, Persona, Turn
 from personas.prompt import filled_in, system_text
@@ -83,21 +84,21 @@ def shares_run(reply: str, text: str, length: int = RUN_WORDS) -> bool:
     return any(f" {' '.join(said[at : at + length])} " in known for at in range(len(said) - length + 1))
 
 
-def _trial(row: dict[str, list[dict[str, str]]], persona: Persona) -> Trial:
+def _trial(row: Mapping[str, Any], persona: Persona) -> Trial:
     turns = tuple(_turn(turn, persona) for turn in row["turns"])
     lore = tuple(LoreHit("notes.md", hit["heading"], filled_in(hit["text"], persona, ""), 1.0)
                  for hit in row.get("lore", ()))  # fmt: skip
     return Trial(
-        kind=str(row["kind"]),
+        kind=row["kind"],
         turns=turns,
         lore=lore,
-        patterns=tuple(str(pattern) for pattern in row.get("patterns", ())),
-        canary=str(row.get("canary", "")),
-        keeps_prompt=bool(row.get("keeps_prompt", False)),
+        patterns=tuple(row.get("patterns", ())),
+        canary=row.get("canary", ""),
+        keeps_prompt=row.get("keeps_prompt", False),
     )
 
 
-def _turn(turn: dict[str, str], persona: Persona) -> Turn:
+def _turn(turn: Mapping[str, str], persona: Persona) -> Turn:
     by_persona = turn["name"] == "{{char}}"
     name = persona.name if by_persona else turn["name"]
     return Turn(name, filled_in(turn["text"], persona, name), by_persona)

@@ -33,7 +33,7 @@ GENERAL, MEMBERS = "general", "members"
 """Classes that are no persona's."""
 APART = 0.15
 """Share of others' replies that is not learned from, where nothing else says which."""
-MOST, FEWEST = 400, 10
+MOST, FEWEST = 300, 10
 """Texts of one class that are learned from, at most; with fewer it is left out."""
 EMBEDDED, FOLDS = 80, 5
 
@@ -76,15 +76,16 @@ class Authors:
     """Tells by whom a text is, among those whose texts it has learned from."""
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        """`texts` are those of each author; some 400 of each are as good as all."""
+        """`texts` are those of each author; some 300 of each are as good as all."""
         few = {name: sorted(said, key=lambda text: drawn("voice", text))[:MOST] for name, said in texts.items()}
-        self._texts = [text for said in few.values() for text in said]
         self._names = np.array([name for name, said in few.items() for _ in said])
+        self._grams = _grams()
+        self._texts = self._grams.fit_transform([text for said in few.values() for text in said])
         self._model = _untrained().fit(self._texts, self._names)
 
     def of(self, texts: Sequence[str]) -> list[str]:
         """By whom each text is, most likely. One without letters is by nobody: an empty name."""
-        found = self._model.predict(texts) if texts else ()
+        found = self._model.predict(self._grams.transform(texts)) if texts else ()
         return [str(name) if any(map(str.isalpha, text)) else "" for name, text in zip(found, texts, strict=True)]
 
     def of_learned(self, author: str) -> list[str]:
@@ -144,13 +145,16 @@ def _few(texts: Iterable[str]) -> list[str]:
     return sorted(texts, key=lambda text: drawn("nearness", text))[:EMBEDDED]
 
 
-def _untrained() -> Any:
+def _grams() -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
+
+    return TfidfVectorizer(analyzer="char", ngram_range=(3, 5), lowercase=False, sublinear_tf=True, min_df=2)
+
+
+def _untrained() -> Any:
     from sklearn.svm import LinearSVC
 
-    grams = TfidfVectorizer(analyzer="char", ngram_range=(3, 5), lowercase=False, sublinear_tf=True, min_df=2)
-    return make_pipeline(grams, LinearSVC(class_weight="balanced", random_state=0))
+    return LinearSVC(class_weight="balanced", random_state=0)
 
 
 def _shares(names: Sequence[str]) -> dict[str, float]:
