@@ -86,6 +86,8 @@ class About:
             lines.append(said(language, "show_given", what=", ".join(given)))
         if counts["taught"]:
             lines.append(said(language, "show_taught", count=counts["taught"]))
+        if counts["comparisons"]:
+            lines.append(said(language, "show_comparisons", count=counts["comparisons"]))
         acts = [said(language, act, count=counts[act]) for act in ACTS if counts[act]]
         return [*lines, said(language, "show_acts", what=", ".join(acts))] if acts else lines
 

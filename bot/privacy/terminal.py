@@ -47,6 +47,8 @@ def _kept(about: About) -> Iterator[str]:
         yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
     if counts["taught"]:
         yield f"  {counts['taught']} replies taught to personas"
+    if counts["comparisons"]:
+        yield f"  {counts['comparisons']} comparisons of two replies, with what they chose"
     for name, what in ACTS.items():
         if counts[name]:
             yield f"  as a moderator: {counts[name]} {what}"

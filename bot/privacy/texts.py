@@ -28,6 +28,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "• {count} replies that you taught personas. They stay until they are taken back.",
         "vi": "• {count} câu trả lời bạn đã dạy cho các nhân vật. Chúng ở lại cho đến khi được gỡ đi.",
     },
+    "show_comparisons": {
+        "en": "• {count} comparisons of two replies, with what you chose. They stay until you are forgotten.",
+        "vi": "• {count} lần so sánh hai câu trả lời, cùng lựa chọn của bạn. Chúng ở lại cho đến khi bạn được quên.",
+    },
     "show_acts": {
         "en": "• That you did this as a moderator: {what}.",
         "vi": "• Việc bạn đã làm với tư cách người điều hành: {what}.",

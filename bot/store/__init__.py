@@ -16,6 +16,15 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from bot.store.channels import Answers, Channel, Channels
+from bot.store.comparisons import (
+    BASE,
+    Choice,
+    Comparison,
+    Comparisons,
+    JudgementCounts,
+    NewComparison,
+    Preference,
+)
 from bot.store.database import Connection, StoreError, open_for_writing, open_read_only, translated
 from bot.store.erasure import Erasure
 from bot.store.forgettings import Forgetting, Forgettings
@@ -32,11 +41,14 @@ from bot.store.taught import Lesson, Taught
 from bot.store.versions import InstalledVersion, Promotion, PromotionKind, Versions
 
 __all__ = [
+    "BASE",
     "CARD",
     "EVERYONE",
     "EVERYWHERE",
     "Answers",
     "Channel",
+    "Choice",
+    "Comparison",
     "Decision",
     "Forgetting",
     "Gift",
@@ -46,10 +58,13 @@ __all__ = [
     "JobResult",
     "JobState",
     "JudgedReply",
+    "JudgementCounts",
     "Lesson",
     "Message",
     "Mute",
+    "NewComparison",
     "NewRollout",
+    "Preference",
     "Promotion",
     "PromotionKind",
     "ReplyState",
@@ -85,6 +100,7 @@ class Store:
         self.people = People(connection)
         self.taught = Taught(connection)
         self.guilds = Guilds(connection)
+        self.comparisons = Comparisons(connection)
         self.erasure = Erasure(connection)
         self.forgettings = Forgettings(connection)
 

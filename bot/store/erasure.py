@@ -26,6 +26,7 @@ DELETED = {
     "votes": "delete from votes where user_id = :user and at <= :until",
     "gifts": "delete from gifts where user_id = :user and at <= :until",
     "taught": "delete from taught where user_id = :user and at <= :until",
+    "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
 """What is deleted, in this order: the earlier ones look at what the later ones delete."""
@@ -47,6 +48,7 @@ FREE_TEXT = {
     "version_numbers": ("name",),
     "gifts": ("what",),
     "taught": ("prompt", "reply", "instead_of"),
+    "comparisons": ("prompt", "text_a", "text_b"),
 }
 """The columns in which anything may stand, by table: a person's name or words are replaced there."""
 
@@ -99,12 +101,12 @@ class Erasure:
 
     def counts(self, user_id: int) -> Counter[str]:
         """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `rollouts`, `channels`, `mutes`,
-        `taught`.
+        `taught`, `comparisons`.
         """
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
             "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
-            "taught": "user_id",
+            "taught": "user_id", "comparisons": "user_id",
         }  # fmt: skip
         found = Counter[str]()
         for table, column in columns.items():
@@ -124,6 +126,8 @@ class Erasure:
             "gifts": "select guild_id, persona_id, what, at from gifts where user_id = :user",
             "taught": "select guild_id, persona_id, prompt, reply, instead_of, right, at from taught "
             "where user_id = :user order by seq",
+            "comparisons": "select guild_id, persona_id, prompt, version_a, text_a, version_b, text_b, shown_at, "
+            "choice, voted_at from comparisons where user_id = :user order by seq",
             "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
             "where requested_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
@@ -139,7 +143,7 @@ class Erasure:
         """Everybody of whom there is anything."""
         columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
-                   "channels.set_by", "mutes.muted_by", "taught.user_id")  # fmt: skip
+                   "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return {row["id"] for row in self._db.read(" union ".join(each))} - {0}
 
@@ -149,7 +153,8 @@ class Erasure:
             """select min(at) as at from (select at from messages where author_id = :user
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
             union all select at from consents where user_id = :user
-            union all select at from taught where user_id = :user)""",
+            union all select at from taught where user_id = :user
+            union all select shown_at as at from comparisons where user_id = :user)""",
             {"user": user_id},
         )
         return row["at"] if row else None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bot.store.database import Connection
 
-OF_A_GUILD = ("messages", "replies", "rollouts", "channels", "webhooks", "mutes", "gifts", "taught", "departed_guilds")
-OF_A_PERSONA = ("promotions", "rollouts", "withdrawn", "versions", "replies", "channels", "mutes", "gifts", "taught")
+OF_BOTH = ("replies", "channels", "mutes", "gifts", "taught", "comparisons")
+OF_A_GUILD = ("messages", "rollouts", *OF_BOTH, "webhooks", "departed_guilds")
+OF_A_PERSONA = ("promotions", "rollouts", "withdrawn", "versions", *OF_BOTH)
 """What is deleted with a server, and with its own personas. Of its jobs those stay that versions of other personas are
 known by, without who asked and where."""
 

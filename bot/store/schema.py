@@ -291,4 +291,28 @@ create table taught (
 create index taught_by_persona on taught (persona_id, guild_id);
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS, TAUGHT)
+COMPARISONS = """
+-- Two replies to one prompt that one member was shown, A first, and what they chose; null until they have voted. A null
+-- version is the base model.
+create table comparisons (
+    seq integer primary key autoincrement,
+    guild_id integer not null,
+    persona_id text not null,
+    user_id integer not null,
+    prompt_id text not null,
+    prompt text not null,
+    version_a text,
+    version_b text,
+    text_a text not null,
+    text_b text not null,
+    seed_a integer not null,
+    seed_b integer not null,
+    shown_at real not null,
+    choice text check (choice in ('a', 'b', 'tie', 'bad')),
+    voted_at real
+) strict;
+create index comparisons_voted on comparisons (persona_id, voted_at) where choice is not null;
+create index comparisons_by_member on comparisons (user_id, shown_at);
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS, TAUGHT, COMPARISONS)
