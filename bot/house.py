@@ -41,6 +41,10 @@ class House:
     unanswered: dict[int, Asked] = field(default_factory=dict)
     """By direct-message channel: what somebody said before having chosen whom to talk to."""
     keeping: Keeping = field(default_factory=Keeping)
+    comparisons_per_day: int = 20
+    """How often a member may vote between two replies in 24 hours."""
+    comparing: set[int] = field(default_factory=set)
+    """For whom two replies are being written just now."""
 
 
 class HouseBot(commands.Bot):

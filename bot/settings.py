@@ -39,7 +39,8 @@ class Settings:
 
     `discord_permission` states which permission Discord gave to train on what its API brings, who gave it and when;
     empty, nobody did. `history_days` is how long conversations are kept, `guild_days` how long what belongs to a
-    server that has removed the bot. `trainer_wandb` says whether trainings send their figures to wandb.
+    server that has removed the bot. `comparisons_per_day` is how often a member may vote between two replies in 24
+    hours. `trainer_wandb` says whether trainings send their figures to wandb.
     """
 
     discord_token: str = field(default="", repr=False)
@@ -60,6 +61,7 @@ class Settings:
     discord_permission: str = ""
     history_days: int = 90
     guild_days: int = 14
+    comparisons_per_day: int = 20
 
     @property
     def wandb(self) -> dict[str, str]:
@@ -250,5 +252,6 @@ SETTINGS = (
     ),
     Setting("HISTORY_DAYS", "history_days", "a whole number from 1 to 3650", _whole(1, 3650)),
     Setting("GUILD_DAYS", "guild_days", "a whole number from 0 to 365", _whole(0, 365)),
+    Setting("COMPARISONS_PER_DAY", "comparisons_per_day", "a whole number from 1 to 1000", _whole(1, 1000)),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
