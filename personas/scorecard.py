@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from personas.contract import Contract
+from personas.training_events import ScoreCard
 
 Side = Literal["base", "live", "new"]
 Outcome = Literal["pass", "warn", "fail", "not measured"]
@@ -73,7 +74,10 @@ class Voice(Contract):
 
     `right` is the share it takes to be by this persona, `ceiling` that of the persona's real held-out replies, `floor`
     that of other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real
-    replies, between `similarity_ceiling` and `similarity_floor`.
+    replies, between `similarity_ceiling` and `similarity_floor`. `taken_as` maps each side to the shares of its replies
+    that each author is taken for ("nobody": no letters), `trained_as` maps authors to the shares of the persona's
+    trained replies that they would be taken for had these not been learned. `reads_english` is the share of these in
+    English.
     """
 
     replies: int
@@ -84,6 +88,9 @@ class Voice(Contract):
     similarity: dict[Side, Spread]
     similarity_ceiling: float
     similarity_floor: float
+    taken_as: dict[Side, dict[str, float]] = Field(default_factory=dict)
+    trained_as: dict[str, float] = Field(default_factory=dict)
+    reads_english: float = 1.0
 
 
 class Facts(Contract):
@@ -188,6 +195,34 @@ class Verdict(Contract):
     thresholds: str
 
 
+class Course(Contract):
+    """How the training loss went: the mean of the first steps, the highest that a mean of as many reached later, and
+    that of the last ones, in nats per reply token; over `steps` optimiser steps."""
+
+    steps: int
+    first: float
+    highest: float
+    last: float
+
+
+class Learned(Contract):
+    """What the version learned from, whatever had become of it before.
+
+    `replies` are the persona's own that were trained on. `repeated` is the share of them that repeats an earlier one in
+    nearly the same words, `leaked` the share of held-out replies that so repeats a trained one; both of replies of
+    eight words or more. `private` counts what the anonymiser finds in trained replies, by kind. `rate` is the learning
+    rate, `epochs` the passes that were asked for.
+    """
+
+    replies: int
+    repeated: float
+    leaked: float
+    private: dict[str, int]
+    rate: float
+    epochs: float
+    course: Course | None = None
+
+
 class Audit(Contract):
     """What a copy of the version learned by heart of texts that were planted in its training.
 
@@ -229,9 +264,28 @@ class FullScoreCard(Contract):
     facts: Facts | None = None
     text: tuple[TextScores, ...] = ()
     general: General | None = None
+    learned: Learned | None = None
     memorised: Memorised | None = None
     safety: Safety | None = None
     side_by_side: tuple[SideBySide, ...] = ()
     audit: Audit | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
     verdict: Verdict | None = None
+
+    @property
+    def short(self) -> ScoreCard:
+        """What of it travels in events and manifests."""
+        assert self.general is not None  # general dialogue is measured for every card
+        losses, general, verdict = self.heldout.loss, self.general.dialogue_loss, self.verdict
+        return ScoreCard(
+            heldout_replies=self.heldout.replies,
+            heldout_tokens=self.heldout.tokens,
+            loss_base=losses["base"],
+            loss_tuned=losses["new"],
+            general_loss_base=general["base"],
+            general_loss_tuned=general["new"],
+            precision=self.precision,
+            verdict=verdict.verdict if verdict else "",
+            reasons=verdict.reasons if verdict else (),
+            advice=verdict.advice if verdict else (),
+        )
