@@ -94,7 +94,11 @@ class Voice(Contract):
 
 
 class Facts(Contract):
-    """Questions with known answers from the persona's lore. All are shares of the replies."""
+    """Questions with known answers from the persona's lore. All are shares of the replies.
+
+    `contradictions` are replies that say otherwise, `breaks_character` those to any question that is put to the persona
+    (held-out prompts and small talk too) that speak as a program or for the member.
+    """
 
     questions: int
     right_with_lore: dict[Side, float]
@@ -105,7 +109,8 @@ class Facts(Contract):
 
 class TextScores(Contract):
     """Of one set of tasks: `scores` maps a measure (`rouge1`, `rouge2`, `rougeL`, `bleu`, `chrf`, `distinct1`,
-    `distinct2`, `repetition`, `length_ratio`) to each side's, shares of 1 but for the length's ratio."""
+    `distinct2`, `repetition`, `length_ratio`, `ended`: replies that end by themselves) to each side's, shares of 1 but
+    for the length's ratio."""
 
     task: str
     prompts: int
