@@ -1,0 +1,34 @@
+"""One number of a score card that a criterion of the gate looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from personas.scorecard import FullScoreCard, Side
+
+NATS, SHARE, TIMES, COUNT = "nats per token", "share", "times", "pieces"
+Chance = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`value` is None where it was not measured. `at_least` says that more is better.
+
+    `shown` is compared with the warning's threshold instead of the value, where that is another number. `chance` gives,
+    for a test, the chance of what was measured or worse, if the truth were at a threshold.
+    """
+
+    name: str
+    title: str
+    unit: str
+    value: float | None
+    why: str
+    at_least: bool = False
+    shown: float | None = None
+    chance: Chance | None = None
+
+
+def rival_of(card: FullScoreCard) -> Side:
+    """What the new version is compared with where it is a question of better or worse: the live one, else the base."""
+    return "live" if "live" in card.adapters else "base"
