@@ -59,30 +59,29 @@ def rule(values: Sequence[float]) -> Ruling:
     What was certain once stays so, with whatever comes later. Versions are "better" or "worse" than the other also
     where they are no more than `ALIKE` apart.
     """
-    up = np.asarray(values, dtype=float)
-    down = 1 - up
-    if _reached(up, 0.5):
+    up, down = _bets(values)
+    if up.reached(0.5):
         return "better"
-    if _reached(down, 0.5):
+    if down.reached(0.5):
         return "worse"
-    if _reached(up, 0.5 - ALIKE) and _reached(down, 0.5 - ALIKE):
+    if up.reached(0.5 - ALIKE) and down.reached(0.5 - ALIKE):
         return "alike"
     return "open"
 
 
 def sure_range(values: Sequence[float]) -> Range:
     """The confidence sequence that the rule follows from, as narrow as it has ever been."""
-    up = np.asarray(values, dtype=float)
-    return Range(_sure_from(up), 1 - _sure_from(1 - up))
+    up, down = _bets(values)
+    return Range(up.sure_from(), 1 - down.sure_from())
 
 
 def members_needed(values: Sequence[float]) -> int | None:
     """How many more members it takes to tell the direction if they vote like these; None where it is too small."""
-    up = np.asarray(values, dtype=float)
-    if not len(up):
+    if not values:
         return None
-    ahead = up if up.mean() >= 0.5 else 1 - up
-    waits = [_wait(sums[-1], len(ahead)) for sums in _both_sums(ahead, 0.5)]
+    up, down = _bets(values)
+    ahead = up if up.values.mean() >= 0.5 else down
+    waits = [_wait(sums[-1], len(values)) for sums in ahead.sums(0.5)]
     return None if None in waits else max(wait for wait in waits if wait is not None)
 
 
@@ -99,18 +98,40 @@ def votes_needed(share: float, power: float = 0.8) -> int:
 # ------------------------------------------------------------------------------------------------ the capital
 
 
-def log_capital(values: Floats, mean: float) -> Floats:
-    """After each member, the logarithm of what betting has made of 1 against an honest mean of at most `mean`."""
-    one, other = (_mixed(sums) for sums in _both_sums(values, mean))
-    return np.minimum(one, other)
+@dataclass(frozen=True)
+class _Bets:
+    """Bets that the honest mean of the values is higher. `loudest` says, after each member, who is left out."""
+
+    values: Floats
+    loudest: Floats
+
+    def sums(self, mean: float) -> tuple[Floats, Floats]:
+        """For either assumption, the logarithm of the capital after each member (rows) for each stake (columns)."""
+        logs = _logs(self.values, mean)
+        without_loudest = np.cumsum(logs, axis=0) - self.loudest @ np.maximum(logs, 0)
+        higher = (1 - BRIGADE) * mean + BRIGADE
+        return without_loudest, np.cumsum(_logs(self.values, higher), axis=0)
+
+    def reached(self, mean: float) -> bool:
+        """Whether it was certain at any time that the honest mean is higher than this."""
+        if len(self.values) < LEAST_MEMBERS:
+            return False
+        one, other = (_mixed(sums) for sums in self.sums(mean))
+        return bool((np.minimum(one, other)[LEAST_MEMBERS - 1 :] >= ENOUGH).any())
+
+    def sure_from(self) -> float:
+        """The highest mean that the bets have won against; they win against all lower ones, too."""
+        low, high = 0.0, 1.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.reached(middle) else (low, middle)
+        return low
 
 
-def _both_sums(values: Floats, mean: float) -> tuple[Floats, Floats]:
-    """For either assumption, the logarithm of the capital after each member (rows) for each stake (columns)."""
-    logs = _logs(values, mean)
-    without_loudest = np.cumsum(logs, axis=0) - _loudest(values) @ np.maximum(logs, 0)
-    higher = (1 - BRIGADE) * mean + BRIGADE
-    return without_loudest, np.cumsum(_logs(values, higher), axis=0)
+def _bets(values: Sequence[float]) -> tuple[_Bets, _Bets]:
+    """For the version, and against it."""
+    up = np.asarray(values, dtype=float)
+    return _Bets(up, _loudest(up)), _Bets(1 - up, _loudest(1 - up))
 
 
 def _logs(values: Floats, mean: float) -> Floats:
@@ -132,19 +153,6 @@ def _mixed(sums: Floats) -> Floats:
     """The capital is shared out equally over the stakes at the start."""
     highest = sums.max(axis=1)
     return highest + np.log(np.exp(sums - highest[:, None]).mean(axis=1))
-
-
-def _reached(values: Floats, mean: float) -> bool:
-    return len(values) >= LEAST_MEMBERS and bool((log_capital(values, mean)[LEAST_MEMBERS - 1 :] >= ENOUGH).any())
-
-
-def _sure_from(values: Floats) -> float:
-    """The highest mean that the bets have won against; they win against all lower ones, too."""
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _reached(values, middle) else (low, middle)
-    return low
 
 
 def _wait(sums: Floats, members: int) -> int | None:
