@@ -57,8 +57,8 @@ def judgement_words(persona: Persona, found: Judgement, counts: JudgementCounts)
     one, other = (_shown(name) for name in (found.version, found.against))
     lines = [
         f"**{persona.name}: {one} against {other}**",
-        f"{found.votes} votes by {found.members} members: {counts.for_a} for {one}, {counts.for_b} for {other}, "
-        f"{counts.ties} ties, {counts.both_bad} times both bad.",
+        f"{_many(found.votes, 'vote')} by {_many(found.members, 'member')}: {counts.for_a} for {one}, "
+        f"{counts.for_b} for {other}, {_many(counts.ties, 'tie')}, {_many(counts.both_bad, 'time')} both bad.",
     ]
     if found.strength:
         lines.append(f"Strength: {_strength(found.strength)}.")
@@ -99,7 +99,7 @@ def _missing(found: Judgement) -> str:
     if found.counted >= LEAST_MEMBERS and found.members_needed is not None:
         each = found.votes / found.members
         votes = round(found.members_needed * each)
-        return f"Needed at this rate: about {found.members_needed} more members, {votes} more votes."
+        return f"Needed at this rate: about {_many(found.members_needed, 'more member')}, {_many(votes, 'more vote')}."
     powers = ", ".join(f"{share * 100:.0f}:{100 - share * 100:.0f} takes {votes_needed(share)}" for share in DETECTABLE)
     return f"Needed: to see {powers} votes that are no tie (80 % power); there are {found.decisive}."
 
@@ -118,6 +118,10 @@ def _strength(one: Strength) -> str:
     else:
         between = f"95 %: {one.low:+.2f} to {one.high:+.2f}, {chance(one.low):.0%} to {chance(one.high):.0%}"
     return f"{one.log_odds:+.2f}, preferred in {chance(one.log_odds):.0%} of comparisons ({between})"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _shown(name: str) -> str:

@@ -1,0 +1,152 @@
+"""The rule that says which version members like better: its error rate, also under a brigade, and its power."""
+
+import numpy as np
+import pytest
+
+from bot.judging.judgement import MOST_VOTES, OPEN_S, counted
+from bot.judging.rule import LEAST_MEMBERS, LEVEL, members_needed, rule, sure_range, votes_needed
+from tests.bot.votes import START, a_vote
+
+MEMBERS = 80
+
+
+def honest(rng, share, members=MEMBERS, taste=8.0):
+    """Members of ten votes each, who prefer the version in this share of them in the mean, some more and some less."""
+    own = rng.beta(share * taste, (1 - share) * taste, members)
+    return rng.binomial(10, own) / 10
+
+
+def with_brigade(rng, values, says, share=0.1):
+    """The same, of whom each is one of a brigade with this chance, and always says the same."""
+    return np.where(rng.random(len(values)) < share, says, values)
+
+
+def rulings(runs, share, seed, brigade=None, members=MEMBERS):
+    """What the rule says at any time until so many members have voted, over many communities."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(runs):
+        values = honest(rng, share, members)
+        found.append(rule(list(with_brigade(rng, values, brigade) if brigade is not None else values)))
+    return found
+
+
+def wrong(found, true):
+    """The share of rulings that say what is not so."""
+    return sum(one not in ("open", *true) for one in found) / len(found)
+
+
+@pytest.mark.parametrize("brigade", [None, 1.0, 0.0])
+def test_of_equal_versions_neither_is_called_better_whether_a_brigade_wishes_it_or_not(brigade):
+    assert wrong(rulings(150, 0.5, 1, brigade), ("alike",)) <= LEVEL
+
+
+@pytest.mark.parametrize(("share", "says"), [(0.7, "better"), (0.3, "worse")])
+def test_a_clear_difference_is_seen(share, says):
+    assert rulings(60, share, 2).count(says) >= 55
+
+
+@pytest.mark.parametrize(("share", "says"), [(0.8, "better"), (0.2, "worse")])
+def test_a_tenth_against_a_clear_difference_does_not_flip_it(share, says):
+    found = rulings(60, share, 3, brigade=float(share < 0.5))
+    assert set(found) <= {says, "open"} and found.count(says) >= 50
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(early):
+    rng, flipped = np.random.default_rng(4), 0
+    for _ in range(60):
+        values = list(honest(rng, 0.5, 90))
+        if early:
+            raided = [1.0 if number % 10 == 0 else value for number, value in enumerate(values)]
+        else:
+            raided = [*values, *[1.0] * 10]
+        flipped += rule(raided) in ("better", "worse")
+    assert flipped <= 60 * LEVEL
+
+
+def test_a_mob_that_is_no_tenth_any_more_is_believed():
+    values = [1.0 if number % 2 else 0.5 for number in range(MEMBERS)]
+    assert rule(values) == "better"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("share", "brigade", "true"),
+    [
+        (0.5, None, ("alike",)),
+        (0.5, 1.0, ("alike",)),
+        (0.5, 0.0, ("alike",)),
+        (0.55, 0.0, ("better", "alike")),
+        (0.65, 0.0, ("better",)),
+        (0.35, 1.0, ("worse",)),
+    ],
+)
+def test_the_error_rate_holds_over_many_communities(share, brigade, true):
+    assert wrong(rulings(1500, share, 5, brigade, members=150), true) <= LEVEL
+
+
+def test_ruled_once_stays_ruled_whoever_comes_later():
+    values = [0.8] * 60
+    assert rule(values) == "better"
+    assert rule([*values, *[0.2] * 60]) == "better"
+    low, high = sure_range(values).low, sure_range(values).high
+    assert 0.5 < low < 0.8 < high
+    later = sure_range([*values, *[0.6] * 30])
+    assert later.low >= low and later.high <= high
+
+
+def test_nothing_is_ruled_among_a_few():
+    assert rule([1.0] * (LEAST_MEMBERS - 1)) == "open" and rule([]) == "open"
+    assert sure_range([1.0] * (LEAST_MEMBERS - 1)).low == 0.0 and sure_range([]).high == 1.0
+
+
+def test_versions_that_nobody_can_tell_apart_are_called_alike_in_the_end():
+    assert rule([0.5] * 20) == "open"
+    assert rule([0.4, 0.6] * 100) == "alike"
+
+
+def test_the_needed_members_are_about_those_that_it_then_takes():
+    values = [0.7, 0.8, 0.6, 0.7, 0.5, 0.9, 0.7, 0.6, 0.8, 0.7]
+    more = members_needed(values)
+    assert rule(values) == "open" and more
+    rounds = -(-more // len(values))
+    assert rule(values * (1 + 2 * rounds)) == "better"
+    assert rule(values + values[: more // 3]) == "open"
+    assert members_needed([0.5] * 30) is None and members_needed([]) is None
+    assert members_needed([1 - value for value in values]) == more
+
+
+@pytest.mark.parametrize(("share", "votes"), [(0.55, 783), (0.6, 194), (0.65, 85), (0.7, 47), (0.75, 29), (0.45, 783)])
+def test_a_plain_test_needs_as_many_votes_as_textbooks_say(share, votes):
+    assert votes_needed(share) == votes
+
+
+# ------------------------------------------------------------------------------------------------ who counts, and when
+
+
+def test_a_member_is_one_number_from_their_first_votes_for_the_version_not_for_a_side():
+    votes = [
+        a_vote(1, "a", "v2", "v1", at=START),
+        a_vote(1, "a", "v1", "v2", at=START + 1),
+        a_vote(1, "tie", at=START + 2),
+        a_vote(1, "bad", at=START + 3),
+    ]
+    assert counted(votes, "v2", START + OPEN_S) == [(1 + 0 + 0.5 + 0.5) / 4]
+    assert counted(votes, "v2", START + OPEN_S - 1) == [], "more votes may come"
+    late = a_vote(1, "a", at=START + OPEN_S + 1)
+    assert counted([*votes, late], "v2", START + 2 * OPEN_S) == [0.5], "too late to count"
+
+
+def test_ten_votes_complete_a_member_and_more_change_nothing():
+    votes = [a_vote(1, "a", at=START + number) for number in range(MOST_VOTES)]
+    assert counted(votes, "v2", START + MOST_VOTES) == [1.0]
+    assert counted(votes[:-1], "v2", START + MOST_VOTES) == []
+    more = [a_vote(1, "b", at=START + 20 + number) for number in range(50)]
+    assert counted([*votes, *more], "v2", START + 100) == [1.0]
+
+
+def test_members_count_in_the_order_of_being_complete_whenever_one_looks():
+    slow = [a_vote(1, "a", at=START)]
+    quick = [a_vote(2, "b", at=START + 10 + number) for number in range(MOST_VOTES)]
+    assert counted([*slow, *quick], "v2", START + 100) == [0.0]
+    assert counted([*quick, *slow], "v2", START + OPEN_S) == [0.0, 1.0]
