@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gc
+from typing import Any, Literal
 
 from personas.base_model import BaseModel, Precision, load_model, load_torch
+
+Device = Literal["cpu", "cuda"]
 
 BESIDE_WEIGHTS = 3 * 2**29
 """Bytes of a GPU for adapters, keys and values, and logits: 1.5 GiB."""
@@ -15,13 +18,28 @@ def takes_4_bits(weight_bytes: int, gpu_bytes: int) -> bool:
     return weight_bytes + BESIDE_WEIGHTS > gpu_bytes
 
 
-def load_served(base: BaseModel, precision: Precision) -> Any:
+def free_gpu_bytes() -> int:
+    """What of the GPU's memory is free now; 0 without one."""
+    torch = load_torch()
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
+
+
+def free_memory() -> None:
+    """Give back to the system what nobody uses any more."""
+    gc.collect()
+    torch = load_torch()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def load_served(base: BaseModel, precision: Precision, device: Device | None = None) -> Any:
     """The model on the GPU, where there is one, in 16 bits or, where those leave no room, in 4; on the CPU otherwise.
 
-    `precision` is the CPU's. A GPU without bfloat16 computes in float16. Raises `BaseModelError`.
+    `device` says which of them, whatever there is. `precision` is the CPU's. A GPU without bfloat16 computes in
+    float16. Raises `BaseModelError`.
     """
     torch = load_torch()
-    if not torch.cuda.is_available():
+    if device == "cpu" or not torch.cuda.is_available():
         return load_model(base, precision)
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     there: dict[str, Any] = {"device_map": {"": "cuda"}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from personas.contracts import AdapterRef, ChatRequest, Reply
+from personas.contracts import AdapterRef, ChatRequest, Persona, Reply
 from personas.errors import EngineBusyError, UnderstudyError
 
 Script = Callable[[ChatRequest], list[str]]
@@ -61,6 +61,7 @@ class FakeEngine:
         self.texts_forgotten = 0
         self.loaded: list[AdapterRef] = []
         self.dropped: list[AdapterRef] = []
+        self.prepared: list[tuple[str, AdapterRef | None]] = []
         self.failure: UnderstudyError | None = None
         self.full = False
         self.free = asyncio.Event()
@@ -76,6 +77,9 @@ class FakeEngine:
         if self.failure:
             raise self.failure
         self.loaded.append(adapter)
+
+    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
+        self.prepared.append((persona.id, adapter))
 
     async def drop(self, adapter: AdapterRef) -> None:
         self.dropped.append(adapter)

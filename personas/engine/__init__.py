@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from personas.contracts import AdapterRef, ChatRequest, Reply
+from personas.contracts import AdapterRef, ChatRequest, Persona, Reply
 
 
 class ReplyStream(Protocol):
@@ -38,6 +38,10 @@ class Engine(Protocol):
 
     async def load(self, adapter: AdapterRef) -> None:
         """Verify and load an adapter before it is needed. Raises `AdapterError`; nothing changes then."""
+        ...
+
+    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
+        """Have what a persona's prompts begin with ready before they come; computed only while nobody waits."""
         ...
 
     async def drop(self, adapter: AdapterRef) -> None:

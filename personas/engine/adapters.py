@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from personas.adapters import CONFIG, WEIGHTS
 from personas.contracts import AdapterRef
+from personas.engine.pages import large_zeros_together
 from personas.engine.weights import verify_for
 from personas.errors import AdapterError
 
@@ -95,8 +95,9 @@ class AdapterStack:
     Smaller ranks are filled up with zeros. The stack grows with the slots that are filled and the ranks that come.
     """
 
-    def __init__(self, linears: Mapping[str, Any], dtype: Any, device: Any) -> None:
-        self._linears, self._options = linears, {"dtype": dtype, "device": device}
+    def __init__(self, linears: Mapping[str, Any], dtype: Any, device: Any, slots: int) -> None:
+        """`slots` is how many are expected, the base model's not counted: the stack is not made larger for fewer."""
+        self._linears, self._options, self._slots = linears, {"dtype": dtype, "device": device}, slots
         self.pairs: dict[str, tuple[Any, Any]] = {}
         self.version = 0
         """Changes with the stack."""
@@ -104,30 +105,36 @@ class AdapterStack:
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Fill a slot."""
         assert weights.pairs is not None  # else peft computes it
+        ranks = {layer: a.shape[0] for layer, (a, _) in weights.pairs.items()}
+        self._make_room(slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())})
         for layer, (a, b) in weights.pairs.items():
-            self._make_room(layer, slot, a.shape[0])
             for stack, part in zip(self.pairs[layer], (a, b), strict=True):
                 stack[slot, : a.shape[0]] = part
                 stack[slot, a.shape[0] :] = 0
         for layer in self.pairs.keys() - weights.pairs.keys():
-            self._make_room(layer, slot, 1)
             for stack in self.pairs[layer]:
                 stack[slot] = 0
         self.version += 1
 
-    def _make_room(self, layer: str, slot: int, rank: int) -> None:
-        old, linear = self.pairs.get(layer), self._linears[layer]
-        rank = -(-rank // 4) * 4
-        slots, ranks = (old[0].shape[0], old[0].shape[1]) if old else (0, 0)
-        if slot < slots and rank <= ranks:
-            return
+    def _make_room(self, slot: int, ranks: Mapping[str, int]) -> None:
+        """Have room for these ranks in a slot; what has to grow is made anew, side by side."""
+        sizes = {layer: self._size(layer, slot, rank) for layer, rank in ranks.items()}
+        grown = [layer for layer, size in sizes.items() if layer not in self.pairs or size != self._size_of(layer)]
+        widths = {layer: (self._linears[layer].in_features, self._linears[layer].out_features) for layer in grown}
+        shapes = [(*sizes[layer], width) for layer in grown for width in widths[layer]]
+        room = large_zeros_together(shapes, **self._options)
+        for layer, pair in zip(grown, zip(room[::2], room[1::2], strict=True), strict=True):
+            for new, before in zip(pair, self.pairs.get(layer, ()), strict=False):
+                new[: before.shape[0], : before.shape[1]] = before
+            self.pairs[layer] = pair
+
+    def _size(self, layer: str, slot: int, rank: int) -> tuple[int, int]:
+        """How many slots and ranks a layer needs, those it has at least; slots double until all expected have room."""
+        slots, ranks = self._size_of(layer) if layer in self.pairs else (0, 0)
         if slot >= slots:
-            slots = 2 * slot + 1
-        a, b = (
-            torch.zeros(slots, max(rank, ranks), width, **self._options)
-            for width in (linear.in_features, linear.out_features)
-        )
-        if old:
-            for grown, before in zip((a, b), old, strict=True):
-                grown[: before.shape[0], : before.shape[1]] = before
-        self.pairs[layer] = a, b
+            slots = min(2 * slot + 1, max(slot, self._slots) + 1)
+        return slots, max(ranks, -(-rank // 4) * 4)
+
+    def _size_of(self, layer: str) -> tuple[int, int]:
+        slots, ranks, _ = self.pairs[layer][0].shape
+        return slots, ranks

@@ -13,6 +13,7 @@ from personas.contracts import AdapterRef
 from personas.engine.adapters import AdapterWeights, read_adapter
 from personas.engine.batch import Batch, Limits
 from personas.engine.decoder import Decoder, StackedDecoder
+from personas.engine.pages import move_weights
 from personas.engine.plain import PlainDecoder
 from personas.engine.seats import Seats
 from personas.engine.weights import AdaptedModel
@@ -78,6 +79,7 @@ def _stacked(model: Any, adapted: AdaptedModel, slots: int, prefix_bytes: int) -
     if model.config.model_type not in STACKED_KINDS:
         log.warning("replies of this architecture (%s) are made one after the other", model.config.model_type)
         return None
+    move_weights(model)
     return StackedDecoder(model, min(slots, _slots_that_fit(model)), prefix_bytes, lambda: adapted.use(None))
 
 

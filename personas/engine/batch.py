@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from personas.contracts import AdapterRef
+from personas.engine.ahead import Ahead
 from personas.engine.decoder import Decoder, Span
 from personas.engine.rows import Job, Row
 from personas.engine.sampling import draw
@@ -52,10 +53,15 @@ class Batch:
         self._waiting: Scheduler[Job] = Scheduler()
         self._rows: list[Row] = []
         self._seat: Seat | None = None
+        self._ahead = Ahead(decoder, seats, limits.piece_tokens)
 
     def add(self, job: Job) -> None:
         """Have a job wait for its turn."""
         self._waiting.add(Ticket(job.request.guild_id, len(job.prompt), self._clock(), job))
+
+    def prepare(self, adapter: AdapterRef | None, tokens: Sequence[int]) -> None:
+        """Compute what later prompts under an adapter begin with, once there is nothing else to do."""
+        self._ahead.add(adapter, tokens)
 
     @property
     def running(self) -> int:
@@ -68,21 +74,31 @@ class Batch:
         return len(self._waiting)
 
     def step(self) -> bool:
-        """One step; False when nothing could be computed: nobody waits, or all wait for adapters to be read."""
+        """One step; False when nothing could be computed: nobody waits, or all wait for adapters to be read.
+
+        While nobody does, a piece of what was to be prepared is computed.
+        """
         self._drop()
         self._admit()
         computed = bool(self._rows)
         self._compute_prompts()
         self._compute_next()
-        return computed
+        return computed or (not self.waiting and self._ahead.step())
 
     def forget_texts(self) -> None:
         """Let go of what is kept of prompts and replies; what is being made now is not kept either."""
+        self._ahead.clear()
         for decoder in (self._decoder, self._plain):
             if decoder.prefixes:
                 decoder.prefixes.clear()
         for row in self._rows:
             row.is_kept = False
+
+    def hand_over(self, other: Batch) -> None:
+        """Have those who wait begin in another batch."""
+        for ticket in list(self._waiting.in_order()):
+            self._waiting.remove(ticket)
+            other._waiting.add(ticket)
 
     def fail(self, error: Exception) -> None:
         """End everything with an error."""
@@ -145,7 +161,8 @@ class Batch:
                 self._seats.give_back(seat)
                 self._waiting.end(ticket.guild_id)
                 ticket.item.ended()
-        self._seats.read_ahead([ref for ticket in self._waiting.in_order() if (ref := _adapter(ticket))])
+        waiting = [ref for ticket in self._waiting.in_order() if (ref := _adapter(ticket))]
+        self._seats.read_ahead([*waiting, *self._ahead.adapters])
 
     def _can_begin(self, ticket: Ticket[Job]) -> bool | None:
         ref = _adapter(ticket)

@@ -27,9 +27,9 @@ class CacheShape:
 
     def new_memory(self, tokens: int) -> Any:
         """Room for so many tokens, `[layers, 2, heads, tokens, width]`, of arbitrary content."""
-        import torch
+        from personas.engine.pages import large_zeros
 
-        return torch.empty(self.layers, 2, self.heads, tokens, self.width, dtype=self.dtype, device=self.device)
+        return large_zeros((self.layers, 2, self.heads, tokens, self.width), self.dtype, self.device)
 
 
 class RowCache:
@@ -64,6 +64,11 @@ class PrefixCache:
         self._blocks: OrderedDict[_Key, _Block] = OrderedDict()  # least recently used first
         self._made = 0
         self.bytes = 0
+
+    @property
+    def free_bytes(self) -> int:
+        """How much can be kept without letting go of anything."""
+        return self._max_bytes - self.bytes
 
     def take_over(self, adapter: str, prompt: Sequence[int], row: RowCache) -> int:
         """Fill an empty row with the beginning of its prompt, as far as it is known; gives the number of tokens.

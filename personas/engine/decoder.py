@@ -101,7 +101,7 @@ class StackedDecoder:
         self.model, self.slots, self._bare = model, slots, bare
         self.prefixes: PrefixCache | None = PrefixCache(prefix_bytes)
         self.linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-        self.stack = AdapterStack(self.linears, model.dtype, model.device)
+        self.stack = AdapterStack(self.linears, model.dtype, model.device, slots)
         self.shape = _cache_shape(model)
         self.quick: Quick | None = None
         """What computes the same in another way, once it is there (`personas.engine.quick`)."""

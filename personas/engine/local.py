@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING
 
 from personas import base_model
 from personas.base_model import BaseModel, Precision
-from personas.contracts import AdapterRef, ChatRequest
+from personas.contracts import AdapterRef, ChatRequest, Persona
 from personas.engine.places import Places
 from personas.engine.stream import LocalReplyStream
 from personas.engine.text import StreamedText
 from personas.prompt import Renderer
-from personas.serving import load_served, precision_of
+from personas.serving import Device, free_memory, load_served, precision_of
 
 if TYPE_CHECKING:
     from ctypes import CDLL
 
     from personas.engine.assembly import Parts
+    from personas.engine.batch import Batch
     from personas.engine.decoder import StackedDecoder
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,14 @@ class _Work:
 
     run: Callable[[], None]
     fail: Callable[[Exception], None]
+
+
+@dataclass(frozen=True)
+class _Leaving:
+    """What served before a move: its replies end there. `gone` is called when they have."""
+
+    parts: Parts
+    gone: Callable[[], None]
 
 
 @dataclass
@@ -62,7 +71,10 @@ class LocalEngine:
     prefix_bytes: int = 256 * 2**20
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue, init=False)
     _streams: set[LocalReplyStream] = field(default_factory=set, init=False)
+    device: Device = field(default="cpu", init=False)
+    """Where new requests are computed."""
     _parts: Parts = field(init=False)
+    _leaving: _Leaving | None = field(default=None, init=False)
     _compiling: threading.Thread | None = field(default=None, init=False)
 
     async def start(self) -> None:
@@ -99,15 +111,34 @@ class LocalEngine:
 
         await self._done(hold)
 
+    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
+        def begin() -> None:
+            from personas.engine.ahead import beginning
+
+            self._parts.batch.prepare(adapter, beginning(self._renderer, persona, self.context_tokens))
+
+        self._work.put(_Work(begin, lambda error: log.info("%s cannot be prepared: %s", persona.name, error)))
+
     async def drop(self, adapter: AdapterRef) -> None:
+        if leaving := self._leaving:
+            await self._done(lambda done: leaving.parts.seats.drop(adapter, done))
         await self._done(lambda done: self._parts.seats.drop(adapter, done))
 
     async def forget_texts(self) -> None:
         def forget(done: Callable[[], None]) -> None:
-            self._parts.batch.forget_texts()
+            for parts in self._all_parts():
+                parts.batch.forget_texts()
             done()
 
         await self._done(forget)
+
+    async def move(self, device: Device) -> None:
+        """Compute on another device. Replies under way end where they are, those that wait are made there.
+
+        Returns when the memory of the old place is free. Raises `BaseModelError`, and changes nothing, when the new one
+        cannot be used. To be used by one caller at a time.
+        """
+        await self._done(lambda done: self._move(device, done))
 
     async def _done(self, what: Callable[[Callable[[], None]], None]) -> None:
         """Have the engine's thread do something, and wait until it calls back or fails."""
@@ -129,7 +160,7 @@ class LocalEngine:
 
     def _own_model(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
-            self._load_base()
+            self._begin()
         except Exception as error:
             _tell(loop, ready, error)
             return
@@ -139,29 +170,46 @@ class LocalEngine:
             while self._take_work(wait=not computed):
                 computed = self._step()
         finally:
-            self._parts.close()
+            for parts in self._all_parts():
+                parts.close()
+
+    def _all_parts(self) -> list[Parts]:
+        return [self._parts, *([self._leaving.parts] if self._leaving else [])]
 
     def _step(self) -> bool:
-        try:
-            return self._parts.batch.step()
-        except Exception as error:  # nobody would hear of anything any more
-            log.exception("the engine stumbled; all replies that were being made end")
-            self._parts.batch.fail(error)
-            return False
+        computed = [_stepped(parts.batch) for parts in self._all_parts()]
+        if self._leaving and not self._leaving.parts.batch.running:
+            self._let_go(self._leaving)
+        return any(computed)
+
+    def _move(self, device: Device, done: Callable[[], None]) -> None:
+        if device == self.device:
+            done()
+            return
+        before, self._parts, self.device = self._parts, self._assembled(device), device
+        before.batch.hand_over(self._parts.batch)
+        self._leaving = _Leaving(before, done)
+
+    def _let_go(self, leaving: _Leaving) -> None:
+        self._leaving = None
+        leaving.parts.close()
+        gone = leaving.gone
+        del leaving
+        free_memory()
+        gone()
 
     def _take_work(self, *, wait: bool) -> bool:
         """Do what was asked for since the last step, after waiting for something to do if there was nothing.
 
         False when the engine closes; what ran has been cancelled then, and has ended.
         """
-        batch = self._parts.batch
         while True:
             try:
-                work = self._work.get(block=wait, timeout=WAKE_S if batch.waiting else None)
+                work = self._work.get(block=wait, timeout=WAKE_S if self._parts.batch.waiting else None)
             except queue.Empty:
                 return True
             if work is None:
-                batch.step()
+                self._step()
                 return False
             wait = False
             try:
@@ -170,18 +218,22 @@ class LocalEngine:
                 log.debug("a request failed", exc_info=True)
                 work.fail(error)
 
-    def _load_base(self) -> None:
+    def _begin(self) -> None:
         torch = base_model.load_torch()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        self._renderer = Renderer(base_model.load_tokenizer(self.base))
+        self._parts = self._assembled(None)
+        self.device = self._parts.adapted.model.device.type
+
+    def _assembled(self, device: Device | None) -> Parts:
         from personas.engine import quick
         from personas.engine.assembly import assemble
         from personas.engine.batch import Limits
 
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        self._renderer = Renderer(base_model.load_tokenizer(self.base))
-        model = load_served(self.base, self.precision)
-        log.info("replies are computed in %s", precision_of(model))
-        self._parts = assemble(
+        model = load_served(self.base, self.precision, device)
+        log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))
+        parts = assemble(
             model,
             base_model.fingerprint(self.base),
             Limits(rows=self.rows),
@@ -189,8 +241,9 @@ class LocalEngine:
             prefix_bytes=self.prefix_bytes,
             heard=lambda: self._work.put(_Work(lambda: None, log.error)),
         )
-        if self._parts.stacked and quick.can_serve(model):
-            self._quicken(self._parts.stacked)
+        if parts.stacked and quick.can_serve(model):
+            self._quicken(parts.stacked)
+        return parts
 
     def _quicken(self, decoder: StackedDecoder) -> None:
         """Compute by the compiled kernel: now if it is there, else when it has been compiled."""
@@ -214,6 +267,15 @@ class LocalEngine:
         prompt = self._renderer.prompt(request.persona, request.turns, request.lore, room)
         text = StreamedText(self._renderer, sampling.stop, stream.push, stop_loops=sampling.stop_loops)
         self._parts.batch.add(Job(request, prompt.ids, seed, stream, text, ended))
+
+
+def _stepped(batch: Batch) -> bool:
+    try:
+        return batch.step()
+    except Exception as error:  # nobody would hear of anything any more
+        log.exception("the engine stumbled; all replies that were being made end")
+        batch.fail(error)
+        return False
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None) -> None:

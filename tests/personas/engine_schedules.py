@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 
+from personas.adapters import adapter_ref, seal, written_aside
 from personas.base_model import BaseModel, fingerprint, load_model
 from personas.contracts import AdapterRef, ChatRequest, Reply, Sampling, Turn
 from personas.engine.assembly import Parts, assemble
 from personas.engine.batch import Limits
 from personas.engine.rows import Job
 from personas.engine.weights import AdaptedModel
-from tests.tiny import make_adapter
+from tests.tiny import make_adapter, manifest_over
 
 LENGTH = 14
 """New tokens of the longest replies."""
@@ -60,6 +62,19 @@ class House:
         """An engine of its own over the same weights."""
         model = copy.deepcopy(self.model, {id(weight): weight for weight in self.model.parameters()})
         return assemble(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes, heard=lambda: None)
+
+
+def special_adapter(home: Path, base: BaseModel, version: str, **settings: Any) -> AdapterRef:
+    """An adapter with settings of peft's own, whose weights are far from nothing."""
+    model = get_peft_model(load_model(base, "float32"), LoraConfig(task_type="CAUSAL_LM", **settings))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name or "lora_embedding_A" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    ref = adapter_ref(home, "p", version)
+    with written_aside(ref.folder) as aside:
+        model.save_pretrained(aside)
+        seal(aside, manifest_over(base, "p", version))
+    return ref
 
 
 def ask(alone: AdaptedModel, ref: AdapterRef | None, prompt: tuple[int, ...]) -> Question:

@@ -7,18 +7,16 @@ import random
 import psutil
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
-from personas.adapters import adapter_ref, seal, written_aside
-from personas.base_model import load_model
+from personas.adapters import adapter_ref
 from personas.engine.assembly import assemble
 from personas.engine.batch import Limits
 from personas.engine.cache import BLOCK_TOKENS, CacheShape, PrefixCache, RowCache
 from personas.engine.weights import AdaptedModel
 from personas.errors import AdapterError, EngineBusyError
-from tests.personas.engine_schedules import Asked, House, Question, ask, differences, run_out
-from tests.tiny import PROJECTIONS, make_adapter, manifest_over
+from tests.personas.engine_schedules import Asked, House, Question, ask, differences, run_out, special_adapter
+from tests.tiny import PROJECTIONS, make_adapter
 
 PROMPT = tuple(range(100, 140))
 
@@ -34,19 +32,6 @@ def one_thread():
 @pytest.fixture(scope="module")
 def house(tmp_path_factory, tiny_base):
     return House(tmp_path_factory.mktemp("house"), tiny_base, torch.float64, adapters=2, prompts=3)
-
-
-def special_adapter(home, base, version, **settings):
-    """An adapter with settings of peft's own, whose weights are far from nothing."""
-    model = get_peft_model(load_model(base, "float32"), LoraConfig(task_type="CAUSAL_LM", **settings))
-    for name, weight in model.named_parameters():
-        if "lora_B" in name or "lora_embedding_A" in name:
-            torch.nn.init.normal_(weight, std=0.5)
-    ref = adapter_ref(home, "p", version)
-    with written_aside(ref.folder) as aside:
-        model.save_pretrained(aside)
-        seal(aside, manifest_over(base, "p", version))
-    return ref
 
 
 SPECIAL = {

@@ -94,7 +94,7 @@ class KernelRows:
             if span.wanted:
                 ends.append(end)
         wanted = (c_int64 * len(ends))(*ends)
-        logits = torch.empty(len(ends), self._shape.vocabulary)
+        logits = torch.empty(len(ends), self._shape.vocabulary, dtype=torch.float32)
         self._library.understudy_step(
             self._handle, (_Token * len(tokens))(*tokens), len(tokens), cosines.data_ptr(), sines.data_ptr(),
             ctypes.addressof(self._stacks), ctypes.addressof(wanted), len(ends), logits.data_ptr(),

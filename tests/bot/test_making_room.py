@@ -1,0 +1,116 @@
+"""A training that needs the GPU's memory: beside the replies if it fits, else they move away and come back."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bot.making_room import MOVED, MakingRoom
+from bot.outcome import Interrupted
+from bot.preview import Plan, RecipePlan
+from personas.contracts import TrainingRequest
+from personas.errors import BaseModelError, TrainingError
+
+REQUEST = TrainingRequest(job_name="j", persona="ada", recipe="small")
+JOB = SimpleNamespace(job_id="j1", guild_id=3, request=REQUEST)
+
+
+class Engine:
+    """Notes where it was asked to compute."""
+
+    def __init__(self, device="cuda", failing=()):
+        self.device, self.failing, self.moves = device, failing, []
+
+    async def move(self, device):
+        self.moves.append(device)
+        if device in self.failing:
+            raise BaseModelError("There is no memory for it.", "Free some.")
+        self.device = device
+
+
+class Backend:
+    """Says what recipes take, and notes where replies were made while it trained."""
+
+    def __init__(self, engine, **takes):
+        self.engine, self.takes, self.trained_beside, self.held = engine, takes, [], []
+        self.failure = None
+
+    def check(self, request, guild_id=0):
+        return
+
+    def cancel(self):
+        return
+
+    def hold(self, held):
+        self.held.append(held)
+
+    async def plan(self, request, guild_id=0):
+        if not self.takes:
+            raise TrainingError("It cannot be planned.", "Say why.")
+        recipes = [
+            RecipePlan(recipe=name, steps=1, seconds=1.0, memory_bytes=size, basis="")
+            for name, size in self.takes.items()
+        ]
+        return Plan(samples={}, tokens=0, rows=0, rows_used=0, dropped={}, recipes=tuple(recipes))
+
+    async def run(self, job, on_event):
+        self.trained_beside.append(self.engine.device)
+        if self.failure:
+            raise self.failure
+        return Interrupted()
+
+
+async def trained(engine, backend, free):
+    told = []
+    await MakingRoom(backend, engine, lambda: free).run(JOB, told.append)
+    return told
+
+
+async def test_both_stay_on_the_gpu_if_they_fit():
+    engine = Engine()
+    backend = Backend(engine, small=10, large=1000)
+    assert await trained(engine, backend, 10) == [] and engine.moves == [] and backend.trained_beside == ["cuda"]
+
+
+async def test_replies_move_away_for_the_time_and_it_is_said(caplog):
+    engine = Engine()
+    backend = Backend(engine, small=11, large=1)
+    told = await trained(engine, backend, 10)
+    assert backend.trained_beside == ["cpu"] and engine.moves == ["cpu", "cuda"]
+    assert [event.detail for event in told] == [MOVED] and MOVED in caplog.text
+
+
+async def test_they_come_back_however_the_training_ends():
+    engine = Engine()
+    backend = Backend(engine, small=11)
+    backend.failure = OSError("the disk is full")
+    with pytest.raises(OSError, match="disk"):
+        await trained(engine, backend, 10)
+    assert engine.moves == ["cpu", "cuda"]
+
+
+async def test_without_a_gpu_nothing_is_asked_or_moved():
+    engine = Engine("cpu")
+    backend = Backend(engine)
+    assert await trained(engine, backend, 0) == [] and engine.moves == [] and backend.trained_beside == ["cpu"]
+
+
+async def test_where_nobody_knows_what_it_takes_replies_stay(caplog):
+    caplog.set_level("INFO")
+    engine = Engine()
+    backend = Backend(engine)
+    assert await trained(engine, backend, 0) == [] and engine.moves == [] and "It cannot be planned" in caplog.text
+
+
+async def test_an_engine_that_cannot_move_stays_and_the_training_begins_all_the_same(caplog):
+    engine = Engine(failing=("cpu",))
+    backend = Backend(engine, small=11)
+    assert await trained(engine, backend, 10) == []
+    assert engine.moves == ["cpu"] and backend.trained_beside == ["cuda"] and "no memory for it" in caplog.text
+
+
+def test_the_rest_is_the_backends():
+    engine = Engine()
+    backend = Backend(engine, small=1)
+    room = MakingRoom(backend, engine, lambda: 0)
+    room.hold(True)
+    assert backend.held == [True] and room.check == backend.check and room.cancel == backend.cancel

@@ -1,0 +1,48 @@
+"""What personas' prompts begin with is made ready at the start and when another version speaks, and only then."""
+
+from types import SimpleNamespace
+
+from bot.preparing import Preparing
+from bot.store import Store
+from bot.store.channels import Channel
+from personas.adapters import adapter_ref
+from personas.contracts import Persona
+from tests.fake_engine import FakeEngine
+
+HERE, THERE = SimpleNamespace(id=1), SimpleNamespace(id=2)
+PEOPLE = {(0, "ada"): Persona("ada", "Ada"), (2, "bo"): Persona("bo", "Bo")}
+
+
+class Client(SimpleNamespace):
+    listeners: dict
+
+    def add_listener(self, listener, name):
+        self.listeners[name] = listener
+
+
+def house_of(store, home, live):
+    conversations = SimpleNamespace(
+        personas=SimpleNamespace(get=lambda persona, guild: PEOPLE.get((0, persona)) or PEOPLE.get((guild, persona))),
+        speaking=live.get,
+        adapter=lambda persona, version: adapter_ref(home, persona, version),
+    )
+    return SimpleNamespace(store=store, conversations=conversations, answerer=SimpleNamespace(engine=FakeEngine()))
+
+
+async def test_each_persona_of_each_server_is_prepared_with_the_version_that_speaks(tmp_path):
+    with Store.open(tmp_path / "store.sqlite") as store:
+        for number, (guild, persona) in enumerate(
+            [(1, "ada"), (1, "ada"), (2, "bo"), (2, "ada"), (1, "bo"), (3, "ada")]
+        ):
+            store.channels.assign(Channel(guild, 10 + number, persona, "mentions", 5, 0.0))
+        live = {"ada": "v2"}
+        house, client = house_of(store, tmp_path, live), Client(guilds=[HERE, THERE], listeners={})
+        prepared = house.answerer.engine.prepared
+        Preparing(house).start(client)
+        ada = ("ada", adapter_ref(tmp_path, "ada", "v2"))
+        assert sorted(prepared, key=str) == sorted([ada, ada, ("bo", None)], key=str), "bo is not known in server 1"
+        prepared.clear()
+        live["ada"] = "v3"
+        await client.listeners["on_version_changed"](None, "ada")
+        await client.listeners["on_version_changed"](1, "bo")
+        assert prepared == [("ada", adapter_ref(tmp_path, "ada", "v3"))]

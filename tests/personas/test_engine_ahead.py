@@ -1,0 +1,145 @@
+"""What prompts begin with, computed while nobody waits: in pieces, right, and never in anybody's way."""
+
+import pytest
+import torch
+
+from personas.contracts import AdapterRef, ChatRequest, Persona, Turn
+from personas.engine.ahead import MOST, Ahead, beginning
+from personas.engine.batch import Limits
+from personas.engine.cache import BLOCK_TOKENS
+from personas.engine.local import LocalEngine
+from tests.personas.engine_schedules import Asked, House, differences, run_out
+
+ADA = Persona("ada", "Ada", description="You are Ada, who keeps the lamps of the harbour lit.", personality="Plain.")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory, tiny_base):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield House(tmp_path_factory.mktemp("house"), tiny_base, torch.float64, adapters=2, prompts=5)
+    torch.set_num_threads(before)
+
+
+def longest(house, ref):
+    return max((q for q in house.questions if q.adapter == ref), key=lambda q: len(q.prompt))
+
+
+def idle(parts, steps=200):
+    """Step until nothing more is computed; an adapter may have to be read first."""
+    still = 0
+    for _ in range(steps):
+        still = 0 if parts.batch.step() else still + 1
+        if still:
+            parts.seats._reader.submit(lambda: None).result()  # what was to be read has been
+        if still == 3:
+            return
+
+
+def computed_of(parts, monkeypatch):
+    lengths: list[int] = []
+    forward = parts.stacked.forward
+    monkeypatch.setattr(
+        parts.stacked, "forward", lambda spans: lengths.extend(len(s.tokens) for s in spans) or forward(spans)
+    )
+    return lengths
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(house, monkeypatch, at):
+    ref = (None, house.refs[0])[at]
+    question = longest(house, ref)
+    parts = house.parts(Limits(piece_tokens=BLOCK_TOKENS + 3), 2, 10**8)
+    parts.batch.prepare(ref, question.prompt)
+    lengths = computed_of(parts, monkeypatch)
+    idle(parts)
+    whole = (len(question.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+    assert len(lengths) > 1 and max(lengths) <= BLOCK_TOKENS + 3 and not parts.batch.step()
+    lengths.clear()
+    asked = Asked(question, 5)
+    parts.batch.add(asked.job())
+    run_out(parts)
+    parts.close()
+    assert sum(lengths) == len(question.prompt) - whole + 4 and differences([asked]) == (0, [])
+
+
+def test_it_gives_way_to_whoever_asks(house, monkeypatch):
+    parts = house.parts(Limits(piece_tokens=BLOCK_TOKENS), 1, 10**8)
+    one, other = (longest(house, ref) for ref in house.refs)
+    parts.batch.prepare(one.adapter, one.prompt)
+    while not parts.batch.step():
+        pass  # until its adapter has been read; then its first piece is computed
+    asked = Asked(other, 6)
+    parts.batch.add(asked.job())  # the only slot was the other's
+    lengths = computed_of(parts, monkeypatch)
+    while not asked.ends:
+        parts.batch.step()
+    assert sum(lengths) == len(other.prompt) + 5 and differences([asked]) == (0, []), "nothing else was computed"
+    lengths.clear()
+    idle(parts)
+    parts.close()
+    assert sum(lengths) >= (len(one.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS - 2 * BLOCK_TOKENS > 0
+
+
+def test_what_is_kept_already_is_never_pushed_out_by_it(house):
+    parts = house.parts(Limits(), 2, 40_000)
+    question = longest(house, None)
+    parts.batch.add(Asked(question, 2).job())
+    run_out(parts)
+    before = dict(parts.stacked.prefixes._blocks)
+    parts.batch.prepare(house.refs[0], question.prompt * 3)
+    idle(parts)
+    parts.close()
+    assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch._ahead._waiting
+
+
+def test_what_cannot_be_prepared_is_let_go_of(house, tmp_path, caplog):
+    caplog.set_level("INFO")
+    parts = house.parts(Limits(), 2, 10**8)
+    parts.batch.prepare(AdapterRef("p", "v9", tmp_path / "nowhere"), range(40))
+    parts.batch.prepare(None, range(40))
+    idle(parts)
+    parts.close()
+    assert "was not computed" in caplog.text and parts.stacked.prefixes.bytes > 0
+    assert not parts.batch._ahead._waiting
+
+
+def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(house):
+    parts = house.parts(Limits(), 2, 10**8)
+    ahead = Ahead(parts.stacked, parts.seats, 16)
+    for number in range(MOST + 9):
+        for _ in range(2):
+            ahead.add(None, [number] * 40)
+    assert len(ahead._waiting) == MOST
+    ahead.clear()
+    parts.close()
+    assert not ahead.step()
+
+
+def test_all_prompts_of_a_persona_begin_with_its_beginning(renderer):
+    begins = beginning(renderer, ADA, 2048)
+    assert "lamps of the harbour" in renderer.tokenizer.decode(begins)
+    for turns in ([Turn("Cy", "so?")], [Turn("Dot", "well"), Turn("Ada", "Yes.", True), Turn("Dot", "no")]):
+        assert renderer.prompt(ADA, turns).ids[: len(begins)] == begins
+
+
+async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):
+    said = []
+    for prepared in (False, True):
+        engine = LocalEngine(tiny_base, "float32")
+        await engine.start()
+        if prepared:
+            engine.prepare(ADA, None)
+            await engine._done(lambda done: done())
+            while not engine._parts.stacked.prefixes.bytes:
+                await engine._done(lambda done: done())
+        stream = engine.submit(ChatRequest(ADA, (Turn("Bo", "hello"),), (), None, sampling()))
+        said.append([piece async for piece in stream])
+        await engine.close()
+    assert said[0] == said[1]
+
+
+def sampling():
+    from personas.contracts import Sampling
+
+    return Sampling(temperature=0, repetition_penalty=1, max_new_tokens=8)

@@ -1,0 +1,97 @@
+"""The engine moves to another device and back: no reply is lost, none changes, and the old place is let go of."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from personas import serving
+from personas.contracts import ChatRequest, Persona, Sampling, Turn
+from personas.engine import local
+from personas.engine.local import LocalEngine
+from personas.errors import BaseModelError
+from tests.tiny import make_adapter
+
+ADA = Persona("ada", "Ada", description="You are Ada.")
+LONG = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=80, stop_loops=False)
+
+
+@pytest.fixture
+async def engine(tiny_base, monkeypatch):
+    """One whose GPU is the processor by another name."""
+    monkeypatch.setattr(
+        local, "load_served", lambda base, precision, device: serving.load_served(base, precision, "cpu")
+    )
+    engine = LocalEngine(tiny_base, "float32", rows=2)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+def ask(text, adapter=None):
+    return ChatRequest(ADA, (Turn("Bo", text),), (), adapter, LONG)
+
+
+async def said(stream):
+    return "".join([piece async for piece in stream])
+
+
+async def test_what_runs_ends_what_waits_begins_and_nothing_changes(engine, tiny_base, tmp_path):
+    refs = [
+        None,
+        make_adapter(tmp_path, tiny_base, "ada", "v1", seed=1),
+        make_adapter(tmp_path, tiny_base, "ada", "v2", 2),
+    ]
+    asked = [ask(text, ref) for ref in refs for text in ("hello", "and you?")]
+    expected = [await said(engine.submit(one)) for one in asked]
+    for device in ("cuda", "cpu"):
+        streams = [engine.submit(one) for one in asked]  # two run, four wait
+        moved = asyncio.ensure_future(engine.move(device))
+        assert [await said(stream) for stream in streams] == expected
+        await moved
+        assert engine.device == device and engine._leaving is None
+        assert await said(engine.submit(asked[1])) == expected[1]
+    await engine.drop(refs[1])
+    await engine.forget_texts()
+
+
+async def test_the_old_place_is_let_go_of_when_its_last_reply_has_ended(engine):
+    model = weakref.ref(engine._parts.adapted.model)
+    running = engine.submit(ask("hello"))
+    pieces = aiter(running)
+    await anext(pieces)
+    moved = asyncio.ensure_future(engine.move("cuda"))
+    _ = [piece async for piece in running]
+    await moved
+    gc.collect()
+    assert running.reply.new_tokens > 1 and model() is None
+
+
+async def test_a_place_that_cannot_be_used_changes_nothing(engine, monkeypatch):
+    def fail(*_):
+        raise BaseModelError("There is no room.", "Free some.")
+
+    before = await said(engine.submit(ask("hello")))
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "load_served", fail)
+        with pytest.raises(BaseModelError, match="no room"):
+            await engine.move("cuda")
+    assert engine.device == "cpu" and await said(engine.submit(ask("hello"))) == before
+
+
+async def test_closing_amid_a_move_ends_what_ran(engine):
+    running = engine.submit(ask("hello"))
+    await anext(aiter(running))
+    moved = asyncio.ensure_future(engine.move("cuda"))
+    await asyncio.sleep(0)
+    await engine.close()
+    _ = [piece async for piece in running]
+    assert running.reply.finish in ("cancelled", "length")
+    await moved
+
+
+async def test_to_where_it_is_it_need_not_move(engine):
+    parts = engine._parts
+    await engine.move("cpu")
+    assert engine._parts is parts
