@@ -1,0 +1,97 @@
+"""Scores of texts, against values reckoned by hand."""
+
+import pytest
+
+from trainer.scorecard.spoken.answers import HELDOUT, Answer, Asked, answers_of, share, spread
+from trainer.scorecard.spoken.text import score_texts, text_scores, words_of
+
+
+def test_rouge_by_hand():
+    scores = score_texts(["The cat sat on the mat."], ["the CAT sat"])
+    # Three of three words and three of six; two of two pairs and two of five; the longest common run is three.
+    assert scores["rouge1"] == pytest.approx(2 * 1 * 0.5 / 1.5)
+    assert scores["rouge2"] == pytest.approx(2 * 1 * 0.4 / 1.4)
+    assert scores["rougeL"] == pytest.approx(2 * 1 * 0.5 / 1.5)
+    swapped = score_texts(["sat the cat"], ["the cat sat"])
+    assert swapped["rouge1"] == pytest.approx(1) and swapped["rougeL"] == pytest.approx(2 / 3)
+
+
+def test_rouge_is_the_mean_over_texts_and_the_best_over_references():
+    assert score_texts(["one two", "three"], ["one two", "four"])["rouge1"] == pytest.approx(0.5)
+    assert score_texts([["nothing like it", "one two"]], ["one two"])["rouge1"] == pytest.approx(1)
+
+
+def test_rouge_knows_letters_beyond_ascii():
+    assert score_texts(["đèn lồng đỏ"], ["Đèn lồng"])["rouge1"] == pytest.approx(2 * 1 * (2 / 3) / (5 / 3))
+    assert words_of("你好, Ada") == ["你", "好", "ada"]
+    assert score_texts(["你好吗"], ["你好"])["rouge1"] == pytest.approx(2 * 1 * (2 / 3) / (5 / 3))
+
+
+def test_bleu_by_hand():
+    scores = score_texts(["the cat sat on a mat"], ["the cat sat on the mat"])
+    # 5 of 6 words ("the" counts once), 3 of 5 pairs, 2 of 4 triples, 1 of 3 runs of four; as long as the reference.
+    assert scores["bleu"] == pytest.approx((5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25, abs=1e-6)
+    # Where nothing parts the words characters count: 3 of 4, 2 of 3, 1 of 2, none of 1 (counted as half of one).
+    assert score_texts(["一二三四"], ["一二三五"])["bleu"] == pytest.approx((3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25)
+
+
+def test_chrf_by_hand():
+    # Of abc and abd: 2 of 3 letters, 1 of 2 pairs, 0 of 1 triple, in both directions.
+    assert score_texts(["abd"], ["abc"])["chrf"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3, abs=1e-6)
+    assert score_texts(["abd"], ["abd"])["chrf"] == pytest.approx(1)
+
+
+def test_variety_repetition_and_length_by_hand():
+    scores = score_texts(["a b c d", "a b"], ["a b a", "a c"])
+    assert scores["distinct1"] == pytest.approx(3 / 5) and scores["distinct2"] == pytest.approx(3 / 3)
+    assert scores["length_ratio"] == pytest.approx(5 / 6)
+    assert score_texts(["x"], ["a b c d a b c d"])["repetition"] == pytest.approx(1 / 5)
+    assert score_texts(["x", "x"], ["a b c d", "a b c d"])["repetition"] == 0  # two texts may say the same
+
+
+def test_an_empty_reply_scores_nothing():
+    scores = score_texts(["a b c"], [""])
+    assert {name: scores[name] for name in ("rouge1", "rougeL", "bleu", "distinct1", "length_ratio")} == {
+        "rouge1": 0, "rougeL": 0, "bleu": 0, "distinct1": 0, "length_ratio": 0,
+    }  # fmt: skip
+
+
+def test_texts_and_references_have_to_be_as_many():
+    with pytest.raises(ValueError, match="1 candidates for 2 references"):
+        score_texts(["a", "b"], ["a"])
+    with pytest.raises(ValueError, match="0 candidates"):
+        score_texts([], [])
+
+
+def answer(number, side, seed, text, ended=True, task=HELDOUT):
+    return Answer(Asked(task, number, (1, 2), "hello"), side, seed, text, 3, ended)
+
+
+def test_runs_are_scored_apart_and_then_averaged():
+    answers = [
+        answer(4, "new", 0, "one two"),
+        answer(4, "new", 1, "three four", ended=False),
+        answer(4, "base", 0, "three four"),
+        answer(4, "base", 1, "three four"),
+        answer(9, "new", 0, "of another task", task="general"),
+    ]
+    scores = text_scores(HELDOUT, answers, ("base", "new"), (0, 1), {4: ["one two"]})
+    assert scores.task == HELDOUT and scores.prompts == 1
+    assert scores.scores["rouge1"]["new"].mean == pytest.approx(0.5)
+    assert scores.scores["rouge1"]["new"].sd == pytest.approx(0.5**0.5)  # n - 1: of 1 and 0
+    assert scores.scores["rouge1"]["base"].sd == 0 and scores.scores["rouge1"]["base"].runs == 2
+    assert scores.scores["ended"]["new"].mean == 0.5 and scores.scores["ended"]["base"].mean == 1
+    assert text_scores("small_talk", answers, ("base", "new"), (0, 1), {}) is None
+
+
+def test_answers_are_found_by_task_side_and_seed():
+    answers = [answer(2, "new", 0, "b"), answer(1, "new", 0, "a"), answer(1, "new", 1, "c"), answer(1, "base", 0, "d")]
+    assert [it.text for it in answers_of(answers, HELDOUT, side="new", seed=0)] == ["a", "b"]
+    assert [it.text for it in answers_of(answers, HELDOUT, side="new")] == ["a", "c", "b"]
+
+
+def test_one_run_has_no_deviation_and_none_has_no_mean():
+    assert spread([0.25]).sd == 0 and spread([0.25]).runs == 1
+    with pytest.raises(ValueError, match="no runs"):
+        spread([])
+    assert share([]) == 0 and share([True, False]) == 0.5

@@ -1,0 +1,105 @@
+"""Who is heard: the classifier tells voices apart, and finds lines of others under a persona's name."""
+
+import random
+
+import pytest
+
+from personas.card import SHIPPED_CARDS, read_cards
+from personas.contracts import Persona
+from trainer.dataset import Dataset
+from trainer.exchange import Exchange
+from trainer.scorecard.spoken.answers import HELDOUT, Answer, Asked
+from trainer.scorecard.spoken.voice import GENERAL, MEMBERS, Authors, Known, measure_voice, shipped_voices, voices_of
+
+CARDS = read_cards(SHIPPED_CARDS)
+ADA = Persona("ada", "Ada")
+WORDS = {
+    "ada": "i wind the old clock at dusk and oil its brass wheel slowly while gulls sleep on bells".split(),
+    "bo": "Bravo! What soup, what jam! Marmalade for all, and pie, and cheese; hooray, dear guests!".split(),
+    MEMBERS: "whats up lol u ok?? brb gotta go cya tmrw pls thx hows ur day bro".split(),
+}
+
+
+def said(voice, count, seed):
+    drawn = random.Random(f"{voice} {seed}")
+    return tuple(" ".join(drawn.choices(WORDS[voice], k=12)) for _ in range(count))
+
+
+def voices(**changed):
+    made = {name: Known(said(name, 40, 1), said(name, 15, 2)) for name in WORDS}
+    return {name: changed.get(name, known) for name, known in made.items()}
+
+
+def answers(side, by_seed):
+    return [
+        Answer(Asked(HELDOUT, number, (1,), "hm"), side, seed, text, 3, True)
+        for seed, texts in by_seed.items()
+        for number, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def voice():
+    spoken = answers("base", {0: said("bo", 10, 3), 1: said("bo", 10, 4)})
+    spoken += answers("new", {0: said("ada", 10, 5), 1: (*said("ada", 5, 6), *said(MEMBERS, 4, 6), "")})
+    return measure_voice(ADA, voices(), spoken, ("base", "new"), (0, 1))
+
+
+def test_a_voice_lies_between_floor_and_ceiling(voice):
+    assert voice.ceiling >= 0.95 and voice.floor <= 0.05 and voice.replies == 40
+    assert voice.classes == ("ada", "bo", MEMBERS)
+    assert voice.similarity_ceiling > voice.similarity["base"].mean
+    assert voice.similarity["new"].mean > voice.similarity_floor
+
+
+def test_runs_are_counted_apart_and_an_empty_reply_is_nobodys(voice):
+    assert voice.right["base"].mean <= 0.05
+    assert voice.right["new"].mean == pytest.approx(0.75, abs=0.06) and voice.right["new"].runs == 2
+    assert voice.right["new"].sd == pytest.approx(0.5 / 2**0.5, abs=0.1)
+    assert voice.taken_as["new"]["nobody"] == 1 / 20
+    assert voice.taken_as["base"]["bo"] >= 0.95
+
+
+def test_what_is_trained_on_is_in_the_personas_own_voice(voice):
+    assert voice.trained_as["ada"] >= 0.95 and voice.reads_english == 1
+
+
+def test_lines_of_others_under_the_personas_name_are_found():
+    mixed = Known((*said("ada", 28, 1), *said(MEMBERS, 12, 9)), said("ada", 15, 2))
+    found = Authors({name: known.trained for name, known in voices(ada=mixed).items()}).of_learned("ada")
+    assert found.count(MEMBERS) >= 9 and found.count("ada") >= 26
+
+
+def exchanges(texts, messages=(), by_persona=True):
+    asked = messages or ["what is it"] * len(texts)
+    return tuple(Exchange(str(n), asked[n], text, by_persona) for n, text in enumerate(texts))
+
+
+def data(persona, trained, heldout, general=()):
+    empty = {key: {} for key in ("counts", "rights", "sources", "days", "people", "replaced", "permission")}
+    return Dataset(
+        train=(), heldout=(), general=(), ledger=None, held_out=None, **empty,
+        said_train=exchanges(trained, said(MEMBERS, len(trained), 1)),
+        said_heldout=exchanges(heldout, said(MEMBERS, len(heldout), 2)),
+        said_general=exchanges(general, by_persona=False), persona=persona,
+    )  # fmt: skip
+
+
+def test_voices_are_the_personas_others_general_talk_and_members():
+    own = data(ADA, said("ada", 30, 1), said("ada", 5, 2), general=said("bo", 60, 8))
+    bo = data(Persona("bo", "Bo"), said("bo", 30, 1), said("bo", 5, 2))
+    found = voices_of(own, {"bo": bo, "few": data(Persona("few", "Few"), said("bo", 3, 5), said("bo", 3, 6))})
+    assert list(found) == ["ada", "bo", GENERAL, MEMBERS]
+    assert found["bo"].heldout == said("bo", 5, 2) and found[MEMBERS].trained == said(MEMBERS, 30, 1)
+    assert set(found[GENERAL].trained) | set(found[GENERAL].heldout) == set(said("bo", 60, 8))
+    assert not set(found[GENERAL].trained) & set(found[GENERAL].heldout)
+
+
+def test_without_others_those_that_ship_are_told_apart_and_their_replies_kept_apart():
+    found = shipped_voices(CARDS["oda"])
+    assert found.keys() == {"ballast", "thrip"}
+    for known in found.values():
+        assert len(known.trained) > 150 and len(known.heldout) > 20
+        assert not set(known.trained) & set(known.heldout)
+    right = Authors({name: known.trained for name, known in found.items()}).of(found["thrip"].heldout)
+    assert right.count("thrip") >= 0.9 * len(right)
