@@ -25,7 +25,9 @@ from bot.giving_way import GivingWay
 from bot.house import House, Keeping
 from bot.local_guild import SKERROW, Town
 from bot.lore import read_all_guild_lore
+from bot.making_room import MakingRoom
 from bot.personas import Personas
+from bot.preparing import Preparing
 from bot.privacy.replay import take_up
 from bot.queue import JobQueue
 from bot.retention import Limits, Retention
@@ -93,7 +95,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
         backend = _backend(settings, catalogue, clock, engine)
-        queue = JobQueue(store, backend, clock)
+        queue = JobQueue(store, MakingRoom(backend, engine), clock)
         sampling = Sampling(
             temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
         )
@@ -110,6 +112,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         client, running = await _client(settings, house, sandbox, stack)
         if sandbox:
             await local_guild.move_in(client, sandbox, client.house.answerer, town.homes)
+        Preparing(client.house).start(client)
         retention = Retention(client.house, clock, Limits(settings.history_days, settings.guild_days))
         retention.start(client)
         stack.push_async_callback(retention.stop)
