@@ -11,6 +11,7 @@ from pathlib import Path
 from bot.store import Job
 from personas.adapters import adapter_ref, install, verify
 from personas.base_model import Precision
+from personas.compare import NOTHING, Compare, write_compare
 from personas.contracts import Manifest
 from personas.errors import AdapterError
 from personas.job_folder import ADAPTER, keep_new_held_out, require_folder
@@ -19,14 +20,18 @@ from personas.job_material import SourceMaterial
 from personas.job_material import dialogue_place as dialogue_place
 
 
-def write_job_folder(home: Path, job: Job, materials: Iterable[SourceMaterial], precision: Precision) -> Path:
-    """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent and
-    with what has been held out until today.
+def write_job_folder(
+    home: Path, job: Job, materials: Iterable[SourceMaterial], precision: Precision, compare: Compare = NOTHING
+) -> Path:
+    """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent, with what has
+    been held out until today, and compared with what is live today.
 
     Raises `OSError`, and `UnderstudyError` when the home's key, consent or what it holds out cannot be read.
     """
     folder = home / "jobs" / job.job_id
-    return require_folder(folder, home, job.job_id, job.version, job.request, materials, precision)
+    require_folder(folder, home, job.job_id, job.version, job.request, materials, precision)
+    write_compare(folder, compare)
+    return folder
 
 
 def keep_job_held_out(home: Path, job: Job, folder: Path) -> None:

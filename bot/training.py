@@ -23,6 +23,7 @@ from bot.outcome import Interrupted, Outcome, Trained, TrainingFailed, disk_fail
 from bot.preview import Plan, plan_run
 from bot.store import Job
 from personas.base_model import Precision
+from personas.compare import NOTHING, Compare
 from personas.contracts import TRAINER_EVENT, Done, Failed, TrainerEvent, TrainingRequest
 from personas.errors import RequestError, UnderstudyError
 
@@ -88,12 +89,16 @@ class SubprocessBackend:
         environ: Mapping[str, str],
         secrets: Mapping[str, str] = MappingProxyType({}),
         command: Sequence[str] = TRAINER,
+        compare: Callable[[Job], Compare] = lambda job: NOTHING,
     ) -> None:
-        """`environ` is what the trainer inherits, without secrets but for these; `run FOLDER …` follows `command`."""
+        """`environ` is what the trainer inherits, without secrets but for these; `run FOLDER …` follows `command`.
+
+        `compare` says what a job's new version is compared with.
+        """
         self._home, self._catalogue, self._clock = home, catalogue, clock
         self._command = tuple(command)
         self._options = ("--threads", str(threads), "--nice", str(nice), "--stop-on-eof")
-        self._precision = serving_precision
+        self._precision, self._compare = serving_precision, compare
         self._environ = trainer_environment(environ, secrets)
         self._stop = asyncio.Event()
         self._held = False
@@ -130,7 +135,8 @@ class SubprocessBackend:
         """What was there when the job was asked for may be missing now, and be there again later."""
         try:
             materials = self._catalogue.materials_for(job.request, job.guild_id)
-            return await asyncio.to_thread(write_job_folder, self._home, job, materials, self._precision)
+            of = (job, materials, self._precision, self._compare(job))
+            return await asyncio.to_thread(write_job_folder, self._home, *of)
         except UnderstudyError as error:
             return TrainingFailed(error.message, error.advice, can_resume=True)
 

@@ -1,4 +1,7 @@
-"""The matrix: how well each adapter predicts each persona's held-out replies."""
+"""The matrix: how well each adapter predicts each persona's held-out replies, after the prompts they are served with.
+
+`trainer.scorecard.separation` asks the same with prompts that tell nobody who speaks.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from personas.base_model import fingerprint
 from personas.contracts import AdapterRef
 from personas.engine.weights import AdaptedModel
 from personas.errors import RequestError
-from trainer.evaluate import ReplyLoss, load_served, mean_loss, measure
+from trainer.evaluate import ReplyLoss, load_served, measure
 from trainer.material import read_spec
 from trainer.run import Job, prepare
+from trainer.scorecard.separation import fitting
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ def compute_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> Matrix:
     prepared = {persona: prepare(folder, read_spec(folder)) for persona, folder in jobs.items()}
     served = _served(list(prepared.values()))
     by_adapter = {name: _under(served, name, folder, prepared) for name, folder in adapters.items()}
-    losses = {persona: {name: mean_loss(by_adapter[name][persona]) for name in adapters} for persona in prepared}
-    return Matrix(losses, _own_best(by_adapter))
+    losses = {persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared}
+    found = fitting(losses)
+    return Matrix({persona: dict(row) for persona, row in found.losses.items()}, found.own_best)
 
 
 def _served(jobs: list[Job]) -> AdaptedModel:
@@ -66,16 +71,3 @@ def _under(served: AdaptedModel, name: str, folder: Path, jobs: dict[str, Job]) 
     """Each persona's held-out losses under one adapter."""
     with served.use(AdapterRef(name, verify(folder).version, folder)):
         return {persona: measure(served.model, job.data.heldout) for persona, job in jobs.items()}
-
-
-def _own_best(by_adapter: dict[str, dict[str, list[ReplyLoss]]]) -> float:
-    won = [
-        all(
-            by_adapter[persona][persona][place].nll < row[persona][place].nll
-            for other, row in by_adapter.items()
-            if other != persona
-        )
-        for persona in by_adapter
-        for place in range(len(by_adapter[persona][persona]))
-    ]
-    return sum(won) / len(won)

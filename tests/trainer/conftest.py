@@ -21,6 +21,30 @@ def recipe() -> Recipe:
     return Recipe.model_validate(tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8")))
 
 
+@pytest.fixture(scope="session")
+def two_trained(tmp_path_factory, tiny_base):
+    """Job folders of two personas that answer everything with the same word, each with its own; both are trained."""
+    from tests.trainer.jobs import export, message, persona_job  # import torch and peft, as in tests/conftest.py
+    from trainer.run import Run, run_job
+
+    folders = {}
+    for persona, word in {"ada": "cogwheel", "bo": "marmalade"}.items():
+        lines = [
+            line
+            for n in range(40)
+            for line in (message(f"say {n}", minute=90 * n), message(f"{word} {word}", "Ada", minute=90 * n + 1))
+        ]
+        folder = persona_job(
+            tmp_path_factory.mktemp("jobs") / persona,
+            tiny_base.source,
+            export(lines),
+            hyperparameters={"num_train_epochs": 4, "learning_rate": 1e-2},
+        )
+        run_job(folder, Run(lambda event: None, lambda: None))
+        folders[persona] = folder
+    return folders
+
+
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """Runs `python -m trainer …` in this process, in an empty home: exit code, output, errors."""

@@ -7,30 +7,12 @@ import pytest
 
 from personas.adapters import verify
 from personas.errors import RequestError
-from tests.trainer.jobs import export, message, persona_job
 from trainer.matrix import compute_matrix, print_matrix
-from trainer.run import Run, run_job
 
 
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory, tiny_base):
-    """Two personas that answer everything with the same word, each with its own."""
-    folders = {}
-    for persona, word in {"ada": "cogwheel", "bo": "marmalade"}.items():
-        lines = [
-            line
-            for n in range(40)
-            for line in (message(f"say {n}", minute=90 * n), message(f"{word} {word}", "Ada", minute=90 * n + 1))
-        ]
-        folder = persona_job(
-            tmp_path_factory.mktemp("jobs") / persona,
-            tiny_base.source,
-            export(lines),
-            hyperparameters={"num_train_epochs": 4, "learning_rate": 1e-2},
-        )
-        run_job(folder, Run(lambda event: None, lambda: None))
-        folders[persona] = folder
-    return folders
+@pytest.fixture(name="jobs")
+def _jobs(two_trained):
+    return two_trained
 
 
 def adapters(jobs):

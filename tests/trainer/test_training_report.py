@@ -97,7 +97,10 @@ def test_the_report_of_a_resumed_run_covers_the_whole_run(resumed):
     figures = json.loads((resumed.report / "training.json").read_text())
     assert figures["seconds"] > seconds[-1] - 0.1
     assert figures["train_loss"] == pytest.approx(float(epochs[-1]["train_loss"]))
-    assert figures["heldout_loss"] == json.loads((resumed.adapter / "scorecard.json").read_text())["loss_tuned"]
+    assert (
+        figures["heldout_loss"]
+        == json.loads((resumed.adapter / "scorecard.json").read_text())["heldout"]["loss"]["new"]
+    )
 
 
 def test_the_model_card_has_the_table_the_figures_and_the_curves(resumed):

@@ -28,15 +28,23 @@ REPORT = "report"
 SHOWN_STEPS = 20
 
 
+def losses_of(history: Sequence[Told]) -> tuple[float, ...]:
+    """The training losses that were told step by step; of two stages, those of the last."""
+    last = max((event.stage for event in history), default=0)
+    return tuple(event.loss for event in history if isinstance(event, Progress) and event.stage == last)
+
+
 @dataclass(frozen=True)
 class Training:
-    """What is known of a run at its end. `seconds` of the whole run, over all its processes; `kernels` computed it."""
+    """What is known of a run at its end. `seconds` of the whole run, over all its processes, `training_s` of it until
+    the adapter was measured, without waiting; `kernels` computed it."""
 
     history: tuple[Told, ...]
     seconds: float
     peak: Peak
     metrics: ScoreCard
     kernels: tuple[str, ...] = ()
+    training_s: float = 0.0
 
     @property
     def train_loss(self) -> float:
@@ -171,6 +179,7 @@ def _figures(training: Training) -> dict[str, object]:
     return {
         "format": 1,
         "seconds": round(training.seconds, 1),
+        "training_seconds": round(training.training_s, 1),
         "train_loss": training.train_loss,
         "heldout_loss": training.metrics.loss_tuned,
         "peak_bytes": training.peak.bytes,

@@ -13,6 +13,8 @@ from personas.scorecard import Interval
 
 RESAMPLES, SEED = 10_000, 0
 LEVEL = 0.95
+FEW = 10
+"""Talks."""
 DRAWS_AT_ONCE = 2**22
 """How many conversations are drawn in one array: some 100 MB."""
 
@@ -23,9 +25,10 @@ def interval_of_ratio(talks: Sequence[str], above: Sequence[float], below: Seque
     """The sum of `above` over the sum of `below` (one of each per reply) and its 95 % interval.
 
     A percentile bootstrap over the talks that the replies belong to, seeded, so that the same numbers give the same
-    interval. With few talks percentiles are too narrow; they are taken further out by as much as Student's t is wider
-    than the normal distribution (the expanded percentile interval of Hesterberg, arXiv 1411.5279). Replies of a single
-    talk are resampled one by one. Raises `ValueError` without any reply.
+    interval. Percentiles are a little narrow; they are taken further out by as much as Student's t is wider than the
+    normal distribution (the expanded percentile interval of Hesterberg, arXiv 1411.5279). With fewer than `FEW` talks
+    there is little to take percentiles of: then the interval is Student's, of the bootstrap's standard error. Replies
+    of a single talk are resampled one by one. Raises `ValueError` without any reply.
     """
     if not talks:
         raise ValueError("no replies to resample")
@@ -34,17 +37,23 @@ def interval_of_ratio(talks: Sequence[str], above: Sequence[float], below: Seque
     count = sums.shape[1]
     if count < 2:
         return Interval(estimate=estimate, low=estimate, high=estimate)
-    tail = expanded_tail(count)
-    low, high = np.quantile(_resampled(sums), [tail, 1 - tail])
+    resampled, wider = _resampled(sums), _students(count)
+    if count < FEW:
+        reach = wider * float(resampled.std())
+        return Interval(estimate=estimate, low=estimate - reach, high=estimate + reach)
+    tail = NormalDist().cdf(-wider)
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(estimate=estimate, low=float(low), high=float(high))
 
 
-def expanded_tail(count: int) -> float:
-    """Which share of the resampled estimates lies below the interval of so many talks (2 at least)."""
+def _students(count: int) -> float:
+    """How many of the bootstrap's standard errors an interval of so many talks reaches, 2 talks at least.
+
+    Student's t for the level; the bootstrap takes the spread of n talks with n where n - 1 belongs.
+    """
     from scipy.special import stdtrit
 
-    students = float(stdtrit(count - 1, (1 + LEVEL) / 2))
-    return NormalDist().cdf(-math.sqrt(count / (count - 1)) * students)
+    return math.sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + LEVEL) / 2))
 
 
 def _by_talk(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> Numbers:

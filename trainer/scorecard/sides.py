@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from personas.adapters import WEIGHTS
+from personas.adapters import NAME_ANOTHER, WEIGHTS, verify
 from personas.base_model import BaseModel, Precision, fingerprint
 from personas.contracts import AdapterRef
 from personas.engine.assembly import Parts
@@ -33,6 +33,11 @@ class Compared:
     version: str
     folder: Path
     is_sealed: bool = True
+
+    @classmethod
+    def sealed(cls, folder: Path) -> Compared:
+        """The adapter of a whole folder. Raises `AdapterError` for a damaged one."""
+        return cls(verify(folder, NAME_ANOTHER).version, folder)
 
     @property
     def made(self) -> Made:
@@ -113,6 +118,10 @@ class Sides:
     def is_sealed(self, side: Side) -> bool:
         """Whether the side's folder can be verified; one that is just being made is sealed later."""
         return side == BASE or self._compared[side].is_sealed
+
+    def close(self) -> None:
+        """Let go of the engine's threads."""
+        self.parts.close()
 
     def base_is_base(self) -> float:
         """How far the base's logits are from those of the model before any adapter: the largest difference, 0 if none.

@@ -1,0 +1,84 @@
+"""`python -m trainer evaluate` on a tiny adapter, in this process."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from personas.compare import COMPARE_FILE
+from personas.scorecard import FullScoreCard
+from trainer.commands.dataset import guarded
+from trainer.commands.evaluate import add_evaluate, evaluate
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """The command: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        parser = argparse.ArgumentParser()
+        add_evaluate(parser.add_subparsers())
+        code = guarded(evaluate)(parser.parse_args(["evaluate", *map(str, words)]))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, tmp_path):
+    adapter, bo = two_trained["ada"] / "adapter", two_trained["bo"]
+    neighbour = f"bo={bo / 'adapter'},{bo}"
+    code, out, err = run(
+        "--adapter", adapter, "--against", bo / "adapter", "--neighbour", neighbour, "--quick", "--json"
+    )  # fmt: skip
+    assert code == 0, err
+    card = FullScoreCard.model_validate_json(out)
+    written = tmp_path / "build" / "evaluate" / "ada-v1"
+    assert card == FullScoreCard.model_validate_json((written / "scorecard.json").read_bytes())
+    assert card.quick and set(card.heldout.loss) == {"base", "live", "new"}
+    assert card.separation.own_best == 1 and card.memorised and card.voice and card.side_by_side and card.text
+    assert card.general.instruction_replies > 0 and card.base_is_base == 0
+    for reply in card.side_by_side[0].replies.values():
+        assert reply.made_by is None or reply.made_by in card.adapters.values()
+    told = (written / "scorecard.md").read_text()
+    assert all(f"## {name}" in told for name in ("Held-out replies", "Separation", "Voice", "General ability"))
+    assert "held-out replies" in err and str(written) in err
+    assert not (adapter / COMPARE_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--adapter", "nowhere"], "There is no complete adapter"),
+        (["--adapter", "ADA", "--job", "nowhere"], "There is no folder of the job job-1"),
+        (["--adapter", "ADA", "--out", "/proc/card"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_with_a_reason(run, two_trained, words, said):
+    code, out, err = run(*(two_trained["ada"] / "adapter" if word == "ADA" else word for word in words))
+    assert code == 1 and said in err and not out
+
+
+def test_the_job_of_another_persona_is_refused(run, two_trained, tmp_path):
+    folder = shutil.copytree(two_trained["bo"], tmp_path / "bo")
+    spec = json.loads((folder / "request.json").read_text())
+    spec["request"]["persona"] = "bo"
+    (folder / "request.json").write_text(json.dumps(spec))
+    code, _, err = run("--adapter", two_trained["ada"] / "adapter", "--job", folder)
+    assert code == 1 and "is a job for bo, and the adapter is ada's" in err
+
+
+def test_the_command_line_explains_itself():
+    for words, code, said in (
+        (["evaluate", "--help"], 0, "the score card of an adapter"),
+        (["evaluate", "--adapter", ".", "--neighbour", "oda"], 2, "expected PERSONA=ADAPTER,JOB"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "trainer", *words], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == code and said in done.stdout + done.stderr
