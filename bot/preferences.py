@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.store import Lesson, Store
+from bot.store.comparisons import Preference as Vote
 from personas.errors import RequestError
 from personas.job_material import SourceMaterial
 from personas.keys import HomeKey, keyed
@@ -50,21 +51,20 @@ def _all(home: Path, store: Store, guild_id: int, persona_id: str) -> Iterator[t
         if lesson.as_moderator or lesson.user_id in opted_in:  # who has opted out since is left out
             yield lesson.at, _of_lesson(lesson, key)
     for vote in store.comparisons.preferences(persona_id):
-        if guild_id in (0, vote.guild_id):
-            prompt = (Said(name=EXAMPLE_USER, text=vote.prompt),)
-            by = keyed(key, str(vote.user_id))
-            yield (
-                vote.at,
-                Preference(
-                    prompt=prompt,
-                    chosen=vote.chosen,
-                    rejected=vote.rejected,
-                    kind=COMPARISON,
-                    by=by,
-                    right=BY_FORM,
-                    at=_day(vote.at),
-                ),
-            )
+        if guild_id in (0, vote.guild_id) and vote.chosen != vote.rejected:  # both versions may say the same
+            yield vote.at, _of_vote(vote, key)
+
+
+def _of_vote(vote: Vote, key: bytes) -> Preference:
+    return Preference(
+        prompt=(Said(name=EXAMPLE_USER, text=vote.prompt),),
+        chosen=vote.chosen or None,
+        rejected=vote.rejected or None,
+        kind=COMPARISON,
+        by=keyed(key, str(vote.user_id)),
+        right=BY_FORM,
+        at=_day(vote.at),
+    )
 
 
 def _of_lesson(lesson: Lesson, key: bytes) -> Preference:

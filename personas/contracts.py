@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -174,8 +174,18 @@ class TrainingRequest(Contract):
     recipe: Annotated[str, Field(max_length=64)] = "demo-cpu"
     hyperparameters: Hyperparameters = Hyperparameters()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_recipe(cls, given: Any) -> Any:
+        """Preferences are learned by a recipe of their own unless another is named."""
+        if isinstance(given, dict) and given.get("task_type") == "preference":
+            return {"recipe": "preference", **given}
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.task_type == "preference" and self.general:
+            raise ValueError("task_type preference mixes no general dialogue in: leave general out")
         if self.dataset and self.dataset_path:
             raise ValueError("give dataset or dataset_path, not both")
         if self.task_type != "dialogue" and not self.persona:

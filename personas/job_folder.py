@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from personas.adapters import written_aside
@@ -20,7 +20,7 @@ from personas.job_keys import JobKeys, dataset_name
 from personas.job_material import SourceMaterial
 from personas.keys import KEY_FILE, HomeKey
 from personas.material import material_digest
-from personas.people import write_people
+from personas.people import read_people, write_people
 from personas.preferences import read_preferences
 
 REQUEST, MATERIAL, ADAPTER = "request.json", "material", "adapter"
@@ -60,17 +60,27 @@ def fill_folder(
 ) -> JobSpec:
     """Write what a job's folder holds into one that is there and empty. Raises `OSError` or `UnderstudyError`."""
     copied = tuple(_copy(material, folder / MATERIAL) for material in materials)
-    if given := [
-        it for one in copied if one.kind == "preferences" for it in read_preferences(folder / MATERIAL / one.path)
-    ]:
-        write_people(
-            folder, Counter(one.by for one in given)
-        )  # no name or id stands in the lines, so nothing else tells
+    if people := people_brought(folder, copied):
+        write_people(folder, people)  # until a run lists all of them
     spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
     JobKeys.of(home, dataset_name(request)).write(folder)
     bring_up_to_date(folder, home, request)
     (folder / REQUEST).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return spec
+
+
+def people_brought(folder: Path, materials: Iterable[Material]) -> Mapping[str, int]:
+    """Who is in a job's material by no name or id that a search would find: those who gave preferences, and whom an
+    adapter has learned from that the job goes on with. Raises `MaterialError` where their lists cannot be read.
+    """
+    people: Counter[str] = Counter()
+    for one in materials:
+        place = folder / MATERIAL / one.path
+        if one.kind == "preferences":
+            people.update(given.by for given in read_preferences(place))
+        elif one.kind == "adapter":
+            people.update(read_people(place))
+    return people
 
 
 def bring_up_to_date(folder: Path, home: Path, request: TrainingRequest) -> None:

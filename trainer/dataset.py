@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from personas.contracts import Persona
 from personas.heldout import HeldOut
@@ -21,6 +22,7 @@ from trainer.conversation import Conversation, speaks, spoken_by
 from trainer.exchange import Exchange
 from trainer.general import mixes, told_ratio, wanted
 from trainer.material import Content
+from trainer.preference.judged import Preferences
 from trainer.recipe import Recipe
 
 
@@ -34,7 +36,8 @@ class Dataset:
     until now, of this material and before. `stated` are the rights that a built data set brings along, as its
     `stats.json` has them; `caveats` say what is not as asked. `said_heldout` says in words what `heldout` holds,
     `said_train` what the first samples of `train` hold, the job's own, and `said_general` what `general` holds;
-    `persona` and `lore` are what they were asked with.
+    `persona` and `lore` are what they were asked with. `preferences` say which of what is trained on was liked, where
+    that is what is learned.
     """
 
     train: tuple[Sample, ...]
@@ -57,6 +60,7 @@ class Dataset:
     said_general: tuple[Exchange, ...] = ()
     persona: Persona | None = None
     lore: LoreIndex | None = None
+    preferences: Preferences | None = None
 
     @property
     def trained(self) -> tuple[Sample, ...]:
@@ -115,9 +119,16 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         parts = parts_of_set(content.built, content, renderer, recipe)
     else:
         parts = _parts_of_talk(content, renderer, recipe)
+    parts, caveats = _limited(parts, recipe)
+    learned: Preferences | None = None
+    if content.preferences:
+        from trainer.preference.samples import preferring  # the same
+
+        parts, learned, said = preferring(parts, content, renderer, recipe)
+        caveats += said
     dropped = content.dropped + parts.dropped
     require_both_sides(len(parts.own), len(parts.heldout), dropped + parts.ledger.dropped)
-    general, caveats = _general_of(parts, content, recipe)
+    general, told = ([], ()) if learned else _general_of(parts, content, recipe)
     stages = recipe.first_stage_epochs > 0 and content.persona is not None
     tally = _tallied((*parts.heldout, *parts.own, *general), content)
     measuring = _measuring(content, renderer, recipe, parts, general)
@@ -145,13 +156,25 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         held_out=parts.held_out,
         first=_samples(general) if stages else (),
         stated=parts.stated,
-        caveats=caveats,
+        caveats=caveats + told,
         said_heldout=tuple(counted.said for counted in parts.heldout),
-        said_train=tuple(counted.said for counted in parts.own),
+        said_train=tuple(counted.said for counted in parts.own[: learned.good if learned else None]),
         said_general=tuple(counted.said for counted in measuring),
         persona=content.persona,
         lore=content.lore,
+        preferences=learned,
     )
+
+
+def _limited(parts: Parts, recipe: Recipe) -> tuple[Parts, tuple[str, ...]]:
+    """The parts with `train_samples` of the job's own, drawn by the seed: with more of them the same and others."""
+    wanted_samples, own = recipe.train_samples, parts.own
+    if not wanted_samples:
+        return parts, ()
+    taken = random.Random(recipe.seed).sample(range(len(own)), len(own))[:wanted_samples]
+    missing = wanted_samples - len(taken)
+    said = (f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks for.",)
+    return replace(parts, own=[own[place] for place in sorted(taken)]), said if missing else ()
 
 
 def _parts_of_talk(content: Content, renderer: Renderer, recipe: Recipe) -> Parts:

@@ -128,7 +128,7 @@ def refreeze(folder: Path, frozen: Frozen) -> None:
 
 def batches_hash(data: Dataset, recipe: Recipe) -> str:
     """SHA-256 over which samples come in which order, in both stages where there are two."""
-    second = _order_hash(data.train, recipe)
+    second = _order_hash(data.train, recipe) + (data.preferences.marks if data.preferences else "")
     return hashlib.sha256((_order_hash(data.first, recipe) + second).encode()).hexdigest() if data.first else second
 
 

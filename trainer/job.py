@@ -19,8 +19,10 @@ from trainer.loop.positions import require_positions
 from trainer.loop.processes import Processes
 from trainer.loop.target_modules import suited
 from trainer.material import read_content, read_spec
+from trainer.preference.use import only_filters
 from trainer.process.holding import Hold
 from trainer.recipe import Recipe, resolve
+from trainer.scorecard.budget import Extent
 from trainer.start import Start, start_of
 from trainer.tokenizers import counting_tokenizer
 
@@ -48,7 +50,8 @@ class Run:
     """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept.
 
     `account` counts its time from here on; `hold` is waited for between batches. `processes` compute it together.
-    `ignores_memory`: it begins even where the memory that it needs is not free.
+    `ignores_memory`: it begins even where the memory that it needs is not free. `card` says how much is measured of the
+    adapter (`trainer.scorecard.card`).
     """
 
     emit: Callable[[TrainerEvent], None]
@@ -58,6 +61,7 @@ class Run:
     hold: Hold = field(default_factory=Hold)
     processes: Processes = field(default_factory=Processes)
     ignores_memory: bool = False
+    card: Extent = "losses"
 
     def between(self) -> None:
         """Between two batches that are measured: give way, and stop when asked to."""
@@ -85,6 +89,8 @@ def _prepared(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], A
     recipe = resolve(spec.request)
     base = scaled(locate(spec.request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
     start = start_of(folder, spec, base)
+    if start and only_filters(folder, spec, recipe):
+        recipe, start = start.trained_by(recipe, spec.request.hyperparameters), None
     recipe = for_samples(spec.request.recipe, recipe, base, begun(folder, spec))
     recipe, notes = suited(start.shaped(recipe, spec.request.hyperparameters) if start else recipe, base)
     tokenizer = tokenizer_of(base)

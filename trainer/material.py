@@ -17,6 +17,7 @@ from personas.heldout import HELD_OUT_FILE, HeldOut
 from personas.job_keys import JobKeys
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.material import material_digest
+from personas.preferences import Preference, read_preferences
 from personas.rights import DISCORD_API, ON_THE_COMMAND_LINE, decide
 from trainer.anonymise import Anonymiser
 from trainer.anonymise.staying import world_names
@@ -29,9 +30,10 @@ from trainer.sources import ReadOptions, usable
 ALLOWED_KINDS = {
     "persona": ("card", "log", "dataset", "lore", "messages", "general", "adapter"),
     "dialogue": ("messages", "dataset", "general", "adapter"),
+    "preference": ("card", "log", "dataset", "lore", "general", "adapter", "preferences"),
 }
-SOURCES = {"persona": "log", "dialogue": "messages"}
-SPEAKERLESS = ("card", "lore")
+SOURCES = {"persona": "log", "dialogue": "messages", "preference": "log"}
+SPEAKERLESS = ("card", "lore", "preferences")
 MADE = ("dataset", "adapter")
 """Made by this program before, of what was allowed then."""
 Paths = Mapping[str, list[tuple[Path, Material]]]
@@ -45,7 +47,7 @@ class Content:
     `replaced` counts what stands for something else now, by kind. `as_it_came` are the same conversations before their
     people had pseudonyms: what is held out is decided by them, as in `dataset build`. `held_out` was held out before.
     `built` is a data set's folder that takes the place of conversations, `consent` what is allowed today. `to_mix` is
-    general dialogue to train on besides.
+    general dialogue to train on besides, `preferences` what was liked better than what, without personal data.
     """
 
     persona: Persona | None
@@ -62,6 +64,7 @@ class Content:
     built: Path | None = None
     consent: Consent = NOBODY
     to_mix: Sequence[Conversation] = ()
+    preferences: Sequence[Preference] = ()
 
 
 def read_spec(folder: Path) -> JobSpec:
@@ -116,7 +119,31 @@ def read_content(folder: Path, spec: JobSpec, recipe: Recipe) -> Content:
         built=paths["dataset"][0][0] if paths["dataset"] else None,
         consent=consent,
         to_mix=to_mix,
+        preferences=[_without_names(one, anonymiser) for one in _preferences(paths["preferences"])],
     )
+
+
+def preferences_of(folder: Path, spec: JobSpec) -> list[Preference]:
+    """What a preference job learns from, as it came. Raises `MaterialError` where it may not be trained on."""
+    return _preferences(_paths(folder, spec, "preferences"))
+
+
+def _preferences(files: list[tuple[Path, Material]]) -> list[Preference]:
+    found = [one for path, _ in files for one in read_preferences(path)]
+    if any(one.right == DISCORD_API for one in found):
+        raise MaterialError(
+            "A preference came through Discord's API, and nothing says whose words it holds.",
+            "Learn from replies that were taught through a form, and from votes on the operator's prompts.",
+        )
+    return found
+
+
+def _without_names(one: Preference, anonymiser: Anonymiser) -> Preference:
+    """A preference with everything replaced that is found in its texts."""
+    masked = anonymiser.masked_text
+    said = tuple(turn.model_copy(update={"text": masked(turn.text)}) for turn in one.prompt)
+    replies = {"chosen": one.chosen and masked(one.chosen), "rejected": one.rejected and masked(one.rejected)}
+    return one.model_copy(update={"prompt": said, **replies})
 
 
 def adapter_to_start_from(folder: Path, spec: JobSpec) -> Path | None:
@@ -160,6 +187,9 @@ def _all_paths(folder: Path, spec: JobSpec) -> Paths:
         raise MaterialError("The job holds a data set and other talk beside it.", "One is enough: leave the rest out.")
     if len(paths["adapter"]) > 1:
         raise MaterialError("The job holds two adapters to start from.", "Leave one out.")
+    if task == "preference":
+        _require(bool(paths["adapter"]), "adapter", task)
+        _require(bool(paths["preferences"]), "preferences", task)
     _require(bool(paths["general"]), "general", task)
     return paths
 

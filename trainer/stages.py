@@ -23,6 +23,7 @@ from trainer.frozen import CHECKPOINTS, Frozen, refreeze
 from trainer.job import Job, Run
 from trainer.loop.account import Account
 from trainer.loop.memory import release_memory
+from trainer.preference.judged import Preferences
 from trainer.process.failures import is_out_of_memory
 from trainer.recipe import Recipe
 from trainer.report.curves import Told
@@ -128,6 +129,9 @@ class _Stages:
         """All stages; the history is of them all."""
         data, recipe, start = self.job.data, self.frozen.used, self.job.start
         begin = partial(put_weights, start.folder) if start else None
+        if data.preferences:
+            self._enter(f"{len(data.train)} judged replies, by {data.preferences.method.upper()}")
+            return self._stage(data.train, recipe, begin, None, CHECKPOINTS, self.listen, data.preferences)
         if not data.first:
             self._enter(f"{len(data.train)} replies")
             return self._stage(data.train, recipe, begin, self.before[0], CHECKPOINTS, self.listen)
@@ -178,12 +182,13 @@ class _Stages:
         samples: tuple[Sample, ...],
         recipe: Recipe,
         begin: Callable[[Any], None] | None,
-        start_loss: float,
+        start_loss: float | None,
         folder: str,
         listen: Listen,
+        preferences: Preferences | None = None,
     ) -> Trained:
+        from trainer.loop.course import Course
         from trainer.loop.qlora import train_adapter
-        from trainer.loop.reply_trainer import Course
 
         run = self.run
         course = Course(
@@ -201,6 +206,10 @@ class _Stages:
             processes=run.processes,
             begin=begin,
         )
+        if preferences:
+            from trainer.preference.training import train_by_preference
+
+            return train_by_preference(self.job.base, self.job.tokenizer, course, preferences)
         return train_adapter(self.job.base, self.job.tokenizer, course)
 
 

@@ -17,7 +17,8 @@ from personas.people import read_people
 from personas.prompt import PROMPT_VERSION
 from trainer.dataset import Dataset, added
 from trainer.material import adapter_to_start_from
-from trainer.recipe import Recipe
+from trainer.preference.judged import GOOD_REPLIES
+from trainer.recipe import Recipe, request_of, resolve
 
 SHAPE = {
     "lora_r": "r",
@@ -27,6 +28,8 @@ SHAPE = {
     "target_modules": "target_modules",
 }
 """Settings that an adapter's weights decide, and peft's names for them."""
+OWN_OF_PREFERENCES = ("preference_", "heldout_share")
+"""How settings begin that a job of preferences keeps where it trains anew."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,22 @@ class Start:
                     f"Leave {name} out, or train a new adapter.",
                 )
         return recipe.model_copy(update=own)
+
+    def trained_by(self, recipe: Recipe, asked: Hyperparameters) -> Recipe:
+        """The recipe by which the adapter itself was trained, with what is asked for set otherwise.
+
+        Of one that has learned from preferences itself the default recipe, and of the given one what is about samples
+        and preferences.
+        """
+        made = self.manifest
+        table = {**made.hyperparameters, "target_modules": made.lora["target_modules"]}
+        if GOOD_REPLIES in made.dataset:
+            table = resolve(request_of(job_name="again", task_type="dialogue")).model_dump()
+        kept = {name: getattr(recipe, name) for name in Recipe.model_fields if name.startswith(OWN_OF_PREFERENCES)}
+        known = {name: value for name, value in table.items() if name in Recipe.model_fields}
+        own = asked.model_dump(exclude_none=True)
+        again = Recipe.model_validate({**recipe.model_dump(), **known, **kept, **own})
+        return Recipe.model_construct(_fields_set=set(own), **dict(again))
 
     def with_people(self, data: Dataset) -> Dataset:
         """The samples, with those who are in the adapter among the people: the new one has learned from them too."""

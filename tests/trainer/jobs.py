@@ -36,14 +36,14 @@ def message(text: str, author: str = "mira_wet", minute: float = 0, **fields: An
     }
 
 
-def talks(count: int) -> list[dict[str, Any]]:
+def talks(count: int, reply: str = "I mended clock {} myself, with oil.") -> list[dict[str, Any]]:
     """So many conversations of one question and one reply, two hours apart."""
     return [
         line
         for number in range(count)
         for line in (
             message(f"what about clock number {number}, does the bell ring?", minute=120 * number),
-            message(f"I mended clock {number} myself, with oil.", "Ada", minute=120 * number + 1),
+            message(reply.format(number), "Ada", minute=120 * number + 1),
         )
     ]
 

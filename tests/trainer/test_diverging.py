@@ -10,9 +10,9 @@ from personas.contracts import Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
 from trainer.fitted import fitted
+from trainer.loop.course import Course
 from trainer.loop.diverging import RISE_NATS, WINDOW_STEPS, require_learning, require_number
 from trainer.loop.qlora import train_adapter
-from trainer.loop.reply_trainer import Course
 
 STEPS = 1500
 

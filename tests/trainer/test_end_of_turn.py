@@ -9,8 +9,8 @@ import torch
 
 from personas.contracts import Turn
 from trainer.fitted import fitted
+from trainer.loop.course import Course
 from trainer.loop.qlora import train_adapter
-from trainer.loop.reply_trainer import Course
 
 LONGEST = 24
 """Tokens that a reply may have; those learned from have at most half as many."""

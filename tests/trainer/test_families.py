@@ -17,8 +17,8 @@ from trainer.evaluate import load_served, mean_loss, measure
 from trainer.exports.tiny import make_model
 from trainer.fitted import fitted
 from trainer.loop.batches import collate, reply_losses
+from trainer.loop.course import Course
 from trainer.loop.qlora import load_quantised, train_adapter
-from trainer.loop.reply_trainer import Course
 from trainer.loop.target_modules import suited, targets_in
 from trainer.predict.shape import config_of as config_shape
 

@@ -16,9 +16,9 @@ from trainer import evaluate
 from trainer.doctor.fits import known_models
 from trainer.evaluate import BATCH_SIZE
 from trainer.loop.batches import collate, reply_losses
+from trainer.loop.course import Course
 from trainer.loop.length_sorted import length_sorted
 from trainer.loop.qlora import trainer_of
-from trainer.loop.reply_trainer import Course
 from trainer.machine import Machine
 from trainer.plan import recipe_named
 from trainer.predict.activations import LOGIT_BYTES, Batch, kept_bytes

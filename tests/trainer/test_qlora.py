@@ -11,8 +11,9 @@ from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
 from personas.prompt import Sample
 from trainer.fitted import fitted
+from trainer.loop.course import Course
 from trainer.loop.qlora import load_quantised, train_adapter, with_new_adapter
-from trainer.loop.reply_trainer import Course, LengthSortedSampler
+from trainer.loop.reply_trainer import LengthSortedSampler
 from trainer.recipe import RECIPES, Recipe
 
 

@@ -19,8 +19,8 @@ from trainer.loop.checkpoints import (
     restore_random_state,
     trained_weights,
 )
+from trainer.loop.course import Course
 from trainer.loop.qlora import train_adapter
-from trainer.loop.reply_trainer import Course
 from trainer.process.stopping import Stopped
 
 STEPS, STEPS_AN_EPOCH = 9, 3

@@ -7,8 +7,8 @@ import pytest
 from personas.contracts import Epoch, Evaluation, Progress
 from personas.prompt import Sample
 from trainer.fitted import fitted
+from trainer.loop.course import Course
 from trainer.loop.qlora import train_adapter
-from trainer.loop.reply_trainer import Course
 
 SAMPLES = [Sample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(20)]
 OWN = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}

@@ -18,8 +18,8 @@ from tests.trainer.jobs import persona_job
 from trainer.evaluate import mean_loss, measure
 from trainer.fitted import fitted
 from trainer.loop.checkpoints import checkpoints_in, trained_weights
+from trainer.loop.course import Course
 from trainer.loop.qlora import train_adapter
-from trainer.loop.reply_trainer import Course
 from trainer.process.failures import failure
 from trainer.process.job_watch import JobGoneError
 from trainer.run import Run, run_job

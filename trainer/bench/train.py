@@ -110,8 +110,8 @@ def ours(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]
     from personas.base_model import load_tokenizer, locate
     from personas.contracts import Hyperparameters, TrainingRequest
     from trainer.fitted import fitted
+    from trainer.loop.course import Course
     from trainer.loop.qlora import train, trainer_of
-    from trainer.loop.reply_trainer import Course
     from trainer.recipe import resolve
 
     values = Hyperparameters(

@@ -24,12 +24,13 @@ from trl import SFTConfig
 from personas.base_model import BaseModel, TrainingPrecision, load_model
 from personas.errors import TrainingError
 from personas.prompt import Sample
-from trainer.kernels.choice import choose_kernels
+from trainer.kernels.choice import Kernels, choose_kernels
 from trainer.loop.account import Account
 from trainer.loop.batches import ABSENT, NO_LOSS, collate, pack, without_absent
 from trainer.loop.checkpoints import latest_whole, step_of
+from trainer.loop.course import Course, CourseTrainer, Heard
 from trainer.loop.cpu_kernels import share_dropout, use_grouped_attention
-from trainer.loop.reply_trainer import Course, Heard, ReplyTrainer
+from trainer.loop.reply_trainer import ReplyTrainer
 from trainer.loop.reporter import Reporter
 from trainer.machine import machine_here
 from trainer.recipe import Recipe
@@ -63,8 +64,13 @@ def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
 
     Raises `TrainingError` when the loss diverges, and whatever `course.check` raises.
     """
+    return trained_by(course, functools.partial(trainer_of, base, tokenizer, course))
+
+
+def trained_by(course: Course, trainer_in: Callable[[Path], CourseTrainer]) -> Trained:
+    """Train with the trainer that is made for a folder of checkpoints. Raises as `train_adapter` does."""
     with tempfile.TemporaryDirectory(prefix="understudy-train-") as scratch:
-        trainer = trainer_of(base, tokenizer, course, course.folder or Path(scratch))
+        trainer = trainer_in(course.folder or Path(scratch))
         reporter = Reporter(course, trainer)
         trainer.add_callback(reporter)
         kept = latest_whole(course.folder) if course.folder else None
@@ -80,24 +86,21 @@ def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
 
 def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) -> ReplyTrainer:
     """A trainer of a new adapter over the base model, as it is before the first step."""
-    model = load_quantised(base, course.recipe)
-    kernels = choose_kernels(model, course.recipe, machine_here())
-    log.info("%s", " ".join(kernels.notes))
+    model, kernels = model_with_kernels(base, course.recipe)
     model = with_new_adapter(model, course.recipe)
     trainer = ReplyTrainer(
         course,
         kernels,
         model=model,
-        args=_arguments(course, folder),
+        args=SFTConfig(**arguments(course, folder), dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=table_of([*course.train, ABSENT] if course.processes.are_many else course.train),
         eval_dataset=table_of(course.heldout) if course.heldout else None,
         data_collator=functools.partial(_collate_rows, pack if kernels.packing else collate),
         processing_class=tokenizer,
     )
-    trainer.remove_callback(PrinterCallback)
     if course.recipe.early_stopping_patience and _measures(course):
         trainer.add_callback(EarlyStoppingCallback(course.recipe.early_stopping_patience))
-    _keep_adapter_in_float32(model)
+    keep_adapter_in_float32(model)
     if course.begin:
         course.begin(model)
     if model.device.type == "cpu":
@@ -105,8 +108,9 @@ def trainer_of(base: BaseModel, tokenizer: Any, course: Course, folder: Path) ->
     return trainer
 
 
-def train(trainer: ReplyTrainer, checkpoint: Path | None = None) -> None:
+def train(trainer: CourseTrainer, checkpoint: Path | None = None) -> None:
     """All steps. The adapter's inputs need no float32 copies where autocast multiplies in 16 bits anyway."""
+    trainer.remove_callback(PrinterCallback)
     computes_in_16_bits = trainer.args.bf16 or trainer.args.fp16
     with (
         disable_input_dtype_casting(trainer.model, active=computes_in_16_bits),
@@ -114,6 +118,14 @@ def train(trainer: ReplyTrainer, checkpoint: Path | None = None) -> None:
     ):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.take_best()
+
+
+def model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, Kernels]:
+    """The base model, with what was chosen for it to compute with."""
+    model = load_quantised(base, recipe)
+    kernels = choose_kernels(model, recipe, machine_here())
+    log.info("%s", " ".join(kernels.notes))
+    return model, kernels
 
 
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
@@ -164,7 +176,8 @@ def with_new_adapter(model: Any, recipe: Recipe) -> Any:
     return get_peft_model(model, lora)
 
 
-def _arguments(course: Course, folder: Path) -> Any:
+def arguments(course: Course, folder: Path) -> dict[str, Any]:
+    """What a course means for any of TRL's trainers."""
     recipe = course.recipe
     shared = (
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
@@ -172,7 +185,7 @@ def _arguments(course: Course, folder: Path) -> Any:
     )  # fmt: skip
     batch, accumulation = course.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
     strategy = recipe.eval_strategy if _measures(course) else "no"
-    return SFTConfig(
+    return dict(
         output_dir=str(folder),
         **{name: getattr(recipe, name) for name in shared},
         per_device_train_batch_size=batch,
@@ -186,7 +199,6 @@ def _arguments(course: Course, folder: Path) -> Any:
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
-        dataset_kwargs={"skip_prepare_dataset": True},
         activation_checkpointing=recipe.gradient_checkpointing,
         dataloader_pin_memory=False,
         logging_nan_inf_filter=False,
@@ -220,7 +232,7 @@ def _collate_rows(laid_out: Layout, rows: Sequence[dict[str, list[int]]]) -> dic
     return laid_out(without_absent(samples))
 
 
-def _keep_adapter_in_float32(model: Any) -> None:
+def keep_adapter_in_float32(model: Any) -> None:
     """TRL casts an adapter over a 4-bit base to 16 bits; steps of the optimiser would be lost in the rounding."""
     for weight in model.parameters():
         if weight.requires_grad:

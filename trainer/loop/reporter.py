@@ -10,8 +10,8 @@ import torch
 from transformers import TrainerCallback
 
 from personas.contracts import TRAINER_EVENT, Epoch, Evaluation, Progress
+from trainer.loop.course import Course, CourseTrainer, Heard
 from trainer.loop.diverging import require_learning, require_number
-from trainer.loop.reply_trainer import Course, Heard, ReplyTrainer
 from trainer.process.stopping import Stopped
 
 
@@ -21,7 +21,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is untype
     `history` holds every event of the run, those before a resume included.
     """
 
-    def __init__(self, course: Course, trainer: ReplyTrainer) -> None:
+    def __init__(self, course: Course, trainer: CourseTrainer) -> None:
         self._course, self._trainer = course, trainer
         self.history: list[Heard] = []
         self._losses: list[float] = []

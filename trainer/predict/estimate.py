@@ -32,6 +32,7 @@ from trainer.predict.memory import Memory, memory_of, value_bytes_of
 from trainer.predict.shape import config_of
 from trainer.predict.time import startup_s, work_of
 from trainer.predict.work import Workload as Workload
+from trainer.preference.judged import GOOD_REPLIES
 from trainer.recipe import Recipe
 
 REFERENCE_GFLOPS = 258.0
@@ -120,6 +121,8 @@ def _speed_in(base: BaseModel, recipe: Recipe, work: Workload, folder: Path, mac
         first, *_, last = csv.DictReader(file)
     took_s = float(last["seconds"]) - float(first["seconds"])
     if manifest["base_model"] != base.name or int(last["step"]) < ENOUGH_STEPS or took_s < ENOUGH_S:
+        return None
+    if GOOD_REPLIES in manifest["dataset"]:  # the reference computed, too
         return None
     known = {key: value for key, value in manifest["hyperparameters"].items() if key in Recipe.model_fields}
     then = Recipe.model_validate({**recipe.model_dump(), **known, "max_length": recipe.max_length})

@@ -1,0 +1,350 @@
+"""Learning from preferences: who may give how many, in which order, by whose log-probabilities, and that it works."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from personas.adapters import verify
+from personas.base_model import load_model, load_tokenizer
+from personas.errors import MaterialError, RequestError
+from personas.people import read_people
+from personas.preferences import as_lines, read_preferences
+from personas.prompt import Sample
+from tests.trainer.jobs import ADA, export, persona_job, sign, stopping, talks
+from tests.trainer.preference_house import BAD, GOOD, member, preference_job, taught, voted, votes
+from trainer.evaluate import measure
+from trainer.loop.batches import NO_LOSS
+from trainer.loop.course import Course
+from trainer.loop.qlora import with_new_adapter
+from trainer.material import read_spec
+from trainer.preference.judged import MOST_GOOD, Judged, Pair, Preferences, arranged, weights
+from trainer.preference.training import REFERENCE, judged_table, scored, train_by_preference, trainer_of
+from trainer.preference.use import LEAST, use_of, within_share
+from trainer.process.environment import RESTARTED
+from trainer.process.stopping import Stopped
+from trainer.run import Run, planned, run_job
+from trainer.start import put_weights
+
+# ------------------------------------------------------------------------------------------------ who gives how many
+
+
+@pytest.mark.parametrize("counts", [[50] * 12, [500, *[30] * 12], [1] * 10, [200, 200, *[7] * 20]])
+def test_nobody_gives_more_than_their_share_and_no_more_is_left_out_than_has_to_be(counts):
+    given = [voted(n, member(who)) for who, count in enumerate(counts) for n in range(count)]
+    kept = within_share(given, 0.1)
+    by = Counter(one.by for one in kept)
+    assert kept and max(by.values()) <= 0.1 * len(kept) + 1e-9
+    assert all(by[member(who)] == min(count, max(by.values())) for who, count in enumerate(counts))
+    one_more = max(by.values()) + 1  # would be too much for somebody, or there is nobody who gave so much
+    assert one_more > 0.1 * sum(min(count, one_more) for count in counts) or one_more > max(counts)
+
+
+def test_of_too_few_members_nothing_is_taken_and_of_each_the_latest():
+    assert within_share([voted(n, member(n % 9)) for n in range(900)], 0.1) == []
+    given = [voted(n, member(0)) for n in range(9)] + [voted(n, member(1)) for n in range(3)]
+    assert [int(one.prompt[0].text.split()[-1].rstrip("?")) for one in within_share(given, 0.5)] == [6, 7, 8, 0, 1, 2]
+
+
+def test_300_are_enough_and_299_only_filter(recipe):
+    assert LEAST == 300
+    assert not use_of(votes(300), recipe).only_filters
+    few = use_of(votes(299), recipe)
+    assert few.only_filters and "fewer than 300: they only filter" in few.words
+    one_sided = use_of([*votes(300), *(voted(n, member(1)) for n in range(400))], recipe)
+    assert one_sided.left_out and "go beyond the 10% that preference_share lets one member give" in one_sided.words
+
+
+def test_dpo_counts_pairs_alone(recipe):
+    use = use_of(votes(330), recipe.model_copy(update={"preference_method": "dpo"}))
+    assert use.alone == 55 and use.only_filters and "55 hold one reply alone, which DPO cannot use" in use.words
+
+
+def test_lines_that_are_no_preferences_are_named(tmp_path):
+    good = voted(1, member(1)).model_dump()
+    file = tmp_path / "preferences.jsonl"
+    for wrong, words in [
+        ({"chosen": None, "rejected": None}, "line 2 is no preference: neither a chosen nor a rejected reply"),
+        ({"chosen": BAD}, "line 2 is no preference: the chosen reply is the rejected one"),
+        ({"by": "Mina Vale"}, "line 2 is no preference: by: "),
+        ({"prompt": [{"name": "Ada", "text": "x", "by_persona": True}]}, "ends with the persona's own turn"),
+        ({"liked": 1}, "liked: Extra inputs"),
+    ]:
+        file.write_text(json.dumps(good) + "\n" + json.dumps({**good, **wrong}) + "\n")
+        with pytest.raises(MaterialError, match=words):
+            read_preferences(file)
+
+
+# ------------------------------------------------------------------------------------------------ order and weights
+
+
+def judged(count, bad):
+    return [Judged(Sample((n, 1), (False, True)), n >= bad, n // 2) for n in range(count)]
+
+
+@pytest.mark.parametrize(("count", "bad"), [(40, 20), (40, 30), (40, 4), (41, 13), (6, 3)])
+def test_good_ones_count_from_as_much_to_a_third_more(count, bad):
+    of = judged(count, bad)
+    good_weight, bad_weight = weights(of)
+    ratio = good_weight * (count - bad) / (bad_weight * bad)
+    assert 1 - 1e-9 <= ratio <= MOST_GOOD + 1e-9
+    assert weights(of[:1]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("count", "bad"), [(40, 20), (43, 30), (9, 4)])
+def test_batches_hold_different_prompts_and_both_kinds(count, bad):
+    of = judged(count, bad)
+    order = arranged(of, 4, seed=3)
+    assert set(order) == set(of) and len(order) % 4 == 0 and len(order) < count + 4
+    batches = [order[first : first + 4] for first in range(0, count // 4 * 4, 4)]
+    assert sum(len({it.prompt for it in batch}) < 4 for batch in batches) <= 1  # where nothing else is left
+    assert all(any(it.is_good for it in batch) and not all(it.is_good for it in batch) for batch in batches[:-1])
+    assert order == arranged(of, 4, seed=3) != arranged(of, 4, seed=4)
+
+
+def test_each_reply_is_compared_with_another_of_its_batch():
+    order = arranged(judged(8, 4), 4, seed=0)
+    rows = list(
+        judged_table([Judged(Sample((5, n), (False, True)), it.is_good, it.prompt) for n, it in enumerate(order)], 4)
+    )
+    assert [row["KL_completion_ids"][0] for row in rows] == [3, 0, 1, 2, 7, 4, 5, 6]
+
+
+# ------------------------------------------------------------------------------------------------ what is computed
+
+
+def samples_of(renderer, replies, question="did you wind it?"):
+    from personas.contracts import Turn
+
+    return [renderer.sample(None, [Turn("Guest", question)], reply) for reply in replies]
+
+
+def test_replies_are_scored_as_each_alone_would_be(tiny_base, renderer):
+    model = load_model(tiny_base, "float32")
+    samples = [*samples_of(renderer, [GOOD, BAD, "Yes."]), *samples_of(renderer, ["No."], "is it late? or early?")]
+    longest = max(len(sample.ids) for sample in samples)
+    ids, labels = torch.zeros(4, longest, dtype=torch.long), torch.full((4, longest), NO_LOSS)
+    for row, sample in enumerate(samples):
+        ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
+        labels[row, len(sample.ids) - sample.reply_tokens : len(sample.ids)] = torch.tensor(sample.ids)[
+            -sample.reply_tokens :
+        ]
+    with torch.no_grad():
+        together = scored(model, ids, labels)
+        for row, sample in enumerate(samples):
+            logits = model(torch.tensor([sample.ids])).logits[0].log_softmax(-1)
+            places = range(len(sample.ids) - sample.reply_tokens - 1, len(sample.ids) - 1)
+            alone = [float(logits[place, sample.ids[place + 1]]) for place in places]
+            assert together[row].sum() == pytest.approx(sum(alone), rel=1e-4)
+            assert int((together[row] != 0).sum()) == sample.reply_tokens
+
+
+@pytest.fixture(scope="module")
+def liked(renderer):
+    """Preferences over twelve questions."""
+    pairs = []
+    for number in range(12):
+        good, bad = samples_of(renderer, [f"{GOOD} {number}", f"{BAD} {number}"], f"clock {number}?")
+        pairs.append(Pair(Judged(good, True, number), Judged(bad, False, number)))
+    both = tuple(it for pair in pairs for it in (pair.chosen, pair.rejected))
+    return {method: Preferences(method, both, tuple(pairs)) for method in ("kto", "dpo")}
+
+
+def course_of(recipe, samples, heard, **changes):
+    settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "learning_rate": 5e-3, "eval_strategy": "no",
+                "precision": "fp32", "quant_type": "none", "num_train_epochs": 4, "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 1}  # fmt: skip
+    of = recipe.model_copy(update={**settings, **changes})
+    return Course(samples, (), of, heard.append, lambda: None)
+
+
+@pytest.mark.parametrize("method", ["kto", "dpo"])
+def test_what_was_chosen_becomes_likelier_and_the_reference_stays(tiny_base, recipe, liked, method, tmp_path):
+    tokenizer, heard, of = load_tokenizer(tiny_base), [], liked[method]
+    course = course_of(recipe, [it.sample for it in of.judged], heard)
+    trainer = trainer_of(tiny_base, tokenizer, course, of, tmp_path)
+    names = dict(trainer.model.named_parameters())
+    for name, weight in names.items():
+        if f".{REFERENCE}." in name:
+            assert not weight.requires_grad and torch.equal(weight, names[name.replace(f".{REFERENCE}.", ".default.")])
+            assert weight.dtype == torch.float32
+    before = margin(with_new_adapter(load_model(tiny_base, "float32"), course.recipe), of)
+    trained = train_by_preference(tiny_base, tokenizer, course, of)
+    assert margin(trained.model, of) > before + 1
+    assert list(trained.model.peft_config) == ["default"]
+    losses = [event.loss for event in heard if event.event == "progress"]
+    assert losses[0] == pytest.approx(0.5 if method == "kto" else math.log(2), abs=0.15)  # both are the same there
+    assert losses[-1] < losses[0] and heard[-1].event == "epoch"
+
+
+def margin(model, of):
+    """By how many nats the chosen replies are likelier than the rejected ones, in the mean."""
+    chosen, rejected = ([getattr(pair, side).sample for pair in of.pairs] for side in ("chosen", "rejected"))
+    losses = [sum(one.nll for one in measure(model, side)) / len(side) for side in (rejected, chosen)]
+    return losses[0] - losses[1]
+
+
+# ------------------------------------------------------------------------------------------------ whole runs
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base, tmp_path_factory):
+    """Ada's adapter, as an ordinary run leaves it."""
+    folder = persona_job(tmp_path_factory.mktemp("sft"), tiny_base.source)
+    run_job(folder, Run(lambda event: None, lambda: None))
+    return folder / "adapter"
+
+
+FAST = {"learning_rate": 1e-3, "max_steps": 12, "gradient_accumulation_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def learned(tiny_base, adapter, tmp_path_factory):
+    """A job that has learned from 312 votes, and its events."""
+    folder = preference_job(tmp_path_factory.mktemp("kto"), tiny_base.source, adapter, votes(312), **FAST)
+    heard = []
+    run_job(folder, Run(heard.append, lambda: None))
+    return folder, heard
+
+
+def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_comes_from(learned, adapter, tiny_base):
+    folder, heard = learned
+    made, before = verify(folder / "adapter"), verify(adapter)
+    assert made.start_from.version == before.version
+    assert made.start_from.weights == before.checksums["adapter_model.safetensors"]
+    assert (made.dataset["preferences_used"], made.dataset["preferences_members"]) == (312, 12)
+    assert (made.dataset["replies_good"], made.dataset["replies_bad"]) == (260, 312)
+    assert made.rights["form"] == 572 and made.lora["r"] == 4
+    assert any("KTO learns from these, which 12 members gave" in caveat for caveat in made.caveats)
+    assert read_people(folder / "adapter").keys() >= {member(number) for number in range(12)}
+    assert any("by KTO" in event.detail for event in heard if event.event == "phase")
+    job = planned(folder)
+    of = replace(job.data.preferences, pairs=job.data.preferences.pairs[:24])
+    model = with_new_adapter(load_model(tiny_base, "float32"), job.recipe)
+    put_weights(adapter, model)
+    start = margin(model, of)
+    put_weights(folder / "adapter", model)
+    assert margin(model, of) > start + 0.1
+
+
+def test_stopped_on_the_way_it_ends_with_the_same_weights(learned, tiny_base, adapter, tmp_path):
+    whole, _ = learned
+    folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312), **FAST)
+    with pytest.raises(Stopped):
+        run_job(folder, stopping(5))
+    assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-6"]
+    run_job(folder, Run(lambda event: None, lambda: None))
+    kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole))
+    assert all(torch.equal(kept[name], other[name]) for name in kept)
+
+
+def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(tiny_base, adapter, tmp_path):
+    down, line = "I mended clock 3 myself, with oil.", "The bell? It rings flat since the great frost."
+    given = [
+        voted(3, member(1), None, down),
+        voted(3, member(2), None, down),
+        voted(4, member(1), None, "I mended clock 4 myself, with oil."),  # one vote is one member's
+        taught(900, member(1), line, BAD),
+    ]
+    folder = preference_job(tmp_path / "job", tiny_base.source, adapter, given)
+    job = planned(folder)
+    assert job.start is None and job.data.preferences is None
+    assert (job.recipe.learning_rate, job.recipe.lora_r, job.recipe.num_train_epochs) == (1e-3, 4, 2)  # the adapter's
+    said = [it.reply for it in job.data.said_train]
+    assert line in said and down not in said and BAD not in said
+    assert job.data.counts["replies_voted_down"] == 1 and job.data.counts["replies_taught"] == 1
+    assert any("fewer than 300: they only filter" in note for note in job.notes)
+    assert job.data.people[member(1)] == 1
+
+
+def test_a_filter_takes_no_more_of_one_member_than_their_share(tiny_base, adapter, tmp_path):
+    lines = [taught(number, member(7), f"The lamp over door {number} is mine to trim, always.") for number in range(40)]
+    job = planned(preference_job(tmp_path / "job", tiny_base.source, adapter, lines, preference_share=0.2))
+    own = job.data.counts["samples_train"] - job.data.counts["replies_taught"]
+    assert 1 <= job.data.counts["replies_taught"] <= 0.2 * own
+
+
+def test_personal_data_in_what_was_taught_is_replaced(tiny_base, adapter, tmp_path):
+    lines = [taught(1, member(1), "Write to ada.wick@clockmail.net, and I come with the oil can.")]
+    job = planned(preference_job(tmp_path / "job", tiny_base.source, adapter, lines))
+    (reply,) = [it.reply for it in job.data.said_train if "oil can" in it.reply]
+    assert "ada.wick@clockmail.net" not in reply
+
+
+def test_a_reply_that_was_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
+    log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
+    folders = [tmp_path / "first", tmp_path / "again"]
+    first = preference_job(folders[0], tiny_base.source, adapter, votes(312), log)
+    told = planned(first).data
+    held = told.said_heldout[0].reply
+    again = preference_job(folders[1], tiny_base.source, adapter, [*votes(312), taught(5, member(3), held)], log)
+    for folder in folders:
+        told.held_out.write(folder / "heldout.bin")
+    (again / "keys.json").write_bytes((first / "keys.json").read_bytes())
+    data = planned(again).data
+    assert held not in [it.reply for it in data.said_train]
+    assert data.counts["dropped: held out before"] >= 1 and data.counts["preferences_used"] == 313
+
+
+def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_path):
+    job = preference_job(tmp_path / "a", tiny_base.source, adapter, votes(312), per_device_train_batch_size=2)
+    with pytest.raises(RequestError, match="KTO learns nothing useful in batches of 2"):
+        planned(job)
+    came = [*votes(311), voted(900, member(1), right="discord-api")]
+    with pytest.raises(MaterialError, match="A preference came through Discord's API"):
+        planned(preference_job(tmp_path / "b", tiny_base.source, adapter, came))
+    without = preference_job(tmp_path / "c", tiny_base.source, adapter, votes(312))
+    spec = json.loads((without / "request.json").read_text())
+    spec["materials"] = [it for it in spec["materials"] if it["kind"] != "adapter"]
+    (without / "request.json").write_text(json.dumps(spec))
+    with pytest.raises(MaterialError, match="holds no material of the kind 'adapter'"):
+        planned(without)
+
+
+# ------------------------------------------------------------------------------------------------ from the command line
+
+
+@pytest.fixture
+def words(command, adapter, tmp_path, monkeypatch):
+    """`preference` in this process, over Ada's adapter, card and talk; it ends before it would train."""
+    monkeypatch.setenv(RESTARTED, "1")
+    Path("ada.toml").write_text(ADA, encoding="utf-8")
+    Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
+    sign(tmp_path / "talk.json")
+    Path("votes.jsonl").write_text(as_lines(votes(312)), encoding="utf-8")
+    of_ada = ("--adapter", str(adapter), "--persona", "ada.toml", "--dataset", "talk.json", "--pairs", "votes.jsonl")
+    return lambda *more: command("preference", *of_ada, *more)
+
+
+def test_a_folder_is_made_of_a_command_that_the_bots_trainer_would_run_too(words, adapter):
+    code, out, errors = words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")
+    assert code == 0, errors
+    spec = read_spec(Path(out.strip()))
+    assert (spec.request.task_type, spec.request.recipe, spec.request.persona) == ("preference", "preference", "ada")
+    assert spec.request.base_model == verify(adapter).base_model
+    job = planned(Path(out.strip()))
+    assert job.data.preferences is None and any("fewer than 300" in note for note in job.notes)  # 260 pairs
+    assert (job.recipe.preference_method, job.recipe.learning_rate) == ("dpo", 5e-7)
+    assert words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")[1] == out
+
+
+def test_the_plan_says_what_becomes_of_the_preferences(words):
+    code, out, errors = words("--dry-run")
+    assert code == 0, errors
+    assert "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave." in out
+    Path("votes.jsonl").write_text(as_lines(votes(40)), encoding="utf-8")
+    assert "fewer than 300: they only filter" in words("--dry-run")[1]
+
+
+def test_what_is_not_there_is_told_by_name(words, command):
+    assert "There is no nowhere.jsonl" in words("--pairs", "nowhere.jsonl", "--dry-run")[2]
+    assert "There is no folder nowhere" in command("preference", "--adapter", "nowhere", "--pairs", "votes.jsonl")[2]
+    Path("votes.jsonl").write_text('{"prompt": []}\n', encoding="utf-8")
+    assert "votes.jsonl, line 1 is no preference: prompt: " in words("--dry-run")[2]

@@ -1,0 +1,1 @@
+"""Learning from preferences: what was liked better than what, and replies that somebody taught."""

@@ -1,0 +1,220 @@
+"""KTO and DPO: TRL's trainers over an adapter that goes on learning, with a frozen copy of it as the reference.
+
+They take ids that our renderer has made, in batches whose order we choose, and the log-probabilities come from the same
+forward as everywhere: what the prompts of a batch share is computed once, logits are made of replies only. What TRL
+reports beside the loss (entropy, logits, accuracy) is therefore 0; nothing here shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset as Table
+from torch import Tensor
+from torch.nn import functional
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
+from trl.trainer.utils import FusedCausalLMOutput
+
+from personas.base_model import BaseModel
+from personas.errors import RequestError, TrainingError
+from trainer.loop.batches import NO_LOSS, reply_logits
+from trainer.loop.course import Course, CourseTrainer
+from trainer.loop.qlora import (
+    Trained,
+    arguments,
+    keep_adapter_in_float32,
+    model_with_kernels,
+    trained_by,
+    with_new_adapter,
+)
+from trainer.preference.judged import Judged, Pair, Preferences, arranged, shuffled, weights
+
+REFERENCE = "ref"
+"""TRL's name for the frozen copy of the adapter."""
+PADDING = 0
+"""Stands behind the end of a row, where no token sees it."""
+
+
+def train_by_preference(base: BaseModel, tokenizer: Any, course: Course, preferences: Preferences) -> Trained:
+    """Let the adapter that `course.begin` puts into the model go on learning, from the latest checkpoint on.
+
+    Raises `TrainingError` when the loss diverges, `RequestError` for several processes, and whatever `course.check`
+    raises.
+    """
+    if course.processes.are_many:
+        raise RequestError("Several processes cannot learn from preferences together.", "Start one process.")
+    trained = trained_by(course, partial(trainer_of, base, tokenizer, course, preferences))
+    trained.model.delete_adapter(REFERENCE)
+    return trained
+
+
+def trainer_of(
+    base: BaseModel, tokenizer: Any, course: Course, preferences: Preferences, folder: Path
+) -> PreferenceTrainer:
+    """The trainer, as it is before the first step: the adapter and its reference are the same."""
+    recipe = course.recipe.model_copy(update={"packing": "off"})
+    model, kernels = model_with_kernels(base, recipe)
+    model = with_new_adapter(model, recipe)
+    of: dict[str, Any] = {"model": model, "processing_class": tokenizer}
+    made = (_kto if preferences.method == "kto" else _dpo)(course, preferences, folder)
+    trainer: PreferenceTrainer = made(course, kernels, **of)
+    keep_adapter_in_float32(model)
+    if course.begin:
+        course.begin(model)
+    _copy_to_reference(model)
+    score_replies_alone(model.get_base_model())
+    return trainer
+
+
+def _kto(course: Course, preferences: Preferences, folder: Path) -> Callable[..., PreferenceTrainer]:
+    batch = course.recipe.per_device_train_batch_size
+    if batch < 2:
+        raise TrainingError(
+            "KTO needs two replies at once, and there is memory for one.", "Set a lower max_length, or lora_r."
+        )
+    good, bad = weights(preferences.judged)
+    args = KTOConfig(
+        **_arguments(course, folder),
+        beta=course.recipe.preference_beta,
+        desirable_weight=good,
+        undesirable_weight=bad,
+        train_sampling_strategy="sequential",
+    )
+    order = arranged(preferences.judged, max(course.sorted_in, batch), course.recipe.seed)
+    table = judged_table(order, batch)
+    return partial(
+        ReplyKTO,
+        args=args,
+        train_dataset=table,
+        eval_dataset=_measured_with(table, course),
+        data_collator=DataCollatorForUnpairedPreference(pad_token_id=PADDING),
+    )
+
+
+def _dpo(course: Course, preferences: Preferences, folder: Path) -> Callable[..., PreferenceTrainer]:
+    args = DPOConfig(
+        **_arguments(course, folder), beta=course.recipe.preference_beta, train_sampling_strategy="sequential"
+    )
+    table = pairs_table(shuffled(preferences.pairs, course.recipe.seed))
+    return partial(
+        ReplyDPO,
+        args=args,
+        train_dataset=table,
+        eval_dataset=_measured_with(table, course),
+        data_collator=DataCollatorForPreference(pad_token_id=PADDING),
+    )
+
+
+def _arguments(course: Course, folder: Path) -> dict[str, Any]:
+    """Held-out replies are measured where the recipe says so, but choose nothing: they are not what is learned here."""
+    return {**arguments(course, folder), "load_best_model_at_end": False}
+
+
+def _measured_with(table: Any, course: Course) -> Any:
+    """TRL wants some table where there is measuring on the way; what is measured is the course's held-out replies."""
+    return table if course.heldout and course.recipe.eval_strategy != "no" else None
+
+
+def judged_table(order: Sequence[Judged], batch: int) -> Any:
+    """The rows of `KTOTrainer`: prompt, reply, whether it is good, and the reply of another row of its batch."""
+    rows = [_parts(one) for one in order]
+    others = [rows[first + (place - 1) % len(rows[first : first + batch])]
+              for first in range(0, len(rows), batch) for place in range(len(rows[first : first + batch]))]  # fmt: skip
+    return Table.from_dict(
+        {
+            "prompt_ids": [prompt for prompt, _ in rows],
+            "completion_ids": [reply for _, reply in rows],
+            "KL_completion_ids": [reply for _, reply in others],
+            "label": [one.is_good for one in order],
+        }
+    )
+
+
+def pairs_table(pairs: Sequence[Pair]) -> Any:
+    """The rows of `DPOTrainer`: prompt, chosen and rejected reply."""
+    return Table.from_dict(
+        {
+            "prompt_ids": [_parts(pair.chosen)[0] for pair in pairs],
+            "chosen_ids": [_parts(pair.chosen)[1] for pair in pairs],
+            "rejected_ids": [_parts(pair.rejected)[1] for pair in pairs],
+        }
+    )
+
+
+def _parts(one: Judged) -> tuple[list[int], list[int]]:
+    """Prompt and reply."""
+    prompt = len(one.sample.ids) - one.sample.reply_tokens
+    return list(one.sample.ids[:prompt]), list(one.sample.ids[prompt:])
+
+
+class PreferenceTrainer(CourseTrainer):
+    """What both have in common: the tables are ready, and tokens are counted."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's loss: its mean over the batch, which transformers divides by the batches of a step."""
+        self.tokens_done += int(inputs["attention_mask"].sum())
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+
+
+class ReplyKTO(PreferenceTrainer, KTOTrainer):  # type: ignore[misc]  # TRL is untyped here
+    """Kahneman-Tversky optimisation (arXiv 2402.01306)."""
+
+
+class ReplyDPO(PreferenceTrainer, DPOTrainer):  # type: ignore[misc]  # as above
+    """Direct preference optimisation (arXiv 2305.18290)."""
+
+
+def _copy_to_reference(model: Any) -> None:
+    """The reference is what training begins from, in float32 as the adapter is."""
+    weights_of = dict(model.named_parameters())
+    for name, weight in weights_of.items():
+        if f".{REFERENCE}." in name:
+            start = weights_of[name.replace(f".{REFERENCE}.", ".default.")]
+            weight.data = start.detach().clone()
+
+
+def score_replies_alone(causal: Any) -> None:
+    """Let the model score replies by `scored` where TRL asks it to, which it tells by `fused_lm_head`."""
+    forward = causal.forward
+
+    @wraps(forward)
+    def scoring(*arguments: Any, fused_lm_head: bool = False, **more: Any) -> Any:
+        if not fused_lm_head:
+            return forward(*arguments, **more)
+        log_probs = scored(causal, more["input_ids"], more["labels"])
+        nothing = torch.zeros_like(log_probs)
+        return FusedCausalLMOutput(log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
+
+    causal.forward = scoring
+
+
+def scored(causal: Any, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """The log-probability of each labelled token in nats, [rows, length - 1], 0 where there is no label.
+
+    `input_ids` and `labels` [rows, length] are padded on the right.
+    """
+    labelled = labels != NO_LOSS
+    shared = _shared(input_ids, labelled)
+    batch = {"prefix_ids": input_ids[:1, :shared], "input_ids": input_ids[:, shared:], "labels": labels[:, shared:]}
+    logits, targets = reply_logits(causal, batch)
+    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+    places = labelled[:, 1:]
+    return losses.new_zeros(places.shape).masked_scatter(places, -losses)
+
+
+def _shared(input_ids: Tensor, labelled: Tensor) -> int:
+    """How many tokens all rows begin with; each prompt's last stays out, because it predicts the reply's first."""
+    alike = (input_ids == input_ids[:1]).all(dim=0).long().cumprod(dim=0).sum()
+    shortest_prompt = labelled.long().argmax(dim=1).min()
+    return int(torch.minimum(alike, shortest_prompt - 1).clamp(min=0))
