@@ -20,6 +20,7 @@ from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
 from bot.clock import Clock, SystemClock
 from bot.cogs.reply_buttons import ReplyButtons
+from bot.comparing import to_compare
 from bot.conversation import Conversations
 from bot.giving_way import GivingWay
 from bot.house import House, Keeping
@@ -34,12 +35,13 @@ from bot.retention import Limits, Retention
 from bot.sandbox import Sandbox, StateUnreadable, point_discord_py_at
 from bot.served import LeftBehind, left_behind
 from bot.settings import Settings, SettingsError
-from bot.store import Store
+from bot.store import Job, Store
 from bot.training import SubprocessBackend
 from bot.voices import Voices
 from bot.web import Front, listening
 from personas import base_model
 from personas.base_model import BaseModel
+from personas.compare import Compare
 from personas.contracts import Sampling
 from personas.engine.local import LocalEngine
 from personas.lore import WORLD, LoreIndex, read_lore
@@ -94,7 +96,8 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         engine = await _engine(settings, stack)
         catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
-        backend = _backend(settings, catalogue, clock, engine)
+        compare = functools.partial(to_compare, settings.home, store, personas)
+        backend = _backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, MakingRoom(backend, engine), clock)
         sampling = Sampling(
             temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
@@ -106,8 +109,9 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
             voices, way = Voices(client, store), GivingWay(backend.hold)
             answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
             return House(
-                store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping
-            )
+                store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping,
+                comparisons_per_day=settings.comparisons_per_day,
+            )  # fmt: skip
 
         client, running = await _client(settings, house, sandbox, stack)
         if sandbox:
@@ -183,7 +187,9 @@ async def _engine(settings: Settings, stack: AsyncExitStack) -> LocalEngine:
     return engine
 
 
-def _backend(settings: Settings, catalogue: Catalogue, clock: Clock, engine: LocalEngine) -> SubprocessBackend:
+def _backend(
+    settings: Settings, catalogue: Catalogue, clock: Clock, engine: LocalEngine, compare: Callable[[Job], Compare]
+) -> SubprocessBackend:
     return SubprocessBackend(
         settings.home,
         catalogue,
@@ -193,6 +199,8 @@ def _backend(settings: Settings, catalogue: Catalogue, clock: Clock, engine: Loc
         serving_precision=engine.precision,
         environ=os.environ,
         secrets=settings.wandb,
+        compare=compare,
+        card=settings.trainer_card,
     )
 
 

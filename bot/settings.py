@@ -23,6 +23,7 @@ from personas.errors import UnderstudyError
 log = logging.getLogger(__name__)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+CARDS = ("full", "quick", "losses")
 MIN_STATEMENT = 20
 PLAIN_NUMBER = re.compile(r"-?[0-9]+")
 """Python's `int` takes digits of any script, and underscores."""
@@ -40,7 +41,8 @@ class Settings:
     `discord_permission` states which permission Discord gave to train on what its API brings, who gave it and when;
     empty, nobody did. `history_days` is how long conversations are kept, `guild_days` how long what belongs to a
     server that has removed the bot. `comparisons_per_day` is how often a member may vote between two replies in 24
-    hours. `trainer_wandb` says whether trainings send their figures to wandb.
+    hours. `trainer_card` says how much is measured of a new version, `trainer_wandb` whether trainings send their
+    figures to wandb.
     """
 
     discord_token: str = field(default="", repr=False)
@@ -54,6 +56,7 @@ class Settings:
     max_waiting_replies: int = 64
     trainer_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     trainer_nice: int = 19
+    trainer_card: str = "full"
     trainer_wandb: bool = False
     wandb_api_key: str = field(default="", repr=False)
     wandb_project: str = "understudy"
@@ -214,6 +217,12 @@ def _yes_or_no(text: str) -> bool:
     return text.casefold() in YES
 
 
+def _card(text: str) -> str:
+    if text.lower() not in CARDS:
+        raise ValueError
+    return text.lower()
+
+
 def _log_level(text: str) -> str:
     if text.upper() not in LOG_LEVELS:
         raise ValueError
@@ -239,6 +248,7 @@ SETTINGS = (
     Setting("MAX_WAITING_REPLIES", "max_waiting_replies", "a whole number from 1 to 10000", _whole(1, 10000)),
     Setting("TRAINER_THREADS", "trainer_threads", "a whole number from 1 to 256", _whole(1, 256)),
     Setting("TRAINER_NICE", "trainer_nice", "a whole number from 0 to 19", _whole(0, 19)),
+    Setting("TRAINER_CARD", "trainer_card", ", ".join(CARDS), _card),
     Setting("TRAINER_WANDB", "trainer_wandb", "true or false", _yes_or_no),
     Setting("WANDB_API_KEY", "wandb_api_key", "the key alone, without spaces", _token, secret=True),
     Setting("WANDB_PROJECT", "wandb_project", "a project's name", str),

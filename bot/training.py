@@ -90,14 +90,15 @@ class SubprocessBackend:
         secrets: Mapping[str, str] = MappingProxyType({}),
         command: Sequence[str] = TRAINER,
         compare: Callable[[Job], Compare] = lambda job: NOTHING,
+        card: str = "full",
     ) -> None:
         """`environ` is what the trainer inherits, without secrets but for these; `run FOLDER …` follows `command`.
 
-        `compare` says what a job's new version is compared with.
+        `compare` says what a job's new version is compared with, `card` how much is measured of it.
         """
         self._home, self._catalogue, self._clock = home, catalogue, clock
         self._command = tuple(command)
-        self._options = ("--threads", str(threads), "--nice", str(nice), "--stop-on-eof")
+        self._options = ("--threads", str(threads), "--nice", str(nice), "--card", card, "--stop-on-eof")
         self._precision, self._compare = serving_precision, compare
         self._environ = trainer_environment(environ, secrets)
         self._stop = asyncio.Event()

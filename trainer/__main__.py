@@ -1,7 +1,10 @@
 """Trains and compares adapters.
 
   python -m trainer train …             train a persona's adapter, or one for dialogue
+  python -m trainer preference …        let an adapter go on learning from what was liked better than what
+  python -m trainer study scale …       how a persona's voice grows with its data
   python -m trainer run FOLDER          train the job in FOLDER
+  python -m trainer evaluate …          an adapter's score card, and the gate's verdict
   python -m trainer matrix …            compare adapters on each other's held-out replies
   python -m trainer dataset inspect …   what a file or folder of material holds
   python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
@@ -47,11 +50,14 @@ from personas.job_folder import keep_at_home
 from trainer.commands.anonymise import add_anonymise, anonymise
 from trainer.commands.counts import positive
 from trainer.commands.dataset import add_dataset, guarded
+from trainer.commands.evaluate import add_evaluate, evaluate
 from trainer.commands.lore import add_lore
 from trainer.commands.mask import add_mask, mask
 from trainer.commands.plan import add_plan, add_plan_output, home_of, plan, plan_run
 from trainer.commands.predictions import add_predictions, predictions
+from trainer.commands.preference import add_preference, asked_of_preferences
 from trainer.commands.recipes import add_recipes, recipes
+from trainer.commands.study import add_study, study_scale
 from trainer.commands.train import add_train, train
 from trainer.doctor.commands import add_doctor, doctor
 from trainer.exports.commands import add_exports
@@ -108,8 +114,15 @@ def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: H
     from trainer.run import Run, run_job
 
     try:
-        every, ignores_memory = options.checkpoint_every, options.ignore_memory
-        run = Run(events.emit, stop.check, every, hold=hold, processes=processes, ignores_memory=ignores_memory)
+        run = Run(
+            events.emit,
+            stop.check,
+            options.checkpoint_every,
+            hold=hold,
+            processes=processes,
+            ignores_memory=options.ignore_memory,
+            card=options.card or "full",
+        )
         run_job(options.folder, run)
         keep_at_home(options.folder, home_of(options.home))
     except Exception as error:  # the edge: whatever went wrong becomes one event
@@ -178,12 +191,21 @@ def _parser() -> argparse.ArgumentParser:
     add_recipes(commands).set_defaults(command=guarded(recipes))
     add_predictions(commands).set_defaults(command=guarded(predictions))
     add_doctor(commands).set_defaults(command=guarded(doctor))
-    computing = (run, matrix, add_exports(commands))
+    evaluating = add_evaluate(commands)
+    evaluating.set_defaults(command=guarded(evaluate))
+    computing = (run, matrix, evaluating, add_exports(commands))
     for command in computing:
         command.set_defaults(computes=True)
     by_words = add_train(commands)
-    by_words.set_defaults(command=partial(train, run=_run), stop_on_eof=False)
-    for command in (run, by_words):
+    by_preference = add_preference(commands)
+    by_words.set_defaults(asks=None)
+    by_preference.set_defaults(asks=asked_of_preferences)
+    made_of_words = (by_words, by_preference)
+    by_study = add_study(commands)
+    for command in made_of_words:
+        command.set_defaults(command=partial(train, run=_run), stop_on_eof=False)
+    by_study.set_defaults(command=partial(study_scale, run=_run), stop_on_eof=False)
+    for command in (run, *made_of_words, by_study):
         command.add_argument(
             "--checkpoint-every",
             type=positive,
@@ -192,9 +214,15 @@ def _parser() -> argparse.ArgumentParser:
             help=f"a run that is killed loses at most so much (default: {CHECKPOINT_S})",
         )
         command.add_argument(
+            "--card",
+            choices=("full", "quick", "losses"),
+            help="what is measured of the adapter: everything, the same in a fifth of the time, or losses alone "
+            "(default: full; losses for each run of a sweep)",
+        )
+        command.add_argument(
             "--ignore-memory", action="store_true", help="begin even where the memory that it needs is not free"
         )
-    for command in (*computing, by_words):
+    for command in (*computing, *made_of_words, by_study):
         command.add_argument("--threads", type=positive, help="compute with so many threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
     return parser

@@ -8,29 +8,30 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 
 from personas.adapters import seal, verify, written_aside
 from personas.base_model import fingerprint
-from personas.contracts import AdapterRef, Done, JobSpec, Phase, ScoreCard, ScoreCardEvent
+from personas.compare import read_compare
+from personas.contracts import Done, JobSpec, Manifest, Phase, ScoreCardEvent
 from personas.errors import RequestError
 from personas.heldout import NEW_HELD_OUT_FILE
+from personas.job_folder import people_brought
 from personas.people import write_people
-from personas.serving import precision_of
 from trainer.auto import for_run, replies_in
-from trainer.dataset import Dataset
+from trainer.dataset import added
 from trainer.fitted import Fitted, fitted, warnings_in_stages
 from trainer.frozen import CHECKPOINTS, Frozen, batches_hash, begun, freeze, hash_of_request
 from trainer.job import Job as Job
 from trainer.job import Run as Run
 from trainer.job import planned as planned
 from trainer.job import prepare as prepare
-from trainer.loop.diverging import require_number
 from trainer.loop.kept_activations import kept_activations
 from trainer.loop.memory import release_memory
 from trainer.machine import machine_here
@@ -42,8 +43,12 @@ from trainer.recipe import Recipe
 from trainer.report.adapter_sheet import write_adapter_sheet
 from trainer.report.manifest import manifest_of, packages
 from trainer.report.model_card import write_model_card
-from trainer.report.training import Training, write_report
+from trainer.report.training import Training, losses_of, write_report
 from trainer.stages import help_to_train, train
+
+if TYPE_CHECKING:
+    from personas.scorecard import FullScoreCard
+    from trainer.scorecard.card import Known
 
 ADAPTER = "adapter"
 
@@ -77,9 +82,18 @@ def help_job(folder: Path, run: Run) -> None:
 def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     run.enter(Phase(name="material"))
     job = prepare(folder, spec)
-    write_people(folder, job.data.people)
+    write_people(folder, added(dict(people_brought(folder, spec.materials)), job.data.people))
     job.data.held_out.write(folder / NEW_HELD_OUT_FILE)
     log.info("samples: %s", job.data.counts)
+    make_adapter(job, folder, target, run)
+
+
+def make_adapter(job: Job, folder: Path, target: Path, run: Run, *, is_audit: bool = False) -> None:
+    """Train and measure a prepared job's adapter, and seal it as `target`.
+
+    `folder` keeps what a killed run goes on from. `is_audit` marks a copy that is never served. Raises as `run_job`.
+    """
+    spec = job.spec
     chosen = for_run(spec.request.recipe, job.recipe, job.base, replies_in(job.data.train), begun(folder, spec))
     fit = _fitted(job, chosen.recipe, begun(folder, spec))
     caveats = (
@@ -95,20 +109,23 @@ def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
     if not run.ignores_memory:
         require_fits(frozen.used, job.base, workload_of(job.data.trained, job.data.heldout, job.data.general))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
-    before = _measure_base(job, run)
+    known = _measure_base(job, run)
     with written_aside(target) as aside:
-        trained, frozen = train(job, frozen, folder, run, before)
+        trained, frozen = train(job, frozen, folder, run, known.means)
         config = trained.model.peft_config["default"]
         config.base_model_name_or_path, config.revision = job.base.repository, job.base.revision or None
         trained.model.save_pretrained(aside, save_embedding_layers=False)
         history, account, kernels = trained.history, trained.account, trained.kernels
         del trained, config  # the model that is measured next takes its place
         release_memory()
-        metrics = _measure_adapter(job, aside, before, run)
+        training_s = account.seconds - run.hold.waited_s
+        losses = losses_of(history)
+        card = _measure_adapter(job, folder, aside, known, run, training_s, losses)
         run.enter(Phase(name="writing"))
-        training = Training(history, account.seconds, account.memory.peak(), metrics, kernels)
+        training = Training(history, account.seconds, account.memory.peak(), card.short, kernels, training_s)
         write_report(aside, training)
-        _describe(job, frozen, (*caveats, *frozen.caveats), aside, training)
+        manifest = manifest_of(job, frozen, (*caveats, *frozen.caveats), training)
+        _describe(job, manifest.model_copy(update={"audit": is_audit}), aside, training, card)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
@@ -137,54 +154,40 @@ def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -
     )
 
 
-def _measure_base(job: Job, run: Run) -> tuple[float, float]:
-    from trainer.evaluate import load_served
+def _measure_base(job: Job, run: Run) -> Known:
+    from trainer.evaluate import load_served, measure_tokens
+    from trainer.scorecard.card import Known
 
     model = load_served(job.base, job.spec.serving_precision)
     run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies"))
-    losses = _losses(model, job.data, run)
+    known = Known(*(measure_tokens(model, samples, run.between) for samples in (job.data.heldout, job.data.general)))
     del model
     release_memory()
-    return losses
+    return known
 
 
-def _measure_adapter(job: Job, aside: Path, before: tuple[float, float], run: Run) -> ScoreCard:
+def _measure_adapter(
+    job: Job, folder: Path, aside: Path, known: Known, run: Run, training_s: float, losses: Sequence[float]
+) -> FullScoreCard:
     """Measure what was written, read back and served as the engine does."""
-    from personas.engine.weights import AdaptedModel
-    from trainer.evaluate import load_served
+    from trainer.scorecard.card import Order, make_card
+    from trainer.scorecard.sides import Compared
 
-    run.enter(Phase(name="measuring the adapter", detail=f"{len(job.data.heldout)} held-out replies"))
-    base = load_served(job.base, job.spec.serving_precision)
-    precision = precision_of(base)
-    served = AdaptedModel(base, fingerprint(job.base))
-    served.attach(AdapterRef(job.spec.request.persona or "dialogue", job.spec.version, aside))
-    tuned, general = _losses(served.model, job.data, run)
-    require_number(tuned, "the held-out replies, with the new adapter,", job.recipe)
-    scorecard = ScoreCard(
-        heldout_replies=len(job.data.heldout),
-        heldout_tokens=sum(sample.reply_tokens for sample in job.data.heldout),
-        loss_base=before[0],
-        loss_tuned=tuned,
-        general_loss_base=before[1],
-        general_loss_tuned=general,
-        precision=precision,
-    )
-    run.emit(ScoreCardEvent(scorecard=scorecard))
-    return scorecard
+    def tell(text: str) -> None:
+        run.enter(Phase(name="measuring the adapter", detail=text))
+
+    new = Compared(job.spec.version, aside, is_sealed=False)
+    order = Order(job, new, training_s, read_compare(folder), run.card, known, tell, run.between, losses)
+    card = make_card(order)
+    release_memory()
+    run.emit(ScoreCardEvent(scorecard=card.short))
+    return card
 
 
-def _losses(model: Any, data: Dataset, run: Run) -> tuple[float, float]:
-    """Per reply token: on the held-out replies, and on general dialogue."""
-    from trainer.evaluate import mean_loss, measure
+def _describe(job: Job, manifest: Manifest, aside: Path, training: Training, card: FullScoreCard) -> None:
+    from trainer.scorecard.written import write_card
 
-    heldout = mean_loss(measure(model, data.heldout, run.between))
-    return heldout, mean_loss(measure(model, data.general, run.between))
-
-
-def _describe(job: Job, frozen: Frozen, caveats: tuple[str, ...], aside: Path, training: Training) -> None:
-    metrics = training.metrics
-    (aside / "scorecard.json").write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    manifest = manifest_of(job, frozen, caveats, training)
+    write_card(aside, card)
     write_model_card(aside, manifest, training)
     write_adapter_sheet(aside, job.spec, job.data)
     write_people(aside, job.data.people)

@@ -20,12 +20,14 @@ WRONG = {
     "MAX_WAITING_REPLIES": ["0", "ten"],
     "TRAINER_THREADS": ["0", "257"],
     "TRAINER_NICE": ["-1", "20"],
+    "TRAINER_CARD": ["everything"],
     "TRAINER_WANDB": ["perhaps"],
     "WANDB_API_KEY": ["two words"],
     "LOG_LEVEL": ["LOUD"],
     "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
     "HISTORY_DAYS": ["0", "3651", "ever", "٣", "1_0", "+3"],
     "GUILD_DAYS": ["-1", "366"],
+    "COMPARISONS_PER_DAY": ["0", "1001"],
 }
 
 
@@ -55,6 +57,7 @@ MAX_NEW_TOKENS=1024
 MAX_WAITING_REPLIES=3
 TRAINER_THREADS=1
 TRAINER_NICE=19
+TRAINER_CARD=Quick
 TRAINER_WANDB=on
 WANDB_API_KEY=0123abcd
 WANDB_PROJECT=harbour
@@ -62,6 +65,7 @@ LOG_LEVEL=debug
 DISCORD_PERMISSION="By letter of Discord's platform team, 3 March 2026."
 HISTORY_DAYS=30
 GUILD_DAYS=0
+COMPARISONS_PER_DAY=5
 """
     assert load_settings(env_file(tmp_path, text), {}) == Settings(
         discord_token="abc.def-ghi",
@@ -75,6 +79,7 @@ GUILD_DAYS=0
         max_waiting_replies=3,
         trainer_threads=1,
         trainer_nice=19,
+        trainer_card="quick",
         trainer_wandb=True,
         wandb_api_key="0123abcd",
         wandb_project="harbour",
@@ -82,6 +87,7 @@ GUILD_DAYS=0
         discord_permission="By letter of Discord's platform team, 3 March 2026.",
         history_days=30,
         guild_days=0,
+        comparisons_per_day=5,
     )
 
 

@@ -122,7 +122,7 @@ async def test_options_and_environment_of_the_trainer(workshop):
         "TOKENIZERS_PARALLELISM": "false",
     }
     told = json.loads((await workshop.run("telling", environ=environ)).error)
-    assert told["options"] == ["--threads", "2", "--nice", "5", "--stop-on-eof"]
+    assert told["options"] == ["--threads", "2", "--nice", "5", "--card", "full", "--stop-on-eof"]
     assert not {"DISCORD_TOKEN", "WANDB_API_KEY", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(told["environ"])
     assert {"HF_TOKEN", "TOKENIZERS_PARALLELISM", "PATH"} <= set(told["environ"])
     assert told["environ"]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)

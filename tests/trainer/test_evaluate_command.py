@@ -32,6 +32,7 @@ def run(capsys, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, tmp_path):
     adapter, bo = two_trained["ada"] / "adapter", two_trained["bo"]
     neighbour = f"bo={bo / 'adapter'},{bo}"

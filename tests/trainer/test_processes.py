@@ -24,7 +24,7 @@ from trainer.loop.processes import Processes, processes_here
 from trainer.process.stopping import Stopped
 
 EXACT = {"num_train_epochs": 4, "lora_dropout": 0.0, "precision": "fp32", "gradient_accumulation_steps": 2}
-OPTIONS = ("--threads", "1", "--checkpoint-every", "1")
+OPTIONS = ("--threads", "1", "--checkpoint-every", "1", "--card", "losses")
 
 
 @pytest.mark.parametrize(

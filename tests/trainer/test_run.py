@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from filelock import FileLock
 
 from personas.adapters import verify
 from personas.contracts import TRAINER_EVENT
+from personas.scorecard import FullScoreCard
 from tests.trainer.jobs import dialogue_job, events, persona_job
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +26,7 @@ FOREVER = {"hyperparameters": {"num_train_epochs": 50}}
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     """The trainer on a folder."""
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer", "run", str(folder), *options],
+        [sys.executable, "-m", "trainer", "run", str(folder), "--card", "losses", *options],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -100,7 +102,7 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
 def check_events(heard: list[dict]) -> None:
     for event in heard:
         TRAINER_EVENT.validate_python(event)
-    phases = [event["name"] for event in heard if event["event"] == "phase"]
+    phases = [name for name, _ in itertools.groupby(event["name"] for event in heard if event["event"] == "phase")]
     assert phases == ["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
     assert [event["event"] for event in heard][-3:] == ["scorecard", "phase", "done"]
     assert sum(event["event"] == "epoch" for event in heard) == 2
@@ -126,13 +128,14 @@ def check_adapter(folder: Path) -> None:
         "report/steps.csv",
         "report/training.json",
         "scorecard.json",
+        "scorecard.md",
     }
     assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
     assert manifest.rights == {"own-writing": 16} and manifest.lora["r"] == 4
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
-    assert manifest.metrics == type(manifest.metrics).model_validate_json(
-        (folder / "adapter" / "scorecard.json").read_text()
-    )
+    card = FullScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
+    assert manifest.metrics == card.short and card.base_is_base == 0
+    assert card.verdict and card.verdict.verdict == manifest.metrics.verdict
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == manifest.base_model
     card = (folder / "adapter" / "README.md").read_text()

@@ -24,7 +24,10 @@ from trainer.process.environment import RESTARTED
 from trainer.process.stopping import Stopped
 from trainer.run import run_job
 
-SMALL = ("--set", "lora_r=4", "--set", "num_train_epochs=2", "--set", "lora_alpha=8", "--threads", "1")
+SMALL = (
+    *("--set", "lora_r=4", "--set", "num_train_epochs=2", "--set", "lora_alpha=8"),
+    *("--threads", "1", "--card", "losses"),
+)
 
 
 @pytest.fixture

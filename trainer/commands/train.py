@@ -102,7 +102,7 @@ def sweep(options: argparse.Namespace, run: Runner) -> int:
     made: list[tuple[Point, Path]] = []
     if code := guarded(lambda options: made.extend(_sweep_made(options)))(options):
         return code
-    home = made[0][1].parent.parent
+    home, options.card = made[0][1].parent.parent, options.card or "losses"
     settle(options.nice, next(filter(None, (frozen_threads(folder) for _, folder in made)), options.threads))
     out = claim_stdout()
     if not options.json:
@@ -228,4 +228,4 @@ def _plan(options: argparse.Namespace) -> None:
 def _asked(options: argparse.Namespace, home: Path) -> Asked:
     from trainer.commands.job_making import asked
 
-    return asked(options, home)
+    return (options.asks or asked)(options, home)  # type: ignore[no-any-return]  # another command's

@@ -42,8 +42,8 @@ DOCS = Path(__file__).parents[3] / "docs" / "rest.md"
 
 @pytest.fixture
 def settings(tmp_path, tiny_base):
-    environ = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0"}
-    return load_settings(None, environ)
+    given = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source}
+    return load_settings(None, {**given, "WEB_PORT": "0", "TRAINER_CARD": "losses"})
 
 
 async def posted(session, body, **headers):
