@@ -71,7 +71,7 @@ def _compared(case: Case, folder: Path, job: Path) -> Compared:
     _trainer(*made, "--make-only")
     nobody = str(folder / "nobody")  # no earlier run tells how fast this machine is
     planned = json.loads(_trainer("run", str(job), "--dry-run", "--json", "--home", nobody).splitlines()[-1])
-    _trainer("run", str(job), "--home", str(home), "--ignore-memory")
+    _trainer("run", str(job), "--home", str(home), "--ignore-memory", "--card", "losses")
     told = next(recipe for recipe in planned["recipes"] if recipe["recipe"] == planned["recipe"])
     report = json.loads((job / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
     settings = {word.partition("=")[0]: word.partition("=")[2] for word in case.words if "=" in word}
@@ -126,8 +126,9 @@ def page(told: dict[str, Any]) -> str:
         "# Predictions and measurements",
         "",
         "Made by `python -m trainer predictions`: each configuration is planned, then run for a few steps in a process",
-        "of its own. Memory is the most that the run held, as its report says it; time is the whole run. Both are",
-        "predicted before anything is loaded. Settings that are not named are those of demo-cpu.",
+        "of its own. Memory is the most that the run held, as its report says it; time is the whole run, with a score",
+        "card of losses alone (`--card losses`). Both are predicted before anything is loaded. Settings that are not",
+        "named are those of demo-cpu.",
         "",
         f"{machine['cores']} cores, {machine['memory_bytes'] / gib:.0f} GiB, {machine['system']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items()),
