@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-pii bench-train predictions chromium test test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train predictions chromium test test-slow check lint lock pictures clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,7 +44,7 @@ demo: $(READY)  ## Play the whole story headless: a reply, a retrain, the reply 
 demo-all: $(READY)  ## The same for all three personas, then each adapter on each persona's held-out replies.
 	@$(BIN)/python -m bot.demo --all
 
-bench: bench-chat bench-chat-engine bench-data bench-pii bench-train  ## Run all benchmarks.
+bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train  ## Run all benchmarks.
 
 bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
 	@$(BIN)/python -m bot.bench_chat
@@ -54,6 +54,9 @@ bench-chat-engine: $(READY)  ## How fast many chats with many adapters are answe
 
 bench-data: $(READY)  ## How fast material is read, filtered and deduplicated (files of 1,000,000 rows; some 30 minutes).
 	@$(BIN)/python -m trainer.bench.data
+
+bench-gate: $(READY)  ## Whether the gate catches what was damaged on purpose, and nothing else (some 30 minutes).
+	@$(BIN)/python -m trainer.bench.gate
 
 bench-pii: $(READY)  ## How much personal data the anonymiser finds in texts held out from its making, and how fast.
 	@$(BIN)/python -m trainer.bench.pii

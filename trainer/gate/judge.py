@@ -28,19 +28,28 @@ def judge(card: FullScoreCard, recipe: str, thresholds: Thresholds | None = None
     """
     asked = thresholds or thresholds_for(recipe)
     found = list(measures(card))
-    shown = _shown_worse(found, asked)
-    outcomes = {it.name: _outcome(it, asked.rules[it.name], it.name in shown) for it in found}
+    outcomes = _outcomes(found, asked)
     leads_to = {name: _leads_to(outcome, asked.rules[name]) for name, outcome in outcomes.items()}
     verdict = max(leads_to.values(), key=lambda it: WORSE[it])
     weighty = sorted(found, key=lambda it: _weight(it, outcomes[it.name], leads_to[it.name]))
     return Verdict(
         verdict=verdict,
-        reasons=tuple(_reasons(weighty, outcomes)),
+        reasons=tuple(_reasons(found, weighty, outcomes)),
         advice=tuple(_advice(card, weighty, outcomes))[:ADVICE],
         criteria=tuple(_criterion(card, it, outcomes[it.name], asked.rules[it.name]) for it in found),
         error_rate=asked.error_rate,
         thresholds=asked.name,
     )
+
+
+def outcomes_of(card: FullScoreCard, recipe: str) -> dict[str, Outcome]:
+    """Each criterion's outcome, by its name in `thresholds.toml`."""
+    return _outcomes(list(measures(card)), thresholds_for(recipe))
+
+
+def _outcomes(found: Sequence[Measure], asked: Thresholds) -> dict[str, Outcome]:
+    shown = _shown_worse(found, asked)
+    return {it.name: _outcome(it, asked.rules[it.name], it.name in shown) for it in found}
 
 
 def _shown_worse(found: Sequence[Measure], asked: Thresholds) -> frozenset[str]:
@@ -80,10 +89,10 @@ def _weight(measure: Measure, outcome: Outcome, leads_to: Consequence) -> tuple[
     return (-WORSE[leads_to], order.index(outcome), place)
 
 
-def _reasons(weighty: Sequence[Measure], outcomes: dict[str, Outcome]) -> Iterator[str]:
+def _reasons(found: Sequence[Measure], weighty: Sequence[Measure], outcomes: dict[str, Outcome]) -> Iterator[str]:
     """What spoke against it or, where nothing did, what spoke for it."""
     against = [it for it in weighty if outcomes[it.name] != "pass"]
-    for measure in (against or weighty)[:REASONS]:
+    for measure in (against or found)[:REASONS]:
         yield measure.why
 
 
