@@ -19,7 +19,7 @@ from personas.adapters import MANIFEST, adapter_ref, install
 from personas.base_model import fingerprint, locate
 from personas.card import Card
 from personas.carried import carries_adapter, require_harmless, unpack_carried
-from personas.contracts import Manifest, TrainingRequest
+from personas.contracts import Manifest, ScoreCard, TrainingRequest
 from personas.errors import AdapterError, BaseModelError
 
 JOB_NAME = "imported"
@@ -56,7 +56,7 @@ async def install_carried(
         place = place_of(version)
         await asyncio.to_thread(install, Path(aside), place)
     new = NewJob(secrets.token_hex(5), *asked_in, _request(house, persona_id, manifest))
-    result = JobResult(adapter=str(place), seconds=0.0, scorecard=manifest.metrics, imported=True)
+    result = JobResult(adapter=str(place), seconds=0.0, scorecard=_unjudged(manifest), imported=True)
     job = house.store.jobs.add_imported(new, version, result, time.time())
     return [f"The adapter in the card is its version {version}: **Promote** lets it speak."], job
 
@@ -79,6 +79,11 @@ def _same(here: Mapping[str, Path], manifest: Manifest) -> str | None:
         except (OSError, ValidationError):  # a damaged one is found when it is to speak
             continue
     return None
+
+
+def _unjudged(manifest: Manifest) -> ScoreCard:
+    """Its maker's losses without its maker's verdict: this house's gate has not seen it."""
+    return manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})
 
 
 def _request(house: House, persona_id: str, manifest: Manifest) -> TrainingRequest:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from personas.adapters import CONFIG, MANIFEST, verify
+from personas.adapters import CONFIG, MANIFEST, require_servable, verify
 from personas.card import Card
 from personas.card.charx import SCHEME
 from personas.contracts import Manifest, ScoreCard
@@ -59,6 +59,7 @@ def unpack_carried(card: Card, folder: Path, where: str) -> Manifest:
 
 def require_harmless(folder: Path, manifest: Manifest) -> None:
     """Refuse what a stranger's adapter has no business with. Raises `AdapterError` that names it."""
+    require_servable(manifest, folder)
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         wrong = [name for name, value in config.items() if value and name not in PLAIN_SETTINGS]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from personas.adapters import CONFIG, WEIGHTS, verify
+from personas.adapters import CONFIG, WEIGHTS, require_servable, verify
 from personas.base_model import BaseModel, fingerprint
 from personas.contracts import JobSpec, Manifest, StartedFrom
 from personas.errors import AdapterError, RequestError
@@ -94,12 +94,13 @@ class Start:
 def start_of(folder: Path, spec: JobSpec, base: BaseModel) -> Start | None:
     """The adapter that the job in a folder trains further, verified; None where it trains a new one.
 
-    Raises `AdapterError` for a damaged one, and one that was made for another base model.
+    Raises `AdapterError` for a damaged one, one that is never served, and one that was made for another base model.
     """
     place = adapter_to_start_from(folder, spec)
     if place is None:
         return None
     manifest = verify(place)
+    require_servable(manifest, place)
     if manifest.base_model_hash != fingerprint(base):
         raise AdapterError(
             f"The adapter to start from was made for the base model {manifest.base_model}, not for {base.name}.",

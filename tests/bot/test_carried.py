@@ -58,7 +58,8 @@ def versions(stage):
 
 
 async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage, tmp_path, served):
-    card = carrying(sealed(tmp_path / "theirs", served))
+    boast = {"verdict": "promote", "reasons": ("The best there is.",), "advice": ("Promote it everywhere.",)}
+    card = carrying(sealed(tmp_path / "theirs", served, metrics=SCORECARD.model_copy(update=boast)))
     said = await told(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** lets it speak.")
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.store.versions.live(who) is None
@@ -74,6 +75,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     await told(await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"), "the base model speaks")
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert (job.state, job.request.recipe, job.result.imported) == ("done", "s1-t4", True)
+    assert job.result.scorecard == SCORECARD, "its maker's verdict is nobody's here"
     assert not list((tmp_path / "jobs").glob("*")) and stage.backend.runs == []
 
 
@@ -100,6 +102,7 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
     [
         ({"base_hash": "0"}, "made for another base model (amodel) than this bot serves."),
         ({"config": PLAIN | {"megatron_config": {"a": 1}}}, "more than a plain LoRA, by megatron_config."),
+        ({"audit": True}, "was trained for an audit, with planted texts: it is never served."),
         ({"metrics": SCORECARD.model_copy(update={"loss_base": 0.0})}, "The losses in the adapter's manifest.json"),
     ],
 )

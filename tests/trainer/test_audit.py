@@ -1,18 +1,21 @@
 """The audit: planted texts stand out the more often they were repeated, and the copy is never served."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 
-from personas.adapters import install, verify
+from personas.adapters import install, seal, verify
 from personas.base_model import fingerprint
 from personas.contracts import AdapterRef
 from personas.engine.weights import AdaptedModel
 from personas.errors import AdapterError
+from trainer.exports.export import export
 from trainer.job import Run, prepare
 from trainer.material import read_spec
 from trainer.scorecard.audit import audit, audit_section, chance, draw, exposure
+from trainer.start import start_of
 
 
 def test_exposure_is_the_rank_in_bits():
@@ -43,7 +46,7 @@ def test_canaries_are_drawn_alike_each_time_and_all_differ(tiny_base, monkeypatc
 
 
 @pytest.mark.slow
-def test_exposure_rises_with_repeats_and_is_near_chance_without_and_the_copy_is_never_served(two_trained, tmp_path):
+def test_exposure_rises_with_repeats_and_is_near_chance_without(two_trained, tmp_path):
     job = prepare(two_trained["ada"], read_spec(two_trained["ada"]))
     run = Run(lambda event: None, lambda: None)
     found = audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120)
@@ -54,11 +57,24 @@ def test_exposure_rises_with_repeats_and_is_near_chance_without_and_the_copy_is_
     copy = tmp_path / "audit" / "adapter"
     manifest = verify(copy)
     assert manifest.audit and manifest.dataset["samples_planted"] == 6 + 48
-    with pytest.raises(AdapterError, match="never served"):
-        install(copy, tmp_path / "home" / "v1")
-    assert not (tmp_path / "home").exists()
-    with pytest.raises(AdapterError, match="never served"):
-        AdaptedModel(None, fingerprint(job.base)).load(AdapterRef("ada", "v1", copy))
     assert audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120) == found, "nothing is trained again"
-    verified = verify(two_trained["ada"] / "adapter")
-    assert not verified.audit and install(two_trained["ada"] / "adapter", tmp_path / "home" / "v1") == verified
+
+
+def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_nor_trained_further(
+    two_trained, tmp_path, monkeypatch
+):
+    adapter, job = two_trained["ada"] / "adapter", prepare(two_trained["ada"], read_spec(two_trained["ada"]))
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    seal(copy, verify(copy).model_copy(update={"audit": True}))
+    monkeypatch.setattr("trainer.start.adapter_to_start_from", lambda folder, spec: copy)
+    served = AdaptedModel(None, fingerprint(job.base))
+    for refused in (
+        lambda: install(copy, tmp_path / "home" / "v1"),
+        lambda: served.load(AdapterRef("ada", "v1", copy)),
+        lambda: start_of(tmp_path, job.spec, job.base),
+        lambda: export(copy, "gguf-lora", tmp_path / "out.gguf", None, None, lambda text: None),
+    ):
+        with pytest.raises(AdapterError, match="trained for an audit"):
+            refused()
+    assert not (tmp_path / "home").exists() and not (tmp_path / "out.gguf").exists()
+    assert install(adapter, tmp_path / "home" / "v1") == verify(adapter), "any other one is"

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from personas.adapters import verify
-from personas.contracts import Epoch, Evaluation, Phase, Progress
+from personas.contracts import Epoch, Evaluation, Phase, Progress, ScoreCardEvent
 from personas.heldout import HeldOut, held_out_file
 from personas.job_material import ShippedData
 from personas.keys import HomeKey
 from personas.material import material_digest
+from tests.samples import SCORECARD
 from tests.trainer.jobs import ADA, dialogues, export, message, shipping_little, sign, stopping, talks
 from tests.trainer.test_failures import files_no_larger_than
 from trainer.commands.showing import Shown
@@ -249,6 +250,16 @@ def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewher
     for done, words in (((1, 0.1), "0.1"), ((2, 0.25), "1.25"), ((10, 1.0), "10")):
         shown.write(epoch().model_copy(update=dict(zip(("epoch", "share"), done, strict=True))).model_dump_json())
         assert f"epoch {words} done in" in pipe.getvalue().splitlines()[-1], "a run may end within an epoch"
+
+
+def test_the_gates_word_is_shown_with_its_reasons_where_it_was_asked():
+    out = io.StringIO()
+    shown = Shown(out)
+    shown.write(ScoreCardEvent(scorecard=SCORECARD).model_dump_json())
+    assert out.getvalue().count("\n") == 1 and "2.0000 now (33.3% lower)" in out.getvalue()
+    judged = SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("Few replies.",), "advice": ("Give more.",)})
+    shown.write(ScoreCardEvent(scorecard=judged).model_dump_json())
+    assert out.getvalue().splitlines()[-3:] == ["the gate says: hold", "  Few replies.", "  Give more."]
 
 
 class Terminal(io.StringIO):

@@ -89,8 +89,11 @@ def _told(event: TrainerEvent) -> str:
 
 
 def _scores(card: ScoreCard) -> str:
-    return (
+    losses = (
         f"held-out replies: {card.loss_base:.4f} nats a token before, {card.loss_tuned:.4f} now "
         f"({1 - card.loss_tuned / card.loss_base:.1%} lower); general dialogue: {card.general_loss_base:.4f} before, "
         f"{card.general_loss_tuned:.4f} now"
     )
+    if not card.verdict:
+        return losses
+    return "\n".join([losses, f"the gate says: {card.verdict}", *(f"  {it}" for it in (*card.reasons, *card.advice))])

@@ -171,6 +171,7 @@ def _next(folder: Path, adapter: Path) -> list[str]:
         f"adapter: {adapter}",
         f"what was trained on: python -m trainer mask {shlex.quote(str(folder))}",
         f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to gguf --out FILE",
+        f"what it is like: {adapter / 'scorecard.md'}",
         f"what its training was like: {adapter / 'report' / 'README.md'}",
     ]
 

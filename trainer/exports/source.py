@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from personas.adapters import MANIFEST, verify
+from personas.adapters import MANIFEST, require_servable, verify
 from personas.base_model import BaseModel, config_of, fingerprint, load_model, load_tokenizer, load_torch, locate
 from personas.card import SHIPPED_CARDS, Card, find_persona, read_any, read_cards, to_persona
 from personas.contracts import AdapterRef, Manifest, Persona
@@ -129,6 +129,7 @@ def opened(adapter: Path, card: Path | None) -> Iterator[Source]:
 
 def _source(folder: Path, card_file: Path | None) -> Source:
     manifest = verify(folder)
+    require_servable(manifest, folder)
     base = locate(manifest.base_model)
     if fingerprint(base) != manifest.base_model_hash:
         raise AdapterError(
