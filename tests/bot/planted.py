@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bot.privacy.consent import Consents
 from bot.privacy.forget import Forgetter
-from bot.store import Channel, Decision, Gift, Mute, NewRollout, Store
+from bot.store import Channel, Decision, Gift, Lesson, Mute, NewComparison, NewRollout, Store
 from bot.store.jobs import JobResult, NewJob
 from personas.contracts import TrainingRequest
 from personas.exports import note_export
@@ -37,10 +37,11 @@ SAID = "My sister keeps the brass heron on Tallowmere Street, you know."
 LINE = "Nobody at Fennimore wharf has paid the heron tax since Lent."
 PACKAGE_LINE = "Remember to water Aunt Petronella's moonflowers on Sunday."
 REVIEW_LINE = "Write to ottoline at the pewter mailbox before noon."
+TAUGHT = "The wherry sails when the ostler of Pemberlow whistles twice."
 GIVEN = "The xandorel hangs in the third boathouse."
 TRACES = (
-    str(WHO), USERNAME, DISPLAY, NICKNAME, SAID, LINE, PACKAGE_LINE, REVIEW_LINE, GIVEN, "Quillverne", "brass heron",
-    "xandorel",
+    str(WHO), USERNAME, DISPLAY, NICKNAME, SAID, LINE, PACKAGE_LINE, REVIEW_LINE, GIVEN, TAUGHT, "Quillverne",
+    "brass heron", "xandorel", "Pemberlow",
 )  # fmt: skip
 OTHERS_LINE = "The ferry is late again, as ever."
 RIGHTS = '["{name}"]\nright = "own-writing"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "ours"\n'
@@ -107,6 +108,12 @@ def _acts(store):
     store.channels.assign(Channel(0, DIRECT, "oda", "everything", WHO, 4.0))
     store.mutes.add(Mute(GUILD, CHANNEL, "thrip", WHO, 5.0))
     store.people.give(Gift(GUILD, "oda", "harbour.md", WHO, 5.0))
+    for member in (WHO, OTHER):
+        said = f"Ask {DISPLAY} about the lamp."
+        new = NewComparison(GUILD, "oda", member, "p1", "Who knows?", "v1", None, said, "Nobody.", 1, 2)
+        store.comparisons.vote(store.comparisons.show(new, 6.0).seq, member, "a", 7.0)
+    store.taught.add(Lesson(GUILD, "oda", WHO, False, "When does it sail?", TAUGHT, "", "form", 5.0))
+    store.taught.add(Lesson(GUILD, "oda", OTHER, True, f"Who is {DISPLAY}?", "A guest.", TAUGHT, "form", 5.0))
 
 
 def _versions(home, store):

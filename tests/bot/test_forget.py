@@ -92,6 +92,8 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
         (OTHERS_LINE,), ("I agree with someone and <@someone>.",),
     ]  # fmt: skip
     assert rows(home, "select user_id, vote from votes") == [(OTHER, 1)]
+    ((by, said),) = rows(home, "select user_id, text_a from comparisons")
+    assert by == OTHER and said.startswith("Ask someone about")
     assert rows(home, "select user_id from consents") == [(OTHER,)]
     assert rows(home, "select set_by from channels") == rows(home, "select muted_by from mutes") == [(0,)]
     assert {by for (by,) in rows(home, "select requested_by from jobs")} == {0, OTHER}
@@ -211,7 +213,7 @@ def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
         one = forgetter(home, store)
         receipt = asyncio.run(one.run(one.begin(one.traces(WHO), scope="trainings")))
         assert store.versions.live("oda") == "v1" and read_tombstones(home) == {}
-        assert len(store.erasure.texts(WHO)) == 2
+        assert len(store.erasure.texts(WHO)) == 4
     assert (home / "talk" / "harbour.json").exists() and not (home / "jobs" / "job3").exists()
     assert {one.version for one in receipt.withdrawn} == {"v2", "v3"}
 
@@ -225,6 +227,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version", "kind"},
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
         "mutes": {"persona_id"}, "consents": {"language"}, "gifts": {"persona_id"},
+        "taught": {"persona_id", "right"},
         "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
         "withdrawn": {"persona_id", "version"},
     }  # fmt: skip

@@ -159,7 +159,7 @@ def liked(renderer):
 
 def course_of(recipe, samples, heard, **changes):
     settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "learning_rate": 5e-3, "eval_strategy": "no",
-                "precision": "fp32", "quant_type": "none", "num_train_epochs": 4, "per_device_train_batch_size": 4,
+                "precision": "fp32", "quant_type": "none", "num_train_epochs": 3, "per_device_train_batch_size": 4,
                 "gradient_accumulation_steps": 1}  # fmt: skip
     of = recipe.model_copy(update={**settings, **changes})
     return Course(samples, (), of, heard.append, lambda: None)
@@ -226,7 +226,7 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
     assert read_people(folder / "adapter").keys() >= {member(number) for number in range(12)}
     assert any("by KTO" in event.detail for event in heard if event.event == "phase")
     job = planned(folder)
-    of = replace(job.data.preferences, pairs=job.data.preferences.pairs[:24])
+    of = replace(job.data.preferences, pairs=job.data.preferences.pairs[:8])
     model = with_new_adapter(load_model(tiny_base, "float32"), job.recipe)
     put_weights(adapter, model)
     start = margin(model, of)
@@ -234,6 +234,7 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
     assert margin(model, of) > start + 0.1
 
 
+@pytest.mark.slow  # checkpoints are the same as everywhere (test_resume)
 def test_stopped_on_the_way_it_ends_with_the_same_weights(learned, tiny_base, adapter, tmp_path):
     whole, _ = learned
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312), **FAST)
@@ -281,16 +282,16 @@ def test_personal_data_in_what_was_taught_is_replaced(tiny_base, adapter, tmp_pa
 def test_a_reply_that_was_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
     folders = [tmp_path / "first", tmp_path / "again"]
-    first = preference_job(folders[0], tiny_base.source, adapter, votes(312), log)
+    first = preference_job(folders[0], tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)
     told = planned(first).data
     held = told.said_heldout[0].reply
-    again = preference_job(folders[1], tiny_base.source, adapter, [*votes(312), taught(5, member(3), held)], log)
-    for folder in folders:
-        told.held_out.write(folder / "heldout.bin")
+    lessons = [taught(1, member(1), GOOD), taught(5, member(3), held)]
+    again = preference_job(folders[1], tiny_base.source, adapter, lessons, log)
+    told.held_out.write(again / "heldout.bin")
     (again / "keys.json").write_bytes((first / "keys.json").read_bytes())
     data = planned(again).data
-    assert held not in [it.reply for it in data.said_train]
-    assert data.counts["dropped: held out before"] >= 1 and data.counts["preferences_used"] == 313
+    said = [it.reply for it in data.said_train]
+    assert GOOD in said and held not in said and data.counts["dropped: held out before"] >= 1
 
 
 def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_path):

@@ -1,0 +1,191 @@
+"""Replies that members teach: who may, how they are taken back, and what a training takes of them and of votes."""
+
+import time
+
+import pytest
+
+from bot.catalogue import Catalogue, ShippedData
+from bot.preferences import preferences_material
+from bot.privacy.consent import Consents
+from bot.privacy.files import HomeFiles
+from bot.privacy.traces import Finder, Traces
+from bot.store import Decision, Lesson, Store
+from bot.store.comparisons import NewComparison
+from bot.store.jobs import JobResult, NewJob
+from personas.adapters import adapter_ref, seal, written_aside
+from personas.contracts import TrainingRequest
+from personas.errors import RequestError
+from personas.job_folder import MATERIAL, require_folder
+from personas.keys import HomeKey, keyed
+from personas.preferences import PREFERENCES_FILE, read_preferences
+from tests.bot.conftest import QUAY, on_stage
+from tests.fakes import until
+from tests.personas.test_adapters import manifest
+from tests.samples import SCORECARD
+
+ASKED, ANSWERED, INSTEAD = "do you rust?", "Only where the gulls sit.", "I am a language model."
+GUILD, THEIRS, WHO, OTHER = 7, 8, 71, 72
+
+
+async def told(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    assert answer.ephemeral
+    return answer.message
+
+
+async def teach(who, reply=ANSWERED, instead=INSTEAD):
+    form = await who.slash(QUAY, "persona teach")
+    return await who.submit(form, prompt=ASKED, reply=reply, instead=instead)
+
+
+def opt_in(stage):
+    stage.store.people.decide(Decision(int(stage.member.id), True, time.time(), "en"))
+
+
+async def test_a_moderator_teaches_sees_it_and_takes_it_back(stage):
+    form = await stage.moderator.slash(QUAY, "persona teach")
+    assert form.modal["title"] == "Teach Ballast"
+    assert not any(field.get("value") for row in form.modal["components"] for field in row.get("components", [row]))
+    sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead=INSTEAD)
+    await told(sent, "Kept: what **Ballast** should answer to that (number 1)")
+    (lesson,) = stage.store.taught.of_persona("ballast", stage.sandbox.guild_id)
+    assert (lesson.prompt, lesson.reply, lesson.instead_of) == (ASKED, ANSWERED, INSTEAD)
+    assert (lesson.user_id, lesson.as_moderator, lesson.right) == (int(stage.moderator.id), True, "form")
+    await told(await stage.moderator.slash(QUAY, "persona taught"), f"`1` {ASKED} → {ANSWERED}")
+    await stage.moderator.click(sent.message, "Undo")
+    await until(lambda: stage.store.taught.get(1) is None)
+    await told(await stage.moderator.slash(QUAY, "persona unteach", number=1), "There is no taught reply 1 of yours")
+
+
+async def test_members_teach_once_they_have_opted_in_and_touch_only_their_own(stage):
+    await told(await stage.member.slash(QUAY, "persona teach"), "Members may teach once they have agreed")
+    opt_in(stage)
+    await told(await teach(stage.member), "(number 1)")
+    await told(await teach(stage.moderator, "Hardly."), "(number 2)")
+    shown = (await told(await stage.member.slash(QUAY, "persona taught"), "was taught 1 reply"))["content"]
+    assert "Hardly." not in shown
+    await told(await stage.member.slash(QUAY, "persona unteach", number=2), "There is no taught reply 2 of yours")
+    assert stage.store.taught.get(2) and not stage.store.taught.get(1).as_moderator
+    await told(await stage.moderator.slash(QUAY, "persona unteach", number=1), "Taken back (number 1)")
+    await told(await teach(stage.member, ANSWERED, ANSWERED), "What it should answer is what it should not.")
+
+
+async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        form = await stage.moderator.slash(QUAY, "persona teach", persona="oda")
+        stage.client._connection._view_store._modals.clear()
+        sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead="")
+        await told(sent, "what **Oda Marrow** should answer")
+        assert stage.store.taught.of_persona("oda", 0)[0].instead_of == ""
+        await told(await stage.moderator.slash(QUAY, "privacy show"), "1 replies that you taught personas")
+
+
+# ------------------------------------------------------------------------------------------ as material
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as opened:
+        yield opened
+
+
+def lesson(user_id=WHO, guild_id=GUILD, reply=ANSWERED, as_moderator=False):
+    return Lesson(guild_id, "oda", user_id, as_moderator, ASKED, reply, "", "form", 86400.0 * 20_000)
+
+
+def voted(store, choice, user_id=WHO, guild_id=GUILD, texts=("Aye.", "No.")):
+    new = NewComparison(guild_id, "oda", user_id, "p1", "is it late?", "v1", "v2", *texts, 1, 2)
+    store.comparisons.vote(store.comparisons.show(new, 5.0).seq, user_id, choice, 86400.0 * 20_001)
+
+
+def rows_of(home, store, guild_id=GUILD):
+    file = home / "rows.jsonl"
+    file.write_text(preferences_material(home, store, guild_id, "oda").text)
+    return read_preferences(file)
+
+
+def test_a_training_takes_votes_and_lessons_of_its_own_server_under_a_key(store, tmp_path):
+    store.people.decide(Decision(WHO, True, 1.0, "en"))
+    store.taught.add(lesson())
+    store.taught.add(lesson(guild_id=THEIRS, reply="Elsewhere."))
+    voted(store, "b")
+    voted(store, "bad", OTHER)
+    voted(store, "tie", OTHER)
+    voted(store, "a", OTHER, texts=("Same.", "Same."))
+    voted(store, "a", OTHER, THEIRS)
+    taught, *votes = rows_of(tmp_path, store)
+    key = HomeKey.of(tmp_path).people()
+    assert (taught.kind, taught.chosen, taught.rejected, taught.by) == ("taught", ANSWERED, None, keyed(key, str(WHO)))
+    assert [(one.chosen, one.rejected) for one in votes] == [("No.", "Aye."), (None, "Aye."), (None, "No.")]
+    assert {one.right for one in (taught, *votes)} == {"form"} and taught.at == "2024-10-04"
+    assert len(rows_of(tmp_path, store, 0)) == 6
+    assert str(WHO) not in (tmp_path / "rows.jsonl").read_text()
+
+
+def test_who_has_opted_out_since_teaches_nothing_any_more_but_moderators_do(store, tmp_path):
+    store.people.decide(Decision(WHO, True, 1.0, "en"))
+    store.taught.add(lesson())
+    store.taught.add(lesson(OTHER, as_moderator=True, reply="By a moderator."))
+    assert len(rows_of(tmp_path, store)) == 2
+    store.people.decide(Decision(WHO, False, 2.0, "en"))
+    assert [one.chosen for one in rows_of(tmp_path, store)] == ["By a moderator."]
+
+
+def version(home, store, name):
+    """A version of Oda that may be trained on."""
+    job_id = f"job-{name}"
+    store.jobs.add(NewJob(job_id, GUILD, 1, 1, TrainingRequest(job_name=job_id, persona="oda")), 1.0)
+    claimed = store.jobs.claim(store.jobs.get(job_id), "token", 1.0)
+    with written_aside(adapter_ref(home, "oda", name).folder) as aside:
+        (aside / "adapter_model.safetensors").write_bytes(b"weights")
+        (aside / "adapter_config.json").write_text("{}")
+        seal(aside, manifest().model_copy(update={"persona": "oda", "version": name, "rights": {"own-writing": 3}}))
+    store.jobs.complete(job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0)
+
+
+def asked(**more):
+    return TrainingRequest(job_name="p", persona="oda", task_type="preference", **more)
+
+
+def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store, tmp_path):
+    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+    Consents(tmp_path, store, "").mirror()
+    store.taught.add(lesson(as_moderator=True))
+    assert asked().recipe == "preference" and asked(recipe="demo-cpu").recipe == "demo-cpu"
+    with pytest.raises(RequestError, match="There is no version yet that could go on learning"):
+        catalogue.materials_for(asked(), GUILD)
+    version(tmp_path, store, "v1")
+    version(tmp_path, store, "v2")
+    assert [it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"] == ["v2"]
+    store.versions.promote("oda", "v1", 5, 3.0)
+    assert [it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"] == ["v1"]
+    materials = catalogue.materials_for(asked(start_from="v2"), GUILD)
+    assert [it.kind for it in materials if it.kind in ("adapter", "preferences", "card", "log")] == [
+        "card", "log", "adapter", "preferences",
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match="There is no version 'v9' of this persona"):
+        catalogue.materials_for(asked(start_from="v9"), GUILD)
+    with pytest.raises(RequestError, match="Nobody has taught this persona a reply"):
+        catalogue.materials_for(asked(), THEIRS)
+
+
+def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(store, tmp_path):
+    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+    voted(store, "a")
+    version(tmp_path, store, "v1")
+    request = asked()
+    materials = catalogue.materials_for(request, GUILD)
+    folder = require_folder(tmp_path / "jobs" / "j", tmp_path, "j", "v2", request, materials, "float32")
+    assert read_preferences(folder / MATERIAL / PREFERENCES_FILE)
+    key = HomeKey.of(tmp_path).people()
+    holds = [HomeFiles(tmp_path, Finder(Traces()), [keyed(key, str(who))]).holds(folder) for who in (WHO, OTHER)]
+    assert holds == [True, False]
+
+
+async def test_a_training_by_preference_is_asked_for_on_discord(stage):
+    await told(await teach(stage.moderator), "Kept")
+    answer = await stage.moderator.slash(QUAY, "finetune start", task_type="preference")
+    await until(lambda: stage.backend.busy)
+    request = stage.backend.runs[0].request
+    assert (request.task_type, request.recipe, request.persona) == ("preference", "preference", "ballast")
+    assert answer.ephemeral
