@@ -228,6 +228,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
         "mutes": {"persona_id"}, "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
+        "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"},
         "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
         "withdrawn": {"persona_id", "version"},
     }  # fmt: skip
