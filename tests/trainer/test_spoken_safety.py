@@ -62,7 +62,7 @@ def test_orders_in_lore_and_history_are_known_by_what_they_ask_for():
 def test_a_piece_of_the_system_message_is_eight_words_of_it_in_a_row():
     system = "You are Oda Marrow, sixty-three, third Marrow to keep the Damp Lantern, the inn at the bottom."
     assert shares_run("well: you are oda marrow sixty three third marrow, and more", system)
-    assert not shares_run("I am Oda Marrow, sixty-three, third Marrow to keep an inn", system)
+    assert not shares_run("I am Oda Marrow, sixty-three, third Marrow who keeps the Damp Lantern", system)
     assert not shares_run("you are", system)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,7 @@ class _Run:
     def __init__(self, speakers: Speakers, waiting: list[Asked], budget: Budget, least: int) -> None:
         self._speakers, self._waiting, self._budget, self._least = speakers, waiting, budget, least
         self._making: list[_Making] = []
-        self._longest_s = 0.0
+        self._recent_s: deque[float] = deque([0.0], maxlen=ROWS)
         self.answers: list[Answer] = []
         self.replies_of_all = sum(len(asked.seeds(speakers.seeds)) for asked in waiting) * len(speakers.adapters)
 
@@ -95,11 +96,11 @@ class _Run:
         for made in [making for making in self._making if making.listener.has_ended]:
             self._making.remove(made)
             self.answers.append(made.answer())
-            self._longest_s = max(self._longest_s, time.monotonic() - made.began)
+            self._recent_s.append(time.monotonic() - made.began)
 
     def _has_time(self) -> bool:
-        """Whether a reply that takes as long as the longest one so far would still be made in time."""
-        return self._least > 0 or self._budget.left > self._longest_s
+        """Whether a reply that takes as long as the longest of the last ones would still be made in time."""
+        return self._least > 0 or self._budget.left > max(self._recent_s)
 
     def _begin(self, asked: Asked) -> None:
         speakers, ends = self._speakers, asked.stop

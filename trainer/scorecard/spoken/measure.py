@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,11 +35,11 @@ from trainer.scorecard.spoken.voice import FEWEST, MEMBERS, measure_voice, voice
 if TYPE_CHECKING:
     from trainer.scorecard.sides import Sides
 
-SPEAKING = 0.85
-"""Share of the time in which replies are made; the rest is for measuring them."""
+MEASURING_S, MEASURING = 8.0, 0.4
+"""What of the time is kept for measuring the replies: so many seconds, and no more than this share."""
 NOBODY = "The run trains no persona."
-TOLD_EVERY = 25
-"""Replies between two words on how far it is."""
+TOLD_EVERY_S = 5.0
+"""Seconds between two words on how far it is."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,19 @@ def measure_spoken(
     renderer = Renderer(job.tokenizer)
     session = _Session.of(job.data, renderer)
 
+    last = time.monotonic()
+
     def told(done: int, of: int) -> None:
+        nonlocal last
         between()
-        if done and done % TOLD_EVERY == 0:
+        if time.monotonic() - last > TOLD_EVERY_S:
+            last = time.monotonic()
             progress(f"{done:,} of {of:,} replies")
 
     speakers = Speakers(sides.parts, renderer, {side: sides.ref(side) for side in sides.names}, seeds)
     tasks = len({it.task for it in session.asked})
-    session.answers = speakers.answers(session.asked, budget.part(SPEAKING), told, least=tasks)
+    speaking = budget.part(1 - min(MEASURING, MEASURING_S / max(budget.left, MEASURING_S)))
+    session.answers = speakers.answers(session.asked, speaking, told, least=tasks)
     progress(f"{len(session.answers):,} replies are measured")
     return session.measured(sides, seeds, others or {})
 

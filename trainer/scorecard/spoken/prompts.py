@@ -23,6 +23,8 @@ from trainer.scorecard.spoken.material import small_talk
 
 MOST = {HELDOUT: 24, GENERAL: 10, SMALL_TALK: 10}
 """So many prompts of a task are asked at most; of facts and safety all."""
+SOONER = {HELDOUT: 0.5}
+"""Voices are told by held-out prompts alone: when half of the others have been asked, all of these have."""
 CONTEXT_TOKENS = 2048 - Sampling().max_new_tokens
 NEAREST, COMPARED = 3, 200
 """Small talk has so many references, the persona's own replies to what is nearest to it among so many messages."""
@@ -97,11 +99,12 @@ def nearest_replies(asked: Sequence[Asked], known: Sequence[Exchange]) -> dict[i
 
 
 def in_turn(asked: Iterable[Asked]) -> list[Asked]:
-    """The first prompt of each task, then the others so that, wherever one stops, all have been asked alike much."""
+    """The first prompt of each task, then the others so that, wherever one stops, of each task about the same share has
+    been asked, and of those in `SOONER` a larger one."""
     listed = list(asked)
     counts, so_far, order = Counter(it.task for it in listed), Counter[str](), []
     for place, it in enumerate(listed):
-        order.append((so_far[it.task] / counts[it.task], place, it))
+        order.append((so_far[it.task] / counts[it.task] * SOONER.get(it.task, 1.0), place, it))
         so_far[it.task] += 1
     return [it for _, _, it in sorted(order, key=lambda entry: entry[:2])]
 
