@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import discord
@@ -64,7 +64,7 @@ class Answerer:
             at=now,
             discord_message_id=asked.event_id,
         )
-        begun = self.store.replies.begin(
+        if self.store.replies.begin(
             asked.event_id,
             guild_id=place.guild_id,
             channel_id=place.channel_id,
@@ -72,8 +72,8 @@ class Answerer:
             at=now,
             asked_by=asked.author_id,
             trigger_seq=seq,
-        )
-        if begun:
+            rollout=self.store.rollouts.taking(persona.id, *astuple(place), now),
+        ):
             task = ReplyTask(asked.event_id, asked.author_id, persona, channel, seq)
             await self._reply(task, self._request(task))
 
@@ -92,6 +92,7 @@ class Answerer:
         if not self.store.replies.begin_again(event_id):
             stream.cancel()
             raise RefusedError("This reply is being written.", "Stop it first, or wait.")
+        self.store.replies.interrupted(event_id, user.id, time.time())
         await self._reply(task, request, stream)
 
     def is_running(self, event_id: int) -> bool:
@@ -102,6 +103,7 @@ class Answerer:
         """Stop a running reply for whoever asked for it, or a moderator. Raises `RefusedError` for others."""
         task, stream = self._running[event_id]
         self.rules.require_owner(task.asked_by, user, "stop this reply")
+        self.store.replies.interrupted(event_id, user.id, time.time())
         stream.cancel()
 
     def hush(self, guild_id: int) -> None:
@@ -170,7 +172,7 @@ class Answerer:
     # ------------------------------------------------------------------------------------------ one reply
 
     def _request(self, task: ReplyTask) -> ChatRequest:
-        return self.conversations.request(task.persona, task.place, task.trigger_seq)
+        return self.conversations.request(task.persona, task.place, task.trigger_seq, task.event_id)
 
     async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None = None) -> None:
         """Make it, from the request (or from the stream that was asked for already) to the stored text."""
@@ -192,10 +194,8 @@ class Answerer:
                     running[1].cancel()
 
     async def _begun(self, task: ReplyTask, stream: ReplyStream | None) -> LiveReply:
-        """The message that will grow; where there may be none the reply has failed.
-
-        While Discord is out of reach it stays unfinished instead, and is taken up at the next start.
-        """
+        """The message that will grow. Where there may be none the reply has failed; while Discord is out of reach it
+        stays unfinished instead, and is taken up at the next start."""
         try:
             return await self._begin(task)
         except Exception as error:

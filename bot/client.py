@@ -13,6 +13,7 @@ from discord.ext import commands
 from bot import permissions
 from bot.cogs.chat import Chat
 from bot.cogs.choosing import PersonaMenu
+from bot.cogs.compare import COMPARE_BUTTONS
 from bot.cogs.errors import Tree
 from bot.cogs.finetune import Finetune
 from bot.cogs.finetune_actions import JOB_BUTTONS
@@ -20,6 +21,8 @@ from bot.cogs.persona import PersonaCommands
 from bot.cogs.privacy import BUTTONS as PRIVACY_BUTTONS
 from bot.cogs.privacy import Privacy
 from bot.cogs.reply_buttons import BUTTONS, ReplyForms
+from bot.cogs.rollout_actions import ROLLOUT_BUTTONS
+from bot.cogs.teach import TEACH_BUTTONS
 from bot.house import House, HouseBot
 from bot.privacy.words import DESCRIPTIONS, Translator
 
@@ -51,7 +54,9 @@ class Understudy(HouseBot):
         for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self), Privacy(self)):
             await self.add_cog(cog)
         await self.tree.set_translator(Translator())
-        self.add_dynamic_items(*BUTTONS, *PRIVACY_BUTTONS, PersonaMenu, *JOB_BUTTONS)
+        self.add_dynamic_items(
+            *BUTTONS, *PRIVACY_BUTTONS, PersonaMenu, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *TEACH_BUTTONS, *COMPARE_BUTTONS
+        )
         await self._sync_commands()
 
     async def on_ready(self) -> None:

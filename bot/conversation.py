@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,11 +31,6 @@ class Conversations:
         channel = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
         return self.personas.get(channel.persona_id, place.guild_id) if channel else None
 
-    def live_adapter(self, persona_id: str) -> AdapterRef | None:
-        """The adapter that answers now; None for the base model."""
-        version = self.speaking(persona_id)
-        return self.adapter(persona_id, version) if version else None
-
     def speaking(self, persona_id: str) -> str | None:
         """The version that speaks now: the live one, unless it was made for another base model."""
         live = self.store.versions.live(persona_id)
@@ -44,27 +40,40 @@ class Conversations:
         """A version of a persona's adapter."""
         return adapter_ref(self.home, persona_id, version)
 
-    def request(self, persona: Persona, place: Place, trigger_seq: int) -> ChatRequest:
-        """What to ask the engine so that the persona answers the stored message `trigger_seq`."""
+    def request(self, persona: Persona, place: Place, trigger_seq: int, event_id: int) -> ChatRequest:
+        """What to ask the engine so that the persona answers the stored message `trigger_seq`, in reply to an event."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
-        speaking = self.speaking(persona.id)
-        turns = tuple(self._turn(message, persona) for message in _since_it_speaks(history, persona, speaking))
+        version, heard = self._chosen(persona.id, event_id)
+        turns = tuple(self._turn(message, persona) for message in _since_it_speaks(history, persona, heard))
         return ChatRequest(
             persona=persona,
             turns=turns,
             lore=tuple(self.lore.search(persona.id, turns[-1].text, guild_id=place.guild_id)),
-            adapter=self.live_adapter(persona.id),
+            adapter=self.adapter(persona.id, version) if version else None,
             sampling=replace(self.sampling, stop=_others_begin(turns)),
             guild_id=place.guild_id or place.channel_id,  # a talk in direct messages stands for itself
         )
+
+    def _chosen(self, persona_id: str, event_id: int) -> tuple[str | None, set[str | None]]:
+        """The version that makes a reply, and the versions whose words it is shown.
+
+        Where two versions take turns by chance both are shown the words of both: the talk goes on, and neither has less
+        of it to go by than the other.
+        """
+        live = self.speaking(persona_id)
+        rollout = self.store.rollouts.of_reply(event_id, time.time())
+        if rollout is None or rollout.is_promoted or self.left_behind.model_of(persona_id, rollout.version):
+            return live, {live}
+        version = rollout.version if rollout.draws(event_id) else live
+        return version, {live, rollout.version} if rollout.is_drawn else {version}
 
     def _turn(self, message: Message, persona: Persona) -> Turn:
         return Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
 
 
-def _since_it_speaks(history: list[Message], persona: Persona, version: str | None) -> list[Message]:
-    """The history after the last words of another version: shown those, a new one would go on in the old voice."""
-    others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version != version]
+def _since_it_speaks(history: list[Message], persona: Persona, heard: set[str | None]) -> list[Message]:
+    """The history after the last words of any other version: shown those, a new one would go on in the old voice."""
+    others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version not in heard]
     return history[others[-1] + 1 :] if others else history
 
 

@@ -6,14 +6,17 @@ Long work outlives an interaction's 15 minutes, so its progress is an ordinary m
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Any
 
 from discord import app_commands
 from discord.ext import commands
 from pydantic import ValidationError
 
 from bot.cogs.asking import MAX_CHOICES, Choices, Interaction, persona_choices, persona_meant, require_moderator
-from bot.cogs.finetune_actions import buttons, cancel_job, make_live, resume_job, roll_back
+from bot.cogs.compare import CompareCommands
+from bot.cogs.finetune_actions import buttons, cancel_job, promote_or_ask, resume_job, roll_back
+from bot.cogs.promotion import PromotionCommands
+from bot.cogs.rollout import RolloutCommands
 from bot.errors import RefusedError
 from bot.house import HouseBot
 from bot.job_messages import JobMessages, words_now
@@ -24,20 +27,26 @@ from bot.served import notes_on
 from bot.store import Job
 from bot.voices import NO_MENTIONS
 from bot.web.words import without_places
-from personas.contracts import Hyperparameters, TrainingRequest, explain
+from personas.contracts import Hyperparameters, TaskType, TrainingRequest, explain
 from personas.errors import RequestError
 from personas.hyperparameters import settings_in
 
 
 @app_commands.guild_only()
 @app_commands.default_permissions(MODERATOR)
-class Finetune(commands.GroupCog, group_name="finetune", group_description="Retrain a persona (moderators)."):
+class Finetune(
+    RolloutCommands,
+    PromotionCommands,
+    CompareCommands,
+    commands.GroupCog,
+    group_name="finetune",
+    group_description="Retrain a persona (moderators).",
+):
     """The commands, and the progress messages of the jobs."""
 
     def __init__(self, bot: HouseBot) -> None:
-        self.bot = bot
         self._messages = JobMessages(bot, buttons)
-        super().__init__()
+        super().__init__(bot)
 
     async def cog_load(self) -> None:
         self.bot.house.queue.subscribe(self._messages.follow)
@@ -63,14 +72,14 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @app_commands.describe(
         job_name="A name for this job (chosen for you if left out)",
         dataset="A data set of the catalogue (the persona's own log if left out)",
-        task_type="What to train (a persona's voice if left out)",
+        task_type="What to train (a persona's voice if left out); preference: from votes and taught replies",
         epochs="Passes over the data (the recipe's if left out)",
         persona="Whose voice (this channel's persona if left out)",
         learning_rate="Peak learning rate (the recipe's if left out)",
-        recipe="How to train",
+        recipe="How to train (demo-cpu if left out; for preferences their own)",
         settings="More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1",
         general="General dialogue to mix in, where the recipe mixes (a part of what ships if left out)",
-        start_from="A dialogue adapter to train further (none if left out)",
+        start_from="A dialogue adapter to train further; for preferences a version (else the live one)",
     )
     @app_commands.autocomplete(persona=persona_choices)
     async def start(
@@ -78,11 +87,11 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         interaction: Interaction,
         job_name: app_commands.Range[str, 1, 64] | None = None,
         dataset: str | None = None,
-        task_type: Literal["persona", "dialogue"] = "persona",
+        task_type: TaskType = "persona",
         epochs: app_commands.Range[float, 0.1, 50.0] | None = None,
         persona: str | None = None,
         learning_rate: app_commands.Range[float, 1e-6, 1e-2] | None = None,
-        recipe: str = "demo-cpu",
+        recipe: str | None = None,
         settings: app_commands.Range[str, 1, 1000] | None = None,
         general: str | None = None,
         start_from: str | None = None,
@@ -91,14 +100,14 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         if not isinstance(channel, GuildChannel):
             raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
         await interaction.response.defer(ephemeral=True)
-        who = persona_meant(interaction, persona) if task_type == "persona" else None
+        who = persona_meant(interaction, persona) if task_type != "dialogue" else None
         request = _request(
             job_name=job_name or f"{who.id if who else task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
             base_model=self.bot.house.base_model,
             dataset=dataset,
             task_type=task_type,
             persona=who.id if who else None,
-            recipe=recipe,
+            **({"recipe": recipe} if recipe else {}),
             general=general,
             start_from=start_from,
             hyperparameters=_settings(settings or "", num_train_epochs=epochs, learning_rate=learning_rate),
@@ -160,6 +169,10 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
     @start.autocomplete("start_from")
     @preview.autocomplete("start_from")
     async def _adapters(self, interaction: Interaction, current: str) -> Choices:
+        if interaction.namespace.task_type == "preference":
+            whose = persona_meant(interaction, interaction.namespace.persona)
+            versions = self.bot.house.store.versions.installed(whose.id)
+            return _matching([it.version for it in reversed(versions)], current)
         return _matching(self.bot.house.catalogue.dialogue_adapters(interaction.guild_id or 0), current)
 
     @start.autocomplete("recipe")
@@ -202,7 +215,7 @@ class Finetune(commands.GroupCog, group_name="finetune", group_description="Retr
         installed = self.bot.house.store.versions.installed(who.id)
         if not installed:
             raise RequestError(f"{who.name} has no trained version yet.", "Train one with `/finetune start`.")
-        await interaction.followup.send(await make_live(interaction, who, version or installed[-1].version))
+        await promote_or_ask(interaction, who, version or installed[-1].version)
 
     @app_commands.command(description="Go back to the version that spoke before.")
     @app_commands.describe(persona="Whose (this channel's persona if left out)")

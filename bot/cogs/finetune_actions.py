@@ -9,9 +9,12 @@ import discord
 from bot.cogs.asking import Interaction, known_persona, require_moderator
 from bot.cogs.errors import tell
 from bot.cogs.lasting import LastingButton
-from bot.store import Job
+from bot.promoting import verdict_of
+from bot.store import Job, NewRollout
 from personas.contracts import Persona
 from personas.errors import RequestError
+
+ASKS_ONCE_MORE = "reject"
 
 
 async def make_live(interaction: Interaction, persona: Persona, version: str) -> str:
@@ -19,19 +22,39 @@ async def make_live(interaction: Interaction, persona: Persona, version: str) ->
     house = interaction.client.house
     house.store.versions.require_installed(persona.id, version)
     await house.answerer.engine.load(house.conversations.adapter(persona.id, version))
-    if house.store.versions.promote(persona.id, version, interaction.user.id, time.time()) is None:
+    guild_id, channel_id = interaction.guild_id or 0, interaction.channel_id or 0
+    new = NewRollout(persona.id, version, guild_id, channel_id, interaction.user.id, share=100)
+    if house.store.rollouts.promote(new, time.time()) is None:
         return f"{version} of **{persona.name}** speaks already."
     interaction.client.dispatch("version_changed", interaction.guild_id, persona.id)
     return f"{version} of **{persona.name}** speaks from the next reply on."
 
 
+async def promote_or_ask(interaction: Interaction, persona: Persona, version: str) -> None:
+    """Make a version live and say so; of one that the gate has rejected say why, and ask once more.
+
+    The interaction has been acknowledged.
+    """
+    house = interaction.client.house
+    spoke_already = house.store.versions.live(persona.id) == version
+    verdict, reasons = verdict_of(house, persona.id, version)
+    if verdict == ASKS_ONCE_MORE and not spoke_already:
+        view = discord.ui.View(timeout=None)
+        view.add_item(PromoteAnywayButton(persona.id, version))
+        why = "\n".join(f"- {reason}" for reason in reasons)
+        asked = f"The gate rejects {version} of **{persona.name}**:\n{why}"[:2000]
+        await interaction.followup.send(asked, view=view, ephemeral=True)
+        return
+    await interaction.followup.send(await make_live(interaction, persona, version), ephemeral=spoke_already)
+
+
 async def roll_back(interaction: Interaction, persona: Persona) -> str:
     """Make the version live that was so before. Gives the words to say."""
-    versions = interaction.client.house.store.versions
+    store = interaction.client.house.store
     try:
-        row = versions.rollback(persona.id, interaction.user.id, time.time())
+        row = store.rollouts.roll_back(persona.id, interaction.user.id, time.time(), interaction.guild_id or 0)
     except RequestError as error:
-        how = "Make one live with `/finetune promote`." if versions.installed(persona.id) else "Train one first."
+        how = "Make one live with `/finetune promote`." if store.versions.installed(persona.id) else "Train one first."
         raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
     interaction.client.dispatch("version_changed", interaction.guild_id, persona.id)
     return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
@@ -64,14 +87,14 @@ def buttons(job: Job, live: str | None) -> discord.ui.View | None:
     return view
 
 
-class _ModeratorButton(LastingButton, template=r"never:"):
+class ModeratorButton(LastingButton, template=r"never:"):
     """A button that only moderators may press."""
 
     def require(self, interaction: Interaction) -> None:
         require_moderator(interaction)
 
 
-class CancelButton(_ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
+class CancelButton(ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
     """Cancels a job."""
 
     def __init__(self, job_id: str) -> None:
@@ -83,7 +106,7 @@ class CancelButton(_ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
         await cancel_job(interaction, self.job_id)
 
 
-class ResumeButton(_ModeratorButton, template=r"resume:(?P<job_id>[\w.-]+)"):
+class ResumeButton(ModeratorButton, template=r"resume:(?P<job_id>[\w.-]+)"):
     """Resumes a job that has failed."""
 
     def __init__(self, job_id: str) -> None:
@@ -95,7 +118,7 @@ class ResumeButton(_ModeratorButton, template=r"resume:(?P<job_id>[\w.-]+)"):
         await resume_job(interaction, self.job_id)
 
 
-class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+class PromoteButton(ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
     """Makes a version live."""
 
     def __init__(self, persona_id: str, version: str) -> None:
@@ -109,12 +132,29 @@ class PromoteButton(_ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
         persona = known_persona(interaction, self.persona_id)
-        spoke_already = interaction.client.house.store.versions.live(persona.id) == self.version
-        words = await make_live(interaction, persona, self.version)
-        await interaction.followup.send(words, ephemeral=spoke_already)
+        await promote_or_ask(interaction, persona, self.version)
 
 
-class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
+class PromoteAnywayButton(ModeratorButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+    """Makes a version live that the gate has rejected."""
+
+    def __init__(self, persona_id: str, version: str) -> None:
+        self.persona_id, self.version = persona_id, version
+        super().__init__(
+            discord.ui.Button(
+                label="Promote anyway",
+                style=discord.ButtonStyle.danger,
+                custom_id=f"promote-anyway:{persona_id}:{version}",
+            )
+        )
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer()
+        persona = known_persona(interaction, self.persona_id)
+        await interaction.followup.send(await make_live(interaction, persona, self.version))
+
+
+class RollbackButton(ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
     """Goes back to the version before."""
 
     def __init__(self, persona_id: str) -> None:
@@ -126,4 +166,4 @@ class RollbackButton(_ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+
         await interaction.followup.send(await roll_back(interaction, known_persona(interaction, self.persona_id)))
 
 
-JOB_BUTTONS = (CancelButton, ResumeButton, PromoteButton, RollbackButton)
+JOB_BUTTONS = (CancelButton, ResumeButton, PromoteButton, PromoteAnywayButton, RollbackButton)

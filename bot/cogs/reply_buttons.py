@@ -60,6 +60,7 @@ class StopButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
         if answerer.is_running(self.event_id):
             answerer.stop(self.event_id, interaction.user)
             await interaction.response.defer()
+            interaction.client.dispatch("reply_judged", self.event_id)
         else:
             await interaction.response.edit_message(view=None)
 
@@ -88,6 +89,7 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
         _, _, channel = _reply_here(interaction, self.event_id)
         await interaction.response.defer()
         await interaction.client.house.answerer.regenerate(self.event_id, interaction.user, channel)
+        interaction.client.dispatch("reply_judged", self.event_id)
 
 
 class _VoteButton(_ReplyButton, template=r"never vote:"):
@@ -106,6 +108,7 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
             raise RefusedError("This reply is being written.", "Vote once it is there.")
         votes = house.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
         await interaction.response.edit_message(view=ReplyButtons().ended(reply.event_id, votes))
+        interaction.client.dispatch("reply_judged", reply.event_id)
 
 
 class UpButton(_VoteButton, template=r"vote\+1:(?P<event>[0-9]+)"):

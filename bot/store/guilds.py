@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bot.store.database import Connection
 
 OF_BOTH = ("replies", "channels", "mutes", "gifts", "taught", "comparisons")
-OF_A_GUILD = ("messages", "rollouts", *OF_BOTH, "webhooks", "departed_guilds")
+OF_A_GUILD = ("messages", "rollouts", *OF_BOTH, "webhooks", "promoting", "departed_guilds")
 OF_A_PERSONA = ("promotions", "rollouts", "withdrawn", "versions", *OF_BOTH)
 """What is deleted with a server, and with its own personas. Of its jobs those stay that versions of other personas are
 known by, without who asked and where."""
@@ -54,6 +54,17 @@ class Guilds:
     def left_before(self, at: float) -> list[int]:
         """The servers that the bot left so long ago."""
         return [departed.guild_id for departed in self.departed() if departed.at < at]
+
+    def promotes_by_itself(self, guild_id: int) -> bool:
+        """Whether a version goes live there by itself when the gate would promote it."""
+        found = self._db.first("select 1 from promoting where guild_id = :guild", {"guild": guild_id})
+        return found is not None
+
+    def let_promote_by_itself(self, guild_id: int, is_automatic: bool) -> None:
+        """Choose that, or that somebody is asked."""
+        change = "insert or ignore into promoting values (:guild)"
+        ask = "delete from promoting where guild_id = :guild"
+        self._db.write(change if is_automatic else ask, {"guild": guild_id})
 
     def known(self) -> set[int]:
         """All servers of which anything is kept."""

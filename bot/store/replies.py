@@ -91,11 +91,12 @@ class Replies:
         )
         return changed > 0
 
-    def interrupted(self, event_id: int, at: float) -> None:
-        """Whoever asked for the reply stopped it or had it made anew; the first time counts."""
+    def interrupted(self, event_id: int, by: int, at: float) -> None:
+        """A reply was stopped or made anew. Only by whoever asked for it counts: a moderator may have other reasons."""
         self._db.write(
-            "update replies set interrupted_at = coalesce(interrupted_at, :at) where event_id = :event",
-            {"event": event_id, "at": at},
+            """update replies set interrupted_at = coalesce(interrupted_at, :at)
+            where event_id = :event and asked_by = :by""",
+            {"event": event_id, "by": by, "at": at},
         )
 
     def streaming(self, event_id: int, parts: list[int]) -> None:

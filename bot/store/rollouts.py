@@ -104,12 +104,10 @@ class Rollouts:
         found = (one for one in self.running(persona_id, at) if one.guild_id == guild_id and not one.is_promoted)
         return next(found, None)
 
-    def taking(
-        self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None, at: float
-    ) -> Rollout | None:
-        """The rollout in which a reply in this place counts, whichever version makes it."""
+    def taking(self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None, at: float) -> int | None:
+        """The number of the rollout in which a reply in this place counts, whichever version makes it."""
         found = self.here(persona_id, guild_id, at)
-        return found if found and found.only_channel in (None, channel_id, parent_id) else None
+        return found.seq if found and found.only_channel in (None, channel_id, parent_id) else None
 
     def of_reply(self, event_id: int, at: float) -> Rollout | None:
         """The rollout in which a reply counts, while that is on."""
@@ -120,6 +118,11 @@ class Rollouts:
                 {"event": event_id, "at": at},
             )
         )
+
+    def personas(self) -> list[str]:
+        """Whose rollouts have not ended."""
+        rows = self._db.read("select distinct persona_id from rollouts where ended_at is null order by persona_id")
+        return [row["persona_id"] for row in rows]
 
     def of_persona(self, persona_id: str, guild_id: int) -> list[Rollout]:
         """What was tried in a guild, oldest first."""

@@ -315,4 +315,11 @@ create index comparisons_voted on comparisons (persona_id, voted_at) where choic
 create index comparisons_by_member on comparisons (user_id, shown_at);
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS, TAUGHT, COMPARISONS)
+PROMOTING = """
+-- Servers in which a version that the gate would promote goes live by itself; in all others somebody is asked.
+create table promoting (
+    guild_id integer primary key
+) strict;
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS, TAUGHT, COMPARISONS, PROMOTING)

@@ -87,6 +87,13 @@ class Versions:
         )
         return [_installed(row) for row in rows]
 
+    def ever_installed(self, persona_id: str) -> list[InstalledVersion]:
+        """All versions of a persona, withdrawn ones too, oldest first."""
+        rows = self._db.read(
+            "select * from versions where persona_id = :persona order by installed_at, rowid", {"persona": persona_id}
+        )
+        return [_installed(row) for row in rows]
+
     def require_installed(self, persona_id: str, version: str) -> None:
         """Raise `RequestError`, naming the versions that there are, when this one is not installed."""
         known = [installed.version for installed in self.installed(persona_id)]

@@ -41,7 +41,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(h
     async with opened(load_settings(None, environ), ShippedData.beside_the_code()) as app:
         told = f"Made for another base model than {tiny_base.source}: ballast v1 (for {tmp_path / 'other'}). The base"
         assert told in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
-        assert app.house.conversations.live_adapter("oda").version == "v1"
+        assert app.house.conversations.speaking("oda") == "v1"
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
         assert (

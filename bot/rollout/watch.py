@@ -1,0 +1,85 @@
+"""Looks at versions on trial whenever a reply was judged, takes back what is worse, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+import discord
+
+from bot.house import HouseBot
+from bot.place import channel_at
+from bot.rollout import words
+from bot.rollout.comparing import compare
+from bot.store import Rollout
+from bot.voices import NO_MENTIONS
+
+log = logging.getLogger(__name__)
+
+Buttons = Callable[[Rollout], discord.ui.View | None]
+
+
+@dataclass
+class RolloutWatch:
+    """Everything is stored before it is said; what could not be said is said at the next occasion.
+
+    `buttons` makes what can be pressed under the message of an end.
+    """
+
+    bot: HouseBot
+    buttons: Buttons
+    _telling: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def judged(self, event_id: int) -> None:
+        """Somebody voted on a reply, stopped it or had it made anew: is its version worse than the other?"""
+        if reply := self.bot.house.store.replies.get(event_id):
+            await self.look(reply.persona_id)
+
+    async def look(self, persona_id: str) -> None:
+        """Take back what turned out worse."""
+        store, now = self.bot.house.store, time.time()
+        for rollout in store.rollouts.running(persona_id, now):
+            comparison = compare(store, rollout)
+            if comparison.worse and store.rollouts.turn_back(rollout, now, words.reason(rollout, comparison)):
+                log.warning("%s %s was taken back by itself", persona_id, rollout.version)
+                if rollout.is_promoted:
+                    self.bot.dispatch("version_changed", rollout.guild_id, persona_id)
+        await self.tell()
+
+    async def settle(self, persona_id: str) -> None:
+        """Another version is live, or one was withdrawn: what this decides ends, and that is said."""
+        self.bot.house.store.rollouts.settle(persona_id, time.time())
+        await self.tell()
+
+    async def settle_all(self) -> None:
+        """At the start: what ended or turned out worse while nobody was there to say it is said."""
+        for persona_id in self.bot.house.store.rollouts.personas():
+            self.bot.house.store.rollouts.settle(persona_id, time.time())
+            await self.look(persona_id)
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Say the ends that have not been said."""
+        async with self._telling:
+            for rollout in self.bot.house.store.rollouts.untold():
+                try:
+                    await self._tell(rollout)
+                except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+                    log.warning("that a rollout ended could not be said yet: %s", error)
+                else:
+                    self.bot.house.store.rollouts.note_told(rollout.seq)
+
+    async def _tell(self, rollout: Rollout) -> None:
+        persona = self.bot.house.conversations.personas.get(rollout.persona_id, rollout.guild_id)
+        channel = await channel_at(self.bot, rollout.channel_id)
+        if persona is None or channel is None:
+            return  # nobody is left to be told
+        view = self.buttons(rollout) or discord.utils.MISSING
+        try:
+            await channel.send(words.ended(rollout, persona.name), view=view, allowed_mentions=NO_MENTIONS)
+        except (discord.Forbidden, discord.NotFound) as error:
+            log.warning("that a rollout ended cannot be said in #%s: %s", channel, error)

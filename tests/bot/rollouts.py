@@ -1,0 +1,46 @@
+"""Versions, replies and votes, written where the bot would have written them."""
+
+from __future__ import annotations
+
+import itertools
+
+from bot.store import JobResult, Store
+from bot.store.jobs import NewJob
+from personas.contracts import TrainingRequest
+from tests.samples import SCORECARD
+
+events = itertools.count(10_000)
+
+
+def install(store: Store, persona: str = "ballast", *, guild=0, by=7, at=1.0, card=SCORECARD) -> str:
+    """A version that could be promoted; gives its name."""
+    version = store.versions.reserve(persona)
+    new = NewJob(f"{persona}-{version}", guild, 2, by, TrainingRequest(job_name="j", persona=persona))
+    store.jobs.add_imported(new, version, JobResult(adapter="a", seconds=1, scorecard=card, imported=True), at)
+    return version
+
+
+def reply(store: Store, *, at: float, version=None, asked_by=1, guild=9, rollout=None, persona="ballast", event=None):
+    """A reply that is done; gives its event."""
+    event = event or next(events)
+    store.replies.begin(
+        event, guild_id=guild, channel_id=2, persona_id=persona, at=at, asked_by=asked_by, rollout=rollout
+    )
+    store.replies.finish(event, "done", version)
+    return event
+
+
+def drawn(store: Store, rollout, *, new: bool, **more):
+    """A reply in a rollout whose draw says so; gives its event."""
+    event = next(number for number in events if rollout.draws(number) == new)
+    version = rollout.version if new else rollout.before
+    return reply(store, event=event, version=version, rollout=rollout.seq, guild=rollout.guild_id, **more)
+
+
+def dislike(store: Store, rollout, members: int, *, at: float) -> None:
+    """So many members each dislike four replies of the new version, and like four of the other."""
+    for member in range(1, members + 1):
+        for new in (True, False):
+            for _ in range(4):
+                event = drawn(store, rollout, new=new, at=at, asked_by=member)
+                store.replies.vote(event, member, -1 if new else 1, at)

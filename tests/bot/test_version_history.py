@@ -1,0 +1,111 @@
+"""`/finetune history`: what became of a persona's versions, page by page, and of other servers' nothing."""
+
+import time
+
+from bot.rollout.history import MAX_ENTRY, History
+from bot.store import NewRollout
+from tests.bot.conftest import QUAY
+from tests.bot.rollouts import install, reply
+from tests.bot.test_rollouts import told
+from tests.fakes import SCORECARD, until
+
+CHANNEL, MINA, OTHER_GUILD = 2, 70007, 12
+
+
+def history(stage, persona="ballast"):
+    """All pages as one text."""
+    house = stage.client.house
+    who = house.conversations.personas.get(persona, 0)
+    return "\n".join(History(house, who, int(stage.sandbox.guild_id)).pages())
+
+
+def entries(text):
+    """By version."""
+    return {part.split("**")[1]: part for part in text.split("\n\n")[1:]}
+
+
+async def test_a_persona_that_was_never_trained_has_an_empty_history(stage):
+    words, answer = await told(stage.moderator, QUAY, "finetune history")
+    assert words == "**Ballast**: the base model speaks. Page 1 of 1."
+    assert answer.ephemeral and not answer.message["components"]
+
+
+async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_it_ceased(stage):
+    store, guild = stage.store, int(stage.sandbox.guild_id)
+    install(store, guild=guild, by=MINA, at=100.0)
+    install(store, guild=0, at=200.0)
+    here = NewRollout("ballast", "v1", guild, CHANNEL, MINA, 20)
+    tried = store.rollouts.start(here, 110.0)
+    store.rollouts.end(tried.seq, "stopped", 120.0, MINA)
+    store.rollouts.promote(here, 130.0)
+    store.replies.vote(reply(store, at=131.0, version="v1", guild=guild), 5, -1, 132.0)
+    (watched,) = store.rollouts.running("ballast", 133.0)
+    store.rollouts.turn_back(watched, 140.0, "more 👎 (v1: 9; the base model: 1)")
+    store.rollouts.promote(NewRollout("ballast", "v2", guild, CHANNEL, 0, 100), 210.0, kind="automatic promotion")
+    shown = entries(history(stage))
+    assert list(shown) == ["v2", "v1", "the base model"], "newest first"
+    first = shown["v1"]
+    for line in (
+        "**v1** came in a card <t:100:f> for <@70007>",
+        "Held-out loss 3.000 → 2.000 (-33%), general 2.500 → 2.600",
+        "Here: 1 replies · 0 👍 · 1 👎 · 0 stopped or made anew",
+        "Made 20 % of the replies from <t:110:f> (by <@70007>) to <t:120:f>: stopped by <@70007>",
+        "Live from <t:130:f> (promoted by <@70007>) to <t:140:f>: taken back by itself, more 👎 (v1: 9; the base model: 1)",
+    ):
+        assert line in first.split("\n"), first
+    assert "Live from <t:210:f> (promoted by itself, as its score card was good)" in shown["v2"]
+    assert "for <@" not in shown["v2"] and history(stage).startswith("**Ballast**: v2 speaks.")
+    assert "(rolled back to by itself) to <t:210:f>: v2 followed" in shown["the base model"]
+
+
+async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_long(stage):
+    card = SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats itself.", "Much " * 300)})
+    install(stage.store, card=card)
+    shown = entries(history(stage))["v1"]
+    assert "Verdict: hold. It repeats itself. Much Much" in shown and "…" in shown and "Held-out loss" in shown
+    for at in range(40):
+        stage.store.versions.promote("ballast", "v1" if at % 2 == 0 else None, 7, 1e9 + at, "x" * 100)
+    assert all(len(entry) <= MAX_ENTRY + 2 for entry in entries(history(stage)).values())
+
+
+async def test_other_servers_versions_and_their_doings_are_not_told(stage):
+    store, guild = stage.store, int(stage.sandbox.guild_id)
+    install(store, guild=OTHER_GUILD, by=555, at=100.0)
+    install(store, guild=guild, by=MINA, at=101.0)
+    there = NewRollout("ballast", "v2", OTHER_GUILD, CHANNEL, 555, 30)
+    store.rollouts.start(there, 110.0)
+    store.rollouts.promote(there, 120.0, why="a word of theirs")
+    reply(store, at=121.0, version="v2", guild=OTHER_GUILD)
+    (watched,) = store.rollouts.running("ballast", 122.0)
+    store.rollouts.turn_back(watched, 130.0, "numbers of theirs")
+    text = history(stage)
+    assert list(entries(text)) == ["v2", "the base model"]
+    assert "Live from <t:120:f> (promoted elsewhere) to <t:130:f>: taken back by itself" in text
+    for secret in ("555", "30 %", "theirs", "Here:"):
+        assert secret not in text
+
+
+async def test_its_pages_are_turned(stage):
+    for number in range(7):
+        install(stage.store, at=float(number))
+    words, answer = await told(stage.moderator, QUAY, "finetune history")
+    assert "Page 1 of 3" in words and list(entries(words)) == ["v7", "v6", "v5"]
+    for button, page, versions in (
+        ("Older", 2, ["v4", "v3", "v2"]), ("Older", 3, ["v1"]), ("Newer", 2, ["v4", "v3", "v2"]),
+    ):  # fmt: skip
+        await stage.moderator.click(answer.message, button)
+        await until(lambda page=page: f"Page {page} of 3" in answer.message["content"])
+        assert list(entries(answer.message["content"])) == versions
+
+
+async def test_whoever_is_forgotten_is_somebody_there(stage):
+    store, guild = stage.store, int(stage.sandbox.guild_id)
+    install(store, guild=guild, by=MINA)
+    new = NewRollout("ballast", "v1", guild, CHANNEL, MINA, 20)
+    store.rollouts.end(store.rollouts.start(new, 110.0).seq, "stopped", 120.0, MINA)
+    store.rollouts.promote(new, 130.0)
+    assert store.erasure.counts(MINA)["rollouts"] == 2 and MINA in store.erasure.user_ids()
+    assert [row["you_ended"] for row in store.erasure.rows_of(MINA)["rollouts"]] == [1, 0]
+    store.erasure.erase(MINA, time.time(), lambda text: text)
+    text = history(stage)
+    assert "promoted by somebody" in text and "stopped by somebody" in text and str(MINA) not in text
