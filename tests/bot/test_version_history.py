@@ -40,7 +40,7 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
     store.rollouts.promote(here, 130.0)
     store.replies.vote(reply(store, at=131.0, version="v1", guild=guild), 5, -1, 132.0)
     (watched,) = store.rollouts.running("ballast", 133.0)
-    store.rollouts.turn_back(watched, 140.0, "more 👎 (v1: 9; the base model: 1)")
+    store.rollouts.turn_back(watched, 140.0, "more 👎 (v1: 9; before: 1)")
     store.rollouts.promote(NewRollout("ballast", "v2", guild, CHANNEL, 0, 100), 210.0, kind="automatic promotion")
     shown = entries(history(stage))
     assert list(shown) == ["v2", "v1", "the base model"], "newest first"
@@ -50,7 +50,7 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
         "Held-out loss 3.000 → 2.000 (-33%), general 2.500 → 2.600",
         "Here: 1 replies · 0 👍 · 1 👎 · 0 stopped or made anew",
         "Made 20 % of the replies from <t:110:f> (by <@70007>) to <t:120:f>: stopped by <@70007>",
-        "Live from <t:130:f> (promoted by <@70007>) to <t:140:f>: taken back by itself, more 👎 (v1: 9; the base model: 1)",
+        "Live from <t:130:f> (promoted by <@70007>) to <t:140:f>: taken back by itself, more 👎 (v1: 9; before: 1)",
     ):
         assert line in first.split("\n"), first
     assert "Live from <t:210:f> (promoted by itself, as its score card was good)" in shown["v2"]
