@@ -18,7 +18,7 @@ from trainer.dataset import Counted, Parts, added
 from trainer.exchange import Exchange
 from trainer.material import Content
 from trainer.preference.judged import BAD_REPLIES, GOOD_REPLIES, Judged, Pair, Preferences, reply_of
-from trainer.preference.use import Use, latest_of_each, require_possible, use_of
+from trainer.preference.use import Use, latest_of_each, notes_on, require_possible, use_of
 from trainer.recipe import Recipe
 
 SOURCE = "preferences"
@@ -52,7 +52,7 @@ def preferring(
     }
     of = {"counts": counts, "dropped": made.dropped, "people": _people(parts, content.preferences, judged)}
     learned = Preferences(use.method, tuple(judged), tuple(made.pairs))
-    return replace(parts, own=[_counted(it) for it in judged], **of), learned, (use.words,)
+    return replace(parts, own=[_counted(it) for it in judged], **of), learned, (use.words, *notes_on(recipe))
 
 
 @dataclass

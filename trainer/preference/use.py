@@ -20,6 +20,7 @@ Given = TypeVar("Given", Preference, Judged)
 
 LEAST = 300
 """Fewer preferences are hardly more than noise to KTO and DPO: there is no proven benefit below about a thousand."""
+MOST_RATE = 5e-5
 LEAST_BATCH = 4
 """KTO estimates from the other samples of a batch how far the model has gone (arXiv 2402.01306, section 4.1)."""
 
@@ -117,6 +118,16 @@ def _most_of_each(counts: Counter[str], share: float) -> int:
         if most <= share * sum(min(count, most) for count in counts.values()) + rounding:
             return most
     return 0
+
+
+def notes_on(recipe: Recipe) -> tuple[str, ...]:
+    """What in a recipe is hardly meant for preferences."""
+    if recipe.learning_rate <= MOST_RATE:
+        return ()
+    return (
+        f"A learning rate of {recipe.learning_rate:g} is far above what KTO and DPO take, 5e-7 to 5e-6: the voice may "
+        "be lost.",
+    )
 
 
 def require_possible(recipe: Recipe) -> None:
