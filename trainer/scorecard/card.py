@@ -30,8 +30,9 @@ from trainer.scorecard.spoken import measure_spoken
 
 QUICK = 1 / 5
 SEEDS = (0, 1, 2)
-INSTRUCTIONS, MEMORISED, SEPARATION = 0.08, 0.15, 0.15
-"""Shares of the time that is left when each of these begins; the rest is for what is generated."""
+DIALOGUE, INSTRUCTIONS, MEMORISED, SEPARATION = 0.15, 0.08, 0.15, 0.15
+"""Shares of the time that is left when each of these begins, of general dialogue's on a quick card; the rest is for
+what is generated."""
 LOSSES_ONLY = "Only losses were measured."
 MEASURED_LATER = ("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side")
 
@@ -94,7 +95,9 @@ def _measured(order: Order, sides: Sides, budget: Budget) -> FullScoreCard:
     require_number(heldout.means()[NEW], "the held-out replies, with the new adapter,", order.job.recipe)
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
     order.tell("general dialogue")
-    dialogue = dialogue_losses(sides, data, {BASE: order.known.general} if order.known else {}, order.between)
+    known = {BASE: order.known.general} if order.known else {}
+    little = budget.part(DIALOGUE) if order.extent == "quick" else None
+    dialogue = dialogue_losses(sides, data, little, known, order.between)
     card = FullScoreCard(
         persona=order.job.spec.request.persona,
         version=order.new.version,

@@ -20,10 +20,17 @@ INSTRUCTIONS = Path(__file__).parents[2] / "data" / "instructions" / "instructio
 
 
 def dialogue_losses(
-    sides: Sides, data: Dataset, known: Mapping[Side, Sequence[TokenLosses]], between: Callable[[], None]
+    sides: Sides,
+    data: Dataset,
+    budget: Budget | None,
+    known: Mapping[Side, Sequence[TokenLosses]],
+    between: Callable[[], None],
 ) -> Measured[Side]:
-    """The losses on the general dialogue that measures forgetting; `known` are sides that were measured before."""
-    return measured_alike(sides.use, sides.names, data.general, None, between, known)
+    """The losses on the general dialogue that measures forgetting, on all of it without a budget.
+
+    `known` are sides that were measured before.
+    """
+    return measured_alike(sides.use, sides.names, data.general, budget, between, known)
 
 
 def general_section(dialogue: Measured[Side], data: Dataset, instructions: Measured[Side] | None = None) -> General:
