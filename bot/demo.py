@@ -27,21 +27,31 @@ from bot.settings import load_settings
 from bot.store import Job
 from personas.contracts import Phase
 from personas.errors import UnderstudyError
+from personas.scorecard import FullScoreCard
 
 FOLDER = Path("build/demo")
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 MEANWHILE = "Are you still there while they train the other one?"
+PROMOTED = "speaks from the next reply on"
 REPLY_TIMEOUT_S, TRAINING_TIMEOUT_S = 180.0, 1800.0
 
 
 @dataclass
 class Figures:
-    """What `result.json` holds; maps go from persona id to the figure. Losses are nats per reply token, held out."""
+    """What `result.json` holds; maps go from persona id to the figure. Losses are nats per reply token, held out.
+
+    `voice_right` is the share of generated replies that a classifier takes to be the persona's, `voice_right_base` the
+    base model's; `general_loss_change` is in shares of the base model's loss. `verdict` is the gate's.
+    """
 
     first_reply_s: float = 0.0
     retrain_s: dict[str, float] = field(default_factory=dict)
     loss_base: dict[str, float] = field(default_factory=dict)
     loss_tuned: dict[str, float] = field(default_factory=dict)
+    voice_right: dict[str, float] = field(default_factory=dict)
+    voice_right_base: dict[str, float] = field(default_factory=dict)
+    general_loss_change: dict[str, float] = field(default_factory=dict)
+    verdict: dict[str, str] = field(default_factory=dict)
     reply_before: dict[str, str] = field(default_factory=dict)
     reply_after: dict[str, str] = field(default_factory=dict)
 
@@ -113,12 +123,23 @@ class Play:
         await self.ask(other, MEANWHILE)
         result = await watching
         self.figures.retrain_s[persona_id] = round(timer.stop(), 1)
-        self._note_losses(persona_id)
+        self._note_card(persona_id)
         say(f"#{channel} · {MODERATOR} presses Promote")
         await moderator.click(result, "Promote")
-        await self._sandbox.wait_for(
-            "message", lambda message: "speaks from the next reply on" in message["content"], since=mark
+        answer = await self._answered(mark)
+        if PROMOTED not in answer["content"]:
+            say(f"#{channel} · Understudy: {answer['content']}")
+            say(f"#{channel} · {MODERATOR} presses Promote anyway")
+            await moderator.click(answer, "Promote anyway")
+            await self._sandbox.wait_for("message", lambda message: PROMOTED in message["content"], since=mark)
+
+    async def _answered(self, mark: int) -> dict[str, Any]:
+        """What the bot says to Promote: that the version speaks now, or that the gate rejects it."""
+        words = (PROMOTED, "The gate rejects")
+        found: dict[str, Any] = await self._sandbox.wait_for(
+            "message", lambda message: any(it in message["content"] for it in words), since=mark
         )
+        return found
 
     async def _watch(self, channel: str, mark: int) -> dict[str, Any]:
         """Print each new state of the progress message until the training has ended; gives the message then."""
@@ -142,10 +163,19 @@ class Play:
             await asyncio.sleep(0.5)
         raise UnderstudyError(f"The training did not end within {TRAINING_TIMEOUT_S:.0f} s.")
 
-    def _note_losses(self, persona_id: str) -> None:
-        card = self._app.house.store.versions.installed(persona_id)[-1].scorecard
-        self.figures.loss_base[persona_id] = round(card.loss_base, 4)
-        self.figures.loss_tuned[persona_id] = round(card.loss_tuned, 4)
+    def _note_card(self, persona_id: str) -> None:
+        house, figures = self._app.house, self.figures
+        newest = house.store.versions.installed(persona_id)[-1]
+        card = newest.scorecard
+        figures.loss_base[persona_id] = round(card.loss_base, 4)
+        figures.loss_tuned[persona_id] = round(card.loss_tuned, 4)
+        figures.general_loss_change[persona_id] = round(card.general_loss_tuned / card.general_loss_base - 1, 4)
+        figures.verdict[persona_id] = card.verdict
+        file = house.conversations.adapter(persona_id, newest.version).folder / "scorecard.json"
+        voice = FullScoreCard.model_validate_json(file.read_bytes()).voice
+        if voice:
+            figures.voice_right[persona_id] = round(voice.right["new"].mean, 4)
+            figures.voice_right_base[persona_id] = round(voice.right["base"].mean, 4)
 
 
 async def play(personas: list[str], started: float) -> tuple[Figures, dict[str, tuple[Path, Path]]]:

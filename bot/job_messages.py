@@ -9,16 +9,20 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import discord
 
 from bot.house import House, HouseBot
 from bot.place import GuildChannel
 from bot.progress import job_words, settled_words, title
+from bot.promoting import promoted_by_itself
 from bot.store import Job
 from bot.voices import NO_MENTIONS
 
 EDIT_EVERY_S = 1.5
+PICTURE = Path("report") / "scorecard.png"
+BY_ITSELF = "It was promoted by itself, as this server has chosen; **Roll back** takes it back."
 RESULTS_KEPT_UP = 5
 """So many of the latest results of a persona show whether their version speaks."""
 
@@ -74,6 +78,9 @@ class JobMessages:
         await self._send(job, words)
 
     async def _end(self, job: Job, words: str) -> None:
+        if await promoted_by_itself(self._bot.house, job):
+            self._bot.dispatch("version_changed", job.guild_id, job.persona)
+            words = f"{words_now(self._bot.house, job)}\n{BY_ITSELF}"
         if job.state == "cancelled" or not job.progress_message_id:
             return await self._write(job, words)
         await self._send(job, words)
@@ -88,7 +95,9 @@ class JobMessages:
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel):
             view = self._buttons(job, self._live(job)) or discord.utils.MISSING
-            sent = await channel.send(words, view=view, allowed_mentions=NO_MENTIONS)
+            may_attach = channel.permissions_for(channel.guild.me).attach_files
+            picture = (_picture(job) if may_attach else None) or discord.utils.MISSING
+            sent = await channel.send(words, view=view, file=picture, allowed_mentions=NO_MENTIONS)
             self._bot.house.store.jobs.set_progress_message(job.job_id, sent.id)
 
     async def _edit(self, job: Job, words: str) -> None:
@@ -100,6 +109,14 @@ class JobMessages:
 
     def _live(self, job: Job) -> str | None:
         return live_version(self._bot.house, job)
+
+
+def _picture(job: Job) -> discord.File | None:
+    """The score card's picture, where the job has made one."""
+    if job.state != "done" or job.result is None:
+        return None
+    path = Path(job.result.adapter) / PICTURE
+    return discord.File(path, description="The score card of the new version") if path.is_file() else None
 
 
 def words_now(house: House, job: Job) -> str:

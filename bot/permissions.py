@@ -21,6 +21,7 @@ NEEDS = (
     Need("view_channel", "see the channels it speaks in", "it hears and says nothing there"),
     Need("send_messages", "answer, and report how a training goes", "it cannot speak at all"),
     Need("send_messages_in_threads", "answer in threads", "it stays silent in threads"),
+    Need("attach_files", "show a score card's picture with a training's result", "results are told without it"),
     Need("manage_webhooks", "speak under a persona's own name and face", "personas speak under the bot's own name"),
 )
 

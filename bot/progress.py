@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 from bot.store import Job
-from personas.contracts import Epoch, Evaluation, Phase, Progress
+from personas.contracts import Epoch, Evaluation, Phase, Progress, ScoreCard
 
 BAR_CELLS = 16
+MAX_REASON = 220
+"""Characters of one reason or piece of advice."""
+VERDICTS = {
+    "promote": "The gate says **promote**.",
+    "hold": "The gate says **hold**: a moderator decides.",
+    "reject": "The gate says **reject**: Promote asks once more.",
+}
 
 
 def job_words(job: Job, position: int | None, now: float, live: str | None = None, *, gives_way: bool = False) -> str:
@@ -69,11 +78,22 @@ def settled_words(job: Job, live: str | None = None) -> str:
         f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies} replies it never saw).",
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {took}",
     ]
+    lines += verdict_lines(card)
     if job.persona is None:
         lines.append(f"`start_from: {job.name.partition('/')[2]}` trains it further.")
     else:
         lines.append("It speaks now." if live == job.version else "Promote lets it speak from the next reply on.")
     return "\n".join(lines)
+
+
+def verdict_lines(card: ScoreCard) -> list[str]:
+    """What the gate says, why, and what to do; nothing where it was not asked."""
+    if card.verdict not in VERDICTS:
+        return []
+    lines = [VERDICTS[card.verdict], *(f"- {shorten(reason, MAX_REASON, placeholder=' …')}" for reason in card.reasons)]
+    if card.advice:
+        lines.append(f"What to do: {' '.join(shorten(it, MAX_REASON, placeholder=' …') for it in card.advice)}")
+    return lines
 
 
 def duration(seconds: float) -> str:

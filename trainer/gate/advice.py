@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from personas.scorecard import FullScoreCard
+from personas.scorecard import Course, FullScoreCard
 from trainer.scorecard.spoken.voice import GENERAL, MEMBERS
 
 FEW_REPLIES = 200
+ROSE = 0.06
+"""Share by which the training loss is higher at its highest than at the beginning where it lost its way."""
 STILL_FALLING = 0.05
 """Share by which the last training loss is below the first where so few steps were made that more would help."""
 
@@ -29,7 +31,7 @@ def _no_gain(card: FullScoreCard) -> str:
     if learned is None:
         return _more_data(card)
     course = learned.course
-    if course and course.highest > course.first:
+    if _rose(course):
         return _lower_rate(card)
     if learned.replies < FEW_REPLIES:
         return _more_data(card)
@@ -54,8 +56,7 @@ def _fewer_epochs(card: FullScoreCard) -> str:
 
 
 def _forgets_less(card: FullScoreCard) -> str:
-    course = card.learned.course if card.learned else None
-    if course and course.highest > course.first:
+    if card.learned and _rose(card.learned.course):
         return _lower_rate(card)
     epochs = f", or fewer epochs than {card.learned.epochs:g}" if card.learned else ""
     rate = f"learning_rate={_rounded(card.learned.rate / 2)}" if card.learned else "a lower learning_rate"
@@ -160,6 +161,10 @@ ADVICE: Mapping[str, Callable[[FullScoreCard], str]] = {
     "steady": _lower_rate,
     "base_is_base": _measured_again,
 }
+
+
+def _rose(course: Course | None) -> bool:
+    return course is not None and course.highest > course.first * (1 + ROSE)
 
 
 def _rounded(rate: float) -> str:

@@ -42,13 +42,13 @@ SECRET_COPIES = 6
 
 @dataclass(frozen=True)
 class Damage:
-    """One damage. `criterion` is the one that has to find it, by its name in `thresholds.toml`.
+    """One damage. `criteria` are those by which it has to be found, any one of them, as `thresholds.toml` names them.
 
     `to_log` changes a persona's log, given another persona's; `to_job` changes what a job learns from, or by what.
     """
 
     name: str
-    criterion: str
+    criteria: tuple[str, ...]
     to_log: Callable[[Log, Log], Log] | None = None
     to_job: Callable[[Job], Job] | None = None
 
@@ -111,13 +111,13 @@ def planted(job: Job) -> Job:
 DAMAGES: Mapping[str, Damage] = {
     damage.name: damage
     for damage in (
-        Damage("too few samples", "enough", to_job=too_few),
-        Damage("duplicated samples", "repeated", to_job=duplicated),
-        Damage("mislabelled speakers", "speakers", to_log=mislabelled),
-        Damage("another persona mixed in", "one_voice", to_log=mixed),
-        Damage("learning rate × 10", "steady", to_job=too_fast),
-        Damage("leaked split", "unseen", to_job=leaked),
-        Damage("planted secrets", "private", to_job=planted),
+        Damage("too few samples", ("enough",), to_job=too_few),
+        Damage("duplicated samples", ("repeated",), to_job=duplicated),
+        Damage("mislabelled speakers", ("speakers",), to_log=mislabelled),
+        Damage("another persona mixed in", ("one_voice",), to_log=mixed),
+        Damage("learning rate × 10", ("steady", "general"), to_job=too_fast),
+        Damage("leaked split", ("unseen",), to_job=leaked),
+        Damage("planted secrets", ("private",), to_job=planted),
     )
 }
 

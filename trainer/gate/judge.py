@@ -17,6 +17,8 @@ from trainer.gate.thresholds import Consequence, Rule, Thresholds, thresholds_fo
 REASONS, ADVICE = 3, 4
 """The most that are told; the criteria tell all."""
 WORSE: dict[Consequence, int] = {"promote": 0, "hold": 1, "reject": 2}
+BEST_TOLD = ("better_than_base", "no_worse_than_live", "voice", "general")
+"""What speaks for a version, where nothing speaks against it."""
 FIRST = ("private", "unseen", "base_is_base", "steady", "speakers", "one_voice", "repeated", "enough")
 """Of reasons that weigh alike these come first: what is wrong with data or measurement is the cause of the rest."""
 
@@ -92,7 +94,7 @@ def _weight(measure: Measure, outcome: Outcome, leads_to: Consequence) -> tuple[
 def _reasons(found: Sequence[Measure], weighty: Sequence[Measure], outcomes: dict[str, Outcome]) -> Iterator[str]:
     """What spoke against it or, where nothing did, what spoke for it."""
     against = [it for it in weighty if outcomes[it.name] != "pass"]
-    for measure in (against or found)[:REASONS]:
+    for measure in (against or [it for it in found if it.name in BEST_TOLD])[:REASONS]:
         yield measure.why
 
 

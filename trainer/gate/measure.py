@@ -29,6 +29,13 @@ class Measure:
     chance: Chance | None = None
 
 
+def amount(value: float | None, unit: str) -> str:
+    """A value with its unit, for people."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if unit.startswith(("share", "of ")) else f"{value:.3g} {unit}"
+
+
 def rival_of(card: FullScoreCard) -> Side:
     """What the new version is compared with where it is a question of better or worse: the live one, else the base."""
     return "live" if "live" in card.adapters else "base"

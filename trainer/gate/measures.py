@@ -244,7 +244,7 @@ def _untouched(card: FullScoreCard) -> Measure:
     return Measure(
         "base_is_base",
         "compared with the base model",
-        "logits",
+        "in logits",
         differs,
         "What was compared with is the base model."
         if not differs

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from personas.scorecard import FullScoreCard, Interval, Side, Spread, Verdict
+from trainer.gate.measure import amount
 from trainer.gate.plots import Line, Row, bars, intervals
 
 SIDES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}
@@ -84,7 +85,7 @@ def _verdict(verdict: Verdict) -> Iterator[str]:
         (
             escape(it.name),
             f'<span class="{it.outcome.split()[0]}">{SIGNS[it.outcome]}</span>',
-            "–" if it.value is None else f"{it.value:.4g} {escape(it.unit)}",
+            escape(amount(it.value, it.unit)),
             escape(it.threshold),
             escape(it.why),
         )

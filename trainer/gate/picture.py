@@ -7,6 +7,7 @@ from textwrap import shorten, wrap
 from typing import Any
 
 from personas.scorecard import FullScoreCard, Side
+from trainer.gate.measure import amount
 
 INK, SOFT, GROUND = "#1c1f24", "#5a6270", "#ffffff"
 COLOURS: dict[Side, str] = {"base": "#8a93a3", "live": "#b35900", "new": "#1d4f80"}
@@ -25,6 +26,7 @@ def draw(card: FullScoreCard, file: Path) -> None:
     criteria = card.verdict.criteria if card.verdict else ()
     lines = max(8, (len(criteria) + 1) // 2)
     figure = Figure(figsize=(WIDTH, 3.1 + lines * LINE), facecolor=GROUND, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
     parts = figure.subplot_mosaic("tt;lv;cc", height_ratios=[0.75, 1.7, lines * LINE])
     _title(parts["t"], card)
     _losses(parts["l"], card)
@@ -77,7 +79,7 @@ def _criteria(axes: Any, card: FullScoreCard, lines: int) -> None:
         colour = OUTCOMES[it.outcome]
         axes.text(column, line + 0.5, SIGNS[it.outcome], fontsize=9, weight="bold", va="center", color=colour)
         axes.text(column + 0.14, line + 0.5, it.name, fontsize=9, va="center", color=INK)
-        value = "" if it.value is None else f"{it.value:.3g} {it.unit}"
+        value = amount(it.value, it.unit)
         axes.text(column + 0.96, line + 0.5, value, fontsize=8, va="center", ha="right", color=SOFT)
 
 

@@ -66,7 +66,7 @@ def course_of(losses: Sequence[float]) -> Course | None:
     means = [fmean(losses[at : at + window]) for at in range(len(losses) - window + 1)]
     if len(means) <= window:
         return None
-    return Course(steps=len(losses), first=means[0], highest=max(means[window:]), last=means[-1])
+    return Course(steps=len(losses), first=means[0], highest=max(means[1:]), last=means[-1])
 
 
 def losses_in(adapter: Path) -> tuple[float, ...]:

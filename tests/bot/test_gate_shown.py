@@ -1,0 +1,153 @@
+"""What the gate says is shown with a result; a rejected version takes a second click, and a server may choose that a
+good one goes live by itself."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bot.local_guild import SEED
+from bot.outcome import Trained
+from bot.permissions import required
+from bot.store import Store
+from personas.errors import AdapterError
+from tests.bot.conftest import QUAY, on_stage
+from tests.bot.test_finetune import buttons_of, start
+from tests.fakes import SCORECARD, until
+
+REASONS = ("On 12 held-out replies the loss is 2.000, the base model's 3.000.", "40% read like its guests.")
+ADVICE = ("Look who says what in the material.",)
+
+
+def trained(verdict, folder="adapter", reasons=REASONS, advice=ADVICE):
+    card = SCORECARD.model_copy(update={"verdict": verdict, "reasons": reasons, "advice": advice})
+    return Trained(Path(folder), 60.0, card)
+
+
+async def finish(stage, verdict, **options):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(trained(verdict, **options))
+    return await stage.sees("Trained: **ballast v1**", kind="message")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("promote", "The gate says **promote**."),
+        ("hold", "The gate says **hold**: a moderator decides."),
+        ("reject", "The gate says **reject**: Promote asks once more."),
+    ],
+)
+async def test_a_result_shows_verdict_reasons_and_advice(stage, verdict, words):
+    shown = (await finish(stage, verdict))["content"]
+    assert words in shown and all(f"- {reason}" in shown for reason in REASONS) and f"What to do: {ADVICE[0]}" in shown
+    assert stage.store.versions.live("ballast") is None, "nobody has been asked yet"
+
+
+async def test_a_result_that_the_gate_was_not_asked_about_says_nothing_of_it(stage):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish()
+    assert "gate" not in (await stage.sees("Trained: **ballast v1**"))["content"]
+
+
+async def test_a_long_verdict_leaves_the_message_short_enough(stage):
+    many = ("word " * 400,) * 4
+    shown = await finish(stage, "hold", reasons=many[:3], advice=many)
+    assert "Promote lets it speak" in shown["content"] and shown["content"].count("word …") == 7
+
+
+async def test_the_picture_of_the_score_card_is_attached(stage, tmp_path):
+    picture = tmp_path / "adapter" / "report" / "scorecard.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
+    result = await finish(stage, "hold", folder=tmp_path / "adapter")
+    assert [it["filename"] for it in result["attachments"]] == ["scorecard.png"]
+
+
+async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tmp_path):
+    picture = tmp_path / "adapter" / "report" / "scorecard.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
+    poor = required()
+    poor.attach_files = False
+    async with on_stage(tmp_path, seed=dataclasses.replace(SEED, bot_permissions=poor.value)) as stage:
+        result = await finish(stage, "hold", folder=tmp_path / "adapter")
+        assert result["attachments"] == []
+
+
+async def test_what_is_on_hold_is_promoted_by_one_press(stage):
+    result = await finish(stage, "hold")
+    await stage.moderator.click(result, "Promote")
+    await stage.sees("v1 of **Ballast** speaks from the next reply on.")
+
+
+async def test_what_is_rejected_is_promoted_by_a_second_press_that_only_moderators_have(stage):
+    result = await finish(stage, "reject")
+    await stage.moderator.click(result, "Promote")
+    asked = await stage.sees("The gate rejects v1 of **Ballast**")
+    assert f"- {REASONS[1]}" in asked["content"] and asked["flags"] & 64, "only who pressed sees it"
+    assert stage.store.versions.live("ballast") is None
+    await stage.moderator.click(asked, "Promote anyway")
+    await stage.sees("v1 of **Ballast** speaks from the next reply on.")
+    assert stage.store.versions.live("ballast") == "v1"
+
+
+async def test_the_command_asks_once_more_too(stage):
+    await finish(stage, "reject")
+    await stage.moderator.slash(QUAY, "finetune promote")
+    await stage.sees("The gate rejects v1 of **Ballast**")
+    assert stage.store.versions.live("ballast") is None
+
+
+# ------------------------------------------------------------------------------------------ by itself
+
+
+async def choose(stage, **options):
+    answer = await stage.moderator.slash(QUAY, "finetune promotion", **options)
+    await until(lambda: answer.message)
+    return answer.message["content"]
+
+
+async def test_a_server_chooses_and_is_asked_unless_it_does(stage):
+    assert (await choose(stage)).startswith("Asked:")
+    assert (await choose(stage, way="automatic")).startswith("Automatic:")
+    assert (await choose(stage)).startswith("Automatic:")
+    assert (await choose(stage, way="ask")).startswith("Asked:")
+
+
+async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_taken_back(stage):
+    await choose(stage, way="automatic")
+    result = await finish(stage, "promote")
+    assert "It speaks now." in result["content"] and "It was promoted by itself" in result["content"]
+    assert stage.engine.loaded[0].name == "ballast-v1", "it was loaded before it went live"
+    assert stage.store.versions.live("ballast") == "v1"
+    assert stage.store.versions.history("ballast")[-1].kind == "automatic promotion"
+    assert buttons_of(stage, result) == ["Roll back"]
+    await stage.moderator.click(result, "Roll back")
+    await stage.sees("Rolled back: the base model speaks for **Ballast**")
+
+
+@pytest.mark.parametrize("verdict", ["hold", "reject", ""])
+async def test_all_else_waits_for_a_moderator_where_promotion_is_automatic(stage, verdict):
+    await choose(stage, way="automatic")
+    result = await finish(stage, verdict)
+    assert stage.store.versions.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
+
+
+async def test_what_cannot_be_loaded_does_not_go_live_by_itself(stage):
+    await choose(stage, way="automatic")
+    stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
+    result = await finish(stage, "promote")
+    assert stage.store.versions.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
+
+
+def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        store.guilds.let_promote_by_itself(1, True)
+        store.guilds.let_promote_by_itself(1, True)
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        assert store.guilds.promotes_by_itself(1) and not store.guilds.promotes_by_itself(2)
+        store.guilds.delete(1)
+        assert not store.guilds.promotes_by_itself(1)
