@@ -68,7 +68,7 @@ def _adapters(card: FullScoreCard) -> str:
     told = (
         "" if proof is None else f"\n\nWith adapters loaded the base model's logits differ by {proof:g} from its own."
     )
-    return table(("side", "version", "weights (SHA-256)"), rows) + told
+    return table(("side", "version", "weights (SHA-256)"), rows, numbers=False) + told
 
 
 def _verdict(verdict: Verdict | None) -> Iterator[str]:
@@ -80,7 +80,7 @@ def _verdict(verdict: Verdict | None) -> Iterator[str]:
         yield "What to do:"
         yield "\n".join(f"- {advice}" for advice in verdict.advice)
     rows = [(it.name, it.outcome, _value(it.value, it.unit), it.threshold) for it in verdict.criteria]
-    yield table(("criterion", "outcome", "value", "threshold"), rows)
+    yield table(("criterion", "outcome", "value", "threshold"), rows, numbers=False)
     yield (
         f"A version that is no worse than its rival fails one of the tests by chance in {verdict.error_rate:.0%} of "
         f"cases at most. Thresholds: {verdict.thresholds}."
