@@ -30,7 +30,7 @@ from trainer.scorecard.spoken import measure_spoken
 
 QUICK = 1 / 5
 SEEDS = (0, 1, 2)
-DIALOGUE, INSTRUCTIONS, MEMORISED, SEPARATION = 0.15, 0.08, 0.15, 0.15
+DIALOGUE, INSTRUCTIONS, MEMORISED, SEPARATION = 0.15, 0.05, 0.1, 0.2
 """Shares of the time that is left when each of these begins, of general dialogue's on a quick card; the rest is for
 what is generated."""
 LOSSES_ONLY = "Only losses were measured."

@@ -13,7 +13,7 @@ from personas.prompt import Sample
 from trainer.evaluate import ReplyLoss, TokenLosses, mean_loss, measure_tokens
 from trainer.scorecard.budget import Budget
 
-AT_ONCE, SEED = 8, 0
+AT_ONCE, SEED = 16, 0
 """How many replies are measured under each side before it is looked whether time is left."""
 
 Name = TypeVar("Name", bound=str)
