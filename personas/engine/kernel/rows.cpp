@@ -13,6 +13,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <mutex>
@@ -36,6 +37,18 @@ struct Stack {  // A [slots, rank, in] and scaled transposed B [slots, rank, out
     const bf16 *a, *b;
     int64_t rank;
 };
+
+template <class T>
+struct Lines {  // of the cache: what is allocated begins with one
+    using value_type = T;
+    Lines() = default;
+    template <class U> Lines(const Lines<U>&) {}
+    T* allocate(size_t n) { return (T*)std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64); }
+    void deallocate(T* p, size_t) { std::free(p); }
+    bool operator==(const Lines&) const { return true; }
+    bool operator!=(const Lines&) const { return false; }
+};
+template <class T> using Buffer = std::vector<T, Lines<T>>;
 
 struct Token {
     bf16* memory;  // [layers, 2, kv_heads, capacity, width]
@@ -146,29 +159,25 @@ static void multiply(const bf16* w, int64_t in, int64_t from, int64_t to, const 
     }
 }
 
-// y[t, c] += sum over r of h[t, r] · b[r, c] for T tokens and the columns of [from, to).
+// y[t, c] += sum over r of h[t, r] · b[r, c] for T tokens and the columns of [from, to), multiples of sixteen. Four rows of
+// b are read at a time, each from end to end, which memory is quickest at.
 template <int T>
 static void add_adapter(const bf16* b, int64_t out, int64_t rank, const float* h, int64_t h_stride, int64_t from,
                         int64_t to, float* y, int64_t y_stride) {
-    int64_t c = from;
-    for (; c + 32 <= to; c += 32) {
-        __m512 acc[T][2];
+    for (int64_t r = 0; r < rank; r += 4) {
+        __m512 factors[T][4];
         for (int t = 0; t < T; t++)
-            for (int i = 0; i < 2; i++) acc[t][i] = _mm512_loadu_ps(y + t * y_stride + c + 16 * i);
-        for (int64_t r = 0; r < rank; r++) {
-            __m512 left = wide(b + r * out + c), right = wide(b + r * out + c + 16);
+            for (int i = 0; i < 4; i++) factors[t][i] = _mm512_set1_ps(h[t * h_stride + r + i]);
+        for (int64_t c = from; c < to; c += 16) {
+            __m512 rows[4];
+            for (int i = 0; i < 4; i++) rows[i] = wide(b + (r + i) * out + c);
             for (int t = 0; t < T; t++) {
-                __m512 factor = _mm512_set1_ps(h[t * h_stride + r]);
-                acc[t][0] = _mm512_fmadd_ps(factor, left, acc[t][0]);
-                acc[t][1] = _mm512_fmadd_ps(factor, right, acc[t][1]);
+                __m512 sum = _mm512_loadu_ps(y + t * y_stride + c);
+                for (int i = 0; i < 4; i++) sum = _mm512_fmadd_ps(factors[t][i], rows[i], sum);
+                _mm512_storeu_ps(y + t * y_stride + c, sum);
             }
         }
-        for (int t = 0; t < T; t++)
-            for (int i = 0; i < 2; i++) _mm512_storeu_ps(y + t * y_stride + c + 16 * i, acc[t][i]);
     }
-    for (; c < to; c++)
-        for (int t = 0; t < T; t++)
-            for (int64_t r = 0; r < rank; r++) y[t * y_stride + c] += h[t * h_stride + r] * single(b[r * out + c]);
 }
 
 static void rest(int spin) {
@@ -241,7 +250,7 @@ class Model {
         in_.resize(n * widest);
         y_.resize(n * std::max({all_heads, 2 * shape.inner, shape.hidden}));
         h_.resize(n * 3 * shape.most_rank);
-        scores_.resize(threads);
+        scratch_.resize(threads);
     }
 
     // Compute the tokens and keep their keys and values; logits [wanted, vocabulary] of those at `wanted`.
@@ -262,6 +271,11 @@ class Model {
    private:
     struct Run { int64_t first, count; };
 
+    struct Scratch {  // of one thread
+        Buffer<float> scores;
+        Buffer<bf16> shares;
+    };
+
     struct alignas(64) Phase { std::atomic<int64_t> begun{0}, done{0}; };
 
     // Take pieces of a phase while there are any, then wait until all are done; what they wrote is seen then.
@@ -281,6 +295,7 @@ class Model {
             for (int64_t c = 0; c < s_.hidden; c += 16)
                 _mm512_storeu_ps(&x_[t * s_.hidden + c], wide(embedding_ + tokens_[t].id * s_.hidden + c));
         });
+        phase(number, runs_.size(), [&](int64_t i) { begin(runs_[i], 0); });
         for (int64_t l = 0; l < s_.layers; l++) layer(thread, number, l);
         finish(number);
     }
@@ -289,27 +304,40 @@ class Model {
         const Layer& w = layers_[l];
         const Stack* stack = stacks_ + l * LINEARS;
         const int64_t qd = s_.heads * s_.width, kd = s_.kv_heads * s_.width, all = qd + 2 * kd;
-        phase(number, runs_.size(), [&](int64_t i) { normed(runs_[i], w.norm), into(runs_[i], stack, Q, 3, s_.hidden); });
         const bf16 *ws[3] = {w.q, w.k, w.v}, *biases[3] = {w.q_bias, w.k_bias, w.v_bias};
         const int64_t outs[3] = {qd, kd, kd}, at[3] = {0, qd, qd + kd};
         const int64_t ends[3] = {pieces(qd), pieces(qd) + pieces(kd), pieces(qd) + 2 * pieces(kd)};
         phase(number, ends[2], [&](int64_t i) {
             int m = i < ends[0] ? 0 : i < ends[1] ? 1 : 2;
-            linear(ws[m], biases[m], stack[m], m, s_.hidden, outs[m], i - (m ? ends[m - 1] : 0), &y_[at[m]], all);
+            linear(ws[m], biases[m], s_.hidden, outs[m], i - (m ? ends[m - 1] : 0), &y_[at[m]], all);
         });
-        phase(number, n_, [&](int64_t t) { turn(t, l, w); });
-        phase(number, n_ * s_.kv_heads, [&](int64_t i) { attend(thread, i / s_.kv_heads, i % s_.kv_heads, l, w); });
-        if (stack[O].a) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + O, O, 1, qd); });
-        phase(number, pieces(s_.hidden), [&](int64_t i) { back(w.o, w.o_bias, stack[O], qd, i); });
         phase(number, runs_.size(), [&](int64_t i) {
-            normed(runs_[i], w.inner_norm), into(runs_[i], stack + GATE, GATE, 2, s_.hidden);
+            for (int m = 0; m < 3; m++) adapt(runs_[i], stack[m], m, outs[m], 0, outs[m], &y_[at[m]], all);
+            for (int64_t t = runs_[i].first; t < runs_[i].first + runs_[i].count; t++) turn(t, l, w);
         });
-        phase(number, pieces(s_.inner), [&](int64_t i) { gated(w, stack, i); });
-        phase(number, runs_.size(), [&](int64_t i) { handed(runs_[i]), into(runs_[i], stack + DOWN, DOWN, 1, s_.inner); });
-        phase(number, pieces(s_.hidden), [&](int64_t i) { back(w.down, w.down_bias, stack[DOWN], s_.inner, i); });
+        phase(number, n_ * s_.kv_heads, [&](int64_t i) { attend(thread, i / s_.kv_heads, i % s_.kv_heads, l, w); });
+        if (stack[O].a) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + O, 1, qd); });
+        phase(number, pieces(s_.hidden), [&](int64_t i) { linear(w.o, w.o_bias, qd, s_.hidden, i, y_.data(), s_.hidden); });
+        phase(number, runs_.size(), [&](int64_t i) {
+            back(runs_[i], stack[O]), normed(runs_[i], w.inner_norm), into(runs_[i], stack + GATE, 2, s_.hidden);
+        });
+        phase(number, pieces(s_.inner), [&](int64_t i) {
+            linear(w.gate, w.gate_bias, s_.hidden, s_.inner, i, y_.data(), 2 * s_.inner);
+            linear(w.up, w.up_bias, s_.hidden, s_.inner, i, y_.data() + s_.inner, 2 * s_.inner);
+        });
+        const int64_t parts = (s_.inner + PART - 1) / PART;
+        phase(number, runs_.size() * parts, [&](int64_t i) { gated(runs_[i / parts], stack, i % parts * PART); });
+        if (stack[DOWN].a) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + DOWN, 1, s_.inner); });
+        phase(number, pieces(s_.hidden), [&](int64_t i) {
+            linear(w.down, w.down_bias, s_.inner, s_.hidden, i, y_.data(), s_.hidden);
+        });
+        phase(number, runs_.size(), [&](int64_t i) {
+            back(runs_[i], stack[DOWN]);
+            if (l + 1 < s_.layers) begin(runs_[i], l + 1);
+        });
     }
 
-    static constexpr int64_t PIECE = 64;
+    static constexpr int64_t PIECE = 64, PART = 512;  // outputs of a matrix; of an adapter, which are read end to end
     static int64_t pieces(int64_t outputs) { return (outputs + PIECE - 1) / PIECE; }
 
     void normalise(const float* x, const bf16* weight, bf16* out) const {
@@ -328,8 +356,12 @@ class Model {
             normalise(&x_[t * s_.hidden], weight, &in_[t * s_.hidden]);
     }
 
+    void begin(Run run, int64_t l) {
+        normed(run, layers_[l].norm), into(run, stacks_ + l * LINEARS + Q, 3, s_.hidden);
+    }
+
     // What a linear layer's input is in the adapter's few dimensions: h = A x, for `count` layers with the same input.
-    void into(Run run, const Stack* stack, int, int count, int64_t in) {
+    void into(Run run, const Stack* stack, int count, int64_t in) {
         int64_t slot = tokens_[run.first].slot;
         for (int m = 0; slot && m < count; m++)
             if (stack[m].a)
@@ -337,56 +369,46 @@ class Model {
                          &h_[(run.first * 3 + m) * s_.most_rank], 3 * s_.most_rank);
     }
 
-    // A piece of y = W x + bias + B h.
-    void linear(const bf16* w, const bf16* bias, const Stack& stack, int m, int64_t in, int64_t out, int64_t piece, float* y,
-                int64_t stride) {
+    // y += B h, for some columns of the m-th of those layers.
+    void adapt(Run run, const Stack& stack, int m, int64_t out, int64_t from, int64_t to, float* y, int64_t stride) {
+        int64_t slot = tokens_[run.first].slot, h_stride = 3 * s_.most_rank;
+        if (!slot || !stack.a) return;
+        const bf16* b = stack.b + slot * stack.rank * out;
+        const float* h = &h_[(run.first * 3 + m) * s_.most_rank];
+        y += run.first * stride;
+        if (run.count == 4) return add_adapter<4>(b, out, stack.rank, h, h_stride, from, to, y, stride);
+        for (int64_t t = 0; t < run.count; t++)
+            add_adapter<1>(b, out, stack.rank, h + t * h_stride, 0, from, to, y + t * stride, 0);
+    }
+
+    // A piece of y = W x + bias.
+    void linear(const bf16* w, const bf16* bias, int64_t in, int64_t out, int64_t piece, float* y, int64_t stride) {
         int64_t from = piece * PIECE, to = std::min(out, from + PIECE);
         multiply(w, in, from, to, in_.data(), in, n_, y, stride);
         if (bias)
             for (int64_t t = 0; t < n_; t++)
                 for (int64_t c = from; c < to; c++) y[t * stride + c] += single(bias[c]);
-        if (!stack.a) return;
-        for (const Run& run : runs_) {
-            int64_t slot = tokens_[run.first].slot;
-            if (!slot) continue;
-            const bf16* b = stack.b + slot * stack.rank * out;
-            const float* h = &h_[(run.first * 3 + m) * s_.most_rank];
-            float* yt = y + run.first * stride;
-            if (run.count == 4) add_adapter<4>(b, out, stack.rank, h, 3 * s_.most_rank, from, to, yt, stride);
-            else
-                for (int64_t t = 0; t < run.count; t++)
-                    add_adapter<1>(b, out, stack.rank, h + t * 3 * s_.most_rank, 0, from, to, yt + t * stride, 0);
-        }
     }
 
-    void back(const bf16* w, const bf16* bias, const Stack& stack, int64_t in, int64_t piece) {
-        linear(w, bias, stack, 0, in, s_.hidden, piece, y_.data(), s_.hidden);
-        int64_t from = piece * PIECE, to = std::min(s_.hidden, from + PIECE);
-        for (int64_t t = 0; t < n_; t++)
-            for (int64_t c = from; c < to; c++) x_[t * s_.hidden + c] += y_[t * s_.hidden + c];
+    // What a block gives, its adapter's part included, joins the residual stream.
+    void back(Run run, const Stack& stack) {
+        adapt(run, stack, 0, s_.hidden, 0, s_.hidden, y_.data(), s_.hidden);
+        for (int64_t i = run.first * s_.hidden; i < (run.first + run.count) * s_.hidden; i += 16)
+            _mm512_storeu_ps(&x_[i], _mm512_add_ps(_mm512_loadu_ps(&x_[i]), _mm512_loadu_ps(&y_[i])));
     }
 
-    // silu(gate) · up, kept where the gate was.
-    void gated(const Layer& w, const Stack* stack, int64_t piece) {
-        float *gate = y_.data(), *up = y_.data() + s_.inner;
-        linear(w.gate, w.gate_bias, stack[GATE], 0, s_.hidden, s_.inner, piece, gate, 2 * s_.inner);
-        linear(w.up, w.up_bias, stack[UP], 1, s_.hidden, s_.inner, piece, up, 2 * s_.inner);
-        int64_t from = piece * PIECE, to = std::min(s_.inner, from + PIECE);
-        const __m512 one = _mm512_set1_ps(1.0f);
-        for (int64_t t = 0; t < n_; t++)
-            for (int64_t c = from; c < to; c += 16) {
-                float* g = gate + t * 2 * s_.inner + c;
-                __m512 v = _mm512_loadu_ps(g), most = _mm512_set1_ps(87.0f);
-                __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), v), most));
-                v = _mm512_div_ps(v, _mm512_add_ps(one, e));
-                _mm512_storeu_ps(g, _mm512_mul_ps(v, _mm512_loadu_ps(up + t * 2 * s_.inner + c)));
-            }
-    }
-
-    void handed(Run run) {
+    // silu(gate) · up for the columns from `from` on.
+    void gated(Run run, const Stack* stack, int64_t from) {
+        const int64_t to = std::min(s_.inner, from + PART), stride = 2 * s_.inner;
+        adapt(run, stack[GATE], 0, s_.inner, from, to, y_.data(), stride);
+        adapt(run, stack[UP], 1, s_.inner, from, to, y_.data() + s_.inner, stride);
+        const __m512 one = _mm512_set1_ps(1.0f), most = _mm512_set1_ps(87.0f);
         for (int64_t t = run.first; t < run.first + run.count; t++)
-            for (int64_t c = 0; c < s_.inner; c += 16)
-                narrow(&in_[t * s_.inner + c], _mm512_loadu_ps(&y_[t * 2 * s_.inner + c]));
+            for (int64_t c = from; c < to; c += 16) {
+                __m512 gate = _mm512_loadu_ps(&y_[t * stride + c]), up = _mm512_loadu_ps(&y_[t * stride + s_.inner + c]);
+                __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), gate), most));
+                narrow(&in_[t * s_.inner + c], _mm512_mul_ps(_mm512_div_ps(gate, _mm512_add_ps(one, e)), up));
+            }
     }
 
     bf16* cached(const Token& token, int64_t l, int part, int64_t head) const {
@@ -427,65 +449,78 @@ class Model {
         const Token& token = tokens_[t];
         const int64_t d = s_.width, group = s_.heads / s_.kv_heads, end = token.position + 1;
         const int64_t from = w.window ? std::max<int64_t>(0, end - w.window) : 0;
-        const bf16 *keys = cached(token, l, 0, kv), *values = cached(token, l, 1, kv);
-        auto& scores = scores_[thread];
-        scores.resize(end - from + 16);
-        for (int64_t g = 0; g < group; g++) {
-            int64_t head = kv * group + g;
-            const float* q = &y_[t * (s_.heads + 2 * s_.kv_heads) * d + head * d];
-            float total = scored(q, keys, from, end, scores.data());
-            summed(scores.data(), values, from, end, total, &in_[t * s_.heads * d + head * d]);
+        const bf16 *keys = cached(token, l, 0, kv) + from * d, *values = cached(token, l, 1, kv) + from * d;
+        for (int64_t g = 0; g < group; g += 4) {
+            const float* q = &y_[(t * (s_.heads + 2 * s_.kv_heads) + kv * group + g) * d];
+            bf16* out = &in_[(t * s_.heads + kv * group + g) * d];
+            switch (group - g) {
+                case 1: attend_with<1>(thread, q, keys, values, end - from, out); break;
+                case 2: attend_with<2>(thread, q, keys, values, end - from, out); break;
+                case 3: attend_with<3>(thread, q, keys, values, end - from, out); break;
+                default: attend_with<4>(thread, q, keys, values, end - from, out);
+            }
         }
     }
 
-    // e^(score - highest) for each key; gives their sum.
-    float scored(const float* q, const bf16* keys, int64_t from, int64_t end, float* scores) const {
-        const int64_t d = s_.width, count = end - from;
-        alignas(64) bf16 query[256];
-        for (int64_t c = 0; c < d; c += 16) narrow(query + c, _mm512_loadu_ps(q + c));
-        for (int64_t j = 0; j < count; j += 16) {
-            __m512 acc[4][4];
-            for (int e = 0; e < 4; e++)
-                for (int i = 0; i < 4; i++) {
-                    const bf16* key = keys + (from + std::min(j + 4 * i + e, count - 1)) * d;
-                    acc[e][i] = _mm512_setzero_ps();
-                    for (int64_t c = 0; c < d; c += 32) acc[e][i] = _mm512_dpbf16_ps(acc[e][i], load(key + c), load(query + c));
-                }
-            _mm512_storeu_ps(scores + j, _mm512_mul_ps(sums(acc), _mm512_set1_ps(s_.scale)));
+    // The same for G queries at once, which see `count` keys.
+    template <int G>
+    void attend_with(int thread, const float* q, const bf16* keys, const bf16* values, int64_t count, bf16* out) {
+        const int64_t d = s_.width, stride = (count + 15) / 16 * 16;
+        auto& [scores, shares] = scratch_[thread];
+        scores.resize(G * stride), shares.resize(G * stride);
+        alignas(64) bf16 queries[4 * 256];
+        for (int64_t c = 0; c < G * d; c += 16) narrow(queries + c, _mm512_loadu_ps(q + c));
+        for (int64_t j = 0; j < count; j += 4) {  // the last ones may be beyond the end, and are not looked at
+            for (int64_t c = 0; c < 4 * d; c += 32) {
+                _mm_prefetch((const char*)(values + j * d + c), _MM_HINT_T0);
+                _mm_prefetch((const char*)(keys + (j + 32) * d + c), _MM_HINT_T0);
+            }
+            tile<G, 0>(keys + j * d, d, queries, d, &scores[j], stride, nullptr);
         }
+        float by[G];
+        for (int g = 0; g < G; g++) by[g] = 1.0f / softened(&scores[g * stride], count, &shares[g * stride]);
+        for (int64_t c = 0; c < d; c += 32) weighed<G>(shares.data(), stride, values + c, count, by, out + c);
+    }
+
+    // e^(score - highest) for each key, rounded, and zeros up to a multiple of sixteen; gives their sum.
+    float softened(float* scores, int64_t count, bf16* shares) const {
         for (int64_t j = count; j % 16; j++) scores[j] = -INFINITY;
-        __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
+        __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps(), scale = _mm512_set1_ps(s_.scale);
         for (int64_t j = 0; j < count; j += 16) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + j));
         __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
         for (int64_t j = 0; j < count; j += 16) {
             __mmask16 there = count - j >= 16 ? 0xFFFF : (1 << (count - j)) - 1;
-            __m512 e = _mm512_maskz_mov_ps(there, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + j), highest)));
-            _mm512_storeu_ps(scores + j, e);
-            total = _mm512_add_ps(total, e);
+            __m512 below = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + j), highest), scale);
+            narrow(shares + j, _mm512_maskz_mov_ps(there, exponential(below)));
+            total = _mm512_add_ps(total, wide(shares + j));
         }
         return _mm512_reduce_add_ps(total);
     }
 
-    void summed(const float* scores, const bf16* values, int64_t from, int64_t end, float total, bf16* out) const {
-        for (int64_t c = 0; c < s_.width; c += 32) {
-            __m512 left = _mm512_setzero_ps(), right = left, left2 = left, right2 = left;
-            int64_t j = from;
-            for (; j + 2 <= end; j += 2) {
-                __m512 share = _mm512_set1_ps(scores[j - from]), share2 = _mm512_set1_ps(scores[j - from + 1]);
-                const bf16 *value = values + j * s_.width + c, *value2 = value + s_.width;
-                left = _mm512_fmadd_ps(share, wide(value), left);
-                right = _mm512_fmadd_ps(share, wide(value + 16), right);
-                left2 = _mm512_fmadd_ps(share2, wide(value2), left2);
-                right2 = _mm512_fmadd_ps(share2, wide(value2 + 16), right2);
+    // What G queries take of 32 columns of the values.
+    template <int G>
+    void weighed(const bf16* shares, int64_t stride, const bf16* values, int64_t count, const float* by, bf16* out) const {
+        const int64_t d = s_.width;
+        __m512 left[G], right[G];
+        for (int g = 0; g < G; g++) left[g] = right[g] = _mm512_setzero_ps();
+        for (int64_t j = 0; j < count; j += 2) {
+            __m512i one = _mm512_loadu_si512(values + j * d);
+            __m512i other = _mm512_loadu_si512(values + std::min(j + 1, count - 1) * d);  // its share is zero at the end
+            __m512bh low = (__m512bh)_mm512_unpacklo_epi16(one, other), high = (__m512bh)_mm512_unpackhi_epi16(one, other);
+            for (int g = 0; g < G; g++) {
+                int32_t pair;
+                memcpy(&pair, shares + g * stride + j, 4);
+                __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+                left[g] = _mm512_dpbf16_ps(left[g], low, both);
+                right[g] = _mm512_dpbf16_ps(right[g], high, both);
             }
-            if (j < end) {
-                __m512 share = _mm512_set1_ps(scores[j - from]);
-                left = _mm512_fmadd_ps(share, wide(values + j * s_.width + c), left);
-                right = _mm512_fmadd_ps(share, wide(values + j * s_.width + c + 16), right);
-            }
-            __m512 by = _mm512_set1_ps(1.0f / total);
-            narrow(out + c, _mm512_mul_ps(_mm512_add_ps(left, left2), by));
-            narrow(out + c + 16, _mm512_mul_ps(_mm512_add_ps(right, right2), by));
+        }
+        const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+        const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+        for (int g = 0; g < G; g++) {
+            __m512 factor = _mm512_set1_ps(by[g]);
+            narrow(out + g * d, _mm512_mul_ps(_mm512_permutex2var_ps(left[g], first, right[g]), factor));
+            narrow(out + g * d + 16, _mm512_mul_ps(_mm512_permutex2var_ps(left[g], second, right[g]), factor));
         }
     }
 
@@ -505,9 +540,9 @@ class Model {
     Team team_;
     std::vector<Phase> phases_;
     std::function<void(int)> work_ = [this](int i) { compute(i); };
-    std::vector<float> x_, y_, h_;
-    std::vector<bf16> in_;
-    std::vector<std::vector<float>> scores_;
+    Buffer<float> x_, y_, h_;
+    Buffer<bf16> in_;
+    std::vector<Scratch> scratch_;
     std::vector<Run> runs_;
     const Token* tokens_ = nullptr;
     const float *cosines_ = nullptr, *sines_ = nullptr;
