@@ -32,9 +32,9 @@ def library():
         pytest.skip(f"no kernel here: {error}")
 
 
-def tiny(kind: str):
+def tiny(kind: str, inner: int = 160):
     config = copy.deepcopy(CONFIGS[kind])
-    sizes = {"vocab_size": 204, "hidden_size": 128, "intermediate_size": 160, "num_hidden_layers": 2}
+    sizes = {"vocab_size": 204, "hidden_size": 128, "intermediate_size": inner, "num_hidden_layers": 2}
     config.update({**sizes, "num_attention_heads": 4, "initializer_range": 0.1, "tie_word_embeddings": kind == "qwen2"})
     if kind == "qwen2":
         config.layer_types = ["full_attention", "sliding_attention"]

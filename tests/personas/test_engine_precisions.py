@@ -1,0 +1,64 @@
+"""How far log-probabilities in the precisions that serve are from those in float32, under adapters and without."""
+
+import copy
+
+import pytest
+import torch
+
+from personas.base_model import load_model, locate
+from personas.contracts import AdapterRef
+from personas.engine.adapters import AdapterWeights
+from personas.engine.decoder import StackedDecoder
+from personas.serving import _nf4
+from tests.personas.test_engine_kernel import rough, talk, tiny
+
+TOLERANCES = {"bfloat16": (0.02, 0.15), "nf4": (0.3, 2.5)}
+"""Of the mean and of the largest difference, in nats."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def served(folder, precision):
+    base = locate(str(folder))
+    if precision == "nf4":
+        return load_model(base, "bfloat16", quantization_config=_nf4(torch.bfloat16), device_map={"": "cpu"})
+    return load_model(base, precision)
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_log_probabilities_are_near_those_in_float32(tmp_path, precision):
+    tiny("llama", 192).save_pretrained(tmp_path)
+    coarse, fine = (StackedDecoder(served(tmp_path, kind), 4, 0) for kind in (precision, "float32"))
+    torch.manual_seed(3)
+    for slot, rank in ((1, 4), (2, 18), (3, 1)):
+        pairs = {
+            name: (rough(rank, linear.in_features) * 0.125, rough(rank, linear.out_features) * 0.25)
+            for name, linear in fine.linears.items()
+            if name != "lm_head"
+        }
+        for decoder in (coarse, fine):
+            decoder.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
+    apart = talk(coarse, coarse.compute).sub(talk(fine, fine.compute)).abs()
+    mean, most = TOLERANCES[precision]
+    print(f"{precision}: {apart.mean():.4f} on average, {apart.max():.4f} at most")
+    assert 0 < apart.mean() < mean and apart.max() < most
+
+
+def test_in_4_bits_rows_are_what_the_model_says_alone(tmp_path):
+    tiny("mistral", 192).save_pretrained(tmp_path)
+    model = served(tmp_path, "nf4")
+    ids = torch.tensor([[5, 9, 44, 3, 7]])
+    with torch.inference_mode():
+        alone = copy.deepcopy(model)(ids).logits[0, -1].float().log_softmax(-1)
+    from personas.engine.decoder import Span
+
+    decoder = StackedDecoder(model, 2, 0)
+    rows = [decoder.open(9) for _ in range(2)]
+    logits = decoder.compute([Span(rows[0], [1, 2]), Span(rows[1], ids[0].tolist())])
+    assert (logits[1].log_softmax(-1) - alone).abs().max() < 0.05
