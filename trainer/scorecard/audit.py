@@ -105,7 +105,8 @@ def draw(model: Any, prompt: Sequence[int], count: int, barred: Sequence[int], s
 
 
 def _continued(model: Any, ids: torch.Tensor, barred: Sequence[int], chooser: torch.Generator) -> list[list[int]]:
-    cache, drawn = None, []
+    cache: Any = None
+    drawn: list[torch.Tensor] = []
     with torch.inference_mode():
         for _ in range(TOKENS):
             step = model(input_ids=ids, past_key_values=cache, use_cache=True)
