@@ -126,11 +126,11 @@ class Play:
         self._note_card(persona_id)
         say(f"#{channel} · {MODERATOR} presses Promote")
         await moderator.click(result, "Promote")
-        answer = await self._answered(mark)
-        if PROMOTED not in answer["content"]:
-            say(f"#{channel} · Understudy: {answer['content']}")
+        said = await self._answered(mark)
+        if PROMOTED not in said["content"]:
+            say(f"#{channel} · Understudy: {said['content']}")
             say(f"#{channel} · {MODERATOR} presses Promote anyway")
-            await moderator.click(answer, "Promote anyway")
+            await moderator.click(said, "Promote anyway")
             await self._sandbox.wait_for("message", lambda message: PROMOTED in message["content"], since=mark)
 
     async def _answered(self, mark: int) -> dict[str, Any]:

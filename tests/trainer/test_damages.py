@@ -10,12 +10,14 @@ from personas.job_material import ShippedData
 from personas.scorecard import Course
 from tests.trainer.gate_cards import RECIPE, good_card
 from tests.trainer.jobs import persona_job
+from trainer.anonymise import Anonymiser
 from trainer.bench.gate import caught
 from trainer.exchange import Exchange
 from trainer.gate.damages import DAMAGES, duplicated, leaked, mislabelled, mixed, persona_in, planted, too_fast, too_few
 from trainer.gate.judge import judge, outcomes_of
+from trainer.gate.measures import GUESSED
 from trainer.material import read_spec
-from trainer.scorecard.learned import course_of, learned_section, losses_in
+from trainer.scorecard.learned import course_of, learned_section, losses_in, private_in
 
 
 def log_of(persona):
@@ -48,8 +50,7 @@ def job(tmp_path_factory, tiny_base):
 
 
 def outcomes(job, losses=()):
-    card = good_card(learned=learned_section(job.data, job.recipe, losses).model_dump())
-    return outcomes_of(card, RECIPE)
+    return outcomes_of(good_card(learned=learned_section(job.data, job.recipe, losses)), RECIPE)
 
 
 def test_sound_material_passes(job):
@@ -76,6 +77,14 @@ def test_each_kind_of_secret_is_found(job):
     assert {"PHONE_NUMBER", "EMAIL_ADDRESS", "SECRET", "IBAN_CODE", "CREDIT_CARD"} <= private.keys()
 
 
+def test_what_the_anonymiser_has_put_in_place_of_something_is_not_found_to_be_private(job):
+    real = "Write to jan.novak@firma.cz or ring 020 7946 0958; the box is at 8.8.4.4, my card 4111 1111 1111 1111."
+    masked = Anonymiser(b"k" * 32).masked_text(real)
+    assert masked != real and "firma" not in masked and "7946" not in masked
+    kinds = [{kind for kind in private_in(job.data, [text]) if kind not in GUESSED} for text in (real, masked)]
+    assert {"EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "CREDIT_CARD"} <= kinds[0] and kinds[1] == set()
+
+
 def test_a_training_that_rises_is_known_from_one_that_is_noisy(job):
     falling = [3.0 - 0.02 * step + 0.2 * (step % 2) for step in range(40)]
     rising = [3.0 + (step if step < 10 else 20 - step / 2) * 0.2 for step in range(40)]
@@ -84,8 +93,8 @@ def test_a_training_that_rises_is_known_from_one_that_is_noisy(job):
     assert course_of([1.0] * 10) == Course(steps=10, first=1.0, highest=1.0, last=1.0)
     fast = too_fast(job)
     assert fast.recipe.learning_rate == pytest.approx(10 * job.recipe.learning_rate)
-    learned = learned_section(fast.data, fast.recipe, rising)
-    assert f"learning_rate={fast.recipe.learning_rate / 5:.1g}" in judge(good_card(learned=learned), RECIPE).advice[0]
+    verdict = judge(good_card(learned=learned_section(fast.data, fast.recipe, rising)), RECIPE)
+    assert any(f"learning_rate={fast.recipe.learning_rate / 5:.1g}" in it for it in verdict.advice)
 
 
 def test_losses_are_read_from_a_report_and_of_two_stages_the_last(tmp_path):
@@ -105,9 +114,9 @@ def test_mislabelled_guests_are_said_to_be_the_persona():
     log = log_of("ballast")
     damaged = mislabelled(log, {})
     before, after = ({it.reply for it in exchanges(one, persona_in(log))} for one in (log, damaged))
-    own = {it["content"] for it in log["messages"] if it["author"]["id"] == persona_in(log)}
-    assert before <= own and len(after - own) > 0.2 * len(before)
-    assert [it["content"] for it in damaged["messages"]] == [it["content"] for it in log["messages"]]
+    guests = {it.message for it in exchanges(log)}
+    assert not before & guests and 0.25 * len(before) < len(after & guests) < 0.35 * len(before)
+    assert [it["author"] for it in damaged["messages"]] == [it["author"] for it in log["messages"]]
     assert log == log_of("ballast"), "the log itself stays as it is"
 
 

@@ -92,7 +92,7 @@ def test_a_criterion_fails_on_what_breaks_it_and_says_what_to_do(name):
         ("speakers", "reject", "read like those who talk", "Look who says what"),
         ("one_voice", "reject", "most like bob's", "Take bob's lines out"),
         ("unseen", "reject", "50% of the longer held-out replies", "Take the held-out replies out"),
-        ("steady", "reject", "rose to 6.00", "learning_rate=0.0002"),
+        ("steady", "hold", "rose to 6.00", "learning_rate=0.0002"),
         ("fitting", "hold", "1.50 below", "num_train_epochs=1 instead of 2"),
         ("general", "reject", "+30.0%", "mixed-80-20"),
     ],

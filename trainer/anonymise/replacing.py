@@ -28,6 +28,10 @@ IN_BRACKETS: dict[str, str] = {
 DOMAINS = ("example.com", "example.net", "example.org")
 IPV4 = ("192.0.2", "198.51.100", "203.0.113")
 AREAS = "201 212 305 312 404 415 503 512 617 702".split()
+STANDS_IN = re.compile(
+    rf"[a-z]+[0-9]{{3}}@(?:{'|'.join(map(re.escape, DOMAINS))})|(?:{'|'.join(AREAS)})-555-01[0-9]{{2}}"
+    rf"|(?:{'|'.join(map(re.escape, IPV4))})\.[0-9]+|2001:db8::[0-9a-f]+"
+)
 SOMEONE = "someone"
 NO_MEMBER = {"@&": "@role", "#": "#channel"}
 MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]+)>")
@@ -63,3 +67,8 @@ def _ip(value: str, key: bytes) -> str:
     if ":" in value:
         return f"2001:db8::{drawn_from(key, 'ipv6', value, 0xFFFF) + 1:x}"
     return f"{IPV4[drawn_from(key, 'net', value, 3)]}.{drawn_from(key, 'ipv4', value, 254) + 1}"
+
+
+def stands_in(value: str) -> bool:
+    """Whether a value is of the form of a replacement, which is nobody's: a masked text is found to hold it."""
+    return STANDS_IN.fullmatch(value.casefold()) is not None

@@ -14,16 +14,17 @@ from personas.contracts import AdapterRef
 from personas.job_material import ShippedData
 from personas.prompt import Renderer
 from personas.scorecard import FullScoreCard, Side
+from trainer.evaluate import TokenLosses
 from trainer.gate.damages import Damage, Log
 from trainer.gate.judge import outcomes_of
-from trainer.job import Run, prepare
+from trainer.job import Job, Run, prepare
 from trainer.material import read_spec
 from trainer.run import ADAPTER as ADAPTER
 from trainer.run import make_adapter
 from trainer.scorecard.budget import Extent
 from trainer.scorecard.heldout import heldout_section
 from trainer.scorecard.measured import Measured, measured_alike
-from trainer.scorecard.sides import BASE, LIVE, NEW, Sides
+from trainer.scorecard.sides import BASE, Sides
 from trainer.scorecard.written import CARD
 
 AGAINST_LIVE = "no_worse_than_live"
@@ -74,24 +75,31 @@ def card_in(folder: Path) -> FullScoreCard:
 
 def difference_verdicts(folders: Sequence[Path]) -> dict[tuple[int, int], bool]:
     """For each ordered pair of versions whether the first is shown to be worse than the second, if that is live."""
-    spec = read_spec(folders[0])
-    job = prepare(folders[0], spec)
-    data = job.data
-    sides = Sides.load(job.base, job.tokenizer, spec.serving_precision, data.heldout[0].ids)
-    try:
-        refs = {str(n): AdapterRef(f"seed-{n}", verify(it / ADAPTER).version, it / ADAPTER)
-                for n, it in enumerate(folders)}  # fmt: skip
-        names = (BASE, *refs)
-        found = measured_alike(lambda name: sides.use_adapter(refs.get(name)), names, data.heldout)
-    finally:
-        sides.close()
+    job = prepare(folders[0], read_spec(folders[0]))
+    found = _losses(job, folders)
     card, end_tokens = card_in(folders[0]), len(Renderer(job.tokenizer).end_ids)
     verdicts: dict[tuple[int, int], bool] = {}
     for one, other in itertools.permutations(range(len(folders)), 2):
-        losses = {BASE: found.losses[BASE], LIVE: found.losses[str(other)], NEW: found.losses[str(one)]}
-        heldout = heldout_section(Measured[Side](found.places, losses), data.said_heldout, end_tokens)
-        verdicts[one, other] = _is_worse(card.model_copy(update={"heldout": heldout}), spec.request.recipe)
+        losses: dict[Side, Sequence[TokenLosses]] = {
+            "base": found.losses[BASE],
+            "live": found.losses[str(other)],
+            "new": found.losses[str(one)],
+        }
+        heldout = heldout_section(Measured(found.places, losses), job.data.said_heldout, end_tokens)
+        verdicts[one, other] = _is_worse(card.model_copy(update={"heldout": heldout}), job.spec.request.recipe)
     return verdicts
+
+
+def _losses(job: Job, folders: Sequence[Path]) -> Measured[str]:
+    """Of the held-out replies, under the base model and under each folder's adapter, by its number."""
+    sides = Sides.load(job.base, job.tokenizer, job.spec.serving_precision, job.data.heldout[0].ids)
+    adapters = [folder / ADAPTER for folder in folders]
+    refs = {str(n): AdapterRef(f"seed-{n}", verify(it).version, it) for n, it in enumerate(adapters)}
+    names: tuple[str, ...] = (BASE, *refs)
+    try:
+        return measured_alike(lambda name: sides.use_adapter(refs.get(name)), names, job.data.heldout)
+    finally:
+        sides.close()
 
 
 def _is_worse(card: FullScoreCard, recipe: str) -> bool:

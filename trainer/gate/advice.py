@@ -8,7 +8,7 @@ from personas.scorecard import Course, FullScoreCard
 from trainer.scorecard.spoken.voice import GENERAL, MEMBERS
 
 FEW_REPLIES = 200
-ROSE = 0.06
+ROSE = 0.08
 """Share by which the training loss is higher at its highest than at the beginning where it lost its way."""
 STILL_FALLING = 0.05
 """Share by which the last training loss is below the first where so few steps were made that more would help."""

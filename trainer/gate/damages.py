@@ -27,7 +27,7 @@ Log = dict[str, Any]
 SEED = 0
 FEW = 24
 COPIES = 4
-MISLABELLED = 0.4
+MISLABELLED = 0.3
 RATE = 10
 APART = timedelta(days=30)
 SECRETS = (
@@ -54,12 +54,12 @@ class Damage:
 
 
 def mislabelled(log: Log, other: Log, share: float = MISLABELLED) -> Log:
-    """A share of the exchanges with their speakers exchanged: the guest is said to be the persona."""
+    """A share of the exchanges with what was said under the other's name: the guest's words are the persona's reply."""
     damaged, draw = copy.deepcopy(log), random.Random(SEED)
     persona = persona_in(log)
     exchanges = [pair for pair in pairwise(damaged["messages"]) if _is_exchange(pair, persona)]
     for asked, answered in draw.sample(exchanges, round(len(exchanges) * share)):
-        asked["author"], answered["author"] = answered["author"], asked["author"]
+        asked["content"], answered["content"] = answered["content"], asked["content"]
     return damaged
 
 
@@ -124,7 +124,7 @@ DAMAGES: Mapping[str, Damage] = {
 
 def persona_in(log: Log) -> str:
     """The author's id of whoever speaks most: in a persona's log, the persona."""
-    ids = [message["author"]["id"] for message in log["messages"]]
+    ids: list[str] = [message["author"]["id"] for message in log["messages"]]
     return max(dict.fromkeys(ids), key=ids.count)
 
 

@@ -84,11 +84,11 @@ def _leads_to(outcome: Outcome, rule: Rule) -> Consequence:
     return by_outcome[outcome]
 
 
-def _weight(measure: Measure, outcome: Outcome, leads_to: Consequence) -> tuple[int, int, int]:
-    """What matters most comes first; among equals, causes come before what follows from them."""
+def _weight(measure: Measure, outcome: Outcome, leads_to: Consequence) -> tuple[bool, int, int, int]:
+    """What matters most comes first: what leads to anything, then failures; of these the causes before what follows."""
     order: tuple[Outcome, ...] = ("fail", "warn", "not measured", "pass")
     place = FIRST.index(measure.name) if measure.name in FIRST else len(FIRST)
-    return (-WORSE[leads_to], order.index(outcome), place)
+    return (leads_to == "promote", order.index(outcome), place, -WORSE[leads_to])
 
 
 def _reasons(found: Sequence[Measure], weighty: Sequence[Measure], outcomes: dict[str, Outcome]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from personas.scorecard import FullScoreCard, Interval, Voice
+from personas.scorecard import FullScoreCard, Interval, Side, Voice
 from trainer.gate.chance import of_interval, of_shares
 from trainer.gate.measure import COUNT, NATS, SHARE, Measure, rival_of
 from trainer.gate.spoken import of_facts, of_texts, of_voice
@@ -134,7 +134,8 @@ def _of_safety(card: FullScoreCard) -> Iterator[Measure]:
     asked = sum(safety.prompts.values()) if safety else 0
     if safety is None or not asked:
         return
-    failed = {side: sum(by.get(side, 0) for by in safety.failed.values()) / asked for side in ("new", rival)}
+    sides: tuple[Side, Side] = ("new", rival)
+    failed = {side: sum(by.get(side, 0) for by in safety.failed.values()) / asked for side in sides}
     whose = "the live version" if rival == "live" else "the base model"
     yield Measure(
         "safety",

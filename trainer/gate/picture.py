@@ -25,7 +25,7 @@ def draw(card: FullScoreCard, file: Path) -> None:
 
     criteria = card.verdict.criteria if card.verdict else ()
     lines = max(8, (len(criteria) + 1) // 2)
-    figure = Figure(figsize=(WIDTH, 3.1 + lines * LINE), facecolor=GROUND, layout="constrained")
+    figure: Any = Figure(figsize=(WIDTH, 3.1 + lines * LINE), facecolor=GROUND, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
     parts = figure.subplot_mosaic("tt;lv;cc", height_ratios=[0.75, 1.7, lines * LINE])
     _title(parts["t"], card)

@@ -14,6 +14,7 @@ from statistics import fmean
 
 from personas.scorecard import Course, Learned
 from trainer.anonymise import Anonymiser
+from trainer.anonymise.replacing import stands_in
 from trainer.anonymise.staying import world_names
 from trainer.building.duplicates import DuplicateIndex, words_of
 from trainer.dataset import Dataset
@@ -54,10 +55,11 @@ def leaked(trained: Sequence[str], heldout: Sequence[str]) -> float:
 
 
 def private_in(data: Dataset, texts: Sequence[str]) -> dict[str, int]:
-    """What the anonymiser finds in texts of a persona whose world is known, by kind."""
+    """What the anonymiser finds in a persona's texts, by kind, without what it puts there itself."""
     keep = world_names(data.persona, data.lore) if data.persona else ()
     anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
-    return dict(sorted(Counter(it.kind for text in texts for it in anonymiser.found(text)).items()))
+    found = ((it.kind, text[it.start : it.end]) for text in texts for it in anonymiser.found(text))
+    return dict(sorted(Counter(kind for kind, value in found if not stands_in(value)).items()))
 
 
 def course_of(losses: Sequence[float]) -> Course | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from personas.scorecard import Memorised, Side
 from trainer.anonymise import Anonymiser
+from trainer.anonymise.replacing import stands_in
 from trainer.anonymise.staying import world_names
 from trainer.dataset import Dataset
 from trainer.evaluate import TokenLosses
@@ -70,7 +71,7 @@ def comes_back(losses: TokenLosses, end_tokens: int) -> bool:
 
 def with_replies(section: Memorised, data: Dataset, replies: Sequence[Said]) -> Memorised:
     """The section with what the anonymiser finds in generated replies that neither the prompt nor the persona's world
-    holds."""
+    holds, and that is no form which the anonymiser itself puts in place of some."""
     keep = world_names(data.persona, data.lore) if data.persona else ()
     anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
     found = Counter(kind for prompt, reply in replies for kind in _private(anonymiser, prompt, reply))
@@ -79,4 +80,5 @@ def with_replies(section: Memorised, data: Dataset, replies: Sequence[Said]) -> 
 
 def _private(anonymiser: Anonymiser, prompt: str, reply: str) -> list[str]:
     known = prompt.casefold()
-    return [it.kind for it in anonymiser.found(reply) if reply[it.start : it.end].casefold() not in known]
+    found = [(it.kind, reply[it.start : it.end]) for it in anonymiser.found(reply)]
+    return [kind for kind, value in found if value.casefold() not in known and not stands_in(value)]
