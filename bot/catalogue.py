@@ -142,7 +142,8 @@ class Catalogue:
         """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
         versions, persona_id = self._store.versions if self._store else None, request.persona or ""
         there = [it.version for it in versions.installed(persona_id)] if versions else []
-        wanted = request.start_from or (versions.live(persona_id) if versions else None) or (there or [None])[-1]
+        live = versions.live(persona_id) if versions else None
+        wanted = request.start_from or live or next(reversed(there), None)
         if wanted is None:
             raise RequestError("There is no version yet that could go on learning.", "Train one: task_type persona.")
         if wanted not in there:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -19,7 +19,8 @@ from personas.errors import MaterialError
 from personas.rights import Right
 
 PREFERENCES_FILE = "preferences.jsonl"
-TAUGHT, COMPARISON = "taught", "comparison"
+TAUGHT: Final = "taught"
+COMPARISON: Final = "comparison"
 MOST_CHARACTERS = 8000
 """Of a prompt's turn or a reply."""
 

@@ -229,4 +229,5 @@ def _plan(options: argparse.Namespace) -> None:
 def _asked(options: argparse.Namespace, home: Path) -> Asked:
     from trainer.commands.job_making import asked
 
-    return (options.asks or asked)(options, home)  # type: ignore[no-any-return]  # another command's
+    asks: Callable[[argparse.Namespace, Path], Asked] = options.asks or asked
+    return asks(options, home)

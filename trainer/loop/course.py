@@ -100,6 +100,9 @@ class CourseTrainer:
         self.lr_scheduler: Any
         self.callback_handler: Any
         self.log: Any
+        self.train: Any
+        self.add_callback: Any
+        self.remove_callback: Any
         super().__init__(**options)
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -108,11 +111,12 @@ class CourseTrainer:
         if ratio and self.optimizer is None:
             from peft.optimizers import create_loraplus_optimizer
 
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # type: ignore[attr-defined]
             self.optimizer = create_loraplus_optimizer(
                 self.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=self.args.weight_decay, **options
             )
-        return super().create_optimizer(model) if model is not None else super().create_optimizer()
+        given = (model,) if model is not None else ()
+        return super().create_optimizer(*given)  # type: ignore[misc]  # the other base is a trainer of TRL's
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """`eval_loss`: nats per held-out reply token, in the precision of training."""
@@ -198,7 +202,7 @@ class CourseTrainer:
             restore_random_state(self._resumed.pop("random"))
 
     def _init_training_state(self, *arguments: Any) -> Any:
-        found = super()._init_training_state(*arguments)
+        found = super()._init_training_state(*arguments)  # type: ignore[misc]  # as above
         if self.state.best_global_step:  # the folder may have been moved since
             best = Path(self.args.output_dir) / f"{NAME}{self.state.best_global_step}"
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None

@@ -50,9 +50,10 @@ def preferring(
         "conversations_train": 0,
         "conversations_heldout": parts.counts.get("conversations_heldout", 0),
     }
-    of = {"counts": counts, "dropped": made.dropped, "people": _people(parts, content.preferences, judged)}
+    own, people = [_counted(it) for it in judged], _people(parts, content.preferences, judged)
     learned = Preferences(use.method, tuple(judged), tuple(made.pairs))
-    return replace(parts, own=[_counted(it) for it in judged], **of), learned, (use.words, *notes_on(recipe))
+    parts = replace(parts, own=own, counts=counts, dropped=made.dropped, people=people)
+    return parts, learned, (use.words, *notes_on(recipe))
 
 
 @dataclass
@@ -166,9 +167,10 @@ def _filtered(parts: Parts, given: Sequence[Preference], made: _Made, use: Use) 
         "replies_taught": len(taught),
     }
     dropped = parts.dropped + made.dropped + Counter({VOTED_DOWN: removed} if removed else {})
-    of = {"counts": counts, "dropped": dropped, "people": _people(parts, given, taught)}
+    people = _people(parts, given, taught)
     said = f"Voted down and left out: {removed}. Taught and trained on: {len(taught)}."
-    return replace(parts, own=[*own, *map(_counted, taught)], **of), None, (use.words, said)
+    own += map(_counted, taught)
+    return replace(parts, own=own, counts=counts, dropped=dropped, people=people), None, (use.words, said)
 
 
 def voted_down(judged: Sequence[Judged]) -> set[tuple[int, ...]]:

@@ -101,7 +101,8 @@ def run_all(
     """
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no study.", "Name another --out.")
-    done, left = [], _Left()
+    done: list[Result] = []
+    left = _Left()
     missing = [point for point in points if read_result(out, point) is None]
     for number, point in enumerate(points, 1):
         result = read_result(out, point)
