@@ -99,11 +99,8 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         compare = functools.partial(to_compare, settings.home, store, personas)
         backend = _backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, MakingRoom(backend, engine), clock)
-        sampling = Sampling(
-            temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
-        )
         behind = await _left_behind(settings, store, engine.base)
-        conversations = Conversations(store, personas, lore, sampling, settings.home, behind)
+        conversations = Conversations(store, personas, lore, _sampling(settings), settings.home, behind)
 
         def house(client: discord.Client) -> House:
             voices, way = Voices(client, store), GivingWay(backend.hold)
@@ -125,6 +122,10 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         front.open(client.house)
         stack.callback(front.close)
         yield App(client, sandbox, running, url)
+
+
+def _sampling(settings: Settings) -> Sampling:
+    return Sampling(temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens)
 
 
 def _read(personas: Personas, shipped: ShippedData) -> None:

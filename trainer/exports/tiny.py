@@ -244,7 +244,6 @@ def _merges(tokenizer: Tokenizer) -> list[Any]:
 
 
 def _manifest(base: BaseModel, persona: str | None) -> Manifest:
-    scores = dict.fromkeys(("loss_base", "loss_tuned", "general_loss_base", "general_loss_tuned"), 1.0)
     return Manifest(
         persona=persona,
         version="v1",
@@ -263,6 +262,14 @@ def _manifest(base: BaseModel, persona: str | None) -> Manifest:
         rights={},
         seed=0,
         packages={},
-        metrics=ScoreCard(heldout_replies=1, heldout_tokens=1, precision="float32", **scores),
+        metrics=ScoreCard(
+            heldout_replies=1,
+            heldout_tokens=1,
+            loss_base=1.0,
+            loss_tuned=1.0,
+            general_loss_base=1.0,
+            general_loss_tuned=1.0,
+            precision="float32",
+        ),
         checksums={},
     )
