@@ -94,7 +94,8 @@ class _Tokenizer:
 
 
 def _by_sacrebleu(references: Sequence[Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     most = max(map(len, references))
     # As many of each are asked for; the first one a second time changes nothing.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def _parted(texts: Iterable[str]) -> Known:
     return Known(tuple(apart[False]), tuple(apart[True]))
 
 
-def _said_in(log: Any, persona: Persona) -> list[str]:
+def _said_in(log: Path, persona: Persona) -> list[str]:
     """What a persona says in a log, if that may be learned from."""
     statement = statement_beside(log)
     decide(log.name, signed=statement.right if statement else "", consent=NOBODY).require()
