@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train predictions chromium test test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes predictions chromium test test-slow check lint lock pictures clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,7 +44,7 @@ demo: $(READY)  ## Play the whole story headless: a reply, a retrain, the reply 
 demo-all: $(READY)  ## The same for all three personas, then each adapter on each persona's held-out replies.
 	@$(BIN)/python -m bot.demo --all
 
-bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train  ## Run all benchmarks.
+bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes  ## Run all benchmarks.
 
 bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
 	@$(BIN)/python -m bot.bench_chat
@@ -63,6 +63,9 @@ bench-pii: $(READY)  ## How much personal data the anonymiser finds in texts hel
 
 bench-train: $(READY)  ## How fast an adapter is trained, beside the plain recipe (some 25 minutes).
 	@$(BIN)/python -m trainer.bench.train
+
+bench-votes: $(READY)  ## How many members it takes to tell versions apart, and how often the rule is wrong (a minute).
+	@$(BIN)/python -m bot.bench_votes
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs, into docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

@@ -31,16 +31,19 @@ class OddMember:
 
 
 def odd_members(votes: Sequence[Comparison], version: str) -> list[OddMember]:
-    """Whose votes between a version and one other look odd: hasty, for a position, or far from what the others say."""
+    """Whose votes between a version and one other look odd: far from what the others say, for a position, or hasty.
+
+    Those with the most reasons come first.
+    """
     members: dict[int, list[Comparison]] = defaultdict(list)
     for vote in votes:
         members[vote.user_id].append(vote)
     found = []
     for user_id, own in members.items():
-        why = (_hasty(own), _one_position(own), _far_from_others(user_id, members, version))
+        why = (_far_from_others(user_id, members, version), _one_position(own), _hasty(own))
         if said := tuple(one for one in why if one):
             found.append(OddMember(user_id, said))
-    return found
+    return sorted(found, key=lambda one: -len(one.why))
 
 
 def _hasty(own: Sequence[Comparison]) -> str:

@@ -64,9 +64,8 @@ def chance(log_odds: float) -> float:
 
 def _connected(votes: Iterable[Comparison], reference: str) -> list[str]:
     """The reference and what was compared with it, directly or over others, in order."""
-    pairs, found, new = {vote.versions for vote in votes}, {reference}, True
-    while new:
-        new = {version for pair in pairs if found & set(pair) for version in pair} - found
+    pairs, found = {vote.versions for vote in votes}, {reference}
+    while new := {version for pair in pairs if found & set(pair) for version in pair} - found:
         found |= new
     return [reference, *sorted(found - {reference})]
 

@@ -8,6 +8,8 @@ import pytest
 
 from bot.judging.prompts import prompts_for
 from bot.sandbox import SandboxRefusal
+from bot.sandbox.interactions import Asked
+from bot.store import NewComparison
 from personas.errors import AdapterError
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.bot.rollouts import install
@@ -73,6 +75,9 @@ async def test_a_moderator_and_members_get_two_complete_replies_each_of_their_ow
             assert words == own.message["content"], "the one that is open, not another to choose from"
     assert {request.adapter.version for request in stage.engine.requests} == {"v1", "v2"}
     assert len(stage.engine.requests) == 4
+    ids = [button["custom_id"] for row in answer.message["components"] for button in row["components"]]
+    kinds = [re.sub(r"\d+", "N", custom_id) for custom_id in ids]
+    assert kinds == ["judge:N:a", "judge:N:b", "judge:N:tie", "judge:N:bad"], "which tell nobody which is which"
 
 
 async def test_nothing_is_shown_before_both_replies_are_complete(stage):
@@ -98,16 +103,6 @@ async def test_nothing_shown_tells_the_versions_until_the_vote_and_then_it_is_to
     assert orders == {"v1", "v2"}, "the order is drawn by chance"
 
 
-async def test_no_custom_id_tells_which_is_which(stage):
-    invitation, _ = await compared(stage)
-    answer = await stage.member.click(invitation, "Compare")
-    await told(answer)
-    ids = [button["custom_id"] for row in answer.message["components"] for button in row["components"]]
-    assert [re.sub(r"\d+", "N", custom_id) for custom_id in ids] == [
-        "judge:N:a", "judge:N:b", "judge:N:tie", "judge:N:bad",
-    ]  # fmt: skip
-
-
 async def test_a_vote_is_locked_and_nobody_votes_for_somebody_else(stage):
     invitation, own = await compared(stage)
     own_id = own.message["components"][0]["components"][0]["custom_id"]
@@ -129,8 +124,6 @@ async def test_a_vote_is_locked_and_nobody_votes_for_somebody_else(stage):
 
 async def press_again(stage, message, custom_id):
     """As a client does that has not heard yet that the buttons are gone: two presses at once."""
-    from bot.sandbox.interactions import Asked
-
     channel = stage.sandbox.channel(QUAY)
     data = {"component_type": 2, "custom_id": custom_id, "id": 1}
     answer = await stage.member._ask(Asked.COMPONENT, channel, data, message)
@@ -192,17 +185,17 @@ async def test_two_presses_at_once_make_one_comparison(stage):
     assert "**A**" in await told(first) and len(stage.engine.requests) == 4
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+async def test_what_cannot_be_compared_is_refused_and_nobody_is_asked(stage):
+    for options, words in (
         ({"version": "v9"}, "ballast has no version v9."),
         ({"version": "v1"}, "Both are v1."),
         ({"persona": "oda"}, "Oda Marrow has no second version to compare."),
-    ],
-)
-async def test_what_cannot_be_compared_is_refused_and_nobody_is_asked(stage, options, words):
-    answer = await stage.moderator.slash(QUAY, "finetune compare", **options)
-    assert words in await told(answer)
+    ):
+        answer = await stage.moderator.slash(QUAY, "finetune compare", **options)
+        assert words in await told(answer)
+    for command in ("finetune compare", "finetune judgement"):
+        with pytest.raises(SandboxRefusal, match="permission"):
+            await stage.member.slash(QUAY, command)
     assert not any("Which" in message["content"] for message in stage.sandbox.messages(QUAY))
 
 
@@ -253,12 +246,6 @@ async def test_a_silenced_persona_is_not_compared_here(stage):
     assert "A moderator has silenced Ballast here." in await told(answer)
 
 
-async def test_only_moderators_ask_members_and_read_what_they_say(stage):
-    for command in ("finetune compare", "finetune judgement"):
-        with pytest.raises(SandboxRefusal, match="permission"):
-            await stage.member.slash(QUAY, command)
-
-
 async def test_the_longest_replies_fit_a_message(stage):
     stage.engine.script = lambda request: [f"{next(NUMBERS)} ", "long words\n" * 400]
     home = stage.client.house.home
@@ -282,7 +269,9 @@ async def judgement(stage, **options):
 
 async def test_a_judgement_counts_and_says_what_is_missing(stage):
     invitation, _ = await compared(stage)
-    assert "0 votes by 0 members" in await judgement(stage)
+    elsewhere = NewComparison(77, "ballast", 5, "p", "Hello?", "v1", "v2", "one", "other", 1, 2)
+    stage.store.comparisons.vote(stage.store.comparisons.show(elsewhere, 1.0).seq, 5, "a", 2.0)
+    assert "0 votes by 0 members" in await judgement(stage), "another server's are not read"
     for choice in ("A", "Tie", "Both bad"):
         await vote(stage, stage.member, invitation, choice)
     words = await judgement(stage)
@@ -293,13 +282,3 @@ async def test_a_judgement_counts_and_says_what_is_missing(stage):
     assert "there are 1." in words
     turned = await judgement(stage, version="v1", against="v2")
     assert "**Ballast: v1 against v2**" in turned
-
-
-async def test_another_server_s_votes_are_not_read(stage):
-    from bot.store import NewComparison
-
-    comparisons = stage.store.comparisons
-    new = NewComparison(77, "ballast", 5, "p", "Hello?", "v1", "v2", "one", "other", 1, 2)
-    comparisons.vote(comparisons.show(new, 1.0).seq, 5, "a", 2.0)
-    assert comparisons.judgement_counts("ballast", "v1", "v2").votes == 1
-    assert "0 votes by 0 members" in await judgement(stage)

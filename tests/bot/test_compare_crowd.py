@@ -1,4 +1,7 @@
-"""Whole communities vote through the sandbox, with the real client: honest members, random ones, and a brigade."""
+"""Whole communities vote through the sandbox, with the real client: honest members, random ones, and a brigade.
+
+And once the whole bot compares two adapters with the real engine.
+"""
 
 import asyncio
 import random
@@ -6,8 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from bot.local_guild import SEED
+from bot.app import opened
+from bot.catalogue import ShippedData
+from bot.local_guild import MEMBER, MODERATOR, SEED
 from bot.sandbox import MemberSeed
+from bot.settings import load_settings
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.rollouts import install
 from tests.bot.test_compare import told
@@ -91,3 +97,30 @@ async def test_a_community_s_ruling_is_right_and_a_tenth_does_not_flip_it(tmp_pa
     against = [ids[f"Guest {number}"] for number, policy in enumerate(policies) if policy is brigade]
     if counts.for_a > counts.for_b:
         assert all(f"<@{member}>: 0 of 10 votes for v2" in words for member in against)
+
+
+@pytest.mark.slow
+async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
+    from tests.tiny import make_adapter  # imports torch and peft
+
+    home = tmp_path / "home"
+    wanted = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "12"}
+    for version, seed in (("v1", 1), ("v2", 2)):
+        make_adapter(home, tiny_base, "ballast", version, seed)
+    async with opened(
+        load_settings(None, {**wanted, "COMPARISONS_PER_DAY": "1"}), ShippedData.beside_the_code()
+    ) as app:
+        for _ in range(2):
+            install(app.house.store)
+        app.house.store.versions.promote("ballast", "v1", 1, 2.0)
+        moderator, member = (app.sandbox.member(name) for name in (MODERATOR, MEMBER))
+        answer = await moderator.slash(QUAY, "finetune compare")
+        await told(answer)
+        done = await moderator.click(answer.message, "A")
+        assert "Your vote: **A**. A was **v" in done.message["content"]
+        (one,) = app.house.store.comparisons.voted("ballast")
+        assert set(one.versions) == {"v1", "v2"} and one.text_a != one.text_b and one.seed_a != one.seed_b
+        again = await moderator.click(answer.message, "Another")
+        assert "You have voted 1 times in the last 24 hours" in await told(again)
+        (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]
+        assert "**A**" in await told(await member.click(invitation, "Compare"))

@@ -1,8 +1,11 @@
 """The rule that says which version members like better: its error rate, also under a brigade, and its power."""
 
+import math
+
 import numpy as np
 import pytest
 
+from bot.bench_votes import honest_members, measure, with_brigade
 from bot.judging.judgement import MOST_VOTES, OPEN_S, counted
 from bot.judging.rule import LEAST_MEMBERS, LEVEL, members_needed, rule, sure_range, votes_needed
 from tests.bot.votes import START, a_vote
@@ -10,22 +13,11 @@ from tests.bot.votes import START, a_vote
 MEMBERS = 80
 
 
-def honest(rng, share, members=MEMBERS, taste=8.0):
-    """Members of ten votes each, who prefer the version in this share of them in the mean, some more and some less."""
-    own = rng.beta(share * taste, (1 - share) * taste, members)
-    return rng.binomial(10, own) / 10
-
-
-def with_brigade(rng, values, says, share=0.1):
-    """The same, of whom each is one of a brigade with this chance, and always says the same."""
-    return np.where(rng.random(len(values)) < share, says, values)
-
-
 def rulings(runs, share, seed, brigade=None, members=MEMBERS):
     """What the rule says at any time until so many members have voted, over many communities."""
     rng, found = np.random.default_rng(seed), []
     for _ in range(runs):
-        values = honest(rng, share, members)
+        values = honest_members(rng, share, members)
         found.append(rule(list(with_brigade(rng, values, brigade) if brigade is not None else values)))
     return found
 
@@ -55,7 +47,7 @@ def test_a_tenth_against_a_clear_difference_does_not_flip_it(share, says):
 def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(early):
     rng, flipped = np.random.default_rng(4), 0
     for _ in range(60):
-        values = list(honest(rng, 0.5, 90))
+        values = list(honest_members(rng, 0.5, 90))
         if early:
             raided = [1.0 if number % 10 == 0 else value for number, value in enumerate(values)]
         else:
@@ -67,6 +59,14 @@ def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(ea
 def test_a_mob_that_is_no_tenth_any_more_is_believed():
     values = [1.0 if number % 2 else 0.5 for number in range(MEMBERS)]
     assert rule(values) == "better"
+
+
+def test_the_benchmark_counts_what_is_wrong_and_how_many_members_it_takes():
+    found = measure(0.8, False, communities=20)
+    assert found["wrong"] == 0 and found["ruled"] == 1 and LEAST_MEMBERS <= found["members"] < 40
+    assert measure(0.8, True, communities=20)["members"] > found["members"]
+    equal = measure(0.5, True, communities=20)
+    assert equal["ruled"] == 0 and equal["wrong"] <= 0.1 and math.isnan(equal["members"])
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_a_brigade_stands_out_from_the_others(share):
     brigade = [vote for user in (77, 78) for vote in votes_of(user, prefers("v2", share, random.Random(user)), 20)]
     odd = odd_members([*crowd(members=18), *brigade], "v2")
     assert [one.user_id for one in odd] == [77, 78]
-    assert f"{20 * share:.0f} of 20 votes for v2, others" in odd[0].why[-1]
+    assert f"{20 * share:.0f} of 20 votes for v2, others" in odd[0].why[0]
 
 
 def test_who_agrees_with_all_that_one_version_is_better_is_not_odd():
