@@ -29,6 +29,7 @@ def settings(tmp_path, tiny_base):
             "BASE_MODEL": tiny_base.source,
             "WEB_PORT": "0",
             "MAX_NEW_TOKENS": "12",
+            "TRAINER_CARD": "losses",
         },
     )
 

@@ -54,7 +54,7 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
     (home / "catalogue.toml").write_text(CATALOGUE.format(source))
     shipped = ShippedData.beside_the_code()
     small = dataclasses.replace(shipped, general=put_talk(tmp_path / "general", count=6).parent)
-    environ = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0"}
+    environ = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "TRAINER_CARD": "losses"}
     async with opened(load_settings(None, environ), small) as app:
         stage = app.sandbox
         moderator = stage.member(MODERATOR)

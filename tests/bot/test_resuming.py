@@ -37,8 +37,9 @@ class Works:
         self.store = Store.open(self.home / "understudy.sqlite")
         catalogue = Catalogue(shipped, str(base), self.home)
         backend = SubprocessBackend(
-            self.home, catalogue, SystemClock(), threads=1, nice=0, serving_precision="float32", environ={}
-        )
+            self.home, catalogue, SystemClock(), threads=1, nice=0, serving_precision="float32", environ={},
+            card="losses",
+        )  # fmt: skip
         self.queue = JobQueue(self.store, backend, SystemClock())
         self.steps, self.troubles = [], []
         self.queue.subscribe(self._note)

@@ -110,6 +110,7 @@ async def test_a_moderator_retrains_to_the_end_and_promotes(tmp_path, tiny_base,
             "BASE_MODEL": tiny_base.source,
             "WEB_PORT": "0",
             "MAX_NEW_TOKENS": "12",
+            "TRAINER_CARD": "losses",
         },
     )
     async with opened(settings, ShippedData.beside_the_code()) as app:
