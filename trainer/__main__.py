@@ -39,6 +39,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -193,19 +194,26 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor(commands).set_defaults(command=guarded(doctor))
     evaluating = add_evaluate(commands)
     evaluating.set_defaults(command=guarded(evaluate))
-    computing = (run, matrix, evaluating, add_exports(commands))
-    for command in computing:
+    _add_runs(commands, run, (matrix, evaluating, add_exports(commands)))
+    return parser
+
+
+def _add_runs(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    run: argparse.ArgumentParser,
+    computing: Sequence[argparse.ArgumentParser],
+) -> None:
+    """Adds the commands that make job folders and run them, and how all that compute may do so."""
+    for command in (run, *computing):
         command.set_defaults(computes=True)
-    by_words = add_train(commands)
-    by_preference = add_preference(commands)
-    by_words.set_defaults(asks=None)
-    by_preference.set_defaults(asks=asked_of_preferences)
-    made_of_words = (by_words, by_preference)
-    by_study = add_study(commands)
-    for command in made_of_words:
-        command.set_defaults(command=partial(train, run=_run), stop_on_eof=False)
-    by_study.set_defaults(command=partial(study_scale, run=_run), stop_on_eof=False)
-    for command in (run, *made_of_words, by_study):
+    by_words, by_preference, by_study = add_train(commands), add_preference(commands), add_study(commands)
+    by_words.set_defaults(command=partial(train, run=_run), asks=None)
+    by_preference.set_defaults(command=partial(train, run=_run), asks=asked_of_preferences)
+    by_study.set_defaults(command=partial(study_scale, run=_run))
+    making = (by_words, by_preference, by_study)
+    for command in making:
+        command.set_defaults(stop_on_eof=False)
+    for command in (run, *making):
         command.add_argument(
             "--checkpoint-every",
             type=positive,
@@ -222,10 +230,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--ignore-memory", action="store_true", help="begin even where the memory that it needs is not free"
         )
-    for command in (*computing, *made_of_words, by_study):
+    for command in (run, *computing, *making):
         command.add_argument("--threads", type=positive, help="compute with so many threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
-    return parser
 
 
 def _folder(text: str) -> Path:

@@ -113,19 +113,7 @@ class Parts:
 
 def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Dataset:
     """The samples of a job. Raises `MaterialError` when a side stays empty."""
-    if content.built:
-        from trainer.building.built import parts_of_set  # which needs what stands here
-
-        parts = parts_of_set(content.built, content, renderer, recipe)
-    else:
-        parts = _parts_of_talk(content, renderer, recipe)
-    parts, caveats = _limited(parts, recipe)
-    learned: Preferences | None = None
-    if content.preferences:
-        from trainer.preference.samples import preferring  # the same
-
-        parts, learned, said = preferring(parts, content, renderer, recipe)
-        caveats += said
+    parts, learned, caveats = _parts_of(content, renderer, recipe)
     dropped = content.dropped + parts.dropped
     require_both_sides(len(parts.own), len(parts.heldout), dropped + parts.ledger.dropped)
     general, told = ([], ()) if learned else _general_of(parts, content, recipe)
@@ -164,6 +152,25 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         lore=content.lore,
         preferences=learned,
     )
+
+
+def _parts_of(
+    content: Content, renderer: Renderer, recipe: Recipe
+) -> tuple[Parts, Preferences | None, tuple[str, ...]]:
+    """What there is to train and measure with, what of it is learned by preference, and what to say of that."""
+    if content.built:
+        from trainer.building.built import parts_of_set  # which needs what stands here
+
+        parts = parts_of_set(content.built, content, renderer, recipe)
+    else:
+        parts = _parts_of_talk(content, renderer, recipe)
+    parts, caveats = _limited(parts, recipe)
+    if not content.preferences:
+        return parts, None, caveats
+    from trainer.preference.samples import preferring  # the same
+
+    parts, learned, said = preferring(parts, content, renderer, recipe)
+    return parts, learned, caveats + said
 
 
 def _limited(parts: Parts, recipe: Recipe) -> tuple[Parts, tuple[str, ...]]:
