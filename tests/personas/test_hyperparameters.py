@@ -23,8 +23,8 @@ def test_a_line_of_settings_may_hold_a_list():
 @pytest.mark.parametrize(
     ("pair", "cause", "advice"),
     [
-        ("learning_rate=5", "learning_rate cannot be '5'.", "learning_rate: a number from 1e-06 to 0.01."),
-        ("learning_rate=", "learning_rate cannot be ''.", "from 1e-06 to 0.01"),
+        ("learning_rate=5", "learning_rate cannot be '5'.", "learning_rate: a number from 1e-07 to 0.01."),
+        ("learning_rate=", "learning_rate cannot be ''.", "from 1e-07 to 0.01"),
         ("lora_r=0", "lora_r cannot be '0'.", "a whole number from 1 to 256."),
         ("max_steps=1e3", "max_steps cannot be '1e3'.", "a whole number from 0 to 1000000."),
         ("seed=-1", "seed cannot be '-1'.", "a whole number from 0, below 2147483648."),

@@ -154,7 +154,7 @@ def test_the_list_has_a_line_for_each(command):
 def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     _, output, _ = command("recipes", "s1-t4")
     assert "warmup_steps = 50" in output and "as published, although the run has 40 steps" in output
-    assert "may be a number from 1e-06 to 0.01" in output and "40 steps" in output and "GiB: it fits." in output
+    assert "may be a number from 1e-07 to 0.01" in output and "40 steps" in output and "GiB: it fits." in output
     assert "note: The warm-up of 50 steps is not shorter than the run of 40" in output
     sheet = json.loads(command("recipes", "s1-t4", "--json", "--set", "per_device_train_batch_size=64")[1])
     assert {it["name"] for it in sheet["settings"]} == set(Recipe.model_fields)
