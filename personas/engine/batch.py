@@ -25,11 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """`rows` replies are made at once. Prompts are computed in pieces of `piece_tokens`, or `lone_piece_tokens` while
-    nobody is kept waiting by that. A request waits at most `wait_s`; a reply ends after `reply_s` with what there is.
+    """`rows` replies are made at once, and one more for each of `newcomers` servers that would have none. Prompts are
+    computed in pieces of `piece_tokens`, or `lone_piece_tokens` while nobody is kept waiting by that. A request waits
+    at most `wait_s`; a reply ends after `reply_s` with what there is.
     """
 
     rows: int = 32
+    newcomers: int = 8
     piece_tokens: int = 256
     lone_piece_tokens: int = 512
     wait_s: float = 120.0
@@ -151,7 +153,8 @@ class Batch:
     # ---------------------------------------------------------------------------------------- joining
 
     def _admit(self) -> None:
-        while len(self._rows) < self._limits.rows and (ticket := self._waiting.next(self._can_begin)):
+        most = self._limits.rows + self._limits.newcomers
+        while len(self._rows) < most and (ticket := self._waiting.next(self._can_begin)):
             seat = self._seat
             assert seat is not None  # `_can_begin` took it
             if ticket.item.listener.begin():
@@ -166,6 +169,8 @@ class Batch:
 
     def _can_begin(self, ticket: Ticket[Job]) -> bool | None:
         ref = _adapter(ticket)
+        if len(self._rows) >= self._limits.rows and self._waiting.is_running(ticket.guild_id):
+            return None
         try:
             self._seat = self._seats.take(ref)
         except AdapterError as error:

@@ -67,7 +67,7 @@ class LocalEngine:
     max_waiting: int = 64
     context_tokens: int = 2048
     rows: int = 32
-    slots: int = 32
+    slots: int = 40
     prefix_bytes: int = 256 * 2**20
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue, init=False)
     _streams: set[LocalReplyStream] = field(default_factory=set, init=False)

@@ -49,6 +49,10 @@ class Scheduler(Generic[Item]):
             self._served[guild] = max(self._served.get(guild, 0.0), min(self._served[other] for other in active))
         self._waiting.setdefault(guild, []).append(ticket)
 
+    def is_running(self, guild_id: int) -> bool:
+        """Whether anything of a guild is running."""
+        return guild_id in self._running
+
     def in_order(self) -> Iterator[Ticket[Item]]:
         """Those who wait, the next first: each guild's in their order, the guild served least before others."""
         for guild in sorted(self._waiting, key=lambda guild: (self._served[guild], self._waiting[guild][0].since)):

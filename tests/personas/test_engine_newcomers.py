@@ -1,0 +1,37 @@
+"""Where one server's replies take all rows, another's reply begins at once; its next one waits like the others."""
+
+import pytest
+import torch
+
+from personas.engine.batch import Limits
+from tests.personas.engine_schedules import Asked, House, differences, run_out
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory, tiny_base):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield House(tmp_path_factory.mktemp("house"), tiny_base, torch.float64, adapters=0, prompts=3)
+    torch.set_num_threads(before)
+
+
+def test_servers_without_a_row_get_one_beside_a_flood(house):
+    parts = house.parts(Limits(rows=2, newcomers=2), 2, 0)
+    asked = {
+        (guild, number): Asked(house.questions[number % 3], 6)
+        for guild, count in ((1, 6), (2, 2), (3, 1), (4, 1))
+        for number in range(count)
+    }
+    for (guild, _), one in asked.items():
+        if guild == 1:
+            parts.batch.add(one.job(guild))
+    parts.batch.step()
+    assert parts.batch.running == 2, "one server alone gets the rows that there are"
+    for (guild, _), one in asked.items():
+        if guild > 1:
+            parts.batch.add(one.job(guild))
+    parts.batch.step()
+    begun = {key for key, one in asked.items() if one.tokens_made}
+    assert begun == {(1, 0), (1, 1), (2, 0), (3, 0)}, "there is a bound, too"
+    run_out(parts)
+    assert differences(list(asked.values())) == (0, [])
