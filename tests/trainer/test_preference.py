@@ -280,19 +280,25 @@ def test_personal_data_in_what_was_taught_is_replaced(tiny_base, adapter, tmp_pa
     assert "ada.wick@clockmail.net" not in reply
 
 
-def test_a_reply_that_was_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
+def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
-    folders = [tmp_path / "first", tmp_path / "again"]
-    first = preference_job(folders[0], tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)
-    told = planned(first).data
+    lessons = [taught(1, member(1), GOOD)]
+    told = planned(preference_job(tmp_path / "first", tiny_base.source, adapter, lessons, log)).data
     held = told.said_heldout[0].reply
-    lessons = [taught(1, member(1), GOOD), taught(5, member(3), held)]
-    again = preference_job(folders[1], tiny_base.source, adapter, lessons, log)
-    told.held_out.write(again / "heldout.bin")
-    (again / "keys.json").write_bytes((first / "keys.json").read_bytes())
-    data = planned(again).data
+    lessons.append(taught(5, member(3), held))
+    data = planned(preference_job(tmp_path / "again", tiny_base.source, adapter, lessons, log)).data
     said = [it.reply for it in data.said_train]
     assert GOOD in said and held not in said and data.counts["dropped: held out before"] >= 1
+
+
+def test_a_reply_that_was_held_out_in_another_run_is_not_learned_from(tiny_base, adapter, tmp_path):
+    log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
+    told = planned(preference_job(tmp_path / "a", tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)).data
+    held = told.said_heldout[0].reply
+    again = preference_job(tmp_path / "b", tiny_base.source, adapter, [taught(5, member(3), held)])
+    told.held_out.write(again / "heldout.bin")
+    (again / "keys.json").write_bytes((tmp_path / "a" / "keys.json").read_bytes())
+    assert held not in [it.reply for it in planned(again).data.said_train]
 
 
 def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_path):

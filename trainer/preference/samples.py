@@ -11,7 +11,8 @@ from personas.errors import MaterialError
 from personas.lore import LORE_PASSAGES
 from personas.preferences import TAUGHT, Preference
 from personas.prompt import EXAMPLE_USER, Renderer, Sample
-from trainer.building.heldout import were_held_out
+from trainer.building.duplicates import words_of
+from trainer.building.heldout import REPLY_WORDS, were_held_out
 from trainer.building.ledger import dropped_words
 from trainer.building.samples import HELD_BEFORE, NOTHING_TRAINED, TOO_LONG, UNBOUNDED_TOKENS, learns_nothing
 from trainer.dataset import Counted, Parts, added
@@ -32,7 +33,7 @@ def preferring(
 
     Raises `MaterialError` when nothing of them can be learned from.
     """
-    use, maker = use_of(content.preferences, recipe), _Maker(content, renderer, recipe)
+    use, maker = use_of(content.preferences, recipe), _Maker(parts, content, renderer, recipe)
     if use.only_filters:
         return _filtered(parts, content.preferences, maker.make(content.preferences), use)
     require_possible(recipe)
@@ -69,7 +70,8 @@ class _Made:
 class _Maker:
     """Makes samples of preferences, asked as they would be asked when serving."""
 
-    def __init__(self, content: Content, renderer: Renderer, recipe: Recipe) -> None:
+    def __init__(self, parts: Parts, content: Content, renderer: Renderer, recipe: Recipe) -> None:
+        self._parts = parts
         self._content, self._renderer, self._longest = content, renderer, recipe.max_length
         self._history = recipe.history_turns
         self._prompts: dict[tuple[Turn, ...], int] = {}
@@ -90,12 +92,15 @@ class _Maker:
         return made
 
     def _held_out(self, used: Sequence[Preference]) -> set[str]:
-        """Replies that were held out before: they are not learned from, whoever gives them."""
-        if self._content.held_out is None:
-            return set()
+        """Replies that are held out, now or before: they are not learned from, whoever gives them.
+
+        Those of this job are known under its pseudonyms too. Replies of few words are said again by chance.
+        """
         replies = sorted({text for one in used for text in (one.chosen, one.rejected) if text})
-        known = were_held_out(replies, self._content.held_out)
-        return {reply for reply, is_held in zip(replies, known, strict=True) if is_held}
+        known = were_held_out(replies, self._parts.held_out)
+        here = {counted.said.reply for counted in self._parts.heldout}
+        now = {reply for reply in replies if reply in here and len(words_of(reply)) >= REPLY_WORDS}
+        return now | {reply for reply, is_held in zip(replies, known, strict=True) if is_held}
 
     def _samples(self, one: Preference, replies: Sequence[str]) -> list[Sample]:
         """A sample for each reply, after the same tokens; none where the longest does not fit."""
