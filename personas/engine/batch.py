@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -186,7 +187,7 @@ class Batch:
         others = any(row.last is not None for row in self._rows)
         room = self._limits.piece_tokens if others else self._limits.lone_piece_tokens
         parts: list[tuple[Row, Sequence[int]]] = []
-        for row in self._rows:
+        for row in _in_turns(row for row in self._rows if row.last is None):
             if not row.cache.tokens and row.decoder.prefixes:
                 row.decoder.prefixes.take_over(row.seat.name, row.job.prompt, row.cache)
             if part := row.prompt_part(room):
@@ -226,6 +227,17 @@ class Batch:
             self._waiting.serve(row.job.request.guild_id, new_tokens=1)
             if row.ended:
                 self._end(row)
+
+
+def _in_turns(rows: Iterable[Row]) -> list[Row]:
+    """Rows in their order, but no guild's second before every guild's first."""
+    before: Counter[int] = Counter()
+    turns: list[tuple[int, Row]] = []
+    for row in rows:
+        guild_id = row.job.request.guild_id
+        turns.append((before[guild_id], row))
+        before[guild_id] += 1
+    return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
 
 
 def _adapter(ticket: Ticket[Job]) -> AdapterRef | None:

@@ -34,4 +34,21 @@ def test_servers_without_a_row_get_one_beside_a_flood(house):
     begun = {key for key, one in asked.items() if one.tokens_made}
     assert begun == {(1, 0), (1, 1), (2, 0), (3, 0)}, "there is a bound, too"
     run_out(parts)
+    parts.close()
     assert differences(list(asked.values())) == (0, [])
+
+
+def test_its_prompt_is_not_computed_after_those_of_a_flood(house):
+    parts = house.parts(Limits(rows=8, piece_tokens=30, lone_piece_tokens=30), 2, 0)
+    flood = [Asked(max(house.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]
+    quiet = Asked(min(house.questions, key=lambda question: len(question.prompt)), 4)
+    for one in flood:
+        parts.batch.add(one.job(1))
+    parts.batch.step()
+    parts.batch.add(quiet.job(2))
+    while not quiet.tokens_made:
+        parts.batch.step()
+    assert sum(bool(one.tokens_made) for one in flood) <= 2, "the flood's others are still to come"
+    run_out(parts)
+    parts.close()
+    assert differences([*flood, quiet]) == (0, [])
