@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from personas.adapters import verify
 from personas.compare import COMPARE_FILE
 from personas.scorecard import FullScoreCard
 from trainer.commands.dataset import guarded
@@ -48,6 +49,10 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
     assert card.general.instruction_replies > 0 and card.base_is_base == 0
     for reply in card.side_by_side[0].replies.values():
         assert reply.made_by is None or reply.made_by in card.adapters.values()
+    assert card.verdict and card.verdict.reasons and card.learned.course
+    assert card.learned.replies == verify(adapter).dataset["samples_train"]
+    report = {path.name for path in (written / "report").iterdir()}
+    assert report == {"scorecard.html", "scorecard.png", "rubric.md", "rubric.csv", "rubric-key.json"}
     told = (written / "scorecard.md").read_text()
     assert all(f"## {name}" in told for name in ("Held-out replies", "Separation", "Voice", "General ability"))
     assert "held-out replies" in err and str(written) in err
