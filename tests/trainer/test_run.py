@@ -125,6 +125,7 @@ def check_adapter(folder: Path) -> None:
         "report/learning_rate.svg",
         "report/loss.png",
         "report/loss.svg",
+        "report/scorecard.html",
         "report/steps.csv",
         "report/training.json",
         "scorecard.json",
@@ -133,6 +134,7 @@ def check_adapter(folder: Path) -> None:
     assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
     assert manifest.rights == {"own-writing": 16} and manifest.lora["r"] == 4
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    assert manifest.metrics.verdict == "hold" and manifest.metrics.reasons, "of losses alone nothing is promoted"
     card = FullScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
     assert manifest.metrics == card.short and card.base_is_base == 0
     assert card.verdict and card.verdict.verdict == manifest.metrics.verdict

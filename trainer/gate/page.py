@@ -30,7 +30,7 @@ h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2
 .verdict { background: var(--card); border-left: .35rem solid var(--soft); padding: .75rem 1rem; margin: 1rem 0; }
 .verdict.promote { border-color: var(--pass); } .verdict.hold { border-color: var(--warn); }
 .verdict.reject { border-color: var(--fail); }
-.scrolls { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+.scrolls { overflow-x: auto; } table { min-width: 30rem; border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--rule);
   overflow-wrap: normal; }
 td.said { min-width: 12rem; } caption { text-align: left; color: var(--soft); padding: .25rem 0; }
