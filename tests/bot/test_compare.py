@@ -11,6 +11,7 @@ from bot.sandbox import SandboxRefusal
 from bot.sandbox.interactions import Asked
 from bot.store import NewComparison
 from personas.errors import AdapterError
+from personas.lore import Passage, guild_owner
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.bot.rollouts import install
 from tests.fake_engine import FakeEngine
@@ -212,13 +213,20 @@ async def test_versions_can_be_named_and_members_left_alone(stage):
     assert choices == []
 
 
-async def test_the_prompt_stands_alone_and_takes_no_server_s_lore(stage):
-    await stage.member.say(QUAY, "The zephyrine leaks, remember that.")
-    await stage.sees("Take", since=0)
-    mark = len(stage.engine.requests)
+async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_of_all(stage):
+    house, owner = stage.client.house, guild_owner(stage.sandbox.guild_id, "ballast")
+    house.conversations.lore.replace(owner, [Passage(owner, "z.md", "Zephyrine", "The zephyrine leaks at the rivet.")])
+    (house.home / "prompts").mkdir()
+    (house.home / "prompts" / "general.txt").write_text("Does the zephyrine leak?")
+    await stage.member.say(QUAY, "Does the zephyrine leak?")
+    await stage.sees("Take")
+    (talk,) = stage.engine.requests
     await compared(stage)
-    for request in stage.engine.requests[mark:]:
-        assert len(request.turns) == 1 and request.turns[0].name == "Guest"
+    asked = stage.engine.requests[1:]
+    assert len(asked) == 2 and "z.md" in [hit.source for hit in talk.lore]
+    for request in asked:
+        assert [(turn.name, turn.text) for turn in request.turns] == [("Guest", "Does the zephyrine leak?")]
+        assert "z.md" not in [hit.source for hit in request.lore]
         assert request.sampling.stop == ("\nGuest:",) and request.guild_id == stage.sandbox.guild_id
 
 
