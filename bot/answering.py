@@ -72,7 +72,7 @@ class Answerer:
             at=now,
             asked_by=asked.author_id,
             trigger_seq=seq,
-            rollout=self.store.rollouts.taking(persona.id, *astuple(place), now),
+            rollout=self.store.rollouts.taking(persona.id, now, *astuple(place)),
         ):
             task = ReplyTask(asked.event_id, asked.author_id, persona, channel, seq)
             await self._reply(task, self._request(task))

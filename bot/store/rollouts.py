@@ -104,7 +104,7 @@ class Rollouts:
         found = (one for one in self.running(persona_id, at) if one.guild_id == guild_id and not one.is_promoted)
         return next(found, None)
 
-    def taking(self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None, at: float) -> int | None:
+    def taking(self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None) -> int | None:
         """The number of the rollout in which a reply in this place counts, whichever version makes it."""
         found = self.here(persona_id, guild_id, at)
         return found.seq if found and found.only_channel in (None, channel_id, parent_id) else None

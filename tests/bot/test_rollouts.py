@@ -254,3 +254,21 @@ async def test_stopping_counts_for_who_asked_and_not_for_a_moderator(stage):
         event = stage.store._connection.first("select max(event_id) as id from replies")["id"]
         assert (stage.store.replies.get(event).interrupted_at is not None) == counts
         stage.engine.free.set()
+
+
+async def test_a_reply_that_a_crash_cut_off_is_finished_by_the_version_that_was_drawn(tmp_path):
+    asked = {}
+    async with on_stage(tmp_path) as stage:
+        install(stage.store)
+        await told(stage.moderator, QUAY, "finetune rollout start", share=50)
+        (rollout,) = running(stage)
+        stage.engine.free.clear()
+        while len(set(asked.values())) < 2:
+            message = await stage.member.say(QUAY, "are you there?")
+            await until(lambda event=int(message["id"]): stage.store.replies.get(event))
+            asked[int(message["id"])] = "v1" if rollout.draws(int(message["id"])) else None
+        await until(lambda: len(stage.store.replies.unfinished()) == len(asked))
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        assert {event: stage.store.replies.get(event).adapter_version for event in asked} == asked
+        assert {stage.store.replies.get(event).rollout for event in asked} == {rollout.seq}

@@ -64,8 +64,8 @@ def test_a_share_is_drawn_by_event_and_the_same_whenever_it_is_asked(store):
 def test_a_channel_takes_its_threads_along_and_nothing_else(store):
     begun = store.rollouts.start(new(share=100, only_channel=55), 10.0)
     taking = store.rollouts.taking
-    assert taking("ballast", GUILD, 55, None, 11.0) == taking("ballast", GUILD, 77, 55, 11.0) == begun.seq
-    assert taking("ballast", GUILD, 56, None, 11.0) is taking("oda", GUILD, 55, None, 11.0) is None
+    assert taking("ballast", 11.0, GUILD, 55, None) == taking("ballast", 11.0, GUILD, 77, 55) == begun.seq
+    assert taking("ballast", 11.0, GUILD, 56, None) is taking("oda", 11.0, GUILD, 55, None) is None
     assert begun.draws(1) and not begun.is_drawn
 
 
