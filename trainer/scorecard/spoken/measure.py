@@ -35,7 +35,7 @@ from trainer.scorecard.spoken.voice import FEWEST, MEMBERS, measure_voice, voice
 if TYPE_CHECKING:
     from trainer.scorecard.sides import Sides
 
-MEASURING_S, MEASURING = 8.0, 0.4
+MEASURING_S, MEASURING = 6.0, 0.4
 """What of the time is kept for measuring the replies: so many seconds, and no more than this share."""
 NOBODY = "The run trains no persona."
 TOLD_EVERY_S = 5.0
