@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -176,8 +177,11 @@ def _measure_adapter(
     def tell(text: str) -> None:
         run.enter(Phase(name="measuring the adapter", detail=text))
 
+    def clock() -> float:
+        return time.monotonic() - run.hold.waited_s
+
     new = Compared(job.spec.version, aside, is_sealed=False)
-    order = Order(job, new, training_s, read_compare(folder), run.card, known, tell, run.between, losses)
+    order = Order(job, new, training_s, read_compare(folder), run.card, known, tell, run.between, losses, clock)
     card = make_card(order)
     release_memory()
     run.emit(ScoreCardEvent(scorecard=card.short))

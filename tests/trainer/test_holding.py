@@ -168,7 +168,7 @@ def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
     monkeypatch.setattr(starter, "STANDARD_INPUT", theirs)
     monkeypatch.setattr(trainer.__main__, "stop_on_signals", lambda stop: None)
     folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
-    of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False}
+    of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
     assert trainer.__main__._run(argparse.Namespace(folder=folder, **of), out) == 0
     os.close(ours)
     steps = [event for event in events(out.getvalue()) if event["event"] == "progress"]

@@ -153,6 +153,17 @@ def test_a_budget_counts_down():
     assert budget.left == 0 and budget.is_spent and part.is_spent
 
 
+@pytest.mark.parametrize(("extent", "seconds"), [("full", 10), ("quick", 2)])
+def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
+    two_trained, job, monkeypatch, extent, seconds
+):
+    left = []
+    monkeypatch.setattr("trainer.scorecard.card._whole", lambda card, *rest: left.append(rest[-1].left) or card)
+    new = Compared.sealed(two_trained["ada"] / "adapter")
+    make_card(Order(job, new, training_s=10, extent=extent, clock=lambda: 5.0))  # a clock that stands still
+    assert left == [pytest.approx(seconds)]
+
+
 # ------------------------------------------------------------------------------------------------ separation
 
 

@@ -58,7 +58,7 @@ def run(monkeypatch):
         diverges = "5e-3" in folder.name
         monkeypatch.setattr("trainer.loop.diverging.RISE_NATS", -100.0 if diverges else 3.0)
         monkeypatch.setattr("trainer.loop.diverging.WINDOW_STEPS", 1 if diverges else 10)
-        of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False}
+        of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
         return trainer.__main__._run(argparse.Namespace(folder=folder, **of), io.StringIO())
 
     return ran

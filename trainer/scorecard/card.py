@@ -56,7 +56,8 @@ class Order:
     """A card that is asked for: of `new`, the adapter that `job` made, beside what `compare` names.
 
     `training_s` is how long its training took; the card takes no longer. `losses` are those of the training's steps.
-    `tell` is told what is measured now, `between` called between two batches; either may stop it.
+    `tell` is told what is measured now, `between` called between two batches; either may stop it. `clock` counts the
+    seconds that the card may take.
     """
 
     job: Job
@@ -68,6 +69,7 @@ class Order:
     tell: Callable[[str], None] = lambda text: None
     between: Callable[[], None] = lambda: None
     losses: Sequence[float] = ()
+    clock: Callable[[], float] = time.monotonic
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,7 +79,7 @@ def make_card(order: Order) -> FullScoreCard:
     Raises `UnderstudyError` when the new version cannot be compared at all; what else cannot is left out, and said.
     """
     began = time.monotonic()
-    budget = Budget(order.training_s * (QUICK if order.extent == "quick" else 1))
+    budget = Budget(order.training_s * (QUICK if order.extent == "quick" else 1), order.clock)
     sides = sides_of(order)
     try:
         card = _measured(order, sides, budget)
