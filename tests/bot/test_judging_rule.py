@@ -56,6 +56,12 @@ def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(ea
     assert flipped <= 60 * LEVEL
 
 
+def test_both_capitals_have_to_be_there():
+    """Without the loudest tenth [0.7] * 20 suffice, and against a higher mean [0.884] * 11: alone, neither does."""
+    assert rule([0.7] * 20) == "open" and rule([0.7] * 24) == "better"
+    assert rule([0.884] * 11) == "open" and rule([0.9] * 11) == "better"
+
+
 def test_a_mob_that_is_no_tenth_any_more_is_believed():
     values = [1.0 if number % 2 else 0.5 for number in range(MEMBERS)]
     assert rule(values) == "better"
