@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -13,7 +15,7 @@ from trainer.job import prepare
 from trainer.material import read_spec
 from trainer.scorecard.budget import Budget
 from trainer.scorecard.sides import BASE, LIVE, NEW, Compared, Sides
-from trainer.scorecard.spoken import measure_spoken
+from trainer.scorecard.spoken import measure, measure_spoken
 from trainer.scorecard.spoken.answers import GENERAL, HELDOUT, SMALL_TALK, Asked
 from trainer.scorecard.spoken.generate import Speakers
 from trainer.scorecard.spoken.prompts import Asking, heldout_prompts, in_turn, nearest_replies
@@ -135,10 +137,21 @@ def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
     assert nearest_replies([], known) == {} and nearest_replies([Asked(SMALL_TALK, 0, (1,), "hi")], []) == {}
 
 
-def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job):
+def in_other_words(data):
+    """The same talk, answered by somebody else."""
+
+    def answered(said):
+        return tuple(replace(it, reply=f"MARMALADE! {it.message.upper()} JAM!") for it in said)
+
+    return replace(data, said_train=answered(data.said_train), said_heldout=answered(data.said_heldout))
+
+
+def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
+    monkeypatch.setattr(measure, "Speakers", partial(Speakers, sampling=SHORT))
     told, steps = [], []
-    spoken = measure_spoken(sides, job, Budget(0.0), (3,), told.append, between=lambda: steps.append(1))
-    assert spoken.voice.classes[0] == "ada" and {"ballast", "oda", "thrip"} <= set(spoken.voice.classes)
+    others = {"bo": in_other_words(job.data)}
+    spoken = measure_spoken(sides, job, Budget(0.0), (3,), told.append, others, lambda: steps.append(1))
+    assert spoken.voice.classes == ("ada", "bo", "members")
     assert spoken.voice.right.keys() == {"base", "live", "new"} and spoken.voice.ceiling > spoken.voice.floor
     assert {scores.task for scores in spoken.text} >= {HELDOUT, GENERAL, SMALL_TALK}
     assert sum(spoken.safety.prompts.values()) == 1
