@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 import trainer.__main__
-import trainer.evaluate
 import trainer.plan
 import trainer.predict.fits
 import trainer.run
+from personas import serving
 from personas.base_model import EMBEDDED, locate
 from personas.errors import NoMemoryError
 from personas.hyperparameters import settings_of
@@ -76,7 +76,7 @@ def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_roo
     def load_served(*_):
         raise LoadedError
 
-    monkeypatch.setattr(trainer.evaluate, "load_served", load_served)
+    monkeypatch.setattr(serving, "load_served", load_served)
     monkeypatch.setattr(trainer.predict.fits, "held_here", lambda: 0)
     monkeypatch.setattr(trainer.predict.fits, "machine_here", lambda: small(0.25))
     with pytest.raises(NoMemoryError) as refused:
