@@ -136,7 +136,7 @@ def preview_words(plan: Plan, recipe: str, place: int, is_training: bool) -> str
         if found.recipe == recipe:
             memory = f"{found.memory_bytes / 2**30:.1f} GiB of memory"
             lines.append(f"`{recipe}`: {found.steps:,} steps, about {duration(found.seconds)}, {memory}.")
-            lines.append(f"-# estimated from {found.basis}")
+            lines.append(f"-# estimated from {found.basis}; its score card then takes as long again at most")
     behind = " after the one that trains now" if is_training else ""
     lines.append(f"Started now it would be number {place} in the queue{behind}. Nothing has been queued.")
     return "\n".join(lines)

@@ -170,6 +170,7 @@ def _table(told: dict[str, Any]) -> list[str]:
         if recipe["recipe"] == told["recipe"]:
             lines += [f"  note: {warning}" for warning in recipe["warnings"]]
             lines += _fit(recipe["memory_bytes"], told)
+    lines.append("and then its score card, in as much time again at most (--card quick: a fifth, --card losses: none)")
     return [*lines, *(f"\n{example}" for example in told.get("examples", []))]
 
 
