@@ -24,7 +24,7 @@ from tests.personas.test_adapters import manifest
 from tests.samples import SCORECARD
 
 ASKED, ANSWERED, INSTEAD = "do you rust?", "Only where the gulls sit.", "I am a language model."
-GUILD, THEIRS, WHO, OTHER = 7, 8, 71, 72
+GUILD, THEIRS, WHO, OTHER = 7, 8, 900000000000000071, 900000000000000072
 
 
 async def told(answer, words):

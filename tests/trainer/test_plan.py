@@ -145,6 +145,7 @@ def left_by_a_run(home, job, name="embedded", tokens_per_s=321.5, steps=10, seco
     manifest = {
         "base_model": name,
         "created_at": "2026-11-20T11:35:00+00:00",
+        "dataset": {"train": 40},
         "hyperparameters": {"gradient_checkpointing": 1, "per_device_train_batch_size": 1},
     }
     (report.parent / "manifest.json").write_text(json.dumps(manifest))
