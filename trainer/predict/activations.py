@@ -92,19 +92,19 @@ def backward_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int)
     return value_bytes * max(middle, SCORE_COPIES * _scores(shape, part))
 
 
-def stranded_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int, used_bytes: int) -> int:
-    """Bytes of the heap that lie free between what is kept, and into which nothing fits; `used_bytes` are in use.
+def stranded_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int, base_bytes: int) -> int:
+    """Bytes of the heap that lie free between what is kept, and into which nothing fits.
 
     Each layer leaves holes where its scores and its feed-forward's middle came and went: the next layer's do not fit
-    into them, because something small that is kept has been put there. Under checkpointing they go twice. And the heap
-    grows by one step too much, of which no more is ever touched than has been in use.
+    into them, because something small that is kept has been put there. Under checkpointing they go twice. And what came
+    and went while the base model was loaded leaves some: a step of the heap at most, and no more than the model holds.
     """
     parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
     middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
     holes = sum(
         SCORES_LEFT * _scores(shape, part) + middle_left * part.rows * part.own * shape.intermediate for part in parts
     )
-    return round(shape.layers * holes * value_bytes) + min(HEAP_STEP, used_bytes)
+    return round(shape.layers * holes * value_bytes) + min(HEAP_STEP, base_bytes)
 
 
 def measuring_bytes(shape: Shape, batch: Batch, value_bytes: int) -> int:

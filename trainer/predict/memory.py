@@ -72,7 +72,7 @@ def memory_of(recipe: Recipe, shape: Shape, trained: Batch, measured: Batch, mac
     wasted = (
         round(WASTED_ON_GPU * (training["activations"] + training["loss"]))
         if machine.has_cuda
-        else stranded_bytes(shape, recipe, trained, value, sum(training.values()))
+        else stranded_bytes(shape, recipe, trained, value, base)
     )
     training_at_most = base + sum(training.values()) + wasted
     between = measuring_bytes(shape, measured, value) + base + adapter + state

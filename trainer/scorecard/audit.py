@@ -136,7 +136,8 @@ def _drawn_canaries(job: Job, plan: Mapping[int, int], reference: int) -> Canari
 
 
 def _measured(job: Job, adapter: Path, canaries: Canaries, between: Callable[[], None]) -> Audit:
-    sides = Sides.load(job.base, job.tokenizer, job.spec.serving_precision, job.data.heldout[0].ids)
+    probe = job.data.heldout[0].ids
+    sides = Sides.load(job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=False)
     try:
         sides.add(NEW, Compared("audit", adapter, is_sealed=False))
         with sides.use(NEW) as model:

@@ -126,7 +126,8 @@ def sides_of(order: Order) -> Sides:
     job, live = order.job, order.compare.live
     prompt = job.data.heldout[0]
     probe = prompt.ids[: prompt.mask.index(True)]
-    sides = Sides.load(job.base, job.tokenizer, job.spec.serving_precision, probe)
+    speaks = order.extent != "losses"
+    sides = Sides.load(job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=speaks)
     if live:
         try:
             sides.add(LIVE, Compared.sealed(Path(live)))

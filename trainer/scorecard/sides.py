@@ -50,7 +50,8 @@ class Sides:
     """The served model and the adapters over it. Use from one thread, inside `with sides.use(side)`.
 
     `base`, `tokenizer` and `precision` are those of the served model; `probe` is a prompt by which the base is known
-    again. `parts` is the engine around the same model, which generates for all sides at once.
+    again. `parts` is the engine around the same model, which generates for all sides at once; None where nothing is
+    to be generated, because it takes memory of its own.
     """
 
     base: BaseModel
@@ -58,17 +59,20 @@ class Sides:
     precision: str
     adapted: AdaptedModel
     probe: tuple[int, ...]
-    parts: Parts
+    parts: Parts | None
     _compared: dict[Side, Compared] = field(default_factory=dict)
     _refs: dict[Side, AdapterRef] = field(default_factory=dict)
     _untouched: Any = None
 
     @classmethod
-    def load(cls, base: BaseModel, tokenizer: Any, precision: Precision, probe: Sequence[int]) -> Sides:
-        """The base model as it is served, alone. Raises `BaseModelError`."""
+    def load(
+        cls, base: BaseModel, tokenizer: Any, precision: Precision, probe: Sequence[int], *, speaks: bool = True
+    ) -> Sides:
+        """The base model as it is served, alone; whether it `speaks`, too. Raises `BaseModelError`."""
         model = load_served(base, precision)
-        parts = parts_over(model, fingerprint(base))
-        sides = cls(base, tokenizer, precision_of(model), parts.adapted, tuple(probe), parts)
+        parts = parts_over(model, fingerprint(base)) if speaks else None
+        adapted = parts.adapted if parts else AdaptedModel(model, fingerprint(base))
+        sides = cls(base, tokenizer, precision_of(model), adapted, tuple(probe), parts)
         sides._untouched = sides._probed()
         return sides
 
@@ -121,7 +125,8 @@ class Sides:
 
     def close(self) -> None:
         """Let go of the engine's threads."""
-        self.parts.close()
+        if self.parts:
+            self.parts.close()
 
     def base_is_base(self) -> float:
         """How far the base's logits are from those of the model before any adapter: the largest difference, 0 if none.

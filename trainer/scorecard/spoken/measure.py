@@ -85,6 +85,7 @@ def measure_spoken(
             last = time.monotonic()
             progress(f"{done:,} of {of:,} replies")
 
+    assert sides.parts  # whoever asks for replies has loaded sides that speak
     speakers = Speakers(sides.parts, renderer, {side: sides.ref(side) for side in sides.names}, seeds)
     tasks = len({it.task for it in session.asked})
     speaking = budget.part(1 - min(MEASURING, MEASURING_S / max(budget.left, MEASURING_S)))
