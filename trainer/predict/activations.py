@@ -97,14 +97,14 @@ def stranded_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int,
 
     Each layer leaves holes where its scores and its feed-forward's middle came and went: the next layer's do not fit
     into them, because something small that is kept has been put there. Under checkpointing they go twice. And what came
-    and went while the base model was loaded leaves some: a step of the heap at most, and no more than the model holds.
+    and went while the base model was loaded leaves some: a step of the heap at most, and no more than twice what it holds.
     """
     parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
     middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
     holes = sum(
         SCORES_LEFT * _scores(shape, part) + middle_left * part.rows * part.own * shape.intermediate for part in parts
     )
-    return round(shape.layers * holes * value_bytes) + min(HEAP_STEP, base_bytes)
+    return round(shape.layers * holes * value_bytes) + min(HEAP_STEP, 2 * base_bytes)
 
 
 def measuring_bytes(shape: Shape, batch: Batch, value_bytes: int) -> int:
