@@ -97,7 +97,7 @@ def stranded_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int,
 
     Each layer leaves holes where its scores and its feed-forward's middle came and went: the next layer's do not fit
     into them, because something small that is kept has been put there. Under checkpointing they go twice. And what came
-    and went while the base model was loaded leaves some: a step of the heap at most, and no more than twice what it holds.
+    and went while the base model was loaded leaves some: a step of the heap at most, and at most twice what it holds.
     """
     parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
     middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
