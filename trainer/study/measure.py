@@ -26,6 +26,7 @@ def scores_of(folder: Path) -> tuple[dict[str, float], int]:
     asked = heldout_prompts(Asking(renderer, data.persona, data.lore), data)
     sides = Sides.load(job.base, job.tokenizer, spec.serving_precision, asked[0].ids)
     sides.add(NEW, Compared.sealed(folder / "adapter"))
+    assert sides.parts  # they were loaded to speak
     speakers = Speakers(sides.parts, renderer, {NEW: sides.ref(NEW)}, (job.recipe.seed,))
     answers = speakers.answers(asked, Budget(math.inf))
     references = [data.said_heldout[it.asked.number].reply for it in answers]
