@@ -17,7 +17,8 @@ from trainer.gate.damages import DAMAGES, duplicated, leaked, mislabelled, mixed
 from trainer.gate.judge import judge, outcomes_of
 from trainer.gate.measures import GUESSED
 from trainer.material import read_spec
-from trainer.scorecard.learned import course_of, learned_section, losses_in, private_in
+from trainer.scorecard.learned import course_of, learned_section, losses_in
+from trainer.scorecard.private import private_in
 
 
 def log_of(persona):
@@ -81,7 +82,7 @@ def test_what_the_anonymiser_has_put_in_place_of_something_is_not_found_to_be_pr
     real = "Write to jan.novak@firma.cz or ring 020 7946 0958; the box is at 84.17.42.9, my card 4111 1111 1111 1111."
     masked = Anonymiser(b"k" * 32).masked_text(real)
     assert masked != real and "firma" not in masked and "7946" not in masked
-    kinds = [{kind for kind in private_in(job.data, [text]) if kind not in GUESSED} for text in (real, masked)]
+    kinds = [{kind for kind in private_in(job.data, [("", text)]) if kind not in GUESSED} for text in (real, masked)]
     assert {"EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "CREDIT_CARD"} <= kinds[0] and kinds[1] == set()
 
 

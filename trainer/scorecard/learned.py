@@ -7,18 +7,15 @@ way, is found here or nowhere.
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from personas.scorecard import Course, Learned
-from trainer.anonymise import Anonymiser
-from trainer.anonymise.replacing import stands_in
-from trainer.anonymise.staying import world_names
 from trainer.building.duplicates import DuplicateIndex, words_of
 from trainer.dataset import Dataset
 from trainer.recipe import Recipe
+from trainer.scorecard.private import private_in
 
 LEAST_WORDS = 8
 """Shorter replies are said again by chance."""
@@ -34,7 +31,7 @@ def learned_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) -> L
         replies=len(trained),
         repeated=repeated(trained),
         leaked=leaked(trained, [it.reply for it in data.said_heldout if it.by_persona]),
-        private=private_in(data, trained),
+        private=private_in(data, (("", reply) for reply in trained)),
         rate=recipe.learning_rate,
         epochs=recipe.num_train_epochs,
         course=course_of(losses),
@@ -52,14 +49,6 @@ def leaked(trained: Sequence[str], heldout: Sequence[str]) -> float:
     known, asked = _longer(trained), _longer(heldout)
     found = _firsts([*known, *asked])[len(known) :]
     return sum(first < len(known) for first in found) / len(asked) if asked else 0.0
-
-
-def private_in(data: Dataset, texts: Sequence[str]) -> dict[str, int]:
-    """What the anonymiser finds in a persona's texts, by kind, without what it puts there itself."""
-    keep = world_names(data.persona, data.lore) if data.persona else ()
-    anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
-    found = ((it.kind, text[it.start : it.end]) for text in texts for it in anonymiser.found(text))
-    return dict(sorted(Counter(kind for kind, value in found if not stands_in(value)).items()))
 
 
 def course_of(losses: Sequence[float]) -> Course | None:

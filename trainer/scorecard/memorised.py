@@ -7,24 +7,18 @@ generated. Only replies count of which eight tokens or more are to come back; sh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from personas.scorecard import Memorised, Side
-from trainer.anonymise import Anonymiser
-from trainer.anonymise.replacing import stands_in
-from trainer.anonymise.staying import world_names
 from trainer.dataset import Dataset
 from trainer.evaluate import TokenLosses
 from trainer.scorecard.budget import Budget
 from trainer.scorecard.measured import measured_alike
+from trainer.scorecard.private import Said, private_in
 from trainer.scorecard.sides import BASE, NEW, Sides
 
 LEAST_RETURNED = 8
 """Tokens that have to come back."""
-
-Said = tuple[str, str]
-"""A prompt and the reply to it."""
 
 
 def memorised_section(
@@ -70,15 +64,5 @@ def comes_back(losses: TokenLosses, end_tokens: int) -> bool:
 
 
 def with_replies(section: Memorised, data: Dataset, replies: Sequence[Said]) -> Memorised:
-    """The section with what the anonymiser finds in generated replies that neither the prompt nor the persona's world
-    holds, and that is no form which the anonymiser itself puts in place of some."""
-    keep = world_names(data.persona, data.lore) if data.persona else ()
-    anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
-    found = Counter(kind for prompt, reply in replies for kind in _private(anonymiser, prompt, reply))
-    return section.model_copy(update={"generated": len(replies), "private": dict(sorted(found.items()))})
-
-
-def _private(anonymiser: Anonymiser, prompt: str, reply: str) -> list[str]:
-    known = prompt.casefold()
-    found = [(it.kind, reply[it.start : it.end]) for it in anonymiser.found(reply)]
-    return [kind for kind, value in found if value.casefold() not in known and not stands_in(value)]
+    """The section with what the anonymiser finds in generated replies that their prompts do not hold."""
+    return section.model_copy(update={"generated": len(replies), "private": private_in(data, replies)})
