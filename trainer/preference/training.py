@@ -124,8 +124,8 @@ def _measured_with(table: Any, course: Course) -> Any:
 def judged_table(order: Sequence[Judged], batch: int) -> Any:
     """The rows of `KTOTrainer`: prompt, reply, whether it is good, and the reply of another row of its batch."""
     rows = [_parts(one) for one in order]
-    others = [rows[first + (place - 1) % len(rows[first : first + batch])]
-              for first in range(0, len(rows), batch) for place in range(len(rows[first : first + batch]))]  # fmt: skip
+    batches = [rows[first : first + batch] for first in range(0, len(rows), batch)]
+    others = [row for together in batches for row in (together[-1], *together[:-1])]
     return Table.from_dict(
         {
             "prompt_ids": [prompt for prompt, _ in rows],
