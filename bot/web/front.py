@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -12,17 +12,20 @@ from aiohttp import web
 from bot.house import House
 from bot.queue import QueueConflictError
 from bot.store import StoreError
-from bot.web import finetune, health, jobs, problems
+from bot.web import cards, data, finetune, health, jobs, openai, personas, play, problems, system, training
 from bot.web.guard import HEADERS, require_here
-from bot.web.here import TENANT, Tenant
+from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.problems import Problem, answer_to
 from bot.web.words import without_places
 from personas.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ROUTES = (*health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES)
+SECTIONS = (personas, data, training, play, cards, system, openai)
+ROUTES: tuple[Route, ...] = (
+    *health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES,
+    *(route for section in SECTIONS for route in section.ROUTES),
+)  # fmt: skip
 HTTP_PROBLEMS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 

@@ -1,0 +1,7 @@
+"""Score cards, and blind comparisons."""
+
+from __future__ import annotations
+
+from bot.web.here import Route
+
+ROUTES: tuple[Route, ...] = ()

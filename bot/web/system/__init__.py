@@ -1,0 +1,7 @@
+"""What runs, and how well."""
+
+from __future__ import annotations
+
+from bot.web.here import Route
+
+ROUTES: tuple[Route, ...] = ()
