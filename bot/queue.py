@@ -110,6 +110,15 @@ class JobQueue:
         order = [job.job_id for job in self._waiting()]
         return order.index(job_id) + 1 if job_id in order else None
 
+    def order(self) -> list[Job]:
+        """The jobs that wait, in the order in which they would start."""
+        return self._waiting()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no further job begins for now: see `hold`."""
+        return not self._free.is_set()
+
     def place_for(self, guild_id: int) -> int:
         """How many jobs would start up to and including a new one of this guild, the one that runs not counted."""
         waiting = self._waiting()

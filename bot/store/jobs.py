@@ -145,14 +145,27 @@ class Jobs:
         )
         return [_job(row) for row in rows]
 
-    def page(self, limit: int, *, guild_id: int | None = None, after: Job | None = None) -> list[Job]:
-        """Jobs of a guild (None: of all), newest first; `after` a job, those that are older than it."""
+    def page(
+        self,
+        limit: int,
+        *,
+        guild_id: int | None = None,
+        name: str | None = None,
+        state: JobState | None = None,
+        after: Job | None = None,
+    ) -> list[Job]:
+        """Jobs of a guild, of a name, in a state (None: all), newest first; `after` a job, those older than it."""
         rows = self._db.read(
-            """select * from jobs where (:guild is null or guild_id = :guild) and (:seq is null or seq < :seq)
+            """select * from jobs where (:guild is null or guild_id = :guild) and (:name is null or name = :name)
+            and (:state is null or state = :state) and (:seq is null or seq < :seq)
             order by seq desc limit :limit""",
-            {"guild": guild_id, "seq": after.seq if after else None, "limit": limit},
+            {"guild": guild_id, "name": name, "state": state, "seq": after.seq if after else None, "limit": limit},
         )
         return [_job(row) for row in rows]
+
+    def names(self) -> list[str]:
+        """Whose jobs there are: personas' ids and `dialogue/<job name>`, in order."""
+        return [row["name"] for row in self._db.read("select distinct name from jobs order by name")]
 
     def in_state(self, state: JobState) -> list[Job]:
         """All jobs in a state, oldest first."""

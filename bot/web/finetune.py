@@ -57,24 +57,35 @@ CHECKS = web.AppKey("checks", Checks)
 
 async def start_training(request: web.Request) -> web.Response:
     """202 with the job that was queued, or that the same Idempotency-Key queued before."""
-    house = house_of(request)
     job_id = _job_id(request)
     body = await json_object(request)
+    job, plan = await queue_training(request, body, job_id=job_id)
+    more = {"plan": _plan_json(plan, job.request)} if plan else None
+    return _accepted(house_of(request), job, more)
+
+
+async def queue_training(
+    request: web.Request, body: dict[str, Any], *, guild_id: int = OPERATOR, job_id: str | None = None
+) -> tuple[Job, Plan | None]:
+    """Check a body, and queue it for a server: the job and what its run would do, which is None for one that is known.
+
+    Raises `Problem` or another `UnderstudyError` where it could not be run here, with nothing queued.
+    """
+    house = house_of(request)
     parsed(TrainingRequest, {"base_model": house.base_model, **body})
     wanted = request_of(body, house)
     async with request.app[CHECKS]:
         if known := _known(house, job_id, wanted):
-            return _accepted(house, known)
-        await require_possible(house, body)
-        plan = await require_memory(house, body)
+            return known, None
+        await require_possible(house, body, guild_id)
+        plan = await require_memory(house, body, guild_id)
         house = house_of(request)  # the bot may have ended meanwhile
-        job = _queued(house, wanted, job_id)
-    return _accepted(house, job, {"plan": _plan_json(plan, wanted)})
+        return _queued(house, wanted, guild_id, job_id), plan
 
 
-def _queued(house: House, wanted: TrainingRequest, job_id: str | None) -> Job:
+def _queued(house: House, wanted: TrainingRequest, guild_id: int, job_id: str | None) -> Job:
     job = house.queue.enqueue(
-        wanted, guild_id=OPERATOR, channel_id=NO_CHANNEL, requested_by=NOBODY, job_id=job_id or ""
+        wanted, guild_id=guild_id, channel_id=NO_CHANNEL, requested_by=NOBODY, job_id=job_id or ""
     )
     for note in notes_on(wanted, house.base_model):
         log.warning("the job %s: %s", job.job_id, note)

@@ -31,13 +31,16 @@ def request_of(body: Body, house: House) -> TrainingRequest:
     return TrainingRequest.model_validate({"base_model": house.base_model, **body})
 
 
-async def require_possible(house: House, body: Body) -> None:
-    """Raise `Problem` when the request names what is not here, may not be used, or is in the way of another job."""
+async def require_possible(house: House, body: Body, guild_id: int = OPERATOR) -> None:
+    """Raise `Problem` when the request names what is not here, may not be used, or is in the way of another job.
+
+    `guild_id` is the server that it is queued for.
+    """
     request = request_of(body, house)
     wrong = await asyncio.to_thread(_not_here, house, request)
     if not wrong:
-        return house.queue.check(request, OPERATOR)
-    proposal = await _proposed(house, body, wrong)
+        return house.queue.check(request, guild_id)
+    proposal = await _proposed(house, body, wrong, guild_id)
     raise Problem(
         "cannot-train",
         " ".join(without_places(error.message, house.home) for error in wrong.values()),
@@ -50,16 +53,17 @@ async def require_possible(house: House, body: Body) -> None:
     )
 
 
-async def require_memory(house: House, body: Body) -> Plan:
+async def require_memory(house: House, body: Body, guild_id: int = OPERATOR) -> Plan:
     """Ask the trainer what the run would do. Raises `Problem` where its memory is not there, with what would fit."""
     request = request_of(body, house)
-    plan = await house.queue.plan(request, OPERATOR)
+    plan = await house.queue.plan(request, guild_id)
     free, needed = free_bytes(), own_plan(plan, request.recipe).memory_bytes
     if needed <= free:
         return plan
     proposal = next(_fitting(body, plan, free), None)
     if proposal is None and request.base_model != house.base_model:
-        proposal = await _planned(house, {field: value for field, value in body.items() if field != "base_model"})
+        served = {field: value for field, value in body.items() if field != "base_model"}
+        proposal = await _planned(house, served, guild_id)
     raise Problem(
         "no-memory",
         f"The training needs about {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
@@ -115,10 +119,11 @@ def _base_model_error(name: str) -> UnderstudyError | None:
     return None
 
 
-async def _proposed(house: House, body: Body, wrong: Mapping[str, object]) -> Body | None:
+async def _proposed(house: House, body: Body, wrong: Mapping[str, object], guild_id: int) -> Body | None:
     """The nearest body that runs here, with nothing of what is wrong; None where there is none."""
-    named = next((other for other in _without(house, body, wrong) if _would_be_taken(house, other)), None)
-    return await _planned(house, named) if named else None
+    others = _without(house, body, wrong)
+    named = next((other for other in others if _would_be_taken(house, other, guild_id)), None)
+    return await _planned(house, named, guild_id) if named else None
 
 
 def _without(house: House, body: Body, wrong: Mapping[str, object]) -> Iterator[Body]:
@@ -130,9 +135,9 @@ def _without(house: House, body: Body, wrong: Mapping[str, object]) -> Iterator[
             yield {**rest, "dataset": dataset}
 
 
-def _would_be_taken(house: House, body: Body) -> bool:
+def _would_be_taken(house: House, body: Body, guild_id: int) -> bool:
     try:
-        house.queue.check(request_of(body, house), OPERATOR)
+        house.queue.check(request_of(body, house), guild_id)
     except (UnderstudyError, ValidationError):
         return False
     return True
@@ -141,11 +146,11 @@ def _would_be_taken(house: House, body: Body) -> bool:
 # ------------------------------------------------------------------------------------------------ what would fit
 
 
-async def _planned(house: House, body: Body) -> Body | None:
+async def _planned(house: House, body: Body, guild_id: int) -> Body | None:
     """The body, or the nearest to it, whose run fits into memory; None where there is none."""
     request = request_of(body, house)
     try:
-        plan = await house.queue.plan(request, OPERATOR)
+        plan = await house.queue.plan(request, guild_id)
     except UnderstudyError:
         return None
     free = free_bytes()
