@@ -81,7 +81,7 @@ class Sampling:
     """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was.
 
     `temperature` 0 takes the likeliest. `top_k` 0, `top_p` 1 and `min_p` 0 leave nothing out. `logprobs` asks for the
-    log-probabilities of the reply's tokens.
+    log-probabilities of the reply's tokens, `alternatives` for its tokens and so many of the likeliest at each place.
     `stop_loops` ends a reply that goes round in circles at the end of its sentence (`personas.engine.loops`).
     """
 
@@ -95,6 +95,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: bool = False
+    alternatives: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class AdapterRef:
 class ChatRequest:
     """Everything a reply depends on. `persona` None asks nobody in particular, `adapter` None the base model.
 
-    The engine is fair between guilds: `guild_id` says who asks.
+    `instructions` stand after the card's prose. The engine is fair between guilds: `guild_id` says who asks.
     """
 
     persona: Persona | None
@@ -124,6 +125,20 @@ class ChatRequest:
     adapter: AdapterRef | None = None
     sampling: Sampling = field(default_factory=Sampling)
     guild_id: int = 0
+    instructions: str = ""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a reply, as text, and the natural logarithm of the probability that the model itself gave it.
+
+    `alternatives` are the likeliest at its place with theirs, the likeliest first; it may be among them. The text of a
+    part of a character is U+FFFD.
+    """
+
+    text: str
+    logprob: float
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,8 @@ class Reply:
     """A finished reply. `version` is that of the adapter that made it, None for the base model.
 
     `logprobs` are, where they were asked for, the natural logarithms of the probabilities that the model itself gave to
-    the `new_tokens` tokens (the end of turn included), before temperature and the rest.
+    the `new_tokens` tokens (the end of turn included), before temperature and the rest. `tokens` are there where
+    `alternatives` were asked for. `prompt` is the rendered prompt, control tokens and all.
     """
 
     text: str
@@ -141,6 +157,8 @@ class Reply:
     new_tokens: int
     finish: Literal["stop", "length", "cancelled"]
     logprobs: tuple[float, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    prompt: str = ""
 
 
 # ------------------------------------------------------------------------------------------------ training

@@ -58,12 +58,20 @@ class Renderer:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._chat = ChatTemplate(tokenizer)
+        self._anchor: tuple[int, int] | None = None
         self.end_of_turn, self.end_ids, self.stop_ids = self._chat.end_of_turn, self._chat.end_ids, self._chat.stop_ids
 
     def prompt(
-        self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), max_tokens: int = 2048
+        self,
+        persona: Persona | None,
+        turns: Sequence[Turn],
+        lore: Sequence[LoreHit] = (),
+        max_tokens: int = 2048,
+        instructions: str = "",
     ) -> Prompt:
         """Render card, history and the last member turn (with its lore) up to where the reply begins.
+
+        `instructions` come after the card's prose; training never has any.
 
         Drops whole blocks of the oldest turns until it fits in `max_tokens`; if the last turn alone is too long, its
         middle is left out, and beside a card that leaves no room at all its examples are. Raises `ValueError` if the
@@ -73,7 +81,7 @@ class Renderer:
             raise ValueError("a prompt ends with a member's turn")
         kept = list(turns)
         while True:
-            text = self._chat.render(self.messages(persona, kept, lore))
+            text = self._chat.render(self.messages(persona, kept, lore, instructions))
             ids = tuple(self._chat.encode(text))
             if len(ids) <= max_tokens:
                 return Prompt(ids, text, len(kept))
@@ -110,9 +118,20 @@ class Renderer:
     def _answer(self, reply: str) -> list[int]:
         return self._chat.encode(self._chat.lead + self._chat.plain(reply)) + list(self.end_ids)
 
+    def piece(self, token: int) -> str:
+        """A token alone as text, the blank that it begins with too; U+FFFD where it is a part of a character."""
+        if self._anchor is None:  # decoded alone, tokens of some tokenizers lose their blank
+            ids = self._chat.encode("a")
+            self._anchor = ids[-1], len(self.tokenizer.decode(ids[-1:]))
+        before, size = self._anchor
+        text: str = self.tokenizer.decode([before, token])
+        return text[size:]
+
     # -------------------------------------------------------------------------------- from turns to messages
 
-    def messages(self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = ()) -> list[Message]:
+    def messages(
+        self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), instructions: str = ""
+    ) -> list[Message]:
         """The chat messages that a prompt is rendered from, the system message first where there is one."""
         examples = self._examples(persona) if persona else []
         messages = self._merged(persona, examples) + self._merged(persona, turns)
@@ -121,7 +140,8 @@ class Renderer:
         if persona and persona.post_history_instructions:
             last = filled_in(persona.post_history_instructions, persona, turns[-1].name)
             messages[-1]["content"] += "\n\n" + self._chat.plain(last)
-        return self._with_system(self._chat.plain(system_text(persona, turns[-1].name)), messages)
+        parts = (system_text(persona, turns[-1].name), instructions)
+        return self._with_system(self._chat.plain("\n".join(part for part in parts if part)), messages)
 
     def _examples(self, persona: Persona) -> list[Turn]:
         """The card's examples, as many of its talks as leave room for the real one. The card alone decides."""

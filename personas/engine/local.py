@@ -264,9 +264,9 @@ class LocalEngine:
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         room = self.context_tokens - sampling.max_new_tokens
-        prompt = self._renderer.prompt(request.persona, request.turns, request.lore, room)
+        prompt = self._renderer.prompt(request.persona, request.turns, request.lore, room, request.instructions)
         text = StreamedText(self._renderer, sampling.stop, stream.push, stop_loops=sampling.stop_loops)
-        self._parts.batch.add(Job(request, prompt.ids, seed, stream, text, ended))
+        self._parts.batch.add(Job(request, prompt.ids, seed, stream, text, ended, prompt.text))
 
 
 def _stepped(batch: Batch) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from personas.contracts import ChatRequest, Reply
+from personas.contracts import ChatRequest, Reply, Token
 from personas.engine.decoder import Decoder
 from personas.engine.sampling import Drawn, Draws
 from personas.engine.seats import Seat
@@ -36,7 +36,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A request that was accepted. `ended` is called once, however it ends."""
+    """A request that was accepted. `ended` is called once, however it ends. `text_of_prompt` is for people."""
 
     request: ChatRequest
     prompt: tuple[int, ...]
@@ -44,6 +44,7 @@ class Job:
     listener: Listener
     text: StreamedText
     ended: Callable[[], None]
+    text_of_prompt: str = ""
 
 
 class Row:
@@ -59,6 +60,7 @@ class Row:
         self.last: int | None = None
         self.is_kept = True
         self._logprobs: list[float] = []
+        self._tokens: list[Token] = []
 
     def prompt_part(self, most: int) -> Sequence[int]:
         """The next tokens of the prompt to compute, at most so many; none when it has been computed."""
@@ -81,6 +83,10 @@ class Row:
         self.job.text.take(drawn.token)
         if drawn.logprob is not None:
             self._logprobs.append(drawn.logprob)
+            if self.job.request.sampling.alternatives is not None:
+                piece = self.job.text.piece
+                likeliest = tuple((piece(token), logprob) for token, logprob in drawn.likeliest)
+                self._tokens.append(Token(piece(drawn.token), drawn.logprob, likeliest))
 
     def reply(self) -> Reply:
         """The whole reply, once it has ended."""
@@ -90,5 +96,7 @@ class Row:
             "stop" if job.text.stopped else "cancelled" if job.listener.cancelled.is_set() else "length"
         )
         version = self.seat.ref.version if self.seat.ref else None
-        told = tuple(self._logprobs)
-        return Reply(job.text.text, version, job.seed, len(job.prompt), job.text.tokens, finish, told)
+        told, tokens = tuple(self._logprobs), tuple(self._tokens)
+        return Reply(
+            job.text.text, version, job.seed, len(job.prompt), job.text.tokens, finish, told, tokens, job.text_of_prompt
+        )

@@ -30,10 +30,12 @@ class Draws:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A token and, where it was asked for, the natural logarithm of the probability the model gave it."""
+    """A token and, where it was asked for, the natural logarithm of the probability the model gave it, and to which
+    tokens it gave the highest."""
 
     token: int
     logprob: float | None
+    likeliest: tuple[tuple[int, float], ...] = ()
 
 
 def draw(logits: Any, rows: Sequence[Draws]) -> list[Drawn]:
@@ -42,11 +44,18 @@ def draw(logits: Any, rows: Sequence[Draws]) -> list[Drawn]:
     drawn = []
     for at, row in enumerate(rows):
         token = best[at] if _is_plainly_greedy(row.sampling) else _draw(logits[at], row)
-        logprob = float(logits[at].log_softmax(-1)[token]) if row.sampling.logprobs else None
-        drawn.append(Drawn(token, logprob))
+        drawn.append(_told(logits[at], token, row.sampling))
         row.seen.add(token)
         row.position += 1
     return drawn
+
+
+def _told(logits: Any, token: int, sampling: Sampling) -> Drawn:
+    if not sampling.logprobs and sampling.alternatives is None:
+        return Drawn(token, None)
+    logprobs = logits.float().log_softmax(-1)
+    found, tokens = logprobs.topk(sampling.alternatives or 0)
+    return Drawn(token, float(logprobs[token]), tuple(zip(tokens.tolist(), found.tolist(), strict=True)))
 
 
 def uniform(seed: int, position: int) -> float:

@@ -63,6 +63,10 @@ class StreamedText:
                 self.text = before_the_circle(self._text_of(self._ids[:-RUN_TOKENS])) or self.text
                 self.stopped = True
 
+    def piece(self, token: int) -> str:
+        """A token alone, as text, control tokens too."""
+        return self._renderer.piece(token)
+
     def _decoded(self) -> str:
         return self._text_of(self._ids)
 
