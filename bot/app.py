@@ -107,7 +107,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
             answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
             return House(
                 store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping,
-                comparisons_per_day=settings.comparisons_per_day,
+                comparisons_per_day=settings.comparisons_per_day, client=client,
             )  # fmt: skip
 
         client, running = await _client(settings, house, sandbox, stack)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import discord
 from discord.ext import commands
 
 from bot.answering import Answerer
@@ -45,6 +46,8 @@ class House:
     """How often a member may vote between two replies in 24 hours."""
     comparing: set[int] = field(default_factory=set)
     """For whom two replies are being written just now."""
+    client: discord.Client | None = None
+    """The connection to Discord or the sandbox: which servers and channels there are, and what may be done there."""
 
 
 class HouseBot(commands.Bot):

@@ -12,7 +12,7 @@ from aiohttp import web
 from bot.house import House
 from bot.queue import QueueConflictError
 from bot.store import StoreError
-from bot.web import cards, data, finetune, health, jobs, openai, personas, play, problems, system, training
+from bot.web import finetune, frame, health, jobs, overview, problems, sections
 from bot.web.guard import HEADERS, require_here
 from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.problems import Problem, answer_to
@@ -21,10 +21,9 @@ from personas.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
 
-SECTIONS = (personas, data, training, play, cards, system, openai)
 ROUTES: tuple[Route, ...] = (
-    *health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES,
-    *(route for section in SECTIONS for route in section.ROUTES),
+    *health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES, *frame.ROUTES, *overview.ROUTES,
+    *sections.ROUTES,
 )  # fmt: skip
 HTTP_PROBLEMS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
@@ -49,8 +48,10 @@ class Front:
 
         What no route of the application answers is answered with a problem.
         """
-        app[TENANT], app[finetune.CHECKS] = self._tenant, finetune.Checks()
-        for method, path, handler in ROUTES:
+        app[TENANT], app[finetune.CHECKS], app[frame.SAID] = self._tenant, finetune.Checks(), frame.Said()
+        app[frame.HAS_TOWN] = any(resource.canonical == "/" for resource in app.router.resources())
+        at_root: tuple[Route, ...] = () if app[frame.HAS_TOWN] else (("GET", "/", frame.to_dashboard),)
+        for method, path, handler in (*ROUTES, *at_root):
             resource = app.router.add_resource(path)
             for allowed in (method, "HEAD") if method == "GET" else (method,):
                 self._own.add(resource.add_route(allowed, handler))
@@ -68,7 +69,7 @@ class Front:
             require_here(request)
             answer = await handler(request)
         except Exception as error:  # the edge: every error has an answer
-            answer = answer_to(self._problem(request, error), request.path)
+            answer = _told(request, self._problem(request, error))
         for name, value in HEADERS.items():
             answer.headers.setdefault(name, value)
         return answer
@@ -84,12 +85,12 @@ class Front:
                 return Problem(slug, f"{request.method} {request.path}: {error.reason}.", f"There are: {known}.",
                                headers=allowed)  # fmt: skip
             case UnderstudyError():
-                return self._told(error)
+                return self._known(error)
         code = secrets.token_hex(4)
         log.error("error %s", code, exc_info=error)
         return Problem("failed", "That went wrong inside the bot.", f"Its log says why under {code}.")
 
-    def _told(self, error: UnderstudyError) -> Problem:
+    def _known(self, error: UnderstudyError) -> Problem:
         slug = "cannot-train"
         if isinstance(error, StoreError):
             slug = "busy"
@@ -97,6 +98,11 @@ class Front:
             slug = "conflict"
         home = self._tenant.house.home if self._tenant.house else None
         return Problem(slug, without_places(error.message, home), without_places(error.advice, home))
+
+
+def _told(request: web.Request, problem: Problem) -> web.Response:
+    """A problem as whoever asks can read it."""
+    return frame.problem_page(request, problem) if frame.wants_page(request) else answer_to(problem, request.path)
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from bot.queue import JobQueue
 from bot.sandbox import Sandbox, point_discord_py_at
 from bot.store import Store
 from bot.voices import Voices
+from bot.web import Front
 from personas.contracts import Sampling
 from personas.lore import WORLD, LoreIndex, read_lore
 from tests.fake_engine import FakeEngine
@@ -94,7 +95,8 @@ async def on_stage(
     shipped = ShippedData.beside_the_code()
     personas = Personas(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02)
-    await sandbox.start()
+    front = Front()
+    await sandbox.start(mount=front.mount)
     engine, backend = engine or FakeEngine(), FakeTrainingBackend()
     with Store.open(home / "understudy.sqlite") as store, point_discord_py_at(sandbox):
         from bot.clock import SystemClock
@@ -108,7 +110,9 @@ async def on_stage(
             answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
             catalogue = Catalogue(shipped, "embedded", home, store)
             keeping = Keeping(permission, 90, True, partial(forget_in, sandbox))
-            return House(store, conversations, answerer, queue, catalogue, "embedded", home, keeping=keeping)
+            return House(
+                store, conversations, answerer, queue, catalogue, "embedded", home, keeping=keeping, client=client
+            )
 
         client = Understudy(house, message_content=message_content, guilds_settle_s=0.1)
         running = asyncio.create_task(client.start(sandbox.token))
@@ -118,9 +122,11 @@ async def on_stage(
             await running
         await move_in(client, sandbox, client.house.answerer)
         queue.start()
+        front.open(client.house)
         try:
             yield Stage(sandbox, client, store, engine, backend)
         finally:
+            front.close()
             await queue.stop()
             await client.house.answerer.close()
             await client.close()

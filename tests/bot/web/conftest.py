@@ -12,13 +12,21 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
+from bot.answering import Answerer
 from bot.catalogue import Catalogue, ShippedData
+from bot.cogs.reply_buttons import ReplyButtons
+from bot.conversation import Conversations
+from bot.giving_way import GivingWay
 from bot.house import House
+from bot.personas import Personas
 from bot.preview import Plan
 from bot.queue import JobQueue
 from bot.store import Store
+from bot.voices import Voices
 from bot.web import Front, listening
-from personas.contracts import TrainingRequest
+from personas.contracts import Sampling, TrainingRequest
+from personas.lore import LoreIndex
+from tests.fake_engine import FakeEngine
 from tests.fakes import PLAN, FakeClock, FakeTrainingBackend
 
 LITERAL = {
@@ -75,11 +83,24 @@ class Desk:
     url: str
     session: aiohttp.ClientSession
     clock: FakeClock = field(default_factory=FakeClock)
+    engine: FakeEngine = field(default_factory=FakeEngine)
 
     async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any, Any]:
         async with self.session.request(method, path, **more) as answer:
             text = await answer.text()
             return answer.status, json.loads(text) if text else None, answer.headers
+
+    async def page(self, path: str, **more: Any) -> tuple[int, str, Any]:
+        """A page as a browser asks for it: status, HTML and headers; redirections are not followed."""
+        headers = {"Accept": "text/html", **more.pop("headers", {})}
+        async with self.session.get(path, headers=headers, allow_redirects=False, **more) as answer:
+            return answer.status, await answer.text(), answer.headers
+
+    async def submit(self, path: str, **fields: str) -> tuple[int, str, Any]:
+        """A page's form sent as a browser does: status, text and headers; `Location` says where it leads."""
+        own = {"Origin": self.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+        async with self.session.post(path, data=fields, headers=own, allow_redirects=False) as answer:
+            return answer.status, await answer.text(), answer.headers
 
     async def start(self, headers: dict[str, str] | None = None, **fields: Any) -> tuple[int, Any, Any]:
         """Ask for a training; fields that are None are left out."""
@@ -92,14 +113,21 @@ class Desk:
 async def desk_in(home: Path) -> AsyncIterator[Desk]:
     """A desk over a home, which may hold an earlier life of it."""
     with Store.open(home / "understudy.sqlite") as store:
-        catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", home, store)
+        shipped = ShippedData.beside_the_code()
+        catalogue = Catalogue(shipped, "embedded", home, store)
         backend, clock, nobody = Backend(catalogue), FakeClock(), cast(Any, None)
         queue = JobQueue(store, backend, clock)
+        personas, engine, lore = Personas(shipped.cards, home), FakeEngine(), LoreIndex([])
+        conversations = Conversations(store, personas, lore, Sampling(), home)
+        answerer = Answerer(
+            store, engine, conversations, Voices(nobody, store), ReplyButtons(), GivingWay(backend.hold)
+        )
         front = Front()
-        front.open(House(store, nobody, nobody, queue, catalogue, "embedded", home))
+        front.open(House(store, conversations, answerer, queue, catalogue, "embedded", home))
         async with listening(front, 0) as url, aiohttp.ClientSession(url) as session:
-            yield Desk(home, store, queue, backend, front, url, session, clock)
+            yield Desk(home, store, queue, backend, front, url, session, clock, engine)
         await queue.stop()
+        lore.close()
 
 
 @pytest.fixture

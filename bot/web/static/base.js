@@ -1,0 +1,21 @@
+/** On every page: times in the reader's own zone. Pages work without it. */
+
+const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** Write the times below an element in the reader's zone; what they said in UTC becomes their title. */
+export function localTimes(root = document) {
+  for (const time of root.querySelectorAll("time[datetime]:not([title])")) {
+    time.title = time.textContent;
+    time.textContent = shown.format(new Date(time.dateTime));
+  }
+}
+
+/** Say something to whoever reads the page, where forms say what they did. */
+export function say(words) {
+  const line = document.createElement("p");
+  line.className = "said";
+  line.textContent = words;
+  document.getElementById("said").replaceChildren(line);
+}
+
+localTimes();
