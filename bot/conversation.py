@@ -50,7 +50,7 @@ class Conversations:
             turns=turns,
             lore=tuple(self.lore.search(persona.id, turns[-1].text, guild_id=place.guild_id)),
             adapter=self.adapter(persona.id, version) if version else None,
-            sampling=replace(self.sampling, stop=_others_begin(turns)),
+            sampling=replace(self.sampling, stop=others_begin(turns)),
             guild_id=place.guild_id or place.channel_id,  # a talk in direct messages stands for itself
         )
 
@@ -77,6 +77,6 @@ def _since_it_speaks(history: list[Message], persona: Persona, heard: set[str | 
     return history[others[-1] + 1 :] if others else history
 
 
-def _others_begin(turns: tuple[Turn, ...]) -> tuple[str, ...]:
+def others_begin(turns: tuple[Turn, ...]) -> tuple[str, ...]:
     """Where a reply ends because it would go on to speak for somebody else."""
     return tuple(dict.fromkeys(f"\n{turn.name}:" for turn in turns if not turn.by_persona))

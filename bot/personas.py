@@ -118,6 +118,11 @@ class Personas:
             for path in sorted(self._home.glob(f"*/*/{CARD}")):
                 self._load(path)
 
+    def everybody(self) -> list[tuple[int, Persona]]:
+        """All personas with the guild whose they are, 0 for those that ship: for the operator, who sees all."""
+        own = ((guild_id, one) for guild_id, ones in sorted(self._own.items()) for one in ones.values())
+        return [*((0, one) for one in self._shipped.values()), *own]
+
     def every_name(self) -> frozenset[str]:
         """All names that personas bear, in any guild."""
         everybody = [*self._shipped.values(), *(one for own in self._own.values() for one in own.values())]

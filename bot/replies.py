@@ -22,6 +22,7 @@ UNKNOWN_WEBHOOK = 10015
 """Discord's code for a webhook that was deleted."""
 ENDINGS = {"cancelled": "stopped", "length": "cut off at the length limit"}
 LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+LEFT_OUT = "(link left out)"
 
 
 @dataclass
@@ -112,7 +113,7 @@ def footer(reply: Reply, lore: tuple[LoreHit, ...]) -> str:
 
 def clean(text: str) -> str:
     """Text fit to be shown: without links, which nobody allowed this persona to spread."""
-    return LINK.sub("(link left out)", text).strip()
+    return LINK.sub(LEFT_OUT, text).strip()
 
 
 def parts_of(text: str, footer: str) -> list[str]:
