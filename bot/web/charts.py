@@ -1,0 +1,212 @@
+"""Charts as SVG in the page, each with its figures as a table. `base.css` gives the colours, by a series' place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+COLOURS = 6
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 270, 60, 12, 10, 42
+"""Of the drawing and of the room for what stands beside its axes, in the units of its viewBox."""
+BAR, GAP, LABEL = 20, 10, 190
+MOST_DRAWN, MOST_ROWS = 600, 200
+"""Points of one line that are drawn, and rows of a table: more are thinned out evenly."""
+LETTERS = 28
+"""Of a bar's label; the table has all of it."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: its name and its points (x, y), x growing. A faint one stands behind another, as raw values do."""
+
+    name: str
+    points: Sequence[Point]
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to places on one axis."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+    is_log: bool = False
+
+    def at(self, value: float) -> float:
+        low, high, value = (math.log10(v) if self.is_log else v for v in (self.low, self.high, value))
+        return self.begin + (value - low) / (high - low) * (self.end - self.begin)
+
+
+def lines(title: str, x: str, y: str, series: Sequence[Series], *, log_y: bool = False) -> Markup:
+    """Lines over common axes, named `x` and `y`. What is not finite is left out; so is what has no logarithm."""
+    shown = [Series(one.name, _usable(one.points, log_y), one.faint) for one in series]
+    points = [point for one in shown for point in one.points]
+    if not points:
+        return Markup('<p class="empty">{}: nothing has been measured yet.</p>').format(title)
+    across = _scale([point[0] for point in points], LEFT, WIDTH - RIGHT)
+    up = _scale([point[1] for point in points], HEIGHT - BOTTOM, TOP, log_y)
+    drawn = [*_grid(across, up, x, y), *(_line(one, n, across, up) for n, one in enumerate(shown))]
+    label = f"{title}. " + " ".join(_spoken(one, x, y) for one in shown if one.points)
+    legend = _legend(shown) if len(shown) > 1 else Markup("")
+    return _figure(title, label, (WIDTH, HEIGHT), drawn, legend + _table(title, x, shown))
+
+
+def bars(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Markup:
+    """Bars from zero, one a row, each with its value."""
+    if not rows:
+        return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
+    most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
+    drawn, room = [], WIDTH - LABEL - 90
+    for n, (name, value) in enumerate(rows):
+        top, wide = n * (BAR + GAP), max(0.0, value / most * room) if math.isfinite(value) else 0
+        drawn.append(
+            Markup(
+                '<text x="{}" y="{}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{}" height="{}" '
+                'rx="2"/><text class="value" x="{}" y="{}">{}</text>'
+            ).format(LABEL - 8, top + 15, _short(name), LABEL, top, f"{wide:.1f}", BAR, f"{LABEL + wide + 6:.1f}",
+                     top + 15, f"{told(value)} {unit}".strip())
+        )  # fmt: skip
+    cells = Markup("").join(
+        Markup('<tr><th scope="row">{}</th><td class="number">{}</td></tr>').format(name, told(value))
+        for name, value in rows
+    )
+    table = _details(title, (title, unit or "Value"), cells)
+    label = f"{title}. " + ", ".join(f"{name}: {told(value)} {unit}".strip() for name, value in rows[:12]) + "."
+    return _figure(title, label, (WIDTH, len(rows) * (BAR + GAP)), drawn, table)
+
+
+def told(value: float) -> str:
+    """A figure in as few digits as it needs: 4 significant ones, whole numbers whole."""
+    if not math.isfinite(value):
+        return "–"
+    if value == int(value) and abs(value) < 1e6:
+        return f"{value:.0f}"
+    return f"{value:.4g}"
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round values between two others, some `about` of them."""
+    raw = (high - low) / about
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+# ---------------------------------------------------------------------------------------------- parts of a drawing
+
+
+def _usable(points: Sequence[Point], log_y: bool) -> list[Point]:
+    return [(a, b) for a, b in points if math.isfinite(a) and math.isfinite(b) and (b > 0 or not log_y)]
+
+
+def _scale(values: Sequence[float], begin: float, end: float, is_log: bool = False) -> _Scale:
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = (low / 2, high * 2) if is_log else (low - 0.5, high + 0.5)
+    return _Scale(low, high, begin, end, is_log)
+
+
+def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    for value in _log_ticks(up) if up.is_log else ticks(up.low, up.high):
+        at = f"{up.at(value):.1f}"
+        yield Markup(
+            '<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" dy="4" text-anchor="end">{}</text>'
+        ).format(LEFT, right, at, at, LEFT - 6, at, told(value))
+    for value in ticks(across.low, across.high, 7):
+        at = f"{across.at(value):.1f}"
+        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 17, told(value))
+    yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, bottom, bottom)
+    yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 6, x)
+    yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 6, f"↑ {y}")
+
+
+def _log_ticks(scale: _Scale) -> list[float]:
+    powers = range(math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high)) + 1)
+    return [10.0**power for power in powers] if len(powers) > 1 else [scale.low, scale.high]
+
+
+def _line(one: Series, number: int, across: _Scale, up: _Scale) -> Markup:
+    kind = f"s{number % COLOURS}" + (" faint" if one.faint else "")
+    places = [(across.at(a), up.at(b)) for a, b in thinned(one.points, MOST_DRAWN)]
+    if len(places) == 1:
+        return Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"/>').format(
+            kind, *(f"{place:.1f}" for place in places[0])
+        )
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+    dashes = Markup(' stroke-dasharray="{}"').format(DASHES[number % COLOURS]) if DASHES[number % COLOURS] else ""
+    return Markup('<polyline class="line {}" points="{}"{}/>').format(kind, path, dashes)
+
+
+DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
+"""Lines are told apart without their colours, too."""
+
+
+def thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
+    """At most so many of the points, evenly, the first and the last among them."""
+    if len(points) <= most:
+        return points
+    return [points[round(n * (len(points) - 1) / (most - 1))] for n in range(most)]
+
+
+def _spoken(one: Series, x: str, y: str) -> str:
+    (first_x, first_y), (last_x, last_y) = one.points[0], one.points[-1]
+    if len(one.points) == 1:
+        return f"{one.name}: {y} {told(first_y)} at {x} {told(first_x)}."
+    return f"{one.name}: {y} from {told(first_y)} at {x} {told(first_x)} to {told(last_y)} at {told(last_x)}."
+
+
+def _legend(shown: Sequence[Series]) -> Markup:
+    entries = Markup("").join(
+        Markup('<li><svg viewBox="0 0 24 12" aria-hidden="true"><line class="line s{}{}" x1="0" x2="24" y1="6" y2="6"'
+               ' stroke-dasharray="{}"/></svg>{}</li>').format(
+            n % COLOURS, " faint" if one.faint else "", DASHES[n % COLOURS] or "none", one.name)
+        for n, one in enumerate(shown)
+    )  # fmt: skip
+    return Markup('<ul class="legend">{}</ul>').format(entries)
+
+
+def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
+    by_x = [dict(one.points) for one in shown]
+    every = sorted({at for one in by_x for at in one})
+    rows = [at for at, _ in thinned([(at, 0.0) for at in every], MOST_ROWS)]
+    cells = Markup("").join(
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            told(at),
+            Markup("").join(
+                Markup('<td class="number">{}</td>').format(told(one[at]) if at in one else "") for one in by_x
+            ),
+        )
+        for at in rows
+    )
+    left_out = f" ({len(rows)} of {len(every)} rows)" if len(rows) < len(every) else ""
+    return _details(title + left_out, (x, *(one.name for one in shown)), cells)
+
+
+def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:
+    columns = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(Markup(' class="number"') if n else "", head)
+        for n, head in enumerate(heads)
+    )
+    return Markup(
+        '<details><summary>Figures</summary><div class="scroll" tabindex="0" role="region" aria-label="{}"><table>'
+        "<caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>"
+    ).format(f"Figures: {caption}", caption, columns, rows)
+
+
+def _figure(title: str, label: str, size: tuple[int, int], drawn: Sequence[Markup], below: Markup) -> Markup:
+    return Markup(
+        '<figure class="chart"><figcaption>{}</figcaption><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
+        "{}</figure>"
+    ).format(title, label, *size, Markup("").join(drawn), below)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
