@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -17,15 +17,26 @@ MOST_DRAWN, MOST_ROWS = 600, 200
 """Points of one line that are drawn, and rows of a table: more are thinned out evenly."""
 LETTERS = 28
 """Of a bar's label; the table has all of it."""
+DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
+"""Lines are told apart without their colours, too."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name and its points (x, y), x growing. A faint one stands behind another, as raw values do."""
+    """A line: its name and its points (x, y), x growing. A faint one stands behind another, as raw values do.
+
+    `colour` is the place, from 0, whose colour it takes; None its own.
+    """
 
     name: str
     points: Sequence[Point]
     faint: bool = False
+    colour: int | None = None
+
+    def style(self, place: int) -> tuple[str, str]:
+        """Its class and its dashes, as the series at a place. A faint line is drawn through: dashes would hide it."""
+        number = (place if self.colour is None else self.colour) % COLOURS
+        return f"s{number}" + (" faint" if self.faint else ""), "" if self.faint else DASHES[number]
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class _Scale:
 
 def lines(title: str, x: str, y: str, series: Sequence[Series], *, log_y: bool = False) -> Markup:
     """Lines over common axes, named `x` and `y`. What is not finite is left out; so is what has no logarithm."""
-    shown = [Series(one.name, _usable(one.points, log_y), one.faint) for one in series]
+    shown = [replace(one, points=_usable(one.points, log_y)) for one in series]
     points = [point for one in shown for point in one.points]
     if not points:
         return Markup('<p class="empty">{}: nothing has been measured yet.</p>').format(title)
@@ -134,19 +145,18 @@ def _log_ticks(scale: _Scale) -> list[float]:
 
 
 def _line(one: Series, number: int, across: _Scale, up: _Scale) -> Markup:
-    kind = f"s{number % COLOURS}" + (" faint" if one.faint else "")
+    kind, dashes = one.style(number)
     places = [(across.at(a), up.at(b)) for a, b in thinned(one.points, MOST_DRAWN)]
     if len(places) == 1:
         return Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"/>').format(
             kind, *(f"{place:.1f}" for place in places[0])
         )
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-    dashes = Markup(' stroke-dasharray="{}"').format(DASHES[number % COLOURS]) if DASHES[number % COLOURS] else ""
-    return Markup('<polyline class="line {}" points="{}"{}/>').format(kind, path, dashes)
+    return Markup('<polyline class="line {}" points="{}"{}/>').format(kind, path, _dashed(dashes))
 
 
-DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
-"""Lines are told apart without their colours, too."""
+def _dashed(dashes: str) -> Markup:
+    return Markup(' stroke-dasharray="{}"').format(dashes) if dashes else Markup("")
 
 
 def thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
@@ -165,11 +175,12 @@ def _spoken(one: Series, x: str, y: str) -> str:
 
 def _legend(shown: Sequence[Series]) -> Markup:
     entries = Markup("").join(
-        Markup('<li><svg viewBox="0 0 24 12" aria-hidden="true"><line class="line s{}{}" x1="0" x2="24" y1="6" y2="6"'
-               ' stroke-dasharray="{}"/></svg>{}</li>').format(
-            n % COLOURS, " faint" if one.faint else "", DASHES[n % COLOURS] or "none", one.name)
-        for n, one in enumerate(shown)
-    )  # fmt: skip
+        Markup(
+            '<li><svg viewBox="0 0 24 12" aria-hidden="true"><line class="line {}" x1="0" x2="24" y1="6" y2="6"{}/>'
+            "</svg>{}</li>"
+        ).format(kind, _dashed(dashes), one.name)
+        for one, (kind, dashes) in ((one, one.style(n)) for n, one in enumerate(shown))
+    )
     return Markup('<ul class="legend">{}</ul>').format(entries)
 
 
