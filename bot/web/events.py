@@ -71,6 +71,8 @@ async def _send(request: web.Request, answer: web.StreamResponse, items: AsyncIt
         if following:
             following.cancel()
             await asyncio.wait({following})
+            if not following.cancelled():
+                following.exception()  # told already, or of no use to anybody any more
 
 
 def is_heard(request: web.Request) -> bool:

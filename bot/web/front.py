@@ -12,7 +12,7 @@ from aiohttp import web
 from bot.house import House
 from bot.queue import QueueConflictError
 from bot.store import StoreError
-from bot.web import finetune, frame, health, jobs, overview, problems, sections
+from bot.web import finetune, frame, health, jobs, openapi, overview, problems, sections
 from bot.web.guard import HEADERS, require_here
 from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.problems import Problem, answer_to
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 ROUTES: tuple[Route, ...] = (
     *health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES, *frame.ROUTES, *overview.ROUTES,
-    *sections.ROUTES,
+    *openapi.ROUTES, *sections.ROUTES,
 )  # fmt: skip
 HTTP_PROBLEMS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
@@ -49,6 +49,7 @@ class Front:
         What no route of the application answers is answered with a problem.
         """
         app[TENANT], app[finetune.CHECKS], app[frame.SAID] = self._tenant, finetune.Checks(), frame.Said()
+        app[openapi.SERVED] = ROUTES
         app[frame.HAS_TOWN] = any(resource.canonical == "/" for resource in app.router.resources())
         at_root: tuple[Route, ...] = () if app[frame.HAS_TOWN] else (("GET", "/", frame.to_dashboard),)
         for method, path, handler in (*ROUTES, *at_root):

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bot.web.here import house_of
+from bot.web.here import Route, house_of
+from bot.web.openapi import Answer, described
+
+HEALTH = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"const": "ok"}, "jobs": {"type": "object", "additionalProperties": {"type": "integer"}}},
+}
 
 
+@described("Whether the bot is there", {200: Answer("It answers members.", HEALTH)}, tag="about")
 async def healthz(request: web.Request) -> web.Response:
     """200 once the bot answers members; 503, a problem, before and after, and when the database cannot be read."""
     jobs = house_of(request).store.jobs
@@ -14,4 +22,4 @@ async def healthz(request: web.Request) -> web.Response:
     return web.json_response({"status": "ok", "jobs": {"queued": waiting, "running": running}})
 
 
-ROUTES = (("GET", "/healthz", healthz),)
+ROUTES: tuple[Route, ...] = (("GET", "/healthz", healthz),)
