@@ -25,7 +25,7 @@ from bot.conversation import Conversations
 from bot.giving_way import GivingWay
 from bot.house import House, Keeping
 from bot.local_guild import SKERROW, Town
-from bot.lore import read_all_guild_lore
+from bot.lore import read_all_lore
 from bot.making_room import MakingRoom
 from bot.personas import Personas
 from bot.preparing import Preparing
@@ -44,9 +44,12 @@ from personas.base_model import BaseModel
 from personas.compare import Compare
 from personas.contracts import Sampling
 from personas.engine.local import LocalEngine
-from personas.lore import WORLD, LoreIndex, read_lore
+from personas.lore import LoreIndex
 
 log = logging.getLogger(__name__)
+
+DASHBOARD = ("Dashboard", "/dashboard")
+"""What the sandbox's page links to."""
 
 
 class PortTakenError(SettingsError):
@@ -90,7 +93,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         # Before anything reads the home: nobody who was forgotten is in what follows.
         await take_up(settings.home, store, keeping, personas.every_name())
         _read(personas, shipped)
-        passages = read_lore(shipped.lore, [*personas.of(0), WORLD]) + read_all_guild_lore(settings.home)
+        passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
         lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
         engine = await _engine(settings, stack)
@@ -157,7 +160,7 @@ async def _sandbox(settings: Settings, town: Town, front: Front, stack: AsyncExi
         raise SettingsError(f"{error}.", f"Move {state} away: a new guild is made in its place.") from error
     stack.push_async_callback(sandbox.stop)
     try:
-        await sandbox.start(port=settings.web_port, mount=front.mount)
+        await sandbox.start(port=settings.web_port, mount=front.mount, links=(DASHBOARD,))
     except OSError as error:
         raise _port_taken(settings, error) from error
     stack.push(point_discord_py_at(sandbox))

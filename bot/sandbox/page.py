@@ -7,7 +7,7 @@ refused, because any page in the same browser could otherwise speak as a member.
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +38,7 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Link = tuple[str, str]  # a label and an address, for what else is served beside the page
 
 
 class Body(Json):
@@ -65,9 +66,9 @@ def _same_site(request: web.Request) -> bool:
     return fetched_from in ("same-origin", "none") and origin == f"http://{request.host}" and not is_form
 
 
-def mount(app: web.Application, world: World, controls: Controls) -> None:
+def mount(app: web.Application, world: World, controls: Controls, links: Sequence[Link] = ()) -> None:
     """Serve the page."""
-    page = _Page(world, controls)
+    page = _Page(world, controls, links)
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
     app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", files.attachment(world.store))
@@ -87,8 +88,8 @@ async def _index(request: web.Request) -> web.FileResponse:
 class _Page:
     """The page's API; `as` says which member acts."""
 
-    def __init__(self, world: World, controls: Controls) -> None:
-        self._world, self._controls = world, controls
+    def __init__(self, world: World, controls: Controls, links: Sequence[Link]) -> None:
+        self._world, self._controls, self._links = world, controls, links
         self._forms: dict[str, Answer] = {}
         self._uploads: dict[str, StoredFile] = {}
         self._sockets: set[web.WebSocketResponse] = set()
@@ -114,6 +115,7 @@ class _Page:
                 "channels": guild.shown_to(me.id),
                 "commands": self._world.commands.for_member(me.id),
                 "controls": self._controls.controls(),
+                "links": self._links,
             }
         )
 

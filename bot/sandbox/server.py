@@ -1,7 +1,7 @@
 """The sandbox as others use it: start it, play its members, wait for what the bot does."""
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -54,13 +54,16 @@ class Sandbox(Controls):
         """What members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` what happened since."""
         return self._world.feed.events
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0, mount: Mount | None = None) -> None:
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, mount: Mount | None = None, links: Sequence[page.Link] = ()
+    ) -> None:
         """Listen (port 0: a free one). Raises NotLoopback, and OSError if the port is taken.
 
-        `mount` may add routes and middlewares of its own to the application before it is served.
+        `mount` may add routes and middlewares of its own to the application before it is served; `links` are shown on
+        the page: a label and an address each.
         """
         _refuse_open_door(host)
-        app = self._application()
+        app = self._application(links)
         if mount:
             mount(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -75,12 +78,12 @@ class Sandbox(Controls):
         self.url = f"http://{authority}"
         self._world.gateway.url, self._world.messages.files_url = f"ws://{authority}/gateway", self.url
 
-    def _application(self) -> web.Application:
+    def _application(self, links: Sequence[page.Link]) -> web.Application:
         app = web.Application(client_max_size=rest.LARGEST_BODY_BYTES, middlewares=[page.only_loopback])
         app.router.add_get("/gateway", self._world.gateway.serve)
         app.router.add_get("/gateway/", self._world.gateway.serve)
         rest.mount(app, self._world, ROUTES)
-        page.mount(app, self._world, self)
+        page.mount(app, self._world, self, links)
         return app
 
     async def stop(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bot.answering import Answerer
+from bot.app import DASHBOARD
 from bot.catalogue import Catalogue, ShippedData
 from bot.client import Understudy
 from bot.cogs.reply_buttons import ReplyButtons
@@ -96,7 +97,7 @@ async def on_stage(
     personas = Personas(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02)
     front = Front()
-    await sandbox.start(mount=front.mount)
+    await sandbox.start(mount=front.mount, links=(DASHBOARD,))
     engine, backend = engine or FakeEngine(), FakeTrainingBackend()
     with Store.open(home / "understudy.sqlite") as store, point_discord_py_at(sandbox):
         from bot.clock import SystemClock

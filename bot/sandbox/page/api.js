@@ -2,7 +2,7 @@
 
 export const state = {
   me: sessionStorage.getItem("as"), channel: null,
-  guild: "", channels: [], people: [], roles: [], commands: [], languages: {}, bot: null, controls: {},
+  guild: "", channels: [], people: [], roles: [], commands: [], languages: {}, bot: null, controls: {}, links: [],
 };
 const UNREACHABLE = "The sandbox cannot be reached. Is it still running?";
 

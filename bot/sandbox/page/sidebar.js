@@ -35,6 +35,8 @@ export function drawSidebar({ open, openDirect }) {
     h("h3", {}, "Direct messages"), ...(direct.length ? direct.map((one) => entry(one, open)) : [dm]));
   if (focused) $("channels").querySelector(`[data-channel="${focused}"]`)?.focus();
   const here = place(), calls = places().reduce((sum, one) => sum + callsIn(one.id), 0);
+  $("links").replaceChildren(...state.links.map(([label, href]) => h("a", { className: "button secondary", href }, label)));
+  $("links").hidden = !state.links.length;
   $("guild").textContent = state.guild;
   $("room").textContent = here.type === THREAD ? `${placeName(place(here.parent_id))} › ${here.name}` : placeName(here);
   $("topic").textContent = here.topic ?? (here.type === DIRECT ? "Direct messages: only the two of you see them." : "");
