@@ -37,7 +37,7 @@ class Dataset:
     `stats.json` has them; `caveats` say what is not as asked. `said_heldout` says in words what `heldout` holds,
     `said_train` what the first samples of `train` hold, the job's own, and `said_general` what `general` holds;
     `persona` and `lore` are what they were asked with. `preferences` say which of what is trained on was liked, where
-    that is what is learned.
+    that is what is learned. Of `trimmed` samples the oldest turns did not fit.
     """
 
     train: tuple[Sample, ...]
@@ -61,6 +61,7 @@ class Dataset:
     persona: Persona | None = None
     lore: LoreIndex | None = None
     preferences: Preferences | None = None
+    trimmed: int = 0
 
     @property
     def trained(self) -> tuple[Sample, ...]:
@@ -88,6 +89,7 @@ class Counted:
     said: Exchange
     has_lore: bool = False
     people: tuple[str, ...] = ()
+    is_trimmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Parts:
 
     `own` is to be trained on whatever the recipe says, `general` as far as it says so: made as it is taken. `measured`
     are samples that measure forgetting beside the job's own. `faults` counts replies of `general` that make no sample.
+    `trimmed` counts samples whose oldest turns did not fit, where the samples themselves do not say so.
     """
 
     own: Sequence[Counted]
@@ -109,6 +112,7 @@ class Parts:
     people: Mapping[str, int] = field(default_factory=dict)
     replaced: Mapping[str, int] = field(default_factory=dict)
     stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    trimmed: int = 0
 
 
 def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Dataset:
@@ -151,6 +155,7 @@ def make_dataset(content: Content, renderer: Renderer, recipe: Recipe) -> Datase
         persona=content.persona,
         lore=content.lore,
         preferences=learned,
+        trimmed=parts.trimmed + sum(counted.is_trimmed for counted in (*parts.heldout, *parts.own, *general)),
     )
 
 
@@ -267,7 +272,7 @@ def _counted(conversation: Conversation, made: Made) -> Counted:
     by_persona = made.persona is not None and bool(made.persona.id)
     said = Exchange(f"{conversation.source} {made.talk}", made.turns[-1].text, made.reply, by_persona)
     of = (conversation.right, conversation.source, made.arrived, said)
-    return Counted(made.sample, *of, has_lore=bool(made.lore), people=made.people)
+    return Counted(made.sample, *of, has_lore=bool(made.lore), people=made.people, is_trimmed=made.trimmed > 0)
 
 
 def added(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:

@@ -26,6 +26,8 @@ from trainer.tokenizers import counting_tokenizer
 SIDES = ((TRAIN, "train"), (HELD_OUT, "eval"))
 """Sides and their names in `--json`, which are those of a data set's files."""
 
+BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
+
 
 @dataclass(frozen=True)
 class Masked:
@@ -35,6 +37,14 @@ class Masked:
     parts: tuple[tuple[str, bool], ...]
     trained: int
     tokens: int
+
+    def as_text(self) -> str:
+        """With what is trained on between ⟦ and ⟧."""
+        return "".join(f"{BEGIN_LEARNED}{text}{END_LEARNED}" if learned else text for text, learned in self.parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in `mask --json` and `plan --json`: `parts` are pairs of text and whether it is trained on."""
+        return {"trained_tokens": self.trained, "tokens": self.tokens, "parts": [list(part) for part in self.parts]}
 
 
 @dataclass
@@ -58,8 +68,7 @@ class Masks:
         self.trained[side] += sample.reply_tokens
         self.tokens[side] += len(sample.ids)
         if side == TRAIN and len(self.shown) < self.limit:
-            parts = tuple(parts_of(tokenizer, sample))
-            self.shown.append(Masked(side, parts, sample.reply_tokens, len(sample.ids)))
+            self.shown.append(masked(tokenizer, sample, side))
 
     def as_json(self) -> dict[str, Any]:
         """The published object of `mask --json`."""
@@ -69,11 +78,13 @@ class Masks:
             "trained_tokens": {name: self.trained[side] for side, name in SIDES},
             "tokens": {name: self.tokens[side] for side, name in SIDES},
             "dropped": dict(self.dropped.most_common()),
-            "shown": [
-                {"trained_tokens": it.trained, "tokens": it.tokens, "parts": [list(part) for part in it.parts]}
-                for it in self.shown
-            ],
+            "shown": [it.as_json() for it in self.shown],
         }
+
+
+def masked(tokenizer: Any, sample: Sample, side: str = TRAIN) -> Masked:
+    """A sample as text."""
+    return Masked(side, tuple(parts_of(tokenizer, sample)), sample.reply_tokens, len(sample.ids))
 
 
 def parts_of(tokenizer: Any, sample: Sample) -> Iterator[tuple[str, bool]]:

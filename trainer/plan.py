@@ -14,14 +14,13 @@ from typing import Any
 from personas.base_model import BaseModel, locate, scaled
 from personas.consent import Consent
 from personas.contracts import Hyperparameters
-from personas.prompt import Sample
 from personas.rights import DISCORD_API, decide
 from trainer.auto import Chosen, for_run, replies_in
 from trainer.auto_rules import Replies
 from trainer.building.build import Builder
 from trainer.building.folder import EVAL_FILE, TRAIN_FILE, people_of, read_samples, read_stats
 from trainer.building.ledger import Ledger
-from trainer.building.samples import SampleHash, require_both_sides
+from trainer.building.samples import TOO_LONG, SampleHash, require_both_sides
 from trainer.building.sieve import TRAIN
 from trainer.building.statistics import Statistics, spread, summary
 from trainer.building.write import Heard, Order, held_out_before
@@ -31,7 +30,7 @@ from trainer.loop.kept_activations import kept_activations
 from trainer.loop.positions import too_long
 from trainer.loop.target_modules import suited
 from trainer.machine import machine_guessed
-from trainer.mask import parts_of
+from trainer.mask import Masked, masked
 from trainer.predict.estimate import Speed, Workload, estimate, speed_of
 from trainer.predict.lighter import lighter
 from trainer.predict.work import WorkCount, workload_of
@@ -40,16 +39,15 @@ from trainer.run import planned
 from trainer.tokenizers import counting_tokenizer
 
 SHOWN_SAMPLES = 3
-BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
 
 
 @dataclass(frozen=True)
 class Planned:
     """A run that could be: its samples' figures (`told` as `dataset build` tells them) and what it would run with.
 
-    `examples` are samples to train on as text, with what is learned between ⟦ and ⟧. `why` says why the recipe `auto`
-    has chosen these settings, `notes` what of the material is not as asked. `first` is what a first stage would learn
-    from.
+    `examples` are samples to train on; of `history_trimmed` the oldest turns did not fit, and `too_long` are replies
+    that make no sample because they do not fit at all. `why` says why the recipe `auto` has chosen these settings,
+    `notes` what of the material is not as asked. `first` is what a first stage would learn from.
     """
 
     persona: str | None
@@ -59,7 +57,9 @@ class Planned:
     told: dict[str, Any]
     work: Workload
     replies: Replies
-    examples: tuple[str, ...]
+    examples: tuple[Masked, ...]
+    history_trimmed: int
+    too_long: int
     why: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     first: Workload | None = None
@@ -79,7 +79,19 @@ class Planned:
             "recipes": [self._told_of(name, recipe, speed) for name, recipe in recipes.items()],
             "free_bytes": machine.free_bytes,
             "lighter": [vars(way) for way in lighter(self.settings, self.base, self.work, speed, machine)],
-            **({"examples": list(self.examples)} if with_samples else {}),
+            "truncation": {
+                "max_length": self.settings.max_length,
+                "history_trimmed": self.history_trimmed,
+                "too_long": self.too_long,
+            },
+            **(self._shown() if with_samples else {}),
+        }
+
+    def _shown(self) -> dict[str, Any]:
+        """The first samples, as text for people and in parts for programs."""
+        return {
+            "examples": [it.as_text() for it in self.examples],
+            "masks": [it.as_json() for it in self.examples],
         }
 
     def _told_of(self, name: str, recipe: Recipe, speed: Speed) -> dict[str, Any]:
@@ -126,11 +138,12 @@ def plan_of_job(folder: Path) -> Planned:
         "hash": data.hash,
     }
     work = workload_of(data.train, data.heldout, data.general)
-    examples = tuple(marked(job.tokenizer, sample) for sample in data.train[:SHOWN_SAMPLES])
+    examples = tuple(masked(job.tokenizer, sample) for sample in data.train[:SHOWN_SAMPLES])
     replies = replies_in(data.train)
     chosen = for_run(request.recipe, job.recipe, job.base, replies, begun(folder, job.spec))
     first = workload_of(data.first, ()) if data.first else None
-    of = (told, work, replies, examples, chosen.why, data.caveats, first)
+    fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
+    of = (told, work, replies, examples, *fitting, chosen.why, data.caveats, first)
     return Planned(request.persona, job.base, request.recipe, chosen.recipe, *of)
 
 
@@ -146,7 +159,7 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
     """The plan for sources that are named on the command line; nothing is left of what is made for it."""
     plan, statistics, digest = replace(order.plan, held_out=held_out_before(order)), Statistics(), SampleHash()
     count = WorkCount()
-    examples: list[str] = []
+    examples: list[Masked] = []
     with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
         builder = stack.enter_context(Builder(plan, Ledger(), Path(folder)))
         for source, items in order.sources:
@@ -157,13 +170,14 @@ def plan_of_order(order: Order, recipe: str, heard: Heard) -> Planned:
             digest.add(sample, held_out=not trains)
             (count.train_on if trains else count.hold_out)(sample)
             if trains and len(examples) < SHOWN_SAMPLES:
-                examples.append(marked(plan.renderer.tokenizer, sample))
+                examples.append(masked(plan.renderer.tokenizer, sample))
             heard("making samples", 1)
     require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
     told, work = summary(statistics, builder.ledger, digest.hexdigest()), count.work()
     replies = Replies(count.trained, max(work.train), count.trained_tokens)
     chosen = for_run(recipe, plan.recipe, order.base, replies)
-    of = (told, work, replies, tuple(examples), chosen.why)
+    fitting = (statistics.with_trimmed_history, builder.ledger.replies[TOO_LONG])
+    of = (told, work, replies, tuple(examples), *fitting, chosen.why)
     return Planned(plan.persona_id, order.base, recipe, chosen.recipe, *of)
 
 
@@ -181,24 +195,19 @@ def plan_of_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent
     if any(line.get("right") == DISCORD_API for side in lines for line in side):
         decide(folder.resolve().name, signed=DISCORD_API, consent=consent).require()
     train, heldout = ([line["tokens"] for line in side] for side in lines)
-    examples = tuple(_as_text(line["messages"]) for line in lines[0][:SHOWN_SAMPLES])
+    examples = tuple(_plainly(line) for line in lines[0][:SHOWN_SAMPLES])
     base, trained_tokens = locate(base_model), sum(line.get("reply_tokens", 0) for line in lines[0])
     work = Workload(train, heldout, shared=_shared(base, lines[0]), reply_tokens=trained_tokens / len(train) or None)
     replies = Replies(len(train), max(train), trained_tokens)
     chosen = for_run(recipe, settings, base, replies)
-    return Planned(persona, base, recipe, chosen.recipe, told, work, replies, examples, chosen.why)
+    fitting = (stats.get("with_trimmed_history", 0), stats.get("dropped_replies", {}).get(TOO_LONG, 0))
+    return Planned(persona, base, recipe, chosen.recipe, told, work, replies, examples, *fitting, chosen.why)
 
 
 def recipe_named(name: str, changes: Hyperparameters | None = None) -> Recipe:
     """A recipe as it ships, but for what is changed. Raises `RequestError`."""
     changes = changes or Hyperparameters()
     return resolve(request_of(job_name="plan", task_type="dialogue", recipe=name, hyperparameters=changes))
-
-
-def marked(tokenizer: Any, sample: Sample) -> str:
-    """A sample as text, with what is learned between ⟦ and ⟧."""
-    parts = parts_of(tokenizer, sample)
-    return "".join(f"{BEGIN_LEARNED}{text}{END_LEARNED}" if learned else text for text, learned in parts)
 
 
 def _shared(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:
@@ -209,7 +218,9 @@ def _shared(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:
     return len(counting_tokenizer(base)("".join(pair[0] for pair in alike))["input_ids"])
 
 
-def _as_text(messages: list[dict[str, str]]) -> str:
-    *before, reply = messages
-    prompt = "\n".join(f"{message['role']}: {message['content']}" for message in before)
-    return f"{prompt}\n{reply['role']}: {BEGIN_LEARNED}{reply['content']}{END_LEARNED}"
+def _plainly(line: dict[str, Any]) -> Masked:
+    """A line of a data set without a model's control tokens."""
+    *before, reply = line["messages"]
+    prompt = "".join(f"{message['role']}: {message['content']}\n" for message in before)
+    parts = ((f"{prompt}{reply['role']}: ", False), (reply["content"], True))
+    return Masked(TRAIN, parts, line.get("reply_tokens", 0), line["tokens"])

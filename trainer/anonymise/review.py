@@ -35,7 +35,7 @@ class Review(AbstractContextManager["Review"]):
         self._path = path
         self._out = os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass")
         self.delete_on = datetime.fromtimestamp(now + days * DAY_S, UTC).isoformat(timespec="seconds")
-        self.row = ""
+        self.source = self.row = ""
         self._write({"delete_on": self.delete_on, "why": "It names the people whom the result hides."})
 
     def __enter__(self) -> Self:
@@ -48,11 +48,13 @@ class Review(AbstractContextManager["Review"]):
             self._out.close()
 
     def note(self, text: str, entities: Sequence[Entity]) -> None:
-        """Write down what is replaced in a text; `row` says where the text is from."""
+        """Write down what is replaced in a text; `row` says where it is from, `source` in which of several files."""
+        of = {"source": self.source} if self.source else {}
         for entity in entities:
             around = text[max(0, entity.start - CONTEXT) : entity.end + CONTEXT]
             self._write(
                 {
+                    **of,
                     "row": self.row,
                     "kind": entity.kind,
                     "original": text[entity.start : entity.end],

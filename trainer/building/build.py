@@ -21,6 +21,8 @@ from personas.heldout import HeldOut
 from personas.lore import LoreIndex
 from personas.prompt import Renderer
 from trainer.anonymise import Anonymiser
+from trainer.anonymise.corrections import Corrections
+from trainer.anonymise.review import Review
 from trainer.anonymise.staying import world_names
 from trainer.building.filters import Filters
 from trainer.building.ledger import Ledger
@@ -45,7 +47,8 @@ class Plan:
     `limits`: source to the number of its samples, at most. `mix`: the ratio of general talk to the persona's, or of
     the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
     training in two stages. `key` is the pseudonyms', `people_key` that of the list of people. `seed` decides what is
-    taken where not all is. `held_out` is what was held out before.
+    taken where not all is. `held_out` is what was held out before. `corrections` are what a person has found wrong with
+    what the anonymiser finds.
     """
 
     renderer: Renderer
@@ -60,6 +63,7 @@ class Plan:
     stages: bool = False
     seed: int = 0
     held_out: HeldOut | None = None
+    corrections: Corrections = field(default_factory=Corrections)
 
     @property
     def persona_id(self) -> str | None:
@@ -81,9 +85,9 @@ class Built:
 class Builder:
     """Use as a context: `take` each source, then ask once for `samples`; `ledger` is complete at their end."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, folder: Path | None = None) -> None:
-        """`folder` is where the waiting conversations lie."""
-        self._plan, self.ledger = plan, ledger
+    def __init__(self, plan: Plan, ledger: Ledger, folder: Path | None = None, review: Review | None = None) -> None:
+        """`folder` is where the waiting conversations lie; `review` lists what is replaced in them."""
+        self._plan, self.ledger, self._review = plan, ledger, review
         self._stack = ExitStack()
         self._spool = self._stack.enter_context(Spool(folder))
         self._sieve = self._stack.enter_context(
@@ -91,7 +95,14 @@ class Builder:
         )
         self._maker = SampleMaker(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
         keep = world_names(plan.persona, plan.lore)
-        self.anonymiser = Anonymiser(plan.key, persona=plan.persona, keep=keep)
+        self.anonymiser = Anonymiser(
+            plan.key,
+            persona=plan.persona,
+            keep=keep,
+            also=plan.corrections.also,
+            keep_always=plan.corrections.keep,
+            tell=review.note if review else None,
+        )
         self.met = Met(self.anonymiser.strangers)
         self._sources: list[str] = []
         self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
@@ -261,6 +272,8 @@ class Builder:
     def _read(self, number: int) -> Conversation:
         """The conversation as it may be learned from: of people who talk nothing stays that tells who they are."""
         conversation = self._spool[number]
+        if self._review:
+            self._review.source, self._review.row = conversation.source, conversation.messages[0].row
         if self._is_log[number]:
             return self.anonymiser.masked(conversation)
         conversation = self.anonymiser.cleaned(conversation)

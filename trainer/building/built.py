@@ -121,6 +121,7 @@ def parts_of_set(folder: Path, content: Content, renderer: Renderer, recipe: Rec
         people=people_of(folder),
         replaced=_counts(stats.get("replaced")),
         stated={str(name): dict(stated) for name, stated in dict(stats.get("statements") or {}).items()},
+        trimmed=int(stats.get("with_trimmed_history") or 0),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,16 +50,25 @@ class Findings:
             **sample,
             "rejected_count": self.rejected_count,
             "rejected": [{"row": item.row, "reason": item.reason} for item in self.rejected],
+            "reasons": {
+                item.reason: item.rows for item in sorted(self.reasons.values(), key=lambda reason: -reason.rows)
+            },
             "examples": [_example(conversation) for conversation in self.examples],
         }
 
 
-def inspect(path: Path, options: ReadOptions, format: str | None = None) -> Findings:
-    """Reads all of it. Raises `MaterialError` when the format is not recognised or the file is damaged."""
+def inspect(
+    path: Path, options: ReadOptions, format: str | None = None, heard: Callable[[int], None] = lambda rows: None
+) -> Findings:
+    """Reads all of it; `heard` is told of each record.
+
+    Raises `MaterialError` when the format is not recognised or the file is damaged.
+    """
     found = Findings(*survey(path, options, format))
     judged = 0
     for item in read(path, options, format):
         found.rows += item.rows
+        heard(item.rows)
         if isinstance(item, Rejected):
             _count_rejected(found, item)
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from personas.keys import keyed
 from personas.people import write_people
 from personas.prompt import Renderer
 from personas.rights import DISCORD_API, Statement
+from trainer.anonymise.review import Review
 from trainer.building.build import Builder, Built, Items, Plan
 from trainer.building.data_sheet import data_sheet
 from trainer.building.folder import DROPPED_FILE, put_in_place, workshop
@@ -40,7 +41,8 @@ class Order:
     """A data set that is asked for. `sources` pairs what each is called with what it yields.
 
     `statements` are the rights that are stated, by source; `permission` is Discord's, as the operator states it.
-    `home` keeps what has been held out; without one only the data set does.
+    `home` keeps what has been held out; without one only the data set does. `review` lists what is replaced, for a
+    person to check.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Order:
     statements: Mapping[str, Statement] = field(default_factory=dict)
     permission: str = ""
     home: Path | None = None
+    review: Review | None = None
 
 
 def write_dataset(out: Path, order: Order, heard: Heard) -> dict[str, Any]:
@@ -113,7 +116,11 @@ def _keep(order: Order, folder: Path) -> None:
 
 def _write(folder: Path, workshop: Path, order: Order, heard: Heard, name: str) -> dict[str, Any]:
     plan = order.plan
-    with _Samples(folder, plan) as samples, Builder(plan, Ledger(samples.note), workshop) as builder:
+    with (
+        order.review or nullcontext(),
+        _Samples(folder, plan) as samples,
+        Builder(plan, Ledger(samples.note), workshop, order.review) as builder,
+    ):
         for source, items in order.sources:
             builder.take(source, items, partial(heard, f"reading {source}"))
         for built in builder.samples():

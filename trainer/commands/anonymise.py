@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from personas.errors import RequestError
+from trainer.commands.counts import REVIEW_DAYS, days
 
 if TYPE_CHECKING:
     from trainer.anonymise import Anonymiser
@@ -25,7 +26,6 @@ FILE is talk in any format that `dataset inspect` knows, which comes back as a l
 a "text" (JSON, JSON Lines, CSV), which come back with it replaced and with entities: [{kind, start, end, replacement}],
 offsets into the original. docs/privacy.md says what is found, and what is not. Pseudonymised is not anonymous.
 """
-REVIEW_DAYS = 14
 
 
 def add_anonymise(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def add_anonymise(commands: argparse._SubParsersAction[Any]) -> argparse.Argumen
     add("--out", type=Path, required=True, metavar="FILE", help="the result; replaced")
     add("--report", type=Path, required=True, metavar="FILE", help="what was replaced, counted (JSON); replaced")
     add("--review", action="store_true", help="list what was replaced beside the report, for you alone to check")
-    add("--review-days", type=_days, default=REVIEW_DAYS, metavar="N", help="delete that after so many days (14)")
+    add("--review-days", type=days, default=REVIEW_DAYS, metavar="N", help="delete that after so many days (14)")
     add("--persona", metavar="P", help="whose name stays, and its lore's names: an id, a name or a card file")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in chat logs")
     add("--format", metavar="F", help="read the file as this format (default: recognised by its content)")
@@ -125,19 +125,10 @@ def review_path(report: Path) -> Path:
 
 def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """What a person has found wrong: names that stay, and names that were missed."""
-    said = {"keep": list(options.keep), "also": list(options.also)}
-    if options.corrections:
-        for number, line in enumerate(options.corrections.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            what, _, name = line.strip().lstrip("-").partition(" ")
-            if not line.strip():
-                continue
-            if what not in said or not name.strip():
-                raise RequestError(
-                    f"{options.corrections}, line {number}: {line.strip()[:60]!r} is no correction.",
-                    "Write `keep NAME` or `also NAME`.",
-                )
-            said[what].append(name.strip())
-    return said["keep"], said["also"]
+    from trainer.anonymise.corrections import Corrections, read_corrections
+
+    found = read_corrections(options.corrections) if options.corrections else Corrections()
+    return [*options.keep, *found.keep], [*options.also, *found.also]
 
 
 def _require_apart(options: argparse.Namespace) -> None:
@@ -166,9 +157,3 @@ def _told(told: dict[str, Any], options: argparse.Namespace) -> list[str]:
     if told["review_deleted_on"]:
         lines.append(f"to check: {review_path(options.report)}, deleted on {told['review_deleted_on'][:10]}")
     return lines
-
-
-def _days(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 365:
-        raise argparse.ArgumentTypeError(f"expected 1 to 365 days, got {text!r}")
-    return int(text)

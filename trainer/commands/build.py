@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from personas.errors import RequestError
 from personas.rights import DISCORD_API, RIGHTS, RIGHTS_FILE, wrong_right
+from trainer.commands.counts import REVIEW_DAYS, add_telling, days
 from trainer.commands.settings_given import add_settings
 
 if TYPE_CHECKING:
+    from trainer.anonymise.review import Review
     from trainer.building.write import Order
 
 BUILD_HELP = """\
@@ -22,9 +26,10 @@ Makes a data set of one or more sources, one sample per reply:
   python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast
   python -m trainer dataset build --persona oda --source talk.jsonl:4000 --source oda.json --mix 80:20 --out build/oda
 
-A source is PATH, PATH=FORMAT, PATH:COUNT (so many of its samples at most) or PATH=FORMAT:COUNT. Its format is
-recognised by content. A right to each must be stated: in rights.toml beside it, or by --right, which does not lift what
-came through Discord's API out of Discord's rules (docs/privacy.md).
+A source is PATH, PATH=FORMAT, PATH:COUNT (so many of its samples at most) or PATH=FORMAT:COUNT; in place of a path it
+may be a name, of a log that ships (ballast) or an entry of catalogue.toml. Its format is recognised by content. A right
+to each must be stated: in rights.toml beside it, or by --right, which does not lift what came through Discord's API out
+of Discord's rules (docs/privacy.md).
 
 Three ways to train a persona: its own talk alone, over a chat model; --mix 80:20, general talk and its own in that
 ratio; --two-stage, all general talk first, then its own.
@@ -66,8 +71,12 @@ def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sources(build, required=True)
-    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
-    build.add_argument("--json", action="store_true", help="print one JSON object")
+    add = build.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
+    add("--review", type=Path, metavar="FILE", help="list what is anonymised in it, for you alone to check")
+    add("--review-days", type=days, default=REVIEW_DAYS, metavar="N", help="delete that after so many days (14)")
+    add("--json", action="store_true", help="print one JSON object")
+    add_telling(build)
     return build
 
 
@@ -107,6 +116,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     add_settings(parser)
     add("--max-length", type=int, metavar="TOKENS", help="most tokens of a sample (default: the recipe's)")
     add("--base-model", default="embedded", metavar="M", help="whose tokenizer counts (default: embedded)")
+    add("--corrections", type=Path, metavar="FILE", help="names to keep or to replace, as for `anonymise`")
     add("--seed", type=int, default=0, metavar="N", help="decides what is taken where not all is (default: 0)")
 
 
@@ -120,12 +130,30 @@ def build(options: argparse.Namespace) -> None:
     require_free(options.out)
     require_place(options.out)
     order: Order = order_of(options)
-    with Counting() as counting:
+    if options.review:
+        order = replace(order, review=_review(options))
+    with Counting(options.tell_every) as counting:
         told = write_dataset(options.out.absolute(), order, counting.heard)
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
     else:
         print("\n".join(_told(told, options.out)))
+
+
+def _review(options: argparse.Namespace) -> Review:
+    from personas.reviews import delete_expired
+    from trainer.anonymise.review import Review
+    from trainer.building.folder import require_outside
+    from trainer.commands.places import require_place
+    from trainer.home import home
+
+    require_outside(options.review)
+    if options.review.absolute().parent == options.out.absolute():
+        raise RequestError("--review names a file in the data set's folder.", "Name another: it tells who is in it.")
+    require_place(options.review, "Name another place with --review.")
+    place, now = home(), time.time()
+    delete_expired(place, now)
+    return Review(options.review, place, now, options.review_days)
 
 
 def export(options: argparse.Namespace) -> None:

@@ -9,11 +9,13 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from personas.errors import UnderstudyError
 from trainer.commands.build import add_build, add_export, build, export, mapping_of, pair
+from trainer.commands.counts import add_telling
 from trainer.commands.places import told_of
 from trainer.process.stopping import Terminated, terminable
 
@@ -36,6 +38,7 @@ def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
         help="which column is what, such as user=question assistant=reply, or messages=talk from=who value=said",
     )  # fmt: skip
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    add_telling(inspect)
     inspect.set_defaults(command=guarded(_inspect))
     add_build(subcommands).set_defaults(command=guarded(build))
     add_export(subcommands).set_defaults(command=guarded(export))
@@ -84,10 +87,13 @@ def _path(text: str) -> Path:
 
 def _inspect(options: argparse.Namespace) -> None:
     from trainer.building.inspect import inspect, table
+    from trainer.commands.progress import Counting
     from trainer.sources import ReadOptions
 
     path: Path = options.path
-    found = inspect(path, ReadOptions(mapping=mapping_of(options.map)), options.format)
+    with Counting(options.tell_every) as counting:
+        heard = partial(counting.heard, "reading")
+        found = inspect(path, ReadOptions(mapping=mapping_of(options.map)), options.format, heard)
     if options.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from personas.base_model import locate
 from personas.card import SHIPPED_CARDS, find_persona, read_any, read_cards, to_persona
+from personas.catalogue import read_catalogue
 from personas.consent import read_consent
 from personas.contracts import Persona, TrainingRequest
 from personas.errors import MaterialError, RequestError
@@ -18,6 +19,7 @@ from personas.job_keys import JobKeys, dataset_name
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.prompt import Renderer
 from personas.rights import ON_THE_COMMAND_LINE, Statement, statement_beside
+from trainer.anonymise.corrections import Corrections, read_corrections
 from trainer.auto import for_samples
 from trainer.building.build import Items, Plan
 from trainer.building.filters import Filters, known_languages
@@ -33,6 +35,8 @@ from trainer.sources.hub import located
 from trainer.tokenizers import counting_tokenizer
 
 SHIPPED_DATA = Path(__file__).parent.parent.parent / "data"
+GENERAL = "general-"
+"""How the names of general dialogue that ships begin."""
 
 
 def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: Path | None = None) -> Order:
@@ -42,7 +46,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
     """
     home = home or the_home()
     persona = persona_named(options.persona) if options.persona else None
-    named = [parse_source(text) for text in options.source] or list(sources)
+    named = [_source_given(text, home) for text in options.source] or list(sources)
     names = names_of(named)
     recipe = _recipe(options, persona)
     base, keys = locate(options.base_model), _keys(options, persona, home, named)
@@ -59,6 +63,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
         mix=parse_mix(options.mix) if options.mix else (),
         stages=options.two_stage,
         seed=options.seed,
+        corrections=read_corrections(options.corrections) if options.corrections else Corrections(),
     )
     consent = read_consent(home)
     stated = {name: _stated(source, options) for name, source in zip(names, named, strict=True)}
@@ -67,6 +72,27 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
         for name, source in zip(names, named, strict=True)
     ]
     return Order(plan, base, read, {name: it for name, it in stated.items() if it}, consent.permission, home)
+
+
+def source_named(name: str, home: Path) -> Source | None:
+    """A data set by name: one that ships, or one of the operator's catalogue.
+
+    Raises `MaterialError` for one of the catalogue that is not on this machine.
+    """
+    kind, file = ("general", name.removeprefix(GENERAL)) if name.startswith(GENERAL) else ("logs", name)
+    shipped = SHIPPED_DATA / kind / f"{file}.{'jsonl' if kind == 'general' else 'json'}"
+    if "/" not in name and shipped.is_file():
+        return Source(shipped)
+    entry = read_catalogue(home).entries.get(name)
+    return Source(entry.located(), entry.format, None, entry.statement, entry.persona_names) if entry else None
+
+
+def _source_given(text: str, home: Path) -> Source:
+    """What `--source` says: a path, or where there is none a data set by name."""
+    given = parse_source(text)
+    if given.path.exists() or not (named := source_named(str(given.path), home)):
+        return given
+    return replace(named, format=given.format or named.format, limit=given.limit)
 
 
 def persona_named(wanted: str) -> Persona:

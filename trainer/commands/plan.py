@@ -26,8 +26,6 @@ Says what a run would do and writes nothing: what is kept, what is dropped and w
   python -m trainer plan --persona ballast --dataset harbour-talk     one of catalogue.toml
 """
 BAR_WIDTH = 40
-GENERAL = "general-"
-"""How the names of general dialogue that ships begin."""
 
 
 def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -108,8 +106,8 @@ def _planned(options: argparse.Namespace, home: Path) -> Planned:
 def source_of(options: argparse.Namespace, home: Path) -> Source:
     """What to learn from where no source is named: a data set by name, or the persona's own talk."""
     from personas.catalogue import read_catalogue
-    from trainer.building.mix import Source, parse_source
-    from trainer.commands.orders import SHIPPED_DATA, persona_named
+    from trainer.building.mix import parse_source
+    from trainer.commands.orders import SHIPPED_DATA, persona_named, source_named
 
     if not options.dataset and not options.persona:
         raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")
@@ -118,18 +116,10 @@ def source_of(options: argparse.Namespace, home: Path) -> Source:
         return parse_source(name)
     if "/" in name:
         raise RequestError(f"There is no file or folder {name}.", "Check the path, or name a data set.")
-    shipped = SHIPPED_DATA / "logs" / f"{name}.json"
-    if shipped.is_file():
-        return Source(shipped)
-    if (
-        name.startswith(GENERAL)
-        and (file := SHIPPED_DATA / "general" / f"{name.removeprefix(GENERAL)}.jsonl").is_file()
-    ):
-        return Source(file)
+    if named := source_named(name, home):
+        return named
     read = read_catalogue(home)
-    if entry := read.entries.get(name):
-        return Source(entry.located(), entry.format, None, entry.statement, entry.persona_names)
-    known = ", ".join([*sorted(path.stem for path in shipped.parent.glob("*.json")), *read.entries])
+    known = ", ".join([*sorted(path.stem for path in (SHIPPED_DATA / "logs").glob("*.json")), *read.entries])
     raise RequestError(read.faults.get(name, f"There is no data set {name!r}."), f"Known: {known}; or name a path.")
 
 

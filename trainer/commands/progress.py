@@ -29,10 +29,10 @@ class Plain:
 class Counting:
     """A counter on standard error, one line for each thing that is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float = PLAIN_EVERY_S) -> None:
         self._bar: Any = None
         self._doing, self._count = "", 0
-        self._plain = Plain()
+        self._plain = Plain(every_s)
 
     def __enter__(self) -> Self:
         return self
