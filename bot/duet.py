@@ -1,7 +1,7 @@
 """Two personas in conversation: whose turn it is, what each is shown, and when there is nothing more to say.
 
-Somebody opens it with words to both. Then they take turns; each sees its own lines as its own and the other's as said to
-it, and so goes on as in any talk. Nothing here knows of Discord or of the web.
+Somebody opens it with words to both. Then they take turns; each sees its own lines as its own and the other's as said
+to it, and so goes on as in any talk. Nothing here knows of Discord or of the web.
 """
 
 from __future__ import annotations

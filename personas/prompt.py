@@ -30,6 +30,10 @@ MAX_CARD_TOKENS = 1400
 EXAMPLE_LINE = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
 
+class NoRoomError(ValueError):
+    """Not even an empty turn fits beside the persona's card and the instructions."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A rendered prompt. `turns_kept` counts the turns that fitted."""
@@ -75,7 +79,7 @@ class Renderer:
 
         Drops whole blocks of the oldest turns until it fits in `max_tokens`; if the last turn alone is too long, its
         middle is left out, and beside a card that leaves no room at all its examples are. Raises `ValueError` if the
-        last turn is not a member's, or not even an empty turn fits.
+        last turn is not a member's, and `NoRoomError`, which is one, if not even an empty turn fits.
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
@@ -185,7 +189,7 @@ class Renderer:
             return turns[min(HISTORY_BLOCK, len(turns) - 1) :]
         text = turns[0].text
         if not text:
-            raise ValueError("the persona's card alone does not fit into the context")
+            raise NoRoomError("the persona's card alone does not fit into the context")
         keep = max(0, len(text) - max(2 * over, 8))
         head, tail = text[: keep // 2], text[len(text) - (keep - keep // 2) :]
         return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]

@@ -20,13 +20,13 @@ MOST_ERRORS, LONGEST_SHOWN = 50, 80
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def json_object(request: web.Request) -> dict[str, Any]:
+async def json_object(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES) -> dict[str, Any]:
     """The JSON object of a request. Raises `Problem`."""
     if request.content_type != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
         advice = "Send it with Content-Type: application/json, not packed."
         raise Problem("not-json-type", f"The body is sent as {request.content_type}.", advice)
     try:
-        body = json.loads(await _read(request), parse_constant=_refused)
+        body = json.loads(await _read(request, most_bytes), parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         said = f"{error.msg} (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else "it is none"
         raise Problem("not-json", f"The body cannot be read: {said}.", "Send one JSON object in UTF-8.") from None
@@ -35,16 +35,16 @@ async def json_object(request: web.Request) -> dict[str, Any]:
     return body
 
 
-async def _read(request: web.Request) -> str:
+async def _read(request: web.Request, most_bytes: int) -> str:
     read = b""
     try:
         # Asked for in pieces: what the header says of the length may be wrong or missing.
-        while len(read) <= LARGEST_BODY_BYTES and (piece := await request.content.read(LARGEST_BODY_BYTES)):
+        while len(read) <= most_bytes and (piece := await request.content.read(LARGEST_BODY_BYTES)):
             read += piece
     except (ConnectionError, ClientPayloadError, HttpProcessingError):
         raise Problem("not-json", "The body breaks off.", "Send all of it.") from None
-    if len(read) > LARGEST_BODY_BYTES:
-        raise Problem("too-large", f"The body is larger than {LARGEST_BODY_BYTES // 1024} KiB.", "Send less.")
+    if len(read) > most_bytes:
+        raise Problem("too-large", f"The body is larger than {most_bytes // 1024} KiB.", "Send less.")
     return read.decode("utf-8")
 
 

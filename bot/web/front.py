@@ -15,6 +15,7 @@ from bot.store import StoreError
 from bot.web import finetune, frame, health, jobs, openapi, overview, problems, sections
 from bot.web.guard import HEADERS, require_here
 from bot.web.here import TENANT, Handler, Route, Tenant
+from bot.web.openai.errors import is_v1, openai_answer
 from bot.web.problems import Problem, answer_to
 from bot.web.words import without_places
 from personas.errors import UnderstudyError
@@ -103,6 +104,8 @@ class Front:
 
 def _told(request: web.Request, problem: Problem) -> web.Response:
     """A problem as whoever asks can read it."""
+    if is_v1(request):
+        return openai_answer(problem)
     return frame.problem_page(request, problem) if frame.wants_page(request) else answer_to(problem, request.path)
 
 

@@ -1,0 +1,89 @@
+"""What a request below `/v1` is answered with when it cannot be done: OpenAI's error object, which its clients read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from bot.web.problems import Problem
+from personas.errors import AdapterError, EngineBusyError, UnderstudyError
+from personas.prompt import NoRoomError
+
+BUSY_S = 5
+"""So many seconds later it is worth asking again."""
+STATUSES = {"invalid-request": 400, "not-json-type": 400}
+"""Where OpenAI has another HTTP status than our other addresses."""
+
+
+class Refusal(Problem):
+    """A request that is not answered. `param` names the field at fault, `code` is for programs."""
+
+    def __init__(
+        self,
+        message: str,
+        advice: str = "",
+        *,
+        slug: str = "invalid-request",
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(slug, message, advice, headers=headers)
+        self.status, self.code, self.param = status, code, param
+
+
+def is_v1(request: web.Request) -> bool:
+    """Whether the address is one that OpenAI's clients ask."""
+    return request.path == "/v1" or request.path.startswith("/v1/")
+
+
+def openai_answer(problem: Problem) -> web.Response:
+    """The answer that tells a problem."""
+    return web.json_response(error_json(problem), status=_status(problem), headers=problem.headers)
+
+
+def error_json(problem: Problem) -> dict[str, Any]:
+    """The error object, as in an answer and as in a stream that has begun."""
+    param, code = None, problem.slug.replace("-", "_")
+    if isinstance(problem, Refusal):
+        param, code = problem.param, problem.code or code
+    return {"error": {"message": str(problem), "type": _type(_status(problem)), "param": param, "code": code}}
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """Why the engine made no reply; None for what nobody foresaw."""
+    match error:
+        case Refusal():
+            return error
+        case EngineBusyError():
+            return Refusal(
+                error.message, error.advice, slug="busy", status=429, code="rate_limit_exceeded",
+                headers={"Retry-After": str(BUSY_S)},
+            )  # fmt: skip
+        case AdapterError():
+            message = f"The model's adapter cannot be used. {error.message}"
+            return Refusal(message, error.advice, slug="failed", status=422, code="model_unavailable", param="model")
+        case UnderstudyError():
+            return Refusal(error.message, error.advice, slug="failed", status=422, code="model_unavailable")
+        case NoRoomError():
+            return Refusal(
+                "The instructions and the persona's card leave no room for the talk and a reply.",
+                "Shorten the system messages, or ask for fewer tokens (max_tokens).",
+                code="context_length_exceeded", param="messages",
+            )  # fmt: skip
+    return None
+
+
+def _status(problem: Problem) -> int:
+    return problem.status if isinstance(problem, Refusal) else STATUSES.get(problem.slug, problem.status)
+
+
+def _type(status: int) -> str:
+    if status in (401, 403):
+        return "authentication_error"
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
