@@ -16,7 +16,9 @@ from pathlib import Path
 
 from bot.by_path import named_by_path
 from bot.history import HISTORY, history_lines
-from bot.personas import own_card
+from bot.lore import OPERATORS, lore_for_everybody
+from bot.personas import OPERATOR as OPERATOR
+from bot.personas import is_operators, own_card
 from bot.preferences import preferences_material
 from bot.store import Store
 from personas.adapters import MANIFEST, adapter_ref
@@ -37,16 +39,12 @@ from personas.job_material import (
     given,
     named,
     shipped_general,
-    shipped_lore,
     single,
 )
 from personas.job_material import ShippedData as ShippedData
 from personas.rights import DISCORD_API, SETTING, Statement
 
 log = logging.getLogger(__name__)
-
-OPERATOR = 0
-"""The guild of jobs that are started on the operator's machine itself. Direct messages, which are 0 too, start none."""
 
 IMPORTED = "form", "moderators of a server", "Given to the bot on purpose, for what it does with them."
 """A server's own cards and lore."""
@@ -62,6 +60,11 @@ class Catalogue:
         """
         self._shipped, self._base_model, self._home, self._store = shipped, base_model, home, store
         self._told: dict[str, str] = {}
+
+    @property
+    def shipped(self) -> ShippedData:
+        """Where the files lie that ship."""
+        return self._shipped
 
     def datasets(self) -> list[str]:
         """The names of all data sets, in order; `history` only where Discord's permission is stated."""
@@ -121,7 +124,11 @@ class Catalogue:
 
     def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         card, path = self._card(persona_id), request.dataset_path
-        if not (path or request.dataset) and own_card(self._home, persona_id):
+        if (
+            not (path or request.dataset)
+            and own_card(self._home, persona_id)
+            and persona_id not in self._shipped_cards()
+        ):
             raise RequestError(
                 "An imported persona has no talk of its own to learn from.",
                 f"Name a `dataset` in which it speaks. {_known(self.datasets(), '')}",
@@ -244,19 +251,24 @@ class Catalogue:
 
     def _card(self, persona_id: str) -> SourceMaterial:
         if own := own_card(self._home, persona_id):
-            return given("card", own.name, "an imported card", IMPORTED, (own, own.name))
-        cards = {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
+            origin, stated = ("the operator's card", OPERATORS) if is_operators(own) else ("an imported card", IMPORTED)
+            return given("card", own.name, origin, stated, (own, own.name))
+        cards = self._shipped_cards()
         if persona_id not in cards:
             raise RequestError(f"There is no persona {persona_id!r}.", _known(sorted(cards), persona_id))
         path = cards[persona_id]
         return given("card", path.name, f"cards/{path.name}", PROJECT, (path, path.name))
 
+    def _shipped_cards(self) -> dict[str, Path]:
+        return {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
+
     def _lore(self, persona_id: str) -> list[SourceMaterial]:
-        if own := own_card(self._home, persona_id):
+        own = own_card(self._home, persona_id)
+        if own and not is_operators(own):
             folder = self._home / "lore" / own.parent.parent.name / persona_id
             copies = (folder, f"lore/{persona_id}")
             return [given("lore", "lore", "a server's lore", IMPORTED, copies)] if folder.is_dir() else []
-        return shipped_lore(self._shipped, persona_id)
+        return lore_for_everybody(self._shipped, self._home, persona_id)
 
     def _general(self, without: Path | None = None) -> list[SourceMaterial]:
         return shipped_general(self._shipped, self._consent, without)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from bot.earlier import EARLIER
 from bot.history import HISTORY
 from bot.job_folder import dialogue_place
 from bot.personas import own_suffix
@@ -79,13 +80,15 @@ def own_personas(home: Path, jobs: Iterable[Job], guild_id: int) -> list[str]:
 
 def guilds_on_disk(home: Path) -> set[int]:
     """The servers that have cards or lore here."""
-    names = {path.name for kind in ("personas", "lore") for path in (home / kind).glob("*/")}
+    roots = (root / kind for root in (home, home / EARLIER) for kind in ("personas", "lore"))
+    names = {path.name for root in roots for path in root.glob("*/")}
     return {int(name) for name in names if name.isdecimal()} - {0}
 
 
 def _files(home: Path, jobs: list[Job], personas: list[str], guild_id: int) -> Iterator[Path]:
-    yield home / "personas" / str(guild_id)
-    yield home / "lore" / str(guild_id)
+    for kind in ("personas", "lore"):
+        yield home / kind / str(guild_id)
+        yield home / EARLIER / kind / str(guild_id)
     for persona_id in personas:
         yield home / "models" / "persona_adapters" / persona_id
         yield held_out_file(home, persona_id)

@@ -1,6 +1,8 @@
 """Lore that moderators add from Discord: markdown files of one guild for one of its personas, which no other sees.
 
 They lie in `<home>/lore/<guild id>/<persona id>/`, and the index knows them under the owner `<guild id>/<persona id>`.
+Guild 0 is the operator's: found in all guilds, and in place of what ships under the same name. An empty file of theirs
+leaves out what ships.
 """
 
 from __future__ import annotations
@@ -8,17 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.earlier import Earlier
 from bot.errors import RefusedError
-from bot.personas import short_id
+from bot.personas import OPERATOR, short_id
 from personas.contracts import Persona
 from personas.errors import LoreError
-from personas.lore import LoreIndex, Passage, guild_owner, parse_lore, passages_of
+from personas.job_material import ShippedData, SourceMaterial, given, shipped_lore
+from personas.lore import WORLD, LoreIndex, Passage, guild_owner, parse_lore, passages_of, read_lore
 
 log = logging.getLogger(__name__)
 
+OPERATORS = "form", "the operator", "Written or brought in on the bot's own pages, for what it does with them."
+"""The operator's cards and lore: right, who states it, why."""
 MAX_FILE_BYTES = 100_000
 MAX_FILES = 25
 """Files a persona can have in a guild: as many as one menu of Discord shows."""
@@ -27,10 +35,16 @@ NAME = re.compile(r"[^\w-]+")
 
 @dataclass(frozen=True)
 class GuildLore:
-    """The files of all guilds, and the index in which they are found. `home` is UNDERSTUDY_HOME."""
+    """The files of all guilds, and the index in which they are found. `home` is UNDERSTUDY_HOME.
+
+    `shipped` is the folder of what ships; without it the operator's files do not change what is found of that. With
+    `keeping` the text before a change is kept, to be brought back; without, earlier texts of the file go.
+    """
 
     home: Path
     index: LoreIndex
+    shipped: Path | None = None
+    keeping: bool = False
 
     def files(self, guild_id: int, persona_id: str) -> list[str]:
         """The names of a persona's files in a guild, in order."""
@@ -52,13 +66,15 @@ class GuildLore:
         kept = read_guild_lore(self.home, guild_id, persona_id, without=file)
         # Another pronoun may be the most frequent one now, so all of the persona's vectors are looked through.
         await asyncio.to_thread(self.index.prepare, [*kept, *added])
-        folder = self._folder(guild_id, persona_id)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = folder / f"{file}.part"
-        aside.write_bytes(text.encode())  # without front matter: the folder says whose it is
-        aside.replace(folder / file)
+        # Without front matter: the folder says whose it is.
+        await asyncio.to_thread(self._put, guild_id, persona_id, file, text)
         await self.refresh(guild_id, persona_id)
         return file, len(added)
+
+    async def leave_out(self, persona_id: str, file: str) -> None:
+        """Find nothing any more of a file that ships; what the operator has in its place goes, too."""
+        await asyncio.to_thread(self._put, OPERATOR, persona_id, file, "")
+        await self.refresh(OPERATOR, persona_id)
 
     async def remove(self, guild_id: int, persona_id: str, file: str) -> None:
         """Remove a file; it is not found any more. Raises `RefusedError` naming the files there are."""
@@ -66,6 +82,7 @@ class GuildLore:
         if file not in known:
             names = ", ".join(f"`{name}`" for name in known) or "none"
             raise RefusedError(f"This server has given no lore called {file!r}.", f"There is: {names}.")
+        self._keep_or_forget(guild_id, persona_id, file)
         (self._folder(guild_id, persona_id) / file).unlink()
         await self.refresh(guild_id, persona_id)
 
@@ -74,9 +91,70 @@ class GuildLore:
         passages = read_guild_lore(self.home, guild_id, persona_id)
         await asyncio.to_thread(self.index.prepare, passages)
         self.index.replace(guild_owner(guild_id, persona_id), passages)
+        if guild_id == OPERATOR and self.shipped:
+            others = {passage.owner for passage in self.index.passages}
+            shipped = await asyncio.to_thread(_shipped, self.shipped, [persona_id], self.home, others)
+            await asyncio.to_thread(self.index.prepare, shipped)
+            self.index.replace(persona_id, shipped)
+
+    def text(self, guild_id: int, persona_id: str, file: str) -> str | None:
+        """What a file holds; None where there is none."""
+        if file not in self.files(guild_id, persona_id):
+            return None
+        return (self._folder(guild_id, persona_id) / file).read_text(encoding="utf-8")
+
+    def earlier(self, guild_id: int, persona_id: str, file: str) -> Earlier:
+        """What a file held before it was changed with `keeping`."""
+        return Earlier.of(self.home, self._folder(guild_id, persona_id) / file)
+
+    def removed(self, guild_id: int, persona_id: str) -> list[str]:
+        """The names of files that are gone, of which an earlier text is kept."""
+        there = self.files(guild_id, persona_id)
+        kept = Earlier.of(self.home, self._folder(guild_id, persona_id) / "any.md").folder.parent.glob("*.md")
+        return sorted(folder.name for folder in kept if folder.name not in there)
+
+    def _put(self, guild_id: int, persona_id: str, file: str, text: str) -> None:
+        self._keep_or_forget(guild_id, persona_id, file)
+        folder = self._folder(guild_id, persona_id)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = folder / f"{file}.part"
+        aside.write_bytes(text.encode())
+        aside.replace(folder / file)
+
+    def _keep_or_forget(self, guild_id: int, persona_id: str, file: str) -> None:
+        earlier, path = self.earlier(guild_id, persona_id, file), self._folder(guild_id, persona_id) / file
+        if not self.keeping:
+            earlier.forget()
+        elif path.exists() and (before := path.read_bytes()):
+            earlier.keep(before, time.time())
 
     def _folder(self, guild_id: int, persona_id: str) -> Path:
         return self.home / "lore" / str(guild_id) / persona_id
+
+
+def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list[Passage]:
+    """What everybody's personas and the world have, and what all guilds and the operator have added."""
+    return _shipped(shipped, [*persona_ids, WORLD], home) + read_all_guild_lore(home)
+
+
+def lore_for_everybody(shipped: ShippedData, home: Path, persona_id: str) -> list[SourceMaterial]:
+    """The lore of a persona for everybody, and the world's, to train on: what ships and, in place of files of the same
+    name or beside them, the operator's."""
+    owners, own = (persona_id, WORLD), home / "lore" / str(OPERATOR)
+    written = {f"{owner}/{path.name}": path for owner in owners for path in sorted((own / owner).glob("*.md"))}
+    if not written:
+        return shipped_lore(shipped, persona_id)
+    files = {path.relative_to(shipped.lore).as_posix(): path
+             for owner in owners for path in sorted((shipped.lore / owner).rglob("*")) if path.is_file()}  # fmt: skip
+    there = {name: path for name, path in (files | written).items() if path.stat().st_size}  # empty: left out
+    copies = [(path, f"lore/{name}") for name, path in there.items()]
+    return [given("lore", "lore", "lore that ships and the operator's", OPERATORS, *copies)] if copies else []
+
+
+def _shipped(folder: Path, owners: Iterable[str], home: Path, others: Iterable[str] = ()) -> list[Passage]:
+    """What ships of these owners, without the files that the operator has others in place of."""
+    replaced = {f"{path.parent.name}/{path.name}" for path in (home / "lore" / str(OPERATOR)).glob("*/*.md")}
+    return [passage for passage in read_lore(folder, owners, others) if passage.source not in replaced]
 
 
 def read_all_guild_lore(home: Path) -> list[Passage]:

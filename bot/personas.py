@@ -3,6 +3,8 @@
 A guild's persona lies in `<home>/personas/<guild id>/<persona id>/`: `card.toml`, its picture and, where its card came
 with more files, `files.charx`. The card is written last, so that one half brought in is none. Ids are unique: a guild's
 own end with its id, so that nothing shows what other guilds have, and adapters of two guilds never meet.
+
+Guild 0 is the operator's: what lies there is for everybody, and wins over a card that ships with the same id.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bot.earlier import Earlier
 from bot.errors import RefusedError
 from personas.card import Card, face, find_persona, parse_card, read_card, slug, to_persona, write
+from personas.card.document import Json
 from personas.card.own import card_of_table, read_table
 from personas.contracts import Persona
 from personas.errors import CardError
@@ -25,6 +30,8 @@ log = logging.getLogger(__name__)
 MAX_OWN = 20
 """How many personas a guild can have of its own; with those that ship they fit into one menu."""
 MAX_SHORT_ID = 32
+OPERATOR = 0
+"""The guild of what the operator has written or brought in, for everybody."""
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 CARD, FILES = "card.toml", "files.charx"
 
@@ -44,9 +51,10 @@ class Personas:
         """`shipped` holds the cards for everybody. Raises `CardError` for one of them that cannot be read."""
         self._home = home / "personas"
         self._shipped: dict[str, Persona] = {}
-        self._cards: dict[str, Path] = {}
+        self._shipped_cards: dict[str, Path] = {}
         for path in sorted(shipped.glob("*.toml")):
-            self._add(self._shipped, read_card(path), path)
+            self._add(read_card(path), path)
+        self._cards = dict(self._shipped_cards)
         self._own: dict[int, dict[str, Persona]] = {}
         self._changing = threading.Lock()
         for path in sorted(self._home.glob(f"*/*/{CARD}")):
@@ -54,7 +62,20 @@ class Personas:
 
     def of(self, guild_id: int) -> Mapping[str, Persona]:
         """The personas that a guild has, by id, those that ship first."""
-        return self._shipped | self._own.get(guild_id, {})
+        return self._shipped | self._own.get(OPERATOR, {}) | self._own.get(guild_id, {})
+
+    def everyone(self) -> list[tuple[int, Persona]]:
+        """All personas with the guild that each belongs to, 0 for those that are everybody's, which come first."""
+        owned = [(guild_id, one) for guild_id in sorted(self._own) if guild_id for one in self._own[guild_id].values()]
+        return [*((OPERATOR, persona) for persona in self.of(OPERATOR).values()), *owned]
+
+    def whose(self, persona_id: str) -> tuple[int, Persona] | None:
+        """The persona of this id, whichever guild's it is, and that guild."""
+        return next((found for found in self.everyone() if found[1].id == persona_id), None)
+
+    def ships(self, persona_id: str) -> bool:
+        """Whether a card of this id came with the bot; the operator may have another in its place."""
+        return persona_id in self._shipped
 
     def get(self, persona_id: str, guild_id: int) -> Persona | None:
         """A persona that a guild has, by its id."""
@@ -67,10 +88,37 @@ class Personas:
 
     def card(self, persona: Persona, guild_id: int) -> Card:
         """A persona's whole card, to be handed out: with all that it came with, and the id that it came with."""
-        path = self._cards[persona.id]
+        table = read_table(self._cards[persona.id]) | {"id": short_id(persona, guild_id)}
+        return self._card_of(table, persona)
+
+    def table(self, persona_id: str) -> Json:
+        """The fields of a card as they stand in its file, before names are filled in."""
+        return read_table(self._cards[persona_id])
+
+    def earlier(self, persona_id: str) -> Earlier:
+        """What the card said before it was rewritten: the bytes of its file."""
+        found = self.whose(persona_id)
+        return Earlier.of(self._home.parent, self._home / str(found[0] if found else OPERATOR) / persona_id / CARD)
+
+    def rewrite(self, persona_id: str, table: Json) -> Persona:
+        """Let a card say something else from now on; its picture and files stay, and what it said is kept.
+
+        Of a card that ships a copy is made, the operator's, which wins. Raises `CardError` for a card that cannot
+        speak, `RefusedError` where another persona has its name, `KeyError` for an unknown id.
+        """
+        with self._changing:
+            guild_id, persona = self.whose(persona_id) or (OPERATOR, self._shipped[persona_id])
+            card = self._card_of(table | {"id": persona_id}, persona)
+            self._require_own_name(guild_id, to_persona(card, persona.name, persona_id), persona_id)
+            self.earlier(persona_id).keep(self._cards[persona_id].read_bytes(), time.time())
+            self._keep(guild_id, card, persona_id)
+            return self._own[guild_id][persona_id]
+
+    def _card_of(self, table: Json, persona: Persona) -> Card:
+        """A table with the picture and the files that a persona has."""
         picture = persona.avatar.read_bytes() if persona.avatar and persona.avatar.is_file() else None
-        card = card_of_table(read_table(path) | {"id": short_id(persona, guild_id)}, persona.name, picture)
-        if (files := path.with_name(FILES)).exists():
+        card = card_of_table(table, persona.name, picture)
+        if (files := self._cards[persona.id].with_name(FILES)).exists():
             card = replace(card, files=parse_card(files.read_bytes(), FILES).files)
         return card
 
@@ -89,21 +137,36 @@ class Personas:
         own = self._own.get(guild_id, {})
         if full_id not in own and len(own) >= MAX_OWN:
             raise RefusedError(f"This server has {MAX_OWN} personas of its own.", "Remove one: `/persona remove`.")
+        self._require_own_name(guild_id, persona, full_id)
+        self._keep(guild_id, card, full_id)
+        return BroughtIn(self._own[guild_id][full_id], full_id not in own)
+
+    def _require_own_name(self, guild_id: int, persona: Persona, full_id: str) -> None:
+        """Raise `RefusedError` where another persona that the guild sees has this name, or this id."""
         for other in self.of(guild_id).values():
-            if other.id == persona.id or (other.id != full_id and other.name.casefold() == persona.name.casefold()):
+            is_other = other.id != full_id
+            if is_other and (other.id == persona.id or other.name.casefold() == persona.name.casefold()):
                 raise RefusedError(
                     f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",
                     "Give the card another name; or with `id` another id, or that of the persona it is to replace.",
                 )
-        self._keep(guild_id, card, full_id)
-        return BroughtIn(self._own[guild_id][full_id], full_id not in own)
 
-    def remove(self, guild_id: int, persona: Persona) -> None:
-        """Remove a guild's own persona. Raises `RefusedError` for one that ships."""
+    def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
+        """Remove a guild's own persona, or the operator's copy of a card that ships, which then speaks again.
+
+        Its earlier texts go with it, or with `keeping` its last one is added to them. Raises `RefusedError` for one
+        that came with the bot.
+        """
         if persona.id not in self._own.get(guild_id, {}):
             raise RefusedError(f"{persona.name} came with the bot.", "Only personas of this server can be removed.")
-        self._cards[persona.id].unlink()  # without it the folder is nobody's
-        for file in self._cards.pop(persona.id).parent.iterdir():
+        path, earlier = self._cards[persona.id], self.earlier(persona.id)
+        if keeping:
+            earlier.keep(path.read_bytes(), time.time())
+        else:
+            earlier.forget()
+        path.unlink()  # without it the folder is nobody's
+        self._drop_card(persona.id)
+        for file in path.parent.iterdir():
             if file.is_file():
                 file.unlink()
         own = self._own[guild_id]
@@ -114,7 +177,7 @@ class Personas:
         with self._changing:
             own, self._own = self._own, {}
             for persona_id in [persona_id for personas in own.values() for persona_id in personas]:
-                self._cards.pop(persona_id, None)
+                self._drop_card(persona_id)
             for path in sorted(self._home.glob(f"*/*/{CARD}")):
                 self._load(path)
 
@@ -132,7 +195,7 @@ class Personas:
     def drop_guild(self, guild_id: int) -> None:
         """A guild's own personas are no more; their files are deleted elsewhere."""
         for persona_id in self._own.pop(guild_id, {}):
-            self._cards.pop(persona_id, None)
+            self._drop_card(persona_id)
 
     def _keep(self, guild_id: int, card: Card, full_id: str) -> None:
         folder = self._home / str(guild_id) / full_id
@@ -160,31 +223,42 @@ class Personas:
         except (CardError, ValueError) as error:
             log.error("a guild's persona is left out: %s", error)
 
+    def _drop_card(self, persona_id: str) -> None:
+        """The guild's card is no more; the one that ships, if any, is the persona's again."""
+        self._cards.pop(persona_id, None)
+        if persona_id in self._shipped_cards:
+            self._cards[persona_id] = self._shipped_cards[persona_id]
+
     def _take(self, path: Path) -> None:
         guild_id, persona = _guild_of(path), read_card(path)
-        if persona.id != path.parent.name or not persona.id.endswith(_own_id("", guild_id)):
+        if guild_id is None or persona.id != path.parent.name or not persona.id.endswith(_own_id("", guild_id)):
             raise CardError(f"{path} does not belong there.", "Import it again.")
         self._cards[persona.id] = path
         self._own[guild_id] = self._own.get(guild_id, {}) | {persona.id: persona}
 
-    def _add(self, personas: dict[str, Persona], persona: Persona, path: Path) -> None:
-        if persona.id in personas:
+    def _add(self, persona: Persona, path: Path) -> None:
+        if persona.id in self._shipped:
             raise CardError(
                 f"Two cards in {path.parent} have the id {persona.id!r}.", f"Rename one; the second is {path}."
             )
-        personas[persona.id], self._cards[persona.id] = persona, path
+        self._shipped[persona.id], self._shipped_cards[persona.id] = persona, path
 
 
 def own_card(home: Path, persona_id: str) -> Path | None:
     """The card of a guild's own persona, whichever guild's it is. In its folder lies nothing of another's."""
-    found = (home / "personas").glob(f"*/{persona_id}/{CARD}")
-    return next((path for path in found if persona_id.endswith(_own_id("", _guild_of(path)))), None)
+    found = ((path, _guild_of(path)) for path in (home / "personas").glob(f"*/{persona_id}/{CARD}"))
+    return next((path for path, at in found if at is not None and persona_id.endswith(_own_id("", at))), None)
 
 
-def _guild_of(card: Path) -> int:
-    """The guild in whose folder a card lies; 0 where that is no guild's."""
+def is_operators(card: Path) -> bool:
+    """Whether a card that `own_card` found is the operator's, not a server's."""
+    return _guild_of(card) == OPERATOR
+
+
+def _guild_of(card: Path) -> int | None:
+    """The guild in whose folder a card lies; None where that is no guild's."""
     name = card.parent.parent.name
-    return int(name) if name.isdecimal() else 0
+    return int(name) if name.isdecimal() else None
 
 
 def short_id(persona: Persona, guild_id: int) -> str:
@@ -198,11 +272,11 @@ def own_suffix(guild_id: int) -> str:
 
 
 def _own_id(short: str, guild_id: int) -> str:
-    digits, rest = "", guild_id  # no persona's id ends as that of guild 0 would
+    digits, rest = "", guild_id
     while rest:
         rest, digit = divmod(rest, len(DIGITS))
         digits = DIGITS[digit] + digits
-    return f"{short}-{digits}"
+    return f"{short}-{digits}" if digits else short  # the operator's are everybody's: their ids are plain
 
 
 def _put(path: Path, content: bytes) -> None:

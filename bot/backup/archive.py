@@ -31,7 +31,7 @@ STORED = (".safetensors", ".png", ".webp", ".jpg", ".gif", ".charx")
 """What does not get smaller."""
 
 DATABASE = "understudy.sqlite"
-FOLDERS = ("personas", "lore", "models", "heldout", "keys")
+FOLDERS = ("personas", "lore", "earlier", "models", "heldout", "keys")
 FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
 CONTENT = frozenset({DATABASE, *FOLDERS, *FILES})
 """What a backup holds of a home: the names that its members' paths may begin with."""

@@ -96,7 +96,7 @@ def _bury_anew(new: Path, old_key_file: Path, store: Store, later: Store | None)
         ids = [str(user_id) for user_id in where.erasure.user_ids()]
         known |= {keyed(then, user_id): user_id for user_id in ids}
         known |= _as_people(*recognised_in(where.erasure.free_texts(), then, {*buried}))
-    files = (path for kind in ("personas", "lore") for path in (new / kind).rglob("*") if path.is_file())
+    files = (path for kind in ("personas", "lore", "earlier") for path in (new / kind).rglob("*") if path.is_file())
     known |= _as_people(*recognised(files, then, {*buried}))
     for one, at in buried.items():
         if one in known:

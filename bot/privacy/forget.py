@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from bot.earlier import EARLIER
 from bot.privacy import tombstones
 from bot.privacy.consent import Consents
 from bot.privacy.files import FilesDone, HomeFiles
@@ -222,6 +223,7 @@ class Forgetter:
         files = self._home_files(traces)
         withdrawn = [adapter_ref(self.home, one.persona_id, one.version).folder for one in receipt.withdrawn]
         given = [self.home / path for path in traces.lore]
+        given += [file for path in traces.lore for file in (self.home / EARLIER / path).glob("*")]
         done: FilesDone = await asyncio.to_thread(
             files.forget, withdrawn, given, made_only=receipt.scope == "trainings"
         )

@@ -52,7 +52,7 @@ class LiveBot:
         parts = [Path(path).parts for path in paths]
         if any(part[0] == "personas" for part in parts):
             await asyncio.to_thread(house.conversations.personas.reread)
-        lore = GuildLore(house.home, house.conversations.lore)
+        lore = GuildLore(house.home, house.conversations.lore, house.catalogue.shipped.lore)
         owners = {
             (int(part[1]), part[2]) for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit()
         }

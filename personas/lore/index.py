@@ -102,15 +102,18 @@ class LoreIndex:
         return self._passages
 
     def search(self, persona_id: str, message: str, limit: int = LORE_PASSAGES, guild_id: int = 0) -> list[LoreHit]:
-        """The passages of this persona (in this guild, too) or of the world that match best, best first; often none."""
+        """The passages of this persona (in this guild, too) or of the world that match best, best first; often none.
+
+        What guild 0, the operator, has added is found in all guilds.
+        """
         given = self.weigh(persona_id, message, guild_id).given(limit)
         return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in given]
 
     def weigh(self, persona_id: str, message: str, guild_id: int = 0) -> Weighed:
         """Every passage this persona has, and how it fares with the message."""
-        places = [place for owner in (persona_id, WORLD) for place in self._places.get(owner, [])]
-        if guild_id:
-            places += [p for owner in (persona_id, WORLD) for p in self._places.get(guild_owner(guild_id, owner), [])]
+        owners = [persona_id, WORLD]
+        owners += [guild_owner(guild, owner) for guild in dict.fromkeys((0, guild_id)) for owner in (persona_id, WORLD)]
+        places = [place for owner in owners for place in self._places.get(owner, [])]
         terms = query_terms(message)
         shared, whole = self._shared(terms, places)
         cosines, small_talk = self._cosines(message, places)
