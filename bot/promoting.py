@@ -1,4 +1,4 @@
-"""What becomes of a version when its training is done: somebody is asked, or it goes live by itself."""
+"""Versions go live and are taken back: by somebody's word, on Discord or elsewhere, or by themselves."""
 
 from __future__ import annotations
 
@@ -6,13 +6,44 @@ import logging
 import time
 
 from bot.house import House
-from bot.store import Job, NewRollout, StoreError
-from personas.errors import UnderstudyError
+from bot.personas import OPERATOR
+from bot.store import Job, NewRollout, Promotion, StoreError
+from personas.contracts import Persona
+from personas.errors import RequestError, UnderstudyError
 
 log = logging.getLogger(__name__)
 
 BY_ITSELF = 0
 """Who promoted it, where nobody did."""
+NEEDS_A_SECOND_WORD = "reject"
+"""The gate's verdict on versions that are promoted only by somebody who has read why not."""
+
+
+async def make_live(house: House, persona_id: str, version: str, guild_id: int, channel_id: int, by: int) -> bool:
+    """Make a version live after loading it, so that a damaged one never gets to speak. False where it was live.
+
+    `guild_id` and `channel_id` are where that was decided, 0 on the machine itself. Raises `RequestError` for one that
+    is not installed, and `AdapterError`.
+    """
+    house.store.versions.require_installed(persona_id, version)
+    await house.answerer.engine.load(house.conversations.adapter(persona_id, version))
+    new = NewRollout(persona_id, version, guild_id, channel_id, by, share=100)
+    if house.store.rollouts.promote(new, time.time()) is None:
+        return False
+    _changed(house, guild_id, persona_id)
+    return True
+
+
+def roll_back(house: House, persona: Persona, guild_id: int, by: int) -> Promotion:
+    """Make the version live that was so before. Raises `RequestError` where there is none."""
+    store = house.store
+    try:
+        row = store.rollouts.roll_back(persona.id, by, time.time(), guild_id)
+    except RequestError as error:
+        how = "Make one live with `/finetune promote`." if store.versions.installed(persona.id) else "Train one first."
+        raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
+    _changed(house, guild_id, persona.id)
+    return row
 
 
 async def promoted_by_itself(house: House, job: Job) -> bool:
@@ -38,6 +69,18 @@ def verdict_of(house: House, persona_id: str, version: str) -> tuple[str, tuple[
     found = (it for it in house.store.versions.installed(persona_id) if it.version == version)
     card = next((it.scorecard for it in found), None)
     return (card.verdict, card.reasons) if card else ("", ())
+
+
+def _changed(house: House, guild_id: int, persona_id: str) -> None:
+    """Another version speaks: messages with buttons, and what the engine has ready, follow.
+
+    What the operator decides is seen wherever a version of this persona was trained.
+    """
+    made_by = (house.store.jobs.get(made.job_id) for made in house.store.versions.installed(persona_id))
+    trained_in = {job.guild_id for job in made_by if job} if guild_id == OPERATOR else set()
+    if house.client:
+        for one in {guild_id} | trained_in:
+            house.client.dispatch("version_changed", one, persona_id)
 
 
 def _may(house: House, job: Job) -> bool:

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import time
-
 import discord
 
+from bot import promoting
 from bot.cogs.asking import Interaction, known_persona, require_moderator
 from bot.cogs.errors import tell
 from bot.cogs.lasting import LastingButton
-from bot.promoting import verdict_of
-from bot.store import Job, NewRollout
+from bot.promoting import NEEDS_A_SECOND_WORD, verdict_of
+from bot.store import Job
 from personas.contracts import Persona
-from personas.errors import RequestError
-
-ASKS_ONCE_MORE = "reject"
 
 
 async def make_live(interaction: Interaction, persona: Persona, version: str) -> str:
     """Make a version live after loading it, so that a damaged one never gets to speak. Gives the words to say."""
-    house = interaction.client.house
-    house.store.versions.require_installed(persona.id, version)
-    await house.answerer.engine.load(house.conversations.adapter(persona.id, version))
-    guild_id, channel_id = interaction.guild_id or 0, interaction.channel_id or 0
-    new = NewRollout(persona.id, version, guild_id, channel_id, interaction.user.id, share=100)
-    if house.store.rollouts.promote(new, time.time()) is None:
+    asked_in = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
+    if not await promoting.make_live(interaction.client.house, persona.id, version, *asked_in):
         return f"{version} of **{persona.name}** speaks already."
-    interaction.client.dispatch("version_changed", interaction.guild_id, persona.id)
     return f"{version} of **{persona.name}** speaks from the next reply on."
 
 
@@ -38,7 +29,7 @@ async def promote_or_ask(interaction: Interaction, persona: Persona, version: st
     house = interaction.client.house
     spoke_already = house.store.versions.live(persona.id) == version
     verdict, reasons = verdict_of(house, persona.id, version)
-    if verdict == ASKS_ONCE_MORE and not spoke_already:
+    if verdict == NEEDS_A_SECOND_WORD and not spoke_already:
         view = discord.ui.View(timeout=None)
         view.add_item(PromoteAnywayButton(persona.id, version))
         why = "\n".join(f"- {reason}" for reason in reasons)
@@ -50,13 +41,7 @@ async def promote_or_ask(interaction: Interaction, persona: Persona, version: st
 
 async def roll_back(interaction: Interaction, persona: Persona) -> str:
     """Make the version live that was so before. Gives the words to say."""
-    store = interaction.client.house.store
-    try:
-        row = store.rollouts.roll_back(persona.id, interaction.user.id, time.time(), interaction.guild_id or 0)
-    except RequestError as error:
-        how = "Make one live with `/finetune promote`." if store.versions.installed(persona.id) else "Train one first."
-        raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
-    interaction.client.dispatch("version_changed", interaction.guild_id, persona.id)
+    row = promoting.roll_back(interaction.client.house, persona, interaction.guild_id or 0, interaction.user.id)
     return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
 
 
