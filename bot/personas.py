@@ -64,14 +64,14 @@ class Personas:
         """The personas that a guild has, by id, those that ship first."""
         return self._shipped | self._own.get(OPERATOR, {}) | self._own.get(guild_id, {})
 
-    def everyone(self) -> list[tuple[int, Persona]]:
-        """All personas with the guild that each belongs to, 0 for those that are everybody's, which come first."""
+    def everybody(self) -> list[tuple[int, Persona]]:
+        """All personas with the guild whose they are, 0 for those of all guilds, which come first: for the operator."""
         owned = [(guild_id, one) for guild_id in sorted(self._own) if guild_id for one in self._own[guild_id].values()]
         return [*((OPERATOR, persona) for persona in self.of(OPERATOR).values()), *owned]
 
     def whose(self, persona_id: str) -> tuple[int, Persona] | None:
         """The persona of this id, whichever guild's it is, and that guild."""
-        return next((found for found in self.everyone() if found[1].id == persona_id), None)
+        return next((found for found in self.everybody() if found[1].id == persona_id), None)
 
     def ships(self, persona_id: str) -> bool:
         """Whether a card of this id came with the bot; the operator may have another in its place."""
@@ -180,11 +180,6 @@ class Personas:
                 self._drop_card(persona_id)
             for path in sorted(self._home.glob(f"*/*/{CARD}")):
                 self._load(path)
-
-    def everybody(self) -> list[tuple[int, Persona]]:
-        """All personas with the guild whose they are, 0 for those that ship: for the operator, who sees all."""
-        own = ((guild_id, one) for guild_id, ones in sorted(self._own.items()) for one in ones.values())
-        return [*((0, one) for one in self._shipped.values()), *own]
 
     def every_name(self) -> frozenset[str]:
         """All names that personas bear, in any guild."""
