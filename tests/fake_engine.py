@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from personas.contracts import AdapterRef, ChatRequest, Persona, Reply
+from personas.contracts import AdapterRef, ChatRequest, Persona, Reply, Token
+from personas.engine.state import EngineState, HeldAdapter
 from personas.errors import EngineBusyError, UnderstudyError
+
+OTHERS = (("tide", -0.5), ("rope", -2.5))
+"""What else the fake's model might have said, everywhere."""
 
 Script = Callable[[ChatRequest], list[str]]
 
 
 def echo(request: ChatRequest) -> list[str]:
     """Say who answers what."""
-    assert request.persona is not None
-    return [f"{request.persona.name} ", f"hears: {request.turns[-1].text}"]
+    name = request.persona.name if request.persona else "Nobody"
+    return [f"{name} ", f"hears: {request.turns[-1].text}"]
 
 
 class FakeReplyStream:
@@ -45,8 +49,15 @@ class FakeReplyStream:
     def reply(self) -> Reply:
         if self._finish is None:
             raise RuntimeError("the reply is not finished")
-        version = self._request.adapter.version if self._request.adapter else None
-        return Reply(self._text, version, 7, 1, 1, self._finish)
+        version, asked = (self._request.adapter.version if self._request.adapter else None), self._request.sampling
+        tokens = tuple(Token(word, -0.5, OTHERS[: asked.alternatives]) for word in self._text.split(" "))
+        told = tokens if asked.alternatives is not None else ()
+        seed = 7 if asked.seed is None else asked.seed
+        return Reply(self._text, version, seed, 1, 1, self._finish, tokens=told, prompt=f"<|user|>{self._asked}")
+
+    @property
+    def _asked(self) -> str:
+        return self._request.turns[-1].text
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -86,6 +97,10 @@ class FakeEngine:
 
     async def forget_texts(self) -> None:
         self.texts_forgotten += 1
+
+    def state(self) -> EngineState:
+        held = tuple(HeldAdapter(ref.name, 0, True) for ref in dict.fromkeys(self.loaded) if ref not in self.dropped)
+        return EngineState("a fake", "cpu", "float32", 2048, 0, 32, 0, 40, held, 0, 0)
 
     async def close(self) -> None:
         return

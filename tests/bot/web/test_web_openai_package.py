@@ -1,0 +1,93 @@
+"""OpenAI's own package talks to a persona: at once, streaming, broken off; by the fake engine and by a real one."""
+
+import asyncio
+
+import openai
+import pytest
+
+from bot.app import opened
+from bot.settings import load_settings
+from tests.bot.web.test_web_openai import HELLO, put_version
+from tests.bot.web.test_web_whole import SHIPPED
+from tests.fakes import until
+
+SAID = "Ballast hears: Is the ferry late?"
+
+
+@pytest.fixture
+async def client(desk):
+    async with openai.AsyncOpenAI(base_url=f"{desk.url}/v1", api_key="any", max_retries=0) as made:
+        yield made
+
+
+async def test_a_reply_and_a_stream(desk, client):
+    put_version(desk.store, "ballast", "v1", live=True)
+    made = await client.chat.completions.create(model="ballast", messages=HELLO, seed=3)
+    assert made.choices[0].message.content == SAID and made.choices[0].finish_reason == "stop"
+    assert made.model == "ballast@v1" and made.usage.total_tokens == 2
+    assert made.model_extra["understudy"]["version"] == "v1"
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = [chunk async for chunk in await client.chat.completions.create(model="ballast", messages=HELLO, **options)]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
+    assert chunks[-1].usage.completion_tokens == 1
+    async with client.chat.completions.stream(model="ballast", messages=HELLO) as stream:
+        assert (await stream.get_final_completion()).choices[0].message.content == SAID
+
+
+async def test_the_synchronous_client_does_the_same(desk):
+    def ask():
+        with openai.OpenAI(base_url=f"{desk.url}/v1", api_key="any", max_retries=0) as client:
+            chunks = list(client.chat.completions.create(model="oda", messages=HELLO, stream=True))
+            return [model.id for model in client.models.list()], client.models.retrieve("oda@base").id, chunks
+
+    ids, one, chunks = await asyncio.to_thread(ask)
+    assert one == "oda@base" and {"ballast", "oda", "thrip", "base"} <= set(ids)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID.replace("Ballast", "Oda Marrow")
+
+
+async def test_its_errors_are_the_packages_own(desk, client):
+    with pytest.raises(openai.NotFoundError, match="There is no persona"):
+        await client.chat.completions.create(model="nobody", messages=HELLO)
+    with pytest.raises(openai.BadRequestError, match="only one reply") as refused:
+        await client.chat.completions.create(model="oda", messages=HELLO, n=2)
+    assert (refused.value.param, refused.value.code) == ("n", "unsupported_value")
+    desk.engine.full = True
+    with pytest.raises(openai.RateLimitError) as busy:
+        await client.chat.completions.create(model="oda", messages=HELLO)
+    assert busy.value.response.headers["Retry-After"]
+
+
+async def test_a_stream_that_is_closed_stops_the_reply(desk, client):
+    desk.engine.free.clear()
+    made, submit = [], desk.engine.submit
+    desk.engine.submit = lambda request: made.append(submit(request)) or made[-1]
+    stream = await client.chat.completions.create(model="oda", messages=HELLO, stream=True)
+    async for chunk in stream:
+        if chunk.choices[0].delta.content:
+            break
+    await stream.close()
+    await until(lambda: made[0]._cancelled.is_set(), 3)
+
+
+@pytest.mark.slow
+async def test_a_real_engine_tells_its_tokens_and_frees_its_row(tmp_path, tiny_base):
+    home = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0"}
+    async with (
+        opened(load_settings(None, home), SHIPPED) as app,
+        openai.AsyncOpenAI(base_url=f"{app.url}/v1", api_key="any", max_retries=0) as client,
+    ):
+        ask = client.chat.completions.create
+        asked = {"model": "ballast", "messages": HELLO, "max_tokens": 12, "seed": 5}
+        made, again = await ask(**asked, logprobs=True, top_logprobs=3), await ask(**asked)
+        assert again.choices[0].message.content == made.choices[0].message.content
+        tokens = made.choices[0].logprobs.content
+        assert len(tokens) == made.usage.completion_tokens and all(len(one.top_logprobs) == 3 for one in tokens)
+        assert all(one.top_logprobs[0].logprob >= one.logprob - 1e-4 for one in tokens)
+        with pytest.raises(openai.BadRequestError) as refused:
+            await ask(model="ballast", messages=[{"role": "system", "content": "rope " * 3000}, *HELLO])
+        assert refused.value.code == "context_length_exceeded"
+        stream = await ask(model="ballast", messages=HELLO, stream=True, max_tokens=1024)
+        await anext(aiter(stream))
+        await stream.close()
+        engine = app.house.answerer.engine
+        await until(lambda: not engine._parts.batch.running and not engine._streams, 5)
