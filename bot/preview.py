@@ -47,10 +47,43 @@ class Lighter(BaseModel):
     memory_bytes: int
 
 
+class Spread(BaseModel):
+    """Lengths: quantiles and a histogram; `counts[i]` are from `edges[i]` up to, not including, `edges[i + 1]`."""
+
+    min: int = 0
+    median: int = 0
+    p95: int = 0
+    max: int = 0
+    edges: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> list[tuple[str, float]]:
+        """The histogram for a chart."""
+        pairs = zip(self.edges, self.edges[1:], self.counts, strict=False)
+        return [(f"{low:,} to {high - 1:,}", float(count)) for low, high, count in pairs]
+
+
+class Truncation(BaseModel):
+    """What does not fit into `max_length` tokens: samples that lose their oldest turns, and replies that make none."""
+
+    max_length: int
+    history_trimmed: int
+    too_long: int
+
+
+class Mask(BaseModel):
+    """A sample as the model is shown it: `parts` in order, each with whether it is learned."""
+
+    parts: tuple[tuple[str, bool], ...]
+    tokens: int
+    trained_tokens: int
+
+
 class Plan(BaseModel):
     """What the trainer says a run would do; `rows` are records of the material. It says more than is read here.
 
-    `lighter` are ways to run it with less memory, from the one that changes least.
+    `lighter` are ways to run it with less memory, from the one that changes least; `masks` are a few samples.
     """
 
     samples: dict[str, int]
@@ -60,6 +93,11 @@ class Plan(BaseModel):
     dropped: dict[str, int]
     recipes: tuple[RecipePlan, ...]
     lighter: tuple[Lighter, ...] = ()
+    sources: dict[str, int] = {}
+    longest_tokens: int = 0
+    tokens_per_sample: Spread = Spread()
+    truncation: Truncation | None = None
+    masks: tuple[Mask, ...] = ()
 
 
 async def plan_run(
@@ -76,7 +114,9 @@ async def plan_run(
     """
     with tempfile.TemporaryDirectory(prefix="understudy-preview-") as folder:
         await asyncio.to_thread(fill_folder, Path(folder), home, "preview", "v0", request, materials, precision)
-        code, output, errors = await _asked([*command, "run", folder, "--dry-run", "--json", "--nice", "10"], environ)
+        code, output, errors = await _asked(
+            [*command, "run", folder, "--dry-run", "--json", "--samples", "--nice", "10"], environ
+        )
     if code:
         raise _failed(output) or TrainingError(
             errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code})."

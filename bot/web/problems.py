@@ -12,6 +12,7 @@ from personas.errors import UnderstudyError
 
 PROBLEMS = {
     "not-json": (400, "The body is no JSON"),
+    "not-whole": (400, "What was sent broke off"),
     "bad-header": (400, "A header cannot be used"),
     "bad-query": (400, "The address asks for something that cannot be"),
     "not-from-here": (403, "Only this machine's own pages and programs are answered"),
@@ -21,11 +22,14 @@ PROBLEMS = {
     "key-used": (409, "The key belongs to another request"),
     "too-large": (413, "The body is too large"),
     "not-json-type": (415, "Only JSON is read here"),
+    "wrong-kind": (415, "Files of this kind are not read"),
+    "bad-name": (422, "The name cannot be used"),
     "invalid-request": (422, "Fields of the request are wrong"),
     "cannot-train": (422, "This cannot be trained on this machine"),
     "no-memory": (422, "There is not enough memory for this"),
     "failed": (500, "Something went wrong inside"),
     "busy": (503, "The bot cannot take this now"),
+    "no-room": (507, "The disk has no room for this"),
 }
 """By the last part of `type`: HTTP status and title."""
 
