@@ -24,6 +24,8 @@ HISTORY_BLOCK = 4
 EXAMPLE_USER = "Guest"
 """Who asks in a card's examples: always the same name, so that all members' prompts begin with the same tokens."""
 
+CONTEXT_TOKENS = 2048
+"""What prompt and reply may take together."""
 MAX_CARD_TOKENS = 1400
 """What a card's prose and examples may take of a prompt: talks beyond that are left out."""
 
@@ -70,7 +72,7 @@ class Renderer:
         persona: Persona | None,
         turns: Sequence[Turn],
         lore: Sequence[LoreHit] = (),
-        max_tokens: int = 2048,
+        max_tokens: int = CONTEXT_TOKENS,
         instructions: str = "",
     ) -> Prompt:
         """Render card, history and the last member turn (with its lore) up to where the reply begins.
@@ -102,7 +104,7 @@ class Renderer:
         turns: Sequence[Turn],
         reply: str,
         lore: Sequence[LoreHit] = (),
-        max_tokens: int = 2048,
+        max_tokens: int = CONTEXT_TOKENS,
     ) -> Sample:
         """Render a prompt and the reply to it; `max_tokens` bounds the whole."""
         answer = self._answer(reply)

@@ -12,6 +12,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.card_room import require_room
 from bot.carried import install_carried
 from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
 from bot.cogs.finetune_actions import buttons
@@ -22,22 +23,17 @@ from bot.personas import BroughtIn, short_id
 from bot.store import CARD, Gift
 from personas.card import Card, Form, Written, parse_card, to_persona, write
 from personas.card.book import book_as_lore
-from personas.card.show import token_counter
 from personas.contracts import Persona
-from personas.errors import BaseModelError, CardError, UnderstudyError
+from personas.errors import CardError, UnderstudyError
 from personas.exports import note_export
 from personas.keys import HomeKey, keyed
-from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
+from personas.prompt import MAX_CARD_TOKENS
 
 MAX_CARD_BYTES = 25 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
 """An adapter of rank 16 over the embedded model, inside a card, has 19 MiB."""
-MAX_GREETING = 6000
-"""Characters of a greeting: more than four messages at once are nobody's wish."""
 BOOK = "character-book"
 """How the files of lore begin that a card's character book becomes."""
-CHARACTERS_A_TOKEN = 3
-"""How many characters a token stands for where no tokenizer is at hand: cautiously few."""
 ENDINGS: dict[Form, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
 
 
@@ -66,7 +62,8 @@ class CardCommands(commands.Cog):
 
         def bring_in() -> tuple[BroughtIn, Card, int]:
             read = parse_card(data, card.filename, MAX_UNPACKED_BYTES)
-            tokens = _require_room(read, card.filename, house.base_model)
+            room = require_room(to_persona(read, card.filename), card.filename, house.base_model)
+            tokens = room.prose + room.examples
             brought = house.conversations.personas.bring_in(guild_id, read, card.filename, persona_id or "")
             return brought, read, tokens
 
@@ -135,28 +132,6 @@ def _guild(interaction: Interaction) -> int:
         raise RefusedError("Cards belong to a server.", "Try it in one of its channels.")
     require_moderator(interaction)
     return interaction.guild_id
-
-
-def _require_room(card: Card, where: str, base_model: str) -> int:
-    """How many tokens the card takes. Raises `CardError` when its prose alone leaves no room to talk."""
-    persona = to_persona(card, where)
-    if len(persona.first_mes) > MAX_GREETING:
-        raise CardError(
-            f"The greeting in {where} has {len(persona.first_mes)} characters, more than {MAX_GREETING}.",
-            "Shorten first_mes.",
-        )
-    try:
-        count = token_counter(base_model)
-    except BaseModelError:  # a model of a hub, whose files are not looked for here
-        count = None
-    prose, examples = system_text(persona, EXAMPLE_USER) + persona.post_history_instructions, persona.mes_example
-    tokens, more = (count(text) if count else len(text) // CHARACTERS_A_TOKEN for text in (prose, examples))
-    if tokens > MAX_CARD_TOKENS:
-        raise CardError(
-            f"{where} would take about {tokens} tokens of every prompt; at most {MAX_CARD_TOKENS} leave room to talk.",
-            "Shorten the description, or move what is told there into the character book.",
-        )
-    return tokens + more
 
 
 def _note_left(house: House, guild_id: int, persona: Persona, file: str, content: bytes) -> None:
