@@ -31,18 +31,18 @@ class _Asked(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Part(_Asked):
+class ChatPart(_Asked):
     """A part of a message's content; only text can be read here."""
 
     type: str = "text"
     text: Text = ""
 
 
-class Message(_Asked):
+class ChatMessage(_Asked):
     """One message of the talk."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part] | None = None
+    content: Text | list[ChatPart] | None = None
     name: str | None = None
 
     @property
@@ -66,7 +66,7 @@ class ChatBody(_Asked):
     """
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -161,7 +161,7 @@ def sampling_of(asked: ChatBody, usual: Sampling) -> Sampling:
     return replace(usual, **known, max_new_tokens=min(longest, MOST_NEW_TOKENS), stop=stop)
 
 
-def _turn(message: Message, persona: str) -> Turn:
+def _turn(message: ChatMessage, persona: str) -> Turn:
     if message.role == "assistant":
         return Turn(persona, message.text, by_persona=True)
     name = " ".join((message.name or "").split())[:LONGEST_NAME]

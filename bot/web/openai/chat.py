@@ -19,8 +19,9 @@ from bot.web.bodies import json_object
 from bot.web.events import HEADERS, is_heard
 from bot.web.here import house_of
 from bot.web.openai.asked import ChatBody, chat_body, sampling_of, talk_of
-from bot.web.openai.errors import Refusal, error_json, refusal_of
+from bot.web.openai.errors import Refusal, error_json, errors, refusal_of
 from bot.web.openai.shapes import Shapes
+from bot.web.openapi import JSON, Answer, Body, described
 from personas.contracts import ChatRequest
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,39 @@ LARGEST_TALK_BYTES = 2 * 2**20
 """Clients send the whole talk each time, however much of it fits."""
 
 
+COMPLETION = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices", "usage", "understudy"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "chat.completion"},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "choices": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "object"}},
+        "usage": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "understudy": {"type": "object"},
+    },
+}
+EXAMPLE = {"model": "ballast", "messages": [{"role": "user", "content": "Is the ferry late?"}], "stream": False}
+
+
+@described(
+    "Have a persona answer, as OpenAI's clients ask",
+    {
+        200: Answer("The reply, or its pieces as server-sent events.", COMPLETION, (JSON, "text/event-stream")),
+        **errors(
+            _400="The body is no JSON, or a field cannot be as it is: `param` names it.",
+            _404="There is no such model.",
+            _409="The Idempotency-Key cannot be used.",
+            _413="The body is too large.",
+            _415="The body is not JSON.",
+            _422="The version cannot be loaded.",
+            _429="Too many replies wait; Retry-After says when to ask again.",
+        ),
+    },
+    tag="openai",
+    body=Body(ChatBody, EXAMPLE),
+)
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """The reply, as one object or as server-sent events. Its place in the engine is free once the client has gone."""
     house = house_of(request)

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from bot.web.openapi import Answer
 from bot.web.problems import Problem
 from personas.errors import AdapterError, EngineBusyError, UnderstudyError
 from personas.prompt import NoRoomError
@@ -33,6 +34,32 @@ class Refusal(Problem):
     ) -> None:
         super().__init__(slug, message, advice, headers=headers)
         self.status, self.code, self.param = status, code, param
+
+
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+"""The schema of an error below `/v1`."""
+
+
+def errors(**more: str) -> dict[int, Answer]:
+    """What each request below `/v1` can be refused with, and more by status (`_429="…"`), for `described`."""
+    usual = {401: "A token is needed.", 403: "Another site asks.", 500: "A fault.", 503: "The bot starts or ends."}
+    said = usual | {int(name.lstrip("_")): words for name, words in more.items()}
+    return {status: Answer(words, ERROR) for status, words in said.items()}
 
 
 def is_v1(request: web.Request) -> bool:

@@ -10,8 +10,30 @@ from bot.house import House
 from bot.speakers import Speaker, speakers
 from bot.web.here import house_of
 from bot.web.openai.chat import named
+from bot.web.openai.errors import errors
+from bot.web.openapi import Answer, described
 
 
+MODEL = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by", "name", "understudy"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+        "name": {"type": "string"},
+        "understudy": {"type": "object"},
+    },
+}
+MODELS = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": MODEL}},
+}
+
+
+@described("Who can be talked to, as models", {200: Answer("All of them.", MODELS), **errors()}, tag="openai")
 async def get_models(request: web.Request) -> web.Response:
     """Each persona as it speaks now, then each of its versions, then the base model."""
     house = house_of(request)
@@ -21,6 +43,12 @@ async def get_models(request: web.Request) -> web.Response:
     return web.json_response({"object": "list", "data": [*now, *data]})
 
 
+@described(
+    "One model",
+    {200: Answer("The model.", MODEL), **errors(_404="There is no such model.")},
+    tag="openai",
+    path={"model": "A persona's id, or with a version: `ballast@v3`, `ballast@base`; `base` alone."},
+)
 async def get_model(request: web.Request) -> web.Response:
     """One of them."""
     house, model = house_of(request), request.match_info["model"]
