@@ -15,6 +15,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
+from bot.store.answered import AnsweredRequests
 from bot.store.channels import Answers, Channel, Channels
 from bot.store.comparisons import (
     BASE,
@@ -101,6 +102,7 @@ class Store:
         self.taught = Taught(connection)
         self.guilds = Guilds(connection)
         self.comparisons = Comparisons(connection)
+        self.answered = AnsweredRequests(connection)
         self.erasure = Erasure(connection)
         self.forgettings = Forgettings(connection)
 

@@ -49,6 +49,7 @@ FREE_TEXT = {
     "gifts": ("what",),
     "taught": ("prompt", "reply", "instead_of"),
     "comparisons": ("prompt", "text_a", "text_b"),
+    "answered": ("body",),
 }
 """The columns in which anything may stand, by table: a person's name or words are replaced there."""
 

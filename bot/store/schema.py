@@ -6,7 +6,7 @@ ids of guilds, channels, messages and members are Discord's snowflakes.
 
 from __future__ import annotations
 
-from bot.store.schema_later import COMPARISONS, PROMOTING, ROLLOUTS, TAUGHT
+from bot.store.schema_later import ANSWERED, COMPARISONS, PROMOTING, ROLLOUTS, TAUGHT
 
 FIRST = """
 create table channels (
@@ -237,4 +237,4 @@ SIXTH = """
 alter table jobs add column can_resume integer not null default 0 check (can_resume in (0, 1));
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS, TAUGHT, COMPARISONS, PROMOTING)
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, ROLLOUTS, TAUGHT, COMPARISONS, PROMOTING, ANSWERED)

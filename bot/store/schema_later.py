@@ -88,3 +88,16 @@ create table promoting (
     guild_id integer primary key
 ) strict;
 """
+
+ANSWERED = """
+-- Requests over HTTP that came with a key, for a day: key and request as hashes, and what was answered (no status: the
+-- bot ended while it did it).
+create table answered (
+    key blob primary key,
+    request blob not null,
+    status integer,
+    body text not null,
+    at real not null
+) strict;
+create index answered_by_age on answered (at);
+"""

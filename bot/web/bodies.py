@@ -6,16 +6,22 @@ import difflib
 import json
 import re
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import MultiDict, MultiDictProxy
 from pydantic import BaseModel, ValidationError
 
 from bot.web.allowed import allowed_at, known_fields
 from bot.web.problems import Problem
 
 LARGEST_BODY_BYTES = 64 * 2**10
+LARGEST_FORM_BYTES, MOST_FIELDS = 2**20, 2000
+FORM = "application/x-www-form-urlencoded"
 MOST_ERRORS, LONGEST_SHOWN = 50, 80
+FULL = "the whole body"
+"""Where a request keeps its body when it was read before the handler's turn."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,7 +32,7 @@ async def json_object(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES
         advice = "Send it with Content-Type: application/json, not packed."
         raise Problem("not-json-type", f"The body is sent as {request.content_type}.", advice)
     try:
-        body = json.loads(await _read(request, most_bytes), parse_constant=_refused)
+        body = json.loads((await json_bytes(request, most_bytes)).decode("utf-8"), parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         said = f"{error.msg} (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else "it is none"
         raise Problem("not-json", f"The body cannot be read: {said}.", "Send one JSON object in UTF-8.") from None
@@ -35,7 +41,27 @@ async def json_object(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES
     return body
 
 
-async def _read(request: web.Request, most_bytes: int) -> str:
+async def json_bytes(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES) -> bytes:
+    """What is sent, whole, also when it was read before. Raises `Problem` when it breaks off or is too large."""
+    read: bytes = request[FULL] if FULL in request else await _read(request, most_bytes)
+    if len(read) > most_bytes:
+        raise Problem("too-large", f"The body is larger than {most_bytes // 1024} KiB.", "Send less.")
+    return read
+
+
+async def form_of(request: web.Request) -> MultiDictProxy[str]:
+    """The fields of a page's form; one that was sent more than once has several values. Raises `Problem`."""
+    if request.content_type != FORM:
+        raise Problem("not-json-type", f"The form is sent as {request.content_type}.", f"Send it as {FORM}.")
+    text = (await json_bytes(request, LARGEST_FORM_BYTES)).decode("utf-8", errors="replace")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Problem("too-large", f"The form has more than {MOST_FIELDS} fields.", "Send less.") from None
+    return MultiDictProxy(MultiDict(pairs))
+
+
+async def _read(request: web.Request, most_bytes: int) -> bytes:
     read = b""
     try:
         # Asked for in pieces: what the header says of the length may be wrong or missing.
@@ -43,9 +69,7 @@ async def _read(request: web.Request, most_bytes: int) -> str:
             read += piece
     except (ConnectionError, ClientPayloadError, HttpProcessingError):
         raise Problem("not-json", "The body breaks off.", "Send all of it.") from None
-    if len(read) > most_bytes:
-        raise Problem("too-large", f"The body is larger than {most_bytes // 1024} KiB.", "Send less.")
-    return read.decode("utf-8")
+    return read
 
 
 def _refused(constant: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +16,7 @@ from bot.served import notes_on
 from bot.store import Job
 from bot.web.bodies import json_object, parsed
 from bot.web.here import house_of
+from bot.web.idempotency import key_of
 from bot.web.job_json import job_json, job_path
 from bot.web.preflight import own_plan, request_of, require_memory, require_possible
 from bot.web.problems import Problem
@@ -25,7 +25,6 @@ from personas.errors import RequestError
 
 log = logging.getLogger(__name__)
 
-KEY = re.compile(r"[\x21-\x7e]{1,255}")
 MOST_WAITING = 8
 NO_CHANNEL = NOBODY = 0
 
@@ -94,13 +93,8 @@ def _queued(house: House, wanted: TrainingRequest, guild_id: int, job_id: str | 
 
 def _job_id(request: web.Request) -> str | None:
     """The id of the job that a key stands for. It outlives the bot, as the job does."""
-    keys = request.headers.getall("Idempotency-Key", [])
-    if not keys:
-        return None
-    if len(keys) > 1 or not KEY.fullmatch(keys[0]):
-        advice = "Send one, of at most 255 visible ASCII characters."
-        raise Problem("bad-header", "The Idempotency-Key cannot be used.", advice)
-    return hashlib.sha256(f"idempotency:{keys[0]}".encode()).hexdigest()[:16]
+    key = key_of(request)
+    return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
 
 
 def _known(house: House, job_id: str | None, wanted: TrainingRequest) -> Job | None:

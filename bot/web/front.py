@@ -12,11 +12,12 @@ from aiohttp import web
 from bot.house import House
 from bot.queue import QueueConflictError
 from bot.store import StoreError
-from bot.web import finetune, frame, health, jobs, openapi, overview, problems, sections
+from bot.web import finetune, frame, health, idempotency, jobs, openapi, overview, problems, sections, sign_in
 from bot.web.guard import HEADERS, require_here
 from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.openai.errors import is_v1, openai_answer
 from bot.web.problems import Problem, answer_to
+from bot.web.sessions import DOOR, Door
 from bot.web.words import without_places
 from personas.errors import UnderstudyError
 
@@ -24,16 +25,19 @@ log = logging.getLogger(__name__)
 
 ROUTES: tuple[Route, ...] = (
     *health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES, *frame.ROUTES, *overview.ROUTES,
-    *openapi.ROUTES, *sections.ROUTES,
+    *sign_in.ROUTES, *openapi.ROUTES, *sections.ROUTES,
 )  # fmt: skip
+OPEN = ("/healthz", sign_in.SIGN_IN, f"{frame.HOME}/static/")
+"""What is answered without a token."""
 HTTP_PROBLEMS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 class Front:
-    """Serves the bot's routes in any application on loopback, before the bot is there too: they say so then."""
+    """Serves the bot's routes in any application, before the bot is there too: they say so then."""
 
-    def __init__(self) -> None:
-        self._tenant = Tenant()
+    def __init__(self, door: Door | None = None) -> None:
+        """`door` says who is let in: everybody on loopback, unless it is told otherwise."""
+        self._tenant, self._door = Tenant(), door or Door()
         self._own: set[web.AbstractRoute] = set()
 
     def open(self, house: House) -> None:
@@ -50,7 +54,7 @@ class Front:
         What no route of the application answers is answered with a problem.
         """
         app[TENANT], app[finetune.CHECKS], app[frame.SAID] = self._tenant, finetune.Checks(), frame.Said()
-        app[openapi.SERVED] = ROUTES
+        app[openapi.SERVED], app[DOOR], app[idempotency.RUNNING] = ROUTES, self._door, set()
         app[frame.HAS_TOWN] = any(resource.canonical == "/" for resource in app.router.resources())
         at_root: tuple[Route, ...] = () if app[frame.HAS_TOWN] else (("GET", "/", frame.to_dashboard),)
         for method, path, handler in (*ROUTES, *at_root):
@@ -68,13 +72,23 @@ class Front:
         if request.match_info.http_exception is None and request.match_info.route not in self._own:
             return await handler(request)
         try:
-            require_here(request)
-            answer = await handler(request)
+            answer = await self._answer(request, handler)
         except Exception as error:  # the edge: every error has an answer
             answer = _told(request, self._problem(request, error))
         for name, value in HEADERS.items():
             answer.headers.setdefault(name, value)
         return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        require_here(request, self._door)
+        if not request.path.startswith(OPEN) and not self._door.lets_in(request):
+            if frame.wants_page(request):
+                return sign_in.to_sign_in(request)
+            raise Problem(
+                "sign-in", "A token is needed.", f"Send `Authorization: Bearer …`, or sign in at {sign_in.SIGN_IN}.",
+                headers={"WWW-Authenticate": 'Bearer realm="Understudy"'},
+            )  # fmt: skip
+        return await idempotency.answer(request, handler)
 
     def _problem(self, request: web.Request, error: Exception) -> Problem:
         match error:
@@ -110,14 +124,20 @@ def _told(request: web.Request, problem: Problem) -> web.Response:
 
 
 @asynccontextmanager
-async def listening(front: Front, port: int) -> AsyncIterator[str]:
-    """A server with these routes alone on 127.0.0.1; gives its address. Raises `OSError` when the port is taken."""
+async def listening(front: Front, port: int, host: str = "127.0.0.1") -> AsyncIterator[str]:
+    """A server with these routes alone; gives its address. Raises `OSError` when it cannot listen there."""
     app = web.Application()
     front.mount(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, host, port).start()
+        yield f"http://{_shown(host)}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+def _shown(host: str) -> str:
+    """The host of an address to open: one that stands for all of the machine's own is answered on loopback, too."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    return own.get(host, f"[{host}]" if ":" in host else host)

@@ -1,22 +1,29 @@
-"""Who is answered: programs and pages of this machine, under its own name.
+"""Who is answered: programs and pages that name this server as it is called, and that no other site's page has sent.
 
 A page of another site, open in the operator's browser, can send requests here. It is told by Sec-Fetch-Site, which
-browsers set and pages cannot, and by Origin against Host. A site whose name resolves to 127.0.0.1 (DNS rebinding) is
-told by Host. No answer allows another origin to read it.
+browsers set and pages cannot, and by Origin against Host. A site whose name resolves to this machine (DNS rebinding) is
+told by Host: only this machine's own names are answered, those in WEB_NAMES, and addresses, which nobody can point
+elsewhere. No answer allows another origin to read it.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from bot.web.bodies import FORM, LARGEST_FORM_BYTES
+from bot.web.frame import is_dashboard
 from bot.web.problems import Problem
+from bot.web.sessions import Door
 
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
+HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 HERE = ("same-origin", "none")
 SAFE = ("GET", "HEAD", "OPTIONS")
+FILES = "multipart/form-data"
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -27,17 +34,36 @@ HEADERS = {
 """On every answer that sets none of its own."""
 
 
-def require_here(request: web.Request) -> None:
-    """Raise `Problem` for a request that is not from this machine's own programs and pages."""
+def require_here(request: web.Request, door: Door) -> None:
+    """Raise `Problem` for a request by another name, or from another site's page; or a form that no page here sent."""
     hosts = request.headers.getall("Host", [])
-    if len(hosts) != 1 or not LOOPBACK.fullmatch(hosts[0]):
-        raise Problem(
-            "not-from-here", "The Host header does not name this machine.", "Ask 127.0.0.1, localhost or [::1]."
+    if len(hosts) != 1 or not _is_own(hosts[0], door):
+        advice = "Ask 127.0.0.1, localhost or [::1]" + (
+            "." if door.is_local else "; or this machine's address, or a name that WEB_NAMES lists."
         )
+        raise Problem("not-from-here", "The Host header does not name this machine.", advice)
     if _is_foreign(request, hosts[0]):
         raise Problem(
             "not-from-here", "Another site's page asks.", "Ask from a program, or from a page that this bot serves."
         )
+    if request.method not in SAFE and is_dashboard(request):
+        _require_own_form(request)
+
+
+def _is_own(host: str, door: Door) -> bool:
+    if LOOPBACK.fullmatch(host):
+        return True
+    found = HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found["name"].casefold()
+    if name in door.names or host.casefold() in door.names:
+        return True
+    try:
+        address = ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return not door.is_local and not address.is_unspecified
 
 
 def _is_foreign(request: web.Request, host: str) -> bool:
@@ -52,3 +78,16 @@ def _authority(origin: str) -> str:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
+
+
+def _require_own_form(request: web.Request) -> None:
+    """What a page's form sends says where it comes from: every browser does, and nothing else sends forms here."""
+    if request.content_type not in (FORM, FILES):
+        return
+    if "Origin" not in request.headers and request.headers.get("Sec-Fetch-Site") != "same-origin":
+        raise Problem(
+            "not-from-here", "The form does not say which page it comes from.", "Send it from a page of this bot's."
+        )
+    length = request.content_length if request.content_length is not None else LARGEST_FORM_BYTES + 1
+    if request.content_type == FORM and length > LARGEST_FORM_BYTES:
+        raise Problem("too-large", f"The form is larger than {LARGEST_FORM_BYTES // 2**20} MiB.", "Send less.")

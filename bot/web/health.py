@@ -6,6 +6,7 @@ from aiohttp import web
 
 from bot.web.here import Route, house_of
 from bot.web.openapi import Answer, described
+from bot.web.sessions import DOOR
 
 HEALTH = {
     "type": "object",
@@ -16,10 +17,14 @@ HEALTH = {
 
 @described("Whether the bot is there", {200: Answer("It answers members.", HEALTH)}, tag="about")
 async def healthz(request: web.Request) -> web.Response:
-    """200 once the bot answers members; 503, a problem, before and after, and when the database cannot be read."""
+    """200 once the bot answers members; 503, a problem, before and after, and when the database cannot be read.
+
+    Answered without a token, too, and then no more than that.
+    """
     jobs = house_of(request).store.jobs
     waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
-    return web.json_response({"status": "ok", "jobs": {"queued": waiting, "running": running}})
+    more = {"jobs": {"queued": waiting, "running": running}} if request.app[DOOR].lets_in(request) else {}
+    return web.json_response({"status": "ok", **more})
 
 
 ROUTES: tuple[Route, ...] = (("GET", "/healthz", healthz),)

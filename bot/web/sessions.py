@@ -1,10 +1,168 @@
-"""Who has signed in: kept in memory, so that nobody is once the bot has ended."""
+"""The door's key: a token where one is demanded, the sessions of those who signed in with it, and a bound on guessing.
+
+Sessions are random numbers kept in memory: nobody is signed in once the bot has ended. Tokens are compared through
+their hashes, in a time that says nothing of either.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import ipaddress
+import math
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 from aiohttp import web
+
+from bot.web.problems import Problem
+
+COOKIE = "understudy_session"
+IDLE_S = 12 * 3600.0
+LONGEST_S = 7 * 24 * 3600.0
+"""A session ends when it is not used for `IDLE_S`, and after `LONGEST_S` in any case."""
+MOST_SESSIONS = 1000
+WINDOW_S, MOST_WRONG, MOST_WRONG_IN_ALL = 60.0, 5, 50
+"""So many wrong tokens in a minute are answered, from one address and from all that have never had the right one."""
+MOST_ADDRESSES = 10_000
+
+
+@dataclass
+class _Session:
+    began: float
+    used: float
+
+
+@dataclass
+class Guesses:
+    """Wrong tokens of late, by the address that they came from."""
+
+    _by_address: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+    _all: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_WRONG_IN_ALL))
+    _proven: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    def wait_s(self, address: str, now: float) -> float:
+        """How long this address has to wait until it may try again; 0 when it may."""
+        own = self._by_address.get(address, deque())
+        waits = [own[0] + WINDOW_S - now] if len(own) >= MOST_WRONG else []
+        if address not in self._proven and len(self._all) == MOST_WRONG_IN_ALL:
+            waits.append(self._all[0] + WINDOW_S - now)
+        return max([0.0, *waits])
+
+    def wrong(self, address: str, now: float) -> None:
+        """Note a wrong token."""
+        self._by_address.setdefault(address, deque(maxlen=MOST_WRONG)).append(now)
+        self._by_address.move_to_end(address)
+        self._all.append(now)
+        if len(self._by_address) > MOST_ADDRESSES:
+            self._by_address.popitem(last=False)
+
+    def right(self, address: str) -> None:
+        """Note the right one: whoever has it is not shut out by what others try."""
+        self._by_address.pop(address, None)
+        self._proven[address] = None
+        if len(self._proven) > MOST_ADDRESSES:
+            self._proven.popitem(last=False)
+
+
+class Door:
+    """Who is let in. Without a token everybody who reaches the server is: it listens on loopback only, then."""
+
+    def __init__(
+        self,
+        token: str = "",
+        names: tuple[str, ...] = (),
+        *,
+        is_local: bool = True,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`names` are host names to be asked by besides loopback's; `is_local` says that it listens on loopback."""
+        self.names = frozenset(name.casefold() for name in names)
+        self.is_local, self._now = is_local, now
+        self._token = _hashed(token) if token else b""
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self.guesses = Guesses()
+
+    @property
+    def demands_token(self) -> bool:
+        """Whether one has to sign in."""
+        return bool(self._token)
+
+    def lets_in(self, request: web.Request) -> bool:
+        """Whether a request may be answered. Raises `Problem` for the address of somebody who guesses tokens."""
+        if not self.demands_token or self.has_session(request):
+            return True
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        return kind.casefold() == "bearer" and self.is_right(token.strip(), address_of(request))
+
+    def is_right(self, token: str, address: str) -> bool:
+        """Whether this is the token. Raises `Problem` where too many wrong ones came before."""
+        now = self._now()
+        if wait_s := self.guesses.wait_s(address, now):
+            raise Problem(
+                "too-many-tries",
+                "Too many wrong tokens have come.",
+                f"Try again in {math.ceil(wait_s)} seconds.",
+                headers={"Retry-After": str(math.ceil(wait_s))},
+            )
+        if hmac.compare_digest(_hashed(token), self._token):
+            self.guesses.right(address)
+            return True
+        self.guesses.wrong(address, now)
+        return False
+
+    def begin(self) -> str:
+        """A new session's id, for a cookie."""
+        now, session_id = self._now(), secrets.token_urlsafe(32)
+        self._sessions[_kept_as(session_id)] = _Session(now, now)
+        if len(self._sessions) > MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session_id
+
+    def has_session(self, request: web.Request) -> bool:
+        """Whether the request comes with a session; using one keeps it open."""
+        key, now = _kept_as(request.cookies.get(COOKIE, "")), self._now()
+        session = self._sessions.get(key)
+        if session is None:
+            return False
+        if now - session.used > IDLE_S or now - session.began > LONGEST_S:
+            del self._sessions[key]
+            return False
+        session.used = now
+        self._sessions.move_to_end(key)
+        return True
+
+    def end(self, request: web.Request) -> None:
+        """End the request's session."""
+        self._sessions.pop(_kept_as(request.cookies.get(COOKIE, "")), None)
+
+
+DOOR = web.AppKey("door", Door)
 
 
 def is_signed_in(request: web.Request) -> bool:
     """Whether the request comes with a session of somebody who has signed in."""
-    return False
+    return request.app[DOOR].has_session(request)
+
+
+def address_of(request: web.Request) -> str:
+    """The address that a request comes from; of IPv6 the network, since one machine has many."""
+    try:
+        address = ipaddress.ip_address(request.remote or "")
+    except ValueError:
+        return request.remote or ""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
+def _kept_as(session_id: str) -> str:
+    # The hash is looked up, so that the time of the look-up says nothing of the id.
+    return hashlib.sha256(session_id.encode(errors="surrogateescape")).hexdigest()
