@@ -11,10 +11,8 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from bot.by_path import named_by_path
 from bot.history import HISTORY, history_lines
@@ -88,12 +86,6 @@ class Catalogue:
     def recipes(self) -> list[str]:
         """The names of all recipes, in order."""
         return sorted(path.stem for path in self._shipped.recipes.glob("*.toml"))
-
-    def recipe(self, name: str) -> dict[str, Any]:
-        """The values of a recipe; what its file leaves out is as in `demo-cpu`. Empty for one that there is not."""
-        files = {path.stem: path for path in self._shipped.recipes.glob("*.toml")}
-        read = {it: tomllib.loads(files[it].read_text(encoding="utf-8")) for it in ("demo-cpu", name) if it in files}
-        return {**read["demo-cpu"], **read[name]} if name in read else {}
 
     def materials_for(self, request: TrainingRequest, guild_id: int = 0) -> tuple[SourceMaterial, ...]:
         """The materials that a request of a server takes. The operator may name paths and other base models.
