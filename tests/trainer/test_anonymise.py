@@ -3,8 +3,8 @@
 import pytest
 
 from personas.contracts import Persona
+from personas.invented_names import NAMES
 from trainer.anonymise import Anonymiser
-from trainer.anonymise.invented_names import NAMES
 from trainer.anonymise.names_found import Names
 from trainer.anonymise.pseudonyms import assign, stranger
 from trainer.conversation import Conversation, Message, Speaker

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from personas.base_model import locate
 from personas.contracts import Persona
 from personas.errors import MaterialError, RequestError, UnderstudyError
+from personas.invented_names import NAMES
 from personas.keys import HomeKey, keyed
 from personas.people import read_people
 from tests.trainer.jobs import export, message, sign, talks
 from tests.trainer.talk import dialogue, sentence, talk
 from trainer.__main__ import main
-from trainer.anonymise.invented_names import NAMES
 from trainer.building.build import Builder, Plan
 from trainer.building.ledger import Ledger
 from trainer.building.split import Opening

@@ -10,7 +10,7 @@ import hmac
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 
-from trainer.anonymise.invented_names import NAMES
+from personas.invented_names import NAMES
 from trainer.anonymise.written import TOKEN, folded
 from trainer.conversation import Speaker
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
+from personas.invented_names import NAMES
 from trainer.anonymise.entity import Kind
-from trainer.anonymise.invented_names import NAMES
 from trainer.anonymise.pseudonyms import drawn_from
 
 IN_BRACKETS: dict[str, str] = {
