@@ -39,6 +39,7 @@ from bot.store import Job, Store
 from bot.training import SubprocessBackend
 from bot.voices import Voices
 from bot.web import Front, listening
+from bot.web.sessions import Door
 from personas import base_model
 from personas.base_model import BaseModel
 from personas.compare import Compare
@@ -85,9 +86,9 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         finish_restore(settings.home)
         store = Store.open(settings.home / "understudy.sqlite")
         stack.callback(store.close)
-        front = Front()
+        front = Front(Door(settings.web_token, settings.web_names, is_local=settings.is_local))
         sandbox = await _sandbox(settings, town, front, stack) if settings.in_sandbox else None
-        url = sandbox.url if sandbox else await _listening(settings, front, stack)
+        url = sandbox.url if sandbox and settings.is_local else await _listening(settings, front, stack)
         personas = Personas(shipped.cards, settings.home)
         keeping = _keeping(settings, sandbox)
         # Before anything reads the home: nobody who was forgotten is in what follows.
@@ -160,7 +161,10 @@ async def _sandbox(settings: Settings, town: Town, front: Front, stack: AsyncExi
         raise SettingsError(f"{error}.", f"Move {state} away: a new guild is made in its place.") from error
     stack.push_async_callback(sandbox.stop)
     try:
-        await sandbox.start(port=settings.web_port, mount=front.mount, links=(DASHBOARD,))
+        if settings.is_local:
+            await sandbox.start(settings.web_host, settings.web_port, front.mount, (DASHBOARD,))
+        else:  # it lets anybody be anybody, so it stays on this machine, at a port of its own
+            await sandbox.start()
     except OSError as error:
         raise _port_taken(settings, error) from error
     stack.push(point_discord_py_at(sandbox))
@@ -168,9 +172,9 @@ async def _sandbox(settings: Settings, town: Town, front: Front, stack: AsyncExi
 
 
 async def _listening(settings: Settings, front: Front, stack: AsyncExitStack) -> str:
-    """The web server where there is no sandbox to share one with; gives its address."""
+    """A web server of its own, where there is no sandbox to share one with; gives its address."""
     try:
-        return await stack.enter_async_context(listening(front, settings.web_port))
+        return await stack.enter_async_context(listening(front, settings.web_port, settings.web_host))
     except OSError as error:
         raise _port_taken(settings, error) from error
 
@@ -178,7 +182,8 @@ async def _listening(settings: Settings, front: Front, stack: AsyncExitStack) ->
 def _port_taken(settings: Settings, error: OSError) -> PortTakenError:
     return PortTakenError(
         f"Port {settings.web_port} cannot be used: {error.strerror}.",
-        "End the other program (perhaps another bot), or set WEB_PORT to another number.",
+        "End the other program (perhaps another bot), or set WEB_PORT to another number; "
+        f"WEB_HOST ({settings.web_host}) has to be an address of this machine.",
     )
 
 

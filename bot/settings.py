@@ -17,6 +17,7 @@ from typing import Any
 
 from dotenv.parser import Binding, parse_stream
 
+from bot import web_settings
 from personas.base_model import EMBEDDED
 from personas.errors import UnderstudyError
 
@@ -42,13 +43,16 @@ class Settings:
     empty, nobody did. `history_days` is how long conversations are kept, `guild_days` how long what belongs to a
     server that has removed the bot. `comparisons_per_day` is how often a member may vote between two replies in 24
     hours. `trainer_card` says how much is measured of a new version, `trainer_wandb` whether trainings send their
-    figures to wandb.
+    figures to wandb. `web_names` are the host names, besides loopback's, by which the web server may be asked.
     """
 
     discord_token: str = field(default="", repr=False)
     home: Path = field(default_factory=lambda: Path.home() / ".understudy")
     base_model: str = EMBEDDED
+    web_host: str = web_settings.LOOPBACK
     web_port: int = 8420
+    web_token: str = field(default="", repr=False)
+    web_names: tuple[str, ...] = ()
     message_content_intent: bool = True
     temperature: float = 0.6
     top_p: float = 0.9
@@ -76,6 +80,11 @@ class Settings:
     def in_sandbox(self) -> bool:
         """Without a token the bot runs against its own sandbox instead of Discord."""
         return not self.discord_token
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the web server is reached from this machine alone."""
+        return web_settings.is_loopback(self.web_host)
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,8 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
         raise SettingsError(" ".join(wrong), "Correct what is named, or leave it out; .env.example explains each.")
     if values.get("trainer_wandb") and not values.get("wandb_api_key"):
         raise SettingsError("TRAINER_WANDB is on, but there is no WANDB_API_KEY.", "Set it too, or leave both out.")
+    if unsafe := web_settings.missing_key(values):
+        raise SettingsError(*unsafe)
     # Discord grants the intent on request only, so there the bot does without it until told otherwise.
     values.setdefault("message_content_intent", not values.get("discord_token"))
     return Settings(**values)
@@ -240,7 +251,10 @@ SETTINGS = (
     Setting("DISCORD_TOKEN", "discord_token", "the bot's token alone, without spaces", _token, secret=True),
     Setting("UNDERSTUDY_HOME", "home", "a folder, or a path where one can be made", _folder),
     Setting("BASE_MODEL", "base_model", "embedded, a model folder or a hub id", str),
+    Setting("WEB_HOST", "web_host", web_settings.HOST_ALLOWED, web_settings.host),
     Setting("WEB_PORT", "web_port", "a whole number from 0 (any free port) to 65535", _whole(0, 65535)),
+    Setting("WEB_TOKEN", "web_token", web_settings.TOKEN_ALLOWED, web_settings.token, secret=True),
+    Setting("WEB_NAMES", "web_names", web_settings.NAMES_ALLOWED, web_settings.names),
     Setting("MESSAGE_CONTENT_INTENT", "message_content_intent", "true or false", _yes_or_no),
     Setting("TEMPERATURE", "temperature", "a number from 0 to 2", _number(0, 2, or_equal=True)),
     Setting("TOP_P", "top_p", "a number above 0, at most 1", _number(0, 1, or_equal=False)),
