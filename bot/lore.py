@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,10 +108,14 @@ class GuildLore:
         """What a file held before it was changed with `keeping`."""
         return Earlier.of(self.home, self._folder(guild_id, persona_id) / file)
 
+    def forget_earlier(self, guild_id: int, persona_id: str) -> None:
+        """Keep nothing any longer of what a persona's files held."""
+        shutil.rmtree(self.earlier(guild_id, persona_id, "any.md").folder.parent, ignore_errors=True)
+
     def removed(self, guild_id: int, persona_id: str) -> list[str]:
         """The names of files that are gone, of which an earlier text is kept."""
         there = self.files(guild_id, persona_id)
-        kept = Earlier.of(self.home, self._folder(guild_id, persona_id) / "any.md").folder.parent.glob("*.md")
+        kept = self.earlier(guild_id, persona_id, "any.md").folder.parent.glob("*.md")
         return sorted(folder.name for folder in kept if folder.name not in there)
 
     def _put(self, guild_id: int, persona_id: str, file: str, text: str) -> None:

@@ -77,6 +77,10 @@ class Personas:
         """Whether a card of this id came with the bot; the operator may have another in its place."""
         return persona_id in self._shipped
 
+    def has_copy(self, persona_id: str) -> bool:
+        """Whether the operator has written or brought in a card of this id."""
+        return persona_id in self._own.get(OPERATOR, {})
+
     def get(self, persona_id: str, guild_id: int) -> Persona | None:
         """A persona that a guild has, by its id."""
         return self.of(guild_id).get(persona_id)
@@ -122,22 +126,26 @@ class Personas:
             card = replace(card, files=parse_card(files.read_bytes(), FILES).files)
         return card
 
-    def bring_in(self, guild_id: int, card: Card, where: str, wanted_id: str = "") -> BroughtIn:
-        """Make a card a persona of a guild; one that it has under the same id is replaced.
+    def bring_in(
+        self, guild_id: int, card: Card, where: str, wanted_id: str = "", *, keeping: bool = False
+    ) -> BroughtIn:
+        """Make a card a persona of a guild; one that it has under the same id is replaced, with `keeping` kept, too.
 
         Raises `CardError` for a card that cannot speak on Discord, and `RefusedError` when there is no room for it, or
         the guild has another persona of that name.
         """
         with self._changing:  # reading cards takes long enough to be done in threads
-            return self._bring_in(guild_id, card, where, wanted_id)
+            return self._bring_in(guild_id, card, where, wanted_id, keeping)
 
-    def _bring_in(self, guild_id: int, card: Card, where: str, wanted_id: str) -> BroughtIn:
+    def _bring_in(self, guild_id: int, card: Card, where: str, wanted_id: str, keeping: bool) -> BroughtIn:
         persona = to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID].rstrip("-"))
         full_id = _own_id(persona.id, guild_id)
         own = self._own.get(guild_id, {})
         if full_id not in own and len(own) >= MAX_OWN:
             raise RefusedError(f"This server has {MAX_OWN} personas of its own.", "Remove one: `/persona remove`.")
         self._require_own_name(guild_id, persona, full_id)
+        if keeping and full_id in self._cards:
+            self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
         self._keep(guild_id, card, full_id)
         return BroughtIn(self._own[guild_id][full_id], full_id not in own)
 
