@@ -12,7 +12,7 @@ from aiohttp import web
 from bot.house import House
 from bot.queue import QueueConflictError
 from bot.store import StoreError
-from bot.web import finetune, frame, health, idempotency, jobs, openapi, overview, problems, sections, sign_in
+from bot.web import finetune, frame, health, idempotency, jobs, openapi, overview, problem_types, sections, sign_in
 from bot.web.guard import HEADERS, require_here
 from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.openai.errors import is_v1, openai_answer
@@ -24,7 +24,7 @@ from personas.errors import UnderstudyError
 log = logging.getLogger(__name__)
 
 ROUTES: tuple[Route, ...] = (
-    *health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problems.ROUTES, *frame.ROUTES, *overview.ROUTES,
+    *health.ROUTES, *finetune.ROUTES, *jobs.ROUTES, *problem_types.ROUTES, *frame.ROUTES, *overview.ROUTES,
     *sign_in.ROUTES, *openapi.ROUTES, *sections.ROUTES,
 )  # fmt: skip
 OPEN = ("/healthz", sign_in.SIGN_IN, f"{frame.HOME}/static/")
@@ -55,6 +55,7 @@ class Front:
         """
         app[TENANT], app[finetune.CHECKS], app[frame.SAID] = self._tenant, finetune.Checks(), frame.Said()
         app[openapi.SERVED], app[DOOR], app[idempotency.RUNNING] = ROUTES, self._door, set()
+        sections.furnish(app)
         app[frame.HAS_TOWN] = any(resource.canonical == "/" for resource in app.router.resources())
         at_root: tuple[Route, ...] = () if app[frame.HAS_TOWN] else (("GET", "/", frame.to_dashboard),)
         for method, path, handler in (*ROUTES, *at_root):

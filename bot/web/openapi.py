@@ -218,9 +218,10 @@ def _reason(status: int) -> str:
 
 def _schema(shape: Shape, schemas: dict[str, Schema], mode: Any) -> Schema:
     if isinstance(shape, dict):
-        return shape
-    found = TypeAdapter(shape).json_schema(mode=mode, ref_template="#/components/schemas/{model}")
-    schemas.update(found.pop("$defs", {}))
+        found = shape
+    else:
+        found = TypeAdapter(shape).json_schema(mode=mode, ref_template="#/components/schemas/{model}")
+        schemas.update(found.pop("$defs", {}))
     name = str(found.get("title", ""))
     if not name:
         return found

@@ -72,15 +72,3 @@ def answer_to(problem: Problem, path: str) -> web.Response:
     return web.Response(
         body=text.encode(), status=problem.status, content_type="application/problem+json", headers=problem.headers
     )
-
-
-async def problem_type(request: web.Request) -> web.Response:
-    """What the `type` of a problem leads to."""
-    slug = request.match_info["slug"]
-    if slug not in PROBLEMS:
-        raise Problem("not-found", f"There is no problem {slug!r}.")
-    status, title = PROBLEMS[slug]
-    return web.json_response({"type": f"/problems/{slug}", "status": status, "title": title})
-
-
-ROUTES = (("GET", "/problems/{slug}", problem_type),)
