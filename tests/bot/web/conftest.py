@@ -24,6 +24,7 @@ from bot.queue import JobQueue
 from bot.store import Store
 from bot.voices import Voices
 from bot.web import Front, listening
+from bot.web.sessions import Door
 from personas.contracts import Sampling, TrainingRequest
 from personas.lore import LoreIndex
 from tests.fake_engine import FakeEngine
@@ -110,7 +111,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_in(home: Path) -> AsyncIterator[Desk]:
+async def desk_in(home: Path, door: Door | None = None) -> AsyncIterator[Desk]:
     """A desk over a home, which may hold an earlier life of it."""
     with Store.open(home / "understudy.sqlite") as store:
         shipped = ShippedData.beside_the_code()
@@ -122,7 +123,7 @@ async def desk_in(home: Path) -> AsyncIterator[Desk]:
         answerer = Answerer(
             store, engine, conversations, Voices(nobody, store), ReplyButtons(), GivingWay(backend.hold)
         )
-        front = Front()
+        front = Front(door)
         front.open(House(store, conversations, answerer, queue, catalogue, "embedded", home))
         async with listening(front, 0) as url, aiohttp.ClientSession(url) as session:
             yield Desk(home, store, queue, backend, front, url, session, clock, engine)
