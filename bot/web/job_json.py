@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from bot.house import House
 from bot.served import notes_on
-from bot.store import Job, JobResult
+from bot.store import Job, JobResult, JobState
 from bot.web.words import moment, without_places
 from personas.contracts import TrainingRequest
 from personas.errors import RequestError
 
-OPEN = ("queued", "running")
+OPEN: tuple[JobState, ...] = ("queued", "running")
+
+TEXT: dict[str, Any] = {"type": ["string", "null"]}
+OBJECT: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": True}
+JOB: dict[str, Any] = {
+    "type": "object",
+    "title": "Job",
+    "required": ["job_id", "state", "name", "version", "links"],
+    "properties": {
+        "job_id": {"type": "string"},
+        "state": {"enum": list(get_args(JobState))},
+        "place": {"type": ["integer", "null"], "description": "In the queue; 1 is the next."},
+        "guild": {"type": "string", "description": "The server; 0 for the operator's own jobs."},
+        "name": {"type": "string", "description": "The persona's id, or `dialogue/` and the job's name."},
+        "persona": TEXT,
+        "version": {"type": "string"},
+        "versions": {**OBJECT, "description": "Which versions the persona has, and which speaks."},
+        "request": {**OBJECT, "description": "What was asked for; null where it cannot be read."},
+        "notes": {"type": "array", "items": {"type": "string"}},
+        "attempt": {"type": "integer"},
+        **{name: {**TEXT, "description": "ISO 8601, in UTC."} for name in ("queued_at", "started_at", "finished_at")},
+        "progress": {**OBJECT, "description": "The trainer's last word."},
+        "result": {**OBJECT, "description": "Adapter, seconds and score card of a job that is done."},
+        "error": TEXT,
+        "advice": TEXT,
+        "links": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+"""The object as OpenAPI describes it."""
 
 
 def job_path(job_id: str) -> str:
@@ -49,9 +77,9 @@ def job_json(house: House, job: Job) -> dict[str, Any]:
 
 
 def _links(job: Job) -> dict[str, str]:
-    """Where it is, and what can be done to it now."""
+    """Where it and what it tells are, and what can be done to it now."""
     path = job_path(job.job_id)
-    can = {"cancel": job.state in OPEN, "resume": job.can_resume}
+    can = {"events": True, "curves": True, "cancel": job.state in OPEN, "resume": job.can_resume}
     return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
 
 

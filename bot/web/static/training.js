@@ -1,0 +1,184 @@
+/** The training pages as things happen: figures at once, what the server draws every few seconds. */
+
+import { localTimes } from "/dashboard/static/base.js";
+
+const DRAW_EVERY_MS = 3000;
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const ENDED = ["done", "failed", "cancelled"];
+
+const run = document.getElementById("run");
+const runs = document.getElementById("runs");
+
+/** Fetch this page again and put these parts of it in place of the old ones. */
+async function renew(ids) {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (!answer.ok) return null;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const id of ids) {
+    const [old, now] = [document.getElementById(id), fresh.getElementById(id)];
+    if (old && now) exchange(old, document.adoptNode(now));
+  }
+  return fresh;
+}
+
+/** Replace an element; what is opened, scrolled and focused in it stays so. */
+function exchange(old, now) {
+  const details = [...old.querySelectorAll("details")].map((one) => one.open);
+  [...now.querySelectorAll("details")].forEach((one, n) => { if (n < details.length) one.open = details[n]; });
+  const scrolled = [...old.querySelectorAll(".scroll, pre")].map((one) => [one.scrollLeft, one.scrollTop]);
+  const inside = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  const id = document.activeElement?.id;
+  localTimes(now);
+  old.replaceWith(now);
+  [...now.querySelectorAll(".scroll, pre")].forEach((one, n) => scrolled[n] && one.scrollTo(...scrolled[n]));
+  if (inside < 0) return;
+  const again = (id && document.getElementById(id)) || now.querySelectorAll(FOCUSABLE)[inside];
+  again?.focus({ preventScroll: true });
+}
+const FOCUSABLE = "a[href], button, input, select, summary, [tabindex]";
+
+/** Call a function soon, and not again before some time has passed; what is asked for meanwhile is done then. */
+function calmly(work) {
+  let due = 0, waits = null;
+  return () => {
+    waits ??= setTimeout(async () => {
+      await work().catch(() => null); // the bot may be ending; the stream says when it is back
+      due = Date.now() + DRAW_EVERY_MS;
+      waits = null;
+    }, Math.max(0, due - Date.now()));
+  };
+}
+
+function tell(words) {
+  document.getElementById("news").textContent = words;
+}
+
+function duration(seconds) {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+function size(bytes) {
+  const gib = bytes / 2 ** 30;
+  return gib < 1 ? `${WHOLE.format(bytes / 2 ** 20)} MiB` : `${gib.toFixed(1)} GiB`;
+}
+
+const FIGURES = {
+  step: (at) => `${WHOLE.format(at.step)} of ${WHOLE.format(at.of)}`,
+  epoch: (at) => at.epoch.toFixed(2),
+  loss: (at) => at.loss.toFixed(4),
+  lr: (at) => String(Number(at.lr.toPrecision(3))),
+  tokens_per_s: (at) => WHOLE.format(at.tokens_per_s),
+  memory_bytes: (at) => size(at.memory_bytes),
+  eta_s: (at) => duration(at.eta_s),
+  held_s: (at) => duration(at.held_s),
+};
+
+function showProgress(at) {
+  for (const place of document.querySelectorAll("[data-of]")) place.textContent = FIGURES[place.dataset.of](at);
+  const bar = document.getElementById("bar");
+  if (bar && at.of) bar.value = at.step / at.of;
+  const doing = document.getElementById("doing");
+  if (doing) doing.textContent = `Step ${WHOLE.format(at.step)} of ${WHOLE.format(at.of)}, loss ${at.loss.toFixed(3)}`;
+}
+
+/** Hear a stream of events; where the browser gives up, as while the bot starts again, go on after the last one heard. */
+function hear(path, listeners) {
+  let last = "", source = null;
+  const start = () => {
+    source = new EventSource(last ? path.replace(/after=\d+/, `after=${last}`) : path);
+    for (const [name, listener] of Object.entries(listeners)) {
+      source.addEventListener(name, (event) => {
+        last = event.lastEventId || last;
+        listener(JSON.parse(event.data), source);
+      });
+    }
+    source.addEventListener("error", () => {
+      if (source.readyState === EventSource.CLOSED) setTimeout(start, DRAW_EVERY_MS);
+    });
+  };
+  start();
+}
+
+/** Follow one run until it has ended. */
+function followRun() {
+  const draw = calmly(() => renew(document.querySelector("[data-of]") ? ["curves", "figures"] : EVERYTHING));
+  let place;
+  hear(run.dataset.follow, {
+    progress: (at) => { showProgress(at); draw(); },
+    phase: (phase) => {
+      const doing = document.getElementById("doing");
+      if (doing) doing.textContent = [phase.name, phase.detail].filter(Boolean).join(": ");
+    },
+    evaluation: draw, epoch: draw, scorecard: draw, anew: draw,
+    job: (job, source) => {
+      if (ENDED.includes(job.state)) source.close();
+      const moved = place !== undefined && job.place !== place;
+      place = job.place;
+      if (job.state !== run.dataset.state) {
+        run.dataset.state = job.state;
+        tell(`${job.name} ${job.version}: ${job.state}.`);
+      } else if (!moved) return;
+      renew(EVERYTHING).catch(() => null);
+    },
+  });
+}
+const EVERYTHING = ["standing", "curves", "figures", "settings", "data", "log"];
+
+/** Keep the list of runs as it is now. */
+function followRuns() {
+  const states = new Map();
+  const draw = calmly(() => renew(["now-trains", "now-waits", "all-runs"]));
+  hear(runs.dataset.follow, {
+    job: (job) => {
+      if (states.has(job.job_id) && states.get(job.job_id) !== job.state) tell(`${job.name} ${job.version}: ${job.state}.`);
+      states.set(job.job_id, job.state);
+      draw();
+    },
+  });
+}
+
+/** The curves follow the slider. */
+function smoothAsMoved(form) {
+  const slider = form.elements.smoothing;
+  let waits = null;
+  form.querySelector("button").hidden = true;
+  slider.addEventListener("input", () => {
+    document.getElementById("smoothing-is").value = slider.value;
+    clearTimeout(waits);
+    waits = setTimeout(() => {
+      const here = new URL(location.href);
+      here.searchParams.set("smoothing", slider.value);
+      history.replaceState(null, "", here);
+      renew(["curves"]).catch(() => null);
+    }, 150);
+  });
+}
+
+/** Say at each field of a repeat whether it is other than in the run. */
+function markChanges(form) {
+  const said = document.getElementById("changes-now");
+  const mark = () => {
+    const changed = [...form.querySelectorAll("[data-used]")].filter((field) => field.value.trim() !== field.dataset.used);
+    for (const field of form.querySelectorAll("[data-used]")) {
+      field.closest(".field").classList.toggle("changed", changed.includes(field));
+    }
+    said.textContent = changed.length
+      ? `Changed: ${changed.map((one) => `${one.dataset.name} ${one.dataset.used || "–"} → ${one.value.trim() || "–"}`).join("; ")}.`
+      : "Nothing is changed.";
+  };
+  form.addEventListener("input", mark);
+  mark();
+}
+
+document.addEventListener("submit", (event) => {
+  const sure = event.submitter?.dataset.sure;
+  if (sure && !confirm(sure)) event.preventDefault();
+});
+if (run?.dataset.follow) followRun();
+if (runs) followRuns();
+for (const form of document.querySelectorAll("form.smoothing")) smoothAsMoved(form);
+for (const form of document.querySelectorAll("form.repeat")) markChanges(form);

@@ -1,0 +1,228 @@
+"""What is kept of a run: what it told, the settings it was held to, what it took, what it learned from, its log.
+
+Files of a run that has not begun are not there, those of an old one may be gone, and one may be half written: whatever
+cannot be read is missing here, and the rest is shown. All of it reads files: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import ValidationError
+
+from bot.job_folder import REQUEST
+from bot.store import Job
+from bot.web.training.course import Course, course_of, course_of_report
+from bot.web.training.journal import EVENTS, read_all
+from bot.web.words import without_places
+from personas.adapters import MANIFEST
+from personas.contracts import JobSpec
+from personas.errors import RequestError
+from personas.job_folder import ADAPTER
+
+RUN, LOG, REPORT, SHEET = "run.json", "trainer.log", "report", "datasheet.json"
+LOG_TAIL_BYTES, LOG_LINES = 2**16, 300
+PROJECT = Path(__file__).resolve().parents[3]
+CARD_DRIVER = Path("/proc/driver/nvidia/version")
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+
+KnownFrom = Literal["run", "manifest", "request"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run trained with, by name. `known_from` the run's own record, else the adapter's manifest; else it is only
+    what was asked for, and the rest is the recipe's. `about` says what else decided it; `notes` are in words.
+    """
+
+    values: Mapping[str, Any]
+    known_from: KnownFrom
+    about: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Took:
+    """Time in seconds and memory in bytes; None for what is not known. `share` is that of `device`, 0 to 1."""
+
+    seconds: float | None = None
+    training_seconds: float | None = None
+    peak_bytes: int | None = None
+    share: float | None = None
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run's record. `told_until` is the byte of its events up to which `course` goes, `unreadable` counts its lines
+    that held no event. `sheet` is the data sheet of its adapter, None before there is one.
+    """
+
+    job: Job
+    course: Course
+    told_until: int
+    unreadable: int
+    settings: Settings
+    took: Took
+    sheet: Json | None
+    materials: tuple[Json, ...]
+    has_folder: bool
+
+
+def folder_of(home: Path, job_id: str) -> Path:
+    """The job folder of a run, which may not be there."""
+    return home / "jobs" / job_id
+
+
+def record_of(home: Path, job: Job) -> Record:
+    """What is kept of a job's run."""
+    folder = folder_of(home, job.job_id)
+    adapter = _adapter(folder, job)
+    course, until, unreadable = _course(folder, adapter)
+    return Record(
+        job,
+        course,
+        until,
+        unreadable,
+        _settings(folder, adapter, job),
+        _took(adapter, job, course),
+        read_json(adapter / SHEET) if adapter else None,
+        _materials(folder, adapter),
+        folder.is_dir(),
+    )
+
+
+def read_json(path: Path) -> Json | None:
+    """The object in a file; None where there is none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def log_tail(home: Path, job_id: str) -> str:
+    """The last lines of a run's log, without the folders of this machine; empty where there is none."""
+    try:
+        with (folder_of(home, job_id) / LOG).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = text.split("\n")[1 if size > LOG_TAIL_BYTES else 0 :]
+    shown = (ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)  # a bar is drawn over itself
+    return _placeless("\n".join(line for line in shown if line.strip()), home, LOG_LINES)
+
+
+def _placeless(text: str, home: Path, lines: int) -> str:
+    text = without_places("\n".join(text.split("\n")[-lines:]), home)
+    for place in (sys.prefix, str(PROJECT), sys.base_prefix):
+        text = text.replace(f"{place}/", "")
+    return text
+
+
+def _adapter(folder: Path, job: Job) -> Path | None:
+    """Where the run's adapter lies: in its place, or still in the job's folder."""
+    try:
+        installed = [Path(job.result.adapter)] if job.result else []
+    except ValidationError:
+        installed = []
+    return next((place for place in (*installed, folder / ADAPTER) if (place / MANIFEST).is_file()), None)
+
+
+def _course(folder: Path, adapter: Path | None) -> tuple[Course, int, int]:
+    try:
+        read = read_all(folder / EVENTS)
+    except OSError:  # it is another program's fault, and costs the curves only
+        return Course(), 0, 0
+    if read.told or not adapter:
+        return course_of(told.event for told in read.told), read.end, read.unreadable
+    return course_of_report(adapter / REPORT), read.end, read.unreadable
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+def settings_in_folder(folder: Path, job: Job) -> Settings:
+    """What a run is held to, or was, by its job's folder or its adapter's."""
+    return _settings(folder, _adapter(folder, job), job)
+
+
+def _settings(folder: Path, adapter: Path | None, job: Job) -> Settings:
+    """The same, where the adapter's folder is known."""
+    run = read_json(folder / RUN)
+    if run and isinstance(run.get("recipe"), dict):
+        return _of_run(run)
+    manifest = read_json(adapter / MANIFEST) if adapter else None
+    if manifest and isinstance(manifest.get("hyperparameters"), dict):
+        lora = manifest.get("lora") or {}
+        modules = {"target_modules": lora["target_modules"]} if "target_modules" in lora else {}
+        about = {"base_model": manifest.get("base_model"), "threads": manifest.get("threads")}
+        return Settings({**manifest["hyperparameters"], **modules}, "manifest", about, _lines(manifest.get("caveats")))
+    try:
+        asked = job.request.hyperparameters.model_dump(exclude_none=True)
+    except RequestError:  # stored by another version of the bot
+        asked = {}
+    return Settings(asked, "request")
+
+
+def _of_run(run: Json) -> Settings:
+    recipe: Json = run["recipe"]
+    about = {name: run.get(name) for name in ("base_model", "threads", "processes")}
+    notes = _lines(run.get("chosen"))
+    batch, accumulation = run.get("batch"), run.get("accumulation")
+    if isinstance(batch, int) and batch != recipe.get("per_device_train_batch_size"):
+        notes += (f"Memory ran out on the way: it went on with batches of {batch}, {accumulation} of them a step.",)
+    return Settings(recipe, "run", {name: value for name, value in about.items() if value}, notes)
+
+
+def _lines(found: object) -> tuple[str, ...]:
+    return tuple(str(line) for line in found) if isinstance(found, list) else ()
+
+
+# ------------------------------------------------------------------------------------------------ what it took
+
+
+def _took(adapter: Path | None, job: Job, course: Course) -> Took:
+    kept = read_json(adapter / REPORT / "training.json") if adapter else None
+    if kept:
+        return Took(
+            _number(kept.get("seconds")),
+            _number(kept.get("training_seconds")),
+            int(_number(kept.get("peak_bytes")) or 0) or None,
+            _number(kept.get("memory_share")),
+            str(kept.get("memory_of") or ""),
+        )
+    seconds = course.steps[-1].seconds if course.steps else None
+    peak = course.peak_bytes or None
+    if CARD_DRIVER.exists() or peak is None:  # whether the card's memory is meant is known at the end
+        return Took(seconds, None, peak)
+    return Took(seconds, None, peak, peak / psutil.virtual_memory().total, "main memory")
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+# ------------------------------------------------------------------------------------------------ what it learned from
+
+
+def _materials(folder: Path, adapter: Path | None) -> tuple[Json, ...]:
+    """Kind, origin and right of all that went in, and by whom it is stated."""
+    try:
+        spec = JobSpec.model_validate_json((folder / REQUEST).read_bytes())
+    except (OSError, ValidationError):
+        sheet = read_json(adapter / SHEET) if adapter else None
+        found = sheet.get("materials") if sheet else None
+        return tuple(it for it in found if isinstance(it, dict)) if isinstance(found, list) else ()
+    told = {"kind", "origin", "right", "stated_by", "stated_on", "why"}
+    return tuple(it.model_dump(include=told) for it in spec.materials)

@@ -1,0 +1,120 @@
+"""What pages say of a job: whose it is, how it stands, why it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from bot.house import House
+from bot.store import Job
+from bot.web.frame import HOME
+from bot.web.words import without_places
+from personas.contracts import Epoch, Evaluation, Phase, Progress, ScoreCard
+
+TRAINING = f"{HOME}/training"
+KINDS = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
+VERDICT_KINDS = {"promote": "good", "hold": "warn", "reject": "bad"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job as a list shows it. `seconds` is what it took, or has taken; None before it began.
+
+    `share` of its steps is done where it trains, else None; `doing` says what it does, or why it waits or failed.
+    """
+
+    job: Job
+    path: str
+    kind: str
+    server: str
+    person: str
+    seconds: float | None
+    share: float | None
+    doing: str
+    verdict: str
+    verdict_kind: str
+    loss: str
+
+
+def run_path(job_id: str) -> str:
+    """Where a run's page is."""
+    return f"{TRAINING}/{job_id}"
+
+
+def entry(house: House, job: Job, now: float, doing: str = "") -> Entry:
+    """A job as a list shows it; `doing` instead of what its last word says."""
+    card = scorecard(job)
+    verdict = card.verdict if card else ""
+    ended = job.finished_at if job.state not in ("queued", "running") else now
+    took = max(0.0, ended - job.started_at) if job.started_at and ended and job.state != "queued" else None
+    at = job.progress if job.state == "running" else None
+    return Entry(
+        job,
+        run_path(job.job_id),
+        KINDS[job.state],
+        server_name(house, job.guild_id),
+        person_name(house, job.guild_id, job.requested_by),
+        took,
+        at.step / at.of if isinstance(at, Progress) and at.of else None,
+        doing or without_places(doing_now(job), house.home),
+        verdict,
+        VERDICT_KINDS.get(verdict, ""),
+        f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
+    )
+
+
+def scorecard(job: Job) -> ScoreCard | None:
+    """What was measured of a job's adapter; None where there is none that can be read."""
+    try:
+        return job.result.scorecard if job.result else None
+    except ValidationError:
+        return None
+
+
+def doing_now(job: Job) -> str:
+    """The trainer's last word in words, or why the job failed; empty where there is nothing to say."""
+    if job.state == "failed":
+        return job.error or ""
+    if job.state != "running":
+        return ""
+    match job.progress:
+        case Progress() as at:
+            return f"step {at.step:,} of {at.of:,}, loss {at.loss:.3f}"
+        case Epoch() as at:
+            return f"epoch {at.passes} done"
+        case Evaluation() as at:
+            return f"held-out replies measured after step {at.step:,}"
+        case Phase() as at:
+            return f"{at.name}: {at.detail}" if at.detail else at.name
+    return "starting"
+
+
+def server_name(house: House, guild_id: int) -> str:
+    """The server of a job by its name, where the bot sees it; jobs of the operator belong to none."""
+    if not guild_id:
+        return "the operator's"
+    guild = house.client.get_guild(guild_id) if house.client else None
+    return guild.name if guild else f"server {guild_id}"
+
+
+def person_name(house: House, guild_id: int, user_id: int) -> str:
+    """Who asked for a job, by the name that the bot knows; else by id."""
+    if not user_id:
+        return "the operator"
+    guild = house.client.get_guild(guild_id) if house.client else None
+    found = guild.get_member(user_id) if guild else None
+    known = found or (house.client.get_user(user_id) if house.client else None)
+    return known.display_name if known else f"member {user_id}"
+
+
+def why_it_waits(house: House, place: int, running: Sequence[Job]) -> str:
+    """Why a job that waits does not train; `place` 1 is the next."""
+    if house.queue.is_held:
+        return "Nothing begins while a member's data are being forgotten."
+    before = f"{running[0].name} {running[0].version} trains now; one runs at a time." if running else ""
+    if place == 1:
+        return before or "It begins now."
+    others = "one other is" if place == 2 else f"{place - 1} others are"
+    return f"{before} {others.capitalize()} before it; servers take turns.".strip()
