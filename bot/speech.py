@@ -6,10 +6,12 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from bot.errors import words_for
 from bot.house import House
 from bot.replies import LEFT_OUT, LINK, clean
 from personas.contracts import ChatRequest, Reply
 from personas.engine import ReplyStream
+from personas.prompt import NoRoomError
 
 LAST_WORD = re.compile(r"\S*\Z")
 BEGINNINGS = ("https://", "http://", "www.")
@@ -92,3 +94,10 @@ def _certain(text: str) -> int:
         if text[-size:].casefold() == beginning[:size]
     ]
     return len(text) - max(half, default=0)
+
+
+def words_of(error: Exception) -> str:
+    """Why there is no reply, for people. What nobody foresaw gets a code that is in the log too."""
+    if isinstance(error, NoRoomError):
+        return "The persona's card leaves no room for the talk and a reply of this length. Ask for fewer tokens."
+    return words_for(error)

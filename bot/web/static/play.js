@@ -1,0 +1,108 @@
+/** Shows a run of the playground while it is made, and lets its tokens be looked at one by one. */
+
+const run = document.getElementById("run");
+const end = document.getElementById("end");
+
+/** The element of a line; a duet gets one for each line that begins. */
+function lineElement(number) {
+  let line = document.getElementById(`line-${number}`);
+  if (!line && run.dataset.kind === "duet") {
+    line = document.createElement("div");
+    line.className = "line";
+    line.id = `line-${number}`;
+    const name = document.createElement("h3");
+    const words = document.createElement("p");
+    words.className = "words";
+    line.append(name, words);
+    run.querySelector(".transcript").append(line);
+  }
+  return line;
+}
+
+function begun({ line, speaker }) {
+  const name = lineElement(line).querySelector("h3");
+  if (name) name.textContent = speaker.name;
+}
+
+function grown({ line, text }) {
+  const element = lineElement(line);
+  element.querySelector(".words").append(text);
+  const waiting = element.querySelector(".waiting");
+  if (waiting) waiting.textContent = "being written …";
+}
+
+/** A reply is complete: the page's own part for it takes its place, with all that is known of it. */
+async function completed({ line, speaker, state }) {
+  const answer = await fetch(`/dashboard/play/runs/${run.dataset.run}/lines/${line}`);
+  if (!answer.ok) return;
+  const part = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".line");
+  lineElement(line).replaceWith(part);
+  upgrade(part);
+  end.textContent = state === "failed" ? `${speaker.name} could not answer.` : `${speaker.name} has answered.`;
+}
+
+function follow() {
+  const events = new EventSource(`/play/runs/${run.dataset.run}/events?after=${run.dataset.after}`);
+  const parts = [];
+  const hear = (name, then) => events.addEventListener(name, (event) => then(JSON.parse(event.data)));
+  hear("line", begun);
+  hear("piece", grown);
+  hear("done", (data) => parts.push(completed(data)));
+  hear("end", async ({ why }) => {
+    events.close();
+    await Promise.all(parts);
+    document.getElementById("stop")?.remove();
+    end.textContent = `Ended: ${why}.`;
+    run.dataset.ended = "";
+  });
+}
+
+/** Stopping needs no new page. */
+function stopInPlace() {
+  const form = document.getElementById("stop");
+  form?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    form.querySelector("button").disabled = true;
+    fetch(`/play/runs/${run.dataset.run}/stop`, { method: "POST" });
+  });
+}
+
+/** Tokens are one stop of the tab key; arrows go from one to the next, and each says what else was likely there. */
+function upgrade(part) {
+  for (const tokens of part.querySelectorAll(".tokens")) {
+    const all = [...tokens.querySelectorAll(".token")];
+    const shown = tokens.parentElement.querySelector(".alternatives");
+    const rows = tokens.parentElement.querySelectorAll("tbody tr");
+    const show = (token) => {
+      const cells = [...rows[token.dataset.row].cells].map((cell) => cell.cloneNode(true));
+      const what = document.createElement("b");
+      what.append(...cells[0].childNodes);
+      const list = document.createElement("span");
+      list.append(...cells[2].childNodes);
+      shown.replaceChildren(what, ` ${cells[1].textContent}`, list.textContent ? ". Likeliest: " : "", list);
+      shown.hidden = false;
+    };
+    all.forEach((token, at) => {
+      token.removeAttribute("title");
+      token.setAttribute("role", "button");
+      token.tabIndex = at ? -1 : 0;
+      token.addEventListener("mouseenter", () => show(token));
+      token.addEventListener("focus", () => show(token));
+      token.addEventListener("keydown", (event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1, Home: -all.length, End: all.length }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        const next = all[Math.min(all.length - 1, Math.max(0, at + step))];
+        token.tabIndex = -1;
+        next.tabIndex = 0;
+        next.focus();
+      });
+    });
+  }
+}
+
+upgrade(run);
+if (!("ended" in run.dataset)) {
+  stopInPlace();
+  follow();
+}
