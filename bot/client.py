@@ -14,6 +14,7 @@ from bot import permissions
 from bot.cogs.chat import Chat
 from bot.cogs.choosing import PersonaMenu
 from bot.cogs.compare import COMPARE_BUTTONS
+from bot.cogs.duet import DuetEnd, DuetStopButton
 from bot.cogs.errors import Tree
 from bot.cogs.finetune import Finetune
 from bot.cogs.finetune_actions import JOB_BUTTONS
@@ -51,11 +52,18 @@ class Understudy(HouseBot):
         self._resumed = False
 
     async def setup_hook(self) -> None:
-        for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self), Privacy(self)):
+        for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self), Privacy(self), DuetEnd(self)):
             await self.add_cog(cog)
         await self.tree.set_translator(Translator())
         self.add_dynamic_items(
-            *BUTTONS, *PRIVACY_BUTTONS, PersonaMenu, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *TEACH_BUTTONS, *COMPARE_BUTTONS
+            *BUTTONS,
+            *PRIVACY_BUTTONS,
+            PersonaMenu,
+            *JOB_BUTTONS,
+            *ROLLOUT_BUTTONS,
+            *TEACH_BUTTONS,
+            *COMPARE_BUTTONS,
+            DuetStopButton,
         )
         await self._sync_commands()
 

@@ -13,9 +13,11 @@ from bot.answering import Answerer
 from bot.asked import Asked
 from bot.catalogue import Catalogue
 from bot.conversation import Conversations
+from bot.duets import Duets
 from bot.privacy.traces import Traces
 from bot.queue import JobQueue
 from bot.store import Store
+from bot.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,12 @@ class House:
     """How often a member may vote between two replies in 24 hours."""
     comparing: set[int] = field(default_factory=set)
     """For whom two replies are being written just now."""
+    duets: Duets = field(default_factory=Duets)
+    """Which personas talk with each other just now."""
     client: discord.Client | None = None
     """The connection to Discord or the sandbox: which servers and channels there are, and what may be done there."""
+    watch: Watch = field(default_factory=Watch)
+    """What is remembered of the bot itself, to be looked at."""
 
 
 class HouseBot(commands.Bot):

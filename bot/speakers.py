@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from bot.conversation import others_begin
-from bot.house import House
+from bot.conversation import Conversations, others_begin
 from bot.store import BASE
 from personas.contracts import ChatRequest, Persona, Sampling, Turn
 from personas.errors import RequestError
+
+if TYPE_CHECKING:
+    from bot.house import House
 
 NOW = "live"
 """In place of a version: the one that speaks now. It may be left out."""
@@ -86,10 +89,10 @@ def servable(house: House, persona: Persona) -> list[str]:
 
 
 def request_to(
-    house: House, speaker: Speaker, turns: Sequence[Turn], sampling: Sampling, instructions: str = ""
+    talks: Conversations, speaker: Speaker, turns: Sequence[Turn], sampling: Sampling, instructions: str = ""
 ) -> ChatRequest:
     """What to ask the engine so that a speaker answers the last turn, with the lore that this turn finds."""
-    persona, talks = speaker.persona, house.conversations
+    persona = speaker.persona
     return ChatRequest(
         persona=persona,
         turns=tuple(turns),

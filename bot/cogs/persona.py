@@ -17,6 +17,7 @@ from discord.ext import commands
 from bot import permissions
 from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
 from bot.cogs.cards import CardCommands
+from bot.cogs.duet import DuetCommands
 from bot.cogs.lore import LoreCommands
 from bot.cogs.teach import TeachCommands
 from bot.errors import RefusedError
@@ -37,6 +38,7 @@ REPORT_EVERY = 10
 @app_commands.allowed_contexts(guilds=True, dms=True)
 class PersonaCommands(
     CardCommands,
+    DuetCommands,
     LoreCommands,
     TeachCommands,
     commands.GroupCog,

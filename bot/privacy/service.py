@@ -95,6 +95,7 @@ class Forgettings:
     def _let_go(self, user_id: int) -> None:
         house = self._bot.house
         house.answerer.hush_replies(to=user_id)
+        house.duets.stop_asked_by(user_id)
         for channel_id in [key for key, asked in house.unanswered.items() if asked.author_id == user_id]:
             del house.unanswered[channel_id]
         self._wake.set()

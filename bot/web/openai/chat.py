@@ -98,7 +98,7 @@ def named(house: House, model: str) -> Speaker:
 def _request(house: House, speaker: Speaker, asked: ChatBody) -> ChatRequest:
     talk = talk_of(asked, speaker.persona.name if speaker.persona else "")
     sampling = sampling_of(asked, house.conversations.sampling)
-    return request_to(house, speaker, talk.turns, sampling, talk.instructions)
+    return request_to(house.conversations, speaker, talk.turns, sampling, talk.instructions)
 
 
 async def _streamed(request: web.Request, speech: Speech, shapes: Shapes, asked: ChatBody) -> web.StreamResponse:

@@ -116,7 +116,7 @@ class Run:
         return self._stopped
 
     async def _written(self, house: House, line: Line) -> None:
-        request = request_to(house, line.speaker, line.turns, self.sampling)
+        request = request_to(house.conversations, line.speaker, line.turns, self.sampling)
         line.lore = request.lore
         async with speaking(house, request) as speech:
             self._speeches[line.number] = speech
