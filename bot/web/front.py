@@ -29,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
 )  # fmt: skip
 OPEN = ("/healthz", sign_in.SIGN_IN, f"{frame.HOME}/static/")
 """What is answered without a token."""
+LISTED = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
 HTTP_PROBLEMS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
@@ -98,9 +99,7 @@ class Front:
             case web.HTTPException():
                 slug = HTTP_PROBLEMS.get(error.status, "failed")
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
-                known = ", ".join(sorted({path for _, path, _ in ROUTES if "problems" not in path}))
-                return Problem(slug, f"{request.method} {request.path}: {error.reason}.", f"There are: {known}.",
-                               headers=allowed)  # fmt: skip
+                return Problem(slug, f"{request.method} {request.path}: {error.reason}.", LISTED, headers=allowed)
             case UnderstudyError():
                 return self._known(error)
         code = secrets.token_hex(4)

@@ -12,7 +12,10 @@ EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 WRONG = {
     "DISCORD_TOKEN": ["Bot abc", "ключ"],
     "UNDERSTUDY_HOME": ["/dev/null", "~nobody-by-this-name/x"],
+    "WEB_HOST": ["example.org", "300.1.1.1", "http://127.0.0.1", "*"],
     "WEB_PORT": ["-1", "65536", "http", "8420.5"],
+    "WEB_TOKEN": ["short", "a token with spaces in it, long", "x" * 40, "пароль-пароль-пароль-пароль"],
+    "WEB_NAMES": ["https://bot.example.org", "two words", ",", "bot.example.org/x", "*.example.org"],
     "MESSAGE_CONTENT_INTENT": ["maybe", "2"],
     "TEMPERATURE": ["-0.1", "2.1", "nan", "warm"],
     "TOP_P": ["0", "1.01", "nan", "inf"],
@@ -49,7 +52,10 @@ def test_every_setting_is_read(tmp_path):
 export DISCORD_TOKEN='abc.def-ghi'  # quoted
 UNDERSTUDY_HOME={tmp_path}/home
 BASE_MODEL="Qwen/Qwen2.5-3B-Instruct"
+WEB_HOST=0.0.0.0
 WEB_PORT=0
+WEB_TOKEN=correct-horse-battery-staple
+WEB_NAMES=Bot.example.org, harbour.lan:8420
 MESSAGE_CONTENT_INTENT=Yes
 TEMPERATURE=0
 TOP_P=1
@@ -71,7 +77,10 @@ COMPARISONS_PER_DAY=5
         discord_token="abc.def-ghi",
         home=tmp_path / "home",
         base_model="Qwen/Qwen2.5-3B-Instruct",
+        web_host="0.0.0.0",
         web_port=0,
+        web_token="correct-horse-battery-staple",
+        web_names=("bot.example.org", "harbour.lan:8420"),
         message_content_intent=True,
         temperature=0.0,
         top_p=1.0,
@@ -121,6 +130,19 @@ def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():
     assert asked.wandb == {"WANDB_API_KEY": "hidden", "WANDB_PROJECT": "understudy"} and "hidden" not in repr(asked)
     with pytest.raises(SettingsError, match="TRAINER_WANDB is on, but there is no WANDB_API_KEY"):
         load_settings(None, {"TRAINER_WANDB": "1"})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "127.0.0.2"])
+def test_where_others_reach_the_web_server_a_token_is_demanded(host):
+    with pytest.raises(SettingsError, match=f"WEB_HOST is {host}.* no WEB_TOKEN.*token_urlsafe"):
+        load_settings(None, {"WEB_HOST": host})
+    opened = load_settings(None, {"WEB_HOST": host, "WEB_TOKEN": "correct-horse-battery-staple"})
+    assert (opened.web_host, opened.is_local) == (host, False) and "staple" not in repr(opened)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "[::1]"])
+def test_on_this_machine_alone_none_is(host):
+    assert load_settings(None, {"WEB_HOST": host}).is_local
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])

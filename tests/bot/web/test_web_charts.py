@@ -1,0 +1,81 @@
+"""Charts: what is drawn, what is spoken, and the figures beside it."""
+
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.web.charts import Series, bars, lines, thinned, ticks, told
+
+LOSS = Series("train", [(0, 4.0), (10, 2.0), (20, 1.0)])
+
+
+def parsed(figure):
+    return ElementTree.fromstring(str(figure))
+
+
+def test_lines_have_their_figures_as_a_table_and_say_what_they_show():
+    figure = parsed(lines("Loss", "step", "loss", [LOSS, Series("eval", [(10, 2.5)], faint=True)]))
+    assert figure.find("figcaption").text == "Loss"
+    svg = figure.find("svg")
+    assert svg.get("role") == "img" and "train: loss from 4 at step 0 to 1 at 20." in svg.get("aria-label")
+    rows = [[cell.text or "" for cell in row] for row in figure.iter("tr")]
+    assert rows == [["step", "train", "eval"], ["0", "4", ""], ["10", "2", "2.5"], ["20", "1", ""]]
+    assert [item.text or item[0].tail for item in figure.find("ul")] == ["train", "eval"]
+    (line,) = svg.findall("polyline")
+    heights = [float(point.split(",")[1]) for point in line.get("points").split()]
+    assert heights == sorted(heights), "what falls goes down"
+
+
+def test_what_cannot_be_drawn_is_left_out():
+    odd = Series("odd", [(0, math.nan), (1, math.inf), (2, -1.0), (3, 0.1), (4, 10.0)])
+    rows = [row[0].text for row in parsed(lines("L", "x", "y", [odd], log_y=True)).iter("tr")][1:]
+    assert rows == ["3", "4"]
+    assert "nothing has been measured" in lines("L", "x", "y", [Series("none", [])])
+    assert "nothing to show" in bars("B", [])
+
+
+def test_a_single_point_and_a_flat_line_are_drawn():
+    assert parsed(lines("L", "x", "y", [Series("one", [(5, 5)])])).find("svg/circle") is not None
+    assert "nan" not in lines("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])])
+    assert "nan" not in lines("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])], log_y=True)
+
+
+def test_bars_begin_at_zero_and_carry_their_values():
+    figure = parsed(bars("Samples", [("a", 100), ("<b> & a very long name indeed, too long", 50), ("c", 0)], "rows"))
+    wide = [float(bar.get("width")) for bar in figure.iter("rect")]
+    assert wide[0] == 2 * wide[1] and wide[2] == 0
+    assert "100 rows" in [text.text for text in figure.iter("text")]
+    assert [row[0].text for row in figure.iter("tr")][2] == "<b> & a very long name indeed, too long"
+
+
+def test_foreign_text_is_escaped():
+    figure = lines("<script>", "<x>", '"y"', [Series("<i>", [(1, 2), (2, 3)])]) + bars("<script>", [("<i>", 1)])
+    assert "<script>" not in figure and "<i>" not in figure and "<x>" not in figure
+
+
+def test_long_lines_are_thinned_and_the_table_says_so():
+    long = [(float(n), float(n % 7)) for n in range(10_000)]
+    figure = lines("Long", "x", "y", [Series("s", long)])
+    assert len(figure) < 60_000 and "200 of 10000 rows" in figure
+    assert thinned(long, 600)[0] == long[0] and thinned(long, 600)[-1] == long[-1] and len(thinned(long, 600)) == 600
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
+def test_ticks_are_round_few_and_within(low, span):
+    high = low + span
+    if high <= low:
+        return
+    found = ticks(low, high)
+    assert len(found) <= 7
+    assert all(low - span * 1e-6 <= value <= high + span * 1e-6 for value in found)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(3.0, "3"), (0.000123456, "0.0001235"), (1234567, "1.235e+06"), (math.nan, "–")]
+)
+def test_figures_are_as_short_as_they_can_be(value, shown):
+    assert told(value) == shown and not re.search(r"\d{7}", told(value))

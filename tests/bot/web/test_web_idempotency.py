@@ -1,0 +1,127 @@
+"""`Idempotency-Key`: once is once, also when the first request is still being worked on, or was cut off."""
+
+import asyncio
+import time
+
+import pytest
+from aiohttp import web
+
+from bot.store.answered import KEPT_S
+from bot.web.bodies import json_object
+from bot.web.here import TENANT
+from bot.web.idempotency import RUNNING, answer
+from bot.web.problems import Problem
+from tests.fakes import until
+
+
+class Counter:
+    """A handler that counts how often it was asked, and waits while `free` is not set."""
+
+    def __init__(self):
+        self.asked, self.free = [], asyncio.Event()
+        self.free.set()
+
+    async def __call__(self, request):
+        body = await json_object(request) if request.body_exists else {}
+        self.asked.append(body)
+        await self.free.wait()
+        if body.get("refuse"):
+            raise Problem("conflict", "No.")
+        return web.json_response({"done": len(self.asked), **body}, status=201)
+
+
+@pytest.fixture
+async def ask(desk, aiohttp_client):
+    """Asks a server whose one POST counts; `ask.counter` is its handler."""
+    counter = Counter()
+    app = web.Application()
+    app[TENANT], app[RUNNING] = desk.front._tenant, set()
+
+    async def handle(request):
+        try:
+            return await answer(request, counter)
+        except Problem as problem:
+            return web.json_response({"slug": problem.slug}, status=problem.status)
+
+    app.router.add_post("/{name:.*}", handle)
+    client = await aiohttp_client(app)
+
+    async def asked(path="/things", key="k", **more):
+        headers = {"Idempotency-Key": key} if key else {}
+        async with client.post(path, headers=headers | more.pop("headers", {}), **more) as got:
+            return got.status, await got.json()
+
+    asked.counter, asked.store = counter, desk.store
+    return asked
+
+
+async def test_the_same_key_and_request_are_done_once_and_answered_the_same(ask):
+    first = await ask(json={"a": 1})
+    assert first == (201, {"done": 1, "a": 1}) == await ask(json={"a": 1})
+    assert len(ask.counter.asked) == 1
+    assert (await ask(json={"a": 1}, key="other"))[1]["done"] == 2
+    assert (await ask(json={"a": 1}, key=None))[1]["done"] == 3
+
+
+@pytest.mark.parametrize("other", [{"json": {"a": 2}}, {"json": {"a": 1}, "path": "/others"}, {}])
+async def test_the_same_key_with_another_request_is_a_conflict(ask, other):
+    await ask(json={"a": 1})
+    assert await ask(**other) == (409, {"slug": "key-used"}) and len(ask.counter.asked) == 1
+
+
+async def test_what_was_refused_may_be_sent_again_under_the_same_key(ask):
+    assert (await ask(json={"refuse": True}))[0] == 409
+    assert (await ask(json={"a": 1}))[0] == 201
+
+
+async def test_a_second_request_while_the_first_is_worked_on_is_told_to_wait(ask):
+    ask.counter.free.clear()
+    first = asyncio.create_task(ask(json={"a": 1}))
+    await until(lambda: ask.counter.asked)
+    assert await ask(json={"a": 1}) == (409, {"slug": "conflict"})
+    ask.counter.free.set()
+    assert (await first)[0] == 201 and (await ask(json={"a": 1}))[0] == 201 and len(ask.counter.asked) == 1
+
+
+async def test_what_was_cut_off_is_not_done_a_second_time_by_itself(ask):
+    assert (await ask(json={"a": 1}))[0] == 201
+    ask.store._connection.write("update answered set status = null")  # as after a kill in the middle
+    assert await ask(json={"a": 1}) == (409, {"slug": "conflict"}) and len(ask.counter.asked) == 1
+
+
+async def test_after_a_day_a_key_is_new(ask):
+    await ask(json={"a": 1})
+    ask.store._connection.write("update answered set at = :at", {"at": time.time() - KEPT_S - 1})
+    assert (await ask(json={"a": 2}))[1]["done"] == 2
+    assert len(ask.store._connection.read("select * from answered")) == 1
+
+
+@pytest.mark.parametrize("key", ["two words", "x" * 256, "ключ"])
+async def test_a_key_that_can_be_none_is_refused(ask, key):
+    status, body = await ask(key=key)
+    assert (status, body["slug"]) == (400, "bad-header") and not ask.counter.asked
+
+
+async def test_a_key_goes_with_json_only(ask):
+    status, body = await ask(data=b"x", headers={"Content-Type": "application/octet-stream"})
+    assert (status, body["slug"]) == (400, "bad-header")
+
+
+async def test_openai_clients_send_keys_of_their_own_accord_and_are_answered_anew(ask):
+    assert (await ask("/v1/chat/completions", json={}))[1]["done"] == 1
+    assert (await ask("/v1/chat/completions", json={}))[1]["done"] == 2
+
+
+async def test_cancelling_with_a_key_twice_is_no_conflict(desk):
+    job_id = (await desk.start())[1]["job_id"]
+    key = {"Idempotency-Key": "c1"}
+    first = await desk.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
+    second = await desk.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
+    assert first[0] == second[0] == 200 and first[1] == second[1]
+    assert (await desk.ask("POST", f"/finetune/jobs/{job_id}/cancel"))[0] == 409
+
+
+async def test_of_a_request_no_more_than_a_hash_is_kept(ask):
+    await ask(json={"refuse": False, "secret": "Rosalind"}, key="my-key")
+    (row,) = ask.store._connection.read("select key, request from answered")
+    assert len(row["key"]) == len(row["request"]) == 32 and b"my-key" not in row["key"]

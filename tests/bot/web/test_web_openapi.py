@@ -1,0 +1,154 @@
+"""The description of the REST interface: that it is whole, and that what is answered is what it says."""
+
+import asyncio
+import re
+from urllib.parse import urlsplit
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from bot.store import Channel
+from bot.web.front import ROUTES
+from bot.web.openapi import Answer, Body, described, description_of, document, one_of, whole
+from bot.web.problems import PROBLEMS
+from tests.bot.rollouts import install
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+PATIENCE_S = 20
+STARTING_OR_BUSY = 503
+
+
+def is_page(path):
+    return path == "/" or path.startswith("/dashboard")
+
+
+def test_every_route_that_is_no_page_says_what_it_takes_and_answers():
+    interface = [(f"{method} {path}", handler) for method, path, handler in ROUTES if not is_page(path)]
+    assert [name for name, handler in interface if not description_of(handler)] == []
+    assert [path for _, path, handler in ROUTES if is_page(path) and description_of(handler)] == []
+
+
+def test_no_two_routes_stand_in_each_others_way():
+    named = [(method, re.sub(r"{.*?}", "{}", path)) for method, path, _ in ROUTES]
+    assert sorted(named) == sorted(set(named))
+
+
+def test_every_operation_has_a_summary_answers_and_a_name_of_its_own():
+    made = document(ROUTES)
+    operations = [one for path in made["paths"].values() for one in path.values()]
+    assert len({one["operationId"] for one in operations}) == len(operations)
+    for one in operations:
+        assert one["summary"] and len(one["summary"]) < 80, one["operationId"]
+        assert [status for status in one["responses"] if status < "400"], one["operationId"]
+        assert all(answer["description"] for answer in one["responses"].values()), one["operationId"]
+        assert all(given.get("description") or given["in"] == "path" for given in one.get("parameters", ()))
+
+
+def test_schemas_are_schemas_and_every_reference_leads_somewhere():
+    made = document(ROUTES)
+    for schema in made["components"]["schemas"].values():
+        jsonschema_rs.meta.validate(schema)
+    known = {f"#/components/schemas/{name}" for name in made["components"]["schemas"]}
+    assert set(re.findall(r"'(#/[^']*)'", str(made))) <= known
+
+
+async def test_the_description_is_served(desk):
+    status, body, _ = await desk.ask("GET", "/openapi.json")
+    assert status == 200 and body == document(ROUTES) and body["openapi"] == "3.1.0"
+    start = body["paths"]["/finetune/start-training"]["post"]
+    schema = start["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/TrainingRequest"}
+    assert {"202", "400", "401", "403", "409", "413", "415", "422", "500", "503"} <= set(start["responses"])
+    assert "Idempotency-Key" in [one["name"] for one in start["parameters"]]
+
+
+def test_a_handler_is_described_by_what_it_is_given():
+    @described(
+        "Look", {200: Answer("Found.", {"type": "string"}), 404: "Gone."}, tag="t",
+        query={"limit": whole(1, 5, "How many."), "kind": one_of(["a", "b"], "Which.")},
+        body=Body({"type": "object"}, {"a": 1}),
+    )  # fmt: skip
+    async def look(request):
+        """What is looked at."""
+
+    made = document([("PUT", r"/things/{thing_id:\d+}/look", look)])["paths"]["/things/{thing_id}/look"]["put"]
+    assert made["operationId"] == "put_things_thing_id_look" and made["description"] == "What is looked at."
+    assert made["requestBody"]["content"]["application/json"] == {"schema": {"type": "object"}, "example": {"a": 1}}
+    assert [(one["name"], one["in"], one["required"]) for one in made["parameters"]] == [
+        ("thing_id", "path", True), ("limit", "query", False), ("kind", "query", False),
+    ]  # fmt: skip
+    assert made["responses"]["200"]["content"] == {"application/json": {"schema": {"type": "string"}}}
+    gone = made["responses"]["404"]
+    assert gone["description"] == "Gone." and list(gone["content"]) == ["application/problem+json"]
+    assert made["responses"]["401"]["description"] == f"{PROBLEMS['sign-in'][1]}."
+
+
+# ------------------------------------------------------------------------------------------ tried with made-up requests
+
+
+async def furnished(desk):
+    """Something of everything; gives what stands for the places in paths."""
+    desk.store.guilds.present([9], 1)
+    desk.store.channels.assign(Channel(9, 5, "oda", "mentions", 1, 1.0))
+    for _ in range(2):
+        install(desk.store, "oda", guild=9)
+    desk.store.versions.promote("oda", "v1", 1, 2.0)
+    job_id = (await desk.start())[1]["job_id"]
+    return {"job_id": job_id, "persona_id": "oda", "version": "v2", "slug": "busy", "model": "oda@v1"}
+
+
+def tried(url, known, examples, modes):
+    """Ask for everything in the description. In a thread: the server runs beside it."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    asked = 0
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        named = {one.name for one in operation.path_parameters}
+        for mode in modes:
+            for places in {frozenset(), frozenset(named & set(known)) if named <= set(known) else frozenset()}:
+                given_path = {"path_parameters": {name: known[name] for name in places}} if places else {}
+                asked += try_operation(operation, mode, examples, url, given_path)
+    return asked
+
+
+def try_operation(operation, mode, examples, url, places):
+    count = 0
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=operation.as_strategy(generation_mode=mode, **places))
+    def ask(case):
+        nonlocal count
+        count += 1
+        answer = case.call(base_url=url, timeout=PATIENCE_S)
+        assert urlsplit(answer.request.url).netloc == urlsplit(url).netloc
+        case.validate_response(answer, checks=CHECKS if answer.status_code != STARTING_OR_BUSY else CHECKS[1:])
+
+    ask()
+    return count
+
+
+async def test_made_up_requests_are_answered_as_the_description_says(desk):
+    known = await furnished(desk)
+    operations = sum(len(path) for path in document(ROUTES)["paths"].values())
+    asked = await asyncio.to_thread(tried, desk.url, known, 3, (GenerationMode.POSITIVE,))
+    assert asked >= operations
+    assert desk.store.jobs.get(known["job_id"]) is not None
+
+
+@pytest.mark.slow
+async def test_many_made_up_requests_good_and_bad_find_no_fault(desk):
+    known = await furnished(desk)
+    asked = await asyncio.to_thread(tried, desk.url, known, 60, (GenerationMode.POSITIVE, GenerationMode.NEGATIVE))
+    assert asked > 1000

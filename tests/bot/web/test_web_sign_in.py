@@ -1,0 +1,194 @@
+"""The token: where it is demanded, how one signs in and out, and that it cannot be guessed."""
+
+import re
+
+import pytest
+
+from bot.web.sessions import (
+    COOKIE,
+    IDLE_S,
+    LONGEST_S,
+    MOST_SESSIONS,
+    MOST_WRONG,
+    MOST_WRONG_IN_ALL,
+    WINDOW_S,
+    Door,
+    Guesses,
+)
+from tests.bot.web.conftest import desk_in
+
+TOKEN = "correct-horse-battery-staple-42"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+SIGN_IN = "/dashboard/sign-in"
+
+
+class Time:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+async def locked(tmp_path, time):
+    """A desk behind a token, reached by other machines too."""
+    async with desk_in(tmp_path / "home", Door(TOKEN, ("bot.example.org",), is_local=False, now=time)) as made:
+        yield made
+
+
+async def signed_in(desk, token=TOKEN, **more):
+    return await desk.submit(SIGN_IN, token=token, **more)
+
+
+async def test_without_the_token_nothing_is_told_but_that_it_is_well(locked):
+    for path in ("/finetune/jobs", "/openapi.json", "/v1/models", "/nowhere", "/problems/busy", "/dashboard"):
+        status, body, headers = await locked.ask("GET", path)
+        assert (status, body["type"]) == (401, "/problems/sign-in"), path
+        assert headers["WWW-Authenticate"].startswith("Bearer")
+    status, body, _ = await locked.start()
+    assert status == 401 and locked.store.jobs.page(1) == []
+    assert (await locked.ask("GET", "/healthz"))[1] == {"status": "ok"}
+    assert "jobs" in (await locked.ask("GET", "/healthz", headers=BEARER))[1]
+
+
+async def test_a_program_sends_the_token(locked):
+    assert (await locked.ask("GET", "/finetune/jobs", headers=BEARER))[0] == 200
+    assert (await locked.start(BEARER))[0] == 202
+    for wrong in (f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ключ"):
+        assert (await locked.ask("GET", "/finetune/jobs", headers={"Authorization": wrong}))[0] == 401
+
+
+async def test_a_browser_is_led_to_the_form_and_from_there_to_where_it_wanted(locked):
+    status, _, headers = await locked.page("/dashboard/training?state=failed")
+    assert status == 303 and headers["Location"] == f"{SIGN_IN}?to=%2Fdashboard%2Ftraining%3Fstate%3Dfailed"
+    status, text, _ = await locked.page(headers["Location"])
+    assert status == 200 and 'value="/dashboard/training?state=failed"' in text and 'type="password"' in text
+    status, _, headers = await signed_in(locked, to="/dashboard/training?state=failed")
+    assert (status, headers["Location"]) == (303, "/dashboard/training?state=failed")
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Secure" not in cookie and TOKEN not in cookie
+    status, text, _ = await locked.page("/dashboard")
+    assert status == 200 and "Sign out" in text
+    assert (await locked.page(SIGN_IN))[0] == 303, "who is in needs no form"
+
+
+async def test_who_signs_out_is_out_also_with_the_old_cookie(locked):
+    _, _, headers = await signed_in(locked)
+    session = re.search(rf"{COOKIE}=([^;]+)", headers["Set-Cookie"])[1]
+    status, _, headers = await locked.submit("/dashboard/sign-out")
+    assert (status, headers["Location"]) == (303, SIGN_IN)
+    assert "You are signed out." in (await locked.page(SIGN_IN))[1]
+    assert "You are signed out." not in (await locked.page(SIGN_IN))[1]
+    status, _, _ = await locked.page("/dashboard", headers={"Cookie": f"{COOKIE}={session}"})
+    assert status == 303
+
+
+async def test_over_https_the_cookie_is_for_https_alone(locked):
+    own = {"Origin": "https://bot.example.org", "Host": "bot.example.org", "Accept": "text/html"}
+    async with locked.session.post(SIGN_IN, data={"token": TOKEN}, headers=own, allow_redirects=False) as answer:
+        assert answer.status == 303 and "Secure" in answer.headers["Set-Cookie"]
+
+
+async def test_a_wrong_token_is_told_and_says_nothing_more(locked):
+    status, text, headers = await signed_in(locked, "guess-guess-guess-guess-guess")
+    assert status == 401 and "That is not the token." in text and "Set-Cookie" not in headers
+    assert 'aria-invalid="true"' in text and "guess-guess" not in text
+
+
+async def test_guessing_ends_after_a_few_tries_for_a_while(locked, time):
+    for _ in range(MOST_WRONG):
+        assert (await signed_in(locked, "x" * 30))[0] == 401
+    status, text, headers = await signed_in(locked)
+    assert status == 429 and int(headers["Retry-After"]) <= WINDOW_S and "Too many" in text
+    assert (await locked.ask("GET", "/finetune/jobs", headers=BEARER))[0] == 429
+    time.now += WINDOW_S
+    assert (await signed_in(locked))[0] == 303
+
+
+async def test_programs_guess_no_more_than_forms_do(locked):
+    wrong = {"Authorization": "Bearer nothing-of-the-kind-at-all-x"}
+    statuses = [(await locked.ask("GET", "/v1/models", headers=wrong))[0] for _ in range(MOST_WRONG + 1)]
+    assert statuses == [401] * MOST_WRONG + [429]
+
+
+async def test_whoever_is_signed_in_stays_so_while_others_guess(locked):
+    await signed_in(locked)
+    for _ in range(MOST_WRONG + 1):
+        await locked.submit(SIGN_IN, token="x" * 30)
+    assert (await locked.page("/dashboard"))[0] == 200
+
+
+def test_in_all_too_there_is_a_bound_which_shuts_out_nobody_who_had_the_token():
+    guesses = Guesses()
+    guesses.right("10.0.0.1")
+    for n in range(MOST_WRONG_IN_ALL):
+        guesses.wrong(f"10.0.1.{n}", 100.0 + n / 100)
+    assert guesses.wait_s("10.9.9.9", 101.0) == pytest.approx(WINDOW_S - 1)
+    assert guesses.wait_s("10.0.0.1", 101.0) == 0
+    assert guesses.wait_s("10.9.9.9", 100.0 + WINDOW_S) == 0
+
+
+async def test_sessions_end_when_they_are_not_used_and_after_a_week(locked, time):
+    await signed_in(locked)
+    time.now += IDLE_S - 1
+    assert (await locked.page("/dashboard"))[0] == 200
+    time.now += IDLE_S + 1
+    assert (await locked.page("/dashboard"))[0] == 303
+    await signed_in(locked)
+    for _ in range(int(LONGEST_S / (IDLE_S - 1)) + 1):
+        time.now += IDLE_S - 1
+        status = (await locked.page("/dashboard"))[0]
+    assert status == 303
+
+
+def test_sessions_are_not_kept_without_end():
+    door = Door(TOKEN)
+    ids = {door.begin() for _ in range(MOST_SESSIONS + 5)}
+    assert len(ids) == MOST_SESSIONS + 5 and len(door._sessions) == MOST_SESSIONS
+    assert not ids & set(door._sessions), "an id itself is kept nowhere"
+
+
+HOSTS = {
+    401: ["bot.example.org", "BOT.example.org:443", "192.168.1.5:8420", "[fe80::1]:8420", "localhost"],
+    403: ["evil.example.org", "bot.example.org.evil.com", "0.0.0.0:8420", "[::]", "", "a b"],
+}
+
+
+@pytest.mark.parametrize(("host", "status"), [(host, status) for status, hosts in HOSTS.items() for host in hosts])
+async def test_only_own_names_and_addresses_are_answered(locked, host, status):
+    assert (await locked.ask("GET", "/finetune/jobs", headers={"Host": host}))[0] == status
+
+
+async def test_a_page_of_the_named_host_is_ours_and_of_another_is_not(locked):
+    own = {**BEARER, "Host": "bot.example.org", "Origin": "https://bot.example.org"}
+    assert (await locked.start(own))[0] == 202
+    assert (await locked.start({**own, "Origin": "https://evil.example.org"}))[0] == 403
+
+
+async def test_on_loopback_a_token_that_is_set_is_demanded_too(tmp_path):
+    async with desk_in(tmp_path, Door(TOKEN)) as desk:
+        assert (await desk.ask("GET", "/finetune/jobs"))[0] == 401
+        assert (await desk.ask("GET", "/finetune/jobs", headers={"Host": "192.168.1.5"}))[0] == 403
+
+
+async def test_without_a_token_nobody_signs_in(desk):
+    status, _, headers = await desk.page(SIGN_IN)
+    assert (status, headers["Location"]) == (303, "/dashboard")
+    assert "Sign out" not in (await desk.page("/dashboard"))[1]
+
+
+@pytest.mark.parametrize(
+    "to", ["https://evil.example.org", "//evil.example.org", "/dashboardx", "/dashboard\\x", "/x", "/dashboard\r\nA: b"]
+)
+async def test_the_form_leads_to_pages_of_ours_alone(locked, to):
+    assert (await signed_in(locked, to=to))[2]["Location"] == "/dashboard"
+
+
+async def test_files_of_the_form_need_no_token(locked):
+    async with locked.session.get("/dashboard/static/base.css") as answer:
+        assert answer.status == 200
