@@ -15,9 +15,10 @@ from bot.preview import Plan
 from bot.served import notes_on
 from bot.store import Job
 from bot.web.bodies import json_object, parsed
-from bot.web.here import house_of
+from bot.web.here import Route, house_of
 from bot.web.idempotency import key_of
-from bot.web.job_json import job_json, job_path
+from bot.web.job_json import JOB, job_json, job_path
+from bot.web.openapi import Answer, Body, described
 from bot.web.preflight import own_plan, request_of, require_memory, require_possible
 from bot.web.problems import Problem
 from personas.contracts import TrainingRequest
@@ -27,6 +28,13 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 8
 NO_CHANNEL = NOBODY = 0
+
+
+ACCEPTED: dict[str, Any] = {
+    **JOB,
+    "title": "AcceptedJob",
+    "properties": {**JOB["properties"], "plan": {"type": "object", "additionalProperties": True}},
+}
 
 
 class Checks:
@@ -54,6 +62,16 @@ class Checks:
 CHECKS = web.AppKey("checks", Checks)
 
 
+@described(
+    "Start a training",
+    {
+        202: Answer("The job, stored and queued, with the plan of what it will do.", ACCEPTED),
+        409: "A job for the same is queued already, the queue is full, or the key belongs to another request.",
+        422: "Fields are wrong, or it cannot be run here; `would_work` is a body that can.",
+    },
+    tag="training",
+    body=Body(TrainingRequest, {"job_name": "oda-1", "persona": "oda"}),
+)
 async def start_training(request: web.Request) -> web.Response:
     """202 with the job that was queued, or that the same Idempotency-Key queued before."""
     job_id = _job_id(request)
@@ -136,4 +154,4 @@ def _plan_json(plan: Plan, request: TrainingRequest) -> dict[str, Any]:
     }
 
 
-ROUTES = (("POST", "/finetune/start-training", start_training),)
+ROUTES: tuple[Route, ...] = (("POST", "/finetune/start-training", start_training),)
