@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
 from bot.web.here import TENANT
+from personas.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
 
 Item = tuple[str, str, Any]
 """Id, name and data (JSON) of one event. An id of "" gives none: then a reconnecting page does not come back to it."""
@@ -34,13 +39,15 @@ async def stream(request: web.Request, items: AsyncIterator[Item], *, ping_s: fl
     """Send the events as they come, and a comment each 15 seconds in which there is none, until they end.
 
     A page that comes back says in `Last-Event-ID` which event it had last; what follows that is for `items` to know.
-    Whoever goes away ends it: `items` is closed then, in its own `finally`.
+    Whoever goes away ends it: `items` is closed then, in its own `finally`. An error of `items` is told as a last event
+    `problem` with `message` and `advice`, since the answer has begun.
     """
     answer = web.StreamResponse(headers=HEADERS)
     try:
         await answer.prepare(request)
-        await answer.write(f"retry: {RETRY_MS}\n\n".encode())
-        await _send(request, answer, items, ping_s)
+        if request.method != "HEAD":
+            await answer.write(f"retry: {RETRY_MS}\n\n".encode())
+            await _send(request, answer, items, ping_s)
         await answer.write_eof()
     except ConnectionError:
         pass  # the page was closed
@@ -67,12 +74,24 @@ async def _send(request: web.Request, answer: web.StreamResponse, items: AsyncIt
             await answer.write(written(item))
     except StopAsyncIteration:
         pass  # there is no more to tell
+    except ConnectionError:
+        raise
+    except Exception as error:
+        await answer.write(written(("", "problem", _told(error))))
     finally:
         if following:
             following.cancel()
             await asyncio.wait({following})
             if not following.cancelled():
                 following.exception()  # told already, or of no use to anybody any more
+
+
+def _told(error: Exception) -> dict[str, str]:
+    if isinstance(error, UnderstudyError):
+        return {"message": error.message, "advice": error.advice}
+    code = secrets.token_hex(4)
+    log.error("error %s", code, exc_info=error)
+    return {"message": "That went wrong inside the bot.", "advice": f"Its log says why under {code}."}
 
 
 def is_heard(request: web.Request) -> bool:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from bot.web.events import stream, written
 from bot.web.here import TENANT, Tenant
+from personas.errors import UnderstudyError
 from tests.fakes import until
 
 
@@ -22,6 +23,8 @@ class Telling:
             if after:
                 yield after, "again", {"after": after}
             while (item := await self.items.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
                 yield item
         finally:
             self.closed.set()
@@ -35,7 +38,7 @@ async def telling(aiohttp_client):
     made = Telling(ping_s=0.05)
     app = web.Application()
     app[TENANT] = made.tenant
-    app.router.add_get("/", made.handler)
+    app.router.add_get("/", made.handler)  # with HEAD
     made.client = await aiohttp_client(app)
     return made
 
@@ -77,6 +80,22 @@ async def test_when_the_bot_ends_so_do_the_streams(telling):
         telling.tenant.house = None
         await asyncio.wait_for(answer.read(), 3)
     await until(telling.closed.is_set, 1)
+
+
+async def test_an_error_in_the_middle_is_told_as_the_last_event(telling, caplog):
+    full = UnderstudyError("The disk is full.", "Free some.")
+    for error, words in ((full, '"advice": "Free some."'), (KeyError("x"), "log says")):
+        telling.items.put_nowait(("1", "step", 1))
+        telling.items.put_nowait(error)
+        async with telling.client.get("/") as answer:
+            last = (await answer.text()).strip().rpartition("\n\n")[2]
+        assert last.startswith("event: problem\n") and words in last
+    assert "KeyError" in caplog.text
+
+
+async def test_asked_for_its_headers_alone_it_does_not_begin(telling):
+    async with telling.client.head("/") as answer:
+        assert answer.status == 200 and answer.content_type == "text/event-stream"
 
 
 def test_an_id_or_a_name_cannot_begin_another_line():
