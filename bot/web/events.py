@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from bot.web.here import TENANT
+from bot.web.words import without_places
 from personas.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ async def _send(request: web.Request, answer: web.StreamResponse, items: AsyncIt
     except ConnectionError:
         raise
     except Exception as error:
-        await answer.write(written(("", "problem", _told(error))))
+        await answer.write(written(("", "problem", _told(request, error))))
     finally:
         if following:
             following.cancel()
@@ -86,9 +87,11 @@ async def _send(request: web.Request, answer: web.StreamResponse, items: AsyncIt
                 following.exception()  # told already, or of no use to anybody any more
 
 
-def _told(error: Exception) -> dict[str, str]:
+def _told(request: web.Request, error: Exception) -> dict[str, str]:
     if isinstance(error, UnderstudyError):
-        return {"message": error.message, "advice": error.advice}
+        house = request.app[TENANT].house
+        home = house.home if house else None
+        return {"message": without_places(error.message, home), "advice": without_places(error.advice, home)}
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=error)
     return {"message": "That went wrong inside the bot.", "advice": f"Its log says why under {code}."}

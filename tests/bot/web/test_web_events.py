@@ -1,6 +1,8 @@
 """Server-sent events: order, pings, an end; whoever goes away is noticed."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -16,7 +18,7 @@ class Telling:
 
     def __init__(self, ping_s: float) -> None:
         self.items: asyncio.Queue[tuple[str, str, object] | None] = asyncio.Queue()
-        self.ping_s, self.closed, self.tenant = ping_s, asyncio.Event(), Tenant(object())
+        self.ping_s, self.closed, self.tenant = ping_s, asyncio.Event(), Tenant(cast(Any, SimpleNamespace(home=None)))
 
     async def follow(self, after):
         try:
