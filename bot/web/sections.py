@@ -14,3 +14,4 @@ ROUTES: tuple[Route, ...] = tuple(route for section in SECTIONS for route in sec
 def furnish(app: web.Application) -> None:
     """What the parts keep in the application that serves them."""
     play.keep_runs(app)
+    data.set_up(app)

@@ -1,0 +1,166 @@
+"""The pages of a data set: what it is composed of, its samples, and what was anonymised in it."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlencode
+
+from aiohttp import web
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from bot.house import House
+from bot.web.charts import bars
+from bot.web.data.build_order import kept_order
+from bot.web.data.doing import delete_set
+from bot.web.data.forms import fields_of
+from bot.web.data.places import Places
+from bot.web.data.reviewing import correct, corrections_in, finds_in, take_back
+from bot.web.data.sample_index import SIDES, Hits, Wanted, counts_in, search
+from bot.web.data.samples import shown
+from bot.web.data.sets import Built, set_of, sheet_of
+from bot.web.data.state import State, state_of
+from bot.web.frame import HOME, back_to, page
+from bot.web.here import Route, house_of
+from bot.web.paging import choice, number, require_known
+
+DATA = f"{HOME}/data"
+LONGEST_QUERY = 200
+SHOWN_SAMPLES, SHOWN_FINDS, SHOWN_EXAMPLES = 20, 50, 3
+LARGEST_NUMBER = 2**53
+SHEET = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+async def set_page(request: web.Request) -> web.Response:
+    """What a data set is."""
+    house = house_of(request)
+    built = await asyncio.to_thread(set_of, house, request.match_info["id"])
+    stats = built.stats
+    sheet = await asyncio.to_thread(sheet_of, built)
+    rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
+    return page(
+        request,
+        "data/set.html",
+        title=built.id,
+        section="data",
+        built=built,
+        stats=stats,
+        composition=bars("Samples by source", rows, "samples"),
+        lengths=bars("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
+        sheet=Markup(SHEET.render(sheet)),
+        order=await asyncio.to_thread(kept_order, Places(house.home).build(built.id)) if built.is_own else None,
+    )
+
+
+async def delete(request: web.Request) -> web.Response:
+    """A data set that was built here goes."""
+    id = request.match_info["id"]
+    await delete_set(house_of(request), state_of(request), id)
+    return back_to(request, DATA, f"The data set {id} is deleted.")
+
+
+# ------------------------------------------------------------------------------------------------------- samples
+
+
+async def samples(request: web.Request) -> web.Response:
+    """The samples, by words, side, source, talk or reason of being dropped."""
+    house, state = house_of(request), state_of(request)
+    require_known(request, "query", "split", "source", "talk", "reason", "after")
+    built = await asyncio.to_thread(set_of, house, request.match_info["id"])
+    wanted = wanted_of(request)
+    hits = await found_in(house, state, built, wanted)
+    title = f"Samples of {built.id}"
+    if hits is None:
+        answer = page(request, "data/indexing.html", title=title, section="data", built=built)
+        answer.headers["Refresh"] = "2"
+        return answer
+    place = Places(house.home).index(built.folder)
+    return page(
+        request,
+        "data/samples.html",
+        title=title,
+        section="data",
+        built=built,
+        wanted=wanted,
+        hits=hits,
+        counts=await asyncio.to_thread(counts_in, place),
+        sides=SIDES,
+        samples=[shown(found, wanted.query) for found in hits.found],
+        next=_next(request, hits),
+    )
+
+
+def wanted_of(request: web.Request, limit: int = SHOWN_SAMPLES) -> Wanted:
+    """What the query asks for. Raises `Problem`."""
+    texts = {name: request.query.get(name, "")[:LONGEST_QUERY] for name in ("query", "source", "talk", "reason")}
+    side = choice(request, "split", ("", *SIDES)) or ""
+    after = number(request, "after", 0, LARGEST_NUMBER)
+    return Wanted(**texts, side=side, after=-1 if after is None else after, limit=limit)
+
+
+async def found_in(house: House, state: State, built: Built, wanted: Wanted) -> Hits | None:
+    """The samples; None while their index is being made."""
+    place = Places(house.home).index(built.folder)
+    if not await state.indexes.ready(built.folder, place):
+        return None
+    return await asyncio.to_thread(search, built.folder, place, wanted)
+
+
+def _next(request: web.Request, hits: Hits) -> str:
+    if not hits.has_more:
+        return ""
+    asked = {name: value for name, value in request.query.items() if name != "after" and value}
+    return f"{request.path}?{urlencode({**asked, 'after': hits.found[-1].n})}"
+
+
+# -------------------------------------------------------------------------------------------------------- review
+
+
+async def review(request: web.Request) -> web.Response:
+    """What was anonymised, and what reviewers say of it."""
+    house = house_of(request)
+    require_known(request, "kind", "query", "first")
+    built = await asyncio.to_thread(set_of, house, request.match_info["id"])
+    build, first = Places(house.home).build(built.id), number(request, "first", 0, LARGEST_NUMBER) or 0
+    kind, query = (request.query.get(name, "")[:LONGEST_QUERY] for name in ("kind", "query"))
+    finds = await asyncio.to_thread(finds_in, build, kind=kind, query=query, first=first, limit=SHOWN_FINDS)
+    after = first + len(finds.found)
+    asked = {"kind": kind, "query": query, "first": after}
+    return page(
+        request,
+        "data/review.html",
+        title=f"What was anonymised in {built.id}",
+        section="data",
+        built=built,
+        finds=finds,
+        kind=kind,
+        query=query,
+        chart=bars("Replaced, by kind", [(name, float(n)) for name, n in built.stats.replaced.items()], "places"),
+        corrections=await asyncio.to_thread(corrections_in, build),
+        can_build=await asyncio.to_thread(kept_order, build) is not None,
+        next=f"{request.path}?{urlencode(asked)}" if after < finds.count else "",
+    )
+
+
+async def mark(request: web.Request) -> web.Response:
+    """A reviewer says that a find is wrong (`keep`), that a name was missed (`also`), or takes that back."""
+    house = house_of(request)
+    built = await asyncio.to_thread(set_of, house, request.match_info["id"])
+    given, _ = await fields_of(request)
+    build, name = Places(house.home).build(built.id), given.get("name", "")
+    if given.get("verdict") == "take_back":
+        await asyncio.to_thread(take_back, build, name)
+        said = "Taken back."
+    else:
+        await asyncio.to_thread(correct, build, given.get("verdict", ""), name)
+        said = "Noted. The next build of this data set takes it into account."
+    return back_to(request, f"{DATA}/sets/{built.id}/review", said)
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", f"{DATA}/sets/{{id}}", set_page),
+    ("POST", f"{DATA}/sets/{{id}}/delete", delete),
+    ("GET", f"{DATA}/sets/{{id}}/samples", samples),
+    ("GET", f"{DATA}/sets/{{id}}/review", review),
+    ("POST", f"{DATA}/sets/{{id}}/review", mark),
+)

@@ -1,0 +1,151 @@
+"""Data sets that `dataset build` made, as pages and programs are told of them: the home's and the operator's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bot.house import House
+from bot.preview import Spread
+from bot.web.data.places import SET_NAME, Places
+from bot.web.problems import Problem
+from bot.web.words import moment
+from personas.catalogue import read_catalogue
+from personas.data_set import REBUILD, STATS_FILE, is_data_set
+from personas.errors import MaterialError
+
+SHEET = "README.md"
+
+
+class SourceFigures(BaseModel):
+    """What came of one source: its samples on each side, their tokens, its records and how many are used."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    train: int = 0
+    eval: int = 0
+    tokens: int = 0
+    rows: int = 0
+    rows_used: int = 0
+
+    @property
+    def samples(self) -> int:
+        """On both sides."""
+        return self.train + self.eval
+
+
+class Stats(BaseModel):
+    """`stats.json` of a data set, as far as it is shown."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    samples: dict[str, int]
+    tokens: int
+    rows: int
+    rows_used: int
+    dropped: dict[str, int]
+    hash: str
+    persona: str | None
+    base_model: str
+    reply_tokens: int = 0
+    dropped_replies: dict[str, int] = {}
+    by_source: dict[str, SourceFigures] = {}
+    by_kind: dict[str, int] = {}
+    by_right: dict[str, int] = {}
+    with_lore: int = 0
+    with_trimmed_history: int = 0
+    tokens_per_sample: Spread = Spread()
+    tokens_per_reply: Spread = Spread()
+    mix: dict[str, float] = {}
+    statements: dict[str, dict[str, str]] = {}
+    permission: str = ""
+    replaced: dict[str, int] = {}
+    recipe: dict[str, float] = {}
+
+    @property
+    def count(self) -> int:
+        """Samples on both sides."""
+        return sum(self.samples.values())
+
+
+@dataclass(frozen=True)
+class Built:
+    """A data set. `is_own` says that it lies in the home and was built here; `built_at` in seconds since 1970."""
+
+    id: str
+    folder: Path
+    stats: Stats
+    built_at: float
+    is_own: bool
+
+    @property
+    def asked_by(self) -> dict[str, str]:
+        """How a training request names it."""
+        return {"dataset_path": f"datasets/{self.id}"} if self.is_own else {"dataset": self.id}
+
+    def as_json(self) -> dict[str, Any]:
+        """As programs are told."""
+        stats = self.stats
+        shown = {"samples", "tokens", "reply_tokens", "rows", "rows_used", "dropped", "dropped_replies", "by_source",
+                 "by_kind", "by_right", "statements", "replaced", "hash", "persona", "base_model"}  # fmt: skip
+        return {
+            "id": self.id,
+            "kind": "set",
+            "built_at": moment(self.built_at),
+            "train_with": self.asked_by,
+            **stats.model_dump(include=shown),
+        }
+
+
+def read_set(id: str, folder: Path, *, is_own: bool) -> Built:
+    """A data set's figures. Raises `MaterialError` for one that is damaged."""
+    file = folder / STATS_FILE
+    try:
+        stats = Stats.model_validate(json.loads(file.read_bytes()))
+        return Built(id, folder, stats, file.stat().st_mtime, is_own)
+    except (OSError, ValueError, ValidationError) as error:
+        raise MaterialError(f"The data set {id} is damaged: its {STATS_FILE} cannot be read.", REBUILD) from error
+
+
+def sets_of(house: House) -> tuple[list[Built], list[str]]:
+    """All data sets, the newest first, and what is wrong with those that cannot be read. Best in a thread."""
+    found: list[Built] = []
+    faults: list[str] = []
+    for id, folder, is_own in _folders(house):
+        try:
+            found.append(read_set(id, folder, is_own=is_own))
+        except MaterialError as error:
+            faults.append(str(error))
+    return sorted(found, key=lambda one: one.built_at, reverse=True), faults
+
+
+def set_of(house: House, id: str) -> Built:
+    """A data set by its id. Raises `Problem`, and `MaterialError` for one that is damaged."""
+    for known, folder, is_own in _folders(house, id):
+        if known == id:
+            return read_set(id, folder, is_own=is_own)
+    raise Problem("not-found", f"There is no data set {id!r}.", "GET /datasets lists those that there are.")
+
+
+def _folders(house: House, id: str = "") -> list[tuple[str, Path, bool]]:
+    """Id, folder, and whether it was built here, of all data sets, or of one."""
+    sets = Places(house.home).sets
+    if id:
+        own = [sets / id] if SET_NAME.fullmatch(id) else []
+    else:
+        own = sorted(path for path in sets.glob("[!.]*") if SET_NAME.fullmatch(path.name))
+    found = [(path.name, path, True) for path in own if is_data_set(path)]
+    for entry in read_catalogue(house.home).entries.values():
+        if entry.path and entry.name not in {name for name, _, _ in found} and is_data_set(entry.path):
+            found.append((entry.name, entry.path, False))
+    return found
+
+
+def sheet_of(built: Built) -> str:
+    """A data set's sheet, in markdown; empty where there is none."""
+    try:
+        return (built.folder / SHEET).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,229 @@
+"""Work on material that the trainer's program does: looking into a file, building a data set. One after another.
+
+Each is a process of its own, so what it takes of memory goes with it, and what goes wrong in it is its error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from bot.training import TRAINER, trainer_environment
+from bot.web.problems import Problem
+from bot.web.words import without_places
+
+log = logging.getLogger(__name__)
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+Kind = Literal["inspect", "build"]
+OPEN: tuple[State, ...] = ("waiting", "running")
+MOST_KEPT, MOST_WAITING = 60, 20
+LONGEST_OUTPUT_BYTES = 2**24
+SHOWN_LINES, LONGEST_LINE = 12, 400
+PROGRESS_END = " rows"
+KILL_AFTER_S = 10.0
+NICE = 10
+TELL_EVERY_S = 0.5
+
+
+@dataclass
+class Work:
+    """What is done to a file or data set, its `subject`. `said` is the last word of progress, `told` what came of it.
+
+    `seq` counts its changes, so that whoever watches knows what they have seen.
+    """
+
+    id: str
+    kind: Kind
+    subject: str
+    words: tuple[str, ...]
+    state: State = "waiting"
+    said: str = ""
+    error: str = ""
+    told: dict[str, Any] = field(default_factory=dict)
+    began_at: float | None = None
+    ended_at: float | None = None
+    seq: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in OPEN
+
+    def as_json(self) -> dict[str, Any]:
+        """As programs and scripts are told."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "subject": self.subject,
+            "state": self.state,
+            "said": self.said,
+            "error": self.error or None,
+        }
+
+    def change(self) -> None:
+        """Tell whoever watches."""
+        self.seq += 1
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+After = Callable[[Work], Awaitable[None]]
+
+
+class Works:
+    """All work since the bot started; the oldest that has ended is forgotten first."""
+
+    def __init__(self, command: Sequence[str] = TRAINER) -> None:
+        """`command` is the trainer's program."""
+        self._command = tuple(command)
+        self._all: dict[str, Work] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._one = asyncio.Semaphore()
+
+    def start(self, home: Path, kind: Kind, subject: str, words: Sequence[str], after: After) -> Work:
+        """Begin, or wait for what is done before it; `after` hears of it when it is done, before anybody else.
+
+        Raises `Problem` when the same is being done already, or too much waits.
+        """
+        going = [work for work in self._all.values() if work.is_open]
+        if any((work.kind, work.subject) == (kind, subject) for work in going):
+            raise Problem("conflict", f"That is being done to {subject} already.", "Wait for it, or cancel it.")
+        if len(going) >= MOST_WAITING:
+            raise Problem("busy", "Too much waits to be done.", "Try again.", headers={"Retry-After": "30"})
+        work = Work(secrets.token_hex(5), kind, subject, tuple(words))
+        self._all[work.id] = work
+        for old in [one.id for one in self._all.values() if not one.is_open][: max(0, len(self._all) - MOST_KEPT)]:
+            del self._all[old]
+        self._tasks[work.id] = asyncio.create_task(self._do(home, work, after), name=f"{kind} {subject}")
+        self._tasks[work.id].add_done_callback(lambda _: self._tasks.pop(work.id, None))
+        return work
+
+    def latest(self, kind: Kind, subject: str) -> Work | None:
+        """The last such work on a file or data set."""
+        return next((one for one in reversed(self._all.values()) if (one.kind, one.subject) == (kind, subject)), None)
+
+    def going(self) -> list[Work]:
+        """What waits or runs, oldest first."""
+        return [work for work in self._all.values() if work.is_open]
+
+    def failed(self, kind: Kind) -> list[Work]:
+        """The last work on each file or data set, where it has failed."""
+        last = {one.subject: one for one in self._all.values() if one.kind == kind}
+        return [one for one in last.values() if one.state == "failed"]
+
+    def get(self, work_id: str) -> Work:
+        """By id. Raises `Problem`."""
+        if work_id not in self._all:
+            raise Problem(
+                "not-found", f"There is no work {work_id!r}.", "It may have ended before the bot was started."
+            )
+        return self._all[work_id]
+
+    async def cancel(self, work: Work) -> None:
+        """End it; what is ended already stays as it is."""
+        task = self._tasks.get(work.id)
+        if task:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def close(self) -> None:
+        """End everything."""
+        for work in self.going():
+            await self.cancel(work)
+
+    async def _do(self, home: Path, work: Work, after: After) -> None:
+        try:
+            async with self._one:
+                work.state, work.began_at = "running", time.time()
+                work.change()
+                output, problem = await self._run(home, work)
+            if problem:
+                work.state, work.error = "failed", without_places(problem, home)
+                return
+            work.told = json.loads(output)
+            await after(work)
+            work.state = "done"
+        except asyncio.CancelledError:
+            work.state = "cancelled"
+        except ValueError:
+            work.state, work.error = "failed", "The trainer's answer cannot be read: its version is not the bot's."
+        except Exception:  # the edge of a task: whoever watches is to know
+            log.exception("the work on %s ended badly", work.subject)
+            work.state, work.error = "failed", "That went wrong inside the bot; its log says why."
+        finally:
+            work.ended_at = time.time()
+            work.change()
+
+    async def _run(self, home: Path, work: Work) -> tuple[bytes, str]:
+        """Output, and what went wrong, of the process, which does not outlive this call."""
+        pipe = asyncio.subprocess.PIPE
+        environ = trainer_environment(os.environ, {}) | {"UNDERSTUDY_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        words = (*self._command, *work.words)
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environ, start_new_session=True
+        )
+        with suppress(psutil.Error):
+            psutil.Process(process.pid).nice(NICE)
+        assert process.stdout is not None and process.stderr is not None  # they are pipes
+        try:
+            output, errors = await asyncio.gather(_all_of(process.stdout), _listen(process.stderr, work))
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                await _end(process)
+        if not code and len(output) > LONGEST_OUTPUT_BYTES:
+            return b"", "The trainer's answer is too long."
+        return output, "\n".join(errors) or f"The trainer ended with code {code}." if code else ""
+
+
+async def _all_of(stream: asyncio.StreamReader) -> bytes:
+    """What is written, as far as it is to be kept."""
+    kept = bytearray()
+    while piece := await stream.read(2**16):
+        if len(kept) <= LONGEST_OUTPUT_BYTES:
+            kept += piece
+    return bytes(kept)
+
+
+async def _listen(stream: asyncio.StreamReader, work: Work) -> list[str]:
+    """Pass progress on; gives the last lines that are none."""
+    others: deque[str] = deque(maxlen=SHOWN_LINES)
+    while True:
+        try:
+            raw = await stream.readline()
+        except ValueError:  # a line longer than the reader's limit, which it has dropped
+            continue
+        if not raw:
+            return list(others)
+        line = raw.decode(errors="replace").strip()[:LONGEST_LINE]
+        if line.endswith(PROGRESS_END):
+            work.said = line
+            work.change()
+        elif line:
+            others.append(line)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask it to stop, then make it."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KILL_AFTER_S):
+                await process.wait()
+                return
