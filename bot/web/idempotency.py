@@ -42,11 +42,13 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.method != "POST" or is_dashboard(request) or request.path.startswith(OWN_WAY):
         return await handler(request)
     key = key_of(request)
-    return await handler(request) if key is None else await _once(request, handler, hashlib.sha256(key.encode()))
+    if key is None:
+        return await handler(request)
+    return await _once(request, handler, hashlib.sha256(key.encode()).digest())
 
 
-async def _once(request: web.Request, handler: Handler, named: hashlib._Hash) -> web.StreamResponse:
-    key, running = named.digest(), request.app[RUNNING]
+async def _once(request: web.Request, handler: Handler, key: bytes) -> web.StreamResponse:
+    running = request.app[RUNNING]
     if request.body_exists and request.content_type != "application/json":
         raise Problem("bad-header", f"An {NAME} goes with JSON only.", "Send this without one.")
     body = request[FULL] = await json_bytes(request, LARGEST)
