@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -29,7 +29,7 @@ from personas.engine import ReplyStream
 PAUSE_S = 1.5
 """Between two lines, so that they can be read, and Discord's limits are not met."""
 LOOK_S = 0.25
-"""How often it is looked meanwhile whether there is a reason to end."""
+"""How often it is looked whether there is a reason to end."""
 GOODBYE_S = 2.0
 """So long the bot's end waits until a duet has said that it is over."""
 SPOKEN, SILENCED, GONE = "somebody spoke", "a moderator silenced one of them", "one of them is no longer here"
@@ -107,25 +107,6 @@ class Duets:
             await asyncio.wait(self._tasks, timeout=GOODBYE_S)
 
 
-class _Heeded:
-    """A reply that is stopped as soon as there is a reason to."""
-
-    def __init__(self, stream: ReplyStream, look: Callable[[], object]) -> None:
-        self._stream, self._look = stream, look
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        async for piece in self._stream:
-            self._look()
-            yield piece
-
-    @property
-    def reply(self) -> Reply:
-        return self._stream.reply
-
-    def cancel(self) -> None:
-        self._stream.cancel()
-
-
 @dataclass(frozen=True)
 class _Performance:
     """One duet being performed."""
@@ -154,10 +135,8 @@ class _Performance:
         return talk.stopped
 
     async def _pause(self) -> None:
-        for _ in range(round(self.pause_s / LOOK_S)):
-            if self._look():
-                return
-            await asyncio.sleep(LOOK_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._watch(), self.pause_s)
 
     def _look(self) -> str:
         """Stop the talk where something stands against it; says what."""
@@ -199,12 +178,17 @@ class _Performance:
         live.lore = request.lore
         with self.answerer.giving_way.reply():
             talk.stream = stream = self.answerer.engine.submit(replace(request, guild_id=speaker.guild_id))
+            watching = asyncio.create_task(self._watch())
             try:
-                self._look()
-                return await live.follow(_Heeded(stream, self._look))
+                return await live.follow(stream)
             finally:
+                watching.cancel()
                 stream.cancel()
                 talk.stream = None
+
+    async def _watch(self) -> None:
+        while not self._look():  # noqa: ASYNC110  what is looked for is in the store
+            await asyncio.sleep(LOOK_S)
 
     async def _live(self, persona: Persona) -> LiveReply:
         """The message that will grow; by another webhook where somebody has deleted the one there was."""
