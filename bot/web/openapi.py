@@ -150,13 +150,13 @@ def _operation(method: str, path: str, said: Described, schemas: dict[str, Schem
     parameters = [
         *(_parameter("path", name, said.path.get(name, "")) for name in PLACE.findall(path)),
         *(_parameter("query", name, value) for name, value in said.query.items()),
-        *([IDEMPOTENCY] if method == "POST" else []),
+        *([IDEMPOTENCY] if _takes_key(method, path) else []),
     ]
     found: Schema = {
         "operationId": "_".join((method.lower(), *WORD.findall(path))),
         "summary": said.summary,
         "tags": [said.tag],
-        "responses": _responses(method, said, schemas),
+        "responses": _responses(said, schemas, _takes_key(method, path)),
     }
     if said.description:
         found["description"] = said.description
@@ -185,11 +185,15 @@ IDEMPOTENCY = {
 }
 
 
-def _responses(method: str, said: Described, schemas: dict[str, Schema]) -> Schema:
+def _takes_key(method: str, path: str) -> bool:
+    return method == "POST" and not path.startswith("/v1/")  # see bot.web.idempotency
+
+
+def _responses(said: Described, schemas: dict[str, Schema], takes_key: bool) -> Schema:
     expected = {status: _reason(status) for status in ALWAYS}
     if said.query:
         expected |= {400: _reason(400)}
-    if method == "POST":
+    if takes_key:
         expected |= {status: _reason(status) for status in (400, 409)}
     if said.body:
         expected |= {status: _reason(status) for status in SENT}

@@ -1,0 +1,144 @@
+"""Every refusal that the description tells of is really given: each operation is provoked to each of them."""
+
+import hashlib
+import itertools
+import json
+import re
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bot.web.front import ROUTES
+from bot.web.openapi import document
+from bot.web.sessions import Door
+from tests.bot.web.conftest import desk_in
+
+JSON = {"Content-Type": "application/json"}
+LARGE = json.dumps({"x": "y" * 9 * 2**20}).encode()
+OPERATIONS = [
+    (method.upper(), path, one)
+    for path, methods in document(ROUTES)["paths"].items()
+    for method, one in methods.items()
+]
+keys = itertools.count()
+
+
+def filled(path, value="nothing-of-this-name"):
+    """The path with something in its places that there is not."""
+    return re.sub(r"{\w+}", value, path)
+
+
+def takes_json(operation):
+    return "application/json" in operation.get("requestBody", {}).get("content", {})
+
+
+def takes_key(operation):
+    return any(one["name"] == "Idempotency-Key" for one in operation.get("parameters", ()))
+
+
+async def status(desk, method, path, **more):
+    async with desk.session.request(method, path, **more) as answer:
+        return answer.status
+
+
+@pytest.fixture
+async def locked(tmp_path):
+    async with desk_in(tmp_path / "locked", Door("correct-horse-battery-staple")) as made:
+        yield made
+
+
+def described(status):
+    """The operations whose description has this status."""
+    return [one for one in OPERATIONS if str(status) in one[2]["responses"]]
+
+
+async def given(desk, wanted, **more):
+    """What each operation that describes a status answers, where it is not that status."""
+    found = {}
+    for method, path, _ in described(wanted):
+        answered = await status(desk, method, filled(path), **more)
+        if answered != wanted:
+            found[f"{method} {path}"] = answered
+    return found
+
+
+async def test_who_has_no_token_is_refused_by_all_but_the_question_whether_it_is_well(locked):
+    assert await given(locked, 401) == {"GET /healthz": 200}
+
+
+async def test_another_host_is_refused_by_all(desk):
+    assert await given(desk, 403, headers={"Host": "example.org"}) == {}
+
+
+async def test_before_the_bot_is_in_all_that_need_it_say_so(desk):
+    desk.front.close()
+    found = await given(desk, 503)
+    alone = {"GET /openapi.json": 200, "GET /problems/{slug}": 404}
+    with_body = {name for name, answered in found.items() if answered in (400, 415)}
+    assert {name: found[name] for name in found if name not in with_body} == alone
+    for name in with_body:
+        method, path = name.split()
+        assert await status(desk, method, filled(path), data=b"{}", headers=JSON) in (422, 503), name
+
+
+async def test_a_fault_inside_is_told_by_all_that_look_into_the_house(desk):
+    desk.front._tenant.house = cast(Any, SimpleNamespace(home=None))
+    found = await given(desk, 500)
+    refused_first = {name for name, answered in found.items() if answered in (400, 415)}
+    assert set(found) - refused_first == {"GET /openapi.json", "GET /problems/{slug}"}
+
+
+@pytest.mark.parametrize(("sent", "wanted"), [(b"{", 400), (b"[]", 422), (LARGE, 413)], ids=["broken", "list", "large"])
+async def test_a_body_that_cannot_be_is_refused_by_all_that_take_one(desk, sent, wanted):
+    found = {}
+    for method, path, one in OPERATIONS:
+        if takes_json(one) and one["requestBody"]["required"]:
+            answered = await status(desk, method, filled(path), data=sent, headers=JSON)
+            if answered not in (wanted, 404):  # what is not there may be told first
+                found[f"{method} {path}"] = answered
+            assert str(answered) in one["responses"], f"{method} {path}"
+    assert {name: answered for name, answered in found.items() if not name.endswith("/v1/chat/completions")} == {}
+
+
+async def test_another_type_than_json_is_refused_by_all_that_take_json(desk):
+    for method, path, one in OPERATIONS:
+        if takes_json(one) and one["requestBody"]["required"]:
+            answered = await status(desk, method, filled(path), data=b"x", headers={"Content-Type": "text/plain"})
+            assert answered in (404, 415) and str(answered) in one["responses"], f"{method} {path}"
+
+
+async def test_a_query_for_what_there_is_not_is_refused_by_all_that_take_one(desk):
+    found = {}
+    for method, path, one in OPERATIONS:
+        if any(parameter["in"] == "query" for parameter in one.get("parameters", ())):
+            answered = await status(desk, method, f"{filled(path)}?nonsense=1", headers={"Accept": "application/json"})
+            if answered not in (400, 404):
+                found[f"{method} {path}"] = answered
+    assert found == {}
+
+
+async def test_keys_are_heeded_by_all_that_take_them(desk):
+    for method, path, one in OPERATIONS:
+        if not takes_key(one):
+            continue
+        assert await status(desk, method, filled(path), headers={"Idempotency-Key": "two words"}) == 400, path
+        if path != "/finetune/start-training":  # there the job is what is remembered
+            key = f"used-{next(keys)}"
+            desk.store.answered.begin(hashlib.sha256(key.encode()).digest(), b"another request", time.time())
+            sent = {"headers": {**JSON, "Idempotency-Key": key}, "data": b"{}"}
+            assert await status(desk, method, filled(path), **sent) == 409, path
+
+
+async def test_what_is_not_there_is_told_by_all_that_have_a_place_for_a_name(desk):
+    found = {}
+    for method, path, one in described(404):
+        if "{" not in path:
+            continue
+        sent = {"data": b"{}", "headers": JSON} if takes_json(one) else {}
+        answered = await status(desk, method, filled(path), **sent)
+        if answered != 404:
+            found[f"{method} {path}"] = answered
+        assert str(answered) in one["responses"], f"{method} {path}: {answered}"
+    assert {name: answered for name, answered in found.items() if answered != 422} == {}
