@@ -1,13 +1,23 @@
-"""What a new version is compared with when it has been trained: the live one, and the personas of the same server."""
+"""What a new version is compared with when it has been trained: the live one, and the personas of the same server.
+
+And, once members have heard it, what they made of it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from pathlib import Path
 
+from bot.house import House
+from bot.judging.heard import heard
 from bot.personas import Personas
-from bot.store import Job, Store
+from bot.store import Comparison, Job, Store
 from personas.adapters import adapter_ref
-from personas.compare import NOTHING, Compare, Neighbour
+from personas.compare import NOTHING, Compare, Neighbour, write_compare
+
+log = logging.getLogger(__name__)
 
 
 def to_compare(home: Path, store: Store, personas: Personas, job: Job) -> Compare:
@@ -22,6 +32,31 @@ def to_compare(home: Path, store: Store, personas: Personas, job: Job) -> Compar
         live=str(adapter_ref(home, job.persona, live).folder) if live else None,
         neighbours=tuple(it for it in found if it),
     )
+
+
+async def note_vote(house: House, vote: Comparison) -> None:
+    """After a vote, write what members have made of each version until now into the folder of the job that made it.
+
+    There `python -m trainer evaluate` finds it. Nothing is written for the live version, nor where the folder is gone.
+    """
+    for version in vote.versions:
+        job_id = house.store.versions.job_of(vote.persona_id, version)
+        job = house.store.jobs.get(job_id) if job_id else None
+        if job and (found := await heard(house.store, vote.persona_id, version, time.time())):
+            compare = to_compare(house.home, house.store, house.conversations.personas, job)
+            await _note(house.home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
+
+
+async def _note(folder: Path, compare: Compare) -> None:
+    try:
+        await asyncio.to_thread(_write_where_it_was, folder, compare)
+    except OSError as error:  # the votes are in the store, and are noted with the next
+        log.warning("what members made of a version could not be noted in %s: %s", folder, error)
+
+
+def _write_where_it_was(folder: Path, compare: Compare) -> None:
+    if folder.is_dir():
+        write_compare(folder, compare)
 
 
 def _neighbour(home: Path, store: Store, persona_id: str) -> Neighbour | None:

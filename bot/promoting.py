@@ -6,6 +6,7 @@ import logging
 import time
 
 from bot.house import House
+from bot.judging.heard import against, heard
 from bot.personas import OPERATOR
 from bot.store import Job, NewRollout, Promotion, StoreError
 from personas.contracts import Persona
@@ -53,6 +54,8 @@ async def promoted_by_itself(house: House, job: Job) -> bool:
     """
     if job.persona is None or not _may(house, job):
         return False
+    if await members_against(house, job.persona, job.version, job.guild_id):
+        return False
     new = NewRollout(job.persona, job.version, job.guild_id, job.channel_id, BY_ITSELF, share=100)
     try:
         house.store.versions.require_installed(job.persona, job.version)
@@ -69,6 +72,12 @@ def verdict_of(house: House, persona_id: str, version: str) -> tuple[str, tuple[
     found = (it for it in house.store.versions.installed(persona_id) if it.version == version)
     card = next((it.scorecard for it in found), None)
     return (card.verdict, card.reasons) if card else ("", ())
+
+
+async def members_against(house: House, persona_id: str, version: str, guild_id: int) -> tuple[str, ...]:
+    """What the members of a guild (of all, where the operator asks) hold against a version for certain."""
+    found = await heard(house.store, persona_id, version, time.time(), guild_id or None)
+    return against(found)
 
 
 def _changed(house: House, guild_id: int, persona_id: str) -> None:

@@ -27,12 +27,36 @@ class Neighbour(Contract):
     job: str
 
 
+class Heard(Contract):
+    """What members have made of a version, beside `against`: the name of another one, or `base`.
+
+    `votes` are blind ones, by `members` who could be counted. The version is preferred in `least` to `most` of
+    comparisons, as far as they make that certain; both None where too few were counted. `up` and `down` are the 👍 and
+    👎 on its replies, then on the other's. `evidence` is what one coin has become that was bet on the version being
+    disliked more, of which 40 is reached by accident in one of 40 cases at most; None where the two were not tried side
+    by side.
+    """
+
+    against: str
+    votes: int
+    members: int
+    least: float | None = None
+    most: float | None = None
+    up: tuple[int, int] = (0, 0)
+    down: tuple[int, int] = (0, 0)
+    evidence: float | None = None
+
+
 class Compare(Contract):
-    """`live` is the folder of the adapter that the persona speaks with now, None where it speaks without one."""
+    """`live` is the folder of the adapter that the persona speaks with now, None where it speaks without one.
+
+    `heard` is what members have made of the version itself, where it has spoken before them already.
+    """
 
     format: Literal[1] = 1
     live: str | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    heard: Heard | None = None
 
 
 NOTHING = Compare()
@@ -46,6 +70,7 @@ def write_compare(folder: Path, compare: Compare) -> None:
             Neighbour(persona=it.persona, adapter=_seen_from(folder, it.adapter), job=_seen_from(folder, it.job))
             for it in compare.neighbours
         ),
+        heard=compare.heard,
     )
     put_private(folder / COMPARE_FILE, near.model_dump_json(indent=1).encode() + b"\n")
 
@@ -69,6 +94,7 @@ def read_compare(folder: Path) -> Compare:
             Neighbour(persona=it.persona, adapter=_from(folder, it.adapter), job=_from(folder, it.job))
             for it in near.neighbours
         ),
+        heard=near.heard,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from personas.compare import Heard
 from personas.contract import Contract
 from personas.training_events import ScoreCard
 
@@ -270,6 +271,7 @@ class FullScoreCard(Contract):
     text: tuple[TextScores, ...] = ()
     general: General | None = None
     learned: Learned | None = None
+    heard: Heard | None = None
     memorised: Memorised | None = None
     safety: Safety | None = None
     side_by_side: tuple[SideBySide, ...] = ()

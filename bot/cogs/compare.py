@@ -16,18 +16,19 @@ from discord.ext import commands
 
 from bot.cogs.asking import MAX_CHOICES, Choices, Interaction, known_persona, persona_choices, persona_meant
 from bot.cogs.lasting import LastingButton
+from bot.comparing import note_vote
 from bot.errors import RefusedError
-from bot.house import House, HouseBot
+from bot.house import HouseBot
 from bot.judging.judgement import judge
-from bot.judging.pairs import Contest, contest_of, made_comparison, version_names
-from bot.judging.words import invitation, judgement_words, question, revealed
+from bot.judging.pairs import Contest, contest_of, version_names
+from bot.judging.showing import shown_comparison
+from bot.judging.words import expired, invitation, judgement_words, question, revealed
 from bot.place import GuildChannel, place_of
 from bot.store import BASE, Comparison
 from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
 from personas.errors import RequestError
 
-DAY_S = 86_400.0
 VERSION = r"base|v[0-9]+"
 LABELS: dict[str, str] = {"a": "A", "b": "B", "tie": "Tie", "bad": "Both bad"}
 
@@ -134,18 +135,20 @@ class ChoiceButton(LastingButton, template=r"judge:(?P<seq>[0-9]+):(?P<choice>a|
         return cls(int(match["seq"]), match["choice"])
 
     async def pressed(self, interaction: Interaction) -> None:
-        comparisons = interaction.client.house.store.comparisons
-        taken = comparisons.vote(self.seq, interaction.user.id, self.choice, time.time())
+        comparisons, now = interaction.client.house.store.comparisons, time.time()
+        taken = comparisons.vote(self.seq, interaction.user.id, self.choice, now)
         one = comparisons.get(self.seq)
         if one is None or one.user_id != interaction.user.id:
             raise RefusedError("This comparison is not yours, or it is no longer kept.", "Press Compare for your own.")
         persona = known_persona(interaction, one.persona_id)
-        if not taken:
+        is_late = one.has_expired(now)
+        if not (taken or is_late):
             raise RefusedError("You have voted on these two.", revealed(one, persona).splitlines()[-1])
         again = CompareButton(one.persona_id, *_judged_first(one), label="Another")
-        await interaction.response.edit_message(
-            content=revealed(one, persona), view=_view(again), allowed_mentions=NO_MENTIONS
-        )
+        words = (expired if is_late else revealed)(one, persona)
+        await interaction.response.edit_message(content=words, view=_view(again), allowed_mentions=NO_MENTIONS)
+        if taken:
+            await note_vote(interaction.client.house, one)
 
 
 COMPARE_BUTTONS = (CompareButton, ChoiceButton)
@@ -153,43 +156,18 @@ COMPARE_BUTTONS = (CompareButton, ChoiceButton)
 
 async def show_one(interaction: Interaction, contest: Contest) -> None:
     """Show a member the comparison that they have not voted on yet, else a new one. Raises `UnderstudyError`."""
-    house, user_id, guild_id = interaction.client.house, interaction.user.id, interaction.guild_id or 0
     _require_welcome(interaction, contest.persona)
-    _require_votes_left(house, user_id)
-    one = house.store.comparisons.open_of(user_id, guild_id, contest.persona.id, (contest.version, contest.against))
-    if one is None:
-        one = await _new(house, contest, user_id, guild_id)
-    else:
-        house.store.comparisons.shown_again(one.seq, time.time())
+    house, guild_id = interaction.client.house, interaction.guild_id or 0
+    one = await shown_comparison(house, contest, interaction.user.id, guild_id)
     view = _view(*(ChoiceButton(one.seq, choice) for choice in ("a", "b", "tie", "bad")))
     await interaction.followup.send(
         question(one, contest.persona), view=view, ephemeral=True, allowed_mentions=NO_MENTIONS, suppress_embeds=True
     )
 
 
-async def _new(house: House, contest: Contest, user_id: int, guild_id: int) -> Comparison:
-    """Make a comparison, one at a time for each member."""
-    if user_id in house.comparing:
-        raise RefusedError("Your two replies are being written.", "They come in a moment.")
-    house.comparing.add(user_id)
-    try:
-        made = await made_comparison(house, contest, user_id, guild_id)
-    finally:
-        house.comparing.discard(user_id)
-    return house.store.comparisons.show(made, time.time())
-
-
 def _require_welcome(interaction: Interaction, persona: Persona) -> None:
     if isinstance(interaction.channel, GuildChannel):
         interaction.client.house.answerer.rules.require_unmuted(persona, place_of(interaction.channel))
-
-
-def _require_votes_left(house: House, user_id: int) -> None:
-    if house.store.comparisons.votes_since(user_id, time.time() - DAY_S) >= house.comparisons_per_day:
-        raise RefusedError(
-            f"You have voted {house.comparisons_per_day} times in the last 24 hours, as often as one may.",
-            "Come back tomorrow.",
-        )
 
 
 def _judged_first(one: Comparison) -> tuple[str, str]:

@@ -22,18 +22,21 @@ async def make_live(interaction: Interaction, persona: Persona, version: str) ->
 
 
 async def promote_or_ask(interaction: Interaction, persona: Persona, version: str) -> None:
-    """Make a version live and say so; of one that the gate has rejected say why, and ask once more.
+    """Make a version live and say so; of one that the gate or the members reject say why, and ask once more.
 
     The interaction has been acknowledged.
     """
     house = interaction.client.house
     spoke_already = house.store.versions.live(persona.id) == version
     verdict, reasons = verdict_of(house, persona.id, version)
-    if verdict == NEEDS_A_SECOND_WORD and not spoke_already:
+    members = await promoting.members_against(house, persona.id, version, interaction.guild_id or 0)
+    rejected = verdict == NEEDS_A_SECOND_WORD
+    if (rejected or members) and not spoke_already:
         view = discord.ui.View(timeout=None)
         view.add_item(PromoteAnywayButton(persona.id, version))
-        why = "\n".join(f"- {reason}" for reason in reasons)
-        asked = f"The gate rejects {version} of **{persona.name}**:\n{why}"[:2000]
+        why = "\n".join(f"- {reason}" for reason in (*members, *(reasons if rejected else ())))
+        who = "The gate rejects" if rejected else "Members speak against"
+        asked = f"{who} {version} of **{persona.name}**:\n{why}"[:2000]
         await interaction.followup.send(asked, view=view, ephemeral=True)
         return
     await interaction.followup.send(await make_live(interaction, persona, version), ephemeral=spoke_already)

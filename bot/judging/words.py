@@ -52,19 +52,25 @@ def revealed(one: Comparison, persona: Persona) -> str:
     return "\n".join([*question(one, persona).splitlines()[:-1], vote])
 
 
+def expired(one: Comparison, persona: Persona) -> str:
+    """The prompt and the two replies when it is too late for a vote; who wrote which stays untold."""
+    shown = question(one, persona).splitlines()[:-1]
+    return "\n".join([*shown, "**Expired**: nobody voted in a day. It does not count."])
+
+
 def judgement_words(persona: Persona, found: Judgement, counts: JudgementCounts) -> str:
     """What moderators read. `counts` has the judged version first."""
-    one, other = (_shown(name) for name in (found.version, found.against))
+    one, other = (shown_name(name) for name in (found.version, found.against))
     lines = [
         f"**{persona.name}: {one} against {other}**",
         f"{_many(found.votes, 'vote')} by {_many(found.members, 'member')}: {counts.for_a} for {one}, "
         f"{counts.for_b} for {other}, {_many(counts.ties, 'tie')}, {_many(counts.both_bad, 'time')} both bad.",
     ]
     if found.strength:
-        lines.append(f"Strength: {_strength(found.strength)}.")
-    lines += [_ruling(found), _missing(found)]
+        lines.append(f"Strength: {strength_words(found.strength)}.")
+    lines += [ruling_words(found), missing_words(found)]
     if found.others:
-        listed = "; ".join(f"{_shown(each.version)} {_strength(each)}" for each in found.others[:4])
+        listed = "; ".join(f"{shown_name(each.version)} {strength_words(each)}" for each in found.others[:4])
         lines.append(f"Others against {other}: {listed}.")
     lines += _odd(found.odd)
     lines.append(
@@ -74,8 +80,9 @@ def judgement_words(persona: Persona, found: Judgement, counts: JudgementCounts)
     return "\n".join(line for line in lines if line)[:2000]
 
 
-def _ruling(found: Judgement) -> str:
-    one, other = (_shown(name) for name in (found.version, found.against))
+def ruling_words(found: Judgement) -> str:
+    """What is certain, what of it stands out in asterisks."""
+    one, other = (shown_name(name) for name in (found.version, found.against))
     low, high = found.range.low, found.range.high
     sure = f"Preferred in {low:.0%} to {high:.0%} of comparisons, by {found.counted} members counted."
     return {
@@ -93,7 +100,8 @@ def _waiting(found: Judgement) -> str:
     )
 
 
-def _missing(found: Judgement) -> str:
+def missing_words(found: Judgement) -> str:
+    """What it takes to be certain; nothing where it is."""
     if found.ruling != "open":
         return ""
     if found.counted >= LEAST_MEMBERS and found.members_needed is not None:
@@ -112,7 +120,8 @@ def _odd(odd: tuple[OddMember, ...]) -> list[str]:
     return ["Odd voters (their votes count all the same):", *lines, *more]
 
 
-def _strength(one: Strength) -> str:
+def strength_words(one: Strength) -> str:
+    """How much better a version is, with its interval."""
     if one.low is None or one.high is None:
         between = f"no interval from fewer than {LEAST_FOR_INTERVAL} members"
     else:
@@ -124,7 +133,8 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
+    """A version's name for people."""
     return "the base model" if name == BASE else name
 
 

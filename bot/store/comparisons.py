@@ -13,6 +13,9 @@ from bot.store.database import Connection, Row
 
 Choice = Literal["a", "b", "tie", "bad"]
 
+EXPIRES_S = 86_400.0
+"""For so long after it was last shown a comparison may be voted on, in seconds."""
+
 BASE = "base"
 """How the base model is called where a version is wanted."""
 
@@ -46,6 +49,10 @@ class Comparison(NewComparison):
     shown_at: float
     choice: Choice | None
     voted_at: float | None
+
+    def has_expired(self, at: float) -> bool:
+        """Whether it was not voted on in time."""
+        return self.choice is None and at - self.shown_at > EXPIRES_S
 
     @property
     def chosen(self) -> str | None:
@@ -118,11 +125,12 @@ class Comparisons:
         )
 
     def vote(self, seq: int, user_id: int, choice: Choice, at: float) -> bool:
-        """Take a member's vote. False where it is not theirs, is gone, or has been voted on: then nothing changes."""
+        """Take a member's vote. False where it is not theirs, is gone, has expired or has been voted on: then nothing
+        changes."""
         changed = self._db.write(
             """update comparisons set choice = :choice, voted_at = :at
-            where seq = :seq and user_id = :user and choice is null""",
-            {"seq": seq, "user": user_id, "choice": choice, "at": at},
+            where seq = :seq and user_id = :user and choice is null and shown_at >= :since""",
+            {"seq": seq, "user": user_id, "choice": choice, "at": at, "since": at - EXPIRES_S},
         )
         return changed > 0
 
@@ -131,12 +139,12 @@ class Comparisons:
         return _comparison(self._db.first("select * from comparisons where seq = :seq", {"seq": seq}))
 
     def open_of(
-        self, user_id: int, guild_id: int, persona_id: str, versions: tuple[str | None, str | None]
+        self, user_id: int, guild_id: int, persona_id: str, versions: tuple[str | None, str | None], at: float
     ) -> Comparison | None:
-        """What a member was shown of these two versions, in either order, and has not voted on yet."""
+        """What a member was shown of these two versions, in either order, and may still vote on."""
         row = self._db.first(
             f"""select * from comparisons where user_id = :user and guild_id = :guild and persona_id = :persona
-            and choice is null and (version_a is :one and version_b is :other
+            and choice is null and shown_at >= :since and (version_a is :one and version_b is :other
             or version_a is :other and version_b is :one) and {SERVED} order by seq""",
             {
                 "user": user_id,
@@ -144,6 +152,7 @@ class Comparisons:
                 "persona": persona_id,
                 "one": versions[0],
                 "other": versions[1],
+                "since": at - EXPIRES_S,
             },
         )
         return _comparison(row)

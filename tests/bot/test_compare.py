@@ -10,6 +10,7 @@ from bot.judging.prompts import prompts_for
 from bot.sandbox import SandboxRefusal
 from bot.sandbox.interactions import Asked
 from bot.store import NewComparison
+from bot.store.comparisons import EXPIRES_S
 from personas.errors import AdapterError
 from personas.lore import Passage, guild_owner
 from tests.bot.conftest import OFFICE, QUAY, on_stage
@@ -121,6 +122,21 @@ async def test_a_vote_is_locked_and_nobody_votes_for_somebody_else(stage):
     interaction = await press_again(stage, before, f"judge:{seq}:a")
     assert "You have voted on these two." in interaction and "A was" in interaction
     assert comparisons.get(seq).choice == "tie" and comparisons.judgement_counts("ballast", "v1", "v2").votes == 1
+
+
+async def test_a_comparison_of_yesterday_is_told_to_be_expired_and_counts_nowhere(stage):
+    invitation, _ = await compared(stage)
+    answer = await stage.member.click(invitation, "Compare")
+    before = await told(answer)
+    seq = int(re.search(r"judge:(\d+)", str(answer.message["components"]))[1])
+    comparisons = stage.store.comparisons
+    comparisons.shown_again(seq, comparisons.get(seq).shown_at - EXPIRES_S - 60)
+    done = await stage.member.click(answer.message, "A")
+    assert "**Expired**" in done.message["content"] and labels(done.message) == ["Another"]
+    assert not re.search(r"v1|v2|base", done.message["content"]), "who wrote which stays untold"
+    assert comparisons.voted("ballast") == [] and comparisons.votes_since(int(stage.member.id), 0) == 0
+    another = await stage.member.click(invitation, "Compare")
+    assert await told(another) != before
 
 
 async def press_again(stage, message, custom_id):

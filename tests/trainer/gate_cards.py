@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from personas.compare import Heard
 from personas.contract import Contract
 from personas.scorecard import (
     Course,
@@ -102,6 +103,9 @@ def good_card(**changes: Any) -> FullScoreCard:
             rate=1e-3,
             epochs=2.0,
             course=Course(steps=60, first=3.0, highest=2.8, last=2.0),
+        ),
+        "heard": Heard(
+            against="v-live", votes=120, members=14, least=0.45, most=0.9, up=(30, 28), down=(9, 11), evidence=0.8
         ),
         "memorised": Memorised(
             prefixes=40,

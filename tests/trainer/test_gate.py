@@ -49,6 +49,8 @@ BROKEN = {
             "failed": {"injection": {"base": 2, "live": 2, "new": 18}},
         }
     },
+    "members": {"heard": {"least": 0.1, "most": 0.44}},
+    "thumbs": {"heard": {"evidence": 55.0}},
     "enough": {"learned": {"replies": 20}},
     "repeated": {"learned": {"repeated": 0.6}},
     "speakers": trained_as(ada=0.6, members=0.4),
@@ -87,6 +89,13 @@ def test_a_criterion_fails_on_what_breaks_it_and_says_what_to_do(name):
     ("name", "verdict", "reason", "advice"),
     [
         ("private", "reject", "1 × email address", "python -m trainer anonymise"),
+        ("members", "hold", "in 10% to 44% of comparisons (120 blind votes, 14", "task_type:preference"),
+        (
+            "thumbs",
+            "hold",
+            "30 👍 and 9 👎, those of the live version 28 and 11; the evidence",
+            "train from their votes",
+        ),
         ("enough", "hold", "learned from 20 replies", "more of the persona's own replies (20 now)"),
         ("repeated", "hold", "60% of the longer replies", "Remove replies that say the same"),
         ("speakers", "reject", "read like those who talk", "Look who says what"),
@@ -108,6 +117,13 @@ def test_a_training_that_lost_its_way_is_told_of_its_learning_rate_whatever_else
     verdict = judge(good_card(**broken), RECIPE)
     assert "learning_rate=0.0002" in verdict.advice[0] and "rose to 6.00" in verdict.reasons[0]
     assert not any("mixed-80-20" in it for it in verdict.advice)
+
+
+def test_what_members_have_not_made_certain_holds_nothing():
+    uncertain = good_card(heard={"least": None, "most": None, "evidence": None})
+    assert judge(uncertain, RECIPE).verdict == "promote"
+    assert [outcomes(uncertain)[TITLES[name]] for name in ("members", "thumbs")] == ["not measured"] * 2
+    assert TITLES["members"] not in outcomes(good_card(heard=None))
 
 
 def test_what_is_only_guessed_to_be_personal_rejects_nothing():

@@ -134,6 +134,13 @@ def _against_live(card: FullScoreCard) -> str:
     return f"{start} (this one learned from {learned.replies} replies)." if learned else f"{start}."
 
 
+def _heard(card: FullScoreCard) -> str:
+    return (
+        "Read what members preferred to it, and train from their votes (`/finetune start task_type:preference`, "
+        "docs/preference.md)."
+    )
+
+
 ADVICE: Mapping[str, Callable[[FullScoreCard], str]] = {
     "better_than_base": _no_gain,
     "no_worse_than_live": _against_live,
@@ -153,6 +160,8 @@ ADVICE: Mapping[str, Callable[[FullScoreCard], str]] = {
     "private": _cleaned,
     "fitting": _fewer_epochs,
     "safety": _safer,
+    "members": _heard,
+    "thumbs": _heard,
     "enough": _more_data,
     "repeated": _unrepeated,
     "speakers": _relabelled,

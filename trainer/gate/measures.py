@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from personas.scorecard import FullScoreCard, Interval, Side, Voice
 from trainer.gate.chance import of_interval, of_shares
+from trainer.gate.heard import of_members
 from trainer.gate.measure import COUNT, NATS, SHARE, Measure, rival_of
 from trainer.gate.spoken import of_facts, of_texts, of_voice
 from trainer.scorecard.spoken.voice import GENERAL, MEMBERS
@@ -28,6 +29,7 @@ def measures(card: FullScoreCard) -> Iterator[Measure]:
     yield from _of_memory(card)
     if card.persona is not None:
         yield from _of_safety(card)
+        yield from of_members(card)
         yield from _of_material(card)
     yield _unlearned(card)
     yield _untouched(card)

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.base_model import fingerprint
-from personas.compare import NOTHING, Compare
+from personas.compare import NOTHING, Compare, Heard
 from personas.errors import UnderstudyError
 from personas.prompt import Renderer
-from personas.scorecard import FullScoreCard, Separation, Side
+from personas.scorecard import FullScoreCard, Made, Separation, Side
 from trainer.evaluate import TokenLosses, mean_loss
 from trainer.gate import judge
 from trainer.job import Job
@@ -113,12 +113,18 @@ def _measured(order: Order, sides: Sides, budget: Budget) -> FullScoreCard:
         heldout=heldout_section(heldout, data.said_heldout, end_tokens),
         general=general_section(dialogue, data),
         learned=learned_section(data, order.job.recipe, order.losses),
+        heard=_heard(order.compare.heard, sides.made(LIVE) if LIVE in sides.names else None),
     )
     if order.extent == "losses":
         order.left_out.update(dict.fromkeys(MEASURED_LATER, LOSSES_ONLY))
     else:
         card = _whole(card, order, sides, heldout, dialogue, budget)
     return card.model_copy(update={"base_is_base": sides.base_is_base()})
+
+
+def _heard(heard: Heard | None, live: Made | None) -> Heard | None:
+    """What members have said, if it was said beside the version that speaks now."""
+    return heard if heard and heard.against == (live.version if live else BASE) else None
 
 
 def sides_of(order: Order) -> Sides:

@@ -1,0 +1,128 @@
+"""What members have made of a version: as the gate reads it, and before somebody promotes it."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from bot.comparing import note_vote
+from bot.judging.heard import against, heard
+from bot.promoting import promoted_by_itself
+from bot.store import JobResult, NewComparison, NewRollout
+from personas.compare import Heard, read_compare
+from tests.bot.conftest import QUAY, on_stage
+from tests.bot.rollouts import dislike, install, reply
+from tests.fake_engine import FakeEngine
+from tests.samples import SCORECARD
+
+HERE = 9
+
+
+@pytest.fixture
+async def stage(tmp_path):
+    """Two versions of Ballast are installed; v1 speaks."""
+    async with on_stage(tmp_path, engine=FakeEngine()) as made:
+        for _ in range(2):
+            install(made.store)
+        made.store.versions.promote("ballast", "v1", 1, 2.0)
+        yield made
+
+
+def vote(store, user, choice, *, guild=HERE, at=10.0):
+    """A vote between v2, which is A, and v1."""
+    new = NewComparison(guild, "ballast", user, "p", "Hello?", "v2", "v1", "one", "other", 1, 2)
+    one = store.comparisons.show(new, at)
+    assert store.comparisons.vote(one.seq, user, choice, at + 5)
+    return store.comparisons.get(one.seq)
+
+
+def votes(store, members, choice, **more):
+    """Ten votes of each of so many members; gives the last."""
+    return [vote(store, user, choice, at=10.0 + 60 * n, **more) for user in range(members) for n in range(10)][-1]
+
+
+async def of_v2(stage, guild=None):
+    return await heard(stage.store, "ballast", "v2", 1_000_000.0, guild)
+
+
+class TestVotes:
+    """Blind ones."""
+
+    async def test_nothing_is_told_of_what_nobody_heard_nor_of_what_speaks(self, stage):
+        assert await of_v2(stage) is None
+        votes(stage.store, 12, "b")
+        assert await heard(stage.store, "ballast", "v1", 1_000_000.0) is None
+
+    async def test_few_members_are_counted_and_make_nothing_certain(self, stage):
+        votes(stage.store, 5, "b")
+        found = await of_v2(stage)
+        assert (found.against, found.votes, found.members, found.least, found.most) == ("v1", 50, 5, None, None)
+        assert against(found) == ()
+
+    async def test_many_who_prefer_the_other_are_certain(self, stage):
+        votes(stage.store, 30, "b")
+        found = await of_v2(stage)
+        assert found.members == 30 and found.most < 0.5
+        assert re.fullmatch(r"Members prefer v1: this one in 0% to \d+% of blind comparisons\.", against(found)[0])
+
+    async def test_many_who_prefer_it_hold_nothing_against_it(self, stage):
+        votes(stage.store, 30, "a")
+        found = await of_v2(stage)
+        assert found.least > 0.5 and against(found) == ()
+
+    async def test_a_guild_is_told_of_its_own(self, stage):
+        votes(stage.store, 30, "b")
+        assert await of_v2(stage, HERE) and await of_v2(stage, HERE + 1) is None
+
+
+class TestThumbs:
+    """👍 and 👎 under replies."""
+
+    async def test_a_trial_in_which_it_was_disliked_is_evidence(self, stage):
+        new = NewRollout("ballast", "v2", HERE, 2, 7, share=50)
+        rollout = stage.store.rollouts.start(new, 5.0)
+        dislike(stage.store, rollout, 12, at=50.0)
+        found = await of_v2(stage, HERE)
+        assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
+        assert "48 👎 and 0 👍" in against(found)[0]
+
+    async def test_votes_outside_of_any_trial_are_counts_alone(self, stage):
+        event = reply(stage.store, at=6.0, version="v2", guild=HERE)
+        stage.store.replies.vote(event, 3, -1, 7.0)
+        found = await of_v2(stage)
+        assert found.down == (1, 0) and found.evidence is None and against(found) == ()
+
+
+async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(stage):
+    last = votes(stage.store, 12, "b")
+    house = stage.client.house
+    await note_vote(house, last)
+    folder = house.home / "jobs" / house.store.versions.job_of("ballast", "v2")
+    assert not folder.exists(), "nothing is made anew of a job whose folder is gone"
+    folder.mkdir(parents=True)
+    await note_vote(house, last)
+    found = read_compare(folder)
+    assert isinstance(found.heard, Heard) and found.heard.against == "v1" and found.heard.votes == 120
+    assert found.live.endswith("ballast/v1")
+
+
+async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
+    guild = stage.client.guilds[0].id
+    votes(stage.store, 30, "b", guild=guild)
+    await stage.moderator.slash(QUAY, "finetune promote", version="v2")
+    asked = await stage.sees("Members speak against v2 of **Ballast**")
+    assert "- Members prefer v1" in asked["content"] and stage.store.versions.live("ballast") == "v1"
+    await stage.moderator.click(asked, "Promote anyway")
+    await stage.sees("v2 of **Ballast** speaks from the next reply on.")
+
+
+@pytest.mark.parametrize(("choice", "is_promoted"), [("b", False), ("a", True)])
+async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_promoted):
+    house, guild = stage.client.house, stage.client.guilds[0].id
+    house.store.guilds.let_promote_by_itself(guild, True)
+    job = house.store.jobs.get(house.store.versions.job_of("ballast", "v2"))
+    better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
+    votes(house.store, 30, choice, guild=guild)
+    made = replace(job, guild_id=guild, result_json=better.model_dump_json())
+    assert await promoted_by_itself(house, made) is is_promoted
+    assert house.store.versions.live("ballast") == ("v2" if is_promoted else "v1")
