@@ -20,6 +20,7 @@ from trainer.building.ledger import Ledger
 from trainer.building.sieve import TRAIN
 from trainer.building.split import HELD_OUT
 from trainer.building.write import Heard, Order, held_out_before
+from trainer.dataset import Dataset
 from trainer.run import planned
 from trainer.tokenizers import counting_tokenizer
 
@@ -29,29 +30,51 @@ SIDES = ((TRAIN, "train"), (HELD_OUT, "eval"))
 BEGIN_LEARNED, END_LEARNED = "⟦", "⟧"
 
 
+BEGIN_REJECTED, END_REJECTED = "⟪", "⟫"
+
+
 @dataclass(frozen=True)
 class Masked:
-    """A sample as text: `parts` in order, each with whether it is trained on. Token counts are the trainer's."""
+    """A sample as text: `parts` in order, each with whether it carries loss. Token counts are the trainer's.
+
+    A `rejected` reply is judged and not learned from: its loss makes it less likely.
+    """
 
     side: str
     parts: tuple[tuple[str, bool], ...]
-    trained: int
+    lossy: int
     tokens: int
+    rejected: bool = False
+
+    @property
+    def trained(self) -> int:
+        """How many tokens are learned from."""
+        return 0 if self.rejected else self.lossy
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """What the reply stands between."""
+        return (BEGIN_REJECTED, END_REJECTED) if self.rejected else (BEGIN_LEARNED, END_LEARNED)
 
     def as_text(self) -> str:
-        """With what is trained on between ⟦ and ⟧."""
-        return "".join(f"{BEGIN_LEARNED}{text}{END_LEARNED}" if learned else text for text, learned in self.parts)
+        """With what is trained on between ⟦ and ⟧, and a reply that was rejected between ⟪ and ⟫."""
+        begin, end = self.marks
+        return "".join(f"{begin}{text}{end}" if lossy else text for text, lossy in self.parts)
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in `mask --json` and `plan --json`: `parts` are pairs of text and whether it is trained on."""
-        return {"trained_tokens": self.trained, "tokens": self.tokens, "parts": [list(part) for part in self.parts]}
+        parts = [[text, lossy and not self.rejected] for text, lossy in self.parts]
+        told = {"trained_tokens": self.trained, "tokens": self.tokens, "parts": parts}
+        rejected = [text for text, lossy in self.parts if lossy]
+        return {**told, "rejected_tokens": self.lossy, "rejected": "".join(rejected)} if self.rejected else told
 
 
 @dataclass
 class Masks:
     """What was found: the first samples to train on in full, and counts over all of them, held-out ones included.
 
-    `dropped` counts replies that make no sample, by reason.
+    `dropped` counts replies that make no sample, by reason, `rejected` samples whose reply is judged alone, and the
+    tokens of these replies.
     """
 
     base_model: str
@@ -61,14 +84,18 @@ class Masks:
     trained: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
 
-    def add(self, tokenizer: Any, sample: Sample, side: str) -> None:
+    def add(self, tokenizer: Any, sample: Sample, side: str, *, rejected: bool = False) -> None:
         """Count a sample, and keep it if it is among the first."""
         self.samples[side] += 1
-        self.trained[side] += sample.reply_tokens
         self.tokens[side] += len(sample.ids)
+        if rejected:
+            self.rejected.update(samples=1, tokens=sample.reply_tokens)
+        else:
+            self.trained[side] += sample.reply_tokens
         if side == TRAIN and len(self.shown) < self.limit:
-            self.shown.append(masked(tokenizer, sample, side))
+            self.shown.append(masked(tokenizer, sample, side, rejected=rejected))
 
     def as_json(self) -> dict[str, Any]:
         """The published object of `mask --json`."""
@@ -78,17 +105,28 @@ class Masks:
             "trained_tokens": {name: self.trained[side] for side, name in SIDES},
             "tokens": {name: self.tokens[side] for side, name in SIDES},
             "dropped": dict(self.dropped.most_common()),
+            **({"rejected": dict(self.rejected)} if self.rejected else {}),
             "shown": [it.as_json() for it in self.shown],
         }
 
 
-def masked(tokenizer: Any, sample: Sample, side: str = TRAIN) -> Masked:
+def masked(tokenizer: Any, sample: Sample, side: str = TRAIN, *, rejected: bool = False) -> Masked:
     """A sample as text."""
-    return Masked(side, tuple(parts_of(tokenizer, sample)), sample.reply_tokens, len(sample.ids))
+    return Masked(side, tuple(parts_of(tokenizer, sample)), sample.reply_tokens, len(sample.ids), rejected)
+
+
+def judged_samples(data: Dataset) -> Iterator[tuple[Sample, bool]]:
+    """What a job trains on, each with whether its reply was rejected; such come in turns with the others."""
+    if data.preferences is None:
+        yield from ((sample, False) for sample in data.train)
+        return
+    marked = list(zip(data.train, (not one.is_good for one in data.preferences.judged), strict=True))
+    sides = ([pair for pair in marked if pair[1] is bad] for bad in (False, True))
+    yield from (pair for pairs in itertools.zip_longest(*sides) for pair in pairs if pair)
 
 
 def parts_of(tokenizer: Any, sample: Sample) -> Iterator[tuple[str, bool]]:
-    """The sample's text in pieces that are wholly trained on, or not at all."""
+    """The sample's text in pieces that wholly carry loss, or not at all."""
     for learned, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
         yield tokenizer.decode([id for id, _ in group]), learned
 
@@ -97,9 +135,10 @@ def masks_of_job(folder: Path, limit: int) -> Masks:
     """Of a job folder's run. Raises `UnderstudyError` as the run would."""
     job = planned(folder)
     masks = Masks(job.base.name, limit, dropped=Counter(job.data.ledger.replies))
-    for side, samples in ((TRAIN, job.data.train), (HELD_OUT, job.data.heldout)):
-        for sample in samples:
-            masks.add(job.tokenizer, sample, side)
+    for sample, rejected in judged_samples(job.data):
+        masks.add(job.tokenizer, sample, TRAIN, rejected=rejected)
+    for sample in job.data.heldout:
+        masks.add(job.tokenizer, sample, HELD_OUT)
     return masks
 
 

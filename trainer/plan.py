@@ -30,7 +30,7 @@ from trainer.loop.kept_activations import kept_activations
 from trainer.loop.positions import too_long
 from trainer.loop.target_modules import suited
 from trainer.machine import machine_guessed
-from trainer.mask import Masked, masked
+from trainer.mask import Masked, judged_samples, masked
 from trainer.predict.estimate import Speed, Workload, estimate, speed_of
 from trainer.predict.lighter import lighter
 from trainer.predict.work import WorkCount, workload_of
@@ -137,8 +137,10 @@ def plan_of_job(folder: Path) -> Planned:
         "sources": data.sources,
         "hash": data.hash,
     }
-    work = workload_of(data.train, data.heldout, data.general)
-    examples = tuple(masked(job.tokenizer, sample) for sample in data.train[:SHOWN_SAMPLES])
+    method = data.preferences.method if data.preferences else None
+    work = workload_of(data.train, data.heldout, data.general, method)
+    shown = itertools.islice(judged_samples(data), SHOWN_SAMPLES)
+    examples = tuple(masked(job.tokenizer, sample, rejected=bad) for sample, bad in shown)
     replies = replies_in(data.train)
     chosen = for_run(request.recipe, job.recipe, job.base, replies, begun(folder, job.spec))
     first = workload_of(data.first, ()) if data.first else None

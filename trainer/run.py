@@ -38,7 +38,7 @@ from trainer.loop.memory import release_memory
 from trainer.machine import machine_here
 from trainer.material import read_spec
 from trainer.predict.fits import free_for, require_fits
-from trainer.predict.work import workload_of
+from trainer.predict.work import Workload, workload_of
 from trainer.process.job_watch import watching
 from trainer.recipe import Recipe
 from trainer.report.adapter_sheet import write_adapter_sheet
@@ -108,7 +108,7 @@ def make_adapter(job: Job, folder: Path, target: Path, run: Run, *, is_audit: bo
     run.processes.share(fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps)
     frozen = freeze(folder, _wanted(job, fit.recipe, chosen.why, run.processes.count))
     if not run.ignores_memory:
-        require_fits(frozen.used, job.base, workload_of(job.data.trained, job.data.heldout, job.data.general))
+        require_fits(frozen.used, job.base, _work_of(job))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     known = _measure_base(job, run)
     with written_aside(target) as aside:
@@ -134,8 +134,13 @@ def _fitted(job: Job, recipe: Recipe, began: Frozen | None) -> Fitted:
     fit, machine = fitted(recipe), machine_here()
     if job.spec.request.hyperparameters.gradient_checkpointing:
         return fit
-    work = workload_of(job.data.trained, job.data.heldout, job.data.general)
+    work = _work_of(job)
     return kept_activations(fit, job.base, work, machine, free_for(machine), began.recipe if began else None)
+
+
+def _work_of(job: Job) -> Workload:
+    method = job.data.preferences.method if job.data.preferences else None
+    return workload_of(job.data.trained, job.data.heldout, job.data.general, method)
 
 
 def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -> Frozen:

@@ -25,6 +25,10 @@ from trainer.loop.batches import NO_LOSS
 from trainer.loop.course import Course
 from trainer.loop.qlora import with_new_adapter
 from trainer.material import read_spec
+from trainer.plan import plan_of_job
+from trainer.predict.shape import config_of
+from trainer.predict.time import work_of
+from trainer.predict.work import workload_of
 from trainer.preference.judged import MOST_GOOD, Judged, Pair, Preferences, arranged, weights
 from trainer.preference.training import REFERENCE, judged_table, scored, train_by_preference, trainer_of
 from trainer.preference.use import LEAST, use_of, within_share
@@ -349,6 +353,20 @@ def test_the_plan_says_what_becomes_of_the_preferences(words):
     assert "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave." in out
     Path("votes.jsonl").write_text(as_lines(votes(40)), encoding="utf-8")
     assert "fewer than 300: they only filter" in words("--dry-run")[1]
+
+
+def test_the_plan_counts_both_replies_and_the_reference(learned, tiny_base):
+    folder, _ = learned
+    took = {it["recipe"]: it for it in plan_of_job(folder).as_json([])["recipes"]}["preference"]
+    assert took["samples"] == 572 and took["steps"] == 12
+    shape, job = config_of(tiny_base), planned(folder)
+    recipe = job.recipe.model_copy(update={"max_steps": 0, "num_train_epochs": 1})
+    data = job.data
+    works = {method: workload_of(data.train, data.heldout, (), method) for method in (None, "dpo", "kto")}
+    plain, dpo, kto = (work_of(recipe, shape, work, 4).training_s for work in works.values())
+    assert 1.3 * plain < dpo < kto < 3 * plain, "what is judged is read by the reference, too"
+    pairs = works["dpo"]
+    assert pairs.counted(recipe) == 286 and pairs.largest_trained(recipe).rows == 8
 
 
 def test_what_is_not_there_is_told_by_name(words, command):

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from trainer.mask import Masked, Masks
 
 MASK_HELP = """\
-Shows what is trained on in each sample: in colour on a terminal, elsewhere between ⟦ and ⟧.
+Shows what is trained on in each sample: in colour on a terminal, elsewhere between ⟦ and ⟧. Replies that members
+rejected are judged, and not learned from: they stand between ⟪ and ⟫.
 
   python -m trainer mask build/ballast                        a data set, as `dataset build` makes it
   python -m trainer mask ~/.understudy/jobs/ID                a job folder
   python -m trainer mask talk.json --persona ballast          a source, read as `plan` does
 """
-LEARNED, REST, PLAIN = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
+LEARNED, REJECTED, REST, PLAIN = "\x1b[1;32m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 SHOWN = 10
 
 
@@ -79,17 +80,26 @@ def _masks(options: argparse.Namespace) -> Masks:
 def _told(found: Masks, in_colour: bool) -> list[str]:
     lines = []
     for number, it in enumerate(found.shown, 1):
-        lines += [f"── {number}: {it.trained:,} of {it.tokens:,} tokens are trained on", _marked(it, in_colour), ""]
+        judged = f"; the reply ({it.lossy:,}) is judged, not learned from" if it.rejected else ""
+        head = f"── {number}: {it.trained:,} of {it.tokens:,} tokens are trained on{judged}"
+        lines += [head, _marked(it, in_colour), ""]
     sides = (("train", "to train on"), ("held out", "held out"))
     for side, what in sides:
         trained, tokens = found.trained[side], found.tokens[side]
         share = f" ({trained / tokens:.1%})" if tokens else ""
         lines.append(f"{found.samples[side]:,} samples {what}: loss on {trained:,} of {tokens:,} tokens{share}")
+    if found.rejected:
+        count, tokens = (found.rejected[name] for name in ("samples", "tokens"))
+        lines.append(
+            f"{count:,} of the samples to train on are replies that members rejected: {tokens:,} tokens of them "
+            "are judged, not learned from"
+        )
     return [*lines, *(f"  dropped {count:>9,}  {reason}" for reason, count in found.dropped.most_common())]
 
 
 def _marked(masked: Masked, in_colour: bool) -> str:
-    begin, end = (LEARNED, PLAIN + REST) if in_colour else ("⟦", "⟧")
+    colour = REJECTED if masked.rejected else LEARNED
+    begin, end = (colour, PLAIN + REST) if in_colour else masked.marks
     text = "".join(f"{begin}{_safe(part)}{end}" if learned else _safe(part) for part, learned in masked.parts)
     return f"{REST}{text}{PLAIN}" if in_colour else text
 

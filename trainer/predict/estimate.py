@@ -15,7 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def estimate(
     return {
         "recipe": name,
         "samples": samples,
-        "steps": steps_of(recipe, samples),
+        "steps": steps_of(recipe, work.counted(recipe)),
         "trained_tokens": round(computed.trained_tokens),
         "seconds": round(startup_s(shape) + (computed.training_s + computed.measuring_s) / speed.pace),
         "memory_bytes": memory.total,
@@ -126,7 +126,7 @@ def _speed_in(base: BaseModel, recipe: Recipe, work: Workload, folder: Path, mac
         return None
     known = {key: value for key, value in manifest["hyperparameters"].items() if key in Recipe.model_fields}
     then = Recipe.model_validate({**recipe.model_dump(), **known, "max_length": recipe.max_length})
-    computed = work_of(then, config_of(base), work, value_bytes_of(then, machine))
+    computed = work_of(then, config_of(base), replace(work, judged=None), value_bytes_of(then, machine))
     pace = float(last["tokens_per_s"]) / (computed.trained_tokens / computed.training_s)
     return Speed(pace, f"the run of {manifest['created_at'][:16]} on this machine")
 

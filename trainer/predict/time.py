@@ -7,9 +7,10 @@ is kept was written at least once, read on the way back, and stands for the many
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from personas.hyperparameters import PreferenceMethod
 from trainer.fitted import epochs_of, steps_of
 from trainer.predict.activations import Batch, kept_bytes
 from trainer.predict.memory import adapter_weights
@@ -34,6 +35,10 @@ FORWARD_SHARE = 0.25
 STARTUP_S, LOADED_BYTES_S, LOADED = 7.0, 4e8, 3
 """Libraries and material; the base model is read three times."""
 
+REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "kto": 3}
+"""How often a batch goes through without gradients beside its training: the reference reads what is judged and, in KTO,
+both it and the version that learns read each prompt with another one's reply."""
+
 TRIED = 200
 """Batches that are reckoned, evenly among all by length: enough for a mean."""
 
@@ -50,15 +55,17 @@ class Work:
 def work_of(recipe: Recipe, shape: Shape, work: Workload, value_bytes: int) -> Work:
     """What a run computes; `value_bytes` is of a value in the precision that is computed in."""
     lengths = work.fitting(recipe)
-    steps, epochs = steps_of(recipe, len(lengths)), epochs_of(recipe, len(lengths))
+    counted = work.counted(recipe)
+    steps, epochs = steps_of(recipe, counted), epochs_of(recipe, counted)
 
     def trained(batch: Batch) -> float:
-        return _seconds(recipe, shape, batch, value_bytes, 2 + recipe.gradient_checkpointing, trains=True)
+        learned = _seconds(recipe, shape, batch, value_bytes, 2 + recipe.gradient_checkpointing, trains=True)
+        return learned + REFERENCE_PASSES[work.judged] * measured(batch)
 
     def measured(batch: Batch) -> float:
         return _seconds(recipe, shape, batch, value_bytes, 1, trains=False)
 
-    epoch_s = _all(work, lengths, recipe.per_device_train_batch_size, trained)
+    epoch_s = _all(work, lengths, work.rows(recipe), trained)
     heldout_s = _all(work, work.heldout, MEASURED_AT_ONCE, measured)
     general_s = _all(Workload((), ()), work.general, MEASURED_AT_ONCE, measured)
     passes = 2 + _measurements(recipe, steps, epochs)  # before, after, and on the way

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from personas.hyperparameters import PreferenceMethod
 from personas.prompt import Sample
 from trainer.loop.length_sorted import length_sorted
 from trainer.predict.activations import Batch
@@ -23,7 +25,8 @@ class Workload:
     """Token counts of the samples that a run would train on, hold out, and measure forgetting with.
 
     All that are trained on begin with the same `shared` tokens. Of each, `reply_tokens` carry loss, on average; None
-    where nobody has counted.
+    where nobody has counted. `judged` is the method by which preferences are learned, where they are: then each sample
+    is a reply that was liked or not.
     """
 
     train: Sequence[int]
@@ -31,6 +34,20 @@ class Workload:
     general: Sequence[int] = ()
     shared: int = 0
     reply_tokens: float | None = None
+    judged: PreferenceMethod | None = None
+
+    @property
+    def at_once(self) -> int:
+        """How many replies make what a recipe counts as one: a pair has two."""
+        return 2 if self.judged == "dpo" else 1
+
+    def counted(self, recipe: Recipe) -> int:
+        """How many samples, or pairs of them, an epoch goes over."""
+        return math.ceil(len(self.fitting(recipe)) / self.at_once)
+
+    def rows(self, recipe: Recipe) -> int:
+        """How many samples a batch holds."""
+        return recipe.per_device_train_batch_size * self.at_once
 
     def fitting(self, recipe: Recipe) -> list[int]:
         """Those to train on that the recipe has room for."""
@@ -39,14 +56,14 @@ class Workload:
     def largest_trained(self, recipe: Recipe) -> Batch:
         """The largest batch that is trained on: its longest sample, and others padded to it."""
         lengths = self.seen(recipe)
-        rows = min(recipe.per_device_train_batch_size, max(len(lengths), 1))
+        rows = min(self.rows(recipe), max(len(lengths), 1))
         return self.batch(rows, max(lengths, default=1))
 
     def seen(self, recipe: Recipe) -> list[int]:
         """Of those that fit, the ones that a run comes to before `max_steps` end it in its first epoch."""
         lengths, rows = self.fitting(recipe), recipe.per_device_train_batch_size
         samples = recipe.max_steps * recipe.gradient_accumulation_steps * rows or len(lengths)
-        if samples >= len(lengths):
+        if self.judged or samples >= len(lengths):  # what is judged comes in another order
             return lengths
         return [lengths[place] for place in length_sorted(lengths, rows, recipe.seed)[:samples]]
 
@@ -93,7 +110,7 @@ class WorkCount:
         """One more to measure with."""
         self._heldout.append(len(sample.ids))
 
-    def work(self, general: Iterable[Sample] = ()) -> Workload:
+    def work(self, general: Iterable[Sample] = (), judged: PreferenceMethod | None = None) -> Workload:
         """All that were counted; there is one to train on."""
         assert self._ends is not None
         # What the first and the last in order begin with, all between them begin with, too.
@@ -101,14 +118,19 @@ class WorkCount:
         shared = min(sum(1 for _ in alike), self._shortest_prompt - 1)
         general_lengths = [len(sample.ids) for sample in general]
         replies = self.trained_tokens / len(self._train)
-        return Workload(self._train, self._heldout, general_lengths, max(shared, 0), replies)
+        return Workload(self._train, self._heldout, general_lengths, max(shared, 0), replies, judged)
 
 
-def workload_of(train: Iterable[Sample], heldout: Iterable[Sample], general: Iterable[Sample] = ()) -> Workload:
+def workload_of(
+    train: Iterable[Sample],
+    heldout: Iterable[Sample],
+    general: Iterable[Sample] = (),
+    judged: PreferenceMethod | None = None,
+) -> Workload:
     """What samples amount to; there is one to train on."""
     count = WorkCount()
     for sample in train:
         count.train_on(sample)
     for sample in heldout:
         count.hold_out(sample)
-    return count.work(general)
+    return count.work(general, judged)
