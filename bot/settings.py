@@ -20,6 +20,7 @@ from dotenv.parser import Binding, parse_stream
 from bot import web_settings
 from personas.base_model import EMBEDDED
 from personas.errors import UnderstudyError
+from personas.precisions import WANTED, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Settings:
     discord_token: str = field(default="", repr=False)
     home: Path = field(default_factory=lambda: Path.home() / ".understudy")
     base_model: str = EMBEDDED
+    engine_precision: Wanted = "auto"
     web_host: str = web_settings.LOOPBACK
     web_port: int = 8420
     web_token: str = field(default="", repr=False)
@@ -234,6 +236,12 @@ def _card(text: str) -> str:
     return text.lower()
 
 
+def _precision(text: str) -> str:
+    if text.lower() not in WANTED:
+        raise ValueError
+    return text.lower()
+
+
 def _log_level(text: str) -> str:
     if text.upper() not in LOG_LEVELS:
         raise ValueError
@@ -251,6 +259,7 @@ SETTINGS = (
     Setting("DISCORD_TOKEN", "discord_token", "the bot's token alone, without spaces", _token, secret=True),
     Setting("UNDERSTUDY_HOME", "home", "a folder, or a path where one can be made", _folder),
     Setting("BASE_MODEL", "base_model", "embedded, a model folder or a hub id", str),
+    Setting("ENGINE_PRECISION", "engine_precision", ", ".join(WANTED), _precision),
     Setting("WEB_HOST", "web_host", web_settings.HOST_ALLOWED, web_settings.host),
     Setting("WEB_PORT", "web_port", "a whole number from 0 (any free port) to 65535", _whole(0, 65535)),
     Setting("WEB_TOKEN", "web_token", web_settings.TOKEN_ALLOWED, web_settings.token, secret=True),

@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 from personas.adapters import NAME_ANOTHER, verify
-from personas.base_model import best_precision, locate
+from personas.base_model import locate
 from personas.card import read_any, to_persona
 from personas.contracts import AdapterRef, ChatRequest, Sampling, Turn
 from personas.engine.local import LocalEngine
 from personas.errors import UnderstudyError
+from personas.precisions import choose
 
 
 def main() -> int:
@@ -46,7 +47,8 @@ async def answer(options: argparse.Namespace) -> None:
     adapter = AdapterRef(persona.id, manifest.version, options.adapter)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, seed=options.seed)
     request = ChatRequest(persona, (Turn("You", options.question),), adapter=adapter, sampling=sampling)
-    engine = LocalEngine(locate(options.base_model or manifest.base_model), best_precision())
+    base = locate(options.base_model or manifest.base_model)
+    engine = LocalEngine(base, choose("auto", base.name).precision)
     await engine.start()
     try:
         async for piece in engine.submit(request):

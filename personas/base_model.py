@@ -28,7 +28,8 @@ MISMATCHED = "ignore_mismatched_sizes"
 LOADING_OVERHEAD = 1.15
 """Room for buffers beside the weights themselves while a model is loaded."""
 
-Precision = Literal["bfloat16", "float32"]
+Precision = Literal["bfloat16", "float32", "int8", "nf4"]
+"""What a model serves in. `int8` and `nf4` are of the linear layers' weights; the rest is in what is best here."""
 TrainingPrecision = Literal["bfloat16", "float16", "float32"]
 
 
@@ -185,7 +186,7 @@ def load_torch() -> Any:
     return torch
 
 
-def best_precision() -> Precision:
+def best_precision() -> Literal["bfloat16", "float32"]:
     """bfloat16 where this machine computes it natively, float32 elsewhere."""
     torch = load_torch()
     if torch.cuda.is_available():

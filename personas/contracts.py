@@ -249,7 +249,7 @@ class JobSpec(Contract):
     version: str
     request: TrainingRequest
     materials: tuple[Material, ...]
-    serving_precision: Literal["bfloat16", "float32"] = "bfloat16"
+    serving_precision: Literal["bfloat16", "float32", "int8", "nf4"] = "bfloat16"
 
 
 class StartedFrom(Contract):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any, Literal
 
-from personas.base_model import BaseModel, Precision, load_model, load_torch
+from personas.base_model import BaseModel, Precision, best_precision, load_model, load_torch
 
 Device = Literal["cpu", "cuda"]
 
@@ -35,22 +35,38 @@ def free_memory() -> None:
 def load_served(base: BaseModel, precision: Precision, device: Device | None = None) -> Any:
     """The model on the GPU, where there is one, in 16 bits or, where those leave no room, in 4; on the CPU otherwise.
 
-    `device` says which of them, whatever there is. `precision` is the CPU's. A GPU without bfloat16 computes in
-    float16. Raises `BaseModelError`.
+    `device` says which of them, whatever there is. `precision` is the CPU's; of a GPU only `nf4` is asked. One without
+    bfloat16 computes in float16. Raises `BaseModelError`.
     """
     torch = load_torch()
     if device == "cpu" or not torch.cuda.is_available():
-        return load_model(base, precision)
+        return _on_cpu(base, precision)
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     there: dict[str, Any] = {"device_map": {"": "cuda"}}
-    if takes_4_bits(base.weight_bytes, torch.cuda.mem_get_info()[1]):
+    if precision == "nf4" or takes_4_bits(base.weight_bytes, torch.cuda.mem_get_info()[1]):
         there["quantization_config"] = _nf4(torch.bfloat16 if native else torch.float16)
     return load_model(base, "bfloat16" if native else "float16", **there)
 
 
 def precision_of(model: Any) -> str:
-    """What a model serves in: `nf4`, `bfloat16`, `float16` or `float32`."""
-    return "nf4" if getattr(model, "is_loaded_in_4bit", False) else str(model.dtype).removeprefix("torch.")
+    """What a model serves in: `nf4`, `int8`, `bfloat16`, `float16` or `float32`."""
+    from personas.int8 import is_int8
+
+    if getattr(model, "is_loaded_in_4bit", False):
+        return "nf4"
+    return "int8" if is_int8(model) else str(model.dtype).removeprefix("torch.")
+
+
+def _on_cpu(base: BaseModel, precision: Precision) -> Any:
+    if precision == "int8":
+        from personas.int8 import to_int8
+
+        return to_int8(load_model(base, best_precision()))
+    if precision == "nf4":
+        computing = best_precision()
+        quantised = _nf4(getattr(load_torch(), computing))
+        return load_model(base, computing, quantization_config=quantised, device_map={"": "cpu"})
+    return load_model(base, precision)
 
 
 def _nf4(computing: Any) -> Any:

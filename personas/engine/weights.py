@@ -89,5 +89,5 @@ class AdaptedModel:
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise AdapterError(f"The adapter in {adapter.folder} does not fit: {error}", "Train it again.") from error
         for name, weight in self._peft.named_parameters():
-            if f".{adapter.name}." in name:
+            if f".{adapter.name}." in name and weight.is_floating_point():
                 weight.data = weight.data.to(self._base.dtype)

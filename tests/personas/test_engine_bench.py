@@ -17,7 +17,7 @@ def figures(*, llama: bool):
         "switching": [measured(cold), measured({name: 10.0 for name in cold}), measured({name: 50.0 for name in cold})],
         "mixed": [measured(cold)],
         "bare": [measured({"1 cold": 40.0})],
-        "ours": [measured(ours, kernel=True)],
+        "ours": [measured(ours, kernel=True, precision="int8")],
     }
     return found | ({"llama": [measured({name: speed / 2 for name, speed in ours.items()})]} if llama else {})
 
@@ -29,6 +29,7 @@ def test_ratios_are_of_medians_and_the_cached_ones_stand_beside_pefts_cold_figur
     assert (eight["cold"]["vs_peft_switching"], eight["cached"]["vs_peft_switching"]) == (5, 10)
     assert eight["cold"]["vs_llama_cpp"] == eight["cached"]["vs_llama_cpp"] == 2
     assert told["chats_1"]["cold"]["vs_generate"] == 2.5 and told["compiled_kernel"] is True
+    assert told["precision"] == "int8"
     assert (eight["cold"]["ttft_p50_s"], eight["cold"]["ttft_p95_s"]) == (2, 3)
 
 

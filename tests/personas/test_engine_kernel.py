@@ -15,6 +15,7 @@ from personas.engine.kernel import build
 from personas.engine.kernel.build import NoKernelError
 from personas.engine.kernel.rows import KernelRows
 from personas.engine.seats import Seat
+from personas.int8 import to_int8
 
 CONFIGS = {
     "llama": LlamaConfig(attention_bias=True, mlp_bias=True, num_key_value_heads=1),
@@ -46,15 +47,26 @@ def tiny(kind: str, inner: int = 160):
     return model.to(torch.bfloat16)
 
 
+def in_int8(kind: str):
+    """The same with int8 weights, and widths that the kernel takes them in."""
+    return to_int8(tiny(kind, 192))
+
+
+def exact(kind: str, model=tiny):
+    """The same weights in float32; int8 ones are those that the bfloat16 model is rounded to."""
+    fine = tiny(kind, 192 if model is in_int8 else 160).float()
+    return to_int8(fine) if model is in_int8 else fine
+
+
 def rough(*shape: int):
     """Random numbers that bfloat16 holds exactly."""
     return torch.randn(*shape).bfloat16().float()
 
 
-def decoders(library, kind: str, threads: int = 2):
+def decoders(library, kind: str, threads: int = 2, made=tiny):
     """The kernel, torch in bfloat16 and torch in float32, over the same weights and the same adapters."""
-    model = tiny(kind)
-    coarse, fine = StackedDecoder(model, 4, 0), StackedDecoder(copy.deepcopy(tiny(kind)).float(), 4, 0)
+    model = made(kind)
+    coarse, fine = StackedDecoder(model, 4, 0), StackedDecoder(exact(kind, made), 4, 0)
     for slot, rank in ((1, 4), (2, 18), (3, 1)):
         pairs = {
             name: (rough(rank, linear.in_features) * 0.125, rough(rank, linear.out_features) * 0.25)
@@ -80,21 +92,23 @@ def talk(decoder: StackedDecoder, forward):
     return torch.cat(said).log_softmax(-1)
 
 
+@pytest.mark.parametrize("made", [tiny, in_int8], ids=["bfloat16", "int8"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_it_is_as_near_to_the_model_as_torch_is(library, kind, monkeypatch):
+def test_it_is_as_near_to_the_model_as_torch_is(library, kind, made, monkeypatch):
     new_memory = CacheShape.new_memory
     monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
-    kernel, coarse, fine = decoders(library, kind)
-    exact = talk(fine, fine.compute)
-    ours, torchs = (talk(coarse, forward).sub(exact).abs() for forward in (kernel.forward, coarse.compute))
+    kernel, coarse, fine = decoders(library, kind, made=made)
+    meant = talk(fine, fine.compute)
+    ours, torchs = (talk(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.compute))
     kernel.close()
     assert ours.mean() < 1.1 * torchs.mean() and ours.max() < 1.5 * torchs.max(), (ours.mean(), torchs.mean())
 
 
-def test_the_number_of_threads_changes_nothing(library):
+@pytest.mark.parametrize("made", [tiny, in_int8], ids=["bfloat16", "int8"])
+def test_the_number_of_threads_changes_nothing(library, made):
     said = []
     for threads in (1, 2, 3):
-        kernel, coarse, _ = decoders(library, "llama", threads)
+        kernel, coarse, _ = decoders(library, "llama", threads, made)
         said.append(talk(coarse, kernel.forward))
         kernel.close()
     assert torch.equal(said[0], said[1]) and torch.equal(said[0], said[2])
@@ -149,6 +163,12 @@ class TestUse:
         quick.use(library, decoder)
         assert decoder.quick is None and "another activation" in caplog.text
 
+    def test_int8_weights_of_widths_that_it_does_not_take_are_left_to_torch(self, library, caplog):
+        caplog.set_level("INFO")
+        decoder = StackedDecoder(to_int8(tiny("llama")), 2, 0)
+        quick.use(library, decoder)
+        assert decoder.quick is None and "odd widths" in caplog.text
+
     def test_without_a_compiler_it_is_said(self, monkeypatch, caplog):
         caplog.set_level("INFO")
         monkeypatch.delenv("CXX", raising=False)
@@ -162,12 +182,15 @@ class TestUse:
         model = tiny("llama")
         monkeypatch.setattr(build, "_processor", lambda: "flags : fpu sse")
         assert not quick.can_serve(model) and "no AVX-512 BF16" in caplog.text
-        monkeypatch.setattr(build, "SOURCE", tmp_path / "rows.cpp")
+        monkeypatch.setattr(build, "_processor", lambda: "flags : fpu avx512_bf16")
+        assert not quick.can_serve(model) and "no AVX-512 VNNI" in caplog.text
+        monkeypatch.setattr(build, "PARTS", [tmp_path / "rows.cpp"])
         assert not quick.can_serve(model) and "was not installed" in caplog.text
 
     def test_what_does_not_compile_is_said(self, monkeypatch, caplog, tmp_path):
         caplog.set_level("INFO")
         monkeypatch.setattr(build, "SOURCE", tmp_path / "rows.cpp")
+        monkeypatch.setattr(build, "PARTS", [tmp_path / "rows.cpp"])
         (tmp_path / "rows.cpp").write_text("this is not C++")
         monkeypatch.setattr(build, "require_possible", lambda: None)
         quick.compile_for(lambda library: pytest.fail("there is none"))

@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 
-from personas.base_model import load_model, locate
+from personas.base_model import locate
 from personas.contracts import AdapterRef
 from personas.engine.adapters import AdapterWeights
 from personas.engine.decoder import StackedDecoder
-from personas.serving import _nf4
+from personas.serving import load_served
 from tests.personas.test_engine_kernel import rough, talk, tiny
 
-TOLERANCES = {"bfloat16": (0.02, 0.15), "nf4": (0.3, 2.5)}
+TOLERANCES = {"bfloat16": (0.02, 0.15), "int8": (0.03, 0.25), "nf4": (0.3, 2.5)}
 """Of the mean and of the largest difference, in nats."""
 
 
@@ -25,10 +25,7 @@ def one_thread():
 
 
 def served(folder, precision):
-    base = locate(str(folder))
-    if precision == "nf4":
-        return load_model(base, "bfloat16", quantization_config=_nf4(torch.bfloat16), device_map={"": "cpu"})
-    return load_model(base, precision)
+    return load_served(locate(str(folder)), precision, "cpu")
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)

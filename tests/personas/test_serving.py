@@ -40,6 +40,16 @@ def test_a_small_card_serves_in_4_bits(loaded):
     assert quantisation.bnb_4bit_compute_dtype is torch.float16
 
 
+def test_4_bits_can_be_asked_of_any_card(monkeypatch):
+    asked = []
+    monkeypatch.setattr(serving, "load_model", lambda base, precision, **options: asked.append(options))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 24 * GIB))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    load_served(QWEN_3B, "nf4")
+    assert asked[0]["quantization_config"].load_in_4bit
+
+
 def test_room_is_left_beside_the_weights():
     assert not takes_4_bits(4 * GIB, 6 * GIB)
     assert takes_4_bits(5 * GIB, 6 * GIB)

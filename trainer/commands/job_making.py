@@ -37,6 +37,7 @@ from personas.job_material import (
     shipped_lore,
     single,
 )
+from personas.precisions import no_int8
 from personas.rights import ON_THE_COMMAND_LINE, Statement, statement_beside
 from trainer.building.mix import Source
 from trainer.commands.orders import persona_named
@@ -96,7 +97,7 @@ def made_aside(wanted: Asked, beside: Path) -> Iterator[tuple[Path, JobSpec]]:
     The job's id is made of what is asked and of what the material holds, so the same is the same job. Raises `OSError`
     or `UnderstudyError`.
     """
-    precision: Precision = "bfloat16" if machine_guessed().best == "bf16" else "float32"
+    precision = _serving(wanted.request.base_model)
     with tempfile.TemporaryDirectory(prefix=ASIDE, dir=beside) as aside, held(Path(aside)):
         folder = Path(aside)
         spec = fill_folder(folder, wanted.home, "", "", wanted.request, wanted.materials, precision)
@@ -104,6 +105,14 @@ def made_aside(wanted: Asked, beside: Path) -> Iterator[tuple[Path, JobSpec]]:
         spec = spec.model_copy(update={"job_id": name, "version": name})
         put_private(folder / REQUEST, spec.model_dump_json(indent=2).encode() + b"\n")
         yield folder, spec
+
+
+def _serving(base: str) -> Precision:
+    """What a bot on this machine serves a base model in, unless its operator wants another."""
+    machine = machine_guessed()
+    if not machine.has_cuda and not no_int8(base):
+        return "int8"
+    return "bfloat16" if machine.best == "bf16" else "float32"
 
 
 def job_id_of(wanted: Asked) -> str:

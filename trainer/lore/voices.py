@@ -82,8 +82,10 @@ class LocalVoice:
         """Loads the model. Raises `BaseModelError`."""
         from personas import base_model
         from personas.engine.local import LocalEngine
+        from personas.precisions import choose
 
-        engine = LocalEngine(base_model.locate(self.model), base_model.best_precision())
+        base = base_model.locate(self.model)
+        engine = LocalEngine(base, choose("auto", base.name).precision)
         await engine.start()
         try:
             yield _LocalSpeaker(engine, self.adapter, self._version if self.adapter else "")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.engine.bench.material import CHATS, NEW_TOKENS, PROMPT_TOKENS, chats, prepare
+from personas.engine.bench.systems import HOW
 
 FOLDER = Path("build/bench/chat-engine")
 RESULT = Path("build/bench/chat-engine.json")
@@ -132,10 +133,11 @@ def summary(found: dict[str, list[Figures]]) -> Figures:
         told[f"chats_{count}"] = {kind: _workload(found, count, kind) for kind in ("cold", "cached")}
     told["chats_1"]["cold"]["vs_generate"] = _ratio(found, "1 cold", "bare", "1 cold")
     told["baselines_tokens_per_s"] = {
-        name: {workload: median(found[name], workload) for workload in found[name][0] if workload != "kernel"}
+        name: {workload: median(found[name], workload) for workload in found[name][0] if workload not in HOW}
         for name in found if name != "ours"
     }  # fmt: skip
     told["compiled_kernel"] = bool(found["ours"][0]["kernel"])
+    told["precision"] = found["ours"][0]["precision"]
     return told
 
 

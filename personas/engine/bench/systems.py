@@ -145,10 +145,13 @@ class Ours:
         from personas.engine.adapters import read_unverified
         from personas.engine.assembly import assemble
         from personas.engine.batch import Limits
+        from personas.precisions import choose
         from personas.prompt import Renderer
+        from personas.serving import load_served
 
         base = base_model.locate(EMBEDDED)
-        model = base_model.load_model(base, base_model.best_precision())
+        self.precision = choose("auto", base.name).precision
+        model = load_served(base, self.precision)
         self.tokenizer = Renderer(base_model.load_tokenizer(base)).tokenizer
         self.parts = assemble(
             model, "", Limits(rows=max(CHATS), **limits), slots=max(CHATS), prefix_bytes=2**30, heard=lambda: None
@@ -197,6 +200,9 @@ class Ours:
             stacked.prefixes.forget(chat.adapter.name)
 
 
+HOW = ("kernel", "precision")
+"""What is told of a system beside its figures."""
+
 SYSTEMS: dict[str, Callable[[Path], Any]] = {"switching": Switching, "mixed": Mixed, "bare": Bare, "ours": Ours}
 
 
@@ -212,7 +218,8 @@ def main() -> int:
         for cached in (False, True) if name == "ours" else (False,):
             watch = system.measure(chats(folder, count), cached)
             found[f"{count} {'cached' if cached else 'cold'}"] = watch.figures()
-    print(json.dumps({"kernel": getattr(system, "kernel", None), **found}))
+    how = {name: getattr(system, name, None) for name in HOW}
+    print(json.dumps({**how, **found}))
     return 0
 
 

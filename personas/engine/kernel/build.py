@@ -13,6 +13,9 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("rows.cpp")
+PARTS = (SOURCE, Path(__file__).with_name("int8.h"))
+NEEDED = {"avx512_bf16": "AVX-512 BF16", "avx512_vnni": "AVX-512 VNNI"}
+"""Of the processor, by Linux's names."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread", "-w")
 TIMEOUT_S = 120.0
 
@@ -30,8 +33,7 @@ def compiled_before() -> ctypes.CDLL | None:
 def compiled() -> ctypes.CDLL:
     """Compile the kernel. Raises `NoKernelError`."""
     require_possible()
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
-    if not compiler:
+    if not (compiler := compiler_here()):
         raise NoKernelError("there is no C++ compiler (g++ or clang++)")
     library = _library()
     try:
@@ -48,17 +50,25 @@ def compiled() -> ctypes.CDLL:
         raise NoKernelError(f"it cannot be compiled: {error}") from error
 
 
+def compiler_here() -> str | None:
+    """The C++ compiler of this machine, if there is one."""
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+
+
 def require_possible() -> None:
-    """Raise `NoKernelError` unless the source is here and this processor multiplies bfloat16 in AVX-512 registers."""
-    if not SOURCE.exists():
-        raise NoKernelError(f"{SOURCE} was not installed")
-    if "avx512_bf16" not in _processor():
-        raise NoKernelError("this processor has no AVX-512 BF16")
+    """Raise `NoKernelError` unless the source is here and this processor multiplies bfloat16 and bytes in AVX-512."""
+    for part in PARTS:
+        if not part.exists():
+            raise NoKernelError(f"{part} was not installed")
+    for flag, name in NEEDED.items():
+        if flag not in _processor():
+            raise NoKernelError(f"this processor has no {name}")
 
 
 def _library() -> Path:
     """Its place in the Python environment, named after what it is made from and for."""
-    made_from = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + _processor().encode()).hexdigest()
+    source = b"".join(part.read_bytes() for part in PARTS)
+    made_from = hashlib.sha256(source + " ".join(FLAGS).encode() + _processor().encode()).hexdigest()
     return Path(sys.prefix) / "share" / "understudy" / f"rows-{made_from[:16]}.so"
 
 

@@ -1,9 +1,10 @@
 // One step of a Llama-like model for a batch of tokens, each of which has its own row memory, position and adapter.
 //
-// Weights, keys and values are bfloat16, sums and the residual stream float32. A matrix is read in the layout that it
-// has in the model ([out, in]), so nothing is copied. Everything is one parallel region, a row of phases whose work is
+// Weights are bfloat16 or int8, keys and values bfloat16, sums and the residual stream float32. A matrix is read in the
+// layout that it has in the model ([out, in]), so nothing is copied. Everything is one parallel region, a row of phases whose work is
 // shared in pieces: a phase is over when its pieces are, and a thread that the system has put aside keeps nobody waiting
-// unless it holds one. Needs AVX-512 with BF16; personas/engine/kernel says how it is built.
+// unless it holds one. Needs AVX-512 with BF16 and VNNI; personas/engine/kernel says how it is
+// built.
 
 #include <immintrin.h>
 #include <sched.h>
@@ -20,6 +21,8 @@
 #include <thread>
 #include <vector>
 
+#include "int8.h"
+
 using bf16 = uint16_t;
 
 struct Shape {
@@ -27,8 +30,15 @@ struct Shape {
     float epsilon, scale;
 };
 
+struct Matrix {  // int8 where there are factors, else bfloat16
+    const void* values;
+    const float* factors;
+    const int32_t* sums;
+};
+
 struct Layer {  // pointers of what a layer does not have are null
-    const bf16 *norm, *q, *k, *v, *o, *inner_norm, *gate, *up, *down;
+    const bf16 *norm, *inner_norm;
+    Matrix q, k, v, o, gate, up, down;
     const bf16 *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias, *q_norm, *k_norm;
     int64_t window;  // 0: all that came before
 };
@@ -241,13 +251,14 @@ class Team {  // threads that wait for work, join in, and wait for the next
 
 class Model {
    public:
-    Model(const Shape& shape, const Layer* layers, const bf16* embedding, const bf16* norm, const bf16* head, int threads)
+    Model(const Shape& shape, const Layer* layers, const bf16* embedding, const bf16* norm, const Matrix& head, int threads)
         : s_(shape), layers_(layers, layers + shape.layers), embedding_(embedding), norm_(norm), head_(head),
           team_(threads), phases_(16 * shape.layers + 16) {
         int64_t n = shape.most_tokens, all_heads = (shape.heads + 2 * shape.kv_heads) * shape.width;
         int64_t widest = std::max({shape.hidden, shape.inner, shape.heads * shape.width});
         x_.resize(n * shape.hidden);
         in_.resize(n * widest);
+        if (head.factors) halves_.resize(n * 2 * widest), by_.resize(n);
         y_.resize(n * std::max({all_heads, 2 * shape.inner, shape.hidden}));
         h_.resize(n * 3 * shape.most_rank);
         scratch_.resize(threads);
@@ -304,19 +315,20 @@ class Model {
         const Layer& w = layers_[l];
         const Stack* stack = stacks_ + l * LINEARS;
         const int64_t qd = s_.heads * s_.width, kd = s_.kv_heads * s_.width, all = qd + 2 * kd;
-        const bf16 *ws[3] = {w.q, w.k, w.v}, *biases[3] = {w.q_bias, w.k_bias, w.v_bias};
+        const Matrix* ws[3] = {&w.q, &w.k, &w.v};
+        const bf16* biases[3] = {w.q_bias, w.k_bias, w.v_bias};
         const int64_t outs[3] = {qd, kd, kd}, at[3] = {0, qd, qd + kd};
         const int64_t ends[3] = {pieces(qd), pieces(qd) + pieces(kd), pieces(qd) + 2 * pieces(kd)};
         phase(number, ends[2], [&](int64_t i) {
             int m = i < ends[0] ? 0 : i < ends[1] ? 1 : 2;
-            linear(ws[m], biases[m], s_.hidden, outs[m], i - (m ? ends[m - 1] : 0), &y_[at[m]], all);
+            linear(*ws[m], biases[m], s_.hidden, outs[m], i - (m ? ends[m - 1] : 0), &y_[at[m]], all);
         });
         phase(number, runs_.size(), [&](int64_t i) {
             for (int m = 0; m < 3; m++) adapt(runs_[i], stack[m], m, outs[m], 0, outs[m], &y_[at[m]], all);
             for (int64_t t = runs_[i].first; t < runs_[i].first + runs_[i].count; t++) turn(t, l, w);
         });
         phase(number, n_ * s_.kv_heads, [&](int64_t i) { attend(thread, i / s_.kv_heads, i % s_.kv_heads, l, w); });
-        if (stack[O].a) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + O, 1, qd); });
+        if (stack[O].a || w.o.factors) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + O, 1, qd); });
         phase(number, pieces(s_.hidden), [&](int64_t i) { linear(w.o, w.o_bias, qd, s_.hidden, i, y_.data(), s_.hidden); });
         phase(number, runs_.size(), [&](int64_t i) {
             back(runs_[i], stack[O]), normed(runs_[i], w.inner_norm), into(runs_[i], stack + GATE, 2, s_.hidden);
@@ -327,7 +339,8 @@ class Model {
         });
         const int64_t parts = (s_.inner + PART - 1) / PART;
         phase(number, runs_.size() * parts, [&](int64_t i) { gated(runs_[i / parts], stack, i % parts * PART); });
-        if (stack[DOWN].a) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + DOWN, 1, s_.inner); });
+        if (stack[DOWN].a || w.down.factors)
+            phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + DOWN, 1, s_.inner); });
         phase(number, pieces(s_.hidden), [&](int64_t i) {
             linear(w.down, w.down_bias, s_.inner, s_.hidden, i, y_.data(), s_.hidden);
         });
@@ -360,8 +373,10 @@ class Model {
         normed(run, layers_[l].norm), into(run, stacks_ + l * LINEARS + Q, 3, s_.hidden);
     }
 
-    // What a linear layer's input is in the adapter's few dimensions: h = A x, for `count` layers with the same input.
+    // What a linear layer's input is to int8 weights, and in the adapter's few dimensions: h = A x, for `count` layers with
+    // the same input.
     void into(Run run, const Stack* stack, int count, int64_t in) {
+        for (int64_t t = run.first; head_.factors && t < run.first + run.count; t++) halve(t, in);
         int64_t slot = tokens_[run.first].slot;
         for (int m = 0; slot && m < count; m++)
             if (stack[m].a)
@@ -381,10 +396,19 @@ class Model {
             add_adapter<1>(b, out, stack.rank, h + t * h_stride, 0, from, to, y + t * stride, 0);
     }
 
+    void halve(int64_t t, int64_t in) { by_[t] = split(&in_[t * in], in, &halves_[t * 2 * in]); }
+
+    // y = W x for the outputs of [from, to).
+    void product(const Matrix& w, int64_t in, int64_t from, int64_t to, int64_t tokens, float* y, int64_t stride) {
+        if (!w.factors) return multiply((const bf16*)w.values, in, from, to, in_.data(), in, tokens, y, stride);
+        multiply_bytes({(const int8_t*)w.values, w.factors, w.sums}, in, from, to, {halves_.data(), by_.data()}, tokens, y,
+                       stride);
+    }
+
     // A piece of y = W x + bias.
-    void linear(const bf16* w, const bf16* bias, int64_t in, int64_t out, int64_t piece, float* y, int64_t stride) {
+    void linear(const Matrix& w, const bf16* bias, int64_t in, int64_t out, int64_t piece, float* y, int64_t stride) {
         int64_t from = piece * PIECE, to = std::min(out, from + PIECE);
-        multiply(w, in, from, to, in_.data(), in, n_, y, stride);
+        product(w, in, from, to, n_, y, stride);
         if (bias)
             for (int64_t t = 0; t < n_; t++)
                 for (int64_t c = from; c < to; c++) y[t * stride + c] += single(bias[c]);
@@ -527,21 +551,24 @@ class Model {
     void finish(int& number) {
         phase(number, wanted_count_, [&](int64_t i) {
             normalise(&x_[wanted_[i] * s_.hidden], norm_, &in_[i * s_.hidden]);
+            if (head_.factors) halve(i, s_.hidden);
         });
         phase(number, (s_.vocabulary + 255) / 256, [&](int64_t i) {
             int64_t to = std::min(s_.vocabulary, (i + 1) * 256);
-            multiply(head_, s_.hidden, i * 256, to, in_.data(), s_.hidden, wanted_count_, logits_, s_.vocabulary);
+            product(head_, s_.hidden, i * 256, to, wanted_count_, logits_, s_.vocabulary);
         });
     }
 
     Shape s_;
     std::vector<Layer> layers_;
-    const bf16 *embedding_, *norm_, *head_;
+    const bf16 *embedding_, *norm_;
+    Matrix head_;
     Team team_;
     std::vector<Phase> phases_;
     std::function<void(int)> work_ = [this](int i) { compute(i); };
-    Buffer<float> x_, y_, h_;
+    Buffer<float> x_, y_, h_, by_;
     Buffer<bf16> in_;
+    Buffer<uint8_t> halves_;
     std::vector<Scratch> scratch_;
     std::vector<Run> runs_;
     const Token* tokens_ = nullptr;
@@ -553,9 +580,9 @@ class Model {
 };
 
 extern "C" {
-Model* understudy_open(const Shape* shape, const Layer* layers, const bf16* embedding, const bf16* norm, const bf16* head,
+Model* understudy_open(const Shape* shape, const Layer* layers, const bf16* embedding, const bf16* norm, const Matrix* head,
                        int threads) {
-    return new Model(*shape, layers, embedding, norm, head, threads);
+    return new Model(*shape, layers, embedding, norm, *head, threads);
 }
 void understudy_step(Model* model, const Token* tokens, int64_t n, const float* cosines, const float* sines,
                      const Stack* stacks, const int64_t* wanted, int64_t wanted_count, float* logits) {

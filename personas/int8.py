@@ -1,0 +1,77 @@
+"""Linear layers whose weights are int8, with a factor for each output: half the bytes of bfloat16.
+
+A factor is the largest weight of its output divided by 127, rounded to bfloat16, so that all machines compute with the
+same weights: whole number times factor. What is multiplied with them stays in the model's own precision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+MOST = 127
+FEW_ROWS = 8
+"""Up to so many rows torch's packed product is faster than a product with weights that are widened for it."""
+
+
+class Int8Linear(torch.nn.Linear):
+    """A linear layer made of another. `values` are int8 `[out, in]`, `factors` `[out]` of the model's precision.
+
+    For serving: nothing is learned through it.
+    """
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        torch.nn.Module.__init__(self)  # `Linear` would make weights to throw away
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        values, factors = rounded(linear.weight.detach())
+        self.values = torch.nn.Parameter(values, requires_grad=False)  # as one of them, it moves with the others
+        self.register_buffer("factors", factors)
+        self.bias = linear.bias
+
+    @property
+    def weight(self) -> Any:  # type: ignore[override]
+        """The weights that are computed with, `[out, in]` in the model's precision; made anew each time."""
+        return self.values.to(self.factors.dtype) * self.factors[:, None]
+
+    def forward(self, input: Any) -> Any:
+        """As `Linear`."""
+        rows = input.reshape(-1, self.in_features)
+        if len(rows) <= FEW_ROWS and rows.device.type == "cpu":
+            out = torch._weight_int8pack_mm(rows, self.values, self.factors)
+        else:
+            out = F.linear(rows, self.values.to(rows.dtype)) * self.factors
+        if self.bias is not None:
+            out = out + self.bias
+        return out.view(*input.shape[:-1], self.out_features)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        """An adapter that holds a whole layer holds its weights: they are rounded, too."""
+        if (weight := state_dict.pop(f"{prefix}weight", None)) is not None:
+            values, factors = rounded(weight)
+            state_dict[f"{prefix}values"], state_dict[f"{prefix}factors"] = values, factors.to(self.factors.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def rounded(weight: Any) -> tuple[Any, Any]:
+    """Weights `[out, in]` as int8 values and a factor for each output, in the weights' precision."""
+    exact = weight.float()
+    factors = (exact.abs().amax(1) / MOST).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
+    values = (exact / factors.float()[:, None]).round().clamp(-MOST, MOST).to(torch.int8)
+    return values, factors.to(weight.dtype)
+
+
+def to_int8(model: Any) -> Any:
+    """The model with its linear layers so, its head included; embeddings and norms stay as they are. Changes it."""
+    for name, linear in list(model.named_modules()):
+        if type(linear) is torch.nn.Linear:
+            above, _, own = name.rpartition(".")
+            setattr(model.get_submodule(above), own, Int8Linear(linear))
+    model.config.tie_word_embeddings = False  # the head is int8, what is looked up is not
+    return model
+
+
+def is_int8(model: Any) -> bool:
+    """Whether a model's linear layers are so."""
+    return any(isinstance(module, Int8Linear) for module in model.modules())
