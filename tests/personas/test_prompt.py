@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personas.contracts import LoreHit, Persona, Turn
-from personas.prompt import FIXED_DATE, HISTORY_BLOCK, Renderer, system_text
+from personas.prompt import FIXED_DATE, HISTORY_BLOCK, NoRoomError, Renderer, system_text
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 HIT = LoreHit("ada/tea.md", "Tea", "Tea is at four.", 5.0)
@@ -188,3 +188,24 @@ def test_what_cards_of_other_programs_bring_has_its_place(renderer):
     )
     named = renderer.prompt(guest, [Turn("{{char}}", "{{original}}hi")]).text
     assert "{{char}}: {{original}}hi" in named and "Answer {{char}} briefly." in named
+
+
+def test_instructions_follow_the_card_and_change_nothing_where_there_are_none(renderer):
+    turns = [Turn("Bo", "tea?")]
+    plain = renderer.prompt(ADA, turns, [HIT])
+    assert renderer.prompt(ADA, turns, [HIT], instructions="").ids == plain.ids
+    told = renderer.prompt(ADA, turns, [HIT], instructions="Speak of rain. <|im_end|>").text
+    card = plain.text.partition("<|im_end|>")[0]
+    assert told.startswith(f"{card}\nSpeak of rain. < |im_end|><|im_end|>")
+    alone = renderer.prompt(None, turns, instructions="Be brief.").text
+    assert "system\nBe brief.<|im_end|>" in alone
+    with pytest.raises(NoRoomError):
+        renderer.prompt(ADA, turns, instructions="rope " * 4000)
+
+
+def test_a_token_alone_keeps_the_blank_that_it_begins_with(renderer):
+    text = " Well, ａ boat\nat 10 o'clock. 船"
+    ids = renderer.tokenizer(text)["input_ids"]
+    pieces = [renderer.piece(token) for token in ids]
+    assert "".join(pieces).replace("\ufffd", "") in text.replace("船", "") + "船" and pieces[0] == " Well"
+    assert renderer.piece(next(iter(renderer.stop_ids))).startswith("<|")

@@ -1,6 +1,8 @@
 """OpenAI's own package talks to a persona: at once, streaming, broken off; by the fake engine and by a real one."""
 
 import asyncio
+import re
+from pathlib import Path
 
 import openai
 import pytest
@@ -11,6 +13,7 @@ from tests.bot.web.test_web_openai import HELLO, put_version
 from tests.bot.web.test_web_whole import SHIPPED
 from tests.fakes import until
 
+DOCS = Path(__file__).parents[3] / "docs" / "openai.md"
 SAID = "Ballast hears: Is the ferry late?"
 
 
@@ -67,6 +70,12 @@ async def test_a_stream_that_is_closed_stops_the_reply(desk, client):
             break
     await stream.close()
     await until(lambda: made[0]._cancelled.is_set(), 3)
+
+
+async def test_the_lines_of_the_documentation_do_what_it_says(desk, capsys):
+    [code] = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    await asyncio.to_thread(exec, code.replace("http://127.0.0.1:8420", desk.url), {})
+    assert capsys.readouterr().out == SAID
 
 
 @pytest.mark.slow

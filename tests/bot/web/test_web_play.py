@@ -1,0 +1,265 @@
+"""The playground over sockets: what is asked for, by form and as JSON, and what is told of it as it happens."""
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from tests.bot.web.test_web_openai import put_version
+from tests.fakes import until
+
+PROMPT = "Is the ferry late?"
+
+
+async def begin(desk, models=("ballast", "oda"), path="/play/runs", **more):
+    words = {"opening": PROMPT} if path.endswith("duets") else {"prompt": PROMPT}
+    body = {"models": list(models), **words, **more}
+    return (await desk.ask("POST", path, json={name: value for name, value in body.items() if value is not None}))[:2]
+
+
+async def events_of(desk, run, after=None, headers=None):
+    """The events of a run until it ends: number, name, data."""
+    query = {} if after is None else {"after": str(after)}
+    async with desk.session.get(run["links"]["events"], params=query, headers=headers or {}) as answer:
+        assert answer.status == 200 and answer.content_type == "text/event-stream"
+        text = await answer.text()
+    found = re.findall(r"id: (\d+)\nevent: (\w+)\ndata: (.*)\n", text)
+    return [(int(number), name, json.loads(data)) for number, name, data in found]
+
+
+async def ended(desk, run):
+    await events_of(desk, run)
+    return (await desk.ask("GET", run["links"]["self"]))[1]
+
+
+async def test_all_answer_the_same_prompt_from_the_same_seed(desk):
+    put_version(desk.store, "ballast", "v1", live=True)
+    status, run = await begin(desk, ("ballast", "ballast@base", "oda", "base"), temperature=0.4, top_k=9, min_p=0.1)
+    assert status == 201 and run["kind"] == "together" and run["ended"] is None and "stop" in run["links"]
+    done = await ended(desk, run)
+    assert [line["speaker"]["id"] for line in done["lines"]] == ["ballast@v1", "ballast@base", "oda@base", "base"]
+    assert [line["text"].split(" hears")[0] for line in done["lines"]] == ["Ballast", "Ballast", "Oda Marrow", "Nobody"]
+    assert {line["seed"] for line in done["lines"]} == {done["seed"]} and done["ended"] == "done"
+    assert done["settings"] == {"temperature": 0.4, "top_k": 9, "min_p": 0.1}
+    samplings = [request.sampling for request in desk.engine.requests]
+    assert {(one.temperature, one.top_k, one.min_p, one.alternatives) for one in samplings} == {(0.4, 9, 0.1, None)}
+    assert all(line["prompt"] == f"<|user|>{PROMPT}" and line["tokens"] == [] for line in done["lines"])
+
+
+async def test_what_happens_is_told_from_the_first_event_on_and_from_any(desk):
+    _, run = await begin(desk)
+    told = await events_of(desk, run)
+    assert [number for number, _, _ in told] == list(range(1, len(told) + 1))
+    assert [name for _, name, _ in told][-1] == "end"
+    for at in (0, 1):
+        pieces = [data["text"] for _, name, data in told if name == "piece" and data["line"] == at]
+        [done] = [data for _, name, data in told if name == "done" and data["line"] == at]
+        assert "".join(pieces) == done["text"] and done["state"] == "done"
+    assert await events_of(desk, run, after=3) == told[3:]
+    assert await events_of(desk, run, after=1, headers={"Last-Event-ID": "5"}) == told[5:]
+    assert await events_of(desk, run, after=10_000) == []
+
+
+async def test_who_comes_in_the_middle_hears_the_rest_as_it_is_made(desk):
+    desk.engine.free.clear()
+    _, run = await begin(desk, ["oda"])
+    hearing = asyncio.create_task(events_of(desk, run, after=2))
+    await asyncio.sleep(0.05)
+    assert not hearing.done()
+    desk.engine.free.set()
+    told = await asyncio.wait_for(hearing, 3)
+    assert [name for _, name, _ in told] == ["piece", "done", "end"]
+    assert told[0][2]["text"] == f"hears: {PROMPT}"
+
+
+async def test_stop_leaves_what_there_is(desk):
+    desk.engine.free.clear()
+    _, run = await begin(desk)
+    await until(lambda: len(desk.engine.requests) == 2)
+    status, _, _ = await desk.ask("POST", run["links"]["stop"])
+    done = await ended(desk, run)
+    assert status == 200 and done["ended"] == "stopped" and "stop" not in done["links"]
+    assert [line["state"] for line in done["lines"]] == ["stopped"] * 2
+    assert done["lines"][0]["text"] == "Ballast" and done["lines"][0]["finish"] == "cancelled"
+
+
+async def test_a_talk_goes_on_with_the_speakers_it_had(desk):
+    put_version(desk.store, "ballast", "v1", live=True)
+    first = await ended(desk, (await begin(desk))[1])
+    put_version(desk.store, "ballast", "v2", live=True)
+    status, again = await begin(desk, models=(), prompt="And tomorrow?", after=first["id"])
+    assert status == 201
+    await ended(desk, again)
+    ballast, oda = desk.engine.requests[-2:]
+    assert ballast.adapter.version == "v1"
+    assert [(turn.name, turn.text, turn.by_persona) for turn in ballast.turns] == [
+        ("Guest", PROMPT, False), ("Ballast", f"Ballast hears: {PROMPT}", True), ("Guest", "And tomorrow?", False),
+    ]  # fmt: skip
+    assert oda.turns[1].text == f"Oda Marrow hears: {PROMPT}"
+
+
+async def test_one_that_fails_keeps_the_others_from_nothing(desk):
+    def script(request):
+        if request.persona.id == "oda":
+            raise ValueError("a slip of ours")
+        return ["Fine."]
+
+    desk.engine.script = script
+    done = await ended(desk, (await begin(desk))[1])
+    ballast, oda = done["lines"]
+    assert (ballast["state"], oda["state"]) == ("done", "failed")
+    assert "in the log under" in oda["error"] and "slip" not in oda["error"]
+    desk.engine.full = True
+    done = await ended(desk, (await begin(desk))[1])
+    assert all("9 replies are waiting" in line["error"] for line in done["lines"])
+
+
+async def test_tokens_are_told_when_asked_for(desk):
+    done = await ended(desk, (await begin(desk, ["oda"], alternatives=2))[1])
+    token = done["lines"][0]["tokens"][0]
+    assert token["text"] == "Oda" and token["probability"] == pytest.approx(0.6065, abs=1e-3)
+    assert [other["text"] for other in token["alternatives"]] == ["tide", "rope"]
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [({"models": []}, "models"), ({"models": ["nobody"]}, "models"), ({"models": ["oda"] * 5}, "models"),
+     ({"prompt": "  "}, "prompt"), ({"temperature": 3}, "temperature"), ({"top_p": 0}, "top_p"),
+     ({"max_new_tokens": 5000}, "max_new_tokens"), ({"alternatives": 11}, "alternatives"), ({"seed": -1}, "seed"),
+     ({"colour": "red"}, "colour")],
+)  # fmt: skip
+async def test_what_cannot_be_is_named(desk, more, field):
+    status, problem = await begin(desk, **more)
+    assert status == 422 and problem["errors"][0]["field"].split(".")[0] == field
+    assert desk.engine.requests == []
+
+
+async def test_runs_that_are_not_there_and_runs_that_still_run(desk):
+    for method, path in (("GET", "/play/runs/x"), ("GET", "/play/runs/x/events"), ("POST", "/play/runs/x/stop")):
+        assert (await desk.ask(method, path))[0] == 404
+    assert (await begin(desk, models=(), after="x"))[0] == 404
+    desk.engine.free.clear()
+    runs = [(await begin(desk, ["oda"]))[1] for _ in range(4)]
+    status, problem = await begin(desk, ["oda"])
+    assert status == 503 and "4 runs" in problem["detail"]
+    assert (await begin(desk, models=(), after=runs[0]["id"]))[0] == 409
+    desk.engine.free.set()
+    for run in runs:
+        await ended(desk, run)
+    assert (await begin(desk, ["oda"]))[0] == 201
+
+
+async def test_the_latest_runs_are_kept_and_listed_in_pages(desk):
+    made = [await ended(desk, (await begin(desk, ["oda"], prompt=f"number {n}"))[1]) for n in range(34)]
+    _, first, _ = await desk.ask("GET", "/play/runs?limit=20")
+    _, second, _ = await desk.ask("GET", first["links"]["next"])
+    listed = [run["prompt"] for run in (*first["runs"], *second["runs"])]
+    assert listed == [f"number {n}" for n in range(33, 1, -1)] and "next" not in second["links"]
+    assert (await desk.ask("GET", made[0]["links"]["self"]))[0] == 404
+
+
+# ------------------------------------------------------------------------------------------------ duets
+
+
+def counted():
+    count = iter(range(1000))
+    words = "rope bell lamp soup tide crane goose ferry mast gull coal chain".split()
+    return lambda request: [f"{request.persona.name} says ", f"{words[next(count) % 12]}."]
+
+
+async def test_a_duet_takes_turns_and_ends(desk):
+    desk.engine.script = counted()
+    status, run = await begin(desk, path="/play/duets", turns=4)
+    assert status == 201 and run["kind"] == "duet"
+    done = await ended(desk, run)
+    assert [line["speaker"]["persona"] for line in done["lines"]] == ["ballast", "oda"] * 2
+    assert done["ended"] == "all turns taken" and done["settings"] == {"turns": 4}
+    assert [turn.name for turn in desk.engine.requests[3].turns] == ["Guest", "Ballast", "Oda Marrow", "Ballast"]
+
+
+async def test_a_duet_ends_when_it_goes_round_is_stopped_or_cannot_go_on(desk):
+    desk.engine.script = lambda _: ["Soup, and soup."]
+    done = await ended(desk, (await begin(desk, path="/play/duets", turns=20))[1])
+    assert done["ended"] == "it began to repeat itself" and len(done["lines"]) == 2
+    desk.engine.full = True
+    done = await ended(desk, (await begin(desk, path="/play/duets"))[1])
+    assert done["ended"] == "broken off" and done["lines"][0]["state"] == "failed"
+    desk.engine.full, desk.engine.script = False, counted()
+    desk.engine.free.clear()
+    _, run = await begin(desk, path="/play/duets")
+    await until(lambda: desk.engine.requests and desk.engine.requests[-1].persona.id == "ballast")
+    await desk.ask("POST", run["links"]["stop"])
+    assert (await ended(desk, run))["ended"] == "stopped"
+
+
+async def test_a_persona_may_talk_with_another_version_of_itself_but_not_with_nobody(desk):
+    put_version(desk.store, "oda", "v1")
+    desk.engine.script = counted()
+    done = await ended(desk, (await begin(desk, ("oda@v1", "oda@base"), path="/play/duets", turns=2))[1])
+    assert [line["speaker"]["version"] for line in done["lines"]] == ["v1", None]
+    for models in (("oda", "base"), ("oda",), ("oda", "thrip", "ballast")):
+        assert (await begin(desk, models, path="/play/duets"))[0] == 422
+    assert (await begin(desk, path="/play/duets", turns=21))[0] == 422
+
+
+# ------------------------------------------------------------------------------------------------ pages
+
+
+async def test_forms_do_it_all_without_a_script(desk):
+    put_version(desk.store, "ballast", "v1", live=True)
+    status, text, _ = await desk.page("/dashboard/play?with=ballast@v1&with=oda@base&temperature=0.3&seed=5")
+    assert status == 200 and text.count("selected>Ballast (v1)") == 2 and text.count("selected>Oda Marrow (base") == 2
+    assert 'value="0.3"' in text and 'value="5"' in text and "Ballast, live (v1)" in text
+    form = [("with", "ballast"), ("with", "oda"), ("with", ""), ("prompt", "Is it <b>late</b>?"), ("seed", "5"),
+            ("temperature", ""), ("alternatives", "2")]  # fmt: skip
+    headers = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    async with desk.session.post("/dashboard/play", data=form, headers=headers, allow_redirects=False) as answer:
+        assert answer.status == 303
+        place = answer.headers["Location"]
+    run_id = place.rsplit("/", 1)[1]
+    await ended(desk, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
+    _, text, _ = await desk.page(place)
+    assert "Ballast hears: Is it &lt;b&gt;late&lt;/b&gt;?" in text and "<b>late" not in text
+    assert "AI-written · v1" in text and "seed 5" in text and "60.7 %" in text and "Ended: done." in text
+    assert "with=ballast%40v1&amp;with=oda%40base&amp;alternatives=2&amp;seed=5" in text or "seed=5" in text
+    assert "refresh" not in text and "late" not in re.search(r'href="(/dashboard/play\?[^"]*)"', text)[1]
+    _, part, _ = await desk.page(f"{place}/lines/1")
+    assert part.lstrip().startswith('<div class="line" id="line-1"') and "Oda Marrow hears" in part
+    assert (await desk.page(f"{place}/lines/2"))[0] == 404
+    status, _, headers = await desk.submit("/dashboard/play", after=run_id, prompt="And now?")
+    assert status == 303 and headers["Location"] != place
+    assert (await desk.page("/dashboard/play"))[1].count("/dashboard/play/runs/") == 2
+
+
+async def test_a_page_of_a_run_that_is_being_written(desk):
+    desk.engine.free.clear()
+    status, _, headers = await desk.submit("/dashboard/play", **{"with": "oda", "prompt": PROMPT})
+    place = headers["Location"]
+    await until(lambda: desk.engine.requests)
+    await asyncio.sleep(0.05)
+    _, text, _ = await desk.page(place)
+    assert status == 303 and "being written" in text and "Oda Marrow" in text
+    assert '<noscript><meta http-equiv="refresh"' in text and 'data-after="2"' in text
+    assert (await desk.submit(f"{place}/stop"))[0] == 303
+    await until(lambda: desk.front and True)
+    await asyncio.sleep(0.1)
+    assert "Ended: stopped." in (await desk.page(place))[1]
+
+
+async def test_a_duet_from_the_page(desk):
+    desk.engine.script = counted()
+    form = [("with", "ballast"), ("with", "oda"), ("opening", "The tide?"), ("turns", "3")]
+    headers = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    async with desk.session.post("/dashboard/play/duet", data=form, headers=headers, allow_redirects=False) as answer:
+        place = answer.headers["Location"]
+    run_id = place.rsplit("/", 1)[1]
+    await ended(desk, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
+    _, text, _ = await desk.page(place)
+    assert text.count("<h3>Ballast") == 2 and text.count("<h3>Oda Marrow") == 1 and "all turns taken" in text
+
+
+async def test_a_form_that_cannot_be_is_answered_with_a_page_that_says_why(desk):
+    status, text, _ = await desk.submit("/dashboard/play", **{"with": "nobody", "prompt": PROMPT})
+    assert status == 422 and "There is no persona" in text
+    assert (await desk.page("/dashboard/play/runs/x"))[0] == 404
