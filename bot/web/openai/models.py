@@ -13,7 +13,6 @@ from bot.web.openai.chat import named
 from bot.web.openai.errors import errors
 from bot.web.openapi import Answer, described
 
-
 MODEL = {
     "type": "object",
     "required": ["id", "object", "created", "owned_by", "name", "understudy"],
