@@ -35,6 +35,8 @@ def begin_together(house: House, runs: Runs, body: dict[str, Any]) -> Run:
     prompt = Turn(EXAMPLE_USER, asked.prompt)
     if asked.after is None:
         who, talks = _speakers(house, asked.models), [(prompt,)] * len(asked.models)
+    elif asked.models:
+        raise _wrong("models", "A talk goes on with the speakers it had.", "Leave models out, or after.")
     else:
         lines = _ended(runs.get(asked.after)).lines
         who, talks = tuple(line.speaker for line in lines), [(*line.talk(), prompt) for line in lines]
