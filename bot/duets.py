@@ -213,7 +213,10 @@ class _Performance:
         raise AssertionError("the second attempt returns or raises")
 
     def _seen(self, persona: Persona, parts: list[int]) -> None:
-        """The line fills these messages. It bears the first one's id: no event of Discord's asked for it."""
+        """The line fills these messages. It bears the first one's id: no event of Discord's asked for it.
+
+        Like a greeting it answers nobody, so it is not counted where replies are.
+        """
         replies, place = self.answerer.store.replies, self.talk.place
         replies.begin(
             parts[0],
@@ -221,7 +224,6 @@ class _Performance:
             channel_id=place.channel_id,
             persona_id=persona.id,
             at=time.time(),
-            asked_by=self.talk.asked_by,
         )
         replies.streaming(parts[0], parts)
 
