@@ -157,18 +157,19 @@ class _Performance:
         """Say the next line, and keep it; None where it could not be said."""
         talk = self.talk
         live = await self._live(persona)
+        event_id = live.parts[0]
         try:
             reply = await self._followed(persona, live)
         except discord.NotFound:
             talk.stop(DELETED)
-            self.answerer.store.replies.finish(live.parts[0], "stopped")
+            self.answerer.store.replies.finish(event_id, "stopped")
             return ""
         except Exception as error:  # said in its place
-            self.answerer.store.replies.finish(live.parts[0], "failed")
+            self.answerer.store.replies.finish(event_id, "failed")
             with suppress(discord.HTTPException):
                 await live.fail(words_for(error))
             return None
-        self._keep(persona, live.parts[0], reply)
+        self._keep(persona, event_id, live.parts[0], reply)
         return reply.text
 
     async def _followed(self, persona: Persona, live: LiveReply) -> Reply:
@@ -195,11 +196,12 @@ class _Performance:
         channel = self.talk.channel
         for attempt in range(2):
             voice = await self.answerer.voices.of(persona, channel)
+            seen: list[int] = []
             live = LiveReply(
                 voice,
                 growing=self.talk.buttons,
                 ended=discord.ui.View,
-                on_parts=lambda ids: self._seen(persona, ids),
+                on_parts=lambda ids, seen=seen: self._seen(persona, seen, ids),
                 renewed=lambda old: self.answerer.voices.renewed(old, channel),
             )
             try:
@@ -212,22 +214,24 @@ class _Performance:
                 return live
         raise AssertionError("the second attempt returns or raises")
 
-    def _seen(self, persona: Persona, parts: list[int]) -> None:
-        """The line fills these messages. It bears the first one's id: no event of Discord's asked for it.
+    def _seen(self, persona: Persona, seen: list[int], parts: list[int]) -> None:
+        """The line fills these messages. It bears the id of the first that it had: no event of Discord's asked for it.
 
         Like a greeting it answers nobody, so it is not counted where replies are.
         """
         replies, place = self.answerer.store.replies, self.talk.place
-        replies.begin(
-            parts[0],
-            guild_id=place.guild_id,
-            channel_id=place.channel_id,
-            persona_id=persona.id,
-            at=time.time(),
-        )
-        replies.streaming(parts[0], parts)
+        if not seen:
+            seen.append(parts[0])
+            replies.begin(
+                seen[0],
+                guild_id=place.guild_id,
+                channel_id=place.channel_id,
+                persona_id=persona.id,
+                at=time.time(),
+            )
+        replies.streaming(seen[0], parts)
 
-    def _keep(self, persona: Persona, message_id: int, reply: Reply) -> None:
+    def _keep(self, persona: Persona, event_id: int, message_id: int, reply: Reply) -> None:
         place, store = self.talk.place, self.answerer.store
         if reply.text:
             store.messages.append(
@@ -242,7 +246,7 @@ class _Performance:
                 adapter_version=reply.version,
             )
         state: Literal["stopped", "done"] = "stopped" if reply.finish == "cancelled" else "done"
-        store.replies.finish(message_id, state, reply.version, reply.seed)
+        store.replies.finish(event_id, state, reply.version, reply.seed)
 
 
 def _by_member(message: Message, since: int) -> bool:

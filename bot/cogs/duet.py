@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import discord
 from discord import app_commands
@@ -105,7 +106,8 @@ async def _perform(
     async def over(why: str) -> None:
         count = "1 line" if len(duet.lines) == 1 else f"{len(duet.lines)} lines"
         ended = f"{head}\n-# {both} have talked, {count}: {why}"
-        await channel.get_partial_message(first.id).edit(content=ended, view=None, allowed_mentions=NO_MENTIONS)
+        with suppress(discord.HTTPException):  # it may have been deleted
+            await channel.get_partial_message(first.id).edit(content=ended, view=None, allowed_mentions=NO_MENTIONS)
 
     talk = Talk(channel, pair, duet, author.id, begun_at, buttons, over)
     asks = f"{both} talk with each other, up to {turns} lines. Stop ends it; so does whoever speaks to one of them."
