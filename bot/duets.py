@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import discord
@@ -196,12 +197,11 @@ class _Performance:
         channel = self.talk.channel
         for attempt in range(2):
             voice = await self.answerer.voices.of(persona, channel)
-            seen: list[int] = []
             live = LiveReply(
                 voice,
                 growing=self.talk.buttons,
                 ended=discord.ui.View,
-                on_parts=lambda ids, seen=seen: self._seen(persona, seen, ids),
+                on_parts=partial(self._seen, persona, []),
                 renewed=lambda old: self.answerer.voices.renewed(old, channel),
             )
             try:
