@@ -74,7 +74,7 @@ def openai_answer(problem: Problem) -> web.Response:
 
 def error_json(problem: Problem) -> dict[str, Any]:
     """The error object, as in an answer and as in a stream that has begun."""
-    param, code = None, problem.slug.replace("-", "_")
+    param, code = None, "invalid_api_key" if problem.status == 401 else problem.slug.replace("-", "_")
     if isinstance(problem, Refusal):
         param, code = problem.param, problem.code or code
     return {"error": {"message": str(problem), "type": _type(_status(problem)), "param": param, "code": code}}
