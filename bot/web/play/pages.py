@@ -11,6 +11,7 @@ from bot.duet import FEWEST, MOST, USUAL
 from bot.house import House
 from bot.speakers import NOW, speakers
 from bot.store import BASE
+from bot.web.bodies import form_of
 from bot.web.frame import back_to, page
 from bot.web.here import Route, house_of
 from bot.web.play.asked import (
@@ -61,7 +62,7 @@ async def playground(request: web.Request) -> web.Response:
 
 async def play(request: web.Request) -> web.Response:
     """Ask for replies side by side."""
-    body = form_body(await request.post(), "prompt")
+    body = form_body(await form_of(request), "prompt")
     if "after" in body:
         body.pop("models")
     return back_to(request, _path(begin_together(house_of(request), request.app[RUNS], body)))
@@ -69,7 +70,7 @@ async def play(request: web.Request) -> web.Response:
 
 async def duet(request: web.Request) -> web.Response:
     """Ask for a duet."""
-    body = form_body(await request.post(), "opening")
+    body = form_body(await form_of(request), "opening")
     return back_to(request, _path(begin_duet(house_of(request), request.app[RUNS], body)))
 
 
