@@ -85,6 +85,7 @@ class Desk:
     session: aiohttp.ClientSession
     clock: FakeClock = field(default_factory=FakeClock)
     engine: FakeEngine = field(default_factory=FakeEngine)
+    house: House = field(kw_only=True)
 
     async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any, Any]:
         async with self.session.request(method, path, **more) as answer:
@@ -124,9 +125,10 @@ async def desk_in(home: Path, door: Door | None = None) -> AsyncIterator[Desk]:
             store, engine, conversations, Voices(nobody, store), ReplyButtons(), GivingWay(backend.hold)
         )
         front = Front(door)
-        front.open(House(store, conversations, answerer, queue, catalogue, "embedded", home))
+        house = House(store, conversations, answerer, queue, catalogue, "embedded", home)
+        front.open(house)
         async with listening(front, 0) as url, aiohttp.ClientSession(url) as session:
-            yield Desk(home, store, queue, backend, front, url, session, clock, engine)
+            yield Desk(home, store, queue, backend, front, url, session, clock, engine, house=house)
         await queue.stop()
         lore.close()
 
