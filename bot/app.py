@@ -38,6 +38,7 @@ from bot.settings import Settings, SettingsError
 from bot.store import Job, Store
 from bot.training import SubprocessBackend
 from bot.voices import Voices
+from bot.watch import Watch
 from bot.web import Front, listening
 from bot.web.sessions import Door
 from personas import base_model
@@ -46,6 +47,7 @@ from personas.compare import Compare
 from personas.contracts import Sampling
 from personas.engine.local import LocalEngine
 from personas.lore import LoreIndex
+from personas.precisions import choose
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,10 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
         lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
         stack.callback(lore.close)
-        engine = await _engine(settings, stack)
+        watch = Watch()
+        stack.enter_context(watch.listening())
+        stack.push_async_callback(watch.findings.close)
+        engine = await _engine(settings, watch, stack)
         catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
         compare = functools.partial(to_compare, settings.home, store, personas)
@@ -111,7 +116,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
             answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
             return House(
                 store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping,
-                comparisons_per_day=settings.comparisons_per_day, client=client,
+                comparisons_per_day=settings.comparisons_per_day, client=client, watch=watch,
             )  # fmt: skip
 
         client, running = await _client(settings, house, sandbox, stack)
@@ -187,10 +192,12 @@ def _port_taken(settings: Settings, error: OSError) -> PortTakenError:
     )
 
 
-async def _engine(settings: Settings, stack: AsyncExitStack) -> LocalEngine:
+async def _engine(settings: Settings, watch: Watch, stack: AsyncExitStack) -> LocalEngine:
     log.info("loading the base model (%s) …", settings.base_model)
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
-    engine = LocalEngine(base, base_model.best_precision(), max_waiting=settings.max_waiting_replies)
+    chosen = await asyncio.to_thread(choose, settings.engine_precision, base.name)
+    log.info("the base model serves in %s: %s", chosen.precision, chosen.why)
+    engine = LocalEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=watch.reply)
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine

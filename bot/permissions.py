@@ -17,6 +17,20 @@ class Need:
     cost: str
 
 
+@dataclass(frozen=True)
+class Lack:
+    """A need that is not met: where, and the one thing to do about it."""
+
+    where: str
+    need: Need
+    remedy: str
+
+    @property
+    def words(self) -> str:
+        """What is missing, for people, without the remedy."""
+        return f"{self.where}: {_line(self.need)}"
+
+
 NEEDS = (
     Need("view_channel", "see the channels it speaks in", "it hears and says nothing there"),
     Need("send_messages", "answer, and report how a training goes", "it cannot speak at all"),
@@ -52,12 +66,32 @@ def invite_url(application_id: int) -> str:
 
 def report(guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]) -> list[str]:
     """One line for each permission that is missing in the guild or in one of the channels in use."""
-    lines = [f"{guild.name}: {_line(need)}" for need in missing(guild.me.guild_permissions)]
-    guild_wide = {need.permission for need in missing(guild.me.guild_permissions)}
+    return [lack.words for lack in lacks(guild, channels)]
+
+
+def lacks(guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]) -> list[Lack]:
+    """The permissions that are missing in the guild, and in channels in use beyond those."""
+    found = [Lack(guild.name, need, guild_remedy(need)) for need in missing(guild.me.guild_permissions)]
+    guild_wide = {lack.need.permission for lack in found}
     for channel in channels:
         here = [need for need in missing(channel.permissions_for(guild.me)) if need.permission not in guild_wide]
-        lines += [f"{guild.name} #{channel.name}: {_line(need)}" for need in here]
-    return lines
+        found += [Lack(f"{guild.name} #{channel.name}", need, channel_remedy(channel.name, need)) for need in here]
+    return found
+
+
+def guild_remedy(need: Need) -> str:
+    """What gives the bot a permission in a whole server."""
+    return f"Server Settings → Roles → the bot's role → Permissions: allow {title_of(need)}."
+
+
+def channel_remedy(channel: str, need: Need) -> str:
+    """What gives it a permission that only a channel denies."""
+    return f"Edit Channel of #{channel} → Permissions → the bot's role: set {title_of(need)} to allow."
+
+
+def title_of(need: Need) -> str:
+    """A permission's name as Discord shows it."""
+    return need.permission.replace("_", " ").title()
 
 
 def is_moderator(member: discord.abc.User) -> bool:
@@ -66,5 +100,4 @@ def is_moderator(member: discord.abc.User) -> bool:
 
 
 def _line(need: Need) -> str:
-    name = need.permission.replace("_", " ").title()
-    return f"the permission {name} is missing, needed to {need.why}; without it {need.cost}."
+    return f"the permission {title_of(need)} is missing, needed to {need.why}; without it {need.cost}."

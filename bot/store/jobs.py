@@ -171,6 +171,10 @@ class Jobs:
         """All jobs in a state, oldest first."""
         return [_job(row) for row in self._db.read("select * from jobs where state = :s order by seq", {"s": state})]
 
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state; states without any are missing."""
+        return {row["state"]: row["n"] for row in self._db.read("select state, count(*) as n from jobs group by state")}
+
     def resumable(self) -> list[Job]:
         """The jobs that have failed and could go on, oldest first."""
         return [_job(row) for row in self._db.read("select * from jobs where can_resume = 1 order by seq", {})]

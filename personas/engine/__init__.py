@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from personas.contracts import AdapterRef, ChatRequest, Persona, Reply
+from personas.engine.state import EngineState
 
 
 class ReplyStream(Protocol):
@@ -50,6 +51,10 @@ class Engine(Protocol):
 
     async def forget_texts(self) -> None:
         """Let go of what is kept of the texts of earlier requests, to be quicker with the next."""
+        ...
+
+    def state(self) -> EngineState:
+        """How it stands now. Takes no time."""
         ...
 
     async def close(self) -> None:

@@ -16,7 +16,9 @@ from personas.engine.decoder import Decoder, StackedDecoder
 from personas.engine.pages import move_weights
 from personas.engine.plain import PlainDecoder
 from personas.engine.seats import Seats
+from personas.engine.state import EngineState
 from personas.engine.weights import AdaptedModel
+from personas.serving import precision_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,23 @@ class Parts:
     seats: Seats
     adapted: AdaptedModel
     read: Callable[[AdapterRef], AdapterWeights]
+
+    def state(self, name: str, context_tokens: int, rows: int) -> EngineState:
+        """How it stands. May be asked from any thread."""
+        prefixes = self.stacked.prefixes if self.stacked else None
+        return EngineState(
+            model=name,
+            device=self.adapted.model.device.type,
+            precision=precision_of(self.adapted.model),
+            context_tokens=context_tokens,
+            running=self.batch.running,
+            rows=rows,
+            waiting=self.batch.waiting,
+            slots=self.stacked.slots if self.stacked else 0,
+            adapters=self.seats.held,
+            kept_bytes=prefixes.bytes if prefixes else 0,
+            kept_most_bytes=prefixes.max_bytes if prefixes else 0,
+        )
 
     def close(self) -> None:
         """Let go of threads."""

@@ -60,7 +60,7 @@ class PrefixCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._blocks: OrderedDict[_Key, _Block] = OrderedDict()  # least recently used first
         self._made = 0
         self.bytes = 0
@@ -68,7 +68,7 @@ class PrefixCache:
     @property
     def free_bytes(self) -> int:
         """How much can be kept without letting go of anything."""
-        return self._max_bytes - self.bytes
+        return self.max_bytes - self.bytes
 
     def take_over(self, adapter: str, prompt: Sequence[int], row: RowCache) -> int:
         """Fill an empty row with the beginning of its prompt, as far as it is known; gives the number of tokens.
@@ -88,7 +88,7 @@ class PrefixCache:
         for at in range(len(known) * BLOCK_TOKENS, len(row.tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
             number = self._add(adapter, number, row, at)
         self._known(adapter, row.tokens)
-        while self.bytes > self._max_bytes:
+        while self.bytes > self.max_bytes:
             _, block = self._blocks.popitem(last=False)
             self.bytes -= block.memory.nbytes
 

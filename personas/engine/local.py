@@ -19,9 +19,10 @@ from personas import base_model
 from personas.base_model import BaseModel, Precision
 from personas.contracts import AdapterRef, ChatRequest, Persona
 from personas.engine.places import Places
+from personas.engine.state import EngineState, OnReply, nobody
 from personas.engine.stream import LocalReplyStream
 from personas.engine.text import StreamedText
-from personas.prompt import Renderer
+from personas.prompt import CONTEXT_TOKENS, Renderer
 from personas.serving import Device, free_memory, load_served, precision_of
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ class LocalEngine:
     precision: Precision
     threads: int | None = None
     max_waiting: int = 64
-    context_tokens: int = 2048
+    context_tokens: int = CONTEXT_TOKENS
     rows: int = 32
     slots: int = 40
     prefix_bytes: int = 256 * 2**20
+    on_reply: OnReply = nobody
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue, init=False)
     _streams: set[LocalReplyStream] = field(default_factory=set, init=False)
     device: Device = field(default="cpu", init=False)
@@ -94,6 +96,7 @@ class LocalEngine:
         def ended() -> None:
             self._streams.discard(stream)
             self._places.give_back(request.guild_id)
+            self.on_reply(stream.told)
 
         def fail(error: Exception) -> None:
             stream.push(error)
@@ -131,6 +134,9 @@ class LocalEngine:
             done()
 
         await self._done(forget)
+
+    def state(self) -> EngineState:
+        return self._parts.state(self.base.name, self.context_tokens, self.rows)
 
     async def move(self, device: Device) -> None:
         """Compute on another device. Replies under way end where they are, those that wait are made there.

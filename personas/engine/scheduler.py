@@ -38,7 +38,7 @@ class Scheduler(Generic[Item]):
         self._running: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return sum(len(tickets) for tickets in self._waiting.values())
+        return sum(map(len, list(self._waiting.values())))  # copied: others than the engine's thread may ask
 
     def add(self, ticket: Ticket[Item]) -> None:
         """Have a request wait. A guild that comes back is served as the least served of those that are here."""

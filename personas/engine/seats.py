@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from personas.contracts import AdapterRef
 from personas.engine.adapters import AdapterWeights
+from personas.engine.state import HeldAdapter
 
 AHEAD = 4
 """So many adapters are read ahead of their turn; more would fill the memory where thousands wait."""
@@ -59,6 +60,11 @@ class Seats:
         self._held: OrderedDict[str, _Held] = OrderedDict()  # least recently used first
         self._reading: dict[str, Future[AdapterWeights]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
+
+    @property
+    def held(self) -> tuple[HeldAdapter, ...]:
+        """Those that are here, the longest unused first. May be asked from any thread."""
+        return tuple(HeldAdapter(it.seat.name, it.rows, it.seat.slot is not None) for it in list(self._held.values()))
 
     def read_ahead(self, refs: Sequence[AdapterRef]) -> None:
         """Read those that come next and are not here; what was read for others is let go of."""

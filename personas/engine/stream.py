@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from personas.contracts import Reply
+from personas.engine.state import ReplyTold
 
 _END = object()
 
@@ -22,6 +24,17 @@ class LocalReplyStream:
         self._turn = threading.Lock()
         self._begun = False
         self.cancelled = threading.Event()
+        self._asked_at = time.monotonic()
+        self._first_at: float | None = None
+
+    @property
+    def told(self) -> ReplyTold:
+        """How it went, once it has ended."""
+        now, reply = time.monotonic(), self._reply
+        first_s = None if self._first_at is None else self._first_at - self._asked_at
+        if reply is None:
+            return ReplyTold(first_s, now - self._asked_at, 0, 0, "failed")
+        return ReplyTold(first_s, now - self._asked_at, reply.prompt_tokens, reply.new_tokens, reply.finish)
 
     async def __aiter__(self) -> AsyncIterator[str]:
         while (piece := await self._pieces.get()) is not _END:
@@ -49,6 +62,8 @@ class LocalReplyStream:
 
     def push(self, piece: object) -> None:
         """From the engine's thread: hand a piece of text, an exception or the end to the event loop."""
+        if self._first_at is None and isinstance(piece, str):
+            self._first_at = time.monotonic()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 

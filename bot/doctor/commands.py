@@ -1,0 +1,104 @@
+"""`python -m bot doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from bot.doctor import here, on_discord, trainers
+from bot.doctor.check import Check, failed
+from bot.settings import SettingsError, load_settings
+from personas.errors import UnderstudyError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+NOTES = """\
+examples:
+  python -m bot doctor
+  python -m bot doctor --quick        neither Discord nor what this machine can train; a moment
+  python -m bot doctor --json
+
+It looks at the settings, the home and its disk, the port and the token; with a token at what Discord grants; then it
+asks the trainer's doctor, half a minute. Nothing is changed, and the bot may run meanwhile.
+
+exit codes: 0 the bot works (something may be missing or slower), 1 something does not work"""
+COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
+NAME_WIDTH = 16
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `doctor`, which is there for settings that cannot be read, too."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="what is wrong with settings, home, port, token, permissions and this machine, and the remedy",
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("--quick", action="store_true", help="only what takes a moment")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(before_settings=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at everything. Returns the exit code."""
+    found = []
+    for check in examined(arguments):
+        found.append(check)
+        if not arguments.json:
+            print("\n".join(_lines(check, coloured=_in_colour())), flush=True)
+    wrong = failed(found)
+    if arguments.json:
+        print(json.dumps({"well": not wrong, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
+    elif wrong:
+        print(f"The bot does not work here yet: {', '.join(wrong)}. The remedies stand above.", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def examined(arguments: argparse.Namespace) -> Iterator[Check]:
+    """Each check as soon as it is known; nothing further where the settings cannot be read."""
+    try:
+        settings = load_settings(arguments.env, os.environ)
+    except SettingsError as error:
+        yield Check("settings", "fail", error.message, error.advice)
+        return
+    read = str(arguments.env) if arguments.env.exists() else "the environment alone"
+    yield Check("settings", "ok", f"read from {read}" if arguments.env.exists() else read)
+    yield from here.checks(settings)
+    if arguments.quick:
+        return
+    if settings.discord_token:
+        _heard("asking Discord …")
+        yield from asyncio.run(on_discord.checks(settings))
+    _heard("asking what this machine can train, half a minute …")
+    yield from _trainers(settings.base_model)
+
+
+def _trainers(base_model: str) -> Iterable[Check]:
+    try:
+        return asyncio.run(trainers.checks(base_model, os.environ))
+    except (OSError, UnderstudyError) as error:
+        return [Check("trainer", "fail", f"it cannot be started: {error}", "make setup")]
+
+
+def _lines(check: Check, *, coloured: bool) -> Iterator[str]:
+    state = f"\x1b[{COLOURS[check.state]}m{check.state:<4}\x1b[0m" if coloured else f"{check.state:<4}"
+    yield f"{state}  {check.name:<{NAME_WIDTH}}{check.found}"
+    if check.remedy:
+        yield f"{'':<{NAME_WIDTH + 6}}→ {check.remedy}"
+
+
+def _in_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _heard(what: str) -> None:
+    """Said to people at a terminal alone: programs read what is found."""
+    if sys.stderr.isatty():
+        print(what, file=sys.stderr, flush=True)
