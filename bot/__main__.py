@@ -1,82 +1,33 @@
-"""`python -m bot`: the bot, on Discord with a token and in its own guild on this machine without."""
+"""`python -m bot`: says what is missing where the packages are not there, else hands over to `bot.cli`."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import logging
-import os
-import signal
 import sys
-from pathlib import Path
 
-from bot import backup as backup_commands
-from bot.app import App, opened
-from bot.catalogue import ShippedData
-from bot.permissions import invite_url
-from bot.privacy import commands as privacy_commands
-from bot.settings import Settings, existing_file, load_settings
-from personas.errors import UnderstudyError
-
-EPILOG = """examples:
-  python -m bot                      no DISCORD_TOKEN: a guild on this machine; prints its address
-  DISCORD_TOKEN=… python -m bot      the same bot on Discord
-  WEB_PORT=0 python -m bot           any free port
-  python -m bot privacy forget --user ID --name NAME
-  python -m bot backup --out /mnt/backups
-
-exit codes: 0 done, or ended by Ctrl-C or SIGTERM; 1 could not start, broke off or was refused; 2 wrong usage"""
+OWN = ("bot", "personas")
+OLDEST = (3, 11)
 
 
 def main() -> int:
-    """Run until told to stop, or do what a command says."""
-    parser = argparse.ArgumentParser(
-        "python -m bot", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    privacy_commands.add_commands(commands)
-    backup_commands.add_commands(commands)
-    arguments = parser.parse_args()
-    try:
-        arguments.settings = settings = load_settings(arguments.env, os.environ)
-        set_up_logging(settings)
-        if "run" in arguments:
-            return int(arguments.run(arguments, settings.home))
-        asyncio.run(serve(settings))
-    except UnderstudyError as error:
-        print(f"Understudy cannot go on. {error}", file=sys.stderr)
+    """Returns the exit code."""
+    if sys.version_info < OLDEST:  # before anything is imported that an older Python cannot read
+        print("Understudy needs Python 3.11 or newer: make setup PYTHON=python3.12", file=sys.stderr)
         return 1
-    return 0
+    try:
+        from bot import cli
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OWN:
+            raise
+        print(_missing(error.name or "a package", sys.executable), file=sys.stderr)
+        return 1
+    return cli.main()
 
 
-def set_up_logging(settings: Settings) -> None:
-    """Log to standard error; other packages only from warnings on."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    for package in ("bot", "personas"):
-        logging.getLogger(package).setLevel(settings.log_level)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
-
-
-async def serve(settings: Settings) -> None:
-    """Run the bot until Ctrl-C, SIGTERM or the end of its connection."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with opened(settings, ShippedData.beside_the_code()) as app:
-        print(_where(app), flush=True)
-        waiting = asyncio.create_task(stopped.wait())
-        await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        print("Stopping …", flush=True)
-
-
-def _where(app: App) -> str:
-    if app.sandbox:
-        return f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)"
-    servers = ", ".join(guild.name for guild in app.client.guilds) or "no server yet"
-    invite = invite_url(app.client.application_id or 0)
-    return f"Understudy is on Discord as {app.client.user}, in {servers}.\nInvite: {invite}\nOn this machine: {app.url}"
+def _missing(package: str, python: str) -> str:
+    return (
+        f"Understudy's packages are not there for {python}: {package} is missing.\n"
+        "`make run` sets them up and starts the bot; after `make setup` it is .venv/bin/python -m bot."
+    )
 
 
 if __name__ == "__main__":

@@ -25,14 +25,23 @@ from personas.base_model import EMBEDDED
 from personas.card import FORMS, Card, Form, read_any, with_picture, write
 from personas.card.book import book_as_lore
 from personas.card.show import summary, token_counter, words
+from personas.command_line import with_examples
 from personas.errors import CardError, UnderstudyError
 
+SHOW_EXAMPLES = (
+    "python -m personas card show mira.png",
+    "python -m personas card show personas/cards/oda.toml --json",
+)
+CONVERT_EXAMPLES = (
+    "python -m personas card convert mira.png personas/cards/mira.toml",
+    "python -m personas card convert mira.json mira.charx --picture mira-face.png",
+)
 BY_ENDING: dict[str, Form] = {".toml": "toml", ".png": "png", ".charx": "charx"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         options.command(options)
     except UnderstudyError as error:
@@ -86,16 +95,19 @@ def _lore(card: Card, file: Path) -> str:
     return lore[0]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command line may hold."""
+    made = argparse.ArgumentParser(
         prog="python -m personas", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    subjects = parser.add_subparsers(required=True, metavar="SUBJECT")
-    commands = subjects.add_parser("card", help="character cards").add_subparsers(required=True, metavar="COMMAND")
+    subjects = made.add_subparsers(required=True, metavar="SUBJECT")
+    card = with_examples(subjects.add_parser("card", help="character cards"), *SHOW_EXAMPLES, *CONVERT_EXAMPLES)
+    commands = card.add_subparsers(required=True, metavar="COMMAND")
 
     show = commands.add_parser(
         "show", help="say what a card holds", description="Say what a card holds, and what it costs in every prompt."
     )
+    with_examples(show, *SHOW_EXAMPLES)
     show.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
     show.add_argument("--json", action="store_true", help="print one JSON object, with all texts")
     show.add_argument(
@@ -108,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write a card in another form",
         description="Write a card in another form. Says what it had to leave out.",
     )
+    with_examples(convert, *CONVERT_EXAMPLES)
     convert.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
     convert.add_argument(
         "out", type=Path, metavar="OUT", help="the file to write; a TOML card's picture is put beside it"
@@ -119,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--lore", type=Path, metavar="MARKDOWN", help="write the character book as lore, too")
     convert.add_argument("--overwrite", action="store_true", help="replace files that are there")
     convert.set_defaults(command=_convert)
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@
   python -m trainer doctor …            what this machine can train, what is wrong with it, and the remedies
   python -m trainer export …            make an adapter usable in other programs
   python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
+  python -m trainer completion bash     completion of these commands in a shell
   python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
 
 A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
@@ -46,9 +47,11 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
+from personas.command_line import with_examples
 from personas.contracts import Failed
 from personas.job_folder import keep_at_home
 from trainer.commands.anonymise import add_anonymise, anonymise
+from trainer.commands.completion import add_completion
 from trainer.commands.counts import positive
 from trainer.commands.dataset import add_dataset, guarded
 from trainer.commands.evaluate import add_evaluate, evaluate
@@ -73,12 +76,21 @@ from trainer.process.stopping import Stop, Stopped, stop_on_signals
 
 EXIT_DONE, EXIT_FAILED, EXIT_LOCKED, EXIT_STOPPED = 0, 1, 3, 143
 
+RUN_EXAMPLES = (
+    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --threads 2",
+    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --dry-run --json",
+)
+MATRIX_EXAMPLES = (
+    "python -m trainer matrix --adapter oda=runs/oda/adapter --adapter thrip=runs/thrip/adapter "
+    "--job oda=runs/oda --job thrip=runs/thrip",
+)
+
 log = logging.getLogger("trainer")
 
 
 def main() -> int:
     """Returns the exit code."""
-    options = _parser().parse_args()
+    options = parser().parse_args()
     if options.dry_run and options.command is _run:
         return guarded(plan_run)(options)
     if options.computes:
@@ -162,14 +174,14 @@ def _matrix(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(computes=False, dry_run=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
+    """What the command line may hold."""
+    made = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.set_defaults(computes=False, dry_run=False)
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train the job in a folder")
+    with_examples(run, *RUN_EXAMPLES)
     run.add_argument("folder", type=_folder, help="holds request.json and material/; gets adapter/ and events.jsonl")
     run.add_argument(
         "--stop-on-eof", action="store_true", help="wait and go on as standard input says; stop at its end"
@@ -179,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     matrix = commands.add_parser("matrix", help="the loss of each persona's held-out replies under each adapter")
+    with_examples(matrix, *MATRIX_EXAMPLES)
     matrix.add_argument("--adapter", type=_named, action="append", required=True, metavar="PERSONA=ADAPTER_FOLDER")
     matrix.add_argument("--job", type=_named, action="append", required=True, metavar="PERSONA=JOB_FOLDER")
     matrix.add_argument("--json", action="store_true", help="print one JSON object")
@@ -195,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluating = add_evaluate(commands)
     evaluating.set_defaults(command=guarded(evaluate))
     _add_runs(commands, run, (matrix, evaluating, add_exports(commands)))
-    return parser
+    add_completion(commands, parser)
+    return made
 
 
 def _add_runs(

@@ -29,10 +29,18 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 BACKUP_NOTES = """\
+examples:
+  python -m bot backup --out /mnt/backups
+  python -m bot backup --out before-the-move.tar --json
+
 The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it holds what people
 said, and the keys to who is who. Caches, the local guild and the folders of jobs are not in it. See docs/backup.md."""
 
 RESTORE_NOTES = """\
+examples:
+  python -m bot restore before-the-move.tar
+  python -m bot restore before-the-move.tar --home ~/elsewhere --keep-previous
+
 The bot must not run. Who was forgotten or opted out since the backup was made stays so, and what was deleted on Discord
 stays deleted. The home as it is now is deleted unless --keep-previous is given. See docs/backup.md."""
 

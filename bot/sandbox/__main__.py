@@ -20,6 +20,14 @@ from bot.sandbox import (
 )
 
 LAST_PORT = 65_535
+EPILOG = """examples:
+  python -m bot.sandbox
+  python -m bot.sandbox --port 0 --name "My test guild" --state guild.sqlite
+
+A page opens at the address that is printed; point a bot at the same address, with the token beside it
+(docs/sandbox.md).
+
+exit codes: 0 ended by Ctrl+C or SIGTERM, 2 it cannot start"""
 
 
 def example_guild(name: str) -> GuildSeed:
@@ -57,13 +65,24 @@ async def serve(sandbox: Sandbox, host: str, port: int) -> None:
         await sandbox.stop()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 2 if it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m bot.sandbox", description=__doc__)
+def command_line() -> argparse.ArgumentParser:
+    """What the command line may hold."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bot.sandbox",
+        description="The sandbox alone, for any discord.py bot to be pointed at.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8420, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--state", type=Path, help="SQLite file that keeps the guild (default: nothing is kept)")
     parser.add_argument("--name", default="Sandbox", help="the guild's name (default: %(default)s)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 2 if it cannot start."""
+    parser = command_line()
     args = parser.parse_args(arguments)
     if not 0 <= args.port <= LAST_PORT:
         print(f"--port: {args.port} is no port; choose one from 0 to {LAST_PORT}", file=sys.stderr)

@@ -226,7 +226,7 @@ def test_a_cut_file_is_refused(adapters, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_nothing(adapters, tmp_path, capsys, to):
     adapter, before = adapters("SmolLM2"), resource.getrlimit(resource.RLIMIT_FSIZE)
     arguments = ["export", "--adapter", str(adapter), "--to", to, "--out", str(tmp_path / "out")]
-    options = trainer_command._parser().parse_args(arguments)
+    options = trainer_command.parser().parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         with nothing_left(tmp_path):
@@ -321,10 +321,10 @@ def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkey
     write_people(adapter, {person: 3})
     seal(adapter, Manifest.model_validate_json((adapter / MANIFEST).read_bytes()))
     arguments = ["export", "--adapter", str(adapter), "--to", "gguf-lora"]
-    options = trainer_command._parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
+    options = trainer_command.parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
     assert options.command(options) == 0
     assert json.loads(capsys.readouterr().out)["difference"]["same_choice"] == 1.0
-    options = trainer_command._parser().parse_args([*arguments, "--out", str(tmp_path / "b")])
+    options = trainer_command.parser().parse_args([*arguments, "--out", str(tmp_path / "b")])
     assert options.command(options) == 0
     said = capsys.readouterr()
     assert "max |Δ logit|" in said.out and not said.err

@@ -99,7 +99,7 @@ def test_the_command_line_says_whether_it_is_ignored(tmp_path, words, monkeypatc
         raise Stopped("the test")
 
     monkeypatch.setattr(trainer.run, "run_job", run_job)
-    options = trainer.__main__._parser().parse_args(["run", str(tmp_path), *words])
+    options = trainer.__main__.parser().parse_args(["run", str(tmp_path), *words])
     seam = SimpleNamespace(emit=lambda event: None, check=lambda: None)
     assert trainer.__main__._locked_run(options, seam, seam, seam, seam) == trainer.__main__.EXIT_STOPPED
     assert begun == [bool(words)]

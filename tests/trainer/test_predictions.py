@@ -8,7 +8,7 @@ import pytest
 
 from personas.base_model import locate
 from personas.hyperparameters import Hyperparameters, settings_of
-from trainer.__main__ import _parser
+from trainer.__main__ import parser
 from trainer.predict.cases import CASES, MIDDLE, QUICK, make_model
 from trainer.predict.measured import Compared, as_json, compare, page
 from trainer.predict.shape import config_of
@@ -22,7 +22,7 @@ FOUND = [
 def test_each_case_is_a_run_that_the_command_line_takes():
     assert len(CASES) >= 8 and len({case.name for case in CASES}) == len(CASES) and all(case in CASES for case in QUICK)
     for case in CASES:
-        options = _parser().parse_args(["train", *case.words])
+        options = parser().parse_args(["train", *case.words])
         assert isinstance(settings_of(options.settings), Hyperparameters) and (options.persona or options.dataset)
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personas.command_line import with_examples
 from personas.errors import RequestError
 from trainer.commands.counts import positive
 from trainer.commands.dataset import guarded
@@ -27,17 +28,25 @@ Writes in-character dialogues about the persona's lore, made by the local engine
 Run again, it goes on where it was stopped. Each dialogue that is dropped is counted with its reason.
 """
 
+ASK_EXAMPLES = (
+    'python -m trainer lore ask --persona oda "Who keeps the lamp?"',
+    'python -m trainer lore ask --persona oda "What is rope for?" --all --json',
+)
+EXTRACT_EXAMPLES = ("python -m trainer lore extract --persona oda --out build/oda-lore",)
+
 
 def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
     """Adds `lore` and what belongs to it."""
-    lore = commands.add_parser("lore", help="ask lore, and make material of it").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
+    group = commands.add_parser("lore", help="ask lore, and make material of it")
+    with_examples(group, *ASK_EXAMPLES, *EXTRACT_EXAMPLES)
+    lore = group.add_subparsers(required=True, metavar="COMMAND")
     ask = lore.add_parser("ask", help="which lore a question finds, what it does not find, and why")
+    with_examples(ask, *ASK_EXAMPLES)
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument("--all", action="store_true", help=f"show every passage (default: the best {SHOWN})")
     ask.set_defaults(command=guarded(_ask))
     extract = lore.add_parser("extract", help="a proposed addition to the card, and pairs, by rules")
+    with_examples(extract, *EXTRACT_EXAMPLES)
     extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
     extract.set_defaults(command=guarded(_extract))
     synthesise = lore.add_parser(

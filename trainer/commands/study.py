@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from personas.command_line import with_examples
 from personas.rights import RIGHTS
 from trainer.commands.build import right
 from trainer.commands.counts import positive
@@ -31,6 +32,11 @@ Each run is kept in the study's folder as soon as it is measured. The same comma
 killed; with further sizes it is the same study, and grows. At its end stand study.md, study.json and a chart.
 """
 
+SCALE_EXAMPLES = (
+    "python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3",
+    "python -m trainer study scale --persona oda --sizes 20,40 --runs 2 --set num_train_epochs=1 --json",
+)
+
 
 def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Adds `study scale`."""
@@ -42,6 +48,7 @@ def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     kinds = study.add_subparsers(required=True, metavar="KIND")
     scale = kinds.add_parser("scale", help="held-out loss and ROUGE by the number of samples trained on")
+    with_examples(scale, *SCALE_EXAMPLES)
     add = scale.add_argument
     add("--persona", required=True, metavar="P", help="a persona's id or name, or a card file")
     add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="how many samples are trained on")

@@ -1,0 +1,1 @@
+"""Commands of `python -m bot` that belong to no package of their own."""

@@ -1,0 +1,58 @@
+"""What all command lines of the project share: examples in their help, and scripts by which shells complete them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SHELLS = ("bash", "zsh", "fish")
+FOLDERS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
+"""Placeholders in help texts that stand for a folder."""
+
+
+def with_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.ArgumentParser:
+    """The parser with examples at the end of its help; they begin with its `prog`."""
+    examples = "\n".join(f"  {line}" for line in lines)
+    parser.epilog = "\n\n".join(filter(None, [parser.epilog, f"examples:\n{examples}"]))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
+def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) -> str:
+    """A script for these commands, each under its `prog`, in one of `SHELLS`."""
+    import shtab  # nothing else needs it
+
+    scripts = []
+    for parser in parsers:
+        for each in every_parser(parser):
+            _complete_paths(each)
+        scripts.append(shtab.complete(parser, shell=shell))
+    return "\n".join(scripts)
+
+
+def every_parser(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser and those of all its commands, in the order of their help."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in dict.fromkeys(action.choices.values()):  # one may have several names
+                yield from every_parser(command)
+
+
+def _complete_paths(parser: argparse.ArgumentParser) -> None:
+    """Have what takes a path complete paths."""
+    import shtab
+
+    for action in parser._actions:
+        if _takes_a_path(action):
+            is_folder = action.metavar in FOLDERS
+            action.complete = shtab.DIRECTORY if is_folder else shtab.FILE  # type: ignore[attr-defined]
+
+
+def _takes_a_path(action: argparse.Action) -> bool:
+    read = action.type
+    if read is Path:
+        return True
+    told = getattr(read, "__annotations__", {}).get("return")
+    return told in (Path, "Path")  # a function that gives one

@@ -1,0 +1,240 @@
+"""`python -m bot doctor`: what it finds of settings, home, disk, port, token, Discord and the trainer's doctor."""
+
+import asyncio
+import base64
+import dataclasses
+import json
+import os
+import socket
+import sys
+from types import SimpleNamespace
+
+import discord
+import pytest
+
+from bot.doctor import here, on_discord, trainers
+from bot.doctor.check import Check, failed
+from bot.doctor.kept import KeptFindings
+from bot.doctor.on_discord import channels_in_use
+from bot.local_guild import SEED
+from bot.permissions import lacks
+from bot.sandbox import Sandbox, point_discord_py_at
+from bot.settings import Settings
+from bot.store import Store
+from tests.bot.conftest import QUAY
+from tests.bot.web.conftest import desk_in
+from tests.fakes import until
+
+ID = "1100000000000000001"
+TOKEN = f"{base64.urlsafe_b64encode(ID.encode()).decode().rstrip('=')}.sandbox.signature"
+
+
+async def run_doctor(home, *words, **environment):
+    """The command in a process: exit code and what it says."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "--env", os.devnull, "doctor", *words,
+        env={**os.environ, "UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "words"),
+    [
+        ("", "ok", "a guild on this machine"),
+        (TOKEN, "ok", ID),
+        (ID, "fail", "the application's id"),
+        ("not.a.token", "fail", "something else"),
+        (TOKEN.replace(".sandbox", ""), "fail", "something else"),
+        (f"é{TOKEN}", "fail", "something else"),
+    ],
+)
+def test_a_token_is_told_by_its_shape_and_never_shown(text, state, words):
+    check = here.token(text)
+    assert check.state == state and words in check.found
+    assert not text or text == ID or text not in check.found + check.remedy
+
+
+def test_a_home_that_others_can_read_or_nobody_can_write_is_told(tmp_path):
+    check = here.home(tmp_path / "new" / "home")
+    assert check.state == "ok" and "is made when the bot starts" in check.found
+    assert not (tmp_path / "new").exists()
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    assert here.home(home).state == "ok"
+    home.chmod(0o755)
+    assert here.home(home).state == "warn" and "chmod 700" in here.home(home).remedy
+
+
+def test_the_database_is_told_to_be_in_use_unreadable_or_well(tmp_path):
+    assert here.database(tmp_path).found == "none yet"
+    with Store.open(tmp_path / "understudy.sqlite"):
+        assert "a bot runs on it now" in here.database(tmp_path).found
+    assert "no bot runs on it" in here.database(tmp_path).found
+    (tmp_path / "understudy.sqlite").write_bytes(b"no database at all, though long enough to be looked at" * 20)
+    assert here.database(tmp_path).state == "fail"
+
+
+@pytest.mark.parametrize(("free", "state"), [(2**29, "fail"), (2 * 2**30, "warn"), (9 * 2**30, "ok")])
+def test_a_full_disk_is_told(tmp_path, free, state):
+    assert here.disk(tmp_path, lambda place: SimpleNamespace(free=free)).state == state
+
+
+async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
+    assert here.port(0).state == "ok"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number = other.getsockname()[1]
+        other.settimeout(5)
+        found = await asyncio.to_thread(here.port, number)
+    assert found.state == "fail" and "WEB_PORT" in found.remedy
+    assert here.port(number).state == "ok"
+    async with desk_in(tmp_path) as desk:
+        ours = int(desk.url.rpartition(":")[2])
+        assert "a bot answers" in (await asyncio.to_thread(here.port, ours)).found
+        desk.front.close()
+        assert "a bot answers" in (await asyncio.to_thread(here.port, ours)).found, "it starts or ends"
+
+
+async def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(tmp_path):
+    code, out, err = await run_doctor(tmp_path, "--quick")
+    assert code == 0 and err == ""
+    assert "ok    settings" in out and "ok    token" in out and "ok    database        none yet" in out
+    code, out, _ = await run_doctor(tmp_path, "--quick", "--json", DISCORD_TOKEN="abc")
+    told = json.loads(out)
+    assert code == 1 and not told["well"]
+    assert [check["name"] for check in told["checks"] if check["state"] == "fail"] == ["token"]
+
+
+async def test_settings_that_cannot_be_read_are_a_finding_not_an_end(tmp_path):
+    code, out, err = await run_doctor(tmp_path, TOP_P="eleven")
+    assert code == 1 and "fail  settings" in out and "TOP_P" in out and "→" in out
+    assert "The bot does not work here yet: settings." in err
+
+
+# ------------------------------------------------------------------------------------------------ Discord
+
+
+@pytest.fixture
+async def on_sandbox(tmp_path):
+    """Discord, and settings with a token that it knows."""
+    sandbox = Sandbox(SEED)
+    await sandbox.start()
+    with point_discord_py_at(sandbox):
+        yield sandbox, Settings(discord_token=sandbox.token, home=tmp_path, message_content_intent=True)
+    await sandbox.stop()
+
+
+async def test_all_that_discord_grants_is_well(on_sandbox):
+    _, settings = on_sandbox
+    found = await on_discord.checks(settings)
+    assert [check.name for check in found] == ["Discord", "intent", "permissions"]
+    assert failed(found) == [] and {check.state for check in found} == {"ok"}
+    assert "in 1 server" in found[0].found
+
+
+async def test_a_permission_that_is_missing_is_told_with_one_remedy(on_sandbox):
+    sandbox, settings = on_sandbox
+    sandbox.set_permission("SEND_MESSAGES", False)
+    sandbox.set_permission("MANAGE_WEBHOOKS", False)
+    found = [check for check in await on_discord.checks(settings) if check.name == "permissions"]
+    assert [check.state for check in found] == ["fail", "warn"], "without webhooks it still speaks"
+    assert found[0].found.startswith(f"{SEED.name}: the permission Send Messages is missing")
+    assert found[0].remedy == "Server Settings → Roles → the bot's role → Permissions: allow Send Messages."
+
+
+async def test_only_channels_with_a_persona_are_looked_at(stage):
+    guild = stage.client.guilds[0]
+    used = channels_in_use(guild, stage.store)
+    assert QUAY in {channel.name for channel in used} and len(used) < len(guild.text_channels)
+
+
+def test_what_one_channel_denies_is_told_where_it_can_be_allowed():
+    everything = discord.Permissions.all()
+    silent = discord.Permissions(everything.value & ~discord.Permissions(send_messages=True).value)
+    guild = SimpleNamespace(name="Skerrow", me=SimpleNamespace(guild_permissions=everything))
+    channels = [
+        SimpleNamespace(name="quay", permissions_for=lambda me: silent),
+        SimpleNamespace(name="inn", permissions_for=lambda me: everything),
+    ]
+    (lack,) = lacks(guild, channels)
+    assert lack.where == "Skerrow #quay" and "Send Messages is missing" in lack.words
+    assert lack.remedy == "Edit Channel of #quay → Permissions → the bot's role: set Send Messages to allow."
+
+
+async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
+    sandbox = Sandbox(dataclasses.replace(SEED, message_content=False))
+    await sandbox.start()
+    with point_discord_py_at(sandbox):
+        wanted = Settings(discord_token=sandbox.token, home=tmp_path, message_content_intent=True)
+        found = {check.name: check for check in await on_discord.checks(wanted)}
+        unwanted = dataclasses.replace(wanted, message_content_intent=False)
+        also = {check.name: check for check in await on_discord.checks(unwanted)}
+    await sandbox.stop()
+    assert found["intent"].state == "warn" and "Privileged Gateway Intents" in found["intent"].remedy
+    assert found["permissions"].state == "ok" and also["intent"].state == "ok"
+
+
+async def test_a_token_that_discord_does_not_know_and_no_discord_at_all(on_sandbox):
+    sandbox, settings = on_sandbox
+    unknown = dataclasses.replace(settings, discord_token=TOKEN)
+    (check,) = await on_discord.checks(unknown)
+    assert check.state == "fail" and "does not accept" in check.found
+    with pytest.raises(on_discord.DiscordError, match="does not accept"):
+        await on_discord.application_id_of(TOKEN)
+    assert await on_discord.application_id_of(sandbox.token) == here.id_in(sandbox.token)
+    await sandbox.stop()
+    (check,) = await on_discord.checks(settings)
+    assert check.state == "warn" and "cannot be reached" in check.found
+    with pytest.raises(on_discord.DiscordError, match="cannot be reached"):
+        await on_discord.application_id_of(sandbox.token)
+
+
+async def test_without_a_token_nobody_asks_discord():
+    assert await on_discord.checks(Settings()) == []
+
+
+# ------------------------------------------------------------------------------------------------ the trainer's doctor
+
+SAYS = "import json; print(json.dumps({'checks': [dict(name='torch', state='warn', found='slow', remedy='wait')]}))"
+
+
+async def test_the_trainer_s_doctor_is_asked_in_a_process_without_secrets():
+    assert await trainers.checks("embedded", os.environ, (sys.executable, "-c", SAYS)) == [
+        Check("torch", "warn", "slow", "wait")
+    ]
+    shows = "import os, sys; sys.exit(os.environ.get('DISCORD_TOKEN', 'no token'))"
+    (check,) = await trainers.checks(
+        "embedded", {**os.environ, "DISCORD_TOKEN": "s3cret"}, (sys.executable, "-c", shows)
+    )
+    assert check.state == "fail" and "no token" in check.found
+
+
+async def test_a_doctor_that_never_ends_is_ended(tmp_path):
+    mark = tmp_path / "mark"
+    code = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    (check,) = await trainers.checks("embedded", os.environ, (sys.executable, "-c", code), patience_s=3)
+    assert "did not end" in check.found
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+
+
+async def test_what_was_found_is_kept_and_only_one_looks_at_a_time(tmp_path):
+    go, asked = asyncio.Event(), []
+
+    async def ask(base_model):
+        asked.append(base_model)
+        await go.wait()
+        return [Check("torch", "ok", "there")]
+
+    kept = KeptFindings(ask)
+    assert await kept.latest(tmp_path) is None
+    assert kept.begin(tmp_path, "embedded") and not kept.begin(tmp_path, "embedded")
+    go.set()
+    await until(lambda: not kept.is_asking)
+    found = await KeptFindings(ask).latest(tmp_path)
+    assert asked == ["embedded"] and found.base_model == "embedded" and found.checks == (Check("torch", "ok", "there"),)
+    (tmp_path / "cache" / "doctor.json").write_text("{half")
+    assert await kept.latest(tmp_path) is None
+    await kept.close()

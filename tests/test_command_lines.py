@@ -1,0 +1,104 @@
+"""All command lines of the project: each help teaches by an example that can be typed, shells complete them."""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bot.cli
+import bot.model_inference
+import bot.sandbox.__main__
+import personas.__main__
+import trainer.__main__
+from personas.command_line import SHELLS, completion_script, every_parser
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = {
+    "bot": bot.cli.parser,
+    "trainer": trainer.__main__.parser,
+    "model_inference": bot.model_inference.parser,
+    "personas": personas.__main__.parser,
+    "sandbox": bot.sandbox.__main__.command_line,
+}
+EVERY = [pytest.param(parser, id=parser.prog) for make in PROGRAMS.values() for parser in every_parser(make())]
+THERE = re.compile(r"there is no (folder|file)|No such file")
+"""What a path in an example is told where it is not there."""
+
+
+def examples(parser: argparse.ArgumentParser) -> list[str]:
+    """The lines of a help that show how to type this very command, without what is said behind them."""
+    text = "\n".join(filter(None, [parser.description, parser.epilog])).replace("\\\n", " ")
+    lines = [re.split(r"(?<=\S) {3,}", line.strip())[0] for line in text.splitlines() if line.startswith("  ")]
+    return [line.removeprefix("$ ") for line in lines if re.search(rf"{re.escape(parser.prog)}(\s|$)", line)]
+
+
+@pytest.mark.parametrize("parser", EVERY)
+def test_each_help_has_an_example_of_this_very_command(parser):
+    assert examples(parser), f"{parser.prog} --help shows no example"
+    assert parser.format_help()
+
+
+@pytest.mark.parametrize("parser", EVERY)
+def test_each_example_can_be_typed(parser, monkeypatch):
+    (whole,) = (make() for make in PROGRAMS.values() if parser.prog.startswith(make().prog))
+
+    def refuse(self, message):
+        assert THERE.search(message), f"{self.prog}: {message}"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
+    for line in examples(parser):
+        if "…" in line.split("|")[-1] and "DISCORD_TOKEN" not in line:
+            continue  # it stands for others, which are tried with their own commands
+        words = shlex.split(re.split(r" [|>] ", line)[-1 if "| " in line else 0])
+        words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
+        try:
+            whole.parse_args(words[len(shlex.split(whole.prog)) :])
+        except KeyboardInterrupt:
+            continue
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shells_get_a_script_that_knows_commands_and_options(shell):
+    script = completion_script([bot.cli.parser("understudy")], shell)
+    for word in ("backup", "restore", "doctor", "keep-previous"):
+        assert word in script
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("do", "doctor"), ("backup --o", "--out"), ("completion z", "zsh")])
+def test_bash_completes(typed, offered):
+    words = ["understudy", *typed.split()]
+    script = completion_script([bot.cli.parser("understudy")], "bash")
+    asked = (
+        f"{script}\nCOMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}\n"
+        "$(complete -p understudy | sed -E 's/.*-F ([^ ]+) .*/\\1/') 2>/dev/null\nprintf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert offered in done.stdout.split()
+
+
+@pytest.mark.parametrize(("module", "name"), [("bot", "understudy"), ("trainer", "understudy-trainer")])
+def test_completion_is_printed_before_anything_heavy_is_loaded(module, name):
+    code = (
+        f"import sys, runpy; sys.argv = [{module!r}, 'completion', 'bash']\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        "except SystemExit as end: print('\\nended', end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert name in done.stdout and done.stdout.endswith("ended 0 False\n"), done.stderr
+
+
+def test_without_the_packages_it_is_told_how_to_get_them():
+    done = subprocess.run([sys.executable, "-S", "-m", "bot"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "make run" in done.stderr and "is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_scripts_of_the_package_lead_to_these_commands():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for line in ('understudy = "bot.__main__:main"', 'understudy-trainer = "trainer.__main__:main"'):
+        assert line in text
