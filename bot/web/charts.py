@@ -92,6 +92,47 @@ def bars(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Marku
     return _figure(title, label, (WIDTH, len(rows) * (BAR + GAP)), drawn, table)
 
 
+@dataclass(frozen=True)
+class Whisker:
+    """An estimate and its interval."""
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+
+
+def whiskers(title: str, rows: Sequence[Whisker]) -> Markup:
+    """Estimates with their intervals, one a row, over a common axis on which 0 is marked."""
+    if not rows:
+        return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
+    scale = _scale([0.0, *(value for one in rows for value in (one.low, one.high))], LABEL + 10, WIDTH - 70)
+    bottom = len(rows) * (BAR + GAP)
+    zero = Markup(
+        '<line class="rule" x1="{0}" x2="{0}" y1="0" y2="{1}"/><text x="{0}" y="{2}" text-anchor="middle">0</text>'
+    ).format(f"{scale.at(0):.1f}", bottom, bottom + 14)
+    figures = ((one.name, (one.estimate, one.low, one.high)) for one in rows)
+    cells = Markup("").join(
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            name, Markup("").join(Markup('<td class="number">{}</td>').format(told(value)) for value in values)
+        )
+        for name, values in figures
+    )
+    spoken = ", ".join(f"{one.name}: {told(one.estimate)} ({told(one.low)} to {told(one.high)})" for one in rows)
+    table = _details(title, ("", "Estimate", "From", "To"), cells)
+    drawn = [zero, *(_whisker(one, n, scale) for n, one in enumerate(rows))]
+    return _figure(title, f"{title}. {spoken}.", (WIDTH, bottom + 18), drawn, table)
+
+
+def _whisker(one: Whisker, number: int, scale: _Scale) -> Markup:
+    y = number * (BAR + GAP) + BAR / 2
+    low, middle, high = (f"{scale.at(value):.1f}" for value in (one.low, one.estimate, one.high))
+    return Markup(
+        '<text x="{}" y="{}" dy="4" text-anchor="end">{}</text><line class="line s0" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<circle class="dot s0" cx="{}" cy="{}" r="4"/><text class="value" x="{}" y="{}" dy="4">{}</text>'
+    ).format(LABEL - 8, y, _short(one.name), low, high, y, y, middle, y, WIDTH - 60, y, told(one.estimate))
+
+
 def told(value: float) -> str:
     """A figure in as few digits as it needs: 4 significant ones, whole numbers whole."""
     if not math.isfinite(value):

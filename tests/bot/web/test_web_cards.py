@@ -1,0 +1,270 @@
+"""A persona's card over REST and by its page: read, checked, heard, rewritten, brought back, as a file."""
+
+import html
+import json
+import re
+
+import aiohttp
+import pytest
+
+from bot.personas import Personas
+from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write
+from personas.engine import local
+from personas.errors import EngineBusyError
+from personas.prompt import CONTEXT_TOKENS, MAX_CARD_TOKENS
+from tests.bot.rollouts import install
+from tests.personas.cards import PIXEL, V2, as_json, v3
+
+MIRA = write(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+PAGE = "/dashboard/personas/ballast"
+
+
+def personas_of(desk):
+    return desk.front._tenant.house.conversations.personas
+
+
+def form_in(page):
+    """The fields of the card's form as they stand in the page, as a browser would send them."""
+    form = page[page.index('<form method="post" action="/dashboard/personas') : page.index("What it said before")]
+    areas = re.findall(r'<textarea[^>]*? name="(\w+)"[^>]*>\n?(.*?)</textarea>', form, re.DOTALL)
+    inputs = re.findall(
+        r'<input(?: type="hidden")? (?:id="\w+" value="([^"]*)" name="(\w+)"|name="(\w+)" value="([^"]*)")', form
+    )
+    fields = [(name, html.unescape(text)) for name, text in areas]
+    return fields + [(a or c, html.unescape(b or d)) for b, a, c, d in inputs]
+
+
+async def sent(desk, path, fields, status=303):
+    own = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    data = aiohttp.FormData([(name, value.replace("\n", "\r\n")) for name, value in fields])
+    async with desk.session.post(path, data=data, headers=own, allow_redirects=False) as answer:
+        text = await answer.text()
+        assert answer.status == status, text
+        return text
+
+
+def changed(fields, **new):
+    return [(name, new.get(name, value)) for name, value in fields]
+
+
+async def upload(desk, path, name, content, **fields):
+    form = aiohttp.FormData()
+    for key, value in fields.items():
+        form.add_field(key, value)
+    form.add_field("file", content, filename=name)
+    own = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    async with desk.session.post(path, data=form, headers=own, allow_redirects=False) as answer:
+        return answer.status, answer.headers.get("Location"), await answer.text()
+
+
+# ------------------------------------------------------------------------------------------ over REST
+
+
+async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_stays(desk):
+    before = read_card(SHIPPED_CARDS / "ballast.toml")
+    status, told, _ = await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane.", "tags": ["iron"]})
+    assert status == 200 and told["tokens"]["tokens"] == told["tokens"]["prose"] + told["tokens"]["examples_used"]
+    for personas in (personas_of(desk), Personas(SHIPPED_CARDS, desk.home)):
+        now = personas.get("ballast", 9)
+        assert (now.tagline, now.tags) == (
+            "A crane.",
+            ("iron",),
+        ) and now.avatar.read_bytes() == before.avatar.read_bytes()
+        assert (now.description, now.mes_example, now.first_mes) == (
+            before.description, before.mes_example, before.first_mes,
+        )  # fmt: skip
+    assert read_card(SHIPPED_CARDS / "ballast.toml") == before
+    assert desk.engine.prepared[-1] == ("ballast", None)
+    assert (await desk.ask("GET", "/personas/ballast"))[1]["edited"] is True
+    fields = (await desk.ask("GET", "/personas/ballast/card"))[1]["fields"]
+    assert fields["tagline"] == "A crane." and fields["nickname"] == ""
+
+
+@pytest.mark.parametrize(
+    ("card", "field"),
+    [
+        ({"name": "Clyde"}, "name"),
+        ({"name": ""}, "name"),
+        ({"tagline": "x" * 201}, "tagline"),
+        ({"mes_example": "no talk"}, "mes_example"),
+        ({"more": "{"}, "more"),
+        ({"description": "word " * 3000}, ""),
+        ({"first_mes": "x" * 6001}, ""),
+    ],
+)
+async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(desk, card, field):
+    status, told, _ = await desk.ask("POST", "/personas/ballast/card/check", json=card)
+    assert status == 200 and list(told["wrong"]) == [field] and told["tokens"]["tokens"] is None
+    status, refused, _ = await desk.ask("PUT", "/personas/ballast/card", json=card)
+    assert status == 422 and [one["field"] for one in refused["errors"]] == [field]
+    assert refused["errors"][0]["detail"] == told["wrong"][field]
+    assert not personas_of(desk).has_copy("ballast")
+
+
+async def test_no_two_personas_get_one_name(desk):
+    status, refused, _ = await desk.ask("PUT", "/personas/ballast/card", json={"name": "Oda Marrow"})
+    assert status == 409 and "There is a persona Oda Marrow (`oda`) already." in refused["detail"]
+
+
+async def test_tokens_are_those_of_the_served_model(desk):
+    status, told, _ = await desk.ask("POST", "/tokens", json={"texts": {"a": "", "b": "Mind the hook, please."}})
+    assert status == 200 and told["exact"] and told["tokens"]["a"] == 0 and 4 <= told["tokens"]["b"] <= 8
+    _, card, _ = await desk.ask("POST", "/personas/ballast/card/check", json={"scenario": "Mind the hook, please."})
+    assert card["tokens"]["fields"]["scenario"] == told["tokens"]["b"]
+    assert card["tokens"]["share"] == pytest.approx(card["tokens"]["tokens"] / CONTEXT_TOKENS)
+    assert local.LocalEngine.context_tokens == CONTEXT_TOKENS
+    talk = "{{user}}: word\n{{char}}: word\n<START>\n" * 500
+    _, card, _ = await desk.ask("POST", "/personas/ballast/card/check", json={"mes_example": talk[: -len("<START>\n")]})
+    assert card["tokens"]["examples_used"] == MAX_CARD_TOKENS - card["tokens"]["prose"] < card["tokens"]["examples"]
+
+
+@pytest.mark.parametrize("form", ["png", "v2", "v3", "charx", "toml"])
+async def test_a_card_goes_out_as_a_file_and_reads_the_same(desk, form):
+    async with desk.session.get("/personas/oda/card", params={"format": form}) as answer:
+        content = await answer.read()
+        assert answer.status == 200 and answer.headers["Content-Disposition"].startswith('attachment; filename="oda.')
+    card = parse_card(content, "oda")
+    assert card.name == "Oda Marrow" and card.text("description") in (SHIPPED_CARDS / "oda.toml").read_text()
+
+
+# ------------------------------------------------------------------------------------------ the voice
+
+
+async def heard(desk, **body):
+    async with desk.session.post("/personas/ballast/preview", json={"message": "who are you?", **body}) as answer:
+        text = await answer.text()
+        return answer.status, [(n, json.loads(d)) for n, d in re.findall(r"event: (\w+)\ndata: (.*)\n", text)]
+
+
+async def test_a_voice_is_heard_by_the_card_that_is_not_kept(desk):
+    install(desk.store)
+    desk.store.versions.promote("ballast", "v1", 0, 2.0)
+    status, events = await heard(desk, card={"name": "Bollard", "tagline": "Not kept."})
+    assert status == 200 and [name for name, _ in events] == ["text", "text", "reply"]
+    assert events[-1][1]["text"] == "Bollard hears: who are you?" == "".join(one["text"] for _, one in events[:2])
+    assert events[-1][1]["version"] == "v1" and desk.engine.requests[-1].persona.tagline == "Not kept."
+    assert personas_of(desk).get("ballast", 0).name == "Ballast" and not personas_of(desk).has_copy("ballast")
+    assert (await heard(desk, version="base"))[1][-1][1]["version"] is None
+    assert (await heard(desk, version="v7"))[0] == 404
+    assert (await heard(desk, card={"name": ""}))[0] == 422
+
+
+async def test_what_fails_while_it_is_heard_is_told_where_it_was_asked(desk):
+    desk.engine.failure = EngineBusyError("9 replies are waiting already.", "Try again in a minute.")
+    _, events = await heard(desk)
+    assert events == [("problem", {"detail": "9 replies are waiting already.", "advice": "Try again in a minute."})]
+
+
+# ------------------------------------------------------------------------------------------ the page
+
+
+async def test_the_form_saves_what_stands_in_it_and_nothing_else(desk):
+    status, page, _ = await desk.page(PAGE)
+    assert status == 200 and "came with the bot" in page
+    fields = form_in(page)
+    assert {"name", "tagline", "description", "mes_example", "more", "stamp"} <= {name for name, _ in fields}
+    await sent(desk, PAGE, fields)
+    assert not personas_of(desk).has_copy("ballast"), "saved without a change, nothing is written"
+    await sent(desk, PAGE, [*changed(fields, tagline='"Quoted" & <b>'), ("alternate_greetings", "Hoy!\nYou there!")])
+    now = personas_of(desk).get("ballast", 0)
+    assert now.tagline == '"Quoted" & <b>' and now.alternate_greetings[-1] == "Hoy!\nYou there!"
+    page = (await desk.page(PAGE))[1]
+    assert "&#34;Quoted&#34; &amp; &lt;b&gt;" in page and "<b>" not in page and "in place of the card" in page
+    assert dict(form_in(page))["description"] == dict(fields)["description"]
+
+
+async def test_a_fault_is_told_at_its_field_with_all_that_was_written(desk):
+    fields = form_in((await desk.page(PAGE))[1])
+    page = await sent(desk, PAGE, changed(fields, name="Clyde", scenario="Not lost."), 422)
+    assert re.search(r'name="name"[^>]*aria-invalid="true"', page) and "Not lost." in page
+    assert re.search(r'id="name-error">[^<]*without &#39;discord&#39; or &#39;clyde&#39;', page)
+    page = await sent(desk, PAGE, changed(fields, name="Oda Marrow"), 422)
+    assert "There is a persona Oda Marrow" in page
+
+
+async def test_who_saves_over_another_change_is_asked_first(desk):
+    fields = form_in((await desk.page(PAGE))[1])
+    await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "Meanwhile."})
+    page = await sent(desk, PAGE, changed(fields, tagline="Mine."), 409)
+    assert "changed meanwhile" in page and personas_of(desk).get("ballast", 0).tagline == "Meanwhile."
+    await sent(desk, PAGE, form_in(page))
+    assert personas_of(desk).get("ballast", 0).tagline == "Mine."
+
+
+async def test_what_was_said_before_is_shown_and_brought_back(desk):
+    shipped = personas_of(desk).get("ballast", 0).tagline
+    for tagline in ("First.", "Second."):
+        await desk.ask("PUT", "/personas/ballast/card", json={"tagline": tagline})
+    newest, oldest = re.findall(rf'href="({PAGE}/earlier/[^"]+)"', (await desk.page(PAGE))[1])
+    page = (await desk.page(newest))[1]
+    assert "<pre>First.</pre>" in page and "<pre>Second.</pre>" in page and "Personality" not in page
+    assert (await desk.submit(newest))[0] == 303 and personas_of(desk).get("ballast", 0).tagline == "First."
+    assert (await desk.submit(f"{PAGE}/as-shipped"))[0] == 303
+    assert personas_of(desk).get("ballast", 0).tagline == shipped and not personas_of(desk).has_copy("ballast")
+    assert Personas(SHIPPED_CARDS, desk.home).get("ballast", 0).tagline == shipped
+    await desk.submit(newest)
+    assert personas_of(desk).get("ballast", 0).tagline == "First."
+    assert (await desk.page(f"{PAGE}/earlier/20260101T000000.000000"))[0] == 404
+    assert (await desk.page(f"{PAGE}/earlier/..%2F..%2Fcard"))[0] == 404
+
+
+async def test_without_scripts_the_voice_is_heard_on_the_page(desk):
+    fields = form_in((await desk.page(PAGE))[1])
+    page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not kept."), 200)
+    assert "Ballast hears: evening" in page and "Not kept." in page and not personas_of(desk).has_copy("ballast")
+    page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening", name=""), 422)
+    assert "needs a name" in page
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+async def test_a_card_that_comes_in_is_everybodys_and_lasts(desk):
+    status, where, _ = await upload(desk, "/dashboard/personas", "mira.png", MIRA)
+    assert (status, where) == (303, "/dashboard/personas/mira")
+    for personas in (personas_of(desk), Personas(SHIPPED_CARDS, desk.home)):
+        assert personas.get("mira", 77).name == "Mira" and personas.whose("mira")[0] == 0
+    async with desk.session.get("/dashboard/personas/mira/face") as answer:
+        assert await answer.read() == PIXEL and answer.content_type == "image/png"
+    listed = (await desk.ask("GET", "/personas"))[1]["personas"]
+    assert [(one["id"], one["ships"], one["guild"]) for one in listed][-1] == ("mira", False, "0")
+    files = (await desk.ask("GET", "/personas/mira/lore"))[1]["files"]
+    assert [(file["name"], file["passages"]) for file in files] == [("character-book-1.md", 1)]
+    page = (await desk.page("/dashboard/personas"))[1]
+    assert ">Mira</a>" in page and "the operator" in page
+
+
+async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(desk):
+    await upload(desk, "/dashboard/personas", "mira.png", MIRA)
+    newer = v3() | {}
+    newer["data"] = newer["data"] | {"name": "Mira", "description": "Keeps two lighthouses."}
+    status, where, said = await upload(desk, "/dashboard/personas/mira/file", "mira.json", as_json(newer))
+    assert (status, where) == (303, "/dashboard/personas/mira"), said
+    assert personas_of(desk).get("mira", 0).description == "Keeps two lighthouses."
+    [kept] = re.findall(r'href="(/dashboard/personas/mira/earlier/[^"]+)"', (await desk.page(where))[1])
+    await desk.submit(kept)
+    assert personas_of(desk).get("mira", 0).description == "{{char}} keeps the lighthouse."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("notes.txt", b"hello", "notes.txt is no character card."),
+        ("empty.png", b"", "No file was chosen."),
+        ("oda.json", as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}), "There is a persona Oda Marrow"),
+    ],
+)
+async def test_a_file_that_is_no_card_is_refused(desk, name, content, words):
+    status, _, page = await upload(desk, "/dashboard/personas", name, content)
+    assert status == 422 and words in html.unescape(page) and len(personas_of(desk).everybody()) == 3
+
+
+async def test_a_file_that_is_too_large_is_refused_before_it_is_read(desk):
+    status, _, page = await upload(desk, "/dashboard/personas", "a.png", b"x" * (25 * 2**20 + 1))
+    assert status == 413 and "a.png has more than 25 MB" in page
+
+
+async def test_what_is_not_there_is_said(desk):
+    assert (await desk.page("/dashboard/personas/nobody"))[0] == 404
+    assert (await desk.ask("GET", "/personas/nobody/card"))[0] == 404
+    assert (await desk.ask("GET", "/personas/oda/card", params={"format": "gif"}))[0] == 400

@@ -1,0 +1,76 @@
+"""Score cards and the blind comparison in a browser, at desktop and phone width."""
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from personas.adapters import adapter_ref
+from tests.bot.rollouts import install
+from tests.bot.web.test_web_cards import a_verdict, takes
+from tests.browser.dashboard.conftest import assert_accessible
+from tests.trainer.gate_cards import good_card, with_new
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture
+def versions(dashboard):
+    """Two versions of Ballast with whole cards; the first one speaks."""
+    stage = dashboard.stage
+    stage.engine.script = takes
+    facts = good_card().facts
+    changes = {"v1": {"verdict": a_verdict()},
+               "v2": {"verdict": a_verdict("fail", "reject"),
+                      "facts": {"right_with_lore": with_new(facts.right_with_lore, 0.75)}}}  # fmt: skip
+    for version, changed in changes.items():
+        install(stage.store)
+        folder = adapter_ref(stage.client.house.home, "ballast", version).folder
+        folder.mkdir(parents=True)
+        card = good_card(persona="ballast", **changed).model_copy(update={"version": version})
+        (folder / "scorecard.json").write_text(card.model_dump_json(), encoding="utf-8")
+    stage.store.versions.promote("ballast", "v1", 1, 2.0)
+    return stage
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_from_the_list_to_a_card_and_to_two_of_them(dashboard, versions, phone):
+    page = await dashboard.open("/dashboard/cards", phone=phone, dark=phone)
+    await assert_accessible(page)
+    await page.get_by_role("link", name="v2", exact=True).click()
+    await expect(page.get_by_role("heading", name="The gate says reject")).to_be_visible()
+    await expect(page.get_by_role("row").filter(has_text="voice").first).to_contain_text("✗ fail")
+    chart = page.get_by_role("img", name=re.compile("Loss in nats"))
+    await expect(chart).to_be_visible()
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Show both").click()
+    row = page.get_by_role("row").filter(has_text="facts right, with lore")
+    await expect(row).to_contain_text("75.0% ▲")
+    await assert_accessible(page)
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_two_replies_are_compared_blindly(dashboard, versions, phone):
+    page = await dashboard.open("/dashboard/cards/compare", phone=phone, dark=phone)
+    await page.get_by_label("Persona").select_option("Ballast")
+    await page.get_by_role("button", name="Choose").click()
+    await page.get_by_role("button", name="Show me two replies").click()
+    replies = page.get_by_role("article")
+    await expect(replies).to_have_count(2)
+    shown = " ".join(await replies.all_inner_texts())
+    assert "Take" in shown and not re.search(r"\bv1\b|\bv2\b|base", shown), "nothing tells who wrote which"
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Tie").click()
+    await expect(page.get_by_text("Your vote: a tie. A was v")).to_be_visible()
+    await expect(page.get_by_text("1 by 1 person")).to_be_visible()
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Another").click()
+    await expect(page.get_by_role("article")).to_have_count(2)
+    await expect(page.get_by_role("button", name="Both bad")).to_be_visible()
+
+
+async def test_it_is_voted_by_keyboard_and_without_scripts(dashboard, versions):
+    page = await dashboard.open("/dashboard/cards/compare?persona=ballast", java_script_enabled=False)
+    await page.get_by_role("button", name="Show me two replies").press("Enter")
+    await page.get_by_role("button", name="A", exact=True).press("Enter")
+    await expect(page.get_by_text("Your vote: A.")).to_be_visible()
