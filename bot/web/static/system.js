@@ -1,0 +1,35 @@
+// Keeps the figures and tables of the open page fresh. Only what has changed is touched: what is selected stays so.
+const freshness = document.querySelector("#freshness");
+const source = new EventSource("/dashboard/system/events");
+const doctor = document.querySelector("#asking");
+let isLooking = doctor.textContent.trim() !== "";
+
+source.addEventListener("state", (event) => {
+  const { figures, rows, asking } = JSON.parse(event.data);
+  for (const place of document.querySelectorAll("[data-figure]")) put(place, figures[place.dataset.figure]);
+  for (const body of document.querySelectorAll("[data-rows]")) fill(body, rows[body.dataset.rows]);
+  for (const place of document.querySelectorAll("[data-none]")) place.hidden = rows[place.dataset.none].length > 0;
+  for (const place of document.querySelectorAll("[data-some]")) place.hidden = rows[place.dataset.some].length === 0;
+  put(freshness, "Renewed every two seconds.");
+  if (isLooking && !asking) put(doctor, "The doctor has finished: load the page again to see what it found.");
+  isLooking = asking;
+});
+source.addEventListener("error", () => put(freshness, "The bot does not answer; this is how it was last."));
+
+function put(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+function fill(body, rows) {
+  while (body.rows.length > rows.length) body.deleteRow(-1);
+  rows.forEach((cells, number) => {
+    const row = body.rows[number] ?? body.insertRow();
+    cells.forEach((text, place) => put(row.cells[place] ?? row.appendChild(cell(place)), text));
+  });
+}
+
+function cell(place) {
+  const made = document.createElement(place ? "td" : "th");
+  if (!place) made.scope = "row";
+  return made;
+}

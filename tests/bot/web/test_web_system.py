@@ -1,0 +1,164 @@
+"""What runs, for people and programs: the page, its events, `/system`, `/metrics`, and the doctor in the background."""
+
+import asyncio
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bot.doctor.check import Check
+from bot.store.jobs import NewJob
+from bot.watch import Watch, percentiles
+from personas.contracts import TrainingRequest
+from personas.engine.state import ReplyTold
+from tests.fakes import until
+
+DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def answered(first_s=0.2, whole_s=1.5):
+    return ReplyTold(first_s, whole_s, 100, 20, "stop")
+
+
+async def text_of(desk, path, **headers):
+    async with desk.session.get(path, headers={"Accept": "text/html", **headers}) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+async def families(desk):
+    status, text, headers = await text_of(desk, "/metrics")
+    assert status == 200 and headers["Content-Type"].startswith("text/plain; version=")
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(family, **labels):
+    """The one sample with these labels; a counter's without `_created`."""
+    (found,) = [it.value for it in family.samples if it.labels == labels and not it.name.endswith("_created")]
+    return found
+
+
+async def test_metrics_are_what_prometheus_reads(desk):
+    watch = desk.house.watch
+    watch.reply(answered())
+    watch.reply(ReplyTold(None, 0.1, 0, 0, "failed"))
+    request = TrainingRequest(job_name="j", persona="oda")
+    desk.store.jobs.add(NewJob("a1", 0, 0, 0, request), 1.0)
+    found = await families(desk)
+    replies = found["understudy_replies"]
+    assert {it.labels["finish"]: it.value for it in replies.samples} == {
+        "stop": 1, "length": 0, "cancelled": 0, "failed": 1,
+    }  # fmt: skip
+    assert (
+        value(found["understudy_tokens"], kind="reply") == 20
+        and value(found["understudy_tokens"], kind="prompt") == 100
+    )
+    buckets = [it for it in found["understudy_reply_seconds"].samples if it.name.endswith("_bucket")]
+    assert {it.labels["le"]: it.value for it in buckets}["2.0"] == 1 and {it.labels["le"]: it.value for it in buckets}[
+        "1.0"
+    ] == 0
+    assert value(found["understudy_jobs"], state="queued") == 1 and value(found["understudy_jobs"], state="failed") == 0
+    assert value(found["understudy_resident_memory_bytes"], process="bot") > 2**20
+    assert value(found["understudy_engine_rows"]) == 32 and value(found["understudy_start_time_seconds"]) > 1.7e9
+    assert value(found["understudy_build_info"], **found["understudy_build_info"].samples[0].labels) == 1
+
+
+async def test_names_follow_the_conventions_and_stand_in_the_documentation(desk):
+    written = DOCS.read_text(encoding="utf-8")
+    for name, family in (await families(desk)).items():
+        assert re.fullmatch(r"understudy_[a-z_]+", name) and family.documentation
+        assert not re.search(r"_(ms|milliseconds|mb|kb|percent)(_|$)", name), "seconds, bytes and shares alone"
+        shown = f"{name}_total" if family.type == "counter" else name
+        assert f"`{shown}`" in written, f"docs/metrics.md does not tell of {shown}"
+    told = set(re.findall(r"^\| `(understudy_\w+)`", written, re.MULTILINE))
+    there = {f"{name}_total" if it.type == "counter" else name for name, it in (await families(desk)).items()}
+    only_sometimes = {it for it in told if re.search(r"gpu|connected|heartbeat|servers", it)}
+    assert told - only_sometimes == there
+
+
+async def test_programs_are_told_the_state(desk):
+    status, told, _ = await desk.ask("GET", "/system")
+    assert status == 200 and told["processes"][0]["what"] == "bot" and told["engine"]["model"] == "a fake"
+    assert told["jobs"] == {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0}
+    assert told["first_text"]["replies"] == 0 and told["first_text"]["p50"] is None
+    assert {check["name"] for check in told["health"]} == {"replies", "disk"}
+
+
+async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk):
+    house = desk.house
+    house.watch.reply(answered(0.25, 2.0))
+    with house.watch.listening():
+        logging.getLogger("bot.test").warning("a <script>alert(1)</script> in %s", house.home)
+        logging.getLogger("bot.test").info("nobody has to see this")
+    status, text, headers = await text_of(desk, "/dashboard/system")
+    assert status == 200 and "script-src 'self'" in headers["Content-Security-Policy"]
+    assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
+    assert "UNDERSTUDY_HOME" in text and str(house.home) not in text and "nobody has to see" not in text
+    assert ">0.2 s<" in text.replace("0.3 s", "0.2 s") and ">2.0 s<" in text
+    assert "Manage Webhooks" in text and "speak under a persona" in text
+
+
+async def test_an_open_page_is_told_again_and_again(desk):
+    async with desk.session.get("/dashboard/system/events") as answer:
+        assert answer.content_type == "text/event-stream"
+        events = []
+        async for line in answer.content:
+            if line.startswith(b"data: "):
+                events.append(json.loads(line[6:]))
+                desk.house.watch.reply(answered())
+            if len(events) == 2:
+                break
+    assert events[0]["figures"]["replies"] == "0" and events[1]["figures"]["replies"] == "1"
+    assert events[0]["rows"]["processes"][0][0] == "bot" and events[0]["asking"] is False
+
+
+async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
+    go, asked = asyncio.Event(), []
+
+    async def ask(base_model):
+        asked.append(base_model)
+        await go.wait()
+        return [Check("torch", "warn", "slow <b>", "wait for it")]
+
+    desk.house.watch.findings.ask = ask
+    _, text, _ = await text_of(desk, "/dashboard/system")
+    assert "has not looked at this machine" in text
+    for _ in range(2):
+        async with desk.session.post("/dashboard/system/doctor", data={}, allow_redirects=False) as answer:
+            assert answer.status == 303 and answer.headers["Location"].startswith("/dashboard/system")
+    _, text, _ = await text_of(desk, "/dashboard/system")
+    assert "The doctor is looking" in text
+    go.set()
+    await until(lambda: not desk.house.watch.findings.is_asking)
+    _, text, _ = await text_of(desk, "/dashboard/system")
+    assert asked == ["embedded"] and "slow &lt;b&gt;" in text and "wait for it" in text
+
+
+def test_percentiles_are_values_that_were_measured():
+    assert percentiles([]).p50 is None
+    hundred = percentiles([float(n) for n in range(100, 0, -1)])
+    assert (hundred.replies, hundred.p50, hundred.p90, hundred.p99) == (100, 50.0, 90.0, 99.0)
+    assert percentiles([3.0]).p99 == 3.0
+
+
+@pytest.mark.parametrize("finish", ["cancelled", "failed"])
+def test_what_nobody_waited_for_is_counted_but_is_no_latency(finish):
+    watch = Watch()
+    watch.reply(ReplyTold(0.1, 0.2, 5, 1, finish))
+    assert watch.whole_reply.replies == 0
+    assert watch.registry.get_sample_value("understudy_replies_total", {"finish": finish}) == 1
+
+
+def test_warnings_are_kept_with_what_caused_them_and_counted():
+    watch = Watch()
+    with watch.listening():
+        try:
+            raise OSError("the disk is full")
+        except OSError:
+            logging.getLogger("bot.store").exception("nothing was written")
+    logging.getLogger("bot.store").warning("after it nobody listens")
+    (line,) = watch.warnings.lines
+    assert line.words == "nothing was written (OSError: the disk is full)" and line.level == "ERROR"
+    assert watch.registry.get_sample_value("understudy_log_lines_total", {"level": "error"}) == 1

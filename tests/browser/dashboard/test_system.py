@@ -1,0 +1,49 @@
+"""The system page: figures that stay fresh, what is missing with its remedy, the doctor; at desktop and phone width."""
+
+import logging
+
+import pytest
+from playwright.async_api import expect
+
+from bot.doctor.check import Check
+from personas.engine.state import ReplyTold
+from tests.browser.dashboard.conftest import assert_accessible
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_the_system_is_seen_as_it_changes(dashboard, phone):
+    watch = dashboard.stage.client.house.watch
+    page = await dashboard.open("/dashboard/system", phone=phone, dark=phone)
+    replies = page.locator("[data-figure=replies]")
+    await expect(replies).to_have_text("0")
+    await expect(page.get_by_text("Renewed every two seconds.")).to_be_visible()
+    watch.reply(ReplyTold(0.3, 4.0, 100, 20, "stop"))
+    with watch.listening():
+        logging.getLogger("bot.test").warning("the lamp flickers")
+    await expect(replies).to_have_text("1")
+    await expect(page.locator("[data-figure=whole-p90]")).to_have_text("4.0 s")
+    await expect(page.get_by_role("region", name="Warnings of the log")).to_contain_text("the lamp flickers")
+    await assert_accessible(page)
+
+
+async def test_a_missing_permission_is_told_with_its_remedy(dashboard):
+    dashboard.stage.sandbox.set_permission("MANAGE_WEBHOOKS", False)
+    page = await dashboard.open("/dashboard/system")
+    section = page.get_by_role("region", name="Permissions", exact=True)
+    await expect(section).to_contain_text("Manage Webhooks is missing")
+    await expect(section.get_by_text("Server Settings → Roles")).to_be_visible()
+    await assert_accessible(page)
+
+
+async def test_the_doctor_is_asked_and_says_what_it_found(dashboard):
+    async def ask(base_model):
+        return [Check("torch", "warn", "slow on this machine", "wait for it")]
+
+    dashboard.stage.client.house.watch.findings.ask = ask
+    page = await dashboard.open("/dashboard/system", java_script_enabled=False)
+    await page.get_by_role("button", name="Look now").click()
+    await expect(page.get_by_role("status")).to_contain_text(["The doctor is looking"])
+    await page.reload()
+    await expect(page.get_by_role("row").filter(has_text="torch")).to_contain_text("wait for it")
