@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes predictions chromium test test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web predictions chromium test test-slow check lint lock pictures clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,7 +44,7 @@ demo: $(READY)  ## Play the whole story headless: a reply, a retrain, the reply 
 demo-all: $(READY)  ## The same for all three personas, then each adapter on each persona's held-out replies.
 	@$(BIN)/python -m bot.demo --all
 
-bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes  ## Run all benchmarks.
+bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web  ## Run all benchmarks.
 
 bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
 	@$(BIN)/python -m bot.bench_chat
@@ -66,6 +66,9 @@ bench-train: $(READY)  ## How fast an adapter is trained, beside the plain recip
 
 bench-votes: $(READY)  ## How many members it takes to tell versions apart, and how often the rule is wrong (a minute).
 	@$(BIN)/python -m bot.bench_votes
+
+bench-web: $(READY)  ## What each page takes over 1,000 jobs and 100,000 samples (a minute).
+	@$(BIN)/python -m bot.web.bench
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs, into docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

@@ -1,0 +1,365 @@
+"""Data sets over the web: built by the trainer's program, listed, searched, reviewed, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bot.privacy.files import HomeFiles
+from bot.web.data import sample_index
+from bot.web.data.places import Places
+from bot.web.data.samples import pieces
+from tests.bot.web.conftest import put_talk
+from tests.bot.web.made_sets import PEOPLE, TRAINER, dropped, line, put_set
+
+ORDER = {"name": "harbour", "persona": "ballast", "sources": [{"source": "ballast"}]}
+
+
+@pytest.fixture(autouse=True)
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    monkeypatch.setattr("bot.web.data.work.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+async def build_ended(desk, name="harbour"):
+    """What is said of a build once it has ended."""
+    for _ in range(300):
+        _, told, _ = await desk.ask("GET", f"/datasets/{name}/build")
+        if told["state"] not in ("waiting", "running"):
+            return told
+        await asyncio.sleep(0.05)
+    raise AssertionError("it has not ended")
+
+
+# ---------------------------------------------------------------------------------------------------- building
+
+
+async def test_a_data_set_is_built_by_a_process_and_then_there(desk, home):
+    put_talk(home / "uploads", "talk.jsonl")
+    body = ORDER | {
+        "sources": [{"source": "uploads/talk.jsonl", "limit": 200}, {"source": "ballast"}],
+        "names": ["Wick"], "mix": "80:20", "languages": ["en"], "max_length": 256,
+    }  # fmt: skip
+    status, told, headers = await desk.ask("POST", "/datasets", json=body)
+    assert status == 202 and headers["Location"] == told["links"]["self"] == "/datasets/harbour/build"
+    told = await build_ended(desk)
+    assert told["state"] == "done" and told["said"] == "reading talk.json: 1,200 rows"
+    words = json.loads((home / "said.json").read_text())
+    sources = [words[n + 1] for n, word in enumerate(words) if word == "--source"]
+    assert sources == ["uploads/talk.jsonl:200", "ballast"] and words[:4] == [
+        "dataset",
+        "build",
+        "--persona",
+        "ballast",
+    ]
+    for option, value in {"--as": "Wick", "--mix": "80:20", "--languages": "en", "--max-length": "256",
+                          "--review": "builds/harbour/review.jsonl", "--out": "datasets/harbour"}.items():  # fmt: skip
+        assert words[words.index(option) + 1] == value
+    status, told, _ = await desk.ask("GET", "/datasets/harbour")
+    assert status == 200 and told["samples"] == {"train": 40, "eval": 6}
+    assert told["train_with"] == {"dataset_path": "datasets/harbour"}
+    status, told, _ = await desk.start(
+        dataset=None, dataset_path="datasets/harbour", task_type="persona", persona="ballast"
+    )
+    assert status == 202, told
+
+
+async def test_a_set_that_is_there_is_asked_about(desk, home):
+    put_set(home / "datasets" / "harbour")
+    status, told, _ = await desk.ask("POST", "/datasets", json=ORDER)
+    assert status == 409 and "already" in told["detail"]
+    status, _, _ = await desk.ask("POST", "/datasets?replace=true", json=ORDER)
+    assert status == 202 and (await build_ended(desk))["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sources": [{"source": "uploads/unsigned.jsonl"}]}, "sources"),
+        ({"sources": [{"source": "nowhere"}]}, "sources"),
+        ({"sources": []}, "sources"),
+        ({"sources": [{"source": "ballast"}, {"source": "ballast"}]}, "sources"),
+        ({"persona": "nobody"}, "persona"),
+        ({"recipe": "none"}, "recipe"),
+        ({"name": "general-dialogue"}, "name"),
+        ({"name": "../up"}, "name"),
+        ({"mix": "80-20"}, "mix"),
+        ({"names": ["--out"]}, "names"),
+        ({"languages": ["English"]}, "languages"),
+        ({"max_length": 1}, "max_length"),
+    ],
+)
+async def test_an_order_that_cannot_be_is_refused_by_field(desk, home, changes, field):
+    put_talk(home / "uploads", "unsigned.jsonl", signed=False)
+    status, told, _ = await desk.ask("POST", "/datasets", json=ORDER | changes)
+    assert status == 422 and field in {one["field"].partition(".")[0] for one in told["errors"]}, told
+    assert not (home / "said.json").exists()
+
+
+async def test_what_the_trainer_refuses_is_said_without_the_machines_folders(desk, home):
+    await desk.ask("POST", "/datasets", json=ORDER | {"persona": "oda"})
+    told = await build_ended(desk)
+    assert told["state"] == "failed" and told["error"] == "talk.json holds no reply of Oda. Name her: --as"
+    _, page, _ = await desk.page("/dashboard/data/builds/harbour")
+    assert "Name her" in page and "Change the order" in page
+    assert "harbour was not built" in (await desk.page("/dashboard/data"))[1]
+    _, page, _ = await desk.page("/dashboard/data/build?again=harbour")
+    assert 'value="oda" selected' in page, "the order is kept, to be changed"
+
+
+async def test_a_build_is_cancelled_and_its_process_ends(desk, home):
+    await desk.ask("POST", "/datasets", json=ORDER | {"persona": "thrip"})
+    for _ in range(200):
+        if (await desk.ask("GET", "/datasets/harbour/build"))[1]["said"]:
+            break
+        await asyncio.sleep(0.05)
+    status, told, _ = await desk.ask("POST", "/datasets", json=ORDER)
+    assert status == 409, "one at a time of each name"
+    await desk.ask("POST", "/datasets", json=ORDER | {"name": "second"})
+    assert (await desk.ask("GET", "/datasets/second/build"))[1]["state"] == "waiting"
+    began = asyncio.get_running_loop().time()
+    status, told, _ = await desk.ask("POST", "/datasets/harbour/build/cancel")
+    assert told["state"] == "cancelled" and asyncio.get_running_loop().time() - began < 5
+    assert (await build_ended(desk, "second"))["state"] == "done", "the next one begins"
+
+
+async def test_events_tell_how_far_it_is_until_it_has_ended(desk):
+    _, told, _ = await desk.ask("POST", "/datasets", json=ORDER)
+    async with desk.session.get(f"/dashboard/data/works/{told['id']}/events") as answer:
+        text = await answer.text()
+    states = [json.loads(row[6:])["state"] for row in text.splitlines() if row.startswith("data: ")]
+    assert states[-1] == "done" and set(states) <= {"waiting", "running", "done"}
+
+
+async def test_the_form_builds_and_shows_the_command_behind_it(desk, home):
+    fields = {"name": "harbour", "persona": "ballast", "source": "ballast", "limit ballast": "12", "recipe": "demo-cpu"}
+    status, page, _ = await desk.submit("/dashboard/data/build", **fields, show="yes")
+    said = "python -m trainer dataset build --persona ballast --source ballast:12 --out datasets/harbour"
+    assert status == 200 and said in page and not (home / "said.json").exists()
+    status, page, _ = await desk.submit("/dashboard/data/build", **fields | {"mix": "much"})
+    assert status == 422 and 'id="error-mix"' in page and 'value="12"' in page, "what was written stays"
+    status, _, headers = await desk.submit("/dashboard/data/build", **fields)
+    assert status == 303 and headers["Location"] == "/dashboard/data/builds/harbour"
+    await build_ended(desk)
+    assert "40 samples to train on" in (await desk.page(headers["Location"]))[1]
+
+
+# ----------------------------------------------------------------------------------------------- what is there
+
+
+async def test_all_that_can_be_learned_from_is_listed_in_pages(desk, home):
+    put_set(home / "datasets" / "harbour")
+    put_talk(home / "uploads", "talk.jsonl")
+    found, path = [], "/datasets?limit=3"
+    while path:
+        _, told, _ = await desk.ask("GET", path)
+        found += told["datasets"]
+        path = told["links"].get("next")
+    ids = [one["id"] for one in found]
+    assert ids == sorted(ids) and {"harbour", "uploads/talk.jsonl", "ballast", "general-dialogue"} <= set(ids)
+    _, told, _ = await desk.ask("GET", "/datasets?kind=set")
+    assert [one["id"] for one in told["datasets"]] == ["harbour"]
+    _, told, _ = await desk.ask("GET", "/datasets/ballast")
+    assert told["may_train"] and told["right"]["stated_by"] and told["train_with"] == {"dataset": "ballast"}
+    assert (await desk.ask("GET", "/datasets/nowhere"))[0] == 404
+
+
+async def test_the_page_of_a_set_says_what_it_is_composed_of(desk, home):
+    put_set(home / "datasets" / "harbour")
+    status, page, _ = await desk.page("/dashboard/data/sets/harbour")
+    assert status == 200 and page.count("Samples by source") >= 2
+    for words in ("more.jsonl", "73.9", "Mina Vale", "near duplicate", "own-writing", "the limit is 512"):
+        assert words in page, words
+    assert "<script>alert" not in page and "<td>1</td>" in page, "the data sheet is rendered, its HTML is not"
+
+
+async def test_a_damaged_set_is_said_and_harms_no_page(desk, home):
+    put_set(home / "datasets" / "harbour")
+    put_set(home / "datasets" / "broken")
+    (home / "datasets" / "broken" / "stats.json").write_text("{}")
+    assert "broken is damaged" in (await desk.page("/dashboard/data"))[1]
+    assert (await desk.page("/dashboard/data/sets/broken"))[0] == 422
+    assert (await desk.ask("GET", "/datasets/broken/samples"))[0] == 422
+
+
+async def test_a_set_is_deleted_with_all_that_belongs_to_it(desk, home):
+    await desk.ask("POST", "/datasets", json=ORDER)
+    await build_ended(desk)
+    await desk.ask("GET", "/datasets/harbour/samples")
+    assert (await desk.ask("DELETE", "/datasets/harbour"))[0] == 204
+    assert not any((home / place).exists() for place in ("datasets/harbour", "builds/harbour"))
+    assert not list((home / "cache").glob("samples-*")) and (await desk.ask("GET", "/datasets/harbour"))[0] == 404
+
+
+# -------------------------------------------------------------------------------------------------------- samples
+
+
+async def samples(desk, query=""):
+    status, told, _ = await desk.ask("GET", f"/datasets/harbour/samples?limit=100&{query}")
+    assert status == 200, told
+    return told
+
+
+async def test_samples_are_found_by_words_side_source_and_talk(desk, home):
+    put_set(home / "datasets" / "harbour")
+    assert (await samples(desk))["count"] == 50
+    assert [it["line"]["row"] for it in (await samples(desk, "query=hawser+7"))["samples"]] == ["messages 15"]
+    assert (await samples(desk, "query=HAWS"))["count"] == 46, "the last word may be a beginning, in any case"
+    assert (await samples(desk, "query=lantern"))["count"] == 0, "the card is before all of them"
+    assert (await samples(desk, "split=eval"))["count"] == 6
+    assert (await samples(desk, "split=dropped&reason=too+long"))["count"] == 2
+    assert (await samples(desk, "source=more.jsonl"))["count"] == 12
+    assert (await samples(desk, "talk=messages+4"))["count"] == 2
+    assert (await samples(desk, "query=dropped+text"))["samples"][0]["line"] == dropped(0)
+
+
+@pytest.mark.parametrize("query", ['"', "*", "a OR b", "NEAR(", "-crate", "it's", "💬", "crate:", "(", "''", "%_"])
+async def test_any_text_can_be_searched_for(desk, home, query):
+    put_set(home / "datasets" / "harbour")
+    status, told, _ = await desk.ask("GET", "/datasets/harbour/samples", params={"query": query})
+    assert status == 200 and (told["count"] == 0 or "crate" in query)
+
+
+async def test_pages_of_samples_follow_on_each_other(desk, home):
+    put_set(home / "datasets" / "harbour")
+    found, path = [], "/datasets/harbour/samples?limit=7&query=crate"
+    while path:
+        status, told, _ = await desk.ask("GET", path)
+        assert status == 200 and told["count"] == 46
+        found += [it["line"]["messages"][-1]["content"] for it in told["samples"]]
+        path = told["links"].get("next")
+    assert found == [line(n)["messages"][-1]["content"] for n in range(46)]
+
+
+@pytest.mark.parametrize("query", ["split=none", "limit=0", "after=x", "odd=1", "after=-1"])
+async def test_a_query_that_cannot_be_is_refused(desk, home, query):
+    put_set(home / "datasets" / "harbour")
+    assert (await desk.ask("GET", f"/datasets/harbour/samples?{query}"))[0] == 400
+
+
+async def test_an_index_is_made_anew_when_the_set_has_changed(desk, home):
+    folder = put_set(home / "datasets" / "harbour")
+    assert (await samples(desk))["count"] == 50
+    (folder / "dropped.jsonl").write_text("")
+    assert (await samples(desk))["count"] == 46
+    next((home / "cache").glob("samples-*/index.sqlite")).write_bytes(b"damaged")
+    assert (await samples(desk))["count"] == 46
+
+
+async def test_a_broken_line_is_a_sample_without_words(desk, home):
+    folder = put_set(home / "datasets" / "harbour")
+    with (folder / "eval.jsonl").open("a") as file:
+        file.write('{"messages": [\n[]\n')
+    told = await samples(desk, "split=eval")
+    assert told["count"] == 8 and told["samples"][-1]["line"] == {}
+    assert (await desk.page("/dashboard/data/sets/harbour/samples?split=eval"))[0] == 200
+
+
+async def test_while_an_index_is_made_pages_say_so_and_programs_wait(desk, home, monkeypatch):
+    put_set(home / "datasets" / "harbour")
+    monkeypatch.setattr(sample_index.Indexes.ready, "__defaults__", (0.0,))
+    status, told, headers = await desk.ask("GET", "/datasets/harbour/samples")
+    if status == 503:
+        assert headers["Retry-After"] and told["type"].endswith("/busy")
+    for _ in range(200):
+        if (await desk.ask("GET", "/datasets/harbour/samples"))[0] == 200:
+            break
+        await asyncio.sleep(0.02)
+    assert (await samples(desk))["count"] == 50
+
+
+async def test_a_forgetting_that_takes_a_set_takes_its_index(desk, home):
+    put_set(home / "datasets" / "harbour")
+    await samples(desk)
+    nobody = SimpleNamespace(in_text=lambda text: False, redacted=str, redacted_whole=str)
+    files = HomeFiles(home, nobody, set(PEOPLE))
+    held = {path.relative_to(home).parts[0] for path in files.made() if files.holds(path)}
+    assert held == {"datasets", "cache"}
+
+
+async def test_an_index_of_a_set_that_is_no_more_goes(desk, home):
+    folder = put_set(home / "datasets" / "harbour")
+    await samples(desk)
+    assert Places(home).index(folder).exists()
+    folder.rename(home / "elsewhere")
+    await desk.page("/dashboard/data")
+    assert not list((home / "cache").glob("samples-*"))
+
+
+async def test_the_browser_marks_pseudonyms_and_escapes_what_was_said(desk, home):
+    put_set(home / "datasets" / "harbour")
+    _, page, _ = await desk.page("/dashboard/data/sets/harbour/samples?query=hawser&split=train")
+    assert '<mark class="name">Galen</mark>' in page and '<mark class="value">galen123@example.com</mark>' in page
+    assert '<mark class="hit">hawser</mark>' in page and "&lt;b&gt;bold" in page and "<b>bold" not in page
+    assert page.count('class="card sample"') == 20 and "after=19" in page
+
+
+def test_pieces_make_the_text_again_and_mark_no_half_words():
+    text = "Galen met Galena at [address] of Corin2, call 212-555-0142 or @galen481."
+    found = list(pieces(text, ["Galen", "Ballast"], "met"))
+    assert "".join(piece for piece, _ in found) == text
+    assert [(piece, kind) for piece, kind in found if kind] == [
+        ("Galen", "name"), ("met", "hit"), ("[address]", "value"), ("Corin2", "name"), ("212-555-0142", "value"),
+        ("@galen481", "value"),
+    ]  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------- review
+
+
+async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(desk, home):
+    await desk.ask("POST", "/datasets", json=ORDER)
+    await build_ended(desk)
+    path = "/dashboard/data/sets/harbour/review"
+    _, page, _ = await desk.page(path)
+    assert "Wenda Quill" in page and "2026-12-05" in page and ">3</td>" in page and "PERSON (3)" in page
+    assert page.count("Is no name") == 1, "an address by its form is replaced in any case"
+    assert "Wenda Quill" not in (await desk.page(f"{path}?kind=EMAIL_ADDRESS"))[1]
+    await desk.submit(path, verdict="keep", name="Wenda Quill")
+    await desk.submit(path, verdict="also", name="  Corvo \n Blake ")
+    corrections = home / "builds" / "harbour" / "corrections.txt"
+    assert corrections.read_text() == "keep Wenda Quill\nalso Corvo Blake\n"
+    status, _, headers = await desk.submit("/dashboard/data/builds/harbour/again")
+    assert status == 303 and headers["Location"] == "/dashboard/data/builds/harbour"
+    await build_ended(desk)
+    words = json.loads((home / "said.json").read_text())
+    assert words[words.index("--corrections") + 1] == "builds/harbour/corrections.txt"
+    await desk.submit(path, verdict="take_back", name="Wenda Quill")
+    assert corrections.read_text() == "also Corvo Blake\n"
+
+
+@pytest.mark.parametrize(("verdict", "name"), [("keep", ""), ("odd", "Mina"), ("also", "x" * 81), ("also", "a\u0007b")])
+async def test_a_verdict_that_cannot_be_is_refused(desk, home, verdict, name):
+    put_set(home / "datasets" / "harbour")
+    status, _, _ = await desk.submit("/dashboard/data/sets/harbour/review", verdict=verdict, name=name)
+    assert status == 422 and not (home / "builds").exists()
+
+
+async def test_without_a_list_of_finds_the_page_says_so(desk, home):
+    put_set(home / "datasets" / "harbour")
+    status, page, _ = await desk.page("/dashboard/data/sets/harbour/review")
+    assert status == 200 and "There is no list of finds" in page and "EMAIL_ADDRESS" in page
+
+
+@pytest.mark.slow
+async def test_a_page_over_100_000_samples_takes_little_time(desk, home):
+    put_set(home / "datasets" / "harbour", 90_000, 10_000, 5_000)
+    for _ in range(300):
+        if (await desk.ask("GET", "/datasets/harbour/samples"))[0] == 200:
+            break
+        await asyncio.sleep(0.2)
+    loop = asyncio.get_running_loop()
+    for query in ("", "query=crate", "query=hawser+99", "split=dropped", "split=eval&after=99990", "source=more.jsonl"):
+        began = loop.time()
+        assert (await desk.page(f"/dashboard/data/sets/harbour/samples?{query}"))[0] == 200
+        assert loop.time() - began < 0.3, query

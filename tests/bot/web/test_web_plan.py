@@ -1,0 +1,170 @@
+"""The plan before a start: what the trainer says of a run, what is behind the form, and Start."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from bot.preview import Mask, Spread, Truncation
+from bot.web.data.plan_form import body_of, command_of, job_name_for
+from bot.web.problems import Problem
+from personas.contracts import TrainingRequest
+from tests.bot.web.made_sets import put_set
+from tests.fakes import PLAN
+
+PATH = "/dashboard/data/plan"
+PARTS = (("<|im_start|>user\nWho <b>are</b> you?", False), ("Oda, love.", True))
+SEEN = PLAN.model_copy(
+    update={
+        "sources": {"oda.json": 140},
+        "longest_tokens": 498,
+        "tokens_per_sample": Spread(min=40, median=200, p95=400, max=498, edges=(40, 270, 500), counts=(90, 50)),
+        "truncation": Truncation(max_length=512, history_trimmed=17, too_long=3),
+        "masks": (Mask(parts=PARTS, tokens=30, trained_tokens=6),),
+    }
+)
+SHOWN = (
+    "120 to train on", "40 to 269", "17 samples lose their oldest turns", "3 replies do not fit", "2 min 5 s",
+    "4.0 GiB", "too long", '<mark class="learned">Oda, love.</mark>', "Who &lt;b&gt;are",
+)  # fmt: skip
+GIVEN = {"task_type": "persona", "persona": "oda", "recipe": "demo-cpu", "settings": "lora_r=8, learning_rate=2e-4"}
+
+
+async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(desk):
+    desk.backend.planned = SEEN
+    status, page, _ = await desk.submit(PATH, **GIVEN)
+    assert status == 200 and [request.persona for request in desk.backend.plans] == ["oda"]
+    for words in SHOWN:
+        assert words in page, words
+    curl = unescape(page[page.index("curl -X POST") : page.index("</pre>", page.index("curl -X POST"))])
+    sent = json.loads(shlex.split(curl)[-1])
+    assert sent == {"job_name": "oda", "persona": "oda", "recipe": "demo-cpu",
+                    "hyperparameters": {"lora_r": 8, "learning_rate": 2e-4}}  # fmt: skip
+    assert "python -m trainer train --persona oda --set lora_r=8 --set learning_rate=0.0002" in unescape(page)
+    assert not desk.store.jobs.in_state("queued"), "a plan queues nothing"
+
+
+async def test_start_queues_what_the_body_would(desk):
+    status, _, headers = await desk.submit(PATH, **GIVEN, start="yes")
+    (job,) = desk.store.jobs.in_state("queued")
+    assert status == 303 and headers["Location"] == f"/dashboard/training/{job.job_id}"
+    assert job.request.hyperparameters.lora_r == 8 and job.guild_id == 0
+
+
+async def test_a_built_set_is_chosen_by_its_path(desk, tmp_path):
+    put_set(tmp_path / "home" / "datasets" / "harbour")
+    _, page, _ = await desk.page(f"{PATH}?dataset=datasets/harbour&persona=ballast&task_type=persona")
+    assert '<option value="datasets/harbour" selected>' in page
+    status, _, _ = await desk.submit(PATH, persona="ballast", dataset="datasets/harbour")
+    assert status == 200 and desk.backend.plans[-1].dataset_path == "datasets/harbour"
+
+
+async def test_what_does_not_fit_into_memory_is_shown_with_what_would(desk, monkeypatch):
+    from bot.preview import Lighter
+
+    monkeypatch.setattr("bot.web.data.plan_pages.free_bytes", lambda: 2 * 2**30)
+    lighter = (Lighter(set={"per_device_train_batch_size": 1}, memory_bytes=2**30),)
+    desk.backend.planned = SEEN.model_copy(update={"lighter": lighter})
+    status, page, _ = await desk.submit(PATH, **GIVEN)
+    assert status == 200 and "does not fit" in page and "per_device_train_batch_size=1" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"settings": "lora_r=many"}, "settings"),
+        ({"settings": "lora"}, "settings"),
+        ({"persona": ""}, "persona"),
+        ({"recipe": "none"}, "recipe"),
+        ({"job_name": "a b"}, "job_name"),
+        ({"base_model": "nobody/nothing"}, "base_model"),
+        ({"dataset": "uploads/gone.json"}, "dataset_path"),
+    ],
+)
+async def test_a_wrong_field_is_told_at_its_place_and_the_form_stays_filled(desk, changes, field):
+    status, page, _ = await desk.submit(PATH, **GIVEN | changes)
+    assert status == 422 and f'id="error-{field}"' in page and not desk.backend.plans
+    if "settings" in changes:
+        assert changes["settings"] in page
+
+
+async def test_a_name_that_is_not_here_is_told_too(desk):
+    status, page, _ = await desk.submit(PATH, **GIVEN | {"dataset": "nowhere"})
+    assert status == 422 and "There is no data set" in unescape(page)
+
+
+async def test_rest_has_the_plan_too(desk):
+    desk.backend.planned = SEEN
+    status, told, _ = await desk.ask("POST", "/finetune/plan", json={"job_name": "oda-1", "persona": "oda"})
+    assert (
+        status == 200 and told["truncation"]["too_long"] == 3 and told["masks"][0]["parts"][1] == ["Oda, love.", True]
+    )
+    assert told["free_bytes"] > 0
+    status, told, _ = await desk.ask("POST", "/finetune/plan", json={"job_name": "oda-1"})
+    assert status == 422 and "persona" in told["detail"]
+
+
+def test_a_form_stands_for_the_body_of_rest_with_nothing_left_empty():
+    assert body_of({"task_type": "dialogue", "persona": "oda", "dataset": "general-dialogue"}) == {
+        "job_name": "general-dialogue", "task_type": "dialogue", "dataset": "general-dialogue"
+    }  # fmt: skip
+    given = {
+        "persona": "oda",
+        "dataset": "uploads/talk (1).jsonl",
+        "settings": "lora_r=8\ntarget_modules=q_proj, v_proj",
+    }
+    assert body_of(given) == {
+        "job_name": "oda", "persona": "oda", "dataset_path": "uploads/talk (1).jsonl",
+        "hyperparameters": {"lora_r": 8, "target_modules": ["q_proj", "v_proj"]},
+    }  # fmt: skip
+    with pytest.raises(Problem, match="There is no setting 'lora'"):
+        body_of({"settings": "lora=8"})
+
+
+def test_a_job_without_a_name_gets_one_that_can_be():
+    assert job_name_for({"task_type": "dialogue", "dataset": "uploads/talk (1).jsonl"}) == "talk--1--jsonl"
+    assert job_name_for({"task_type": "dialogue", "dataset": "港"}) == "run"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"persona": "oda",
+         "hyperparameters": {"double_quant": True, "target_modules": ["q_proj"], "lora_dropout": 0.05}},
+        {"task_type": "dialogue", "dataset_path": "uploads/it's.json", "start_from": "chat-1", "recipe": "s3-dialogue"},
+        {"persona": "oda", "general": "general-dialogue", "recipe": "mixed-80-20", "base_model": "some/model"},
+    ],
+)  # fmt: skip
+def test_the_trainers_own_command_asks_for_the_same_run(body):
+    from trainer.__main__ import _parser
+    from trainer.commands.settings_given import settings_given
+
+    request = TrainingRequest.model_validate({"job_name": "x", **body})
+    options = _parser().parse_args(shlex.split(command_of(request))[3:])
+    assert settings_given(options) == request.hyperparameters
+    assert (options.persona, options.general, options.start_from, options.recipe, options.base_model) == (
+        request.persona, request.general, request.start_from, request.recipe, request.base_model
+    )  # fmt: skip
+    assert options.dataset == (request.dataset or request.dataset_path) and options.dialogue == (
+        request.persona is None
+    )
+
+
+def test_votes_have_no_command():
+    assert command_of(TrainingRequest(job_name="x", task_type="preference", persona="oda")) == ""
+
+
+def test_the_words_of_the_order_are_those_of_dataset_build(tmp_path: Path):
+    from trainer.__main__ import _parser
+
+    words = (
+        "dataset build --persona ballast --as Wick --source ballast:12 --mix 80:20 --languages en --min-reply-words 2"
+    )
+    options = _parser().parse_args(
+        [*words.split(), "--review", "r.jsonl", "--json", "--tell-every", "0.5", "--out", "datasets/x"]
+    )
+    assert options.tell_every == 0.5 and options.review == Path("r.jsonl")

@@ -1,0 +1,318 @@
+"""Files that are brought in: streamed, bounded, named and kept apart; and whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bot.web.data import receiving
+from tests.bot.web.made_sets import TRAINER
+
+RIGHT = {"right": "licensed:CC-BY-4.0", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "All agreed."}
+ASKED, REPLY = {"role": "user", "content": "What of day {}?"}, {"role": "assistant", "content": "{}, as ever."}
+TALK = "".join(
+    json.dumps({"messages": [{**one, "content": one["content"].format(n)} for one in (ASKED, REPLY)]}) + "\n"
+    for n in range(24)
+).encode()
+
+
+@pytest.fixture(autouse=True)
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    monkeypatch.setattr("bot.web.data.work.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "uploads"
+
+
+async def ended(desk, path):
+    """What a page of work says once it has ended."""
+    for _ in range(200):
+        _, told, _ = await desk.ask("GET", path)
+        if told["about"]:
+            return told
+        await asyncio.sleep(0.05)
+    raise AssertionError("it has not ended")
+
+
+async def test_a_file_is_streamed_to_its_place_and_said_back(desk, uploads):
+    pieces = [bytes([n]) * 300_000 for n in range(9)]
+
+    async def body():
+        for piece in pieces:
+            yield piece
+
+    status, told, headers = await desk.ask("PUT", "/uploads/talk of the quay.zip", data=body())
+    assert status == 201 and told["bytes"] == 2_700_000 and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
+    assert told["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
+    assert (uploads / "talk of the quay.zip").read_bytes() == b"".join(pieces)
+    assert (uploads / "talk of the quay.zip").stat().st_mode & 0o077 == 0, "for the bot's owner alone"
+    status, told, _ = await desk.ask("GET", "/uploads")
+    assert [one["id"] for one in told["uploads"]] == ["uploads/talk of the quay.zip"]
+    assert told["uploads"][0]["may_train"] is False and "Nobody" in told["uploads"][0]["refused"].replace(
+        "nobody", "Nobody"
+    )
+
+
+async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_right(desk, uploads):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    assert status == 200 and told["may_train"] and told["right"]["stated_by"] == "Mina Vale"
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl", data=b"other")
+    assert status == 409 and (uploads / "talk.jsonl").read_bytes() == TALK
+    status, _, _ = await desk.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
+    _, told, _ = await desk.ask("GET", "/uploads/talk.jsonl")
+    assert status == 201 and told["bytes"] == 5 and told["right"] is None and not told["may_train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("..%2Fescape.json", 422),
+        (".hidden.json", 422),
+        ("a%00b.json", 422),
+        ("a=b.json", 422),
+        ("x" * 130 + ".json", 422),
+        ("run.exe", 415),
+        ("rights.toml", 415),
+        ("talk.jsonl.part", 415),
+        ("talk", 415),
+        ("talk.tar.gz", 415),
+    ],
+)
+async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(desk, uploads, name, status):
+    from yarl import URL
+
+    found, told, _ = await desk.ask("PUT", URL(f"{desk.url}/uploads/{name}", encoded=True), data=b"{}")
+    assert found == status and told["advice"] and not uploads.exists()
+
+
+async def test_packed_text_and_names_in_any_script_are_taken(desk, uploads):
+    for name in ("talk.json.gz", "trò chuyện.CSV", "港 (2).parquet"):
+        assert (await desk.ask("PUT", f"/uploads/{name}", data=b"x"))[0] == 201
+    assert len(list(uploads.glob("[!.]*"))) == 3
+
+
+async def test_what_breaks_off_leaves_nothing(desk, uploads):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(desk.url.rpartition(":")[2]))
+    writer.write(
+        b"PUT /uploads/talk.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 2_000_000
+    )
+    await writer.drain()
+    for _ in range(100):
+        if uploads.exists() and any(uploads.iterdir()):
+            break
+        await asyncio.sleep(0.01)
+    assert [path.suffix for path in uploads.iterdir()] == [".part"]
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"{}")
+    assert status == 409 and "being uploaded" in told["detail"], "one at a time of each name"
+    writer.transport.abort()
+    for _ in range(200):
+        if not list(uploads.iterdir()):
+            break
+        await asyncio.sleep(0.01)
+    assert list(uploads.iterdir()) == []
+    del reader
+
+
+async def test_what_a_killed_bot_left_half_is_cleared_away(desk, uploads):
+    uploads.mkdir()
+    (uploads / ".old.json.abcd.part").write_bytes(b"half")
+    await desk.ask("PUT", "/uploads/talk.json", data=b"{}")
+    assert [path.name for path in uploads.iterdir()] == ["talk.json"]
+
+
+async def test_a_file_larger_than_the_disk_has_room_for_is_refused_before_and_while_it_comes(
+    desk, uploads, monkeypatch
+):
+    monkeypatch.setattr(receiving, "room_bytes", lambda place: 1000)
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
+    assert status == 507 and "room" in told["detail"] and not uploads.exists()
+
+    async def unsaid():
+        for _ in range(40):
+            yield b"x" * 100_000
+
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=unsaid())
+    assert status == 507 and list(uploads.iterdir()) == []
+
+
+async def test_the_rooms_reserve_stays_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(receiving.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 5 * 2**30}))
+    assert receiving.room_bytes(tmp_path / "not there yet") == 3 * 2**30
+
+
+async def test_an_upload_trains_nothing_until_somebody_states_the_right(desk, uploads):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, told, _ = await desk.start(dataset=None, dataset_path="uploads/talk.jsonl")
+    assert status == 422 and "nobody has stated a right" in told["detail"]
+    await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    status, told, _ = await desk.start(dataset=None, dataset_path="uploads/talk.jsonl")
+    assert status == 202
+    status, told, _ = await desk.ask("DELETE", "/uploads/talk.jsonl/right")
+    assert status == 200 and not told["may_train"] and not (uploads / "rights.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"right": "mine"}, "right"),
+        ({"right": "licensed:"}, "licence"),
+        ({"stated_on": "soon"}, "stated_on"),
+        ({"stated_on": "2999-01-01"}, "stated_on"),
+        ({"why": "because\u0007"}, "why"),
+    ],
+)
+async def test_a_statement_that_says_nothing_is_refused_by_field(desk, uploads, changes, field):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | changes)
+    assert status == 422 and told["errors"][0]["field"] == field and not (uploads / "rights.toml").exists()
+
+
+async def test_a_right_may_hold_any_words(desk, uploads):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    why = 'She said "yes" \\ in writing,\nbổ sung 🙂'
+    _, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"why": why})
+    assert told["right"]["why"] == why and told["may_train"]
+
+
+async def test_what_came_through_discords_api_is_not_trained_on(desk):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    _, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"right": "discord-api"})
+    assert not told["may_train"] and "Discord" in told["refused"]
+
+
+async def test_a_broken_rights_file_is_told_and_left(desk, uploads):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    (uploads / "rights.toml").write_text("[[broken")
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    assert status == 409 and "cannot be read" in told["detail"] and (uploads / "rights.toml").read_text() == "[[broken"
+
+
+async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(desk, uploads):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, told, _ = await desk.ask("POST", "/uploads/talk.jsonl/inspect")
+    assert status == 202 and told["kind"] == "inspect"
+    told = await ended(desk, "/uploads/talk.jsonl")
+    assert told["about"]["format"] == "sharegpt" and told["about"]["reasons"] == {"no answer": 2}
+    kept = (uploads / ".talk.jsonl.about.json").read_text()
+    assert "Mina" not in kept, "figures only: nobody's words"
+    _, page, _ = await desk.page("/dashboard/data/uploads/talk.jsonl")
+    assert "5 with 12 turns" in page and "no answer" in page and "Mina &lt;i&gt;" in page
+    await desk.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
+    assert (await desk.ask("GET", "/uploads/talk.jsonl"))[1]["about"] is None
+
+
+async def test_an_upload_goes_with_all_that_is_known_of_it(desk, uploads):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    await desk.ask("POST", "/uploads/talk.jsonl/inspect")
+    await ended(desk, "/uploads/talk.jsonl")
+    assert (await desk.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
+    assert list(uploads.iterdir()) == [] and (await desk.ask("GET", "/uploads/talk.jsonl"))[0] == 404
+
+
+# ------------------------------------------------------------------------------------------------ the page's forms
+
+
+async def send_form(desk, *parts, origin=True):
+    """A multipart form as a browser sends it: pairs of name and text, or name, file name and bytes."""
+    mark, lines = b"----form", b""
+    for name, *rest in parts:
+        head = f'Content-Disposition: form-data; name="{name}"' + (f'; filename="{rest[0]}"' if len(rest) > 1 else "")
+        value = rest[-1] if isinstance(rest[-1], bytes) else rest[-1].encode()
+        lines += b"--" + mark + b"\r\n" + head.encode() + b"\r\n\r\n" + value + b"\r\n"
+    headers = {"Content-Type": f"multipart/form-data; boundary={mark.decode()}", "Accept": "text/html"}
+    headers |= {"Origin": desk.url, "Sec-Fetch-Site": "same-origin"} if origin else {}
+    async with desk.session.post(
+        "/dashboard/data/uploads", data=lines + b"--" + mark + b"--\r\n", headers=headers, allow_redirects=False
+    ) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+async def test_a_form_without_scripts_brings_a_file_in(desk, uploads):
+    status, _, headers = await send_form(desk, ("name", ""), ("file", "talk.jsonl", TALK), ("text", ""))
+    assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
+    assert (uploads / "talk.jsonl").read_bytes() == TALK
+    told = await ended(desk, "/uploads/talk.jsonl")
+    assert told["about"]["rows"] == 7, "it is looked into at once"
+
+
+async def test_what_is_pasted_gets_the_name_that_is_given(desk, uploads):
+    status, _, headers = await send_form(
+        desk, ("name", "chat.txt"), ("file", "", b""), ("text", "Mina: hello\n" * 50_000)
+    )
+    assert status == 303 and headers["Location"].endswith("/chat.txt")
+    assert (uploads / "chat.txt").stat().st_size == 600_000
+    status, _, headers = await send_form(desk, ("text", "Mina: hello"))
+    assert headers["Location"].endswith("/pasted.txt")
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ((("name", "x.txt"), ("file", "", b""), ("text", "")), 422),
+        ((("name", "x" * 5000), ("text", "a")), 413),
+        ((("name", "../x.txt"), ("text", "a")), 422),
+        ((("file", "virus.exe", b"MZ"),), 415),
+    ],
+)
+async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(desk, uploads, parts, status):
+    found, text, _ = await send_form(desk, *parts)
+    assert found == status and "<html" in text and not list(uploads.glob("*"))
+
+
+async def test_another_sites_form_brings_nothing(desk, uploads):
+    status, _, _ = await send_form(desk, ("file", "talk.jsonl", TALK), origin=False)
+    assert status == 403 and not uploads.exists()
+
+
+async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_told_at_its_place(desk):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    path = "/dashboard/data/uploads/talk.jsonl/right"
+    given = {
+        "right": "licensed",
+        "licence": "",
+        "stated_by": "Mina <b>",
+        "stated_on": "2026-11-20",
+        "why": "All agreed.",
+    }
+    status, page, _ = await desk.submit(path, **given)
+    assert status == 422 and 'id="error-licence"' in page and 'value="Mina &lt;b&gt;"' in page, "what was written stays"
+    status, _, headers = await desk.submit(path, **given | {"licence": "CC-BY-4.0"})
+    assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
+    _, page, _ = await desk.page("/dashboard/data/uploads/talk.jsonl")
+    assert "may be learned from" in page and 'value="CC-BY-4.0"' in page
+    await desk.submit(path, take_back="yes")
+    assert "trains nothing" in (await desk.page("/dashboard/data/uploads/talk.jsonl"))[1]
+
+
+async def test_the_first_page_lists_sources_with_their_rights(desk, tmp_path):
+    home = tmp_path / "home"
+    (home / "mine.jsonl").write_bytes(TALK)
+    (home / "catalogue.toml").write_text(
+        '[harbour]\npath = "mine.jsonl"\nright = "form"\nstated_by = "Olga"\nstated_on = 2026-11-20\nwhy = "so"\n'
+        '[gone]\npath = "gone.jsonl"\nright = "form"\nstated_by = "Olga"\nstated_on = 2026-11-20\nwhy = "so"\n'
+        '[odd]\npath = "mine.jsonl"\n'
+    )
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, page, _ = await desk.page("/dashboard/data")
+    assert status == 200
+    for words in (
+        "harbour",
+        "Olga",
+        "talk.jsonl",
+        "general-dialogue",
+        "ballast",
+        "leaves out",
+        "is not there",
+        "None yet",
+    ):
+        assert words in page, words

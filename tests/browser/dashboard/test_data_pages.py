@@ -1,0 +1,159 @@
+"""Data, as somebody uses it in Chromium: a file brought in, its right stated, a set built, browsed, planned, started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.bot.web.made_sets import TRAINER, put_set
+from tests.browser.dashboard.conftest import Dashboard, assert_accessible
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+TALK = json.dumps({"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, as ever."}]})
+DROP = """([selector, name, text]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([text], name));
+  document.querySelector(selector).dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+}"""
+PASTE = """([selector, size]) => {
+  const data = new DataTransfer();
+  data.setData("text/plain", "Mina: hello there\\n".repeat(size));
+  document.querySelector(selector).dispatchEvent(
+    new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.fixture(autouse=True)
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    monkeypatch.setattr("bot.web.data.work.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
+
+
+def home_of(dashboard: Dashboard) -> Path:
+    return dashboard.stage.client.house.home
+
+
+async def state_right(page: Page) -> None:
+    await page.get_by_label("Own writing").check()
+    await page.get_by_label("Stated by").fill("Mina Vale")
+    await page.get_by_label("Why it is so").fill("Written for this server; every author agreed.")
+    await page.get_by_role("button", name="State it").click()
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+async def test_a_file_becomes_a_set_that_is_browsed_planned_and_trained_on(dashboard: Dashboard, phone: bool) -> None:
+    page = await dashboard.open("/dashboard/data", phone=phone, dark=phone)
+    await assert_accessible(page)
+    await page.get_by_label("File", exact=True).set_input_files(
+        {"name": "talk.jsonl", "mimeType": "application/json", "buffer": TALK.encode()}
+    )
+    await page.get_by_role("button", name="Upload").click()
+    await expect(page.get_by_role("heading", name="talk.jsonl", level=1)).to_be_visible()
+    await expect(page.get_by_text("5 with 12 turns")).to_be_visible()
+    await expect(page.get_by_text("trains nothing")).to_be_visible()
+    await assert_accessible(page)
+    await state_right(page)
+    await expect(page.get_by_role("status")).to_contain_text("may be learned from")
+
+    await page.get_by_role("link", name="Build a data set of it").click()
+    await page.get_by_label("Name", exact=True).fill("harbour")
+    await page.get_by_label("Teaches").select_option(label="Ballast's voice")
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Build", exact=True).click()
+    await page.get_by_role("link", name="See what it is composed of").click()
+    await expect(page.get_by_role("heading", name="Composition")).to_be_visible()
+    await assert_accessible(page)
+
+    await page.get_by_role("navigation", name="Data set harbour").get_by_role("link", name="Samples").click()
+    await page.get_by_label("Words").fill("hawser 7")
+    await page.get_by_role("button", name="Find").click()
+    await expect(page.get_by_role("article")).to_have_count(1)
+    await expect(page.locator("mark.name").first).to_have_text("Galen")
+    await assert_accessible(page)
+
+    await page.get_by_role("link", name="What was anonymised").click()
+    await page.get_by_role("button", name="Is no name: Wenda Quill").click()
+    await expect(page.get_by_role("button", name="Take back: Wenda Quill")).to_be_visible()
+    await assert_accessible(page)
+
+    await page.get_by_role("link", name="Composition").click()
+    await page.get_by_role("link", name="Plan a training on it").click()
+    await page.get_by_role("button", name="Plan it").click()
+    await expect(page.get_by_role("heading", name="What it would do")).to_be_visible()
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Start").click()
+    await expect(page).to_have_url(f"{dashboard.url}/dashboard/training/{await job_id(dashboard)}")
+
+
+async def job_id(dashboard: Dashboard) -> str:
+    for _ in range(100):
+        if jobs := dashboard.stage.store.jobs.page(1):
+            return jobs[0].job_id
+        await asyncio.sleep(0.05)
+    raise AssertionError("nothing was queued")
+
+
+async def test_a_file_is_dropped_and_one_of_the_same_name_is_asked_about(dashboard: Dashboard) -> None:
+    page = await dashboard.open("/dashboard/data")
+    await page.evaluate(DROP, ["#drop", "talk.jsonl", TALK])
+    await expect(page).to_have_url(f"{dashboard.url}/dashboard/data/uploads/talk.jsonl")
+    await page.goto("/dashboard/data")
+    asked: list[str] = []
+
+    async def refuse(dialog) -> None:
+        asked.append(dialog.message)
+        await dialog.dismiss()
+
+    page.on("dialog", refuse)
+    await page.evaluate(DROP, ["#drop", "talk.jsonl", "other"])
+    await expect(page.locator("#upload-error")).to_contain_text("There is a file talk.jsonl already")
+    assert "Replace it?" in asked[0] and (home_of(dashboard) / "uploads" / "talk.jsonl").read_text() == TALK
+    await page.evaluate(DROP, ["#drop", "run.exe", "MZ"])
+    await expect(page.locator("#upload-error")).to_contain_text("no kind that is read")
+
+
+async def test_a_long_export_is_pasted_straight_to_the_server(dashboard: Dashboard) -> None:
+    page = await dashboard.open("/dashboard/data")
+    await page.evaluate(PASTE, ["#text", 200_000])
+    await expect(page).to_have_url(f"{dashboard.url}/dashboard/data/uploads/pasted.txt")
+    assert (home_of(dashboard) / "uploads" / "pasted.txt").stat().st_size == 200_000 * 18
+
+
+async def test_an_upload_shows_how_far_it_is_and_is_cancelled(dashboard: Dashboard) -> None:
+    page = await dashboard.open("/dashboard/data")
+    client = await page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000}
+    await client.send("Network.emulateNetworkConditions", slow)
+    await page.evaluate(DROP.replace("new File([text]", "new File([text.repeat(4000)]"), ["#drop", "a.txt", "x" * 1000])
+    await expect(page.locator("#progress-words")).to_contain_text("% of 3.8 MiB")
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_role("status").first).to_contain_text("cancelled")
+    for _ in range(100):
+        if not list((home_of(dashboard) / "uploads").glob("*")):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("something of it is kept")
+
+
+async def test_without_scripts_forms_do_the_same(dashboard: Dashboard) -> None:
+    page = await dashboard.open("/dashboard/data", java_script_enabled=False)
+    await page.get_by_label("File", exact=True).set_input_files(
+        {"name": "talk.jsonl", "mimeType": "application/json", "buffer": TALK.encode()}
+    )
+    await page.get_by_role("button", name="Upload").click()
+    await expect(page.get_by_role("heading", name="talk.jsonl", level=1)).to_be_visible()
+    await state_right(page)
+    await expect(page.get_by_text("may be learned from").first).to_be_visible()
+
+
+async def test_samples_are_paged_by_keyboard(dashboard: Dashboard) -> None:
+    put_set(home_of(dashboard) / "datasets" / "harbour")
+    page = await dashboard.open("/dashboard/data/sets/harbour/samples", phone=True)
+    await page.get_by_role("link", name="More").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("article", name="Sample 21")).to_be_visible()
