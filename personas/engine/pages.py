@@ -39,8 +39,8 @@ def large_zeros_together(shapes: Sequence[Sequence[int]], dtype: Any, device: An
 
 def move_weights(model: Any) -> None:
     """Lay a model's parameters into large pages, one after the other, so that no two copies of all are held."""
-    kinds = (torch.float32, torch.bfloat16, torch.int8)
-    weights = [weight for weight in model.parameters() if weight.dtype in kinds and weight.is_contiguous()]
+    known = (weight for weight in model.parameters() if weight.is_floating_point() or weight.dtype == torch.int8)
+    weights = [weight for weight in known if weight.is_contiguous()]
     if model.device.type != "cpu" or sum(weight.nbytes for weight in weights) < PAGE:
         return
     for dtype in {weight.dtype for weight in weights}:
