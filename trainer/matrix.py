@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from personas.adapters import verify
 from personas.base_model import fingerprint
 from personas.contracts import AdapterRef
 from personas.engine.weights import AdaptedModel
 from personas.errors import RequestError
+from personas.progress import Plain
 from trainer.evaluate import ReplyLoss, load_served, measure
 from trainer.material import read_spec
 from trainer.run import Job, prepare
@@ -54,7 +58,10 @@ def compute_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> Matrix:
         )
     prepared = {persona: prepare(folder, read_spec(folder)) for persona, folder in jobs.items()}
     served = _served(list(prepared.values()))
-    by_adapter = {name: _under(served, name, folder, prepared) for name, folder in adapters.items()}
+    plain, by_adapter = Plain(), {}
+    for name, folder in tqdm(adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False):
+        by_adapter[name] = _under(served, name, folder, prepared)
+        plain.say(f"adapters: {len(by_adapter)} of {len(adapters)} measured")
     losses = {persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared}
     found = fitting(losses)
     return Matrix({persona: dict(row) for persona, row in found.losses.items()}, found.own_best)

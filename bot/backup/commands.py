@@ -24,6 +24,7 @@ from bot.privacy.forget import Forgetter
 from bot.privacy.replay import replay
 from bot.store import Store
 from personas.consent import read_consent
+from personas.progress import Plain
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -154,14 +155,19 @@ def _print_json(value: dict[str, Any]) -> None:
 
 @contextmanager
 def _progress(doing: str) -> Iterator[Total]:
-    """A bar on standard error, where that is a terminal."""
+    """A bar on standard error where that is a terminal, a line now and then where it is not."""
+    plain = Plain()
     with tqdm(desc=doing, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False) as bar:
 
         def total(size: int) -> Heard:
             bar.reset(total=size)
+            done = 0
 
             def heard(more: int) -> None:
+                nonlocal done
+                done += more
                 bar.update(more)
+                plain.say(f"{doing}: {done / 2**20:,.0f} of {size / 2**20:,.0f} MB")
 
             return heard
 

@@ -28,6 +28,7 @@ from bot.store import HomeInUseError, Store
 from personas.consent import Consent
 from personas.errors import RequestError
 from personas.exports import note_export
+from personas.progress import Plain
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -158,8 +159,10 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> Receipt:
     """Leave the request to the bot that runs, and wait until it has been done."""
     since = time.time()
     file = leave_request(home, AskedFor(user_id=arguments.user, names=tuple(arguments.name)))
+    plain = Plain()
     while time.time() - since < WAIT_S:
         time.sleep(LOOK_S)
+        plain.say("waiting until the bot that runs has done it")
         if file.exists():
             continue
         with _reading(home) as store:

@@ -1,6 +1,6 @@
 """Progress where nobody sees a bar: now and then a plain line."""
 
-from trainer.commands import progress
+from personas import progress
 from trainer.commands.progress import Counting
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personas.command_line import with_examples
 from personas.errors import RequestError
 from personas.rights import DISCORD_API, RIGHTS, RIGHTS_FILE, wrong_right
 from trainer.commands.counts import REVIEW_DAYS, add_telling, days
@@ -34,6 +35,7 @@ of Discord's rules (docs/privacy.md).
 Three ways to train a persona: its own talk alone, over a chat model; --mix 80:20, general talk and its own in that
 ratio; --two-stage, all general talk first, then its own.
 """
+EXPORT_EXAMPLE = "python -m trainer dataset export build/ballast --to openai --out ballast.jsonl"
 TARGETS = ("openai", "sharegpt", "alpaca")
 
 
@@ -83,10 +85,12 @@ def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def add_export(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Adds `export`."""
     export = subcommands.add_parser("export", help="write a data set in another tool's format")
+    with_examples(export, EXPORT_EXAMPLE)
     export.add_argument("folder", type=Path, metavar="DIR", help="a data set's folder, as `build` makes it")
     export.add_argument("--to", choices=TARGETS, required=True, help="the format")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
     export.add_argument("--eval", action="store_true", help="write the held-out samples (default: those to train on)")
+    export.add_argument("--json", action="store_true", help="print one JSON object")
     return export
 
 
@@ -165,9 +169,14 @@ def export(options: argparse.Namespace) -> None:
     require_place(options.out)
     exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
     note_left("data set", options.folder, options.out)
-    print(f"{exported.samples:,} samples in {options.out}")
-    if any(exported.rights):
-        print(f"the right to them is stated in {options.out.parent / RIGHTS_FILE}: keep it beside the file")
+    rights_file = options.out.parent / RIGHTS_FILE if any(exported.rights) else None
+    if options.json:
+        told = {"path": str(options.out), "samples": exported.samples, "rights": dict(exported.rights)}
+        print(json.dumps({**told, "rights_file": str(rights_file) if rights_file else None}, ensure_ascii=False))
+    else:
+        print(f"{exported.samples:,} samples in {options.out}")
+        if rights_file:
+            print(f"the right to them is stated in {rights_file}: keep it beside the file")
     if count := exported.rights.get(DISCORD_API):
         print(
             f"warning: {count:,} of them came through Discord's API. Discord forbids training on them without its "

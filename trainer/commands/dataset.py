@@ -13,22 +13,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from personas.command_line import with_examples
 from personas.errors import UnderstudyError
-from trainer.commands.build import add_build, add_export, build, export, mapping_of, pair
+from trainer.commands.build import EXPORT_EXAMPLE, add_build, add_export, build, export, mapping_of, pair
 from trainer.commands.counts import add_telling
 from trainer.commands.places import told_of
 from trainer.process.stopping import Terminated, terminable
 
+INSPECT_EXAMPLES = (
+    "python -m trainer dataset inspect talk.json",
+    "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
+)
+BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNHEARD, EXIT_TERMINATED = 0, 1, 130, 141, 143
 
 
 def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
     """Adds `dataset` and what belongs to it."""
     dataset = commands.add_parser("dataset", help="look into material and make data sets of it")
+    with_examples(dataset, *INSPECT_EXAMPLES, BUILD_EXAMPLE, EXPORT_EXAMPLE)
     subcommands = dataset.add_subparsers(required=True, metavar="COMMAND")
     inspect = subcommands.add_parser(
         "inspect", help="what a file or folder holds: its format, conversations, what cannot be used and why"
     )
+    with_examples(inspect, *INSPECT_EXAMPLES)
     inspect.add_argument(
         "path", type=_path, metavar="PATH", help="a file, a folder, or the id of a data set on the hub"
     )

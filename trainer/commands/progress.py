@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
 
-PLAIN_EVERY_S = 10.0
-
-
-class Plain:
-    """Lines for a log or a pipe, where nobody sees a bar; none before it takes long."""
-
-    def __init__(self, every_s: float = PLAIN_EVERY_S) -> None:
-        self._every_s, self._said = every_s, time.monotonic()
-
-    def say(self, line: str) -> None:
-        """Print the line unless it is too soon, or a bar is seen."""
-        now = time.monotonic()
-        if now - self._said >= self._every_s and not sys.stderr.isatty():
-            self._said = now
-            print(line, file=sys.stderr, flush=True)
+from personas.progress import PLAIN_EVERY_S, Plain
 
 
 class Counting:

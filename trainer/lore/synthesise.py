@@ -25,8 +25,8 @@ from tqdm import tqdm
 from personas.contracts import LoreHit, Persona, Turn
 from personas.errors import MaterialError
 from personas.lore import WORLD, Passage
+from personas.progress import Plain
 from personas.prompt import EXAMPLE_USER
-from trainer.commands.progress import Plain
 from trainer.lore.extract import question_about, write_aside
 from trainer.lore.filters import Judge
 from trainer.lore.rules import subject_of
