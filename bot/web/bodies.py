@@ -20,7 +20,7 @@ LARGEST_BODY_BYTES = 64 * 2**10
 LARGEST_FORM_BYTES, MOST_FIELDS = 2**20, 2000
 FORM = "application/x-www-form-urlencoded"
 MOST_ERRORS, LONGEST_SHOWN = 50, 80
-FULL = "the whole body"
+FULL = web.RequestKey("the whole body", bytes)
 """Where a request keeps its body when it was read before the handler's turn."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,7 +43,7 @@ async def json_object(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES
 
 async def json_bytes(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES) -> bytes:
     """What is sent, whole, also when it was read before. Raises `Problem` when it breaks off or is too large."""
-    read: bytes = request[FULL] if FULL in request else await _read(request, most_bytes)
+    read = request[FULL] if FULL in request else await _read(request, most_bytes)
     if len(read) > most_bytes:
         raise Problem("too-large", f"The body is larger than {most_bytes // 1024} KiB.", "Send less.")
     return read

@@ -75,6 +75,7 @@ CHECKS = web.AppKey("checks", Checks)
 async def start_training(request: web.Request) -> web.Response:
     """202 with the job that was queued, or that the same Idempotency-Key queued before."""
     job_id = _job_id(request)
+    house_of(request)
     body = await json_object(request)
     job, plan = await queue_training(request, body, job_id=job_id)
     more = {"plan": _plan_json(plan, job.request)} if plan else None

@@ -19,7 +19,7 @@ from bot.web.openai.errors import is_v1, openai_answer
 from bot.web.problems import Problem, answer_to
 from bot.web.sessions import DOOR, Door
 from bot.web.words import without_places
-from personas.errors import UnderstudyError
+from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +101,14 @@ class Front:
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
                 return Problem(slug, f"{request.method} {request.path}: {error.reason}.", LISTED, headers=allowed)
             case UnderstudyError():
-                return self._known(error)
+                return self._known(request, error)
         code = secrets.token_hex(4)
         log.error("error %s", code, exc_info=error)
         return Problem("failed", "That went wrong inside the bot.", f"Its log says why under {code}.")
 
-    def _known(self, error: UnderstudyError) -> Problem:
-        slug = "cannot-train"
-        if isinstance(error, StoreError):
+    def _known(self, request: web.Request, error: UnderstudyError) -> Problem:
+        slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
+        if isinstance(error, StoreError | EngineBusyError):
             slug = "busy"
         elif isinstance(error, QueueConflictError):
             slug = "conflict"

@@ -27,6 +27,7 @@ PROBLEMS = {
     "bad-name": (422, "The name cannot be used"),
     "invalid-request": (422, "Fields of the request are wrong"),
     "cannot-train": (422, "This cannot be trained on this machine"),
+    "refused": (422, "This cannot be done as it is asked for"),
     "no-memory": (422, "There is not enough memory for this"),
     "too-many-tries": (429, "Too many tries have failed"),
     "failed": (500, "Something went wrong inside"),

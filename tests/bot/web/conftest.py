@@ -127,7 +127,8 @@ async def desk_in(home: Path, door: Door | None = None) -> AsyncIterator[Desk]:
         front = Front(door)
         house = House(store, conversations, answerer, queue, catalogue, "embedded", home)
         front.open(house)
-        async with listening(front, 0) as url, aiohttp.ClientSession(url) as session:
+        jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address
+        async with listening(front, 0) as url, aiohttp.ClientSession(url, cookie_jar=jar) as session:
             yield Desk(home, store, queue, backend, front, url, session, clock, engine, house=house)
         await queue.stop()
         lore.close()

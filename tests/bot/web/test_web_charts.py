@@ -1,7 +1,6 @@
 """Charts: what is drawn, what is spoken, and the figures beside it."""
 
 import math
-import re
 from xml.etree import ElementTree
 
 import pytest
@@ -78,4 +77,4 @@ def test_ticks_are_round_few_and_within(low, span):
     ("value", "shown"), [(3.0, "3"), (0.000123456, "0.0001235"), (1234567, "1.235e+06"), (math.nan, "–")]
 )
 def test_figures_are_as_short_as_they_can_be(value, shown):
-    assert told(value) == shown and not re.search(r"\d{7}", told(value))
+    assert told(value) == shown

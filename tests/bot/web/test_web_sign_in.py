@@ -46,10 +46,11 @@ async def signed_in(desk, token=TOKEN, **more):
 
 
 async def test_without_the_token_nothing_is_told_but_that_it_is_well(locked):
-    for path in ("/finetune/jobs", "/openapi.json", "/v1/models", "/nowhere", "/problems/busy", "/dashboard"):
+    for path in ("/finetune/jobs", "/openapi.json", "/personas", "/nowhere", "/problems/busy", "/dashboard"):
         status, body, headers = await locked.ask("GET", path)
         assert (status, body["type"]) == (401, "/problems/sign-in"), path
         assert headers["WWW-Authenticate"].startswith("Bearer")
+    assert (await locked.ask("GET", "/v1/models"))[0] == 401, "in OpenAI's own words"
     status, body, _ = await locked.start()
     assert status == 401 and locked.store.jobs.page(1) == []
     assert (await locked.ask("GET", "/healthz"))[1] == {"status": "ok"}
