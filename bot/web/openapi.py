@@ -153,7 +153,7 @@ def _operation(method: str, path: str, said: Described, schemas: dict[str, Schem
         *([IDEMPOTENCY] if _takes_key(method, path) else []),
     ]
     found: Schema = {
-        "operationId": "_".join((method.lower(), *WORD.findall(path))),
+        "operationId": "_".join((method.lower(), *WORD.findall(PLACE.sub(r"\1", path)))),
         "summary": said.summary,
         "tags": [said.tag],
         "responses": _responses(said, schemas, _takes_key(method, path)),

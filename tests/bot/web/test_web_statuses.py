@@ -1,6 +1,7 @@
 """Every refusal that the description tells of is really given: each operation is provoked to each of them."""
 
 import hashlib
+import io
 import itertools
 import json
 import re
@@ -17,6 +18,8 @@ from tests.bot.web.conftest import desk_in
 
 JSON = {"Content-Type": "application/json"}
 LARGE = json.dumps({"x": "y" * 9 * 2**20}).encode()
+OPENAI = "POST /v1/chat/completions"
+"""It is refused in OpenAI's words and with OpenAI's statuses."""
 OPERATIONS = [
     (method.upper(), path, one)
     for path, methods in document(ROUTES)["paths"].items()
@@ -86,8 +89,10 @@ async def test_before_the_bot_is_in_all_that_need_it_say_so(desk):
 async def test_a_fault_inside_is_told_by_all_that_look_into_the_house(desk):
     desk.front._tenant.house = cast(Any, SimpleNamespace(home=None))
     found = await given(desk, 500)
-    refused_first = {name for name, answered in found.items() if answered in (400, 415)}
-    assert set(found) - refused_first == {"GET /openapi.json", "GET /problems/{slug}"}
+    with_body = {f"{method} {path}" for method, path, one in OPERATIONS if takes_json(one)}
+    assert {answered for name, answered in found.items() if name in with_body} <= {400, 415, 422}
+    assert {answered for name, answered in found.items() if name not in with_body} <= {200, 404, 415}
+    assert found["GET /openapi.json"] == 200 and len(found) < len(OPERATIONS) / 2
 
 
 @pytest.mark.parametrize(("sent", "wanted"), [(b"{", 400), (b"[]", 422), (LARGE, 413)], ids=["broken", "list", "large"])
@@ -95,18 +100,19 @@ async def test_a_body_that_cannot_be_is_refused_by_all_that_take_one(desk, sent,
     found = {}
     for method, path, one in OPERATIONS:
         if takes_json(one) and one["requestBody"]["required"]:
-            answered = await status(desk, method, filled(path), data=sent, headers=JSON)
+            answered = await status(desk, method, filled(path), data=io.BytesIO(sent), headers=JSON)
             if answered not in (wanted, 404):  # what is not there may be told first
                 found[f"{method} {path}"] = answered
             assert str(answered) in one["responses"], f"{method} {path}"
-    assert {name: answered for name, answered in found.items() if not name.endswith("/v1/chat/completions")} == {}
+    assert found in ({}, {OPENAI: 400})
 
 
 async def test_another_type_than_json_is_refused_by_all_that_take_json(desk):
     for method, path, one in OPERATIONS:
         if takes_json(one) and one["requestBody"]["required"]:
             answered = await status(desk, method, filled(path), data=b"x", headers={"Content-Type": "text/plain"})
-            assert answered in (404, 415) and str(answered) in one["responses"], f"{method} {path}"
+            expected = (400,) if f"{method} {path}" == OPENAI else (404, 415)
+            assert answered in expected and str(answered) in one["responses"], f"{method} {path}"
 
 
 async def test_a_query_for_what_there_is_not_is_refused_by_all_that_take_one(desk):
@@ -141,4 +147,5 @@ async def test_what_is_not_there_is_told_by_all_that_have_a_place_for_a_name(des
         if answered != 404:
             found[f"{method} {path}"] = answered
         assert str(answered) in one["responses"], f"{method} {path}: {answered}"
-    assert {name: answered for name, answered in found.items() if answered != 422} == {}
+    # What is asked may be looked at before whom it is asked of; so may the kind that a name's ending tells.
+    assert {name: answered for name, answered in found.items() if answered not in (415, 422)} == {}
