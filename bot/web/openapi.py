@@ -211,8 +211,22 @@ def _response(status: int, given: Answer, schemas: dict[str, Schema]) -> Schema:
     if status not in (204, 303, 304):
         media = (given.media,) if isinstance(given.media, str) else given.media
         shape = _schema(given.shape, schemas, "serialization") if given.shape else ANY
-        answer["content"] = {one: {"schema": shape if one.endswith("json") else {"type": "string"}} for one in media}
+        answer["content"] = {one: {"schema": _of_media(one, shape)} for one in media}
     return answer
+
+
+EVENT: Schema = {
+    "type": "object",
+    "description": "One server-sent event; `data` is JSON.",
+    "required": ["data"],
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
+TEXT: Schema = {"type": "string"}
+
+
+def _of_media(media: str, shape: Schema) -> Schema:
+    """A shape is that of JSON: streams of events, texts and files are what they are."""
+    return shape if media.endswith("json") else EVENT if media == "text/event-stream" else TEXT
 
 
 def _reason(status: int) -> str:

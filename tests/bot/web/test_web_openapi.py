@@ -10,6 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -109,14 +110,18 @@ async def furnished(desk):
 def tried(url, known, examples, modes):
     """Ask for everything in the description. In a thread: the server runs beside it."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    asked = 0
+    asked, faults = 0, []
     for result in schema.get_all_operations():
         operation = result.ok()
         named = {one.name for one in operation.path_parameters}
         for mode in modes:
             for places in {frozenset(), frozenset(named & set(known)) if named <= set(known) else frozenset()}:
                 given_path = {"path_parameters": {name: known[name] for name in places}} if places else {}
-                asked += try_operation(operation, mode, examples, url, given_path)
+                try:
+                    asked += try_operation(operation, mode, examples, url, given_path)
+                except FailureGroup as fault:
+                    faults.append(f"{operation.label}: {fault}")
+    assert not faults, "\n\n".join(faults)
     return asked
 
 
