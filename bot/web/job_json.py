@@ -79,7 +79,7 @@ def job_json(house: House, job: Job) -> dict[str, Any]:
 def _links(job: Job) -> dict[str, str]:
     """Where it and what it tells are, and what can be done to it now."""
     path = job_path(job.job_id)
-    can = {"events": True, "curves": True, "cancel": job.state in OPEN, "resume": job.can_resume}
+    can = {"events": True, "curves": True, "log": True, "cancel": job.state in OPEN, "resume": job.can_resume}
     return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
 
 

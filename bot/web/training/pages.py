@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 from markupsafe import Markup
 
 from bot.house import House
 from bot.store import Job, JobState
-from bot.web.frame import page
+from bot.web.data.sets import set_of
+from bot.web.frame import HOME, page
 from bot.web.here import Route, house_of
 from bot.web.jobs import STATES, asked_state, job_named
 from bot.web.paging import PAGE
@@ -25,7 +28,7 @@ from bot.web.training.settings import OF_REQUEST, grouped, written
 from bot.web.training.words import TRAINING, entry, scorecard, why_it_waits
 from bot.web.words import without_places
 from personas.contracts import TrainingRequest
-from personas.errors import RequestError
+from personas.errors import RequestError, UnderstudyError
 
 SHOWN_QUEUE = 50
 SHOWN_EVALUATIONS = 30
@@ -48,7 +51,8 @@ class Drawn:
 async def all_runs(request: web.Request) -> web.Response:
     """What trains, what waits and why, and every job, newest first."""
     house, now = house_of(request), time.time()
-    persona, state = request.query.get("persona") or None, asked_state(request)
+    persona = request.query.get("persona") or None
+    state = asked_state(request) if request.query.get("state") else None  # a form sends what was left empty, too
     after = job_named(house, request.query["after"]) if "after" in request.query else None
     jobs = house.store.jobs
     found = jobs.page(PAGE + 1, name=persona, state=state, after=after)
@@ -89,7 +93,7 @@ async def one_run(request: web.Request) -> web.Response:
     weight = smoothing_of(request)
     drawn = await asyncio.to_thread(_drawn, house.home, job, weight)
     shown = entry(house, job, time.time(), _waits(house, job))
-    record = drawn.record
+    record, asked = drawn.record, asked_for(house, job)
     return page(
         request,
         "training/run.html",
@@ -100,7 +104,8 @@ async def one_run(request: web.Request) -> web.Response:
         record=record,
         drawn=drawn,
         card=scorecard(job),
-        asked=asked_for(house, job),
+        asked=asked,
+        data_set=await asyncio.to_thread(_data_set, house, asked),
         groups=grouped(record.settings.values),
         about=[(name, written(value)) for name, value in record.settings.about.items()],
         notes=[without_places(note, house.home) for note in record.settings.notes],
@@ -114,6 +119,14 @@ async def one_run(request: web.Request) -> web.Response:
         others=[other for other in others_than(house, job) if other.job_id != job.job_id],
         holds=house.answerer.giving_way.is_asked if house.answerer and job.state == "running" else False,
     )
+
+
+def _data_set(house: House, asked: Mapping[str, str]) -> str:
+    """Where the built data set is shown that a run learned from; empty where it was none, or is gone."""
+    for name in filter(None, (asked.get("dataset"), Path(asked.get("dataset_path", "")).name)):
+        with suppress(UnderstudyError):
+            return f"{HOME}/data/sets/{quote(set_of(house, name).id)}"
+    return ""
 
 
 def _drawn(home: Path, job: Job, weight: float) -> Drawn:

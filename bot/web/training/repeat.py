@@ -15,6 +15,7 @@ from aiohttp import web
 from bot.house import House
 from bot.progress import duration
 from bot.store import Job
+from bot.web.bodies import form_of
 from bot.web.finetune import queue_training
 from bot.web.formats import size
 from bot.web.frame import back_to, page
@@ -94,8 +95,8 @@ async def get_form(request: web.Request) -> web.Response:
 async def post_form(request: web.Request) -> web.Response:
     """Show what is other than in the run, or queue it."""
     house, before = await _before(request)
-    sent = await request.post()
-    texts = {name: str(sent.get(name, "")).strip() for name in before.texts}
+    sent = await form_of(request)
+    texts = {name: sent.get(name, "").strip() for name in before.texts}
     wanted = await asyncio.to_thread(body_of, before, texts)
     if sent.get("do") != "start" or wanted.errors:
         return _shown(request, house, before, wanted, status=422 if wanted.errors else 200)

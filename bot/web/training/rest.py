@@ -21,7 +21,7 @@ from bot.web.training.course import DEFAULT_SMOOTHING, MOST_SMOOTHING, Course, f
 from bot.web.training.journal import EVENTS, Read, is_line_end, read_from
 from bot.web.training.live import all_changes, happenings
 from bot.web.training.pages import smoothing_of
-from bot.web.training.record import folder_of, record_of
+from bot.web.training.record import folder_of, log_tail, record_of
 
 EVENT_STREAM = "text/event-stream"
 NUMBER = re.compile(r"[0-9]{1,15}")
@@ -144,6 +144,20 @@ def _dumped(events: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 @described(
+    "The trainer's log",
+    {200: Answer("Its last lines, without the folders of the machine; empty where there is none.", media="text/plain"),
+     404: NO_JOB},
+    tag=TAG,
+)  # fmt: skip
+async def get_log(request: web.Request) -> web.Response:
+    """What the run's trainer wrote on standard error, over all its attempts."""
+    require_known(request)
+    house = house_of(request)
+    job = job_named(house, request.match_info["job_id"])
+    return web.Response(text=await asyncio.to_thread(log_tail, house.home, job.job_id), content_type="text/plain")
+
+
+@described(
     "Every job as it changes",
     {200: Answer("A stream: `job` with a job, whenever one changes.", media=EVENT_STREAM)},
     tag=TAG,
@@ -159,4 +173,5 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/finetune/events", get_changes),
     ("GET", "/finetune/jobs/{job_id}/events", get_events),
     ("GET", "/finetune/jobs/{job_id}/curves", get_curves),
+    ("GET", "/finetune/jobs/{job_id}/log", get_log),
 )
