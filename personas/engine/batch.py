@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """`rows` replies are made at once, and one more for each of `newcomers` servers that would have none. Prompts are
-    computed in pieces of `piece_tokens`, or `lone_piece_tokens` while nobody is kept waiting by that. A request waits
-    at most `wait_s`; a reply ends after `reply_s` with what there is.
+    """`rows` replies are made at once, and up to `newcomers` more for servers that have fewer than their share of the
+    rows. Prompts are computed in pieces of `piece_tokens`, or `lone_piece_tokens` while nobody is kept waiting by that.
+    A request waits at most `wait_s`; a reply ends after `reply_s` with what there is.
     """
 
     rows: int = 32
@@ -170,7 +170,7 @@ class Batch:
 
     def _can_begin(self, ticket: Ticket[Job]) -> bool | None:
         ref = _adapter(ticket)
-        if len(self._rows) >= self._limits.rows and self._waiting.is_running(ticket.guild_id):
+        if len(self._rows) >= self._limits.rows and not self._may_have_more(ticket.guild_id):
             return None
         try:
             self._seat = self._seats.take(ref)
@@ -180,6 +180,16 @@ class Batch:
         if self._seat is None and ref and not self._seats.is_read(ref):
             return None
         return self._seat is not None
+
+    def _may_have_more(self, guild_id: int) -> bool:
+        """Whether a server gets a further row although all are taken: below its share, and leaving some to others.
+
+        Rows that were begun together end together, so who only waited for the next that ends might wait for a whole
+        reply. The n-th row of a server needs n of the further ones free: one that has none yet can take the last.
+        """
+        running = self._waiting.running(guild_id)
+        share = max(1, self._limits.rows // self._waiting.guilds)
+        return running < share and len(self._rows) + running < self._limits.rows + self._limits.newcomers
 
     # ---------------------------------------------------------------------------------------- computing
 

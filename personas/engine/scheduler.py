@@ -49,9 +49,14 @@ class Scheduler(Generic[Item]):
             self._served[guild] = max(self._served.get(guild, 0.0), min(self._served[other] for other in active))
         self._waiting.setdefault(guild, []).append(ticket)
 
-    def is_running(self, guild_id: int) -> bool:
-        """Whether anything of a guild is running."""
-        return guild_id in self._running
+    def running(self, guild_id: int) -> int:
+        """How many requests of a guild are running."""
+        return self._running.get(guild_id, 0)
+
+    @property
+    def guilds(self) -> int:
+        """How many guilds have requests that wait or run."""
+        return len(self._waiting.keys() | self._running.keys())
 
     def in_order(self) -> Iterator[Ticket[Item]]:
         """Those who wait, the next first: each guild's in their order, the guild served least before others."""

@@ -1,4 +1,4 @@
-"""Where one server's replies take all rows, another's reply begins at once; its next one waits like the others."""
+"""Where one server's replies take all rows, another's begin at once, up to its share."""
 
 import pytest
 import torch
@@ -36,6 +36,27 @@ def test_servers_without_a_row_get_one_beside_a_flood(house):
     run_out(parts)
     parts.close()
     assert differences(list(asked.values())) == (0, [])
+
+
+def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_its_share(house):
+    parts = house.parts(Limits(rows=6, newcomers=5), 2, 0)
+    flood = [Asked(house.questions[number % 3], 6) for number in range(12)]
+    quiet = [Asked(house.questions[number % 3], 6) for number in range(4)]
+    late = Asked(house.questions[0], 6)
+    for one in flood:
+        parts.batch.add(one.job(1))
+    parts.batch.step()
+    for one in quiet:
+        parts.batch.add(one.job(2))
+    parts.batch.step()
+    assert [bool(one.tokens_made) for one in quiet] == [True, True, True, False], "half of the rows are its share"
+    parts.batch.add(late.job(3))
+    parts.batch.step()
+    assert late.tokens_made, "a server that has none finds room still"
+    assert sum(bool(one.tokens_made) for one in flood) == 6
+    run_out(parts)
+    parts.close()
+    assert differences([*flood, *quiet, late]) == (0, [])
 
 
 def test_its_prompt_is_not_computed_after_those_of_a_flood(house):
