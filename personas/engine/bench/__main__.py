@@ -2,7 +2,8 @@
 
 Each system is measured in a process of its own, in alternation, round after round; what is told are medians. Cold:
 nothing is cached. Cached: the persona's 150 tokens of each prompt for the engine, the whole prompt for llama.cpp; peft
-has no cache, so its cold figure stands beside both. Prints a table and writes build/bench/chat-engine.json.
+has no cache, so its cold figure stands beside both. The others take minutes for 32 chats, which they answer in three of
+the rounds. Prints a table and writes build/bench/chat-engine.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ RESULT = Path("build/bench/chat-engine.json")
 PACKAGES = ("torch", "transformers", "peft")
 XLLAMACPP = "xllamacpp==2026.10.11549"
 SYSTEMS = {"switching": CHATS, "mixed": CHATS, "bare": (1,), "ours": CHATS}
+LONG_ROUNDS = 3
+"""In so many rounds the others answer the greatest number of chats, too."""
 TIMEOUT_S = 1200.0
 
 Figures = dict[str, Any]
@@ -40,8 +43,8 @@ def environment(wait: str) -> dict[str, str]:
 def asked(command: Sequence[str], wait: str = "ACTIVE") -> Figures:
     """What a process prints on its last line. Ends the benchmark when it fails.
 
-    Every system waits in its own best way. The others are faster by a third to twice when their threads spin; the engine
-    sleeps, as it does in the bot, where it shares the cores.
+    Every system waits in its own best way. The others are faster by a third to twice when their threads spin; the
+    engine sleeps, as it does in the bot, where it shares the cores.
     """
     done = subprocess.run(command, env=environment(wait), capture_output=True, text=True, timeout=TIMEOUT_S)
     if done.returncode:
@@ -90,16 +93,20 @@ def llama_specs() -> dict[str, Path]:
     return paths
 
 
-def llama_commands(python: str) -> list[str]:
-    """What measures llama.cpp with the weights that are fastest for eight chats here."""
-    script = str(Path(__file__).with_name("llama.py"))
-    found = {}
-    for kind, spec in llama_specs().items():
-        probe = FOLDER / "llama-probe.json"
-        probe.write_text(json.dumps({**json.loads(spec.read_text()), "chats": [8]}))
-        found[kind] = asked([python, script, str(probe)])["8 cold"]["tokens_per_s"]
+def fastest_llama(python: str) -> Path:
+    """What `llama.py` measures with the weights that are fastest for eight chats here."""
+    found, specs = {}, llama_specs()
+    for kind, spec in specs.items():
+        found[kind] = asked(llama_command(python, spec, (8,)))["8 cold"]["tokens_per_s"]
         print(f"llama.cpp with {kind}: {found[kind]:.0f} tokens/s for eight chats", flush=True)
-    return [python, script, str(FOLDER / f"llama-{max(found, key=found.__getitem__)}.json")]
+    return specs[max(found, key=found.__getitem__)]
+
+
+def llama_command(python: str, spec: Path, counts: Sequence[int]) -> list[str]:
+    """What measures llama.cpp with so many chats."""
+    asked_for = FOLDER / "llama-asked.json"
+    asked_for.write_text(json.dumps({**json.loads(spec.read_text()), "chats": counts}))
+    return [python, str(Path(__file__).with_name("llama.py")), str(asked_for)]
 
 
 # ------------------------------------------------------------------------------------------------ rounds
@@ -107,15 +114,20 @@ def llama_commands(python: str) -> list[str]:
 
 def rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
     """All systems, one after the other, so many times."""
-    here = [sys.executable, "-m", "personas.engine.bench.systems"]
-    commands = {name: [*here, name, str(FOLDER), ",".join(map(str, of))] for name, of in SYSTEMS.items()}
     python = llama_python() if with_llama else None
-    if python:
-        commands["llama"] = llama_commands(python)
-    found: dict[str, list[Figures]] = {name: [] for name in commands}
+    llama = fastest_llama(python) if python else None
+    found: dict[str, list[Figures]] = {name: [] for name in (*SYSTEMS, *(["llama"] if llama else []))}
     for number in range(count):
-        for name, command in commands.items():
+        for name in found:
             print(f"round {number + 1} of {count}: {name} …", flush=True)
+            counts = SYSTEMS.get(name, CHATS)
+            if number >= LONG_ROUNDS and name != "ours":
+                counts = tuple(chats for chats in counts if chats < max(CHATS))
+            if python and llama and name == "llama":
+                command = llama_command(python, llama, counts)
+            else:
+                command = [sys.executable, "-m", "personas.engine.bench.systems", name, str(FOLDER)]
+                command.append(",".join(map(str, counts)))
             found[name].append(asked(command, "PASSIVE" if name == "ours" else "ACTIVE"))
     return found
 
