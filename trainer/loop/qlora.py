@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset as Table
 from peft import LoraConfig, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig
 
+from datasets import Dataset as Table
 from personas.base_model import BaseModel, TrainingPrecision, load_model
 from personas.errors import TrainingError
 from personas.prompt import Sample
@@ -32,6 +32,7 @@ from trainer.loop.course import Course, CourseTrainer, Heard
 from trainer.loop.cpu_kernels import share_dropout, use_grouped_attention
 from trainer.loop.reply_trainer import ReplyTrainer
 from trainer.loop.reporter import Reporter
+from trainer.loop.trimming import HeapTrimmer, trims_here
 from trainer.machine import machine_here
 from trainer.recipe import Recipe
 
@@ -73,6 +74,8 @@ def trained_by(course: Course, trainer_in: Callable[[Path], CourseTrainer]) -> T
         trainer = trainer_in(course.folder or Path(scratch))
         reporter = Reporter(course, trainer)
         trainer.add_callback(reporter)
+        if trims_here(on_cpu=trainer.model.device.type == "cpu"):
+            trainer.add_callback(HeapTrimmer())
         kept = latest_whole(course.folder) if course.folder else None
         train(trainer, kept)
     return Trained(
