@@ -3,7 +3,7 @@
 The allocator, as a run sets it up (`trainer.process.environment`), keeps what is freed: the next step finds its pages
 there already, which makes training faster. But tensors of another length do not fit where the last ones lay, so over a
 whole run the heap grows to a multiple of what one step needs. Trimming gives back every page that holds nothing, and
-costs the next step its pages' first touch; so it is done only when the heap has grown beyond what a step needs by itself.
+costs the next step its pages' first touch; so it is done only when the heap has grown beyond what a step needs alone.
 """
 
 from __future__ import annotations
