@@ -155,6 +155,7 @@ def _review(options: argparse.Namespace) -> Review:
     if options.review.absolute().parent == options.out.absolute():
         raise RequestError("--review names a file in the data set's folder.", "Name another: it tells who is in it.")
     require_place(options.review, "Name another place with --review.")
+    options.review.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place, now = home(), time.time()
     delete_expired(place, now)
     return Review(options.review, place, now, options.review_days)

@@ -65,7 +65,8 @@ async def build(house: House, state_: State, order: BuildOrder, *, replace: bool
     if places.set(order.name).exists() and not replace:
         raise Problem("conflict", f"There is a data set {order.name} already.", "Choose another name, or replace it.")
     words = await asyncio.to_thread(words_of, order, house)
-    await asyncio.to_thread(places.sets.mkdir, mode=0o700, parents=True, exist_ok=True)
+    for folder in (places.sets, places.build(order.name)):
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
     work = state_.works.start(
         house.home, "build", order.name, (*words, "--json", "--tell-every", TELL_EVERY_S), _nothing_more
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -12,10 +13,10 @@ from markupsafe import Markup
 from bot.house import House
 from bot.web.charts import bars
 from bot.web.data.build_order import kept_order
-from bot.web.data.doing import delete_set
+from bot.web.data.doing import delete_set, require_own
 from bot.web.data.forms import fields_of
 from bot.web.data.places import Places
-from bot.web.data.reviewing import correct, corrections_in, finds_in, take_back
+from bot.web.data.reviewing import Finds, correct, corrections_in, finds_in, take_back
 from bot.web.data.sample_index import SIDES, Hits, Wanted, counts_in, search
 from bot.web.data.samples import shown
 from bot.web.data.sets import Built, set_of, sheet_of
@@ -47,9 +48,17 @@ async def set_page(request: web.Request) -> web.Response:
         stats=stats,
         composition=bars("Samples by source", rows, "samples"),
         lengths=bars("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
-        sheet=Markup(SHEET.render(sheet)),
+        sheet=_rendered(sheet),
         order=await asyncio.to_thread(kept_order, Places(house.home).build(built.id)) if built.is_own else None,
     )
+
+
+def _rendered(sheet: str) -> Markup:
+    """A data sheet below the page's own headings."""
+    html: str = SHEET.render(sheet)
+    for level in (2, 1):
+        html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(f"</h{level}>", f"</h{level + 2}>")
+    return Markup(html)
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -121,9 +130,11 @@ async def review(request: web.Request) -> web.Response:
     house = house_of(request)
     require_known(request, "kind", "query", "first")
     built = await asyncio.to_thread(set_of, house, request.match_info["id"])
-    build, first = Places(house.home).build(built.id), number(request, "first", 0, LARGEST_NUMBER) or 0
+    build, first = _build_of(house, built), number(request, "first", 0, LARGEST_NUMBER) or 0
     kind, query = (request.query.get(name, "")[:LONGEST_QUERY] for name in ("kind", "query"))
-    finds = await asyncio.to_thread(finds_in, build, kind=kind, query=query, first=first, limit=SHOWN_FINDS)
+    finds = Finds()
+    if build:
+        finds = await asyncio.to_thread(finds_in, build, kind=kind, query=query, first=first, limit=SHOWN_FINDS)
     after = first + len(finds.found)
     asked = {"kind": kind, "query": query, "first": after}
     return page(
@@ -136,16 +147,22 @@ async def review(request: web.Request) -> web.Response:
         kind=kind,
         query=query,
         chart=bars("Replaced, by kind", [(name, float(n)) for name, n in built.stats.replaced.items()], "places"),
-        corrections=await asyncio.to_thread(corrections_in, build),
-        can_build=await asyncio.to_thread(kept_order, build) is not None,
+        corrections=await asyncio.to_thread(corrections_in, build) if build else [],
+        can_build=build is not None and await asyncio.to_thread(kept_order, build) is not None,
         next=f"{request.path}?{urlencode(asked)}" if after < finds.count else "",
     )
+
+
+def _build_of(house: House, built: Built) -> Path | None:
+    """What belongs to the making of a data set, where it was made here."""
+    return Places(house.home).build(built.id) if built.is_own else None
 
 
 async def mark(request: web.Request) -> web.Response:
     """A reviewer says that a find is wrong (`keep`), that a name was missed (`also`), or takes that back."""
     house = house_of(request)
     built = await asyncio.to_thread(set_of, house, request.match_info["id"])
+    require_own(built)
     given, _ = await fields_of(request)
     build, name = Places(house.home).build(built.id), given.get("name", "")
     if given.get("verdict") == "take_back":

@@ -144,8 +144,9 @@ def _folders(house: House, id: str = "") -> list[tuple[str, Path, bool]]:
 
 
 def sheet_of(built: Built) -> str:
-    """A data set's sheet, in markdown; empty where there is none."""
+    """A data set's sheet, in markdown, without its pictures; empty where there is none."""
     try:
-        return (built.folder / SHEET).read_text(encoding="utf-8")
+        text = (built.folder / SHEET).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("!["))

@@ -88,9 +88,9 @@ After = Callable[[Work], Awaitable[None]]
 class Works:
     """All work since the bot started; the oldest that has ended is forgotten first."""
 
-    def __init__(self, command: Sequence[str] = TRAINER) -> None:
-        """`command` is the trainer's program."""
-        self._command = tuple(command)
+    def __init__(self, command: Sequence[str] = ()) -> None:
+        """`command` is the trainer's program, unless it is the usual one."""
+        self._command = tuple(command or TRAINER)
         self._all: dict[str, Work] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._one = asyncio.Semaphore()
@@ -143,8 +143,11 @@ class Works:
 
     async def close(self) -> None:
         """End everything."""
-        for work in self.going():
-            await self.cancel(work)
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _do(self, home: Path, work: Work, after: After) -> None:
         try:
@@ -175,7 +178,13 @@ class Works:
         environ = trainer_environment(os.environ, {}) | {"UNDERSTUDY_HOME": str(home), "PYTHONUNBUFFERED": "1"}
         words = (*self._command, *work.words)
         process = await asyncio.create_subprocess_exec(
-            *words, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environ, start_new_session=True
+            *words,
+            cwd=home,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            env=environ,
+            start_new_session=True,
         )
         with suppress(psutil.Error):
             psutil.Process(process.pid).nice(NICE)

@@ -7,6 +7,7 @@ class Upload {
   constructor(form) {
     this.form = form;
     this.request = null;
+    this.busy = false;
     this.drop = form.querySelector("#drop");
     this.file = form.querySelector("#file");
     this.name = form.querySelector("#name");
@@ -52,15 +53,30 @@ class Upload {
     else this.fail("Choose a file, or paste text.");
   }
 
-  send(body, name, replace = this.form.querySelector("#replace").checked) {
-    if (this.request) return this.fail("Wait for the other file, or cancel it.");
+  /** The server is asked before gigabytes are sent: whether the name can be, and is free. */
+  async send(body, name) {
+    if (this.busy) return void (this.error.textContent = "Wait for the other file, or cancel it.");
+    this.busy = true;
     this.error.textContent = "";
+    let replace = this.form.querySelector("#replace").checked;
+    const there = await fetch(`/uploads/${encodeURIComponent(name)}`).catch(() => null);
+    if (!there) return this.fail("The bot cannot be reached. Send it again.");
+    if (there.ok && !replace) {
+      replace = confirm(`There is a file ${name} already. Replace it?`);
+      if (!replace) return this.fail(`There is a file ${name} already. Give this one another name.`);
+    } else if (!there.ok && there.status !== 404) {
+      return this.fail(wordsOf(problemIn(await there.text())));
+    }
+    if (body.size > Number(this.form.dataset.room)) return this.fail("The disk has no room for it.");
+    this.begin(body, `/uploads/${encodeURIComponent(name)}?replace=${replace}`);
+  }
+
+  begin(body, path) {
     const request = (this.request = new XMLHttpRequest());
-    request.open("PUT", `/uploads/${encodeURIComponent(name)}?replace=${replace}`);
+    request.open("PUT", path);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.upload.addEventListener("progress", (event) => this.tell(event));
-    request.addEventListener("load", () => this.ended(body, name));
-    request.addEventListener("error", () => this.ended(body, name));
+    for (const kind of ["load", "error"]) request.addEventListener(kind, () => this.ended());
     request.addEventListener("abort", () => { this.rest(); say("The upload was cancelled; nothing of it is kept."); });
     this.progress.hidden = false;
     this.bar.value = 0;
@@ -76,28 +92,31 @@ class Upload {
     if (this.words.textContent !== words) this.words.textContent = words;
   }
 
-  async ended(body, name) {
+  async ended() {
     const { status, responseText } = this.request;
     this.rest();
-    if (status === 201) {
-      const answer = JSON.parse(responseText);
-      await fetch(`${answer.links.self}/inspect`, { method: "POST" });
-      location.assign(`/dashboard/data/uploads/${encodeURIComponent(answer.name)}`);
-      return;
+    if (status !== 201) {
+      return this.fail(status ? wordsOf(problemIn(responseText)) : "It broke off. Send it again.");
     }
-    const problem = problemIn(responseText);
-    if (status === 409 && confirm(`${problem.detail} Replace it?`)) this.send(body, name, true);
-    else this.fail(status ? `${problem.detail} ${problem.advice ?? ""}` : "The bot cannot be reached. Send it again.");
+    const answer = JSON.parse(responseText);
+    await fetch(`${answer.links.self}/inspect`, { method: "POST" });
+    location.assign(`/dashboard/data/uploads/${encodeURIComponent(answer.name)}`);
   }
 
   rest() {
     this.request = null;
+    this.busy = false;
     this.progress.hidden = true;
   }
 
   fail(words) {
+    if (!this.request) this.busy = false;
     this.error.textContent = words;
   }
+}
+
+function wordsOf(problem) {
+  return [problem.detail, problem.advice].filter(Boolean).join(" ");
 }
 
 function problemIn(text) {

@@ -1,4 +1,4 @@
-"""Data, as somebody uses it in Chromium: a file brought in, its right stated, a set built, browsed, planned, started."""
+"""Data, as somebody uses it in Chromium: a file brought in, its right stated, a set built, browsed and planned."""
 
 from __future__ import annotations
 
