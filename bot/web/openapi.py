@@ -193,6 +193,8 @@ def _responses(said: Described, schemas: dict[str, Schema], takes_key: bool) -> 
     expected = {status: _reason(status) for status in ALWAYS}
     if said.query:
         expected |= {400: _reason(400)}
+    if "after" in said.query:
+        expected |= {404: "There is no entry `after`."}
     if takes_key:
         expected |= {status: _reason(status) for status in (400, 409)}
     if said.body:
