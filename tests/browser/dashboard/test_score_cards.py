@@ -5,11 +5,8 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from personas.adapters import adapter_ref
-from tests.bot.rollouts import install
-from tests.bot.web.test_web_cards import a_verdict, takes
+from tests.bot.web.test_web_score_cards import put_two
 from tests.browser.dashboard.conftest import assert_accessible
-from tests.trainer.gate_cards import good_card, with_new
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -18,18 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 def versions(dashboard):
     """Two versions of Ballast with whole cards; the first one speaks."""
     stage = dashboard.stage
-    stage.engine.script = takes
-    facts = good_card().facts
-    changes = {"v1": {"verdict": a_verdict()},
-               "v2": {"verdict": a_verdict("fail", "reject"),
-                      "facts": {"right_with_lore": with_new(facts.right_with_lore, 0.75)}}}  # fmt: skip
-    for version, changed in changes.items():
-        install(stage.store)
-        folder = adapter_ref(stage.client.house.home, "ballast", version).folder
-        folder.mkdir(parents=True)
-        card = good_card(persona="ballast", **changed).model_copy(update={"version": version})
-        (folder / "scorecard.json").write_text(card.model_dump_json(), encoding="utf-8")
-    stage.store.versions.promote("ballast", "v1", 1, 2.0)
+    put_two(stage.client.house.home, stage.store, stage.engine)
     return stage
 
 

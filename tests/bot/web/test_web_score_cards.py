@@ -1,0 +1,193 @@
+"""Score cards on the web: the list, one card, two, the files beside it; and blind comparisons by the operator."""
+
+import re
+from dataclasses import asdict
+
+import pytest
+
+from bot.judging.prompts import prompts_for
+from bot.store import NewComparison
+from personas.adapters import adapter_ref
+from personas.scorecard import Criterion, Verdict
+from tests.bot.rollouts import install
+from tests.samples import SCORECARD
+from tests.trainer.gate_cards import good_card, with_new
+
+NUMBERS = iter(range(1_000_000))
+CARDS, COMPARE = "/dashboard/cards", "/dashboard/cards/compare"
+WHY = "On 40 held-out replies the loss is <better>."
+
+
+def takes(request):
+    """Says something else each time, and nothing of the version."""
+    return [f"Take {next(NUMBERS)} ", f"on {request.turns[-1].text}"]
+
+
+def a_verdict(outcome="pass", says="promote"):
+    one = Criterion(name="voice", outcome=outcome, value=0.9, unit="share", threshold="at least 0.8", why=WHY,
+                    advice="More data." if outcome != "pass" else "")  # fmt: skip
+    return Verdict(verdict=says, reasons=(WHY,), advice=(), criteria=(one,), error_rate=0.05, thresholds="default")
+
+
+def put_card(home, version, **changes):
+    """A whole card in the folder of a version of Ballast, with a rubric and a picture beside it."""
+    folder = adapter_ref(home, "ballast", version).folder
+    (folder / "report").mkdir(parents=True)
+    card = good_card(persona="ballast", **changes).model_copy(update={"version": version})
+    (folder / "scorecard.json").write_text(card.model_dump_json(), encoding="utf-8")
+    (folder / "report" / "rubric.csv").write_text("prompt,reply\r\n", encoding="utf-8")
+    (folder / "report" / "scorecard.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "secret.txt").write_text("not for the web")
+
+
+def put_two(home, store, engine):
+    """Two versions of Ballast with whole cards; the first one speaks, the second one knows more and is rejected."""
+    engine.script = takes
+    judged = SCORECARD.model_copy(update={"verdict": "hold", "reasons": (WHY,)})
+    for card in (SCORECARD, judged):
+        install(store, card=card)
+    store.versions.promote("ballast", "v1", 1, 2.0)
+    knows = {"right_with_lore": with_new(good_card().facts.right_with_lore, 0.75)}
+    put_card(home, "v1", verdict=a_verdict())
+    put_card(home, "v2", verdict=a_verdict("fail", "reject"), facts=knows)
+
+
+@pytest.fixture
+def versions(desk):
+    """A desk with two versions."""
+    put_two(desk.home, desk.store, desk.engine)
+    return desk
+
+
+async def shown(desk, path, status=200):
+    """A page's text."""
+    found, text, _ = await desk.page(path)
+    assert found == status, text
+    return text
+
+
+async def sent(desk, path, **fields):
+    """A form's status, and where it leads to."""
+    status, _, headers = await desk.submit(path, **fields)
+    return status, headers.get("Location", "")
+
+
+async def test_without_a_version_it_is_told_how_one_is_made(desk):
+    assert "No version has been trained yet" in await shown(desk, CARDS)
+
+
+async def test_the_list_has_every_version_with_its_verdict(versions):
+    text = await shown(versions, CARDS)
+    assert f'href="{CARDS}/ballast/v1"' in text and f'href="{CARDS}/ballast/v2"' in text
+    assert re.search(r"v1</a> <span class=\"badge good\">live", text) and '<span class="badge warn">hold</span>' in text
+    assert "&lt;better&gt;" in text and "<better>" not in text
+    versions.store.versions.withdraw("ballast", "v2", 3.0, "somebody was forgotten")
+    assert "withdrawn" in await shown(versions, CARDS)
+
+
+async def test_a_card_shows_all_that_was_measured(versions):
+    text = await shown(versions, f"{CARDS}/ballast/v2")
+    for heading in ("The gate says reject", "Criteria", "Held-out replies", "Voice", "Facts, character, safety",
+                    "Separation", "General ability", "Text: heldout", "Memorised", "What it learned from",
+                    "Replies side by side", "What was compared", "Picture", "Take along"):  # fmt: skip
+        assert f">{heading}<" in text, heading
+    assert "✗ fail" in text and "90.0%" in text and "at least 0.8" in text and "More data." in text
+    assert "does the bell &lt;ring&gt;?" in text and "A quarter tone flat." in text and "said by live" in text
+    assert "style=" not in text and "onclick" not in text
+
+
+async def test_a_version_without_a_whole_card_says_how_to_make_one(versions):
+    (adapter_ref(versions.home, "ballast", "v2").folder / "scorecard.json").unlink()
+    text = await shown(versions, f"{CARDS}/ballast/v2")
+    assert "python -m trainer evaluate" in text and f"{SCORECARD.loss_tuned:.3f}" in text
+    (adapter_ref(versions.home, "ballast", "v2").folder / "scorecard.json").write_text("{}")
+    assert "is damaged" in await shown(versions, f"{CARDS}/ballast/v2", status=500)
+
+
+@pytest.mark.parametrize("name", ["ballast/v9", "nobody/v1", "dialogue/none", "..%2F..%2Fkeys/v1"])
+async def test_what_is_not_there_is_not_found(versions, name):
+    await shown(versions, f"{CARDS}/{name}", status=404)
+
+
+async def test_files_beside_a_card_can_be_taken_along_and_no_others(versions):
+    async with versions.session.get(f"{CARDS}/ballast/v1/files/rubric.csv") as answer:
+        assert answer.status == 200 and answer.content_type == "text/csv"
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="ballast-v1-rubric.csv"'
+    async with versions.session.get(f"{CARDS}/ballast/v1/files/scorecard.png") as answer:
+        assert answer.content_type == "image/png" and "Content-Disposition" not in answer.headers
+    for name in ("secret.txt", "..%2F..%2Funderstudy.sqlite", "adapter_model.safetensors", "rubric.md"):
+        async with versions.session.get(f"{CARDS}/ballast/v1/files/{name}") as answer:
+            assert answer.status == 404
+
+
+async def test_two_cards_stand_side_by_side_and_the_better_is_marked(versions):
+    text = await shown(versions, f"{CARDS}/two?a=ballast/v1&b=ballast/v2")
+    row = re.search(r"facts right, with lore</th>(.*?)</tr>", text, re.DOTALL)[1]
+    assert "55.0%" in row and "75.0%" in row and "-20.0%" in row
+    assert row.index("better") > row.index("55.0%"), "the second is better"
+    loss = re.search(r"held-out loss.*?</th>(.*?)</tr>", text, re.DOTALL)[1]
+    assert "better" not in loss, "alike is nobody's"
+    assert "✓ pass" in text and "✗ fail" in text and "Replies to the same prompts" in text
+    await shown(versions, f"{CARDS}/two?a=ballast/v1&b=ballast/v7", status=404)
+    await shown(versions, f"{CARDS}/two", status=404)
+
+
+# ------------------------------------------------------------------------------------------------ blind
+
+
+async def test_the_operator_votes_blindly_as_one_voter(versions):
+    store = versions.store
+    assert "Choose" in await shown(versions, COMPARE)
+    text = await shown(versions, f"{COMPARE}?persona=ballast")
+    assert "Show me two replies" in text and "0 by 0 people" in text
+    asked = f"{COMPARE}?persona=ballast&version=v2&against=v1"
+    assert await sent(versions, COMPARE, persona="ballast", version="v2", against="v1") == (303, f"{asked}#replies")
+    text = await shown(versions, asked)
+    seq = int(re.search(r'name="comparison" value="(\d+)"', text)[1])
+    one = store.comparisons.get(seq)
+    assert (one.user_id, one.guild_id) == (0, 0)
+    assert one.prompt in {it.text for it in prompts_for("ballast", versions.home)}
+    replies = text[text.index('id="reply-a"') : text.index("Both bad")]
+    assert one.text_a.split(" on ")[0] in replies and not re.search(r"\bv1\b|\bv2\b|base", replies)
+    await shown(versions, f"{COMPARE}/{seq}", status=409)
+    assert await sent(versions, f"{COMPARE}/vote", comparison=str(seq), choice="a") == (303, f"{COMPARE}/{seq}")
+    text = await shown(versions, f"{COMPARE}/{seq}")
+    assert re.search(rf"A was <strong>{one.version_a}</strong>, B was <strong>{one.version_b}</strong>", text)
+    assert "1 by 1 person" in text and "Ruling: open." in text
+    await sent(versions, f"{COMPARE}/vote", comparison=str(seq), choice="b")
+    assert store.comparisons.get(seq).choice == "a", "a vote stays as it is"
+
+
+async def test_an_open_comparison_is_shown_again_until_it_is_voted_on(versions):
+    for _ in range(2):
+        await sent(versions, COMPARE, persona="ballast", version="v2", against="base")
+    assert len(versions.engine.requests) == 2, "a reply of each, once"
+    assert len(re.findall("Take", await shown(versions, f"{COMPARE}?persona=ballast&version=v2&against=base"))) == 2
+
+
+async def test_a_comparison_of_yesterday_does_not_count(versions):
+    await sent(versions, COMPARE, persona="ballast", version="v2", against="v1")
+    comparisons = versions.store.comparisons
+    comparisons.shown_again(1, comparisons.get(1).shown_at - 90_000)
+    assert await sent(versions, f"{COMPARE}/vote", comparison="1", choice="a") == (303, f"{COMPARE}?persona=ballast")
+    assert comparisons.voted("ballast") == []
+
+
+async def test_nobody_votes_for_a_member_or_on_what_is_not_there(versions):
+    await sent(versions, COMPARE, persona="ballast", version="v2", against="v1")
+    own = versions.store.comparisons.get(1)
+    fields = {name: value for name, value in asdict(own).items() if name in NewComparison.__dataclass_fields__}
+    other = versions.store.comparisons.show(NewComparison(**{**fields, "user_id": 77}), own.shown_at)
+    assert (await sent(versions, f"{COMPARE}/vote", comparison=str(other.seq), choice="a"))[0] == 404
+    assert (await sent(versions, f"{COMPARE}/vote", comparison="x", choice="a"))[0] == 404
+    assert (await sent(versions, f"{COMPARE}/vote", comparison="1", choice="z"))[0] == 422
+    await shown(versions, f"{COMPARE}/{other.seq}", status=404)
+
+
+async def test_what_cannot_be_compared_is_told_where_it_was_asked(versions):
+    text = await shown(versions, f"{COMPARE}?persona=ballast&version=v1&against=v1")
+    assert "Name two versions" in text and "Show me two replies" not in text
+    await shown(versions, f"{COMPARE}?persona=nobody", status=404)
+    assert (await sent(versions, COMPARE, persona="oda"))[0] == 422, "oda has no second version"
+    versions.engine.script = lambda request: ["the same"]
+    assert (await sent(versions, COMPARE, persona="ballast", version="v2", against="v1"))[0] == 422
