@@ -132,6 +132,11 @@ class Rollouts:
         )
         return [Rollout(**row) for row in rows]
 
+    def everywhere(self, persona_id: str) -> list[Rollout]:
+        """What was tried in any guild, oldest first."""
+        rows = self._db.read("select * from rollouts where persona_id = :persona order by seq", {"persona": persona_id})
+        return [Rollout(**row) for row in rows]
+
     def untold(self) -> list[Rollout]:
         """Those whose end has not been said yet, oldest first."""
         return [Rollout(**row) for row in self._db.read("select * from rollouts where told = 0 order by seq")]

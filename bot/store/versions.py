@@ -146,10 +146,13 @@ class Versions:
         What was rolled back returns by promotion only, so a second rollback never brings back the version that the
         first one fled from. Raises `RequestError` when there is nothing to go back to.
         """
-        newest = self._newest(persona_id)
-        if newest is None or (newest.version is None and newest.previous is None):
-            raise RequestError(f"{persona_id} has no earlier version to go back to.", "Promote a version instead.")
+        newest = self._to_leave(persona_id)
         return self._back_from(newest, Change(persona_id, by, at, why or "rollback", guild_id, kind))
+
+    def before(self, persona_id: str) -> str | None:
+        """The version that a rollback would make live, None for the base model. Raises `RequestError` as it would."""
+        earlier = self._earlier(self._to_leave(persona_id))
+        return earlier.version if earlier else None
 
     def withdraw(self, persona_id: str, version: str, at: float, why: str) -> Promotion | None:
         """Never serve a version again. Where it is live, the one before it is from now on, else the base model.
@@ -213,11 +216,23 @@ class Versions:
         )
         return Promotion(**row) if row else None
 
-    def _back_from(self, newest: Promotion, change: Change) -> Promotion:
-        """Make live what was so before, passing over what has been withdrawn since."""
+    def _to_leave(self, persona_id: str) -> Promotion:
+        """What a rollback goes back from. Raises `RequestError` where there is nothing to go back to."""
+        newest = self._newest(persona_id)
+        if newest is None or (newest.version is None and newest.previous is None):
+            raise RequestError(f"{persona_id} has no earlier version to go back to.", "Promote a version instead.")
+        return newest
+
+    def _earlier(self, newest: Promotion) -> Promotion | None:
+        """What was live before, passing over what has been withdrawn since; None for the base model at first."""
         earlier = self._promotion(newest.previous) if newest.previous else None
         while earlier and self.is_withdrawn(earlier.persona_id, earlier.version):
             earlier = self._promotion(earlier.previous) if earlier.previous else None
+        return earlier
+
+    def _back_from(self, newest: Promotion, change: Change) -> Promotion:
+        """Make live what was so before, passing over what has been withdrawn since."""
+        earlier = self._earlier(newest)
         if earlier is None:
             return self._add(change, None, None)
         return self._add(change, earlier.version, earlier.previous)

@@ -71,7 +71,7 @@ async def overview(request: web.Request) -> web.Response:
 
 def residents(house: House) -> list[Resident]:
     """Every persona of every server, those that ship first."""
-    personas, spots = house.conversations.personas, _spots(house)
+    personas, spots = house.conversations.personas, spots_of(house)
     found = dict(personas.of(0))
     for guild_id in sorted(_guild_ids(house)):
         found |= personas.of(guild_id)
@@ -82,7 +82,8 @@ def residents(house: House) -> list[Resident]:
     ]
 
 
-def _spots(house: House) -> dict[str, list[Spot]]:
+def spots_of(house: House) -> dict[str, list[Spot]]:
+    """By persona id the channels in which each lives."""
     spots: dict[str, list[Spot]] = {}
     for guild_id in sorted(_guild_ids(house)):
         for channel in house.store.channels.of_guild(guild_id):

@@ -23,6 +23,7 @@ KEPT = {
     "catalogue.toml": b"# the operator's own",
     "personas/77/mira-25/card.toml": b'name = "Mira"',
     "lore/77/mira-25/soup.md": b"# Soup\nNever ask.",
+    "earlier/lore/77/mira-25/soup.md/20261120T010203.000000.md": b"# Soup\nAsk once.",
     "models/persona_adapters/oda/v1/adapter_model.safetensors": bytes(range(256)) * 300,
     "models/persona_adapters/oda/v1/manifest.json": b"{}",
     "heldout/oda.bin": b"what was held out",

@@ -1,0 +1,92 @@
+"""`/dashboard/personas`: who there is; and cards that come in as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bot.card_files import MAX_CARD_BYTES, Arrived, bring_in_card, keep_book
+from bot.carried import install_carried
+from bot.personas import OPERATOR, short_id
+from bot.web.frame import back_to, page
+from bot.web.here import Route, house_of
+from bot.web.overview import Spot, spots_of
+from bot.web.personas.asking import Uploaded, as_problem, uploaded
+from bot.web.personas.card_rest import make_ready
+from bot.web.personas.found import Found, Standing, persona_at, standing_of
+from bot.web.personas.lore_files import lore_of
+from bot.web.problems import Problem
+
+NOBODY = 0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A persona as the list shows it."""
+
+    found: Found
+    standing: Standing
+    spots: list[Spot]
+
+
+async def list_page(request: web.Request) -> web.Response:
+    """Every persona of every server, those of all servers first."""
+    house = house_of(request)
+    spots = spots_of(house)
+    everybody = [Found(house, guild_id, persona) for guild_id, persona in house.conversations.personas.everybody()]
+    return page(
+        request,
+        "personas/list.html",
+        title="Personas",
+        section="personas",
+        listed=[Listed(one, standing_of(house, one.id), spots.get(one.id, [])) for one in everybody],
+    )
+
+
+async def bring_in(request: web.Request) -> web.Response:
+    """Make a card's file a persona for all servers."""
+    sent = await _card_sent(request)
+    house = house_of(request)
+    with as_problem("invalid-request"):
+        arrived = await bring_in_card(
+            house, OPERATOR, sent.content, sent.name, sent.fields.get("id", "").strip(), keeping=True
+        )
+    found = Found(house, OPERATOR, arrived.brought.persona)
+    said = await _settled(found, arrived, sent.name)
+    verb = "is a persona of all servers now" if arrived.brought.is_new else "has a new card"
+    return back_to(request, found.page, f"{found.persona.name} {verb}. {said}".strip())
+
+
+async def replace_card(request: web.Request) -> web.Response:
+    """Let a card's file take the place of a persona's card, picture and book; what it said is kept."""
+    found = persona_at(request)
+    sent = await _card_sent(request)
+    with as_problem("invalid-request"):
+        arrived = await bring_in_card(
+            found.house, found.guild_id, sent.content, sent.name, short_id(found.persona, found.guild_id), keeping=True
+        )
+    said = await _settled(Found(found.house, found.guild_id, arrived.brought.persona), arrived, sent.name)
+    return back_to(request, found.page, f"{arrived.brought.persona.name} has a new card. {said}".strip())
+
+
+async def _card_sent(request: web.Request) -> Uploaded:
+    sent = await uploaded(request, MAX_CARD_BYTES)
+    if not sent.content:
+        raise Problem("invalid-request", "No file was chosen.", "Choose a card: PNG, JSON, CHARX or TOML.")
+    return sent
+
+
+async def _settled(found: Found, arrived: Arrived, file: str) -> str:
+    """Take up what a card brings besides: its book as lore, its adapter as a version. Says what became of them."""
+    said = await keep_book(lore_of(found.house), found.guild_id, found.persona, arrived.card)
+    notes, _ = await install_carried(found.house, (found.guild_id, 0, NOBODY), found.id, arrived.card, file)
+    make_ready(found, found.persona)
+    return " ".join([*said, *(note.replace("**", "") for note in notes)])
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", "/dashboard/personas", list_page),
+    ("POST", "/dashboard/personas", bring_in),
+    ("POST", "/dashboard/personas/{persona_id}/file", replace_card),
+)

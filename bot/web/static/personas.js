@@ -1,0 +1,214 @@
+/** The card's form: tokens and faults while one writes, the voice before it is kept. Without this both still work. */
+
+import { say } from "./base.js";
+
+const WAIT_MS = 400;
+const number = new Intl.NumberFormat("en");
+
+/** What the form says of the card, as the REST interface takes it. */
+function cardIn(form) {
+  const card = {};
+  for (const element of form.querySelectorAll("fieldset [name]")) {
+    if (element.name === "alternate_greetings") (card[element.name] ??= []).push(element.value);
+    else if (element.name === "tags") card.tags = element.value.split(",").map((tag) => tag.trim()).filter(Boolean);
+    else card[element.name] = element.value;
+  }
+  return card;
+}
+
+function posted(path, body, signal) {
+  return fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+}
+
+/** Call what is given once nothing has happened for a while; a call that is overtaken is broken off. */
+function settled(call) {
+  let timer, running;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      running?.abort();
+      running = new AbortController();
+      try {
+        await call(running.signal);
+      } catch (error) {
+        if (error.name !== "AbortError") say("The bot does not answer: what is shown of tokens may be old.");
+      }
+    }, WAIT_MS);
+  };
+}
+
+/** Ask before what was written is lost. */
+function guard(form) {
+  const note = document.getElementById("unsaved");
+  let changed = false;
+  form.addEventListener("input", (event) => {
+    if (event.target.closest("#voice")) return;
+    changed = true;
+    note.hidden = false;
+  });
+  form.addEventListener("submit", () => { changed = false; });
+  addEventListener("beforeunload", (event) => { if (changed) event.preventDefault(); });
+}
+
+// ------------------------------------------------------------------------------------------ the card
+
+function showFaults(form, wrong) {
+  const whole = document.getElementById("whole-error");
+  whole.hidden = !("" in wrong);
+  whole.textContent = wrong[""] ?? "";
+  for (const line of form.querySelectorAll(".error")) {
+    const name = line.id.replace(/-error$/, "");
+    line.hidden = !(name in wrong);
+    line.textContent = wrong[name] ?? "";
+    for (const element of form.querySelectorAll(`fieldset [name="${name}"]`)) {
+      if (name in wrong) element.setAttribute("aria-invalid", "true");
+      else element.removeAttribute("aria-invalid");
+    }
+  }
+}
+
+function showTokens(form, tokens) {
+  for (const count of form.querySelectorAll("[data-count]")) {
+    count.textContent = number.format(tokens.fields[count.dataset.count] ?? 0);
+  }
+  for (const part of form.querySelectorAll("[data-room]")) {
+    const value = tokens[part.dataset.room];
+    const shown = part.dataset.room === "share" ? `${Math.round(value * 100)} %` : number.format(value);
+    part.textContent = value === null ? "–" : shown;
+  }
+  form.querySelector("meter").value = tokens.tokens ?? tokens.context_tokens;
+}
+
+function watchCard(form) {
+  const told = document.getElementById("counted");
+  const look = settled(async (signal) => {
+    const answer = await posted(`/personas/${form.dataset.persona}/card/check`, cardIn(form), signal);
+    const found = await answer.json();
+    if (!answer.ok) {
+      showFaults(form, { "": found.detail });
+      return;
+    }
+    showFaults(form, found.wrong);
+    showTokens(form, found.tokens);
+    const faults = Object.values(found.wrong);
+    told.textContent = faults.length ? faults.join(" ") : `The card takes ${found.tokens.tokens} tokens.`;
+  });
+  form.addEventListener("input", (event) => {
+    if (!event.target.closest("fieldset")) return;
+    moreRoom(event.target);
+    look();
+  });
+}
+
+/** There is always one empty box more than greetings. */
+function moreRoom(box) {
+  const several = box.closest(".several");
+  if (!several || !several.lastElementChild.value) return;
+  const added = several.lastElementChild.cloneNode();
+  added.value = "";
+  added.setAttribute("aria-label", added.getAttribute("aria-label").replace(/\d+$/, several.children.length + 1));
+  several.append(added);
+}
+
+// ------------------------------------------------------------------------------------------ the voice
+
+/** The events of an answer's stream, one after another. */
+async function* eventsOf(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    held += value;
+    const blocks = held.split("\n\n");
+    held = blocks.pop();
+    for (const block of blocks) {
+      const name = /^event: ?(.*)$/m.exec(block)?.[1];
+      const data = /^data: ?(.*)$/m.exec(block)?.[1];
+      if (name && data) yield { name, data: JSON.parse(data) };
+    }
+  }
+}
+
+function hearVoice(form) {
+  const part = (id) => document.getElementById(id);
+  const [message, button, stop, box, reply, by, made] =
+    ["message", "say", "stop", "answer", "reply", "by", "made"].map(part);
+  let running;
+
+  function begin() {
+    box.hidden = false;
+    box.setAttribute("aria-busy", "true");
+    [reply.textContent, by.textContent, made.textContent] = ["", "", ""];
+    button.disabled = true;
+    stop.hidden = false;
+  }
+
+  function end() {
+    box.removeAttribute("aria-busy");
+    button.disabled = false;
+    stop.hidden = true;
+  }
+
+  function take({ name, data }) {
+    if (name === "text") reply.textContent += data.text;
+    if (name === "problem") made.textContent = `${data.detail} ${data.advice ?? ""}`;
+    if (name === "reply") {
+      reply.textContent = data.text || "(nothing came out)";
+      by.textContent = data.version ?? "base model";
+      const lore = data.lore.map((hit) => hit.source).join(", ");
+      made.textContent = `${data.new_tokens} new tokens, ${data.prompt_tokens} in the prompt${lore && `; lore: ${lore}`}`;
+    }
+  }
+
+  async function ask() {
+    if (!message.value.trim() || button.disabled) {
+      message.focus();
+      return;
+    }
+    running = new AbortController();
+    begin();
+    try {
+      const body = { message: message.value, version: part("version").value, card: cardIn(form) };
+      const answer = await posted(`/personas/${form.dataset.persona}/preview`, body, running.signal);
+      if (!answer.ok) take({ name: "problem", data: await answer.json() });
+      else for await (const event of eventsOf(answer)) take(event);
+    } catch (error) {
+      made.textContent = error.name === "AbortError" ? "Stopped." : "The bot does not answer.";
+    } finally {
+      end();
+    }
+  }
+
+  button.addEventListener("click", (event) => { event.preventDefault(); ask(); });
+  stop.addEventListener("click", () => { running?.abort(); button.focus(); });
+  message.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      ask();
+    }
+  });
+}
+
+// ------------------------------------------------------------------------------------------ a file of lore
+
+function watchText(form) {
+  const count = form.querySelector("[data-live]");
+  const box = document.getElementById(count.dataset.live);
+  box.addEventListener("input", settled(async (signal) => {
+    const answer = await posted("/tokens", { texts: { text: box.value } }, signal);
+    if (answer.ok) count.textContent = number.format((await answer.json()).tokens.text);
+  }));
+}
+
+const editor = document.querySelector("form.editor");
+if (editor) {
+  guard(editor);
+  watchCard(editor);
+  hearVoice(editor);
+}
+const file = document.querySelector("form.guarded");
+if (file) {
+  guard(file);
+  watchText(file);
+}

@@ -1,0 +1,141 @@
+"""A persona's lore over REST and by its pages: written, left out, brought back; why a message finds what it does."""
+
+import html
+import re
+
+from bot.lore import GuildLore, read_all_lore
+from personas.contracts import TrainingRequest
+from personas.lore import WORLD
+from tests.bot.web.test_web_cards import upload
+
+UMBRELLA = "# The violet umbrella\n\nAn umbrella of violet silk hangs in the cab. It was the opera's.\n"
+QUESTION = "whose violet umbrella is that?"
+PIANO = "the-piano.md"
+PAGE = "/dashboard/personas/ballast/lore"
+
+
+def lore_in(desk):
+    return desk.front._tenant.house.conversations.lore
+
+
+async def furnish(desk):
+    """The shipped lore of Ballast, found as in the running bot."""
+    house = desk.front._tenant.house
+    await GuildLore(house.home, lore_in(desk), house.catalogue.shipped.lore).refresh(0, "ballast")
+
+
+async def ask(desk, message=QUESTION, **more):
+    status, told, _ = await desk.ask("POST", "/personas/ballast/lore/ask", json={"message": message, **more})
+    assert status == 200
+    return told
+
+
+def outcomes(told):
+    return {(one["source"], one["outcome"]) for one in told["matches"]}
+
+
+async def test_what_is_written_is_found_at_once_and_in_all_servers_and_after_a_restart(desk):
+    await furnish(desk)
+    status, told, _ = await desk.ask("PUT", "/personas/ballast/lore/umbrella", json={"text": UMBRELLA})
+    assert status == 200 and told == {"name": "umbrella.md", "passages": 1}
+    [best, *_] = (await ask(desk))["matches"]
+    assert (best["source"], best["outcome"]) == ("ballast/umbrella.md", "given") and "umbrella" in best["words"]
+    assert best["score"] == best["by_words"] + best["by_meaning"] >= 1 and "among the best 2" in best["why"]
+    found = [hit.source for hit in lore_in(desk).search("ballast", QUESTION, guild_id=77)]
+    assert found[0] == "ballast/umbrella.md" and not lore_in(desk).search("oda", QUESTION)
+    again = read_all_lore(desk.front._tenant.house.catalogue.shipped.lore, ["ballast"], desk.home)
+    assert "ballast/umbrella.md" in {passage.source for passage in again}
+
+
+async def test_what_ships_is_written_anew_left_out_and_taken_back(desk):
+    await furnish(desk)
+    path = f"/personas/ballast/lore/{PIANO}"
+    shipped = (await desk.ask("GET", path))[1]["text"]
+    await desk.ask("PUT", path, json={"text": f"{shipped}\n\n## Zebras\n\nNo zebra has ever played that piano.\n"})
+    [best, *_] = (await ask(desk, "has a zebra played?"))["matches"]
+    assert best["heading"].endswith("Zebras") and best["source"] == f"ballast/{PIANO}"
+    owners = {passage.owner for passage in lore_in(desk).passages if passage.source == f"ballast/{PIANO}"}
+    assert owners == {"0/ballast"}, "what ships under this name is found no more"
+    assert (await desk.ask("DELETE", path))[0] == (await desk.ask("DELETE", path))[0] == 200
+    assert not [passage for passage in lore_in(desk).passages if passage.source == f"ballast/{PIANO}"]
+    [left] = [file for file in (await desk.ask("GET", "/personas/ballast/lore"))[1]["files"] if file["name"] == PIANO]
+    assert left["left_out"] and left["ships"] and left["passages"] == 0
+    shown = read_all_lore(desk.front._tenant.house.catalogue.shipped.lore, ["ballast"], desk.home)
+    assert f"ballast/{PIANO}" not in {passage.source for passage in shown}
+    assert (await desk.submit(f"{PAGE}/0/{PIANO}/bring-back"))[0] == 303
+    assert (await desk.ask("GET", path))[1]["text"] == shipped
+    assert {p.owner for p in lore_in(desk).passages if p.source == f"ballast/{PIANO}"} == {"ballast"}
+
+
+async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(desk):
+    sections = "".join(f"## Umbrella {n}\n\nThe violet umbrella number {n} hangs in cab {n}.\n\n" for n in range(1, 5))
+    await desk.ask("PUT", "/personas/ballast/lore/umbrellas", json={"text": f"# Umbrellas\n\n{sections}"})
+    await desk.ask("PUT", "/personas/ballast/lore/soup", json={"text": "# Soup\n\nTurnips boil on Tuesdays.\n"})
+    await desk.ask("PUT", "/personas/ballast/lore/chinese", json={"text": "# 茶\n\n钟楼下卖茶。\n"})
+    told = await ask(desk, "where is the violet umbrella?")
+    assert [one["outcome"] for one in told["matches"]].count("given") == told["most"] == 2
+    left = next(one for one in told["matches"] if one["outcome"] == "left over")
+    assert "room for 2 passages" in left["why"] and left["tokens"] > 5
+    soup = next(one for one in told["matches"] if one["source"] == "ballast/soup.md")
+    assert soup["outcome"] == "not found" and "they share no word" in soup["why"] and soup["words"] == {}
+    foreign = next(one for one in told["matches"] if one["source"] == "ballast/chinese.md")
+    assert foreign["cosine"] is None and "its meaning was not compared" in foreign["why"]
+
+
+async def test_lore_of_a_server_counts_there_and_can_be_mended(desk):
+    house = desk.front._tenant.house
+    await GuildLore(house.home, lore_in(desk)).add(77, "ballast", "umbrella", UMBRELLA.encode())
+    assert ("ballast/umbrella.md", "given") not in outcomes(await ask(desk))
+    assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, guild="77"))
+    page = (await desk.page(PAGE, params={"ask": QUESTION, "guild": "77"}))[1]
+    assert "server 77" in page and "<mark>violet</mark>" in page and ">given<" in page
+    await desk.submit(f"{PAGE}/77/umbrella.md", text=UMBRELLA.replace("violet", "scarlet"))
+    assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, "whose scarlet umbrella?", guild="77"))
+    assert (await desk.page(f"{PAGE}/78/umbrella.md"))[0] == 404
+
+
+async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(desk):
+    assert (await desk.submit(PAGE, name="The umbrella", text="It is of violet silk."))[0] == 303
+    path = f"{PAGE}/0/the-umbrella.md"
+    page = (await desk.page(path))[1]
+    assert "# The umbrella\n\nIt is of violet silk." in page
+    await desk.submit(path, text="# The umbrella\r\n\r\nIt is of red silk.")
+    assert (await desk.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("red silk.")
+    [number] = re.findall(r'name="number" value="([^"]+)"', (await desk.page(path))[1])
+    await desk.submit(f"{path}/remove")
+    files = (await desk.ask("GET", "/personas/ballast/lore"))[1]["files"]
+    assert all(file["ships"] for file in files) and len(files) == 5
+    page = (await desk.page(PAGE))[1]
+    assert f'href="{path}"' in page and "still to be brought back" in page
+    await desk.submit(f"{path}/bring-back", number=number)
+    assert (await desk.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("violet silk.")
+    status, page, _ = await desk.submit(path, text="# Only a heading")
+    assert status == 422 and "holds no text" in page
+    status, where, _ = await upload(desk, "/dashboard/personas/ballast/lore-file", "More.md", UMBRELLA.encode())
+    assert (status, where) == (303, PAGE)
+    status, _, page = await upload(desk, "/dashboard/personas/ballast/lore-file", "bad.md", b"caf\xe9")
+    assert status == 422 and "bad.md is not UTF-8 text (byte 3)." in html.unescape(page)
+
+
+async def test_what_cannot_be_is_refused(desk):
+    for path in ("..%2Fx.md", "card.toml", ".md", "nowhere.md"):
+        assert (await desk.page(f"{PAGE}/0/{path}"))[0] == 404, path
+        assert (await desk.ask("GET", f"/personas/ballast/lore/{path}"))[0] == 404, path
+        assert (await desk.ask("DELETE", f"/personas/ballast/lore/{path}"))[0] == 404, path
+    status, refused, _ = await desk.ask("PUT", "/personas/ballast/lore/x", json={"text": "# Nothing"})
+    assert status == 422 and "holds no text" in refused["detail"]
+    assert (await desk.ask("POST", "/personas/ballast/lore/ask", json={"message": ""}))[0] == 422
+
+
+async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(desk):
+    house = desk.front._tenant.house
+    await desk.ask("PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"})
+    await desk.ask("DELETE", "/personas/ballast/lore/lifts-and-lanterns.md")
+    await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane."})
+    request = TrainingRequest(job_name="j", persona="ballast")
+    by_kind = {one.kind: one for one in house.catalogue.materials_for(request)}
+    card, lore = by_kind["card"], dict((name, path) for path, name in by_kind["lore"].copies)
+    assert "A crane." in card.copies[0][0].read_text() and card.right == "form"
+    assert "It was sold." in lore[f"lore/ballast/{PIANO}"].read_text()
+    assert "lore/ballast/lifts-and-lanterns.md" not in lore and "lore/ballast/iron-and-workings.md" in lore
+    assert any(name.startswith(f"lore/{WORLD}/") for name in lore) and by_kind["log"].origin == "logs/ballast.json"

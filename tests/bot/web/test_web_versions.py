@@ -1,0 +1,133 @@
+"""Personas and their versions over REST and by their page: listed, promoted, rolled back."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from bot.store import Channel, NewRollout, Store
+from bot.web.personas.lives import drawing, lives_of
+from personas.errors import AdapterError
+from tests.bot.rollouts import install
+from tests.samples import SCORECARD
+
+PAGE = "/dashboard/personas/ballast/versions"
+GOOD = SCORECARD.model_copy(update={"verdict": "promote", "reasons": ("It fits better.",)})
+BAD = SCORECARD.model_copy(update={"verdict": "reject", "reasons": ("It forgot words.",), "advice": ("Mix more.",)})
+
+
+def live(desk):
+    return desk.store.versions.live("ballast")
+
+
+async def test_every_persona_is_listed_with_who_speaks_and_where(desk):
+    desk.store.guilds.present([9], 1)
+    desk.store.channels.assign(Channel(9, 5, "ballast", "mentions", 1, 1.0))
+    install(desk.store, card=GOOD)
+    desk.store.versions.promote("ballast", "v1", 0, 1_795_000_000.0)
+    status, first, _ = await desk.ask("GET", "/personas", params={"limit": "2"})
+    assert status == 200 and [one["id"] for one in first["personas"]] == ["ballast", "oda"]
+    assert first["personas"][0]["channels"][0]["guild"] == "server 9"
+    assert (await desk.ask("GET", first["links"]["next"]))[1]["personas"][0]["id"] == "thrip"
+    assert (await desk.ask("GET", "/personas", params={"after": "nobody"}))[0] == 404
+    _, one, _ = await desk.ask("GET", "/personas/ballast")
+    assert (one["live"], one["since"][:10], one["newest"]) == (
+        "v1", "2026-11-18", {"version": "v1", "verdict": "promote"},
+    )  # fmt: skip
+    page = (await desk.page("/dashboard/personas"))[1]
+    assert "v1, since" in page and "may be promoted" in page and "server 9" in page
+
+
+async def test_versions_are_promoted_and_rolled_back_over_rest(desk):
+    for _ in range(2):
+        install(desk.store, card=GOOD)
+    status, told, _ = await desk.ask("POST", "/personas/ballast/versions/v1/promote")
+    assert status == 200 and told["live"] and live(desk) == "v1" and desk.engine.loaded[-1].version == "v1"
+    await desk.ask("POST", "/personas/ballast/versions/v2/promote", json={})
+    _, listed, _ = await desk.ask("GET", "/personas/ballast/versions")
+    assert listed["live"] == "v2" and [one["version"] for one in listed["versions"]] == ["v2", "v1"]
+    assert [(one["version"], one["kind"]) for one in listed["changes"]] == [("v1", "promotion"), ("v2", "promotion")]
+    for expected in ("v1", None):
+        status, told, _ = await desk.ask("POST", "/personas/ballast/rollback")
+        assert (status, told["version"], live(desk)) == (200, expected, expected)
+    status, refused, _ = await desk.ask("POST", "/personas/ballast/rollback")
+    assert status == 409 and "no earlier version" in refused["detail"]
+    _, page, _ = await desk.ask("GET", "/personas/ballast/versions", params={"limit": "1"})
+    assert (await desk.ask("GET", page["links"]["next"]))[1]["versions"][0]["version"] == "v1"
+
+
+async def test_one_that_the_gate_rejects_takes_a_second_word(desk):
+    install(desk.store, card=BAD)
+    status, refused, _ = await desk.ask("POST", "/personas/ballast/versions/v1/promote")
+    assert status == 409 and "It forgot words." in refused["detail"] and live(desk) is None
+    status, page, _ = await desk.page(f"{PAGE}/v1/promote")
+    assert "It forgot words." in page and "Mix more." in page and "Promote anyway" in page
+    assert (await desk.submit(f"{PAGE}/v1/promote"))[0] == 409 and live(desk) is None
+    assert (await desk.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303 and live(desk) == "v1"
+
+
+async def test_a_damaged_or_withdrawn_version_never_speaks(desk):
+    install(desk.store, card=GOOD)
+    desk.engine.failure = AdapterError("The adapter is damaged.", "Roll back.")
+    status, refused, _ = await desk.ask("POST", "/personas/ballast/versions/v1/promote")
+    assert status == 409 and refused["detail"] == "The adapter is damaged." and live(desk) is None
+    desk.engine.failure = None
+    desk.store.versions.withdraw("ballast", "v1", 5.0, "somebody was forgotten")
+    assert (await desk.ask("POST", "/personas/ballast/versions/v1/promote"))[0] == 409 and live(desk) is None
+    _, one, _ = await desk.ask("GET", "/personas/ballast/versions/v1")
+    assert one["withdrawn"] and one["full_scorecard"] is None and one["manifest"] is None
+    assert (await desk.ask("GET", "/personas/ballast/versions/v9"))[0] == 404
+
+
+async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anything(desk):
+    page = (await desk.page(PAGE))[1]
+    assert "has no versions yet" in page
+    for card in (GOOD, BAD):
+        install(desk.store, card=card)
+    assert (await desk.page("/dashboard/personas/ballast/rollback"))[0] == 409
+    page = (await desk.page(PAGE))[1]
+    assert page.count(">Promote<") == 2 and "Roll back" not in page and "3 → 2" in page and "rejected" in page
+    page = (await desk.page(f"{PAGE}/v1/promote"))[1]
+    assert "the base model" in page and "It fits better." in page and live(desk) is None
+    assert (await desk.submit(f"{PAGE}/v1/promote"))[0] == 303 and live(desk) == "v1"
+    page = (await desk.page(PAGE))[1]
+    assert "is live, and watched until" in page and 'class="button" href="/dashboard/personas/ballast/rollback"' in page
+    page = (await desk.page("/dashboard/personas/ballast/rollback"))[1]
+    assert "Roll back to the base model" in page and live(desk) == "v1"
+    assert (await desk.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(desk) is None
+
+
+def test_a_drawing_has_a_bar_for_every_life(desk_house):
+    store, at = desk_house.store, 1_795_000_000.0
+    for n in range(2):
+        install(store, at=at + n * 1000, card=GOOD)
+    store.rollouts.start(NewRollout("ballast", "v1", 9, 5, 7, 20), at + 2000)
+    store.rollouts.promote(NewRollout("ballast", "v1", 9, 5, 7, 100), at + 3000)
+    store.rollouts.promote(NewRollout("ballast", "v2", 9, 5, 7, 100), at + 4000)
+    store.rollouts.roll_back("ballast", 7, at + 5000, 9)
+    v2, v1, base = lives_of(desk_house, "ballast")
+    assert [(one.name, one.is_live) for one in (v2, v1, base)] == [
+        ("v2", False), ("v1", True), ("the base model", False),
+    ]  # fmt: skip
+    assert [(span.begin - at, span.end and span.end - at) for span in v1.spans] == [(3000, 4000), (5000, None)]
+    assert [(span.share, span.ended) for span in v1.trials] == [(20, "promoted")]
+    assert v2.spans[0].ended == "rolled back" and v1.spans[1].how == "rolled back to"
+    assert (base.spans[0].begin, base.spans[0].end) == (0.0, at + 3000)
+    drawn = drawing("Ballast", [v2, v1, base], at + 6000)
+    assert drawn.count("<rect") == 5 and drawn.count("<circle") == 2 and "v2: made" in drawn
+
+
+@pytest.fixture
+def desk_house(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        yield SimpleNamespace(store=store)
+
+
+async def test_an_unlit_history_of_a_thousand_changes_is_drawn_and_told_quickly(desk):
+    for n in range(40):
+        install(desk.store, card=GOOD, at=1000.0 + n)
+    for n in range(500):
+        desk.store.versions.promote("ballast", f"v{n % 40 + 1}", 0, 2000.0 + n)
+    begun = time.perf_counter()
+    status, page, _ = await desk.page(PAGE)
+    assert status == 200 and "v40" in page and time.perf_counter() - begun < 5

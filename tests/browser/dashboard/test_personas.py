@@ -1,0 +1,120 @@
+"""Personas in Chromium: a card is written and heard, lore is asked, a version goes live; at desktop and phone width."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.bot.rollouts import install
+from tests.browser.dashboard.conftest import assert_accessible
+from tests.fakes import until
+from tests.samples import SCORECARD
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+GOOD = SCORECARD.model_copy(update={"verdict": "promote", "reasons": ("It fits better.",)})
+PAGE = "/dashboard/personas/ballast"
+
+
+def house(dashboard):
+    return dashboard.stage.client.house
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_a_card_is_written_heard_and_saved(dashboard, phone):
+    page = await dashboard.open("/dashboard/personas", phone=phone, dark=phone)
+    await assert_accessible(page)
+    await page.get_by_role("link", name="Ballast").click()
+    room = page.locator("[data-room=tokens]")
+    before = int((await room.inner_text()).replace(",", ""))
+    await page.get_by_label("Scenario").fill("A quay at low tide, with gulls, and the second ledger open on a barrel.")
+    await expect(room).not_to_have_text(f"{before:,}")
+    await expect(page.locator("[data-count=scenario]")).not_to_have_text("0")
+    await page.get_by_label("Name", exact=True).fill("Clyde")
+    await expect(page.get_by_text("without 'discord' or 'clyde'")).to_be_visible()
+    await expect(page.get_by_label("Name", exact=True)).to_have_attribute("aria-invalid", "true")
+    await page.get_by_label("Name", exact=True).fill("Bollard")
+    await expect(page.get_by_text("without 'discord' or 'clyde'")).to_be_hidden()
+    await page.get_by_label("Message").fill("who are you?")
+    await page.get_by_label("Message").press("Enter")
+    await expect(page.locator("#reply")).to_have_text("Bollard hears: who are you?")
+    assert house(dashboard).answerer.engine.requests[-1].persona.scenario.startswith("A quay at low tide")
+    assert house(dashboard).conversations.personas.get("ballast", 0).name == "Ballast"
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Save the card").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Bollard speaks by this card")
+    assert house(dashboard).conversations.personas.get("ballast", 0).name == "Bollard"
+    await page.get_by_role("link", name="until").click()
+    await expect(page.get_by_role("heading", name="Scenario")).to_be_visible()
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Bring it back").click()
+    await expect(page.get_by_role("heading", name="Ballast")).to_be_visible()
+
+
+async def test_a_reply_can_be_stopped_and_another_greeting_has_room(dashboard):
+    engine = dashboard.stage.engine
+    engine.free.clear()
+    page = await dashboard.open(PAGE)
+    boxes = page.get_by_role("textbox", name="Other greetings")
+    count = await boxes.count()
+    await boxes.last.fill("Hoy!")
+    await expect(boxes).to_have_count(count + 1)
+    await page.get_by_label("Message").fill("who are you?")
+    await page.get_by_role("button", name="Say it").click()
+    await expect(page.locator("#reply")).to_have_text("Ballast ")
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_text("Stopped.")).to_be_visible()
+    await until(lambda: not dashboard.stage.client.house.answerer.giving_way._replies)
+    engine.free.set()
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_lore_is_written_and_asked(dashboard, phone):
+    page = await dashboard.open(f"{PAGE}/lore", phone=phone, dark=not phone)
+    await page.get_by_label("Title").fill("The violet umbrella")
+    await page.get_by_label("Text", exact=True).fill("An umbrella of violet silk hangs in the cab.")
+    await page.get_by_role("button", name="Add").first.click()
+    await expect(page.get_by_role("status").first).to_contain_text("the-violet-umbrella.md is kept; 1 passage is found")
+    await page.get_by_label("Message").fill("whose violet umbrella is that?")
+    await page.get_by_role("button", name="Ask").click()
+    best = page.get_by_role("article").first
+    await expect(best).to_contain_text("given")
+    await expect(best).to_contain_text("ballast/the-violet-umbrella.md")
+    await expect(page.get_by_role("article").nth(3)).to_contain_text("not found")
+    await assert_accessible(page)
+    await page.get_by_role("row").filter(has_text="the-piano.md").get_by_role("link").click()
+    await expect(page.get_by_text("This came with the bot.")).to_be_visible()
+    text = page.get_by_label("Text", exact=True)
+    tokens = await page.locator("[data-live]").inner_text()
+    await text.fill(await text.input_value() + "\n\n## Zebras\n\nNo zebra plays it.\n")
+    await expect(page.locator("[data-live]")).not_to_have_text(tokens)
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("row").filter(has_text="the-piano.md")).to_contain_text("in place of what ships")
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
+    for _ in range(2):
+        install(dashboard.stage.store, guild=0, at=1_795_000_000.0, card=GOOD)
+    page = await dashboard.open(f"{PAGE}/versions", phone=phone, dark=phone)
+    await assert_accessible(page)
+    await page.get_by_role("link", name="Promote v2").click()
+    await expect(page.get_by_text("It fits better.")).to_be_visible()
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Promote v2").click()
+    await expect(page.get_by_role("status").first).to_contain_text("v2 of Ballast speaks from the next reply on.")
+    await expect(page.get_by_role("img", name="The versions of Ballast in time.")).to_contain_text("v2")
+    assert house(dashboard).store.versions.live("ballast") == "v2"
+    await page.get_by_role("link", name="Roll back").click()
+    await page.get_by_role("button", name="Roll back to the base model").click()
+    await expect(page.get_by_role("status").first).to_contain_text("The base model speaks for Ballast")
+    await assert_accessible(page)
+
+
+async def test_without_scripts_a_voice_is_heard_and_a_card_saved(dashboard):
+    page = await dashboard.open(PAGE, java_script_enabled=False)
+    await page.get_by_label("Tagline").fill("A crane with an opinion.")
+    await page.get_by_label("Message").fill("evening")
+    await page.get_by_role("button", name="Say it").click()
+    await expect(page.locator("#reply")).to_have_text("Ballast hears: evening")
+    await expect(page.get_by_label("Tagline")).to_have_value("A crane with an opinion.")
+    await page.get_by_role("button", name="Save the card").click()
+    assert house(dashboard).conversations.personas.get("ballast", 0).tagline == "A crane with an opinion."
