@@ -28,7 +28,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none browsers send our own forms with `Origin: null`
     "X-Content-Type-Options": "nosniff",
 }
 """On every answer that sets none of its own."""
