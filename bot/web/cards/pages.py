@@ -71,7 +71,7 @@ async def one_card(request: web.Request) -> web.Response:
         place=place,
         card=card,
         short=short,
-        sections=list(view.sections(card)) if card else [],
+        parts=list(view.sections(card)) if card else [],
         criteria=_criteria(card),
         sides=view.SIDES,
         colours=view.VERDICTS,
