@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.jobs import export, message, persona_job, sign, talks
+from trainer.building.mix import Source
 from trainer.building.samples import TOO_LONG
+from trainer.commands.orders import SHIPPED_DATA, source_named
 
 
 @pytest.fixture
@@ -48,14 +50,18 @@ def test_a_plan_of_a_built_set_shows_its_samples_too(source, command):
 
 def test_what_does_not_fit_is_counted(tmp_path, command):
     lines = []
-    for n in range(40):
-        asked = message(f"Question {n}? " + "and then there is more of it " * 4, minute=n)
-        lines += [asked, message(f"Answer {n}. " + "wheel " * (200 if n == 7 else 5), "Ada", minute=n)]
+    for n in range(80):
+        minute = 120 * (n // 4) + n % 4
+        asked = message(" ".join(f"gear{n}x{k}" for k in range(8)), minute=minute)
+        reply = " ".join(f"wheel{n}y{k}" for k in range(60 if n == 7 else 4))
+        lines += [asked, message(reply, "Ada", minute=minute + 0.1)]
     (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     (tmp_path / "talk.json").write_text(export(lines))
     sign(tmp_path / "talk.json")
     words = ("--persona", "ada.toml", "--source", "talk.json", "--set", "max_length=160", "--json")
-    told = json.loads(command("plan", *words)[1])
+    code, output, errors = command("plan", *words)
+    assert code == 0, errors
+    told = json.loads(output)
     assert told["truncation"] == {
         "max_length": 160,
         "history_trimmed": told["truncation"]["history_trimmed"],
@@ -140,13 +146,15 @@ def test_sources_are_named_as_in_the_catalogue(tmp_path, command):
     of_people(tmp_path / "wick.json")
     (home / "catalogue.toml").write_text(
         '[harbour]\npath = "../wick.json"\nright = "form"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "so"\n'
-        'persona_names = ["wenda"]\n'
+        'persona_names = ["Ada"]\n'
     )
-    words = ("dataset", "build", "--persona", "ballast", "--json", "--out", "out")
-    code, output, errors = command(*words, "--source", "harbour:10", "--source", "ballast")
-    assert code == 0 and set(json.loads(output)["sources"]) == {"wick.json", "ballast.json"}, errors
-    assert json.loads(output)["sources"]["wick.json"] <= 10
+    (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
+    words = ("dataset", "build", "--persona", "ada.toml", "--json", "--out", "out")
+    code, output, errors = command(*words, "--source", "harbour:10")
+    assert code == 0 and json.loads(output)["samples"]["train"] == 10, errors
     statements = json.loads(Path("out/stats.json").read_text())["statements"]
     assert statements["wick.json"]["stated_by"] == "Mina", "the catalogue's word, not the folder's"
+    assert source_named("ballast", home) == Source(SHIPPED_DATA / "logs" / "ballast.json")
+    assert source_named("general-dialogue", home) == Source(SHIPPED_DATA / "general" / "dialogue.jsonl")
     code, _, errors = command(*words, "--source", "harbor")
     assert code == 1 and "There is no file harbor" in errors

@@ -8,7 +8,7 @@ from typing import Any
 
 from personas.people import write_people
 
-PEOPLE = {"keyed-person": 3}
+PEOPLE = {"0123456789abcdef0123456789abcdef": 3}
 STATED = {"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written for this."}
 SPREAD = {"min": 80, "median": 104, "p95": 127, "max": 129, "edges": [80, 105, 130], "counts": [20, 26]}
 CARD = "You are Ballast, a dock crane. Lantern is a word of this card alone."

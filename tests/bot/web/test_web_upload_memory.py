@@ -30,7 +30,7 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[aiohttp.ClientSession, p
     url = (await process.stdout.readline()).decode().strip()
     timeout = aiohttp.ClientTimeout(total=900)
     async with aiohttp.ClientSession(url, timeout=timeout) as session:
-        async with session.put("/uploads/first.txt", data=b"x" * 8 * MIB) as answer:
+        async with session.put("/uploads/first.txt", data=_bytes(8 * MIB)) as answer:
             assert answer.status == 201
         yield session, psutil.Process(process.pid)
     process.stdin.close()
