@@ -142,6 +142,13 @@ def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list
     return _shipped(shipped, [*persona_ids, WORLD], home) + read_all_guild_lore(home)
 
 
+def read_lore_of(shipped: Path, persona_id: str, home: Path) -> list[Passage]:
+    """What one persona for everybody, and the world, have without what servers have added."""
+    owners = (persona_id, WORLD)
+    added = [passage for owner in owners for passage in read_guild_lore(home, OPERATOR, owner)]
+    return _shipped(shipped, owners, home) + added
+
+
 def lore_for_everybody(shipped: ShippedData, home: Path, persona_id: str) -> list[SourceMaterial]:
     """The lore of a persona for everybody, and the world's, to train on: what ships and, in place of files of the same
     name or beside them, the operator's."""
