@@ -28,12 +28,43 @@ def say(**event: object) -> None:
 
 def good(persona: str | None = None) -> None:
     """Write a small adapter folder, once, and say so."""
+    say(**PROGRESS)
+    _leave_adapter(persona)
+    say(event="done", adapter=str(FOLDER / "adapter"), seconds=1.5)
+
+
+def course() -> None:
+    """Tell a course of two epochs as the trainer does, on its second half once `go-on` is in the folder; then train."""
+    say_kept(event="phase", name="training")
+    recipe = {"learning_rate": 1e-3, "lora_r": 16, "num_train_epochs": 2.0, "seed": 0}
+    run = {"recipe": recipe, "base_model": "embedded", "threads": 1, "batch": 4, "accumulation": 2}
+    (FOLDER / "run.json").write_text(json.dumps(run))
+    for step in range(1, 25):
+        while step == 13 and not (FOLDER / "go-on").exists():
+            time.sleep(0.02)
+        told = {"step": step, "of": 24, "epoch": step / 12, "loss": 4 - step / 12, "lr": 1e-3 * (1 - step / 25)}
+        say_kept(**PROGRESS | told | {"eta_s": 24.0 - step, "seconds": float(step)})
+        if step % 12 == 0:
+            loss = 4 - step / 12
+            say_kept(event="epoch", epoch=step // 12, train_loss=loss + 0.5, eval_loss=loss, seconds=12.0, step=step)
+        time.sleep(0.02)
+    _leave_adapter()
+    say_kept(event="done", adapter=str(FOLDER / "adapter"), seconds=25.0)
+
+
+def say_kept(**event: object) -> None:
+    """Say it, and keep it in the folder."""
+    say(**event)
+    with (FOLDER / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def _leave_adapter(persona: str | None = None) -> None:
     from personas.adapters import CONFIG, WEIGHTS, seal, written_aside
     from personas.contracts import JobSpec, Manifest
     from tests.samples import SCORECARD
 
     spec = JobSpec.model_validate_json((FOLDER / "request.json").read_bytes())
-    say(**PROGRESS)
     if not (FOLDER / "adapter").exists():
         manifest = Manifest(
             persona=persona or spec.request.persona,
@@ -60,7 +91,6 @@ def good(persona: str | None = None) -> None:
             (aside / WEIGHTS).write_bytes(os.urandom(64))
             (aside / CONFIG).write_text("{}")
             seal(aside, manifest)
-    say(event="done", adapter=str(FOLDER / "adapter"), seconds=1.5)
 
 
 def holding_out() -> None:

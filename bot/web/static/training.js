@@ -39,12 +39,14 @@ const FOCUSABLE = "a[href], button, input, select, summary, [tabindex]";
 
 /** Call a function soon, and not again before some time has passed; what is asked for meanwhile is done then. */
 function calmly(work) {
-  let due = 0, waits = null;
+  let due = 0, waits = false;
   return () => {
-    waits ??= setTimeout(async () => {
-      await work().catch(() => null); // the bot may be ending; the stream says when it is back
+    if (waits) return;
+    waits = true;
+    setTimeout(async () => {
+      waits = false; // what happens from here on may be missing in what is fetched
       due = Date.now() + DRAW_EVERY_MS;
-      waits = null;
+      await work().catch(() => null); // the bot may be ending; the stream says when it is back
     }, Math.max(0, due - Date.now()));
   };
 }

@@ -60,18 +60,19 @@ class Course:
     @property
     def heldout(self) -> list[tuple[int, float]]:
         """Steps, and the loss on held-out replies that was measured after them."""
-        measured = [(it.step, it.eval_loss) for it in (*self.evaluations, *self.epochs) if it.eval_loss is not None]
-        return sorted(measured)
+        measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
+        return sorted((it.step, it.eval_loss) for it in measured if it.eval_loss is not None)
 
     @property
     def has_stages(self) -> bool:
         """Whether the run has two stages."""
-        return any(it.stage for it in (*self.steps, *self.epochs))
+        return any(it.stage for it in self.steps) or any(it.stage for it in self.epochs)
 
     @property
     def train_loss(self) -> float | None:
         """The last training loss that is a mean of more than one step, where there is one; else the last step's."""
-        means = [(it.step, it.train_loss) for it in (*self.epochs, *self.evaluations) if it.train_loss is not None]
+        measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
+        means = [(it.step, it.train_loss) for it in measured if it.train_loss is not None]
         if means:
             return max(means)[1]
         return self.steps[-1].loss if self.steps else None

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from bot.house import House
 from bot.queue import JobQueue
-from bot.store import Job
+from bot.store import Job, JobState
 from bot.web.events import Item
 from bot.web.here import TENANT
 from bot.web.job_json import OPEN, job_json
@@ -27,7 +27,8 @@ async def happenings(request: web.Request, job_id: str, start: int) -> AsyncIter
     Each event's id is the byte at which it ends, and its name the event's kind. `job` is the job itself, at first and
     whenever its state or place changes; `anew` says that what was told before is void and comes again.
     """
-    at, shown = start, ("", None)
+    at = start
+    shown: tuple[JobState, int | None] | None = None
     with _changes(_queue(request)) as changed:
         while (house := request.app[TENANT].house) and (job := house.store.jobs.get(job_id)):
             changed.clear()
@@ -51,9 +52,8 @@ async def all_changes(request: web.Request) -> AsyncIterator[Item]:
     number = 0
     changed_jobs: dict[str, None] = {}
     with _changes(_queue(request), changed_jobs) as changed:
-        house = request.app[TENANT].house
-        for state in OPEN if house else ():
-            changed_jobs |= {job.job_id: None for job in house.store.jobs.in_state(state)}
+        if house := request.app[TENANT].house:
+            changed_jobs |= {job.job_id: None for state in OPEN for job in house.store.jobs.in_state(state)}
         while house := request.app[TENANT].house:
             changed.clear()
             jobs = [house.store.jobs.get(job_id) for job_id in changed_jobs]

@@ -50,7 +50,7 @@ async def test_a_failed_job_says_why_without_the_machines_folders(desk):
     failed = await job(desk, job_id)
     assert (failed["state"], failed["error"]) == ("failed", "The trainer ended.")
     assert failed["advice"] == f"The whole log is UNDERSTUDY_HOME/jobs/{job_id}/trainer.log."
-    assert set(failed["links"]) == {"self"}
+    assert set(failed["links"]) == {"self", "events", "curves", "log"}
     status, body, _ = await desk.ask("POST", f"/finetune/jobs/{job_id}/resume")
     assert status == 409 and f"{job_id} is failed" in body["detail"] and body["advice"]
 

@@ -1,0 +1,72 @@
+"""Job folders of runs, as a trainer leaves them, for tests of what shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bot.store import Job
+from bot.store.jobs import NewJob
+from personas.contracts import Done, Epoch, Phase, Progress, TrainerEvent, TrainingRequest
+from tests.bot.web.conftest import Desk
+
+RECIPE: dict[str, Any] = {
+    "quant_type": "nf4",
+    "learning_rate": 0.001,
+    "lr_scheduler_type": "cosine",
+    "lora_r": 16,
+    "target_modules": ["q_proj", "v_proj"],
+    "num_train_epochs": 2.0,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "double_quant": True,
+    "seed": 7,
+}
+
+
+def step(number: int, loss: float = 3.0, of: int = 20, **more: Any) -> Progress:
+    """A step as the trainer tells it."""
+    told = {"epoch": number / 10, "lr": 1e-3 / number, "tokens_per_s": 300.0, "eta_s": 2.0 * (of - number),
+            "memory_bytes": 2**30 + number, "seconds": 2.0 * number}  # fmt: skip
+    return Progress(step=number, of=of, loss=loss, **{**told, **more})
+
+
+def epoch(number: int, at: int, loss: float = 2.5) -> Epoch:
+    """The end of a pass."""
+    return Epoch(epoch=number, train_loss=loss, eval_loss=loss + 0.1, seconds=20.0, step=at)
+
+
+def whole_run(steps: int = 20) -> list[TrainerEvent]:
+    """All that a run tells, in the order in which it does; its loss falls."""
+    half = steps // 2
+    first = [step(n, 4 - n / 10, steps) for n in range(1, half + 1)]
+    second = [step(n, 4 - n / 10, steps) for n in range(half + 1, steps + 1)]
+    told = [*first, epoch(1, half, 3.4), *second, epoch(2, steps, 2.6)]
+    return [Phase(name="training"), *told, Done(adapter="adapter", seconds=60.0)]
+
+
+def tell(folder: Path, *events: TrainerEvent) -> None:
+    """Append events as the trainer does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(event.model_dump_json() + "\n" for event in events)
+
+
+def put_run(folder: Path, recipe: dict[str, Any] | None = None, **more: Any) -> None:
+    """`run.json`, which says what the run is held to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = {"recipe": {**RECIPE, **(recipe or {})}, "base_model": "embedded", "threads": 2, "processes": 1,
+            "batch": 4, "accumulation": 2, "chosen": []}  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(held | more), encoding="utf-8")
+
+
+def put_job(desk: Desk, job_id: str, *, guild: int = 0, by: int = 0, **request: Any) -> Job:
+    """A job that waits, of which nothing has been told."""
+    fields = {"job_name": job_id, "persona": "oda", **request}
+    return desk.store.jobs.add(NewJob(job_id, guild, 0, by, TrainingRequest(**fields)), 1_000.0)
+
+
+def folder_in(desk: Desk, job_id: str) -> Path:
+    """The folder of a job."""
+    return desk.home / "jobs" / job_id

@@ -1,0 +1,193 @@
+"""The training pages in Chromium over a real queue that runs a real process: followed live, reloaded, cut off,
+repeated, compared; at desktop and phone width."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from bot.catalogue import Catalogue, ShippedData
+from bot.clock import SystemClock
+from bot.house import House
+from bot.preview import Plan
+from bot.queue import JobQueue
+from bot.store import Store
+from bot.training import SubprocessBackend
+from bot.web import Front, listening
+from personas.contracts import TrainingRequest
+from tests.browser.dashboard.conftest import Dashboard, assert_accessible
+from tests.fakes import PLAN, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+STANDIN = Path(__file__).parents[2] / "standin_trainer.py"
+
+
+class Backend(SubprocessBackend):
+    """Runs the stand-in, which tells a course and has no plans."""
+
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
+        self.check(request, guild_id)
+        return PLAN
+
+
+@dataclass
+class Hall:
+    """Where trainings run, and the browser in front of it."""
+
+    home: Path
+    store: Store
+    queue: JobQueue
+    dashboard: Dashboard
+
+    def start(self, name: str, **more: Any) -> str:
+        """Queue a training of Oda's; gives its id."""
+        request = TrainingRequest(job_name=name, persona="oda", **more)
+        return self.queue.enqueue(request, guild_id=0, channel_id=0, requested_by=0).job_id
+
+    def go_on(self, job_id: str) -> None:
+        """Let a run's second half begin."""
+        (self.home / "jobs" / job_id / "go-on").touch()
+
+    async def half_way(self, job_id: str) -> None:
+        await until(lambda: '"step": 12' in self._told(job_id))
+
+    async def ended(self, job_id: str) -> None:
+        self.go_on(job_id)
+        await until(lambda: self.store.jobs.get(job_id).state == "done")
+
+    def _told(self, job_id: str) -> str:
+        events = self.home / "jobs" / job_id / "events.jsonl"
+        return events.read_text() if events.exists() else ""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
+    home, nobody = tmp_path, cast(Any, None)
+    with Store.open(home / "understudy.sqlite") as store:
+        catalogue, clock = Catalogue(ShippedData.beside_the_code(), "embedded", home, store), SystemClock()
+        command = (sys.executable, str(STANDIN), "course")
+        backend = Backend(
+            home, catalogue, clock, threads=1, nice=0, serving_precision="bfloat16", environ=os.environ, command=command
+        )
+        queue, front = JobQueue(store, backend, clock), Front()
+        front.open(House(store, nobody, nobody, queue, catalogue, "embedded", home))
+        queue.start()
+        async with listening(front, 0) as url:
+            dashboard = Dashboard(browser, url)
+            yield Hall(home, store, queue, dashboard)
+            await dashboard.close()
+        await queue.stop()
+
+
+def figure(page: Page, name: str) -> Any:
+    return page.locator(f'[data-of="{name}"]')
+
+
+def drawn_steps(page: Page) -> Any:
+    return page.locator("#curves figure").first.locator("tbody tr")
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_a_run_is_followed_to_its_end_over_a_reload(hall, phone):
+    job_id = hall.start("dusk")
+    page = await hall.dashboard.open("/dashboard/training", phone=phone, dark=phone)
+    await page.locator("#now-trains").get_by_role("link", name="oda v1").click()
+    await expect(figure(page, "step")).to_have_text("12 of 24")
+    await expect(figure(page, "loss")).to_have_text("3.0000")
+    await expect(drawn_steps(page)).to_have_count(12)
+    await assert_accessible(page)
+    await page.reload()
+    await expect(figure(page, "step")).to_have_text("12 of 24")
+    await page.evaluate("window.isTheSamePage = true")
+    hall.go_on(job_id)
+    await expect(page.locator("#standing .badge").first).to_have_text("done")
+    await expect(page.locator("#news")).to_have_text("oda v1: done.")
+    await expect(drawn_steps(page)).to_have_count(24)
+    await expect(page.get_by_role("region", name="Epochs").get_by_role("row")).to_have_count(3)
+    assert await page.evaluate("window.isTheSamePage"), "it was not loaded anew"
+    await assert_accessible(page)
+
+
+async def test_a_connection_that_breaks_costs_nothing(hall):
+    job_id = hall.start("dusk")
+    page = await hall.dashboard.open(f"/dashboard/training/{job_id}")
+    await expect(figure(page, "step")).to_have_text("12 of 24")
+    await page.context.set_offline(True)
+    await hall.ended(job_id)
+    await page.context.set_offline(False)
+    await expect(page.locator("#standing .badge").first).to_have_text("done", timeout=15_000)
+    await expect(drawn_steps(page)).to_have_count(24)
+    hall.dashboard.complaints[:] = [it for it in hall.dashboard.complaints if "ERR_INTERNET" not in it]
+
+
+async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(hall):
+    first = hall.start("dusk")
+    page = await hall.dashboard.open("/dashboard/training")
+    await expect(page.locator("#now-trains")).to_contain_text("Epoch 1 done")
+    second = hall.queue.enqueue(
+        TrainingRequest(job_name="dawn", persona="ballast"), guild_id=0, channel_id=0, requested_by=0
+    ).job_id
+    waits = page.get_by_role("region", name="The queue")
+    await expect(waits).to_contain_text("oda v1 trains now; one runs at a time.")
+    page.once("dialog", lambda dialog: dialog.accept())
+    await page.locator(f"#cancel-{second}").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("ballast v1 is cancelled.")).to_be_visible()
+    await page.goto("/dashboard/training?persona=oda")
+    hall.go_on(first)
+    row = page.get_by_role("region", name="Runs").get_by_role("row").filter(has_text="oda v1")
+    await expect(row).to_contain_text("done")
+    await expect(page.locator("#now-trains")).to_contain_text("Nothing trains.")
+    await assert_accessible(page)
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_a_run_is_repeated_with_changes_and_the_two_are_compared(hall, phone):
+    first = hall.start("dusk")
+    await hall.half_way(first)
+    await hall.ended(first)
+    page = await hall.dashboard.open(f"/dashboard/training/{first}", phone=phone)
+    await page.get_by_role("link", name="Repeat with changes").click()
+    rate = page.get_by_label("learning_rate", exact=True)
+    await expect(rate).to_have_value("0.001")
+    await expect(page.locator("#changes-now")).to_have_text("Nothing is changed.")
+    await rate.fill("0.0005")
+    await expect(page.locator("#changes-now")).to_have_text("Changed: learning_rate 0.001 → 0.0005.")
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Start").click()
+    await expect(page.get_by_text("Queued as")).to_be_visible()
+    second = page.url.rpartition("/")[2]
+    assert hall.store.jobs.get(second).request.hyperparameters.learning_rate == 0.0005
+    await until(lambda: hall.store.jobs.get(second).state == "running")
+    await hall.half_way(second)
+    await page.get_by_label("Side by side with").select_option(first)
+    await page.get_by_role("button", name="Compare").click()
+    await expect(page.get_by_role("heading", name="oda v2 and oda v1")).to_be_visible()
+    await expect(page.locator("tr.differs").first).to_be_visible()
+    await expect(page.locator("#curves figure").first.locator(".line.s2").first).to_be_visible()
+    await assert_accessible(page)
+    await hall.ended(second)
+
+
+async def test_the_curves_follow_the_slider_and_without_scripts_the_form(hall):
+    job_id = hall.start("dusk")
+    await hall.half_way(job_id)
+    await hall.ended(job_id)
+    page = await hall.dashboard.open(f"/dashboard/training/{job_id}")
+    before = await page.locator("#curves polyline").first.get_attribute("points")
+    await page.get_by_label("Smoothing").fill("0")
+    await expect(page.locator("#formula")).to_contain_text("Σ 0ⁿ⁻ⁱ")
+    assert before != await page.locator("#curves polyline").first.get_attribute("points")
+    plain = await hall.dashboard.open(f"/dashboard/training/{job_id}", java_script_enabled=False)
+    await plain.get_by_role("button", name="Draw").click()
+    await expect(plain.locator("#formula")).to_contain_text("Σ 0.9ⁿ⁻ⁱ")
+    assert "smoothing=0.9" in plain.url
