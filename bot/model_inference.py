@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bot.catalogue import ShippedData
+from bot.lore import read_lore_of
 from bot.personas import Personas
 from bot.settings import Settings, existing_file, load_settings
 from bot.store import Store
@@ -22,7 +23,8 @@ from personas.contracts import AdapterRef, ChatRequest, Persona, Reply, Sampling
 from personas.engine import Engine
 from personas.engine.local import LocalEngine
 from personas.errors import RequestError, UnderstudyError
-from personas.lore import WORLD, LoreIndex, read_lore
+from personas.lore import LoreIndex
+from personas.precisions import choose
 
 EPILOG = """examples:
   echo "What do you do all day?" | model_inference --persona oda
@@ -119,7 +121,8 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
         seed=arguments.seed,
     )
     requests = [_request(settings, speaker, question, sampling) for speaker in speakers]
-    engine = LocalEngine(base_model.locate(settings.base_model), base_model.best_precision())
+    base = base_model.locate(settings.base_model)
+    engine = LocalEngine(base, choose(settings.engine_precision, base.name).precision)
     await engine.start()
     try:
         replies = await _said(engine, speakers, requests, is_shown=not arguments.json)
@@ -176,7 +179,7 @@ def _request(settings: Settings, speaker: Speaker, question: str, sampling: Samp
         return ChatRequest(None, turns, sampling=sampling)
     # A cache of its own: the bot's holds the lore of all personas and guilds.
     cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
-    lore = LoreIndex(read_lore(ShippedData.beside_the_code().lore, [persona.id, WORLD]), cache)
+    lore = LoreIndex(read_lore_of(ShippedData.beside_the_code().lore, persona.id, settings.home), cache)
     hits = tuple(lore.search(persona.id, question))
     return ChatRequest(persona, turns, hits, speaker.adapter, sampling)
 

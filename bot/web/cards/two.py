@@ -99,9 +99,10 @@ def _row(measure: Measure, a: float | None, b: float | None) -> Row:
 
     if a is None or b is None:
         return Row(measure.name, shown(a), shown(b), UNKNOWN, "")
+    if shown(a) == shown(b):
+        return Row(measure.name, shown(a), shown(b), "alike", "")
     signed = measure.shown.replace("{:", "{:+").replace("++", "+")
-    is_lower = a < b
-    better = "" if shown(a) == shown(b) else "a" if is_lower == (measure.better == "lower") else "b"
+    better = "a" if (a < b) == (measure.better == "lower") else "b"
     return Row(measure.name, shown(a), shown(b), signed.format(a - b), better)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from bot.watch import Percentiles
 from bot.web.formats import count, duration, size
 from bot.web.system.state import State
-from bot.web.words import moment
 
 Rows = dict[str, list[list[str]]]
 
@@ -37,7 +38,7 @@ def figures(state: State) -> dict[str, str]:
 
 
 def rows(state: State) -> Rows:
-    """The rows of the tables, as texts; times as ISO 8601 in UTC."""
+    """The rows of the tables, as texts; times in UTC."""
     return {
         "processes": [
             [one.what, str(one.pid), size(one.memory_bytes), duration(one.cpu_s), str(one.threads),
@@ -48,8 +49,12 @@ def rows(state: State) -> Rows:
             [one.name, "stacked" if one.in_slot else "by itself", count(one.replies)]
             for one in reversed(state.engine.adapters)
         ],
-        "warnings": [[moment(one.at) or "", one.level.lower(), one.words] for one in state.warnings],
+        "warnings": [[_moment(one.at), one.level.lower(), one.words] for one in state.warnings],
     }  # fmt: skip
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _percentiles(name: str, found: Percentiles) -> dict[str, str]:
