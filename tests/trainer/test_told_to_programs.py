@@ -151,7 +151,7 @@ def test_sources_are_named_as_in_the_catalogue(tmp_path, command):
     (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     words = ("dataset", "build", "--persona", "ada.toml", "--json", "--out", "out")
     code, output, errors = command(*words, "--source", "harbour:10")
-    assert code == 0 and json.loads(output)["samples"]["train"] == 10, errors
+    assert code == 0 and json.loads(output)["sources"] == {"wick.json": 10}, errors
     statements = json.loads(Path("out/stats.json").read_text())["statements"]
     assert statements["wick.json"]["stated_by"] == "Mina", "the catalogue's word, not the folder's"
     assert source_named("ballast", home) == Source(SHIPPED_DATA / "logs" / "ballast.json")
