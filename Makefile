@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web predictions chromium test test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web predictions docs chromium test test-slow check lint lock pictures clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ bench-web: $(READY)  ## What each page takes over 1,000 jobs and 100,000 samples
 predictions: $(READY)  ## Compare predicted memory and time with measured runs, into docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md
 
+docs: $(READY)  ## Write the pages that are made of the code: settings, recipes, commands.
+	@$(BIN)/python -m tests.docs
+
 # The page is tested in a real browser; Playwright drives the one that the system has.
 chromium:  ## Install Chromium if it is missing (Debian and Ubuntu; elsewhere name one with CHROMIUM=/path).
 	@[ -n "$$CHROMIUM" ] || command -v chromium chromium-browser google-chrome >/dev/null \
@@ -92,7 +95,7 @@ lint: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-pictures: $(READY) chromium  ## Make the pictures of the README anew (some four minutes).
+pictures: $(READY) chromium  ## Make the pictures of the documents anew (some ten minutes).
 	@$(BIN)/python -m tests.browser.pictures
 
 lock: $(READY)  ## Write the installed versions into requirements/lock.txt.

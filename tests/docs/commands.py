@@ -77,8 +77,11 @@ def _told(parser: argparse.ArgumentParser) -> Iterator[str]:
         yield ""
     for action in shown:
         if isinstance(action, argparse._SubParsersAction):
-            names = ", ".join(f"[`{name}`](#{_anchor(it.prog)})" for name, it in action.choices.items())
-            yield f"Commands: {names}.\n"
+            yield "| command | |\n| --- | --- |"
+            for one in action._choices_actions:
+                link = f"[`{one.dest}`](#{_anchor(action.choices[one.dest].prog)})"
+                yield f"| {link} | {_help(formatter, one)} |"
+            yield ""
     if parser.epilog:
         yield from _prose(parser.epilog)
 

@@ -25,7 +25,7 @@ SHOWN = ("bot", "personas", "trainer", "data", "docs", "examples", "tests", "req
 SAID = re.compile(r"(?P<who>[\w ]+) in #(?P<where>[\w-]+): (?P<what>.+)")
 PRESSED = re.compile(r"(?P<who>[\w ]+) presses: (?P<what>.+)")
 OPTION = re.compile(r" (\w+):")
-SHELL_S, ANSWER_S, TRAINING_S, POLL_S = 500.0, 180.0, 1800.0, 0.2
+SHELL_S, ANSWER_S, ASKS_BACK_S, TRAINING_S, POLL_S = 500.0, 180.0, 30.0, 1800.0, 0.2
 
 
 def workspace(folder: Path) -> Path:
@@ -113,9 +113,12 @@ class Reader:
         mark, insists = len(self._guild.events), f"{label} anyway"
         shown = [message for _, message in self._guild.events if _has_button(message, label)]
         await self._guild.member(who).click(shown[-1], label)
-        message = await self._seen("", mark)
-        if _has_button(message, insists):
-            await self._guild.member(who).click(message, insists)
+        for _ in range(int(ASKS_BACK_S / POLL_S)):
+            asked = [message for _, message in self._guild.events[mark:] if _has_button(message, insists)]
+            if asked:
+                await self._guild.member(who).click(asked[-1], insists)
+                return
+            await asyncio.sleep(POLL_S)
 
     async def _seen(self, words: str, since: int) -> dict[str, Any]:
         """The first message, new or edited, with these words."""
