@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.docs.programs import has_address, said_where, names_in, wrong_slash, wrong_words
+from tests.docs.programs import has_address, names_in, said_where, wrong_slash, wrong_words
 from tests.docs.reading import PROGRAMS, ROOT, Row, rows
 
 PAGE = "docs/rows.md"
