@@ -66,8 +66,8 @@ def _prepared(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def _guild(home: Path) -> AsyncIterator[Sandbox]:
-    """The bot as `make run` has it, over the embedded model."""
-    settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0"})
+    """The bot as `make run` has it, over the embedded model; of a version no more is measured than takes a minute."""
+    settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "TRAINER_CARD": "losses"})
     async with opened(settings, ShippedData.beside_the_code()) as app:
         assert app.sandbox is not None
         yield app.sandbox
