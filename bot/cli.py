@@ -93,9 +93,10 @@ async def serve(settings: Settings) -> None:
 
 def _where(app: App) -> str:
     if app.sandbox:
-        return f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)"
+        return f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)\nDashboard: {app.url}/dashboard"
     servers = ", ".join(guild.name for guild in app.client.guilds) or "no server yet"
     invite_to = invite_url(app.client.application_id or 0)
     return (
-        f"Understudy is on Discord as {app.client.user}, in {servers}.\nInvite: {invite_to}\nOn this machine: {app.url}"
+        f"Understudy is on Discord as {app.client.user}, in {servers}.\nInvite: {invite_to}\n"
+        f"Dashboard: {app.url}/dashboard"
     )
