@@ -270,13 +270,22 @@ PROBLEM_SCHEMA: Schema = {
         },
     },
 }
-SERVED = web.AppKey("served routes", tuple[Route, ...])
+
+
+@dataclass(frozen=True)
+class Served:
+    """The routes that an application answers."""
+
+    routes: tuple[Route, ...]
+
+
+SERVED = web.AppKey("served", Served)
 
 
 @described("This description", {200: "OpenAPI 3.1."}, tag="about")
 async def openapi(request: web.Request) -> web.Response:
     """What each route takes and answers."""
-    return web.json_response(document(request.app[SERVED]))
+    return web.json_response(document(request.app[SERVED].routes))
 
 
 ROUTES: tuple[Route, ...] = (("GET", "/openapi.json", openapi),)

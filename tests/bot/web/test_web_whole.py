@@ -51,8 +51,8 @@ async def posted(session, body, **headers):
         return answer.status, await answer.json(content_type=None)
 
 
-async def asked(session, path):
-    async with session.get(path) as answer:
+async def asked(session, path, **headers):
+    async with session.get(path, headers=headers) as answer:
         assert answer.status == 200
         return await answer.json()
 
@@ -139,9 +139,32 @@ async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(s
     await discord.stop()
 
 
+TOKEN = "correct-horse-battery-staple"
+
+
+async def test_opened_to_others_it_demands_the_token_and_the_guild_stays_on_this_machine(settings):
+    to_others = dataclasses.replace(settings, web_host="0.0.0.0", web_token=TOKEN, web_names=("bot.example.org",))
+    async with opened(to_others, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
+        assert app.url.rpartition(":")[2] != app.sandbox.url.rpartition(":")[2]
+        assert app.sandbox.url.startswith("http://127.0.0.1:")
+        for host in ("bot.example.org", "192.168.1.5", "localhost"):
+            assert (await asked(session, "/healthz", Host=host)) == {"status": "ok"}
+            async with session.get("/finetune/jobs", headers={"Host": host}) as answer:
+                assert answer.status == 401
+            assert (await asked(session, "/finetune/jobs", Host=host, Authorization=f"Bearer {TOKEN}"))["jobs"] == []
+        for path in ("/page-api/state", "/api/v10/users/@me", "/gateway", "/page/app.js"):
+            async with session.get(path, headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
+                assert answer.status == 404, "the guild is not served there"
+        async with session.get("/", allow_redirects=False, headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
+            assert answer.headers["Location"] == "/dashboard"
+        async with session.get(app.sandbox.url) as page:
+            assert page.status == 200 and "Sandbox" in await page.text()
+
+
 def curls():
-    """The curl lines of the page, in order: method, path, headers, body."""
-    blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    """The curl lines on training and jobs, in order: method, path, headers, body."""
+    text = DOCS.read_text(encoding="utf-8").partition("\n## Problems\n")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     found = []
     for command in re.split(r"^(?=curl )", "".join(blocks), flags=re.MULTILINE)[1:]:
         words = iter(shlex.split(command.replace("\\\n", " "))[1:])
