@@ -120,8 +120,8 @@ def checked(order: BuildOrder, house: House) -> dict[str, Source]:
     errors = []
     for of in order.sources:
         source = known.get(of.source)
-        if source is None or source.is_set:
-            why = "is a built data set" if source else "is not here"
+        if source is None or source.is_set or not source.is_file:
+            why = "is not here" if source is None else "is a built data set" if source.is_set else "is no file"
             errors.append(_error("sources", f"{of.source} {why}: name logs, dialogue or uploads"))
         elif source.refused:
             errors.append(_error("sources", f"{source.refused} {source.advice}"))

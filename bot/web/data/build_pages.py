@@ -56,7 +56,8 @@ async def _form(
     problem: Problem | None = None,
     command: str = "",
 ) -> web.Response:
-    sources = [source for source in await asyncio.to_thread(sources_of, house) if not source.is_set]
+    known = await asyncio.to_thread(sources_of, house)
+    sources = [source for source in known if source.is_file and not source.is_set]
     errors = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
     return page(
         request,

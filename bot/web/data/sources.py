@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bot.history import HISTORY
 from bot.house import House
 from bot.web.data.places import KINDS, PACKED, Places
 from bot.web.problems import Problem
@@ -23,10 +24,10 @@ from personas.consent import Consent, read_consent
 from personas.data_set import is_data_set, statement_of_set
 from personas.durable import put_private
 from personas.errors import MaterialError, UnderstudyError
-from personas.rights import DISCORD_API, Statement, decide, statement_beside
+from personas.rights import DISCORD_API, SETTING, Statement, decide, statement_beside
 
 UPLOADED = "uploads/"
-SHIPPED, NAMED, BROUGHT = "ships with the bot", CATALOGUE_FILE, "uploaded"
+SHIPPED, NAMED, BROUGHT, SAID = "ships with the bot", CATALOGUE_FILE, "uploaded", "said to the bot"
 GENERAL = "general-"
 
 
@@ -49,8 +50,8 @@ class About(BaseModel):
 class Source:
     """Something to learn from. `origin` says how it came here; `bytes` and `at` (seconds since 1970) are a file's.
 
-    `refused` says why nothing may be trained on it, empty where it may, and `advice` what to do then. `persona_names`
-    are further names under which the persona speaks in it.
+    `refused` says why nothing may be trained on it, empty where it may, and `advice` what to do then. `is_set` marks a
+    data set that was built; what is no file cannot be built into one: it is gathered for each training.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Source:
     advice: str = ""
     about: About | None = None
     is_set: bool = False
+    is_file: bool = True
 
     @property
     def asked_by(self) -> dict[str, str]:
@@ -97,7 +99,7 @@ def sources_of(house: House) -> list[Source]:
     home, consent = house.home, read_consent(house.home)
     named = [_named(entry, consent) for entry in read_catalogue(home).entries.values()]
     shipped = [_shipped(name, path, consent) for name, path in sorted(shipped_files(house).items())]
-    return [*uploads_in(home), *named, *shipped]
+    return [*uploads_in(home), *named, _history(consent), *shipped]
 
 
 def faults_of(house: House) -> list[str]:
@@ -171,6 +173,15 @@ def _shipped(name: str, path: Path, consent: Consent) -> Source:
     by_form = "" if name.startswith(GENERAL) else DISCORD_API
     of, judged = path.stat(), _judged(path.name, path, consent, by_form)
     return Source(name, name, SHIPPED, of.st_size, of.st_mtime, *judged)
+
+
+def _history(consent: Consent) -> Source:
+    """What was said to the bot, which Discord's rules are for."""
+    verdict = decide(HISTORY, signed=DISCORD_API, consent=consent)
+    stated = Statement(DISCORD_API, f"the operator, in {SETTING}", "", consent.permission)
+    statement = stated if consent.permission else None
+    return Source(HISTORY, HISTORY, SAID, statement=statement, refused=verdict.refused, advice=verdict.advice,
+                  is_file=False)  # fmt: skip
 
 
 def _named(entry: Entry, consent: Consent) -> Source:

@@ -294,6 +294,14 @@ async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_told_at_its_pl
     assert "trains nothing" in (await desk.page("/dashboard/data/uploads/talk.jsonl"))[1]
 
 
+async def test_what_was_said_to_the_bot_is_a_source_under_discords_rules(desk):
+    _, told, _ = await desk.ask("GET", "/datasets/history")
+    assert not told["may_train"] and "DISCORD_PERMISSION" in told["advice"]
+    body = {"name": "x", "sources": [{"source": "history"}]}
+    status, told, _ = await desk.ask("POST", "/datasets", json=body)
+    assert status == 422 and "no file" in told["detail"]
+
+
 async def test_the_first_page_lists_sources_with_their_rights(desk, tmp_path):
     home = tmp_path / "home"
     (home / "mine.jsonl").write_bytes(TALK)
