@@ -131,6 +131,8 @@ class Retention:
             self._compare()
         with self._logged("old conversations"):
             self._house.store.messages.delete_before(said_before)
+        with self._logged("old answers over HTTP"):
+            self._house.store.answered.forget_old(now)
         for guild_id in self._due_guilds(now):
             with self._logged(f"the server {guild_id}"):
                 await self._end(guild_id, now)

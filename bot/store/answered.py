@@ -33,13 +33,15 @@ class AnsweredRequests:
         return Answered(**row) if row else None
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
-        """A request with a new key is being done from now on. Forgets what is older than a day."""
-        with self._db.atomic():
-            self._db.write("delete from answered where at <= :since", {"since": now - KEPT_S})
-            self._db.write(
-                "insert or replace into answered values (:key, :request, null, '', :at)",
-                {"key": key, "request": request, "at": now},
-            )
+        """A request with a new key is being done from now on."""
+        self._db.write(
+            "insert or replace into answered values (:key, :request, null, '', :at)",
+            {"key": key, "request": request, "at": now},
+        )
+
+    def forget_old(self, now: float) -> None:
+        """Forget what is older than a day."""
+        self._db.write("delete from answered where at <= :since", {"since": now - KEPT_S})
 
     def end(self, key: bytes, status: int, body: str) -> None:
         """It was done, and answered so."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import math
 import secrets
 import time
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from bot.web.problems import Problem
+
+log = logging.getLogger(__name__)
 
 COOKIE = "understudy_session"
 IDLE_S = 12 * 3600.0
@@ -112,6 +115,8 @@ class Door:
             self.guesses.right(address)
             return True
         self.guesses.wrong(address, now)
+        if self.guesses.wait_s(address, now):
+            log.warning("too many wrong tokens for the web server came of late, the last from %s", address)
         return False
 
     def begin(self) -> str:

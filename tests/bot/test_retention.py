@@ -325,3 +325,12 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
     assert list(bench.store.messages.said_in(0)) == [] and "nobody knows which review files" in caplog.text
     with pytest.raises(MaterialError):
         note_review(bench.home, bench.home / "x.html", time.time())
+
+
+async def test_what_was_answered_over_http_goes_after_a_day(tmp_path):
+    bench = Bench(tmp_path)
+    bench.store.answered.begin(b"old", b"r", bench.now - DAY_S - 1)
+    bench.store.answered.begin(b"new", b"r", bench.now - 60)
+    assert await bench.retention.tidy()
+    assert [row["key"] for row in bench.store._connection.read("select key from answered")] == [b"new"]
+    bench.close()

@@ -93,6 +93,13 @@ async def test_after_a_day_a_key_is_new(ask):
     await ask(json={"a": 1})
     ask.store._connection.write("update answered set at = :at", {"at": time.time() - KEPT_S - 1})
     assert (await ask(json={"a": 2}))[1]["done"] == 2
+
+
+async def test_what_is_older_than_a_day_is_forgotten(ask):
+    await ask(json={"a": 1})
+    await ask(json={"a": 2}, key="later")
+    ask.store._connection.write("update answered set at = 1000.0 where at = (select min(at) from answered)")
+    ask.store.answered.forget_old(1001.0 + KEPT_S)
     assert len(ask.store._connection.read("select * from answered")) == 1
 
 
