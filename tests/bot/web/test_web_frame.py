@@ -8,7 +8,7 @@ import pytest
 from bot.outcome import TrainingFailed
 from bot.store import Channel
 from bot.web.formats import duration, percent, size, when
-from bot.web.frame import Said
+from bot.web.frame import STATIC, TEMPLATES, Said
 from tests.bot.rollouts import install
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -136,3 +136,19 @@ def test_times_sizes_and_shares_are_written_for_people():
     ]  # fmt: skip
     assert (percent(0.425, 1), percent(None)) == ("42.5 %", "–")
     assert when(0) == '<time datetime="1970-01-01T00:00:00+00:00">1 Jan 1970, 00:00 UTC</time>' and when(None) == "–"
+
+
+@pytest.mark.parametrize(
+    "file", sorted(TEMPLATES.rglob("*.html")), ids=lambda file: file.relative_to(TEMPLATES).as_posix()
+)
+def test_templates_escape_everything_and_carry_no_script_or_style_of_their_own(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(r"\|\s*safe\b|autoescape\s+false", text)
+    assert not re.search(r"\sstyle=|<style|\son\w+=|javascript:", text)
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
+
+
+@pytest.mark.parametrize("file", sorted(STATIC.glob("*.js")), ids=lambda file: file.name)
+def test_scripts_make_no_markup_or_code_out_of_text(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
