@@ -13,7 +13,7 @@ from bot.web.problems import Problem
 from personas.errors import UnderstudyError
 
 LARGEST_FIELD_BYTES = 2**20
-Form = MultiDictProxy[str | web.FileField]
+Form = MultiDictProxy[str | bytes | bytearray | web.FileField]
 
 
 @dataclass
@@ -64,13 +64,13 @@ async def uploaded(request: web.Request, most_bytes: int) -> Uploaded:
 
 async def _take(part: BodyPartReader, found: Uploaded, most_bytes: int) -> None:
     is_file = part.filename is not None
-    limit, content = most_bytes if is_file else LARGEST_FIELD_BYTES, b""
+    limit, content = most_bytes if is_file else LARGEST_FIELD_BYTES, bytearray()
     while piece := await part.read_chunk(2**16):
         content += piece
         if len(content) > limit:
             raise Problem("too-large", f"{part.filename or part.name} has more than {limit // 2**20} MB.", "Send less.")
     if is_file:
-        found.name, found.content = part.filename or "", content
+        found.name, found.content = part.filename or "", bytes(content)
     else:
         found.fields[part.name or ""] = plain(content.decode("utf-8", errors="replace"))
 

@@ -124,11 +124,10 @@ class Checked:
 
 def with_fields(table: Json, fields: Mapping[str, Value]) -> Json:
     """A card's table with other texts in these fields; empty ones are left out of it."""
-    kept = {name: value for name, value in (table | dict(fields)).items() if value or name in ("id", "name")}
+    merged = table | dict(fields)
     for name in ("tags", "alternate_greetings"):
-        if name in kept:
-            kept[name] = [text.strip() for text in kept[name] if text.strip()]
-    return kept
+        merged[name] = [text.strip() for text in merged.get(name, []) if text.strip()]
+    return {name: value for name, value in merged.items() if value or name in ("id", "name")}
 
 
 def checked(table: Json, base_model: str) -> Checked:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
 from bot.card_files import ENDINGS, note_left, written_card
-from bot.card_room import Room, count_of, tokenizer_of
+from bot.card_room import count_of, tokenizer_of
 from bot.house import House
 from bot.personas import short_id
 from bot.web.bodies import json_object, parsed
@@ -77,15 +77,15 @@ class CheckedCard(BaseModel):
 
 def card_tokens(card: Checked, base_model: str) -> CardTokens:
     """What a card that was looked at takes."""
-    room: Room | None = card.room
+    room = card.room
     return CardTokens(
         fields=dict(card.tokens),
-        prose=room and room.prose,
-        examples=room and room.examples,
-        examples_used=room and room.examples_used,
-        tokens=room and room.tokens,
+        prose=room.prose if room else None,
+        examples=room.examples if room else None,
+        examples_used=room.examples_used if room else None,
+        tokens=room.tokens if room else None,
         context_tokens=CONTEXT_TOKENS,
-        share=room and room.share,
+        share=room.share if room else None,
         exact=tokenizer_of(base_model) is not None,
     )
 
