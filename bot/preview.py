@@ -25,6 +25,7 @@ from personas.job_material import SourceMaterial
 
 PLAN_TIMEOUT_S = 300.0
 SHOWN_REASONS = 6
+MOST_BARS = 12
 SHOWN_ERROR = 700
 """Characters of an error and of its advice: a message of Discord's takes 2000."""
 
@@ -59,8 +60,11 @@ class Spread(BaseModel):
 
     @property
     def rows(self) -> list[tuple[str, float]]:
-        """The histogram for a chart."""
-        pairs = zip(self.edges, self.edges[1:], self.counts, strict=False)
+        """The histogram for a chart, in at most `MOST_BARS` bins of the same width."""
+        every = -(-len(self.counts) // MOST_BARS) or 1
+        edges = [*self.edges[:-1:every], *self.edges[-1:]]
+        counts = [sum(self.counts[first : first + every]) for first in range(0, len(self.counts), every)]
+        pairs = zip(edges, edges[1:], counts, strict=False)
         return [(f"{low:,} to {high - 1:,}", float(count)) for low, high, count in pairs]
 
 

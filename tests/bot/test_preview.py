@@ -86,3 +86,11 @@ async def test_a_trainer_that_says_nothing_is_ended_and_blocks_nobody(tmp_path, 
 async def test_what_is_not_in_the_catalogue_is_refused_at_once(tmp_path):
     with pytest.raises(RequestError, match="no persona 'adda'"):
         await backend(tmp_path, "raise SystemExit(1)").plan(ASKED.model_copy(update={"persona": "adda"}))
+
+
+def test_a_histogram_has_few_bars_and_loses_no_sample():
+    spread = preview.Spread(edges=tuple(range(40, 520, 20)), counts=tuple(range(1, 24)))
+    rows = spread.rows
+    assert len(rows) == 12 and sum(count for _, count in rows) == sum(range(1, 24))
+    assert rows[0] == ("40 to 79", 3.0) and rows[-1] == ("480 to 499", 23.0)
+    assert preview.Spread().rows == [] and preview.Spread(edges=(4, 9), counts=(2,)).rows == [("4 to 8", 2.0)]
