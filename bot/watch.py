@@ -64,7 +64,8 @@ class Watch:
     """Hears of replies, from any thread, and of warnings while it listens to the log."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # when each series began is noise here: all begin with the bot
+        # When each series began is noise here: all begin with the bot.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.started_at = time.time()
         self.registry = CollectorRegistry()
         self.findings = KeptFindings()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import get_args
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -96,7 +96,7 @@ async def vote(request: web.Request) -> web.Response:
     if choice not in VOTES:
         raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
     now = time.time()
-    taken = house.store.comparisons.vote(one.seq, OPERATOR, cast(Choice, choice), now)
+    taken = house.store.comparisons.vote(one.seq, OPERATOR, choice, now)
     if taken:
         await note_vote(house, one)
     elif one.has_expired(now):
