@@ -22,6 +22,8 @@ KINDS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".zip", ".txt
 """Of files that the readers take; text may be packed with gzip besides."""
 PACKED = ".gz"
 FILE_NAME = re.compile(r"\w[\w .()+-]{0,119}")
+LONGEST_NAME_BYTES = 200
+"""Disks take 255, and what is being written has a longer name."""
 SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -62,7 +64,7 @@ class Places:
 def file_name(text: str) -> str:
     """The name of an upload. Raises `Problem` for one that leads elsewhere, or of a kind that is not read."""
     name = unicodedata.normalize("NFC", text.strip())
-    if not FILE_NAME.fullmatch(name):
+    if not FILE_NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME_BYTES:
         raise Problem(
             "bad-name",
             f"A file cannot be called {name[:80]!r}.",

@@ -80,6 +80,7 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
         ("a%00b.json", 422),
         ("a=b.json", 422),
         ("x" * 130 + ".json", 422),
+        ("港" * 80 + ".json", 422),
         ("run.exe", 415),
         ("rights.toml", 415),
         ("talk.jsonl.part", 415),
@@ -88,9 +89,11 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
     ],
 )
 async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(desk, uploads, name, status):
+    from urllib.parse import quote
+
     from yarl import URL
 
-    found, told, _ = await desk.ask("PUT", URL(f"{desk.url}/uploads/{name}", encoded=True), data=b"{}")
+    found, told, _ = await desk.ask("PUT", URL(f"{desk.url}/uploads/{quote(name, safe="%")}", encoded=True), data=b"{}")
     assert found == status and told["advice"] and not uploads.exists()
 
 
