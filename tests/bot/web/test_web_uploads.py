@@ -7,8 +7,10 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from yarl import URL
 
 from bot.web.data import receiving
 from tests.bot.web.made_sets import TRAINER
@@ -89,11 +91,8 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
     ],
 )
 async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(desk, uploads, name, status):
-    from urllib.parse import quote
-
-    from yarl import URL
-
-    found, told, _ = await desk.ask("PUT", URL(f"{desk.url}/uploads/{quote(name, safe="%")}", encoded=True), data=b"{}")
+    path = f"{desk.url}/uploads/{quote(name, safe='%')}"
+    found, told, _ = await desk.ask("PUT", URL(path, encoded=True), data=b"{}")
     assert found == status and told["advice"] and not uploads.exists()
 
 
