@@ -19,7 +19,7 @@ def add_completion(
     command = commands.add_parser(
         "completion",
         help="a script that completes these commands in a shell",
-        description="Completes `understudy-trainer`, which is `python -m trainer` under a name of its own, in .venv/bin.",
+        description="Completes `understudy-trainer`: `python -m trainer` under a name of its own, in .venv/bin.",
     )
     with_examples(
         command,
