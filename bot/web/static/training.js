@@ -9,16 +9,16 @@ const ENDED = ["done", "failed", "cancelled"];
 const run = document.getElementById("run");
 const runs = document.getElementById("runs");
 
-/** Fetch this page again and put these parts of it in place of the old ones. */
+/** Fetch this page again and put these parts of it in place of the old ones. Throws where it cannot be had now. */
 async function renew(ids) {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (!answer.ok) return null;
+  if (answer.status >= 500) throw new Error(answer.statusText);
+  if (!answer.ok) return; // it is gone
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ids) {
     const [old, now] = [document.getElementById(id), fresh.getElementById(id)];
     if (old && now) exchange(old, document.adoptNode(now));
   }
-  return fresh;
 }
 
 /** Replace an element; what is opened, scrolled and focused in it stays so. */
@@ -37,18 +37,20 @@ function exchange(old, now) {
 }
 const FOCUSABLE = "a[href], button, input, select, summary, [tabindex]";
 
-/** Call a function soon, and not again before some time has passed; what is asked for meanwhile is done then. */
+/** Call a function soon, and not again before some time has passed; what is asked for meanwhile is done then. One that
+    throws, as while the bot starts again, is tried again. */
 function calmly(work) {
   let due = 0, waits = false;
-  return () => {
+  const ask = () => {
     if (waits) return;
     waits = true;
-    setTimeout(async () => {
+    setTimeout(() => {
       waits = false; // what happens from here on may be missing in what is fetched
       due = Date.now() + DRAW_EVERY_MS;
-      await work().catch(() => null); // the bot may be ending; the stream says when it is back
+      work().catch(ask);
     }, Math.max(0, due - Date.now()));
   };
+  return ask;
 }
 
 function tell(words) {
@@ -108,6 +110,7 @@ function hear(path, listeners) {
 /** Follow one run until it has ended. */
 function followRun() {
   const draw = calmly(() => renew(document.querySelector("[data-of]") ? ["curves", "figures"] : EVERYTHING));
+  const drawAll = calmly(() => renew(EVERYTHING));
   let place;
   hear(run.dataset.follow, {
     progress: (at) => { showProgress(at); draw(); },
@@ -124,7 +127,7 @@ function followRun() {
         run.dataset.state = job.state;
         tell(`${job.name} ${job.version}: ${job.state}.`);
       } else if (!moved) return;
-      renew(EVERYTHING).catch(() => null);
+      renew(EVERYTHING).catch(drawAll);
     },
   });
 }

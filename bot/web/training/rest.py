@@ -12,8 +12,8 @@ from aiohttp import web
 
 from bot.web.events import stream
 from bot.web.here import Route, house_of
-from bot.web.job_json import job_path
-from bot.web.jobs import NO_JOB, TAG, job_named
+from bot.web.job_json import job_json, job_path
+from bot.web.jobs import JOBS, NO_JOB, TAG, job_named
 from bot.web.openapi import Answer, Param, described
 from bot.web.paging import PAGED, links, paged, require_known
 from bot.web.problems import Problem
@@ -158,15 +158,20 @@ async def get_log(request: web.Request) -> web.Response:
 
 
 @described(
-    "Every job as it changes",
-    {200: Answer("A stream: `job` with a job, whenever one changes.", media=EVENT_STREAM)},
+    "What trains and waits, and every change",
+    {200: Answer("All jobs that train or wait; or, where the request accepts it, a stream of `job`.", JOBS, BOTH)},
     tag=TAG,
 )
 async def get_changes(request: web.Request) -> web.StreamResponse:
-    """Begins with all that wait or train, also after a connection that broke: states are told, not what led to them."""
+    """The stream tells a job whenever it changes. It begins with all that train or wait, also after a connection that
+    broke: states are told, not what led to them.
+    """
     require_known(request)
-    house_of(request)
-    return await stream(request, all_changes(request))
+    house = house_of(request)
+    if EVENT_STREAM in request.headers.get("Accept", ""):
+        return await stream(request, all_changes(request))
+    found = [*house.store.jobs.in_state("running"), *house.queue.order()]
+    return web.json_response({"jobs": [job_json(house, job) for job in found], "links": {"self": request.path}})
 
 
 ROUTES: tuple[Route, ...] = (

@@ -130,6 +130,14 @@ async def test_all_jobs_are_followed_in_one_stream(desk):
         assert (await anext(stream))[2]["progress"]["step"] == 3
 
 
+async def test_what_trains_and_waits_is_listed_for_whoever_takes_no_stream(desk):
+    for name in ("a", "b", "c"):
+        put_job(desk, name)
+    desk.queue.cancel("b")
+    status, body, _ = await desk.ask("GET", "/finetune/events")
+    assert status == 200 and [job["job_id"] for job in body["jobs"]] == ["a", "c"]
+
+
 async def test_nobody_listens_any_more_once_a_stream_was_left(desk):
     put_job(desk, "j1")
     before = len(desk.queue._listeners)
