@@ -33,6 +33,7 @@ def begin_together(house: House, runs: Runs, body: dict[str, Any]) -> Run:
     """Have several answer a prompt, or the next one of a talk. Raises `Problem`."""
     asked = parsed(PlayBody, body)
     prompt = Turn(EXAMPLE_USER, asked.prompt)
+    talks: list[tuple[Turn, ...]]
     if asked.after is None:
         who, talks = _speakers(house, asked.models), [(prompt,)] * len(asked.models)
     elif asked.models:
