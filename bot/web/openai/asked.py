@@ -156,7 +156,7 @@ def sampling_of(asked: ChatBody, usual: Sampling) -> Sampling:
         "seed": asked.seed,
         "alternatives": (asked.top_logprobs or 0) if asked.logprobs else None,
     }
-    known = {name: value for name, value in given.items() if value is not None}
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     stop = tuple(text for text in stops if text)
     return replace(usual, **known, max_new_tokens=min(longest, MOST_NEW_TOKENS), stop=stop)
 
