@@ -96,12 +96,8 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         # Before anything reads the home: nobody who was forgotten is in what follows.
         await take_up(settings.home, store, keeping, personas.every_name())
         _read(personas, shipped)
-        passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
-        lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
-        stack.callback(lore.close)
-        watch = Watch()
-        stack.enter_context(watch.listening())
-        stack.push_async_callback(watch.findings.close)
+        lore = await _lore(settings, shipped, personas, stack)
+        watch = _watch(stack)
         engine = await _engine(settings, watch, stack)
         catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
@@ -131,6 +127,20 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         front.open(client.house)
         stack.callback(front.close)
         yield App(client, sandbox, running, url)
+
+
+async def _lore(settings: Settings, shipped: ShippedData, personas: Personas, stack: AsyncExitStack) -> LoreIndex:
+    passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
+    lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
+    stack.callback(lore.close)
+    return lore
+
+
+def _watch(stack: AsyncExitStack) -> Watch:
+    watch = Watch()
+    stack.enter_context(watch.listening())
+    stack.push_async_callback(watch.findings.close)
+    return watch
 
 
 def _sampling(settings: Settings) -> Sampling:
