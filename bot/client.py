@@ -24,6 +24,7 @@ from bot.cogs.privacy import Privacy
 from bot.cogs.reply_buttons import BUTTONS, ReplyForms
 from bot.cogs.rollout_actions import ROLLOUT_BUTTONS
 from bot.cogs.teach import TEACH_BUTTONS
+from bot.doctor.on_discord import channels_in_use
 from bot.house import House, HouseBot
 from bot.privacy.words import DESCRIPTIONS, Translator
 
@@ -69,7 +70,7 @@ class Understudy(HouseBot):
 
     async def on_ready(self) -> None:
         for guild in self.guilds:
-            for line in permissions.report(guild, self._channels_in_use(guild)):
+            for line in permissions.report(guild, channels_in_use(guild, self.house.store)):
                 log.warning(line)
         if not self.guilds and self.application_id:
             log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
@@ -86,10 +87,6 @@ class Understudy(HouseBot):
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         log.exception("the event %s failed", event_method)
-
-    def _channels_in_use(self, guild: discord.Guild) -> list[discord.abc.GuildChannel]:
-        used = [guild.get_channel(channel.channel_id) for channel in self.house.store.channels.of_guild(guild.id)]
-        return [channel for channel in used if channel]
 
     async def _sync_commands(self) -> None:
         """Register the commands when they have changed: Discord limits how often that may be done."""

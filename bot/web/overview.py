@@ -10,6 +10,7 @@ import discord
 from aiohttp import web
 
 from bot import permissions
+from bot.doctor.on_discord import channels_in_use
 from bot.house import House
 from bot.store import Channel, Job
 from bot.web.frame import HOME, page
@@ -146,10 +147,8 @@ def _unspoken(house: House) -> Iterator[Concern]:
 
 def _missing_permissions(house: House) -> Iterator[Concern]:
     for guild in house.client.guilds if house.client else ():
-        used = [guild.get_channel(channel.channel_id) for channel in house.store.channels.of_guild(guild.id)]
-        for line in permissions.report(guild, [channel for channel in used if channel]):
-            yield Concern("warn", line, "Give it to the bot in the server's settings, or in the channel's.",
-                          f"{HOME}/system")  # fmt: skip
+        for lack in permissions.lacks(guild, channels_in_use(guild, house.store)):
+            yield Concern("warn", lack.words, lack.remedy, f"{HOME}/system")
 
 
 def _waiting_versions(house: House) -> Iterator[Concern]:
