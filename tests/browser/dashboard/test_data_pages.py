@@ -102,6 +102,7 @@ async def test_a_file_is_dropped_and_one_of_the_same_name_is_asked_about(dashboa
     page = await dashboard.open("/dashboard/data")
     await page.evaluate(DROP, ["#drop", "talk.jsonl", TALK])
     await expect(page).to_have_url(f"{dashboard.url}/dashboard/data/uploads/talk.jsonl")
+    await expect(page.get_by_text("5 with 12 turns")).to_be_visible()
     await page.goto("/dashboard/data")
     asked: list[str] = []
 
