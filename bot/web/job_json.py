@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -50,13 +51,17 @@ def job_path(job_id: str) -> str:
     return f"/finetune/jobs/{job_id}"
 
 
-def job_json(house: House, job: Job) -> dict[str, Any]:
-    """The published object. Ids of Discord are text: they are longer than JSON's numbers may be."""
+def job_json(house: House, job: Job, places: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """The published object. Ids of Discord are text: they are longer than JSON's numbers may be.
+
+    `places` are those in the queue, of a list of jobs: see `places_in`.
+    """
     request = _request(job)
+    place = house.queue.position(job.job_id) if places is None else places.get(job.job_id)
     return {
         "job_id": job.job_id,
         "state": job.state,
-        "place": house.queue.position(job.job_id),
+        "place": place,
         "guild": str(job.guild_id),
         "name": job.name,
         "persona": job.persona,
@@ -74,6 +79,11 @@ def job_json(house: House, job: Job) -> dict[str, Any]:
         "advice": without_places(job.advice, house.home) if job.advice else None,
         "links": _links(job),
     }
+
+
+def places_in(house: House) -> dict[str, int]:
+    """The place of each job that waits; 1 is the next."""
+    return {job.job_id: place for place, job in enumerate(house.queue.order(), start=1)}
 
 
 def _links(job: Job) -> dict[str, str]:

@@ -9,7 +9,7 @@ from aiohttp import web
 from bot.house import House
 from bot.store import Job, JobState
 from bot.web.here import Route, house_of
-from bot.web.job_json import JOB, job_json
+from bot.web.job_json import JOB, job_json, places_in
 from bot.web.openapi import Answer, described, one_of, whole
 from bot.web.paging import PAGED, choice, links, number, paged
 from bot.web.problems import Problem
@@ -50,7 +50,8 @@ async def get_jobs(request: web.Request) -> web.Response:
         after=job_named(house, asked.after) if asked.after is not None else None,
     )
     last = found[asked.limit - 1].job_id if len(found) > asked.limit else None
-    shown = [job_json(house, job) for job in found[: asked.limit]]
+    places = places_in(house)
+    shown = [job_json(house, job, places) for job in found[: asked.limit]]
     return web.json_response({"jobs": shown, "links": links(request, asked, last)})
 
 

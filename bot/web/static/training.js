@@ -2,7 +2,7 @@
 
 import { localTimes } from "/dashboard/static/base.js";
 
-const DRAW_EVERY_MS = 3000;
+const DRAW_EVERY_MS = 2000;
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const ENDED = ["done", "failed", "cancelled"];
 
@@ -166,6 +166,7 @@ function smoothAsMoved(form) {
 /** Say at each field of a repeat whether it is other than in the run. */
 function markChanges(form) {
   const said = document.getElementById("changes-now");
+  document.getElementById("no-changes")?.remove();
   const mark = () => {
     const changed = [...form.querySelectorAll("[data-used]")].filter((field) => field.value.trim() !== field.dataset.used);
     for (const field of form.querySelectorAll("[data-used]")) {

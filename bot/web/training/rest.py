@@ -12,7 +12,7 @@ from aiohttp import web
 
 from bot.web.events import stream
 from bot.web.here import Route, house_of
-from bot.web.job_json import job_json, job_path
+from bot.web.job_json import job_json, job_path, places_in
 from bot.web.jobs import JOBS, NO_JOB, TAG, job_named
 from bot.web.openapi import Answer, Param, described
 from bot.web.paging import PAGED, links, paged, require_known
@@ -171,7 +171,8 @@ async def get_changes(request: web.Request) -> web.StreamResponse:
     if EVENT_STREAM in request.headers.get("Accept", ""):
         return await stream(request, all_changes(request))
     found = [*house.store.jobs.in_state("running"), *house.queue.order()]
-    return web.json_response({"jobs": [job_json(house, job) for job in found], "links": {"self": request.path}})
+    places = places_in(house)
+    return web.json_response({"jobs": [job_json(house, job, places) for job in found], "links": {"self": request.path}})
 
 
 ROUTES: tuple[Route, ...] = (

@@ -120,6 +120,7 @@ async def test_a_run_is_followed_to_its_end_over_a_reload(hall, phone):
     await assert_accessible(page)
 
 
+@pytest.mark.slow
 async def test_a_connection_that_breaks_costs_nothing(hall):
     job_id = hall.start("dusk")
     page = await hall.dashboard.open(f"/dashboard/training/{job_id}")
@@ -155,7 +156,7 @@ async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(h
     await assert_accessible(page)
 
 
-@pytest.mark.parametrize("phone", [False, True])
+@pytest.mark.parametrize("phone", [pytest.param(False, marks=pytest.mark.slow), True])
 async def test_a_run_is_repeated_with_changes_and_the_two_are_compared(hall, phone):
     first = hall.start("dusk")
     await hall.half_way(first)
