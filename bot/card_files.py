@@ -69,6 +69,23 @@ async def keep_book(lore: GuildLore, guild_id: int, persona: Persona, card: Card
     return [f"Its character book is lore now ({count})."] if passages else []
 
 
+async def remove_persona(house: House, lore: GuildLore, guild_id: int, persona: Persona) -> None:
+    """Remove a guild's own persona, 0 for one of all guilds: card, lore, and from where it lives. Its versions stay.
+
+    Raises `RefusedError` for one that came with the bot.
+    """
+    house.conversations.personas.remove(guild_id, persona)
+    house.store.people.take_back(guild_id, persona.id, CARD)
+    for file in lore.files(guild_id, persona.id):
+        await lore.remove(guild_id, persona.id, file)
+        house.store.people.take_back(guild_id, persona.id, file)
+    lore.forget_earlier(guild_id, persona.id)
+    for where in [guild_id] if guild_id else [0, *sorted(house.store.guilds.known())]:
+        for channel in house.store.channels.of_guild(where):
+            if channel.persona_id == persona.id:
+                house.store.channels.clear(where, channel.channel_id)
+
+
 def written_card(card: Card, form: Form, persona: Persona, name: str) -> Written:
     """A card as a file. Raises `RefusedError` where the form cannot hold it."""
     try:

@@ -11,7 +11,16 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.card_files import ENDINGS, MAX_CARD_BYTES, Arrived, bring_in_card, keep_book, note_left, written_card
+from bot.card_files import (
+    ENDINGS,
+    MAX_CARD_BYTES,
+    Arrived,
+    bring_in_card,
+    keep_book,
+    note_left,
+    remove_persona,
+    written_card,
+)
 from bot.carried import install_carried
 from bot.cogs.asking import Interaction, known_persona, persona_choices, require_moderator
 from bot.cogs.finetune_actions import buttons
@@ -93,15 +102,7 @@ class CardCommands(commands.Cog):
         guild_id, who = _guild(interaction), known_persona(interaction, persona)
         house, lore = interaction.client.house, _lore(interaction.client.house)
         await interaction.response.defer(ephemeral=True)
-        house.conversations.personas.remove(guild_id, who)
-        house.store.people.take_back(guild_id, who.id, CARD)
-        for file in lore.files(guild_id, who.id):
-            await lore.remove(guild_id, who.id, file)
-            house.store.people.take_back(guild_id, who.id, file)
-        lore.forget_earlier(guild_id, who.id)
-        for channel in house.store.channels.of_guild(guild_id):
-            if channel.persona_id == who.id:
-                house.store.channels.clear(guild_id, channel.channel_id)
+        await remove_persona(house, lore, guild_id, who)
         await interaction.followup.send(
             f"**{who.name}** is gone, and lives nowhere here any more. Importing the card again brings them back.",
             ephemeral=True,

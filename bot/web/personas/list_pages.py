@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from bot.card_files import MAX_CARD_BYTES, Arrived, bring_in_card, keep_book
+from bot.card_files import MAX_CARD_BYTES, Arrived, bring_in_card, keep_book, remove_persona
 from bot.carried import install_carried
+from bot.lore import GuildLore
 from bot.personas import OPERATOR, short_id
 from bot.web.frame import back_to, page
 from bot.web.here import Route, house_of
@@ -70,6 +71,37 @@ async def replace_card(request: web.Request) -> web.Response:
     return back_to(request, found.page, f"{arrived.brought.persona.name} has a new card. {said}".strip())
 
 
+async def confirm_remove(request: web.Request) -> web.Response:
+    """What goes with a persona."""
+    found = _removable(request)
+    return page(
+        request,
+        "personas/remove.html",
+        title=f"Remove {found.persona.name}",
+        section="personas",
+        found=found,
+        spots=spots_of(found.house).get(found.id, []),
+        files=lore_of(found.house).files(found.guild_id, found.id),
+        versions=standing_of(found.house, found.id).versions,
+    )
+
+
+async def remove(request: web.Request) -> web.Response:
+    """Remove it with its lore."""
+    found = _removable(request)
+    lore = GuildLore(found.house.home, found.house.conversations.lore, found.house.catalogue.shipped.lore)
+    await remove_persona(found.house, lore, found.guild_id, found.persona)
+    return back_to(request, "/dashboard/personas", f"{found.persona.name} is gone, and lives nowhere any more.")
+
+
+def _removable(request: web.Request) -> Found:
+    found = persona_at(request)
+    if found.ships:
+        advice = "Take its channels away: /persona clear. To undo what you wrote, return to the card that came with it."
+        raise Problem("conflict", f"{found.persona.name} came with the bot.", advice)
+    return found
+
+
 async def _card_sent(request: web.Request) -> Uploaded:
     sent = await uploaded(request, MAX_CARD_BYTES)
     if not sent.content:
@@ -89,4 +121,6 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/dashboard/personas", list_page),
     ("POST", "/dashboard/personas", bring_in),
     ("POST", "/dashboard/personas/{persona_id}/file", replace_card),
+    ("GET", "/dashboard/personas/{persona_id}/remove", confirm_remove),
+    ("POST", "/dashboard/personas/{persona_id}/remove", remove),
 )

@@ -15,7 +15,7 @@ from bot.rollout.words import named
 from bot.store import InstalledVersion, Promotion, Rollout
 from bot.web.charts import told
 
-WIDTH, LEFT, RIGHT, TOP, ROW, FOOT = 520, 64, 12, 8, 26, 30
+WIDTH, LEFT, RIGHT, TOP, ROW, FOOT = 520, 108, 12, 8, 26, 30
 """Of the drawing, in the units of its viewBox."""
 HALF_BAR, LEAST_WIDTH, TICKS = 6, 2.0, 2
 MOST_DRAWN = 20
@@ -92,7 +92,8 @@ def lives_of(house: House, persona_id: str) -> list[Life]:
 
 
 def drawing(name: str, lives: Sequence[Life], now: float) -> Markup:
-    """Lines of time, a row a version: a dot where it was made, a bar while it was live, a thin one while on trial."""
+    """Lines of time, a row a version with its score: a dot where it was made, a bar while it was live, a thin one while
+    on trial."""
     times = [span.begin for one in lives for span in (*one.spans, *one.trials) if span.begin]
     times += [one.made.installed_at for one in lives if one.made]
     if not times:
@@ -162,7 +163,7 @@ def _row(one: Life, row: int, axis: _Axis, now: float) -> Iterator[Markup]:
     middle = TOP + ROW * row + ROW // 2
     colour = 0 if one.is_live else 5
     yield Markup('<text class="{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
-        "value" if one.is_live else "", LEFT - 8, middle + 4, one.version or "base"
+        "value" if one.is_live else "", LEFT - 8, middle + 4, _label(one)
     )
     for span in one.trials:
         yield _bar(span, middle, HALF_BAR // 3, "dot s1", axis, now)
@@ -171,6 +172,11 @@ def _row(one: Life, row: int, axis: _Axis, now: float) -> Iterator[Markup]:
     if one.made:
         x = f"{axis.at(one.made.installed_at):.1f}"
         yield Markup('<circle class="dot s3" cx="{}" cy="{}" r="4"/>').format(x, middle)
+
+
+def _label(one: Life) -> str:
+    """The version and its score: by how much its held-out loss is other than the base model's."""
+    return f"{one.version or 'base'}" + (f"  {one.better:+.0%}" if one.better is not None else "")
 
 
 def _bar(span: Span, middle: int, half: int, look: str, axis: _Axis, now: float) -> Markup:
@@ -182,5 +188,6 @@ def _bar(span: Span, middle: int, half: int, look: str, axis: _Axis, now: float)
 
 def _spoken(one: Life) -> str:
     made = f"made {day_and_hour(one.made.installed_at)}" if one.made else ""
+    score = f"held-out loss {one.better:+.0%}" if one.better is not None else ""
     live = [f"live from {day_and_hour(span.begin)}" if span.begin else "live at first" for span in one.spans]
-    return f"{one.name}: {', '.join(filter(None, [made, *live, 'speaks now' if one.is_live else '']))}."
+    return f"{one.name}: {', '.join(filter(None, [made, score, *live, 'speaks now' if one.is_live else '']))}."

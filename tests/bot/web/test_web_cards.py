@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from bot.personas import Personas
+from bot.store import Channel
 from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write
 from personas.engine import local
 from personas.errors import EngineBusyError
@@ -270,6 +271,19 @@ async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(desk):
     [kept] = re.findall(r'href="(/dashboard/personas/mira/earlier/[^"]+)"', (await desk.page(where))[1])
     await desk.submit(kept)
     assert personas_of(desk).get("mira", 0).description == "{{char}} keeps the lighthouse."
+
+
+async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(desk):
+    await upload(desk, "/dashboard/personas", "mira.png", MIRA)
+    desk.store.channels.assign(Channel(9, 5, "mira", "mentions", 1, 1.0))
+    desk.store.guilds.present([9], 1)
+    page = (await desk.page("/dashboard/personas/mira/remove"))[1]
+    assert "character-book-1.md" in page and "server 9" in page
+    assert (await desk.submit("/dashboard/personas/mira/remove"))[0] == 303
+    assert personas_of(desk).whose("mira") is None and desk.store.channels.of_guild(9) == []
+    left = [path.relative_to(desk.home).as_posix() for path in desk.home.rglob("*") if path.is_file()]
+    assert not [path for path in left if "mira" in path or "character-book" in path]
+    assert (await desk.page("/dashboard/personas/oda/remove"))[0] == 409
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_drawing_has_a_bar_for_every_life(desk_house):
     assert v2.spans[0].ended == "rolled back" and v1.spans[1].how == "rolled back to"
     assert (base.spans[0].begin, base.spans[0].end) == (0.0, at + 3000)
     drawn = drawing("Ballast", [v2, v1, base], at + 6000)
-    assert drawn.count("<rect") == 5 and drawn.count("<circle") == 2 and "v2: made" in drawn
+    assert drawn.count("<rect") == 5 and drawn.count("<circle") == 2 and "v2: made" in drawn and "v2  -33%" in drawn
 
 
 @pytest.fixture
