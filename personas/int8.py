@@ -46,12 +46,19 @@ class Int8Linear(torch.nn.Linear):
             out = out + self.bias
         return out.view(*input.shape[:-1], self.out_features)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        """An adapter that holds a whole layer holds its weights: they are rounded, too."""
-        if (weight := state_dict.pop(f"{prefix}weight", None)) is not None:
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """To others it is an ordinary layer: peft finds the weights here that an adapter brings of a whole layer."""
+        destination[f"{prefix}weight"] = self.weight
+        if self.bias is not None:
+            destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
+        """And such weights are rounded, too."""
+        if (weight := state_dict.get(f"{prefix}weight")) is not None:
             values, factors = rounded(weight)
-            state_dict[f"{prefix}values"], state_dict[f"{prefix}factors"] = values, factors.to(self.factors.dtype)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+            self.values.data, self.factors = values, factors.to(self.factors.dtype)
+        if (bias := state_dict.get(f"{prefix}bias")) is not None:
+            self.bias.data.copy_(bias)
 
 
 def rounded(weight: Any) -> tuple[Any, Any]:

@@ -101,7 +101,8 @@ def test_it_is_as_near_to_the_model_as_torch_is(library, kind, made, monkeypatch
     meant = talk(fine, fine.compute)
     ours, torchs = (talk(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.compute))
     kernel.close()
-    assert ours.mean() < 1.1 * torchs.mean() and ours.max() < 1.5 * torchs.max(), (ours.mean(), torchs.mean())
+    most = 1.5 if made is tiny else 2
+    assert ours.mean() < 1.1 * torchs.mean() and ours.max() < most * torchs.max(), (ours.mean(), torchs.mean())
 
 
 @pytest.mark.parametrize("made", [tiny, in_int8], ids=["bfloat16", "int8"])

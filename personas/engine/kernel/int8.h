@@ -4,12 +4,12 @@
 // token, finer than bfloat16 where it matters, and split into upper and lower bytes:
 //     x = by · (256 · (upper − 128) + lower).
 // So whole numbers are multiplied, in two instructions for 64 weights, and no weight is converted on its way from memory.
+// For more than a few tokens it pays to make bfloat16 of some rows of weights at a time and multiply these as they are:
+// whole numbers up to 127 stay what they are. Included by rows.cpp, behind the products in bfloat16.
 
 #pragma once
-#include <immintrin.h>
 
-#include <algorithm>
-#include <cstdint>
+constexpr int64_t FEW_TOKENS = 8, WIDENED = 32;
 
 struct Bytes {  // sums are of each output's weights
     const int8_t* weights;
@@ -22,11 +22,8 @@ struct Halves {  // of tokens' inputs: for each `in` upper bytes, then `in` lowe
     const float* by;
 };
 
-// Split 16-bit floats of one token, whose number is a multiple of sixteen; gives the factor.
-static float split(const uint16_t* x, int64_t in, uint8_t* bytes) {
-    auto wide = [](const uint16_t* p) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-    };
+// Split the input of one token; gives the factor.
+static float split(const bf16* x, int64_t in, uint8_t* bytes) {
     __m512 most = _mm512_setzero_ps();
     for (int64_t c = 0; c < in; c += 16) most = _mm512_max_ps(most, _mm512_abs_ps(wide(x + c)));
     float highest = std::max(_mm512_reduce_max_ps(most), 1e-30f);  // zeros stay zeros
@@ -96,18 +93,40 @@ static void four_byte_outputs(const Bytes& w, int64_t in, Halves x, int64_t toke
         }
 }
 
-// y[t, o] = w[o, :] · x[t, :] for all tokens and the outputs of [from, to), multiples of four; `in` is one of 64.
+// For up to FEW_TOKENS, of which the inputs are split: y[t, o] = w[o, :] · x[t, :] for the outputs of [from, to), which are
+// multiples of four; `in` is one of 64.
 static void multiply_bytes(const Bytes& w, int64_t in, int64_t from, int64_t to, const Halves& x, int64_t tokens, float* y,
                            int64_t y_stride) {
-    constexpr int64_t BLOCK = 32;  // tokens that stay in the first cache
-    for (int64_t b = 0; b < tokens; b += BLOCK) {
-        const int64_t count = std::min(tokens - b, BLOCK);
-        const Halves xb = {x.bytes + b * 2 * in, x.by + b};
-        for (int64_t o = from; o < to; o += 4) {
-            const Bytes rows = {w.weights + o * in, w.factors + o, w.sums + o};
-            float* yb = y + b * y_stride + o;
-            if (count <= 8) four_byte_outputs<4>(rows, in, xb, count, yb, y_stride);
-            else four_byte_outputs<1>(rows, in, xb, count, yb, y_stride);
+    for (int64_t o = from; o < to; o += 4)
+        four_byte_outputs<4>({w.weights + o * in, w.factors + o, w.sums + o}, in, x, tokens, y + o, y_stride);
+}
+
+// Weights as bfloat16; as many that follow are fetched meanwhile.
+static void widen(const int8_t* rows, int64_t weights, bf16* out) {
+    for (int64_t c = 0; c < weights; c += 64) {
+        _mm_prefetch((const char*)(rows + weights + c), _MM_HINT_T0);
+        for (int64_t part = c; part < c + 64; part += 32) {
+            __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(rows + part))));
+            __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(rows + part + 16))));
+            _mm512_storeu_si512(out + part, (__m512i)_mm512_cvtne2ps_pbh(high, low));
         }
+    }
+}
+
+// The same for any number of tokens, over their inputs in bfloat16; `wide_rows` has room for WIDENED rows of weights.
+static void multiply_widened(const Bytes& w, int64_t in, int64_t from, int64_t to, const bf16* x, int64_t tokens, float* y,
+                             int64_t y_stride, bf16* wide_rows) {
+    for (int64_t first = from; first < to; first += WIDENED) {
+        const int64_t end = std::min(to, first + WIDENED);
+        widen(w.weights + first * in, (end - first) * in, wide_rows);
+        for (int64_t b = 0; b < tokens; b += BLOCK)
+            for (int64_t o = first; o < end; o += 4) {
+                const int64_t count = std::min(tokens - b, BLOCK);
+                float* four = y + b * y_stride + o;
+                four_outputs<0>(wide_rows + (o - first) * in, in, x + b * in, in, count, four, y_stride);
+                const __m128 factors = _mm_loadu_ps(w.factors + o);
+                for (int64_t t = 0; t < count; t++, four += y_stride)
+                    _mm_storeu_ps(four, _mm_mul_ps(_mm_loadu_ps(four), factors));
+            }
     }
 }

@@ -21,8 +21,6 @@
 #include <thread>
 #include <vector>
 
-#include "int8.h"
-
 using bf16 = uint16_t;
 
 struct Shape {
@@ -155,10 +153,11 @@ static void four_outputs(const bf16* row, int64_t in, const bf16* x, int64_t x_s
     }
 }
 
+constexpr int64_t BLOCK = 32;  // tokens that stay in the first cache
+
 // y[t, o] = w[o, :] · x[t, :] for all tokens and the outputs of [from, to), which are multiples of four.
 static void multiply(const bf16* w, int64_t in, int64_t from, int64_t to, const bf16* x, int64_t x_stride, int64_t tokens,
                      float* y, int64_t y_stride) {
-    constexpr int64_t BLOCK = 32;  // tokens that stay in the first cache
     for (int64_t b = 0; b < tokens; b += BLOCK) {
         int64_t count = std::min(tokens - b, BLOCK);
         const bf16* xb = x + b * x_stride;
@@ -168,6 +167,8 @@ static void multiply(const bf16* w, int64_t in, int64_t from, int64_t to, const 
             else four_outputs<1>(w + o * in, in, xb, x_stride, count, yb + o, y_stride);
     }
 }
+
+#include "int8.h"
 
 // y[t, c] += sum over r of h[t, r] · b[r, c] for T tokens and the columns of [from, to), multiples of sixteen. Four rows of
 // b are read at a time, each from end to end, which memory is quickest at.
@@ -258,10 +259,12 @@ class Model {
         int64_t widest = std::max({shape.hidden, shape.inner, shape.heads * shape.width});
         x_.resize(n * shape.hidden);
         in_.resize(n * widest);
-        if (head.factors) halves_.resize(n * 2 * widest), by_.resize(n);
         y_.resize(n * std::max({all_heads, 2 * shape.inner, shape.hidden}));
         h_.resize(n * 3 * shape.most_rank);
         scratch_.resize(threads);
+        if (!head.factors) return;
+        halves_.resize(FEW_TOKENS * 2 * widest), by_.resize(FEW_TOKENS);
+        for (auto& scratch : scratch_) scratch.wide_rows.resize(WIDENED * widest);
     }
 
     // Compute the tokens and keep their keys and values; logits [wanted, vocabulary] of those at `wanted`.
@@ -284,7 +287,7 @@ class Model {
 
     struct Scratch {  // of one thread
         Buffer<float> scores;
-        Buffer<bf16> shares;
+        Buffer<bf16> shares, wide_rows;
     };
 
     struct alignas(64) Phase { std::atomic<int64_t> begun{0}, done{0}; };
@@ -308,7 +311,7 @@ class Model {
         });
         phase(number, runs_.size(), [&](int64_t i) { begin(runs_[i], 0); });
         for (int64_t l = 0; l < s_.layers; l++) layer(thread, number, l);
-        finish(number);
+        finish(thread, number);
     }
 
     void layer(int thread, int& number, int64_t l) {
@@ -321,28 +324,30 @@ class Model {
         const int64_t ends[3] = {pieces(qd), pieces(qd) + pieces(kd), pieces(qd) + 2 * pieces(kd)};
         phase(number, ends[2], [&](int64_t i) {
             int m = i < ends[0] ? 0 : i < ends[1] ? 1 : 2;
-            linear(*ws[m], biases[m], s_.hidden, outs[m], i - (m ? ends[m - 1] : 0), &y_[at[m]], all);
+            linear(thread, *ws[m], biases[m], s_.hidden, outs[m], i - (m ? ends[m - 1] : 0), &y_[at[m]], all);
         });
         phase(number, runs_.size(), [&](int64_t i) {
             for (int m = 0; m < 3; m++) adapt(runs_[i], stack[m], m, outs[m], 0, outs[m], &y_[at[m]], all);
             for (int64_t t = runs_[i].first; t < runs_[i].first + runs_[i].count; t++) turn(t, l, w);
         });
         phase(number, n_ * s_.kv_heads, [&](int64_t i) { attend(thread, i / s_.kv_heads, i % s_.kv_heads, l, w); });
-        if (stack[O].a || w.o.factors) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + O, 1, qd); });
-        phase(number, pieces(s_.hidden), [&](int64_t i) { linear(w.o, w.o_bias, qd, s_.hidden, i, y_.data(), s_.hidden); });
+        if (stack[O].a || splits(n_)) phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + O, 1, qd); });
+        phase(number, pieces(s_.hidden), [&](int64_t i) { 
+            linear(thread, w.o, w.o_bias, qd, s_.hidden, i, y_.data(), s_.hidden);
+        });
         phase(number, runs_.size(), [&](int64_t i) {
             back(runs_[i], stack[O]), normed(runs_[i], w.inner_norm), into(runs_[i], stack + GATE, 2, s_.hidden);
         });
         phase(number, pieces(s_.inner), [&](int64_t i) {
-            linear(w.gate, w.gate_bias, s_.hidden, s_.inner, i, y_.data(), 2 * s_.inner);
-            linear(w.up, w.up_bias, s_.hidden, s_.inner, i, y_.data() + s_.inner, 2 * s_.inner);
+            linear(thread, w.gate, w.gate_bias, s_.hidden, s_.inner, i, y_.data(), 2 * s_.inner);
+            linear(thread, w.up, w.up_bias, s_.hidden, s_.inner, i, y_.data() + s_.inner, 2 * s_.inner);
         });
         const int64_t parts = (s_.inner + PART - 1) / PART;
         phase(number, runs_.size() * parts, [&](int64_t i) { gated(runs_[i / parts], stack, i % parts * PART); });
-        if (stack[DOWN].a || w.down.factors)
+        if (stack[DOWN].a || splits(n_))
             phase(number, runs_.size(), [&](int64_t i) { into(runs_[i], stack + DOWN, 1, s_.inner); });
         phase(number, pieces(s_.hidden), [&](int64_t i) {
-            linear(w.down, w.down_bias, s_.inner, s_.hidden, i, y_.data(), s_.hidden);
+            linear(thread, w.down, w.down_bias, s_.inner, s_.hidden, i, y_.data(), s_.hidden);
         });
         phase(number, runs_.size(), [&](int64_t i) {
             back(runs_[i], stack[DOWN]);
@@ -376,7 +381,7 @@ class Model {
     // What a linear layer's input is to int8 weights, and in the adapter's few dimensions: h = A x, for `count` layers with
     // the same input.
     void into(Run run, const Stack* stack, int count, int64_t in) {
-        for (int64_t t = run.first; head_.factors && t < run.first + run.count; t++) halve(t, in);
+        for (int64_t t = run.first; splits(n_) && t < run.first + run.count; t++) halve(t, in);
         int64_t slot = tokens_[run.first].slot;
         for (int m = 0; slot && m < count; m++)
             if (stack[m].a)
@@ -396,19 +401,23 @@ class Model {
             add_adapter<1>(b, out, stack.rank, h + t * h_stride, 0, from, to, y + t * stride, 0);
     }
 
+    bool splits(int64_t tokens) const { return head_.factors && tokens <= FEW_TOKENS; }
+
     void halve(int64_t t, int64_t in) { by_[t] = split(&in_[t * in], in, &halves_[t * 2 * in]); }
 
     // y = W x for the outputs of [from, to).
-    void product(const Matrix& w, int64_t in, int64_t from, int64_t to, int64_t tokens, float* y, int64_t stride) {
+    void product(int thread, const Matrix& w, int64_t in, int64_t from, int64_t to, int64_t tokens, float* y,
+                 int64_t stride) {
         if (!w.factors) return multiply((const bf16*)w.values, in, from, to, in_.data(), in, tokens, y, stride);
-        multiply_bytes({(const int8_t*)w.values, w.factors, w.sums}, in, from, to, {halves_.data(), by_.data()}, tokens, y,
-                       stride);
+        const Bytes bytes = {(const int8_t*)w.values, w.factors, w.sums};
+        if (splits(tokens)) multiply_bytes(bytes, in, from, to, {halves_.data(), by_.data()}, tokens, y, stride);
+        else multiply_widened(bytes, in, from, to, in_.data(), tokens, y, stride, scratch_[thread].wide_rows.data());
     }
 
     // A piece of y = W x + bias.
-    void linear(const Matrix& w, const bf16* bias, int64_t in, int64_t out, int64_t piece, float* y, int64_t stride) {
+    void linear(int thread, const Matrix& w, const bf16* bias, int64_t in, int64_t out, int64_t piece, float* y, int64_t stride) {
         int64_t from = piece * PIECE, to = std::min(out, from + PIECE);
-        product(w, in, from, to, n_, y, stride);
+        product(thread, w, in, from, to, n_, y, stride);
         if (bias)
             for (int64_t t = 0; t < n_; t++)
                 for (int64_t c = from; c < to; c++) y[t * stride + c] += single(bias[c]);
@@ -490,7 +499,8 @@ class Model {
     template <int G>
     void attend_with(int thread, const float* q, const bf16* keys, const bf16* values, int64_t count, bf16* out) {
         const int64_t d = s_.width, stride = (count + 15) / 16 * 16;
-        auto& [scores, shares] = scratch_[thread];
+        auto &scores = scratch_[thread].scores;
+        auto &shares = scratch_[thread].shares;
         scores.resize(G * stride), shares.resize(G * stride);
         alignas(64) bf16 queries[4 * 256];
         for (int64_t c = 0; c < G * d; c += 16) narrow(queries + c, _mm512_loadu_ps(q + c));
@@ -548,14 +558,14 @@ class Model {
         }
     }
 
-    void finish(int& number) {
+    void finish(int thread, int& number) {
         phase(number, wanted_count_, [&](int64_t i) {
             normalise(&x_[wanted_[i] * s_.hidden], norm_, &in_[i * s_.hidden]);
-            if (head_.factors) halve(i, s_.hidden);
+            if (splits(wanted_count_)) halve(i, s_.hidden);
         });
         phase(number, (s_.vocabulary + 255) / 256, [&](int64_t i) {
             int64_t to = std::min(s_.vocabulary, (i + 1) * 256);
-            product(head_, s_.hidden, i * 256, to, wanted_count_, logits_, s_.vocabulary);
+            product(thread, head_, s_.hidden, i * 256, to, wanted_count_, logits_, s_.vocabulary);
         });
     }
 
