@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import takewhile
 from unittest import mock
 
 from discord import app_commands
@@ -78,7 +79,7 @@ def wrong_words(line: str) -> str:
 
 
 def _wrong(parser: argparse.ArgumentParser, words: list[str]) -> str:
-    left = list(words)
+    left, extra = list(words), []
     while left:
         word = left.pop(0).strip("[]")
         options, choices = parser._option_string_actions, _subcommands(parser)
@@ -86,13 +87,27 @@ def _wrong(parser: argparse.ArgumentParser, words: list[str]) -> str:
         if word.startswith("-") and word != "-":
             if name not in options:
                 return f"{parser.prog} has no option {name}"
-            if "=" not in word and options[name].nargs != 0 and left:
-                left.pop(0)
+            if "=" not in word:
+                left = left[_taken(options[name].nargs, left) :]
         elif choices and not ANY.match(word):
             if unknown := [one for one in word.split("|") if one not in choices]:
                 return f"{parser.prog} has no command {unknown[0]}"
-            parser = choices[word.split("|")[0]]
-    return ""
+            parser, extra = choices[word.split("|")[0]], []
+        elif not choices and "…" not in word:
+            extra.append(word)
+    takes = sum({None: 1, "?": 1, "*": 99, "+": 99}.get(it.nargs, 99) for it in _places(parser))
+    return f"{parser.prog} takes no {extra[takes]}" if len(extra) > takes else ""
+
+
+def _taken(nargs: object, words: list[str]) -> int:
+    """How many of the words behind an option are its values."""
+    values = len(list(takewhile(lambda word: not word.startswith("-"), words)))
+    return min(values, {None: 1, "?": 1, "*": values, "+": values}.get(nargs, nargs))  # type: ignore[call-overload]
+
+
+def _places(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """What a parser takes by its place, not by a name."""
+    return [it for it in parser._actions if not it.option_strings and not isinstance(it, argparse._SubParsersAction)]
 
 
 def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from tests.docs.reading import ROOT
 
 FOLDER = ROOT / "examples" / "notebooks"
-BRIEF = {"max_steps": 4, "num_train_epochs": 1, "max_length": 320, "logging_steps": 1}
+BRIEF = {"max_steps": 4, "num_train_epochs": 1, "train_samples": 40}
 SMALL = {
     "1-data": {"GENERAL": 60},
     "2-training": {"SETTINGS": BRIEF, "CARD": "losses"},

@@ -68,6 +68,8 @@ FIRST_WORDS = {name.split()[0] for name in slash_commands()}
 
 def test_the_checks_see_what_is_wrong():
     assert "no option --frobnicate" in wrong_words("python -m trainer plan --persona oda --frobnicate 3")
+    assert "takes no build/oda" in wrong_words("python -m trainer plan build/oda")
+    assert not wrong_words("python -m trainer mask build/oda --json")
     assert "no command lift" in wrong_words(".venv/bin/python -m trainer dataset lift x")
     assert "no target" in wrong_words("make coffee") and not wrong_words("make run")
     assert "no program" in wrong_words("python -m trainer.frobnicate")
