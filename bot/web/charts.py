@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 Point = tuple[float, float]
 COLOURS = 6
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 270, 60, 12, 10, 42
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 270, 66, 24, 12, 42
 """Of the drawing and of the room for what stands beside its axes, in the units of its viewBox."""
 BAR, GAP, LABEL = 20, 10, 190
 MOST_DRAWN, MOST_ROWS = 600, 200
@@ -171,13 +171,21 @@ def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
         at = f"{up.at(value):.1f}"
         yield Markup(
             '<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" dy="4" text-anchor="end">{}</text>'
-        ).format(LEFT, right, at, at, LEFT - 6, at, told(value))
+        ).format(LEFT, right, at, at, LEFT - 6, at, _tick(value))
     for value in ticks(across.low, across.high, 7):
         at = f"{across.at(value):.1f}"
-        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 17, told(value))
+        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 17, _tick(value))
     yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, bottom, bottom)
     yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 6, x)
     yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 6, f"↑ {y}")
+
+
+def _tick(value: float) -> str:
+    """A figure in at most some five letters, for beside an axis: "0.25", "2e-4", "1.5e6"."""
+    if value and not 1e-2 <= abs(value) < 1e5:
+        digits, _, power = f"{value:.1e}".partition("e")
+        return f"{digits.removesuffix('.0')}e{int(power)}"
+    return told(value)
 
 
 def _log_ticks(scale: _Scale) -> list[float]:

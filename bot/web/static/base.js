@@ -19,3 +19,5 @@ export function say(words) {
 }
 
 localTimes();
+// On a phone the navigation scrolls sideways: where one is comes into view.
+document.querySelector("header nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

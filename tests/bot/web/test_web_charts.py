@@ -56,6 +56,12 @@ def test_foreign_text_is_escaped():
     assert "<script>" not in figure and "<i>" not in figure and "<x>" not in figure
 
 
+def test_beside_an_axis_figures_are_short():
+    rate = lines("Rate", "step", "lr", [Series("lr", [(0, 0.0), (200_000, 0.0008)])])
+    beside = [text.text for text in parsed(rate).iter("text")]
+    assert {"2e-4", "8e-4", "2e5"} <= set(beside) and all(len(text) < 7 for text in beside if text[0].isdecimal())
+
+
 def test_long_lines_are_thinned_and_the_table_says_so():
     long = [(float(n), float(n % 7)) for n in range(10_000)]
     figure = lines("Long", "x", "y", [Series("s", long)])
