@@ -7,9 +7,10 @@ from functools import cache
 
 import pytest
 
+from bot.permissions import NEEDS
 from bot.settings import BY_NAME
 from tests.docs.programs import has_address, said_where, slash_commands, targets, wrong_slash, wrong_words
-from tests.docs.reading import ROOT, anchors, commands, links, pages, spans
+from tests.docs.reading import ROOT, anchors, commands, links, pages, rows, spans
 
 FILE = re.compile(r"(?:bot|personas|trainer|tests|data|docs|examples|requirements)/[\w./*-]+")
 VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
@@ -91,3 +92,8 @@ def test_every_page_is_on_the_map():
     missing = {page for page in ALL if page.startswith("docs/") and page != "docs/README.md"}
     missing = {page for page in missing if (ROOT / page).resolve() not in led_to}
     assert not missing, f"docs/README.md does not lead to {', '.join(sorted(missing))}"
+
+
+def test_going_live_asks_for_what_the_bot_needs():
+    told = [row.text(0).casefold() for row in rows("docs/howto/go-live.md") if row.text(0)[0].isupper()]
+    assert told == [it.permission.replace("_", " ").replace("view channel", "view channels") for it in NEEDS]
