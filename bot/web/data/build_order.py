@@ -18,7 +18,7 @@ from bot.personas import own_card
 from bot.web.bodies import parsed
 from bot.web.data.places import Places
 from bot.web.data.reviewing import CORRECTIONS, REVIEW
-from bot.web.data.sources import UPLOADED, Source, sources_of
+from bot.web.data.sources import Source, sources_of
 from bot.web.problems import Problem
 from personas.contract import Contract
 from personas.durable import put_private
@@ -27,7 +27,6 @@ ORDER = "order.json"
 LARGEST_COUNT = 10_000_000
 MIX = re.compile(r"\d+(\.\d+)?(:\d+(\.\d+)?)+")
 LANGUAGE = re.compile(r"[a-z]{2,3}")
-TELL_EVERY_S = "1"
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Words = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 
@@ -180,11 +179,6 @@ def kept_order(build: Path) -> BuildOrder | None:
         return BuildOrder.model_validate_json((build / ORDER).read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def uploads_used(order: BuildOrder) -> list[str]:
-    """The names of the uploads that an order takes."""
-    return [of.source.removeprefix(UPLOADED) for of in order.sources if of.source.startswith(UPLOADED)]
 
 
 def _card(order: BuildOrder, home: Path) -> str:

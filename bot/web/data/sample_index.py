@@ -30,6 +30,7 @@ SIDES = tuple(side for side, _ in FILES)
 WAIT_S = 1.0
 """So long a page waits for an index that is being made; most are made by then."""
 BATCH = 500
+MOST_REASONS, EXAMPLES, SHOWN_CHARACTERS = 12, 2, 140
 WORD = re.compile(r"[^\W_]+")
 SCHEMA = """
 create table about (signature text, train integer, eval integer, dropped integer);
@@ -167,6 +168,16 @@ def search(folder: Path, place: Path, wanted: Wanted) -> Hits:
         ).fetchall()
     found = tuple(Found(n, side, _line(folder, side, begins, long)) for n, side, begins, long in rows[: wanted.limit])
     return Hits(found, count, len(rows) > wanted.limit)
+
+
+def examples_of(folder: Path, place: Path, reasons: Sequence[str]) -> dict[str, list[str]]:
+    """How the first of what was dropped for each of these reasons begin, as far as that is known."""
+    found = {}
+    for reason in reasons[:MOST_REASONS]:
+        hits = search(folder, place, Wanted(side="dropped", reason=reason, limit=EXAMPLES))
+        texts = [" ".join(str(one.line.get("text") or "").split()) for one in hits.found]
+        found[reason] = [text[:SHOWN_CHARACTERS] for text in texts if text]
+    return found
 
 
 def _condition(wanted: Wanted) -> tuple[str, list[str | int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -17,17 +18,20 @@ from bot.web.data.doing import delete_set, require_own
 from bot.web.data.forms import fields_of
 from bot.web.data.places import Places
 from bot.web.data.reviewing import Finds, correct, corrections_in, finds_in, take_back
-from bot.web.data.sample_index import SIDES, Hits, Wanted, counts_in, search
+from bot.web.data.sample_index import SIDES, Hits, Wanted, counts_in, examples_of, search
 from bot.web.data.samples import shown
 from bot.web.data.sets import Built, set_of, sheet_of
 from bot.web.data.state import State, state_of
 from bot.web.frame import HOME, back_to, page
 from bot.web.here import Route, house_of
 from bot.web.paging import choice, number, require_known
+from personas.errors import MaterialError
 
 DATA = f"{HOME}/data"
 LONGEST_QUERY = 200
-SHOWN_SAMPLES, SHOWN_FINDS, SHOWN_EXAMPLES = 20, 50, 3
+SHOWN_SAMPLES, SHOWN_FINDS = 20, 50
+LOOK_S = 0.3
+"""So long the page of a data set waits for examples of what was dropped."""
 LARGEST_NUMBER = 2**53
 SHEET = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
@@ -38,6 +42,7 @@ async def set_page(request: web.Request) -> web.Response:
     built = await asyncio.to_thread(set_of, house, request.match_info["id"])
     stats = built.stats
     sheet = await asyncio.to_thread(sheet_of, built)
+    examples = await _dropped(house, state_of(request), built)
     rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
     return page(
         request,
@@ -49,8 +54,18 @@ async def set_page(request: web.Request) -> web.Response:
         composition=bars("Samples by source", rows, "samples"),
         lengths=bars("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
         sheet=_rendered(sheet),
+        examples=examples,
         order=await asyncio.to_thread(kept_order, Places(house.home).build(built.id)) if built.is_own else None,
     )
+
+
+async def _dropped(house: House, state: State, built: Built) -> dict[str, list[str]]:
+    """How some of what was dropped begins, by reason; nothing while the index is being made."""
+    place = Places(house.home).index(built.folder)
+    with suppress(MaterialError):  # the page of the samples says what is wrong with them
+        if await state.indexes.ready(built.folder, place, LOOK_S):
+            return await asyncio.to_thread(examples_of, built.folder, place, list(built.stats.dropped))
+    return {}
 
 
 def _rendered(sheet: str) -> Markup:

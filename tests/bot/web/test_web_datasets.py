@@ -178,7 +178,15 @@ async def test_the_page_of_a_set_says_what_it_is_composed_of(desk, home):
     put_set(home / "datasets" / "harbour")
     status, page, _ = await desk.page("/dashboard/data/sets/harbour")
     assert status == 200 and page.count("Samples by source") >= 2
-    for words in ("more.jsonl", "73.9", "Mina Vale", "near duplicate", "own-writing", "the limit is 512"):
+    for words in (
+        "more.jsonl",
+        "73.9",
+        "Mina Vale",
+        "near duplicate",
+        "own-writing",
+        "the limit is 512",
+        "“dropped text 1”",
+    ):
         assert words in page, words
     assert "<script>alert" not in page and "<td>1</td>" in page, "the data sheet is rendered, its HTML is not"
 
@@ -190,6 +198,10 @@ async def test_a_damaged_set_is_said_and_harms_no_page(desk, home):
     assert "broken is damaged" in (await desk.page("/dashboard/data"))[1]
     assert (await desk.page("/dashboard/data/sets/broken"))[0] == 422
     assert (await desk.ask("GET", "/datasets/broken/samples"))[0] == 422
+    (home / "datasets" / "harbour" / "people.json").unlink()
+    assert (await desk.page("/dashboard/data/sets/harbour"))[0] == 200
+    assert (await desk.ask("GET", "/datasets/harbour/samples"))[0] == 422
+    assert not list((home / "cache").glob("samples-*")), "no words without the list of whose they are"
 
 
 async def test_a_set_is_deleted_with_all_that_belongs_to_it(desk, home):
