@@ -9,6 +9,8 @@ import pytest
 
 from bot.app import opened
 from bot.settings import load_settings
+from bot.web.sessions import Door
+from tests.bot.web.conftest import desk_in
 from tests.bot.web.test_web_openai import HELLO, put_version
 from tests.bot.web.test_web_whole import SHIPPED
 from tests.fakes import until
@@ -58,6 +60,17 @@ async def test_its_errors_are_the_packages_own(desk, client):
     with pytest.raises(openai.RateLimitError) as busy:
         await client.chat.completions.create(model="oda", messages=HELLO)
     assert busy.value.response.headers["Retry-After"]
+
+
+async def test_where_a_token_is_set_it_is_the_key(tmp_path):
+    token = "correct-horse-battery-staple"
+    async with desk_in(tmp_path / "home", Door(token)) as desk:
+        async with openai.AsyncOpenAI(base_url=f"{desk.url}/v1", api_key="any", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError) as refused:
+                await client.models.list()
+        assert refused.value.code == "invalid_api_key" and refused.value.type == "authentication_error"
+        async with openai.AsyncOpenAI(base_url=f"{desk.url}/v1", api_key=token, max_retries=0) as client:
+            assert (await client.chat.completions.create(model="ballast", messages=HELLO)).choices[0].message.content
 
 
 async def test_a_stream_that_is_closed_stops_the_reply(desk, client):
