@@ -17,6 +17,8 @@ from bot.store import Store
 from personas.errors import UnderstudyError
 
 PATIENCE_S = 30.0
+SETTLE_S = 1.0
+"""So long after the latest server nothing more is waited for."""
 REACHED_BY_NOBODY = (aiohttp.ClientError, discord.HTTPException, discord.GatewayNotFound, OSError, TimeoutError)
 RENEW = "copy it anew: Developer Portal → the application → Bot → Reset Token"
 NETWORK = "check the network, and whether Discord is up (discordstatus.com)"
@@ -70,7 +72,7 @@ async def _checks_without_content(settings: Settings) -> list[Check]:
 async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Client]:
     """A client that hears of its guilds and does nothing; what ends it comes out of here."""
     intents = discord.Intents(guilds=True, message_content=content)
-    client = discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=1.0)
+    client = discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=SETTLE_S)
     running = asyncio.create_task(client.start(token))
     ready = asyncio.create_task(client.wait_until_ready())
     try:
