@@ -107,7 +107,7 @@ async def main() -> None:
     """Take them all."""
     logging.basicConfig(level=logging.ERROR)
     with tempfile.TemporaryDirectory() as home:
-        settings = load_settings(None, {"UNDERSTUDY_HOME": home, "WEB_PORT": "0"})
+        settings = load_settings(None, {"UNDERSTUDY_HOME": home, "WEB_PORT": "0", "TRAINER_CARD": "quick"})
         async with opened(settings, ShippedData.beside_the_code()) as app, browser() as started:
             await Photographer(app, started).all()
 
