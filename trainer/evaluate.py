@@ -72,11 +72,13 @@ def measure_tokens(
 ) -> list[TokenLosses]:
     """The losses of each sample's tokens, in order; `between` is called after each batch.
 
+    The longest samples come first: what a batch leaves in the heap is then large enough for the next.
+
     With `packing` the samples of a batch lie in one row, as in training with the kernels that want it so.
     """
     laid_out = pack if packing else collate
     losses: dict[int, TokenLosses] = {}
-    by_length = sorted(range(len(samples)), key=lambda place: len(samples[place].ids))
+    by_length = sorted(range(len(samples)), key=lambda place: -len(samples[place].ids))
     was_training = model.training
     model.eval()
     for places in _batches(by_length, samples, model.config.get_text_config().vocab_size):

@@ -17,6 +17,7 @@ from trainer.evaluate import TokenLosses, mean_loss
 from trainer.gate import judge
 from trainer.job import Job
 from trainer.loop.diverging import require_number
+from trainer.loop.memory import release_memory
 from trainer.scorecard.budget import Budget, Extent
 from trainer.scorecard.general import dialogue_losses, general_section, instruction_losses
 from trainer.scorecard.heldout import heldout_section
@@ -91,12 +92,12 @@ def make_card(order: Order) -> FullScoreCard:
 
 def _measured(order: Order, sides: Sides, budget: Budget) -> FullScoreCard:
     data = order.job.data
-    order.tell(f"{len(data.heldout)} held-out replies")
+    _begin(order, f"{len(data.heldout)} held-out replies")
     known = {BASE: order.known.heldout} if order.known else {}
     heldout = measured_alike(sides.use, sides.names, data.heldout, None, order.between, known)
     require_number(heldout.means()[NEW], "the held-out replies, with the new adapter,", order.job.recipe)
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
-    order.tell("general dialogue")
+    _begin(order, "general dialogue")
     known = {BASE: order.known.general} if order.known else {}
     little = budget.part(DIALOGUE) if order.extent == "quick" else None
     dialogue = dialogue_losses(sides, data, little, known, order.between)
@@ -120,6 +121,12 @@ def _measured(order: Order, sides: Sides, budget: Budget) -> FullScoreCard:
     else:
         card = _whole(card, order, sides, heldout, dialogue, budget)
     return card.model_copy(update={"base_is_base": sides.base_is_base()})
+
+
+def _begin(order: Order, what: str) -> None:
+    """Go on with a part of the card; what the last one left in the heap fits none of this one's batches."""
+    release_memory()
+    order.tell(what)
 
 
 def _heard(heard: Heard | None, live: Made | None) -> Heard | None:
@@ -155,14 +162,15 @@ def _whole(
 ) -> FullScoreCard:
     """The card with the other sections."""
     data, between = order.job.data, order.between
-    order.tell("instruction replies")
+    _begin(order, "instruction replies")
     instructions = instruction_losses(sides, budget.part(INSTRUCTIONS), between)
-    order.tell("trained replies")
+    _begin(order, "trained replies")
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
     memorised = memorised_section(sides, data, heldout.means(), end_tokens, budget.part(MEMORISED), between)
     neighbours, missing = neighbours_of(order.job, order.compare.neighbours)
     separation = _separation(order, sides, neighbours, missing, budget.part(SEPARATION))
     others = {it.persona: it.data for it in neighbours}
+    release_memory()
     spoken = measure_spoken(sides, order.job, budget, SEEDS, order.tell, others, between)
     order.left_out.update(spoken.left_out)
     return card.model_copy(
@@ -190,5 +198,5 @@ def _separation(
     if not neighbours:
         order.left_out["separation"] = " ".join([NO_NEIGHBOUR, *missing])
         return None
-    order.tell(f"{len(neighbours) + 1} personas' replies under each other's adapters")
+    _begin(order, f"{len(neighbours) + 1} personas' replies under each other's adapters")
     return separation_section(sides, persona, order.job.data, neighbours, budget, order.between)
