@@ -15,14 +15,13 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback
 
-ALLOWED_BYTES = 256 * 2**20
-"""What may lie unused."""
+from trainer.process.environment import HEAP_SLACK_BYTES
 
 
 class HeapTrimmer(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Looks after every batch. The most that one held by itself, begun with a trimmed heap, is what is needed."""
 
-    def __init__(self, allowed_bytes: int = ALLOWED_BYTES) -> None:
+    def __init__(self, allowed_bytes: int = HEAP_SLACK_BYTES) -> None:
         self._process, self._allowed = psutil.Process(), allowed_bytes
         self._needed = 0
         self._is_trimmed = True

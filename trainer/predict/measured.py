@@ -128,7 +128,7 @@ def page(told: dict[str, Any]) -> str:
         "Made by `python -m trainer predictions`: each configuration is planned, then run for a few steps in a process",
         "of its own. Memory is the most that the run held, as its report says it; time is the whole run, with a score",
         "card of losses alone (`--card losses`). Both are predicted before anything is loaded. Settings that are not",
-        "named are those of demo-cpu. On a CPU a run of many steps holds more than these: docs/training.md.",
+        "named are those of demo-cpu.",
         "",
         f"{machine['cores']} cores, {machine['memory_bytes'] / gib:.0f} GiB, {machine['system']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items()),

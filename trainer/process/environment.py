@@ -18,6 +18,8 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(32 * 2**30),
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
+HEAP_SLACK_BYTES = 128 * 2**20
+"""What may lie unused in the heap before a training gives it back (`trainer.loop.trimming`)."""
 RESTARTED = "UNDERSTUDY_TRAINER_RESTARTED"
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
