@@ -10,9 +10,9 @@ from tests.tiny import make_adapter
 from tests.trainer.jobs import export, persona_job, sign, talks
 from tests.trainer.preference_house import BAD, GOOD, preference_job, votes
 from trainer.building.samples import NOTHING_TRAINED, SampleMaker
-from trainer.commands.mask import _marked
+from trainer.commands.mask import _marked, _told
 from trainer.conversation import Conversation, Message, Speaker
-from trainer.mask import Masked
+from trainer.mask import Masked, masks_of_job
 from trainer.material import read_spec
 from trainer.run import prepare
 
@@ -61,21 +61,20 @@ def test_on_a_terminal_it_stands_in_colour_and_no_text_commands_the_terminal():
     assert _marked(rejected, True) == "\x1b[2masked \x1b[1;31msaid\x1b[0m\x1b[2m\x1b[0m"
 
 
-def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path, tiny_base, command):
+def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path, tiny_base):
     adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=1).folder
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312))
-    told = json.loads(command("mask", str(folder), "--json", "--limit", "4")[1])
-    judged = prepare(folder, read_spec(folder)).data.preferences.judged
-    bad = [one.sample.reply_tokens for one in judged if not one.is_good]
-    assert told["samples"]["train"] == len(judged) and told["rejected"] == {"samples": len(bad), "tokens": sum(bad)}
-    assert told["trained_tokens"]["train"] == sum(one.sample.reply_tokens for one in judged if one.is_good)
+    masks = masks_of_job(folder, 4)
+    told = masks.as_json()
+    assert told["samples"]["train"] == 572 and told["rejected"]["samples"] == 312
+    assert told["trained_tokens"]["train"] + told["rejected"]["tokens"] < told["tokens"]["train"]
     liked, disliked, _, _ = told["shown"]
     assert any(learned and text.startswith(GOOD) for text, learned in liked["parts"]) and "rejected" not in liked
     assert disliked["trained_tokens"] == 0 and not any(learned for _, learned in disliked["parts"])
     assert disliked["rejected"].startswith(BAD) and disliked["rejected_tokens"] > 0
-    words = command("mask", str(folder), "--limit", "2")[1]
+    words = "\n".join(_told(masks, False))
     assert f"⟦{GOOD}" in words and f"⟪{BAD}" in words and "is judged, not learned from" in words
-    assert f"{len(bad)} of the samples to train on are replies that members rejected" in words
+    assert "312 of the samples to train on are replies that members rejected" in words
 
 
 def test_a_sample_of_a_data_set_without_a_trained_token_is_dropped_and_counted(source, tmp_path, command):

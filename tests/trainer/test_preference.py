@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from personas.adapters import verify
-from personas.base_model import load_model, load_tokenizer
+from personas.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.errors import MaterialError, RequestError
 from personas.people import read_people
 from personas.preferences import as_lines, read_preferences
@@ -25,7 +25,7 @@ from trainer.loop.batches import NO_LOSS
 from trainer.loop.course import Course
 from trainer.loop.qlora import with_new_adapter
 from trainer.material import read_spec
-from trainer.plan import plan_of_job
+from trainer.predict.estimate import Speed, estimate
 from trainer.predict.shape import config_of
 from trainer.predict.time import work_of
 from trainer.predict.work import workload_of
@@ -355,18 +355,20 @@ def test_the_plan_says_what_becomes_of_the_preferences(words):
     assert "fewer than 300: they only filter" in words("--dry-run")[1]
 
 
-def test_the_plan_counts_both_replies_and_the_reference(learned, tiny_base):
-    folder, _ = learned
-    took = {it["recipe"]: it for it in plan_of_job(folder).as_json([])["recipes"]}["preference"]
-    assert took["samples"] == 572 and took["steps"] == 12
-    shape, job = config_of(tiny_base), planned(folder)
-    recipe = job.recipe.model_copy(update={"max_steps": 0, "num_train_epochs": 1})
-    data = job.data
-    works = {method: workload_of(data.train, data.heldout, (), method) for method in (None, "dpo", "kto")}
-    plain, dpo, kto = (work_of(recipe, shape, work, 4).training_s for work in works.values())
-    assert 1.3 * plain < dpo < kto < 3 * plain, "what is judged is read by the reference, too"
-    pairs = works["dpo"]
-    assert pairs.counted(recipe) == 286 and pairs.largest_trained(recipe).rows == 8
+def test_the_time_of_a_run_counts_both_replies_and_the_reference(recipe):
+    replies = [Sample((1,) * 150 + (2,) * 40, (False,) * 150 + (True,) * 40)] * 600
+    of_embedded = config_of(locate(EMBEDDED))
+
+    def takes(method, batch):
+        settings = recipe.model_copy(update={"per_device_train_batch_size": batch, "max_length": 640})
+        return work_of(settings, of_embedded, workload_of(replies, replies[:1], (), method), 4).training_s
+
+    assert 1.2 * takes(None, 8) < takes("dpo", 4) < 2 * takes(None, 8), "a batch of four pairs holds eight replies"
+    assert 1.6 * takes(None, 4) < takes("kto", 4) < 3 * takes(None, 4), "three passes more, without gradients"
+    pairs = workload_of(replies, replies[:1], (), "dpo")
+    told = estimate("preference", recipe.model_copy(update={"max_length": 640}), locate(EMBEDDED), pairs, Speed(1, ""))
+    steps = math.ceil(300 / recipe.per_device_train_batch_size / recipe.gradient_accumulation_steps)
+    assert told["samples"] == 600 and told["steps"] == steps * recipe.num_train_epochs
 
 
 def test_what_is_not_there_is_told_by_name(words, command):
