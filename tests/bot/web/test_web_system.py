@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bot.doctor.check import Check
 from bot.store.jobs import NewJob
 from bot.watch import Watch, percentiles
+from bot.web.system import pages
 from personas.contracts import TrainingRequest
 from personas.engine.state import ReplyTold
 from tests.fakes import until
@@ -100,7 +101,8 @@ async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk
     assert "Manage Webhooks" in text and "speak under a persona" in text
 
 
-async def test_an_open_page_is_told_again_and_again(desk):
+async def test_an_open_page_is_told_again_and_again(desk, monkeypatch):
+    monkeypatch.setattr(pages, "EVERY_S", 0.05)
     async with desk.session.get("/dashboard/system/events") as answer:
         assert answer.content_type == "text/event-stream"
         events = []

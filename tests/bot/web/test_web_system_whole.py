@@ -21,6 +21,7 @@ def settings(tmp_path, tiny_base):
     return load_settings(None, {**given, "MAX_NEW_TOKENS": "8"})
 
 
+@pytest.mark.slow
 async def test_a_reply_is_counted_and_timed(settings, tiny_base):
     async with opened(settings, ShippedData.beside_the_code()) as app, aiohttp.ClientSession(app.url) as session:
         await app.sandbox.member(MEMBER).say(QUAY, "is the ferry late?")
