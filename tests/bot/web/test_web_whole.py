@@ -74,6 +74,7 @@ async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_
         await _page_is_as_before(session, app.sandbox)
         await until(lambda: app.house.store.jobs.get(made["job_id"]).state not in ("queued", "running"), 90)
         job = await asked(session, made["links"]["self"])
+        await _run_is_shown(session, job)
         said = [m["content"] for channel in SEED.channels for m in app.sandbox.messages(channel.name)]
         assert not [words for words in said if "train" in words.casefold()], "it was asked for in no channel"
     assert job["state"] == "done", job
@@ -84,6 +85,21 @@ async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_
     assert set(manifest.rights) == {"own-writing"} and manifest.hyperparameters["per_device_train_batch_size"] == 4
     assert str(talk.parent) not in (folder / "datasheet.json").read_text()
     assert job["result"]["scorecard"] == manifest.metrics.model_dump(mode="json")
+
+
+async def _run_is_shown(session, job):
+    """What the real trainer has left is what the interface and the page tell."""
+    curves = await asked(session, job["links"]["curves"])
+    assert curves["steps"] == list(range(1, curves["steps"][-1] + 1)) and len(curves["epochs"]) == 3
+    assert len(curves["heldout_loss"]) == 3 and 0 < curves["memory_share"] < 1 and curves["seconds"] > 0
+    assert curves["settings_from"] == "run" and curves["settings"]["learning_rate"] == 2e-4
+    told = (await asked(session, f"{job['links']['events']}?limit=100"))["events"]
+    assert {"phase", "progress", "epoch", "scorecard", "done"} <= {one["event"] for one in told}
+    async with session.get(f"/dashboard/training/{job['job_id']}") as page:
+        html = await page.text()
+        assert page.status == 200 and html.count('<figure class="chart">') == 5 and "Its last lines" in html
+    async with session.get(f"/dashboard/training/{job['job_id']}/repeat") as page:
+        assert 'name="set.learning_rate" value="0.0002"' in await page.text()
 
 
 async def _page_is_as_before(session, sandbox):

@@ -22,7 +22,7 @@ from bot.queue import JobQueue
 from bot.store import Store
 from bot.training import SubprocessBackend
 from bot.web import Front, listening
-from personas.contracts import TrainingRequest
+from personas.contracts import Epoch, TrainingRequest
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 from tests.fakes import PLAN, until
 
@@ -137,6 +137,7 @@ async def test_a_connection_that_breaks_costs_nothing(hall):
 
 async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(hall):
     first = hall.start("dusk")
+    await until(lambda: isinstance(hall.store.jobs.get(first).progress, Epoch))
     page = await hall.dashboard.open("/dashboard/training")
     await expect(page.locator("#now-trains")).to_contain_text("Epoch 1 done")
     second = hall.queue.enqueue(
