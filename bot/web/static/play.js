@@ -45,6 +45,9 @@ function follow() {
   const events = new EventSource(`/play/runs/${run.dataset.run}/events?after=${run.dataset.after}`);
   const parts = [];
   const hear = (name, then) => events.addEventListener(name, (event) => then(JSON.parse(event.data)));
+  events.addEventListener("error", () => {
+    if (events.readyState === EventSource.CLOSED) end.textContent = "The connection was lost. Load the page again.";
+  });
   hear("line", begun);
   hear("piece", grown);
   hear("done", (data) => parts.push(completed(data)));
