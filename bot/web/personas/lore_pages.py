@@ -27,9 +27,9 @@ async def lore_page(request: web.Request) -> web.Response:
     """The files, and what the message `ask` finds, where one is asked."""
     found = persona_at(request)
     question = request.query.get("ask", "").strip()[:LONGEST_QUESTION]
-    files = await asyncio.to_thread(files_of, found)  # counts tokens: the tokenizer is read by then
+    files = await asyncio.to_thread(files_of, found)
     asked_in = _guild(found, request.query.get("guild", str(found.guild_id)))
-    weighed, matches = weighed_in(found, question, asked_in) if question else (None, [])
+    weighed, matches = await weighed_in(found, question, asked_in) if question else (None, [])
     return page(
         request,
         "personas/lore.html",

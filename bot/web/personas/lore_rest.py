@@ -63,10 +63,10 @@ MATCHES: dict[str, Any] = {
 }
 
 
-def weighed_in(found: Found, message: str, guild_id: int) -> tuple[Weighed, list[Explained]]:
-    """A message against all lore that the persona has in a server, best first. On the event loop, as the index asks."""
-    weighed = found.house.conversations.lore.weigh(found.id, message, guild_id)
-    return weighed, explained(weighed, count_of(found.house.base_model))
+async def weighed_in(found: Found, message: str, guild_id: int) -> tuple[Weighed, list[Explained]]:
+    """A message against all lore that the persona has in a server, best first."""
+    weighed = found.house.conversations.lore.weigh(found.id, message, guild_id)  # on the event loop, as the index asks
+    return weighed, await asyncio.to_thread(lambda: explained(weighed, count_of(found.house.base_model)))
 
 
 @described(
@@ -79,9 +79,8 @@ async def ask_lore(request: web.Request) -> web.Response:
     """Which passages a prompt would be given, which were found but left over, which were not found, and why."""
     found = persona_at(request)
     question = parsed(Question, await json_object(request))
-    await asyncio.to_thread(count_of, found.house.base_model)
     guild_id = int(question.guild) if question.guild else found.guild_id
-    weighed, matches = weighed_in(found, question.message, guild_id)
+    weighed, matches = await weighed_in(found, question.message, guild_id)
     return web.json_response(
         {
             "threshold": FOUND,

@@ -3,12 +3,15 @@
 import time
 from types import SimpleNamespace
 
+import aiohttp
 import pytest
 
 from bot.store import Channel, NewRollout, Store
 from bot.web.personas.lives import drawing, lives_of
 from personas.errors import AdapterError
+from tests.bot.conftest import QUAY, on_stage
 from tests.bot.rollouts import install
+from tests.fakes import until
 from tests.samples import SCORECARD
 
 PAGE = "/dashboard/personas/ballast/versions"
@@ -54,6 +57,24 @@ async def test_versions_are_promoted_and_rolled_back_over_rest(desk):
     assert status == 409 and "no earlier version" in refused["detail"]
     _, page, _ = await desk.ask("GET", "/personas/ballast/versions", params={"limit": "1"})
     assert (await desk.ask("GET", page["links"]["next"]))[1]["versions"][0]["version"] == "v1"
+
+
+async def test_what_is_decided_over_rest_is_seen_on_discord(tmp_path):
+    async with on_stage(tmp_path) as stage, aiohttp.ClientSession(stage.sandbox.url) as session:
+        await stage.moderator.slash(QUAY, "finetune start")
+        await until(lambda: stage.backend.busy)
+        stage.backend.finish()
+        result = await stage.sees("Promote lets it speak")
+        async with session.post("/personas/ballast/versions/v1/promote") as answer:
+            assert answer.status == 200
+        said = await stage.sees("It speaks now.")
+        assert said["id"] == result["id"] and stage.engine.prepared[-1][1].version == "v1"
+        mark = stage.mark
+        await stage.member.say(QUAY, "hello")
+        assert "AI-written · v1" in (await stage.finished(QUAY, mark))["content"]
+        async with session.post("/personas/ballast/rollback") as answer:
+            assert (await answer.json())["version"] is None
+        await stage.sees("Promote lets it speak", since=mark)
 
 
 async def test_one_that_the_gate_rejects_takes_a_second_word(desk):

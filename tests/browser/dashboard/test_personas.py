@@ -78,7 +78,7 @@ async def test_lore_is_written_and_asked(dashboard, phone):
     best = page.get_by_role("article").first
     await expect(best).to_contain_text("given")
     await expect(best).to_contain_text("ballast/the-violet-umbrella.md")
-    await expect(page.get_by_role("article").nth(3)).to_contain_text("not found")
+    await expect(page.get_by_role("article").nth(3)).to_contain_text("room for 2 passages")
     await assert_accessible(page)
     await page.get_by_role("row").filter(has_text="the-piano.md").get_by_role("link").click()
     await expect(page.get_by_text("This came with the bot.")).to_be_visible()
