@@ -58,7 +58,8 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
 
 def wrong_words(line: str) -> str:
     """Why a command line of ours cannot be typed so; "" where it can. Values and files are not looked at."""
-    words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    typed = takewhile(lambda word: word not in (">", "<", ";"), shlex.split(line))
+    words = [word for word in typed if not re.fullmatch(r"[A-Z_]+=.*", word)]
     if words[0] == "make":
         return next((f"no target {word}" for word in words[1:] if word not in targets() and not ANY.match(word)), "")
     if len(words) == 1:
