@@ -260,15 +260,17 @@ class TestText:
 async def test_tokens_are_told_with_what_else_was_likely_and_the_prompt_that_was_read(engine):
     asked = Sampling(temperature=1.0, max_new_tokens=12, seed=5, alternatives=3)
     stream = engine.submit(replace(ask("hello", sampling=asked), instructions="Speak of rain."))
-    said = await answer_of(stream)
+    await answer_of(stream)
     reply = stream.reply
     assert len(reply.tokens) == reply.new_tokens
     assert all(
         len(token.alternatives) == 3 and token.alternatives[0][1] >= token.logprob - 1e-5 for token in reply.tokens
     )
     assert all(one[1] >= two[1] for token in reply.tokens for one, two in pairwise(token.alternatives))
-    whole = "".join(token.text for token in reply.tokens if "\ufffd" not in token.text)
-    assert said[:3] in whole or "\ufffd" in said
+    said, whole = (
+        "".join(filter(str.isascii, text)) for text in (reply.text, "".join(token.text for token in reply.tokens))
+    )
+    assert said and said in whole, "but for parts of characters, the tokens are the text"
     assert "Speak of rain.<|im_end|>" in reply.prompt and reply.prompt.endswith("assistant\n")
     plain = engine.submit(ask("hello", sampling=replace(asked, alternatives=None)))
     await answer_of(plain)

@@ -207,5 +207,6 @@ def test_a_token_alone_keeps_the_blank_that_it_begins_with(renderer):
     text = " Well, ａ boat\nat 10 o'clock. 船"
     ids = renderer.tokenizer(text)["input_ids"]
     pieces = [renderer.piece(token) for token in ids]
-    assert "".join(pieces).replace("\ufffd", "") in text.replace("船", "") + "船" and pieces[0] == " Well"
+    assert "".join(filter(str.isascii, "".join(pieces))) == "".join(filter(str.isascii, text))
+    assert pieces[0] == " Well" and "\ufffd" in pieces, "a part of a character has no text of its own"
     assert renderer.piece(next(iter(renderer.stop_ids))).startswith("<|")
