@@ -14,7 +14,8 @@ ABLE = "flags : avx512_bf16 avx512_vnni"
 
 @pytest.fixture
 def able(monkeypatch):
-    """A processor that multiplies bytes, with a compiler."""
+    """A processor that multiplies bytes, with a compiler, and a model that was measured in them."""
+    monkeypatch.setattr(precisions, "MEASURED_IN_INT8", frozenset({EMBEDDED}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(build, "_processor", lambda: ABLE)
     monkeypatch.setattr(precisions, "compiler_here", lambda: "g++")

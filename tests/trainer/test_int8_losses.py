@@ -29,7 +29,7 @@ def replies(renderer):
     personas = read_cards(shipped.cards)
     of_lore = [
         renderer.sample(personas[passage.owner], [Turn("You", f"Tell me of {passage.heading}.")], passage.text)
-        for passage in read_lore(shipped.lore, personas)
+        for passage in read_lore(shipped.lore, personas)[::8]
     ]
     lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()
     asked = [[message["content"] for message in json.loads(line)["messages"]] for line in lines]
