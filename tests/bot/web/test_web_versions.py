@@ -68,7 +68,7 @@ async def test_what_is_decided_over_rest_is_seen_on_discord(tmp_path):
         async with session.post("/personas/ballast/versions/v1/promote") as answer:
             assert answer.status == 200
         said = await stage.sees("It speaks now.")
-        assert said["id"] == result["id"] and stage.engine.prepared[-1][1].version == "v1"
+        assert said["id"] == result["id"] and stage.engine.loaded[-1].version == "v1"
         mark = stage.mark
         await stage.member.say(QUAY, "hello")
         assert "AI-written · v1" in (await stage.finished(QUAY, mark))["content"]
