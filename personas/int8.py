@@ -1,7 +1,7 @@
-"""Linear layers whose weights are int8, with a factor for each 64 of an output: half the bytes of bfloat16.
+"""Linear layers whose weights are int8, with a factor for each output: half the bytes of bfloat16.
 
-A factor is the largest of its weights divided by 127, rounded to bfloat16, so that all machines compute with the same
-weights: whole number times factor. What is multiplied with them stays in the model's own precision.
+A factor is the largest weight of its output divided by 127, rounded to bfloat16, so that all machines compute with the
+same weights: whole number times factor. What is multiplied with them stays in the model's own precision.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-MOST, GROUP = 127, 64
+MOST = 127
+FEW_ROWS = 8
+"""Up to so many rows torch's packed product is faster than a product with weights that are widened for it."""
 
 
 class Int8Linear(torch.nn.Linear):
-    """A linear layer made of another. `values` are int8 `[out, in]`, `factors` `[out, groups]` in the model's own.
+    """A linear layer made of another. `values` are int8 `[out, in]`, `factors` `[out]` of the model's precision.
 
     For serving: nothing is learned through it.
     """
@@ -33,11 +35,18 @@ class Int8Linear(torch.nn.Linear):
     @property
     def weight(self) -> Any:  # type: ignore[override]
         """The weights that are computed with, `[out, in]` in the model's precision; made anew each time."""
-        return self.values * self.factors.repeat_interleave(GROUP, 1)[:, : self.in_features]
+        return self.values.to(self.factors.dtype) * self.factors[:, None]
 
     def forward(self, input: Any) -> Any:
         """As `Linear`."""
-        return F.linear(input, self.weight, self.bias)
+        rows = input.reshape(-1, self.in_features)
+        if len(rows) <= FEW_ROWS and rows.device.type == "cpu":
+            out = torch._weight_int8pack_mm(rows, self.values, self.factors)
+        else:
+            out = F.linear(rows, self.values.to(rows.dtype)) * self.factors
+        if self.bias is not None:
+            out = out + self.bias
+        return out.view(*input.shape[:-1], self.out_features)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """To others it is an ordinary layer: peft finds the weights here that an adapter brings of a whole layer."""
@@ -55,12 +64,11 @@ class Int8Linear(torch.nn.Linear):
 
 
 def rounded(weight: Any) -> tuple[Any, Any]:
-    """Weights `[out, in]` as int8 values and a factor for each group of an output, in the weights' precision."""
-    outputs, width = weight.shape
-    groups = F.pad(weight.float(), (0, -width % GROUP)).reshape(outputs, -1, GROUP)
-    factors = (groups.abs().amax(2) / MOST).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
-    values = (groups / factors.float()[..., None]).round().clamp(-MOST, MOST).to(torch.int8)
-    return values.flatten(1)[:, :width].contiguous(), factors.to(weight.dtype)
+    """Weights `[out, in]` as int8 values and a factor for each output, in the weights' precision."""
+    exact = weight.float()
+    factors = (exact.abs().amax(1) / MOST).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
+    values = (exact / factors.float()[:, None]).round().clamp(-MOST, MOST).to(torch.int8)
+    return values, factors.to(weight.dtype)
 
 
 def to_int8(model: Any) -> Any:

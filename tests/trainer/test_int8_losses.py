@@ -18,8 +18,8 @@ from trainer.evaluate import load_served, mean_loss, measure
 from trainer.run import Run, run_job
 
 INSTRUCTIONS = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
-MOST = 0.005
-"""The share by which a held-out loss may be higher in int8, where it is chosen by itself."""
+MOST = 0.01
+"""The share by which a held-out loss may change in int8, where somebody asks for it; half of it to be chosen unasked."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def replies(renderer):
     personas = read_cards(shipped.cards)
     of_lore = [
         renderer.sample(personas[passage.owner], [Turn("You", f"Tell me of {passage.heading}.")], passage.text)
-        for passage in read_lore(shipped.lore, personas)[::8]
+        for passage in read_lore(shipped.lore, personas)
     ]
     lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()
     asked = [[message["content"] for message in json.loads(line)["messages"]] for line in lines]

@@ -1,22 +1,20 @@
-// Products of int8 weights, in AVX-512 VNNI. Included by rows.cpp, behind the products in bfloat16.
+// Products of int8 weights, in AVX-512 VNNI.
 //
-// A weight matrix [out, in] is int8 with a factor for each 64 weights of an output. For a few tokens each one's input is
-// rounded to 16 bits by a factor of its own, finer than bfloat16 where it matters, and split into upper and lower bytes:
-//     x = by · (256 · upper + lower − 32768).
-// So whole numbers are multiplied as they come from memory. For more tokens it pays to make bfloat16 of some rows of
-// weights at a time, and to multiply these.
+// A weight matrix [out, in] is int8 with a factor for each output. Its input is rounded to 16 bits with a factor for each
+// token, finer than bfloat16 where it matters, and split into upper and lower bytes:
+//     x = by · (256 · (upper − 128) + lower).
+// So whole numbers are multiplied, in two instructions for 64 weights, and no weight is converted on its way from memory.
+// For more than a few tokens it pays to make bfloat16 of some rows of weights at a time and multiply these as they are:
+// whole numbers up to 127 stay what they are. Included by rows.cpp, behind the products in bfloat16.
 
 #pragma once
 
-constexpr int64_t GROUP = 64, FEW_TOKENS = 4, WIDENED = 32;
+constexpr int64_t FEW_TOKENS = 8, WIDENED = 32;
 
-struct Bytes {  // middles are 32768 times the sum of each output's weights
+struct Bytes {  // sums are of each output's weights
     const int8_t* weights;
-    const float *factors, *middles;
-
-    Bytes from(int64_t out, int64_t in) const {
-        return {weights + out * in, factors + out * (in / GROUP), middles + out};
-    }
+    const float* factors;
+    const int32_t* sums;
 };
 
 struct Halves {  // of tokens' inputs: for each `in` upper bytes, then `in` lower ones; and the tokens' factors
@@ -39,59 +37,78 @@ static float split(const bf16* x, int64_t in, uint8_t* bytes) {
     return highest / 32767.0f;
 }
 
-// Four outputs of T tokens; the four outputs after them are fetched meanwhile.
-template <int T>
-static inline void byte_tile(const Bytes& w, int64_t in, const Halves& x, float* y, int64_t y_stride) {
-    __m512 acc[4][4];
+// Sixteen vectors to their sums: element e of lane l is the sum of v[e][l].
+static inline __m512i whole_sums(const __m512i v[4][4]) {
+    __m512i z[4];
+    for (int e = 0; e < 4; e++) {
+        __m512i x = _mm512_add_epi32(_mm512_shuffle_i32x4(v[e][0], v[e][1], 0x44), _mm512_shuffle_i32x4(v[e][0], v[e][1], 0xEE));
+        __m512i y = _mm512_add_epi32(_mm512_shuffle_i32x4(v[e][2], v[e][3], 0x44), _mm512_shuffle_i32x4(v[e][2], v[e][3], 0xEE));
+        z[e] = _mm512_add_epi32(_mm512_shuffle_i32x4(x, y, 0x88), _mm512_shuffle_i32x4(x, y, 0xDD));
+    }
+    __m512i u = _mm512_add_epi32(_mm512_unpacklo_epi32(z[0], z[1]), _mm512_unpackhi_epi32(z[0], z[1]));
+    __m512i w = _mm512_add_epi32(_mm512_unpacklo_epi32(z[2], z[3]), _mm512_unpackhi_epi32(z[2], z[3]));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(u, w), _mm512_unpackhi_epi64(u, w));
+}
+
+// Four outputs of one token or two. Meanwhile AHEAD rows from `next` on are fetched from memory.
+template <int T, int AHEAD>
+static inline void byte_tile(const Bytes& w, int64_t in, const Halves& x, float* y, int64_t y_stride, const int8_t* next) {
+    __m512i acc[4][4];  // by output: of the upper bytes of all tokens, then of the lower ones
     for (int o = 0; o < 4; o++)
-        for (int t = 0; t < 4; t++) acc[o][t] = _mm512_setzero_ps();
-    for (int64_t k = 0; k < in; k += GROUP) {
-        __m512i upper[T], lower[T];
-        for (int t = 0; t < T; t++) {
-            upper[t] = _mm512_loadu_si512(x.bytes + 2 * t * in + k);
-            lower[t] = _mm512_loadu_si512(x.bytes + (2 * t + 1) * in + k);
-        }
+        for (int i = 0; i < 4; i++) acc[o][i] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < in; k += 64) {
+        __m512i xs[2 * T];
+        for (int t = 0; t < T; t++)
+            for (int half = 0; half < 2; half++)
+                xs[half * T + t] = _mm512_loadu_si512(x.bytes + (2 * t + half) * in + k);
+        for (int r = 0; r < AHEAD; r++) _mm_prefetch((const char*)(next + r * in + k), _MM_HINT_T0);
         for (int o = 0; o < 4; o++) {
-            _mm_prefetch((const char*)(w.weights + (4 + o) * in + k), _MM_HINT_T0);
-            const __m512i ws = _mm512_loadu_si512(w.weights + o * in + k);
-            const __m512 factor = _mm512_set1_ps(w.factors[(o * in + k) / GROUP]);
-            for (int t = 0; t < T; t++) {
-                __m512i sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), upper[t], ws), 8);
-                sum = _mm512_dpbusd_epi32(sum, lower[t], ws);
-                acc[o][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, acc[o][t]);
-            }
+            __m512i ws = _mm512_loadu_si512(w.weights + o * in + k);
+            for (int i = 0; i < 2 * T; i++) acc[o][i] = _mm512_dpbusd_epi32(acc[o][i], xs[i], ws);
         }
     }
-    alignas(64) float found[16];
-    _mm512_store_ps(found, sums(acc));
-    const __m128 middles = _mm_loadu_ps(w.middles);
-    for (int t = 0; t < T; t++)
-        _mm_storeu_ps(y + t * y_stride, _mm_mul_ps(_mm_sub_ps(_mm_load_ps(found + 4 * t), middles), _mm_set1_ps(x.by[t])));
+    alignas(64) int32_t sums[16];
+    _mm512_store_si512(sums, whole_sums(acc));
+    const __m128i middle = _mm_slli_epi32(_mm_loadu_si128((const __m128i*)w.sums), 7);
+    const __m128 factors = _mm_loadu_ps(w.factors);
+    for (int t = 0; t < T; t++) {
+        __m128 upper = _mm_cvtepi32_ps(_mm_sub_epi32(_mm_load_si128((const __m128i*)(sums + 4 * t)), middle));
+        __m128 lower = _mm_cvtepi32_ps(_mm_load_si128((const __m128i*)(sums + 4 * (T + t))));
+        __m128 whole = _mm_fmadd_ps(upper, _mm_set1_ps(256.0f), lower);
+        _mm_storeu_ps(y + t * y_stride, _mm_mul_ps(whole, _mm_mul_ps(factors, _mm_set1_ps(x.by[t]))));
+    }
+}
+
+// The same for up to 32 tokens; the four outputs after the next are fetched meanwhile.
+template <int AHEAD>
+static void four_byte_outputs(const Bytes& w, int64_t in, Halves x, int64_t tokens, float* y, int64_t y_stride) {
+    const int8_t *next = w.weights + 4 * in, *end = w.weights + 8 * in;
+    for (int64_t t = 0; t < tokens; t += 2, next += AHEAD * in, x.bytes += 4 * in, x.by += 2, y += 2 * y_stride)
+        if (tokens - t > 1) {
+            if (next < end) byte_tile<2, AHEAD>(w, in, x, y, y_stride, next);
+            else byte_tile<2, 0>(w, in, x, y, y_stride, next);
+        } else {
+            if (next < end) byte_tile<1, AHEAD>(w, in, x, y, y_stride, next);
+            else byte_tile<1, 0>(w, in, x, y, y_stride, next);
+        }
 }
 
 // For up to FEW_TOKENS, of which the inputs are split: y[t, o] = w[o, :] · x[t, :] for the outputs of [from, to), which are
-// multiples of four; `in` is one of GROUP.
+// multiples of four; `in` is one of 64.
 static void multiply_bytes(const Bytes& w, int64_t in, int64_t from, int64_t to, const Halves& x, int64_t tokens, float* y,
                            int64_t y_stride) {
-    for (int64_t o = from; o < to; o += 4) switch (tokens) {
-            case 1: byte_tile<1>(w.from(o, in), in, x, y + o, y_stride); break;
-            case 2: byte_tile<2>(w.from(o, in), in, x, y + o, y_stride); break;
-            case 3: byte_tile<3>(w.from(o, in), in, x, y + o, y_stride); break;
-            default: byte_tile<4>(w.from(o, in), in, x, y + o, y_stride);
-        }
+    for (int64_t o = from; o < to; o += 4)
+        four_byte_outputs<4>({w.weights + o * in, w.factors + o, w.sums + o}, in, x, tokens, y + o, y_stride);
 }
 
 // Weights as bfloat16; as many that follow are fetched meanwhile.
-static void widen(const Bytes& w, int64_t weights, bf16* out) {
-    for (int64_t c = 0; c < weights; c += GROUP) {
-        _mm_prefetch((const char*)(w.weights + weights + c), _MM_HINT_T0);
-        const __m512 factor = _mm512_set1_ps(w.factors[c / GROUP]);
-        for (int64_t part = c; part < c + GROUP; part += 32) {
-            __m512i low = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(w.weights + part)));
-            __m512i high = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(w.weights + part + 16)));
-            __m512 scaled_low = _mm512_mul_ps(_mm512_cvtepi32_ps(low), factor);
-            __m512 scaled_high = _mm512_mul_ps(_mm512_cvtepi32_ps(high), factor);
-            _mm512_storeu_si512(out + part, (__m512i)_mm512_cvtne2ps_pbh(scaled_high, scaled_low));
+static void widen(const int8_t* rows, int64_t weights, bf16* out) {
+    for (int64_t c = 0; c < weights; c += 64) {
+        _mm_prefetch((const char*)(rows + weights + c), _MM_HINT_T0);
+        for (int64_t part = c; part < c + 64; part += 32) {
+            __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(rows + part))));
+            __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(rows + part + 16))));
+            _mm512_storeu_si512(out + part, (__m512i)_mm512_cvtne2ps_pbh(high, low));
         }
     }
 }
@@ -101,10 +118,15 @@ static void multiply_widened(const Bytes& w, int64_t in, int64_t from, int64_t t
                              int64_t y_stride, bf16* wide_rows) {
     for (int64_t first = from; first < to; first += WIDENED) {
         const int64_t end = std::min(to, first + WIDENED);
-        widen(w.from(first, in), (end - first) * in, wide_rows);
+        widen(w.weights + first * in, (end - first) * in, wide_rows);
         for (int64_t b = 0; b < tokens; b += BLOCK)
-            for (int64_t o = first; o < end; o += 4)
-                four_outputs<0>(wide_rows + (o - first) * in, in, x + b * in, in, std::min(tokens - b, BLOCK),
-                                y + b * y_stride + o, y_stride);
+            for (int64_t o = first; o < end; o += 4) {
+                const int64_t count = std::min(tokens - b, BLOCK);
+                float* four = y + b * y_stride + o;
+                four_outputs<0>(wide_rows + (o - first) * in, in, x + b * in, in, count, four, y_stride);
+                const __m128 factors = _mm_loadu_ps(w.factors + o);
+                for (int64_t t = 0; t < count; t++, four += y_stride)
+                    _mm_storeu_ps(four, _mm_mul_ps(_mm_loadu_ps(four), factors));
+            }
     }
 }

@@ -30,7 +30,8 @@ struct Shape {
 
 struct Matrix {  // int8 where there are factors, else bfloat16
     const void* values;
-    const float *factors, *middles;
+    const float* factors;
+    const int32_t* sums;
 };
 
 struct Layer {  // pointers of what a layer does not have are null
@@ -408,7 +409,7 @@ class Model {
     void product(int thread, const Matrix& w, int64_t in, int64_t from, int64_t to, int64_t tokens, float* y,
                  int64_t stride) {
         if (!w.factors) return multiply((const bf16*)w.values, in, from, to, in_.data(), in, tokens, y, stride);
-        const Bytes bytes = {(const int8_t*)w.values, w.factors, w.middles};
+        const Bytes bytes = {(const int8_t*)w.values, w.factors, w.sums};
         if (splits(tokens)) multiply_bytes(bytes, in, from, to, {halves_.data(), by_.data()}, tokens, y, stride);
         else multiply_widened(bytes, in, from, to, in_.data(), tokens, y, stride, scratch_[thread].wide_rows.data());
     }

@@ -12,12 +12,12 @@ import torch
 from personas.engine.adapters import AdapterStack
 from personas.engine.decoder import Span
 from personas.engine.kernel.build import NoKernelError
-from personas.int8 import GROUP, Int8Linear
+from personas.int8 import Int8Linear
 
 MOST_TOKENS = 512
 MOST_RANK = 256
-MIDDLE = 2**15
-"""What the kernel adds to inputs of 16 bits, so that they have no sign."""
+MOST_INT8_WIDTH = 2**16
+"""Products of so many bytes fit into a sum of 32 bits."""
 NORMS = ("q_norm", "k_norm")
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
@@ -35,7 +35,7 @@ class _Shape(Structure):
 
 
 class _Matrix(Structure):
-    _fields_ = (("values", c_void_p), ("factors", c_void_p), ("middles", c_void_p))
+    _fields_ = (("values", c_void_p), ("factors", c_void_p), ("sums", c_void_p))
 
 
 class _Layer(Structure):
@@ -112,11 +112,9 @@ class KernelRows:
     def _matrix(self, linear: Any) -> _Matrix:
         if not isinstance(linear, Int8Linear):
             return _Matrix(linear.weight.data_ptr(), 0, 0)
-        factors = linear.factors.float()
-        sums = linear.values.reshape(len(factors), -1, GROUP).sum(2, dtype=torch.int32)
-        middles = (sums * factors.double()).sum(1).mul(MIDDLE).float()
-        self._kept += (factors, middles)
-        return _Matrix(linear.values.data_ptr(), factors.data_ptr(), middles.data_ptr())
+        factors, sums = linear.factors.float(), linear.values.sum(1, dtype=torch.int32)
+        self._kept += (factors, sums)
+        return _Matrix(linear.values.data_ptr(), factors.data_ptr(), sums.data_ptr())
 
     def _forward(self, spans: Sequence[Span]) -> Any:
         tokens = [token for span in spans for token in _tokens(span)]
@@ -192,9 +190,10 @@ def _recognised(model: Any) -> _Shape:
 def _even(shape: _Shape, *, is_int8: bool) -> bool:
     """Whether all widths are multiples of what is computed at once."""
     widths = (shape.hidden, shape.inner, shape.heads * shape.width)
-    at_once = GROUP if is_int8 else 32
+    at_once = 64 if is_int8 else 32
+    most = MOST_INT8_WIDTH if is_int8 else max(widths)
     of_heads = shape.width % 32 == 0 and shape.width <= 256
-    return all(wide % at_once == 0 for wide in widths) and of_heads and shape.vocabulary % 4 == 0
+    return all(wide % at_once == 0 and wide <= most for wide in widths) and of_heads and shape.vocabulary % 4 == 0
 
 
 def _linears_of(layer: int, linears: Mapping[str, Any]) -> list[Any]:
