@@ -19,7 +19,7 @@ from trainer.run import Run, run_job
 
 INSTRUCTIONS = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
 MOST = 0.01
-"""The share by which a held-out loss may change in int8, where somebody asks for it; half of it to be chosen unasked."""
+"""The share by which a held-out loss may change in int8 where somebody asks for it; half of it to be chosen unasked."""
 
 
 @pytest.fixture(scope="module")
