@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset as Table
 from peft import LoraConfig, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig
 
-from datasets import Dataset as Table
 from personas.base_model import BaseModel, TrainingPrecision, load_model
 from personas.errors import TrainingError
 from personas.prompt import Sample
