@@ -95,7 +95,8 @@ def lesson(user_id=WHO, guild_id=GUILD, reply=ANSWERED, as_moderator=False):
 
 def voted(store, choice, user_id=WHO, guild_id=GUILD, texts=("Aye.", "No.")):
     new = NewComparison(guild_id, "oda", user_id, "p1", "is it late?", "v1", "v2", *texts, 1, 2)
-    store.comparisons.vote(store.comparisons.show(new, 5.0).seq, user_id, choice, 86400.0 * 20_001)
+    shown, at = store.comparisons.show(new, 86400.0 * 20_001 - 5.0), 86400.0 * 20_001
+    assert store.comparisons.vote(shown.seq, user_id, choice, at)
 
 
 def rows_of(home, store, guild_id=GUILD):

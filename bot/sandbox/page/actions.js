@@ -3,7 +3,7 @@
 import { act, state } from "/page/api.js";
 import { choose, named, preset } from "/page/choice.js";
 import * as conversation from "/page/conversation.js";
-import { $, field, h, openDialog, openMenu, sign } from "/page/dom.js";
+import { $, field, h, onceLifted, openDialog, openMenu, sign } from "/page/dom.js";
 import { markdown, plainly } from "/page/markdown.js";
 import { draw, EPHEMERAL, FIRST_OF_THREAD, WRITTEN } from "/page/message.js";
 import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, meantIn, place, TEXT, users, userName } from "/page/names.js";
@@ -170,7 +170,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   list.addEventListener("contextmenu", (event) => {
     if (!isOurs(event)) return;
     event.preventDefault();
-    if (event.pointerType !== "touch") openAt(event);
+    if (event.pointerType !== "touch") onceLifted(event, () => openAt(event));
   });
   // A long press on a touch screen, of which not every browser tells; a scroll cancels it.
   let pressedAt = 0;

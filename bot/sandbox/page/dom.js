@@ -111,6 +111,12 @@ export function openMenu(items, at, { label, values = false, stay = false, onClo
   (rows.find((one) => one.item.checked) ?? rows[0])?.focus();
 }
 
+/** Do something once no button of the mouse is down: lifting one closes the menus that are open, in newer browsers any. */
+export function onceLifted(event, run) {
+  if (event.buttons) addEventListener("pointerup", () => setTimeout(run), { once: true });
+  else run();
+}
+
 /** A labelled input that says what is wrong with it: what the browser finds, then what `wrong` does. */
 export function field({ label, description, input, required, onRemove, wrong = () => "" }) {
   const id = `field-${++made}`, problem = h("small", { className: "problem", role: "alert" });

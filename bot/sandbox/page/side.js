@@ -1,7 +1,7 @@
 /** The right side: the members, or the bench with what a real guild cannot do on demand. */
 
 import { act, state } from "/page/api.js";
-import { $, h, sign } from "/page/dom.js";
+import { $, h, onceLifted, sign } from "/page/dom.js";
 import { avatar, placeName, place, rolesOf, standing, tint, userName } from "/page/names.js";
 
 const WIDE = matchMedia("(min-width: 70rem)");
@@ -10,7 +10,7 @@ let shown = null, userMenu = () => {}, from = null;
 function entry(user, hint) {
   const button = h("button", { type: "button", className: "member", "aria-haspopup": "menu", onclick: () => userMenu(user, button) },
     avatar(user), h("span", { className: "who" }, tint(h("b", { className: "name" }, userName(user)), user.id), h("small", {}, hint)), user.bot && h("span", { className: "app" }, "APP"));
-  button.oncontextmenu = (event) => { event.preventDefault(); userMenu(user, button); };
+  button.oncontextmenu = (event) => { event.preventDefault(); onceLifted(event, () => userMenu(user, button)); };
   return button;
 }
 
