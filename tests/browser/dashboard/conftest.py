@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page
@@ -17,6 +18,13 @@ from tests.bot.conftest import Stage
 from tests.browser.conftest import DESKTOP, PATIENCE_MS, SERIOUS
 
 PHONE = {"width": 360, "height": 740}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is tried at both widths is tried on the phone by `make test-slow`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and getattr(item, "callspec", None) and item.callspec.params.get("phone"):
+            item.add_marker(pytest.mark.slow)
 
 
 class Dashboard:
