@@ -82,11 +82,12 @@ chromium:  ## Install Chromium if it is missing (Debian and Ubuntu; elsewhere na
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium fonts-noto-color-emoji; } \
 	  || { echo "The page's tests need Chromium: sudo apt-get install chromium, or name one with CHROMIUM=/path."; exit 1; }
 
+# Each worker loads torch and models of its own, so four are the most; what takes minutes takes all cores, and runs alone.
 test: $(READY) chromium  ## Run the tests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-test-slow: $(READY) chromium  ## Run the tests that take minutes too.
-	@$(BIN)/python -m pytest -m ''
+test-slow: test  ## Run the tests that take minutes too.
+	@$(BIN)/python -m pytest -m slow
 
 check: lint test  ## What every change must pass: ruff, mypy strict, the tests.
 

@@ -55,6 +55,7 @@ def test_killed_three_times_in_a_row_the_adapter_is_the_same(tmp_path, tiny_base
     assert weights(folder) == undisturbed
 
 
+@pytest.mark.slow
 def test_threads_are_those_that_the_run_began_with(tmp_path, tiny_base, undisturbed):
     folder = persona_job(tmp_path, tiny_base.source, **LONG)
     killed(folder, 6, 0)

@@ -130,6 +130,7 @@ def vietnamese_job(folder: Path, base_model: str) -> Path:
     return write_request(folder, base_model, kinds, persona="nam-do", hyperparameters=settings)
 
 
+@pytest.mark.slow
 def test_a_run_learns_her_voice_and_is_measured(tmp_path, tiny_base):
     heard = []
     job = vietnamese_job(tmp_path, tiny_base.source)

@@ -151,7 +151,7 @@ def _at_fault(table: Json) -> str:
     """The first field that would be refused in a card of its own; `WHOLE` where it takes several."""
     if len(table.get("first_mes", "")) > MAX_GREETING:
         return "first_mes"
-    for name in FIELDS.keys() & table.keys():
+    for name in filter(table.__contains__, FIELDS):  # in their order: examples are read with a name that was found good
         alone = {"id": "probe", "name": "Probe", name: table[name]}
         if name == "mes_example":  # lines that begin with the name are the character's
             alone |= {key: table[key] for key in ("name", "nickname") if table.get(key)}
