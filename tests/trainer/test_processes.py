@@ -149,7 +149,7 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.nice", lambda by: None)
     monkeypatch.setattr("logging.basicConfig", lambda **options: None)
-    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", *QUIET):
+    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", *QUIET):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     settle(0, None)
