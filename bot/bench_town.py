@@ -17,7 +17,6 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from bot.app import App
-from bot.catalogue import OPERATOR
 from bot.local_guild import MODERATOR, SEED, Town
 from bot.store import JobResult
 from bot.store.jobs import NewJob
@@ -25,6 +24,7 @@ from personas.adapters import CONFIG, WEIGHTS, adapter_ref, seal, written_aside
 from personas.base_model import EMBEDDED, BaseModel, fingerprint, locate
 from personas.card import SHIPPED_CARDS
 from personas.contracts import Manifest, ScoreCard, TrainingRequest
+from personas.for_everybody import OPERATOR
 from personas.prompt import PROMPT_VERSION
 
 SHIPPED = ("ballast", "oda", "thrip")

@@ -16,20 +16,17 @@ from pathlib import Path
 
 from bot.by_path import named_by_path
 from bot.history import HISTORY, history_lines
-from bot.lore import OPERATORS, lore_for_everybody
-from bot.personas import OPERATOR as OPERATOR
 from bot.personas import is_operators, own_card
 from bot.preferences import preferences_material
 from bot.store import Store
 from personas.adapters import MANIFEST, adapter_ref
-from personas.card import read_card
 from personas.catalogue import CATALOGUE_FILE, Entry, ReadCatalogue, read_catalogue
 from personas.consent import Consent, read_consent
 from personas.contracts import TrainingRequest
 from personas.data_set import is_data_set
 from personas.errors import RequestError
+from personas.for_everybody import OPERATOR, card_files, card_material, lore_material
 from personas.job_material import (
-    PROJECT,
     Kind,
     SourceMaterial,
     adapter,
@@ -124,11 +121,8 @@ class Catalogue:
 
     def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         card, path = self._card(persona_id), request.dataset_path
-        if (
-            not (path or request.dataset)
-            and own_card(self._home, persona_id)
-            and persona_id not in self._shipped_cards()
-        ):
+        ships = (self._shipped.logs / f"{persona_id}.json").is_file()
+        if not (path or request.dataset or ships) and own_card(self._home, persona_id):
             raise RequestError(
                 "An imported persona has no talk of its own to learn from.",
                 f"Name a `dataset` in which it speaks. {_known(self.datasets(), '')}",
@@ -250,17 +244,13 @@ class Catalogue:
         return ReadCatalogue(entries, {name: fault for name, fault in faults.items() if name not in taken})
 
     def _card(self, persona_id: str) -> SourceMaterial:
-        if own := own_card(self._home, persona_id):
-            origin, stated = ("the operator's card", OPERATORS) if is_operators(own) else ("an imported card", IMPORTED)
-            return given("card", own.name, origin, stated, (own, own.name))
-        cards = self._shipped_cards()
-        if persona_id not in cards:
-            raise RequestError(f"There is no persona {persona_id!r}.", _known(sorted(cards), persona_id))
-        path = cards[persona_id]
-        return given("card", path.name, f"cards/{path.name}", PROJECT, (path, path.name))
-
-    def _shipped_cards(self) -> dict[str, Path]:
-        return {read_card(path).id: path for path in sorted(self._shipped.cards.glob("*.toml"))}
+        if (own := own_card(self._home, persona_id)) and not is_operators(own):
+            return given("card", own.name, "an imported card", IMPORTED, (own, own.name))
+        try:
+            return card_material(self._shipped, self._home, persona_id)
+        except KeyError:
+            known = sorted(card_files(self._shipped.cards, self._home))
+            raise RequestError(f"There is no persona {persona_id!r}.", _known(known, persona_id)) from None
 
     def _lore(self, persona_id: str) -> list[SourceMaterial]:
         own = own_card(self._home, persona_id)
@@ -268,7 +258,7 @@ class Catalogue:
             folder = self._home / "lore" / own.parent.parent.name / persona_id
             copies = (folder, f"lore/{persona_id}")
             return [given("lore", "lore", "a server's lore", IMPORTED, copies)] if folder.is_dir() else []
-        return lore_for_everybody(self._shipped, self._home, persona_id)
+        return lore_material(self._shipped, self._home, persona_id)
 
     def _general(self, without: Path | None = None) -> list[SourceMaterial]:
         return shipped_general(self._shipped, self._consent, without)

@@ -18,16 +18,14 @@ from pathlib import Path
 
 from bot.earlier import Earlier
 from bot.errors import RefusedError
-from bot.personas import OPERATOR, short_id
+from bot.personas import short_id
 from personas.contracts import Persona
 from personas.errors import LoreError
-from personas.job_material import ShippedData, SourceMaterial, given, shipped_lore
-from personas.lore import WORLD, LoreIndex, Passage, guild_owner, parse_lore, passages_of, read_lore
+from personas.for_everybody import OPERATOR, read_shipped
+from personas.lore import WORLD, LoreIndex, Passage, guild_owner, parse_lore, passages_of
 
 log = logging.getLogger(__name__)
 
-OPERATORS = "form", "the operator", "Written or brought in on the bot's own pages, for what it does with them."
-"""The operator's cards and lore: right, who states it, why."""
 MAX_FILE_BYTES = 100_000
 MAX_FILES = 25
 """Files a persona can have in a guild: as many as one menu of Discord shows."""
@@ -94,7 +92,7 @@ class GuildLore:
         self.index.replace(guild_owner(guild_id, persona_id), passages)
         if guild_id == OPERATOR and self.shipped:
             others = {passage.owner for passage in self.index.passages}
-            shipped = await asyncio.to_thread(_shipped, self.shipped, [persona_id], self.home, others)
+            shipped = await asyncio.to_thread(read_shipped, self.shipped, [persona_id], self.home, others)
             await asyncio.to_thread(self.index.prepare, shipped)
             self.index.replace(persona_id, shipped)
 
@@ -139,34 +137,7 @@ class GuildLore:
 
 def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list[Passage]:
     """What everybody's personas and the world have, and what all guilds and the operator have added."""
-    return _shipped(shipped, [*persona_ids, WORLD], home) + read_all_guild_lore(home)
-
-
-def read_lore_of(shipped: Path, persona_id: str, home: Path) -> list[Passage]:
-    """What one persona for everybody, and the world, have without what servers have added."""
-    owners = (persona_id, WORLD)
-    added = [passage for owner in owners for passage in read_guild_lore(home, OPERATOR, owner)]
-    return _shipped(shipped, owners, home) + added
-
-
-def lore_for_everybody(shipped: ShippedData, home: Path, persona_id: str) -> list[SourceMaterial]:
-    """The lore of a persona for everybody, and the world's, to train on: what ships and, in place of files of the same
-    name or beside them, the operator's."""
-    owners, own = (persona_id, WORLD), home / "lore" / str(OPERATOR)
-    written = {f"{owner}/{path.name}": path for owner in owners for path in sorted((own / owner).glob("*.md"))}
-    if not written:
-        return shipped_lore(shipped, persona_id)
-    files = {path.relative_to(shipped.lore).as_posix(): path
-             for owner in owners for path in sorted((shipped.lore / owner).rglob("*")) if path.is_file()}  # fmt: skip
-    there = {name: path for name, path in (files | written).items() if path.stat().st_size}  # empty: left out
-    copies = [(path, f"lore/{name}") for name, path in there.items()]
-    return [given("lore", "lore", "lore that ships and the operator's", OPERATORS, *copies)] if copies else []
-
-
-def _shipped(folder: Path, owners: Iterable[str], home: Path, others: Iterable[str] = ()) -> list[Passage]:
-    """What ships of these owners, without the files that the operator has others in place of."""
-    replaced = {f"{path.parent.name}/{path.name}" for path in (home / "lore" / str(OPERATOR)).glob("*/*.md")}
-    return [passage for passage in read_lore(folder, owners, others) if passage.source not in replaced]
+    return read_shipped(shipped, [*persona_ids, WORLD], home) + read_all_guild_lore(home)
 
 
 def read_all_guild_lore(home: Path) -> list[Passage]:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bot.catalogue import ShippedData
-from bot.lore import read_lore_of
 from bot.personas import Personas
 from bot.settings import Settings, existing_file, load_settings
 from bot.store import Store
@@ -23,6 +22,7 @@ from personas.contracts import AdapterRef, ChatRequest, Persona, Reply, Sampling
 from personas.engine import Engine
 from personas.engine.local import LocalEngine
 from personas.errors import RequestError, UnderstudyError
+from personas.for_everybody import read_lore_of
 from personas.lore import LoreIndex
 from personas.precisions import choose
 

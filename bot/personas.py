@@ -24,16 +24,15 @@ from personas.card.document import Json
 from personas.card.own import card_of_table, read_table
 from personas.contracts import Persona
 from personas.errors import CardError
+from personas.for_everybody import CARD, OPERATOR
 
 log = logging.getLogger(__name__)
 
 MAX_OWN = 20
 """How many personas a guild can have of its own; with those that ship they fit into one menu."""
 MAX_SHORT_ID = 32
-OPERATOR = 0
-"""The guild of what the operator has written or brought in, for everybody."""
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-CARD, FILES = "card.toml", "files.charx"
+FILES = "files.charx"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import time
 
 from bot.house import House
 from bot.judging.heard import against, heard
-from bot.personas import OPERATOR
 from bot.store import Job, NewRollout, Promotion, StoreError
 from personas.contracts import Persona
 from personas.errors import RequestError, UnderstudyError
+from personas.for_everybody import OPERATOR
 
 log = logging.getLogger(__name__)
 

@@ -25,12 +25,13 @@ from typing import Any
 import aiohttp
 
 from bot.app import App, opened
-from bot.catalogue import OPERATOR, ShippedData
+from bot.catalogue import ShippedData
 from bot.settings import Settings, load_settings
 from bot.store import Store
 from bot.store.jobs import NewJob
 from personas.contracts import TrainingRequest
 from personas.errors import UnderstudyError
+from personas.for_everybody import OPERATOR
 from personas.people import write_people
 
 HOME = Path("build/bench/web-home")

@@ -9,7 +9,6 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.catalogue import OPERATOR
 from bot.house import House
 from bot.preview import Plan
 from bot.served import notes_on
@@ -23,6 +22,7 @@ from bot.web.preflight import own_plan, request_of, require_memory, require_poss
 from bot.web.problems import Problem
 from personas.contracts import TrainingRequest
 from personas.errors import RequestError
+from personas.for_everybody import OPERATOR
 
 log = logging.getLogger(__name__)
 

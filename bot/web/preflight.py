@@ -10,7 +10,6 @@ import psutil
 from pydantic import ValidationError
 
 from bot.by_path import named_by_path, require_copies
-from bot.catalogue import OPERATOR
 from bot.house import House
 from bot.preview import Plan, RecipePlan
 from bot.served import is_same_model
@@ -19,6 +18,7 @@ from bot.web.words import without_places
 from personas.base_model import locate
 from personas.contracts import TrainingRequest
 from personas.errors import BaseModelError, TrainingError, UnderstudyError
+from personas.for_everybody import OPERATOR
 
 MEMORY_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r", "target_modules")
 """What decides how much memory a run takes: left to the recipe where another recipe is proposed."""

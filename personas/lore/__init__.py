@@ -4,7 +4,16 @@ The index is a cache: one file that can be deleted at any time and is rebuilt fr
 """
 
 from personas.lore.index import FOUND, LORE_PASSAGES, LoreIndex, Match, Weighed, guild_owner
-from personas.lore.passages import MAX_PASSAGE_WORDS, WORLD, Passage, parse_lore, passages_of, read_lore, split_markdown
+from personas.lore.passages import (
+    MAX_PASSAGE_WORDS,
+    WORLD,
+    Passage,
+    parse_lore,
+    passages_of,
+    read_lore,
+    read_lore_file,
+    split_markdown,
+)
 
 __all__ = [
     "FOUND",
@@ -19,5 +28,6 @@ __all__ = [
     "parse_lore",
     "passages_of",
     "read_lore",
+    "read_lore_file",
     "split_markdown",
 ]

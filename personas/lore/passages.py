@@ -58,7 +58,7 @@ def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -
         if len(relative.parts) > 1 and relative.parts[0] not in known and not _has_front_matter(path):
             continue  # another persona's folder: not even looked at
         try:
-            stated, text = _front_matter(_read(path), path)
+            stated, text = read_lore_file(path)
         except LoreError as error:
             log.warning("a lore file is left out. %s", error)
             continue
@@ -69,6 +69,11 @@ def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -
             if owner in found:
                 found[owner] += passages_of(owner, _source(owner, relative), text)
     return [passage for owner in known for passage in found[owner]]
+
+
+def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
+    """Whose the front matter says a file is (empty: it does not say), and the text below. Raises `LoreError`."""
+    return _front_matter(_read(path), path)
 
 
 def passages_of(owner: str, source: str, text: str) -> list[Passage]:

@@ -95,8 +95,8 @@ def _anonymiser(options: argparse.Namespace, home: Path, review: Review | None) 
     if options.persona:
         from trainer.commands.orders import lore_of, persona_named
 
-        persona = persona_named(options.persona)
-        lore = lore_of(persona, None)
+        persona = persona_named(options.persona, home)
+        lore = lore_of(persona, None, home)
     keep, also = _corrections(options)
     key = HomeKey.of(home).pseudonyms(f"anonymise/{options.source.absolute()}")
     anonymiser = Anonymiser(

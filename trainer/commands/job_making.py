@@ -15,17 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.base_model import Precision
-from personas.card import SHIPPED_CARDS, read_any, read_card
+from personas.card import read_any
 from personas.card.own import table_of, toml_bytes
 from personas.consent import Consent, read_consent
 from personas.contracts import JobSpec, Persona, TrainingRequest
 from personas.data_set import is_data_set, joint_right
 from personas.durable import held, put_private, sync, sync_tree
 from personas.errors import MaterialError, RequestError
+from personas.for_everybody import card_files, card_material, lore_material
 from personas.hyperparameters import Hyperparameters
 from personas.job_folder import REQUEST, bring_up_to_date, fill_folder
 from personas.job_material import (
-    PROJECT,
     ShippedData,
     SourceMaterial,
     adapter,
@@ -34,7 +34,6 @@ from personas.job_material import (
     dialogue_adapter,
     given,
     shipped_general,
-    shipped_lore,
     single,
 )
 from personas.precisions import no_int8
@@ -76,9 +75,9 @@ def asked(options: argparse.Namespace, home: Path) -> Asked:
         raise RequestError("--dialogue trains no persona.", "Leave out one of --dialogue and --persona.")
     if not (options.persona or options.dataset):
         raise RequestError("There is nothing to train.", "Name a --persona, or --dialogue with a --dataset.")
-    persona = persona_named(options.persona) if options.persona else None
+    persona = persona_named(options.persona, home) if options.persona else None
     consent, shipped = read_consent(home), ShippedData.beside_the_code()
-    materials = [*_of_persona(persona, options, shipped), _to_learn(persona, options, home, shipped, consent)]
+    materials = [*_of_persona(persona, options, shipped, home), _to_learn(persona, options, home, shipped, consent)]
     mixed = _to_mix(options, home, consent) if options.general else None
     used = {path for it in (*materials, *filter(None, [mixed])) for path, _ in it.copies}
     general = shipped_general(shipped, consent)
@@ -161,21 +160,22 @@ def job_folder(wanted: Asked, out: Path | None) -> Path:
 # ------------------------------------------------------------------------------------------------ material
 
 
-def _of_persona(persona: Persona | None, options: argparse.Namespace, shipped: ShippedData) -> list[SourceMaterial]:
+def _of_persona(
+    persona: Persona | None, options: argparse.Namespace, shipped: ShippedData, home: Path
+) -> list[SourceMaterial]:
     if persona is None:
         return []
     file = Path(options.persona).expanduser()
+    known = card_files(shipped.cards, home)
     if not file.is_file():
-        file = next(path for path in sorted(SHIPPED_CARDS.glob("*.toml")) if read_card(path).id == persona.id)
-        card = given("card", file.name, f"cards/{file.name}", PROJECT, (file, file.name))
+        card = card_material(shipped, home, persona.id)
     elif file.suffix == ".toml":
         card = given("card", file.name, file.name, OWN_CARD, (file, file.name))
     else:
         table = toml_bytes(table_of(read_any(file), persona.id)).decode()
         stated = Statement(OWN_CARD[0], OWN_CARD[1], day_of(file), OWN_CARD[2])
         card = SourceMaterial("card", f"{persona.id}.toml", file.name, stated, day_of(file), text=table)
-    is_shipped = (shipped.lore / persona.id).is_dir()  # the world that ships is not everybody's
-    return [card, *(shipped_lore(shipped, persona.id) if is_shipped else [])]
+    return [card, *(lore_material(shipped, home, persona.id) if persona.id in known else [])]
 
 
 def _to_learn(

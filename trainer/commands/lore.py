@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas.command_line import with_examples
 from personas.errors import RequestError
+from personas.for_everybody import OPERATOR
 from trainer.commands.counts import positive
 from trainer.commands.dataset import guarded
 from trainer.process.stopping import Terminated
@@ -62,22 +63,20 @@ def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
     synthesise.set_defaults(command=guarded(_synthesise))
     for command in (ask, extract, synthesise):
         command.add_argument("--persona", required=True, metavar="P", help="its id or name, or a card file")
-        command.add_argument("--lore", type=Path, metavar="DIR", help="a folder of markdown (default: what ships)")
+        command.add_argument("--lore", type=Path, metavar="DIR", help="a folder of markdown (default: the bot's)")
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def material(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
     """The persona, and its lore and the world's. Raises `RequestError` for no lore at all."""
-    from personas.card import SHIPPED_CARDS, read_cards
-    from personas.lore import WORLD, read_lore
-    from trainer.commands.orders import SHIPPED_DATA, persona_named
+    from trainer.commands.orders import passages_for, persona_named
+    from trainer.commands.plan import home_of
 
-    persona = persona_named(options.persona)
-    folder = options.lore or SHIPPED_DATA / "rag-resources"
-    if not folder.is_dir():
-        raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
-    passages = read_lore(folder, (persona.id, WORLD), read_cards(SHIPPED_CARDS))
+    home = home_of(None)
+    persona = persona_named(options.persona, home)
+    passages = passages_for(persona, options.lore, home)
     if not passages:
+        folder = options.lore or home / "lore" / str(OPERATOR)
         raise RequestError(
             f"There is no lore of {persona.name} in {folder}.",
             f"Put markdown into {folder / persona.id}, or say `persona: {persona.id}` in its front matter.",

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.base_model import locate
-from personas.card import SHIPPED_CARDS, find_persona, read_any, read_cards, to_persona
+from personas.card import SHIPPED_CARDS, find_persona, read_any, to_persona
 from personas.catalogue import read_catalogue
 from personas.consent import read_consent
 from personas.contracts import Persona, TrainingRequest
 from personas.errors import MaterialError, RequestError
+from personas.for_everybody import card_files, read_lore_of, read_personas
 from personas.job_keys import JobKeys, dataset_name
-from personas.lore import WORLD, LoreIndex, read_lore
+from personas.lore import WORLD, LoreIndex, Passage, read_lore
 from personas.prompt import Renderer
 from personas.rights import ON_THE_COMMAND_LINE, Statement, statement_beside
 from trainer.anonymise.corrections import Corrections, read_corrections
@@ -45,7 +46,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
     Raises `UnderstudyError`, above all where one may not be trained on, before anything is read that takes long.
     """
     home = home or the_home()
-    persona = persona_named(options.persona) if options.persona else None
+    persona = persona_named(options.persona, home) if options.persona else None
     named = [_source_given(text, home) for text in options.source] or list(sources)
     names = names_of(named)
     recipe = _recipe(options, persona)
@@ -55,7 +56,7 @@ def order_of(options: argparse.Namespace, sources: Sequence[Source] = (), home: 
         renderer=Renderer(counting_tokenizer(base)),
         recipe=recipe,
         persona=persona,
-        lore=lore_of(persona, options.lore) if persona else None,
+        lore=lore_of(persona, options.lore, home) if persona else None,
         key=keys.pseudonyms,
         people_key=keys.people,
         filters=_filters(options),
@@ -95,29 +96,39 @@ def _source_given(text: str, home: Path) -> Source:
     return replace(named, format=given.format or named.format, limit=given.limit)
 
 
-def persona_named(wanted: str) -> Persona:
-    """The persona of a card file, or one that ships, by id or name. Raises `CardError` or `RequestError`."""
+def persona_named(wanted: str, home: Path) -> Persona:
+    """The persona of a card file, or by id or name one for everybody: with the operator's card, else as it ships.
+
+    Raises `CardError` or `RequestError`.
+    """
     path = Path(wanted).expanduser()
     if path.is_file():
         return to_persona(read_any(path), str(path))
-    shipped = read_cards(SHIPPED_CARDS)
-    if found := find_persona(shipped, wanted):
+    known = read_personas(SHIPPED_CARDS, home)
+    if found := find_persona(known, wanted):
         return found
-    near = difflib.get_close_matches(wanted, shipped, n=1)
+    near = difflib.get_close_matches(wanted, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise RequestError(f"There is no persona {wanted!r}.{hint}", f"Known: {', '.join(shipped)}; or name a card file.")
+    raise RequestError(f"There is no persona {wanted!r}.{hint}", f"Known: {', '.join(known)}; or name a card file.")
 
 
-def lore_of(persona: Persona, folder: Path | None) -> LoreIndex | None:
-    """The persona's lore and the world's, in a folder or, where none is named, of those that ship."""
-    if folder and not folder.is_dir():
-        raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
-    owners = (persona.id, WORLD)
-    where = folder or SHIPPED_DATA / "rag-resources"
-    if not folder and not (where / persona.id).is_dir():
-        return None  # the world that ships is not everybody's
-    passages = read_lore(where, owners, read_cards(SHIPPED_CARDS))
+def lore_of(persona: Persona, folder: Path | None, home: Path) -> LoreIndex | None:
+    """The persona's lore and the world's, as `passages_for` finds them; None for none."""
+    passages = passages_for(persona, folder, home)
     return LoreIndex(passages) if passages else None
+
+
+def passages_for(persona: Persona, folder: Path | None, home: Path) -> list[Passage]:
+    """A persona's lore and the world's: those of a folder, else for a persona for everybody what its replies have.
+
+    Raises `RequestError` for no such folder, `LoreError` for a file of the operator's that cannot be read.
+    """
+    known = card_files(SHIPPED_CARDS, home)
+    if folder is None:
+        return read_lore_of(SHIPPED_DATA / "rag-resources", persona.id, home, known) if persona.id in known else []
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
+    return read_lore(folder, (persona.id, WORLD), known)
 
 
 def _request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:

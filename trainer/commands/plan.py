@@ -96,7 +96,7 @@ def _planned(options: argparse.Namespace, home: Path) -> Planned:
         raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
     folder = Path(options.dataset or "").expanduser()
     if options.dataset and (is_data_set(folder) or (folder / STATS_FILE).is_file()):
-        _require_persona(folder, options)
+        _require_persona(folder, options, home)
         return plan_of_dataset(folder, options.recipe, settings_given(options), read_consent(home))
     sources = [source_of(options, home)] if not options.source else []
     with Counting() as counting:
@@ -111,7 +111,7 @@ def source_of(options: argparse.Namespace, home: Path) -> Source:
 
     if not options.dataset and not options.persona:
         raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")
-    name = options.dataset or persona_named(options.persona).id
+    name = options.dataset or persona_named(options.persona, home).id
     if options.dataset and Path(name).expanduser().exists():
         return parse_source(name)
     if "/" in name:
@@ -123,12 +123,12 @@ def source_of(options: argparse.Namespace, home: Path) -> Source:
     raise RequestError(read.faults.get(name, f"There is no data set {name!r}."), f"Known: {known}; or name a path.")
 
 
-def _require_persona(folder: Path, options: argparse.Namespace) -> None:
+def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> None:
     """Raise `RequestError` for another persona's data set."""
     from trainer.building.folder import read_stats
     from trainer.commands.orders import persona_named
 
-    wanted, made_for = options.persona and persona_named(options.persona).id, read_stats(folder)["persona"]
+    wanted, made_for = options.persona and persona_named(options.persona, home).id, read_stats(folder)["persona"]
     if wanted and wanted != made_for:
         raise RequestError(
             f"{folder} was made for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or no --persona."

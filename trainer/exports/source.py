@@ -14,14 +14,16 @@ from torch import Tensor
 
 from personas.adapters import MANIFEST, require_servable, verify
 from personas.base_model import BaseModel, config_of, fingerprint, load_model, load_tokenizer, load_torch, locate
-from personas.card import SHIPPED_CARDS, Card, find_persona, read_any, read_cards, to_persona
+from personas.card import SHIPPED_CARDS, Card, read_any, read_card, to_persona
 from personas.contracts import AdapterRef, Manifest, Persona
 from personas.engine.weights import AdaptedModel
 from personas.errors import AdapterError
+from personas.for_everybody import card_files
 from personas.prompt import Renderer, Sample
 from trainer.exports.charx import unpack_adapter
 from trainer.exports.errors import ExportError
 from trainer.exports.logits import comparison_samples, logits_of, require_equal
+from trainer.home import home
 
 DEFAULT_CONTEXT = 2048
 
@@ -145,10 +147,10 @@ def _card(manifest: Manifest, file: Path | None) -> tuple[Card | None, Persona |
     if file is not None:
         card = read_any(file)
         return card, to_persona(card, str(file), manifest.persona or "")
-    shipped = find_persona(read_cards(SHIPPED_CARDS), manifest.persona) if manifest.persona else None
-    if shipped is None:
+    file = card_files(SHIPPED_CARDS, home()).get(manifest.persona or "")
+    if file is None:
         return None, None
-    return read_any(SHIPPED_CARDS / f"{shipped.id}.toml"), shipped
+    return read_any(file), read_card(file)
 
 
 def require_card(source: Source, to: str) -> tuple[Card, Persona]:

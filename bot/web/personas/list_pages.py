@@ -9,7 +9,7 @@ from aiohttp import web
 from bot.card_files import MAX_CARD_BYTES, Arrived, bring_in_card, keep_book, remove_persona
 from bot.carried import install_carried
 from bot.lore import GuildLore
-from bot.personas import OPERATOR, short_id
+from bot.personas import short_id
 from bot.web.frame import back_to, page
 from bot.web.here import Route, house_of
 from bot.web.overview import Spot, spots_of
@@ -18,6 +18,7 @@ from bot.web.personas.card_rest import make_ready
 from bot.web.personas.found import Found, Standing, persona_at, standing_of
 from bot.web.personas.lore_files import lore_of
 from bot.web.problems import Problem
+from personas.for_everybody import OPERATOR
 
 NOBODY = 0
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from bot.card_room import count_of
 from bot.house import House
 from bot.lore import GuildLore, file_name
-from bot.personas import OPERATOR, short_id
+from bot.personas import short_id
 from bot.web.personas.found import Found, server_name
 from personas.errors import LoreError
+from personas.for_everybody import OPERATOR
 from personas.lore import Passage, guild_owner
 
 Measure = Callable[[str, str], tuple[int, int]]

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from bot.card_room import count_of
 from bot.lore import MAX_FILE_BYTES, MAX_FILES
-from bot.personas import OPERATOR
 from bot.web.frame import back_to, page
 from bot.web.here import Route
 from bot.web.personas.asking import as_problem, form_of, text_in, uploaded
@@ -17,6 +16,7 @@ from bot.web.personas.found import Found, persona_at, server_name, standing_of
 from bot.web.personas.lore_files import files_of, guilds_of, is_plain, lore_of, shipped_text
 from bot.web.personas.lore_rest import LONGEST_QUESTION, remove_file, text_of, weighed_in, write_file
 from bot.web.problems import Problem
+from personas.for_everybody import OPERATOR
 from personas.lore import FOUND, LORE_PASSAGES, WORLD, Passage, guild_owner
 
 MOST_SHOWN = 6

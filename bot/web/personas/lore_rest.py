@@ -11,7 +11,6 @@ from pydantic import Field as Limit
 
 from bot.card_room import count_of
 from bot.lore import MAX_FILE_BYTES
-from bot.personas import OPERATOR
 from bot.web.bodies import json_object, parsed
 from bot.web.here import Route
 from bot.web.openapi import Answer, Body, described
@@ -21,6 +20,7 @@ from bot.web.personas.debugger import Explained, explained, explained_json
 from bot.web.personas.found import Found, persona_at
 from bot.web.personas.lore_files import LoreFile, files_of, lore_of, shipped_text
 from bot.web.problems import Problem
+from personas.for_everybody import OPERATOR
 from personas.lore import FOUND, LORE_PASSAGES, Weighed
 
 LONGEST_QUESTION = 4000

@@ -9,7 +9,6 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from bot import promoting
-from bot.personas import OPERATOR
 from bot.store import InstalledVersion, Promotion
 from bot.web.bodies import json_object, parsed
 from bot.web.here import Route, house_of
@@ -30,6 +29,7 @@ from bot.web.personas.facts import (
 )
 from bot.web.personas.found import Found, persona_at, version_at
 from bot.web.problems import Problem
+from personas.for_everybody import OPERATOR
 
 NOBODY = 0
 NO_VERSION = "There is no such persona, or no such version."

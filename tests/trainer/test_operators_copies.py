@@ -1,0 +1,100 @@
+"""What the operator wrote on the bot's pages is what the command line trains on, plans with and asks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from personas.card import SHIPPED_CARDS, read_card
+from personas.errors import CardError
+from personas.for_everybody import read_lore_of, read_personas
+from personas.job_material import ShippedData
+from trainer.process.environment import RESTARTED
+
+SHIPPED = ShippedData.beside_the_code()
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+def write_card(home, persona, **changes):
+    folder = home / "personas" / "0" / persona
+    folder.mkdir(parents=True)
+    ships = SHIPPED_CARDS / f"{persona}.toml"
+    text = ships.read_text(encoding="utf-8") if ships.is_file() else f'id = "{persona}"\nname = "Nobody"\n'
+    for field, said in changes.items():
+        lines = [line for line in text.splitlines() if not line.startswith(f"{field} =")]
+        text = "\n".join([f'{field} = "{said}"', *lines]) + "\n"
+    (folder / "card.toml").write_text(text, encoding="utf-8")
+    return folder / "card.toml"
+
+
+def write_lore(home, owner, name, text):
+    path = home / "lore" / "0" / owner / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def made(command, monkeypatch, persona):
+    """The folder of a job that was made and not run, and what its request says of its material."""
+    monkeypatch.setenv(RESTARTED, "1")
+    code, out, errors = command("train", "--persona", persona, "--make-only")
+    assert code == 0, errors
+    folder = Path(out.strip().splitlines()[-1])
+    request = next(json.loads(path.read_text()) for path in folder.glob("request*.json"))
+    return folder, {material["kind"]: material for material in request["materials"]}
+
+
+def test_a_run_gets_the_operators_card_and_lore(command, monkeypatch, home):
+    write_card(home, "ballast", tagline="Counts by another book.")
+    write_lore(home, "ballast", "attic.md", "# Attic\n\nThe attic holds forty blue lanterns.\n")
+    left_out = next(path.name for path in sorted((SHIPPED.lore / "ballast").glob("*.md")))
+    write_lore(home, "ballast", left_out, "")
+    folder, materials = made(command, monkeypatch, "ballast")
+    (card,) = folder.rglob("card.toml")
+    assert read_card(card).tagline == "Counts by another book."
+    assert materials["card"]["right"] == "form" and materials["lore"]["right"] == "form"
+    assert {path.name for path in folder.rglob("lore/ballast/*.md")} >= {"attic.md"}
+    assert not list(folder.rglob(f"lore/ballast/{left_out}")), "an empty file leaves out what ships"
+
+
+def test_without_them_it_gets_what_ships(command, monkeypatch):
+    _, materials = made(command, monkeypatch, "ballast")
+    assert materials["card"]["origin"] == "cards/ballast.toml" and materials["lore"]["right"] == "own-writing"
+
+
+def test_a_plan_shows_prompts_with_the_operators_card(command, home):
+    write_card(home, "oda", tagline="x", system_prompt="You answer from under the new stove.")
+    code, out, errors = command("plan", "--persona", "oda", "--json", "--samples")
+    assert code == 0, errors
+    assert "You answer from under the new stove." in json.loads(out)["examples"][0]
+
+
+def test_lore_is_asked_as_the_bot_finds_it(command, home):
+    write_lore(home, "ballast", "attic.md", "# Attic\n\nThe attic holds forty blue lanterns from the regatta.\n")
+    code, out, errors = command("lore", "ask", "--persona", "ballast", "How many lanterns are in the attic?")
+    assert code == 0 and "ballast/attic.md" in out and "forty blue lanterns" in out, errors
+    (home / "lore" / "0" / "ballast" / "attic.md").write_bytes(b"\xff\xfe")
+    code, _, errors = command("lore", "ask", "--persona", "ballast", "How many lanterns are in the attic?")
+    assert code == 1 and "attic.md is not UTF-8" in errors
+
+
+def test_the_operators_own_persona_is_known_by_name_and_has_the_worlds_lore(command, home):
+    write_card(home, "nobody")
+    assert read_personas(SHIPPED_CARDS, home)["nobody"].name == "Nobody"
+    assert {passage.owner for passage in read_lore_of(SHIPPED.lore, "nobody", home)} == {"_world"}
+    code, _, errors = command("train", "--persona", "Nobodi", "--dry-run")
+    assert code == 1 and "There is no persona 'Nobodi'." in errors and "nobody" in errors
+    code, _, errors = command("train", "--persona", "Nobody", "--dry-run")
+    assert code == 1 and "Nobody has no talk of its own" in errors
+
+
+def test_a_card_of_theirs_that_cannot_be_read_is_named(command, home):
+    path = write_card(home, "ballast")
+    path.write_text("name = ", encoding="utf-8")
+    with pytest.raises(CardError, match=r"card\.toml"):
+        read_personas(SHIPPED_CARDS, home)
+    code, _, errors = command("train", "--persona", "ballast", "--dry-run")
+    assert code == 1 and str(path) in errors
