@@ -14,8 +14,8 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import PurePath
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
 
 from bot.privacy.traces import Finder
 
@@ -41,6 +41,49 @@ PACKAGE_OWNER = "user.json"
 """The file of a Discord data package that says whose it is."""
 
 MAX_UNPACKED_BYTES = 2**30
+BLOCK_CHARACTERS = 2**20
+
+
+def file_holds(file: Path, finder: Finder) -> bool:
+    """As `holds`, of a file on the disk; lines of JSON are never in memory as a whole."""
+    with suppress(UnicodeDecodeError):
+        if _suffix(file) in LINES:
+            return any(finder.in_text(block) for block in _blocks(file))
+    return holds(file.name, file.read_bytes(), finder)
+
+
+def file_mentions(file: Path, finder: Finder) -> bool:
+    """As `mentions`, of a file on the disk; lines of JSON are never in memory as a whole."""
+    with suppress(UnicodeDecodeError):
+        if _suffix(file) in LINES:
+            return any(finder.touches(block) for block in _blocks(file))
+    return mentions(file.name, file.read_bytes(), finder)
+
+
+def cut_file(file: Path, out: BinaryIO, finder: Finder) -> bool:
+    """Write a file without the person; False where nothing of it can, or should, be kept. Raises `OSError`."""
+    if _suffix(file) in LINES:
+        try:
+            for block in _blocks(file):
+                out.write(_lines(block, finder).encode())
+        except (ValueError, RecursionError):
+            return False
+        return True
+    new = cut(file.name, file.read_bytes(), finder)
+    if new is not None:
+        out.write(new)
+    return new is not None
+
+
+def _blocks(file: Path) -> Iterator[str]:
+    """Whole lines, about `BLOCK_CHARACTERS` of them together. Raises `UnicodeDecodeError`."""
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        while block := lines.readlines(BLOCK_CHARACTERS):
+            yield "".join(block)
+
+
+def _suffix(file: PurePath) -> str:
+    return file.suffix.casefold()
 
 
 def cut(name: str, data: bytes, finder: Finder) -> bytes | None:
@@ -86,9 +129,9 @@ def holds(name: str, data: bytes, finder: Finder) -> bool:
     return finder.in_bytes(data)
 
 
-def is_their_archive(name: str, data: bytes, finder: Finder) -> bool:
+def is_their_archive(file: Path, finder: Finder) -> bool:
     """Whether a file is the person's own Discord data package, packed."""
-    return PurePath(name).suffix.casefold() in ARCHIVES and is_their_package(members(data), finder)
+    return _suffix(file) in ARCHIVES and is_their_package(members(file.read_bytes()), finder)
 
 
 def is_their_package(members: Iterable[tuple[str, bytes | None]], finder: Finder) -> bool:

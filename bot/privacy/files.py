@@ -96,7 +96,7 @@ class HomeFiles:
                 continue
             if self._in_file(file):
                 self._cut(file, done)
-            elif cutting.mentions(file.name, file.read_bytes(), self.finder):
+            elif cutting.file_mentions(file, self.finder):
                 self._cut(file, done, whole=False)
         self._rename_folders()
 
@@ -112,11 +112,11 @@ class HomeFiles:
         return self._in(file.relative_to(self.home).as_posix(), file)
 
     def _in(self, name: str, file: Path) -> bool:
-        return self.finder.in_text(name) or cutting.holds(file.name, file.read_bytes(), self.finder)
+        return self.finder.in_text(name) or cutting.file_holds(file, self.finder)
 
     def _packages(self) -> list[Path]:
         """The person's own data packages, packed or not."""
-        roots = {file for file in self.primary() if cutting.is_their_archive(file.name, file.read_bytes(), self.finder)}
+        roots = {file for file in self.primary() if cutting.is_their_archive(file, self.finder)}
         for file in self.home.rglob(PACKAGE_OWNER):
             if is_their_package([(file.name, file.read_bytes())], self.finder):
                 root = file.parent.parent if len(list(file.parent.parent.glob("*/*/messages.*"))) else file.parent
@@ -125,19 +125,19 @@ class HomeFiles:
 
     def _cut(self, file: Path, done: FilesDone, *, whole: bool = True) -> None:
         """Take the person out of a file; one that only names them (not `whole`) is not deleted if that cannot be."""
-        new = cutting.cut(file.name, file.read_bytes(), self.finder)
-        if new is None and not whole:
-            return
-        if new is None:
-            done.lost.append(self._shown(file))
-            delete(file)
+        aside = file.with_name(f"{ASIDE}{secrets.token_hex(4)}")
+        with aside.open("wb") as out:
+            can_be = cutting.cut_file(file, out, self.finder)
+            out.flush()
+            os.fsync(out.fileno())
+        if not can_be:
+            aside.unlink()
+            if whole:
+                done.lost.append(self._shown(file))
+                delete(file)
             return
         done.cut.append(self._shown(file))
-        aside = file.with_name(f"{ASIDE}{secrets.token_hex(4)}")
-        aside.write_bytes(new)
         shutil.copymode(file, aside)
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
         aside.replace(file)
         self._rename(file)
 

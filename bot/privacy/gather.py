@@ -8,7 +8,9 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -36,6 +38,10 @@ def gather(files: Iterator[Path], user_id: str) -> Found:
     """Look through logs for the records that bear a person's id, and note their names and words."""
     found = Found()
     for path in files:
+        if path.suffix.casefold() in LINES:
+            with path.open("rb") as lines:
+                _gather_lines(lines, user_id, found)
+            continue
         data = path.read_bytes()
         if user_id.encode() in data or path.suffix.casefold() in (*ARCHIVES, ".gz"):
             _gather(path.name, data, user_id, found)
@@ -54,14 +60,19 @@ def _gather(name: str, data: bytes, user_id: str, found: Found) -> None:
         elif suffix == ".json":
             _record(json.loads(data), user_id, found)
         elif suffix in LINES:
-            for line in data.splitlines():
-                if user_id.encode() in line:
-                    _record(json.loads(line), user_id, found)
+            _gather_lines(data.splitlines(), user_id, found)
         elif suffix in TABLES:
             for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig")), delimiter=TABLES[suffix]):
                 _record(dict(row), user_id, found)
     except (ValueError, OSError, EOFError, csv.Error, RecursionError):
         return  # what nothing here reads is looked through as bytes later
+
+
+def _gather_lines(lines: Iterable[bytes], user_id: str, found: Found) -> None:
+    for line in lines:
+        if user_id.encode() in line:
+            with suppress(ValueError, RecursionError):  # what nothing here reads is looked through as bytes later
+                _record(json.loads(line), user_id, found)
 
 
 def _gather_archive(data: bytes, user_id: str, found: Found) -> None:
@@ -116,7 +127,7 @@ def _package_texts(name: str, data: bytes, found: Found) -> None:
 
 def recognised(files: Iterator[Path], people_key: bytes, wanted: set[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Who of those `wanted`, known by their keys alone, is in files: ids, and casefolded names, by key."""
-    texts = (text for path in files for text in (path.name, *_texts_in(path.name, path.read_bytes())))
+    texts = (text for path in files for text in chain([path.name], _texts_of(path)))
     return recognised_in(texts, people_key, wanted)
 
 
@@ -142,6 +153,14 @@ def _candidates(text: str) -> Iterator[str]:
     words = [(match.start(), match.end()) for match in WORD.finditer(text)]
     for at, (start, _) in enumerate(words):
         yield from (f"{NAME}{text[start:end].casefold()}" for _, end in words[at : at + LONGEST_NAME_WORDS])
+
+
+def _texts_of(path: Path) -> Iterator[str]:
+    if path.suffix.casefold() not in LINES:
+        yield from _texts_in(path.name, path.read_bytes())
+        return
+    with path.open(encoding="utf-8") as lines, suppress(UnicodeDecodeError):
+        yield from lines
 
 
 def _texts_in(name: str, data: bytes) -> Iterator[str]:

@@ -4,11 +4,12 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 import zipfile
 
 import pytest
 
-from bot.privacy.cutting import cut, holds, mentions
+from bot.privacy.cutting import cut, cut_file, file_holds, file_mentions, holds, mentions
 from bot.privacy.gather import gather, recognised
 from bot.privacy.traces import Finder, Traces, is_telling
 from personas.keys import keyed
@@ -214,3 +215,43 @@ def test_who_is_known_by_keys_alone_is_recognised_in_files(tmp_path):
     wanted = {keyed(b"k", ID), keyed(b"k", "name:ottoline quillverne"), keyed(b"k", "name:somebody else")}
     ids, names = recognised(iter(sorted(tmp_path.iterdir())), b"k", wanted)
     assert set(ids.values()) == {ID} and set(names.values()) == {"ottoline quillverne"}
+
+
+def test_lines_are_cut_block_by_block_as_they_are_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("bot.privacy.cutting.BLOCK_CHARACTERS", 40)
+    said = [{"author": "Wendell Park", "text": "hm " * n} for n in range(9)]
+    said[4:4] = [{"author": {"id": ID}, "text": "mine"}, {"author": "x", "text": f"says {SAID}"}]
+    data = "".join(json.dumps(one) + "\n" for one in said)[:-1]
+    file, out = tmp_path / "a.jsonl", io.BytesIO()
+    file.write_text(data)
+    assert file_holds(file, FINDER) and file_mentions(file, FINDER) and cut_file(file, out, FINDER)
+    assert out.getvalue() == cut("a.jsonl", data.encode(), FINDER)
+    file.write_bytes(out.getvalue())
+    assert not file_holds(file, FINDER) and not file_mentions(file, FINDER)
+
+
+def test_lines_that_are_no_utf8_are_looked_through_as_bytes_and_not_kept(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"text": "fine"}\n{"author": "' + ID.encode() + b'", "text": "\xff"}\n')
+    assert file_holds(file, FINDER) and not cut_file(file, io.BytesIO(), FINDER)
+    assert gather(iter([file]), ID).names == set()
+
+
+def test_an_upload_of_gigabytes_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("bot.privacy.cutting.BLOCK_CHARACTERS", 2**14)
+    line = json.dumps({"author": "Wendell Park", "text": "The mail boat came at six, late. " * 30}) + "\n"
+    file, left = tmp_path / "upload.jsonl", tmp_path / "left.jsonl"
+    with file.open("w") as out:
+        out.writelines([line] * 1_000)
+        out.write(json.dumps({"author": {"id": ID, "name": "Ottoline Quillverne"}, "text": SAID}) + "\n")
+    tracemalloc.start()
+    try:
+        assert gather(iter([file]), ID).texts == {SAID} and file_holds(file, FINDER)
+        with left.open("wb") as out:
+            assert cut_file(file, out, FINDER)
+        assert recognised(iter([file]), b"k" * 32, {keyed(b"k" * 32, ID)})[0] == {keyed(b"k" * 32, ID): ID}
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert left.stat().st_size == 1_000 * len(line)
+    assert peak < file.stat().st_size / 2, f"{peak:,} bytes of {file.stat().st_size:,}"
