@@ -111,8 +111,8 @@ class LoreIndex:
 
     def weigh(self, persona_id: str, message: str, guild_id: int = 0) -> Weighed:
         """Every passage this persona has, and how it fares with the message."""
-        owners = [persona_id, WORLD]
-        owners += [guild_owner(guild, owner) for guild in dict.fromkeys((0, guild_id)) for owner in (persona_id, WORLD)]
+        owners = [*dict.fromkeys((persona_id, WORLD))]
+        owners += [guild_owner(guild, owner) for guild in dict.fromkeys((0, guild_id)) for owner in tuple(owners)]
         places = [place for owner in owners for place in self._places.get(owner, [])]
         terms = query_terms(message)
         shared, whole = self._shared(terms, places)

@@ -11,6 +11,11 @@ from bot.store import InstalledVersion
 from bot.web.here import house_of
 from bot.web.problems import Problem
 from personas.contracts import Persona
+from personas.for_everybody import OPERATOR
+from personas.lore import WORLD
+
+THE_WORLD = Persona(WORLD, "The world")
+"""What all personas share: it has lore, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class Found:
         return f"/dashboard/personas/{self.id}"
 
     @property
+    def is_world(self) -> bool:
+        """Whether it is no persona, but what all share."""
+        return self.id == WORLD
+
+    @property
     def is_edited(self) -> bool:
         """Whether a copy of the operator's stands in place of a card that came with the bot."""
         personas = self.house.conversations.personas
@@ -39,8 +49,8 @@ class Found:
 
     @property
     def ships(self) -> bool:
-        """Whether a card of its came with the bot."""
-        return self.house.conversations.personas.ships(self.id)
+        """Whether it came with the bot."""
+        return self.is_world or self.house.conversations.personas.ships(self.id)
 
     @property
     def owner(self) -> str:
@@ -80,6 +90,13 @@ def persona_at(request: web.Request) -> Found:
         known = ", ".join(persona.id for _, persona in house.conversations.personas.everybody())
         raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")
     return Found(house, *found)
+
+
+def lore_owner_at(request: web.Request) -> Found:
+    """The persona that the address names, or the world. Raises `Problem` where there is neither."""
+    if request.match_info["persona_id"] == WORLD:
+        return Found(house_of(request), OPERATOR, THE_WORLD)
+    return persona_at(request)
 
 
 def version_at(request: web.Request, found: Found) -> InstalledVersion:

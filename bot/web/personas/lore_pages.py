@@ -12,7 +12,7 @@ from bot.lore import MAX_FILE_BYTES, MAX_FILES
 from bot.web.frame import back_to, page
 from bot.web.here import Route
 from bot.web.personas.asking import as_problem, form_of, text_in, uploaded
-from bot.web.personas.found import Found, persona_at, server_name, standing_of
+from bot.web.personas.found import Found, lore_owner_at, server_name, standing_of
 from bot.web.personas.lore_files import files_of, guilds_of, is_plain, lore_of, shipped_text
 from bot.web.personas.lore_rest import LONGEST_QUESTION, remove_file, text_of, weighed_in, write_file
 from bot.web.problems import Problem
@@ -25,7 +25,7 @@ MOST_SHOWN = 6
 
 async def lore_page(request: web.Request) -> web.Response:
     """The files, and what the message `ask` finds, where one is asked."""
-    found = persona_at(request)
+    found = lore_owner_at(request)
     question = request.query.get("ask", "").strip()[:LONGEST_QUESTION]
     files = await asyncio.to_thread(files_of, found)
     asked_in = _guild(found, request.query.get("guild", str(found.guild_id)))
@@ -77,7 +77,7 @@ async def save_file(request: web.Request) -> web.Response:
 
 async def add_file(request: web.Request) -> web.Response:
     """Keep a new file: the form's text under its name."""
-    found, form = persona_at(request), await form_of(request)
+    found, form = lore_owner_at(request), await form_of(request)
     name, text = text_in(form, "name").strip(), text_in(form, "text")
     if text and not text.lstrip().startswith("#"):
         text = f"# {name}\n\n{text}"
@@ -87,7 +87,7 @@ async def add_file(request: web.Request) -> web.Response:
 
 async def bring_file(request: web.Request) -> web.Response:
     """Keep a markdown file that was chosen."""
-    found = persona_at(request)
+    found = lore_owner_at(request)
     sent = await uploaded(request, MAX_FILE_BYTES)
     if not sent.content:
         raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
@@ -151,7 +151,7 @@ async def _file_shown(request: web.Request, text: str, wrong: str, status: int =
 
 def _file(request: web.Request) -> tuple[Found, int, str]:
     """The persona, the server and the file that the address names. Raises `Problem`."""
-    found, name = persona_at(request), request.match_info["file"]
+    found, name = lore_owner_at(request), request.match_info["file"]
     if not is_plain(name):
         raise Problem("not-found", f"No file here is called {name[:80]!r}.", "The list names what there is.")
     return found, _guild(found, request.match_info["guild"]), name

@@ -17,7 +17,7 @@ from bot.web.openapi import Answer, Body, described
 from bot.web.personas.asking import as_problem
 from bot.web.personas.card_rest import NO_PERSONA, TAG
 from bot.web.personas.debugger import Explained, explained, explained_json
-from bot.web.personas.found import Found, persona_at
+from bot.web.personas.found import Found, lore_owner_at
 from bot.web.personas.lore_files import LoreFile, files_of, lore_of, shipped_text
 from bot.web.problems import Problem
 from personas.for_everybody import OPERATOR
@@ -77,7 +77,7 @@ async def weighed_in(found: Found, message: str, guild_id: int) -> tuple[Weighed
 )
 async def ask_lore(request: web.Request) -> web.Response:
     """Which passages a prompt would be given, which were found but left over, which were not found, and why."""
-    found = persona_at(request)
+    found = lore_owner_at(request)
     question = parsed(Question, await json_object(request))
     guild_id = int(question.guild) if question.guild else found.guild_id
     weighed, matches = await weighed_in(found, question.message, guild_id)
@@ -95,7 +95,7 @@ async def ask_lore(request: web.Request) -> web.Response:
 @described("A persona's lore", {200: "Its files, with passages and tokens.", 404: NO_PERSONA}, tag=TAG)
 async def get_files(request: web.Request) -> web.Response:
     """What ships, what the operator has in its place or beside it, what servers have added."""
-    found = persona_at(request)
+    found = lore_owner_at(request)
     files = await asyncio.to_thread(files_of, found)
     return web.json_response({"files": [_file_json(found, file) for file in files]})
 
@@ -109,7 +109,7 @@ def _file_json(found: Found, file: LoreFile) -> dict[str, Any]:
 @described("A file of lore", {200: "Its text.", 404: NO_FILE}, tag=TAG)
 async def get_file(request: web.Request) -> web.Response:
     """The operator's file, or for a server's own persona the server's; else the one that ships."""
-    found = persona_at(request)
+    found = lore_owner_at(request)
     name = request.match_info["file"]
     text = await asyncio.to_thread(text_of, found, found.guild_id, name)
     return web.json_response({"name": name, "text": text})
@@ -123,7 +123,7 @@ async def get_file(request: web.Request) -> web.Response:
 )
 async def put_file(request: web.Request) -> web.Response:
     """Written anew or added; what it held is kept. One that ships stays, and is not found any more."""
-    found = persona_at(request)
+    found = lore_owner_at(request)
     text = parsed(Text, await json_object(request, 2 * MAX_FILE_BYTES)).text
     name, passages = await write_file(found, found.guild_id, request.match_info["file"], text)
     return web.json_response(Passages(name=name, passages=passages).model_dump())
@@ -132,7 +132,7 @@ async def put_file(request: web.Request) -> web.Response:
 @described("Remove a file of lore", {200: "It is found no more.", 404: NO_FILE}, tag=TAG)
 async def delete_file(request: web.Request) -> web.Response:
     """What it held is kept. One that ships stays where it is, and is left out."""
-    found = persona_at(request)
+    found = lore_owner_at(request)
     name = request.match_info["file"]
     await remove_file(found, found.guild_id, name)
     return web.json_response({"removed": name})

@@ -139,3 +139,19 @@ async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(desk
     assert "It was sold." in lore[f"lore/ballast/{PIANO}"].read_text()
     assert "lore/ballast/lifts-and-lanterns.md" not in lore and "lore/ballast/iron-and-workings.md" in lore
     assert any(name.startswith(f"lore/{WORLD}/") for name in lore) and by_kind["log"].origin == "logs/ballast.json"
+
+
+async def test_the_worlds_lore_is_written_found_by_all_and_left_out(desk):
+    lore = lore_in(desk)
+    status, told, _ = await desk.ask("PUT", f"/personas/{WORLD}/lore/umbrella", json={"text": UMBRELLA})
+    assert status == 200 and told["name"] == "umbrella.md"
+    assert {lore.search(who, QUESTION)[0].source for who in ("ballast", "oda", "thrip")} == {f"{WORLD}/umbrella.md"}
+    files = (await desk.ask("GET", f"/personas/{WORLD}/lore"))[1]["files"]
+    ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
+    status, page = (await desk.page(f"/dashboard/personas/{WORLD}/lore?ask=umbrella"))[:2]
+    assert status == 200 and "every persona can find" in page and page.count("1 passage") <= 2 and ships in page
+    before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
+    assert (await desk.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
+    assert before and not [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
+    assert (await desk.ask("GET", f"/personas/{WORLD}"))[0] == 404, "it is no persona"
+    assert (await desk.page(f"/dashboard/personas/{WORLD}"))[0] == 404
