@@ -63,4 +63,8 @@ class RequestError(UnderstudyError):
 
 
 class EngineBusyError(UnderstudyError):
-    """More replies are waiting than the engine accepts."""
+    """More replies are waiting than the engine accepts. `wait_s` is for how long, as far as it can be told."""
+
+    def __init__(self, message: str, advice: str = "", wait_s: float = 5.0) -> None:
+        super().__init__(message, advice)
+        self.wait_s = wait_s

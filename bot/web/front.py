@@ -16,7 +16,7 @@ from bot.web import finetune, frame, health, idempotency, jobs, openapi, overvie
 from bot.web.guard import HEADERS, require_here
 from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.openai.errors import is_v1, openai_answer
-from bot.web.problems import Problem, answer_to
+from bot.web.problems import Problem, answer_to, headers_of
 from bot.web.sessions import DOOR, Door
 from bot.web.words import without_places
 from personas.errors import EngineBusyError, UnderstudyError
@@ -113,7 +113,8 @@ class Front:
         elif isinstance(error, QueueConflictError):
             slug = "conflict"
         home = self._tenant.house.home if self._tenant.house else None
-        return Problem(slug, without_places(error.message, home), without_places(error.advice, home))
+        told = without_places(error.message, home), without_places(error.advice, home)
+        return Problem(slug, *told, headers=headers_of(error))
 
 
 def _told(request: web.Request, problem: Problem) -> web.Response:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
-from personas.errors import UnderstudyError
+from personas.errors import EngineBusyError, UnderstudyError
 
 PROBLEMS = {
     "not-json": (400, "The body is no JSON"),
@@ -54,6 +55,11 @@ class Problem(UnderstudyError):
         self.slug, self.errors, self.more = slug, errors or [], dict(more or {})
         self.headers = dict(headers or {})
         self.status, self.title = PROBLEMS[slug]
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """The headers that tell when to ask again, where that is known."""
+    return {"Retry-After": str(math.ceil(error.wait_s))} if isinstance(error, EngineBusyError) else {}
 
 
 def answer_to(problem: Problem, path: str) -> web.Response:

@@ -83,7 +83,7 @@ class LocalEngine:
         """Load the base model. Raises `BaseModelError`."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        self._places = Places(self.rows + self.max_waiting)
+        self._places = Places(self.rows + self.max_waiting, self.rows)
         self._thread = threading.Thread(target=self._own_model, args=(loop, ready), name="engine", daemon=True)
         self._thread.start()
         await ready

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from personas.errors import EngineBusyError
 
-FIRST_GUESS_S = 3.0
-"""How far apart replies end, before any has."""
+FIRST_GUESS_S = 10.0
+"""What a reply takes among as many as are answered at once, before any has ended."""
 MEMORY = 0.8
 """How much of what was measured before counts beside the latest measurement."""
 SHARE = 3
@@ -20,20 +20,25 @@ SHARE = 3
 class Places:
     """Counts the requests that are on their way. May be used from any thread."""
 
-    def __init__(self, of_one_guild: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """A guild may have so many requests on their way while it is alone; a third more are left to others."""
+    def __init__(self, of_one_guild: int, at_once: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        """A guild may have so many requests on their way while it is alone; a third more are left to others.
+
+        `at_once` of them are answered at a time.
+        """
         self._places, self._clock = of_one_guild * (SHARE + 1) / SHARE, clock
         self._taken: Counter[int] = Counter()
         self._lock = threading.Lock()
         self._last_end: float | None = None
-        self._apart_s = FIRST_GUESS_S
+        self._apart_s = FIRST_GUESS_S / at_once
 
     def take(self, guild_id: int) -> None:
         """Take a place. Raises `EngineBusyError` when there is none for this guild."""
         with self._lock:
             taken = self._taken.total()
             if self._taken[guild_id] >= SHARE * (self._places - taken):
-                raise EngineBusyError(f"{taken} replies are waiting already.", f"Try again in {self._wait_words()}.")
+                wait_s = max(1.0, self.wait_s())
+                told = f"{taken} replies are waiting already.", f"Try again in about {round(wait_s)} s."
+                raise EngineBusyError(*told, wait_s)
             self._taken[guild_id] += 1
 
     def give_back(self, guild_id: int) -> None:
@@ -48,6 +53,3 @@ class Places:
     def wait_s(self) -> float:
         """For how long somebody who came now would wait, as far as the latest replies show."""
         return self._taken.total() * self._apart_s
-
-    def _wait_words(self) -> str:
-        return f"about {max(1, round(self.wait_s()))} s"

@@ -131,8 +131,8 @@ def talk_of(asked: ChatBody, persona: str) -> Talk:
         turns.append(Turn(EXAMPLE_USER, "\n".join(since)))
     if not turns or turns[-1].by_persona:
         raise Refusal(
-            "There is nothing to answer: the last message is not a user's.",
-            "End with a message of the role user.",
+            "There is nothing to answer: no message of a user's with words in it stands last.",
+            "End with a message of the role user that says something.",
             code="invalid_value",
             param="messages",
         )

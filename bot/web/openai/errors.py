@@ -8,12 +8,10 @@ from typing import Any
 from aiohttp import web
 
 from bot.web.openapi import Answer
-from bot.web.problems import Problem
+from bot.web.problems import Problem, headers_of
 from personas.errors import AdapterError, EngineBusyError, UnderstudyError
 from personas.prompt import NoRoomError
 
-BUSY_S = 5
-"""So many seconds later it is worth asking again."""
 STATUSES = {"invalid-request": 400, "not-json-type": 400}
 """Where OpenAI has another HTTP status than our other addresses."""
 
@@ -88,7 +86,7 @@ def refusal_of(error: Exception) -> Refusal | None:
         case EngineBusyError():
             return Refusal(
                 error.message, error.advice, slug="busy", status=429, code="rate_limit_exceeded",
-                headers={"Retry-After": str(BUSY_S)},
+                headers=headers_of(error),
             )  # fmt: skip
         case AdapterError():
             message = f"The model's adapter cannot be used. {error.message}"
