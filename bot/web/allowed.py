@@ -65,7 +65,8 @@ def _words(schema: Schema, root: Schema) -> str:
         case "array":
             return "a list, each " + _words(schema.get("items", {}), root)
         case "object":
-            return "an object with " + ", ".join(schema.get("properties", {}))
+            fields = ", ".join(schema.get("properties", {}))
+            return f"an object with {fields}" if fields else "an object"
     return ""
 
 

@@ -32,7 +32,13 @@ async def json_object(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES
         advice = "Send it with Content-Type: application/json, not packed."
         raise Problem("not-json-type", f"The body is sent as {request.content_type}.", advice)
     try:
-        body = json.loads((await json_bytes(request, most_bytes)).decode("utf-8"), parse_constant=_refused)
+        sent = await json_bytes(request, most_bytes)
+        body = json.loads(sent.decode("utf-8"), parse_constant=_refused)
+        if b"\\u" in sent:
+            json.dumps(body, ensure_ascii=False).encode()  # half a character is JSON, but no text
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise Problem("not-json", f"The body holds half a character ({half!a}).", "Send whole ones.") from None
     except (ValueError, RecursionError) as error:
         said = f"{error.msg} (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else "it is none"
         raise Problem("not-json", f"The body cannot be read: {said}.", "Send one JSON object in UTF-8.") from None

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 Point = tuple[float, float]
 COLOURS = 6
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 270, 66, 24, 12, 42
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 284, 66, 24, 12, 56
 """Of the drawing and of the room for what stands beside its axes, in the units of its viewBox."""
 BAR, GAP, LABEL = 20, 10, 190
 MOST_DRAWN, MOST_ROWS = 600, 200
@@ -174,10 +174,10 @@ def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
         ).format(LEFT, right, at, at, LEFT - 6, at, _tick(value))
     for value in ticks(across.low, across.high, 7):
         at = f"{across.at(value):.1f}"
-        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 17, _tick(value))
+        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 20, _tick(value))
     yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, bottom, bottom)
-    yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 6, x)
-    yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 6, f"↑ {y}")
+    yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 7, x)
+    yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 7, f"↑ {y}")
 
 
 def _tick(value: float) -> str:

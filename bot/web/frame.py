@@ -78,10 +78,11 @@ _TEMPLATES.filters.update(FILTERS)
 
 
 def page(
-    request: web.Request, template: str, *, title: str, section: str, status: int = 200, **context: Any
+    request: web.Request, template: str, *, title: str, section: str | None, status: int = 200, **context: Any
 ) -> web.Response:
-    """A template below `templates/`, filled and in the frame; `section` is marked in the navigation ("" for none).
+    """A template below `templates/`, filled and in the frame.
 
+    `section` is marked in the navigation: "" for none of it; with None there is no navigation.
     Raises what jinja2 raises for a template that cannot be filled: a slip of ours, never of the visitor.
     """
     number = request.cookies.get(SAID_COOKIE, "")

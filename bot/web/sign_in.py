@@ -10,6 +10,7 @@ from aiohttp import web
 from bot.web.bodies import form_of
 from bot.web.frame import HOME, back_to, page
 from bot.web.here import Route
+from bot.web.problems import Problem
 from bot.web.sessions import COOKIE, DOOR, address_of
 
 SIGN_IN, SIGN_OUT = f"{HOME}/sign-in", f"{HOME}/sign-out"
@@ -25,11 +26,17 @@ async def sign_in_page(request: web.Request) -> web.Response:
 
 
 async def sign_in(request: web.Request) -> web.Response:
-    """A session for the right token. Raises `Problem` where too many wrong ones came."""
+    """A session for the right token."""
     door, fields = request.app[DOOR], await form_of(request)
     to = _own_page(fields.get("to", HOME))
-    if door.demands_token and not door.is_right(fields.get("token", "").strip(), address_of(request)):
-        return _form(request, to, error="That is not the token.")
+    try:
+        is_right = not door.demands_token or door.is_right(fields.get("token", "").strip(), address_of(request))
+    except Problem as problem:
+        form = _form(request, to, str(problem), problem.status)
+        form.headers.update(problem.headers)
+        return form
+    if not is_right:
+        return _form(request, to, "That is not the token.", 401)
     answer = back_to(request, to)
     answer.set_cookie(COOKIE, door.begin(), path="/", httponly=True, samesite="Strict", secure=_is_over_https(request))
     return answer
@@ -49,8 +56,8 @@ def to_sign_in(request: web.Request) -> web.Response:
     return web.Response(status=303, headers={"Location": SIGN_IN + to})
 
 
-def _form(request: web.Request, to: str, error: str = "") -> web.Response:
-    return page(request, "sign_in.html", title="Sign in", section="", status=401 if error else 200, to=to, error=error)
+def _form(request: web.Request, to: str, error: str = "", status: int = 200) -> web.Response:
+    return page(request, "sign_in.html", title="Sign in", section=None, status=status, to=to, error=error)
 
 
 def _own_page(path: str) -> str:

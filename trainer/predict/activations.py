@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.predict.shape import Shape
-from trainer.process.environment import ALLOCATOR, HEAP_SLACK_BYTES
+from trainer.process.environment import ALLOCATOR
 from trainer.recipe import Recipe
 
 LOGIT_BYTES = 2**29
@@ -98,14 +98,14 @@ def stranded_bytes(shape: Shape, recipe: Recipe, batch: Batch, value_bytes: int,
     Each layer leaves holes where its scores and its feed-forward's middle came and went: the next layer's do not fit
     into them, because something small that is kept has been put there. Under checkpointing they go twice. And what came
     and went while the base model was loaded leaves some: a step of the heap at most, and at most twice what it holds.
-    Batches of other lengths leave more, of which so much is let be (`trainer.loop.trimming`): half of it as a rule.
+    Batches of other lengths leave more, until it is given back (`trainer.loop.trimming`).
     """
     parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
     middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
     holes = sum(
         SCORES_LEFT * _scores(shape, part) + middle_left * part.rows * part.own * shape.intermediate for part in parts
     )
-    return round(shape.layers * holes * value_bytes) + min(HEAP_STEP, 2 * base_bytes) + HEAP_SLACK_BYTES // 2
+    return round(shape.layers * holes * value_bytes) + min(HEAP_STEP, 2 * base_bytes)
 
 
 def measuring_bytes(shape: Shape, batch: Batch, value_bytes: int) -> int:

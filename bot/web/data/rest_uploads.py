@@ -43,6 +43,7 @@ SOURCE: dict[str, Any] = {
         "refused": {"type": ["string", "null"]},
         "advice": {"type": ["string", "null"]},
         "about": OR_NONE,
+        "looking_into": OR_NONE,
         "train_with": {"type": "object", "additionalProperties": TEXT},
         "links": {"type": "object", "additionalProperties": TEXT},
     },
@@ -137,9 +138,10 @@ async def put_upload(request: web.Request) -> web.Response:
     tag=TAG, path=NAME,
 )  # fmt: skip
 async def get_upload(request: web.Request) -> web.Response:
-    """Whether it may be trained on, and how a training names it."""
-    house = house_of(request)
-    return web.json_response(source_json(await asyncio.to_thread(upload_in, house.home, request.match_info["name"])))
+    """Whether it may be trained on, how a training names it, and how looking into it goes (`looking_into`)."""
+    source = await asyncio.to_thread(upload_in, house_of(request).home, request.match_info["name"])
+    work = state_of(request).works.latest("inspect", source.name)
+    return web.json_response({**source_json(source), "looking_into": work.as_json() if work else None})
 
 
 @described(
@@ -184,7 +186,7 @@ async def remove_right(request: web.Request) -> web.Response:
 
 @described(
     "Look into an upload",
-    {202: Answer("It is being looked into; GET the upload again, its `about` has the figures.", WORK),
+    {202: Answer("It is being looked into: GET the upload again for `about`, or the error in `looking_into`.", WORK),
      404: NO_UPLOAD, 409: "It is being looked into.", 415: BAD_NAME, 422: BAD_NAME},
     tag=TAG,
     path=NAME,

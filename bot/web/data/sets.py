@@ -126,7 +126,8 @@ def set_of(house: House, id: str) -> Built:
     for known, folder, is_own in _folders(house, id):
         if known == id:
             return read_set(id, folder, is_own=is_own)
-    raise Problem("not-found", f"There is no data set {id!r}.", "GET /datasets lists those that there are.")
+    advice = "GET /datasets lists those that there are, with kind set: a source is built into one first."
+    raise Problem("not-found", f"There is no data set {id!r} that was built.", advice)
 
 
 def _folders(house: House, id: str = "") -> list[tuple[str, Path, bool]]:

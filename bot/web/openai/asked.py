@@ -7,14 +7,16 @@ done are refused by name, so that nobody believes in a setting that is not used.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot.web.openai.errors import Refusal
+from personas.card.show import CountTokens
 from personas.contracts import Sampling, Turn
-from personas.prompt import EXAMPLE_USER
+from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
 
 MOST_NEW_TOKENS = 1024
 """A reply is never longer: half of what prompt and reply may be together."""
@@ -23,6 +25,7 @@ MOST_TURNS, MOST_CHARACTERS, BLOCK = 32, 16_000, 4
 """What of a talk is looked at: more would never fit. The oldest go in blocks, so that the beginning stays the same."""
 MOST_STOPS, MOST_MESSAGES = 16, 10_000
 LONGEST_NAME = 64
+FIELD = re.compile(r"\d+|[a-z_]+")
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 
@@ -104,7 +107,8 @@ def chat_body(body: dict[str, Any]) -> ChatBody:
         asked = ChatBody.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"])[:200]
+        steps = map(str, first["loc"])  # those with letters that no field has are pydantic's names of alternatives
+        place = ".".join(step for step in steps if FIELD.fullmatch(step))[:200]
         raise Refusal(f"{place}: {first['msg']}.", code="invalid_value", param=place) from None
     _require_possible(asked)
     return asked
@@ -141,6 +145,18 @@ def talk_of(asked: ChatBody, persona: str) -> Talk:
         raise Refusal("The system messages are too long.", "Shorten them.", code="context_length_exceeded",
                       param="messages")  # fmt: skip
     return Talk(tuple(_latest(turns)), joined)
+
+
+def require_room(talk: Talk, max_new_tokens: int, count: CountTokens) -> None:
+    """Raise `Refusal` where the message to answer alone leaves no room for a reply: its middle would be left out."""
+    room, length = CONTEXT_TOKENS - max_new_tokens, count(talk.turns[-1].text)
+    if length > room:
+        raise Refusal(
+            f"The last message has {length} tokens, and {room} is the most beside a reply of {max_new_tokens}.",
+            "Shorten it, or ask for fewer tokens (max_tokens).",
+            code="context_length_exceeded",
+            param="messages",
+        )
 
 
 def sampling_of(asked: ChatBody, usual: Sampling) -> Sampling:

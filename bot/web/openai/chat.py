@@ -12,13 +12,14 @@ from typing import Any
 
 from aiohttp import web
 
+from bot.card_room import count_of
 from bot.house import House
 from bot.speakers import NoSuchSpeakerError, Speaker, request_to, speaker_named
 from bot.speech import Speech, speaking
 from bot.web.bodies import json_object
 from bot.web.events import HEADERS, is_heard
 from bot.web.here import house_of
-from bot.web.openai.asked import ChatBody, chat_body, sampling_of, talk_of
+from bot.web.openai.asked import ChatBody, chat_body, require_room, sampling_of, talk_of
 from bot.web.openai.errors import Refusal, error_json, errors, refusal_of
 from bot.web.openai.shapes import Shapes
 from bot.web.openapi import JSON, Answer, Body, described
@@ -98,6 +99,7 @@ def named(house: House, model: str) -> Speaker:
 def _request(house: House, speaker: Speaker, asked: ChatBody) -> ChatRequest:
     talk = talk_of(asked, speaker.persona.name if speaker.persona else "")
     sampling = sampling_of(asked, house.conversations.sampling)
+    require_room(talk, sampling.max_new_tokens, count_of(house.base_model))
     return request_to(house.conversations, speaker, talk.turns, sampling, talk.instructions)
 
 

@@ -18,7 +18,7 @@ from bot.web.personas.asking import as_problem
 from bot.web.personas.card_rest import NO_PERSONA, TAG
 from bot.web.personas.debugger import Explained, explained, explained_json
 from bot.web.personas.found import Found, lore_owner_at
-from bot.web.personas.lore_files import LoreFile, files_of, lore_of, shipped_text
+from bot.web.personas.lore_files import LoreFile, files_of, is_plain, lore_of, shipped_text
 from bot.web.problems import Problem
 from personas.for_everybody import OPERATOR
 from personas.lore import FOUND, LORE_PASSAGES, Weighed
@@ -109,8 +109,7 @@ def _file_json(found: Found, file: LoreFile) -> dict[str, Any]:
 @described("A file of lore", {200: "Its text.", 404: NO_FILE}, tag=TAG)
 async def get_file(request: web.Request) -> web.Response:
     """The operator's file, or for a server's own persona the server's; else the one that ships."""
-    found = lore_owner_at(request)
-    name = request.match_info["file"]
+    found, name = lore_owner_at(request), _file_at(request)
     text = await asyncio.to_thread(text_of, found, found.guild_id, name)
     return web.json_response({"name": name, "text": text})
 
@@ -125,17 +124,24 @@ async def put_file(request: web.Request) -> web.Response:
     """Written anew or added; what it held is kept. One that ships stays, and is not found any more."""
     found = lore_owner_at(request)
     text = parsed(Text, await json_object(request, 2 * MAX_FILE_BYTES)).text
-    name, passages = await write_file(found, found.guild_id, request.match_info["file"], text)
+    if not is_plain(wanted := _file_at(request)):
+        advice = "Use small letters, digits, - and _, and .md at the end or nothing."
+        raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
+    name, passages = await write_file(found, found.guild_id, wanted, text)
     return web.json_response(Passages(name=name, passages=passages).model_dump())
 
 
 @described("Remove a file of lore", {200: "It is found no more.", 404: NO_FILE}, tag=TAG)
 async def delete_file(request: web.Request) -> web.Response:
     """What it held is kept. One that ships stays where it is, and is left out."""
-    found = lore_owner_at(request)
-    name = request.match_info["file"]
+    found, name = lore_owner_at(request), _file_at(request)
     await remove_file(found, found.guild_id, name)
     return web.json_response({"removed": name})
+
+
+def _file_at(request: web.Request) -> str:
+    """The file that the address names, with `.md` at its end."""
+    return f"{request.match_info['file'].removesuffix('.md')}.md"
 
 
 def text_of(found: Found, guild_id: int, name: str) -> str:

@@ -79,7 +79,9 @@ def put_set(
         "replaced": {"PERSON": 46, "EMAIL_ADDRESS": 46},
     }  # fmt: skip
     (folder / "stats.json").write_text(json.dumps(stats))
-    (folder / "README.md").write_text("# The set\n\n<script>alert(1)</script>\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n")
+    (folder / "README.md").write_text(
+        "# The set\n\n<script>alert(1)</script>\n\n| a | b |\n| --- | ---: |\n| 1 | 2 |\n"
+    )
     write_people(folder, PEOPLE)
     return folder
 
@@ -101,7 +103,9 @@ if option("--persona") == "oda":
     sys.exit("talk.json holds no reply of Oda. Name her: --as")
 if option("--persona") == "thrip":
     time.sleep(60)
-if words[:2] == ["dataset", "inspect"]:
+if words[:2] == ["dataset", "inspect"] and any(word.endswith(".gz") for word in words):
+    sys.exit("talk.jsonl.gz is not packed as gz. Send it as it is.")
+elif words[:2] == ["dataset", "inspect"]:
     turn = {"speaker": "Mina <i>", "persona": False, "text": "Who is it?"}
     print(json.dumps({"format": "sharegpt", "rows": 7, "conversations": 5, "turns": 12, "languages": {"en": 5},
                       "rejected_count": 2, "reasons": {"no answer": 2}, "rejected": [],
@@ -122,4 +126,5 @@ else:
     ]))
     print(json.dumps({"samples": {"train": 40, "eval": 6}, "rows": 124, "rows_used": 120}))
 """
-"""Stands in for `python -m trainer`: says what it was asked in `said.json`; Oda's build fails, Thrip's takes long."""
+"""Stands in for `python -m trainer`: says what it was asked in `said.json`; Oda's build fails, as does
+looking into what ends with .gz; Thrip's takes long."""

@@ -308,3 +308,31 @@ async def test_what_is_not_there_is_said(desk):
     assert (await desk.page("/dashboard/personas/nobody"))[0] == 404
     assert (await desk.ask("GET", "/personas/nobody/card"))[0] == 404
     assert (await desk.ask("GET", "/personas/oda/card", params={"format": "gif"}))[0] == 400
+
+
+HALF = '"\\ud83d"'
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/personas/ballast/card", '{"tagline": %s}'), ("PUT", "/personas/ballast/card", '{"tags": [%s]}'),
+        ("POST", "/personas/ballast/card/check", '{"description": %s}'), ("POST", "/tokens", '{"texts": {"a": %s}}'),
+        ("POST", "/personas/ballast/preview", '{"message": "hi", "card": {"description": %s}}'),
+        ("POST", "/v1/chat/completions",
+         '{"model": "oda", "messages": [{"role": "user", "name": %s, "content": "hi"}]}'),
+    ],
+)  # fmt: skip
+async def test_half_a_character_is_refused_wherever_it_stands(desk, method, path, body):
+    headers = {"Content-Type": "application/json"}
+    status, told, _ = await desk.ask(method, path, data=body % HALF, headers=headers)
+    assert status == 400 and "half a character" in json.dumps(told)
+    whole = body % '"\\ud83d\\ude42"'
+    if "preview" not in path:  # that one answers in pieces
+        assert (await desk.ask(method, path, data=whole, headers=headers))[0] == 200
+
+
+@pytest.mark.parametrize("card", [{"tagline": "A\0B"}, {"tags": ["a\0"]}, {"alternate_greetings": ["\0"]}])
+async def test_a_nul_is_no_text(desk, card):
+    status, refused, _ = await desk.ask("PUT", "/personas/ballast/card", json=card)
+    assert status == 422 and [one["field"] for one in refused["errors"]] == list(card)

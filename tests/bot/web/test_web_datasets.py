@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from bot.privacy.files import HomeFiles
-from bot.web.data import sample_index
+from bot.web.data import sample_index, set_pages
 from bot.web.data.places import Places
 from bot.web.data.samples import pieces
 from tests.bot.web.conftest import put_talk
@@ -375,3 +375,8 @@ async def test_a_page_over_100_000_samples_takes_little_time(desk, home):
         began = loop.time()
         assert (await desk.page(f"/dashboard/data/sets/harbour/samples?{query}"))[0] == 200
         assert loop.time() - began < 0.3, query
+
+
+def test_a_sheets_tables_need_no_style_within_the_page():
+    html = set_pages._rendered("# A set\n\n| source | records |\n| --- | ---: |\n| talk | 12 |\n")
+    assert 'class="number">12<' in html and "style" not in html and "<h3>A set</h3>" in html

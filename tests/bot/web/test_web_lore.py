@@ -38,6 +38,7 @@ async def test_what_is_written_is_found_at_once_and_in_all_servers_and_after_a_r
     await furnish(desk)
     status, told, _ = await desk.ask("PUT", "/personas/ballast/lore/umbrella", json={"text": UMBRELLA})
     assert status == 200 and told == {"name": "umbrella.md", "passages": 1}
+    assert (await desk.ask("GET", "/personas/ballast/lore/umbrella"))[1]["text"] == UMBRELLA, "where it was put"
     [best, *_] = (await ask(desk))["matches"]
     assert (best["source"], best["outcome"]) == ("ballast/umbrella.md", "given") and "umbrella" in best["words"]
     assert best["score"] == best["by_words"] + best["by_meaning"] >= 1 and "among the best 2" in best["why"]
@@ -122,6 +123,9 @@ async def test_what_cannot_be_is_refused(desk):
         assert (await desk.page(f"{PAGE}/0/{path}"))[0] == 404, path
         assert (await desk.ask("GET", f"/personas/ballast/lore/{path}"))[0] == 404, path
         assert (await desk.ask("DELETE", f"/personas/ballast/lore/{path}"))[0] == 404, path
+    for path in ("..%2Fx.md", "sub%2Fx", "a%5Cb", "X Y"):
+        status, refused, _ = await desk.ask("PUT", f"/personas/ballast/lore/{path}", json={"text": "# X\n\nWords."})
+        assert status == 422 and "can be called" in refused["detail"], path
     status, refused, _ = await desk.ask("PUT", "/personas/ballast/lore/x", json={"text": "# Nothing"})
     assert status == 422 and "holds no text" in refused["detail"]
     assert (await desk.ask("POST", "/personas/ballast/lore/ask", json={"message": ""}))[0] == 422

@@ -169,6 +169,7 @@ async def test_what_cannot_be_done_is_refused_by_name(desk, field, value):
     ("fields", "param"),
     [({"temperature": 3}, "temperature"), ({"top_p": -0.1}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
      ({"messages": []}, "messages"), ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+     ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"), ({"stop": 3}, "stop"),
      ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"), ({"model": ""}, "model")],
 )  # fmt: skip
 async def test_a_wrong_field_is_named(desk, fields, param):
@@ -220,6 +221,13 @@ async def test_what_goes_wrong_in_the_middle_is_said_in_the_stream(desk):
     assert events[-1]["error"]["code"] == "context_length_exceeded"
     status, body = await chat(desk)
     assert (status, body["error"]["code"], body["error"]["param"]) == (400, "context_length_exceeded", "messages")
+
+
+async def test_a_message_that_leaves_no_room_is_refused_and_not_cut(desk):
+    status, body = await chat(desk, [{"role": "user", "content": "word " * 9_000}])
+    assert (status, body["error"]["code"], desk.engine.requests) == (400, "context_length_exceeded", [])
+    assert "9001 tokens" in body["error"]["message"] or "9000 tokens" in body["error"]["message"]
+    assert (await chat(desk, [{"role": "user", "content": "word " * 900}]))[0] == 200
 
 
 async def test_instructions_without_end_are_refused_before_the_engine_reads_them(desk):

@@ -106,6 +106,9 @@ async def test_guessing_ends_after_a_few_tries_for_a_while(locked, time):
         assert (await signed_in(locked, "x" * 30))[0] == 401
     status, text, headers = await signed_in(locked)
     assert status == 429 and int(headers["Retry-After"]) <= WINDOW_S and "Too many" in text
+    assert 'name="token"' in text and 'aria-label="Dashboard"' not in text, (
+        "the form, and nothing that leads back to it"
+    )
     assert (await locked.ask("GET", "/finetune/jobs", headers=BEARER))[0] == 429
     time.now += WINDOW_S
     assert (await signed_in(locked))[0] == 303

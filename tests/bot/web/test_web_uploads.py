@@ -212,6 +212,19 @@ async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(
     assert (await desk.ask("GET", "/uploads/talk.jsonl"))[1]["about"] is None
 
 
+async def test_why_an_upload_could_not_be_looked_into_is_told_where_one_asks_for_it(desk):
+    await desk.ask("PUT", "/uploads/talk.jsonl.gz", data=b"nothing packed")
+    assert (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]["looking_into"] is None
+    await desk.ask("POST", "/uploads/talk.jsonl.gz/inspect")
+    async with asyncio.timeout(60):
+        told = (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]
+        while told["looking_into"]["state"] in ("waiting", "running"):
+            await asyncio.sleep(0.1)
+            told = (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]
+    assert told["about"] is None and told["looking_into"]["state"] == "failed"
+    assert "gz" in told["looking_into"]["error"], told
+
+
 async def test_an_upload_goes_with_all_that_is_known_of_it(desk, uploads):
     await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
