@@ -26,14 +26,17 @@ from bot.web.problems import Problem
 from bot.web.words import without_places
 from personas.contracts import TrainingRequest
 from personas.errors import UnderstudyError
+from personas.for_everybody import OPERATOR
 
 DATA = f"{HOME}/data"
 TASKS = (("persona", "A persona's voice"), ("dialogue", "Dialogue in general"), ("preference", "A persona, by votes"))
 
 
 async def plan_form(request: web.Request) -> web.Response:
-    """The form; the query fills it."""
+    """The form; the query fills it, and where that is empty the first persona stands in it."""
     given = {name: request.query.get(name, "") for name in FIELDS}
+    if not any(given.values()):
+        given["persona"] = next(iter(house_of(request).conversations.personas.of(OPERATOR)), "")
     return await _form(request, given)
 
 
