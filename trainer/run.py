@@ -33,6 +33,7 @@ from trainer.job import Job as Job
 from trainer.job import Run as Run
 from trainer.job import planned as planned
 from trainer.job import prepare as prepare
+from trainer.loop.checkpoints import checkpoints_in, step_of
 from trainer.loop.kept_activations import kept_activations
 from trainer.loop.memory import release_memory
 from trainer.machine import machine_here
@@ -110,7 +111,7 @@ def make_adapter(job: Job, folder: Path, target: Path, run: Run, *, is_audit: bo
     if not run.ignores_memory:
         require_fits(frozen.used, job.base, _work_of(job))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
-    known = _measure_base(job, run)
+    known = _measure_base(job, run, _from_step(folder))
     with written_aside(target) as aside:
         trained, frozen = train(job, frozen, folder, run, known.means)
         config = trained.model.peft_config["default"]
@@ -160,12 +161,18 @@ def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -
     )
 
 
-def _measure_base(job: Job, run: Run) -> Known:
+def _from_step(folder: Path) -> str:
+    """Where a run goes on that was stopped or killed, for people; empty where it begins."""
+    kept = checkpoints_in(folder / CHECKPOINTS)
+    return f", then on from step {step_of(kept[0])}" if kept else ""
+
+
+def _measure_base(job: Job, run: Run, then: str) -> Known:
     from trainer.evaluate import load_served, measure_tokens
     from trainer.scorecard.card import Known
 
     model = load_served(job.base, job.spec.serving_precision)
-    run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies"))
+    run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies{then}"))
     known = Known(*(measure_tokens(model, samples, run.between) for samples in (job.data.heldout, job.data.general)))
     del model
     release_memory()

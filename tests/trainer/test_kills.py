@@ -50,6 +50,8 @@ def test_killed_three_times_in_a_row_the_adapter_is_the_same(tmp_path, tiny_base
     code, heard, log = run(folder, *OPTIONS)
     assert code == 0, log
     first = next(event["step"] for event in heard if event["event"] == "progress")
+    before = [event["detail"] for event in heard if event["event"] == "phase" and event["name"] == "measuring the base"]
+    assert before[0].endswith(f", then on from step {first - 1}"), "said before it goes on: nothing is lost"
     assert first > 5, "it began anew"
     assert weights(folder) == undisturbed
 
