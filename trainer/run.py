@@ -33,7 +33,6 @@ from trainer.job import Job as Job
 from trainer.job import Run as Run
 from trainer.job import planned as planned
 from trainer.job import prepare as prepare
-from trainer.loop.checkpoints import checkpoints_in, step_of
 from trainer.loop.kept_activations import kept_activations
 from trainer.loop.memory import release_memory
 from trainer.machine import machine_here
@@ -163,6 +162,8 @@ def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -
 
 def _from_step(folder: Path) -> str:
     """Where a run goes on that was stopped or killed, for people; empty where it begins."""
+    from trainer.loop.checkpoints import checkpoints_in, step_of
+
     kept = checkpoints_in(folder / CHECKPOINTS)
     return f", then on from step {step_of(kept[0])}" if kept else ""
 

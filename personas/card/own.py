@@ -124,14 +124,12 @@ def _text(table: Json, key: str, where: Path | str) -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
         raise CardError(f"The card {where}: {key} must be text.", f'Write {key} = "…".')
-    if "\0" in value:
-        raise CardError(f"The card {where}: {key} holds a NUL, which is no character of a text.", "Take it out.")
     return value.strip()
 
 
 def _texts(table: Json, key: str, where: Path | str) -> tuple[str, ...]:
     value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(text, str) and "\0" not in text for text in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise CardError(f"The card {where}: {key} must be a list of texts.", f'For instance {key} = ["…", "…"].')
     return tuple(value)
 

@@ -25,7 +25,7 @@ from tests.browser.dashboard.pictures import DashboardPhotographer
 
 FOLDER = Path("docs/pictures")
 QUAY, INN, STAGE = "weighbridge-quay", "the-damp-lantern", "drowned-stage"
-REPLY_MS, TRAINING_MS = 120_000, 900_000
+REPLY_MS, TRAINING_MS = 120_000, 1_800_000
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 
 

@@ -135,6 +135,11 @@ def checked(table: Json, base_model: str) -> Checked:
     count = count_of(base_model)
     tokens = {name: sum(map(count, _texts(table.get(name)))) for name in FIELDS}
     where = str(table["id"])
+    for name in FIELDS:
+        if any("\0" in text for text in _texts(table.get(name))):
+            return Checked(
+                table, None, None, {name: "It holds a NUL, which is no sign of a text. Take it out."}, tokens
+            )
     try:
         persona = persona_of(table, where)
         card_of_table(table, where)
