@@ -2,12 +2,14 @@
 
 import pytest
 
-from personas.engine.bench.__main__ import CHATS, print_table, summary
+from personas.engine.bench.material import CHATS
 from personas.engine.bench.systems import Watch
+from personas.engine.bench.told import summary, table
 
 
 def measured(speeds: dict[str, float], **more):
-    return {name: {"tokens_per_s": speed, "ttft_s": [1.0, 2.0, 3.0]} for name, speed in speeds.items()} | more
+    waits = {"ttft_s": [1.0, 2.0, 3.0], "token_s": [0.02, 0.03, 0.05]}
+    return {name: {"tokens_per_s": speed, **waits} for name, speed in speeds.items()} | more
 
 
 def figures(*, llama: bool):
@@ -31,13 +33,30 @@ def test_ratios_are_of_medians_and_the_cached_ones_stand_beside_pefts_cold_figur
     assert told["chats_1"]["cold"]["vs_generate"] == 2.5 and told["compiled_kernel"] is True
     assert told["precision"] == "int8"
     assert (eight["cold"]["ttft_p50_s"], eight["cold"]["ttft_p95_s"]) == (2, 3)
+    assert (eight["cold"]["token_p50_s"], eight["cold"]["token_p95_s"]) == (0.03, 0.05)
+    assert told["baselines"]["switching"]["8 cold"]["tokens_per_s"] == 20
 
 
-def test_without_llama_cpp_its_column_stays_empty(capsys):
-    told = summary(figures(llama=False))
-    assert told["chats_32"]["cold"]["vs_llama_cpp"] is None
-    print_table(told | {"fairness": {"quiet_alone_ttft_p95_s": 0.1, "quiet_flooded_ttft_p95_s": 0.3}})
-    assert "–" in capsys.readouterr().out
+def shown(*, llama: bool) -> list[str]:
+    told = summary(figures(llama=llama)) | {
+        "fairness": {"quiet_alone_ttft_p95_s": 0.1, "quiet_flooded_ttft_p95_s": 0.3}
+    }
+    return table(told).splitlines()
+
+
+def test_the_table_sets_every_system_beside_the_engine():
+    lines = shown(llama=True)
+    eight = lines[lines.index("8 chats, cached") + 1 :][:4]
+    assert [line.split()[0] for line in eight] == ["the", "peft,", "peft,", "llama.cpp"]
+    assert "(cold)" in eight[1] and eight[1].endswith("10.00 ×") and "30 ms" in eight[1]
+    assert eight[3].endswith("2.00 ×") and "(cold)" not in eight[3]
+    one = lines[lines.index("1 chat, cold") + 1 :]
+    assert one[4].split()[0] == "generate," and one[4].endswith("2.50 ×")
+
+
+def test_without_llama_cpp_its_line_stays_empty():
+    assert summary(figures(llama=False))["chats_32"]["cold"]["vs_llama_cpp"] is None
+    assert [line for line in shown(llama=False) if "llama.cpp" in line and "–" in line]
 
 
 def test_tokens_are_counted_from_the_first_submission_to_the_last_token(monkeypatch):
@@ -47,4 +66,4 @@ def test_tokens_are_counted_from_the_first_submission_to_the_last_token(monkeypa
     for chat, at in ((0, 6.0), (1, 7.0), (0, 9.0)):
         now[0] = at
         watch.see(chat)
-    assert watch.figures() == {"tokens_per_s": pytest.approx(3 / 4), "ttft_s": [1.0, 2.0]}
+    assert watch.figures() == {"tokens_per_s": pytest.approx(3 / 4), "ttft_s": [1.0, 2.0], "token_s": [3.0]}

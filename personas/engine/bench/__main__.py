@@ -13,15 +13,13 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from personas.engine.bench.material import CHATS, NEW_TOKENS, PROMPT_TOKENS, chats, prepare
-from personas.engine.bench.systems import HOW
+from personas.engine.bench.told import Figures, summary, table
 
 FOLDER = Path("build/bench/chat-engine")
 RESULT = Path("build/bench/chat-engine.json")
@@ -31,8 +29,6 @@ SYSTEMS = {"switching": CHATS, "mixed": CHATS, "bare": (1,), "ours": CHATS}
 LONG_ROUNDS = 3
 """In so many rounds the others answer the greatest number of chats, too."""
 TIMEOUT_S = 1200.0
-
-Figures = dict[str, Any]
 
 
 def environment(wait: str) -> dict[str, str]:
@@ -132,60 +128,6 @@ def rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
     return found
 
 
-def median(found: Sequence[Figures], workload: str) -> float | None:
-    """The median of a system's tokens per second."""
-    speeds = [figures[workload]["tokens_per_s"] for figures in found if workload in figures]
-    return statistics.median(speeds) if speeds else None
-
-
-def summary(found: dict[str, list[Figures]]) -> Figures:
-    """The figures by their published keys."""
-    told: Figures = {}
-    for count in CHATS:
-        told[f"chats_{count}"] = {kind: _workload(found, count, kind) for kind in ("cold", "cached")}
-    told["chats_1"]["cold"]["vs_generate"] = _ratio(found, "1 cold", "bare", "1 cold")
-    told["baselines_tokens_per_s"] = {
-        name: {workload: median(found[name], workload) for workload in found[name][0] if workload not in HOW}
-        for name in found if name != "ours"
-    }  # fmt: skip
-    told["compiled_kernel"] = bool(found["ours"][0]["kernel"])
-    told["precision"] = found["ours"][0]["precision"]
-    return told
-
-
-def _workload(found: dict[str, list[Figures]], count: int, kind: str) -> Figures:
-    ours = [figures[f"{count} {kind}"] for figures in found["ours"]]
-    firsts = [sorted(figures["ttft_s"]) for figures in ours]
-    return {
-        "tokens_per_s": statistics.median(figures["tokens_per_s"] for figures in ours),
-        "ttft_p50_s": statistics.median(statistics.median(first) for first in firsts),
-        "ttft_p95_s": statistics.median(first[max(0, -(-95 * len(first) // 100) - 1)] for first in firsts),
-        "vs_peft_switching": _ratio(found, f"{count} {kind}", "switching", f"{count} cold"),
-        "vs_peft_mixed": _ratio(found, f"{count} {kind}", "mixed", f"{count} cold"),
-        "vs_llama_cpp": _ratio(found, f"{count} {kind}", "llama", f"{count} {kind}"),
-    }
-
-
-def _ratio(found: dict[str, list[Figures]], ours: str, other: str, theirs: str) -> float | None:
-    ours_per_s, theirs_per_s = median(found["ours"], ours), median(found.get(other, []), theirs)
-    return ours_per_s / theirs_per_s if ours_per_s and theirs_per_s else None
-
-
-def print_table(told: Figures) -> None:
-    """The engine's figures and how many times the others' they are."""
-    columns = ("tokens/s", "first p50", "first p95", "× switching", "× mixed", "× llama.cpp")
-    print(f"{'':18}" + "".join(f"{name:>13}" for name in columns))
-    for count in CHATS:
-        for kind in ("cold", "cached"):
-            row = told[f"chats_{count}"][kind]
-            cells = "".join(f"{'–' if value is None else f'{value:.2f}':>13}" for value in list(row.values())[:6])
-            print(f"{count:>3} chats, {kind:<7}{cells}")
-    print(f"one chat against generate without an adapter: × {told['chats_1']['cold']['vs_generate']:.2f}")
-    quiet = told["fairness"]
-    alone, flooded = quiet["quiet_alone_ttft_p95_s"], quiet["quiet_flooded_ttft_p95_s"]
-    print(f"a quiet server's first token, p95: {alone:.2f} s alone, {flooded:.2f} s beside one that floods")
-
-
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser("python -m personas.engine.bench", description=__doc__)
@@ -196,7 +138,7 @@ def main() -> int:
     prepare(FOLDER)
     told = summary(rounds(arguments.rounds, not arguments.without_llama))
     told["fairness"] = asked([sys.executable, "-m", "personas.engine.bench.fairness", str(FOLDER)])
-    print_table(told)
+    print(table(told))
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"llama.cpp": XLLAMACPP}
     told |= {"rounds": arguments.rounds, "machine": machine, "versions": versions}

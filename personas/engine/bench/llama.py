@@ -60,7 +60,8 @@ def measure(server: Any, spec: dict[str, Any], chats: int, prompts: str) -> dict
     made = sum(tokens)
     if made != chats * spec["new_tokens"]:
         raise SystemExit(f"llama.cpp made {made} tokens of {chats * spec['new_tokens']}")
-    return {"tokens_per_s": made / max(last.values()), "ttft_s": sorted(first.values())}
+    each = [(last[at] - first[at]) / (spec["new_tokens"] - 1) for at in first]
+    return {"tokens_per_s": made / max(last.values()), "ttft_s": sorted(first.values()), "token_s": sorted(each)}
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """One system, measured in a process of its own: `python -m personas.engine.bench.systems SYSTEM FOLDER`.
 
-Prints one JSON object: by workload (`8 cold`, `8 cached`, …) tokens per second and the times to first token.
+Prints one JSON object: by workload (`8 cold`, `8 cached`, …) tokens per second, the times to the first token and those
+from token to token.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,22 +25,32 @@ GREEDY = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=NEW_TOKENS
 
 
 class Watch:
-    """When the first token of each chat came, in seconds from the start, and when the last of all did."""
+    """When the first and the last token of each chat came, in seconds from the start, and how many did."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.first: dict[int, float] = {}
-        self.tokens, self.end = 0, 0.0
+        self.last: dict[int, float] = {}
+        self.tokens: Counter[int] = Counter()
 
-    def see(self, chat: int, tokens: int = 1) -> None:
-        """So many tokens of a chat have come now."""
-        self.end = time.perf_counter() - self.began
-        self.first.setdefault(chat, self.end)
-        self.tokens += tokens
+    def see(self, chat: int) -> None:
+        """A token of a chat has come now."""
+        self.last[chat] = time.perf_counter() - self.began
+        self.first.setdefault(chat, self.last[chat])
+        self.tokens[chat] += 1
 
     def figures(self) -> dict[str, Any]:
-        """Tokens per second, from the start to the last token, and the times to first token."""
-        return {"tokens_per_s": self.tokens / self.end, "ttft_s": sorted(self.first.values())}
+        """Tokens per second, from the start to the last token, and of each chat the time to the first token and the
+        mean time of those after it, in seconds.
+        """
+        each = [
+            (self.last[chat] - self.first[chat]) / (tokens - 1) for chat, tokens in self.tokens.items() if tokens > 1
+        ]
+        return {
+            "tokens_per_s": self.tokens.total() / max(self.last.values()),
+            "ttft_s": sorted(self.first.values()),
+            "token_s": sorted(each),
+        }
 
 
 # -------------------------------------------------------------------------------------------------- peft
