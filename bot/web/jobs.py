@@ -95,7 +95,8 @@ def job_named(house: House, job_id: str) -> Job:
     """The job with this id. Raises `Problem`."""
     job = house.store.jobs.get(job_id)
     if job is None:
-        raise Problem("not-found", f"There is no job {job_id!r}.", "GET /finetune/jobs lists those that there are.")
+        advice = "The page Training shows those that there are, GET /finetune/jobs lists them."
+        raise Problem("not-found", f"There is no job {job_id!r}.", advice)
     return job
 
 

@@ -201,14 +201,23 @@ function watchText(form) {
   }));
 }
 
+/** What was written before this was loaded counts too: a line may be slow, and a browser brings back what was typed. */
+function takeUp(form) {
+  for (const element of form.querySelectorAll("input, textarea")) {
+    if (element.value !== element.defaultValue) element.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+}
+
 const editor = document.querySelector("form.editor");
 if (editor) {
   guard(editor);
   watchCard(editor);
   hearVoice(editor);
+  takeUp(editor);
 }
 const file = document.querySelector("form.guarded");
 if (file) {
   guard(file);
   watchText(file);
+  takeUp(file);
 }

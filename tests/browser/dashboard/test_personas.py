@@ -1,5 +1,7 @@
 """Personas in Chromium: a card is written and heard, lore is asked, a version goes live; at desktop and phone width."""
 
+import asyncio
+
 import pytest
 from playwright.async_api import expect
 
@@ -47,6 +49,24 @@ async def test_a_card_is_written_heard_and_saved(dashboard, phone):
     await assert_accessible(page)
     await page.get_by_role("button", name="Bring it back").click()
     await expect(page.get_by_role("heading", name="Ballast")).to_be_visible()
+
+
+async def test_what_is_written_before_the_page_is_ready_counts_too(dashboard):
+    page = await dashboard.open("/dashboard/personas")
+    ready = asyncio.Event()
+
+    async def late(route):
+        await ready.wait()
+        await route.continue_()
+
+    await page.route("**/personas.js*", late)
+    await page.goto(page.url.replace("/personas", "/personas/ballast"), wait_until="commit")
+    await page.get_by_label("Scenario").fill("A quay at low tide.")
+    await expect(page.locator("#unsaved")).to_be_hidden()
+    before = await page.locator("[data-count=scenario]").inner_text()
+    ready.set()
+    await expect(page.locator("#unsaved")).to_be_visible()
+    await expect(page.locator("[data-count=scenario]")).not_to_have_text(before)
 
 
 async def test_a_reply_can_be_stopped_and_another_greeting_has_room(dashboard):
