@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ QUESTIONS = (
 )
 TRAINING_S = 300.0
 """How long a training may take to its first step."""
+
+TALK_S = 120.0
+"""So long at least members talk, alone and beside the training: prompts grow to full length, and steps are made."""
 
 PACKAGES = ("torch", "transformers", "peft", "discord.py")
 
@@ -79,11 +83,15 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
 
 
 async def rounds(app: App, tokenizer: Any) -> tuple[list[Wait], float]:
-    """Every question in every channel, the channels at once; gives the waits and the reply tokens per second."""
-    waits, began = [], time.monotonic()
-    for question in QUESTIONS:
-        pairs = zip(MEMBERS, PERSONAS, strict=True)
-        waits += await asyncio.gather(*(ask(app, tokenizer, member, channel, question) for member, channel in pairs))
+    """One question after another in every channel, the channels at once, for as long as `TALK_S`.
+
+    Gives the waits and the reply tokens per second.
+    """
+    waits, questions, began = [], cycle(QUESTIONS), time.monotonic()
+    while time.monotonic() - began < TALK_S:
+        question = next(questions)
+        asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS, PERSONAS, strict=True))
+        waits += await asyncio.gather(*asked)
     return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
 
 
@@ -96,9 +104,9 @@ async def measure(app: App) -> dict[str, float]:
         await ask(app, tokenizer, member, channel, "Warming up.")
     alone, alone_rate = await rounds(app, tokenizer)
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
-    first, began = await _training(app), time.monotonic()
+    first = await _training(app)
     beside, beside_rate = await rounds(app, tokenizer)
-    steps = ((await _training(app)) - first) / (time.monotonic() - began) * 60
+    last = await _training(app)
     return {
         "ack_p95_s": _p95([wait.ack_s for wait in alone]),
         "ack_p95_training_s": _p95([wait.ack_s for wait in beside]),
@@ -108,21 +116,26 @@ async def measure(app: App) -> dict[str, float]:
         "end_p95_training_s": _p95([wait.end_s for wait in beside]),
         "tokens_per_s": alone_rate,
         "tokens_per_s_training": beside_rate,
-        "training_steps_per_min": steps,
+        "training_steps_per_min": _steps_per_min(first, last),
     }
 
 
-async def _training(app: App) -> int:
-    """The optimiser steps of the training so far; waits for the first."""
+async def _training(app: App) -> Progress:
+    """How far the training has come; waits for the first step."""
     began = time.monotonic()
     while time.monotonic() - began < TRAINING_S:
         for job in app.house.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0):
             if isinstance(job.progress, Progress):
-                return job.progress.step
+                return job.progress
             if job.state not in ("queued", "running"):
                 raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
         await asyncio.sleep(0.2)
     raise UnderstudyError("No training has begun.")
+
+
+def _steps_per_min(first: Progress, last: Progress) -> float:
+    """Of whole steps, each with its time: from one that had been made to the last that was."""
+    return (last.step - first.step) / (last.seconds - first.seconds) * 60 if last.step > first.step else 0.0
 
 
 def _p95(values: list[float]) -> float:

@@ -147,7 +147,8 @@ class _Performance:
 
     def _against(self) -> str:
         talk, store, place = self.talk, self.answerer.store, self.talk.place
-        if any(_by_member(message, talk.begun_at) for message in store.messages.recent(place.channel_id, keep=4)):
+        last = store.messages.recent(place.channel_id, keep=4, block=4)
+        if any(_by_member(message, talk.begun_at) for message in last):
             return SPOKEN
         if any(self.answerer.rules.muted(persona, place) for persona in talk.personas):
             return SILENCED

@@ -153,7 +153,7 @@ async def _asked(command: Sequence[str], environ: Mapping[str, str]) -> tuple[in
     """Exit code, output and errors of a process that does not outlive this call."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(environ), start_new_session=True
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(environ), process_group=0
     )
     try:
         async with asyncio.timeout(PLAN_TIMEOUT_S):

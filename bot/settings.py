@@ -61,7 +61,7 @@ class Settings:
     max_new_tokens: int = 120
     max_waiting_replies: int = 64
     trainer_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    trainer_nice: int = 19
+    trainer_nice: int = 10
     trainer_card: str = "full"
     trainer_wandb: bool = False
     wandb_api_key: str = field(default="", repr=False)

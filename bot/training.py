@@ -205,7 +205,8 @@ class SubprocessBackend:
                 stderr=stderr,
                 env=self._environ,
                 limit=MAX_LINE_BYTES,
-                start_new_session=True,  # Ctrl-C in the terminal is the bot's to handle
+                process_group=0,  # Ctrl-C in the terminal is the bot's to handle. No session of its own: `--nice` would
+                # say nothing then, as Linux shares the processor out among sessions before it looks at niceness.
             )
 
     async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:

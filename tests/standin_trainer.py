@@ -197,7 +197,8 @@ def listening() -> None:
 
 def telling() -> None:
     """Fail, telling what was passed on."""
-    say(event="failed", cause=json.dumps({"options": OPTIONS, "environ": dict(os.environ), "cwd": str(Path.cwd())}))
+    place = {"cwd": str(Path.cwd()), "session": os.getsid(0), "group": os.getpgrp()}
+    say(event="failed", cause=json.dumps({"options": OPTIONS, "environ": dict(os.environ)} | place))
     sys.exit(1)
 
 

@@ -77,13 +77,14 @@ class Messages:
         assert row is not None  # an upsert always returns its row
         return int(row["seq"])
 
-    def recent(self, channel_id: int, keep: int = 12, block: int = 4, until_seq: int | None = None) -> list[Message]:
+    def recent(self, channel_id: int, keep: int = 8, block: int = 12, until_seq: int | None = None) -> list[Message]:
         """The last messages of a channel, oldest first: at least `keep` where there are so many.
 
         With `until_seq` those up to that message, however many came after it.
 
         The first of them moves on only every `block` messages, so that the start of the prompt, and what the engine
-        has cached of it, stays the same in between.
+        has cached of it, stays the same in between. Where it moves all of them are computed anew: a small `keep` makes
+        that short, a large `block` makes it rare. Eight is what training shows too (`history_turns`).
         """
         rows = self._db.read(
             f"""select {COLUMNS} from messages where channel_id = :channel and seq <= :until

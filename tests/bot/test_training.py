@@ -127,6 +127,8 @@ async def test_options_and_environment_of_the_trainer(workshop):
     assert {"HF_TOKEN", "TOKENIZERS_PARALLELISM", "PATH"} <= set(told["environ"])
     assert told["environ"]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
     assert told["cwd"] == str(Path.cwd())
+    assert told["group"] != os.getpgrp(), "Ctrl-C in the terminal does not reach it"
+    assert told["session"] == os.getsid(0), "its niceness counts against the bot"
     backend = workshop.backend("telling", environ=environ, secrets={"WANDB_API_KEY": "y"})
     told = json.loads((await backend.run(workshop.store.jobs.get("j1"), workshop.events.append)).error)
     assert told["environ"]["WANDB_API_KEY"] == "y" and "DB_PASSWORD" not in told["environ"]

@@ -183,7 +183,7 @@ class Works:
             stdout=pipe,
             stderr=pipe,
             env=environ,
-            start_new_session=True,
+            process_group=0,  # in the bot's session, where `NICE` counts
         )
         with suppress(psutil.Error):
             psutil.Process(process.pid).nice(NICE)
