@@ -16,7 +16,8 @@ from personas.engine import ReplyStream
 LIMIT = 2000
 """Characters in one Discord message."""
 ROOM_FOR_FOOTER = 160
-EDIT_EVERY_S = 1.0
+FIRST_EDIT_S, EDIT_EVERY_S = 0.4, 1.0
+"""The first words are shown soon, then more about once a second, as often as Discord takes edits."""
 PLACEHOLDER = "…"
 UNKNOWN_WEBHOOK = 10015
 """Discord's code for a webhook that was deleted."""
@@ -58,13 +59,13 @@ class LiveReply:
         self.on_parts(self.parts)
 
     async def follow(self, stream: ReplyStream) -> Reply:
-        """Edit the message about once a second until the stream ends. Errors of the stream come out of here."""
-        shown_at = asyncio.get_running_loop().time()
+        """Edit the message until the stream ends. Errors of the stream come out of here."""
+        next_at = asyncio.get_running_loop().time() + FIRST_EDIT_S
         async for piece in stream:
             self._text += piece
-            if asyncio.get_running_loop().time() - shown_at >= EDIT_EVERY_S:
+            if asyncio.get_running_loop().time() >= next_at:
                 await self._show(self.growing())
-                shown_at = asyncio.get_running_loop().time()
+                next_at = asyncio.get_running_loop().time() + EDIT_EVERY_S
         self._text = stream.reply.text
         await self._show(self.ended(), "\n" + footer(stream.reply, self.lore))
         return stream.reply

@@ -32,7 +32,7 @@ class Limits:
     """
 
     rows: int = 32
-    newcomers: int = 8
+    newcomers: int = 16
     piece_tokens: int = 256
     lone_piece_tokens: int = 512
     wait_s: float = 120.0

@@ -68,7 +68,7 @@ class LocalEngine:
     max_waiting: int = 64
     context_tokens: int = CONTEXT_TOKENS
     rows: int = 32
-    slots: int = 40
+    slots: int = 48
     prefix_bytes: int = 256 * 2**20
     on_reply: OnReply = nobody
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue, init=False)

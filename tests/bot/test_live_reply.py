@@ -1,0 +1,58 @@
+"""A reply while it grows: when its message is edited."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from bot.replies import EDIT_EVERY_S, FIRST_EDIT_S, LiveReply
+from personas.contracts import Reply
+
+
+class Shown:
+    """A voice that keeps what a message says, and when it began to."""
+
+    def __init__(self, clock):
+        self.clock, self.says = clock, []
+
+    async def say(self, text, view=None):
+        self.says.append((self.clock[0], text))
+        return 1
+
+    async def change(self, message_id, text, view=None):
+        self.says.append((self.clock[0], text))
+
+
+class Stream:
+    """A word each `every_s` seconds."""
+
+    def __init__(self, clock, words, every_s):
+        self.clock, self.words, self.every_s = clock, words, every_s
+
+    async def __aiter__(self):
+        for word in self.words:
+            self.clock[0] += self.every_s
+            yield word + " "
+
+    @property
+    def reply(self):
+        return Reply(" ".join(self.words), "v1", 7, 1, len(self.words), "stop")
+
+
+@pytest.mark.parametrize("every_s", [0.05, 0.3, 2.0])
+async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_takes(monkeypatch, every_s):
+    clock = [100.0]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    shown, words = Shown(clock), [f"word{number}" for number in range(120)]
+    live = LiveReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
+    await live.begin()
+    await live.follow(Stream(clock, words, every_s))
+    (begun, placeholder), *grown, (_, whole) = shown.says
+    assert placeholder == "…" and whole.startswith("word0 word1") and whole.endswith("-# AI-written · v1")
+    times = [at - begun for at, _ in grown]
+    assert times[0] == pytest.approx(max(FIRST_EDIT_S, every_s), abs=every_s + 1e-6)
+    assert grown[0][1].startswith("word0") and all("AI-written" not in text for _, text in grown)
+    assert all(len([at for at in times if start <= at < start + 5]) <= 5 for start in times), (
+        "five edits in five seconds"
+    )
+    assert max(later - at for at, later in pairwise(times)) <= EDIT_EVERY_S + every_s + 1e-6
