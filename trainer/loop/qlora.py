@@ -10,6 +10,7 @@ import functools
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,9 @@ def train_adapter(base: BaseModel, tokenizer: Any, course: Course) -> Trained:
 
 def trained_by(course: Course, trainer_in: Callable[[Path], CourseTrainer]) -> Trained:
     """Train with the trainer that is made for a folder of checkpoints. Raises as `train_adapter` does."""
-    with tempfile.TemporaryDirectory(prefix="understudy-train-") as scratch:
-        trainer = trainer_in(course.folder or Path(scratch))
+    with ExitStack() as stack:
+        folder = course.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-train-")))
+        trainer = trainer_in(folder)
         reporter = Reporter(course, trainer)
         trainer.add_callback(reporter)
         if trims_here(on_cpu=trainer.model.device.type == "cpu"):
