@@ -77,7 +77,7 @@ class Photographer:
         await self.take(phone, "phone")
         mina = await self.visit(MODERATOR, QUAY)
         await mina.command("finetune start")
-        await expect(mina.message("Training: ballast v1")).to_contain_text("tokens/s", timeout=REPLY_MS)
+        await expect(mina.message("Training: ballast v1")).to_contain_text("tokens/s", timeout=TRAINING_MS)
         await self.take(mina, "training")
         await tobias.page.get_by_role("button", name="Bench").click()
         await self.take(tobias, "bench")
