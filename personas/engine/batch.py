@@ -230,7 +230,12 @@ class Batch:
         rows = [row for (row, _), span in zip(parts, spans, strict=True) if span.wanted]
         if not rows:
             return
-        for row, drawn in zip(rows, draw(logits, [row.draws for row in rows]), strict=True):
+        for row, numbers, best in zip(rows, logits, logits.argmax(-1).tolist(), strict=True):
+            try:
+                drawn = draw(numbers, best, row.draws)
+            except Exception as error:  # of its own settings: the others go on
+                self._fail_row(row, error)
+                continue
             if row.last is None:
                 self._keep(row)
             row.take(drawn)

@@ -6,7 +6,6 @@ The order of the steps is that of transformers' `generate`: repetition penalty, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 
 from personas.contracts import Sampling
 
+COLDEST = 1e-5
+"""Below this temperature the likeliest is taken: divided by less, numbers grow beyond what can be told apart."""
 USUAL_CANDIDATES = 256
 """So many tokens are looked at first; seldom does top-p reach beyond them."""
 
@@ -38,15 +39,15 @@ class Drawn:
     likeliest: tuple[tuple[int, float], ...] = ()
 
 
-def draw(logits: Any, rows: Sequence[Draws]) -> list[Drawn]:
-    """Draw one token for each row. `logits` are `[rows, vocabulary]`, as the model gave them."""
-    best = logits.argmax(-1).tolist()
-    drawn = []
-    for at, row in enumerate(rows):
-        token = best[at] if _is_plainly_greedy(row.sampling) else _draw(logits[at], row)
-        drawn.append(_told(logits[at], token, row.sampling))
-        row.seen.add(token)
-        row.position += 1
+def draw(logits: Any, best: int, row: Draws) -> Drawn:
+    """Draw a row's next token. `logits` are `[vocabulary]`, as the model gave them, and `best` is their likeliest.
+
+    Raises `ArithmeticError` where settings and numbers are such that nothing can be drawn.
+    """
+    token = best if _is_plainly_greedy(row.sampling) else _draw(logits, row)
+    drawn = _told(logits, token, row.sampling)
+    row.seen.add(token)
+    row.position += 1
     return drawn
 
 
@@ -65,14 +66,14 @@ def uniform(seed: int, position: int) -> float:
 
 
 def _is_plainly_greedy(sampling: Sampling) -> bool:
-    return sampling.temperature <= 0 and sampling.repetition_penalty == 1
+    return sampling.temperature < COLDEST and sampling.repetition_penalty == 1
 
 
 def _draw(logits: Any, row: Draws) -> int:
     sampling = row.sampling
     if sampling.repetition_penalty != 1:
         logits = _penalised(logits, row)
-    if sampling.temperature <= 0:
+    if sampling.temperature < COLDEST:
         return int(logits.argmax())
     return _drawn_from(logits / sampling.temperature, sampling, uniform(row.seed, row.position))
 
@@ -95,5 +96,7 @@ def _drawn_from(logits: Any, sampling: Sampling, at: float) -> int:
         shares, tokens = logits.softmax(-1).sort(descending=True, stable=True)
     kept = (shares.cumsum(-1) - shares < sampling.top_p) & (shares >= sampling.min_p * shares[0])
     upto = shares[kept].cumsum(-1)
+    if not len(upto) or not upto[-1].isfinite():
+        raise ArithmeticError("No token can be drawn: the model's numbers or the settings are out of bounds.")
     place = int(torch.searchsorted(upto, at * float(upto[-1]), right=True))
     return int(tokens[kept][min(place, len(upto) - 1)])

@@ -77,7 +77,7 @@ class StreamedText:
     def _held_back(self, decoded: str) -> int:
         """Characters at the end that a stop string begins with; white space at the end waits too."""
         blank = len(decoded) - len(decoded.rstrip())
-        lengths = [n for s in self._stop for n in range(1, len(s)) if decoded.endswith(s[:n])]
+        lengths = [n for s in self._stop for n in range(1, min(len(s), len(decoded) + 1)) if decoded.endswith(s[:n])]
         return max([blank, *lengths])
 
     def _show(self, text: str) -> None:

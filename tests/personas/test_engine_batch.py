@@ -3,6 +3,7 @@
 import copy
 import gc
 import random
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -32,6 +33,21 @@ def one_thread():
 @pytest.fixture(scope="module")
 def house(tmp_path_factory, tiny_base):
     return House(tmp_path_factory.mktemp("house"), tiny_base, torch.float64, adapters=2, prompts=3)
+
+
+def test_a_request_of_which_nothing_can_be_drawn_ends_alone(house):
+    parts = house.parts(Limits(rows=4), 4, 0)
+    asked = [Asked(question, 10) for question in house.questions[:4]]
+    for number, one in enumerate(asked):
+        job = one.job()
+        if number == 1:
+            impossible = replace(job.request.sampling, temperature=1.0, repetition_penalty=1e-45)
+            job = replace(job, request=replace(job.request, sampling=impossible))
+        parts.batch.add(job)
+    run_out(parts)
+    assert isinstance(asked[1].error, ArithmeticError) and asked[1].ends == 1
+    assert differences([asked[0], *asked[2:]]) == (0, []) and all(one.reply for one in (asked[0], *asked[2:]))
+    parts.close()
 
 
 SPECIAL = {

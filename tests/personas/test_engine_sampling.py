@@ -27,7 +27,7 @@ def random_logits(rows: int, seed: int = 0):
 def one(logits, sampling: Sampling, seed: int = 0, seen=(), position: int = 0) -> int:
     draws = Draws(sampling, seed, set(seen))
     draws.position = position
-    return draw(logits[None], [draws])[0].token
+    return draw(logits, int(logits.argmax()), draws).token
 
 
 SETTINGS = [
@@ -60,10 +60,8 @@ def test_tokens_come_as_often_as_transformers_would_draw_them(sampling):
     assert abs(drawn[likely] / 600 - share) < 4 * spread
 
 
-def test_a_draw_depends_on_seed_and_position_and_not_on_the_neighbours():
+def test_a_draw_depends_on_seed_and_position():
     logits, sampling = random_logits(5), Sampling(temperature=1.0)
-    alone = [one(row, sampling, seed) for seed, row in enumerate(logits)]
-    assert [drawn.token for drawn in draw(logits, [Draws(sampling, seed, set()) for seed in range(5)])] == alone
     assert len({one(logits[0], sampling, 7, position=place) for place in range(20)}) > 3
     assert len({uniform(seed, 0) for seed in range(1000)}) == 1000 and 0 <= uniform(1, 1) < 1
 
@@ -74,11 +72,26 @@ def test_what_was_said_before_is_less_likely_greedily_too():
     greedy = Sampling(temperature=0, repetition_penalty=1.2)
     assert one(logits, greedy) == 4 and one(logits, greedy, seen={4}) == 9
     draws = Draws(greedy, 0, set())
-    assert [draw(logits[None], [draws])[0].token for _ in range(2)] == [4, 9], "its own tokens count"
+    assert [draw(logits, 4, draws).token for _ in range(2)] == [4, 9], "its own tokens count"
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 8e-38, 1e-6])
+def test_next_to_no_temperature_is_none(temperature):
+    logits = random_logits(1)[0]
+    for penalty in (1.0, 1.05):
+        settings = Sampling(temperature=temperature, repetition_penalty=penalty)
+        assert one(logits, settings) == int(logits.argmax())
+    assert one(logits, Sampling(temperature=2e-5, repetition_penalty=1.05)) == int(logits.argmax())
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_of_which_nothing_can_be_drawn_are_an_error(spoilt):
+    with pytest.raises(ArithmeticError, match="No token can be drawn"):
+        one(torch.full((VOCABULARY,), spoilt), Sampling(temperature=1.0))
 
 
 def test_log_probabilities_are_the_models_own():
-    logits = random_logits(1)
-    drawn = draw(logits, [Draws(Sampling(temperature=0.2, top_k=1, logprobs=True), 0, set())])[0]
-    assert drawn.logprob == pytest.approx(float(logits[0].log_softmax(-1).max()))
-    assert draw(logits, [Draws(Sampling(), 0, set())])[0].logprob is None
+    logits = random_logits(1)[0]
+    drawn = draw(logits, int(logits.argmax()), Draws(Sampling(temperature=0.2, top_k=1, logprobs=True), 0, set()))
+    assert drawn.logprob == pytest.approx(float(logits.log_softmax(-1).max()))
+    assert draw(logits, int(logits.argmax()), Draws(Sampling(), 0, set())).logprob is None

@@ -23,11 +23,12 @@ MOST_NEW_TOKENS = 1024
 MOST_ALTERNATIVES = 20
 MOST_TURNS, MOST_CHARACTERS, BLOCK = 32, 16_000, 4
 """What of a talk is looked at: more would never fit. The oldest go in blocks, so that the beginning stays the same."""
-MOST_STOPS, MOST_MESSAGES = 16, 10_000
+MOST_STOPS, LONGEST_STOP, MOST_MESSAGES = 16, 256, 10_000
 LONGEST_NAME = 64
 FIELD = re.compile(r"\d+|[a-z_]+")
 
 Text = Annotated[str, Field(max_length=1_000_000)]
+Stop = Annotated[str, Field(max_length=LONGEST_STOP)]
 
 
 class _Asked(BaseModel):
@@ -76,11 +77,11 @@ class ChatBody(_Asked):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=100_000)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=MOST_STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
     n: Annotated[int, Field(ge=1, description="1 alone can be done")] | None = None

@@ -170,6 +170,7 @@ async def test_what_cannot_be_done_is_refused_by_name(desk, field, value):
     [({"temperature": 3}, "temperature"), ({"top_p": -0.1}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
      ({"messages": []}, "messages"), ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
      ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"), ({"stop": 3}, "stop"),
+     ({"stop": "a" * 257}, "stop"), ({"repetition_penalty": 1e-45}, "repetition_penalty"),
      ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"), ({"model": ""}, "model")],
 )  # fmt: skip
 async def test_a_wrong_field_is_named(desk, fields, param):
