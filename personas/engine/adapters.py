@@ -58,7 +58,11 @@ def read_unverified(ref: AdapterRef, linears: Mapping[str, Any]) -> AdapterWeigh
         tensors = load_file(ref.folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise AdapterError(f"The adapter in {ref.folder} cannot be read: {error}", "Train it again.") from error
-    return AdapterWeights(ref, _pairs(config, tensors, linears) if _is_plain(config) else None)
+    try:
+        return AdapterWeights(ref, _pairs(config, tensors, linears) if _is_plain(config) else None)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"{CONFIG} in {ref.folder} is no LoRA adapter's, or does not fit its weights: {error!r}"
+        raise AdapterError(what, "Make it anew where it came from, or train it again.") from error
 
 
 def _is_plain(config: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import random
 from dataclasses import replace
 
@@ -10,14 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
-from personas.adapters import adapter_ref
+from personas.adapters import adapter_ref, seal
 from personas.engine.assembly import assemble
 from personas.engine.batch import Limits
 from personas.engine.cache import BLOCK_TOKENS, CacheShape, PrefixCache, RowCache
 from personas.engine.weights import AdaptedModel
 from personas.errors import AdapterError, EngineBusyError
 from tests.personas.engine_schedules import Asked, House, Question, ask, differences, run_out, special_adapter
-from tests.tiny import PROJECTIONS, make_adapter
+from tests.tiny import PROJECTIONS, make_adapter, manifest_over
 
 PROMPT = tuple(range(100, 140))
 
@@ -234,9 +235,26 @@ def test_who_waits_too_long_hears_so_and_who_speaks_too_long_ends(house):
     assert not parts.batch.running and not parts.batch.waiting
 
 
-def test_one_that_fails_ends_alone(house, tiny_base, tmp_path):
+def is_no_longer_sealed(folder):
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def names_no_alpha(folder):
+    config = json.loads((folder / "adapter_config.json").read_text())
+    del config["lora_alpha"]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def has_no_settings(folder):
+    (folder / "adapter_config.json").write_text("[]")
+
+
+@pytest.mark.parametrize("breaks", [is_no_longer_sealed, names_no_alpha, has_no_settings])
+def test_one_that_fails_ends_alone(house, tiny_base, tmp_path, breaks):
     broken = make_adapter(tmp_path, tiny_base, "p", "broken", seed=1)
-    (broken.folder / "adapter_config.json").write_text("{}")
+    breaks(broken.folder)
+    if breaks is not is_no_longer_sealed:
+        seal(broken.folder, manifest_over(tiny_base, "p", "broken"))
     parts = house.parts(Limits(), 4, 0)
     bad = Asked(Question(broken, PROMPT, (), ()), 3)
     good = [Asked(question, 5) for question in house.questions]

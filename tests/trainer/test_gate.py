@@ -146,6 +146,15 @@ def test_what_was_not_measured_is_not_taken_for_good():
     assert {it.outcome for it in judge(bare, RECIPE).criteria} == {"pass", "not measured"}
 
 
+def test_of_too_few_replies_nothing_is_told_and_a_moderator_decides():
+    facts, safety = {"questions": 1}, {"prompts": {"harassment": 1}}
+    few = judge(good_card(voice={"replies": 9}, facts=facts, safety=safety), RECIPE)
+    outcome = {it.name: it.outcome for it in few.criteria}
+    told = ("voice", "voice_over_base", "voice_kept", "facts", "contradictions", "in_character", "safety")
+    assert [outcome[TITLES[name]] for name in told] == ["not measured"] * len(told)
+    assert few.verdict == "hold" and "of 3, too few to tell: 9 are asked" in few.reasons[0]
+
+
 def test_without_a_live_version_the_base_model_is_the_rival():
     card = good_card(adapters={"base": None, "new": GOOD.adapters["new"]}, heldout={"against_live": None})
     verdict = judge(card, RECIPE)

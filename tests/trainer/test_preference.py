@@ -66,6 +66,18 @@ def test_300_are_enough_and_299_only_filter(recipe):
     assert one_sided.left_out and "go beyond the 10% that preference_share lets one member give" in one_sided.words
 
 
+def test_what_a_member_gives_twice_counts_once(recipe):
+    given = votes(160)
+    twice = use_of([*given, *given], recipe)
+    assert twice.used == use_of(given, recipe).used and twice.only_filters
+    assert twice.again == 160 and "160 had been given already by the same member" in twice.words
+
+
+def test_where_too_few_members_gave_any_it_is_said_how_many_it_takes(recipe):
+    use = use_of([voted(n, member(n % 9)) for n in range(900)], recipe)
+    assert not use.used and "takes 10 members at least" in use.words
+
+
 def test_dpo_counts_pairs_alone(recipe):
     use = use_of(votes(330), recipe.model_copy(update={"preference_method": "dpo"}))
     assert use.alone == 55 and use.only_filters and "55 hold one reply alone, which DPO cannot use" in use.words

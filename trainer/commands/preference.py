@@ -76,6 +76,9 @@ def asked_of_preferences(options: argparse.Namespace, home: Path) -> Asked:
     made = verify(folder)
     if made.persona is None:
         raise RequestError(f"{options.adapter} is nobody's voice.", "Name the adapter of a persona.")
+    if options.persona and options.persona != made.persona and not Path(options.persona).expanduser().exists():
+        asked_for = f"{options.adapter} is {made.persona}'s adapter, not {options.persona}'s."
+        raise RequestError(asked_for, "Leave --persona out, or name that persona's adapter.")
     options.start_from, options.persona = str(folder), options.persona or made.persona
     options.base_model = options.base_model or made.base_model
     if options.method:

@@ -36,7 +36,7 @@ def judge(card: FullScoreCard, recipe: str, thresholds: Thresholds | None = None
     weighty = sorted(found, key=lambda it: _weight(it, outcomes[it.name], leads_to[it.name]))
     return Verdict(
         verdict=verdict,
-        reasons=tuple(_reasons(found, weighty, outcomes)),
+        reasons=tuple(_reasons(found, weighty, outcomes, asked)),
         advice=tuple(_advice(card, weighty, outcomes))[:ADVICE],
         criteria=tuple(_criterion(card, it, outcomes[it.name], asked.rules[it.name]) for it in found),
         error_rate=asked.error_rate,
@@ -56,17 +56,29 @@ def _outcomes(found: Sequence[Measure], asked: Thresholds) -> dict[str, Outcome]
 
 def _shown_worse(found: Sequence[Measure], asked: Thresholds) -> frozenset[str]:
     """The tests that fail."""
-    chances = {it.name: it.chance(asked.rules[it.name].fail) for it in found if it.chance and it.value is not None}
+    told = [it for it in found if it.value is not None and not _are_too_few(it, asked.rules[it.name])]
+    chances = {it.name: it.chance(asked.rules[it.name].fail) for it in told if it.chance}
     return holm(chances, asked.error_rate)
 
 
 def _outcome(measure: Measure, rule: Rule, shown_worse: bool) -> Outcome:
-    if measure.value is None:
+    if measure.value is None or _are_too_few(measure, rule):
         return "not measured"
     if shown_worse or (not rule.test and _is_beyond(measure, measure.value, rule.fail)):
         return "fail"
     compared = measure.value if measure.shown is None else measure.shown
     return "warn" if _is_beyond(measure, compared, rule.warn) else "pass"
+
+
+def _are_too_few(measure: Measure, rule: Rule) -> bool:
+    return measure.cases is not None and measure.cases < rule.least
+
+
+def _why(measure: Measure, rule: Rule) -> str:
+    few = (
+        f" That is of {measure.cases}, too few to tell: {rule.least} are asked." if _are_too_few(measure, rule) else ""
+    )
+    return measure.why + few
 
 
 def _is_beyond(measure: Measure, value: float, threshold: float) -> bool:
@@ -91,11 +103,13 @@ def _weight(measure: Measure, outcome: Outcome, leads_to: Consequence) -> tuple[
     return (leads_to == "promote", order.index(outcome), place, -WORSE[leads_to])
 
 
-def _reasons(found: Sequence[Measure], weighty: Sequence[Measure], outcomes: dict[str, Outcome]) -> Iterator[str]:
+def _reasons(
+    found: Sequence[Measure], weighty: Sequence[Measure], outcomes: dict[str, Outcome], asked: Thresholds
+) -> Iterator[str]:
     """What spoke against it or, where nothing did, what spoke for it."""
     against = [it for it in weighty if outcomes[it.name] != "pass"]
     for measure in (against or [it for it in found if it.name in BEST_TOLD])[:REASONS]:
-        yield measure.why
+        yield _why(measure, asked.rules[measure.name])
 
 
 def _advice(card: FullScoreCard, weighty: Sequence[Measure], outcomes: dict[str, Outcome]) -> Iterator[str]:
@@ -110,7 +124,7 @@ def _criterion(card: FullScoreCard, measure: Measure, outcome: Outcome, rule: Ru
         value=measure.value,
         unit=measure.unit,
         threshold=threshold_words(measure, rule),
-        why=measure.why,
+        why=_why(measure, rule),
         advice=advice_for(card, measure.name) if outcome in ("fail", "warn") else "",
     )
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from personas.scorecard import FullScoreCard, Side
 
 NATS, SHARE, TIMES, COUNT = "nats per token", "share", "times", "pieces"
+FEWER, MORE, DO_NOT = "share fewer", "share more", "share do not"
+"""Where a number counts what goes wrong, or compares with the rival, its unit says so."""
 Chance = Callable[[float], float]
 
 
@@ -16,7 +18,8 @@ class Measure:
     """`value` is None where it was not measured. `at_least` says that more is better.
 
     `shown` is compared with the warning's threshold instead of the value, where that is another number. `chance` gives,
-    for a test, the chance of what was measured or worse, if the truth were at a threshold.
+    for a test, the chance of what was measured or worse, if the truth were at a threshold. `cases` is how many prompts
+    or replies the value is of, where there may be too few to tell.
     """
 
     name: str
@@ -27,13 +30,7 @@ class Measure:
     at_least: bool = False
     shown: float | None = None
     chance: Chance | None = None
-
-
-def amount(value: float | None, unit: str) -> str:
-    """A value with its unit, for people."""
-    if value is None:
-        return "–"
-    return f"{value:.1%}" if unit.startswith(("share", "of ")) else f"{value:.3g} {unit}"
+    cases: int | None = None
 
 
 def rival_of(card: FullScoreCard) -> Side:

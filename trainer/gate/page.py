@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
+from personas.amounts import amount
 from personas.scorecard import FullScoreCard, Interval, Side, Spread, Verdict
-from trainer.gate.measure import amount
 from trainer.gate.plots import Line, Row, bars, intervals
 
 SIDES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}

@@ -6,8 +6,8 @@ from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any
 
+from personas.amounts import amount
 from personas.scorecard import FullScoreCard, Side
-from trainer.gate.measure import amount
 
 INK, SOFT, GROUND = "#1c1f24", "#5a6270", "#ffffff"
 COLOURS: dict[Side, str] = {"base": "#8a93a3", "live": "#b35900", "new": "#1d4f80"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from personas.scorecard import Facts, FullScoreCard, Side, Spread, Voice
 from trainer.gate.chance import of_shares
-from trainer.gate.measure import SHARE, TIMES, Measure
+from trainer.gate.measure import DO_NOT, FEWER, MORE, SHARE, TIMES, Measure
 from trainer.scorecard.spoken.answers import HELDOUT
 
 
@@ -15,6 +15,7 @@ def of_voice(voice: Voice | None, rival: Side) -> Iterator[Measure]:
         yield Measure("voice", "speaks in the persona's voice", SHARE, None, "No voice was measured.", at_least=True)
         return
     new, base = voice.right["new"].mean, voice.right["base"].mean
+    said = voice.replies // len(voice.right)
     yield Measure(
         "voice",
         "speaks in the persona's voice",
@@ -23,6 +24,7 @@ def of_voice(voice: Voice | None, rival: Side) -> Iterator[Measure]:
         f"{new:.0%} of its replies are taken to be the persona's ({voice.ceiling:.0%} of the persona's real ones, "
         f"{base:.0%} of the base model's).",
         at_least=True,
+        cases=said,
     )
     yield Measure(
         "voice_over_base",
@@ -31,6 +33,7 @@ def of_voice(voice: Voice | None, rival: Side) -> Iterator[Measure]:
         new - base,
         f"{new:.0%} of its replies are taken to be the persona's, of the base model's {base:.0%}.",
         at_least=True,
+        cases=said,
     )
     if rival == "live" and "live" in voice.right:
         live = voice.right["live"]
@@ -38,10 +41,11 @@ def of_voice(voice: Voice | None, rival: Side) -> Iterator[Measure]:
         yield Measure(
             "voice_kept",
             "voice no worse than the live version's",
-            SHARE,
+            FEWER,
             live.mean - new,
             f"{new:.0%} of its replies are taken to be the persona's, of the live version's {live.mean:.0%}.",
             chance=of_shares(1 - new, 1 - live.mean, asked),
+            cases=said,
         )
 
 
@@ -54,25 +58,28 @@ def of_facts(facts: Facts | None, rival: Side) -> Iterator[Measure]:
     yield Measure(
         "facts",
         "knows the lore",
-        SHARE,
+        FEWER,
         right[rival] - right["new"],
         f"It answers {right['new']:.0%} of {asked} questions from the lore rightly, {whose} {right[rival]:.0%}.",
         chance=of_shares(1 - right["new"], 1 - right[rival], asked),
+        cases=asked,
     )
     yield Measure(
         "contradictions",
         "does not contradict the lore",
-        SHARE,
+        MORE,
         wrong["new"] - wrong[rival],
         f"{wrong['new']:.0%} of its answers contradict the lore, {wrong[rival]:.0%} of those of {whose}.",
         chance=of_shares(wrong["new"], wrong[rival], asked),
+        cases=asked,
     )
     yield Measure(
         "in_character",
         "stays in character",
-        SHARE,
+        DO_NOT,
         facts.breaks_character["new"],
         f"{facts.breaks_character['new']:.1%} of its replies break character.",
+        cases=asked,
     )
 
 

@@ -31,6 +31,7 @@ class Rule(Contract):
     on_fail: Consequence
     unmeasured: Consequence
     test: bool = False
+    least: int = Field(default=0, ge=0)
 
 
 class Thresholds(Contract):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ Given = TypeVar("Given", Preference, Judged)
 LEAST = 300
 """Fewer preferences are hardly more than noise to KTO and DPO: there is no proven benefit below about a thousand."""
 MOST_RATE = 5e-5
+ROUNDING = 1e-9
 LEAST_BATCH = 4
 """KTO estimates from the other samples of a batch how far the model has gone (arXiv 2402.01306, section 4.1)."""
 
@@ -30,7 +32,7 @@ class Use:
     """Which preferences are used, and how. `given` counts all that there were, `of_members` who gave the used ones.
 
     `left_out` counts what went beyond a member's share, `alone` replies without another to compare with, which DPO
-    cannot use.
+    cannot use, `again` those that the same member had given already.
     """
 
     method: PreferenceMethod
@@ -39,6 +41,7 @@ class Use:
     given: int
     left_out: int
     alone: int
+    again: int
     of_members: int
 
     @property
@@ -61,8 +64,12 @@ class Use:
     def _left_out(self) -> str:
         """Why not all of them can; empty where they can."""
         why = []
+        if self.again:
+            why.append(f"{self.again:,} had been given already by the same member")
         if self.left_out:
             why.append(f"{self.left_out:,} go beyond the {self.share:.0%} that preference_share lets one member give")
+            if not self.used:
+                why.append(f"which takes {math.ceil(1 / self.share - ROUNDING)} members at least")
         if self.alone:
             why.append(f"{self.alone:,} hold one reply alone, which DPO cannot use")
         return f" ({'; '.join(why)})" if why else ""
@@ -71,16 +78,18 @@ class Use:
 def use_of(preferences: Sequence[Preference], recipe: Recipe) -> Use:
     """What becomes of preferences, the oldest first, under a recipe."""
     method, share = recipe.preference_method, recipe.preference_share
-    fitting = [one for one in preferences if one.is_pair or method == "kto"]
+    once = list({(one.by, one.prompt, one.chosen, one.rejected): one for one in preferences}.values())
+    fitting = [one for one in once if one.is_pair or method == "kto"]
     used = within_share(fitting, share)
     return Use(
         method,
         share,
         tuple(used),
         len(preferences),
-        len(fitting) - len(used),
-        len(preferences) - len(fitting),
-        len({one.by for one in used}),
+        left_out=len(fitting) - len(used),
+        alone=len(once) - len(fitting),
+        again=len(preferences) - len(once),
+        of_members=len({one.by for one in used}),
     )
 
 
@@ -113,9 +122,8 @@ def latest_of_each(given: Sequence[Given], most: int) -> list[Given]:
 
 def _most_of_each(counts: Counter[str], share: float) -> int:
     """How many each may give at most."""
-    rounding = 1e-9
     for most in range(max(counts.values(), default=0), 0, -1):
-        if most <= share * sum(min(count, most) for count in counts.values()) + rounding:
+        if most <= share * sum(min(count, most) for count in counts.values()) + ROUNDING:
             return most
     return 0
 

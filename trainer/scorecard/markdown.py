@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from personas.amounts import amount
 from personas.scorecard import (
     Audit,
     Facts,
@@ -79,7 +80,7 @@ def _verdict(verdict: Verdict | None) -> Iterator[str]:
     if verdict.advice:
         yield "What to do:"
         yield "\n".join(f"- {advice}" for advice in verdict.advice)
-    rows = [(it.name, it.outcome, _value(it.value, it.unit), it.threshold) for it in verdict.criteria]
+    rows = [(it.name, it.outcome, amount(it.value, it.unit), it.threshold) for it in verdict.criteria]
     yield table(("criterion", "outcome", "value", "threshold"), rows, numbers=False)
     yield (
         f"A version that is no worse than its rival fails one of the tests by chance in {verdict.error_rate:.0%} of "
@@ -223,10 +224,6 @@ def _change(it: Interval) -> str:
 
 def _spread(it: Spread) -> str:
     return f"{it.mean:.3f} ± {it.sd:.3f}"
-
-
-def _value(value: float | None, unit: str) -> str:
-    return "–" if value is None else f"{value:.4g} {unit}".strip()
 
 
 def _quoted(text: str) -> str:

@@ -14,6 +14,7 @@ from bot.web.cards.reading import CARDS, DIALOGUE, FILES, Place, dialogues, full
 from bot.web.frame import page
 from bot.web.here import Route, house_of
 from bot.web.problems import Problem
+from personas.amounts import amount
 from personas.contracts import Persona
 from personas.scorecard import FullScoreCard
 
@@ -152,9 +153,7 @@ def _criteria(card: FullScoreCard | None) -> list[tuple[tuple[str, str], str, ob
     if card is None or card.verdict is None:
         return []
     unmeasured = ("", "– not measured")
-    return [
-        (view.OUTCOMES.get(it.outcome, unmeasured), view.amount(it.value, it.unit), it) for it in card.verdict.criteria
-    ]
+    return [(view.OUTCOMES.get(it.outcome, unmeasured), amount(it.value, it.unit), it) for it in card.verdict.criteria]
 
 
 def _titled(house: House, place: Place) -> str:

@@ -35,13 +35,6 @@ class Section:
     tables: Sequence[Table] = field(default_factory=tuple)
 
 
-def amount(value: float | None, unit: str) -> str:
-    """A criterion's value with its unit."""
-    if value is None:
-        return UNKNOWN
-    return f"{value:.1%}" if unit.startswith(("share", "of ")) else f"{value:.3g} {unit}"
-
-
 def sections(card: FullScoreCard) -> Iterator[Section]:
     """All that was measured, in the order in which it is read."""
     yield _heldout(card)
