@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -89,7 +90,8 @@ def _pairs(
 def _scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
     """What the product is multiplied with: α / r, or α / √r with rsLoRA (arXiv 2312.03732)."""
     patterns = config.get("alpha_pattern") or {}
-    alpha = float(patterns.get(get_pattern_key(list(patterns), layer), config["lora_alpha"]))
+    usual = config.get("lora_alpha", LoraConfig.lora_alpha)
+    alpha = float(patterns.get(get_pattern_key(list(patterns), layer), usual))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

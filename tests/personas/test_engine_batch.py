@@ -239,17 +239,29 @@ def is_no_longer_sealed(folder):
     (folder / "adapter_config.json").write_text("{}")
 
 
-def names_no_alpha(folder):
+def has_an_alpha_that_is_no_number(folder):
     config = json.loads((folder / "adapter_config.json").read_text())
-    del config["lora_alpha"]
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": "much"}))
 
 
 def has_no_settings(folder):
     (folder / "adapter_config.json").write_text("[]")
 
 
-@pytest.mark.parametrize("breaks", [is_no_longer_sealed, names_no_alpha, has_no_settings])
+def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(house, tiny_base, tmp_path):
+    ref = make_adapter(tmp_path, tiny_base, "p", "short", seed=1)
+    config = json.loads((ref.folder / "adapter_config.json").read_text())
+    del config["lora_alpha"]
+    (ref.folder / "adapter_config.json").write_text(json.dumps(config))
+    seal(ref.folder, manifest_over(tiny_base, "p", "short"))
+    parts = house.parts(Limits(), 4, 0)
+    asked = Asked(ask(AdaptedModel(copy.deepcopy(house.model), house.hash), ref, PROMPT), 10)
+    parts.batch.add(asked.job())
+    run_out(parts)
+    assert differences([asked]) == (0, [])
+
+
+@pytest.mark.parametrize("breaks", [is_no_longer_sealed, has_an_alpha_that_is_no_number, has_no_settings])
 def test_one_that_fails_ends_alone(house, tiny_base, tmp_path, breaks):
     broken = make_adapter(tmp_path, tiny_base, "p", "broken", seed=1)
     breaks(broken.folder)

@@ -81,7 +81,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
                 pass
             return web.json_response(shapes.completion(speech.reply, speech.text))
     except Exception as error:
-        if refusal := refusal_of(error):
+        if refusal := refusal_of(error, house.home):
             raise refusal from error
         raise
 
@@ -116,7 +116,7 @@ async def _streamed(request: web.Request, speech: Speech, shapes: Shapes, asked:
         except ConnectionError:
             raise
         except Exception as error:  # the status has been sent: it is said in the stream
-            await _send(answer, error_json(refusal_of(error) or _unforeseen(error)))
+            await _send(answer, error_json(refusal_of(error, house_of(request).home) or _unforeseen(error)))
         await answer.write(b"data: [DONE]\n\n")
         await answer.write_eof()
     return answer

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from bot.web.openapi import Answer
 from bot.web.problems import Problem, headers_of
+from bot.web.words import without_places
 from personas.errors import AdapterError, EngineBusyError, UnderstudyError
 from personas.prompt import NoRoomError
 
@@ -78,8 +80,8 @@ def error_json(problem: Problem) -> dict[str, Any]:
     return {"error": {"message": str(problem), "type": _type(_status(problem)), "param": param, "code": code}}
 
 
-def refusal_of(error: Exception) -> Refusal | None:
-    """Why the engine made no reply; None for what nobody foresaw."""
+def refusal_of(error: Exception, home: Path) -> Refusal | None:
+    """Why the engine made no reply, without the place of the bot's home; None for what nobody foresaw."""
     match error:
         case Refusal():
             return error
@@ -89,10 +91,12 @@ def refusal_of(error: Exception) -> Refusal | None:
                 headers=headers_of(error),
             )  # fmt: skip
         case AdapterError():
-            message = f"The model's adapter cannot be used. {error.message}"
-            return Refusal(message, error.advice, slug="failed", status=422, code="model_unavailable", param="model")
+            message = f"The model's adapter cannot be used. {without_places(error.message, home)}"
+            advice = without_places(error.advice, home)
+            return Refusal(message, advice, slug="failed", status=422, code="model_unavailable", param="model")
         case UnderstudyError():
-            return Refusal(error.message, error.advice, slug="failed", status=422, code="model_unavailable")
+            told = without_places(error.message, home), without_places(error.advice, home)
+            return Refusal(*told, slug="failed", status=422, code="model_unavailable")
         case NoRoomError():
             return Refusal(
                 "The instructions and the persona's card leave no room for the talk and a reply.",

@@ -204,10 +204,11 @@ async def test_when_too_many_wait_the_client_is_told_when_to_come_back(desk):
 
 async def test_a_version_that_cannot_be_loaded_is_never_replaced_by_another(desk):
     put_version(desk.store, "oda", "v1")
-    desk.engine.failure = AdapterError("v1 is damaged.", "Train another.")
+    desk.engine.failure = AdapterError(f"{desk.house.home}/models/v1 is damaged.", "Train another.")
     for stream in (False, True):
         status, body = await chat(desk, model="oda@v1", stream=stream)
         assert status == 422 and body["error"]["code"] == "model_unavailable" and "damaged" in body["error"]["message"]
+        assert "UNDERSTUDY_HOME/models/v1" in body["error"]["message"] and str(desk.house.home) not in str(body)
     assert len(desk.engine.requests) == 2
 
 
