@@ -37,6 +37,11 @@ def stop_rollout(interaction: Interaction, rollout: Rollout) -> str:
 async def undo(interaction: Interaction, rollout: Rollout) -> str:
     """Give a version that was taken back by itself another chance; what was counted before counts no more."""
     persona = persona_of(interaction, rollout)
+    if not interaction.client.house.store.rollouts.is_last(rollout):
+        raise RefusedError(
+            "More has happened since this version was taken back.",
+            "`/finetune history` says what; `/finetune rollout start` and `/finetune promote` let it speak again.",
+        )
     if rollout.is_promoted:
         return await make_live(interaction, persona, rollout.version)
     names = NewRollout.__dataclass_fields__

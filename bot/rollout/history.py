@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -52,9 +53,10 @@ class History:
             job = store.jobs.get(made.job_id)
             if job is None or job.guild_id in (0, self.guild_id):
                 tried = [rollout for rollout in rollouts if rollout.version == made.version]
-                yield _entry([*self._made(made, job), *self._fate(made.version, changes, tried)])
-        if base := list(self._fate(None, changes, [])):
-            yield _entry(["**the base model**", *base])
+                head = [*self._made(made, job), *self._heard(made.version)]
+                yield _entry(head, [*self._fate(made.version, changes, tried)])
+        if base := [*self._heard(None), *self._fate(None, changes, [])]:
+            yield _entry(["**the base model**"], base)
 
     def _made(self, made: InstalledVersion, job: Job | None) -> Iterator[str]:
         imported = job is not None and job.result is not None and job.result.imported
@@ -62,10 +64,12 @@ class History:
         yield f"**{made.version}** {'came in a card' if imported else 'trained'} <t:{made.installed_at:.0f}:f>{asked}"
         yield from _measured(made.scorecard)
 
-    def _fate(self, version: str | None, changes: list[Promotion], tried: list[Rollout]) -> Iterator[str]:
+    def _heard(self, version: str | None) -> Iterator[str]:
         tally = self.house.store.tallies.of(Selection(self.persona.id, version, guild_id=self.guild_id))
         if tally.replies:
             yield f"Here: {words.tally_words(tally)}"
+
+    def _fate(self, version: str | None, changes: list[Promotion], tried: list[Rollout]) -> Iterator[str]:
         for rollout in tried:
             if not rollout.is_promoted:
                 yield _tried(rollout)
@@ -126,13 +130,13 @@ def _who(user_id: int) -> str:
     return f"<@{user_id}>" if user_id else "somebody"
 
 
-def _entry(lines: list[str]) -> str:
-    """The lines that fit."""
-    kept, room = [], MAX_ENTRY
-    for line in lines:
+def _entry(head: list[str], happened: list[str]) -> str:
+    """The head, and of what happened, the oldest first, the latest that fit."""
+    room, kept = MAX_ENTRY - len("\n".join(head)), deque[str]()
+    for line in reversed(happened):
         room -= len(line) + 1
         if room < 0:
-            kept.append("…")
+            kept.appendleft("…" if kept else shorten(line, max(room + len(line), 1), placeholder=" …"))
             break
-        kept.append(line)
-    return "\n".join(kept)
+        kept.appendleft(line)
+    return "\n".join([*head, *kept])

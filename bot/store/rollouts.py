@@ -109,6 +109,15 @@ class Rollouts:
         found = self.here(persona_id, guild_id, at)
         return found.seq if found and found.only_channel in (None, channel_id, parent_id) else None
 
+    def is_last(self, rollout: Rollout) -> bool:
+        """Whether nothing has followed its end there: no other rollout, and the version before it still speaks."""
+        later = self._db.first(
+            """select seq from rollouts where persona_id = :persona and seq > :seq
+            and (guild_id = :guild or watched_until is not null)""",
+            {"persona": rollout.persona_id, "seq": rollout.seq, "guild": rollout.guild_id},
+        )
+        return later is None and self._versions.live(rollout.persona_id) == rollout.before
+
     def of_reply(self, event_id: int, at: float) -> Rollout | None:
         """The rollout in which a reply counts, while that is on."""
         return _rollout(

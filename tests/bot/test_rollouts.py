@@ -164,6 +164,12 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     await stage.sees("**v1** of **Ballast** makes 20 % of the replies")
     (again,) = running(stage)
     assert again.seq != rollout.seq and again.share == 20
+    stage.store.rollouts.end(again.seq, "stopped", time.time(), 7)
+    await stage.moderator.click(said, "Undo")
+    await stage.sees("More has happened since this version was taken back.")
+    assert running(stage) == [], "it is undone once"
+    await told(stage.moderator, QUAY, "finetune rollout start", share=20)
+    (again,) = running(stage)
     mark = stage.mark
     message, event = await spoken(stage)
     await stage.member.click(message, f"vote-1:{event}")

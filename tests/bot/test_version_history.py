@@ -65,7 +65,9 @@ async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_lon
     assert "Verdict: hold. It repeats itself. Much Much" in shown and "…" in shown and "Held-out loss" in shown
     for at in range(40):
         stage.store.versions.promote("ballast", "v1" if at % 2 == 0 else None, 7, 1e9 + at, "x" * 100)
-    assert all(len(entry) <= MAX_ENTRY + 2 for entry in entries(history(stage)).values())
+    found = entries(history(stage))
+    assert all(len(entry) <= MAX_ENTRY + 2 for entry in found.values())
+    assert "<t:1000000038:f>" in found["v1"] and "<t:1000000000:f>" not in found["v1"], "the latest stands there"
 
 
 async def test_other_servers_versions_and_their_doings_are_not_told(stage):

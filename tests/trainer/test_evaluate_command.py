@@ -65,6 +65,8 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
         (["--adapter", "nowhere"], "There is no complete adapter"),
         (["--adapter", "ADA", "--job", "nowhere"], "There is no folder of the job job-1"),
         (["--adapter", "ADA", "--out", "/proc/card"], "cannot be written"),
+        (["--adapter", "ADA", "--against", "nowhere"], "There is no complete adapter in nowhere"),
+        (["--adapter", "ADA", "--neighbour", "bo=/nowhere,/nowhere"], "There is no complete adapter in /nowhere"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_with_a_reason(run, two_trained, words, said):

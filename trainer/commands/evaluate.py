@@ -75,10 +75,11 @@ def evaluate(options: argparse.Namespace) -> None:
     adapter = options.adapter.expanduser().absolute()
     manifest = verify(adapter, NAME_ANOTHER)
     folder, spec = _job_of(adapter, manifest, options)
+    compare = _compare(folder, options)
     out = (options.out or OUT / f"{manifest.persona or 'dialogue'}-{manifest.version}").expanduser().absolute()
     require_place(out)
     job = prepare(folder, spec)
-    card = _card(adapter, manifest, job, _compare(folder, options), options.quick)
+    card = _card(adapter, manifest, job, compare, options.quick)
     if options.audit:
         card = card.model_copy(update={"audit": _audit(job, out / "audit")})
     out.mkdir(parents=True, exist_ok=True)
@@ -134,9 +135,19 @@ def _job_of(adapter: Path, manifest: Manifest, options: argparse.Namespace) -> t
 
 
 def _compare(folder: Path, options: argparse.Namespace) -> Compare:
-    """What the command line names, or else what the job's folder does."""
+    """What the command line names, or else what the job's folder does.
+
+    Raises `AdapterError` or `RequestError` where something that is named is not there whole.
+    """
+    from personas.adapters import NAME_ANOTHER, verify
     from personas.compare import read_compare
 
+    if options.against:
+        verify(options.against.expanduser(), NAME_ANOTHER)
+    for neighbour in options.neighbour:
+        verify(Path(neighbour.adapter), NAME_ANOTHER)
+        if not Path(neighbour.job).is_dir():
+            raise RequestError(f"There is no folder {neighbour.job}.", "Name the job that made the adapter.")
     named = read_compare(folder)
     changes: dict[str, object] = {}
     if options.against:
