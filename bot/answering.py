@@ -129,9 +129,8 @@ class Answerer:
         if persona.first_mes and not self.rules.muted(persona, place):
             voice = await self.voices.of(persona, channel)
             greeting = filled_in(persona.first_mes, persona, guest)
-            said, *more = [
-                await voice.say(part) for part in parts_of(greeting, "-# a greeting by this persona's author")
-            ]
+            parts = parts_of(greeting, "-# a greeting by this persona's author")
+            said, *more = [await voice.say(part) for part in parts]
             self.store.replies.begin(
                 said, guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
             )
@@ -247,6 +246,7 @@ class Answerer:
                 return await live.follow(stream)
         except AdapterError as error:
             log.error("the base model answers instead: %s", error)
+            live.damaged = request.adapter.version if request.adapter else ""
             return await self._follow(task, replace(request, adapter=None), live, None)
 
     async def _fail(self, live: LiveReply, error: Exception) -> None:

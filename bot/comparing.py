@@ -35,16 +35,21 @@ def to_compare(home: Path, store: Store, personas: Personas, job: Job) -> Compar
 
 
 async def note_vote(house: House, vote: Comparison) -> None:
-    """After a vote, write what members have made of each version until now into the folder of the job that made it.
+    """After a blind vote, note what members have made of both versions."""
+    for version in vote.versions:
+        await note_heard(house, vote.persona_id, version)
+
+
+async def note_heard(house: House, persona_id: str, version: str) -> None:
+    """Write what members have made of a version until now into the folder of the job that made it.
 
     There `python -m trainer evaluate` finds it. Nothing is written for the live version, nor where the folder is gone.
     """
-    for version in vote.versions:
-        job_id = house.store.versions.job_of(vote.persona_id, version)
-        job = house.store.jobs.get(job_id) if job_id else None
-        if job and (found := await heard(house.store, vote.persona_id, version, time.time())):
-            compare = to_compare(house.home, house.store, house.conversations.personas, job)
-            await _note(house.home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
+    job_id = house.store.versions.job_of(persona_id, version)
+    job = house.store.jobs.get(job_id) if job_id else None
+    if job and (found := await heard(house.store, persona_id, version, time.time())):
+        compare = to_compare(house.home, house.store, house.conversations.personas, job)
+        await _note(house.home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
 
 
 async def _note(folder: Path, compare: Compare) -> None:

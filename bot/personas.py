@@ -155,7 +155,7 @@ class Personas:
             if is_other and (other.id == persona.id or other.name.casefold() == persona.name.casefold()):
                 raise RefusedError(
                     f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",
-                    "Give the card another name; or with `id` another id, or that of the persona it is to replace.",
+                    "Give the card another name; or another short name (`id`), as that of the one it is to replace.",
                 )
 
     def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:

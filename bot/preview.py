@@ -181,6 +181,7 @@ def preview_words(plan: Plan, recipe: str, place: int, is_training: bool) -> str
             memory = f"{found.memory_bytes / 2**30:.1f} GiB of memory"
             lines.append(f"`{recipe}`: {found.steps:,} steps, about {duration(found.seconds)}, {memory}.")
             lines.append(f"-# estimated from {found.basis}; its score card then takes as long again at most")
+            lines += [f"⚠️ {warning}" for warning in found.warnings[:SHOWN_REASONS]]
     behind = " after the one that trains now" if is_training else ""
     lines.append(f"Started now it would be number {place} in the queue{behind}. Nothing has been queued.")
     return "\n".join(lines)

@@ -32,7 +32,8 @@ class LiveReply:
 
     `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` returns when
     this one fails. `on_parts` is told whenever they change. `growing` and `ended` make the buttons. `renewed` gives
-    another voice when the webhook is deleted in the middle; the reply goes on in a new message.
+    another voice when the webhook is deleted in the middle; the reply goes on in a new message. `damaged` is the
+    version that should have made it, where that cannot be read.
     """
 
     voice: Voice
@@ -41,6 +42,7 @@ class LiveReply:
     on_parts: Callable[[list[int]], None]
     renewed: Callable[[Voice], Awaitable[Voice]]
     lore: tuple[LoreHit, ...] = ()
+    damaged: str = ""
     parts: list[int] = field(default_factory=list)
     before: str = ""
     _text: str = ""
@@ -67,7 +69,7 @@ class LiveReply:
                 await self._show(self.growing())
                 next_at = asyncio.get_running_loop().time() + EDIT_EVERY_S
         self._text = stream.reply.text
-        await self._show(self.ended(), "\n" + footer(stream.reply, self.lore))
+        await self._show(self.ended(), "\n" + footer(stream.reply, self.lore, self.damaged))
         return stream.reply
 
     async def fail(self, words: str) -> None:
@@ -100,11 +102,16 @@ class LiveReply:
         self.on_parts(self.parts)
 
 
-def footer(reply: Reply, lore: tuple[LoreHit, ...]) -> str:
-    """The small print under a reply: that it is AI-written, by which version, from which lore."""
+def footer(reply: Reply, lore: tuple[LoreHit, ...], damaged: str = "") -> str:
+    """The small print under a reply: that it is AI-written, by which version, from which lore.
+
+    `damaged` is the version that should have made it.
+    """
     if not reply.text:
         return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
     parts = ["AI-written", reply.version or "base model"]
+    if damaged:
+        parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
     if reply.finish in ENDINGS:
         parts.append(ENDINGS[reply.finish])
     if lore:

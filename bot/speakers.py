@@ -55,11 +55,11 @@ class Speaker:
 
 def speaker_named(house: House, name: str) -> Speaker:
     """Who is meant. Raises `NoSuchSpeakerError`, which says whom there is."""
-    who, _, version = name.partition("@")
+    who, named, version = name.partition("@")
     if name == BASE:
         return Speaker()
     guild_id, persona = _persona(house, who)
-    if version in ("", NOW):
+    if not named or version == NOW:
         return Speaker(persona, house.conversations.speaking(persona.id), guild_id)
     if version == BASE:
         return Speaker(persona, None, guild_id)

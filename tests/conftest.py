@@ -1,6 +1,7 @@
 """Shared by all tests: the embedded model's tokenizer, and a tiny random model that is served and trained for real."""
 
 import gc
+import signal
 
 import pytest
 
@@ -8,6 +9,10 @@ from personas.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
 from personas.prompt import Renderer
 
 pytest_plugins = ["tests.openapi.plugin"]
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what is to run in the background like this
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

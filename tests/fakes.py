@@ -62,6 +62,7 @@ class FakeTrainingBackend:
     def __init__(self) -> None:
         self.refusal: UnderstudyError | None = None
         self.runs: list[Job] = []
+        self.planned: list[TrainingRequest] = []
         self.held: list[bool] = []
         self._on_event: OnEvent | None = None
         self._end: asyncio.Future[Outcome] | None = None
@@ -74,6 +75,7 @@ class FakeTrainingBackend:
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
         """The same plan for everyone."""
         self.check(request)
+        self.planned.append(request)
         return PLAN
 
     async def run(self, job: Job, on_event: OnEvent) -> Outcome:

@@ -124,36 +124,40 @@ class Finetune(
     @app_commands.command(description="Say what a training would do: what it learns from, how long it takes.")
     @app_commands.describe(
         dataset="A data set of the catalogue (the persona's own log if left out)",
+        task_type="What to train (a persona's voice if left out); preference: from votes and taught replies",
         persona="Whose voice (this channel's persona if left out)",
-        recipe="How to train",
+        recipe="How to train (demo-cpu if left out; for preferences their own)",
         general="General dialogue to mix in, where the recipe mixes (a part of what ships if left out)",
-        start_from="A dialogue adapter to train further (none if left out)",
+        start_from="A dialogue adapter to train further; for preferences a version (else the live one)",
     )
     @app_commands.autocomplete(persona=persona_choices)
     async def preview(
         self,
         interaction: Interaction,
         dataset: str | None = None,
+        task_type: TaskType = "persona",
         persona: str | None = None,
-        recipe: str = "demo-cpu",
+        recipe: str | None = None,
         general: str | None = None,
         start_from: str | None = None,
     ) -> None:
         await interaction.response.defer(ephemeral=True)
-        queue, who = self.bot.house.queue, persona_meant(interaction, persona)
+        queue = self.bot.house.queue
+        who = persona_meant(interaction, persona) if task_type != "dialogue" else None
         request = _request(
             job_name="preview",
             base_model=self.bot.house.base_model,
             dataset=dataset,
-            persona=who.id,
-            recipe=recipe,
+            task_type=task_type,
+            persona=who.id if who else None,
+            **({"recipe": recipe} if recipe else {}),
             general=general,
             start_from=start_from,
             hyperparameters={},
         )
         plan = await queue.plan(request, interaction.guild_id or 0)
         is_training = bool(self.bot.house.store.jobs.in_state("running"))
-        words = preview_words(plan, recipe, queue.place_for(interaction.guild_id or 0), is_training)
+        words = preview_words(plan, request.recipe, queue.place_for(interaction.guild_id or 0), is_training)
         await interaction.followup.send(words, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
     @start.autocomplete("dataset")

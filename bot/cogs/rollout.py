@@ -67,6 +67,8 @@ class RolloutCommands(commands.Cog):
             raise RequestError("How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both.")
         await interaction.response.defer(ephemeral=True)
         who = persona_meant(interaction, persona)
+        if channel:
+            actions.require_lives_in(interaction, who, channel)
         new = NewRollout(
             persona_id=who.id,
             version=version or self._newest(who.id),

@@ -11,11 +11,13 @@ import discord
 from bot.cogs.asking import Interaction, known_persona
 from bot.cogs.finetune_actions import ModeratorButton, PromoteButton, make_live
 from bot.errors import RefusedError
+from bot.place import SpeakChannel, place_of
 from bot.rollout import words
 from bot.rollout.history import History
 from bot.store import NewRollout, Rollout
 from bot.voices import NO_MENTIONS
 from personas.contracts import Persona
+from personas.errors import RequestError
 
 
 async def start_rollout(interaction: Interaction, new: NewRollout) -> Rollout:
@@ -24,6 +26,18 @@ async def start_rollout(interaction: Interaction, new: NewRollout) -> Rollout:
     house.store.versions.require_installed(new.persona_id, new.version)
     await house.answerer.engine.load(house.conversations.adapter(new.persona_id, new.version))
     return house.store.rollouts.start(new, time.time())
+
+
+def require_lives_in(interaction: Interaction, persona: Persona, channel: discord.TextChannel) -> None:
+    """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
+    conversations = interaction.client.house.conversations
+    places: list[SpeakChannel] = [channel, *channel.threads]
+    here = [conversations.persona_in(place_of(place)) for place in places]
+    if not any(it and it.id == persona.id for it in here):
+        raise RequestError(
+            f"{persona.name} does not live in #{channel.name}, so none of its versions would answer there.",
+            "Name the channel in which it lives, or give it that one with `/persona set`.",
+        )
 
 
 def stop_rollout(interaction: Interaction, rollout: Rollout) -> str:

@@ -35,7 +35,7 @@ async def heard(store: Store, persona_id: str, version: str, now: float, guild_i
         most=sure.high if sure else None,
         up=(own.up, other.up),
         down=(own.down, other.down),
-        evidence=_evidence(store, persona_id, version, live, now, guild_id),
+        evidence=_evidence(store, persona_id, version, live, guild_id),
     )
 
 
@@ -52,11 +52,9 @@ def against(found: Heard | None) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _evidence(
-    store: Store, persona_id: str, version: str, live: str | None, now: float, guild_id: int | None
-) -> float | None:
-    """The most that any trial of the version beside the one that speaks has brought; ended ones of the guild count."""
-    ended = store.rollouts.of_persona(persona_id, guild_id) if guild_id is not None else []
-    running = [one for one in store.rollouts.running(persona_id, now) if guild_id in (None, one.guild_id)]
-    tried = {one.seq: one for one in (*ended, *running) if (one.version, one.before) == (version, live)}
-    return max((compare(store, one).votes for one in tried.values()), default=None)
+def _evidence(store: Store, persona_id: str, version: str, live: str | None, guild_id: int | None) -> float | None:
+    """The most that any trial of the version beside the one that speaks has brought; ended ones count."""
+    rollouts = store.rollouts
+    tried = rollouts.everywhere(persona_id) if guild_id is None else rollouts.of_persona(persona_id, guild_id)
+    beside = [one for one in tried if (one.version, one.before) == (version, live)]
+    return max((compare(store, one).votes for one in beside), default=None)

@@ -29,11 +29,10 @@ async def shown_comparison(house: House, contest: Contest, user_id: int, guild_i
 
 def require_votes_left(house: House, user_id: int) -> None:
     """Raise `RefusedError` where a member has voted as often as one may in 24 hours."""
-    if house.store.comparisons.votes_since(user_id, time.time() - DAY_S) >= house.comparisons_per_day:
-        raise RefusedError(
-            f"You have voted {house.comparisons_per_day} times in the last 24 hours, as often as one may.",
-            "Come back tomorrow.",
-        )
+    most = house.comparisons_per_day
+    if house.store.comparisons.votes_since(user_id, time.time() - DAY_S) >= most:
+        often = "once" if most == 1 else f"{most} times"
+        raise RefusedError(f"You have voted {often} in the last 24 hours, as often as one may.", "Come back tomorrow.")
 
 
 async def _new(house: House, contest: Contest, user_id: int, guild_id: int) -> Comparison:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import discord
 
+from bot.comparing import note_heard
 from bot.house import HouseBot
 from bot.place import channel_at
 from bot.rollout import words
@@ -35,9 +36,16 @@ class RolloutWatch:
     _telling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def judged(self, event_id: int) -> None:
-        """Somebody voted on a reply, stopped it or had it made anew: is its version worse than the other?"""
-        if reply := self.bot.house.store.replies.get(event_id):
+        """Somebody voted on a reply, stopped it or had it made anew: is its version worse than the other?
+
+        What members have made of it until now is noted for the gate, too.
+        """
+        store = self.bot.house.store
+        if reply := store.replies.get(event_id):
             await self.look(reply.persona_id)
+            rollout = store.rollouts.get(reply.rollout) if reply.rollout else None
+            for version in filter(None, {reply.adapter_version, rollout.version if rollout else None}):
+                await note_heard(self.bot.house, reply.persona_id, version)
 
     async def look(self, persona_id: str) -> None:
         """Take back what turned out worse."""

@@ -33,13 +33,15 @@ PLAIN_SETTINGS = frozenset(
 PLAIN_STARTS = (True, False, "gaussian", None)
 """Ways of beginning a training that leave the base model's weights as they are."""
 PREFIX = "base_model.model."
+MOST_RANK = 64
+"""Each slot of a stack is as large as the largest adapter needs, and each row computes as much: beyond, peft does."""
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
     """A verified adapter. `pairs` holds by linear layer A `[rank, in]` and scale · Bᵀ `[rank, out]`.
 
-    `pairs` is None where the adapter is more than that and only peft can compute it.
+    `pairs` is None where the adapter is more than that, or its rank beyond `MOST_RANK`: peft computes it.
     """
 
     ref: AdapterRef
@@ -60,7 +62,9 @@ def read_unverified(ref: AdapterRef, linears: Mapping[str, Any]) -> AdapterWeigh
     except (OSError, ValueError, SafetensorError) as error:
         raise AdapterError(f"The adapter in {ref.folder} cannot be read: {error}", "Train it again.") from error
     try:
-        return AdapterWeights(ref, _pairs(config, tensors, linears) if _is_plain(config) else None)
+        pairs = _pairs(config, tensors, linears) if _is_plain(config) else None
+        is_large = pairs and max(a.shape[0] for a, _ in pairs.values()) > MOST_RANK
+        return AdapterWeights(ref, None if is_large else pairs)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"{CONFIG} in {ref.folder} is no LoRA adapter's, or does not fit its weights: {error!r}"
         raise AdapterError(what, "Make it anew where it came from, or train it again.") from error

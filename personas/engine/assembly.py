@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from personas.contracts import AdapterRef
-from personas.engine.adapters import AdapterWeights, read_adapter
+from personas.engine.adapters import MOST_RANK, AdapterWeights, read_adapter
 from personas.engine.batch import Batch, Limits
 from personas.engine.decoder import Decoder, StackedDecoder
 from personas.engine.pages import move_weights
@@ -24,9 +24,8 @@ log = logging.getLogger(__name__)
 
 STACKED_KINDS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose linear layers each see every token once and whose attention is the usual one."""
-USUAL_RANK = 16
-SHARE_OF_MEMORY = 0.1
-"""What all slots together may take of the memory that is free, with adapters of the usual rank on all layers."""
+SHARE_OF_MEMORY = 0.2
+"""What all slots together may take of the memory that is free, with adapters of the largest rank on all layers."""
 
 
 @dataclass(frozen=True)
@@ -104,5 +103,5 @@ def _stacked(model: Any, adapted: AdaptedModel, slots: int, prefix_bytes: int) -
 
 def _slots_that_fit(model: Any) -> int:
     widths = sum(m.in_features + m.out_features for m in model.modules() if hasattr(m, "in_features"))
-    of_one = widths * USUAL_RANK * model.dtype.itemsize
+    of_one = widths * MOST_RANK * model.dtype.itemsize
     return max(2, int(psutil.virtual_memory().available * SHARE_OF_MEMORY / of_one))

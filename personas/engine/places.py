@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from personas.errors import EngineBusyError
 
-FIRST_GUESS_S = 10.0
+FIRST_GUESS_S = 24.0
 """What a reply takes among as many as are answered at once, before any has ended."""
 MEMORY = 0.8
 """How much of what was measured before counts beside the latest measurement."""

@@ -40,7 +40,7 @@ class StreamedText:
     def end(self) -> None:
         """Push what was held back in case it became a stop string. May be called twice."""
         if not self.stopped:
-            self._show(self._decoded().rstrip(HALF_CHARACTER))
+            self._show(self._whole())
 
     def take(self, token: int) -> None:
         """Take the next token."""
@@ -48,7 +48,7 @@ class StreamedText:
             return
         self.tokens += 1
         if token in self._renderer.stop_ids:
-            self._show(self._decoded().rstrip(HALF_CHARACTER))
+            self._show(self._whole())
             self.stopped = True
             return
         self._ids.append(token)
@@ -66,6 +66,10 @@ class StreamedText:
     def piece(self, token: int) -> str:
         """A token alone, as text, control tokens too."""
         return self._renderer.piece(token)
+
+    def _whole(self) -> str:
+        """What was said, once nothing more comes: without half a character, nor white space, at its end."""
+        return self._decoded().rstrip(HALF_CHARACTER).rstrip()
 
     def _decoded(self) -> str:
         return self._text_of(self._ids)

@@ -261,6 +261,7 @@ async def test_a_damaged_live_adapter_leaves_the_base_model_speaking_and_tells_t
         await stage.member.say(QUAY, "hello")
         reply = await stage.finished(QUAY, mark)
         assert "Ballast hears: hello" in reply["content"] and "base model" in reply["content"]
+        assert "v1 cannot be read, moderators can `/finetune rollback`" in reply["content"]
         assert str(tmp_path) not in reply["content"] and "is damaged" in caplog.text
 
 

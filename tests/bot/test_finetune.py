@@ -204,6 +204,9 @@ async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage)
     for persona in ("ballast", "oda"):
         await start(stage, persona=persona)
     assert "number 2 in the queue after the one that trains now" in await preview()
+    await preview(task_type="preference", start_from="v1")
+    (*_, asked) = stage.backend.planned
+    assert (asked.task_type, asked.recipe, asked.start_from) == ("preference", "preference", "v1")
     stage.backend.refusal = RequestError("The card is broken.", "Mend it.")
     assert await preview() == "The card is broken. Mend it."
     names = await stage.moderator.autocomplete(QUAY, "finetune preview", "dataset", dataset="bal")

@@ -1,6 +1,7 @@
 """What members have made of a version: as the gate reads it, and before somebody promotes it."""
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,11 @@ from bot.comparing import note_vote
 from bot.judging.heard import against, heard
 from bot.promoting import promoted_by_itself
 from bot.store import JobResult, NewComparison, NewRollout
-from personas.compare import Heard, read_compare
+from personas.compare import COMPARE_FILE, Heard, read_compare
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.rollouts import dislike, install, reply
 from tests.fake_engine import FakeEngine
+from tests.fakes import until
 from tests.samples import SCORECARD
 
 HERE = 9
@@ -104,6 +106,18 @@ async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(st
     found = read_compare(folder)
     assert isinstance(found.heard, Heard) and found.heard.against == "v1" and found.heard.votes == 120
     assert found.live.endswith("ballast/v1")
+
+
+async def test_thumbs_are_noted_too_also_when_they_have_ended_the_trial(stage):
+    house, now = stage.client.house, time.time()
+    folder = house.home / "jobs" / house.store.versions.job_of("ballast", "v2")
+    folder.mkdir(parents=True)
+    rollout = house.store.rollouts.start(NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now)
+    dislike(house.store, rollout, 12, at=now)
+    stage.client.dispatch("reply_judged", next(it.event_id for it in house.store.tallies.of_rollout(rollout.seq)))
+    await until(lambda: house.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists())
+    found = read_compare(folder).heard
+    assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
 
 
 async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):

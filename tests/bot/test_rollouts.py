@@ -117,6 +117,8 @@ async def test_what_cannot_be_rolled_out_is_refused(stage):
     ):
         assert words in (await told(stage.moderator, QUAY, "finetune rollout start", **options))[0]
     install(stage.store)
+    elsewhere = (await told(stage.moderator, QUAY, "finetune rollout start", channel=INN, persona="ballast"))[0]
+    assert "Ballast does not live in #" in elsewhere and running(stage) == []
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     assert "damaged" in (await told(stage.moderator, QUAY, "finetune rollout start", share=20))[0]
     assert running(stage) == []

@@ -48,6 +48,7 @@ async def test_a_thread_begins_with_the_persona_that_it_was_made_from(staged, vi
     await tobias.choose(await tobias.sees("AI-written"), "Create thread")
     await tobias.page.get_by_role("textbox", name="Thread name").fill("The evening")
     await tobias.page.keyboard.press("Enter")
+    await expect(tobias.page.get_by_role("heading", level=1)).to_contain_text("The evening")
     starter = await tobias.sees("Ballast hears: good evening")
     await expect(starter.locator(".head")).to_contain_text("BallastAPP")
     await expect(starter.locator(".face img")).to_have_count(1)

@@ -239,6 +239,15 @@ class TestText:
         text.end()
         assert "".join(shown) == "Xin chào 👩‍🚀 bạn 漢字" and not any("\ufffd" in piece for piece in shown)
 
+    @pytest.mark.parametrize("ends", ["max tokens", "end of turn"])
+    def test_white_space_at_the_end_is_never_shown(self, renderer, ends):
+        text, shown = self.stream(renderer)
+        self.feed(renderer, text, "Good day.\n\n")
+        if ends == "end of turn":
+            text.take(next(iter(renderer.stop_ids)))
+        text.end()
+        assert "".join(shown) == text.text == "Good day."
+
     def test_a_stop_string_is_cut_out_and_never_shown(self, renderer):
         text, shown = self.stream(renderer, ("\nBo:",))
         self.feed(renderer, text, "Good day.\nBo: and then I said")

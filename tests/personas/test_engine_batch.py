@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
 from personas.adapters import adapter_ref, seal
+from personas.engine.adapters import MOST_RANK
 from personas.engine.assembly import assemble
 from personas.engine.batch import Limits
 from personas.engine.cache import BLOCK_TOKENS, CacheShape, PrefixCache, RowCache
@@ -55,6 +56,7 @@ SPECIAL = {
     "dora": ({"r": 4, "target_modules": PROJECTIONS, "use_dora": True}, False),
     "embeddings": ({"r": 4, "target_modules": [*PROJECTIONS, "embed_tokens"]}, False),
     "bias": ({"r": 4, "target_modules": PROJECTIONS, "lora_bias": True}, False),
+    "large rank": ({"r": MOST_RANK + 1, "target_modules": PROJECTIONS, "rank_pattern": {"q_proj": 3}}, False),
     "rslora": ({"r": 6, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"], "use_rslora": True}, True),
     "patterns": (
         {

@@ -282,6 +282,12 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(tiny_
     assert job.data.people[member(1)] == 1
 
 
+def test_preferences_that_change_nothing_are_refused_before_anything_is_trained(tiny_base, adapter, tmp_path):
+    one_vote = [voted(4, member(1), None, "I mended clock 4 myself, with oil.")]
+    with pytest.raises(MaterialError, match=r"These preferences change nothing.*Of 1 preferences 0 can be"):
+        planned(preference_job(tmp_path / "job", tiny_base.source, adapter, one_vote))
+
+
 def test_a_filter_takes_no_more_of_one_member_than_their_share(tiny_base, adapter, tmp_path):
     lines = [taught(number, member(7), f"The lamp over door {number} is mine to trim, always.") for number in range(40)]
     job = planned(preference_job(tmp_path / "job", tiny_base.source, adapter, lines, preference_share=0.2))
@@ -311,7 +317,8 @@ def test_a_reply_that_was_held_out_in_another_run_is_not_learned_from(tiny_base,
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
     told = planned(preference_job(tmp_path / "a", tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)).data
     held = told.said_heldout[0].reply
-    again = preference_job(tmp_path / "b", tiny_base.source, adapter, [taught(5, member(3), held)])
+    lessons = [taught(5, member(3), held), taught(6, member(3), BAD)]
+    again = preference_job(tmp_path / "b", tiny_base.source, adapter, lessons)
     told.held_out.write(again / "heldout.bin")
     (again / "keys.json").write_bytes((tmp_path / "a" / "keys.json").read_bytes())
     assert held not in [it.reply for it in planned(again).data.said_train]
@@ -348,6 +355,7 @@ def words(command, adapter, tmp_path, monkeypatch):
 
 
 def test_a_folder_is_made_of_a_command_that_the_bots_trainer_would_run_too(words, adapter):
+    Path("votes.jsonl").write_text(as_lines([*votes(312), taught(900, member(1), GOOD)]), encoding="utf-8")
     code, out, errors = words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")
     assert code == 0, errors
     spec = read_spec(Path(out.strip()))
@@ -363,8 +371,11 @@ def test_the_plan_says_what_becomes_of_the_preferences(words):
     code, out, errors = words("--dry-run")
     assert code == 0, errors
     assert "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave." in out
-    Path("votes.jsonl").write_text(as_lines(votes(40)), encoding="utf-8")
+    Path("votes.jsonl").write_text(as_lines([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8")
     assert "fewer than 300: they only filter" in words("--dry-run")[1]
+    Path("votes.jsonl").write_text(as_lines(votes(40)), encoding="utf-8")
+    code, _, errors = words("--dry-run")
+    assert code == 1 and "These preferences change nothing." in errors
 
 
 def test_the_time_of_a_run_counts_both_replies_and_the_reference(recipe):

@@ -19,11 +19,15 @@ from trainer.dataset import Counted, Parts, added
 from trainer.exchange import Exchange
 from trainer.material import Content
 from trainer.preference.judged import BAD_REPLIES, GOOD_REPLIES, Judged, Pair, Preferences, reply_of
-from trainer.preference.use import Use, latest_of_each, notes_on, require_possible, use_of
+from trainer.preference.use import LEAST, Use, latest_of_each, notes_on, require_possible, use_of
 from trainer.recipe import Recipe
 
 SOURCE = "preferences"
 VOTED_DOWN = "voted down"
+CHANGING = (
+    f"Gather more: {LEAST} votes are learned from; before that, a reply of its talk that two members more reject than "
+    "choose is left out, and a reply that is taught is learned."
+)
 
 
 def preferring(
@@ -160,11 +164,16 @@ def _turns(one: Preference) -> tuple[Turn, ...]:
 
 
 def _filtered(parts: Parts, given: Sequence[Preference], made: _Made, use: Use) -> tuple[Parts, None, tuple[str, ...]]:
-    """The persona's own talk without what was voted down, and with what was taught."""
+    """The persona's own talk without what was voted down, and with what was taught.
+
+    Raises `MaterialError` where that is its talk as it was: the same version once more would come of it.
+    """
     down = voted_down(made.judged)
     own = [counted for counted in parts.own if reply_of(counted.sample) not in down]
     taught = latest_of_each(made.taught, max(1, int(use.share * len(own))))
     removed = len(parts.own) - len(own)
+    if not removed and not taught:
+        raise MaterialError(f"These preferences change nothing. {use.words} There were neither.", CHANGING)
     counts = {
         **parts.counts,
         "preferences": use.given,

@@ -72,6 +72,7 @@ async def one_card(request: web.Request) -> web.Response:
         place=place,
         card=card,
         short=short,
+        made_elsewhere=bool(card and card.verdict and short and not short.verdict),
         parts=list(view.sections(card)) if card else [],
         criteria=_criteria(card),
         sides=view.SIDES,

@@ -92,7 +92,12 @@ async def test_each_name_means_one_speaker(desk):
         assert status == 200 and (adapter.version if adapter else None) == means == body["understudy"]["version"]
     assert desk.engine.requests[-1].persona is None and body["model"] == "base"
     assert body["choices"][0]["message"]["content"] == "Nobody hears: Is the ferry late?"
-    for model, says in (("ballast@v9", "ballast@v2"), ("nobody", "oda"), ("base@v1", "ballast")):
+    for model, says in (
+        ("ballast@v9", "ballast@v2"),
+        ("ballast@", "ballast@v2"),
+        ("nobody", "oda"),
+        ("base@v1", "ballast"),
+    ):
         status, body = await chat(desk, model=model)
         assert status == 404 and body["error"]["code"] == "model_not_found" and body["error"]["param"] == "model"
         assert says in body["error"]["message"]

@@ -85,6 +85,16 @@ async def test_the_list_has_every_version_with_its_verdict(versions):
     assert "withdrawn" in await shown(versions, CARDS)
 
 
+async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
+    install(versions.store)
+    put_card(versions.home, "v3", verdict=a_verdict())
+    text = await shown(versions, f"{CARDS}/ballast/v3")
+    assert (
+        "Not judged here; its maker's gate said promote" in text.replace("&#39;", "'") and "The gate says" not in text
+    )
+    assert '<span class="badge">not judged</span>' in text
+
+
 async def test_a_card_shows_all_that_was_measured(versions):
     text = await shown(versions, f"{CARDS}/ballast/v2")
     for heading in ("The gate says reject", "Criteria", "Held-out replies", "Voice", "Facts, character, safety",
