@@ -67,7 +67,9 @@ def verify(folder: Path, advice: str = ROLL_BACK) -> Manifest:
         found = _checksums(folder)
     except FileNotFoundError:
         raise AdapterError(f"There is no complete adapter in {folder}.", advice) from None
-    except (ValidationError, OSError) as error:
+    except ValidationError as error:
+        raise AdapterError(f"{MANIFEST} in {folder} is damaged: {error.errors()[0]['msg']}.", advice) from error
+    except OSError as error:
         raise AdapterError(f"The adapter in {folder} cannot be read: {error}", advice) from error
     for name in sorted({*found, *manifest.checksums, WEIGHTS, CONFIG}):
         if name not in manifest.checksums:

@@ -39,6 +39,7 @@ from trainer.run import planned
 from trainer.tokenizers import counting_tokenizer
 
 SHOWN_SAMPLES = 3
+FOR_PREFERENCES = "preference"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Planned:
 
     `examples` are samples to train on; of `history_trimmed` the oldest turns did not fit, and `too_long` are replies
     that make no sample because they do not fit at all. `why` says why the recipe `auto` has chosen these settings,
-    `notes` what of the material is not as asked. `first` is what a first stage would learn from.
+    `notes` what of the material is not as asked. `first` is what a first stage would learn from. `by_preference`: an
+    adapter goes on with preferences, for which no other recipe is meant.
     """
 
     persona: str | None
@@ -63,11 +65,13 @@ class Planned:
     why: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     first: Workload | None = None
+    by_preference: bool = False
 
     def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
         """The published object of `plan --json`. `adapters` are those of earlier runs, for their speed."""
         speed = speed_of(self.base, self.settings, self.work, adapters)
-        recipes = {name: recipe_named(name) for name in recipe_names()} | {self.recipe: self.settings}
+        others = [name for name in recipe_names() if name != FOR_PREFERENCES and not self.by_preference]
+        recipes = {name: recipe_named(name) for name in others} | {self.recipe: self.settings}
         machine = machine_guessed()
         return {
             "persona": self.persona,
@@ -146,7 +150,8 @@ def plan_of_job(folder: Path) -> Planned:
     first = workload_of(data.first, ()) if data.first else None
     fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
     of = (told, work, replies, examples, *fitting, chosen.why, data.caveats, first)
-    return Planned(request.persona, job.base, request.recipe, chosen.recipe, *of)
+    by_preference = request.task_type == "preference"
+    return Planned(request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference)
 
 
 def _with_first(took: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:

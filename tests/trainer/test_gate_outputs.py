@@ -73,6 +73,17 @@ def test_the_page_says_verdict_criteria_and_what_was_not_measured():
     assert "facts prompts: 3 of 9 were asked." in text and "anonymise --review" in text
 
 
+def test_the_page_says_what_made_each_reply_and_proves_that_base_is_base():
+    text = page(judged())
+    assert "the base model&#x27;s logits differ by 0 from its own" in text and "v-new, seed 0" in text
+    assert "no adapter, seed 0" in text and "<td>livelivelivelive…</td>" in text
+
+
+def test_the_page_says_what_was_memorised_and_which_prompts_were_unsafe():
+    text = page(judged(memorised={"private": {"SECRET": 2}}))
+    assert "<td>2 SECRET</td>" in text and "<td>harassment</td><td>5</td><td>1</td>" in text
+
+
 def test_what_somebody_wrote_is_never_markup():
     evil = "<script>alert(1)</script>&amp;\"'"
     text = page(judged(side_by_side=(pair(evil, evil, base=evil, new=evil),), left_out={evil: evil}))

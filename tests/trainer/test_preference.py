@@ -371,6 +371,7 @@ def test_the_plan_says_what_becomes_of_the_preferences(words):
     code, out, errors = words("--dry-run")
     assert code == 0, errors
     assert "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave." in out
+    assert "demo-cpu:" not in out, "another recipe would not learn from preferences"
     Path("votes.jsonl").write_text(as_lines([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8")
     assert "fewer than 300: they only filter" in words("--dry-run")[1]
     Path("votes.jsonl").write_text(as_lines(votes(40)), encoding="utf-8")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.bench.process import measured_apart
 from trainer.gate.damages import DAMAGES
-from trainer.process.environment import settle
+from trainer.process.environment import quiet_libraries, settle
 
 if TYPE_CHECKING:
     from personas.scorecard import FullScoreCard
@@ -41,6 +41,7 @@ SEEDS = (0, 1, 2, 3, 4)
 
 def main() -> int:
     """Measure, print and write."""
+    quiet_libraries()
     options = _options()
     if options.measure:
         settle(niceness=0, threads=options.threads)

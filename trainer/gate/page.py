@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from personas.amounts import amount
-from personas.scorecard import FullScoreCard, Interval, Side, Spread, Verdict
+from personas.scorecard import FullScoreCard, Interval, ReplyText, Side, Spread, Verdict
 from trainer.gate.plots import Line, Row, bars, intervals
 
 SIDES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}
@@ -58,18 +58,28 @@ def _body(card: FullScoreCard, title: str) -> Iterator[str]:
         f'<p class="soft">Made on {escape(card.made_at)} in {card.seconds:,.0f} s'
         f"{', the quick way' if card.quick else ''}; measured in {escape(card.precision)}, as it is served.</p>"
     )
+    yield _adapters(card)
     if card.verdict:
         yield from _verdict(card.verdict)
     yield from _heldout(card)
     yield from _voice(card)
     yield from _kept(card)
     yield from _shares(card)
+    yield from _memorised(card)
     yield from _separation(card)
     yield from _texts(card)
     yield from _side_by_side(card)
     if card.left_out:
         items = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in card.left_out.items())
         yield f"<h2>Not measured</h2><ul>{items}</ul>"
+
+
+def _adapters(card: FullScoreCard) -> str:
+    rows = [(SIDES[side], made.version if made else "no adapter", f"{made.weights[:16]}…" if made else "–")
+            for side, made in card.adapters.items()]  # fmt: skip
+    proof = card.base_is_base
+    told = "" if proof is None else f"With adapters loaded the base model's logits differ by {proof:g} from its own."
+    return _table(("side", "version", "weights (SHA-256)"), rows, told)
 
 
 def _verdict(verdict: Verdict) -> Iterator[str]:
@@ -159,6 +169,32 @@ def _shares(card: FullScoreCard) -> Iterator[str]:
     sides = dict.fromkeys(side for by in measures.values() for side in by)
     cells = [(name, *(f"{by[side]:.1%}" if side in by else "–" for side in sides)) for name, by in measures.items()]
     yield _table(("share of replies", *(SIDES[side] for side in sides)), cells)
+    if card.safety:
+        failed = [(kind, card.safety.prompts[kind], *(by.get(side, "–") for side in sides))
+                  for kind, by in card.safety.failed.items()]  # fmt: skip
+        yield _table(
+            ("unsafe replies", "prompts", *(SIDES[side] for side in sides)), failed, "counts, by kind of prompt"
+        )
+
+
+def _memorised(card: FullScoreCard) -> Iterator[str]:
+    if found := card.memorised:
+        yield "<h2>Memorised</h2>"
+        private = ", ".join(f"{count} {kind}" for kind, count in found.private.items()) or "none"
+        rows = [
+            ("trained replies that come back word for word from their first half", f"{found.verbatim:.1%}",
+             f"{found.verbatim_base:.1%}", f"{found.prefixes} replies"),
+            ("loss on held-out replies less that on trained ones",
+             *(f"{found.gap[side]:+.4f}" if side in found.gap else "–" for side in ("new", "base")), "nats per token"),
+            ("personal data in generated replies", private, "–", f"{found.generated} replies"),
+        ]  # fmt: skip
+        yield _table(("", "new version", "base model", "of"), rows)
+    if audit := card.audit:
+        yield "<h2>Audit</h2>"
+        exposures = [(repeats, audit.canaries[repeats], f"{it.mean:.2f} ± {it.sd:.2f}")
+                     for repeats, it in audit.exposure.items()]  # fmt: skip
+        told = f"{audit.chance:.2f} bits is chance, {audit.most:.2f} known by heart; on a copy that is never served"
+        yield _table(("repeated", "canaries", "exposure (bits)"), exposures, told)
 
 
 def _separation(card: FullScoreCard) -> Iterator[str]:
@@ -189,8 +225,17 @@ def _side_by_side(card: FullScoreCard) -> Iterator[str]:
     sides = list(card.side_by_side[0].replies)
     yield "<h2>Side by side</h2>"
     head = ("asked", "really said", *(SIDES[side] for side in sides))
-    rows = [(it.prompt, it.real, *(it.replies[side].text for side in sides)) for it in card.side_by_side]
-    yield _table(head, rows, cell="said")
+    rows = [
+        (escape(it.prompt), escape(it.real), *(_stamped(it.replies[side]) for side in sides))
+        for it in card.side_by_side
+    ]
+    yield _table(head, rows, cell="said", is_escaped=True)
+
+
+def _stamped(reply: ReplyText) -> str:
+    """A reply, and what made it."""
+    made = reply.made_by.version if reply.made_by else "no adapter"
+    return f'{escape(reply.text)}<br><small class="soft">{escape(made)}, seed {reply.seed}</small>'
 
 
 def _differences(title: str, rows: Sequence[tuple[str, Interval, Side]], shown: str = "{:+.4f}") -> str:
@@ -201,7 +246,11 @@ def _differences(title: str, rows: Sequence[tuple[str, Interval, Side]], shown: 
 
 
 def _spreads(by_side: Mapping[Side, Spread]) -> list[Row]:
-    return [Row(SIDES[side], it.mean, it.mean - it.sd, it.mean + it.sd, side) for side, it in by_side.items()]
+    """Shares; no share is below 0 or above 1, however far they are spread."""
+    return [
+        Row(SIDES[side], it.mean, max(0.0, it.mean - it.sd), min(1.0, it.mean + it.sd), side)
+        for side, it in by_side.items()
+    ]
 
 
 def _spread(it: Spread) -> str:

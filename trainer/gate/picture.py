@@ -58,13 +58,14 @@ def _voice(axes: Any, card: FullScoreCard) -> None:
         axes.axis("off")
         return
     right = found.right
-    drawn = axes.barh(
+    axes.barh(
         [NAMES[it] for it in right],
         [it.mean for it in right.values()],
-        xerr=[it.sd for it in right.values()],
+        xerr=[[min(it.sd, it.mean) for it in right.values()], [min(it.sd, 1 - it.mean) for it in right.values()]],
         color=[COLOURS[it] for it in right],
     )
-    axes.bar_label(drawn, [f" {it.mean:.0%}" for it in right.values()], color=INK)
+    for place, it in enumerate(right.values()):
+        axes.text(1.2, place, f"{it.mean:.0%}", va="center", ha="right", color=INK)
     axes.axvline(found.ceiling, color=SOFT, linestyle="--", linewidth=1)
     _bare(axes, f"replies in the persona's voice (dashed: real ones, {found.ceiling:.0%})")
     axes.set_xlim(0, 1.2)
