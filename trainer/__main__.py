@@ -67,7 +67,7 @@ from trainer.doctor.commands import add_doctor, doctor
 from trainer.exports.commands import add_exports
 from trainer.frozen import CHECKPOINT_S, frozen_threads
 from trainer.loop.processes import Processes, processes_here
-from trainer.process.environment import quiet_libraries, restart_with_allocator_settings, settle
+from trainer.process.environment import restart_with_allocator_settings, settle
 from trainer.process.events import Events, claim_stdout
 from trainer.process.failures import failure
 from trainer.process.holding import Hold
@@ -90,7 +90,6 @@ log = logging.getLogger("trainer")
 
 def main() -> int:
     """Returns the exit code."""
-    quiet_libraries()
     options = parser().parse_args()
     if options.dry_run and options.command is _run:
         return guarded(plan_run)(options)

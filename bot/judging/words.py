@@ -121,11 +121,10 @@ def _odd(odd: tuple[OddMember, ...]) -> list[str]:
 
 
 def strength_words(one: Strength) -> str:
-    """How much better a version is, with its interval."""
+    """How much better a version is, with its interval; without one a figure would look like a finding."""
     if one.low is None or one.high is None:
-        between = f"no interval from fewer than {LEAST_FOR_INTERVAL} members"
-    else:
-        between = f"95 %: {one.low:+.2f} to {one.high:+.2f}, {chance(one.low):.0%} to {chance(one.high):.0%}"
+        return f"not told from the votes of fewer than {LEAST_FOR_INTERVAL} members"
+    between = f"95 %: {one.low:+.2f} to {one.high:+.2f}, {chance(one.low):.0%} to {chance(one.high):.0%}"
     return f"{one.log_odds:+.2f}, preferred in {chance(one.log_odds):.0%} of comparisons ({between})"
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.bench.process import measured_apart
 from trainer.gate.damages import DAMAGES
-from trainer.process.environment import quiet_libraries, settle
+from trainer.process.environment import allocator_environment, settle
 
 if TYPE_CHECKING:
     from personas.scorecard import FullScoreCard
@@ -41,7 +41,6 @@ SEEDS = (0, 1, 2, 3, 4)
 
 def main() -> int:
     """Measure, print and write."""
-    quiet_libraries()
     options = _options()
     if options.measure:
         settle(niceness=0, threads=options.threads)
@@ -52,6 +51,8 @@ def main() -> int:
         print(json.dumps(pairs()))
         return 0
     began = time.monotonic()
+    settle(niceness=0, threads=options.threads)  # what it sets, each run's process has before it loads torch
+    os.environ.update(allocator_environment(os.environ) or {})
     if not options.go_on:
         shutil.rmtree(FOLDER, ignore_errors=True)
     figures = compare(options.steps)

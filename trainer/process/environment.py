@@ -52,12 +52,5 @@ def settle(niceness: int, threads: int | None) -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // processes_on_this_machine()))
     os.nice(niceness)
-    quiet_libraries()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers itself
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-
-
-def quiet_libraries() -> None:
-    """Keep to themselves what libraries say that is so here: kernels are chosen by the run, which says which, and peft
-    asks transformers itself."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
