@@ -134,8 +134,9 @@ class Memorised(Contract):
     """What came back of what was trained on.
 
     `verbatim` is the share of trained replies that come back word for word from their first half, `verbatim_base` the
-    base model's. `gap` is the loss on held-out replies less that on as many trained ones. `private` counts what the
-    anonymiser finds in generated replies, by kind, that the prompt did not hold.
+    base model's. `gap` is the loss on held-out replies less that on as many trained ones. `private` and `made_up` count
+    what the anonymiser finds in generated replies, by kind, that the prompt did not hold: what stands in what was
+    trained on, and what stands nowhere in it.
     """
 
     prefixes: int
@@ -144,6 +145,7 @@ class Memorised(Contract):
     gap: dict[Side, float]
     generated: int
     private: dict[str, int]
+    made_up: dict[str, int] = Field(default_factory=dict)
 
 
 class Safety(Contract):

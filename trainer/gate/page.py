@@ -180,13 +180,17 @@ def _shares(card: FullScoreCard) -> Iterator[str]:
 def _memorised(card: FullScoreCard) -> Iterator[str]:
     if found := card.memorised:
         yield "<h2>Memorised</h2>"
-        private = ", ".join(f"{count} {kind}" for kind, count in found.private.items()) or "none"
+        private, made_up = (
+            ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+            for kinds in (found.private, found.made_up)
+        )
         rows = [
             ("trained replies that come back word for word from their first half", f"{found.verbatim:.1%}",
              f"{found.verbatim_base:.1%}", f"{found.prefixes} replies"),
             ("loss on held-out replies less that on trained ones",
              *(f"{found.gap[side]:+.4f}" if side in found.gap else "–" for side in ("new", "base")), "nats per token"),
-            ("personal data in generated replies", private, "–", f"{found.generated} replies"),
+            ("generated personal data that stands in what it learned from", private, "–", f"{found.generated} replies"),
+            ("generated personal data that it made up", made_up, "–", f"{found.generated} replies"),
         ]  # fmt: skip
         yield _table(("", "new version", "base model", "of"), rows)
     if audit := card.audit:

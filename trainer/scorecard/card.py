@@ -177,7 +177,7 @@ def _whole(
         update={
             "general": general_section(dialogue, data, instructions),
             "separation": separation,
-            "memorised": with_replies(memorised, data, spoken.replies),
+            "memorised": with_replies(memorised, data, spoken.replies, sides.tokenizer),
             "voice": spoken.voice,
             "facts": spoken.facts,
             "text": spoken.text,

@@ -8,13 +8,14 @@ generated. Only replies count of which eight tokens or more are to come back; sh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from personas.scorecard import Memorised, Side
 from trainer.dataset import Dataset
 from trainer.evaluate import TokenLosses
 from trainer.scorecard.budget import Budget
 from trainer.scorecard.measured import measured_alike
-from trainer.scorecard.private import Said, private_in
+from trainer.scorecard.private import Said, learned_and_made_up
 from trainer.scorecard.sides import BASE, NEW, Sides
 
 LEAST_RETURNED = 8
@@ -63,6 +64,11 @@ def comes_back(losses: TokenLosses, end_tokens: int) -> bool:
     return bool(losses.likeliest[said // 2 : said].all())
 
 
-def with_replies(section: Memorised, data: Dataset, replies: Sequence[Said]) -> Memorised:
+def with_replies(section: Memorised, data: Dataset, replies: Sequence[Said], tokenizer: Any) -> Memorised:
     """The section with what the anonymiser finds in generated replies that their prompts do not hold."""
-    return section.model_copy(update={"generated": len(replies), "private": private_in(data, replies)})
+
+    def trained() -> str:
+        return "\n".join(tokenizer.batch_decode([sample.ids for sample in data.trained]))
+
+    private, made_up = learned_and_made_up(data, replies, trained)
+    return section.model_copy(update={"generated": len(replies), "private": private, "made_up": made_up})

@@ -177,7 +177,8 @@ def _memorised(card: FullScoreCard) -> Iterator[Section]:
         ("trained replies that come back word for word", f"{found.verbatim:.1%}"),
         ("with the base model", f"{found.verbatim_base:.1%}"),
         *((f"closer fit to trained replies, {SIDES[it]}", f"{gap:+.3f} nats") for it, gap in found.gap.items()),
-        (f"personal data in {found.generated:,} generated replies", _kinds(found.private)),
+        (f"personal data of what it learned from in {found.generated:,} generated replies", _kinds(found.private)),
+        ("personal data in them that it made up", _kinds(found.made_up)),
     ]
     yield Section("Memorised", f"Of {found.prefixes:,} trained replies.", (), (Table("", ("what", "value"), rows),))
 
