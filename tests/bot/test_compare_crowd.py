@@ -121,6 +121,6 @@ async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
         (one,) = app.house.store.comparisons.voted("ballast")
         assert set(one.versions) == {"v1", "v2"} and one.text_a != one.text_b and one.seed_a != one.seed_b
         again = await moderator.click(answer.message, "Another")
-        assert "You have voted 1 times in the last 24 hours" in await told(again)
+        assert "You have voted once in the last 24 hours" in await told(again)
         (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]
         assert "**A**" in await told(await member.click(invitation, "Compare"))
