@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 UNKNOWN = "–"
 
 
@@ -12,3 +14,8 @@ def amount(value: float | None, unit: str) -> str:
     if unit.startswith("of "):
         return f"{value:.1%}"
     return f"{value:.1%}{unit.removeprefix('share')}" if unit.startswith("share") else f"{value:.3g} {unit}".strip()
+
+
+def counts(counted: Mapping[str, int]) -> str:
+    """How often what was found, such as kinds of personal data: `2 × ip address, 1 × secret`."""
+    return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counted.items()) or "none"

@@ -81,7 +81,7 @@ def test_the_page_says_what_made_each_reply_and_proves_that_base_is_base():
 
 def test_the_page_says_what_was_memorised_and_which_prompts_were_unsafe():
     text = page(judged(memorised={"private": {"SECRET": 2}}))
-    assert "<td>2 SECRET</td>" in text and "<td>harassment</td><td>5</td><td>1</td>" in text
+    assert "<td>2 × secret</td>" in text and "<td>harassment</td><td>5</td><td>1</td>" in text
 
 
 def test_what_somebody_wrote_is_never_markup():

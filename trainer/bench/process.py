@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-POLL_S = 0.1
+POLL_S = 0.02
 
 
 def measured_apart(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[dict[str, Any], int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from personas.amounts import counts
 from personas.scorecard import FullScoreCard, Interval, Side, Voice
 from trainer.gate.chance import of_interval, of_shares
 from trainer.gate.heard import of_members
@@ -233,13 +234,14 @@ def _unlearned(card: FullScoreCard) -> Measure:
             found[kind] = found.get(kind, 0) + count
     formed = {kind: count for kind, count in found.items() if kind not in GUESSED}
     was_measured = card.learned is not None or card.memorised is not None
-    listed = ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in formed.items())
     return Measure(
         "private",
         "nothing private",
         COUNT,
         sum(formed.values()) if was_measured else None,
-        f"Personal data in what it learned from or says: {listed}." if listed else "No personal data was found.",
+        f"Personal data in what it learned from or says: {counts(formed)}."
+        if formed
+        else "No personal data was found.",
     )
 
 

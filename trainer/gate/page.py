@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from personas.amounts import amount
+from personas.amounts import amount, counts
 from personas.scorecard import FullScoreCard, Interval, ReplyText, Side, Spread, Verdict
 from trainer.gate.plots import Line, Row, bars, intervals
+from trainer.scorecard.markdown import ADAPTERS, adapters, base_is_base
 
 SIDES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}
 SIGNS = {"pass": "✓ pass", "warn": "! warn", "fail": "✗ fail", "not measured": "– not measured"}
@@ -58,7 +59,7 @@ def _body(card: FullScoreCard, title: str) -> Iterator[str]:
         f'<p class="soft">Made on {escape(card.made_at)} in {card.seconds:,.0f} s'
         f"{', the quick way' if card.quick else ''}; measured in {escape(card.precision)}, as it is served.</p>"
     )
-    yield _adapters(card)
+    yield _table(ADAPTERS, adapters(card), base_is_base(card))
     if card.verdict:
         yield from _verdict(card.verdict)
     yield from _heldout(card)
@@ -72,14 +73,6 @@ def _body(card: FullScoreCard, title: str) -> Iterator[str]:
     if card.left_out:
         items = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in card.left_out.items())
         yield f"<h2>Not measured</h2><ul>{items}</ul>"
-
-
-def _adapters(card: FullScoreCard) -> str:
-    rows = [(SIDES[side], made.version if made else "no adapter", f"{made.weights[:16]}…" if made else "–")
-            for side, made in card.adapters.items()]  # fmt: skip
-    proof = card.base_is_base
-    told = "" if proof is None else f"With adapters loaded the base model's logits differ by {proof:g} from its own."
-    return _table(("side", "version", "weights (SHA-256)"), rows, told)
 
 
 def _verdict(verdict: Verdict) -> Iterator[str]:
@@ -180,17 +173,14 @@ def _shares(card: FullScoreCard) -> Iterator[str]:
 def _memorised(card: FullScoreCard) -> Iterator[str]:
     if found := card.memorised:
         yield "<h2>Memorised</h2>"
-        private, made_up = (
-            ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
-            for kinds in (found.private, found.made_up)
-        )
         rows = [
             ("trained replies that come back word for word from their first half", f"{found.verbatim:.1%}",
              f"{found.verbatim_base:.1%}", f"{found.prefixes} replies"),
             ("loss on held-out replies less that on trained ones",
              *(f"{found.gap[side]:+.4f}" if side in found.gap else "–" for side in ("new", "base")), "nats per token"),
-            ("generated personal data that stands in what it learned from", private, "–", f"{found.generated} replies"),
-            ("generated personal data that it made up", made_up, "–", f"{found.generated} replies"),
+            ("personal data of what it learned from in generated replies", counts(found.private), "–",
+             f"{found.generated} replies"),
+            ("personal data in them that it made up", counts(found.made_up), "–", f"{found.generated} replies"),
         ]  # fmt: skip
         yield _table(("", "new version", "base model", "of"), rows)
     if audit := card.audit:

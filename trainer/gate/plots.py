@@ -73,7 +73,7 @@ class _Scale:
 def _whisker(row: Row, scale: _Scale, middle: float) -> str:
     if row.low is None or row.high is None:
         return ""
-    left, right = (scale.at(max(scale.low, value)) for value in (row.low, row.high))
+    left, right = scale.at(row.low), scale.at(row.high)
     return (
         f'<path class="whisker" d="M{left:.1f} {middle}H{right:.1f}M{left:.1f} {middle - 5}v10'
         f'M{right:.1f} {middle - 5}v10"/>'

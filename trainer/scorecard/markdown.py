@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from personas.amounts import amount
+from personas.amounts import amount, counts
 from personas.scorecard import (
     Audit,
     Facts,
@@ -27,6 +27,7 @@ from personas.scorecard import (
 from trainer.building.data_sheet import table
 
 NAMES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}
+ADAPTERS = ("side", "version", "weights (SHA-256)")
 LONGEST_SHOWN = 400
 """Characters of a reply."""
 
@@ -61,15 +62,21 @@ def _section(section: Section | None, shown: Callable[[Section], Iterable[str]])
 
 
 def _adapters(card: FullScoreCard) -> str:
-    rows = [
-        (NAMES[side], made.version if made else "no adapter", f"`{made.weights[:16]}…`" if made else "–")
+    return f"{table(ADAPTERS, adapters(card), numbers=False)}\n\n{base_is_base(card)}".rstrip()
+
+
+def adapters(card: FullScoreCard) -> list[tuple[str, str, str]]:
+    """What each side is made by; a row under `ADAPTERS`."""
+    return [
+        (NAMES[side], made.version if made else "no adapter", f"{made.weights[:16]}…" if made else "–")
         for side, made in card.adapters.items()
     ]
+
+
+def base_is_base(card: FullScoreCard) -> str:
+    """The proof in words; empty where it was not made."""
     proof = card.base_is_base
-    told = (
-        "" if proof is None else f"\n\nWith adapters loaded the base model's logits differ by {proof:g} from its own."
-    )
-    return table(("side", "version", "weights (SHA-256)"), rows, numbers=False) + told
+    return "" if proof is None else f"With adapters loaded the base model's logits differ by {proof:g} from its own."
 
 
 def _verdict(verdict: Verdict | None) -> Iterator[str]:
@@ -159,15 +166,11 @@ def _general(section: General) -> Iterator[str]:
 def _memorised(section: Memorised) -> Iterator[str]:
     yield "## Memorised"
     yield _by_side({"loss on held-out less that on trained replies": section.gap}, "{:+.4f}")
-    private, made_up = (
-        ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
-        for kinds in (section.private, section.made_up)
-    )
     yield (
         f"- Of {section.prefixes} trained replies {section.verbatim:.1%} come back word for word from their first "
         f"half (base model: {section.verbatim_base:.1%}).\n"
-        f"- Personal data in {section.generated} generated replies: {private} of what it learned from; made up, and "
-        f"nowhere in it: {made_up}."
+        f"- Personal data in {section.generated} generated replies: {counts(section.private)} of what it learned from; "
+        f"made up, and nowhere in it: {counts(section.made_up)}."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from bot.web.charts import Whisker, bars, whiskers
+from personas.amounts import counts
 from personas.scorecard import FullScoreCard, Interval, Side, Spread, TextScores, Voice
 
 SIDES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "this version"}
@@ -177,8 +178,8 @@ def _memorised(card: FullScoreCard) -> Iterator[Section]:
         ("trained replies that come back word for word", f"{found.verbatim:.1%}"),
         ("with the base model", f"{found.verbatim_base:.1%}"),
         *((f"closer fit to trained replies, {SIDES[it]}", f"{gap:+.3f} nats") for it, gap in found.gap.items()),
-        (f"personal data of what it learned from in {found.generated:,} generated replies", _kinds(found.private)),
-        ("personal data in them that it made up", _kinds(found.made_up)),
+        (f"personal data of what it learned from in {found.generated:,} generated replies", counts(found.private)),
+        ("personal data in them that it made up", counts(found.made_up)),
     ]
     yield Section("Memorised", f"Of {found.prefixes:,} trained replies.", (), (Table("", ("what", "value"), rows),))
 
@@ -203,7 +204,7 @@ def _learned(card: FullScoreCard) -> Iterator[Section]:
         ("replies of the persona", f"{found.replies:,}"),
         ("repeat an earlier one", f"{found.repeated:.1%}"),
         ("held-out replies among them", f"{found.leaked:.1%}"),
-        ("personal data", _kinds(found.private)),
+        ("personal data", counts(found.private)),
         ("learning rate", f"{found.rate:g}"),
         ("epochs", f"{found.epochs:g}"),
     ]
@@ -212,10 +213,6 @@ def _learned(card: FullScoreCard) -> Iterator[Section]:
             ("training loss", f"{it.first:.3f} at first, {it.last:.3f} at last, {it.highest:.3f} at most later")
         )
     yield Section("What it learned from", "", (), (Table("", ("what", "value"), rows),))
-
-
-def _kinds(counted: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counted.items()) or "none"
 
 
 def _differences(title: str, rows: Mapping[str, Interval], factor: float = 1) -> Markup:
