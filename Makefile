@@ -49,7 +49,7 @@ bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train 
 bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
 	@$(BIN)/python -m bot.bench_chat
 
-bench-chat-engine: $(READY)  ## How fast many chats with many adapters are answered, beside peft and llama.cpp (some 30 minutes).
+bench-chat-engine: $(READY)  ## How fast many chats with many adapters are answered, beside peft and llama.cpp (some 40 minutes).
 	@$(BIN)/python -m personas.engine.bench
 
 bench-data: $(READY)  ## How fast material is read, filtered and deduplicated (files of 1,000,000 rows; some 30 minutes).
