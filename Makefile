@@ -55,7 +55,7 @@ bench-chat-engine: $(READY)  ## How fast many chats with many adapters are answe
 bench-data: $(READY)  ## How fast material is read, filtered and deduplicated (files of 1,000,000 rows; some 30 minutes).
 	@$(BIN)/python -m trainer.bench.data
 
-bench-gate: $(READY)  ## Whether the gate catches what was damaged on purpose, and nothing else (some 30 minutes).
+bench-gate: $(READY)  ## Whether the gate catches what was damaged on purpose, and nothing else (some 40 minutes).
 	@$(BIN)/python -m trainer.bench.gate
 
 bench-pii: $(READY)  ## How much personal data the anonymiser finds in texts held out from its making, and how fast.

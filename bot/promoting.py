@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 
 from bot.house import House
 from bot.judging.heard import against, heard
@@ -16,8 +17,16 @@ log = logging.getLogger(__name__)
 
 BY_ITSELF = 0
 """Who promoted it, where nobody did."""
-NEEDS_A_SECOND_WORD = "reject"
-"""The gate's verdict on versions that are promoted only by somebody who has read why not."""
+REJECTED = "reject"
+"""The gate's verdict that stands against a version."""
+
+
+@dataclass(frozen=True)
+class Objections:
+    """Who speaks against a version, such as "The gate rejects", and why: it is promoted by a second word alone."""
+
+    who: str
+    reasons: tuple[str, ...]
 
 
 async def make_live(house: House, persona_id: str, version: str, guild_id: int, channel_id: int, by: int) -> bool:
@@ -67,11 +76,19 @@ async def promoted_by_itself(house: House, job: Job) -> bool:
     return done is not None
 
 
-def verdict_of(house: House, persona_id: str, version: str) -> tuple[str, tuple[str, ...]]:
-    """What the gate said of an installed version, and why; empty where it was not asked."""
-    found = (it for it in house.store.versions.installed(persona_id) if it.version == version)
-    card = next((it.scorecard for it in found), None)
-    return (card.verdict, card.reasons) if card else ("", ())
+async def objections_to(house: House, persona_id: str, version: str, guild_id: int) -> Objections | None:
+    """What the gate and the members of a guild (of all, where the operator asks) hold against an installed version.
+
+    None where there is nothing, and for the one that speaks.
+    """
+    if house.store.versions.live(persona_id) == version:
+        return None
+    members = await members_against(house, persona_id, version, guild_id)
+    found = (it.scorecard for it in house.store.versions.installed(persona_id) if it.version == version)
+    card = next(found, None)
+    if card and card.verdict == REJECTED:
+        return Objections("The gate rejects", (*members, *card.reasons))
+    return Objections("Members speak against", members) if members else None
 
 
 async def members_against(house: House, persona_id: str, version: str, guild_id: int) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from bot import promoting
 from bot.cogs.asking import Interaction, known_persona, require_moderator
 from bot.cogs.errors import tell
 from bot.cogs.lasting import LastingButton
-from bot.promoting import NEEDS_A_SECOND_WORD, verdict_of
 from bot.store import Job
 from personas.contracts import Persona
 
@@ -26,17 +25,13 @@ async def promote_or_ask(interaction: Interaction, persona: Persona, version: st
 
     The interaction has been acknowledged.
     """
-    house = interaction.client.house
+    house, guild_id = interaction.client.house, interaction.guild_id or 0
     spoke_already = house.store.versions.live(persona.id) == version
-    verdict, reasons = verdict_of(house, persona.id, version)
-    members = await promoting.members_against(house, persona.id, version, interaction.guild_id or 0)
-    rejected = verdict == NEEDS_A_SECOND_WORD
-    if (rejected or members) and not spoke_already:
+    if found := await promoting.objections_to(house, persona.id, version, guild_id):
         view = discord.ui.View(timeout=None)
         view.add_item(PromoteAnywayButton(persona.id, version))
-        why = "\n".join(f"- {reason}" for reason in (*members, *(reasons if rejected else ())))
-        who = "The gate rejects" if rejected else "Members speak against"
-        asked = f"{who} {version} of **{persona.name}**:\n{why}"[:2000]
+        why = "\n".join(f"- {reason}" for reason in found.reasons)
+        asked = f"{found.who} {version} of **{persona.name}**:\n{why}"[:2000]
         await interaction.followup.send(asked, view=view, ephemeral=True)
         return
     await interaction.followup.send(await make_live(interaction, persona, version), ephemeral=spoke_already)

@@ -17,6 +17,7 @@ from bot.web.personas.lives import drawing, lives_of, score_words
 from bot.web.personas.version_rest import make_live, roll_back
 from bot.web.problems import Problem
 from personas.errors import RequestError
+from personas.for_everybody import OPERATOR
 
 
 async def versions_page(request: web.Request) -> web.Response:
@@ -37,7 +38,6 @@ async def versions_page(request: web.Request) -> web.Response:
         before=_before(found),
         rollouts=_rollouts(found, now),
         behind=found.house.conversations.left_behind,
-        second_word=promoting.NEEDS_A_SECOND_WORD,
     )
 
 
@@ -45,7 +45,7 @@ async def confirm_promote(request: web.Request) -> web.Response:
     """What would speak in place of what, and what the gate says of it."""
     found = persona_at(request)
     made = version_at(request, found)
-    verdict, reasons = promoting.verdict_of(found.house, found.id, made.version)
+    objections = await promoting.objections_to(found.house, found.id, made.version, OPERATOR)
     return page(
         request,
         "personas/promote.html",
@@ -55,10 +55,10 @@ async def confirm_promote(request: web.Request) -> web.Response:
         made=made,
         live=named(found.house.store.versions.live(found.id)),
         is_live=found.house.store.versions.live(found.id) == made.version,
-        verdict=verdict,
-        reasons=reasons,
+        verdict=made.scorecard.verdict,
+        objections=objections,
+        reasons=objections.reasons if objections else made.scorecard.reasons,
         advice=made.scorecard.advice,
-        needs_word=verdict == promoting.NEEDS_A_SECOND_WORD,
         score=score_words(made),
         action=f"{found.page}/versions/{made.version}/promote",
         back=f"{found.page}/versions",

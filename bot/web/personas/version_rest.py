@@ -41,7 +41,7 @@ def _list_of(name: str, items: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 class Promoting(BaseModel):
-    """`anyway` is needed for a version that the gate rejects."""
+    """`anyway` is needed for a version that the gate rejects, or members speak against."""
 
     model_config = ConfigDict(extra="forbid")
     anyway: bool = False
@@ -124,7 +124,7 @@ async def get_version(request: web.Request) -> web.Response:
     {
         200: Answer("The version, live.", VERSION),
         404: NO_VERSION,
-        409: "The gate rejects it without `anyway`, it cannot be served, or the key belongs to another request.",
+        409: "The gate or members speak against it, it cannot be served, or the key belongs to another request.",
     },
     tag=TAG,
     body=Body(Promoting, {"anyway": False}, required=False),
@@ -155,15 +155,14 @@ async def rollback(request: web.Request) -> web.Response:
 async def make_live(found: Found, made: InstalledVersion, *, anyway: bool) -> bool:
     """Make a version live; False where it was. Raises `Problem` where it may not, or cannot."""
     house, version = found.house, made.version
-    verdict, reasons = made.scorecard.verdict, made.scorecard.reasons
-    is_live = house.store.versions.live(found.id) == version
     if house.store.versions.is_withdrawn(found.id, version):
         raise Problem("conflict", f"{version} was withdrawn.", "Train another one.")
     if model := house.conversations.left_behind.model_of(found.id, version):
         raise Problem("conflict", f"{version} was made for {model}, which is not served here.", "Train it again.")
-    if verdict == promoting.NEEDS_A_SECOND_WORD and not anyway and not is_live:
+    objections = await promoting.objections_to(house, found.id, version, OPERATOR)
+    if objections and not anyway:
         why = "Read why, and say `anyway` if you want it all the same."
-        raise Problem("conflict", f"The gate rejects {version}: {' '.join(reasons)}", why)
+        raise Problem("conflict", f"{objections.who} {version}: {' '.join(objections.reasons)}", why)
     with as_problem("conflict"):
         return await promoting.make_live(house, found.id, version, OPERATOR, 0, NOBODY)
 

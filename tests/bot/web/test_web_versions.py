@@ -10,7 +10,7 @@ from bot.store import Channel, NewRollout, Store
 from bot.web.personas.lives import drawing, lives_of
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
-from tests.bot.rollouts import install
+from tests.bot.rollouts import dislike, install
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -85,6 +85,21 @@ async def test_one_that_the_gate_rejects_takes_a_second_word(desk):
     assert "It forgot words." in page and "Mix more." in page and "Promote anyway" in page
     assert (await desk.submit(f"{PAGE}/v1/promote"))[0] == 409 and live(desk) is None
     assert (await desk.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303 and live(desk) == "v1"
+
+
+async def test_one_that_members_speak_against_takes_a_second_word_too(desk):
+    for _ in range(2):
+        install(desk.store, card=GOOD)
+    desk.store.versions.promote("ballast", "v1", 1, 2.0)
+    rollout = desk.store.rollouts.start(NewRollout("ballast", "v2", 9, 2, 7, share=50), 5.0)
+    dislike(desk.store, rollout, 12, at=50.0)
+    status, refused, _ = await desk.ask("POST", "/personas/ballast/versions/v2/promote")
+    assert status == 409 and "Members speak against v2: Its replies are disliked more" in refused["detail"]
+    _, page, _ = await desk.page(f"{PAGE}/v2/promote")
+    assert "Members speak against it" in page and "48 👎 and 0 👍" in page and "Promote anyway" in page
+    assert live(desk) == "v1"
+    assert (await desk.ask("POST", "/personas/ballast/versions/v2/promote", json={"anyway": True}))[0] == 200
+    assert live(desk) == "v2"
 
 
 async def test_a_damaged_or_withdrawn_version_never_speaks(desk):
