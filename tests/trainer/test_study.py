@@ -21,7 +21,7 @@ from trainer.commands.job_making import asked
 from trainer.material import read_spec
 from trainer.run import planned
 from trainer.study.report import write_study
-from trainer.study.scale import RESULTS, Point, Result, points_of, read_result, run_all, sizes_of
+from trainer.study.scale import RESULTS, Point, Result, _Left, points_of, read_result, run_all, sizes_of
 
 SETTINGS = ("lora_r=2", "lora_alpha=4", "num_train_epochs=1")
 POINTS = [Point(4, 0), Point(8, 0)]
@@ -87,10 +87,18 @@ def test_a_study_that_was_broken_off_goes_on_with_what_is_missing(wanted, train,
     assert told[-1] == "2 of 2: 8 samples, seed 0"
     results, _ = study(lambda folder: ({"rougeL": 0.5}, 3), [*POINTS, Point(12, 0), Point(20, 0)])
     assert [(result.samples, result.trained) for result in results] == [(4, 4), (8, 8), (12, 12), (20, 13)]
-    assert told[-1] == "4 of 4: 20 samples, seed 0, about 2 min left"  # 12 took one, 60 s
+    assert told[-1] == "4 of 4: 20 samples, seed 0, about 1 min left"  # 12 took one, of which training took 1.5 s
     (out / RESULTS / "samples=4,seed=0.json").write_text("{")
     with pytest.raises(RequestError, match="is damaged"):
         study(broken, POINTS)
+
+
+def test_of_what_is_left_training_alone_grows_with_the_samples():
+    left, done = _Left(), Result(50, 0, 50, 1.0, 2.0, {}, 3, 100.0)
+    assert left.words([Point(50, 1)]) == ""
+    left.took(done, 160.0)
+    assert left.words([Point(50, 1)]) == ", about 3 min left"  # 100 s and 60 s
+    assert left.words([Point(200, 0), Point(200, 1)]) == ", about 15 min left"  # twice 400 s and 60 s
 
 
 def test_a_run_that_fails_ends_the_study_with_its_code(wanted, train, tmp_path):

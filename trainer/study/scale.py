@@ -118,28 +118,34 @@ def run_all(
             result = _measured(point, folder, measure)
             _keep(out, point, result)
             missing.remove(point)
-            left.took(point, clock() - began)
+            left.took(result, clock() - began)
         done.append(result)
     return done, 0
 
 
 @dataclass
 class _Left:
-    """How long the rest may take, by the runs of this process: a run takes about so long for each sample."""
+    """How long the rest may take, by the runs of this process: training takes so long for each sample, the rest of a
+    run about as long whatever its size."""
 
-    seconds: float = 0.0
+    runs: int = 0
     samples: int = 0
+    training_s: float = 0.0
+    other_s: float = 0.0
 
-    def took(self, point: Point, seconds: float) -> None:
-        """A run is done."""
-        self.seconds += seconds
-        self.samples += point.samples
+    def took(self, result: Result, seconds: float) -> None:
+        """A run is done; all of it took so long."""
+        self.runs += 1
+        self.samples += result.samples
+        self.training_s += result.seconds
+        self.other_s += seconds - result.seconds
 
     def words(self, missing: Sequence[Point]) -> str:
         """For people; empty before anything is done."""
-        if not self.samples:
+        if not self.runs:
             return ""
-        minutes = self.seconds / self.samples * sum(point.samples for point in missing) / 60
+        training = self.training_s / self.samples * sum(point.samples for point in missing)
+        minutes = (training + self.other_s / self.runs * len(missing)) / 60
         return f", about {max(round(minutes), 1):,} min left"
 
 
