@@ -121,10 +121,10 @@ class Reader:
             await asyncio.sleep(POLL_S)
 
     async def _seen(self, words: str, since: int) -> dict[str, Any]:
-        """The first message, new or edited, with these words."""
+        """The first message, new or edited, with these words, whatever of them is bold."""
         for _ in range(int(TRAINING_S / POLL_S)):
             for kind, message in self._guild.events[since:]:
-                if kind in ("message", "edit") and message.get("content") and words in message["content"]:
+                if kind in ("message", "edit") and words in (message.get("content") or "").replace("*", ""):
                     self.told += message["content"] + "\n"
                     return message
             await asyncio.sleep(POLL_S)
