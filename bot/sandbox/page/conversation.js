@@ -89,7 +89,12 @@ function look(from, to) {
 /** Near an end of the window: show more there, and let go of as much at the far end. */
 async function extend() {
   if (scroller.scrollTop < AHEAD_PX && (drawn.from > 0 || !complete)) {
-    if (drawn.from === 0 && !(await loadOlder())) return;
+    const before = log;
+    if (drawn.from === 0 && !(await loadOlder())) {
+      // Loaded anew meanwhile: at the top no scrolling would ask again.
+      if (log !== before) extend();
+      return;
+    }
     look(drawn.from - STEP, Math.min(drawn.to, drawn.from - STEP + WINDOW));
   } else if (!atPresent() && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AHEAD_PX) {
     look(Math.max(drawn.from, drawn.to + STEP - WINDOW), drawn.to + STEP);
