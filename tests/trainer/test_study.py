@@ -99,6 +99,8 @@ def test_of_what_is_left_training_alone_grows_with_the_samples():
     left.took(done, 160.0)
     assert left.words([Point(50, 1)]) == ", about 3 min left"  # 100 s and 60 s
     assert left.words([Point(200, 0), Point(200, 1)]) == ", about 15 min left"  # twice 400 s and 60 s
+    left.took(done, 30.0)  # trained before this process
+    assert left.words([Point(50, 1)]) == ", about 2 min left"  # 100 s and 30 s
 
 
 def test_a_run_that_fails_ends_the_study_with_its_code(wanted, train, tmp_path):

@@ -134,11 +134,11 @@ class _Left:
     other_s: float = 0.0
 
     def took(self, result: Result, seconds: float) -> None:
-        """A run is done; all of it took so long."""
+        """A run is done, and took so long in this process; its training may have been done in an earlier one."""
         self.runs += 1
         self.samples += result.samples
         self.training_s += result.seconds
-        self.other_s += seconds - result.seconds
+        self.other_s += max(0.0, seconds - result.seconds)
 
     def words(self, missing: Sequence[Point]) -> str:
         """For people; empty before anything is done."""
