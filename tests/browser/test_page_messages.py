@@ -6,6 +6,7 @@ from playwright.async_api import expect
 from tests.bot.conftest import QUAY
 from tests.browser.conftest import PHONE
 from tests.browser.panel import PICTURE
+from tests.fakes import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -276,6 +277,36 @@ async def test_a_lost_connection_is_said_and_caught_up(sandbox, visit):
     await expect(nils.message("gone")).to_have_count(0)
     shown = await nils.page.locator("#messages article .content").all_inner_texts()
     assert len(shown) == len(set(shown)) == 151
+
+
+async def test_older_messages_come_though_the_channel_was_loaded_anew_meanwhile(sandbox, visit):
+    mora, nils = sandbox.member("Mora"), await visit(sandbox, "Nils", "cellar")
+    for number in range(300):
+        await mora.say("tavern", f"message {number}.")
+    links, held = [], []
+
+    async def relay(link):
+        link.connect_to_server()
+        links.append(link)
+
+    async def hold(route):
+        if held:
+            await route.continue_()
+        else:
+            held.append(route)
+
+    await nils.page.route_web_socket("**/page-api/live*", relay)
+    await nils.page.route("**/page-api/messages*before=*", hold)
+    await nils.page.goto(f"{sandbox.url}/?again#tavern")
+    await nils.sees("message 299.")
+    await nils.page.locator("#scroller").evaluate("(scroller) => scroller.scrollTo(0, 0)")
+    await until(lambda: held)
+    await links[0].close()
+    await until(lambda: len(links) == 2)
+    await mora.say("tavern", "said since")
+    await nils.sees("said since")
+    await held[0].continue_()
+    await nils.sees("message 150.")
 
 
 async def test_a_phone_shows_everything(sandbox, visit):
