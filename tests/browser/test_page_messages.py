@@ -309,6 +309,29 @@ async def test_older_messages_come_though_the_channel_was_loaded_anew_meanwhile(
     await nils.sees("message 150.")
 
 
+async def test_older_messages_come_though_asking_for_them_failed(sandbox, visit):
+    mora, nils = sandbox.member("Mora"), await visit(sandbox, "Nils", "cellar")
+    for number in range(300):
+        await mora.say("tavern", f"message {number}.")
+    failed = []
+
+    async def fail(route):
+        if failed:
+            await route.continue_()
+        else:
+            failed.append(route)
+            await route.abort()
+
+    await nils.page.route("**/page-api/messages*before=*", fail)
+    await nils.page.goto(f"{sandbox.url}/?again#tavern")
+    await nils.sees("message 299.")
+    await nils.page.locator("#scroller").evaluate("(scroller) => scroller.scrollTo(0, 0)")
+    await nils.sees("message 150.")
+    (noted,) = nils.complaints
+    assert failed and "page-api/messages" in noted
+    nils.complaints.clear()
+
+
 async def test_a_phone_shows_everything(sandbox, visit):
     nils = await visit(sandbox, "Nils", "tavern", viewport=PHONE, has_touch=True, is_mobile=True)
     await nils.say("w" * 300 + " https://example.org/" + "long" * 60 + "\n```\n" + "code " * 60 + "\n```")

@@ -4,6 +4,7 @@ export const state = {
   me: sessionStorage.getItem("as"), channel: null,
   guild: "", channels: [], people: [], roles: [], commands: [], languages: {}, bot: null, controls: {}, links: [],
 };
+const ANSWERED_MS = 10000;
 const UNREACHABLE = "The sandbox cannot be reached. Is it still running?";
 
 /** The acting member may not, in the words of Discord's client. */
@@ -30,7 +31,8 @@ export async function loadState() {
 
 /** Up to 100 messages of a channel, oldest first: the newest ones, or those before a message. */
 export const loadMessages = (channel, before) =>
-  ask(`messages?as=${state.me}&channel=${channel}${before ? `&before=${before}` : ""}`);
+  ask(`messages?as=${state.me}&channel=${channel}${before ? `&before=${before}` : ""}`,
+    { signal: AbortSignal.timeout(ANSWERED_MS) });
 
 export const act = (name, body) => ask(name, {
   method: "POST",

@@ -9,7 +9,7 @@ import { draw, EPHEMERAL, regroup, WRITTEN } from "/page/message.js";
 import { idAt, later, now, place, placeName, userName } from "/page/names.js";
 import { lastRead, markRead } from "/page/unread.js";
 
-const PAGE = 100, STEP = 50, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SETTLED_MS = 1500;
+const PAGE = 100, STEP = 50, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SETTLED_MS = 1500, AGAIN_MS = 2000;
 const [list, scroller, latest, beginning] = ["messages", "scroller", "latest", "beginning"].map($);
 const items = new Map(), dismissed = new Set();
 let log = [], drawn = { from: 0, to: 0 }, complete = false, loading = false, stuck = true, anchor = null, last = { top: 0, sizes: 0 };
@@ -91,7 +91,7 @@ async function extend() {
   if (scroller.scrollTop < AHEAD_PX && (drawn.from > 0 || !complete)) {
     const before = log;
     if (drawn.from === 0 && !(await loadOlder())) {
-      // Loaded anew meanwhile: at the top no scrolling would ask again.
+      // Loaded anew meanwhile: here too nothing else would ask again.
       if (log !== before) extend();
       return;
     }
@@ -114,7 +114,8 @@ async function loadOlder() {
   if (complete || loading) return false;
   const before = log;
   loading = true;
-  const loaded = await withOlder(before).catch(() => null);
+  // At the top no scrolling would ask again.
+  const loaded = await withOlder(before).catch(() => { setTimeout(extend, AGAIN_MS); });
   loading = false;
   if (!loaded || log !== before) return false;
   const added = loaded.messages.length - log.length;
