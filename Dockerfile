@@ -4,6 +4,9 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # More words for pip when it installs torch, as in the Makefile: "--index-url …" names the index of another build.
 ARG TORCH_ARGS=""
+# The compiler stays in this stage: it makes the engine's kernel, for processors with AVX-512 BF16.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY pyproject.toml ./
@@ -22,19 +25,14 @@ COPY trainer trainer
 COPY bot bot
 COPY data data
 COPY examples examples
-RUN pip install --no-deps --editable . && python -m personas.embedded
+# On processors of another family there is no kernel to make.
+RUN pip install --no-deps --editable . && python -m personas.embedded \
+    && if [ "$(uname -m)" = x86_64 ]; then python -m personas.engine.kernel; fi
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-# Debian packages besides: g++ lets the engine compile its kernel on processors with AVX-512 BF16, into the folder below.
-ARG PACKAGES=""
-# hadolint ignore=DL3008,SC2086
-RUN if [ -n "${PACKAGES}" ]; then apt-get update && apt-get install --yes --no-install-recommends ${PACKAGES} \
-        && rm -rf /var/lib/apt/lists/*; fi \
-    && useradd --uid 10001 --create-home understudy \
-    && chown understudy /opt/venv/share/understudy \
-    && install --directory --owner understudy --mode 0700 /data
+RUN useradd --uid 10001 --create-home understudy && install --directory --owner understudy --mode 0700 /data
 ENV PATH=/opt/venv/bin:$PATH UNDERSTUDY_HOME=/data HF_HOME=/data/.hub OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 10001

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from personas.base_model import Precision, best_precision, load_torch
-from personas.engine.kernel.build import NoKernelError, compiled_before, compiler_here, require_possible
+from personas.engine.kernel.build import NO_COMPILER, NoKernelError, compiled_before, compiler_here, require_possible
 from personas.errors import BaseModelError
 
 Wanted = Literal["auto", "bf16", "fp32", "int8", "nf4"]
@@ -57,4 +57,4 @@ def no_int8(base: str) -> str:
         require_possible()
     except NoKernelError as error:
         return str(error)
-    return "" if compiler_here() or compiled_before() else "there is no C++ compiler (g++ or clang++)"
+    return "" if compiler_here() or compiled_before() else NO_COMPILER

@@ -61,6 +61,12 @@ def test_it_installs_as_make_setup_does():
     assert "requirements/lock.txt" in rest and "personas.embedded" in DOCKERFILE and "personas.embedded" in made
 
 
+def test_the_kernel_is_made_where_the_compiler_is_and_the_compiler_stays_there():
+    first, last = (" ".join(words for name, words in stage if name == "RUN") for stage in stages())
+    assert "g++" in first and "python -m personas.engine.kernel" in first
+    assert "apt-get" not in last
+
+
 def test_it_runs_as_nobody_in_particular_and_says_how_it_is():
     last = dict(stages()[-1])
     assert last["USER"].isdigit() and int(last["USER"]) >= 10_000

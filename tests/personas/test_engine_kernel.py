@@ -178,6 +178,24 @@ class TestUse:
         quick.compile_for(lambda library: pytest.fail("there is none"))
         assert "no C++ compiler" in caplog.text
 
+    @pytest.mark.usefixtures("library")
+    def test_compiled_ahead_on_another_processor_it_serves_where_no_compiler_is(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(build.sys, "prefix", str(tmp_path))
+        able = build._processor()
+        monkeypatch.setattr(build, "_processor", lambda: "flags : fpu sse")
+        build.compile_ahead()
+        monkeypatch.setattr(build, "_processor", lambda: able)
+        monkeypatch.setattr(build.shutil, "which", lambda name: None)
+        decoder = StackedDecoder(tiny("llama"), 2, 0)
+        quick.use(build.compiled_before(), decoder)
+        assert decoder.quick
+        decoder.quick.close()
+
+    def test_for_another_kind_of_machine_it_is_not_compiled(self, monkeypatch):
+        monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
+        with pytest.raises(NoKernelError, match="for x86-64, not for aarch64"):
+            build.compile_ahead()
+
     def test_another_processor_and_a_source_that_is_missing_are_said(self, monkeypatch, caplog, tmp_path):
         caplog.set_level("INFO")
         model = tiny("llama")

@@ -1,0 +1,13 @@
+"""`python -m personas.engine.kernel`: compile the kernel ahead, for an image that will hold no compiler."""
+
+from __future__ import annotations
+
+import sys
+
+from personas.engine.kernel.build import NoKernelError, compile_ahead
+
+if __name__ == "__main__":
+    try:
+        print(compile_ahead())
+    except NoKernelError as error:
+        sys.exit(f"replies will be computed by torch: {error}")
