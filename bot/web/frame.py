@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ SECTIONS = (
 )
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a form that comes again. `field` is the id of the element that mends it, "" for none alone."""
+
+    said: str
+    field: str = ""
+    label: str = ""
+
+
 class Said:
     """What a form's answer says on the next page. It stays here: the cookie holds a number only."""
 
@@ -78,11 +88,19 @@ _TEMPLATES.filters.update(FILTERS)
 
 
 def page(
-    request: web.Request, template: str, *, title: str, section: str | None, status: int = 200, **context: Any
+    request: web.Request,
+    template: str,
+    *,
+    title: str,
+    section: str | None,
+    status: int = 200,
+    faults: Sequence[Fault] = (),
+    **context: Any,
 ) -> web.Response:
     """A template below `templates/`, filled and in the frame.
 
-    `section` is marked in the navigation: "" for none of it; with None there is no navigation.
+    `section` is marked in the navigation: "" for none of it; with None there is no navigation. `faults` are told at the
+    top, each with a link to its field, and in the title.
     Raises what jinja2 raises for a template that cannot be filled: a slip of ours, never of the visitor.
     """
     number = request.cookies.get(SAID_COOKIE, "")
@@ -91,6 +109,7 @@ def page(
         | {
             "title": title,
             "section": section,
+            "faults": faults,
             "sections": SECTIONS,
             "said": request.app[SAID].take(number) if number else "",
             "has_town": request.app[HAS_TOWN],

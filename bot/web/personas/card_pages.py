@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bot.earlier import Kept
 from bot.speakers import servable
-from bot.web.frame import back_to, page
+from bot.web.frame import Fault, back_to, page
 from bot.web.here import Route
 from bot.web.personas.asking import Form, as_problem, form_of, text_in, texts_in
 from bot.web.personas.card_fields import FIELDS, PARTS, WHOLE, Checked, Value, checked, with_fields
@@ -23,7 +23,11 @@ from personas.card.document import Json, json_bytes
 from personas.card.own import parse_table
 from personas.prompt import MAX_CARD_TOKENS
 
+MESSAGE = "message"
+"""The field with what is said to the persona, which is none of the card's."""
 MEANWHILE = "The card was changed meanwhile, elsewhere. Save again to write over that."
+
+LABELS = {name: one.label for name, one in FIELDS.items()} | {MESSAGE: "Message"}
 
 
 @dataclass
@@ -90,10 +94,16 @@ async def preview_page(request: web.Request) -> web.Response:
     form, now = await form_of(request), await _now(found)
     draft = await _drafted(found, form, now)
     draft.message, draft.voice = text_in(form, "message").strip()[:LONGEST_MESSAGE], text_in(form, "voice") or "live"
-    if draft.card.wrong or not draft.message:
+    if not draft.message:
+        draft.wrong = {MESSAGE: "Write what it is to answer."}
+    if draft.card.wrong or draft.wrong:
         return _shown(request, found, now, draft, 422)
-    speaker = voice_of(found, draft.voice, draft.card)
-    draft.reply = await whole_reply(found, asked(found, speaker, draft.message))
+    try:
+        speaker = voice_of(found, draft.voice, draft.card)
+        draft.reply = await whole_reply(found, asked(found, speaker, draft.message))
+    except Problem as problem:
+        draft.wrong = {WHOLE: str(problem)}
+        return _shown(request, found, now, draft, problem.status)
     return _shown(request, found, now, draft)
 
 
@@ -177,19 +187,20 @@ async def _drafted(found: Found, form: Form, now: Now) -> Draft:
 
 def _shown(request: web.Request, found: Found, now: Now, draft: Draft, status: int = 200) -> web.Response:
     tokens: CardTokens = card_tokens(draft.card, found.house.base_model)
+    wrong = dict(draft.card.wrong) | draft.wrong
     return page(
         request,
         "personas/card.html",
-        title=found.persona.name,
+        title=f"{found.persona.name}: card",
         section="personas",
         status=status,
+        faults=[Fault(said, name, LABELS.get(name, "")) for name, said in wrong.items()],
         tab="card",
         found=found,
         standing=standing_of(found.house, found.id),
         parts=PARTS,
         table=draft.card.table,
-        wrong=dict(draft.card.wrong) | draft.wrong,
-        whole=WHOLE,
+        wrong=wrong,
         tokens=tokens,
         most_tokens=MAX_CARD_TOKENS,
         now=now,

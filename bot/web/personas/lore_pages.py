@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bot.card_room import count_of
 from bot.lore import MAX_FILE_BYTES, MAX_FILES
-from bot.web.frame import back_to, page
+from bot.web.frame import Fault, back_to, page
 from bot.web.here import Route
 from bot.web.personas.asking import as_problem, form_of, text_in, uploaded
 from bot.web.personas.found import Found, lore_owner_at, server_name, standing_of
@@ -33,7 +33,7 @@ async def lore_page(request: web.Request) -> web.Response:
     return page(
         request,
         "personas/lore.html",
-        title=found.persona.name,
+        title=f"{found.persona.name}: lore",
         section="personas",
         tab="lore",
         found=found,
@@ -135,6 +135,7 @@ async def _file_shown(request: web.Request, text: str, wrong: str, status: int =
         title=f"{name} of {found.persona.name}",
         section="personas",
         status=status,
+        faults=[Fault(wrong, "text", "Text")] if wrong else (),
         found=found,
         name=name,
         path=f"{found.page}/lore/{guild_id}/{name}",

@@ -27,7 +27,7 @@ async def versions_page(request: web.Request) -> web.Response:
     return page(
         request,
         "personas/versions.html",
-        title=found.persona.name,
+        title=f"{found.persona.name}: versions",
         section="personas",
         tab="versions",
         found=found,

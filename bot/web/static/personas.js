@@ -106,6 +106,7 @@ function moreRoom(box) {
   if (!several || !several.lastElementChild.value) return;
   const added = several.lastElementChild.cloneNode();
   added.value = "";
+  added.removeAttribute("id");
   added.setAttribute("aria-label", added.getAttribute("aria-label").replace(/\d+$/, several.children.length + 1));
   several.append(added);
 }

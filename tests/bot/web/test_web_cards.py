@@ -209,6 +209,17 @@ async def test_a_fault_is_told_at_its_field_with_all_that_was_written(desk):
     assert "There is a persona Oda Marrow" in page
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"), [("more", "{bad json", "JSON"), ("first_mes", "x" * 20_000, "20000 characters")]
+)
+async def test_a_fault_far_down_is_told_at_the_top_and_in_the_title(desk, name, value, said):
+    fields = form_in((await desk.page(PAGE))[1])
+    page = await sent(desk, PAGE, changed(fields, **{name: value}), 422)
+    assert page.index("<title>Error: ") < page.index('role="alert" tabindex="-1" autofocus') < page.index("<form")
+    assert said in re.search(rf'<a href="#{name}">([^<]*)</a>', page)[1]
+    assert re.search(rf'id="{name}"[^>]*aria-describedby="[^"]*{name}-error" aria-invalid="true"', page)
+
+
 async def test_who_saves_over_another_change_is_asked_first(desk):
     fields = form_in((await desk.page(PAGE))[1])
     await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "Meanwhile."})
@@ -241,6 +252,11 @@ async def test_without_scripts_the_voice_is_heard_on_the_page(desk):
     assert "Ballast hears: evening" in page and "Not kept." in page and not personas_of(desk).has_copy("ballast")
     page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening", name=""), 422)
     assert "needs a name" in page
+    page = await sent(desk, f"{PAGE}/preview", changed(fields, tagline="Not lost."), 422)
+    assert '<a href="#message">Message: Write what it is to answer.</a>' in page and "Not lost." in page
+    desk.engine.full = True
+    page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not lost."), 503)
+    assert "9 replies are waiting" in page and "Not lost." in page
 
 
 # ------------------------------------------------------------------------------------------ files
