@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
-from bot.card_room import Room, require_room
+from bot.card_room import Room, require_room, room_of
 from bot.errors import RefusedError
 from bot.house import House
 from bot.lore import MAX_FILE_BYTES, GuildLore
@@ -46,7 +46,9 @@ async def bring_in_card(
 
     def bring_in() -> Arrived:
         card = parse_card(data, file, MAX_UNPACKED_BYTES)
-        room = require_room(to_persona(card, file), file, house.base_model)
+        persona = to_persona(card, file)
+        room = room_of(persona, house.base_model)
+        require_room(persona, file, room)
         personas = house.conversations.personas
         return Arrived(personas.bring_in(guild_id, card, file, wanted_id, keeping=keeping), card, room)
 

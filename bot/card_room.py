@@ -61,18 +61,16 @@ def room_of(persona: Persona, base_model: str) -> Room:
     return Room(count(prose), count(persona.mes_example))
 
 
-def require_room(persona: Persona, where: str, base_model: str) -> Room:
-    """What the card takes. Raises `CardError` when its prose alone leaves no room to talk, or it greets at length."""
+def require_room(persona: Persona, where: str, room: Room) -> None:
+    """Raise `CardError` when the card's prose alone leaves no room to talk, or it greets at length."""
     if len(persona.first_mes) > MAX_GREETING:
         raise CardError(
             f"The greeting in {where} has {len(persona.first_mes)} characters, more than {MAX_GREETING}.",
             "Shorten first_mes.",
         )
-    room = room_of(persona, base_model)
     if room.prose > MAX_CARD_TOKENS:
         raise CardError(
             f"{where} would take about {room.prose} tokens of every prompt; at most {MAX_CARD_TOKENS} leave room to "
             "talk.",
             "Shorten the description, or move what is told there into the character book.",
         )
-    return room

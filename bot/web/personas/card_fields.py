@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
-from bot.card_room import MAX_GREETING, Room, count_of, require_room
+from bot.card_room import MAX_GREETING, Room, count_of, require_room, room_of
 from personas.card.document import Json
 from personas.card.own import card_of_table, persona_of
 from personas.contracts import Persona
@@ -113,7 +113,7 @@ class CardFields(BaseModel):
 
 @dataclass(frozen=True)
 class Checked:
-    """A card as it would be: its table and, where it can speak, its persona and room; else what is wrong, by field."""
+    """A card as it would be: its table, and its persona or what is wrong, by field; its room where that can be told."""
 
     table: Json
     persona: Persona | None
@@ -140,12 +140,15 @@ def checked(table: Json, base_model: str) -> Checked:
             return Checked(
                 table, None, None, {name: "It holds a NUL, which is no sign of a text. Take it out."}, tokens
             )
+    room = None
     try:
         persona = persona_of(table, where)
         card_of_table(table, where)
-        return Checked(table, persona, require_room(persona, where, base_model), {}, tokens)
+        room = room_of(persona, base_model)
+        require_room(persona, where, room)
     except CardError as error:
-        return Checked(table, None, None, {_at_fault(table): str(error)}, tokens)
+        return Checked(table, None, room, {_at_fault(table): str(error)}, tokens)
+    return Checked(table, persona, room, {}, tokens)
 
 
 def _texts(value: object) -> list[str]:

@@ -121,7 +121,8 @@ async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_s
 )
 async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(desk, card, field):
     status, told, _ = await desk.ask("POST", "/personas/ballast/card/check", json=card)
-    assert status == 200 and list(told["wrong"]) == [field] and told["tokens"]["tokens"] is None
+    assert status == 200 and list(told["wrong"]) == [field]
+    assert (told["tokens"]["tokens"] is not None) == (field in ("", "first_mes")), "what is too long is counted"
     status, refused, _ = await desk.ask("PUT", "/personas/ballast/card", json=card)
     assert status == 422 and [one["field"] for one in refused["errors"]] == [field]
     assert refused["errors"][0]["detail"] == told["wrong"][field]
@@ -218,6 +219,13 @@ async def test_a_fault_far_down_is_told_at_the_top_and_in_the_title(desk, name, 
     assert page.index("<title>Error: ") < page.index('role="alert" tabindex="-1" autofocus') < page.index("<form")
     assert said in re.search(rf'<a href="#{name}">([^<]*)</a>', page)[1]
     assert re.search(rf'id="{name}"[^>]*aria-describedby="[^"]*{name}-error" aria-invalid="true"', page)
+
+
+async def test_a_card_that_is_too_long_shows_how_long_it_is(desk):
+    fields = form_in((await desk.page(PAGE))[1])
+    page = await sent(desk, PAGE, changed(fields, description="word " * 3000), 422)
+    shown = re.search(r'data-room="tokens">([\d,]+)</strong> of 2,048 tokens, <span data-room="share">(\d+) %', page)
+    assert f"would take about {shown[1].replace(',', '')} tokens" in page and int(shown[2]) > 100
 
 
 async def test_who_saves_over_another_change_is_asked_first(desk):
