@@ -55,7 +55,7 @@ class Front:
         What no route of the application answers is answered with a problem.
         """
         app[TENANT], app[finetune.CHECKS], app[frame.SAID] = self._tenant, finetune.Checks(), frame.Said()
-        app[openapi.SERVED], app[DOOR], app[idempotency.RUNNING] = openapi.Served(ROUTES), self._door, set()
+        app[openapi.SERVED], app[DOOR], app[idempotency.KEYS] = openapi.Served(ROUTES), self._door, idempotency.Keys()
         sections.furnish(app)
         app[frame.HAS_TOWN] = any(resource.canonical == "/" for resource in app.router.resources())
         at_root: tuple[Route, ...] = () if app[frame.HAS_TOWN] else (("GET", "/", frame.to_dashboard),)

@@ -1,5 +1,8 @@
 """`Idempotency-Key`: a request that may be sent again is done once, and answered the same for a day.
 
+What lives in memory only has its answers there, too: they hold until the bot ends, as that does, and what was said in
+the playground never reaches the disk.
+
 `POST /finetune/start-training` does without: there the job's own id comes from the key. The OpenAI interface does, too:
 its clients send keys of their own accord, and a reply may be made again without harm.
 """
@@ -9,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from bot.store.answered import KEPT_S, Answered
 from bot.web.bodies import FULL, json_bytes
 from bot.web.frame import is_dashboard
 from bot.web.here import Handler, house_of
@@ -22,8 +27,48 @@ NAME = "Idempotency-Key"
 OWN_WAY = ("/finetune/start-training", "/v1/")
 LARGEST, LONGEST_KEPT = 2**20, 2**20
 """Bytes of a request with a key, and letters of an answer that is kept."""
-RUNNING = web.AppKey("requests with keys", set[bytes])
-"""The keys whose requests are being done now."""
+IN_MEMORY = re.compile(r"/play/.*|/tokens|/finetune/plan|/personas/[^/]+/(lore/ask|card/check)")
+"""What is kept until the bot ends, or not at all."""
+MOST_IN_MEMORY = 1000
+
+
+class PassingAnswers:
+    """As `AnsweredRequests`, in memory: the latest thousand."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, tuple[float, Answered]] = {}
+
+    def get(self, key: bytes, now: float) -> Answered | None:
+        """What a key stands for; None when it is new."""
+        at, found = self._kept.get(key, (0.0, None))
+        return found if now - at < KEPT_S else None
+
+    def begin(self, key: bytes, request: bytes, now: float) -> None:
+        """A request with a new key is being done from now on."""
+        self._kept.pop(key, None)
+        self._kept[key] = now, Answered(request, None, "")
+        if len(self._kept) > MOST_IN_MEMORY:
+            del self._kept[next(iter(self._kept))]
+
+    def end(self, key: bytes, status: int, body: str) -> None:
+        """It was done, and answered so."""
+        if begun := self._kept.get(key):
+            self._kept[key] = begun[0], Answered(begun[1].request, status, body)
+
+    def drop(self, key: bytes) -> None:
+        """It was refused: nothing was done, and the key may come again."""
+        self._kept.pop(key, None)
+
+
+@dataclass
+class Keys:
+    """The keys whose requests are being done now, and the answers that no disk keeps."""
+
+    running: set[bytes] = field(default_factory=set)
+    answered: PassingAnswers = field(default_factory=PassingAnswers)
+
+
+KEYS = web.AppKey("keys", Keys)
 
 
 def key_of(request: web.Request) -> str | None:
@@ -48,7 +93,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _once(request: web.Request, handler: Handler, key: bytes) -> web.StreamResponse:
-    running = request.app[RUNNING]
+    running = request.app[KEYS].running
     if request.body_exists and request.content_type != "application/json":
         raise Problem("bad-header", f"An {NAME} goes with JSON only.", "Send this without one.")
     body = request[FULL] = await json_bytes(request, LARGEST)
@@ -65,7 +110,8 @@ async def _once(request: web.Request, handler: Handler, key: bytes) -> web.Strea
 
 
 def _known(request: web.Request, key: bytes, asked: bytes) -> web.Response | None:
-    found = house_of(request).store.answered.get(key, time.time())
+    now = time.time()
+    found = request.app[KEYS].answered.get(key, now) or house_of(request).store.answered.get(key, now)
     if found is None:
         return None
     if found.request != asked:
@@ -81,7 +127,7 @@ def _known(request: web.Request, key: bytes, asked: bytes) -> web.Response | Non
 
 
 async def _done(request: web.Request, handler: Handler, key: bytes, asked: bytes) -> web.StreamResponse:
-    kept = house_of(request).store.answered
+    kept = request.app[KEYS].answered if IN_MEMORY.fullmatch(request.path) else house_of(request).store.answered
     kept.begin(key, asked, time.time())
     try:
         made = await handler(request)

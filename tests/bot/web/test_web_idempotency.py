@@ -6,10 +6,10 @@ import time
 import pytest
 from aiohttp import web
 
-from bot.store.answered import KEPT_S
+from bot.store.answered import KEPT_S, Answered
 from bot.web.bodies import json_object
 from bot.web.here import TENANT
-from bot.web.idempotency import RUNNING, answer
+from bot.web.idempotency import KEYS, MOST_IN_MEMORY, Keys, PassingAnswers, answer
 from bot.web.problems import Problem
 from tests.fakes import until
 
@@ -35,7 +35,7 @@ async def ask(desk, aiohttp_client):
     """Asks a server whose one POST counts; `ask.counter` is its handler."""
     counter = Counter()
     app = web.Application()
-    app[TENANT], app[RUNNING] = desk.front._tenant, set()
+    app[TENANT], app[KEYS] = desk.front._tenant, Keys()
 
     async def handle(request):
         try:
@@ -132,3 +132,34 @@ async def test_of_a_request_no_more_than_a_hash_is_kept(ask):
     await ask(json={"refuse": False, "secret": "Rosalind"}, key="my-key")
     (row,) = ask.store._connection.read("select key, request from answered")
     assert len(row["key"]) == len(row["request"]) == 32 and b"my-key" not in row["key"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/play/runs", "/play/duets", "/tokens", "/finetune/plan", "/personas/oda/lore/ask", "/personas/oda/card/check"],
+)
+async def test_what_lives_in_memory_is_answered_from_there_and_reaches_no_disk(ask, path):
+    first = await ask(path, json={"prompt": "Is the ferry late?"})
+    assert first[0] == 201 and first == await ask(path, json={"prompt": "Is the ferry late?"})
+    assert await ask(path, json={"prompt": "Who keeps the lamp?"}) == (409, {"slug": "key-used"})
+    assert await ask("/things", json={}) == (409, {"slug": "key-used"}) and len(ask.counter.asked) == 1
+    assert ask.store._connection.read("select * from answered") == []
+
+
+async def test_in_memory_too_one_waits_for_the_first_and_what_was_refused_comes_again(ask):
+    assert (await ask("/play/runs", json={"refuse": True}))[0] == 409
+    ask.counter.free.clear()
+    first = asyncio.create_task(ask("/play/runs", json={"a": 1}))
+    await until(lambda: len(ask.counter.asked) == 2)
+    assert await ask("/play/runs", json={"a": 1}) == (409, {"slug": "conflict"})
+    ask.counter.free.set()
+    assert (await first)[0] == 201 == (await ask("/play/runs", json={"a": 1}))[0] and len(ask.counter.asked) == 2
+
+
+def test_in_memory_keys_end_after_a_day_and_the_oldest_of_a_thousand_first():
+    kept = PassingAnswers()
+    for number in range(MOST_IN_MEMORY + 1):
+        kept.begin(b"%d" % number, b"asked", 100.0)
+        kept.end(b"%d" % number, 201, "{}")
+    assert kept.get(b"0", 101.0) is None and kept.get(b"1", 101.0) == Answered(b"asked", 201, "{}")
+    assert kept.get(b"1", 100.0 + KEPT_S) is None
