@@ -97,7 +97,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         await take_up(settings.home, store, keeping, personas.every_name())
         _read(personas, shipped)
         lore = await _lore(settings, shipped, personas, stack)
-        watch = _watch(stack)
+        watch = _watch(settings, stack)
         engine = await _engine(settings, watch, stack)
         catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
@@ -136,8 +136,8 @@ async def _lore(settings: Settings, shipped: ShippedData, personas: Personas, st
     return lore
 
 
-def _watch(stack: AsyncExitStack) -> Watch:
-    watch = Watch()
+def _watch(settings: Settings, stack: AsyncExitStack) -> Watch:
+    watch = Watch(settings)
     stack.enter_context(watch.listening())
     stack.push_async_callback(watch.findings.close)
     return watch

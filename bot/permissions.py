@@ -45,6 +45,10 @@ MESSAGE_CONTENT = Need(
     "it answers only mentions, direct messages, /chat and the button Reply",
 )
 
+TAKEN_ALONG = {"view_channel": {need.permission for need in NEEDS}, "send_messages": {"attach_files"}}
+"""What nobody has without these, whatever else is allowed: giving these back gives those back. By Discord's rules of
+implicit permissions."""
+
 MODERATOR = discord.Permissions(manage_guild=True)
 """Who may set personas and train them; checked in code besides being the commands' default."""
 
@@ -74,7 +78,9 @@ def lacks(guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]) ->
     found = [Lack(guild.name, need, guild_remedy(need)) for need in missing(guild.me.guild_permissions)]
     guild_wide = {lack.need.permission for lack in found}
     for channel in channels:
-        here = [need for need in missing(channel.permissions_for(guild.me)) if need.permission not in guild_wide]
+        lacking = missing(channel.permissions_for(guild.me))
+        told = guild_wide.union(*(TAKEN_ALONG.get(need.permission, set()) - {need.permission} for need in lacking))
+        here = [need for need in lacking if need.permission not in told]
         found += [Lack(f"{guild.name} #{channel.name}", need, channel_remedy(channel.name, need)) for need in here]
     return found
 

@@ -1,6 +1,6 @@
 """What is remembered of the running bot itself, to be looked at: how long replies took, what was warned of, since when.
 
-Nothing of it is kept over a restart but what the trainer's doctor found.
+Nothing of it is kept over a restart but what the doctor found.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
-from bot.doctor.kept import KeptFindings
+from bot.doctor.kept import KeptFindings, all_here
+from bot.settings import Settings
 from personas.engine.state import ReplyTold
 
 MOST_REPLIES, MOST_WARNINGS = 1000, 100
@@ -63,12 +64,12 @@ class KeptWarnings(logging.Handler):
 class Watch:
     """Hears of replies, from any thread, and of warnings while it listens to the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         # When each series began is noise here: all begin with the bot.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.started_at = time.time()
         self.registry = CollectorRegistry()
-        self.findings = KeptFindings()
+        self.findings = KeptFindings(all_here(settings or Settings()))
         self._replies: deque[ReplyTold] = deque(maxlen=MOST_REPLIES)
         self._ended = self._counter("understudy_replies", "Replies that have ended, by how.", "finish", FINISHES)
         self._tokens = self._counter("understudy_tokens", "Tokens of prompts and replies.", "kind", ("prompt", "reply"))

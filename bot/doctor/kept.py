@@ -1,4 +1,4 @@
-"""What the trainer's doctor found last, kept in the home: it takes half a minute and all of the processor to ask it."""
+"""What the doctor found last, kept in the home: it takes half a minute and all of the processor to ask it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bot.doctor import trainers
+from bot.doctor import here, trainers
 from bot.doctor.check import Check
+from bot.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,20 @@ class Findings:
     checks: tuple[Check, ...]
 
 
-async def ask_the_trainer(base_model: str) -> list[Check]:
-    """What the trainer's doctor finds now."""
-    return await trainers.checks(base_model, os.environ)
+def all_here(settings: Settings) -> Ask:
+    """Asks for what the bot needs of this machine, then for what this machine can train. Discord is not asked again."""
+
+    async def ask(base_model: str) -> list[Check]:
+        own = await asyncio.to_thread(lambda: list(here.checks(settings)))
+        return own + await trainers.checks(base_model, os.environ)
+
+    return ask
 
 
 class KeptFindings:
     """Asks in the background, one at a time. To be used on the event loop."""
 
-    def __init__(self, ask: Ask = ask_the_trainer) -> None:
+    def __init__(self, ask: Ask) -> None:
         self.ask = ask
         self._asking: asyncio.Task[None] | None = None
 

@@ -160,6 +160,20 @@ def test_what_one_channel_denies_is_told_where_it_can_be_allowed():
     assert lack.remedy == "Edit Channel of #quay → Permissions → the bot's role: set Send Messages to allow."
 
 
+@pytest.mark.parametrize("taken", ["send_messages", "view_channel"])
+@pytest.mark.parametrize("where", ["server", "channel"])
+def test_what_is_lost_along_with_another_permission_has_no_remedy_of_its_own(taken, where):
+    everything, silent = discord.Permissions.all(), discord.Permissions.all()
+    setattr(silent, taken, False)
+    left = discord.Permissions(silent.value)
+    discord.abc.GuildChannel._apply_implicit_permissions(None, left)
+    me = SimpleNamespace(guild_permissions=silent if where == "server" else everything)
+    channels = [SimpleNamespace(name=name, permissions_for=lambda me: left) for name in ("quay", "inn")]
+    found = lacks(SimpleNamespace(name="Skerrow", me=me), channels)
+    assert {lack.need.permission for lack in found} == {taken}
+    assert [lack.where for lack in found] == (["Skerrow"] if where == "server" else ["Skerrow #quay", "Skerrow #inn"])
+
+
 async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
     sandbox = Sandbox(dataclasses.replace(SEED, message_content=False))
     await sandbox.start()

@@ -39,7 +39,9 @@ async def system(request: web.Request) -> web.Response:
         rows=rows(state),
         findings=findings,
         is_asking=house.watch.findings.is_asking,
-        lacks=_lacks(house),
+        lacks=(lacks := _lacks(house)),
+        lacking=[lack.need for lack in lacks],
+        is_connected=bool(house.client and house.client.guilds),
         needs=[(title_of(need), need) for need in NEEDS],
         content=MESSAGE_CONTENT,
         reads_content=bool(house.client and house.client.intents.message_content),
@@ -54,7 +56,7 @@ async def system_events(request: web.Request) -> web.StreamResponse:
 
 
 async def look(request: web.Request) -> web.Response:
-    """Have the trainer's doctor look at the machine, in the background."""
+    """Have the doctor look at everything, in the background."""
     house = house_of(request)
     begun = house.watch.findings.begin(house.home, house.base_model)
     said = "The doctor is looking; it takes half a minute." if begun else "The doctor is looking already."

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bot.doctor import trainers
 from bot.doctor.check import Check
+from bot.doctor.kept import all_here
+from bot.settings import Settings
 from bot.store.jobs import NewJob
 from bot.watch import Watch, percentiles
 from bot.web.system import pages
@@ -137,6 +140,18 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
     await until(lambda: not desk.house.watch.findings.is_asking)
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert asked == ["embedded"] and "slow &lt;b&gt;" in text and "wait for it" in text
+
+
+async def test_the_doctor_looks_at_home_and_port_too(tmp_path, monkeypatch):
+    async def machine(base_model, environ):
+        return [Check("torch", "ok", f"computes {base_model}")]
+
+    monkeypatch.setattr(trainers, "checks", machine)
+    tmp_path.chmod(0o755)
+    found = await all_here(Settings(home=tmp_path))("embedded")
+    assert {"token", "home", "database", "port", "torch"} <= {check.name for check in found}
+    (home,) = (check for check in found if check.name == "home")
+    assert home.state == "warn" and "chmod 700" in home.remedy
 
 
 def test_percentiles_are_values_that_were_measured():

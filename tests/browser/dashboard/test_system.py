@@ -1,11 +1,13 @@
 """The system page: figures that stay fresh, what is missing with its remedy, the doctor; at desktop and phone width."""
 
+import asyncio
 import logging
 
 import pytest
 from playwright.async_api import expect
 
 from bot.doctor.check import Check
+from bot.web.system import pages
 from personas.engine.state import ReplyTold
 from tests.browser.dashboard.conftest import assert_accessible
 
@@ -18,7 +20,7 @@ async def test_the_system_is_seen_as_it_changes(dashboard, phone):
     page = await dashboard.open("/dashboard/system", phone=phone, dark=phone)
     replies = page.locator("[data-figure=replies]")
     await expect(replies).to_have_text("0")
-    await expect(page.get_by_text("Renewed every two seconds.")).to_be_visible()
+    await expect(page.get_by_text("Renewed every two seconds")).to_be_visible()
     watch.reply(ReplyTold(0.3, 4.0, 100, 20, "stop"))
     with watch.listening():
         logging.getLogger("bot.test").warning("the lamp flickers")
@@ -34,6 +36,9 @@ async def test_a_missing_permission_is_told_with_its_remedy(dashboard):
     section = page.get_by_role("region", name="Permissions", exact=True)
     await expect(section).to_contain_text("Manage Webhooks is missing")
     await expect(section.get_by_text("Server Settings → Roles")).to_be_visible()
+    marks = {name: section.get_by_role("rowheader", name=name) for name in ("Manage Webhooks", "Attach Files")}
+    await expect(marks["Manage Webhooks"]).to_contain_text("missing somewhere")
+    await expect(marks["Attach Files"]).to_contain_text("granted")
     await assert_accessible(page)
 
 
@@ -47,3 +52,21 @@ async def test_the_doctor_is_asked_and_says_what_it_found(dashboard):
     await expect(page.get_by_role("status")).to_contain_text(["The doctor is looking"])
     await page.reload()
     await expect(page.get_by_role("row").filter(has_text="torch")).to_contain_text("wait for it")
+
+
+async def test_what_the_doctor_finds_is_shown_when_it_has_finished(dashboard, monkeypatch):
+    go = asyncio.Event()
+
+    async def ask(base_model):
+        await go.wait()
+        return [Check("home", "warn", "others can read it", "chmod 700")]
+
+    monkeypatch.setattr(pages, "EVERY_S", 0.1)
+    dashboard.stage.client.house.watch.findings.ask = ask
+    page = await dashboard.open("/dashboard/system")
+    await page.get_by_role("button", name="Look now").click()
+    await expect(page.locator("#asking")).to_contain_text("The doctor is looking")
+    go.set()
+    await expect(page.get_by_role("row").filter(has_text="others can read it")).to_contain_text("chmod 700")
+    await expect(page.locator("#asking")).to_have_text("The doctor has finished.")
+    await expect(page.get_by_role("button", name="Look again")).to_be_enabled()
