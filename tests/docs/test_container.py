@@ -95,7 +95,12 @@ def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
         (volume,) = service["volumes"]
         assert volume.split(":")[0] in COMPOSE["volumes"] and f"\nVOLUME {volume.split(':')[1]}\n" in DOCKERFILE
         build = service["build"]
-        assert isinstance(build, str) or set(build["args"]) <= arguments
+        assert set(build["args"]) <= arguments
         assert service["cap_drop"] == ["ALL"]
+        assert (
+            service["environment"]["WEB_PORT"] == port
+            and f"VOLUME {service['environment']['UNDERSTUDY_HOME']}\n" in DOCKERFILE
+        )
+    assert len({service["build"]["args"]["TORCH_ARGS"] for service in COMPOSE["services"].values()}) == 2
     (device,) = COMPOSE["services"]["bot-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
