@@ -17,6 +17,8 @@ from bot.sandbox.seed import GuildSeed
 from bot.sandbox.world import World
 
 HISTORY = 1_000
+LONGEST_LINE = 2**16
+"""Bytes of a request's first line, and of a header: who is mounted here says itself what is too long."""
 Mount = Callable[[web.Application], None]
 
 
@@ -66,7 +68,9 @@ class Sandbox(Controls):
         app = self._application(links)
         if mount:
             mount(app)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1.0, max_line_size=LONGEST_LINE, max_field_size=LONGEST_LINE
+        )
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.log import server_logger
 
 from bot.house import House
 from bot.queue import QueueConflictError
 from bot.store import StoreError
 from bot.web import finetune, frame, health, idempotency, jobs, openapi, overview, problem_types, sections, sign_in
-from bot.web.guard import HEADERS, require_here
+from bot.web.guard import HEADERS, READ_AT_MOST, no_bad_requests, require_here, require_short
 from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.openai.errors import is_v1, openai_answer
 from bot.web.problems import Problem, answer_to, headers_of
@@ -69,6 +70,7 @@ class Front:
             return await self._guarded(request, handler)
 
         app.middlewares.insert(0, guarded)
+        server_logger.addFilter(no_bad_requests)
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.match_info.http_exception is None and request.match_info.route not in self._own:
@@ -83,6 +85,7 @@ class Front:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         require_here(request, self._door)
+        require_short(request)
         if not request.path.startswith(OPEN) and not self._door.lets_in(request):
             if frame.wants_page(request):
                 return sign_in.to_sign_in(request)
@@ -129,7 +132,7 @@ async def listening(front: Front, port: int, host: str = "127.0.0.1") -> AsyncIt
     """A server with these routes alone; gives its address. Raises `OSError` when it cannot listen there."""
     app = web.Application()
     front.mount(app)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, **READ_AT_MOST)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

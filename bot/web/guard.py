@@ -9,10 +9,13 @@ elsewhere. No answer allows another origin to read it.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from bot.web.bodies import FORM, LARGEST_FORM_BYTES
 from bot.web.frame import is_dashboard
@@ -32,6 +35,22 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 """On every answer that sets none of its own."""
+LONGEST_ADDRESS = 8190
+"""What other servers take, too; what is longer belongs into a body."""
+READ_AT_MOST: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16}
+"""Settings of the server: what is longer than an address may be is read, to be answered as everything else is."""
+
+
+def no_bad_requests(record: logging.LogRecord) -> bool:
+    """A filter for the server's log: who sends what is no HTTP is told so, and needs no traceback here."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+def require_short(request: web.Request) -> None:
+    """Raise `Problem` for an address that is longer than others would take."""
+    if len(request.raw_path) > LONGEST_ADDRESS:
+        said = f"The address has {len(request.raw_path)} characters, more than {LONGEST_ADDRESS}."
+        raise Problem("address-too-long", said, "Ask for less, or send it in a body.")
 
 
 def require_here(request: web.Request, door: Door) -> None:

@@ -24,6 +24,7 @@ PROBLEMS = {
     "key-used": (409, "The key belongs to another request"),
     "too-large": (413, "The body is too large"),
     "not-json-type": (415, "Only JSON is read here"),
+    "address-too-long": (414, "The address is too long"),
     "wrong-kind": (415, "Files of this kind are not read"),
     "bad-name": (422, "The name cannot be used"),
     "invalid-request": (422, "Fields of the request are wrong"),

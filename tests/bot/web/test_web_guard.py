@@ -37,6 +37,16 @@ async def test_two_hosts_or_none_are_refused(desk):
         writer.close()
 
 
+async def test_an_address_that_is_too_long_is_told_as_everything_else_is(desk, caplog):
+    status, body, _ = await desk.ask("GET", f"/finetune/jobs?after={'x' * 20_000}")
+    assert status == 414 and body["type"] == "/problems/address-too-long"
+    status, text, headers = await desk.page(f"/dashboard/personas?ask={'x' * 20_000}")
+    assert status == 414 and "The address is too long" in text and headers["Content-Type"].startswith("text/html")
+    async with desk.session.get(f"/dashboard?{'x' * 70_000}") as answer:
+        assert answer.status == 400
+    assert not caplog.records, "nobody reads a traceback for what somebody else has sent"
+
+
 FOREIGN = [
     {"Origin": "https://example.org"},
     {"Origin": "http://127.0.0.1:1"},
