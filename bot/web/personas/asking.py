@@ -68,7 +68,8 @@ async def _take(part: BodyPartReader, found: Uploaded, most_bytes: int) -> None:
     while piece := await part.read_chunk(2**16):
         content += piece
         if len(content) > limit:
-            raise Problem("too-large", f"{part.filename or part.name} has more than {limit // 2**20} MB.", "Send less.")
+            most = f"{limit // 2**20} MB" if limit >= 2**20 else f"{limit // 1000} KB"
+            raise Problem("too-large", f"{part.filename or part.name} has more than {most}.", "Send less.")
     if is_file:
         found.name, found.content = part.filename or "", bytes(content)
     else:

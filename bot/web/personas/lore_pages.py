@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from bot.card_room import count_of
-from bot.lore import MAX_FILE_BYTES, MAX_FILES
+from bot.lore import MAX_FILE_BYTES, MAX_FILES, file_name
 from bot.web.frame import Fault, back_to, page
 from bot.web.here import Route
 from bot.web.personas.asking import as_problem, form_of, text_in, uploaded
@@ -16,42 +17,40 @@ from bot.web.personas.found import Found, lore_owner_at, server_name, standing_o
 from bot.web.personas.lore_files import files_of, guilds_of, is_plain, lore_of, shipped_text
 from bot.web.personas.lore_rest import LONGEST_QUESTION, remove_file, text_of, weighed_in, write_file
 from bot.web.problems import Problem
+from personas.errors import LoreError
 from personas.for_everybody import OPERATOR
 from personas.lore import FOUND, LORE_PASSAGES, WORLD, Passage, guild_owner
 
 MOST_SHOWN = 6
 """How many passages are shown at once; the others can be unfolded."""
+LABELS = {"ask": "Message", "name": "Title", "text": "Text", "file": "File"}
+
+
+@dataclass
+class Draft:
+    """What stands in the page's forms: a message to ask with, a file to add; and what is wrong there, by field."""
+
+    question: str = ""
+    guild: str = ""
+    name: str = ""
+    text: str = ""
+    wrong: dict[str, str] = field(default_factory=dict)
 
 
 async def lore_page(request: web.Request) -> web.Response:
-    """The files, and what the message `ask` finds, where one is asked."""
-    found = lore_owner_at(request)
-    question = request.query.get("ask", "").strip()[:LONGEST_QUESTION]
-    files = await asyncio.to_thread(files_of, found)
-    asked_in = _guild(found, request.query.get("guild", str(found.guild_id)))
-    weighed, matches = await weighed_in(found, question, asked_in) if question else (None, [])
-    return page(
-        request,
-        "personas/lore.html",
-        title=f"{found.persona.name}: lore",
-        section="personas",
-        tab="lore",
-        found=found,
-        standing=standing_of(found.house, found.id),
-        files=files,
-        removed=lore_of(found.house).removed(found.guild_id, found.id),
-        world=sum(passage.owner in (WORLD, guild_owner(OPERATOR, WORLD)) for passage in _all(found)),
-        question=question,
-        asked_in=asked_in,
-        guilds=[(guild_id, server_name(found.house, guild_id)) for guild_id in guilds_of(found) if guild_id],
-        weighed=weighed,
-        matches=matches,
-        shown=MOST_SHOWN,
-        threshold=FOUND,
-        most=LORE_PASSAGES,
-        longest=LONGEST_QUESTION,
-        most_files=MAX_FILES,
-    )
+    """The files, and forms to ask and to add."""
+    return await _shown(request, lore_owner_at(request), Draft())
+
+
+async def lore_form(request: web.Request) -> web.Response:
+    """What is written in the page: a message, to see what it finds, or a new file."""
+    found, form = lore_owner_at(request), await form_of(request)
+    if "ask" not in form:
+        return await _add(request, found, Draft(name=text_in(form, "name").strip(), text=text_in(form, "text")))
+    draft = Draft(text_in(form, "ask").strip()[:LONGEST_QUESTION], text_in(form, "guild"))
+    if not draft.question:
+        draft.wrong = {"ask": "Write what is to be looked for."}
+    return await _shown(request, found, draft, 422 if draft.wrong else 200)
 
 
 async def file_page(request: web.Request) -> web.Response:
@@ -75,24 +74,17 @@ async def save_file(request: web.Request) -> web.Response:
     return back_to(request, f"{found.page}/lore", _kept(name, passages))
 
 
-async def add_file(request: web.Request) -> web.Response:
-    """Keep a new file: the form's text under its name."""
-    found, form = lore_owner_at(request), await form_of(request)
-    name, text = text_in(form, "name").strip(), text_in(form, "text")
-    if text and not text.lstrip().startswith("#"):
-        text = f"# {name}\n\n{text}"
-    name, passages = await write_file(found, found.guild_id, name, text)
-    return back_to(request, f"{found.page}/lore", _kept(name, passages))
-
-
 async def bring_file(request: web.Request) -> web.Response:
     """Keep a markdown file that was chosen."""
     found = lore_owner_at(request)
-    sent = await uploaded(request, MAX_FILE_BYTES)
-    if not sent.content:
-        raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
-    with as_problem("invalid-request"):
-        name, passages = await lore_of(found.house).add(found.guild_id, found.id, sent.name, sent.content)
+    try:
+        sent = await uploaded(request, MAX_FILE_BYTES)
+        if not sent.content:
+            raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
+        with as_problem("invalid-request"):
+            name, passages = await lore_of(found.house).add(found.guild_id, found.id, sent.name, sent.content)
+    except Problem as problem:
+        return await _shown(request, found, Draft(wrong={"file": str(problem)}), problem.status)
     return back_to(request, f"{found.page}/lore", _kept(name, passages))
 
 
@@ -119,6 +111,49 @@ async def bring_back(request: web.Request) -> web.Response:
 
 
 # ------------------------------------------------------------------------------------------------ parts of it
+
+
+async def _add(request: web.Request, found: Found, draft: Draft) -> web.Response:
+    """Keep a new file: the form's text under its title."""
+    text = draft.text
+    if text and not text.lstrip().startswith("#"):
+        text = f"# {draft.name}\n\n{text}"
+    try:
+        name, passages = await write_file(found, found.guild_id, draft.name, text)
+    except Problem as problem:
+        draft.wrong = {"text" if _can_be_called(draft.name) else "name": str(problem)}
+        return await _shown(request, found, draft, problem.status)
+    return back_to(request, f"{found.page}/lore", _kept(name, passages))
+
+
+async def _shown(request: web.Request, found: Found, draft: Draft, status: int = 200) -> web.Response:
+    files = await asyncio.to_thread(files_of, found)
+    asked_in = _guild(found, draft.guild or str(found.guild_id))
+    weighed, matches = await weighed_in(found, draft.question, asked_in) if draft.question else (None, [])
+    return page(
+        request,
+        "personas/lore.html",
+        title=f"{found.persona.name}: lore",
+        section="personas",
+        status=status,
+        faults=[Fault(said, name, LABELS[name]) for name, said in draft.wrong.items()],
+        tab="lore",
+        found=found,
+        standing=standing_of(found.house, found.id),
+        files=files,
+        removed=lore_of(found.house).removed(found.guild_id, found.id),
+        world=sum(passage.owner in (WORLD, guild_owner(OPERATOR, WORLD)) for passage in _all(found)),
+        draft=draft,
+        asked_in=asked_in,
+        guilds=[(guild_id, server_name(found.house, guild_id)) for guild_id in guilds_of(found) if guild_id],
+        weighed=weighed,
+        matches=matches,
+        shown=MOST_SHOWN,
+        threshold=FOUND,
+        most=LORE_PASSAGES,
+        longest=LONGEST_QUESTION,
+        most_files=MAX_FILES,
+    )
 
 
 def _all(found: Found) -> Sequence[Passage]:
@@ -173,6 +208,13 @@ def _text_or_none(found: Found, guild_id: int, name: str) -> str | None:
         return None
 
 
+def _can_be_called(name: str) -> bool:
+    try:
+        return bool(file_name(name))
+    except LoreError:
+        return False
+
+
 def _require_shipped(found: Found, guild_id: int, name: str) -> None:
     if guild_id != OPERATOR or shipped_text(found, name) is None:
         raise Problem("not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed.")
@@ -186,7 +228,7 @@ def _kept(name: str, passages: int) -> str:
 FILE = "/dashboard/personas/{persona_id}/lore/{guild}/{file}"
 ROUTES: tuple[Route, ...] = (
     ("GET", "/dashboard/personas/{persona_id}/lore", lore_page),
-    ("POST", "/dashboard/personas/{persona_id}/lore", add_file),
+    ("POST", "/dashboard/personas/{persona_id}/lore", lore_form),
     ("POST", "/dashboard/personas/{persona_id}/lore-file", bring_file),
     ("GET", FILE, file_page),
     ("POST", FILE, save_file),

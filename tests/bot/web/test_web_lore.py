@@ -88,7 +88,7 @@ async def test_lore_of_a_server_counts_there_and_can_be_mended(desk):
     await GuildLore(house.home, lore_in(desk)).add(77, "ballast", "umbrella", UMBRELLA.encode())
     assert ("ballast/umbrella.md", "given") not in outcomes(await ask(desk))
     assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, guild="77"))
-    page = (await desk.page(PAGE, params={"ask": QUESTION, "guild": "77"}))[1]
+    page = (await desk.submit(PAGE, ask=QUESTION, guild="77"))[1]
     assert "server 77" in page and "<mark>violet</mark>" in page and ">given<" in page
     await desk.submit(f"{PAGE}/77/umbrella.md", text=UMBRELLA.replace("violet", "scarlet"))
     assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, "whose scarlet umbrella?", guild="77"))
@@ -131,6 +131,31 @@ async def test_what_cannot_be_is_refused(desk):
     assert (await desk.ask("POST", "/personas/ballast/lore/ask", json={"message": ""}))[0] == 422
 
 
+async def test_a_long_message_is_asked_and_stands_in_no_address(desk):
+    form = re.search(r'<form method="(\w+)" action="([^"#]+)[^>]*>\s*<div class="field">\s*<label for="ask"',
+                     (await desk.page(PAGE))[1])  # fmt: skip
+    assert form.groups() == ("post", PAGE)
+    status, page, _ = await desk.submit(PAGE, ask="钟" * 2000)
+    assert status == 200 and f"\n{'钟' * 2000}</textarea>" in page and "not found" in page
+    status, page, _ = await desk.submit(PAGE, ask=" ")
+    assert status == 422 and '<a href="#ask">Message: ' in page
+
+
+async def test_what_cannot_be_added_comes_again_in_its_form(desk):
+    status, page, _ = await desk.submit(PAGE, name="The <rope>", text="# Only a heading")
+    assert status == 422 and "<title>Error: Ballast: lore" in page and 'value="The &lt;rope&gt;"' in page
+    assert "holds no text" in re.search(r'<a href="#text">([^<]*)', page)[1] and "# Only a heading</textarea>" in page
+    assert re.search(r'id="text"[^>]*text-error" aria-invalid="true"', page)
+    status, page, _ = await desk.submit(PAGE, name="Rope", text="x" * 100_001)
+    assert status == 422 and "100 KB" in page and "x" * 100_001 in page
+    status, page, _ = await desk.submit(PAGE, name="...", text="Words.")
+    assert status == 422 and '<a href="#name">Title: ' in page and "Words.</textarea>" in page
+    for content, wanted in ((b"", 422), (b"x" * 100_001, 413)):
+        status, _, page = await upload(desk, f"{PAGE}-file", "long.md", content)
+        assert status == wanted and '<a href="#file">File: ' in page and "0 MB" not in page
+        assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page)
+
+
 async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(desk):
     house = desk.front._tenant.house
     await desk.ask("PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"})
@@ -152,7 +177,7 @@ async def test_the_worlds_lore_is_written_found_by_all_and_left_out(desk):
     assert {lore.search(who, QUESTION)[0].source for who in ("ballast", "oda", "thrip")} == {f"{WORLD}/umbrella.md"}
     files = (await desk.ask("GET", f"/personas/{WORLD}/lore"))[1]["files"]
     ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
-    status, page = (await desk.page(f"/dashboard/personas/{WORLD}/lore?ask=umbrella"))[:2]
+    status, page = (await desk.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
     assert status == 200 and "every persona can find" in page and page.count("1 passage") <= 2 and ships in page
     before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
     assert (await desk.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
