@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 SHELLS = ("bash", "zsh", "fish")
@@ -23,12 +23,30 @@ def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) ->
     """A script for these commands, each under its `prog`, in one of `SHELLS`."""
     import shtab  # nothing else needs it
 
-    scripts = []
+    scripts = {}
     for parser in parsers:
         for each in every_parser(parser):
             _complete_paths(each)
-        scripts.append(shtab.complete(parser, shell=shell))
-    return "\n".join(scripts)
+        scripts[parser.prog] = shtab.complete(parser, shell=shell)
+    if shell == "zsh":
+        return _zsh_script(scripts)
+    kept = "  local sub_parsers\n"  # else `line` of whoever is at the shell is lost
+    return "\n".join(script.replace(kept, f"{kept}  local line\n") for script in scripts.values())
+
+
+def _zsh_script(scripts: Mapping[str, str]) -> str:
+    """One script of several: found in `fpath` under each command's name, or read by `eval` or `source`."""
+    bodies = (script.partition("\n")[2].partition("\ntypeset -A opt_args\n")[0] for script in scripts.values())
+    functions = "\n".join(bodies).replace("  local context", "  local -A opt_args\n  local context")
+    at_once = "\n".join(f"  compdef _shtab_{name.replace('-', '_')} {name}" for name in scripts)
+    return f"""\
+#compdef {" ".join(scripts)}
+{functions}
+if [[ $zsh_eval_context[-1] == (eval|file) ]]; then
+{at_once}
+else
+  _shtab_${{service//-/_}} "$@"
+fi"""
 
 
 def every_parser(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -56,7 +56,8 @@ def test_each_example_can_be_typed(parser, monkeypatch):
     for line in examples(parser):
         if "…" in line.split("|")[-1] and "DISCORD_TOKEN" not in line:
             continue  # it stands for others, which are tried with their own commands
-        words = shlex.split(re.split(r" [|>] ", line)[-1 if "| " in line else 0])
+        typed = next(part for part in reversed(re.split(r" [|>] ", line)) if parser.prog in part)
+        words = shlex.split(typed)
         words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
         try:
             whole.parse_args(words[len(shlex.split(whole.prog)) :])

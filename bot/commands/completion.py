@@ -17,13 +17,15 @@ PROGRAM = "understudy"
 
 NOTES = """\
 examples:
-  python -m bot completion bash > ~/.local/share/bash-completion/completions/understudy
+  python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
   python -m bot completion zsh > ~/.zfunc/_understudy
-  python -m bot completion fish > ~/.config/fish/completions/understudy.fish
+  python -m bot completion fish | tee ~/.config/fish/completions/{understudy,model_inference}.fish
 
 It completes `understudy`, which is `python -m bot` under a name of its own, and `model_inference`; both lie in
-.venv/bin. In bash for this terminal alone: source <(.venv/bin/understudy completion bash). The trainer's commands are
-`understudy-trainer`: python -m trainer completion bash."""
+.venv/bin. The folders have to be there; in zsh, ~/.zfunc in fpath before compinit. bash (with bash-completion) and fish
+look for a file of the command's name. For this terminal alone, in bash or zsh: source <(.venv/bin/understudy completion
+bash), and in fish: .venv/bin/understudy completion fish | source. The trainer's commands are `understudy-trainer`:
+python -m trainer completion bash."""
 
 
 def add_commands(commands: Commands, parser: Callable[[str], argparse.ArgumentParser]) -> None:

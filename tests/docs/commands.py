@@ -51,7 +51,9 @@ source <(.venv/bin/python -m bot completion bash)
 source <(.venv/bin/python -m trainer completion bash)
 ```
 
-`zsh` and `fish` in the place of `bash` make scripts for these. The first of the two completes `model_inference`, too.
+The first of the two completes `model_inference`, too. In zsh (after `compinit`) say `zsh` for `bash`, in fish
+`.venv/bin/python -m bot completion fish | source`. How they are installed for good stands under
+[`completion`](#python--m-bot-completion).
 """
 
 
