@@ -37,7 +37,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def is_loopback(address: str) -> bool:
     """Whether only this machine reaches it."""
-    return address in (LOOPBACK, "::1")
+    return ipaddress.ip_address(address).is_loopback
 
 
 def missing_key(values: Mapping[str, object]) -> tuple[str, str] | None:

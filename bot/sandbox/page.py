@@ -1,12 +1,7 @@
-"""The page to talk in: its files, its own small API, and one live WebSocket a page.
-
-Everything is for this page only. A name that resolves to loopback (DNS rebinding) and requests from other sites are
-refused, because any page in the same browser could otherwise speak as a member.
-"""
+"""The page to talk in: its files, its own small API, and one live WebSocket a page. `origins` lets nobody else in."""
 
 import asyncio
 import json
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -27,9 +22,6 @@ LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}
 """What the page offers, by Discord's locale."""
 MOST_MESSAGES = 100
 MOST_UPLOADS = 50
-# What a form of another site cannot send; files come as plain bytes.
-SENT_AS = ("application/json", "application/octet-stream")
-LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 # Pictures may come from elsewhere on this machine: a webhook's avatar_url is fetched by whoever looks at it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -37,7 +29,6 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Link = tuple[str, str]  # a label and an address, for what else is served beside the page
 
 
@@ -46,24 +37,6 @@ class Body(Json):
 
     def __missing__(self, field: str) -> None:
         raise web.HTTPBadRequest(text=f"The request lacks {field}.")
-
-
-@web.middleware
-async def only_loopback(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a Host that is not this machine's, and what other sites ask of the page's API."""
-    if not LOOPBACK.fullmatch(request.host):
-        raise web.HTTPForbidden(text="The sandbox answers to 127.0.0.1 and localhost only.")
-    if request.path.startswith("/page-api/") and not _same_site(request):
-        raise web.HTTPForbidden(text="The page's API is for the sandbox's own page only.")
-    return await handler(request)
-
-
-def _same_site(request: web.Request) -> bool:
-    # Absent outside browsers; a browser sends Origin with every POST and WebSocket, Sec-Fetch-Site with everything.
-    fetched_from = request.headers.get("Sec-Fetch-Site", "same-origin")
-    origin = request.headers.get("Origin", f"http://{request.host}")
-    is_form = request.method == "POST" and request.headers.get("Content-Type", "").partition(";")[0] not in SENT_AS
-    return fetched_from in ("same-origin", "none") and origin == f"http://{request.host}" and not is_form
 
 
 def mount(app: web.Application, world: World, controls: Controls, links: Sequence[Link] = ()) -> None:

@@ -1,12 +1,11 @@
 """The sandbox as others use it: start it, play its members, wait for what the bot does."""
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
-from bot.sandbox import page, rest
+from bot.sandbox import origins, page, rest
 from bot.sandbox.controls import Controls
 from bot.sandbox.errors import Json, NotLoopback
 from bot.sandbox.feed import Check, EventLog
@@ -83,7 +82,7 @@ class Sandbox(Controls):
         self._world.gateway.url, self._world.messages.files_url = f"ws://{authority}/gateway", self.url
 
     def _application(self, links: Sequence[page.Link]) -> web.Application:
-        app = web.Application(client_max_size=rest.LARGEST_BODY_BYTES, middlewares=[page.only_loopback])
+        app = web.Application(client_max_size=rest.LARGEST_BODY_BYTES, middlewares=[origins.only_loopback])
         app.router.add_get("/gateway", self._world.gateway.serve)
         app.router.add_get("/gateway/", self._world.gateway.serve)
         rest.mount(app, self._world, ROUTES)
@@ -142,9 +141,5 @@ class Sandbox(Controls):
 
 
 def _refuse_open_door(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not origins.is_loopback(host):
         raise NotLoopback(f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or localhost")

@@ -73,8 +73,10 @@ async def _read(request: web.Request, most_bytes: int) -> bytes:
         # Asked for in pieces: what the header says of the length may be wrong or missing.
         while len(read) <= most_bytes and (piece := await request.content.read(LARGEST_BODY_BYTES)):
             read += piece
-    except (ConnectionError, ClientPayloadError, HttpProcessingError):
-        raise Problem("not-json", "The body breaks off.", "Send all of it.") from None
+    except (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError):
+        raise Problem(
+            "not-whole", "The body breaks off, or cannot be unpacked.", "Send it whole, not packed."
+        ) from None
     return read
 
 

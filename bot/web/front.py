@@ -14,7 +14,8 @@ from bot.house import House
 from bot.queue import QueueConflictError
 from bot.store import StoreError
 from bot.web import finetune, frame, health, idempotency, jobs, openapi, overview, problem_types, sections, sign_in
-from bot.web.guard import HEADERS, READ_AT_MOST, no_bad_requests, require_here, require_short
+from bot.web.client_mistakes import client_mistakes
+from bot.web.guard import HEADERS, READ_AT_MOST, require_here, require_short
 from bot.web.here import TENANT, Handler, Route, Tenant
 from bot.web.openai.errors import is_v1, openai_answer
 from bot.web.problems import Problem, answer_to, headers_of
@@ -31,7 +32,7 @@ ROUTES: tuple[Route, ...] = (
 OPEN = ("/healthz", sign_in.SIGN_IN, f"{frame.HOME}/static/")
 """What is answered without a token."""
 LISTED = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
-HTTP_PROBLEMS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+HTTP_PROBLEMS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 class Front:
@@ -70,7 +71,7 @@ class Front:
             return await self._guarded(request, handler)
 
         app.middlewares.insert(0, guarded)
-        server_logger.addFilter(no_bad_requests)
+        server_logger.addFilter(client_mistakes)
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.match_info.http_exception is None and request.match_info.route not in self._own:
@@ -100,11 +101,13 @@ class Front:
             case Problem():
                 return error
             case web.HTTPException():
-                slug = HTTP_PROBLEMS.get(error.status, "failed")
+                slug = HTTP_PROBLEMS.get(error.status, "bad-request" if error.status < 500 else "failed")
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
                 return Problem(slug, f"{request.method} {request.path}: {error.reason}.", LISTED, headers=allowed)
             case UnderstudyError():
                 return self._known(request, error)
+            case web.RequestPayloadError():
+                return Problem("not-whole", "The body breaks off, or cannot be unpacked.", "Send it whole, not packed.")
         code = secrets.token_hex(4)
         log.error("error %s", code, exc_info=error)
         return Problem("failed", "That went wrong inside the bot.", f"Its log says why under {code}.")

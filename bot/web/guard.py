@@ -9,21 +9,18 @@ elsewhere. No answer allows another origin to read it.
 from __future__ import annotations
 
 import ipaddress
-import logging
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from bot.web.bodies import FORM, LARGEST_FORM_BYTES
 from bot.web.frame import is_dashboard
 from bot.web.problems import Problem
 from bot.web.sessions import Door
 
-LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
-HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?P<port>:\d{1,5})?", re.IGNORECASE)
 HERE = ("same-origin", "none")
 SAFE = ("GET", "HEAD", "OPTIONS")
 FILES = "multipart/form-data"
@@ -41,11 +38,6 @@ READ_AT_MOST: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16}
 """Settings of the server: what is longer than an address may be is read, to be answered as everything else is."""
 
 
-def no_bad_requests(record: logging.LogRecord) -> bool:
-    """A filter for the server's log: who sends what is no HTTP is told so, and needs no traceback here."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
 def require_short(request: web.Request) -> None:
     """Raise `Problem` for an address that is longer than others would take."""
     if len(request.raw_path) > LONGEST_ADDRESS:
@@ -56,7 +48,8 @@ def require_short(request: web.Request) -> None:
 def require_here(request: web.Request, door: Door) -> None:
     """Raise `Problem` for a request by another name, or from another site's page; or a form that no page here sent."""
     hosts = request.headers.getall("Host", [])
-    if len(hosts) != 1 or not _is_own(hosts[0], door):
+    # An address that is whole, as proxies are asked, names a host besides the header: that is `request.host` then.
+    if len(hosts) != 1 or not all(_is_own(host, door) for host in (hosts[0], request.host)):
         advice = "Ask 127.0.0.1, localhost or [::1]" + (
             "." if door.is_local else "; or this machine's address, or a name that WEB_NAMES lists."
         )
@@ -70,26 +63,24 @@ def require_here(request: web.Request, door: Door) -> None:
 
 
 def _is_own(host: str, door: Door) -> bool:
-    if LOOPBACK.fullmatch(host):
-        return True
     found = HOST.fullmatch(host)
-    if found is None:
-        return False
-    name = found["name"].casefold()
-    if name in door.names or host.casefold() in door.names:
+    name = found["name"].strip("[]").casefold() if found else host
+    if found and (name == "localhost" or name in door.names or name + (found["port"] or "") in door.names):
         return True
     try:
-        address = ipaddress.ip_address(name.strip("[]"))
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    return not door.is_local and not address.is_unspecified
+    return address.is_loopback or not (door.is_local or address.is_unspecified)
 
 
 def _is_foreign(request: web.Request, host: str) -> bool:
     sites, origins = request.headers.getall("Sec-Fetch-Site", []), request.headers.getall("Origin", [])
     if request.method in SAFE and request.headers.get("Sec-Fetch-Mode") == "navigate":
         return False  # a link that somebody follows, and whose page the other site cannot see
-    return any(site not in HERE for site in sites) or any(_authority(origin) != host for origin in origins)
+    return any(site not in HERE for site in sites) or any(
+        _authority(origin).casefold() != host.casefold() for origin in origins
+    )
 
 
 def _authority(origin: str) -> str:

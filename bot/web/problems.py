@@ -14,6 +14,7 @@ from personas.errors import EngineBusyError, UnderstudyError
 PROBLEMS = {
     "not-json": (400, "The body is no JSON"),
     "not-whole": (400, "What was sent broke off"),
+    "bad-request": (400, "The request cannot be read"),
     "bad-header": (400, "A header cannot be used"),
     "bad-query": (400, "The address asks for something that cannot be"),
     "sign-in": (401, "One has to sign in first"),

@@ -132,7 +132,7 @@ def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():
         load_settings(None, {"TRAINER_WANDB": "1"})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "127.0.0.2"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5"])
 def test_where_others_reach_the_web_server_a_token_is_demanded(host):
     with pytest.raises(SettingsError, match=f"WEB_HOST is {host}.* no WEB_TOKEN.*token_urlsafe"):
         load_settings(None, {"WEB_HOST": host})
@@ -140,7 +140,7 @@ def test_where_others_reach_the_web_server_a_token_is_demanded(host):
     assert (opened.web_host, opened.is_local) == (host, False) and "staple" not in repr(opened)
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "[::1]"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.2", "::1", "[::1]"])
 def test_on_this_machine_alone_none_is(host):
     assert load_settings(None, {"WEB_HOST": host}).is_local
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from aiohttp import ClientPayloadError
+from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from bot.web.problems import Problem
@@ -27,7 +27,7 @@ RESERVE_BYTES = 2 * 2**30
 IDLE_S = 60.0
 """So long nothing may come before the file is given up."""
 PART = ".part"
-
+BROKEN_OFF = (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError, TimeoutError)
 
 Read = Callable[[], Awaitable[bytes]]
 """Gives the next bytes, none at the end: a body's, or a part's of a form."""
@@ -92,7 +92,7 @@ async def receive(read: Read, place: Path, *, expected_bytes: int | None, replac
         require_free(place, replace)
         await asyncio.to_thread(aside.replace, place)
         return received
-    except (ConnectionError, ClientPayloadError, HttpProcessingError, TimeoutError) as error:
+    except BROKEN_OFF as error:
         raise Problem("not-whole", f"{place.name} broke off while it was coming in.", "Send it again.") from error
     except OSError as error:
         raise Problem("no-room", f"{place.name} cannot be written: {error.strerror}.", "Check the disk.") from error

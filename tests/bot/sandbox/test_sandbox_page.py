@@ -61,6 +61,21 @@ async def test_other_sites_cannot_speak_as_a_member(http, sandbox, headers):
     assert sandbox.messages("tavern") == []
 
 
+async def test_the_own_name_is_the_same_in_capitals_and_with_a_dot(http, sandbox):
+    for host in ("LOCALHOST", "localhost.", "127.0.0.2"):
+        async with http.get("/", headers={"Host": host}) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("origin", ["https://example.org", "http://evil.example", "null", "http://127.0.0.1:1"])
+async def test_other_sites_cannot_reach_the_gateway(http, sandbox, origin):
+    for path in ("/gateway", "/gateway/"):
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            await http.ws_connect(path, headers={"Origin": origin})
+    async with http.ws_connect("/gateway") as socket:  # as discord.py asks: without an origin
+        assert (await socket.receive_json())["op"] == 10
+
+
 async def test_other_sites_cannot_listen(http, sandbox):
     with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
         await http.ws_connect(

@@ -15,7 +15,7 @@ POST = "/finetune/start-training"
 
 
 @pytest.mark.parametrize(
-    "host", ["bot.example.org", "127.0.0.1.example.org", "localhost.:80", "0.0.0.0", "169.254.1.1"]
+    "host", ["bot.example.org", "127.0.0.1.example.org", "localhost..:80", "0.0.0.0", "169.254.1.1"]
 )
 @pytest.mark.parametrize("path", ["/healthz", "/finetune/jobs", "/nowhere"])
 async def test_a_name_that_resolves_to_this_machine_is_not_answered(desk, host, path):
@@ -23,7 +23,9 @@ async def test_a_name_that_resolves_to_this_machine_is_not_answered(desk, host, 
     assert status == 403 and body["type"] == "/problems/not-from-here"
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8420", "localhost:8420"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1:1", "[::1]:8420", "localhost:8420", "LOCALHOST:8420", "localhost.:80", "127.0.0.2"]
+)
 async def test_this_machines_own_names_are(desk, host):
     assert (await desk.ask("GET", "/healthz", headers={"Host": host}))[0] == 200
 
@@ -45,6 +47,11 @@ async def test_an_address_that_is_too_long_is_told_as_everything_else_is(desk, c
     async with desk.session.get(f"/dashboard?{'x' * 70_000}") as answer:
         assert answer.status == 400
     assert not caplog.records, "nobody reads a traceback for what somebody else has sent"
+
+
+async def test_a_page_may_be_asked_for_by_the_name_in_capitals(desk):
+    own = {"Host": "LocalHost:8420", "Origin": "http://localhost:8420", "Sec-Fetch-Site": "same-origin"}
+    assert (await desk.start(own))[0] == 202
 
 
 FOREIGN = [

@@ -1,0 +1,95 @@
+"""What a client sends that is no request: it is refused, and is no error of ours in the log."""
+
+import asyncio
+import logging
+
+import pytest
+from aiohttp import web
+
+from bot.sandbox import Sandbox
+from tests.bot.sandbox.conftest import SEED
+
+HOST = "Host: 127.0.0.1\r\nConnection: close\r\n"
+JSON = "Content-Type: application/json\r\n"
+PACKED = f"{JSON}Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.fixture(params=["alone", "in the guild"])
+async def say(request, desk):
+    """Sends bytes, and gives the status and what follows."""
+    guild = Sandbox(SEED)
+    if request.param == "in the guild":
+        await guild.start(mount=desk.front.mount)
+    url = guild.url or desk.url
+
+    async def said(raw):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(raw if isinstance(raw, bytes) else raw.encode())
+        async with asyncio.timeout(10):
+            answer = (await reader.read()).decode()
+        writer.close()
+        return int(answer.split()[1]), answer
+
+    yield said
+    await guild.stop()
+
+
+@pytest.mark.parametrize(
+    "line", ["GET http://evil.example/healthz", "CONNECT evil.example:443", "GET http://evil.example/nowhere"]
+)
+async def test_another_hosts_address_is_refused(say, line):
+    status, answer = await say(f"{line} HTTP/1.1\r\n{HOST}\r\n")
+    assert status == 403 and "not-from-here" in answer
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8420", "[::1]:8420", "LOCALHOST"])
+async def test_an_own_address_may_be_whole(say, host):
+    assert (await say(f"GET http://{host}/healthz HTTP/1.1\r\n{HOST}\r\n"))[0] == 200
+
+
+MISTAKES = [
+    f"POST /finetune/start-training HTTP/1.1\r\n{HOST}{PACKED}",
+    f"POST /tokens HTTP/1.1\r\n{HOST}Idempotency-Key: k\r\n{PACKED}",
+    f"POST /v1/chat/completions HTTP/1.1\r\n{HOST}{PACKED}",
+    f"PUT /uploads/a.jsonl HTTP/1.1\r\n{HOST}{PACKED}",
+    f"POST /page-api/say HTTP/1.1\r\n{HOST}{PACKED}",
+    f"GET /finetune/jobs?limit=١ HTTP/1.1\r\n{HOST}\r\n",
+    "GARBAGE\r\n\r\n",
+    f"GET /healthz HTTP/1.1\r\n{HOST}X: {'a' * 70_000}\r\n\r\n",
+    f"GET /healthz?{'a' * 70_000} HTTP/1.1\r\n{HOST}\r\n",
+    f"POST /tokens HTTP/1.1\r\n{HOST}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    f"POST /tokens HTTP/1.1\r\n{HOST}{JSON}Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n",
+    "GET /healthz HTTP/1.1\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("raw", MISTAKES)
+async def test_a_clients_mistake_is_refused_and_no_error_of_ours(say, raw, caplog):
+    caplog.set_level(logging.INFO)
+    status, _ = await say(raw)
+    await asyncio.sleep(0.01)  # what is left of a body is read after the answer
+    assert 400 <= status < 500 and not caplog.records
+
+
+async def test_it_is_told_in_one_line_to_whoever_looks_for_it(say, caplog):
+    caplog.set_level(logging.DEBUG, "bot.web.client_mistakes")
+    await say(f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n")
+    [record] = caplog.records
+    assert record.levelno == logging.DEBUG and record.exc_info is None and "[/x" in record.getMessage()
+
+
+async def test_a_fault_of_ours_stays_an_error(desk, caplog):
+    async def broken(request):
+        return request.app / 1
+
+    app = web.Application()
+    app.router.add_get("/", broken)
+    desk.front.mount(app)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with desk.session.get(f"http://127.0.0.1:{runner.addresses[0][1]}/") as answer:
+        assert answer.status == 500
+    await runner.cleanup()
+    assert "TypeError" in caplog.text
