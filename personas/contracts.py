@@ -147,7 +147,9 @@ class Reply:
 
     `logprobs` are, where they were asked for, the natural logarithms of the probabilities that the model itself gave to
     the `new_tokens` tokens (the end of turn included), before temperature and the rest. `tokens` are there where
-    `alternatives` were asked for. `prompt` is the rendered prompt, control tokens and all.
+    `alternatives` were asked for. `prompt` is the rendered prompt, control tokens and all; `shortened` says that the
+    middle of the last turn was left out of it. `repeated` says that the reply was ended where it went round in a circle
+    and that this was taken out.
     """
 
     text: str
@@ -159,6 +161,8 @@ class Reply:
     logprobs: tuple[float, ...] = ()
     tokens: tuple[Token, ...] = ()
     prompt: str = ""
+    shortened: bool = False
+    repeated: bool = False
 
 
 # ------------------------------------------------------------------------------------------------ training

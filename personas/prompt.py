@@ -38,11 +38,12 @@ class NoRoomError(ValueError):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt. `turns_kept` counts the turns that fitted."""
+    """A rendered prompt. `turns_kept` counts the turns that fitted; of the last the middle is out where `shortened`."""
 
     ids: tuple[int, ...]
     text: str
     turns_kept: int
+    shortened: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Renderer:
             text = self._chat.render(self.messages(persona, kept, lore, instructions))
             ids = tuple(self._chat.encode(text))
             if len(ids) <= max_tokens:
-                return Prompt(ids, text, len(kept))
+                return Prompt(ids, text, len(kept), kept[-1] != turns[-1])
             try:
                 kept = self._shorten(kept, len(ids) - max_tokens)
             except ValueError:

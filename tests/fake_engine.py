@@ -53,7 +53,8 @@ class FakeReplyStream:
         tokens = tuple(Token(word, -0.5, OTHERS[: asked.alternatives]) for word in self._text.split(" "))
         told = tokens if asked.alternatives is not None else ()
         seed = 7 if asked.seed is None else asked.seed
-        return Reply(self._text, version, seed, 1, 1, self._finish, tokens=told, prompt=f"<|user|>{self._asked}")
+        prompt, more = f"<|user|>{self._asked}", self._engine.told
+        return Reply(self._text, version, seed, 1, 1, self._finish, tokens=told, prompt=prompt, **more)
 
     @property
     def _asked(self) -> str:
@@ -75,6 +76,7 @@ class FakeEngine:
         self.prepared: list[tuple[str, AdapterRef | None]] = []
         self.failure: UnderstudyError | None = None
         self.full = False
+        self.told: dict[str, bool] = {}  # what else replies say of themselves
         self.free = asyncio.Event()
         self.free.set()
 

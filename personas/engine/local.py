@@ -272,7 +272,7 @@ class LocalEngine:
         room = self.context_tokens - sampling.max_new_tokens
         prompt = self._renderer.prompt(request.persona, request.turns, request.lore, room, request.instructions)
         text = StreamedText(self._renderer, sampling.stop, stream.push, stop_loops=sampling.stop_loops)
-        self._parts.batch.add(Job(request, prompt.ids, seed, stream, text, ended, prompt.text))
+        self._parts.batch.add(Job(request, prompt.ids, seed, stream, text, ended, prompt.text, prompt.shortened))
 
 
 def _stepped(batch: Batch) -> bool:

@@ -36,7 +36,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A request that was accepted. `ended` is called once, however it ends. `text_of_prompt` is for people."""
+    """A request that was accepted. `ended` is called once, however it ends. The last two the reply tells."""
 
     request: ChatRequest
     prompt: tuple[int, ...]
@@ -45,6 +45,7 @@ class Job:
     text: StreamedText
     ended: Callable[[], None]
     text_of_prompt: str = ""
+    shortened: bool = False
 
 
 class Row:
@@ -98,5 +99,15 @@ class Row:
         version = self.seat.ref.version if self.seat.ref else None
         told, tokens = tuple(self._logprobs), tuple(self._tokens)
         return Reply(
-            job.text.text, version, job.seed, len(job.prompt), job.text.tokens, finish, told, tokens, job.text_of_prompt
+            job.text.text,
+            version,
+            job.seed,
+            len(job.prompt),
+            job.text.tokens,
+            finish,
+            told,
+            tokens,
+            job.text_of_prompt,
+            job.shortened,
+            job.text.repeated,
         )

@@ -15,7 +15,7 @@ class StreamedText:
     """Collects generated tokens and pushes the text that is certain. A `streamer` for transformers' `generate`.
 
     `text` is all that was pushed, `tokens` counts what was generated (the end of turn included), `stopped` is True once
-    the end of turn or a stop string came, or (with `stop_loops`) the reply had gone round in a circle.
+    the end of turn or a stop string came, or (with `stop_loops`) the reply had gone round in a circle: `repeated`.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class StreamedText:
         self.text = ""
         self.tokens = 0
         self.stopped = False
+        self.repeated = False
 
     def put(self, value: Any) -> None:
         """Take the next token ids; the first call brings the prompt, which is skipped."""
@@ -61,7 +62,7 @@ class StreamedText:
             self._show(decoded[: len(decoded) - self._held_back(decoded)])
             if self._stop_loops and goes_round(self._ids):
                 self.text = before_the_circle(self._text_of(self._ids[:-RUN_TOKENS])) or self.text
-                self.stopped = True
+                self.stopped = self.repeated = True
 
     def piece(self, token: int) -> str:
         """A token alone, as text, control tokens too."""

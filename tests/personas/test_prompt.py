@@ -79,7 +79,7 @@ def test_history_is_dropped_in_blocks_until_it_fits(renderer):
     turns = [Turn("Bo", f"message number {n}", by_persona=bool(n % 2)) for n in range(40)] + [Turn("Bo", "last words")]
     whole = renderer.prompt(ADA, turns, max_tokens=100_000)
     some = renderer.prompt(ADA, turns, max_tokens=len(whole.ids) // 2)
-    assert whole.turns_kept == 41
+    assert whole.turns_kept == 41 and not some.shortened
     assert 1 < some.turns_kept < 41 and (41 - some.turns_kept) % HISTORY_BLOCK == 0
     assert len(some.ids) <= len(whole.ids) // 2 and "last words" in some.text
 
@@ -88,6 +88,7 @@ def test_a_last_turn_that_is_too_long_loses_its_middle(renderer):
     long = "begin " + "word " * 3000 + "finish"
     prompt = renderer.prompt(ADA, [Turn("Bo", long)], max_tokens=300)
     assert len(prompt.ids) <= 300 and "begin" in prompt.text and "finish" in prompt.text and " … " in prompt.text
+    assert prompt.shortened and not renderer.prompt(ADA, [Turn("Bo", long)], max_tokens=100_000).shortened
 
 
 def test_a_card_that_alone_is_too_long_is_an_error(renderer):

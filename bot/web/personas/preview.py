@@ -72,6 +72,8 @@ def reply_json(speech: Speech, request: ChatRequest) -> dict[str, Any]:
         "prompt_tokens": reply.prompt_tokens,
         "new_tokens": reply.new_tokens,
         "finish": reply.finish,
+        "shortened": reply.shortened,
+        "repeated": reply.repeated,
         "lore": [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in request.lore],
     }
 

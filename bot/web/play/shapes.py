@@ -38,6 +38,7 @@ def line_json(line: Line) -> dict[str, Any]:
     if reply is None:
         return found
     told = {"seed": reply.seed, "finish": reply.finish, "usage": usage_json(reply), "prompt": reply.prompt}
+    told |= {"shortened": reply.shortened, "repeated": reply.repeated}
     return {**found, **told, "tokens": [token_json(token) for token in reply.tokens]}
 
 

@@ -158,7 +158,14 @@ function hearVoice(form) {
       reply.textContent = data.text || "(nothing came out)";
       by.textContent = data.version ?? "base model";
       const lore = data.lore.map((hit) => hit.source).join(", ");
-      made.textContent = `${data.new_tokens} new tokens, ${data.prompt_tokens} in the prompt${lore && `; lore: ${lore}`}`;
+      const notes = [
+        lore && `lore: ${lore}`,
+        data.finish === "length" && "cut off at the length limit",
+        data.repeated && "ended where it repeated itself, and that taken out",
+        data.shortened && "the message was too long: its middle was left out",
+      ];
+      const counts = `${data.new_tokens} new tokens, ${data.prompt_tokens} in the prompt`;
+      made.textContent = [counts, ...notes.filter(Boolean)].join("; ");
     }
   }
 

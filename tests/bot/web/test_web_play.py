@@ -232,6 +232,18 @@ async def test_forms_do_it_all_without_a_script(desk):
     assert (await desk.page("/dashboard/play"))[1].count("/dashboard/play/runs/") == 2
 
 
+async def test_what_was_taken_out_of_reply_or_prompt_is_said_under_the_reply(desk):
+    _, run = await begin(desk, ("oda",))
+    page = run["links"]["page"]
+    assert not (await ended(desk, run))["lines"][0]["repeated"] and "repeated itself" not in (await desk.page(page))[1]
+    desk.engine.told = {"repeated": True, "shortened": True}
+    _, run = await begin(desk, ("oda",))
+    [line] = (await ended(desk, run))["lines"]
+    page = (await desk.page(run["links"]["page"]))[1]
+    assert line["repeated"] and "ended where it repeated itself" in page
+    assert line["shortened"] and "its middle was left out" in page and line["finish"] == "stop"
+
+
 async def test_a_page_of_a_run_that_is_being_written(desk):
     desk.engine.free.clear()
     status, _, headers = await desk.submit("/dashboard/play", **{"with": "oda", "prompt": PROMPT})

@@ -36,7 +36,10 @@ async def test_a_card_is_written_heard_and_saved(dashboard, phone):
     await page.get_by_label("Name", exact=True).fill("Bollard")
     await expect(fault).to_be_hidden()
     await page.get_by_label("Message", exact=True).fill("who are you?")
+    dashboard.stage.engine.told = {"repeated": True}
     await page.get_by_label("Message", exact=True).press("Enter")
+    await expect(page.locator("#made")).to_contain_text("in the prompt; ended where it repeated itself")
+    dashboard.stage.engine.told = {}
     await expect(page.locator("#reply")).to_have_text("Bollard hears: who are you?")
     assert house(dashboard).answerer.engine.requests[-1].persona.scenario.startswith("A quay at low tide")
     assert house(dashboard).conversations.personas.get("ballast", 0).name == "Ballast"
