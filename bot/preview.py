@@ -25,6 +25,8 @@ from personas.job_material import SourceMaterial
 
 PLAN_TIMEOUT_S = 300.0
 SHOWN_REASONS = 6
+SHOWN_BEFORE_LINES, SHOWN_BEFORE_CHARACTERS = 4, 300
+"""Of what the model reads before what it learns: enough to see what is answered."""
 MOST_BARS = 12
 SHOWN_ERROR = 700
 """Characters of an error and of its advice: a message of Discord's takes 2000."""
@@ -82,6 +84,27 @@ class Mask(BaseModel):
     parts: tuple[tuple[str, bool], ...]
     tokens: int
     trained_tokens: int
+
+    @property
+    def long_before(self) -> str:
+        """The beginning of a sample, but for the last lines before what is learned: card, examples, older turns."""
+        text, is_learned = self.parts[0] if self.parts else ("", True)
+        if is_learned:
+            return ""
+        shown = "".join(text.splitlines(keepends=True)[-SHOWN_BEFORE_LINES:])[-SHOWN_BEFORE_CHARACTERS:]
+        return text.removesuffix(shown)
+
+    @property
+    def long_before_tokens(self) -> int:
+        """About how many tokens that has, by its share of the letters."""
+        letters = sum(len(text) for text, is_learned in self.parts if not is_learned)
+        return round((self.tokens - self.trained_tokens) * len(self.long_before) / max(letters, 1))
+
+    @property
+    def shown_parts(self) -> tuple[tuple[str, bool], ...]:
+        """What follows the long beginning, in order."""
+        first, *others = self.parts or (("", False),)
+        return ((first[0].removeprefix(self.long_before), first[1]), *others)
 
 
 class Plan(BaseModel):
@@ -168,8 +191,8 @@ async def _asked(command: Sequence[str], environ: Mapping[str, str]) -> tuple[in
             await process.wait()
 
 
-def preview_words(plan: Plan, recipe: str, place: int, is_training: bool) -> str:
-    """A plan for a moderator; `place` 1 is next in the queue."""
+def preview_words(plan: Plan, recipe: str, place: int, is_training: bool, conflict: str = "") -> str:
+    """A plan for a moderator; `place` 1 is next in the queue, `conflict` why it could not be queued now."""
     samples: Mapping[str, Any] = plan.samples
     lines = [
         f"**{samples['train']:,}** replies to learn from, {samples['eval']:,} held out; {plan.tokens:,} tokens.",
@@ -182,6 +205,8 @@ def preview_words(plan: Plan, recipe: str, place: int, is_training: bool) -> str
             lines.append(f"`{recipe}`: {found.steps:,} steps, about {duration(found.seconds)}, {memory}.")
             lines.append(f"-# estimated from {found.basis}; its score card then takes as long again at most")
             lines += [f"⚠️ {warning}" for warning in found.warnings[:SHOWN_REASONS]]
+    if conflict:
+        return "\n".join([*lines, f"It could not be started now: {conflict} Nothing has been queued."])
     behind = " after the one that trains now" if is_training else ""
     lines.append(f"Started now it would be number {place} in the queue{behind}. Nothing has been queued.")
     return "\n".join(lines)

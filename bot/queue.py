@@ -62,7 +62,7 @@ class JobQueue:
         unfinished job for the same persona, or too many queued ones.
         """
         new = NewJob(job_id or secrets.token_hex(5), guild_id, channel_id, requested_by, request)
-        self._check(new)
+        self.check(request, guild_id)
         job = self._store.jobs.add(new, self._clock.now())
         self._tell(job)
         self._wake.set()
@@ -70,7 +70,23 @@ class JobQueue:
 
     def check(self, request: TrainingRequest, guild_id: int) -> None:
         """Raise what `enqueue` would; nothing is stored."""
-        self._check(NewJob("", guild_id, 0, 0, request))
+        self._backend.check(request, guild_id)
+        if found := self.conflict(request, guild_id):
+            raise found
+
+    def conflict(self, request: TrainingRequest, guild_id: int = 0) -> QueueConflictError | None:
+        """What of the queue would refuse the request now, though it is in order; None where nothing does."""
+        name = NewJob("", guild_id, 0, 0, request).name
+        queued, running = self._store.jobs.in_state("queued"), self._store.jobs.in_state("running")
+        for job in [*queued, *running]:
+            # Two guilds may train the same persona, each its own version; a dialogue adapter's name is its place.
+            if job.name == name and (job.guild_id == guild_id or job.persona is None):
+                already = f"The job {job.job_id} for {job.name} is {job.state} already."
+                return QueueConflictError(already, "Wait, or cancel it.")
+        if sum(job.guild_id == guild_id for job in queued) >= MAX_QUEUED_PER_GUILD:
+            most = f"{MAX_QUEUED_PER_GUILD} jobs of this server are queued, which is the most."
+            return QueueConflictError(most, "Wait, or cancel one of them.")
+        return None
 
     def cancel(self, job_id: str) -> Job:
         """End a queued or running job for good; a running trainer stops within seconds.
@@ -98,7 +114,7 @@ class JobQueue:
             raise QueueConflictError(
                 f"The job {job_id} {state}.", "Resumed can be what failed for a reason that somebody can mend."
             )
-        self._check(NewJob(job_id, job.guild_id, job.channel_id, job.requested_by, job.request))
+        self.check(job.request, job.guild_id)
         resumed = self._store.jobs.resume(job_id)
         assert resumed is not None  # nothing else has run since it was looked at
         self._tell(resumed)
@@ -139,21 +155,6 @@ class JobQueue:
     def unsubscribe(self, on_change: OnChange) -> None:
         """End a subscription."""
         self._listeners.remove(on_change)
-
-    def _check(self, new: NewJob) -> None:
-        self._backend.check(new.request, new.guild_id)
-        queued, running = self._store.jobs.in_state("queued"), self._store.jobs.in_state("running")
-        for job in [*queued, *running]:
-            # Two guilds may train the same persona, each its own version; a dialogue adapter's name is its place.
-            if job.name == new.name and (job.guild_id == new.guild_id or job.persona is None):
-                raise QueueConflictError(
-                    f"The job {job.job_id} for {job.name} is {job.state} already.", "Wait, or cancel it."
-                )
-        if sum(job.guild_id == new.guild_id for job in queued) >= MAX_QUEUED_PER_GUILD:
-            raise QueueConflictError(
-                f"{MAX_QUEUED_PER_GUILD} jobs of this server are queued, which is the most.",
-                "Wait, or cancel one of them.",
-            )
 
     # ---------------------------------------------------------------------------------------- doing the work
 

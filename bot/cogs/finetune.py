@@ -157,7 +157,11 @@ class Finetune(
         )
         plan = await queue.plan(request, interaction.guild_id or 0)
         is_training = bool(self.bot.house.store.jobs.in_state("running"))
-        words = preview_words(plan, request.recipe, queue.place_for(interaction.guild_id or 0), is_training)
+        guild_id = interaction.guild_id or 0
+        conflict = queue.conflict(request, guild_id)
+        words = preview_words(
+            plan, request.recipe, queue.place_for(guild_id), is_training, str(conflict) if conflict else ""
+        )
         await interaction.followup.send(words, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
     @start.autocomplete("dataset")

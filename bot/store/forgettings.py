@@ -53,6 +53,11 @@ class Forgettings:
         """Those with a step left, oldest first."""
         return [_forgetting(row) for row in self._db.read("select * from forgettings where step != '' order by seq")]
 
+    def count(self) -> int:
+        """How many were ever asked for."""
+        row = self._db.first("select count(*) as n from forgettings", {})
+        return int(row["n"]) if row else 0
+
     def of(self, person: str) -> list[Forgetting]:
         """A person's, latest first."""
         rows = self._db.read("select * from forgettings where person = :person order by seq desc", {"person": person})

@@ -36,10 +36,15 @@ async def require_possible(house: House, body: Body, guild_id: int = OPERATOR) -
 
     `guild_id` is the server that it is queued for.
     """
-    request = request_of(body, house)
-    wrong = await asyncio.to_thread(_not_here, house, request)
+    await require_found(house, body, guild_id)
+    house.queue.check(request_of(body, house), guild_id)
+
+
+async def require_found(house: House, body: Body, guild_id: int = OPERATOR) -> None:
+    """Raise `Problem` when the request names what is not on this machine, with what could be run instead."""
+    wrong = await asyncio.to_thread(_not_here, house, request_of(body, house))
     if not wrong:
-        return house.queue.check(request, guild_id)
+        return
     proposal = await _proposed(house, body, wrong, guild_id)
     raise Problem(
         "cannot-train",

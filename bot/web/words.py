@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,13 @@ def without_places(text: str, home: Path | None) -> str:
     if home:
         text = text.replace(str(home), "UNDERSTUDY_HOME")
     return text.replace(f"{Path.home()}/", "~/")
+
+
+def in_terminal(command: str, home: Path) -> str:
+    """A command as it does the same in a terminal: with the bot's home named, where that is not the usual one."""
+    if home.absolute() == Path.home() / ".understudy":
+        return command
+    return f"UNDERSTUDY_HOME={shlex.quote(str(home.absolute()))} {command}"
 
 
 def moment(at: float | None) -> str | None:

@@ -203,7 +203,10 @@ async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage)
     assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
     for persona in ("ballast", "oda"):
         await start(stage, persona=persona)
-    assert "number 2 in the queue after the one that trains now" in await preview()
+    assert "number 2 in the queue after the one that trains now" in await preview(persona="thrip")
+    words = await preview()
+    assert "30 steps" in words and "number" not in words
+    assert "It could not be started now: The job" in words and words.endswith("cancel it. Nothing has been queued.")
     await preview(task_type="preference", start_from="v1")
     (*_, asked) = stage.backend.planned
     assert (asked.task_type, asked.recipe, asked.start_from) == ("preference", "preference", "v1")

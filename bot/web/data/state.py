@@ -1,4 +1,5 @@
-"""What the pages about data keep while the bot runs: work that is done, files that come in, indexes of samples."""
+"""What the pages about data keep while the bot runs: work that is done, files that come in, indexes of samples,
+plans."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from bot.web.data.plans import Plans
 from bot.web.data.receiving import Incoming
 from bot.web.data.sample_index import Indexes
 from bot.web.data.work import Works
@@ -18,6 +20,7 @@ class State:
     works: Works = field(default_factory=Works)
     incoming: Incoming = field(default_factory=Incoming)
     indexes: Indexes = field(default_factory=Indexes)
+    plans: Plans = field(default_factory=Plans)
 
 
 STATE = web.AppKey("data", State)

@@ -11,6 +11,7 @@ import pytest
 
 from bot.preview import Mask, Spread, Truncation
 from bot.web.data.plan_form import body_of, command_of, job_name_for
+from bot.web.data.plans import MOST_KEPT
 from bot.web.problems import Problem
 from personas.contracts import TrainingRequest
 from tests.bot.web.made_sets import put_set
@@ -34,10 +35,19 @@ SHOWN = (
 GIVEN = {"task_type": "persona", "persona": "oda", "recipe": "demo-cpu", "settings": "lora_r=8, learning_rate=2e-4"}
 
 
+async def plan_made(desk, **given):
+    """The page to which a form leads that is planned, and its address."""
+    status, _, headers = await desk.submit(PATH, **given)
+    assert status == 303
+    status, page, _ = await desk.page(headers["Location"])
+    assert status == 200
+    return page, headers["Location"]
+
+
 async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(desk):
     desk.backend.planned = SEEN
-    status, page, _ = await desk.submit(PATH, **GIVEN)
-    assert status == 200 and [request.persona for request in desk.backend.plans] == ["oda"]
+    page, _ = await plan_made(desk, **GIVEN)
+    assert [request.persona for request in desk.backend.plans] == ["oda"]
     for words in SHOWN:
         assert words in page, words
     curl = unescape(page[page.index("curl -X POST") : page.index("</pre>", page.index("curl -X POST"))])
@@ -46,6 +56,55 @@ async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what
                     "hyperparameters": {"lora_r": 8, "learning_rate": 2e-4}}  # fmt: skip
     assert "python -m trainer train --persona oda --set lora_r=8 --set learning_rate=0.0002" in unescape(page)
     assert not desk.store.jobs.in_state("queued"), "a plan queues nothing"
+
+
+async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_again(desk):
+    page, path = await plan_made(desk, **GIVEN)
+    again = (await desk.page(path))[1]
+    assert again == page and len(desk.backend.plans) == 1
+    assert "lora_r=8, learning_rate=2e-4</textarea>" in page and '<option value="oda" selected>' in page
+    for n in range(MOST_KEPT):
+        await plan_made(desk, **GIVEN, job_name=f"j{n}")
+    status, page, _ = await desk.page(path)
+    assert status == 404 and "This plan is gone" in page and ">Plan it</button>" in page
+
+
+async def test_a_plan_shows_nobodys_words_after_a_forgetting(desk):
+    _, path = await plan_made(desk, **GIVEN)
+    desk.store.forgettings.begin("someone", 0.0, "", "{}", "{}")
+    assert (await desk.page(path))[0] == 404
+    assert (await plan_made(desk, **GIVEN))[1] != path
+
+
+async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_be_refused(desk):
+    _, job, _ = await desk.start(job_name="first", task_type=None, dataset=None, persona="oda")
+    page, _ = await plan_made(desk, **GIVEN)
+    says = f"The job {job['job_id']} for oda is queued already."
+    assert "A start would be refused now." in page and says in page and "What it would do" in page
+    status, page, _ = await desk.submit(PATH, **GIVEN, start="yes")
+    assert status == 422 and says in page
+    body = {"job_name": "second", "persona": "oda"}
+    status, told, _ = await desk.ask("POST", "/finetune/plan", json=body)
+    assert status == 200 and told["conflict"].startswith(says) and told["samples"]
+    status, told, _ = await desk.ask("POST", "/finetune/plan", json={**body, "persona": "ballast"})
+    assert status == 200 and told["conflict"] is None
+
+
+async def test_what_is_learned_of_a_sample_is_not_below_its_long_beginning(desk):
+    card = "".join(f"{n}. Oda never says it.\n" for n in range(300))
+    long = Mask(parts=((f"{card}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=2_006, trained_tokens=6)
+    desk.backend.planned = SEEN.model_copy(update={"masks": (long,)})
+    page, _ = await plan_made(desk, **GIVEN)
+    folded, shown = page[page.index("<details><summary>What comes before") :].split("</details>")[:2]
+    assert "1,974 tokens" in folded and "0. Oda never" in folded and "Mina" not in folded
+    assert shown.index("Mina: Who are you?") < shown.index('<mark class="learned">Oda, love.')
+    assert long.long_before + "".join(text for text, _ in long.shown_parts) == "".join(text for text, _ in long.parts)
+
+
+@pytest.mark.parametrize("parts", [(), (("Oda, love.", True),), (("Who?", False), ("Oda.", True))])
+def test_a_short_beginning_is_not_folded(parts):
+    mask = Mask(parts=parts, tokens=9, trained_tokens=3)
+    assert mask.long_before == "" and "".join(text for text, _ in mask.shown_parts) == "".join(it for it, _ in parts)
 
 
 async def test_start_queues_what_the_body_would(desk):
@@ -59,8 +118,8 @@ async def test_a_built_set_is_chosen_by_its_path(desk, tmp_path):
     put_set(tmp_path / "home" / "datasets" / "harbour")
     _, page, _ = await desk.page(f"{PATH}?dataset=datasets/harbour&persona=ballast&task_type=persona")
     assert '<option value="datasets/harbour" selected>' in page
-    status, _, _ = await desk.submit(PATH, persona="ballast", dataset="datasets/harbour")
-    assert status == 200 and desk.backend.plans[-1].dataset_path == "datasets/harbour"
+    await plan_made(desk, persona="ballast", dataset="datasets/harbour")
+    assert desk.backend.plans[-1].dataset_path == "datasets/harbour"
 
 
 async def test_what_does_not_fit_into_memory_is_shown_with_what_would(desk, monkeypatch):
@@ -69,8 +128,8 @@ async def test_what_does_not_fit_into_memory_is_shown_with_what_would(desk, monk
     monkeypatch.setattr("bot.web.data.plan_pages.free_bytes", lambda: 2 * 2**30)
     lighter = (Lighter(set={"per_device_train_batch_size": 1}, memory_bytes=2**30),)
     desk.backend.planned = SEEN.model_copy(update={"lighter": lighter})
-    status, page, _ = await desk.submit(PATH, **GIVEN)
-    assert status == 200 and "does not fit" in page and "per_device_train_batch_size=1" in page
+    page, _ = await plan_made(desk, **GIVEN)
+    assert "does not fit" in page and "per_device_train_batch_size=1" in page
 
 
 @pytest.mark.parametrize(
@@ -140,7 +199,7 @@ def test_a_job_without_a_name_gets_one_that_can_be():
     ],
 )  # fmt: skip
 def test_the_trainers_own_command_asks_for_the_same_run(body):
-    from trainer.__main__ import parser
+    from trainer.cli import parser
     from trainer.commands.settings_given import settings_given
 
     request = TrainingRequest.model_validate({"job_name": "x", **body})
@@ -159,7 +218,7 @@ def test_votes_have_no_command():
 
 
 def test_the_words_of_the_order_are_those_of_dataset_build(tmp_path: Path):
-    from trainer.__main__ import parser
+    from trainer.cli import parser
 
     words = (
         "dataset build --persona ballast --as Wick --source ballast:12 --mix 80:20 --languages en --min-reply-words 2"
