@@ -85,9 +85,11 @@ def results(pair: Pair) -> list[Row]:
 
 
 def settings_of_two(house: House, pair: Pair) -> list[Row]:
-    """What was asked for and the settings of both."""
+    """What was asked for and the settings of both. What only one asked for, the other is known to have left out."""
+    both = [(it, asked_for(house, it.job)) for it in (pair.a, pair.b)]
+    left_out = dict.fromkeys(name for _, asked in both for name in asked)
     return compared(
-        *({**asked_for(house, it.job), **it.settings.values, **it.settings.about} for it in (pair.a, pair.b))
+        *({**(left_out if asked else {}), **asked, **it.settings.values, **it.settings.about} for it, asked in both)
     )
 
 

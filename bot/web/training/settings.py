@@ -29,16 +29,17 @@ OF_REQUEST = ("persona", "task_type", "recipe", "dataset", "dataset_path", "gene
 
 @dataclass(frozen=True)
 class Row:
-    """One setting of two runs, in words; a dash where it is not known."""
+    """One setting of two runs, in words; a dash where it is set to nothing. `is_known` of both."""
 
     name: str
     a: str
     b: str
+    is_known: bool = True
 
     @property
     def differs(self) -> bool:
-        """Whether the two are not the same."""
-        return self.a != self.b
+        """Whether the two are known, and not the same."""
+        return self.is_known and self.a != self.b
 
 
 def written(value: object) -> str:
@@ -64,11 +65,19 @@ def grouped(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
 
 
 def compared(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Row]:
-    """Every setting that either has, in the groups' order, those that no group knows at the end."""
+    """Every setting that either has: what differs, then what is not known of one, then what is the same.
+
+    Within each they are in the groups' order, after those that no group knows.
+    """
     order = [name for _, names in GROUPS for name in names]
     others = [name for name in dict.fromkeys((*a, *b)) if name not in order]
-    return [
-        Row(name, written(a.get(name)) or "–", written(b.get(name)) or "–")
+    rows = [
+        Row(name, _told(a, name), _told(b, name), name in a and name in b)
         for name in (*others, *order)
         if name in a or name in b
     ]
+    return sorted(rows, key=lambda row: (not row.differs, row.is_known))
+
+
+def _told(values: Mapping[str, Any], name: str) -> str:
+    return written(values[name]) or "–" if name in values else "not known"

@@ -251,3 +251,19 @@ async def test_two_runs_side_by_side_mark_what_differs(desk):
     choice = words(await shown(desk, "/dashboard/training/compare?a=a"))
     assert "oda v2, queued" in choice and "Settings" not in choice
     assert (await shown(desk, "/dashboard/training/compare?a=a&b=none", 404)) and RECIPE["seed"] == 7
+
+
+async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_comes_first(desk):
+    put_job(desk, "a", recipe="s0-6gb")
+    put_run(folder_in(desk, "a"), {"max_steps": None})
+    put_job(desk, "b", guild=2, general="general-dialogue")
+    path = "/dashboard/training/compare?a=a&b=b"
+    html = await shown(desk, path)
+    page = words(html)
+    assert "3 of 19 differ: job_name, recipe, general. 13 are not known of one of them yet." in page
+    assert re.search(r"learning_rate not known 0.001 not known", page)
+    first_same = html.index("persona</th>")
+    assert html.rindex('class="differs"') < html.index("not known</span>") < html.rindex("not known</span>") < first_same
+    put_run(folder_in(desk, "b"), {"max_steps": 30})
+    page = words(await shown(desk, path))
+    assert "4 of 19 differ: job_name, recipe, general, max_steps." in page and "not known" not in page
