@@ -20,7 +20,11 @@ LONGEST_PROMPT = 8000
 LARGEST_SEED = 2**31 - 1
 
 Name = Annotated[str, Field(min_length=1, max_length=256, description="a persona's id, or ID@VERSION, ID@base, base")]
-Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT, pattern=r"\S")]
+Prompt = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_PROMPT, pattern=r"\S",
+          description=f"words, at most {LONGEST_PROMPT} characters"),
+]  # fmt: skip
 
 
 class How(Contract):

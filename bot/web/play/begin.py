@@ -9,7 +9,6 @@ from aiohttp import web
 from bot.duet import Duet
 from bot.house import House
 from bot.speakers import NoSuchSpeakerError, Speaker, speaker_named
-from bot.web.bodies import parsed
 from bot.web.play.asked import DuetBody, How, PlayBody
 from bot.web.play.runs import Run, Runs, answer_together, talk_together
 from bot.web.problems import Problem
@@ -29,9 +28,8 @@ def keep_runs(app: web.Application) -> None:
     app.on_shutdown.append(close)
 
 
-def begin_together(house: House, runs: Runs, body: dict[str, Any]) -> Run:
+def begin_together(house: House, runs: Runs, asked: PlayBody) -> Run:
     """Have several answer a prompt, or the next one of a talk. Raises `Problem`."""
-    asked = parsed(PlayBody, body)
     prompt = Turn(EXAMPLE_USER, asked.prompt)
     talks: list[tuple[Turn, ...]]
     if asked.after is None:
@@ -45,9 +43,8 @@ def begin_together(house: House, runs: Runs, body: dict[str, Any]) -> Run:
     return runs.start(run, answer_together(house, run, talks))
 
 
-def begin_duet(house: House, runs: Runs, body: dict[str, Any]) -> Run:
+def begin_duet(house: House, runs: Runs, asked: DuetBody) -> Run:
     """Have two talk with each other. Raises `Problem`."""
-    asked = parsed(DuetBody, body)
     one, other = who = _speakers(house, asked.models)
     if one.persona is None or other.persona is None:
         raise _wrong("models", "The base model alone has no part to play.", "Name two personas.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bot.web.bodies import json_object
+from bot.web.bodies import json_object, parsed
 from bot.web.events import stream
 from bot.web.here import Route, house_of
 from bot.web.openapi import Answer, Body, described, whole
@@ -48,7 +48,7 @@ LAST_EVENT = 2**31 - 1
 )  # fmt: skip
 async def post_run(request: web.Request) -> web.Response:
     """All see the same talk and draw from the same seed; `after` goes on with an earlier run."""
-    run = begin_together(house_of(request), request.app[RUNS], await json_object(request))
+    run = begin_together(house_of(request), request.app[RUNS], parsed(PlayBody, await json_object(request)))
     return _created(run)
 
 
@@ -60,7 +60,7 @@ async def post_run(request: web.Request) -> web.Response:
 )
 async def post_duet(request: web.Request) -> web.Response:
     """Each is shown its own lore alone. It ends after its turns, or when somebody says again what was said."""
-    run = begin_duet(house_of(request), request.app[RUNS], await json_object(request))
+    run = begin_duet(house_of(request), request.app[RUNS], parsed(DuetBody, await json_object(request)))
     return _created(run)
 
 

@@ -143,11 +143,15 @@ class Runs:
 
     def get(self, run_id: str) -> Run:
         """A run. Raises `Problem` for one that is no longer kept."""
-        run = self._runs.get(run_id)
+        run = self.find(run_id)
         if run is None:
             kept = f"the latest {MOST_KEPT} are kept, until the bot ends"
             raise Problem("not-found", f"There is no run {run_id!r}; {kept}.", "Begin another one.")
         return run
+
+    def find(self, run_id: str) -> Run | None:
+        """A run, if it is still kept."""
+        return self._runs.get(run_id)
 
     def latest(self) -> list[Run]:
         """All that are kept, the newest first."""

@@ -273,5 +273,32 @@ async def test_a_duet_from_the_page(desk):
 
 async def test_a_form_that_cannot_be_is_answered_with_a_page_that_says_why(desk):
     status, text, _ = await desk.submit("/dashboard/play", **{"with": "nobody", "prompt": PROMPT})
-    assert status == 422 and "There is no persona" in text
+    assert status == 422 and "There is no persona" in text and f">\n{PROMPT}</textarea>" in text
+    assert "<title>Error: Playground" in text and re.search(r'id="with-1"[^>]* aria-describedby="with-1-error"', text)
+    fields = {"with": "oda", "prompt": " ", "temperature": "9", "seed": "5"}
+    status, text, _ = await desk.submit("/dashboard/play", **fields)
+    assert status == 422 and '<a href="#prompt">What you say: must be words, at most 8000 characters</a>' in text
+    assert '<a href="#one-temperature">Temperature: must be a number from 0 to 2</a>' in text
+    assert re.search(r'id="one-temperature"[^>]*value="9"[^>]*temperature-error" aria-invalid="true"', text)
+    assert 'value="5"' in text and 'value="oda" selected' in text and "`errors`" not in text
+    status, text, _ = await desk.submit("/dashboard/play/duet", **{"with": "oda", "opening": "Tide?", "turns": "99"})
+    assert status == 422 and '<a href="#turns">Turns: must be a whole number' in text and 'value="99"' in text
+    assert '<a href="#first">Who answers: ' in text and ">\nTide?</textarea>" in text
+
+
+async def test_a_talk_that_cannot_go_on_keeps_what_was_said(desk):
+    _, run = await begin(desk, ("oda",))
+    await ended(desk, run)
+    status, text, _ = await desk.submit("/dashboard/play", after=run["id"], prompt="And now?", seed="-1")
+    assert status == 422 and "Oda Marrow hears" in text and ">\nAnd now?</textarea>" in text
+    assert '<a href="#more-seed">' in text and "<title>Error: Side by side: Oda Marrow" in text
+    desk.engine.free.clear()
+    _, run = await begin(desk, ("oda",))
+    status, text, _ = await desk.submit("/dashboard/play", after=run["id"], prompt="And now?")
+    assert status == 409 and ">\nAnd now?</textarea>" in text and "refresh" not in text
+    status, text, _ = await desk.submit("/dashboard/play", after="gone", prompt="And now?")
+    assert status == 404 and ">\nAnd now?</textarea>" in text and "no longer" not in text
+
+
+async def test_runs_that_are_not_there_are_told(desk):
     assert (await desk.page("/dashboard/play/runs/x"))[0] == 404
