@@ -39,7 +39,7 @@ async def index(request: web.Request) -> web.Response:
         ours=[source for source in sources if source.origin != SHIPPED and not source.is_set],
         shipped=[source for source in sources if source.origin == SHIPPED],
         sets=sets,
-        faults=[*faults_of(house), *faults],
+        damaged=[*faults_of(house), *faults],
         going=works.going(),
         failed=works.failed("build"),
         kinds=KINDS,
