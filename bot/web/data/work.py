@@ -32,7 +32,8 @@ Kind = Literal["inspect", "build"]
 OPEN: tuple[State, ...] = ("waiting", "running")
 MOST_KEPT, MOST_WAITING = 60, 20
 LONGEST_OUTPUT_BYTES = 2**24
-SHOWN_LINES, LONGEST_LINE = 12, 400
+FIRST_LINES, LAST_LINES, LONGEST_LINE = 8, 12, 400
+"""Of what a process says that ends badly: what was wrong comes first in a refusal, and last where it broke."""
 PROGRESS_END = " rows"
 KILL_AFTER_S = 10.0
 NICE = 10
@@ -209,21 +210,26 @@ async def _all_of(stream: asyncio.StreamReader) -> bytes:
 
 
 async def _listen(stream: asyncio.StreamReader, work: Work) -> list[str]:
-    """Pass progress on; gives the last lines that are none."""
-    others: deque[str] = deque(maxlen=SHOWN_LINES)
+    """Pass progress on; gives the first and the last lines that are none."""
+    first: list[str] = []
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    left_out = 0
     while True:
         try:
             raw = await stream.readline()
         except ValueError:  # a line longer than the reader's limit, which it has dropped
             continue
         if not raw:
-            return list(others)
+            return [*first, *(["…"] if left_out else []), *last]
         line = raw.decode(errors="replace").strip()[:LONGEST_LINE]
         if line.endswith(PROGRESS_END):
             work.said = line
             work.change()
+        elif line and len(first) < FIRST_LINES:
+            first.append(line)
         elif line:
-            others.append(line)
+            left_out += len(last) == LAST_LINES
+            last.append(line)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

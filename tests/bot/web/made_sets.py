@@ -105,6 +105,8 @@ if option("--persona") == "thrip":
     time.sleep(60)
 if words[:2] == ["dataset", "inspect"] and any(word.endswith(".gz") for word in words):
     sys.exit("talk.jsonl.gz is not packed as gz. Send it as it is.")
+elif words[:2] == ["dataset", "inspect"] and any("odd" in word for word in words):
+    sys.exit("odd.json is in no known format. Known formats:\\n" + "\\n".join(f"  format-{n}" for n in range(40)))
 elif words[:2] == ["dataset", "inspect"]:
     turn = {"speaker": "Mina <i>", "persona": False, "text": "Who is it?"}
     print(json.dumps({"format": "sharegpt", "rows": 7, "conversations": 5, "turns": 12, "languages": {"en": 5},
@@ -127,4 +129,4 @@ else:
     print(json.dumps({"samples": {"train": 40, "eval": 6}, "rows": 124, "rows_used": 120}))
 """
 """Stands in for `python -m trainer`: says what it was asked in `said.json`; Oda's build fails, as does
-looking into what ends with .gz; Thrip's takes long."""
+looking into what ends with .gz, or is called odd; Thrip's takes long."""

@@ -13,6 +13,7 @@ import pytest
 from yarl import URL
 
 from bot.web.data import receiving
+from bot.web.data.work import OPEN
 from tests.bot.web.made_sets import TRAINER
 
 RIGHT = {"right": "licensed:CC-BY-4.0", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "All agreed."}
@@ -215,14 +216,32 @@ async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(
 async def test_why_an_upload_could_not_be_looked_into_is_told_where_one_asks_for_it(desk):
     await desk.ask("PUT", "/uploads/talk.jsonl.gz", data=b"nothing packed")
     assert (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]["looking_into"] is None
-    await desk.ask("POST", "/uploads/talk.jsonl.gz/inspect")
-    async with asyncio.timeout(60):
-        told = (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]
-        while told["looking_into"]["state"] in ("waiting", "running"):
-            await asyncio.sleep(0.1)
-            told = (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]
+    told = await looked_into(desk, "talk.jsonl.gz")
     assert told["about"] is None and told["looking_into"]["state"] == "failed"
     assert "gz" in told["looking_into"]["error"], told
+
+
+async def looked_into(desk, name):
+    """What is told of an upload once it was looked into, well or not."""
+    await desk.ask("POST", f"/uploads/{name}/inspect")
+    for _ in range(600):
+        _, told, _ = await desk.ask("GET", f"/uploads/{name}")
+        if told["looking_into"]["state"] not in OPEN:
+            return told
+        await asyncio.sleep(0.1)
+    raise AssertionError("it has not ended")
+
+
+async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_that_nobody_looked_into(desk):
+    await desk.ask("PUT", "/uploads/odd.json", data=b'{"a": [1')
+    page = (await desk.page("/dashboard/data/uploads/odd.json"))[1]
+    assert "Nobody has looked into it" in page
+    error = (await looked_into(desk, "odd.json"))["looking_into"]["error"].splitlines()
+    assert error[0] == "odd.json is in no known format. Known formats:" and error[-1] == "format-39"
+    assert error[7:10] == ["format-6", "…", "format-28"]
+    page = (await desk.page("/dashboard/data/uploads/odd.json"))[1]
+    assert "is in no known format. Known" in page and "It could not be looked into, as is said above" in page
+    assert "Nobody has looked into it" not in page
 
 
 async def test_an_upload_goes_with_all_that_is_known_of_it(desk, uploads):
