@@ -24,7 +24,7 @@ async def test_a_card_is_written_heard_and_saved(dashboard, phone):
     page = await dashboard.open("/dashboard/personas", phone=phone, dark=phone)
     await assert_accessible(page)
     await page.get_by_role("link", name="Ballast").click()
-    room = page.locator("[data-room=tokens]")
+    room = page.locator("#room [data-room=tokens]")
     before = int((await room.inner_text()).replace(",", ""))
     await page.get_by_label("Scenario").fill("A quay at low tide, with gulls, and the second ledger open on a barrel.")
     await expect(room).not_to_have_text(f"{before:,}")
