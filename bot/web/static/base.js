@@ -10,12 +10,13 @@ export function localTimes(root = document) {
   }
 }
 
-/** Say something to whoever reads the page, where forms say what they did. */
-export function say(words) {
+/** Say something, words or elements, to whoever reads the page, where forms say what they did. Gives the line. */
+export function say(words, kind = "") {
   const line = document.createElement("p");
-  line.className = "said";
-  line.textContent = words;
+  line.className = `said ${kind}`;
+  line.append(...[words].flat());
   document.getElementById("said").replaceChildren(line);
+  return line;
 }
 
 localTimes();

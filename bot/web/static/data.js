@@ -1,5 +1,6 @@
 /** The data pages: files that are dropped, chosen or pasted are sent as they are; work is watched as it happens. */
 import { say } from "./base.js";
+import { hear } from "./live.js";
 
 const MOST_KEPT_IN_FIELD = 200_000; // a longer paste goes straight to the server: the page would stand still over it
 
@@ -129,18 +130,17 @@ function problemIn(text) {
 
 /** Show how far work is; once it has ended, the page shows what came of it. */
 function watch(card) {
-  const events = new EventSource(`/dashboard/data/works/${card.dataset.work}/events`);
-  events.addEventListener("work", (event) => {
-    const work = JSON.parse(event.data);
+  const show = (work, source) => {
     for (const part of card.querySelectorAll("[data-shows]")) {
       const words = work[part.dataset.shows];
       if (words && part.textContent !== words) part.textContent = words;
     }
     if (!["waiting", "running"].includes(work.state)) {
-      events.close();
+      source.close();
       location.reload();
     }
-  });
+  };
+  hear(`/dashboard/data/works/${card.dataset.work}/events`, { work: show });
 }
 
 const form = document.getElementById("upload");
@@ -148,7 +148,4 @@ if (form) new Upload(form);
 for (const card of document.querySelectorAll("[data-work][data-running='yes']")) watch(card);
 for (const asks of document.querySelectorAll("form[data-confirm]")) {
   asks.addEventListener("submit", (event) => { if (!confirm(asks.dataset.confirm)) event.preventDefault(); });
-}
-for (const busy of document.querySelectorAll("form[data-busy]")) {
-  busy.addEventListener("submit", () => { document.getElementById("busy").textContent = busy.dataset.busy; });
 }

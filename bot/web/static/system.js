@@ -1,20 +1,19 @@
 // Keeps the figures and tables of the open page fresh. Only what has changed is touched: what is selected stays so.
+import { hear } from "./live.js";
+
 const freshness = document.querySelector("#freshness");
-const source = new EventSource("/dashboard/system/events");
 const doctor = document.querySelector("#asking");
 let isLooking = doctor.textContent.trim() !== "";
 
-source.addEventListener("state", (event) => {
-  const { figures, rows, asking } = JSON.parse(event.data);
+function show({ figures, rows, asking }) {
   for (const place of document.querySelectorAll("[data-figure]")) put(place, figures[place.dataset.figure]);
   for (const body of document.querySelectorAll("[data-rows]")) fill(body, rows[body.dataset.rows]);
   for (const place of document.querySelectorAll("[data-none]")) place.hidden = rows[place.dataset.none].length > 0;
   for (const place of document.querySelectorAll("[data-some]")) place.hidden = rows[place.dataset.some].length === 0;
-  put(freshness, "Renewed every two seconds.");
+  put(freshness, "Renewed every two seconds while the bot answers.");
   if (isLooking && !asking) put(doctor, "The doctor has finished: load the page again to see what it found.");
   isLooking = asking;
-});
-source.addEventListener("error", () => put(freshness, "The bot does not answer; this is how it was last."));
+}
 
 function put(place, text) {
   if (place.textContent !== text) place.textContent = text;
@@ -33,3 +32,5 @@ function cell(place) {
   if (!place) made.scope = "row";
   return made;
 }
+
+hear("/dashboard/system/events", { state: show });

@@ -1,6 +1,7 @@
 /** The training pages as things happen: figures at once, what the server draws every few seconds. */
 
-import { localTimes } from "/dashboard/static/base.js";
+import { localTimes } from "./base.js";
+import { hear } from "./live.js";
 
 const DRAW_EVERY_MS = 2000;
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -89,24 +90,6 @@ function showProgress(at) {
   if (doing) doing.textContent = `Step ${WHOLE.format(at.step)} of ${WHOLE.format(at.of)}, loss ${at.loss.toFixed(3)}`;
 }
 
-/** Hear a stream of events; where the browser gives up, as while the bot starts again, go on after the last one heard. */
-function hear(path, listeners) {
-  let last = "", source = null;
-  const start = () => {
-    source = new EventSource(last ? path.replace(/after=\d+/, `after=${last}`) : path);
-    for (const [name, listener] of Object.entries(listeners)) {
-      source.addEventListener(name, (event) => {
-        last = event.lastEventId || last;
-        listener(JSON.parse(event.data), source);
-      });
-    }
-    source.addEventListener("error", () => {
-      if (source.readyState === EventSource.CLOSED) setTimeout(start, DRAW_EVERY_MS);
-    });
-  };
-  start();
-}
-
 /** Follow one run until it has ended. */
 function followRun() {
   const draw = calmly(() => renew(document.querySelector("[data-of]") ? ["curves", "figures"] : EVERYTHING));
@@ -129,7 +112,7 @@ function followRun() {
       } else if (!moved) return;
       renew(EVERYTHING).catch(drawAll);
     },
-  });
+  }, { back: drawAll });
 }
 const EVERYTHING = ["standing", "curves", "figures", "settings", "data", "log"];
 
@@ -143,7 +126,7 @@ function followRuns() {
       states.set(job.job_id, job.state);
       draw();
     },
-  });
+  }, { back: draw });
 }
 
 /** The curves follow the slider. */
