@@ -18,6 +18,7 @@ from bot.doctor import commands as doctor_commands
 from bot.permissions import invite_url
 from bot.privacy import commands as privacy_commands
 from bot.settings import Settings, existing_file, load_settings
+from personas.entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import UnderstudyError
 
 DESCRIPTION = "The bot: on Discord with a token, and in its own guild on this machine without."
@@ -31,8 +32,6 @@ EPILOG = """examples:
 
 exit codes: 0 done, or ended by Ctrl-C or SIGTERM while it served; 1 could not start, broke off or was refused; 2 wrong
 usage; 130 Ctrl-C in a command. docs/commands.md has all of them."""
-
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 def parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
@@ -64,9 +63,6 @@ def main() -> int:
     except UnderstudyError as error:
         print(f"Understudy cannot go on. {error}", file=sys.stderr)
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return EXIT_INTERRUPTED
     return EXIT_DONE
 
 

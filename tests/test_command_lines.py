@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 import bot.cli
-import bot.model_inference
+import bot.one_question
 import bot.sandbox.__main__
-import personas.__main__
-import trainer.__main__
+import personas.cli
+import trainer.cli
 from personas.command_line import SHELLS, completion_script, every_parser
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {
     "bot": bot.cli.parser,
-    "trainer": trainer.__main__.parser,
-    "model_inference": bot.model_inference.parser,
-    "personas": personas.__main__.parser,
+    "trainer": trainer.cli.parser,
+    "model_inference": bot.one_question.parser,
+    "personas": personas.cli.parser,
     "sandbox": bot.sandbox.__main__.command_line,
 }
 EVERY = [pytest.param(parser, id=parser.prog) for make in PROGRAMS.values() for parser in every_parser(make())]

@@ -10,8 +10,8 @@ import time
 import pytest
 
 import bot.cli
-import bot.model_inference
-import trainer.__main__
+import bot.one_question
+import trainer.cli
 from personas.command_line import completion_script
 
 OFFERED = [
@@ -26,8 +26,8 @@ SHOWN_S = 20.0
 def script(shell, of):
     """What the bot's `completion` prints, or the trainer's."""
     if of == "understudy-trainer":
-        return completion_script([trainer.__main__.parser(of)], shell)
-    return completion_script([bot.cli.parser("understudy"), bot.model_inference.parser()], shell)
+        return completion_script([trainer.cli.parser(of)], shell)
+    return completion_script([bot.cli.parser("understudy"), bot.one_question.parser()], shell)
 
 
 def needs(shell):

@@ -53,7 +53,7 @@ def test_only_the_composition_root_and_the_local_guild_know_the_sandbox():
 
 
 @pytest.mark.parametrize(
-    "module", ["bot.__main__", "bot.demo", "bot.model_inference", "trainer.__main__", "personas.__main__"]
+    "module", ["bot.cli", "bot.demo", "bot.one_question", "trainer.cli", "personas.cli"]
 )
 def test_importing_loads_no_model_library(module):
     """Help texts and wrong settings are answered at once; models are loaded where they are needed."""

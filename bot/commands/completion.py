@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bot import model_inference
+from bot import one_question
 from personas.command_line import SHELLS, completion_script
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_commands(commands: Commands, parser: Callable[[str], argparse.ArgumentPa
     command.add_argument("shell", choices=SHELLS, help="which shell")
 
     def run(arguments: argparse.Namespace) -> int:
-        print(completion_script([parser(PROGRAM), model_inference.parser()], arguments.shell))
+        print(completion_script([parser(PROGRAM), one_question.parser()], arguments.shell))
         return 0
 
     command.set_defaults(before_settings=run)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot import __main__ as program
+from bot import cli as program
 from bot.privacy.commands import run_forget
 from bot.settings import Settings
 from personas.exports import EVERYBODY, note_export

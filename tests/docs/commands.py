@@ -8,17 +8,17 @@ import textwrap
 from collections.abc import Iterator
 
 import bot.cli
-import bot.model_inference
+import bot.one_question
 import bot.sandbox.__main__
-import personas.__main__
-import trainer.__main__
+import personas.cli
+import trainer.cli
 from personas.command_line import every_parser
 
 PARSERS = (
     bot.cli.parser,
-    bot.model_inference.parser,
-    trainer.__main__.parser,
-    personas.__main__.parser,
+    bot.one_question.parser,
+    trainer.cli.parser,
+    personas.cli.parser,
     bot.sandbox.__main__.command_line,
 )
 BEGINNING = """\
@@ -27,7 +27,8 @@ BEGINNING = """\
 {note}
 `--help` behind each of them says the same. What a command prints goes to standard output, what it says of its progress
 to standard error: as a bar on a terminal, as a line now and then in a pipe. `--json` prints one JSON object instead of
-words. Colours are left out in a pipe, and where `NO_COLOR` is set.
+words. Colours are left out in a pipe, and where `NO_COLOR` is set. What the terminal's encoding lacks is printed as a
+question mark.
 
 ## Exit codes
 
@@ -38,7 +39,7 @@ words. Colours are left out in a pipe, and where `NO_COLOR` is set.
 | 2 | wrong usage: words that no command has, or a file that is not there; the sandbox: it cannot start |
 | 3 | `python -m trainer run`: another trainer works on this folder |
 | 130 | Ctrl-C in the middle of a command |
-| 141 | nobody reads the output any more (`… \\| head`); of the trainer's commands |
+| 141 | nobody reads the output any more (`… \\| head`) |
 | 143 | stopped by SIGTERM; of the trainer's commands. A run goes on where it was when it is started again |
 
 ## Completion

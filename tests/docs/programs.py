@@ -50,10 +50,12 @@ def parser_of(module: str) -> argparse.ArgumentParser | None:
 def module_of(words: list[str]) -> tuple[str, list[str]]:
     """The module with the program's `main`, and the words behind the program's name."""
     if words[0].endswith("model_inference"):
-        return "bot.model_inference", words[1:]
+        return "bot.one_question", words[1:]
     name = words[2]
     is_package = bool((found := importlib.util.find_spec(name)) and found.submodule_search_locations)
-    return (f"{name}.__main__" if is_package else name), words[3:]
+    if is_package:
+        name += ".cli" if importlib.util.find_spec(f"{name}.cli") else ".__main__"
+    return name, words[3:]
 
 
 def wrong_words(line: str) -> str:

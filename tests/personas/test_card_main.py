@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from personas.__main__ import main
 from personas.card import SHIPPED_CARDS, read_any, read_card
+from personas.cli import main
 from tests.personas.cards import PIXEL, V2, as_json
 
 

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.recipe import RECIPES, Recipe
 
 

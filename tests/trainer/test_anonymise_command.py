@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer import __main__ as trainer
+from trainer import cli as trainer
 from trainer.conversation import Conversation
 from trainer.sources import ReadOptions, read, recognise
 
@@ -186,7 +186,7 @@ def test_no_file_is_named_twice(run, tmp_path, capsys, out):
 def test_it_starts_without_torch_and_says_how_it_is_used(tmp_path):
     code = (
         "import sys; sys.argv = ['trainer', 'anonymise', '--in', 'r.jsonl', '--out', 'o.jsonl', '--report', 'r.json']\n"
-        "from trainer.__main__ import main\n"
+        "from trainer.cli import main\n"
         "assert main() == 0\n"
         "print({'torch', 'spacy', 'presidio_analyzer', 'transformers'} & set(sys.modules))"
     )

@@ -21,11 +21,11 @@ from personas.keys import HomeKey, keyed
 from personas.people import read_people
 from tests.trainer.jobs import export, message, sign, talks
 from tests.trainer.talk import dialogue, sentence, talk
-from trainer.__main__ import main
 from trainer.building.build import Builder, Plan
 from trainer.building.ledger import Ledger
 from trainer.building.split import Opening
 from trainer.building.write import write_dataset
+from trainer.cli import main
 from trainer.conversation import Rejected
 
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
@@ -436,7 +436,7 @@ def slow_build(house):
 import sys, time
 from pathlib import Path
 from trainer.building import write as module
-from trainer.__main__ import main
+from trainer.cli import main
 
 def wait(*_):
     Path("waits").touch()

@@ -9,7 +9,7 @@ import pytest
 
 from personas.consent import Consent, write_consent
 from tests.trainer.jobs import ADA, export, message, talks
-from trainer.__main__ import main
+from trainer.cli import main
 
 MIRA, PERMISSION = message("")["author"]["id"], "Discord's letter of 3 March 2026 permits it."
 

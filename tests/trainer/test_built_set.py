@@ -16,8 +16,8 @@ from personas.heldout import HELD_OUT_FILE, HeldOut
 from personas.job_keys import JobKeys
 from personas.people import read_people
 from tests.trainer.jobs import ADA, built_job, dialogues, export, message, sign, talks
-from trainer.__main__ import main
 from trainer.building.heldout import were_held_out
+from trainer.cli import main
 from trainer.run import Run, planned, run_job
 
 BOT_TALK = [line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}} for line in talks(12)]

@@ -16,7 +16,7 @@ from personas.contracts import Persona
 from personas.errors import MaterialError
 from tests.trainer.chats import BEGIN_S, VALUES, damaged, outcome, write, write_all
 from tests.trainer.jobs import sign
-from trainer.__main__ import main
+from trainer.cli import main
 from trainer.sources import recognise
 from trainer.sources.instagram import repaired
 from trainer.sources.markup import from_discord, is_command, with_discord_emphasis

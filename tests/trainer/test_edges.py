@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.reading import jsonl
-from trainer.__main__ import main
 from trainer.building import inspect as inspecting
+from trainer.cli import main
 
 THINGS = "lamp rope bell tide crane ladder kettle anchor ledger barrel stove lantern".split()
 ROWS = [

@@ -15,14 +15,14 @@ from gguf import GGUFReader
 from safetensors.torch import load_file
 
 from bot.personas import Personas
-from personas import __main__ as card_command
+from personas import cli as card_command
 from personas.adapters import MANIFEST, WEIGHTS, seal, verify
 from personas.card import SHIPPED_CARDS, read_any
 from personas.contracts import Manifest
 from personas.errors import AdapterError, UnderstudyError
 from personas.exports import exports_with
 from personas.people import write_people
-from trainer import __main__ as trainer_command
+from trainer import cli as trainer_command
 from trainer.exports import gguf_adapter, gguf_model, parity, targets
 from trainer.exports.architectures import KNOWN, Architecture, architecture_of, permuted
 from trainer.exports.commands import words

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import trainer.__main__
+import trainer.cli
 import trainer.plan
 import trainer.predict.fits
 import trainer.run
@@ -99,9 +99,9 @@ def test_the_command_line_says_whether_it_is_ignored(tmp_path, words, monkeypatc
         raise Stopped("the test")
 
     monkeypatch.setattr(trainer.run, "run_job", run_job)
-    options = trainer.__main__.parser().parse_args(["run", str(tmp_path), *words])
+    options = trainer.cli.parser().parse_args(["run", str(tmp_path), *words])
     seam = SimpleNamespace(emit=lambda event: None, check=lambda: None)
-    assert trainer.__main__._locked_run(options, seam, seam, seam, seam) == trainer.__main__.EXIT_STOPPED
+    assert trainer.cli._locked_run(options, seam, seam, seam, seam) == trainer.cli.EXIT_STOPPED
     assert begun == [bool(words)]
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import trainer.__main__
+import trainer.cli
 from personas.contracts import Evaluation, Progress
 from tests.trainer.jobs import events, persona_job
 from tests.trainer.test_run import start, wait_for_step
@@ -166,10 +166,10 @@ class Starter(io.StringIO):
 def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
     theirs, ours = os.pipe()
     monkeypatch.setattr(starter, "STANDARD_INPUT", theirs)
-    monkeypatch.setattr(trainer.__main__, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(trainer.cli, "stop_on_signals", lambda stop: None)
     folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
     of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
-    assert trainer.__main__._run(argparse.Namespace(folder=folder, **of), out) == 0
+    assert trainer.cli._run(argparse.Namespace(folder=folder, **of), out) == 0
     os.close(ours)
     steps = [event for event in events(out.getvalue()) if event["event"] == "progress"]
     assert 0.1 < steps[-1]["held_s"] < 2 and steps[-1]["step"] == steps[-1]["of"]

@@ -254,7 +254,7 @@ def test_a_cut_reply_ends_with_its_last_whole_sentence():
 
 
 def test_help_needs_no_model_library():
-    code = "import sys, trainer.commands.lore, trainer.__main__; print('torch' in sys.modules)"
+    code = "import sys, trainer.commands.lore, trainer.cli; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

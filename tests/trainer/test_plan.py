@@ -189,7 +189,7 @@ def test_tokens_are_counted_without_the_model_libraries(tmp_path):
     (tmp_path / "talk.json").write_text(export(talks(30)))
     sign(tmp_path / "talk.json")
     words = ["plan", "--persona", str(tmp_path / "ada.toml"), "--source", str(tmp_path / "talk.json")]
-    code = "import sys; import trainer.__main__ as it; it.main(); print('torch' in sys.modules)"
+    code = "import sys; import trainer.cli as it; it.main(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 

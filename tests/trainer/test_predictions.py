@@ -8,7 +8,7 @@ import pytest
 
 from personas.base_model import locate
 from personas.hyperparameters import Hyperparameters, settings_of
-from trainer.__main__ import parser
+from trainer.cli import parser
 from trainer.predict.cases import CASES, MIDDLE, QUICK, make_model
 from trainer.predict.measured import Compared, as_json, compare, page
 from trainer.predict.shape import config_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import trainer.__main__
+import trainer.cli
 from personas.adapters import verify
 from personas.contracts import Failed
 from personas.errors import RequestError
@@ -52,14 +52,14 @@ def wanted(tmp_path_factory, tiny_base):
 @pytest.fixture
 def run(monkeypatch):
     """Runs a folder as `trainer run` does; with a rate of 5e-3 every loss counts as too high."""
-    monkeypatch.setattr(trainer.__main__, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(trainer.cli, "stop_on_signals", lambda stop: None)
 
     def ran(folder):
         diverges = "5e-3" in folder.name
         monkeypatch.setattr("trainer.loop.diverging.RISE_NATS", -100.0 if diverges else 3.0)
         monkeypatch.setattr("trainer.loop.diverging.WINDOW_STEPS", 1 if diverges else 10)
         of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
-        return trainer.__main__._run(argparse.Namespace(folder=folder, **of), io.StringIO())
+        return trainer.cli._run(argparse.Namespace(folder=folder, **of), io.StringIO())
 
     return ran
 

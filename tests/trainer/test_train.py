@@ -206,7 +206,7 @@ def train(command, tmp_path, monkeypatch):
     monkeypatch.setattr(ShippedData, "beside_the_code", lambda: little)
     monkeypatch.setattr("trainer.commands.train.settle", lambda nice, threads: None)
     monkeypatch.setattr("trainer.commands.train.claim_stdout", lambda: sys.stdout)
-    monkeypatch.setattr("trainer.__main__.stop_on_signals", lambda stop: None)
+    monkeypatch.setattr("trainer.cli.stop_on_signals", lambda stop: None)
     return lambda *words: command("train", *words)
 
 

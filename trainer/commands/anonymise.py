@@ -78,7 +78,7 @@ def anonymise(options: argparse.Namespace) -> None:
 
 
 def _refused(error: OSError) -> RequestError:
-    from trainer.process.failures import DISK_FULL
+    from personas.entry import DISK_FULL
 
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in DISK_FULL:

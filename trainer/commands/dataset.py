@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.command_line import with_examples
+from personas.entry import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNHEARD, discard_output
 from personas.errors import UnderstudyError
 from trainer.commands.build import EXPORT_EXAMPLE, add_build, add_export, build, export, mapping_of, pair
 from trainer.commands.counts import add_telling
@@ -25,7 +24,7 @@ INSPECT_EXAMPLES = (
     "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
 )
 BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNHEARD, EXIT_TERMINATED = 0, 1, 130, 141, 143
+EXIT_TERMINATED = 143
 
 
 def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
@@ -66,10 +65,10 @@ def guarded(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse
             print(f"Stopped. {stop}".rstrip(), file=sys.stderr)
             return EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else EXIT_TERMINATED
         except BrokenPipeError:  # whoever read, as `head`, has enough
-            _discard_output()
+            discard_output()
             return EXIT_UNHEARD
         except (OSError, sqlite3.OperationalError) as error:
-            _discard_output()
+            discard_output()
             return _failed(told_of(error))
         return EXIT_DONE
 
@@ -79,12 +78,6 @@ def guarded(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse
 def _failed(error: UnderstudyError) -> int:
     print(error, file=sys.stderr)
     return EXIT_FAILED
-
-
-def _discard_output() -> None:
-    """What waits to be written would fail again at the interpreter's end, with a traceback."""
-    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _path(text: str) -> Path:

@@ -6,8 +6,9 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+from personas.entry import DISK_FULL
 from personas.errors import RequestError, UnderstudyError
-from trainer.process.failures import DISK_FULL, refused_by_disk
+from trainer.process.failures import refused_by_disk
 
 
 def require_place(out: Path, advice: str = "Name another place with --out.") -> None:

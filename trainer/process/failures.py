@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
 
 from personas.contracts import Failed
+from personas.entry import DISK_FULL
 from personas.errors import UnderstudyError
 from trainer.process.stopping import Stopped
 
 log = logging.getLogger(__name__)
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def failure(error: Exception) -> Failed:

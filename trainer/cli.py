@@ -1,0 +1,264 @@
+"""Trains and compares adapters.
+
+  python -m trainer train …             train a persona's adapter, or one for dialogue
+  python -m trainer preference …        let an adapter go on learning from what was liked better than what
+  python -m trainer study scale …       how a persona's voice grows with its data
+  python -m trainer run FOLDER          train the job in FOLDER
+  python -m trainer evaluate …          an adapter's score card, and the gate's verdict
+  python -m trainer matrix …            compare adapters on each other's held-out replies
+  python -m trainer dataset inspect …   what a file or folder of material holds
+  python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
+  python -m trainer plan …              what a run would do
+  python -m trainer mask …              what is trained on in each sample
+  python -m trainer recipes …           the recipes, and what each value does
+  python -m trainer predictions …       how near predicted memory and time are to measured ones
+  python -m trainer doctor …            what this machine can train, what is wrong with it, and the remedies
+  python -m trainer export …            make an adapter usable in other programs
+  python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
+  python -m trainer completion bash     completion of these commands in a shell
+  python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
+
+A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
+it learns from). The bot makes such folders; one made by hand, or on another machine, works the same way:
+
+  $ python -m trainer run ~/jobs/ballast --threads 2
+  {"event":"phase","name":"material","detail":""}
+  …
+  {"event":"done","adapter":"/home/me/jobs/ballast/adapter","seconds":142.1}
+
+Standard output holds one JSON event a line and nothing else; FOLDER/events.jsonl keeps them. The log goes to standard
+error. A run that was stopped or killed goes on from its last checkpoint when the same folder is run again, and ends
+with the same weights as if nothing had happened. On a folder whose adapter is complete it ends at once.
+
+Exit codes: 0 done, 1 failed, or what was asked for was refused, 2 words that no command has, 3 another trainer works on
+this folder, 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+from filelock import FileLock, Timeout
+
+from personas.command_line import with_examples
+from personas.contracts import Failed
+from personas.entry import EXIT_DONE, EXIT_FAILED
+from personas.job_folder import keep_at_home
+from trainer.commands.anonymise import add_anonymise, anonymise
+from trainer.commands.completion import add_completion
+from trainer.commands.counts import positive
+from trainer.commands.dataset import add_dataset, guarded
+from trainer.commands.evaluate import add_evaluate, evaluate
+from trainer.commands.lore import add_lore
+from trainer.commands.mask import add_mask, mask
+from trainer.commands.plan import add_plan, add_plan_output, home_of, plan, plan_run
+from trainer.commands.predictions import add_predictions, predictions
+from trainer.commands.preference import add_preference, asked_of_preferences
+from trainer.commands.recipes import add_recipes, recipes
+from trainer.commands.study import add_study, study_scale
+from trainer.commands.train import add_train, train
+from trainer.doctor.commands import add_doctor, doctor
+from trainer.exports.commands import add_exports
+from trainer.frozen import CHECKPOINT_S, frozen_threads
+from trainer.loop.processes import Processes, processes_here
+from trainer.process.environment import restart_with_allocator_settings, settle
+from trainer.process.events import Events, claim_stdout
+from trainer.process.failures import failure
+from trainer.process.holding import Hold
+from trainer.process.starter import listen_to_starter
+from trainer.process.stopping import Stop, Stopped, stop_on_signals
+
+EXIT_LOCKED, EXIT_STOPPED = 3, 143
+
+RUN_EXAMPLES = (
+    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --threads 2",
+    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --dry-run --json",
+)
+MATRIX_EXAMPLES = (
+    "python -m trainer matrix --adapter oda=runs/oda/adapter --adapter thrip=runs/thrip/adapter "
+    "--job oda=runs/oda --job thrip=runs/thrip",
+)
+
+log = logging.getLogger("trainer")
+
+
+def main() -> int:
+    """Returns the exit code."""
+    options = parser().parse_args()
+    if options.dry_run and options.command is _run:
+        return guarded(plan_run)(options)
+    if options.computes:
+        restart_with_allocator_settings()
+        frozen = frozen_threads(options.folder) if options.command is _run else None
+        settle(options.nice, frozen or options.threads)
+    command: int = options.command(options)
+    return command
+
+
+def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
+    """`out`: where events go instead of standard output."""
+    stop = Stop()
+    hold = Hold(stop)
+    stop_on_signals(stop)
+    if options.stop_on_eof:
+        listen_to_starter(stop, hold)
+    events = Events(out or claim_stdout())
+    processes = processes_here(os.environ)
+    if not processes.is_first:
+        return _help(options, stop, processes)
+    try:
+        with FileLock(options.folder / "lock", timeout=0), events.also_to(options.folder / "events.jsonl"):
+            return _locked_run(options, events, stop, hold, processes)
+    except Timeout:
+        _tell(events, Failed(cause=f"Another trainer works on {options.folder}.", advice="Wait for it.", retry=True))
+        return EXIT_LOCKED
+    except OSError as error:
+        _tell(events, failure(error))
+        return EXIT_FAILED
+
+
+def _locked_run(options: argparse.Namespace, events: Events, stop: Stop, hold: Hold, processes: Processes) -> int:
+    from trainer.run import Run, run_job
+
+    try:
+        run = Run(
+            events.emit,
+            stop.check,
+            options.checkpoint_every,
+            hold=hold,
+            processes=processes,
+            ignores_memory=options.ignore_memory,
+            card=options.card or "full",
+        )
+        run_job(options.folder, run)
+        keep_at_home(options.folder, home_of(options.home))
+    except Exception as error:  # the edge: whatever went wrong becomes one event
+        _tell(events, failure(error))
+        return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_FAILED
+    return EXIT_DONE
+
+
+def _tell(events: Events, failed: Failed) -> None:
+    """For programs as an event, for people in the log."""
+    log.error("%s %s", failed.cause, failed.advice)
+    events.emit(failed)
+
+
+def _help(options: argparse.Namespace, stop: Stop, processes: Processes) -> int:
+    """One of several processes, not the first: it says nothing but in the log."""
+    from trainer.run import Run, help_job
+
+    try:
+        help_job(options.folder, Run(lambda event: None, stop.check, options.checkpoint_every, processes=processes))
+    except Exception as error:  # the edge: the first process tells what it means for the run
+        log.error("process %d: %s", processes.index, failure(error).cause)
+        return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_FAILED
+    return EXIT_DONE
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    from trainer.matrix import print_matrix
+
+    try:
+        print_matrix(dict(options.adapter), dict(options.job), as_json=options.json)
+    except Exception as error:  # the edge
+        failed = failure(error)
+        print(f"{failed.cause} {failed.advice}".strip(), file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
+    """What the command line may hold."""
+    made = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.set_defaults(computes=False, dry_run=False)
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="train the job in a folder")
+    with_examples(run, *RUN_EXAMPLES)
+    run.add_argument("folder", type=_folder, help="holds request.json and material/; gets adapter/ and events.jsonl")
+    run.add_argument(
+        "--stop-on-eof", action="store_true", help="wait and go on as standard input says; stop at its end"
+    )
+    run.add_argument("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
+    add_plan_output(run)
+    run.set_defaults(command=_run)
+
+    matrix = commands.add_parser("matrix", help="the loss of each persona's held-out replies under each adapter")
+    with_examples(matrix, *MATRIX_EXAMPLES)
+    matrix.add_argument("--adapter", type=_named, action="append", required=True, metavar="PERSONA=ADAPTER_FOLDER")
+    matrix.add_argument("--job", type=_named, action="append", required=True, metavar="PERSONA=JOB_FOLDER")
+    matrix.add_argument("--json", action="store_true", help="print one JSON object")
+    matrix.set_defaults(command=_matrix)
+
+    add_dataset(commands)
+    add_anonymise(commands).set_defaults(command=guarded(anonymise))
+    add_lore(commands)
+    add_plan(commands).set_defaults(command=guarded(plan))
+    add_mask(commands).set_defaults(command=guarded(mask))
+    add_recipes(commands).set_defaults(command=guarded(recipes))
+    add_predictions(commands).set_defaults(command=guarded(predictions))
+    add_doctor(commands).set_defaults(command=guarded(doctor))
+    evaluating = add_evaluate(commands)
+    evaluating.set_defaults(command=guarded(evaluate))
+    _add_runs(commands, run, (matrix, evaluating, add_exports(commands)))
+    add_completion(commands, parser)
+    return made
+
+
+def _add_runs(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    run: argparse.ArgumentParser,
+    computing: Sequence[argparse.ArgumentParser],
+) -> None:
+    """Adds the commands that make job folders and run them, and how all that compute may do so."""
+    for command in (run, *computing):
+        command.set_defaults(computes=True)
+    by_words, by_preference, by_study = add_train(commands), add_preference(commands), add_study(commands)
+    by_words.set_defaults(command=partial(train, run=_run), asks=None)
+    by_preference.set_defaults(command=partial(train, run=_run), asks=asked_of_preferences)
+    by_study.set_defaults(command=partial(study_scale, run=_run))
+    making = (by_words, by_preference, by_study)
+    for command in making:
+        command.set_defaults(stop_on_eof=False)
+    for command in (run, *making):
+        command.add_argument(
+            "--checkpoint-every",
+            type=positive,
+            default=CHECKPOINT_S,
+            metavar="SECONDS",
+            help=f"a run that is killed loses at most so much (default: {CHECKPOINT_S})",
+        )
+        command.add_argument(
+            "--card",
+            choices=("full", "quick", "losses"),
+            help="what is measured of the adapter: everything, the same in a fifth of the time, or losses alone "
+            "(default: full; losses for each run of a sweep)",
+        )
+        command.add_argument(
+            "--ignore-memory", action="store_true", help="begin even where the memory that it needs is not free"
+        )
+    for command in (run, *computing, *making):
+        command.add_argument("--threads", type=positive, help="compute with so many threads (default: all cores)")
+        command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text).expanduser().absolute()
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {folder}")
+    return folder
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"expected PERSONA=FOLDER, got {text!r}")
+    return name, _folder(folder)
