@@ -94,7 +94,7 @@ def _parsed(whole: bytes, start: int, most: int | None, *, more: bool, anew: boo
         if most is not None and len(told) >= most:
             return Read(tuple(told), end, unreadable, True, anew)
         end += len(line) + 1
-        event = _event(line)
+        event = event_in(line)
         if event is None:
             unreadable += 1
         else:
@@ -102,7 +102,8 @@ def _parsed(whole: bytes, start: int, most: int | None, *, more: bool, anew: boo
     return Read(tuple(told), end, unreadable, more, anew)
 
 
-def _event(line: bytes) -> TrainerEvent | None:
+def event_in(line: bytes) -> TrainerEvent | None:
+    """The event that a line tells, or the end of it after one that was cut off; None where it holds none."""
     try:
         return TRAINER_EVENT.validate_json(line)
     except ValidationError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from bot.web.paging import PAGE
 from bot.web.problems import Problem
 from bot.web.training import figures
 from bot.web.training.course import DEFAULT_SMOOTHING, MOST_SMOOTHING, STAGES, formula
-from bot.web.training.record import Record, log_tail, record_of
+from bot.web.training.record import Record, log_tail, record_of, seconds_of
 from bot.web.training.settings import OF_REQUEST, grouped, written
 from bot.web.training.words import TRAINING, entry, scorecard, why_it_waits
 from bot.web.words import without_places
@@ -61,15 +61,16 @@ async def all_runs(request: web.Request) -> web.Response:
         entry(house, job, now, why_it_waits(house, place, running))
         for place, job in enumerate(waiting[:SHOWN_QUEUE], start=1)
     ]
+    took = await asyncio.to_thread(_took, house.home, [*running, *found[:PAGE]])
     return page(
         request,
         "training/list.html",
         title="Training",
         section="training",
-        running=[entry(house, job, now) for job in running],
+        running=[entry(house, job, now, "", took[job.job_id]) for job in running],
         queue=queue,
         waiting=len(waiting),
-        entries=[entry(house, job, now) for job in found[:PAGE]],
+        entries=[entry(house, job, now, "", took[job.job_id]) for job in found[:PAGE]],
         names=jobs.names(),
         states=STATES,
         persona=persona,
@@ -78,6 +79,10 @@ async def all_runs(request: web.Request) -> web.Response:
         older=_list_path(persona, state, found[PAGE - 1]) if len(found) > PAGE else "",
         newest=_list_path(persona, state, None),
     )
+
+
+def _took(home: Path, jobs: Sequence[Job]) -> dict[str, float | None]:
+    return {job.job_id: seconds_of(home, job) for job in jobs}
 
 
 def _list_path(persona: str | None, state: JobState | None, after: Job | None) -> str:
@@ -97,7 +102,7 @@ async def one_run(request: web.Request) -> web.Response:
     return page(
         request,
         "training/run.html",
-        title=f"{job.name} {job.version}",
+        title=", ".join(filter(None, (f"{job.name} {job.version}", shown.own_name))),
         section="training",
         run=shown,
         job=job,

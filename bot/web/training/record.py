@@ -20,15 +20,15 @@ from pydantic import ValidationError
 from bot.job_folder import REQUEST
 from bot.store import Job
 from bot.web.training.course import Course, course_of, course_of_report
-from bot.web.training.journal import EVENTS, read_all
+from bot.web.training.journal import EVENTS, event_in, read_all
 from bot.web.words import without_places
 from personas.adapters import MANIFEST
-from personas.contracts import JobSpec
+from personas.contracts import JobSpec, Progress
 from personas.errors import RequestError
 from personas.job_folder import ADAPTER
 
 RUN, LOG, REPORT, SHEET = "run.json", "trainer.log", "report", "datasheet.json"
-LOG_TAIL_BYTES, LOG_LINES = 2**16, 300
+TAIL_BYTES, LOG_LINES = 2**16, 300
 PROJECT = Path(__file__).resolve().parents[3]
 CARD_DRIVER = Path("/proc/driver/nvidia/version")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -100,6 +100,19 @@ def record_of(home: Path, job: Job) -> Record:
     )
 
 
+def seconds_of(home: Path, job: Job) -> float | None:
+    """What a run took over all its attempts, or has taken up to its last step: as `record_of` has it, for lists."""
+    if job.started_at is None:
+        return None
+    folder = folder_of(home, job.job_id)
+    adapter = _adapter(folder, job)
+    kept = read_json(adapter / REPORT / "training.json") if adapter else None
+    if kept:
+        return _number(kept.get("seconds"))
+    told = (event_in(line) for line in reversed(_tail(folder / EVENTS)[0].split(b"\n")))
+    return next((event.seconds for event in told if isinstance(event, Progress)), None)
+
+
 def read_json(path: Path) -> Json | None:
     """The object in a file; None where there is none that can be read."""
     try:
@@ -111,16 +124,21 @@ def read_json(path: Path) -> Json | None:
 
 def log_tail(home: Path, job_id: str) -> str:
     """The last lines of a run's log, without the folders of this machine; empty where there is none."""
-    try:
-        with (folder_of(home, job_id) / LOG).open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - LOG_TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    lines = text.split("\n")[1 if size > LOG_TAIL_BYTES else 0 :]
+    text, is_cut = _tail(folder_of(home, job_id) / LOG)
+    lines = text.decode(errors="replace").split("\n")[1 if is_cut else 0 :]
     shown = (ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)  # a bar is drawn over itself
     return _placeless("\n".join(line for line in shown if line.strip()), home, LOG_LINES)
+
+
+def _tail(path: Path) -> tuple[bytes, bool]:
+    """The end of a file, and whether there is more before it; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            return file.read(), size > TAIL_BYTES
+    except OSError:
+        return b"", False
 
 
 def _placeless(text: str, home: Path, lines: int) -> str:

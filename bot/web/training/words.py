@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,15 +13,20 @@ from bot.store import Job
 from bot.web.frame import HOME
 from bot.web.words import without_places
 from personas.contracts import Epoch, Evaluation, Phase, Progress, ScoreCard
+from personas.errors import RequestError
 
 TRAINING = f"{HOME}/training"
 KINDS = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
+NAMED_BY_TIME = re.compile(r"-\d{4}-\d{6}")
+"""What `/finetune start` puts behind a persona's id where no name is given."""
 VERDICT_KINDS = {"promote": "good", "hold": "warn", "reject": "bad"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A job as a list shows it. `seconds` is what it took, or has taken; None before it began.
+    """A job as a list shows it. `own_name` is the job's, where it was given one. `seconds` is what it took over all
+    its attempts, or has taken up to its last step, `attempt_s` how long the attempt trains that is at it; None where
+    that is not known.
 
     `share` of its steps is done where it trains, else None; `doing` says what it does, or why it waits or failed.
     """
@@ -30,7 +36,9 @@ class Entry:
     kind: str
     server: str
     person: str
+    own_name: str
     seconds: float | None
+    attempt_s: float | None
     share: float | None
     doing: str
     verdict: str
@@ -43,12 +51,10 @@ def run_path(job_id: str) -> str:
     return f"{TRAINING}/{job_id}"
 
 
-def entry(house: House, job: Job, now: float, doing: str = "") -> Entry:
-    """A job as a list shows it; `doing` instead of what its last word says."""
+def entry(house: House, job: Job, now: float, doing: str = "", seconds: float | None = None) -> Entry:
+    """A job as a list shows it; `doing` instead of what its last word says, `seconds` as `seconds_of` has them."""
     card = scorecard(job)
     verdict = card.verdict if card else ""
-    ended = job.finished_at if job.state not in ("queued", "running") else now
-    took = max(0.0, ended - job.started_at) if job.started_at and ended and job.state != "queued" else None
     at = job.progress if job.state == "running" else None
     return Entry(
         job,
@@ -56,13 +62,25 @@ def entry(house: House, job: Job, now: float, doing: str = "") -> Entry:
         KINDS[job.state],
         server_name(house, job.guild_id),
         person_name(house, job.guild_id, job.requested_by),
-        took,
+        own_name(job),
+        seconds,
+        max(0.0, now - job.started_at) if job.state == "running" and job.started_at else None,
         at.step / at.of if isinstance(at, Progress) and at.of else None,
         doing or without_places(doing_now(job), house.home),
         verdict,
         VERDICT_KINDS.get(verdict, ""),
         f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
     )
+
+
+def own_name(job: Job) -> str:
+    """The name that somebody gave a job; empty where it was named after what it trains."""
+    try:
+        name = job.request.job_name
+    except RequestError:  # stored by another version of the bot
+        return ""
+    of = job.name.removeprefix("dialogue/")
+    return "" if name == of or NAMED_BY_TIME.fullmatch(name.removeprefix(of)) else name
 
 
 def scorecard(job: Job) -> ScoreCard | None:

@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 
 from bot.outcome import Trained, TrainingFailed
-from bot.web.training.record import LOG_TAIL_BYTES
+from bot.web.training.record import TAIL_BYTES
 from personas.contracts import Phase
 from tests.bot.web.training_runs import RECIPE, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
@@ -95,6 +95,39 @@ async def test_runs_are_found_by_whose_they_are_and_how_they_stand(desk):
     assert [
         job["job_id"] for job in (await desk.ask("GET", "/finetune/jobs?persona=ballast&state=queued"))[1]["jobs"]
     ] == ["c"]
+
+
+async def test_a_run_that_went_on_took_the_time_of_all_its_attempts_wherever_it_is_said(desk):
+    put_job(desk, "j1")
+    desk.queue.start()
+    await until(lambda: desk.backend.busy)
+    desk.clock.advance(900)
+    tell(folder_in(desk, "j1"), step(1), step(2, seconds=594.0))
+    desk.backend.finish(TrainingFailed("The disk is full.", "Free some.", can_resume=True))
+    await until(lambda: desk.store.jobs.get("j1").state == "failed")
+    assert "9 min 54 s" in words(await shown(desk, "/dashboard/training"))
+    desk.queue.resume("j1")
+    await until(lambda: desk.backend.busy)
+    desk.clock.advance(323)
+    tell(folder_in(desk, "j1"), step(3, seconds=700.0))
+    assert "11 min 40 s of work so far, attempt 1 for" in words(await shown(desk, "/dashboard/training"))
+    tell(folder_in(desk, "j1"), step(20, seconds=917.0), *whole_run()[-1:])
+    desk.backend.finish(Trained(folder_in(desk, "j1") / "adapter", 323.0, SCORECARD))
+    await until(lambda: desk.store.jobs.get("j1").state == "done")
+    for path in ("", "/j1", "/compare?a=j1&b=j1"):
+        page = words(await shown(desk, f"/dashboard/training{path}"))
+        assert "15 min 17 s" in page and "5 min 23 s" not in page
+    put_adapter(desk, "j1")
+    assert "2 min 5 s" in words(await shown(desk, "/dashboard/training"))
+
+
+@pytest.mark.parametrize("name", ["night-run", "oda", "oda-1121-202500"])
+async def test_a_job_is_called_by_its_own_name_where_it_was_given_one(desk, name):
+    put_job(desk, "j1", job_name=name)
+    is_own = name == "night-run"
+    html = await shown(desk, "/dashboard/training/j1")
+    assert ("<h1>oda v1, night-run</h1>" if is_own else "<h1>oda v1</h1>") in html
+    assert ("oda v1 night-run" in words(await shown(desk, "/dashboard/training"))) is is_own
 
 
 async def test_nothing_yet_says_what_to_do(desk):
@@ -215,7 +248,7 @@ async def test_the_log_is_its_tail_without_places_and_without_what_a_terminal_dr
     folder.mkdir(parents=True)
     noise = "x" * 100 + "\n"
     (folder / "trainer.log").write_bytes(
-        noise.encode() * (LOG_TAIL_BYTES // 50) + f"reads {desk.home}/jobs/j1/material\n".encode()
+        noise.encode() * (TAIL_BYTES // 50) + f"reads {desk.home}/jobs/j1/material\n".encode()
         + b"Loading: 10%\rLoading: 90%\r\n\x1b[31mred\x1b[0m \xff\n"
     )  # fmt: skip
     page = await shown(desk, "/dashboard/training/j1")
