@@ -176,6 +176,11 @@ TaskType = Literal["persona", "dialogue", "preference"]
 """A persona's voice, dialogue in general, or a persona's voice by what was preferred of it."""
 
 
+def _usual_recipe(given: dict[str, Any]) -> str:
+    """Preferences are learned by a recipe of their own unless another is named."""
+    return "preference" if given.get("task_type") == "preference" else "demo-cpu"
+
+
 class TrainingRequest(Contract):
     """The published REST body of a training job (`POST /finetune/start-training`).
 
@@ -193,16 +198,10 @@ class TrainingRequest(Contract):
     persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=PLAIN_ID)] | None = None
     general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     start_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=PLAIN_NAME)] | None = None
-    recipe: Annotated[str, Field(max_length=64)] = "demo-cpu"
+    recipe: Annotated[
+        str, Field(max_length=64, default_factory=_usual_recipe, json_schema_extra={"default": "demo-cpu"})
+    ]
     hyperparameters: Hyperparameters = Hyperparameters()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_recipe(cls, given: Any) -> Any:
-        """Preferences are learned by a recipe of their own unless another is named."""
-        if isinstance(given, dict) and given.get("task_type") == "preference":
-            return {"recipe": "preference", **given}
-        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

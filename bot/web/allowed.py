@@ -9,6 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 Schema = dict[str, Any]
+WRONG_KINDS = ("_type", "_parsing", "_from_float", "pattern_mismatch")
+"""How pydantic's names of errors end where a value is of another kind."""
+NOT_BLANK = r"\S"
 
 
 def known_fields(model: type[BaseModel], place: Sequence[str]) -> list[str]:
@@ -22,6 +25,16 @@ def allowed_at(model: type[BaseModel], place: Sequence[str]) -> str:
     return _words(schema, _schema(model)) if schema else ""
 
 
+def in_words(item: Any, allowed: str) -> str:
+    """What pydantic finds wrong with a value, in plain words; empty where its own are."""
+    kind = item["type"]
+    if kind in ("string_too_long", "too_long"):
+        most = item["ctx"]["max_length"]
+        return f"is longer than {most:,} characters" if kind == "string_too_long" else f"has more than {most} entries"
+    is_short = kind in ("string_too_short", "too_short")
+    return f"must be {allowed}" if is_short or kind.endswith(WRONG_KINDS) else ""
+
+
 @cache
 def _schema(model: type[BaseModel]) -> Schema:
     return model.model_json_schema()
@@ -32,15 +45,14 @@ def _at(model: type[BaseModel], place: Sequence[str]) -> Schema:
     found = root
     for step in place:
         options = [_resolved(option, root) for option in found.get("anyOf", [found])]
-        found = next(
-            (
-                _resolved(inner, root)
-                for option in options
-                if (inner := option.get("properties", {}).get(step) or (step.isdecimal() and option.get("items")))
-            ),
-            {},
-        )
+        found = next((_resolved(inner, root) for option in options if (inner := _inside(option, step))), {})
     return found
+
+
+def _inside(schema: Schema, step: str) -> Schema | None:
+    more = schema.get("additionalProperties")
+    named = schema.get("properties", {}).get(step) or (more if isinstance(more, dict) else None)
+    return named or (schema.get("items") if step.isdecimal() else None)
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:
@@ -63,7 +75,7 @@ def _words(schema: Schema, root: Schema) -> str:
         case "boolean":
             return "true or false"
         case "array":
-            return "a list, each " + _words(schema.get("items", {}), root)
+            return _list(schema) + _words(schema.get("items", {}), root)
         case "object":
             fields = ", ".join(schema.get("properties", {}))
             return f"an object with {fields}" if fields else "an object"
@@ -73,14 +85,25 @@ def _words(schema: Schema, root: Schema) -> str:
 def _range(schema: Schema) -> str:
     low, high = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     begins = f" from {low}" if low is not None else f" above {above}" if above is not None else ""
     ends = f" to {high}" if high is not None else f" below {below}" if below is not None else ""
     return begins + ends
 
 
+def _list(schema: Schema) -> str:
+    low, high = schema.get("minItems"), schema.get("maxItems")
+    if low == high is not None:
+        return f"a list of {low}, each "
+    if low and high:
+        return f"a list of {low} to {high}, each "
+    return f"a list of at most {high}, each " if high else "a list, each "
+
+
 def _text(schema: Schema) -> str:
-    if "pattern" in schema:
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    if "pattern" in schema and (schema["pattern"] != NOT_BLANK or "description" in schema):
         return str(schema.get("description") or f"text that matches {schema['pattern']}")
-    low, high = schema.get("minLength"), schema.get("maxLength")
-    return f"text of {low or 0} to {high} characters" if high else "text"
+    some = "some text" if low == 1 else "text"
+    if low > 1:
+        return f"text of {low} to {high} characters" if high else f"text of at least {low} characters"
+    return f"{some} of at most {high:,} characters" if high else some

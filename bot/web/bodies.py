@@ -13,13 +13,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDict, MultiDictProxy
 from pydantic import BaseModel, ValidationError
 
-from bot.web.allowed import allowed_at, known_fields
+from bot.web.allowed import allowed_at, in_words, known_fields
 from bot.web.problems import Problem
 
 LARGEST_BODY_BYTES = 64 * 2**10
 LARGEST_FORM_BYTES, MOST_FIELDS = 2**20, 2000
 FORM = "application/x-www-form-urlencoded"
 MOST_ERRORS, LONGEST_SHOWN = 50, 80
+FOLLOWS = "default_factory_not_called"
+"""Of a field whose default waits for another one, which is wrong itself."""
 FULL = web.RequestKey("the whole body", bytes)
 """Where a request keeps its body when it was read before the handler's turn."""
 
@@ -28,23 +30,39 @@ Model = TypeVar("Model", bound=BaseModel)
 
 async def json_object(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES) -> dict[str, Any]:
     """The JSON object of a request. Raises `Problem`."""
-    if request.content_type != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
-        advice = "Send it with Content-Type: application/json, not packed."
+    if (packed := request.headers.get("Content-Encoding", "identity")) != "identity":
+        said = f"The body is packed ({packed[:LONGEST_SHOWN]}); packed ones are not read."
+        raise Problem("not-json-type", said, "Send it as it is, without Content-Encoding.")
+    if request.content_type != "application/json":
+        advice = "Send it with Content-Type: application/json."
         raise Problem("not-json-type", f"The body is sent as {request.content_type}.", advice)
-    try:
-        sent = await json_bytes(request, most_bytes)
-        body = json.loads(sent.decode("utf-8"), parse_constant=_refused)
-        if b"\\u" in sent:
-            json.dumps(body, ensure_ascii=False).encode()  # half a character is JSON, but no text
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise Problem("not-json", f"The body holds half a character ({half!a}).", "Send whole ones.") from None
-    except (ValueError, RecursionError) as error:
-        said = f"{error.msg} (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else "it is none"
-        raise Problem("not-json", f"The body cannot be read: {said}.", "Send one JSON object in UTF-8.") from None
+    body = _read_as_json(await json_bytes(request, most_bytes))
     if not isinstance(body, dict):
         raise Problem("invalid-request", "The body is no JSON object.", "Send {…} with the fields of the request.")
     return body
+
+
+def _read_as_json(sent: bytes) -> Any:
+    try:
+        body = json.loads(sent.decode("utf-8"), parse_constant=_refused)
+        if b"\\u" in sent:
+            json.dumps(body, ensure_ascii=False).encode()  # half a character is JSON, but no text
+        return body
+    except UnicodeEncodeError as error:
+        wrong = f"it holds half a character ({error.object[error.start]!a})"
+    except UnicodeDecodeError as error:
+        wrong = f"it is not UTF-8 from byte {error.start} on"
+    except json.JSONDecodeError as error:
+        wrong = f"{error.msg} (line {error.lineno})"
+    except RecursionError:
+        wrong = "it is nested too deeply"
+    except ValueError:  # Python's own bound, as the time for it grows with the square
+        wrong = "it holds a number of too many digits"
+    raise Problem("not-json", f"The body cannot be read: {wrong}.", "Send one JSON object in UTF-8.")
+
+
+def _refused(constant: str) -> None:
+    raise Problem("not-json", f"The body holds {constant}, which is no JSON.", "Send a number, null, or leave it out.")
 
 
 async def json_bytes(request: web.Request, most_bytes: int = LARGEST_BODY_BYTES) -> bytes:
@@ -80,23 +98,28 @@ async def _read(request: web.Request, most_bytes: int) -> bytes:
     return read
 
 
-def _refused(constant: str) -> None:
-    raise ValueError(constant)  # NaN and Infinity are no JSON
+def parsed(model: type[Model], body: dict[str, Any], *, is_form: bool = False) -> Model:
+    """The body as a contract. Raises `Problem`, which names every wrong field and what it may be.
 
-
-def parsed(model: type[Model], body: dict[str, Any]) -> Model:
-    """The body as a contract. Raises `Problem`, which names every wrong field and what it may be."""
+    A form's fields are all text; in JSON a number is a number, and `true` is no text.
+    """
     try:
-        return model.model_validate(body)
+        return validated(model, body) if not is_form else model.model_validate(body)
     except ValidationError as error:
-        errors = [_wrong(model, item) for item in error.errors(include_url=False)[:MOST_ERRORS]]
+        found = [item for item in error.errors(include_url=False) if item["type"] != FOLLOWS]
+        errors = [_wrong(model, item) for item in found[:MOST_ERRORS]]
         named = ", ".join(dict.fromkeys(one["field"] or "the request" for one in errors))
         raise Problem(
             "invalid-request",
-            f"{len(error.errors())} of the fields cannot be: {named}."[:1000],
+            f"{len(found)} of the fields cannot be: {named}."[:1000],
             "Correct what `errors` names; `allowed` says what may stand there.",
             errors=errors,
         ) from None
+
+
+def validated(model: type[Model], body: dict[str, Any]) -> Model:
+    """A JSON body as a contract, with nothing taken for what it is not. Raises `ValidationError`."""
+    return model.model_validate_json(json.dumps(body), strict=True)  # as JSON, since it has lists and no tuples
 
 
 def _wrong(model: type[BaseModel], item: Any) -> dict[str, str]:
@@ -111,9 +134,7 @@ def _wrong(model: type[BaseModel], item: Any) -> dict[str, str]:
         said = "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
         told = {"allowed": ", ".join(known)}
     elif allowed := allowed_at(model, place):
-        told = {"allowed": allowed}
-        if item["type"] == "string_pattern_mismatch":
-            said = f"must be {allowed}"
+        told, said = {"allowed": allowed}, in_words(item, allowed) or said
     if item["type"] not in ("missing", "extra_forbidden", "value_error"):
         told["got"] = repr(item["input"])[:LONGEST_SHOWN]
     pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in place)

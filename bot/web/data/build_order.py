@@ -102,7 +102,7 @@ def order_in(form: Mapping[str, str], chosen: list[str]) -> BuildOrder:
     for name in ("persona", "min_reply_words", "max_reply_words", "recipe", "max_length", "tree_paths", "seed"):
         if value := form.get(name, "").strip():
             body[name] = value
-    return parsed(BuildOrder, body)
+    return parsed(BuildOrder, body, is_form=True)
 
 
 LISTS = ("names", "languages")

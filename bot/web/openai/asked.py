@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bot.web.allowed import allowed_at
+from bot.web.bodies import validated
 from bot.web.openai.errors import Refusal
 from personas.card.show import CountTokens
 from personas.contracts import Sampling, Turn
@@ -25,6 +27,8 @@ MOST_TURNS, MOST_CHARACTERS, BLOCK = 32, 16_000, 4
 """What of a talk is looked at: more would never fit. The oldest go in blocks, so that the beginning stays the same."""
 MOST_STOPS, LONGEST_STOP, MOST_MESSAGES = 16, 256, 10_000
 LONGEST_NAME = 64
+MAY_BE_LEFT = (None, "auto", "none")
+"""Choices of tools that a model meets by calling none; some clients offer tools to every model."""
 FIELD = re.compile(r"\d+|[a-z_]+")
 
 Text = Annotated[str, Field(max_length=1_000_000)]
@@ -43,9 +47,9 @@ class ChatPart(_Asked):
 
 
 class ChatMessage(_Asked):
-    """One message of the talk."""
+    """One message of the talk. What tools answered, in a talk begun with another model, is no part of it here."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | list[ChatPart] | None = None
     name: str | None = None
 
@@ -88,8 +92,10 @@ class ChatBody(_Asked):
     presence_penalty: Annotated[float, Field(description="0 alone can be done")] | None = None
     frequency_penalty: Annotated[float, Field(description="0 alone can be done")] | None = None
     logit_bias: dict[str, float] | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
+    tools: Annotated[list[Any], Field(description="may be offered; none is called")] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    functions: Annotated[list[Any], Field(description="may be offered; none is called")] | None = None
+    function_call: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
 
@@ -105,12 +111,14 @@ class Talk:
 def chat_body(body: dict[str, Any]) -> ChatBody:
     """The body, checked. Raises `Refusal`, which names the field at fault."""
     try:
-        asked = ChatBody.model_validate(body)
+        asked = validated(ChatBody, body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        steps = map(str, first["loc"])  # those with letters that no field has are pydantic's names of alternatives
-        place = ".".join(step for step in steps if FIELD.fullmatch(step))[:200]
-        raise Refusal(f"{place}: {first['msg']}.", code="invalid_value", param=place) from None
+        # Those with letters that no field has are pydantic's names of alternatives.
+        steps = [step for step in map(str, first["loc"]) if FIELD.fullmatch(step)]
+        place, allowed = ".".join(steps)[:200], allowed_at(ChatBody, steps)
+        said = f" must be {allowed}" if allowed and first["type"] != "missing" else f": {first['msg']}"
+        raise Refusal(f"{place}{said}.", code="invalid_value", param=place) from None
     _require_possible(asked)
     return asked
 
@@ -128,7 +136,7 @@ def talk_of(asked: ChatBody, persona: str) -> Talk:
         if message.role in ("system", "developer"):
             instructions.append(message.text)
             since.append(message.text)
-        elif message.text:
+        elif message.role in ("user", "assistant") and message.text.strip():
             turns.append(_turn(message, persona))
             since = []
     if turns and turns[-1].by_persona and any(since):
@@ -201,8 +209,8 @@ def _require_possible(asked: ChatBody) -> None:
         "presence_penalty": bool(asked.presence_penalty),
         "frequency_penalty": bool(asked.frequency_penalty),
         "logit_bias": bool(asked.logit_bias),
-        "tools": bool(asked.tools),
-        "functions": bool(asked.functions),
+        "tool_choice": asked.tool_choice not in MAY_BE_LEFT,
+        "function_call": asked.function_call not in MAY_BE_LEFT,
         "response_format": (asked.response_format or {}).get("type", "text") != "text",
         "modalities": bool(asked.modalities) and asked.modalities != ["text"],
         "messages": any(part.type not in ("text", "input_text", "output_text") for part in content),
@@ -218,8 +226,8 @@ WHY = {
     "presence_penalty": "presence_penalty cannot be other than 0 here; repetition_penalty can be set.",
     "frequency_penalty": "frequency_penalty cannot be other than 0 here; repetition_penalty can be set.",
     "logit_bias": "logit_bias cannot be used here.",
-    "tools": "tools: a persona calls no tools.",
-    "functions": "functions: a persona calls no functions.",
+    "tool_choice": "tool_choice: a persona calls no tools, so none can be required.",
+    "function_call": "function_call: a persona calls no functions, so none can be required.",
     "response_format": "response_format: a persona answers in plain text alone.",
     "modalities": "modalities: a persona answers in text alone.",
     "messages": "messages: only parts of the type text can be read.",

@@ -11,7 +11,7 @@ from bot.duet import FEWEST, MOST, USUAL
 from bot.house import House
 from bot.speakers import NOW, speakers
 from bot.store import BASE
-from bot.web.bodies import form_of
+from bot.web.bodies import form_of, parsed
 from bot.web.frame import Fault, back_to, page
 from bot.web.here import Route, house_of
 from bot.web.play.asked import (
@@ -20,7 +20,9 @@ from bot.web.play.asked import (
     MOST_ALTERNATIVES,
     MOST_COLUMNS,
     MOST_NEW_TOKENS,
+    DuetBody,
     How,
+    PlayBody,
     form_body,
     permalink,
 )
@@ -96,7 +98,7 @@ async def play(request: web.Request) -> web.Response:
         body.pop("models")
     try:
         asked = parsed(PlayBody, body, is_form=True)
-    return back_to(request, _path(begin_together(house_of(request), request.app[RUNS], asked)))
+        return back_to(request, _path(begin_together(house_of(request), request.app[RUNS], asked)))
     except Problem as problem:
         if run := request.app[RUNS].find(body.get("after", "")):
             return _run_page(request, run, Draft(body, problem, "more", {"after": ""}))
@@ -107,7 +109,8 @@ async def duet(request: web.Request) -> web.Response:
     """Ask for a duet."""
     body = form_body(await form_of(request), "opening")
     try:
-        return back_to(request, _path(begin_duet(house_of(request), request.app[RUNS], body)))
+        asked = parsed(DuetBody, body, is_form=True)
+        return back_to(request, _path(begin_duet(house_of(request), request.app[RUNS], asked)))
     except Problem as problem:
         return _playground(request, Draft(body, problem, "two", {"models": "first"}))
 

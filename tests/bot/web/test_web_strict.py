@@ -1,0 +1,103 @@
+"""JSON bodies are taken as they are written, and what is wrong with them is said in plain words."""
+
+import gzip
+import json
+
+import pytest
+
+from tests.bot.web.test_web_openai import put_version
+
+CHAT = {"model": "oda", "messages": [{"role": "user", "content": "Is the ferry late?"}]}
+PLAY = {"models": ["oda"], "prompt": "Is the ferry late?"}
+START = {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue"}
+PLAIN = {"Content-Type": "application/json"}
+
+
+async def chat(desk, **fields):
+    status, told, _ = await desk.ask("POST", "/v1/chat/completions", json=CHAT | fields)
+    return status, told.get("error", {})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("max_tokens", "5", "a whole number from 1"),
+        ("max_tokens", 5.0, "a whole number from 1"),
+        ("max_tokens", True, "a whole number from 1"),
+        ("temperature", "1", "a number from 0 to 2"),
+        ("temperature", True, "a number from 0 to 2"),
+        ("stream", "yes", "true or false"),
+        ("stream", 1, "true or false"),
+        ("stop", ["x"] * 17, "text of at most 256 characters or a list of at most 16, each text of at most"),
+        ("stop", 5, "text of at most 256 characters or a list of at most 16"),
+    ],
+)
+async def test_openais_clients_are_told_which_type_is_wanted(desk, field, value, wanted):
+    status, error = await chat(desk, **{field: value})
+    assert status == 400 and error["param"] == field and error["message"].startswith(f"{field} must be {wanted}")
+
+
+async def test_a_whole_number_is_a_number_too(desk):
+    assert (await chat(desk, temperature=1, top_p=1))[0] == 200
+    assert (await desk.ask("POST", "/play/runs", json=PLAY | {"temperature": 1}))[0] == 201
+    assert (await desk.start(hyperparameters={"num_train_epochs": 1, "target_modules": ["q_proj"]}))[0] == 202
+
+
+@pytest.mark.parametrize("content", ["", "   ", "\n", [{"type": "text", "text": " "}]])
+async def test_a_message_without_words_is_nothing_to_answer(desk, content):
+    status, error = await chat(desk, messages=[{"role": "user", "content": content}])
+    assert status == 400 and "nothing to answer" in error["message"]
+
+
+async def test_the_gate_is_not_passed_by_a_word(desk):
+    put_version(desk.store, "oda", "v1")
+    status, told, _ = await desk.ask("POST", "/personas/oda/versions/v1/promote", json={"anyway": "yes"})
+    assert status == 422 and desk.store.versions.live("oda") is None
+    assert told["errors"] == [
+        {"field": "anyway", "pointer": "#/anyway", "detail": "must be true or false", "allowed": "true or false",
+         "got": "'yes'"}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        ("/play/runs", PLAY | {"prompt": "x" * 8001}, "is longer than 8,000 characters"),
+        ("/play/runs", PLAY | {"prompt": " \n"}, "must be words, at most 8000 characters"),
+        ("/play/runs", PLAY | {"models": ["oda"] * 5}, "has more than 4 entries"),
+        ("/play/runs", PLAY | {"seed": 1.0}, "must be a whole number from 0 to 2147483647"),
+        ("/play/duets", {"models": ["oda"], "opening": "Tide?"}, "must be a list of 2, each some text"),
+        ("/tokens", {"texts": {"a": 5}}, "must be text"),
+        ("/personas/oda/preview", {"message": "\t"}, "must be some text of at most"),
+        ("/finetune/start-training", START | {"hyperparameters": {"lora_r": "8"}}, "must be a whole number from 1 to"),
+        ("/finetune/start-training", START | {"task_type": "odd"}, "Input should be 'persona', 'dialogue' or"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_plain_words(desk, path, body, detail):
+    status, told, _ = await desk.ask("POST", path, json=body)
+    assert status == 422 and told["errors"][0]["detail"].startswith(detail)
+    assert len(told["errors"]) == 1 and told["errors"][0]["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b'{"a": NaN}', "holds NaN, which is no JSON"),
+        (b'{"a": -Infinity}', "holds -Infinity"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "a number of too many digits"),
+        (b'{"a":' * 10_000, "nested too deeply"),
+        (b'{"a": "\xff"}', "not UTF-8 from byte 7 on"),
+        (b"", "Expecting value"),
+    ],
+)
+async def test_a_body_that_is_no_json_is_told_why(desk, data, why):
+    for path in ("/play/runs", "/v1/chat/completions"):
+        status, told, _ = await desk.ask("POST", path, data=data, headers=PLAIN)
+        assert status == 400 and why in json.dumps(told)
+
+
+async def test_a_packed_body_is_told_so(desk):
+    packed = gzip.compress(json.dumps(PLAY).encode())
+    headers = PLAIN | {"Content-Encoding": "gzip"}
+    status, told, _ = await desk.ask("POST", "/play/runs", data=packed, headers=headers)
+    assert status == 415 and "packed (gzip)" in told["detail"] and "without Content-Encoding" in told["advice"]
