@@ -11,8 +11,16 @@ function show({ figures, rows, asking }) {
   for (const place of document.querySelectorAll("[data-none]")) place.hidden = rows[place.dataset.none].length > 0;
   for (const place of document.querySelectorAll("[data-some]")) place.hidden = rows[place.dataset.some].length === 0;
   put(freshness, "Renewed every two seconds while the bot answers.");
-  if (isLooking && !asking) put(doctor, "The doctor has finished: load the page again to see what it found.");
+  if (isLooking && !asking) showFindings();
   isLooking = asking;
+}
+
+/** What the doctor found, taken from the page as it is now. */
+async function showFindings() {
+  const there = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  const found = there?.ok && new DOMParser().parseFromString(await there.text(), "text/html").querySelector("#findings");
+  if (found) document.querySelector("#findings").replaceWith(found);
+  put(doctor, found ? "The doctor has finished." : "The doctor has finished: load the page again to see what it found.");
 }
 
 function put(place, text) {

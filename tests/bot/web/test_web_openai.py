@@ -160,8 +160,9 @@ async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("n", 2), ("presence_penalty", 0.5), ("frequency_penalty", -1), ("logit_bias", {"5": 1}), ("functions", [{}]),
-     ("tools", [{"type": "function"}]), ("response_format", {"type": "json_object"}), ("modalities", ["audio"]),
+    [("n", 2), ("presence_penalty", 0.5), ("frequency_penalty", -1), ("logit_bias", {"5": 1}),
+     ("tool_choice", "required"), ("tool_choice", {"type": "function", "function": {"name": "look"}}),
+     ("function_call", {"name": "look"}), ("response_format", {"type": "json_object"}), ("modalities", ["audio"]),
      ("top_logprobs", 3), ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])],
 )  # fmt: skip
 async def test_what_cannot_be_done_is_refused_by_name(desk, field, value):
@@ -170,10 +171,24 @@ async def test_what_cannot_be_done_is_refused_by_name(desk, field, value):
     assert field in body["error"]["message"] and desk.engine.requests == []
 
 
+async def test_tools_may_be_offered_as_clients_do_to_every_model(desk):
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+    talk = [
+        *HELLO,
+        called,
+        {"role": "tool", "tool_call_id": "1", "content": "12 °C"},
+        {"role": "user", "content": "And?"},
+    ]
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    status, body = await chat(desk, talk, tools=tools, tool_choice="auto", parallel_tool_calls=True)
+    assert status == 200 and body["choices"][0]["finish_reason"] == "stop"
+    assert [turn.text for turn in desk.engine.requests[-1].turns] == [HELLO[0]["content"], "And?"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [({"temperature": 3}, "temperature"), ({"top_p": -0.1}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
-     ({"messages": []}, "messages"), ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+     ({"messages": []}, "messages"), ({"messages": [{"role": "narrator", "content": "x"}]}, "messages.0.role"),
      ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"), ({"stop": 3}, "stop"),
      ({"stop": "a" * 257}, "stop"), ({"repetition_penalty": 1e-45}, "repetition_penalty"),
      ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"), ({"model": ""}, "model")],
