@@ -12,7 +12,8 @@ Point = tuple[float, float]
 COLOURS = 6
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 284, 66, 24, 12, 56
 """Of the drawing and of the room for what stands beside its axes, in the units of its viewBox."""
-BAR, GAP, LABEL = 20, 10, 190
+BAR, GAP, LABEL, LETTER = 20, 10, 190, 11
+"""`LETTER` is what one takes at most, on a phone."""
 MOST_DRAWN, MOST_ROWS = 600, 200
 """Points of one line that are drawn, and rows of a table: more are thinned out evenly."""
 LETTERS = 28
@@ -73,7 +74,8 @@ def bars(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Marku
     if not rows:
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
     most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
-    drawn, room = [], WIDTH - LABEL - 90
+    texts = [f"{told(value)} {unit}".strip() for _, value in rows]
+    drawn, room = [], max(0, WIDTH - LABEL - LETTER * max(map(len, texts)) - 6)
     for n, (name, value) in enumerate(rows):
         top, wide = n * (BAR + GAP), max(0.0, value / most * room) if math.isfinite(value) else 0
         drawn.append(
@@ -81,14 +83,14 @@ def bars(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Marku
                 '<text x="{}" y="{}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{}" height="{}" '
                 'rx="2"/><text class="value" x="{}" y="{}">{}</text>'
             ).format(LABEL - 8, top + 15, _short(name), LABEL, top, f"{wide:.1f}", BAR, f"{LABEL + wide + 6:.1f}",
-                     top + 15, f"{told(value)} {unit}".strip())
+                     top + 15, texts[n])
         )  # fmt: skip
     cells = Markup("").join(
         Markup('<tr><th scope="row">{}</th><td class="number">{}</td></tr>').format(name, told(value))
         for name, value in rows
     )
     table = _details(title, (title, unit or "Value"), cells)
-    label = f"{title}. " + ", ".join(f"{name}: {told(value)} {unit}".strip() for name, value in rows[:12]) + "."
+    label = f"{title}. " + ", ".join(f"{name}: {text}" for (name, _), text in zip(rows[:12], texts, strict=False)) + "."
     return _figure(title, label, (WIDTH, len(rows) * (BAR + GAP)), drawn, table)
 
 
@@ -134,12 +136,12 @@ def _whisker(one: Whisker, number: int, scale: _Scale) -> Markup:
 
 
 def told(value: float) -> str:
-    """A figure in as few digits as it needs: 4 significant ones, whole numbers whole."""
+    """A figure in as few digits as it needs: 4 significant ones, whole numbers whole, their thousands apart."""
     if not math.isfinite(value):
         return "–"
-    if value == int(value) and abs(value) < 1e6:
-        return f"{value:.0f}"
-    return f"{value:.4g}"
+    if value == int(value) and abs(value) < 1e12:
+        return f"{value:,.0f}"
+    return f"{value:,.4g}"
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -246,7 +248,7 @@ def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
         )
         for at in rows
     )
-    left_out = f" ({len(rows)} of {len(every)} rows)" if len(rows) < len(every) else ""
+    left_out = f" ({len(rows)} of {len(every):,} rows)" if len(rows) < len(every) else ""
     return _details(title + left_out, (x, *(one.name for one in shown)), cells)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.web.charts import Series, bars, lines, thinned, ticks, told
+from bot.web.charts import LABEL, LETTER, WIDTH, Series, bars, lines, thinned, ticks, told
 
 LOSS = Series("train", [(0, 4.0), (10, 2.0), (20, 1.0)])
 
@@ -51,6 +51,13 @@ def test_bars_begin_at_zero_and_carry_their_values():
     assert [row[0].text for row in figure.iter("tr")][2] == "<b> & a very long name indeed, too long"
 
 
+@pytest.mark.parametrize("unit", ["", "samples", "places where names were"])
+def test_what_stands_behind_a_bar_is_within_the_drawing(unit):
+    (wide,) = (float(one.get("width")) for one in parsed(bars("Samples", [("a", 3_000.0)], unit)).iter("rect"))
+    letters = len(f"3,000 {unit}".strip())
+    assert wide > 0 and LABEL + wide + 6 + letters * LETTER <= WIDTH
+
+
 def test_foreign_text_is_escaped():
     figure = lines("<script>", "<x>", '"y"', [Series("<i>", [(1, 2), (2, 3)])]) + bars("<script>", [("<i>", 1)])
     assert "<script>" not in figure and "<i>" not in figure and "<x>" not in figure
@@ -65,7 +72,7 @@ def test_beside_an_axis_figures_are_short():
 def test_long_lines_are_thinned_and_the_table_says_so():
     long = [(float(n), float(n % 7)) for n in range(10_000)]
     figure = lines("Long", "x", "y", [Series("s", long)])
-    assert len(figure) < 60_000 and "200 of 10000 rows" in figure
+    assert len(figure) < 60_000 and "200 of 10,000 rows" in figure
     assert thinned(long, 600)[0] == long[0] and thinned(long, 600)[-1] == long[-1] and len(thinned(long, 600)) == 600
 
 
@@ -78,7 +85,16 @@ def test_ticks_are_round_few_and_within(low, span):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(3.0, "3"), (0.000123456, "0.0001235"), (1234567, "1.235e+06"), (math.nan, "–")]
+    ("value", "shown"),
+    [
+        (3.0, "3"),
+        (0.000123456, "0.0001235"),
+        (1234567, "1,234,567"),
+        (1e15, "1e+15"),
+        (3000.0, "3,000"),
+        (1234.56, "1,235"),
+        (math.nan, "–"),
+    ],
 )
 def test_figures_are_as_short_as_they_can_be(value, shown):
     assert told(value) == shown

@@ -26,7 +26,7 @@ RECORD = """() => new MutationObserver(() => {
 def planning(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     async def plan(request: TrainingRequest, guild_id: int = 0) -> Plan:
         await asyncio.sleep(0.1)
-        return PLAN.model_copy(update={"masks": (MASK,)})
+        return PLAN.model_copy(update={"masks": (MASK,), "sources": {"ballast.json": 3000}})
 
     monkeypatch.setattr(dashboard.stage.backend, "plan", plan)
 
@@ -70,6 +70,14 @@ async def test_a_plan_is_marked_while_the_form_has_other_settings(dashboard: Das
     await expect(marked).to_be_visible()
     await planned(page)
     await expect(marked).to_be_hidden()
+
+
+async def test_what_stands_behind_the_longest_bar_ends_within_the_chart_on_a_phone(dashboard: Dashboard) -> None:
+    page = await dashboard.open("/dashboard/data/plan?persona=oda", phone=True)
+    await planned(page)
+    chart = page.locator("figure", has_text="Samples by source").locator("svg")
+    around, text = await chart.bounding_box(), await chart.get_by_text("3,000 samples").bounding_box()
+    assert around and text and text["x"] + text["width"] <= around["x"] + around["width"]
 
 
 @pytest.mark.parametrize("scripts", [True, False])
