@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,14 @@ class Fault:
     said: str
     field: str = ""
     label: str = ""
+
+
+def faults_in(problem: Problem | None, ids: Mapping[str, str] | None = None) -> list[Fault]:
+    """A problem as what is wrong with a form; `ids` are those of fields that have others than their names."""
+    if problem is None or not problem.errors:
+        return [Fault(str(problem))] if problem else []
+    named = ((one["field"].partition(".")[0], one["detail"]) for one in problem.errors)
+    return [Fault(said, (ids or {}).get(name, name), name.replace("_", " ").capitalize()) for name, said in named]
 
 
 class Said:

@@ -15,7 +15,7 @@ from bot.web.data.forms import fields_of
 from bot.web.data.places import Places
 from bot.web.data.sources import sources_of
 from bot.web.data.state import state_of
-from bot.web.frame import HOME, back_to, page
+from bot.web.frame import HOME, back_to, faults_in, page
 from bot.web.here import Route, house_of
 from bot.web.problems import Problem
 
@@ -65,6 +65,7 @@ async def _form(
         title="Build a data set",
         section="data",
         status=problem.status if problem else 200,
+        faults=faults_in(problem, {"sources": "source-1"}),
         sources=sources,
         personas=list(house.conversations.personas.of(0).values()),
         recipes=house.catalogue.recipes(),
@@ -72,7 +73,6 @@ async def _form(
         limits={source.id: given.get(f"limit {source.id}", "") for source in sources},
         chosen=chosen,
         replace=replace,
-        problem=problem,
         wrong=errors,
         command=command,
     )

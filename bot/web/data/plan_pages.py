@@ -20,7 +20,7 @@ from bot.web.data.sets import sets_of
 from bot.web.data.sources import sources_of
 from bot.web.data.state import state_of
 from bot.web.finetune import CHECKS, queue_training
-from bot.web.frame import HOME, back_to, page
+from bot.web.frame import HOME, back_to, faults_in, page
 from bot.web.here import Route, house_of
 from bot.web.openapi import Body, described
 from bot.web.preflight import free_bytes, own_plan, request_of, require_found
@@ -103,6 +103,7 @@ async def _form(
         title="Plan a training",
         section="data",
         status=problem.status if problem else 200,
+        faults=faults_in(problem, {"dataset_path": "dataset", "hyperparameters": "settings"}),
         given={name: given.get(name, "") for name in FIELDS} | {"recipe": given.get("recipe") or "demo-cpu"},
         tasks=TASKS,
         personas=list(house.conversations.personas.of(0).values()),

@@ -17,7 +17,7 @@ from bot.web.data.sample_index import prune
 from bot.web.data.sets import sets_of
 from bot.web.data.sources import SHIPPED, Source, faults_of, sources_of, upload_in
 from bot.web.data.state import state_of
-from bot.web.frame import HOME, back_to, page
+from bot.web.frame import HOME, back_to, faults_in, page
 from bot.web.here import Route, house_of
 from bot.web.problems import Problem
 
@@ -75,12 +75,12 @@ def _upload_page(
         title=source.name,
         section="data",
         status=problem.status if problem else 200,
+        faults=faults_in(problem, {"right": f"right-{CHOICES[0][0]}"}),
         source=source,
         work=works.latest("inspect", source.name),
         choices=CHOICES,
         licensed=LICENSED,
         given=given or _as_given(source),
-        problem=problem,
         wrong={one["field"]: one["detail"] for one in problem.errors} if problem else {},
     )
 

@@ -18,7 +18,7 @@ from bot.store import Job
 from bot.web.bodies import form_of
 from bot.web.finetune import queue_training
 from bot.web.formats import size
-from bot.web.frame import back_to, page
+from bot.web.frame import Fault, back_to, page
 from bot.web.here import Route, house_of
 from bot.web.jobs import job_named
 from bot.web.preflight import own_plan
@@ -99,7 +99,7 @@ async def post_form(request: web.Request) -> web.Response:
     texts = {name: sent.get(name, "").strip() for name in before.texts}
     wanted = await asyncio.to_thread(body_of, before, texts)
     if sent.get("do") != "start" or wanted.errors:
-        return _shown(request, house, before, wanted, status=422 if wanted.errors else 200)
+        return _shown(request, house, before, wanted, status=422 if wanted.errors else 200, compared=not wanted.errors)
     try:
         job, plan = await queue_training(request, wanted.body, guild_id=before.job.guild_id)
     except UnderstudyError as error:
@@ -167,15 +167,24 @@ def differences(before: Before, texts: Mapping[str, str]) -> list[Row]:
 
 
 def _shown(
-    request: web.Request, house: House, before: Before, wanted: Wanted, *, status: int = 200, refused: str = ""
+    request: web.Request,
+    house: House,
+    before: Before,
+    wanted: Wanted,
+    *,
+    status: int = 200,
+    refused: str = "",
+    compared: bool = False,
 ) -> web.Response:
     job = before.job
+    faults = [Fault(said, name, name.removeprefix(PREFIX)) for name, said in wanted.errors.items()]
     return page(
         request,
         "training/repeat.html",
         title=f"{job.name} {job.version} once more",
         section="training",
         status=status,
+        faults=faults or ([Fault(refused)] if refused else []),
         job=job,
         path=run_path(job.job_id),
         server=server_name(house, job.guild_id),
@@ -183,8 +192,7 @@ def _shown(
         groups=[(title, [_field(house, PREFIX + name, before, wanted) for name in names]) for title, names in GROUPS],
         changes=differences(before, wanted.texts),
         body=wanted.body,
-        refused=refused,
-        errors=wanted.errors,
+        compared=compared,
     )
 
 

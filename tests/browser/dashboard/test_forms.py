@@ -3,6 +3,8 @@
 import pytest
 from playwright.async_api import expect
 
+from bot.store.jobs import NewJob
+from personas.contracts import TrainingRequest
 from tests.browser.dashboard.conftest import assert_accessible
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -24,3 +26,29 @@ async def test_a_fault_far_down_is_seen_at_once_and_leads_to_its_field(dashboard
     await summary.get_by_role("link", name="All else that the card holds").click()
     await expect(page.locator("#more")).to_be_focused()
     await expect(page.locator("#more")).to_be_in_viewport()
+
+
+async def test_what_changes_is_where_the_page_is_after_asking_for_it(dashboard):
+    dashboard.stage.store.jobs.add(
+        NewJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")), 1.0
+    )
+    page = await dashboard.open("/dashboard/training/waits/repeat")
+    await page.locator("[id$=seed]").first.fill("11")
+    await page.get_by_role("button", name="Show what changes").click()
+    await expect(page.get_by_role("row", name="seed")).to_be_in_viewport()
+    await expect(page.get_by_role("heading", name="What is other than in the run")).to_be_focused()
+    await page.locator("[id$=seed]").first.fill("eleven")
+    await page.get_by_role("button", name="Show what changes").click()
+    await expect(page.get_by_role("alert", name="There is a problem")).to_be_focused()
+    await page.get_by_role("alert").get_by_role("link", name="seed").click()
+    await expect(page.locator("[id$=seed]").first).to_be_focused()
+
+
+async def test_forms_about_data_tell_their_faults_at_the_top_too(dashboard):
+    page = await dashboard.open("/dashboard/data/plan", java_script_enabled=False)
+    await page.get_by_label("Settings other than").fill("nonsense")
+    await page.locator("#plan-form button").first.click()
+    await expect(page).to_have_title("Error: Plan a training · Understudy")
+    await expect(page.get_by_role("alert")).to_be_focused()
+    await page.get_by_role("alert").get_by_role("link", name="Settings").click()
+    await expect(page.get_by_label("Settings other than")).to_be_focused()
