@@ -57,6 +57,11 @@ def percent(share: float | None, digits: int = 0) -> str:
     return "–" if share is None else f"{share * 100:.{digits}f} %"
 
 
+def today() -> str:
+    """The date here, as a statement of a right has it."""
+    return datetime.now().astimezone().date().isoformat()
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "when": when, "duration": duration, "size": size, "count_of": count, "percent": percent,
 }  # fmt: skip

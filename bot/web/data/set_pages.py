@@ -24,6 +24,7 @@ from bot.web.data.sample_index import SIDES, Hits, Wanted, counts_in, examples_o
 from bot.web.data.samples import shown
 from bot.web.data.sets import Built, set_of, sheet_of
 from bot.web.data.state import State, state_of
+from bot.web.formats import today
 from bot.web.frame import HOME, back_to, page
 from bot.web.here import Route, house_of
 from bot.web.paging import choice, number, require_known
@@ -68,6 +69,7 @@ async def set_page(request: web.Request) -> web.Response:
         lengths=bars("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
         sheet=_rendered(sheet),
         examples=examples,
+        today=today(),
         order=await asyncio.to_thread(kept_order, Places(house.home).build(built.id)) if built.is_own else None,
     )
 

@@ -15,10 +15,11 @@ from bot.web.data.places import SET_NAME, Places
 from bot.web.problems import Problem
 from bot.web.words import moment
 from personas.catalogue import read_catalogue
-from personas.data_set import REBUILD, STATS_FILE, is_data_set
+from personas.data_set import EVAL_FILE, REBUILD, STATS_FILE, TRAIN_FILE, is_data_set
 from personas.errors import MaterialError
 
 SHEET = "README.md"
+SIDES = (("train", TRAIN_FILE), ("eval", EVAL_FILE))
 
 
 class SourceFigures(BaseModel):
@@ -72,13 +73,17 @@ class Stats(BaseModel):
 
 @dataclass(frozen=True)
 class Built:
-    """A data set. `is_own` says that it lies in the home and was built here; `built_at` in seconds since 1970."""
+    """A data set. `is_own` says that it lies in the home and was built here; `built_at` in seconds since 1970.
+
+    `gone` names the files of samples that it was built with and has no longer.
+    """
 
     id: str
     folder: Path
     stats: Stats
     built_at: float
     is_own: bool
+    gone: tuple[str, ...] = ()
 
     @property
     def asked_by(self) -> dict[str, str]:
@@ -104,7 +109,8 @@ def read_set(id: str, folder: Path, *, is_own: bool) -> Built:
     file = folder / STATS_FILE
     try:
         stats = Stats.model_validate(json.loads(file.read_bytes()))
-        return Built(id, folder, stats, file.stat().st_mtime, is_own)
+        gone = tuple(name for side, name in SIDES if stats.samples.get(side) and not (folder / name).is_file())
+        return Built(id, folder, stats, file.stat().st_mtime, is_own, gone)
     except (OSError, ValueError, ValidationError) as error:
         raise MaterialError(f"The data set {id} is damaged: its {STATS_FILE} cannot be read.", REBUILD) from error
 

@@ -191,6 +191,25 @@ async def test_the_page_of_a_set_says_what_it_is_composed_of(desk, home):
     assert "<script>alert" not in page and "<td>1</td>" in page, "the data sheet is rendered, its HTML is not"
 
 
+@pytest.mark.parametrize("name", ["train.jsonl", "eval.jsonl"])
+async def test_a_set_of_which_a_file_is_gone_says_so_and_what_to_do(desk, home, name):
+    folder = put_set(home / "datasets" / "harbour")
+    paths = [f"/dashboard/data/sets/harbour{tab}" for tab in ("", "/samples")]
+    assert not [path for path in paths if "gone" in (await desk.page(path))[1]]
+    (folder / name).unlink()
+    for path in paths:
+        status, page, _ = await desk.page(path)
+        assert status == 200 and f"{name} of this data set is gone." in page, path
+        assert "/dashboard/data/build?again=harbour" in page
+
+
+async def test_the_statement_that_a_set_proposes_is_of_today(desk, home, monkeypatch):
+    put_set(home / "datasets" / "harbour")
+    monkeypatch.setattr(set_pages, "today", lambda: "2031-05-06")
+    _, page, _ = await desk.page("/dashboard/data/sets/harbour")
+    assert "stated_on = 2031-05-06\n" in page
+
+
 async def test_a_damaged_set_is_said_and_harms_no_page(desk, home):
     put_set(home / "datasets" / "harbour")
     put_set(home / "datasets" / "broken")
