@@ -75,7 +75,7 @@ def settled_words(job: Job, live: str | None = None) -> str:
     lines = [
         title(job, "Imported" if job.result.imported else "Trained"),
         f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
-        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies} replies it never saw).",
+        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {took}",
     ]
     lines += verdict_lines(card)

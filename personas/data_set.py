@@ -36,7 +36,7 @@ def joint_right(rights: Mapping[str, int]) -> Right:
 
 def counted_rights(rights: Mapping[str, int]) -> str:
     """Rights and how many samples are under each, in words."""
-    return ", ".join(f"{name} {count}" for name, count in sorted(rights.items()))
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(rights.items()))
 
 
 def statement_of_set(folder: Path) -> Statement:
