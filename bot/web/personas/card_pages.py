@@ -11,6 +11,7 @@ from aiohttp import web
 
 from bot.earlier import Kept
 from bot.speakers import servable
+from bot.web.formats import when
 from bot.web.frame import Fault, back_to, page
 from bot.web.here import Route
 from bot.web.personas.asking import Form, as_problem, form_of, text_in, texts_in
@@ -25,9 +26,11 @@ from personas.prompt import MAX_CARD_TOKENS
 
 MESSAGE = "message"
 """The field with what is said to the persona, which is none of the card's."""
+FILE = "file"
+"""The one with a card that takes the place of this one."""
 MEANWHILE = "The card was changed meanwhile, elsewhere. Save again to write over that."
 
-LABELS = {name: one.label for name, one in FIELDS.items()} | {MESSAGE: "Message"}
+LABELS = {name: one.label for name, one in FIELDS.items()} | {MESSAGE: "Message", FILE: "File"}
 
 
 @dataclass
@@ -66,6 +69,12 @@ async def card_page(request: web.Request) -> web.Response:
     found = persona_at(request)
     now = await _now(found)
     return _shown(request, found, now, Draft(now.card))
+
+
+async def card_again(request: web.Request, found: Found, refused: Problem) -> web.Response:
+    """The form as it is kept, and why a file did not take its place."""
+    now = await _now(found)
+    return _shown(request, found, now, Draft(now.card, wrong={FILE: str(refused)}), refused.status)
 
 
 async def save_card(request: web.Request) -> web.Response:
@@ -115,7 +124,7 @@ async def earlier_page(request: web.Request) -> web.Response:
     return page(
         request,
         "personas/earlier.html",
-        title=f"An earlier card of {found.persona.name}",
+        title=f"The card of {found.persona.name} until {when(kept.at).striptags()}",
         section="personas",
         found=found,
         at=kept.at,

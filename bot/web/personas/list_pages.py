@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -10,10 +11,11 @@ from bot.card_files import MAX_CARD_BYTES, Arrived, bring_in_card, keep_book, re
 from bot.carried import install_carried
 from bot.lore import GuildLore
 from bot.personas import short_id
-from bot.web.frame import back_to, page
+from bot.web.frame import Fault, back_to, page
 from bot.web.here import Route, house_of
 from bot.web.overview import Spot, spots_of
 from bot.web.personas.asking import Uploaded, as_problem, uploaded
+from bot.web.personas.card_pages import card_again
 from bot.web.personas.card_rest import make_ready
 from bot.web.personas.found import Found, Standing, persona_at, standing_of
 from bot.web.personas.lore_files import lore_of
@@ -34,6 +36,10 @@ class Listed:
 
 async def list_page(request: web.Request) -> web.Response:
     """Every persona of every server, those of all servers first."""
+    return _shown(request)
+
+
+def _shown(request: web.Request, fields: Mapping[str, str] | None = None, wrong: Problem | None = None) -> web.Response:
     house = house_of(request)
     spots = spots_of(house)
     everybody = [Found(house, guild_id, persona) for guild_id, persona in house.conversations.personas.everybody()]
@@ -42,18 +48,25 @@ async def list_page(request: web.Request) -> web.Response:
         "personas/list.html",
         title="Personas",
         section="personas",
+        status=wrong.status if wrong else 200,
+        faults=[Fault(str(wrong), "file", "File")] if wrong else (),
+        wrong={"file": str(wrong)} if wrong else {},
+        short_name=(fields or {}).get("id", ""),
         listed=[Listed(one, standing_of(house, one.id), spots.get(one.id, [])) for one in everybody],
     )
 
 
 async def bring_in(request: web.Request) -> web.Response:
     """Make a card's file a persona for all servers."""
-    sent = await _card_sent(request)
-    house = house_of(request)
-    with as_problem("invalid-request"):
-        arrived = await bring_in_card(
-            house, OPERATOR, sent.content, sent.name, sent.fields.get("id", "").strip(), keeping=True
-        )
+    house, sent = house_of(request), Uploaded()
+    try:
+        sent = await _card_sent(request)
+        with as_problem("invalid-request"):
+            arrived = await bring_in_card(
+                house, OPERATOR, sent.content, sent.name, sent.fields.get("id", "").strip(), keeping=True
+            )
+    except Problem as problem:
+        return _shown(request, sent.fields, problem)
     found = Found(house, OPERATOR, arrived.brought.persona)
     said = await _settled(found, arrived, sent.name)
     verb = "is a persona of all servers now" if arrived.brought.is_new else "has a new card"
@@ -63,11 +76,13 @@ async def bring_in(request: web.Request) -> web.Response:
 async def replace_card(request: web.Request) -> web.Response:
     """Let a card's file take the place of a persona's card, picture and book; what it said is kept."""
     found = persona_at(request)
-    sent = await _card_sent(request)
-    with as_problem("invalid-request"):
-        arrived = await bring_in_card(
-            found.house, found.guild_id, sent.content, sent.name, short_id(found.persona, found.guild_id), keeping=True
-        )
+    try:
+        sent = await _card_sent(request)
+        with as_problem("invalid-request"):
+            short = short_id(found.persona, found.guild_id)
+            arrived = await bring_in_card(found.house, found.guild_id, sent.content, sent.name, short, keeping=True)
+    except Problem as problem:
+        return await card_again(request, found, problem)
     said = await _settled(Found(found.house, found.guild_id, arrived.brought.persona), arrived, sent.name)
     return back_to(request, found.page, f"{arrived.brought.persona.name} has a new card. {said}".strip())
 

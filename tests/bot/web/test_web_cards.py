@@ -250,8 +250,10 @@ async def test_what_was_said_before_is_shown_and_brought_back(desk):
     shipped = personas_of(desk).get("ballast", 0).tagline
     for tagline in ("First.", "Second."):
         await desk.ask("PUT", "/personas/ballast/card", json={"tagline": tagline})
-    newest, _oldest = re.findall(rf'href="({PAGE}/earlier/[^"]+)"', (await desk.page(PAGE))[1])
-    page = (await desk.page(newest))[1]
+    newest, oldest = re.findall(rf'href="({PAGE}/earlier/[^"]+)"', (await desk.page(PAGE))[1])
+    page, other = (await desk.page(newest))[1], (await desk.page(oldest))[1]
+    titles = [re.search("<title>(.*)</title>", one)[1] for one in (page, other)]
+    assert all(one.startswith("The card of Ballast until ") for one in titles)
     assert "<pre>First.</pre>" in page and "<pre>Second.</pre>" in page and "Personality" not in page
     assert (await desk.submit(newest))[0] == 303 and personas_of(desk).get("ballast", 0).tagline == "First."
     assert (await desk.submit(f"{PAGE}/as-shipped"))[0] == 303
@@ -328,8 +330,14 @@ async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(desk):
     ],
 )
 async def test_a_file_that_is_no_card_is_refused(desk, name, content, words):
-    status, _, page = await upload(desk, "/dashboard/personas", name, content)
+    status, _, page = await upload(desk, "/dashboard/personas", name, content, id="mira")
     assert status == 422 and words in html.unescape(page) and len(personas_of(desk).everybody()) == 3
+    assert ('<a href="#file">File: ' in page and 'value="mira"' in page) or not content
+    assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page), "the form is still there"
+    if "Oda" not in words:
+        status, _, page = await upload(desk, f"{PAGE}/file", name, content)
+        assert status == 422 and words in html.unescape(page) and '<a href="#file">File: ' in page
+        assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page) and "Save the card" in page
 
 
 async def test_a_file_that_is_too_large_is_refused_before_it_is_read(desk):
