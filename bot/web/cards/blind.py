@@ -65,7 +65,7 @@ async def choose(request: web.Request) -> web.Response:
     return page(
         request,
         "cards/compare.html",
-        title="Blind comparison",
+        title=f"Blind comparison: {persona.name}",
         section="cards",
         personas=_everybody(house),
         persona=persona,
@@ -118,7 +118,7 @@ async def revealed(request: web.Request) -> web.Response:
     return page(
         request,
         "cards/revealed.html",
-        title=f"Blind comparison: {persona.name}",
+        title=f"Blind comparison {one.seq}: {persona.name}",
         section="cards",
         persona=persona,
         one=one,

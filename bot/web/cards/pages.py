@@ -94,7 +94,7 @@ async def two_cards(request: web.Request) -> web.Response:
     return page(
         request,
         "cards/two.html",
-        title=f"{places[0].name} and {places[1].name}",
+        title=f"Score cards: {places[0].name} and {places[1].name}",
         section="cards",
         a=a,
         b=b,
