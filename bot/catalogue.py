@@ -101,6 +101,16 @@ class Catalogue:
             materials = (*materials, dialogue_adapter(self._home, request.start_from, self._consent))
         return materials
 
+    def card(self, persona_id: str) -> SourceMaterial:
+        """A persona's card. Raises `RequestError` where there is none, and `CardError`."""
+        if (own := own_card(self._home, persona_id)) and not is_operators(own):
+            return given("card", own.name, "an imported card", IMPORTED, (own, own.name))
+        try:
+            return card_material(self._shipped, self._home, persona_id)
+        except KeyError:
+            known = sorted(card_files(self._shipped.cards, self._home))
+            raise RequestError(f"There is no persona {persona_id!r}.", _known(known, persona_id)) from None
+
     def _check_names(self, request: TrainingRequest, guild_id: int) -> None:
         if request.dataset_path and guild_id != OPERATOR:
             raise RequestError(
@@ -120,7 +130,7 @@ class Catalogue:
             raise RequestError(f"There is no recipe {request.recipe!r}.", _known(recipes, request.recipe))
 
     def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
-        card, path = self._card(persona_id), request.dataset_path
+        card, path = self.card(persona_id), request.dataset_path
         ships = (self._shipped.logs / f"{persona_id}.json").is_file()
         if not (path or request.dataset or ships) and own_card(self._home, persona_id):
             raise RequestError(
@@ -242,15 +252,6 @@ class Catalogue:
         self._told = faults
         entries = {name: entry for name, entry in read.entries.items() if name not in faults}
         return ReadCatalogue(entries, {name: fault for name, fault in faults.items() if name not in taken})
-
-    def _card(self, persona_id: str) -> SourceMaterial:
-        if (own := own_card(self._home, persona_id)) and not is_operators(own):
-            return given("card", own.name, "an imported card", IMPORTED, (own, own.name))
-        try:
-            return card_material(self._shipped, self._home, persona_id)
-        except KeyError:
-            known = sorted(card_files(self._shipped.cards, self._home))
-            raise RequestError(f"There is no persona {persona_id!r}.", _known(known, persona_id)) from None
 
     def _lore(self, persona_id: str) -> list[SourceMaterial]:
         own = own_card(self._home, persona_id)

@@ -177,11 +177,16 @@ def wrong_statement(stated: Mapping[str, object]) -> str:
     """What is wrong with a table that states a right, as the end of a sentence; empty when it is complete."""
     if missing := [key for key in NEEDED if not stated.get(key)]:
         return f"leaves out {', '.join(missing)}"
-    if not (on := _date(stated["stated_on"])):
+    return wrong_date(stated["stated_on"]) or wrong_right(stated.get("right"))
+
+
+def wrong_date(stated_on: object) -> str:
+    """What is wrong with the date of a statement, as the end of a sentence; empty when nothing is."""
+    if not (on := _date(stated_on)):
         return "has a stated_on that is no date (2026-11-20)"
     if date.fromisoformat(on) > max(datetime.now(UTC).date() + timedelta(days=1), SHIPPED_ON):
         return f"has a stated_on that has not come yet ({on})"
-    return wrong_right(stated.get("right"))
+    return ""
 
 
 def statement_of(stated: Mapping[str, object]) -> Statement:

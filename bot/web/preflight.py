@@ -108,6 +108,11 @@ def _not_here(house: House, request: TrainingRequest) -> dict[str, UnderstudyErr
             require_copies(named_by_path(house.home, request.dataset_path).path, house.home)
         except UnderstudyError as error:
             wrong["dataset_path"] = error
+    if request.persona:
+        try:
+            house.catalogue.card(request.persona)
+        except UnderstudyError as error:
+            wrong["persona"] = error
     known = house.catalogue.recipes()
     if request.recipe not in known:
         wrong["recipe"] = UnderstudyError(f"There is no recipe {request.recipe!r}.", f"Known: {', '.join(known)}.")

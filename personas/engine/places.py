@@ -29,7 +29,7 @@ class Places:
         self._taken: Counter[int] = Counter()
         self._lock = threading.Lock()
         self._last_end: float | None = None
-        self._apart_s = FIRST_GUESS_S / at_once
+        self._at_once, self._apart_s = at_once, FIRST_GUESS_S / at_once
 
     def take(self, guild_id: int) -> None:
         """Take a place. Raises `EngineBusyError` when there is none for this guild."""
@@ -37,7 +37,8 @@ class Places:
             taken = self._taken.total()
             if self._taken[guild_id] >= SHARE * (self._places - taken):
                 wait_s = max(1.0, self.wait_s())
-                told = f"{taken} replies are waiting already.", f"Try again in about {round(wait_s)} s."
+                waiting = max(0, taken - self._at_once)  # the others are being written
+                told = f"{waiting} replies are waiting already.", f"Try again in about {round(wait_s)} s."
                 raise EngineBusyError(*told, wait_s)
             self._taken[guild_id] += 1
 

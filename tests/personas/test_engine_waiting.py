@@ -75,7 +75,7 @@ class TestPlaces:
         for _ in range(30):
             places.take(1)
         with pytest.raises(
-            EngineBusyError, match=r"30 replies are waiting already\. Try again in about 135 s"
+            EngineBusyError, match=r"26 replies are waiting already\. Try again in about 135 s"
         ) as refused:
             places.take(1)
         assert 130 < places.wait_s() == refused.value.wait_s < 140

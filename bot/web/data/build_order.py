@@ -125,13 +125,13 @@ def checked(order: BuildOrder, house: House) -> dict[str, Source]:
         elif source.refused:
             errors.append(_error("sources", f"{source.refused} {source.advice}"))
     if order.persona and order.persona not in house.conversations.personas.of(0) and not _card(order, house.home):
-        errors.append(_error("persona", f"there is no persona {order.persona!r}"))
+        errors.append(_error("persona", f"There is no persona {order.persona!r}"))
     if order.recipe not in house.catalogue.recipes():
-        errors.append(_error("recipe", f"there is no recipe {order.recipe!r}"))
+        errors.append(_error("recipe", f"There is no recipe {order.recipe!r}"))
     if (order.name in known) and not Places(house.home).set(order.name).exists():
         errors.append(_error("name", f"{order.name} is the name of another data set"))
     if errors:
-        said = " ".join(f"{error['detail'][:1].upper()}{error['detail'][1:].rstrip('.')}." for error in errors)
+        said = " ".join(f"{error['detail'].rstrip('.')}." for error in errors)
         raise Problem("invalid-request", said, "Correct what `errors` names.", errors=errors)
     return known
 

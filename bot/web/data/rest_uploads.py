@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from bot.web.bodies import json_object, parsed
 from bot.web.data.doing import delete_upload, look_into, state_right
 from bot.web.data.forms import taken
 from bot.web.data.places import Places
-from bot.web.data.rights_file import statement_in
+from bot.web.data.rights_file import statement_in, wrong_with
 from bot.web.data.sources import Source, upload_in, uploads_in
 from bot.web.data.state import state_of
 from bot.web.here import Route, house_of
@@ -73,13 +73,22 @@ UPLOADED = {
 }
 
 
+def _stated(value: str, info: ValidationInfo) -> str:
+    if wrong := wrong_with(info.field_name or "", value):
+        raise ValueError(f"the statement {wrong}")
+    return value
+
+
+Stated = AfterValidator(_stated)
+
+
 class RightBody(Contract):
     """Who states which right to a file, when and why; `right` as in `rights.toml`."""
 
-    right: Annotated[str, Field(max_length=80)]
-    stated_by: Annotated[str, Field(min_length=1, max_length=500)]
-    stated_on: Annotated[str, Field(min_length=1, max_length=40)]
-    why: Annotated[str, Field(min_length=1, max_length=500)]
+    right: Annotated[str, Field(max_length=80), Stated]
+    stated_by: Annotated[str, Field(min_length=1, max_length=500), Stated]
+    stated_on: Annotated[str, Field(min_length=1, max_length=40), Stated]
+    why: Annotated[str, Field(min_length=1, max_length=500), Stated]
 
 
 def source_json(source: Source) -> dict[str, Any]:

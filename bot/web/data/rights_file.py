@@ -12,7 +12,7 @@ from typing import Any
 
 from bot.web.problems import Problem
 from personas.durable import put_private
-from personas.rights import DISCORD_API, NEEDED, RIGHTS_FILE, Statement, statement_of, wrong_statement
+from personas.rights import DISCORD_API, NEEDED, RIGHTS_FILE, Statement, statement_of, wrong_date, wrong_right
 
 LICENSED = "licensed"
 CHOICES = (
@@ -34,13 +34,27 @@ def statement_in(fields: Mapping[str, str]) -> Statement:
     if said["right"] == LICENSED:
         said["right"] = f"{LICENSED}:{said['licence']}"
     table = {name: said[name] for name in ("right", *NEEDED)}
-    for name, value in table.items():
-        if len(value) > LONGEST or not value.replace("\n", " ").isprintable():
-            raise _wrong(name, f"{name} is too long, or holds unprintable characters")
-    if wrong := wrong_statement(table):
-        field = next((name for name in NEEDED if name in wrong), "licence" if "licence" in wrong else "right")
-        raise _wrong(field, f"the statement {wrong}")
+    wrong = {name: why for name, value in table.items() if (why := wrong_with(name, value))}
+    if "licence" in wrong.get("right", ""):  # it has a field of its own
+        wrong = {"licence": wrong.pop("right"), **wrong}
+    if wrong:
+        errors = [
+            {"field": name, "pointer": f"#/{name}", "detail": f"the statement {why}"} for name, why in wrong.items()
+        ]
+        told = f"The right cannot be taken down: the statement {', and '.join(wrong.values())}."
+        raise Problem("invalid-request", told, "Correct it.", errors=errors)
     return statement_of(table)
+
+
+def wrong_with(name: str, value: str) -> str:
+    """What is wrong with one field of a statement, as the end of a sentence; empty when nothing is."""
+    if len(value) > LONGEST or not value.replace("\n", " ").isprintable():
+        return f"has a {name} that is too long, or holds unprintable characters"
+    if name == "right":
+        return wrong_right(value)
+    if not value.strip():
+        return f"leaves out {name}"
+    return wrong_date(value) if name == "stated_on" else ""
 
 
 def state(file: Path, statement: Statement | None) -> None:
@@ -79,8 +93,3 @@ def _table(name: str, table: Mapping[str, Any]) -> str:
 def _value(value: object) -> str:
     """A string or date as TOML has it; JSON's strings are TOML's, but for what is not printable."""
     return value.isoformat() if isinstance(value, date) else json.dumps(str(value), ensure_ascii=False)
-
-
-def _wrong(field: str, what: str) -> Problem:
-    errors = [{"field": field, "pointer": f"#/{field}", "detail": what}]
-    return Problem("invalid-request", f"The right cannot be taken down: {what}.", "Correct it.", errors=errors)

@@ -101,3 +101,17 @@ async def test_a_packed_body_is_told_so(desk):
     headers = PLAIN | {"Content-Encoding": "gzip"}
     status, told, _ = await desk.ask("POST", "/play/runs", data=packed, headers=headers)
     assert status == 415 and "packed (gzip)" in told["detail"] and "without Content-Encoding" in told["advice"]
+
+
+async def test_a_persona_that_there_is_not_is_named_by_its_field(desk):
+    status, told, _ = await desk.start(task_type=None, dataset=None, persona="nobody")
+    assert status == 422 and [error["field"] for error in told["errors"]] == ["persona"]
+    assert told["errors"][0]["detail"].startswith("There is no persona 'nobody'.")
+
+
+async def test_a_files_name_is_told_as_it_is(desk):
+    async with desk.session.put("/uploads/true.jsonl", data=b'{"messages": []}\n') as answer:
+        assert answer.status == 201
+    body = {"name": "harbour", "sources": [{"source": "uploads/true.jsonl"}]}
+    status, told, _ = await desk.ask("POST", "/datasets", json=body)
+    assert status == 422 and "true.jsonl" in told["detail"] and "True" not in told["detail"]

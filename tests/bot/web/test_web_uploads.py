@@ -13,7 +13,9 @@ import pytest
 from yarl import URL
 
 from bot.web.data import receiving
+from bot.web.data.rights_file import statement_in
 from bot.web.data.work import OPEN
+from bot.web.problems import Problem
 from tests.bot.web.made_sets import TRAINER
 
 RIGHT = {"right": "licensed:CC-BY-4.0", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "All agreed."}
@@ -167,7 +169,7 @@ async def test_an_upload_trains_nothing_until_somebody_states_the_right(desk, up
     ("changes", "field"),
     [
         ({"right": "mine"}, "right"),
-        ({"right": "licensed:"}, "licence"),
+        ({"right": "licensed:"}, "right"),
         ({"stated_on": "soon"}, "stated_on"),
         ({"stated_on": "2999-01-01"}, "stated_on"),
         ({"why": "because\u0007"}, "why"),
@@ -177,6 +179,16 @@ async def test_a_statement_that_says_nothing_is_refused_by_field(desk, uploads, 
     await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | changes)
     assert status == 422 and told["errors"][0]["field"] == field and not (uploads / "rights.toml").exists()
+
+
+async def test_each_wrong_field_of_a_statement_is_named(desk):
+    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    wrong = {"right": "mine", "stated_by": "", "stated_on": "soon", "why": " "}
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=wrong)
+    assert status == 422 and [error["field"] for error in told["errors"]] == list(wrong)
+    with pytest.raises(Problem) as refused:
+        statement_in(wrong | {"right": "licensed"})
+    assert [error["field"] for error in refused.value.errors] == ["licence", "stated_by", "stated_on", "why"]
 
 
 async def test_a_right_may_hold_any_words(desk, uploads):
