@@ -49,3 +49,11 @@ async def test_what_is_not_there_is_told_on_a_page_and_the_keyboard_goes_past_th
 async def test_without_scripts_the_page_says_the_same(dashboard):
     page = await dashboard.open("/dashboard", java_script_enabled=False)
     await expect(page.get_by_role("article")).to_have_count(3)
+
+
+async def test_the_first_press_of_tab_leads_past_the_navigation(dashboard):
+    for phone in (False, True):
+        page = await dashboard.open("/dashboard/system", phone=phone)
+        await expect(page.get_by_role("link", name="System", exact=True)).to_be_in_viewport(ratio=1)
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
