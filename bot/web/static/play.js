@@ -1,5 +1,7 @@
 /** Shows a run of the playground while it is made, and lets its tokens be looked at one by one. */
 
+import { hear } from "./live.js";
+
 const run = document.getElementById("run");
 const end = document.getElementById("end");
 
@@ -42,22 +44,32 @@ async function completed({ line, speaker, state }) {
 }
 
 function follow() {
-  const events = new EventSource(`/play/runs/${run.dataset.run}/events?after=${run.dataset.after}`);
   const parts = [];
-  const hear = (name, then) => events.addEventListener(name, (event) => then(JSON.parse(event.data)));
-  events.addEventListener("error", () => {
-    if (events.readyState === EventSource.CLOSED) end.textContent = "The connection was lost. Load the page again.";
-  });
-  hear("line", begun);
-  hear("piece", grown);
-  hear("done", (data) => parts.push(completed(data)));
-  hear("end", async ({ why }) => {
-    events.close();
-    await Promise.all(parts);
-    document.getElementById("stop")?.remove();
-    end.textContent = `Ended: ${why}.`;
-    run.dataset.ended = "";
-  });
+  hear(`/play/runs/${run.dataset.run}/events?after=${run.dataset.after}`, {
+    line: begun,
+    piece: grown,
+    done: (data) => parts.push(completed(data)),
+    end: async ({ why }, source) => {
+      source.close();
+      await Promise.all(parts);
+      ended(`Ended: ${why}.`);
+    },
+  }, { gone });
+}
+
+function ended(...words) {
+  document.getElementById("stop")?.remove();
+  end.replaceChildren(...words);
+  run.dataset.ended = "";
+}
+
+/** Runs live in the bot's memory: this page is now all that is left of one. */
+function gone() {
+  for (const waiting of run.querySelectorAll(".waiting")) waiting.remove();
+  for (const button of document.querySelectorAll("main form:not(#stop) button")) button.disabled = true;
+  const again = document.createElement("a");
+  [again.href, again.textContent] = [run.dataset.again, "Begin it anew"];
+  ended("The bot was started anew, and this run ended with it. What it had written stays on this page. ", again, ".");
 }
 
 /** Stopping needs no new page. */

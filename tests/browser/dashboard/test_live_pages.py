@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -10,6 +10,7 @@ from playwright.async_api import Page, expect
 
 from personas.contracts import TrainingRequest
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
+from tests.browser.dashboard.test_play_pages import ask
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -25,7 +26,7 @@ SILENT = "The bot does not answer; this is how it was last, at 2:02:11 PM."
 async def left(page: Page, status: int = 503) -> None:
     """From now on the bot answers so where events are asked for; the page's clock stands, to be set forward."""
     await page.route(STREAMS, lambda route: route.fulfill(status=status, body=""))
-    await page.clock.install(time=GONE_AT)
+    await page.clock.install(time=GONE_AT - timedelta(minutes=1))
     await page.clock.pause_at(GONE_AT)
     await page.add_init_script(HEARD_ERRORS)
     await page.reload()
@@ -69,3 +70,23 @@ async def test_whoever_is_signed_in_no_longer_is_asked_to_sign_in_beside_the_pag
     await page.clock.resume()
     await back(page)
     await expect(page.locator("#said")).to_be_empty()
+
+
+async def test_a_run_of_the_playground_that_a_restart_ended_says_so_and_keeps_what_it_had_written(dashboard):
+    engine = dashboard.stage.engine
+    engine.free.clear()
+    page = await dashboard.open("/dashboard/play")
+    await ask(page, "Ballast, live (base model)")
+    await expect(page.locator(".line .words")).to_have_text("Ballast ")
+    await left(page, status=404)
+    await page.clock.fast_forward(ASKED_AGAIN_MS)
+    await expect(page.locator("#end")).to_contain_text("The bot was started anew, and this run ended with it.")
+    await expect(page.locator(".line .words")).to_have_text("Ballast ")
+    await expect(page.get_by_text("being written")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Ask")).to_be_disabled()
+    await page.clock.resume()
+    await assert_accessible(page)
+    await page.get_by_role("link", name="Begin it anew").click()
+    await expect(page.get_by_label("Speaker 1")).to_have_value("ballast@base")
+    engine.free.set()
