@@ -35,6 +35,7 @@ class Upload {
     this.form.closest(".card").addEventListener("paste", (event) => this.pasted(event));
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.chosen(); });
     this.form.querySelector("#cancel").addEventListener("click", () => this.request?.abort());
+    addEventListener("beforeunload", (event) => { if (this.busy) event.preventDefault(); });
   }
 
   pasted(event) {

@@ -132,6 +132,12 @@ async def test_an_upload_shows_how_far_it_is_and_is_cancelled(dashboard: Dashboa
     await client.send("Network.emulateNetworkConditions", slow)
     await page.evaluate(DROP.replace("new File([text]", "new File([text.repeat(4000)]"), ["#drop", "a.txt", "x" * 1000])
     await expect(page.locator("#progress-words")).to_contain_text("% of 3.8 MiB")
+    await page.locator("#name").click()  # Chromium asks nobody who has not touched the page
+    async with page.expect_event("dialog") as asked:
+        await page.close(run_before_unload=True)
+    leaving = await asked.value
+    assert leaving.type == "beforeunload"
+    await leaving.dismiss()
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.get_by_role("status").first).to_contain_text("cancelled")
     for _ in range(100):
