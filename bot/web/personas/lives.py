@@ -14,6 +14,7 @@ from bot.rollout.history import ENDINGS
 from bot.rollout.words import named
 from bot.store import InstalledVersion, Promotion, Rollout
 from bot.web.charts import told
+from bot.web.formats import when
 
 WIDTH, LEFT, RIGHT, TOP, ROW, FOOT = 520, 108, 12, 8, 26, 30
 """Of the drawing, in the units of its viewBox."""
@@ -104,11 +105,11 @@ def drawing(name: str, lives: Sequence[Life], now: float) -> Markup:
     shown = [*lives[: MOST_DRAWN - 1], lives[-1]] if len(lives) > MOST_DRAWN else list(lives)
     height = TOP + ROW * len(shown) + FOOT
     drawn = [*_ticks(axis, height), *(part for row, one in enumerate(shown) for part in _row(one, row, axis, now))]
-    label = f"The versions of {name} in time. " + " ".join(_spoken(one) for one in shown)
+    label = Markup("The versions of {} in time. {}").format(name, Markup(" ").join(_spoken(one) for one in shown))
     return Markup(
-        '<figure class="chart lives"><figcaption>{}</figcaption><svg role="img" aria-label="{}" viewBox="0 0 {} {}">'
-        "{}</svg></figure>"
-    ).format(f"Who spoke for {name}", label, WIDTH, height, Markup("").join(drawn))
+        '<figure class="chart lives"><figcaption>{}</figcaption><svg role="img" aria-labelledby="lives" '
+        'viewBox="0 0 {} {}">{}</svg><p id="lives" hidden>{}</p></figure>'
+    ).format(f"Who spoke for {name}", WIDTH, height, Markup("").join(drawn), label)
 
 
 def score_words(made: InstalledVersion) -> str:
@@ -150,13 +151,15 @@ def _ticks(axis: _Axis, height: int) -> Iterator[Markup]:
         time = axis.begin + (axis.end - axis.begin) * (n + 0.5) / TICKS
         x = f"{axis.at(time):.1f}"
         yield Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x, x, TOP, bottom)
-        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x, height - 10, day_and_hour(time))
+        yield Markup('<text x="{}" y="{}" text-anchor="middle" data-at="{}">{}</text>').format(
+            x, height - 10, *_day_and_hour(time)
+        )
 
 
-def day_and_hour(time: float) -> str:
-    """Seconds since 1970 as "20 Nov 14:02", in UTC."""
+def _day_and_hour(time: float) -> tuple[str, str]:
+    """Seconds since 1970 as ISO 8601 and as "20 Nov 14:02 UTC": scripts turn it into the reader's own time."""
     moment = datetime.fromtimestamp(time, UTC)
-    return f"{moment.day} {moment:%b %H:%M}"
+    return moment.isoformat(timespec="seconds"), f"{moment.day} {moment:%b %H:%M} UTC"
 
 
 def _row(one: Life, row: int, axis: _Axis, now: float) -> Iterator[Markup]:
@@ -186,8 +189,9 @@ def _bar(span: Span, middle: int, half: int, look: str, axis: _Axis, now: float)
     )
 
 
-def _spoken(one: Life) -> str:
-    made = f"made {day_and_hour(one.made.installed_at)}" if one.made else ""
+def _spoken(one: Life) -> Markup:
+    made = Markup("made {}").format(when(one.made.installed_at)) if one.made else ""
     score = f"held-out loss {one.better:+.0%}" if one.better is not None else ""
-    live = [f"live from {day_and_hour(span.begin)}" if span.begin else "live at first" for span in one.spans]
-    return f"{one.name}: {', '.join(filter(None, [made, score, *live, 'speaks now' if one.is_live else '']))}."
+    live = [Markup("live from {}").format(when(span.begin)) if span.begin else "live at first" for span in one.spans]
+    said = filter(None, [made, score, *live, "speaks now" if one.is_live else ""])
+    return Markup("{}: {}.").format(one.name, Markup(", ").join(said))

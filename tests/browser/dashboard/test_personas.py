@@ -1,6 +1,9 @@
 """Personas in Chromium: a card is written and heard, lore is asked, a version goes live; at desktop and phone width."""
 
 import asyncio
+import re
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import expect
@@ -142,3 +145,16 @@ async def test_without_scripts_a_voice_is_heard_and_a_card_saved(dashboard):
     await expect(page.get_by_label("Tagline")).to_have_value("A crane with an opinion.")
     await page.get_by_role("button", name="Save the card").click()
     assert house(dashboard).conversations.personas.get("ballast", 0).tagline == "A crane with an opinion."
+
+
+async def test_times_in_the_drawing_of_versions_are_the_readers_own(dashboard):
+    install(dashboard.stage.store, guild=0, at=1_795_000_000.0, card=GOOD)
+    page = await dashboard.open(f"{PAGE}/versions", locale="en-US", timezone_id="Asia/Tokyo")
+    made = "Nov 18, 2026, 8:06 PM"
+    await expect(page.get_by_role("row").filter(has_text="v1")).to_contain_text(made)
+    await expect(page.get_by_role("img", name=f"v1: made {made}")).to_be_visible()
+    tick = page.locator(".lives text[data-at]").first
+    at = datetime.fromisoformat(await tick.get_attribute("data-at")).astimezone(ZoneInfo("Asia/Tokyo"))
+    await expect(tick).to_have_text(f"{at:%b} {at.day}, {at.hour % 12 or 12}:{at:%M %p}")
+    plain = await dashboard.open(f"{PAGE}/versions", java_script_enabled=False)
+    await expect(plain.locator(".lives text[data-at]").first).to_have_text(re.compile(" UTC$"))
