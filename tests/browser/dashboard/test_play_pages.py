@@ -120,3 +120,14 @@ async def test_without_scripts_the_page_loads_again_until_the_reply_is_there(das
     stage.engine.free.set()
     await expect(page.get_by_text("Ended: done.")).to_be_visible()
     await expect(page.get_by_text(f"Oda Marrow hears: {PROMPT}", exact=True)).to_be_visible()
+
+
+async def test_columns_of_the_same_name_are_told_apart(dashboard):
+    page = await dashboard.open("/dashboard/play")
+    await page.get_by_text("Settings").first.click()
+    await page.get_by_label("Likely tokens shown").first.fill("1")
+    await ask(page, "Oda Marrow (base model)", "Oda Marrow (base model)")
+    await expect(page.get_by_text("Ended: done.")).to_be_visible()
+    for number in (1, 2):
+        await page.get_by_role("region", name=f"Oda Marrow (base model), {number}").get_by_text("As a table").click()
+    await assert_accessible(page)
