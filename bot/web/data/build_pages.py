@@ -18,6 +18,7 @@ from bot.web.data.state import state_of
 from bot.web.frame import HOME, back_to, faults_in, page
 from bot.web.here import Route, house_of
 from bot.web.problems import Problem
+from bot.web.words import in_terminal
 
 DATA = f"{HOME}/data"
 FIELDS = ("name", "persona", "names", "mix", "two_stage", "languages", "min_reply_words", "max_reply_words", "recipe",
@@ -88,7 +89,9 @@ async def order_build(request: web.Request) -> web.Response:
         if given.get("show"):
             await asyncio.to_thread(checked, order, house)
             words = await asyncio.to_thread(words_of, order, house, with_review=False)
-            return await _form(request, house, given, chosen, replace=replace, command=command_of(words))
+            return await _form(
+                request, house, given, chosen, replace=replace, command=in_terminal(command_of(words), house.home)
+            )
         await build(house, state_of(request), order, replace=replace)
     except Problem as problem:
         return await _form(request, house, given, chosen, replace=replace, problem=problem)
@@ -123,7 +126,7 @@ async def making(request: web.Request) -> web.Response:
         name=name,
         work=work,
         order=order,
-        command=command_of([word for word in work.words if word != "--json"]),
+        command=in_terminal(command_of([word for word in work.words if word != "--json"]), house.home),
         is_there=place.exists(),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 from aiohttp import web
@@ -17,6 +16,7 @@ from bot.web.data.sample_index import prune
 from bot.web.data.sets import sets_of
 from bot.web.data.sources import SHIPPED, Source, faults_of, sources_of, upload_in
 from bot.web.data.state import state_of
+from bot.web.formats import today
 from bot.web.frame import HOME, back_to, faults_in, page
 from bot.web.here import Route, house_of
 from bot.web.problems import Problem
@@ -89,8 +89,7 @@ def _as_given(source: Source) -> dict[str, str]:
     """What the form about the right holds at first."""
     stated = source.statement
     if stated is None:
-        today = datetime.now(UTC).date().isoformat()
-        return {"right": "", "licence": "", "stated_by": "", "stated_on": today, "why": ""}
+        return {"right": "", "licence": "", "stated_by": "", "stated_on": today(), "why": ""}
     kind, _, licence = stated.right.partition(":")
     return {"right": kind, "licence": licence, "stated_by": stated.stated_by, "stated_on": stated.stated_on,
             "why": stated.why}  # fmt: skip

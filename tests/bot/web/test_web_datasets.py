@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from bot.privacy.files import HomeFiles
 from bot.web.data import sample_index, set_pages
 from bot.web.data.places import Places
 from bot.web.data.samples import pieces
+from bot.web.formats import today
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.made_sets import PEOPLE, TRAINER, dropped, line, put_set
 
@@ -145,13 +148,14 @@ async def test_the_form_builds_and_shows_the_command_behind_it(desk, home):
     fields = {"name": "harbour", "persona": "ballast", "source": "ballast", "limit ballast": "12", "recipe": "demo-cpu"}
     status, page, _ = await desk.submit("/dashboard/data/build", **fields, show="yes")
     said = "python -m trainer dataset build --persona ballast --source ballast:12 --out datasets/harbour"
-    assert status == 200 and said in page and not (home / "said.json").exists()
+    assert status == 200 and f"<pre>UNDERSTUDY_HOME={home} {said}" in page and not (home / "said.json").exists()
     status, page, _ = await desk.submit("/dashboard/data/build", **fields | {"mix": "much"})
     assert status == 422 and 'id="error-mix"' in page and 'value="12"' in page, "what was written stays"
     status, _, headers = await desk.submit("/dashboard/data/build", **fields)
     assert status == 303 and headers["Location"] == "/dashboard/data/builds/harbour"
     await build_ended(desk)
-    assert "40 samples to train on" in (await desk.page(headers["Location"]))[1]
+    page = (await desk.page(headers["Location"]))[1]
+    assert "40 samples to train on" in page and f"<pre>UNDERSTUDY_HOME={home} python -m trainer dataset build" in page
 
 
 # ----------------------------------------------------------------------------------------------- what is there
@@ -203,11 +207,19 @@ async def test_a_set_of_which_a_file_is_gone_says_so_and_what_to_do(desk, home, 
         assert "/dashboard/data/build?again=harbour" in page
 
 
-async def test_the_statement_that_a_set_proposes_is_of_today(desk, home, monkeypatch):
+async def test_a_statement_of_a_right_is_proposed_with_the_date_here(desk, home, monkeypatch):
     put_set(home / "datasets" / "harbour")
-    monkeypatch.setattr(set_pages, "today", lambda: "2031-05-06")
-    _, page, _ = await desk.page("/dashboard/data/sets/harbour")
-    assert "stated_on = 2031-05-06\n" in page
+    put_talk(home / "uploads", "talk.jsonl", signed=False)
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "THERE-23:59")  # where it is tomorrow nearly all day
+        time.tzset()
+        before, here = datetime.now(UTC), today()
+        pages = [(await desk.page(f"/dashboard/data/{of}"))[1] for of in ("sets/harbour", "uploads/talk.jsonl")]
+    time.tzset()
+    assert here in {
+        (moment + timedelta(hours=23, minutes=59)).date().isoformat() for moment in (before, datetime.now(UTC))
+    }
+    assert f"stated_on = {here}\n" in pages[0] and f'type="date" value="{here}"' in pages[1]
 
 
 async def test_a_damaged_set_is_said_and_harms_no_page(desk, home):

@@ -13,6 +13,7 @@ from bot.preview import Mask, Spread, Truncation
 from bot.web.data.plan_form import body_of, command_of, job_name_for
 from bot.web.data.plans import MOST_KEPT
 from bot.web.problems import Problem
+from bot.web.words import in_terminal
 from personas.contracts import TrainingRequest
 from tests.bot.web.made_sets import put_set
 from tests.fakes import PLAN
@@ -54,7 +55,8 @@ async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what
     sent = json.loads(shlex.split(curl)[-1])
     assert sent == {"job_name": "oda", "persona": "oda", "recipe": "demo-cpu",
                     "hyperparameters": {"lora_r": 8, "learning_rate": 2e-4}}  # fmt: skip
-    assert "python -m trainer train --persona oda --set lora_r=8 --set learning_rate=0.0002" in unescape(page)
+    command = "python -m trainer train --persona oda --set lora_r=8 --set learning_rate=0.0002"
+    assert f">UNDERSTUDY_HOME={desk.home} {command}</pre>" in unescape(page)
     assert not desk.store.jobs.in_state("queued"), "a plan queues nothing"
 
 
@@ -211,6 +213,15 @@ def test_the_trainers_own_command_asks_for_the_same_run(body):
     assert options.dataset == (request.dataset or request.dataset_path) and options.dialogue == (
         request.persona is None
     )
+
+
+@pytest.mark.parametrize(
+    ("home", "told"),
+    [("/home/me/.understudy", "run it"), ("/srv/it's mine", """UNDERSTUDY_HOME='/srv/it'"'"'s mine' run it""")],
+)
+def test_a_command_names_the_home_where_it_is_not_the_usual_one(monkeypatch, home, told):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert in_terminal("run it", Path(home)) == told
 
 
 def test_votes_have_no_command():
