@@ -51,8 +51,8 @@ def parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run until told to stop, or do what a command says."""
-    arguments = parser().parse_args()
     try:
+        arguments = parser().parse_args()
         if "before_settings" in arguments:
             return int(arguments.before_settings(arguments))
         arguments.settings = settings = load_settings(arguments.env, os.environ)

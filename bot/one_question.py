@@ -59,16 +59,11 @@ class Speaker:
 
 def main() -> int:
     """Answer one question on standard output, as it is made."""
-    arguments = parser().parse_args()
     try:
+        arguments = parser().parse_args()
         question = _question(arguments.question)
-    except UnicodeDecodeError as error:
-        parser().error(f"what is piped in is not UTF-8 (byte {error.start})")
-    if not question:
-        parser().error("nothing was asked: give a question, or pipe one in")
-    _require_one_way(arguments)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
-    try:
+        _require_one_way(arguments)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
         asyncio.run(_answer(arguments, question))
     except UnderstudyError as error:
         print(f"model_inference: {error}", file=sys.stderr)
@@ -104,8 +99,13 @@ def _require_one_way(arguments: argparse.Namespace) -> None:
 
 
 def _question(argument: str) -> str:
-    piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8")
-    return "\n\n".join(part for part in (piped.strip(), argument.strip()) if part)
+    try:
+        piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"What is piped in is not UTF-8 (byte {error.start}).", "Convert it first.") from None
+    if not (question := "\n\n".join(part for part in (piped.strip(), argument.strip()) if part)):
+        parser().error("nothing was asked: give a question, or pipe one in")
+    return question
 
 
 async def _answer(arguments: argparse.Namespace, question: str) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import logging
 import os
@@ -19,7 +18,7 @@ from dotenv.parser import Binding, parse_stream
 
 from bot import web_settings
 from personas.base_model import EMBEDDED
-from personas.errors import UnderstudyError
+from personas.errors import RequestError, UnderstudyError
 from personas.precisions import WANTED, Wanted
 
 log = logging.getLogger(__name__)
@@ -137,9 +136,9 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
 
 
 def existing_file(text: str) -> Path:
-    """A path given on the command line. Raises `argparse.ArgumentTypeError` when there is no such file."""
+    """A path given on the command line. Raises `RequestError` when there is no such file."""
     if not Path(text).exists():
-        raise argparse.ArgumentTypeError(f"there is no file {text}")
+        raise RequestError(f"There is no file {text}.", "Check the path.")
     return Path(text)
 
 

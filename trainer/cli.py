@@ -30,8 +30,8 @@ Standard output holds one JSON event a line and nothing else; FOLDER/events.json
 error. A run that was stopped or killed goes on from its last checkpoint when the same folder is run again, and ends
 with the same weights as if nothing had happened. On a folder whose adapter is complete it ends at once.
 
-Exit codes: 0 done, 1 failed, or what was asked for was refused, 2 words that no command has, 3 another trainer works on
-this folder, 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
+Exit codes: 0 done, 1 it could not be done, which is told, 2 words that the command does not take, 3 another trainer
+works on this folder, 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from filelock import FileLock, Timeout
 from personas.command_line import with_examples
 from personas.contracts import Failed
 from personas.entry import EXIT_DONE, EXIT_FAILED
+from personas.errors import RequestError
 from personas.job_folder import keep_at_home
 from trainer.commands.anonymise import add_anonymise, anonymise
 from trainer.commands.completion import add_completion
@@ -91,7 +92,11 @@ log = logging.getLogger("trainer")
 
 def main() -> int:
     """Returns the exit code."""
-    options = parser().parse_args()
+    try:
+        options = parser().parse_args()
+    except RequestError as error:  # what is typed well, and not there
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
     if options.dry_run and options.command is _run:
         return guarded(plan_run)(options)
     if options.computes:
@@ -253,7 +258,7 @@ def _add_runs(
 def _folder(text: str) -> Path:
     folder = Path(text).expanduser().absolute()
     if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {folder}")
+        raise RequestError(f"There is no folder {folder}.", "Check the path.")
     return folder
 
 

@@ -27,7 +27,7 @@ EPILOG = """examples:
 A page opens at the address that is printed; point a bot at the same address, with the token beside it
 (docs/sandbox.md).
 
-exit codes: 0 ended by Ctrl+C or SIGTERM, 2 it cannot start"""
+exit codes: 0 ended by Ctrl+C or SIGTERM, 1 it cannot start, 2 wrong usage"""
 
 
 def example_guild(name: str) -> GuildSeed:
@@ -81,7 +81,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 2 if it cannot start."""
+    """Returns the exit code."""
     parser = command_line()
     args = parser.parse_args(arguments)
     if not 0 <= args.port <= LAST_PORT:
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         why = "is in use: stop what uses it, or" if error.errno == errno.EADDRINUSE else f"cannot be used ({error}):"
         print(f"port {args.port} {why} choose another with --port", file=sys.stderr)
-    return 2
+    return 1
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ question mark.
 | code | what |
 | --- | --- |
 | 0 | done; of the bot and the sandbox: ended by Ctrl-C or SIGTERM while they served |
-| 1 | failed, could not start, or was refused; `doctor`: something does not work |
-| 2 | wrong usage: words that no command has, or a file that is not there; the sandbox: it cannot start |
+| 1 | could not be done, and says why: no such file, name or setting, a full disk; `doctor`: something does not work |
+| 2 | wrong usage: words that the command does not take, a value of another form, or one that is missing |
 | 3 | `python -m trainer run`: another trainer works on this folder |
 | 130 | Ctrl-C in the middle of a command |
 | 141 | nobody reads the output any more (`… \\| head`) |

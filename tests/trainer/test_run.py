@@ -177,9 +177,9 @@ def test_what_fails_is_one_event_and_one_line_of_log(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--help"], 0, "Exit codes: 0 done, 1 failed"),
+        (["--help"], 0, "Exit codes: 0 done, 1 it could not be done"),
         ([], 2, "required: COMMAND"),
-        (["run", "nowhere"], 2, "there is no folder"),
+        (["run", "nowhere"], 1, "There is no folder"),
         (["run", ".", "--threads", "0"], 2, "at least 1"),
         (["matrix", "--adapter", "ada", "--job", "ada=."], 2, "expected PERSONA=FOLDER"),
     ],

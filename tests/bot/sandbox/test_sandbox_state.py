@@ -105,20 +105,20 @@ async def test_waiting_for_an_unknown_kind_is_a_mistake(sandbox):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "advice"),
+    ("arguments", "code", "advice"),
     [
-        (("--port", "{used}"), "choose another with --port"),
-        (("--port", "99999"), "choose one from 0 to 65535"),
-        (("--host", "0.0.0.0"), "loopback only"),
-        (("--state", "{folder}/bad"), "move the file away"),
-        (("--state", "{folder}/nowhere/guild.sqlite"), "in a folder that can be written"),
+        (("--port", "{used}"), 1, "choose another with --port"),
+        (("--port", "99999"), 2, "choose one from 0 to 65535"),
+        (("--host", "0.0.0.0"), 1, "loopback only"),
+        (("--state", "{folder}/bad"), 1, "move the file away"),
+        (("--state", "{folder}/nowhere/guild.sqlite"), 1, "in a folder that can be written"),
     ],
 )
-def test_the_command_line_says_what_to_do(arguments, advice, tmp_path, capsys):
+def test_the_command_line_says_what_to_do(arguments, code, advice, tmp_path, capsys):
     (tmp_path / "bad").write_text("nonsense " * 200)
     with socket.create_server(("127.0.0.1", 0)) as used:
         facts = {"used": used.getsockname()[1], "folder": tmp_path}
-        assert main([argument.format(**facts) for argument in arguments]) == 2
+        assert main([argument.format(**facts) for argument in arguments]) == code
     out, told = capsys.readouterr()
     assert out == "" and advice in told and len(told.splitlines()) == 1
 
