@@ -49,6 +49,7 @@ class _Scale:
     begin: float
     end: float
     is_log: bool = False
+    is_whole: bool = False
 
     def at(self, value: float) -> float:
         low, high, value = (math.log10(v) if self.is_log else v for v in (self.low, self.high, value))
@@ -144,9 +145,9 @@ def told(value: float) -> str:
     return f"{value:,.4g}"
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round values between two others, some `about` of them."""
-    raw = (high - low) / about
+def ticks(low: float, high: float, about: int = 5, *, least: float = 0.0) -> list[float]:
+    """Round values between two others, some `about` of them, at least so far apart."""
+    raw = max((high - low) / about, least)
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -161,33 +162,43 @@ def _usable(points: Sequence[Point], log_y: bool) -> list[Point]:
 
 
 def _scale(values: Sequence[float], begin: float, end: float, is_log: bool = False) -> _Scale:
+    """An axis as long as the values need. One value alone stands in the middle of an axis that begins at 0."""
     low, high = min(values), max(values)
     if low == high:
-        low, high = (low / 2, high * 2) if is_log else (low - 0.5, high + 0.5)
-    return _Scale(low, high, begin, end, is_log)
+        low, high = (low / 2, high * 2) if is_log else sorted((0.0, 2 * low or 1.0))
+    return _Scale(low, high, begin, end, is_log, all(value == int(value) for value in values))
 
 
 def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for value in _log_ticks(up) if up.is_log else ticks(up.low, up.high):
+    for value, label in _labelled(_log_ticks(up) if up.is_log else ticks(up.low, up.high, least=float(up.is_whole))):
         at = f"{up.at(value):.1f}"
         yield Markup(
             '<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" dy="4" text-anchor="end">{}</text>'
-        ).format(LEFT, right, at, at, LEFT - 6, at, _tick(value))
-    for value in ticks(across.low, across.high, 7):
+        ).format(LEFT, right, at, at, LEFT - 6, at, label)
+    for value, label in _labelled(ticks(across.low, across.high, 7, least=float(across.is_whole))):
         at = f"{across.at(value):.1f}"
-        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 20, _tick(value))
+        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 20, label)
     yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, bottom, bottom)
     yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 7, x)
     yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 7, f"↑ {y}")
 
 
-def _tick(value: float) -> str:
-    """A figure in at most some five letters, for beside an axis: "0.25", "2e-4", "1.5e6"."""
+def _labelled(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Each with its figure, in as few digits as tell them apart."""
+    for digits in range(2, 16):
+        labels = [_tick(value, digits) for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return list(zip(values, labels, strict=True))
+
+
+def _tick(value: float, digits: int) -> str:
+    """A figure for beside an axis, with 2 digits in at most some five letters: "0.25", "2e-4", "1.5e6"."""
     if value and not 1e-2 <= abs(value) < 1e5:
-        digits, _, power = f"{value:.1e}".partition("e")
-        return f"{digits.removesuffix('.0')}e{int(power)}"
-    return told(value)
+        figures, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{figures.rstrip('0').removesuffix('.')}e{int(power)}"
+    return told(value) if value == int(value) else f"{value:.{digits + 2}g}"
 
 
 def _log_ticks(scale: _Scale) -> list[float]:
