@@ -22,7 +22,10 @@ WORD = re.compile(r"[A-Za-z0-9]+")
 ANY: Schema = {"type": "object", "additionalProperties": True}
 SENT = (400, 413, 415, 422)
 """What a request with a body can be refused with."""
-ALWAYS = (401, 403, 500, 503)
+ALWAYS = (401, 403, 414, 429, 500, 503)
+"""What any request can be refused with; 405 is that of a method which is not described."""
+WITH_KEY = (400, 409, 413)
+"""What a request can be refused with that takes an Idempotency-Key."""
 VERSION = "1"
 
 
@@ -92,10 +95,10 @@ def described(
     """Say what a handler takes and answers; its docstring is told, too.
 
     `answers` has what a status means, or an `Answer` with its shape. Statuses from 400 on are problems. Those that any
-    request can get (401, 403, 500, 503; with a body also 400, 413, 415, 422; with a query 400; for POST 400 and 409 of
-    the Idempotency-Key) need not be named; name one where it means more. `query` and `path` have what a parameter
-    means, or a `Param` with its schema; what the path holds is required in any case. `body` is the shape of the JSON
-    that is sent (a pydantic model, a dataclass or a schema), or a `Body`.
+    request can get (`ALWAYS`; with a body also `SENT`; with a query 400; for POST those `WITH_KEY`) need not be named;
+    name one where it means more. `query` and `path` have what a parameter means, or a `Param` with its schema; what the
+    path holds is required in any case. `body` is the shape of the JSON that is sent (a pydantic model, a dataclass or a
+    schema), or a `Body`.
     """
 
     def keep(handler: HandlerT) -> HandlerT:
@@ -196,7 +199,7 @@ def _responses(said: Described, schemas: dict[str, Schema], takes_key: bool) -> 
     if "after" in said.query:
         expected |= {404: "There is no entry `after`."}
     if takes_key:
-        expected |= {status: _reason(status) for status in (400, 409)}
+        expected |= {status: _reason(status) for status in WITH_KEY}
     if said.body:
         expected |= {status: _reason(status) for status in SENT}
     found = {}

@@ -56,11 +56,10 @@ EXAMPLE = {"model": "ballast", "messages": [{"role": "user", "content": "Is the 
         **errors(
             _400="The body is no JSON, or a field cannot be as it is: `param` names it.",
             _404="There is no such model.",
-            _409="The Idempotency-Key cannot be used.",
             _413="The body is too large.",
             _415="The body is not JSON.",
             _422="The version cannot be loaded.",
-            _429="Too many replies wait; Retry-After says when to ask again.",
+            _429="Too many replies wait, or too many wrong tokens have come; Retry-After says when to ask again.",
         ),
     },
     tag="openai",

@@ -57,7 +57,10 @@ ERROR = {
 
 def errors(**more: str) -> dict[int, Answer]:
     """What each request below `/v1` can be refused with, and more by status (`_429="…"`), for `described`."""
-    usual = {401: "A token is needed.", 403: "Another site asks.", 500: "A fault.", 503: "The bot starts or ends."}
+    usual = {
+        401: "A token is needed.", 403: "Another site asks.", 414: "The address is too long.",
+        429: "Too many wrong tokens have come.", 500: "A fault.", 503: "The bot starts or ends.",
+    }  # fmt: skip
     said = usual | {int(name.lstrip("_")): words for name, words in more.items()}
     return {status: Answer(words, ERROR) for status, words in said.items()}
 

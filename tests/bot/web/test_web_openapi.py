@@ -22,7 +22,9 @@ from bot.store import Channel
 from bot.web.front import ROUTES
 from bot.web.openapi import Answer, Body, described, description_of, document, one_of, whole
 from bot.web.problems import PROBLEMS
+from bot.web.sessions import Door
 from tests.bot.rollouts import install
+from tests.bot.web.conftest import desk_in
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 PATIENCE_S = 20
@@ -53,6 +55,20 @@ def test_every_operation_has_a_summary_answers_and_a_name_of_its_own():
         assert [status for status in one["responses"] if status < "400"], one["operationId"]
         assert all(answer["description"] for answer in one["responses"].values()), one["operationId"]
         assert all(given.get("description") or given["in"] == "path" for given in one.get("parameters", ()))
+
+
+def test_what_any_request_can_be_refused_with_is_said_of_each_in_its_shape():
+    for path, operations in document(ROUTES)["paths"].items():
+        media = "application/json" if path.startswith("/v1/") else "application/problem+json"
+        for one in operations.values():
+            for status in ("401", "403", "414", "429", "500", "503"):
+                assert list(one["responses"][status]["content"]) == [media], (one["operationId"], status)
+
+
+async def test_whoever_tries_wrong_tokens_is_answered_as_described(tmp_path):
+    async with desk_in(tmp_path / "home", Door("correct-horse-battery-staple")) as desk:
+        told = [(await desk.ask("GET", "/personas", headers={"Authorization": "Bearer no"}))[0] for _ in range(6)]
+    assert told == [401] * 5 + [429]
 
 
 def test_schemas_are_schemas_and_every_reference_leads_somewhere():
