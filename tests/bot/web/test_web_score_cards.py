@@ -134,6 +134,7 @@ async def test_two_cards_stand_side_by_side_and_the_better_is_marked(versions):
     text = await shown(versions, f"{CARDS}/two?a=ballast/v1&b=ballast/v2")
     row = re.search(r"facts right, with lore</th>(.*?)</tr>", text, re.DOTALL)[1]
     assert "55.0%" in row and "75.0%" in row and "-20.0%" in row
+    assert "<title>Score cards: ballast/v1 and ballast/v2 ·" in text
     assert row.index("better") > row.index("55.0%"), "the second is better"
     loss = re.search(r"held-out loss.*?</th>(.*?)</tr>", text, re.DOTALL)[1]
     assert "better" not in loss, "alike is nobody's"
@@ -164,6 +165,7 @@ async def test_the_operator_votes_blindly_as_one_voter(versions):
     text = await shown(versions, f"{COMPARE}/{seq}")
     assert re.search(rf"A was <strong>{one.version_a}</strong>, B was <strong>{one.version_b}</strong>", text)
     assert "1 by 1 person" in text and "Ruling: open." in text
+    assert f"<title>Blind comparison {seq}: Ballast ·" in text, "no two pages share a title"
     await sent(versions, f"{COMPARE}/vote", comparison=str(seq), choice="b")
     assert store.comparisons.get(seq).choice == "a", "a vote stays as it is"
 
