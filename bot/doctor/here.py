@@ -30,7 +30,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield home(settings.home)
     yield database(settings.home)
     yield disk(settings.home)
-    yield port(settings.web_port)
+    yield port(settings.web_port, settings.home)
 
 
 def token(text: str) -> Check:
@@ -101,17 +101,31 @@ def disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Chec
     return Check("disk", "ok", found)
 
 
-def port(number: int) -> Check:
-    """Whether the web server's port is free, or this bot's already."""
+def port(number: int, folder: Path) -> Check:
+    """Whether the web server's port is free, or has been taken by the bot that runs on this home."""
     if number == 0:
         return Check("port", "ok", "any free one is taken")
     try:
         socket.create_connection(("127.0.0.1", number), timeout=WAITING_S).close()
     except OSError:
         return Check("port", "ok", f"{number} is free")
-    if _is_understudy(number):
-        return Check("port", "ok", f"a bot answers on {number}")
-    return Check("port", "fail", f"another program listens on {number}", "end it, or set WEB_PORT to another number")
+    is_bot = _is_understudy(number)
+    if is_bot and _is_in_use(folder):
+        return Check("port", "ok", f"the bot answers on {number}")
+    who = "another home's bot" if is_bot else "another program"
+    return Check("port", "fail", f"{who} listens on {number}", "end it, or set WEB_PORT to another number")
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Whether a bot runs on a home."""
+    try:
+        if (folder / DATABASE).exists():
+            locked(folder / DATABASE).release()
+    except HomeInUseError:
+        return True
+    except StoreError:  # `database` says so
+        pass
+    return False
 
 
 def _is_understudy(number: int) -> bool:

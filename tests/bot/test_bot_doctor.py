@@ -72,18 +72,23 @@ def test_a_full_disk_is_told(tmp_path, free, state):
 
 
 async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
-    assert here.port(0).state == "ok"
+    assert here.port(0, tmp_path).state == "ok"
     with socket.create_server(("127.0.0.1", 0)) as other:
         number = other.getsockname()[1]
         other.settimeout(5)
-        found = await asyncio.to_thread(here.port, number)
+        found = await asyncio.to_thread(here.port, number, tmp_path)
     assert found.state == "fail" and "WEB_PORT" in found.remedy
-    assert here.port(number).state == "ok"
+    assert here.port(number, tmp_path).state == "ok"
     async with desk_in(tmp_path) as desk:
         ours = int(desk.url.rpartition(":")[2])
-        assert "a bot answers" in (await asyncio.to_thread(here.port, ours)).found
+        elsewhere = await asyncio.to_thread(here.port, ours, tmp_path / "another-home")
+        assert elsewhere.state == "fail" and "another home's bot" in elsewhere.found and "WEB_PORT" in elsewhere.remedy
+        with Store.open(tmp_path / "other" / "understudy.sqlite"):
+            assert "the bot answers" in (await asyncio.to_thread(here.port, ours, tmp_path / "other")).found
+        assert (await asyncio.to_thread(here.port, ours, tmp_path / "other")).state == "fail", "no bot runs there now"
         desk.front.close()
-        assert "a bot answers" in (await asyncio.to_thread(here.port, ours)).found, "it starts or ends"
+        with Store.open(tmp_path / "other" / "understudy.sqlite"):  # it starts or ends
+            assert "the bot answers" in (await asyncio.to_thread(here.port, ours, tmp_path / "other")).found
 
 
 def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(tmp_path, monkeypatch, capsys):
