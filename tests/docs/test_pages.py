@@ -22,9 +22,9 @@ ALL = pages()
 @cache
 def code() -> str:
     """All that could read a variable."""
-    places = ("bot", "personas", "trainer", "tests")
+    places, files = ("bot", "personas", "trainer", "tests"), ("Makefile", ".env.example", "Dockerfile", "compose.yaml")
     found = [path.read_text(encoding="utf-8") for place in places for path in (ROOT / place).rglob("*.py")]
-    return "\n".join([*found, *((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", ".env.example"))])
+    return "\n".join([*found, *((ROOT / name).read_text(encoding="utf-8") for name in files)])
 
 
 @pytest.mark.parametrize("page", ALL)
