@@ -103,7 +103,7 @@ class ScoreCardEvent(Contract):
 
 
 class Done(Contract):
-    """The adapter folder is complete under its final name. `seconds` counts from the start of the process."""
+    """The adapter folder is complete under its final name. `seconds` of work count over all processes of the run."""
 
     event: Literal["done"] = "done"
     adapter: str

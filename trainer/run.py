@@ -11,11 +11,8 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import psutil
 
 from personas.adapters import seal, verify, written_aside
 from personas.base_model import fingerprint
@@ -44,7 +41,7 @@ from trainer.recipe import Recipe
 from trainer.report.adapter_sheet import write_adapter_sheet
 from trainer.report.manifest import manifest_of, packages
 from trainer.report.model_card import write_model_card
-from trainer.report.training import Training, losses_of, write_report
+from trainer.report.training import Training, losses_of, seconds_in, write_report
 from trainer.stages import help_to_train, train
 
 if TYPE_CHECKING:
@@ -68,8 +65,7 @@ def run_job(folder: Path, run: Run) -> None:
     else:
         _remove_stale(folder)
         _make(folder, spec, target, replace(run, check=watching(folder, run.check)))
-    seconds = datetime.now().timestamp() - psutil.Process().create_time()
-    run.emit(Done(adapter=str(target), seconds=round(seconds, 2)))
+    run.emit(Done(adapter=str(target), seconds=seconds_in(target)))
 
 
 def help_job(folder: Path, run: Run) -> None:

@@ -25,6 +25,7 @@ from trainer.commands.job_making import ID_DIGITS, Asked, job_folder, job_id_of
 from trainer.commands.job_making import RUNS as HOME_RUNS
 from trainer.loop.memory import release_memory
 from trainer.report.sweep_chart import draw_sweep
+from trainer.report.training import seconds_in
 
 RUNS, RESULTS, ADAPTER = "sweep", "sweep.json", "adapter"
 DIVERGED = "diverged"
@@ -121,9 +122,8 @@ def result_of(point: Point, folder: Path) -> Result | None:
     of = (point.name, dict(point.pairs))
     if (folder / ADAPTER).is_dir():
         metrics = verify(folder / ADAPTER).metrics
-        seconds = json.loads((folder / ADAPTER / "report" / "training.json").read_text(encoding="utf-8"))["seconds"]
         losses = (metrics.loss_tuned, metrics.loss_base, metrics.general_loss_tuned)
-        return Result(*of, *losses, metrics.heldout_tokens, seconds)
+        return Result(*of, *losses, metrics.heldout_tokens, seconds_in(folder / ADAPTER))
     cause = _failure(folder).cause
     return Result(*of, why=cause) if DIVERGED in cause else None
 

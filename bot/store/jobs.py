@@ -15,7 +15,7 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class JobResult(Contract):
-    """What a finished job left. `adapter` is its folder, `seconds` what the run that finished it took.
+    """What a finished job left. `adapter` is its folder, `seconds` what it took over all its attempts.
 
     `imported`: nothing ran here, the adapter came in a card.
     """

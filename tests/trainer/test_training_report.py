@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from personas.adapters import verify
-from personas.contracts import Epoch, Evaluation, Progress, ScoreCard
+from personas.contracts import Done, Epoch, Evaluation, Progress, ScoreCard
 from tests.trainer.jobs import persona_job
 from trainer.loop.memory import MemoryWatch, Peak, machine_bytes
 from trainer.process.stopping import Stopped
@@ -96,6 +96,7 @@ def test_the_report_of_a_resumed_run_covers_the_whole_run(resumed):
     assert [(row["epoch"], row["step"]) for row in epochs] == [("1", "2"), ("2", "4"), ("3", "6")]
     figures = json.loads((resumed.report / "training.json").read_text())
     assert figures["seconds"] > seconds[-1] - 0.1
+    assert resumed.heard[-1] == Done(adapter=str(resumed.adapter), seconds=figures["seconds"])
     assert figures["train_loss"] == pytest.approx(float(epochs[-1]["train_loss"]))
     assert (
         figures["heldout_loss"]

@@ -74,6 +74,12 @@ def write_report(folder: Path, training: Training) -> None:
     (report / "README.md").write_text(_page(training, curves), encoding="utf-8")
 
 
+def seconds_in(adapter: Path) -> float:
+    """What an adapter's run took, over all its processes, as its report has it."""
+    told = json.loads((adapter / REPORT / "training.json").read_text(encoding="utf-8"))
+    return float(told["seconds"])
+
+
 def training_section(training: Training, folder: str) -> str:
     """What the model card says of the training; `folder` is where the curves lie, seen from it."""
     peak, metrics = training.peak, training.metrics
