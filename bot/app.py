@@ -29,6 +29,8 @@ from bot.lore import read_all_lore
 from bot.making_room import MakingRoom
 from bot.personas import Personas
 from bot.preparing import Preparing
+from bot.preview import PREVIEWS
+from bot.privacy.files import delete
 from bot.privacy.replay import take_up
 from bot.queue import JobQueue
 from bot.retention import Limits, Retention
@@ -88,6 +90,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         finish_restore(settings.home)
         store = Store.open(settings.home / "understudy.sqlite")
         stack.callback(store.close)
+        delete(settings.home / PREVIEWS)
         front = Front(Door(settings.web_token, settings.web_names, is_local=settings.is_local))
         sandbox = await _sandbox(settings, town, front, stack) if settings.in_sandbox else None
         url = sandbox.url if sandbox and settings.is_local else await _listening(settings, front, stack)
@@ -113,6 +116,7 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
             return House(
                 store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping,
                 comparisons_per_day=settings.comparisons_per_day, client=client, watch=watch,
+                max_upload_bytes=settings.max_upload_gib * 2**30,
             )  # fmt: skip
 
         client, running = await _client(settings, house, sandbox, stack)

@@ -8,8 +8,8 @@ import os
 import signal
 import tempfile
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from personas.errors import TrainingError
 from personas.job_folder import fill_folder
 from personas.job_material import SourceMaterial
 
+PREVIEWS = "previews"
+"""The folder in the home in which previews work. What is left in it after `kill -9` goes when the bot starts."""
 PLAN_TIMEOUT_S = 300.0
 SHOWN_REASONS = 6
 SHOWN_BEFORE_LINES, SHOWN_BEFORE_CHARACTERS = 4, 300
@@ -139,11 +141,10 @@ async def plan_run(
 
     Raises `TrainingError` with the trainer's words when it could not be run.
     """
-    with tempfile.TemporaryDirectory(prefix="understudy-preview-") as folder:
-        await asyncio.to_thread(fill_folder, Path(folder), home, "preview", "v0", request, materials, precision)
-        code, output, errors = await _asked(
-            [*command, "run", folder, "--dry-run", "--json", "--samples", "--nice", "10"], environ
-        )
+    with _folder_in(home) as folder:
+        await asyncio.to_thread(fill_folder, folder, home, "preview", "v0", request, materials, precision)
+        words = ["run", str(folder), "--dry-run", "--json", "--samples", "--nice", "10"]
+        code, output, errors = await _asked([*command, *words], {**environ, "TMPDIR": str(folder.parent)})
     if code:
         raise _failed(output) or TrainingError(
             errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code})."
@@ -152,6 +153,16 @@ async def plan_run(
         return Plan.model_validate(json.loads(output))
     except (ValueError, ValidationError) as error:
         raise TrainingError("The trainer's plan cannot be read.", "Its version is not the bot's.") from error
+
+
+@contextmanager
+def _folder_in(home: Path) -> Iterator[Path]:
+    """An empty folder for a job, gone at the end. It holds people's words, so it is in the home."""
+    (home / PREVIEWS).mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home / PREVIEWS) as aside:
+        folder = Path(aside) / "job"
+        folder.mkdir()
+        yield folder
 
 
 def shortened(message: str, advice: str) -> tuple[str, str]:

@@ -35,7 +35,8 @@ ASIDE = Path(".restore")
 NEW, BEFORE, STATE = ASIDE / "new", ASIDE / "before", ASIDE / "state.json"
 
 REPLACED = (
-    DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *sorted(CONTENT - {DATABASE}), "jobs", "cache", "commands.sha256",
+    DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *sorted(CONTENT - {DATABASE}), "jobs", "cache", "previews",
+    "commands.sha256",
 )  # fmt: skip
 """What a restore takes out of a home. Job folders and caches are made anew; they may hold who is in the old home only.
 Whatever else lies there stays: the local guild, which stands for Discord, and lists of files elsewhere."""

@@ -24,7 +24,7 @@ from personas.reviews import listed_reviews
 STORE, SANDBOX = "understudy.sqlite", "sandbox.sqlite"
 OWN_RULES = ("keys", "consent.json", "exports.jsonl", "heldout")
 """Not looked through here: written anew from the store, or holding people under keys only."""
-MADE = ("jobs/*", "runs/*", "models/persona_adapters/*/*", "models/dialogue/*", "cache/*", "history/*")
+MADE = ("jobs/*", "runs/*", "models/persona_adapters/*/*", "models/dialogue/*", "cache/*", "history/*", "previews/*")
 """What is made from people's words, each of these as a whole."""
 ASIDE = ".forgotten-"
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.earlier import EARLIER
+from bot.preview import PREVIEWS
 from bot.privacy import tombstones
 from bot.privacy.consent import Consents
-from bot.privacy.files import FilesDone, HomeFiles
+from bot.privacy.files import FilesDone, HomeFiles, delete
 from bot.privacy.gather import gather
 from bot.privacy.job_names import renamed_jobs
 from bot.privacy.receipt import Receipt, Scope, Withdrawn
@@ -159,6 +160,7 @@ class Forgetter:
 
     async def _gather(self, traces: Traces) -> Traces:
         """Learn from logs under which names the person stands there, and what they say."""
+        await asyncio.to_thread(delete, self.home / PREVIEWS)
         files = self._home_files(traces)
         for user_id in traces.ids:
             found = await asyncio.to_thread(gather, files.primary(), user_id)

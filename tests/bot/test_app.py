@@ -89,6 +89,16 @@ async def test_a_second_bot_on_the_same_home_is_refused(settings):
                 pass
 
 
+async def test_what_a_killed_preview_left_is_gone_before_anything_else(tmp_path, settings):
+    left = settings.home / "previews" / "tmp1234" / "job"
+    left.mkdir(parents=True)
+    (left / "keys.json").write_text("{}")
+    with pytest.raises(SettingsError, match="no persona cards"):
+        async with opened(settings, dataclasses.replace(SHIPPED, cards=tmp_path)):
+            pass
+    assert not (settings.home / "previews").exists()
+
+
 async def test_without_any_card_the_bot_does_not_start_in_silence(tmp_path, settings):
     with pytest.raises(SettingsError, match=r"There are no persona cards in .*Put one there"):
         async with opened(settings, dataclasses.replace(SHIPPED, cards=tmp_path)):

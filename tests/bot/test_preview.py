@@ -4,17 +4,21 @@ import asyncio
 import json
 import os
 import sys
+import time
 
 import pytest
 
 from bot import preview
 from bot.catalogue import Catalogue
 from bot.clock import SystemClock
+from bot.privacy.consent import Consents
+from bot.privacy.forget import Forgetter
+from bot.store import Store
 from bot.training import SubprocessBackend
 from personas.contracts import TrainingRequest
 from personas.errors import RequestError, TrainingError
 from tests.bot.workshop import ship
-from tests.fakes import PLAN
+from tests.fakes import PLAN, until
 
 ASKED = TrainingRequest(job_name="preview", persona="oda")
 
@@ -81,6 +85,31 @@ async def test_a_trainer_that_says_nothing_is_ended_and_blocks_nobody(tmp_path, 
     with pytest.raises(TrainingError, match="took too long"):
         await asked
     assert ticks > 10
+
+
+KILLED = """
+import asyncio, pathlib, sys
+from tests.bot import test_preview
+trainer = "import tempfile, time; tempfile.mkdtemp(prefix='begun'); time.sleep(3)"
+asyncio.run(test_preview.backend(pathlib.Path(sys.argv[1]), trainer).plan(test_preview.ASKED))
+"""
+
+
+async def test_what_a_killed_bot_leaves_of_a_preview_lies_in_the_home_and_goes_with_it(tmp_path):
+    """All that is written lies in the home, the trainer's own temporary files too."""
+    home, apart = tmp_path / "home", tmp_path / "apart"
+    apart.mkdir()
+    environ = os.environ | {"TMPDIR": str(apart)}
+    bot = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(tmp_path), env=environ)
+    await until(lambda: any(home.glob("previews/*/begun*")), 30)
+    bot.kill()
+    await bot.wait()
+    (left,) = home.glob("previews/*")
+    assert (left / "job" / "request.json").exists() and not list(apart.iterdir()) and left.stat().st_mode & 0o77 == 0
+    with Store.open(home / "understudy.sqlite") as store:
+        people = Forgetter(home, store, Consents(home, store, ""), time.time)
+        await people.run(people.begin(people.traces(734829104458293761)))
+    assert not (home / "previews").exists()
 
 
 async def test_what_is_not_in_the_catalogue_is_refused_at_once(tmp_path):
