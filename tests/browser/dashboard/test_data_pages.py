@@ -164,3 +164,10 @@ async def test_samples_are_paged_by_keyboard(dashboard: Dashboard) -> None:
     await page.get_by_role("link", name="More").focus()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("article", name="Sample 21")).to_be_visible()
+
+
+async def test_the_page_of_sources_and_sets_is_accessible_with_a_set_on_it(dashboard: Dashboard) -> None:
+    put_set(home_of(dashboard) / "datasets" / "harbour")
+    page = await dashboard.open("/dashboard/data")
+    await expect(page.get_by_role("link", name="harbour", exact=True)).to_be_visible()
+    await assert_accessible(page)
