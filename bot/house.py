@@ -46,6 +46,8 @@ class House:
     keeping: Keeping = field(default_factory=Keeping)
     comparisons_per_day: int = 20
     """How often a member may vote between two replies in 24 hours."""
+    max_upload_bytes: int = 8 * 2**30
+    """How large a file may be that is brought in."""
     comparing: set[int] = field(default_factory=set)
     """For whom two replies are being written just now."""
     duets: Duets = field(default_factory=Duets)

@@ -54,6 +54,7 @@ class Settings:
     web_port: int = 8420
     web_token: str = field(default="", repr=False)
     web_names: tuple[str, ...] = ()
+    max_upload_gib: int = 8
     message_content_intent: bool = True
     temperature: float = 0.6
     top_p: float = 0.9
@@ -263,6 +264,7 @@ SETTINGS = (
     Setting("WEB_PORT", "web_port", "a whole number from 0 (any free port) to 65535", _whole(0, 65535)),
     Setting("WEB_TOKEN", "web_token", web_settings.TOKEN_ALLOWED, web_settings.token, secret=True),
     Setting("WEB_NAMES", "web_names", web_settings.NAMES_ALLOWED, web_settings.names),
+    Setting("MAX_UPLOAD_GIB", "max_upload_gib", "a whole number from 1 to 1000", _whole(1, 1000)),
     Setting("MESSAGE_CONTENT_INTENT", "message_content_intent", "true or false", _yes_or_no),
     Setting("TEMPERATURE", "temperature", "a number from 0 to 2", _number(0, 2, or_equal=True)),
     Setting("TOP_P", "top_p", "a number above 0, at most 1", _number(0, 1, or_equal=False)),

@@ -198,9 +198,9 @@ class TrainingRequest(Contract):
     persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=PLAIN_ID)] | None = None
     general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     start_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=PLAIN_NAME)] | None = None
-    recipe: Annotated[
-        str, Field(max_length=64, default_factory=_usual_recipe, json_schema_extra={"default": "demo-cpu"})
-    ]
+    recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": "demo-cpu"})] = Field(
+        default_factory=_usual_recipe
+    )
     hyperparameters: Hyperparameters = Hyperparameters()
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ WRONG = {
     "TOP_P": ["0", "1.01", "nan", "inf"],
     "MAX_NEW_TOKENS": ["0", "1025"],
     "MAX_WAITING_REPLIES": ["0", "ten"],
+    "MAX_UPLOAD_GIB": ["0", "1.5", "1001"],
     "TRAINER_THREADS": ["0", "257"],
     "TRAINER_NICE": ["-1", "20"],
     "TRAINER_CARD": ["everything"],
@@ -61,6 +62,7 @@ TEMPERATURE=0
 TOP_P=1
 MAX_NEW_TOKENS=1024
 MAX_WAITING_REPLIES=3
+MAX_UPLOAD_GIB=20
 TRAINER_THREADS=1
 TRAINER_NICE=19
 TRAINER_CARD=Quick
@@ -81,6 +83,7 @@ COMPARISONS_PER_DAY=5
         web_port=0,
         web_token="correct-horse-battery-staple",
         web_names=("bot.example.org", "harbour.lan:8420"),
+        max_upload_gib=20,
         message_content_intent=True,
         temperature=0.0,
         top_p=1.0,

@@ -15,6 +15,7 @@ from bot.web.data.receiving import Read, Received, receive, require_free
 from bot.web.data.rights_file import state as state_right
 from bot.web.data.sources import forget_about
 from bot.web.data.state import State
+from bot.web.here import house_of
 from bot.web.problems import Problem
 
 LONGEST_FIELD_BYTES = 4096
@@ -42,11 +43,11 @@ async def file_of(request: web.Request, state: State, places: Places) -> Sent:
     """
     if request.content_type != "multipart/form-data":
         raise Problem("not-json-type", f"The form is sent as {request.content_type}.", "Send multipart/form-data.")
-    sent = Sent()
+    sent, most_bytes = Sent(), house_of(request).max_upload_bytes
     try:
         async for part in await request.multipart():
             if isinstance(part, BodyPartReader):
-                await _take(part, sent, state, places)
+                await _take(part, sent, state, places, most_bytes)
     except (ValueError, AssertionError) as error:  # what the reader says of a form that breaks off
         raise Problem("not-whole", "The form breaks off.", "Send it again.") from error
     if sent.received is None:
@@ -54,7 +55,7 @@ async def file_of(request: web.Request, state: State, places: Places) -> Sent:
     return sent
 
 
-async def _take(part: BodyPartReader, sent: Sent, state: State, places: Places) -> None:
+async def _take(part: BodyPartReader, sent: Sent, state: State, places: Places, most_bytes: int) -> None:
     read = partial(part.read_chunk, CHUNK_BYTES)
     if part.name not in ("file", "text"):
         sent.fields[part.name or ""] = await _short(read)
@@ -63,14 +64,17 @@ async def _take(part: BodyPartReader, sent: Sent, state: State, places: Places) 
         first = await read() if part.name == "text" or part.filename else b""
         if first:
             place = places.upload(name or "pasted.txt")
-            sent.received = await taken(_from(first, read), place, state, replace=sent.fields.get("replace") == "yes")
+            replace = sent.fields.get("replace") == "yes"
+            sent.received = await taken(_from(first, read), place, state, replace=replace, most_bytes=most_bytes)
 
 
-async def taken(read: Read, place: Path, state: State, *, replace: bool, expected_bytes: int | None = None) -> Received:
+async def taken(
+    read: Read, place: Path, state: State, *, replace: bool, most_bytes: int, expected_bytes: int | None = None
+) -> Received:
     """Take a file in, one of each name at a time. What was found in an earlier file, and whose it was, goes."""
     require_free(place, replace)
     with state.incoming.of(place):
-        received = await receive(read, place, expected_bytes=expected_bytes, replace=replace)
+        received = await receive(read, place, expected_bytes=expected_bytes, replace=replace, most_bytes=most_bytes)
         await asyncio.to_thread(_forget_earlier, place)
     return received
 

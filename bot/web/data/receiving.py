@@ -19,6 +19,7 @@ from typing import BinaryIO
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from bot.web.data.sniffing import require_kind
 from bot.web.problems import Problem
 
 BLOCK_BYTES = 2**20
@@ -69,26 +70,35 @@ def room_bytes(place: Path) -> int:
     return max(0, shutil.disk_usage(there).free - RESERVE_BYTES)
 
 
-def require_room(place: Path, expected_bytes: int | None) -> int:
-    """The bytes that may come. Raises `Problem` when those that are said to come are more."""
-    room = room_bytes(place.parent)
-    if (expected_bytes or 0) > room or room <= 0:
-        raise _no_room(place.name, room)
-    return room
+@dataclass(frozen=True)
+class Bounds:
+    """How large a file may be: what the disk has room for, and what the operator lets in."""
+
+    room: int
+    most: int
+
+    def require(self, place: Path, size: int) -> None:
+        """Raise `Problem` for a file that is larger."""
+        if size > self.most:
+            said = f"{place.name} is larger than {self.most / 2**30:.1f} GiB, which uploads are at most here."
+            raise Problem("too-large", said, "Bring in a part of it, or set MAX_UPLOAD_GIB higher.")
+        if size > self.room or self.room <= 0:
+            raise _no_room(place.name, self.room)
 
 
-async def receive(read: Read, place: Path, *, expected_bytes: int | None, replace: bool) -> Received:
+async def receive(read: Read, place: Path, *, expected_bytes: int | None, replace: bool, most_bytes: int) -> Received:
     """Take a file in and put it in its place.
 
-    Raises `Problem` for a file that is there already and is not to be replaced, one that breaks off, and one that the
-    disk has no room for.
+    Raises `Problem` for a file that is there already and is not to be replaced, one that breaks off, one that is too
+    large, and one that is not of the kind that its name says.
     """
     require_free(place, replace)
-    room = await asyncio.to_thread(require_room, place, expected_bytes)
+    bounds = Bounds(await asyncio.to_thread(room_bytes, place.parent), most_bytes)
+    bounds.require(place, expected_bytes or 0)
     await asyncio.to_thread(place.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
     aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}{PART}")
     try:
-        received = await _written(read, aside, place, room)
+        received = await _written(read, aside, place, bounds)
         require_free(place, replace)
         await asyncio.to_thread(aside.replace, place)
         return received
@@ -106,13 +116,14 @@ def require_free(place: Path, replace: bool) -> None:
         raise Problem("conflict", f"There is a file {place.name} already.", "Choose another name, or replace it.")
 
 
-async def _written(read: Read, aside: Path, place: Path, room: int) -> Received:
+async def _written(read: Read, aside: Path, place: Path, bounds: Bounds) -> Received:
     digest, total = hashlib.sha256(), 0
     with await asyncio.to_thread(_created, aside) as out:
         async for block in _blocks(read):
+            if not total:
+                require_kind(place.name, block)
             total += len(block)
-            if total > room:
-                raise _no_room(place.name, room)
+            bounds.require(place, total)
             await asyncio.to_thread(_put, out, block, digest.update)
         await asyncio.to_thread(_settle, out)
     return Received(place, total, digest.hexdigest())

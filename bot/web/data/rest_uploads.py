@@ -120,7 +120,8 @@ async def get_uploads(request: web.Request) -> web.Response:
         201: Answer("It is here, with the bytes and the SHA-256 of what came.", UPLOADED),
         400: "It broke off, or the query asks for something that cannot be.",
         409: "There is a file of that name, or one is coming in.",
-        415: "Files of its kind are not read.",
+        413: "It is larger than MAX_UPLOAD_GIB.",
+        415: "Files of its kind are not read, or it begins as another kind.",
         422: BAD_NAME,
         507: "The disk has no room for it.",
     },
@@ -136,7 +137,9 @@ async def put_upload(request: web.Request) -> web.Response:
     replace = choice(request, "replace", ("true", "false")) == "true"
     place = Places(house.home).upload(request.match_info["name"])
     read = partial(request.content.read, READ_BYTES)
-    received = await taken(read, place, state, replace=replace, expected_bytes=request.content_length)
+    received = await taken(
+        read, place, state, replace=replace, most_bytes=house.max_upload_bytes, expected_bytes=request.content_length
+    )
     path = upload_path(place.name)
     told = {"name": place.name, "bytes": received.bytes, "sha256": received.sha256, "links": {"self": path}}
     return web.json_response(told, status=201, headers={"Location": path})

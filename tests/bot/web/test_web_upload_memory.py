@@ -62,7 +62,7 @@ async def _bytes(count: int) -> AsyncIterator[bytes]:
 
 
 async def put(session: aiohttp.ClientSession, size: int) -> int:
-    async with session.put("/uploads/large.zip", data=_bytes(size)) as answer:
+    async with session.put("/uploads/large.txt", data=_bytes(size)) as answer:
         assert answer.status == 201, await answer.text()
         return int((await answer.json())["bytes"])
 

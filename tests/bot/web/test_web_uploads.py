@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import sys
@@ -48,14 +49,14 @@ async def ended(desk, path):
 
 
 async def test_a_file_is_streamed_to_its_place_and_said_back(desk, uploads):
-    pieces = [bytes([n]) * 300_000 for n in range(9)]
+    pieces = [b"PK\x03\x04", *(bytes([n]) * 300_000 for n in range(9))]
 
     async def body():
         for piece in pieces:
             yield piece
 
     status, told, headers = await desk.ask("PUT", "/uploads/talk of the quay.zip", data=body())
-    assert status == 201 and told["bytes"] == 2_700_000 and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
+    assert status == 201 and told["bytes"] == 2_700_004 and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
     assert told["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
     assert (uploads / "talk of the quay.zip").read_bytes() == b"".join(pieces)
     assert (uploads / "talk of the quay.zip").stat().st_mode & 0o077 == 0, "for the bot's owner alone"
@@ -100,9 +101,45 @@ async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused
 
 
 async def test_packed_text_and_names_in_any_script_are_taken(desk, uploads):
-    for name in ("talk.json.gz", "trò chuyện.CSV", "港 (2).parquet"):
-        assert (await desk.ask("PUT", f"/uploads/{name}", data=b"x"))[0] == 201
-    assert len(list(uploads.glob("[!.]*"))) == 3
+    wide = "name,words".encode("utf-16")
+    beginnings = {"talk.json.gz": b"\x1f\x8bx", "trò chuyện.CSV": b"x", "港 (2).parquet": b"PAR1", "wide.csv": wide}
+    for name, data in beginnings.items():
+        assert (await desk.ask("PUT", f"/uploads/{name}", data=data))[0] == 201
+    assert len(list(uploads.glob("[!.]*"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("true.jsonl", b"\x7fELF\x02\x01\x01", "is a program, and no text"),
+        ("talk.json", b"PK\x03\x04rest", "is a ZIP archive"),
+        ("talk.csv", b"SQLite format 3\0", "is a database"),
+        ("talk.txt", b"words\0words", "holds zero bytes"),
+        ("talk.txt", b"\x1f\x8b\x08", "is packed with gzip"),
+        ("talk.zip", b"no archive", "does not begin as .zip files do"),
+        ("talk.parquet", b"{}", "does not begin as .parquet files do"),
+        ("talk.jsonl.gz", b"{}", "does not begin as .gz files do"),
+    ],
+)
+async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(desk, uploads, name, data, said):
+    status, told, _ = await desk.ask("PUT", f"/uploads/{name}", data=data)
+    assert status == 415 and told["type"] == "/problems/wrong-kind" and said in told["detail"]
+    assert list(uploads.iterdir()) == []
+
+
+async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_while_it_comes(desk, uploads):
+    desk.front.open(dataclasses.replace(desk.house, max_upload_bytes=1000))
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
+    assert status == 413 and "MAX_UPLOAD_GIB" in told["advice"] and not uploads.exists()
+
+    async def unsaid():
+        for _ in range(40):
+            yield b"x" * 100_000
+
+    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=unsaid())
+    assert status == 413 and list(uploads.iterdir()) == []
+    status, page, _ = await send_form(desk, ("file", "talk.json", b"x" * 1001))
+    assert status == 413 and "larger than" in page and list(uploads.iterdir()) == []
 
 
 async def test_what_breaks_off_leaves_nothing(desk, uploads):
@@ -226,7 +263,7 @@ async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(
 
 
 async def test_why_an_upload_could_not_be_looked_into_is_told_where_one_asks_for_it(desk):
-    await desk.ask("PUT", "/uploads/talk.jsonl.gz", data=b"nothing packed")
+    await desk.ask("PUT", "/uploads/talk.jsonl.gz", data=b"\x1f\x8b, and nothing packed")
     assert (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]["looking_into"] is None
     told = await looked_into(desk, "talk.jsonl.gz")
     assert told["about"] is None and told["looking_into"]["state"] == "failed"
@@ -308,6 +345,7 @@ async def test_what_is_pasted_gets_the_name_that_is_given(desk, uploads):
         ((("name", "x" * 5000), ("text", "a")), 413),
         ((("name", "../x.txt"), ("text", "a")), 422),
         ((("file", "virus.exe", b"MZ"),), 415),
+        ((("file", "true.jsonl", b"\x7fELF"),), 415),
     ],
 )
 async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(desk, uploads, parts, status):
