@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +19,11 @@ def with_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.Argu
     parser.epilog = "\n\n".join(filter(None, [parser.epilog, f"examples:\n{examples}"]))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
+
+
+def in_colour() -> bool:
+    """Whether standard output shows colours, and is to."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) -> str:

@@ -15,7 +15,7 @@ import bot.one_question
 import bot.sandbox.__main__
 import personas.cli
 import trainer.cli
-from personas.command_line import SHELLS, completion_script, every_parser
+from personas.command_line import SHELLS, completion_script, every_parser, in_colour
 from personas.errors import RequestError
 from trainer.process.environment import RESTARTED
 
@@ -103,6 +103,23 @@ def test_the_scripts_of_the_package_lead_to_these_commands():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for line in ('understudy = "bot.__main__:main"', 'understudy-trainer = "trainer.__main__:main"'):
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("environ", "terminal", "coloured"),
+    [
+        ({"TERM": "xterm"}, True, True),
+        ({"TERM": "xterm"}, False, False),
+        ({"TERM": "dumb"}, True, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+    ],
+)
+def test_colours_are_left_out_where_nobody_sees_or_wants_them(environ, terminal, coloured, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert in_colour() is coloured
 
 
 # ------------------------------------------------------------------------------------------------ exit codes

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 BACKUP_NOTES = """\
 examples:
   python -m bot backup --out /mnt/backups
-  python -m bot backup --out before-the-move.tar --json
+  python -m bot backup --out before-the-move.zip --json
 
 The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it holds what people
 said, and the keys to who is who. Caches, the local guild and the folders of jobs are not in it. See docs/backup.md."""
 
 RESTORE_NOTES = """\
 examples:
-  python -m bot restore before-the-move.tar
-  python -m bot restore before-the-move.tar --home ~/elsewhere --keep-previous
+  python -m bot restore before-the-move.zip
+  python -m bot restore before-the-move.zip --home ~/elsewhere --keep-previous
 
 The bot must not run. Who was forgotten or opted out since the backup was made stays so, and what was deleted on Discord
 stays deleted. The home as it is now is deleted unless --keep-previous is given. See docs/backup.md."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bot.doctor import here, on_discord, trainers
 from bot.doctor.check import Check, failed
 from bot.settings import SettingsError, load_settings
+from personas.command_line import in_colour
 from personas.errors import UnderstudyError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     for check in examined(arguments):
         found.append(check)
         if not arguments.json:
-            print("\n".join(_lines(check, coloured=_in_colour())), flush=True)
+            print("\n".join(_lines(check, coloured=in_colour())), flush=True)
     wrong = failed(found)
     if arguments.json:
         print(json.dumps({"well": not wrong, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
@@ -92,10 +93,6 @@ def _lines(check: Check, *, coloured: bool) -> Iterator[str]:
     yield f"{state}  {check.name:<{NAME_WIDTH}}{check.found}"
     if check.remedy:
         yield f"{'':<{NAME_WIDTH + 6}}→ {check.remedy}"
-
-
-def _in_colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _heard(what: str) -> None:

@@ -27,7 +27,7 @@ BEGINNING = """\
 {note}
 `--help` behind each of them says the same. What a command prints goes to standard output, what it says of its progress
 to standard error: as a bar on a terminal, as a line now and then in a pipe. `--json` prints one JSON object instead of
-words. Colours are left out in a pipe, and where `NO_COLOR` is set. What the terminal's encoding lacks is printed as a
+words. Colours are left out in a pipe, where `NO_COLOR` is set, and where `TERM` is `dumb`. What the terminal's encoding lacks is printed as a
 question mark.
 
 ## Exit codes

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from personas.command_line import in_colour
 from personas.errors import RequestError
 from trainer.commands.build import add_sources
 from trainer.commands.plan import home_of, source_of
@@ -50,8 +49,7 @@ def mask(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
         return
-    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for line in _told(found, in_colour):
+    for line in _told(found, in_colour()):
         print(line)
 
 

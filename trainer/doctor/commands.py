@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 
 from personas.base_model import EMBEDDED
+from personas.command_line import in_colour
 from personas.errors import UnderstudyError
 
 DOCTOR_HELP = """\
@@ -47,7 +47,7 @@ def doctor(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
     else:
-        coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        coloured = in_colour()
         print("\n".join(hints(report) if options.fix_hints else lines(report, coloured=coloured)))
     if report.failed:
         raise UnderstudyError(f"Runs do not work here: {', '.join(report.failed)}.", "The remedies stand beside them.")
