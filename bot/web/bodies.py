@@ -15,13 +15,12 @@ from pydantic import BaseModel, ValidationError
 
 from bot.web.allowed import allowed_at, in_words, known_fields
 from bot.web.problems import Problem
+from personas.explain import FOLLOWS
 
 LARGEST_BODY_BYTES = 64 * 2**10
 LARGEST_FORM_BYTES, MOST_FIELDS = 2**20, 2000
 FORM = "application/x-www-form-urlencoded"
 MOST_ERRORS, LONGEST_SHOWN = 50, 80
-FOLLOWS = "default_factory_not_called"
-"""Of a field whose default waits for another one, which is wrong itself."""
 FULL = web.RequestKey("the whole body", bytes)
 """Where a request keeps its body when it was read before the handler's turn."""
 

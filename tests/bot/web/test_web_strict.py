@@ -4,7 +4,10 @@ import gzip
 import json
 
 import pytest
+from pydantic import ValidationError
 
+from personas.contracts import TrainingRequest
+from personas.explain import explain
 from tests.bot.web.test_web_openai import put_version
 
 CHAT = {"model": "oda", "messages": [{"role": "user", "content": "Is the ferry late?"}]}
@@ -107,6 +110,12 @@ async def test_a_persona_that_there_is_not_is_named_by_its_field(desk):
     status, told, _ = await desk.start(task_type=None, dataset=None, persona="nobody")
     assert status == 422 and [error["field"] for error in told["errors"]] == ["persona"]
     assert told["errors"][0]["detail"].startswith("There is no persona 'nobody'.")
+
+
+def test_a_default_that_waits_for_a_wrong_field_is_not_told_as_wrong_itself():
+    with pytest.raises(ValidationError) as wrong:
+        TrainingRequest.model_validate(START | {"task_type": "odd"})
+    assert "task_type" in str(explain(wrong.value)) and "recipe" not in str(explain(wrong.value))
 
 
 async def test_a_files_name_is_told_as_it_is(desk):
