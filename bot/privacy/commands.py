@@ -23,6 +23,7 @@ from bot.privacy.forget import Forgetter, receipt_of
 from bot.privacy.receipt import Receipt
 from bot.privacy.service import AskedFor, leave_request
 from bot.privacy.terminal import about_lines, receipt_lines
+from bot.privacy.traces import SHORTEST_ID
 from bot.settings import Settings
 from bot.store import HomeInUseError, Store
 from personas.consent import Consent
@@ -196,6 +197,6 @@ def _reading(home: Path) -> Iterator[Store]:
 
 
 def _user_id(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number)")
+    if not (text.isascii() and text.isdecimal() and len(text) >= SHORTEST_ID and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number of {SHORTEST_ID} digits or more)")
     return int(text)

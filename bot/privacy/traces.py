@@ -23,6 +23,8 @@ SOMEONE = "someone"
 REMOVED = "[removed]"
 """What stands where somebody's words stood."""
 
+SHORTEST_ID = 15
+"""Digits of an id of Discord's. Shorter numbers stand in every file, as the seconds of a time for one."""
 SHORT_NAME, LONG_NAME = 3, 8
 """Shorter names are not looked for; from LONG_NAME letters on one is found within other words too."""
 OPEN_NAME = 5
@@ -118,7 +120,7 @@ class Traces:
         every = tuple(name for name in found if len(name) >= SHORT_NAME and name.casefold() not in NOBODYS)
         return replace(
             self,
-            names=tuple(dict.fromkeys([*self.names, *every])),
+            names=tuple(dict.fromkeys([*self.names, *(name for name in every if not name.isdecimal())])),
             speaker_names=tuple(dict.fromkeys([*self.speaker_names, *every])),
         )
 
@@ -148,7 +150,7 @@ class Finder:
         self.traces = traces
         self.jobs = JobNames(traces.jobs)
         self._speakers = {value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)}
-        patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids]
+        patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids if len(one) >= SHORTEST_ID]
         patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
         self._who = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
         parts = [re.escape(part) for part in sorted(traces.parts, key=len, reverse=True)]
@@ -214,7 +216,8 @@ class Finder:
                 at = text.find(phrase, at + len(phrase))
 
     def _byte_patterns(self) -> Iterator[bytes]:
-        yield from (rb"(?<!\d)" + re.escape(one.encode()) + rb"(?!\d)" for one in self.traces.ids)
+        ids = (one.encode() for one in self.traces.ids if len(one) >= SHORTEST_ID)
+        yield from (rb"(?<!\d)" + re.escape(one) + rb"(?!\d)" for one in ids)
         # Without ends: in bytes nothing tells letters from the rest, and what was made can be made anew.
         yield from (re.escape(name.encode()) for name in self.traces.names if len(name) >= IN_BINARY)
 

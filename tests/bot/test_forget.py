@@ -208,6 +208,18 @@ def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize(("number", "name"), [(43, "Zorblax Quuxington"), (734_829_104_458_293_555, "2026")])
+def test_a_number_that_stands_in_every_file_is_nobody_and_wipes_out_nothing(home, number, name):
+    shutil.copytree(ShippedData.beside_the_code().logs, home / "jobs" / "shipped" / "material")
+    before = {path: path.read_bytes() for path in home.glob("[jtm]*/**/*") if path.is_file()}
+    assert any(b":43." in data for data in before.values()) and any(b"2026-" in data for data in before.values())
+    with opened(home) as store:
+        one = forgetter(home, store)
+        receipt = asyncio.run(one.run(one.begin(one.traces(number, sure_names=[name]))))
+    assert receipt.cut == receipt.deleted == receipt.lost == receipt.withdrawn == ()
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
     with opened(home) as store:
         one = forgetter(home, store)

@@ -112,7 +112,7 @@ def test_history_of_who_opted_in_is_written_and_listed_as_left(home, run, tmp_pa
     assert str(tmp_path / "log.jsonl") in [one["path"] for one in json.loads(out)["exports"]]
 
 
-@pytest.mark.parametrize("user", ["abc", "-4", "1.5", "0", "000", "٣", str(2**64)])
+@pytest.mark.parametrize("user", ["abc", "-4", "1.5", "0", "000", "43", "73482910445829", "٣", str(2**64)])
 def test_what_is_no_id_is_refused(home, run, user, capsys):
     with pytest.raises(SystemExit) as refused:
         run("privacy", "show", "--user", user)
