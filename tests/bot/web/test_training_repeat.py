@@ -144,9 +144,9 @@ def test_settings_are_written_as_they_are_typed():
     values = [True, None, 2.0, 2e-4, ["a", "b"], "nf4", 7]
     assert [written(value) for value in values] == ["true", "", "2", "0.0002", "a, b", "nf4", "7"]
     assert grouped({"seed": 3, "odd": 1})[-1] == ("Others", [("odd", "1")])
-    rows = compared({"seed": 3, "odd": 1}, {"seed": 3, "lora_r": 8})
+    rows = compared({"seed": 3, "odd": 1, "lora_r": 4}, {"seed": 3, "lora_r": 8})
     assert [(row.name, row.a, row.b, row.differs) for row in rows] == [
-        ("odd", "1", "–", True), ("seed", "3", "3", False), ("lora_r", "–", "8", True),
+        ("lora_r", "4", "8", True), ("odd", "1", "not known", False), ("seed", "3", "3", False),
     ]  # fmt: skip
 
 
