@@ -1,7 +1,9 @@
 """What ends a command on SIGTERM and Ctrl-C, wherever it is at work."""
 
+import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -49,3 +51,19 @@ def test_other_dropped_errors_are_told_as_ever(monkeypatch):
     with terminable():
         Broken()
     assert told == ["told"]
+
+
+async def test_raised_within_a_connection_it_is_not_taken_for_the_connections_fault(monkeypatch, caplog):
+    here, there = socket.socketpair()
+    _reader, writer = await asyncio.open_connection(sock=here)
+
+    class Asked:
+        def send(self, data):
+            raise Terminated
+
+    with there, monkeypatch.context() as within:
+        within.setattr(writer.transport, "_sock", Asked())
+        with pytest.raises(Terminated):
+            writer.write(b"hello")
+    writer.close()
+    assert "Fatal" not in caplog.text

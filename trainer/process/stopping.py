@@ -49,8 +49,11 @@ def stop_on_signals(stop: Stop) -> None:
         signal.signal(number, request)
 
 
-class Terminated(BaseException):
-    """The process was asked to end (SIGTERM); like a `KeyboardInterrupt`, raised wherever it is at work."""
+class Terminated(SystemExit):
+    """The process was asked to end (SIGTERM); like a `KeyboardInterrupt`, raised wherever it is at work.
+
+    Of what else ends a process asyncio believes that a connection has broken, and says so at length.
+    """
 
 
 @contextmanager
