@@ -27,8 +27,8 @@ BEGINNING = """\
 {note}
 `--help` behind each of them says the same. What a command prints goes to standard output, what it says of its progress
 to standard error: as a bar on a terminal, as a line now and then in a pipe. `--json` prints one JSON object instead of
-words. Colours are left out in a pipe, where `NO_COLOR` is set, and where `TERM` is `dumb`. What the terminal's encoding lacks is printed as a
-question mark.
+words. Colours are left out in a pipe, where `NO_COLOR` is set, and where `TERM` is `dumb`. What the
+terminal's encoding lacks is printed as a question mark.
 
 ## Exit codes
 
