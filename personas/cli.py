@@ -135,4 +135,3 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--overwrite", action="store_true", help="replace files that are there")
     convert.set_defaults(command=_convert)
     return made
-
