@@ -103,7 +103,7 @@ class Asked:
     ends: int = 0
     since: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0
-    stopped = False
+    stopped = repeated = False
     text = ""
 
     def job(self, guild_id: int = 0) -> Job:
