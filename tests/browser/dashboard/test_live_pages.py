@@ -18,7 +18,10 @@ STREAMS = "**/events*"
 ASKED_AGAIN_MS, PATIENCE_MS = 2000, 3000
 GONE_AT = datetime.fromisoformat("2026-11-20T14:02:11+00:00")
 HEARD_ERRORS = """EventSource = class extends EventSource {
-  constructor(path) { super(path); this.addEventListener("error", () => { window.wasRefused = true; }); }
+  constructor(path) {
+    super(path);
+    this.addEventListener("error", () => { document.documentElement.dataset.refused = ""; });
+  }
 };"""
 SILENT = "The bot does not answer; this is how it was last, at 2:02:11 PM."
 
@@ -30,7 +33,7 @@ async def left(page: Page, status: int = 503) -> None:
     await page.clock.pause_at(GONE_AT)
     await page.add_init_script(HEARD_ERRORS)
     await page.reload()
-    await page.wait_for_function("window.wasRefused")
+    await expect(page.locator("html[data-refused]")).to_be_attached()
 
 
 async def back(page: Page) -> None:
