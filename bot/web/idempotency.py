@@ -33,10 +33,18 @@ MOST_IN_MEMORY = 1000
 
 
 class PassingAnswers:
-    """As `AnsweredRequests`, in memory: the latest thousand."""
+    """As `AnsweredRequests`, in memory: the latest thousand, and none from before somebody was forgotten."""
 
     def __init__(self) -> None:
         self._kept: dict[bytes, tuple[float, Answered]] = {}
+        self._forgettings = 0
+
+    def since(self, forgettings: int) -> PassingAnswers:
+        """These, without what was answered when fewer forgettings had been asked for."""
+        if forgettings != self._forgettings:
+            self._kept.clear()
+            self._forgettings = forgettings
+        return self
 
     def get(self, key: bytes, now: float) -> Answered | None:
         """What a key stands for; None when it is new."""
@@ -111,7 +119,7 @@ async def _once(request: web.Request, handler: Handler, key: bytes) -> web.Strea
 
 def _known(request: web.Request, key: bytes, asked: bytes) -> web.Response | None:
     now = time.time()
-    found = request.app[KEYS].answered.get(key, now) or house_of(request).store.answered.get(key, now)
+    found = _passing(request).get(key, now) or house_of(request).store.answered.get(key, now)
     if found is None:
         return None
     if found.request != asked:
@@ -126,8 +134,12 @@ def _known(request: web.Request, key: bytes, asked: bytes) -> web.Response | Non
     return web.Response(text=found.body, status=found.status, content_type="application/json")
 
 
+def _passing(request: web.Request) -> PassingAnswers:
+    return request.app[KEYS].answered.since(house_of(request).store.forgettings.count())
+
+
 async def _done(request: web.Request, handler: Handler, key: bytes, asked: bytes) -> web.StreamResponse:
-    kept = request.app[KEYS].answered if IN_MEMORY.fullmatch(request.path) else house_of(request).store.answered
+    kept = _passing(request) if IN_MEMORY.fullmatch(request.path) else house_of(request).store.answered
     kept.begin(key, asked, time.time())
     try:
         made = await handler(request)

@@ -156,6 +156,12 @@ async def test_in_memory_too_one_waits_for_the_first_and_what_was_refused_comes_
     assert (await first)[0] == 201 == (await ask("/play/runs", json={"a": 1}))[0] and len(ask.counter.asked) == 2
 
 
+async def test_what_is_kept_in_memory_goes_when_somebody_is_forgotten(ask):
+    await ask("/play/runs", json={"prompt": "Is the ferry late?"})
+    ask.store.forgettings.begin("someone", 0.0, "", "{}", "{}")
+    assert (await ask("/play/runs", json={"prompt": "Is the ferry late?"}))[0] == 201 and len(ask.counter.asked) == 2
+
+
 def test_in_memory_keys_end_after_a_day_and_the_oldest_of_a_thousand_first():
     kept = PassingAnswers()
     for number in range(MOST_IN_MEMORY + 1):
