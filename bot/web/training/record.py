@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -101,15 +102,13 @@ def record_of(home: Path, job: Job) -> Record:
 
 
 def seconds_of(home: Path, job: Job) -> float | None:
-    """What a run took over all its attempts, or has taken up to its last step: as `record_of` has it, for lists."""
+    """What a run took over all its attempts, or has taken up to its last step; no file is read of one that is done."""
     if job.started_at is None:
         return None
-    folder = folder_of(home, job.job_id)
-    adapter = _adapter(folder, job)
-    kept = read_json(adapter / REPORT / "training.json") if adapter else None
-    if kept:
-        return _number(kept.get("seconds"))
-    told = (event_in(line) for line in reversed(_tail(folder / EVENTS)[0].split(b"\n")))
+    with suppress(ValidationError):  # stored by another version of the bot
+        if job.result:
+            return job.result.seconds
+    told = (event_in(line) for line in reversed(_tail(folder_of(home, job.job_id) / EVENTS)[0].split(b"\n")))
     return next((event.seconds for event in told if isinstance(event, Progress)), None)
 
 
