@@ -1,4 +1,4 @@
-"""`python -m personas.engine.kernel`: compile the kernel ahead, for an image that will hold no compiler."""
+"""`python -m personas.engine.kernel`: compile the kernel ahead, as setting up does, and for an image without a compiler."""
 
 from __future__ import annotations
 
