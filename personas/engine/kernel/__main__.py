@@ -1,4 +1,4 @@
-"""`python -m personas.engine.kernel`: compile the kernel ahead, as setting up does, and for an image without a compiler."""
+"""`python -m personas.engine.kernel`: compile the kernel ahead, in setting up and for an image without a compiler."""
 
 from __future__ import annotations
 
