@@ -26,8 +26,8 @@ COPY bot bot
 COPY data data
 COPY examples examples
 # On processors of another family there is no kernel to make.
-RUN pip install --no-deps --editable . && python -m personas.embedded \
-    && if [ "$(uname -m)" = x86_64 ]; then python -m personas.engine.kernel; fi
+RUN pip install --no-deps --editable . && python -m personas.models.bundled_model \
+    && if [ "$(uname -m)" = x86_64 ]; then python -m personas.engine.cpu_kernel; fi
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv

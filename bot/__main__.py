@@ -1,42 +1,53 @@
-"""`python -m bot`: says what is missing where the packages are not there, else hands over to `bot.cli`."""
+"""Starts the bot's command line, and `model_inference`, once the packages are known to be installed."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-OWN = ("bot", "personas")
-OLDEST = (3, 11)
+from personas import cli_entry
+
+OWN_PACKAGES = ("bot", "personas")
+MIN_PYTHON = (3, 11)
 
 
 def main() -> int:
     """Returns the exit code."""
-    if sys.version_info < OLDEST:  # before anything is imported that an older Python cannot read
+    if sys.version_info < MIN_PYTHON:  # before anything is imported that an older Python cannot read
         print("Understudy needs Python 3.11 or newer: make setup PYTHON=python3.12", file=sys.stderr)
         return 1
-    from personas import entry
-
-    return entry.run(_command)
+    return cli_entry.run(_load_main)
 
 
-def _command() -> Callable[[], int]:
+def _load_main() -> Callable[[], int]:
     try:
-        from bot import cli  # heavy
+        from bot.cli import run  # heavy
     except ModuleNotFoundError as error:
         missing = error.name or "a package"
-        if missing.partition(".")[0] in OWN:
+        if missing.partition(".")[0] in OWN_PACKAGES:
             raise
-        return lambda: _without(missing, sys.executable)
-    return cli.main
+        return lambda: _report_missing_package(missing, sys.executable)
+    return run.main
 
 
-def _without(package: str, python: str) -> int:
+def _report_missing_package(package: str, python: str) -> int:
     print(
         f"Understudy's packages are not there for {python}: {package} is missing.\n"
         "`make run` sets them up and starts the bot; after `make setup` it is .venv/bin/python -m bot.",
         file=sys.stderr,
     )
     return 1
+
+
+def ask_main() -> int:
+    """Returns the exit code."""
+    return cli_entry.run(_load_ask)
+
+
+def _load_ask() -> Callable[[], int]:
+    from bot.cli import ask  # heavy
+
+    return ask.main
 
 
 if __name__ == "__main__":

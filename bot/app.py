@@ -1,4 +1,4 @@
-"""The one composition root: settings → store → engine → queue → sandbox or Discord → client, and back down again."""
+"""The composition root: builds store, engine, queue and client from the settings, and shuts them down in order."""
 
 from __future__ import annotations
 
@@ -13,47 +13,46 @@ from dataclasses import dataclass
 import aiohttp
 import discord
 
-from bot import local_guild, permissions
-from bot.answering import Answerer
+from bot import demo_guild, permissions
 from bot.backup import finish_restore
-from bot.catalogue import Catalogue, ShippedData
-from bot.client import Understudy
+from bot.chat.discord_channels import SenderRegistry
+from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.reply_service import ReplyService
+from bot.client import BotClient, ChannelPrefixWarmup
 from bot.clock import Clock, SystemClock
-from bot.cogs.reply_buttons import ReplyButtons
-from bot.comparing import to_compare
-from bot.conversation import Conversations
-from bot.giving_way import GivingWay
-from bot.house import House, Keeping
-from bot.local_guild import SKERROW, Town
-from bot.lore import read_all_lore
-from bot.making_room import MakingRoom
-from bot.personas import Personas
-from bot.preparing import Preparing
-from bot.preview import PREVIEWS
-from bot.privacy.files import delete
-from bot.privacy.replay import take_up
-from bot.queue import JobQueue
-from bot.retention import Limits, Retention
-from bot.sandbox import Sandbox, StateUnreadable, point_discord_py_at
-from bot.served import LeftBehind, left_behind
+from bot.cogs.reply_buttons import ReplyButtonViews
+from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
+from bot.metrics import BotMetrics
+from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
+from bot.personas.guild_lore import read_all_lore
+from bot.personas.registry import PersonaRegistry
+from bot.privacy.erasure_replay import resume_erasures
+from bot.privacy.home_files import delete_path
+from bot.privacy.retention import Retention, RetentionPeriods
+from bot.sandbox import Sandbox, StateUnreadable, patch_discord
+from bot.services import PrivacyServices, Services
 from bot.settings import Settings, SettingsError
-from bot.store import Job, Store
-from bot.training import SubprocessBackend
-from bot.voices import Voices
-from bot.watch import Watch
-from bot.web import Front, listening
-from bot.web.sessions import Door
-from personas import base_model
-from personas.base_model import BaseModel
-from personas.compare import Compare
-from personas.contracts import Sampling
-from personas.engine.local import LocalEngine
+from bot.store import Store, TrainingJob
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import JobQueue
+from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
+from bot.training.subprocess_backend import SubprocessBackend
+from bot.training.training_plan import PREVIEWS_FOLDER
+from bot.versions.comparison_context import comparison_context
+from bot.web.auth import Authenticator
+from bot.web.http_app import WebServer, run_server
+from personas.engine.llm_engine import LLMEngine
+from personas.engine.serving_precision import choose_precision
+from personas.home.job_folder import ComparisonTargets
+from personas.home.job_material import ShippedData
 from personas.lore import LoreIndex
-from personas.precisions import choose
+from personas.models import base_model
+from personas.models.base_model import BaseModel
+from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 
-DASHBOARD = ("Dashboard", "/dashboard")
+DASHBOARD_LINK = ("Dashboard", "/dashboard")
 """What the sandbox's page links to."""
 
 
@@ -61,7 +60,7 @@ class PortTakenError(SettingsError):
     """Another program listens on WEB_PORT."""
 
 
-class NobodyHomeError(SettingsError):
+class NoPersonasError(SettingsError):
     """There are no personas."""
 
 
@@ -69,19 +68,19 @@ class NobodyHomeError(SettingsError):
 class App:
     """A running bot. `sandbox` is None on Discord; `running` ends when the client does; `url` is its web server's."""
 
-    client: Understudy
+    client: BotClient
     sandbox: Sandbox | None
     running: asyncio.Task[None]
     url: str
 
     @property
-    def house(self) -> House:
+    def services(self) -> Services:
         """What the bot works with."""
-        return self.client.house
+        return self.client.services
 
 
 @asynccontextmanager
-async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW) -> AsyncIterator[App]:
+async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = SKERROW_HARBOUR) -> AsyncIterator[App]:
     """The bot, ready; taken down in order at the end of the block. Without a token it is in a town of its own.
 
     Raises `UnderstudyError` when it cannot start.
@@ -90,89 +89,93 @@ async def opened(settings: Settings, shipped: ShippedData, town: Town = SKERROW)
         finish_restore(settings.home)
         store = Store.open(settings.home / "understudy.sqlite")
         stack.callback(store.close)
-        delete(settings.home / PREVIEWS)
-        front = Front(Door(settings.web_token, settings.web_names, is_local=settings.is_local))
-        sandbox = await _sandbox(settings, town, front, stack) if settings.in_sandbox else None
-        url = sandbox.url if sandbox and settings.is_local else await _listening(settings, front, stack)
-        personas = Personas(shipped.cards, settings.home)
-        keeping = _keeping(settings, sandbox)
+        delete_path(settings.home / PREVIEWS_FOLDER)
+        front = WebServer(Authenticator(settings.web_token, settings.web_names, is_local=settings.is_local))
+        sandbox = await _open_sandbox(settings, town, front, stack) if settings.in_sandbox else None
+        url = sandbox.url if sandbox and settings.is_local else await _open_web_server(settings, front, stack)
+        personas = PersonaRegistry(shipped.cards, settings.home)
+        keeping = _privacy_services(settings, sandbox)
         # Before anything reads the home: nobody who was forgotten is in what follows.
-        await take_up(settings.home, store, keeping, personas.every_name())
-        _read(personas, shipped)
-        lore = await _lore(settings, shipped, personas, stack)
-        watch = _watch(settings, stack)
-        engine = await _engine(settings, watch, stack)
-        catalogue = Catalogue(shipped, settings.base_model, settings.home, store)
+        await resume_erasures(settings.home, store, keeping, personas.all_names())
+        _check_cards(personas, shipped)
+        lore = await _open_lore(settings, shipped, personas, stack)
+        watch = _open_metrics(settings, stack)
+        engine = await _open_engine(settings, watch, stack)
+        catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
-        compare = functools.partial(to_compare, settings.home, store, personas)
-        backend = _backend(settings, catalogue, clock, engine, compare)
-        queue = JobQueue(store, MakingRoom(backend, engine), clock)
-        behind = await _left_behind(settings, store, engine.base)
-        conversations = Conversations(store, personas, lore, _sampling(settings), settings.home, behind)
+        compare = functools.partial(comparison_context, settings.home, store, personas)
+        backend = _create_backend(settings, catalogue, clock, engine, compare)
+        queue = JobQueue(store, GpuOffloadBackend(backend, engine), clock)
+        behind = await _find_incompatible(settings, store, engine.base)
+        conversations = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, behind)
 
-        def house(client: discord.Client) -> House:
-            voices, way = Voices(client, store), GivingWay(backend.hold)
-            answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
-            return House(
+        def house(client: discord.Client) -> Services:
+            voices, way = SenderRegistry(client, store), TrainerThrottle(backend.hold)
+            answerer = ReplyService(store, engine, conversations, voices, ReplyButtonViews(), way)
+            return Services(
                 store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping,
                 comparisons_per_day=settings.comparisons_per_day, client=client, watch=watch,
                 max_upload_bytes=settings.max_upload_gib * 2**30,
             )  # fmt: skip
 
-        client, running = await _client(settings, house, sandbox, stack)
+        client, running = await _connect_client(settings, house, sandbox, stack)
         if sandbox:
-            await local_guild.move_in(client, sandbox, client.house.answerer, town.homes)
-        Preparing(client.house).start(client)
-        retention = Retention(client.house, clock, Limits(settings.history_days, settings.guild_days))
+            await demo_guild.assign_channel_personas(client, sandbox, client.services.reply_service, town.homes)
+        ChannelPrefixWarmup(client.services).start(client)
+        retention = Retention(client.services, clock, RetentionPeriods(settings.history_days, settings.guild_days))
         retention.start(client)
         stack.push_async_callback(retention.stop)
         queue.start()
         stack.push_async_callback(queue.stop)
-        front.open(client.house)
+        front.open(client.services)
         stack.callback(front.close)
         yield App(client, sandbox, running, url)
 
 
-async def _lore(settings: Settings, shipped: ShippedData, personas: Personas, stack: AsyncExitStack) -> LoreIndex:
+async def _open_lore(
+    settings: Settings, shipped: ShippedData, personas: PersonaRegistry, stack: AsyncExitStack
+) -> LoreIndex:
     passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
     lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
     stack.callback(lore.close)
     return lore
 
 
-def _watch(settings: Settings, stack: AsyncExitStack) -> Watch:
-    watch = Watch(settings)
+def _open_metrics(settings: Settings, stack: AsyncExitStack) -> BotMetrics:
+    watch = BotMetrics(settings)
     stack.enter_context(watch.listening())
     stack.push_async_callback(watch.findings.close)
     return watch
 
 
-def _sampling(settings: Settings) -> Sampling:
-    return Sampling(temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens)
+def _default_sampling(settings: Settings) -> SamplingParams:
+    return SamplingParams(
+        temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
+    )
 
 
-def _read(personas: Personas, shipped: ShippedData) -> None:
-    personas.reread()
+def _check_cards(personas: PersonaRegistry, shipped: ShippedData) -> None:
+    personas.reload_guild_cards()
     if not personas.of(0):
-        raise NobodyHomeError(f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each.")
+        raise NoPersonasError(f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each.")
 
 
-async def _left_behind(settings: Settings, store: Store, base: BaseModel) -> LeftBehind:
+async def _find_incompatible(settings: Settings, store: Store, base: BaseModel) -> IncompatibleVersions:
     """The versions of another base model; the operator is told whose they are."""
     versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
-    behind = await asyncio.to_thread(left_behind, settings.home, versions, base_model.fingerprint(base))
+    behind = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, base_model.fingerprint(base))
     live = {persona_id: store.versions.live(persona_id) for persona_id, _ in versions}
     if words := behind.words(live, settings.base_model):
         log.warning("%s", words)
     return behind
 
 
-def _keeping(settings: Settings, sandbox: Sandbox | None) -> Keeping:
-    leave = functools.partial(local_guild.forget_in, sandbox) if sandbox else None
-    return Keeping(settings.discord_permission, settings.history_days, settings.in_sandbox, leave)
+def _privacy_services(settings: Settings, sandbox: Sandbox | None) -> PrivacyServices:
+    leave = functools.partial(demo_guild.forget_in_sandbox, sandbox) if sandbox else None
+    return PrivacyServices(settings.discord_permission, settings.history_days, settings.in_sandbox, leave)
 
 
-async def _sandbox(settings: Settings, town: Town, front: Front, stack: AsyncExitStack) -> Sandbox:
+async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, stack: AsyncExitStack) -> Sandbox:
     state = settings.home / "sandbox.sqlite"
     try:
         sandbox = Sandbox(town.seed, state)
@@ -181,24 +184,24 @@ async def _sandbox(settings: Settings, town: Town, front: Front, stack: AsyncExi
     stack.push_async_callback(sandbox.stop)
     try:
         if settings.is_local:
-            await sandbox.start(settings.web_host, settings.web_port, front.mount, (DASHBOARD,))
+            await sandbox.start(settings.web_host, settings.web_port, front.mount, (DASHBOARD_LINK,))
         else:  # it lets anybody be anybody, so it stays on this machine, at a port of its own
             await sandbox.start()
     except OSError as error:
-        raise _port_taken(settings, error) from error
-    stack.push(point_discord_py_at(sandbox))
+        raise _port_taken_error(settings, error) from error
+    stack.push(patch_discord(sandbox))
     return sandbox
 
 
-async def _listening(settings: Settings, front: Front, stack: AsyncExitStack) -> str:
+async def _open_web_server(settings: Settings, front: WebServer, stack: AsyncExitStack) -> str:
     """A web server of its own, where there is no sandbox to share one with; gives its address."""
     try:
-        return await stack.enter_async_context(listening(front, settings.web_port, settings.web_host))
+        return await stack.enter_async_context(run_server(front, settings.web_port, settings.web_host))
     except OSError as error:
-        raise _port_taken(settings, error) from error
+        raise _port_taken_error(settings, error) from error
 
 
-def _port_taken(settings: Settings, error: OSError) -> PortTakenError:
+def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
     return PortTakenError(
         f"Port {settings.web_port} cannot be used: {error.strerror}.",
         "End the other program (perhaps another bot), or set WEB_PORT to another number; "
@@ -206,19 +209,23 @@ def _port_taken(settings: Settings, error: OSError) -> PortTakenError:
     )
 
 
-async def _engine(settings: Settings, watch: Watch, stack: AsyncExitStack) -> LocalEngine:
+async def _open_engine(settings: Settings, watch: BotMetrics, stack: AsyncExitStack) -> LLMEngine:
     log.info("loading the base model (%s) …", settings.base_model)
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
-    chosen = await asyncio.to_thread(choose, settings.engine_precision, base.name)
+    chosen = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
     log.info("the base model serves in %s: %s", chosen.precision, chosen.why)
-    engine = LocalEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=watch.reply)
+    engine = LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=watch.reply)
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
 
 
-def _backend(
-    settings: Settings, catalogue: Catalogue, clock: Clock, engine: LocalEngine, compare: Callable[[Job], Compare]
+def _create_backend(
+    settings: Settings,
+    catalogue: DatasetCatalog,
+    clock: Clock,
+    engine: LLMEngine,
+    compare: Callable[[TrainingJob], ComparisonTargets],
 ) -> SubprocessBackend:
     return SubprocessBackend(
         settings.home,
@@ -234,17 +241,17 @@ def _backend(
     )
 
 
-async def _client(
-    settings: Settings, house: Callable[[discord.Client], House], sandbox: Sandbox | None, stack: AsyncExitStack
-) -> tuple[Understudy, asyncio.Task[None]]:
+async def _connect_client(
+    settings: Settings, house: Callable[[discord.Client], Services], sandbox: Sandbox | None, stack: AsyncExitStack
+) -> tuple[BotClient, asyncio.Task[None]]:
     """Log in and wait until ready; without the message content intent where Discord does not grant it."""
     token = sandbox.token if sandbox else settings.discord_token
     wanted = settings.message_content_intent
     for message_content in dict.fromkeys((wanted, False)):
-        client = Understudy(house, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
+        client = BotClient(house, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
         running = asyncio.create_task(client.start(token), name="discord")
         try:
-            await _ready(client, running)
+            await _wait_until_ready(client, running)
         except discord.PrivilegedIntentsRequired:
             await client.close()
             need = permissions.MESSAGE_CONTENT
@@ -254,12 +261,12 @@ async def _client(
             )  # fmt: skip
         else:
             stack.push_async_callback(client.close)
-            stack.push_async_callback(client.house.answerer.close)
+            stack.push_async_callback(client.services.reply_service.close)
             return client, running
     raise AssertionError("without privileged intents Discord asks for none")
 
 
-async def _ready(client: Understudy, running: asyncio.Task[None]) -> None:
+async def _wait_until_ready(client: BotClient, running: asyncio.Task[None]) -> None:
     """Wait until the client is ready or has failed. Raises `SettingsError` for a token that Discord does not know."""
     ready = asyncio.create_task(client.wait_until_ready())
     await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)

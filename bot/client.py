@@ -1,4 +1,4 @@
-"""The discord.py client: what it listens for, what it loads, and what it says when it may not do its work."""
+"""The discord.py client: intents, cogs, command registration, and warm-up of the channels' prompt prefixes."""
 
 from __future__ import annotations
 
@@ -11,31 +11,29 @@ import discord
 from discord.ext import commands
 
 from bot import permissions
-from bot.cogs.chat import Chat
-from bot.cogs.choosing import PersonaMenu
-from bot.cogs.compare import COMPARE_BUTTONS
-from bot.cogs.duet import DuetEnd, DuetStopButton
-from bot.cogs.errors import Tree
-from bot.cogs.finetune import Finetune
-from bot.cogs.finetune_actions import JOB_BUTTONS
-from bot.cogs.persona import PersonaCommands
-from bot.cogs.privacy import BUTTONS as PRIVACY_BUTTONS
-from bot.cogs.privacy import Privacy
-from bot.cogs.reply_buttons import BUTTONS, ReplyForms
-from bot.cogs.rollout_actions import ROLLOUT_BUTTONS
-from bot.cogs.teach import TEACH_BUTTONS
-from bot.doctor.on_discord import channels_in_use
-from bot.house import House, HouseBot
-from bot.privacy.words import DESCRIPTIONS, Translator
+from bot.cogs.chat_cog import ChatCog, PersonaSelect
+from bot.cogs.compare_cog import COMPARE_BUTTONS
+from bot.cogs.dialogue_cog import DialogueShutdown, DialogueStopButton
+from bot.cogs.finetune_cog import FinetuneCog
+from bot.cogs.persona_cog import PersonaCog
+from bot.cogs.privacy_cog import PRIVACY_BUTTONS, PrivacyCog
+from bot.cogs.progress_messages import JOB_BUTTONS
+from bot.cogs.reply_buttons import REPLY_BUTTONS, ReplyForms
+from bot.cogs.rollout_cog import ROLLOUT_BUTTONS
+from bot.cogs.teach_cog import TEACH_BUTTONS
+from bot.cogs.ui import BotCommandTree
+from bot.doctor.discord_checks import channels_in_use
+from bot.privacy.translations import COMMAND_DESCRIPTIONS, CommandTranslator
+from bot.services import Bot, Services
 
 log = logging.getLogger(__name__)
 
 
-class Understudy(HouseBot):
+class BotClient(Bot):
     """The bot. Speaks slash commands, mentions and, with the message content intent, plain messages."""
 
     def __init__(
-        self, make_house: Callable[[discord.Client], House], *, message_content: bool, guilds_settle_s: float
+        self, make_house: Callable[[discord.Client], Services], *, message_content: bool, guilds_settle_s: float
     ) -> None:
         """`guilds_settle_s`: how long after the latest guild to wait for another before being ready."""
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it never speaks aloud
@@ -43,46 +41,53 @@ class Understudy(HouseBot):
         super().__init__(
             commands.when_mentioned,
             intents=intents,
-            tree_cls=Tree,
+            tree_cls=BotCommandTree,
             help_command=None,
             allowed_mentions=discord.AllowedMentions.none(),
             chunk_guilds_at_startup=False,
             guild_ready_timeout=guilds_settle_s,
         )
-        self.house = make_house(self)
+        self.services = make_house(self)
         self._resumed = False
 
     async def setup_hook(self) -> None:
-        for cog in (Chat(self), ReplyForms(), PersonaCommands(self), Finetune(self), Privacy(self), DuetEnd(self)):
+        for cog in (
+            ChatCog(self),
+            ReplyForms(),
+            PersonaCog(self),
+            FinetuneCog(self),
+            PrivacyCog(self),
+            DialogueShutdown(self),
+        ):
             await self.add_cog(cog)
-        await self.tree.set_translator(Translator())
+        await self.tree.set_translator(CommandTranslator())
         self.add_dynamic_items(
-            *BUTTONS,
+            *REPLY_BUTTONS,
             *PRIVACY_BUTTONS,
-            PersonaMenu,
+            PersonaSelect,
             *JOB_BUTTONS,
             *ROLLOUT_BUTTONS,
             *TEACH_BUTTONS,
             *COMPARE_BUTTONS,
-            DuetStopButton,
+            DialogueStopButton,
         )
         await self._sync_commands()
 
     async def on_ready(self) -> None:
         for guild in self.guilds:
-            for line in permissions.report(guild, channels_in_use(guild, self.house.store)):
+            for line in permissions.permission_report(guild, channels_in_use(guild, self.services.store)):
                 log.warning(line)
         if not self.guilds and self.application_id:
             log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
         if not self._resumed:
             self._resumed = True
-            await self.house.answerer.take_up(self)
+            await self.services.reply_service.take_up(self)
 
     async def on_message(self, message: discord.Message) -> None:
         """Nothing is a prefix command here; the chat cog listens by itself."""
 
     async def on_guild_join(self, guild: discord.Guild) -> None:
-        for line in permissions.report(guild, ()):
+        for line in permissions.permission_report(guild, ()):
             log.warning(line)
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
@@ -91,11 +96,35 @@ class Understudy(HouseBot):
     async def _sync_commands(self) -> None:
         """Register the commands when they have changed: Discord limits how often that may be done."""
         wanted = [command.to_dict(self.tree) for command in self.tree.get_commands()]
-        told = [self.application_id, wanted, DESCRIPTIONS]
+        told = [self.application_id, wanted, COMMAND_DESCRIPTIONS]
         stamp = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        file = self.house.home / "commands.sha256"
+        file = self.services.home / "commands.sha256"
         registered = {command.name for command in await self.tree.fetch_commands()}
         known = file.read_text() if file.exists() else ""
         if known != stamp or registered != {str(command["name"]) for command in wanted}:
             await self.tree.sync()
             file.write_text(stamp)
+
+
+class ChannelPrefixWarmup:
+    """Asks the engine to prepare; it does so while nobody waits for it."""
+
+    def __init__(self, house: Services) -> None:
+        self._house = house
+
+    def start(self, client: Bot) -> None:
+        """Prepare the channels of all servers, and hear from then on when another version speaks."""
+        for guild in client.guilds:
+            for persona_id in dict.fromkeys(at.persona_id for at in self._house.store.channels.of_guild(guild.id)):
+                self._prepare(guild.id, persona_id)
+        client.add_listener(self._changed, "on_version_changed")
+
+    async def _changed(self, guild_id: int | None, persona_id: str) -> None:
+        self._prepare(guild_id or 0, persona_id)
+
+    def _prepare(self, guild_id: int, persona_id: str) -> None:
+        conversations = self._house.conversations
+        if persona := conversations.personas.get(persona_id, guild_id):
+            version = conversations.speaking(persona_id)
+            adapter = conversations.adapter(persona_id, version) if version else None
+            self._house.reply_service.engine.prepare(persona, adapter)

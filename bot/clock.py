@@ -1,4 +1,4 @@
-"""Time as the bot sees it: a seam, so that tests need not wait."""
+"""Wall-clock time and sleeping, replaceable in tests."""
 
 from __future__ import annotations
 

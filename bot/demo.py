@@ -1,8 +1,4 @@
-"""`python -m bot.demo`: the whole story without a browser. A reply, a retrain, Promote, and the reply after it.
-
-It plays two members of the local guild against the real bot over real sockets, prints the transcript, and writes the
-figures to `build/demo/result.json`.
-"""
+"""`python -m bot.demo`: plays a whole session without a browser: a reply, a training, a promotion, and the reply after it."""
 
 from __future__ import annotations
 
@@ -20,24 +16,24 @@ from typing import Any
 
 import psutil
 
-from bot.app import App, opened
-from bot.catalogue import ShippedData
-from bot.local_guild import HOMES, MEMBER, MODERATOR
+from bot.app import App, open_app
+from bot.demo_guild import CHANNEL_PERSONAS, MEMBER, MODERATOR
 from bot.settings import load_settings
-from bot.store import Job
-from personas.contracts import Phase
+from bot.store import TrainingJob
 from personas.errors import UnderstudyError
-from personas.scorecard import FullScoreCard
+from personas.home.job_material import ShippedData
+from personas.schemas.scorecard import ScoreCard
+from personas.schemas.training_events import Phase
 
-FOLDER = Path("build/demo")
+OUTPUT_FOLDER = Path("build/demo")
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
-MEANWHILE = "Are you still there while they train the other one?"
-PROMOTED = "speaks from the next reply on"
+QUESTION_DURING_TRAINING = "Are you still there while they train the other one?"
+PROMOTED_TEXT = "speaks from the next reply on"
 REPLY_TIMEOUT_S, TRAINING_TIMEOUT_S = 180.0, 1800.0
 
 
 @dataclass
-class Figures:
+class DemoResult:
     """What `result.json` holds; maps go from persona id to the figure. Losses are nats per reply token, held out.
 
     `voice_right` is the share of generated replies that a classifier takes to be the persona's, `voice_right_base` the
@@ -60,13 +56,13 @@ class TrainingTimer:
     """Follows one job: how long it took, the measuring of the score card taken out."""
 
     def __init__(self, app: App) -> None:
-        self._queue = app.house.queue
+        self._queue = app.services.queue
         self._began = self._since = time.monotonic()
         self._measured_s = 0.0
         self._phase = ""
         self._queue.subscribe(self._on_change)
 
-    def _on_change(self, job: Job) -> None:
+    def _on_change(self, job: TrainingJob) -> None:
         phase = job.progress.name if isinstance(job.progress, Phase) else self._phase
         if phase == self._phase and job.state == "running":
             return
@@ -80,19 +76,19 @@ class TrainingTimer:
         return self._since - self._began - self._measured_s
 
 
-class Play:
+class DemoSession:
     """The members' side of the story."""
 
     def __init__(self, app: App, started: float) -> None:
         assert app.sandbox is not None  # the demo's settings have no token
         self._app, self._sandbox, self._started = app, app.sandbox, started
-        self.figures = Figures()
+        self.figures = DemoResult()
 
     async def ask(self, persona_id: str, question: str, version: str = "") -> str:
         """Write to a persona's channel as a member and give the finished reply, which has to be by `version`."""
-        channel = next(name for name, lives in HOMES.items() if lives == persona_id)
+        channel = next(name for name, lives in CHANNEL_PERSONAS.items() if lives == persona_id)
         mark = len(self._sandbox.events)
-        say(f"#{channel} · {MEMBER}: {question}")
+        print_line(f"#{channel} · {MEMBER}: {question}")
         await self._sandbox.member(MEMBER).say(channel, question)
         channel_id = self._sandbox.channel(channel)["id"]
         edit = await self._sandbox.wait_for(
@@ -102,7 +98,7 @@ class Play:
             since=mark,
         )
         text, _, small_print = edit["content"].rpartition("\n-# ")
-        say(f"#{channel} · {edit['author']['username']}: {text}\n    ({small_print})")
+        print_line(f"#{channel} · {edit['author']['username']}: {text}\n    ({small_print})")
         if version and version not in small_print.split(" · "):
             raise UnderstudyError(f"The reply is not by {version}.", "This is a fault of the bot; its log says more.")
         self.figures.first_reply_s = self.figures.first_reply_s or round(time.monotonic() - self._started, 2)
@@ -110,32 +106,32 @@ class Play:
 
     async def retrain(self, persona_id: str) -> None:
         """Start a training as a moderator, watch it, talk to another persona meanwhile, and promote what came out."""
-        channel = next(name for name, lives in HOMES.items() if lives == persona_id)
+        channel = next(name for name, lives in CHANNEL_PERSONAS.items() if lives == persona_id)
         moderator = self._sandbox.member(MODERATOR)
-        say(f"#{channel} · {MODERATOR}: /finetune start persona:{persona_id}")
+        print_line(f"#{channel} · {MODERATOR}: /finetune start persona:{persona_id}")
         mark = len(self._sandbox.events)
         answer = await moderator.slash(channel, "finetune start", persona=persona_id)
         if answer.type is None:
             raise UnderstudyError("The bot did not acknowledge /finetune start.")
         timer = TrainingTimer(self._app)
         watching = asyncio.create_task(self._watch(channel, mark))
-        other = next(lives for lives in HOMES.values() if lives != persona_id)
-        await self.ask(other, MEANWHILE)
+        other = next(lives for lives in CHANNEL_PERSONAS.values() if lives != persona_id)
+        await self.ask(other, QUESTION_DURING_TRAINING)
         result = await watching
         self.figures.retrain_s[persona_id] = round(timer.stop(), 1)
         self._note_card(persona_id)
-        say(f"#{channel} · {MODERATOR} presses Promote")
+        print_line(f"#{channel} · {MODERATOR} presses Promote")
         await moderator.click(result, "Promote")
         said = await self._answered(mark)
-        if PROMOTED not in said["content"]:
-            say(f"#{channel} · Understudy: {said['content']}")
-            say(f"#{channel} · {MODERATOR} presses Promote anyway")
+        if PROMOTED_TEXT not in said["content"]:
+            print_line(f"#{channel} · Understudy: {said['content']}")
+            print_line(f"#{channel} · {MODERATOR} presses Promote anyway")
             await moderator.click(said, "Promote anyway")
-            await self._sandbox.wait_for("message", lambda message: PROMOTED in message["content"], since=mark)
+            await self._sandbox.wait_for("message", lambda message: PROMOTED_TEXT in message["content"], since=mark)
 
     async def _answered(self, mark: int) -> dict[str, Any]:
         """What the bot says to Promote: that the version speaks now, or that the gate rejects it."""
-        words = (PROMOTED, "The gate rejects")
+        words = (PROMOTED_TEXT, "The gate rejects")
         found: dict[str, Any] = await self._sandbox.wait_for(
             "message", lambda message: any(it in message["content"] for it in words), since=mark
         )
@@ -150,7 +146,7 @@ class Play:
             for _, message in self._sandbox.events[mark:]:
                 words = message.get("content", "") if message.get("channel_id") == channel_id else ""
                 if words.startswith("Trained:"):
-                    say(f"#{channel} · Understudy: {words}")
+                    print_line(f"#{channel} · Understudy: {words}")
                     return message
                 if words.startswith("Failed:"):
                     raise UnderstudyError(words)
@@ -164,7 +160,7 @@ class Play:
         raise UnderstudyError(f"The training did not end within {TRAINING_TIMEOUT_S:.0f} s.")
 
     def _note_card(self, persona_id: str) -> None:
-        house, figures = self._app.house, self.figures
+        house, figures = self._app.services, self.figures
         newest = house.store.versions.installed(persona_id)[-1]
         card = newest.scorecard
         figures.loss_base[persona_id] = round(card.loss_base, 4)
@@ -172,34 +168,34 @@ class Play:
         figures.general_loss_change[persona_id] = round(card.general_loss_tuned / card.general_loss_base - 1, 4)
         figures.verdict[persona_id] = card.verdict
         file = house.conversations.adapter(persona_id, newest.version).folder / "scorecard.json"
-        voice = FullScoreCard.model_validate_json(file.read_bytes()).voice
+        voice = ScoreCard.model_validate_json(file.read_bytes()).voice
         if voice:
             figures.voice_right[persona_id] = round(voice.right["new"].mean, 4)
             figures.voice_right_base[persona_id] = round(voice.right["base"].mean, 4)
 
 
-async def play(personas: list[str], started: float) -> tuple[Figures, dict[str, tuple[Path, Path]]]:
+async def run_demo(personas: list[str], started: float) -> tuple[DemoResult, dict[str, tuple[Path, Path]]]:
     """The story for these personas; gives the figures and, by persona, job folder and adapter folder."""
-    home = FOLDER / "home"
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    home = OUTPUT_FOLDER / "home"
+    shutil.rmtree(OUTPUT_FOLDER, ignore_errors=True)
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0"})
-    async with opened(settings, ShippedData.beside_the_code()) as app:
-        story = Play(app, started)
-        for persona_id in HOMES.values():  # the same question in every channel: three voices
+    async with open_app(settings, ShippedData.beside_the_code()) as app:
+        story = DemoSession(app, started)
+        for persona_id in CHANNEL_PERSONAS.values():  # the same question in every channel: three voices
             story.figures.reply_before[persona_id] = await story.ask(persona_id, QUESTION)
         for persona_id in personas:
             await story.retrain(persona_id)
-            version = app.house.store.versions.live(persona_id) or ""
+            version = app.services.store.versions.live(persona_id) or ""
             story.figures.reply_after[persona_id] = await story.ask(persona_id, QUESTION, version)
         folders = {}
         for persona_id in personas:
-            newest = app.house.store.versions.installed(persona_id)[-1]
-            adapter = app.house.conversations.adapter(persona_id, newest.version).folder
+            newest = app.services.store.versions.installed(persona_id)[-1]
+            adapter = app.services.conversations.adapter(persona_id, newest.version).folder
             folders[persona_id] = (settings.home / "jobs" / newest.job_id, adapter)
     return story.figures, folders
 
 
-def matrix(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any]:
+def cross_persona_losses(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any]:
     """Every persona's held-out replies under every persona's adapter, measured by the trainer."""
     arguments = [sys.executable, "-m", "trainer", "matrix", "--json"]
     for persona_id, (job, adapter) in folders.items():
@@ -209,7 +205,7 @@ def matrix(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any]:
     return measured
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line of the transcript."""
     print(line, flush=True)
 
@@ -221,16 +217,16 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="train all three personas and compare their adapters")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    personas = list(HOMES.values()) if arguments.all else list(HOMES.values())[:1]
+    personas = list(CHANNEL_PERSONAS.values()) if arguments.all else list(CHANNEL_PERSONAS.values())[:1]
     try:
-        figures, folders = asyncio.run(play(personas, started))
+        figures, folders = asyncio.run(run_demo(personas, started))
     except UnderstudyError as error:
         print(f"The demo broke off. {error}", file=sys.stderr)
         return 1
-    result = vars(figures) | (matrix(folders) if arguments.all else {})
-    file = FOLDER / "result.json"
+    result = vars(figures) | (cross_persona_losses(folders) if arguments.all else {})
+    file = OUTPUT_FOLDER / "result.json"
     file.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    say(f"\nFigures ({file}):\n{file.read_text(encoding='utf-8')}")
+    print_line(f"\nFigures ({file}):\n{file.read_text(encoding='utf-8')}")
     return 0
 
 

@@ -1,17 +1,23 @@
-"""What an error is called in front of members. The one translation for everything that happens on Discord."""
+"""Errors shown to members, and the one translation of exceptions into text."""
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
+import tempfile
+from pathlib import Path
 
 import discord
 from discord import app_commands
 
 from personas.errors import UnderstudyError
 
-UNKNOWN_INTERACTION = 10062
+UNKNOWN_INTERACTION_CODE = 10062
+
+
 """Discord's code for an interaction that was not answered within three seconds."""
+
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +26,7 @@ class RefusedError(UnderstudyError):
     """What was asked may not be done, by this person or here."""
 
 
-def words_for(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What to tell a member. Unexpected errors get a code that is in the log too, and none of their insides."""
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
     if isinstance(cause, UnderstudyError):
@@ -31,9 +37,20 @@ def words_for(error: Exception) -> str:
         return f"{cause.value!r} is not a valid value here."
     if isinstance(cause, discord.Forbidden):
         return f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my permissions."
-    if isinstance(cause, discord.NotFound) and cause.code == UNKNOWN_INTERACTION:
+    if isinstance(cause, discord.NotFound) and cause.code == UNKNOWN_INTERACTION_CODE:
         log.warning("Discord took an answer for too late; the bot or its connection is slow")
         return "That took too long. Try it again."
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=cause)
     return f"That went wrong on my side. The operator finds the reason in the log under {code}."
+
+
+PREVIEW_FOLDER_PATTERN = re.compile(re.escape(tempfile.gettempdir()) + r"/understudy-preview-[^/\s]+/(material/)?")
+
+
+def redact_paths(text: str, home: Path | None) -> str:
+    """The text with the bot's home as UNDERSTUDY_HOME, the operator's as ~, and without a plan's temporary folder."""
+    text = PREVIEW_FOLDER_PATTERN.sub("", text)
+    if home:
+        text = text.replace(str(home), "UNDERSTUDY_HOME")
+    return text.replace(f"{Path.home()}/", "~/")

@@ -1,11 +1,9 @@
-"""The settings: read once from the environment and `.env`, checked together, then frozen and passed in.
-
-`.env.example` explains each of them to the operator.
-"""
+"""The bot's settings, read from the environment and `.env`, checked together and frozen."""
 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import os
 import re
@@ -16,19 +14,86 @@ from typing import Any
 
 from dotenv.parser import Binding, parse_stream
 
-from bot import web_settings
-from personas.base_model import EMBEDDED
+from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import RequestError, UnderstudyError
-from personas.precisions import WANTED, Wanted
+from personas.models.base_model import EMBEDDED
+
+LOOPBACK = "127.0.0.1"
+
+
+MIN_TOKEN_CHARS, MIN_DISTINCT_TOKEN_CHARS = 24, 8
+
+
+HOST_NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
+
+
+HOST_ALLOWED = "an address of this machine, such as 127.0.0.1, 0.0.0.0 (all of IPv4) or ::1"
+
+
+TOKEN_ALLOWED = (
+    f"at least {MIN_TOKEN_CHARS} letters, digits and signs, {MIN_DISTINCT_TOKEN_CHARS} different ones, without spaces"
+)
+
+
+HOST_NAMES_ALLOWED = "host names with commas between them, such as bot.example.org"
+
+
+def parse_host(text: str) -> str:
+    """An address to listen on. Raises `ValueError`."""
+    return LOOPBACK if text.casefold() == "localhost" else str(ipaddress.ip_address(text.strip("[]")))
+
+
+def parse_web_token(text: str) -> str:
+    """A token that nobody guesses. Raises `ValueError`."""
+    printable = text.isascii() and text.isprintable() and " " not in text
+    if not printable or len(text) < MIN_TOKEN_CHARS or len(set(text)) < MIN_DISTINCT_TOKEN_CHARS:
+        raise ValueError
+    return text
+
+
+def parse_host_names(text: str) -> tuple[str, ...]:
+    """Host names, without what stands around them. Raises `ValueError`."""
+    found = tuple(name.strip().casefold().rstrip(".") for name in text.split(","))
+    if not all(HOST_NAME_PATTERN.fullmatch(name) for name in found):
+        raise ValueError
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def missing_web_token(values: Mapping[str, object]) -> tuple[str, str] | None:
+    """What is wrong, and what to do, where others reach the server without a token; None where all is well."""
+    address = str(values.get("web_host", LOOPBACK))
+    if is_loopback(address) or values.get("web_token"):
+        return None
+    return (
+        f"WEB_HOST is {address}, which other machines reach, and there is no WEB_TOKEN.",
+        "Set one, such as `python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes; or leave WEB_HOST out.",
+    )
+
 
 log = logging.getLogger(__name__)
 
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-CARDS = ("full", "quick", "losses")
-MIN_STATEMENT = 20
-PLAIN_NUMBER = re.compile(r"-?[0-9]+")
+
+
+SCORE_CARD_LEVELS = ("full", "quick", "losses")
+
+
+MIN_STATEMENT_CHARS = 20
+
+
+INTEGER_PATTERN = re.compile(r"-?[0-9]+")
+
+
 """Python's `int` takes digits of any script, and underscores."""
-YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class SettingsError(UnderstudyError):
@@ -49,8 +114,8 @@ class Settings:
     discord_token: str = field(default="", repr=False)
     home: Path = field(default_factory=lambda: Path.home() / ".understudy")
     base_model: str = EMBEDDED
-    engine_precision: Wanted = "auto"
-    web_host: str = web_settings.LOOPBACK
+    engine_precision: PrecisionSetting = "auto"
+    web_host: str = LOOPBACK
     web_port: int = 8420
     web_token: str = field(default="", repr=False)
     web_names: tuple[str, ...] = ()
@@ -86,7 +151,7 @@ class Settings:
     @property
     def is_local(self) -> bool:
         """Whether the web server is reached from this machine alone."""
-        return web_settings.is_loopback(self.web_host)
+        return is_loopback(self.web_host)
 
 
 @dataclass(frozen=True)
@@ -101,7 +166,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Given:
+class SettingValue:
     """A value as the operator wrote it, and where."""
 
     text: str
@@ -129,7 +194,7 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
         raise SettingsError(" ".join(wrong), "Correct what is named, or leave it out; .env.example explains each.")
     if values.get("trainer_wandb") and not values.get("wandb_api_key"):
         raise SettingsError("TRAINER_WANDB is on, but there is no WANDB_API_KEY.", "Set it too, or leave both out.")
-    if unsafe := web_settings.missing_key(values):
+    if unsafe := missing_web_token(values):
         raise SettingsError(*unsafe)
     # Discord grants the intent on request only, so there the bot does without it until told otherwise.
     values.setdefault("message_content_intent", not values.get("discord_token"))
@@ -143,11 +208,11 @@ def existing_file(text: str) -> Path:
     return Path(text)
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
-    return {s.name: Given(environ[s.name], "the environment") for s in SETTINGS if s.name in environ}
+def _from_environment(environ: Mapping[str, str]) -> dict[str, SettingValue]:
+    return {s.name: SettingValue(environ[s.name], "the environment") for s in SETTINGS if s.name in environ}
 
 
-def _from_file(path: Path | None) -> dict[str, Given]:
+def _from_file(path: Path | None) -> dict[str, SettingValue]:
     given = {}
     for binding in _bindings(path) if path else []:
         line = binding.original.line + _blank_lines_before(binding)
@@ -155,9 +220,9 @@ def _from_file(path: Path | None) -> dict[str, Given]:
             raise SettingsError(f"{path} line {line} cannot be read.", "Write NAME=value, with matching quotes.")
         if binding.key is None:  # a comment or blank lines
             continue
-        if binding.key not in BY_NAME:
-            log.warning("%s line %d: nothing reads %s.%s", path, line, binding.key, _nearest(binding.key))
-        given[binding.key] = Given(binding.value or "", f"{path} line {line}")
+        if binding.key not in SETTINGS_BY_NAME:
+            log.warning("%s line %d: nothing reads %s.%s", path, line, binding.key, _closest_name(binding.key))
+        given[binding.key] = SettingValue(binding.value or "", f"{path} line {line}")
     return given
 
 
@@ -179,8 +244,8 @@ def _blank_lines_before(binding: Binding) -> int:
     return text[: len(text) - len(text.lstrip())].count("\n")
 
 
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name.upper(), BY_NAME, n=1)
+def _closest_name(name: str) -> str:
+    near = difflib.get_close_matches(name.upper(), SETTINGS_BY_NAME, n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
 
@@ -204,16 +269,16 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _integer_between(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (PLAIN_NUMBER.fullmatch(text) and low <= (value := int(text)) <= high):
+        if not (INTEGER_PATTERN.fullmatch(text) and low <= (value := int(text)) <= high):
             raise ValueError
         return value
 
     return parse
 
 
-def _number(above: float, high: float, *, or_equal: bool) -> Callable[[str], float]:
+def _number_between(above: float, high: float, *, or_equal: bool) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = float(text if text.isascii() else "")
         # Written so that nan, which compares false with everything, is refused.
@@ -224,20 +289,20 @@ def _number(above: float, high: float, *, or_equal: bool) -> Callable[[str], flo
     return parse
 
 
-def _yes_or_no(text: str) -> bool:
-    if text.casefold() not in YES + NO:
+def _boolean(text: str) -> bool:
+    if text.casefold() not in TRUE_WORDS + FALSE_WORDS:
         raise ValueError
-    return text.casefold() in YES
+    return text.casefold() in TRUE_WORDS
 
 
 def _card(text: str) -> str:
-    if text.lower() not in CARDS:
+    if text.lower() not in SCORE_CARD_LEVELS:
         raise ValueError
     return text.lower()
 
 
 def _precision(text: str) -> str:
-    if text.lower() not in WANTED:
+    if text.lower() not in PRECISION_BY_SETTING:
         raise ValueError
     return text.lower()
 
@@ -250,7 +315,7 @@ def _log_level(text: str) -> str:
 
 def _statement(text: str) -> str:
     # A mere yes states nothing that anybody could check later.
-    if len(text) < MIN_STATEMENT or not re.search(r"\b20\d\d\b", text):
+    if len(text) < MIN_STATEMENT_CHARS or not re.search(r"\b20\d\d\b", text):
         raise ValueError
     return text
 
@@ -259,33 +324,35 @@ SETTINGS = (
     Setting("DISCORD_TOKEN", "discord_token", "the bot's token alone, without spaces", _token, secret=True),
     Setting("UNDERSTUDY_HOME", "home", "a folder, or a path where one can be made", _folder),
     Setting("BASE_MODEL", "base_model", "embedded, a model folder or a hub id", str),
-    Setting("ENGINE_PRECISION", "engine_precision", ", ".join(WANTED), _precision),
-    Setting("WEB_HOST", "web_host", web_settings.HOST_ALLOWED, web_settings.host),
-    Setting("WEB_PORT", "web_port", "a whole number from 0 (any free port) to 65535", _whole(0, 65535)),
-    Setting("WEB_TOKEN", "web_token", web_settings.TOKEN_ALLOWED, web_settings.token, secret=True),
-    Setting("WEB_NAMES", "web_names", web_settings.NAMES_ALLOWED, web_settings.names),
-    Setting("MAX_UPLOAD_GIB", "max_upload_gib", "a whole number from 1 to 1000", _whole(1, 1000)),
-    Setting("MESSAGE_CONTENT_INTENT", "message_content_intent", "true or false", _yes_or_no),
-    Setting("TEMPERATURE", "temperature", "a number from 0 to 2", _number(0, 2, or_equal=True)),
-    Setting("TOP_P", "top_p", "a number above 0, at most 1", _number(0, 1, or_equal=False)),
-    Setting("MAX_NEW_TOKENS", "max_new_tokens", "a whole number from 1 to 1024", _whole(1, 1024)),
-    Setting("MAX_WAITING_REPLIES", "max_waiting_replies", "a whole number from 1 to 10000", _whole(1, 10000)),
-    Setting("TRAINER_THREADS", "trainer_threads", "a whole number from 1 to 256", _whole(1, 256)),
-    Setting("TRAINER_NICE", "trainer_nice", "a whole number from 0 to 19", _whole(0, 19)),
-    Setting("TRAINER_CARD", "trainer_card", ", ".join(CARDS), _card),
-    Setting("TRAINER_WANDB", "trainer_wandb", "true or false", _yes_or_no),
+    Setting("ENGINE_PRECISION", "engine_precision", ", ".join(PRECISION_BY_SETTING), _precision),
+    Setting("WEB_HOST", "web_host", HOST_ALLOWED, parse_host),
+    Setting("WEB_PORT", "web_port", "a whole number from 0 (any free port) to 65535", _integer_between(0, 65535)),
+    Setting("WEB_TOKEN", "web_token", TOKEN_ALLOWED, parse_web_token, secret=True),
+    Setting("WEB_NAMES", "web_names", HOST_NAMES_ALLOWED, parse_host_names),
+    Setting("MAX_UPLOAD_GIB", "max_upload_gib", "a whole number from 1 to 1000", _integer_between(1, 1000)),
+    Setting("MESSAGE_CONTENT_INTENT", "message_content_intent", "true or false", _boolean),
+    Setting("TEMPERATURE", "temperature", "a number from 0 to 2", _number_between(0, 2, or_equal=True)),
+    Setting("TOP_P", "top_p", "a number above 0, at most 1", _number_between(0, 1, or_equal=False)),
+    Setting("MAX_NEW_TOKENS", "max_new_tokens", "a whole number from 1 to 1024", _integer_between(1, 1024)),
+    Setting("MAX_WAITING_REPLIES", "max_waiting_replies", "a whole number from 1 to 10000", _integer_between(1, 10000)),
+    Setting("TRAINER_THREADS", "trainer_threads", "a whole number from 1 to 256", _integer_between(1, 256)),
+    Setting("TRAINER_NICE", "trainer_nice", "a whole number from 0 to 19", _integer_between(0, 19)),
+    Setting("TRAINER_CARD", "trainer_card", ", ".join(SCORE_CARD_LEVELS), _card),
+    Setting("TRAINER_WANDB", "trainer_wandb", "true or false", _boolean),
     Setting("WANDB_API_KEY", "wandb_api_key", "the key alone, without spaces", _token, secret=True),
     Setting("WANDB_PROJECT", "wandb_project", "a project's name", str),
     Setting("LOG_LEVEL", "log_level", ", ".join(LOG_LEVELS), _log_level),
     Setting(
         "DISCORD_PERMISSION",
         "discord_permission",
-        f"a sentence of at least {MIN_STATEMENT} letters that says which permission, given by whom, and when "
+        f"a sentence of at least {MIN_STATEMENT_CHARS} letters that says which permission, given by whom, and when "
         "(a date or a year)",
         _statement,
     ),
-    Setting("HISTORY_DAYS", "history_days", "a whole number from 1 to 3650", _whole(1, 3650)),
-    Setting("GUILD_DAYS", "guild_days", "a whole number from 0 to 365", _whole(0, 365)),
-    Setting("COMPARISONS_PER_DAY", "comparisons_per_day", "a whole number from 1 to 1000", _whole(1, 1000)),
+    Setting("HISTORY_DAYS", "history_days", "a whole number from 1 to 3650", _integer_between(1, 3650)),
+    Setting("GUILD_DAYS", "guild_days", "a whole number from 0 to 365", _integer_between(0, 365)),
+    Setting("COMPARISONS_PER_DAY", "comparisons_per_day", "a whole number from 1 to 1000", _integer_between(1, 1000)),
 )
-BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -12,13 +12,13 @@ import logging
 import sys
 from pathlib import Path
 
-from personas.adapters import NAME_ANOTHER, verify
-from personas.base_model import locate
-from personas.card import read_any, to_persona
-from personas.contracts import AdapterRef, ChatRequest, Sampling, Turn
-from personas.engine.local import LocalEngine
+from personas.card import read_card_file, to_persona
+from personas.engine.llm_engine import LLMEngine
+from personas.engine.serving_precision import choose_precision
 from personas.errors import UnderstudyError
-from personas.precisions import choose
+from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
+from personas.models.base_model import locate
+from personas.schemas.chat import AdapterRef, ChatRequest, SamplingParams, Turn
 
 
 def main() -> int:
@@ -42,13 +42,13 @@ def main() -> int:
 
 async def answer(options: argparse.Namespace) -> None:
     """Print the reply as it is made. Raises `UnderstudyError` for what is missing, damaged or does not fit together."""
-    manifest = verify(options.adapter, NAME_ANOTHER)
-    persona = to_persona(read_any(options.card), str(options.card))
+    manifest = verify_adapter(options.adapter, NAME_ADAPTER_ADVICE)
+    persona = to_persona(read_card_file(options.card), str(options.card))
     adapter = AdapterRef(persona.id, manifest.version, options.adapter)
-    sampling = Sampling(max_new_tokens=options.max_new_tokens, seed=options.seed)
+    sampling = SamplingParams(max_new_tokens=options.max_new_tokens, seed=options.seed)
     request = ChatRequest(persona, (Turn("You", options.question),), adapter=adapter, sampling=sampling)
     base = locate(options.base_model or manifest.base_model)
-    engine = LocalEngine(base, choose("auto", base.name).precision)
+    engine = LLMEngine(base, choose_precision("auto", base.name).precision)
     await engine.start()
     try:
         async for piece in engine.submit(request):

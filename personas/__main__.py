@@ -1,22 +1,22 @@
-"""`python -m personas`: hands over to `personas.cli`, once Ctrl-C is no traceback."""
+"""`python -m personas`: hands over to `personas.card.card_cli`, once Ctrl-C is no traceback."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from personas import entry
+from personas import cli_entry
 
 
 def main() -> int:
     """Returns the exit code."""
-    return entry.run(_command)
+    return cli_entry.run(_command)
 
 
 def _command() -> Callable[[], int]:
-    from personas import cli  # heavy
+    from personas.card import card_cli  # heavy
 
-    return cli.main
+    return card_cli.main
 
 
 if __name__ == "__main__":

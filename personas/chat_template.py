@@ -1,4 +1,4 @@
-"""A model's own chat template: from messages to text and tokens, and what it says of how a turn begins and ends."""
+"""Renders messages with a model's chat template and probes its control tokens."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from personas.letters import composed
+from personas.unicode_normalise import to_nfc
 
 FIXED_DATE = "01 January 2025"
 """What templates that print a date get: prompts must not change from one day to the next."""
 
-FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
+FIXED_CLOCK_MACRO = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
 """Put before a template, it hides the clock that transformers gives to templates."""
 
-MARKER = re.compile(r"\[/?[A-Z_]{2,}\]|<[|｜/]?[^<>\s]{1,40}>")
+TURN_MARKER_PATTERN = re.compile(r"\[/?[A-Z_]{2,}\]|<[|｜/]?[^<>\s]{1,40}>")
 """What in a template's own text marks turns though the tokenizer knows no control token of that name: `[/INST]`."""
 
-ROLE = re.compile(r"^(\w+):", re.MULTILINE)
+ROLE_PATTERN = re.compile(r"^(\w+):", re.MULTILINE)
 """And what marks them where a template names who speaks in plain words: `Assistant:`."""
 
 REPLY_PROBE = "ANSWER-PROBE"
@@ -35,12 +35,12 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._template = FROZEN_CLOCK + tokenizer.get_chat_template()
+        self._template = FIXED_CLOCK_MACRO + tokenizer.get_chat_template()
         talk = self.render([_user("hello"), _assistant("well"), _user("hello")])
-        self._control = sorted({*_special_tokens(tokenizer), *MARKER.findall(talk)}, key=len, reverse=True)
+        self._control = sorted({*_special_tokens(tokenizer), *TURN_MARKER_PATTERN.findall(talk)}, key=len, reverse=True)
         for token in self._control:
             talk = talk.replace(token, "\n")
-        self._roles = re.compile(rf"^({'|'.join(ROLE.findall(talk)) or '(?!)'}):", re.MULTILINE)
+        self._roles = re.compile(rf"^({'|'.join(ROLE_PATTERN.findall(talk)) or '(?!)'}):", re.MULTILINE)
         self.has_system = self._accepts_system()
         self.lead = self._probe_lead()
         self.end_of_turn = self._probe_end_of_turn()
@@ -68,14 +68,14 @@ class ChatTemplate:
 
     def plain(self, text: str) -> str:
         """`broken_up`, without blanks at either end."""
-        return self.broken_up(text.strip())
+        return self.break_control_tokens(text.strip())
 
-    def broken_up(self, text: str) -> str:
+    def break_control_tokens(self, text: str) -> str:
         """Text that cannot end its own turn: what the model takes for a turn's mark is broken up where it was typed.
 
-        Letters are brought to the form that tokenizers know (`personas.letters`).
+        Letters are brought to the form that tokenizers know (`personas.unicode_normalise`).
         """
-        text = composed(text)
+        text = to_nfc(text)
         for token in self._control:
             text = text.replace(token, token[0] + " " + token[1:])
         return self._roles.sub(r"\1 :", text)

@@ -68,3 +68,7 @@ class EngineBusyError(UnderstudyError):
     def __init__(self, message: str, advice: str = "", wait_s: float = 5.0) -> None:
         super().__init__(message, advice)
         self.wait_s = wait_s
+
+
+class ExportError(UnderstudyError):
+    """An export that cannot be made, or that does not say what the adapter says."""

@@ -1,8 +1,4 @@
-"""THE renderer: turns in, token ids out; the one place where a prompt is made, for serving and for training alike.
-
-A training sample is a served prompt followed by the reply and the end of turn, so a served prompt is, token for token,
-the prefix of a training sample. Only the reply and its end of turn carry loss.
-"""
+"""Renders turns into token ids: the only prompt renderer, for serving and training alike."""
 
 from __future__ import annotations
 
@@ -11,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from personas.chat_template import FIXED_DATE as FIXED_DATE
 from personas.chat_template import ChatTemplate, Message
-from personas.contracts import LoreHit, Persona, Turn
+from personas.schemas.chat import LoreHit, Persona, Turn
 
 PROMPT_VERSION = "3"
 """Changes whenever the same turns would render to other tokens. Adapters record it."""
 
-HISTORY_BLOCK = 4
+HISTORY_BLOCK_TURNS = 4
 """History is dropped in blocks of so many turns, so that the prefix of a prompt stays the same for a while."""
 
 EXAMPLE_USER = "Guest"
@@ -29,15 +24,15 @@ CONTEXT_TOKENS = 2048
 MAX_CARD_TOKENS = 1400
 """What a card's prose and examples may take of a prompt: talks beyond that are left out."""
 
-EXAMPLE_LINE = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
+EXAMPLE_LINE_PATTERN = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
 
-class NoRoomError(ValueError):
+class PromptTooLongError(ValueError):
     """Not even an empty turn fits beside the persona's card and the instructions."""
 
 
 @dataclass(frozen=True)
-class Prompt:
+class RenderedPrompt:
     """A rendered prompt. `turns_kept` counts the turns that fitted; of the last the middle is out where `shortened`."""
 
     ids: tuple[int, ...]
@@ -47,7 +42,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TokenizedSample:
     """A training sample: `ids` and `mask` have the same length; the mask is True where loss is taken."""
 
     ids: tuple[int, ...]
@@ -75,14 +70,14 @@ class Renderer:
         lore: Sequence[LoreHit] = (),
         max_tokens: int = CONTEXT_TOKENS,
         instructions: str = "",
-    ) -> Prompt:
+    ) -> RenderedPrompt:
         """Render card, history and the last member turn (with its lore) up to where the reply begins.
 
         `instructions` come after the card's prose; training never has any.
 
         Drops whole blocks of the oldest turns until it fits in `max_tokens`; if the last turn alone is too long, its
         middle is left out, and beside a card that leaves no room at all its examples are. Raises `ValueError` if the
-        last turn is not a member's, and `NoRoomError`, which is one, if not even an empty turn fits.
+        last turn is not a member's, and `PromptTooLongError`, which is one, if not even an empty turn fits.
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
@@ -91,7 +86,7 @@ class Renderer:
             text = self._chat.render(self.messages(persona, kept, lore, instructions))
             ids = tuple(self._chat.encode(text))
             if len(ids) <= max_tokens:
-                return Prompt(ids, text, len(kept), kept[-1] != turns[-1])
+                return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1])
             try:
                 kept = self._shorten(kept, len(ids) - max_tokens)
             except ValueError:
@@ -106,21 +101,21 @@ class Renderer:
         reply: str,
         lore: Sequence[LoreHit] = (),
         max_tokens: int = CONTEXT_TOKENS,
-    ) -> Sample:
+    ) -> TokenizedSample:
         """Render a prompt and the reply to it; `max_tokens` bounds the whole."""
         answer = self._answer(reply)
-        return _sample(self.prompt(persona, turns, lore, max_tokens - len(answer)).ids, answer)
+        return _masked_sample(self.prompt(persona, turns, lore, max_tokens - len(answer)).ids, answer)
 
-    def sample_of(self, messages: list[Message], reply: str) -> Sample:
+    def sample_of(self, messages: list[Message], reply: str) -> TokenizedSample:
         """A sample from chat messages that `messages` made, as data sets keep them, and the reply to them.
 
         Another model's renderer may have made them: this one's control tokens are broken up in them, and where its
         template knows no system message the first turn begins with it.
         """
-        plain = [{**message, "content": self._chat.broken_up(message["content"])} for message in messages]
+        plain = [{**message, "content": self._chat.break_control_tokens(message["content"])} for message in messages]
         if plain[0]["role"] == "system":
             plain = self._with_system(plain[0]["content"], plain[1:])
-        return _sample(self._chat.encode(self._chat.render(plain)), self._answer(reply))
+        return _masked_sample(self._chat.encode(self._chat.render(plain)), self._answer(reply))
 
     def _answer(self, reply: str) -> list[int]:
         return self._chat.encode(self._chat.lead + self._chat.plain(reply)) + list(self.end_ids)
@@ -145,7 +140,7 @@ class Renderer:
         if lore:
             messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
-            last = filled_in(persona.post_history_instructions, persona, turns[-1].name)
+            last = fill_macros(persona.post_history_instructions, persona, turns[-1].name)
             messages[-1]["content"] += "\n\n" + self._chat.plain(last)
         parts = (system_text(persona, turns[-1].name), instructions)
         return self._with_system(self._chat.plain("\n".join(part for part in parts if part)), messages)
@@ -189,17 +184,17 @@ class Renderer:
 
     def _shorten(self, turns: list[Turn], over: int) -> list[Turn]:
         if len(turns) > 1:
-            return turns[min(HISTORY_BLOCK, len(turns) - 1) :]
+            return turns[min(HISTORY_BLOCK_TURNS, len(turns) - 1) :]
         text = turns[0].text
         if not text:
-            raise NoRoomError("the persona's card alone does not fit into the context")
+            raise PromptTooLongError("the persona's card alone does not fit into the context")
         keep = max(0, len(text) - max(2 * over, 8))
         head, tail = text[: keep // 2], text[len(text) - (keep - keep // 2) :]
         return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]
 
 
-def _sample(prompt: Sequence[int], answer: Sequence[int]) -> Sample:
-    return Sample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+def _masked_sample(prompt: Sequence[int], answer: Sequence[int]) -> TokenizedSample:
+    return TokenizedSample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
 
 
 def system_text(persona: Persona | None, user: str) -> str:
@@ -212,7 +207,7 @@ def system_text(persona: Persona | None, user: str) -> str:
         return ""
     speech = persona.speech and f"{{{{char}}}} speaks like this:\n{persona.speech}"
     parts = (persona.system_prompt, persona.description, persona.personality, persona.scenario, speech)
-    return filled_in("\n".join(part for part in parts if part), persona, user)
+    return fill_macros("\n".join(part for part in parts if part), persona, user)
 
 
 def example_turns(persona: Persona) -> list[Turn]:
@@ -228,19 +223,19 @@ def example_turns(persona: Persona) -> list[Turn]:
 def _example_talks(persona: Persona) -> list[list[Turn]]:
     talks: list[list[Turn]] = []
     for talk in persona.mes_example.split("<START>"):
-        before, *said = EXAMPLE_LINE.split(talk.strip())
+        before, *said = EXAMPLE_LINE_PATTERN.split(talk.strip())
         sides = [side.lower() == "char" for side in said[::2]]
         if before or (sides and (sides[0] or not sides[-1])):
             raise ValueError("mes_example has to go {{user}}: … {{char}}: …, with <START> between talks")
         turns = []
         for by_persona, text in zip(sides, said[1::2], strict=True):
             name = persona.name if by_persona else EXAMPLE_USER
-            turns.append(Turn(name, filled_in(text.strip(), persona, EXAMPLE_USER), by_persona))
+            turns.append(Turn(name, fill_macros(text.strip(), persona, EXAMPLE_USER), by_persona))
         talks.append(turns)
     return talks
 
 
-def filled_in(text: str, persona: Persona, user: str) -> str:
+def fill_macros(text: str, persona: Persona, user: str) -> str:
     """A text of the card with names in place of `{{char}}` and `{{user}}`."""
     # The user's name comes last: nobody's name is read as a macro.
     text = text.replace("{{original}}", "").replace("{{char}}", persona.nickname or persona.name)

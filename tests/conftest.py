@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from personas.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
 from personas.prompt import Renderer
 
 pytest_plugins = ["tests.openapi.plugin"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from personas.contracts import AdapterRef, ChatRequest, Persona, Reply, Token
-from personas.engine.state import EngineState, HeldAdapter
+from personas.engine.metrics import AdapterStatus, EngineState
 from personas.errors import EngineBusyError, UnderstudyError
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, ReplyToken
 
 OTHERS = (("tide", -0.5), ("rope", -2.5))
 """What else the fake's model might have said, everywhere."""
@@ -46,15 +46,15 @@ class FakeReplyStream:
         self._finish = "cancelled" if self._cancelled.is_set() else "stop"
 
     @property
-    def reply(self) -> Reply:
+    def reply(self) -> ChatReply:
         if self._finish is None:
             raise RuntimeError("the reply is not finished")
         version, asked = (self._request.adapter.version if self._request.adapter else None), self._request.sampling
-        tokens = tuple(Token(word, -0.5, OTHERS[: asked.alternatives]) for word in self._text.split(" "))
+        tokens = tuple(ReplyToken(word, -0.5, OTHERS[: asked.alternatives]) for word in self._text.split(" "))
         told = tokens if asked.alternatives is not None else ()
         seed = 7 if asked.seed is None else asked.seed
         prompt, more = f"<|user|>{self._asked}", self._engine.told
-        return Reply(self._text, version, seed, 1, 1, self._finish, tokens=told, prompt=prompt, **more)
+        return ChatReply(self._text, version, seed, 1, 1, self._finish, tokens=told, prompt=prompt, **more)
 
     @property
     def _asked(self) -> str:
@@ -97,11 +97,11 @@ class FakeEngine:
     async def drop(self, adapter: AdapterRef) -> None:
         self.dropped.append(adapter)
 
-    async def forget_texts(self) -> None:
+    async def clear_prefix_cache(self) -> None:
         self.texts_forgotten += 1
 
     def state(self) -> EngineState:
-        held = tuple(HeldAdapter(ref.name, 0, True) for ref in dict.fromkeys(self.loaded) if ref not in self.dropped)
+        held = tuple(AdapterStatus(ref.name, 0, True) for ref in dict.fromkeys(self.loaded) if ref not in self.dropped)
         return EngineState("a fake", "cpu", "float32", 2048, 0, 32, 0, 40, held, 0, 0)
 
     async def close(self) -> None:

@@ -6,23 +6,24 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from bot.outcome import Interrupted, Outcome, Trained
-from bot.preview import Plan, RecipePlan
-from bot.store import Job
-from bot.training import OnEvent
-from personas.contracts import TrainingRequest
+from bot.store import TrainingJob
+from bot.training.subprocess_backend import OnEvent, RunResult, TrainingInterrupted, TrainingSucceeded
+from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import UnderstudyError
+from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD
 
 __all__ = ["SCORECARD", "FakeClock", "FakeTrainingBackend", "until"]
 
-PLAN = Plan(
+PLAN = TrainingPlan(
     samples={"train": 120, "eval": 20},
     tokens=50_000,
     rows=300,
     rows_used=280,
     dropped={"too long": 12, "near duplicate": 8},
-    recipes=(RecipePlan(recipe="demo-cpu", steps=30, seconds=125.0, memory_bytes=4 * 2**30, basis="an earlier run"),),
+    recipes=(
+        RecipeEstimate(recipe="demo-cpu", steps=30, seconds=125.0, memory_bytes=4 * 2**30, basis="an earlier run"),
+    ),
 )
 
 
@@ -61,24 +62,24 @@ class FakeTrainingBackend:
 
     def __init__(self) -> None:
         self.refusal: UnderstudyError | None = None
-        self.runs: list[Job] = []
+        self.runs: list[TrainingJob] = []
         self.planned: list[TrainingRequest] = []
         self.held: list[bool] = []
         self._on_event: OnEvent | None = None
-        self._end: asyncio.Future[Outcome] | None = None
+        self._end: asyncio.Future[RunResult] | None = None
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Refuse as told in `refusal`."""
         if self.refusal:
             raise self.refusal
 
-    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         """The same plan for everyone."""
         self.check(request)
         self.planned.append(request)
         return PLAN
 
-    async def run(self, job: Job, on_event: OnEvent) -> Outcome:
+    async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Note the job and wait."""
         self.runs.append(job)
         self._on_event = on_event
@@ -91,7 +92,7 @@ class FakeTrainingBackend:
     def cancel(self) -> None:
         """End the run that waits as interrupted."""
         if self._end and not self._end.done():
-            self._end.set_result(Interrupted())
+            self._end.set_result(TrainingInterrupted())
 
     def hold(self, held: bool) -> None:
         """Note it."""
@@ -108,13 +109,13 @@ class FakeTrainingBackend:
         assert self._on_event is not None
         return self._on_event
 
-    def finish(self, outcome: Outcome | Exception | None = None) -> None:
+    def finish(self, outcome: RunResult | Exception | None = None) -> None:
         """End the run that waits, by default well."""
         assert self._end is not None
         if isinstance(outcome, Exception):
             self._end.set_exception(outcome)
         else:
-            self._end.set_result(outcome or Trained(Path("adapter"), 60.0, SCORECARD))
+            self._end.set_result(outcome or TrainingSucceeded(Path("adapter"), 60.0, SCORECARD))
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

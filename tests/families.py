@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainer.exports.gguf_tokenizer import LLAMA3, QWEN2
-from trainer.exports.tiny import GEMMA_CHAT, KINDS, TURNS, Kind, bytes_after
+from tools.tiny_models import GEMMA_CHAT, GEMMA_TOKENS, TINY_MODELS, TinyModelSpec, byte_level_split
+from trainer.export.gguf_model import LLAMA3_REGEX, QWEN2_REGEX
 
 LLAMA3_CHAT = (
     "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
@@ -61,28 +61,28 @@ SLIDING = 24
 FAMILIES = {
     family.name: family
     for family in (
-        KINDS["SmolLM2"],
-        replace(KINDS["Llama 3.2"], template=LLAMA3_CHAT),
-        KINDS["Qwen2.5"],
-        replace(KINDS["Qwen3"], template=QWEN3_CHAT, control=(*KINDS["Qwen3"].control, "<think>", "</think>")),
+        TINY_MODELS["SmolLM2"],
+        replace(TINY_MODELS["Llama 3.2"], template=LLAMA3_CHAT),
+        TINY_MODELS["Qwen2.5"],
+        replace(TINY_MODELS["Qwen3"], template=QWEN3_CHAT, control=(*TINY_MODELS["Qwen3"].control, "<think>", "</think>")),
         replace(
-            KINDS["Mistral"], template=MISTRAL_CHAT, settings={"tie_word_embeddings": False, "sliding_window": SLIDING}
+            TINY_MODELS["Mistral"], template=MISTRAL_CHAT, settings={"tie_word_embeddings": False, "sliding_window": SLIDING}
         ),
-        Kind("DeepSeek", "llama", DEEPSEEK_CHAT, DEEPSEEK, bytes_after(LLAMA3), {"tie_word_embeddings": False}),
-        Kind(
-            "DeepSeek-V2", "deepseek_v2", DEEPSEEK_CHAT, DEEPSEEK, bytes_after(LLAMA3),
+        TinyModelSpec("DeepSeek", "llama", DEEPSEEK_CHAT, DEEPSEEK, byte_level_split(LLAMA3_REGEX), {"tie_word_embeddings": False}),
+        TinyModelSpec(
+            "DeepSeek-V2", "deepseek_v2", DEEPSEEK_CHAT, DEEPSEEK, byte_level_split(LLAMA3_REGEX),
             {**LATENT, "q_lora_rank": None},
         ),
-        Kind(
+        TinyModelSpec(
             "DeepSeek-V3", "deepseek_v3", DEEPSEEK_V3_CHAT, (*DEEPSEEK, "<｜User｜>", "<｜Assistant｜>"),
-            bytes_after(LLAMA3), LATENT,
+            byte_level_split(LLAMA3_REGEX), LATENT,
         ),
-        Kind("Gemma", "gemma", GEMMA_CHAT, TURNS, bytes_after(QWEN2), {"head_dim": 16}),
-        replace(KINDS["Gemma 2"], settings={**KINDS["Gemma 2"].settings, "sliding_window": SLIDING}),
-        Kind(
-            "Gemma 3", "gemma3_text", GEMMA_CHAT, TURNS, bytes_after(QWEN2),
+        TinyModelSpec("Gemma", "gemma", GEMMA_CHAT, GEMMA_TOKENS, byte_level_split(QWEN2_REGEX), {"head_dim": 16}),
+        replace(TINY_MODELS["Gemma 2"], settings={**TINY_MODELS["Gemma 2"].settings, "sliding_window": SLIDING}),
+        TinyModelSpec(
+            "Gemma 3", "gemma3_text", GEMMA_CHAT, GEMMA_TOKENS, byte_level_split(QWEN2_REGEX),
             {"head_dim": 16, "sliding_window": SLIDING},
         ),
-        KINDS["Phi-3"],
+        TINY_MODELS["Phi-3"],
     )
 }  # fmt: skip

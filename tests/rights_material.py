@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bot.history import write_history
 from bot.store import Store
-from bot.store.people import Decision
-from personas.consent import Consent
+from bot.store.member_records import ConsentDecision
+from bot.training.stored_datasets import write_history
+from personas.home.data_subjects import Consent
 
 MIRA, BO, ADA = "100000000000000101", "100000000000000102", "100000000000000107"
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
@@ -125,7 +125,7 @@ def history(folder: Path) -> Path:
     """What the bot stored of a server, written when both had opted in."""
     with Store.open(folder / "home" / "understudy.sqlite") as store:
         for who in (MIRA, BO):
-            store.people.decide(Decision(int(who), True, 1.0, "en"))
+            store.people.decide(ConsentDecision(int(who), True, 1.0, "en"))
         told(store)
         write_history(store, Consent(permission=PERMISSION), GUILD, "ada", folder / "history.jsonl")
     return folder / "history.jsonl"

@@ -1,8 +1,8 @@
 """Values that many tests need."""
 
-from personas.contracts import ScoreCard
+from personas.schemas.training_events import ScoreSummary
 
-SCORECARD = ScoreCard(
+SCORECARD = ScoreSummary(
     heldout_replies=12,
     heldout_tokens=400,
     loss_base=3.0,

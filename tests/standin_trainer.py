@@ -60,13 +60,14 @@ def say_kept(**event: object) -> None:
 
 
 def _leave_adapter(persona: str | None = None) -> None:
-    from personas.adapters import CONFIG, WEIGHTS, seal, written_aside
-    from personas.contracts import JobSpec, Manifest
+    from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, write_manifest
+    from personas.home.atomic_files import atomic_folder
+    from personas.schemas.training import AdapterManifest, JobSpec
     from tests.samples import SCORECARD
 
     spec = JobSpec.model_validate_json((FOLDER / "request.json").read_bytes())
     if not (FOLDER / "adapter").exists():
-        manifest = Manifest(
+        manifest = AdapterManifest(
             persona=persona or spec.request.persona,
             version=spec.version,
             job_id=spec.job_id,
@@ -87,24 +88,24 @@ def _leave_adapter(persona: str | None = None) -> None:
             metrics=SCORECARD,
             checksums={},
         )
-        with written_aside(FOLDER / "adapter") as aside:
-            (aside / WEIGHTS).write_bytes(os.urandom(64))
-            (aside / CONFIG).write_text("{}")
-            seal(aside, manifest)
+        with atomic_folder(FOLDER / "adapter") as aside:
+            (aside / WEIGHTS_FILE).write_bytes(os.urandom(64))
+            (aside / CONFIG_FILE).write_text("{}")
+            write_manifest(aside, manifest)
 
 
 def holding_out() -> None:
     """Train, and leave what was held out before and one text more, this job's."""
     import numpy as np
 
-    from personas.heldout import HELD_OUT_FILE, NEW_HELD_OUT_FILE, HeldOut
-    from personas.job_keys import JobKeys
+    from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutIndex
+    from personas.home.pseudonyms import JobKeys
 
     people_key = JobKeys.in_folder(FOLDER).people
-    before = HeldOut.read(FOLDER / HELD_OUT_FILE, people_key)
+    before = HoldoutIndex.read(FOLDER / HOLDOUT_FILE, people_key)
     one = np.array([int(FOLDER.name[1:])], np.uint64)
-    more = HeldOut(before.key, one, np.ones((1, 16), np.uint32), np.ones((1, 64), np.uint8), one)
-    before.joined(more).write(FOLDER / NEW_HELD_OUT_FILE)
+    more = HoldoutIndex(before.key, one, np.ones((1, 16), np.uint32), np.ones((1, 64), np.uint8), one)
+    before.joined(more).write(FOLDER / NEW_HOLDOUT_FILE)
     good()
 
 

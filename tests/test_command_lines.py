@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pytest
 
-import bot.cli
-import bot.one_question
+import bot.cli.ask
+import bot.cli.run
 import bot.sandbox.__main__
-import personas.cli
-import trainer.cli
-from personas.command_line import SHELLS, completion_script, every_parser, in_colour
+import personas.card.card_cli
+import trainer.cli.main
+from personas.cli_common import SHELLS, completion_script, iter_parsers, supports_colour
 from personas.errors import RequestError
-from trainer.process.environment import RESTARTED
+from trainer.process.environment import RESTARTED_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {
-    "bot": bot.cli.parser,
-    "trainer": trainer.cli.parser,
-    "model_inference": bot.one_question.parser,
-    "personas": personas.cli.parser,
+    "bot": bot.cli.run.build_parser,
+    "trainer": trainer.cli.main.build_parser,
+    "model_inference": bot.cli.ask.build_ask_parser,
+    "personas": personas.card.card_cli.build_parser,
     "sandbox": bot.sandbox.__main__.command_line,
 }
-EVERY = [pytest.param(parser, id=parser.prog) for make in PROGRAMS.values() for parser in every_parser(make())]
+EVERY = [pytest.param(parser, id=parser.prog) for make in PROGRAMS.values() for parser in iter_parsers(make())]
 
 
 def examples(parser: argparse.ArgumentParser) -> list[str]:
@@ -65,7 +65,7 @@ def test_each_example_can_be_typed(parser, monkeypatch):
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_shells_get_a_script_that_knows_commands_and_options(shell):
-    script = completion_script([bot.cli.parser("understudy")], shell)
+    script = completion_script([bot.cli.run.build_parser("understudy")], shell)
     for word in ("backup", "restore", "doctor", "keep-previous"):
         assert word in script
 
@@ -73,7 +73,7 @@ def test_shells_get_a_script_that_knows_commands_and_options(shell):
 @pytest.mark.parametrize(("typed", "offered"), [("do", "doctor"), ("backup --o", "--out"), ("completion z", "zsh")])
 def test_bash_completes(typed, offered):
     words = ["understudy", *typed.split()]
-    script = completion_script([bot.cli.parser("understudy")], "bash")
+    script = completion_script([bot.cli.run.build_parser("understudy")], "bash")
     asked = (
         f"{script}\nCOMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}\n"
         "$(complete -p understudy | sed -E 's/.*-F ([^ ]+) .*/\\1/') 2>/dev/null\nprintf '%s\\n' \"${COMPREPLY[@]}\""
@@ -119,7 +119,7 @@ def test_colours_are_left_out_where_nobody_sees_or_wants_them(environ, terminal,
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
-    assert in_colour() is coloured
+    assert supports_colour() is coloured
 
 
 # ------------------------------------------------------------------------------------------------ exit codes
@@ -151,10 +151,10 @@ REFUSED = [
     "trainer train --persona nobody",
 ]
 MAINS = {
-    "bot": bot.cli.main,
-    "model_inference": bot.one_question.main,
-    "trainer": trainer.cli.main,
-    "personas": personas.cli.main,
+    "bot": bot.cli.run.main,
+    "model_inference": bot.cli.ask.main,
+    "trainer": trainer.cli.main.main,
+    "personas": personas.card.card_cli.main,
 }
 
 
@@ -172,7 +172,7 @@ def ended(monkeypatch, line):
 def test_what_is_not_there_or_is_refused_is_told_with_1(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(RESTARTED, "yes")  # else what computes takes the place of this process
+    monkeypatch.setenv(RESTARTED_VARIABLE, "yes")  # else what computes takes the place of this process
     assert ended(monkeypatch, line) == 1, capsys.readouterr().err
     said = capsys.readouterr().err
     assert said.strip() and "Traceback" not in said and "usage:" not in said

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-import bot.cli
-import bot.one_question
-import trainer.cli
-from personas.command_line import completion_script
+import bot.cli.ask
+import bot.cli.run
+import trainer.cli.main
+from personas.cli_common import completion_script
 
 OFFERED = [
     ("understudy doctor --", ("--quick", "--json"), ("--persona", "--seed")),
@@ -26,8 +26,8 @@ SHOWN_S = 20.0
 def script(shell, of):
     """What the bot's `completion` prints, or the trainer's."""
     if of == "understudy-trainer":
-        return completion_script([trainer.cli.parser(of)], shell)
-    return completion_script([bot.cli.parser("understudy"), bot.one_question.parser()], shell)
+        return completion_script([trainer.cli.main.build_parser(of)], shell)
+    return completion_script([bot.cli.run.build_parser("understudy"), bot.cli.ask.build_ask_parser()], shell)
 
 
 def needs(shell):

@@ -78,8 +78,8 @@ sys.exit(entry.run(lambda: lambda: 0))
     ("module", "heavy"),
     [
         ("bot", "bot.settings"),
-        ("trainer", "trainer.frozen"),
-        ("bot.model_inference", "personas.engine"),
+        ("trainer", "trainer.recipe.resume_config"),
+        ("bot.__main__", "personas.engine"),
         ("personas", "personas.card"),
     ],
 )

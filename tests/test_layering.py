@@ -49,10 +49,12 @@ def test_only_the_composition_root_and_the_local_guild_know_the_sandbox():
         for path in files("bot")
         if "sandbox" not in path.parts and any(name.startswith("bot.sandbox") for name in imports_of(path))
     }
-    assert knowing == {"bot/app.py", "bot/local_guild.py"}
+    assert knowing == {"bot/app.py", "bot/demo_guild.py"}
 
 
-@pytest.mark.parametrize("module", ["bot.cli", "bot.demo", "bot.one_question", "trainer.cli", "personas.cli"])
+@pytest.mark.parametrize(
+    "module", ["bot.cli.run", "bot.demo", "bot.cli.ask", "trainer.cli.main", "personas.card.card_cli"]
+)
 def test_importing_loads_no_model_library(module):
     """Help texts and wrong settings are answered at once; models are loaded where they are needed."""
     code = f"import sys, {module}; print([name for name in ('torch', 'transformers') if name in sys.modules])"

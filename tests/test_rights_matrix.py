@@ -14,19 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue import Catalogue, ShippedData
-from personas.consent import CONSENT_FILE, Consent, write_consent
-from personas.contracts import TrainingRequest
+from bot.training.dataset_catalog import DatasetCatalog
 from personas.errors import RequestError, UnderstudyError
+from personas.home.data_subjects import CONSENT_FILE, Consent, write_consent
+from personas.home.job_material import ShippedData
+from personas.schemas.training import TrainingRequest
 from tests.rights_material import ADA, ANSWERED, ASKED, BO, CARD, KINDS, MIRA, PERMISSION
 from tests.trainer.jobs import dialogues, sign, write_request
-from trainer.building.build import Builder
-from trainer.building.ledger import Ledger
-from trainer.commands import orders
-from trainer.commands.build import add_build
-from trainer.material import read_content, read_spec
-from trainer.recipe import resolve
-from trainer.tokenizers import counting_tokenizer
+from trainer.cli import dataset_args
+from trainer.cli.dataset_command import add_build
+from trainer.data.builder import DatasetBuilder
+from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.ledger import Ledger
+from trainer.recipe.resolve import resolve_recipe
+from trainer.train.job import load_fast_tokenizer
 
 API = "discord-api"
 RIGHTS = ("own-writing", "data-package", "form", "licensed:CC-BY-4.0", API)
@@ -119,14 +120,14 @@ def homes(tmp_path_factory):
 @pytest.fixture
 def house(tmp_path, monkeypatch):
     """A folder to work in. The tokenizer is loaded once for all."""
-    monkeypatch.setattr(orders, "counting_tokenizer", _tokenizer)
+    monkeypatch.setattr(dataset_args, "load_fast_tokenizer", _tokenizer)
     (tmp_path / "ada.toml").write_text(CARD)
     return tmp_path
 
 
 @functools.cache
 def _tokenizer(base):
-    return counting_tokenizer(base)
+    return load_fast_tokenizer(base)
 
 
 def laid(case: Case, made: dict[str, Path], folder: Path) -> Path:
@@ -163,8 +164,8 @@ def options(case: Case, house: Path, path: Path) -> argparse.Namespace:
 
 def trained_by_build(given: argparse.Namespace, home: Path, right: str) -> set[str]:
     """Whose talk is in the samples that `dataset build` makes and `plan` tells of."""
-    order, ledger = orders.order_of(given, home=home), Ledger()
-    with Builder(order.plan, ledger) as builder:
+    order, ledger = dataset_args.build_order(given, home=home), Ledger()
+    with DatasetBuilder(order.plan, ledger) as builder:
         for name, items in order.sources:
             builder.take(name, items)
         built = list(builder.samples())
@@ -191,7 +192,7 @@ def test_dataset_build_and_plan(case, made, homes, house):
 def test_a_bare_licensed_is_refused_with_the_form_that_is_wanted(kind, made, house, capsys):
     case = Case(kind, "sidecar", "licensed")
     with pytest.raises(UnderstudyError, match=r"licensed:<name>, such as licensed:CC-BY-4\.0"):
-        orders.order_of(options(case, house, laid(case, made, house)))
+        dataset_args.build_order(options(case, house, laid(case, made, house)))
     with pytest.raises(SystemExit):
         options(Case(kind, "flag", "licensed"), house, made[kind])
     assert "licensed:<name>" in capsys.readouterr().err
@@ -223,7 +224,7 @@ def test_a_job(case, made, homes, tmp_path):
         shutil.copyfile(home / CONSENT_FILE, folder / CONSENT_FILE)
         wanted = expected(case.kind, case.right, is_permitted, consent)
         try:
-            content = read_content(folder, spec, resolve(spec.request))
+            content = read_job_inputs(folder, spec, resolve_recipe(spec.request))
         except UnderstudyError as error:
             check_refusal(error, case.right)
             found = NOTHING
@@ -249,9 +250,9 @@ def test_cards_and_lore_of_a_job_say_nobodys_name_and_can_never_be_discords(kind
         shutil.copyfile(home / CONSENT_FILE, folder / CONSENT_FILE)
         if right == API:
             with pytest.raises(UnderstudyError, match="came through Discord's API"):
-                read_content(folder, spec, resolve(spec.request))
+                read_job_inputs(folder, spec, resolve_recipe(spec.request))
         else:
-            assert read_content(folder, spec, resolve(spec.request)).conversations
+            assert read_job_inputs(folder, spec, resolve_recipe(spec.request)).conversations
 
 
 def test_a_bare_licensed_in_a_job_is_refused_with_the_form_that_is_wanted(made, tmp_path):
@@ -281,7 +282,7 @@ def test_what_is_named_on_discord_is_refused_before_it_is_queued(stated, where, 
         )
     elif stated:
         sign(shipped.logs / "ada.json", right=stated)
-    catalogue = Catalogue(shipped, "embedded", tmp_path)
+    catalogue = DatasetCatalog(shipped, "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona="ada", dataset=name)
     by_itself = "" if where == "in the catalogue" else API
     for (is_permitted, consent), home in homes.items():

@@ -9,9 +9,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from personas.adapters import adapter_ref, seal, written_aside
-from personas.base_model import BaseModel, fingerprint, load_model
-from personas.contracts import AdapterRef, Manifest, ScoreCard
+from personas.home.adapters import adapter_ref, write_manifest
+from personas.home.atomic_files import atomic_folder
+from personas.models.base_model import BaseModel, fingerprint, load_model
+from personas.schemas.chat import AdapterRef
+from personas.schemas.training import AdapterManifest
+from personas.schemas.training_events import ScoreSummary
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -45,15 +48,15 @@ def make_adapter(home: Path, base: BaseModel, persona_id: str, version: str, see
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
     ref = adapter_ref(home, persona_id, version)
-    with written_aside(ref.folder) as aside:
+    with atomic_folder(ref.folder) as aside:
         model.save_pretrained(aside)
-        seal(aside, manifest_over(base, persona_id, version))
+        write_manifest(aside, manifest_over(base, persona_id, version))
     return ref
 
 
-def manifest_over(base: BaseModel, persona_id: str, version: str) -> Manifest:
+def manifest_over(base: BaseModel, persona_id: str, version: str) -> AdapterManifest:
     """A manifest in which only base model, persona and version mean something."""
-    scores = ScoreCard(
+    scores = ScoreSummary(
         heldout_replies=1,
         heldout_tokens=1,
         loss_base=1.0,
@@ -62,7 +65,7 @@ def manifest_over(base: BaseModel, persona_id: str, version: str) -> Manifest:
         general_loss_tuned=1.0,
         precision="float32",
     )
-    return Manifest(
+    return AdapterManifest(
         persona=persona_id,
         version=version,
         job_id="test",

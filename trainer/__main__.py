@@ -1,20 +1,20 @@
-"""`python -m trainer`: hands over to `trainer.cli`, once Ctrl-C is no traceback."""
+"""`python -m trainer`: hands over to `trainer.cli.main`, once Ctrl-C is no traceback."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from personas import entry
+from personas import cli_entry
 
 
 def main() -> int:
     """Returns the exit code."""
-    return entry.run(_command)
+    return cli_entry.run(_command)
 
 
 def _command() -> Callable[[], int]:
-    from trainer import cli  # heavy
+    from trainer.cli import main as cli  # heavy
 
     return cli.main
 

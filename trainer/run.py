@@ -1,7 +1,4 @@
-"""A run: from a job folder to a sealed adapter folder beside it.
-
-Model libraries are imported where they are used: a job that is done, locked or wrong is answered without them.
-"""
+"""Runs a job folder: resolve, data, base model, train, evaluate, judge, seal."""
 
 from __future__ import annotations
 
@@ -14,101 +11,104 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from personas.adapters import seal, verify, written_aside
-from personas.base_model import fingerprint
-from personas.compare import read_compare
-from personas.contracts import Done, JobSpec, Manifest, Phase, ScoreCardEvent
 from personas.errors import RequestError
-from personas.heldout import NEW_HELD_OUT_FILE
-from personas.job_folder import people_brought
-from personas.people import write_people
-from trainer.auto import for_run, replies_in
-from trainer.dataset import added
-from trainer.fitted import Fitted, fitted, warnings_in_stages
-from trainer.frozen import CHECKPOINTS, Frozen, batches_hash, begun, freeze, hash_of_request
-from trainer.job import Job as Job
-from trainer.job import Run as Run
-from trainer.job import planned as planned
-from trainer.job import prepare as prepare
-from trainer.loop.kept_activations import kept_activations
-from trainer.loop.memory import release_memory
-from trainer.machine import machine_here
-from trainer.material import read_spec
-from trainer.predict.fits import free_for, require_fits
-from trainer.predict.work import Workload, workload_of
-from trainer.process.job_watch import watching
-from trainer.recipe import Recipe
-from trainer.report.adapter_sheet import write_adapter_sheet
-from trainer.report.manifest import manifest_of, packages
-from trainer.report.model_card import write_model_card
-from trainer.report.training import Training, losses_of, seconds_in, write_report
-from trainer.stages import help_to_train, train
+from personas.home.adapters import verify_adapter, write_manifest
+from personas.home.atomic_files import atomic_folder
+from personas.home.data_subjects import write_people
+from personas.home.holdout_index import NEW_HOLDOUT_FILE
+from personas.home.job_folder import people_in_material, read_comparison_targets
+from personas.models.base_model import fingerprint
+from personas.schemas.training import AdapterManifest, JobSpec
+from personas.schemas.training_events import Done, Phase, ScoreCardEvent
+from trainer.data.job_inputs import read_spec
+from trainer.data.sample_sets import add_counts
+from trainer.estimate.memory_check import available_memory_bytes, require_memory
+from trainer.estimate.workload import Workload, workload_of
+from trainer.machine import probe_machine, release_memory
+from trainer.process.cancellation import check_job_folder
+from trainer.recipe.auto_recipe import resolve_for_run, sample_stats
+from trainer.recipe.hardware_fit import HardwareFit, fit_to_hardware, skip_activation_checkpointing, stage_warnings
+from trainer.recipe.resume_config import (
+    CHECKPOINTS_FOLDER,
+    ResumeConfig,
+    batches_hash,
+    find_resume_config,
+    lock_config,
+    request_hash,
+)
+from trainer.report.adapter_docs import make_manifest, package_versions, write_adapter_data_sheet, write_model_card
+from trainer.report.run_report import TrainingRecord, read_run_seconds, training_losses, write_run_report
+from trainer.schemas import Recipe
+from trainer.train.job import PreparedJob, RunContext, prepare_job
+from trainer.train.stages import train_stages, train_worker
 
 if TYPE_CHECKING:
-    from personas.scorecard import FullScoreCard
-    from trainer.scorecard.card import Known
+    from personas.schemas.scorecard import ScoreCard
+    from trainer.evaluate.evaluate_version import BaseLosses
 
-ADAPTER = "adapter"
+ADAPTER_FOLDER = "adapter"
 
 log = logging.getLogger(__name__)
 
 
-def run_job(folder: Path, run: Run) -> None:
+def run_job(folder: Path, run: RunContext) -> None:
     """Train, measure and write the adapter of a job folder. Does nothing but say so where that is done already.
 
     Raises `UnderstudyError`, `Stopped`, or whatever the machine raises; nothing half-made has the final name then.
     """
     spec = read_spec(folder)
-    target = folder / ADAPTER
+    target = folder / ADAPTER_FOLDER
     if target.exists():
-        _require_own(target, spec)
+        _require_same_job(target, spec)
     else:
-        _remove_stale(folder)
-        _make(folder, spec, target, replace(run, check=watching(folder, run.check)))
-    run.emit(Done(adapter=str(target), seconds=seconds_in(target)))
+        _remove_partial_adapters(folder)
+        _prepare_and_train(folder, spec, target, replace(run, check=check_job_folder(folder, run.check)))
+    run.emit(Done(adapter=str(target), seconds=read_run_seconds(target)))
 
 
-def help_job(folder: Path, run: Run) -> None:
+def run_worker(folder: Path, run: RunContext) -> None:
     """Compute this process's share of a job's training, beside the first process of the run, which does the rest."""
     spec = read_spec(folder)
-    if (folder / ADAPTER).exists():
+    if (folder / ADAPTER_FOLDER).exists():
         return
-    help_to_train(prepare(folder, spec), folder, run)
+    train_worker(prepare_job(folder, spec), folder, run)
 
 
-def _make(folder: Path, spec: JobSpec, target: Path, run: Run) -> None:
+def _prepare_and_train(folder: Path, spec: JobSpec, target: Path, run: RunContext) -> None:
     run.enter(Phase(name="material"))
-    job = prepare(folder, spec)
-    write_people(folder, added(dict(people_brought(folder, spec.materials)), job.data.people))
-    job.data.held_out.write(folder / NEW_HELD_OUT_FILE)
+    job = prepare_job(folder, spec)
+    write_people(folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people))
+    job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
     log.info("samples: %s", job.data.counts)
     make_adapter(job, folder, target, run)
 
 
-def make_adapter(job: Job, folder: Path, target: Path, run: Run, *, is_audit: bool = False) -> None:
+def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, *, is_audit: bool = False) -> None:
     """Train and measure a prepared job's adapter, and seal it as `target`.
 
     `folder` keeps what a killed run goes on from. `is_audit` marks a copy that is never served. Raises as `run_job`.
     """
     spec = job.spec
-    chosen = for_run(spec.request.recipe, job.recipe, job.base, replies_in(job.data.train), begun(folder, spec))
-    fit = _fitted(job, chosen.recipe, begun(folder, spec))
+    chosen = resolve_for_run(
+        spec.request.recipe, job.recipe, job.base, sample_stats(job.data.train), find_resume_config(folder, spec)
+    )
+    fit = _fit_hardware(job, chosen.recipe, find_resume_config(folder, spec))
     caveats = (
         *chosen.why,
         *job.notes,
         *fit.notes,
-        *warnings_in_stages(fit.recipe, len(job.data.train), len(job.data.first)),
+        *stage_warnings(fit.recipe, len(job.data.train), len(job.data.first)),
     )
     for caveat in caveats:
         log.warning("%s", caveat)
     run.processes.share(fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps)
-    frozen = freeze(folder, _wanted(job, fit.recipe, chosen.why, run.processes.count))
-    if not run.ignores_memory:
-        require_fits(frozen.used, job.base, _work_of(job))
+    frozen = lock_config(folder, _resume_config(job, fit.recipe, chosen.why, run.processes.count))
+    if not run.skips_memory_check:
+        require_memory(frozen.used, job.base, _workload(job))
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
-    known = _measure_base(job, run, _from_step(folder))
-    with written_aside(target) as aside:
-        trained, frozen = train(job, frozen, folder, run, known.means)
+    known = _measure_base(job, run, _resume_note(folder))
+    with atomic_folder(target) as aside:
+        trained, frozen = train_stages(job, frozen, folder, run, known.means)
         config = trained.model.peft_config["default"]
         config.base_model_name_or_path, config.revision = job.base.repository, job.base.revision or None
         trained.model.save_pretrained(aside, save_embedding_layers=False)
@@ -116,72 +116,82 @@ def make_adapter(job: Job, folder: Path, target: Path, run: Run, *, is_audit: bo
         del trained, config  # the model that is measured next takes its place
         release_memory()
         training_s = account.seconds - run.hold.waited_s
-        losses = losses_of(history)
+        losses = training_losses(history)
         card = _measure_adapter(job, folder, aside, known, run, training_s, losses)
         run.enter(Phase(name="writing"))
-        training = Training(history, account.seconds, account.memory.peak(), card.short, kernels, training_s)
-        write_report(aside, training)
-        manifest = manifest_of(job, frozen, (*caveats, *frozen.caveats), training)
-        _describe(job, manifest.model_copy(update={"audit": is_audit}), aside, training, card)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        training = TrainingRecord(history, account.seconds, account.memory.peak(), card.short, kernels, training_s)
+        write_run_report(aside, training)
+        manifest = make_manifest(job, frozen, (*caveats, *frozen.caveats), training)
+        _write_documents(job, manifest.model_copy(update={"audit": is_audit}), aside, training, card)
+    shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
-def _fitted(job: Job, recipe: Recipe, began: Frozen | None) -> Fitted:
-    fit, machine = fitted(recipe), machine_here()
+def _fit_hardware(job: PreparedJob, recipe: Recipe, began: ResumeConfig | None) -> HardwareFit:
+    fit, machine = fit_to_hardware(recipe), probe_machine()
     if job.spec.request.hyperparameters.gradient_checkpointing:
         return fit
-    work = _work_of(job)
-    return kept_activations(fit, job.base, work, machine, free_for(machine), began.recipe if began else None)
+    work = _workload(job)
+    return skip_activation_checkpointing(
+        fit, job.base, work, machine, available_memory_bytes(machine), began.recipe if began else None
+    )
 
 
-def _work_of(job: Job) -> Workload:
+def _workload(job: PreparedJob) -> Workload:
     method = job.data.preferences.method if job.data.preferences else None
     return workload_of(job.data.trained, job.data.heldout, job.data.general, method)
 
 
-def _wanted(job: Job, recipe: Recipe, chosen: tuple[str, ...], processes: int) -> Frozen:
-    return Frozen(
+def _resume_config(job: PreparedJob, recipe: Recipe, chosen: tuple[str, ...], processes: int) -> ResumeConfig:
+    return ResumeConfig(
         recipe=recipe,
         batches=batches_hash(job.data, recipe),
         base_model=job.base.name,
         base_model_hash=fingerprint(job.base),
         threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-        packages=packages(),
+        packages=package_versions(),
         batch=recipe.per_device_train_batch_size,
         accumulation=recipe.gradient_accumulation_steps,
         processes=processes,
-        asked=hash_of_request(job.spec),
+        asked=request_hash(job.spec),
         chosen=chosen,
         start=job.start.weights if job.start else "",
     )
 
 
-def _from_step(folder: Path) -> str:
+def _resume_note(folder: Path) -> str:
     """Where a run goes on that was stopped or killed, for people; empty where it begins."""
-    from trainer.loop.checkpoints import checkpoints_in, step_of
+    from trainer.train.checkpoint import checkpoint_step, list_checkpoints
 
-    kept = checkpoints_in(folder / CHECKPOINTS)
-    return f", then on from step {step_of(kept[0])}" if kept else ""
+    kept = list_checkpoints(folder / CHECKPOINTS_FOLDER)
+    return f", then on from step {checkpoint_step(kept[0])}" if kept else ""
 
 
-def _measure_base(job: Job, run: Run, then: str) -> Known:
-    from trainer.evaluate import load_served, measure_tokens
-    from trainer.scorecard.card import Known
+def _measure_base(job: PreparedJob, run: RunContext, then: str) -> BaseLosses:
+    from trainer.evaluate.evaluate_version import BaseLosses
+    from trainer.train.losses import load_serving_model, measure_token_losses
 
-    model = load_served(job.base, job.spec.serving_precision)
+    model = load_serving_model(job.base, job.spec.serving_precision)
     run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies{then}"))
-    known = Known(*(measure_tokens(model, samples, run.between) for samples in (job.data.heldout, job.data.general)))
+    known = BaseLosses(
+        *(measure_token_losses(model, samples, run.between) for samples in (job.data.heldout, job.data.general))
+    )
     del model
     release_memory()
     return known
 
 
 def _measure_adapter(
-    job: Job, folder: Path, aside: Path, known: Known, run: Run, training_s: float, losses: Sequence[float]
-) -> FullScoreCard:
+    job: PreparedJob,
+    folder: Path,
+    aside: Path,
+    known: BaseLosses,
+    run: RunContext,
+    training_s: float,
+    losses: Sequence[float],
+) -> ScoreCard:
     """Measure what was written, read back and served as the engine does."""
-    from trainer.scorecard.card import Order, make_card
-    from trainer.scorecard.sides import Compared
+    from trainer.evaluate.candidates import Candidate
+    from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
 
     def tell(text: str) -> None:
         run.enter(Phase(name="measuring the adapter", detail=text))
@@ -189,32 +199,36 @@ def _measure_adapter(
     def clock() -> float:
         return time.monotonic() - run.hold.waited_s
 
-    new = Compared(job.spec.version, aside, is_sealed=False)
-    order = Order(job, new, training_s, read_compare(folder), run.card, known, tell, run.between, losses, clock)
-    card = make_card(order)
+    new = Candidate(job.spec.version, aside, is_sealed=False)
+    order = EvaluationRequest(
+        job, new, training_s, read_comparison_targets(folder), run.card, known, tell, run.between, losses, clock
+    )
+    card = evaluate_version(order)
     release_memory()
     run.emit(ScoreCardEvent(scorecard=card.short))
     return card
 
 
-def _describe(job: Job, manifest: Manifest, aside: Path, training: Training, card: FullScoreCard) -> None:
-    from trainer.scorecard.written import write_card
+def _write_documents(
+    job: PreparedJob, manifest: AdapterManifest, aside: Path, training: TrainingRecord, card: ScoreCard
+) -> None:
+    from trainer.report.scorecard_files import write_scorecard
 
-    write_card(aside, card)
+    write_scorecard(aside, card)
     write_model_card(aside, manifest, training)
-    write_adapter_sheet(aside, job.spec, job.data)
+    write_adapter_data_sheet(aside, job.spec, job.data)
     write_people(aside, job.data.people)
-    seal(aside, manifest)
+    write_manifest(aside, manifest)
 
 
-def _require_own(target: Path, spec: JobSpec) -> None:
-    manifest = verify(target)
+def _require_same_job(target: Path, spec: JobSpec) -> None:
+    manifest = verify_adapter(target)
     if manifest.job_id != spec.job_id:
         raise RequestError(f"{target} was made by another job ({manifest.job_id}).", "Remove it, or use a new folder.")
     log.info("%s is complete already", target)
 
 
-def _remove_stale(folder: Path) -> None:
+def _remove_partial_adapters(folder: Path) -> None:
     """What a run that was killed left behind. Only the holder of the folder's lock may call this."""
-    for aside in folder.glob(f".{ADAPTER}.*"):
+    for aside in folder.glob(f".{ADAPTER_FOLDER}.*"):
         shutil.rmtree(aside)

@@ -1,8 +1,4 @@
-"""The one file that a backup is: a zip archive whose last member, `manifest.json`, holds the checksum of every other.
-
-Nothing in such a file is believed: names are held against `CONTENT` before anything is written, contents against their
-checksums, and a manifest that names more or less than there is makes the whole file a damaged one.
-"""
+"""The backup's zip archive, with a manifest of checksums; reading one trusts nothing in it."""
 
 from __future__ import annotations
 
@@ -21,25 +17,25 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
 
-FORMAT = 1
-KIND = "understudy-backup"
+FORMAT_VERSION = 1
+ARCHIVE_KIND = "understudy-backup"
 """By this a manifest is told from others, also one that cannot be read otherwise."""
-MANIFEST = "manifest.json"
+MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
-STORED = (".safetensors", ".png", ".webp", ".jpg", ".gif", ".charx")
+UNCOMPRESSED_SUFFIXES = (".safetensors", ".png", ".webp", ".jpg", ".gif", ".charx")
 """What does not get smaller."""
 
-DATABASE = "understudy.sqlite"
-FOLDERS = ("personas", "lore", "earlier", "models", "heldout", "keys")
-FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
-CONTENT = frozenset({DATABASE, *FOLDERS, *FILES})
+DATABASE_NAME = "understudy.sqlite"
+HOME_FOLDERS = ("personas", "lore", "earlier", "models", "heldout", "keys")
+HOME_FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
+HOME_CONTENT = frozenset({DATABASE_NAME, *HOME_FOLDERS, *HOME_FILES})
 """What a backup holds of a home: the names that its members' paths may begin with."""
 
-EARLIEST, LATEST = 0.0, 4e9
+MIN_TIME_S, MAX_TIME_S = 0.0, 4e9
 """Between 1970 and 2096, in seconds since 1970."""
 
-Heard = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 """Is told how many more bytes have been dealt with."""
 
 
@@ -47,7 +43,7 @@ class BackupError(UnderstudyError):
     """A backup that cannot be made, read or put back. What was there before is untouched."""
 
 
-class Member(BaseModel):
+class ArchiveMember(BaseModel):
     """What the manifest says of one file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,35 +51,35 @@ class Member(BaseModel):
     bytes: Annotated[int, Field(ge=0)]
 
 
-def _a_moment(text: str) -> str:
+def _valid_time(text: str) -> str:
     moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None or not EARLIEST <= moment.timestamp() <= LATEST:
+    if moment.tzinfo is None or not MIN_TIME_S <= moment.timestamp() <= MAX_TIME_S:
         raise ValueError("no moment with a time zone in which a backup can have been made")
     return text
 
 
-class Manifest(BaseModel):
+class BackupManifest(BaseModel):
     """What a backup is: when it was made (ISO 8601), by which program, of a database with which schema."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["understudy-backup"] = "understudy-backup"
-    format: Annotated[int, Field(ge=1)] = FORMAT
-    made_at: Annotated[str, AfterValidator(_a_moment)]
+    format: Annotated[int, Field(ge=1)] = FORMAT_VERSION
+    made_at: Annotated[str, AfterValidator(_valid_time)]
     program: str
     schema_version: Annotated[int, Field(ge=1)]
-    members: dict[str, Member]
+    members: dict[str, ArchiveMember]
 
 
-class Writing:
+class ArchiveWriter:
     """An archive that is being written."""
 
-    def __init__(self, archive: zipfile.ZipFile, heard: Heard) -> None:
+    def __init__(self, archive: zipfile.ZipFile, heard: ProgressCallback) -> None:
         self._archive, self._heard = archive, heard
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, ArchiveMember] = {}
 
     def add(self, name: str, source: BinaryIO) -> None:
         """Add a file under a name, as it is now. Raises `OSError`."""
-        how = zipfile.ZIP_STORED if PurePosixPath(name).suffix in STORED else zipfile.ZIP_DEFLATED
+        how = zipfile.ZIP_STORED if PurePosixPath(name).suffix in UNCOMPRESSED_SUFFIXES else zipfile.ZIP_DEFLATED
         info = zipfile.ZipInfo(name)  # without the file's own time: nothing needs it
         info.external_attr, info.compress_type = (stat.S_IFREG | 0o600) << 16, how
         digest, size = hashlib.sha256(), 0
@@ -93,25 +89,25 @@ class Writing:
                 out.write(chunk)
                 size += len(chunk)
                 self._heard(len(chunk))
-        self.members[name] = Member(sha256=digest.hexdigest(), bytes=size)
+        self.members[name] = ArchiveMember(sha256=digest.hexdigest(), bytes=size)
 
-    def seal(self, made_at: str, program: str, schema_version: int) -> Manifest:
+    def seal(self, made_at: str, program: str, schema_version: int) -> BackupManifest:
         """Add the manifest, after everything else."""
-        manifest = Manifest(
+        manifest = BackupManifest(
             made_at=made_at, program=program, schema_version=schema_version, members=dict(sorted(self.members.items()))
         )
-        self._archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1) + "\n")
+        self._archive.writestr(zipfile.ZipInfo(MANIFEST_NAME), manifest.model_dump_json(indent=1) + "\n")
         return manifest
 
 
 @contextmanager
-def writing(file: BinaryIO, heard: Heard) -> Iterator[Writing]:
+def write_archive(file: BinaryIO, heard: ProgressCallback) -> Iterator[ArchiveWriter]:
     """Write an archive into an open file."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield Writing(archive, heard)
+        yield ArchiveWriter(archive, heard)
 
 
-class Archive:
+class ArchiveReader:
     """A backup that is being read; `manifest` has been checked, what it lists has not."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
@@ -124,13 +120,13 @@ class Archive:
         """How much it holds, unpacked."""
         return sum(member.bytes for member in self.manifest.members.values())
 
-    def verify(self, heard: Heard) -> None:
+    def verify(self, heard: ProgressCallback) -> None:
         """Compare every member with its checksum. Raises `BackupError` naming the first that differs."""
         for name in self.manifest.members:
             for chunk in self._chunks(name):
                 heard(len(chunk))
 
-    def extract(self, folder: Path, heard: Heard) -> None:
+    def extract(self, folder: Path, heard: ProgressCallback) -> None:
         """Write every member below an empty folder, readable by its owner only, comparing it once more.
 
         Raises `BackupError` and `OSError`.
@@ -147,7 +143,7 @@ class Archive:
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         expected, digest, size = self.manifest.members[name], hashlib.sha256(), 0
-        with _understood(self._path), self._archive.open(name) as source:
+        with _translate_zip_errors(self._path), self._archive.open(name) as source:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
@@ -155,87 +151,91 @@ class Archive:
                     break
                 yield chunk
         if size != expected.bytes or digest.hexdigest() != expected.sha256:
-            raise damaged(self._path, f"{name} is not as it was written")
+            raise damaged_error(self._path, f"{name} is not as it was written")
 
-    def _read_manifest(self) -> Manifest:
-        with _understood(self._path):
+    def _read_manifest(self) -> BackupManifest:
+        with _translate_zip_errors(self._path):
             try:
-                info = self._archive.getinfo(MANIFEST)
+                info = self._archive.getinfo(MANIFEST_NAME)
             except KeyError:
-                raise _foreign(self._path) from None
+                raise _foreign_error(self._path) from None
             if info.file_size > MAX_MANIFEST_BYTES:
-                raise _foreign(self._path)
+                raise _foreign_error(self._path)
             try:
-                manifest = Manifest.model_validate_json(self._archive.read(info))
+                manifest = BackupManifest.model_validate_json(self._archive.read(info))
             except ValidationError as error:
                 raise self._wrong_manifest(info, error) from None
-        if manifest.format > FORMAT or manifest.schema_version > len(MIGRATIONS):
-            raise _newer(self._path, manifest.program)
+        if manifest.format > FORMAT_VERSION or manifest.schema_version > len(MIGRATIONS):
+            raise _newer_error(self._path, manifest.program)
         return manifest
 
     def _wrong_manifest(self, info: zipfile.ZipInfo, error: ValidationError) -> BackupError:
         text = self._archive.read(info)
-        if KIND.encode() not in text:
-            return _foreign(self._path)
+        if ARCHIVE_KIND.encode() not in text:
+            return _foreign_error(self._path)
         # A later format may have fields that this program does not know.
         extra = any(one["type"] == "extra_forbidden" for one in error.errors())
-        return _newer(self._path, "a newer program") if extra else damaged(self._path, "its manifest cannot be read")
+        return (
+            _newer_error(self._path, "a newer program")
+            if extra
+            else damaged_error(self._path, "its manifest cannot be read")
+        )
 
     def _check_names(self) -> None:
         infos = self._archive.infolist()
-        names = [info.filename for info in infos if info.filename != MANIFEST]
+        names = [info.filename for info in infos if info.filename != MANIFEST_NAME]
         for info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG) or (info.filename != MANIFEST and not _belongs(info.filename)):
+            if kind not in (0, stat.S_IFREG) or (info.filename != MANIFEST_NAME and not _is_home_path(info.filename)):
                 raise BackupError(
                     f"{self._path} holds what no backup holds: {info.filename!r}.", "Nothing of it was put anywhere."
                 )
         if len(names) != len(set(names)) or set(names) != self.manifest.members.keys():
-            raise damaged(self._path, "it holds other files than its manifest says")
+            raise damaged_error(self._path, "it holds other files than its manifest says")
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path) -> Iterator[ArchiveReader]:
     """Open a backup. Raises `BackupError` when it is none, damaged, or newer than this program."""
-    with _understood(path):
+    with _translate_zip_errors(path):
         file = zipfile.ZipFile(path)
     with file:
-        yield Archive(path, file)
+        yield ArchiveReader(path, file)
 
 
-def _belongs(name: str) -> bool:
+def _is_home_path(name: str) -> bool:
     """Whether a member's name is a path of a home's content, written plainly."""
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
-    in_its_place = parts[0] in FOLDERS if len(parts) > 1 else parts[0] in CONTENT - {*FOLDERS}
+    in_its_place = parts[0] in HOME_FOLDERS if len(parts) > 1 else parts[0] in HOME_CONTENT - {*HOME_FOLDERS}
     return plain and in_its_place
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def _translate_zip_errors(path: Path) -> Iterator[None]:
     """What zipfile reports, as one clear error."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
         if zipfile.is_zipfile(path):
-            raise damaged(path, str(error) or "it ends too early") from error
-        raise _foreign(path) from error
+            raise damaged_error(path, str(error) or "it ends too early") from error
+        raise _foreign_error(path) from error
     except OSError as error:
         raise BackupError(f"{path} cannot be read: {error.strerror or error}.", "Check its path and rights.") from error
 
 
-def damaged(path: Path, how: str) -> BackupError:
+def damaged_error(path: Path, how: str) -> BackupError:
     """The refusal of a backup in which something is not as it was written."""
     return BackupError(f"The backup {path} is damaged: {how}.", "Nothing was changed. Take another backup.")
 
 
-def _foreign(path: Path) -> BackupError:
+def _foreign_error(path: Path) -> BackupError:
     return BackupError(
         f"{path} is no backup of Understudy, or cut off.", "Nothing was changed. `python -m bot backup` makes one."
     )
 
 
-def _newer(path: Path, program: str) -> BackupError:
+def _newer_error(path: Path, program: str) -> BackupError:
     return BackupError(
         f"The backup {path} was made by a newer Understudy ({program}).", "Update the project, then restore it."
     )

@@ -1,7 +1,4 @@
-"""The buttons under a persona's reply: Stop while it is written; Reply, Regenerate, 👍 and 👎 once it is there.
-
-Each carries the id of the event that the reply answers, so it works after a restart too.
-"""
+"""The buttons under a persona's reply: stop, reply, regenerate and vote."""
 
 from __future__ import annotations
 
@@ -11,33 +8,31 @@ from typing import Any, Literal, Self
 import discord
 from discord.ext import commands
 
-from bot.asked import Asked
-from bot.cogs.asking import Interaction, form_sent
-from bot.cogs.errors import tell
-from bot.cogs.lasting import LastingButton
-from bot.errors import RefusedError, words_for
-from bot.place import SpeakChannel, place_of
-from bot.replies import LIMIT
-from bot.store import StoredReply, Votes
-from bot.voices import NO_MENTIONS
-from personas.contracts import Persona
+from bot.chat.discord_channels import NO_MENTIONS, SpeakChannel, channel_ref
+from bot.chat.reply_service import IncomingMessage
+from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
+from bot.cogs.transformers import Interaction, submitted_form
+from bot.cogs.ui import PersistentButton, respond_privately
+from bot.errors import RefusedError, error_text
+from bot.store import StoredReply, VoteCounts
+from personas.schemas.chat import Persona
 
-MAX_QUESTION = 1500
+MAX_QUESTION_CHARS = 1500
 """Characters of a question: it is quoted in one message of 2,000."""
-FORM = "answer:"
+ANSWER_FORM_PREFIX = "answer:"
 """How the custom id of the form begins; the event's id follows."""
 
 
-def quoted(name: str, text: str) -> str:
+def quote_member(name: str, text: str) -> str:
     """What a member said through a command or a form, as all see it: no line of it can pass for somebody else's."""
     who, lines = f"**{discord.utils.escape_markdown(name)}:**", text.strip().splitlines()
     if len(lines) < 2:
         return f"{who} {text.strip()}"
     quote = "\n".join([who, *(f"> {line}" for line in lines)])
-    return quote if len(quote) <= LIMIT else f"{who} {' / '.join(lines)}"[:LIMIT]
+    return quote if len(quote) <= MAX_MESSAGE_CHARS else f"{who} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
 
 
-class _ReplyButton(LastingButton, template=r"never:"):
+class _ReplyButton(PersistentButton, template=r"never:"):
     """A button for one reply."""
 
     def __init__(self, event_id: int, custom_id: str, **look: Any) -> None:
@@ -49,14 +44,14 @@ class _ReplyButton(LastingButton, template=r"never:"):
         return cls(int(match["event"]))  # type: ignore[call-arg]  # each kind knows its own looks
 
 
-class StopButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
+class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
     """Stops the reply that it hangs under."""
 
     def __init__(self, event_id: int) -> None:
         super().__init__(event_id, "stop", label="Stop")
 
     async def pressed(self, interaction: Interaction) -> None:
-        answerer = interaction.client.house.answerer
+        answerer = interaction.client.services.reply_service
         if answerer.is_running(self.event_id):
             answerer.stop(self.event_id, interaction.user)
             await interaction.response.defer()
@@ -72,10 +67,10 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
         super().__init__(event_id, "reply", label="Reply", emoji="↩️")
 
     async def pressed(self, interaction: Interaction) -> None:
-        reply, persona, channel = _reply_here(interaction, self.event_id)
-        rules = interaction.client.house.answerer.rules
-        rules.require_voice(interaction)
-        rules.require_unmuted(persona, place_of(channel))
+        reply, persona, channel = _require_reply(interaction, self.event_id)
+        rules = interaction.client.services.reply_service.rules
+        rules.require_can_write(interaction)
+        rules.require_unmuted(persona, channel_ref(channel))
         await interaction.response.send_modal(AnswerForm(persona, reply.event_id))
 
 
@@ -86,9 +81,9 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
         super().__init__(event_id, "again", label="Regenerate", emoji="🔄")
 
     async def pressed(self, interaction: Interaction) -> None:
-        _, _, channel = _reply_here(interaction, self.event_id)
+        _, _, channel = _require_reply(interaction, self.event_id)
         await interaction.response.defer()
-        await interaction.client.house.answerer.regenerate(self.event_id, interaction.user, channel)
+        await interaction.client.services.reply_service.regenerate(self.event_id, interaction.user, channel)
         interaction.client.dispatch("reply_judged", self.event_id)
 
 
@@ -102,40 +97,40 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
         super().__init__(event_id, f"vote{self.vote:+d}", emoji=self.face, label=str(count) if count else None)
 
     async def pressed(self, interaction: Interaction) -> None:
-        reply, _, _ = _reply_here(interaction, self.event_id)
-        house = interaction.client.house
-        if house.answerer.is_running(reply.event_id):
+        reply, _, _ = _require_reply(interaction, self.event_id)
+        house = interaction.client.services
+        if house.reply_service.is_running(reply.event_id):
             raise RefusedError("This reply is being written.", "Vote once it is there.")
         votes = house.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
-        await interaction.response.edit_message(view=ReplyButtons().ended(reply.event_id, votes))
+        await interaction.response.edit_message(view=ReplyButtonViews().ended(reply.event_id, votes))
         interaction.client.dispatch("reply_judged", reply.event_id)
 
 
-class UpButton(_VoteButton, template=r"vote\+1:(?P<event>[0-9]+)"):
+class UpvoteButton(_VoteButton, template=r"vote\+1:(?P<event>[0-9]+)"):
     """👍."""
 
     vote, face = 1, "👍"
 
 
-class DownButton(_VoteButton, template=r"vote-1:(?P<event>[0-9]+)"):
+class DownvoteButton(_VoteButton, template=r"vote-1:(?P<event>[0-9]+)"):
     """👎."""
 
     vote, face = -1, "👎"
 
 
-BUTTONS = (StopButton, AnswerButton, RegenerateButton, UpButton, DownButton)
+REPLY_BUTTONS = (StopReplyButton, AnswerButton, RegenerateButton, UpvoteButton, DownvoteButton)
 
 
-class ReplyButtons:
-    """The views under a reply, as `bot.answering` asks for them."""
+class ReplyButtonViews:
+    """The views under a reply, as `bot.chat.reply_service` asks for them."""
 
     def growing(self, event_id: int) -> discord.ui.View:
         """Stop."""
-        return _view(StopButton(event_id))
+        return _view(StopReplyButton(event_id))
 
-    def ended(self, event_id: int, votes: Votes) -> discord.ui.View:
+    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
         """Reply, Regenerate and the votes with their counts."""
-        up, down = UpButton(event_id, votes.up), DownButton(event_id, votes.down)
+        up, down = UpvoteButton(event_id, votes.up), DownvoteButton(event_id, votes.down)
         return _view(AnswerButton(event_id), RegenerateButton(event_id), up, down)
 
 
@@ -143,13 +138,13 @@ class AnswerForm(discord.ui.Modal):
     """The form behind Reply. It is read by `ReplyForms`, so that one that was open during a restart still counts."""
 
     def __init__(self, persona: Persona, event_id: int) -> None:
-        super().__init__(title=f"Reply to {persona.name}"[:45], custom_id=f"{FORM}{event_id}")
+        super().__init__(title=f"Reply to {persona.name}"[:45], custom_id=f"{ANSWER_FORM_PREFIX}{event_id}")
         self.add_item(
             discord.ui.TextInput(
                 label="What you want to say",
                 style=discord.TextStyle.paragraph,
                 custom_id="text",
-                max_length=MAX_QUESTION,
+                max_length=MAX_QUESTION_CHARS,
             )
         )
 
@@ -160,30 +155,30 @@ class ReplyForms(commands.Cog):
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
         """A form was sent."""
-        if sent := form_sent(interaction, FORM):
+        if sent := submitted_form(interaction, ANSWER_FORM_PREFIX):
             try:
                 event_id, values = sent
-                _, persona, channel = _reply_here(interaction, int(event_id))
-                await ask_aloud(interaction, persona, channel, values["text"])
+                _, persona, channel = _require_reply(interaction, int(event_id))
+                await ask_publicly(interaction, persona, channel, values["text"])
             except Exception as error:
-                await tell(interaction, words_for(error))
+                await respond_privately(interaction, error_text(error))
 
 
-async def ask_aloud(interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str) -> None:
+async def ask_publicly(interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str) -> None:
     """Show a question that came by command or form to all, and have it answered. Raises `RefusedError`."""
-    answerer, author = interaction.client.house.answerer, interaction.user
-    answerer.rules.require_voice(interaction)
-    answerer.rules.require_unmuted(persona, place_of(channel))
+    answerer, author = interaction.client.services.reply_service, interaction.user
+    answerer.rules.require_can_write(interaction)
+    answerer.rules.require_unmuted(persona, channel_ref(channel))
     await interaction.response.send_message(
-        quoted(author.display_name, text), allowed_mentions=NO_MENTIONS, suppress_embeds=True
+        quote_member(author.display_name, text), allowed_mentions=NO_MENTIONS, suppress_embeds=True
     )
-    await answerer.answer(Asked(interaction.id, author.id, author.display_name, text), persona, channel)
+    await answerer.answer(IncomingMessage(interaction.id, author.id, author.display_name, text), persona, channel)
 
 
-def _reply_here(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:
+def _require_reply(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:
     """The reply that a button or a form belongs to. Raises `RefusedError` when it is not known any more."""
-    house, channel = interaction.client.house, interaction.channel
-    reply = house.answerer.rules.require_reply(house.store.replies.get(event_id))
+    house, channel = interaction.client.services, interaction.channel
+    reply = house.reply_service.rules.require_reply(house.store.replies.get(event_id))
     persona = house.conversations.personas.get(reply.persona_id, reply.guild_id)
     if persona is None or not isinstance(channel, SpeakChannel):
         raise RefusedError("The persona that said this is no longer here.", "Talk to another one.")

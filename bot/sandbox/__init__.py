@@ -1,26 +1,28 @@
-"""A guild on loopback: the part of Discord's gateway and HTTP API that this bot uses, and a page to talk in.
+"""A Discord guild on loopback: the part of the gateway and HTTP API that bots use, and a web page to chat in."""
 
-Imports nothing of the project, so that any discord.py bot can be pointed at it. `Sandbox` serves, `Member` plays a
-person, `point_discord_py_at` turns the real client towards it; `python -m bot.sandbox` runs it alone.
-"""
-
-from bot.sandbox.connect import point_discord_py_at
-from bot.sandbox.errors import NotLoopback, SandboxError, SandboxRefusal, StateUnreadable
-from bot.sandbox.leaving import Leaver
-from bot.sandbox.member import Answer, Member
-from bot.sandbox.permissions import DEFAULT_BOT_PERMISSIONS, SILENCED, Permission
-from bot.sandbox.seed import ChannelSeed, GuildSeed, MemberSeed, RoleSeed
-from bot.sandbox.server import Sandbox
-from bot.sandbox.store import StoredFile
+from bot.sandbox.account_deletion import DepartingMember
+from bot.sandbox.guild_seed import (
+    DEFAULT_BOT_PERMISSIONS,
+    SILENCED_PERMISSIONS,
+    ChannelSeed,
+    GuildSeed,
+    MemberSeed,
+    Permission,
+    RoleSeed,
+)
+from bot.sandbox.member_client import InteractionResponse, MemberClient
+from bot.sandbox.object_store import StoredFile
+from bot.sandbox.sandbox_errors import NotLoopback, SandboxError, SandboxRefusal, StateUnreadable
+from bot.sandbox.server import Sandbox, patch_discord
 
 __all__ = [
     "DEFAULT_BOT_PERMISSIONS",
-    "SILENCED",
-    "Answer",
+    "SILENCED_PERMISSIONS",
     "ChannelSeed",
+    "DepartingMember",
     "GuildSeed",
-    "Leaver",
-    "Member",
+    "InteractionResponse",
+    "MemberClient",
     "MemberSeed",
     "NotLoopback",
     "Permission",
@@ -30,5 +32,5 @@ __all__ = [
     "SandboxRefusal",
     "StateUnreadable",
     "StoredFile",
-    "point_discord_py_at",
+    "patch_discord",
 ]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bot.sandbox import (
-    SILENCED,
+    SILENCED_PERMISSIONS,
     ChannelSeed,
     GuildSeed,
     MemberSeed,
@@ -47,7 +47,7 @@ def example_guild(name: str) -> GuildSeed:
             MemberSeed("Dan Newcomer"),
             MemberSeed("Eve Silenced", ("Silenced",)),
         ),
-        roles=(RoleSeed("Regular", 0, 0xB07D3C), RoleSeed("Silenced", 0, denied=SILENCED), moderator),
+        roles=(RoleSeed("Regular", 0, 0xB07D3C), RoleSeed("Silenced", 0, denied=SILENCED_PERMISSIONS), moderator),
         bot_name="Bot",
     )
 

@@ -1,23 +1,163 @@
-"""The gateway: what the bot is told, over WebSockets. Source: discord.com/developers/docs/topics/gateway."""
+"""The gateway over WebSockets: sessions, intents, heartbeats, resumes. Source: discord.com/developers/docs/topics/gateway."""
 
 import asyncio
 import json
+import secrets
+import zlib
+from collections import deque
+from contextlib import suppress
+from enum import IntEnum
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from bot.sandbox import shapes
-from bot.sandbox.conditions import Conditions
-from bot.sandbox.errors import Json
+from bot.sandbox import payloads, traffic_log
 from bot.sandbox.guild import Guild
-from bot.sandbox.permissions import Permission
-from bot.sandbox.ratelimits import FRAMES, IDENTIFY, STARTS, RateLimits
-from bot.sandbox.sessions import INTENTS, MESSAGE_CONTENT, Connection, Op, Session, withheld
+from bot.sandbox.guild_seed import Permission
+from bot.sandbox.network_conditions import (
+    FRAME_LIMIT,
+    IDENTIFY_LIMIT,
+    SESSION_START_LIMIT,
+    NetworkConditions,
+    RateLimits,
+)
+from bot.sandbox.sandbox_errors import Json
+
+MAX_REPLAY_FRAMES = 2_000
+
+
+MESSAGE_CONTENT = 1 << 15
+
+
+INTENTS: dict[str, int] = {
+    "GUILD_CREATE": 1 << 0,
+    "GUILD_ROLE_UPDATE": 1 << 0,
+    "THREAD_CREATE": 1 << 0,
+    "WEBHOOKS_UPDATE": 1 << 5,
+    "MESSAGE_CREATE": 1 << 9,
+    "MESSAGE_UPDATE": 1 << 9,
+    "MESSAGE_DELETE": 1 << 9,
+    "TYPING_START": 1 << 11,
+}
+
+
+"""The intent a session needs to be told of an event; events that are not here go to all."""
+
+
+DIRECT_INTENT_SHIFT = 3
+
+
+"""By so many bits the intents for direct messages stand above those for a guild's."""
+
+
+class Opcode(IntEnum):
+    """Gateway opcodes."""
+
+    DISPATCH = 0
+    HEARTBEAT = 1
+    IDENTIFY = 2
+    PRESENCE = 3
+    VOICE = 4
+    RESUME = 6
+    MEMBERS = 8
+    INVALID_SESSION = 9
+    HELLO = 10
+    HEARTBEAT_ACK = 11
+
+
+def without_content(message: Json, bot_id: str) -> Json:
+    """The message as a bot without the message-content intent gets it.
+
+    Full for what it wrote itself and what mentions it (a reply with a ping does); a webhook's message is nobody's own.
+    """
+    seen = dict(message)
+    if seen.get("referenced_message"):
+        seen["referenced_message"] = without_content(seen["referenced_message"], bot_id)
+    if message["author"]["id"] == bot_id or any(user["id"] == bot_id for user in message["mentions"]):
+        return seen
+    return seen | {"content": "", "embeds": [], "attachments": [], "components": []}
+
+
+class GatewayConnection:
+    """One socket. Frames are queued, so that telling the bot never waits and never changes their order."""
+
+    def __init__(self, socket: web.WebSocketResponse, compressed: bool) -> None:
+        self.socket = socket
+        self._zlib = zlib.compressobj() if compressed else None
+        self._frames: asyncio.Queue[tuple[float, Json]] = asyncio.Queue()
+
+    def send(
+        self, op: Opcode, data: object, name: str | None = None, number: int | None = None, late_s: float = 0
+    ) -> None:
+        """Queue a frame, to be sent so much later."""
+        due = asyncio.get_running_loop().time() + late_s
+        self._frames.put_nowait((due, {"op": op, "d": data, "t": name, "s": number}))
+
+    async def write(self) -> None:
+        """Send what is queued until the socket closes."""
+        with suppress(ConnectionError):
+            while not self.socket.closed:
+                due, frame = await self._frames.get()
+                await asyncio.sleep(due - asyncio.get_running_loop().time())
+                text = json.dumps(frame)
+                if self._zlib is None:
+                    await self.socket.send_str(text)
+                else:
+                    data = self._zlib.compress(text.encode()) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
+                    await self.socket.send_bytes(data)
+
+
+class GatewaySession:
+    """What one identify began; it outlives its sockets and remembers what it was told."""
+
+    def __init__(self, intents: int, connection: GatewayConnection, conditions: NetworkConditions) -> None:
+        self.id, self.intents, self._conditions = secrets.token_hex(16), intents, conditions
+        self.connection: GatewayConnection | None = connection
+        self._told: deque[tuple[int, str, Json]] = deque(maxlen=MAX_REPLAY_FRAMES)
+        self._number = 0
+
+    def tell(self, name: str, data: Json) -> None:
+        """Dispatch an event, now or at the next resume."""
+        traffic_log.notify_observers(traffic_log.GatewayEvent(name, data))
+        self._number += 1
+        self._told.append((self._number, name, data))
+        if self.connection is not None:
+            self.connection.send(Opcode.DISPATCH, data, name, self._number, self._conditions.delay_s)
+
+    def has_intent_for(self, name: str, data: Json) -> bool:
+        """Whether its intents cover the event."""
+        needed = INTENTS.get(name, 0)
+        if "channel_id" in data and "guild_id" not in data:
+            needed <<= DIRECT_INTENT_SHIFT
+        return self.intents & needed == needed
+
+    def reads(self, data: Json) -> bool:
+        """Whether it gets a message's content whoever wrote it: direct messages are always for the bot."""
+        granted = self._conditions.message_content and self.intents & MESSAGE_CONTENT
+        return bool(granted) or "guild_id" not in data
+
+    def remembers(self, last: int) -> bool:
+        """Whether everything after the event `last` can still be told."""
+        return bool(self._told) and self._told[0][0] - 1 <= last <= self._number
+
+    def resume(self, connection: GatewayConnection, last: int) -> None:
+        """Go on over a new socket, from the event after `last`."""
+        self.connection = connection
+        for number, name, data in self._told:
+            if number > last:
+                connection.send(Opcode.DISPATCH, data, name, number)
+        self.tell("RESUMED", {"_trace": []})
+
 
 HEARTBEAT_MS = 41_250
+
+
 HEARTBEAT_ACK_S = 0.05
+
+
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
 
-CLOSES = {
+
+CLOSE_REASONS = {
     4001: "Unknown opcode.",
     4002: "Error while decoding payload.",
     4003: "Not authenticated.",
@@ -27,34 +167,36 @@ CLOSES = {
     4013: "Invalid intent(s).",
     4014: "Disallowed intent(s).",
 }
+
+
 """Why the gateway hangs up: Discord's codes and words."""
 
 
-class Closed(Exception):
+class GatewayClosed(Exception):
     """The bot said something that ends its connection."""
 
     def __init__(self, code: int) -> None:
         self.code = code
-        super().__init__(CLOSES[code])
+        super().__init__(CLOSE_REASONS[code])
 
 
 class Gateway:
     """All sessions of the bot."""
 
-    def __init__(self, guild: Guild, conditions: Conditions, rates: RateLimits) -> None:
+    def __init__(self, guild: Guild, conditions: NetworkConditions, rates: RateLimits) -> None:
         self.url = ""
         self._guild, self._conditions, self._rates = guild, conditions, rates
-        self._sessions: dict[str, Session] = {}
-        self._connections: set[Connection] = set()
+        self._sessions: dict[str, GatewaySession] = {}
+        self._connections: set[GatewayConnection] = set()
 
     @property
     def connected(self) -> bool:
         """Whether a bot is logged in."""
         return any(session.connection is not None for session in self._sessions.values())
 
-    def starts_left(self) -> tuple[int, float]:
+    def session_starts_left(self) -> tuple[int, float]:
         """How many sessions the bot may still begin, and the seconds until it may begin all again."""
-        return self._rates.left(("starts",), STARTS)
+        return self._rates.left(("starts",), SESSION_START_LIMIT)
 
     def dispatch(self, name: str, data: Json) -> None:
         """Tell every session that may know."""
@@ -63,9 +205,9 @@ class Gateway:
         if in_channel and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL):
             return
         for session in self._sessions.values():
-            if session.may_hear(name, data):
+            if session.has_intent_for(name, data):
                 hidden = name in MESSAGE_EVENTS and not session.reads(data)
-                session.tell(name, withheld(data, self._guild.bot_id) if hidden else data)
+                session.tell(name, without_content(data, self._guild.bot_id) if hidden else data)
 
     async def drop(self, code: int) -> None:
         """Close every socket; the sessions stay and can be resumed."""
@@ -77,74 +219,76 @@ class Gateway:
         socket = web.WebSocketResponse(compress=False, max_msg_size=0)
         await socket.prepare(request)
         # zstd-stream, where it is asked for, is answered in plain text, which every client takes.
-        connection = Connection(socket, request.query.get("compress") == "zlib-stream")
-        connection.send(Op.HELLO, {"heartbeat_interval": HEARTBEAT_MS, "_trace": []})
+        connection = GatewayConnection(socket, request.query.get("compress") == "zlib-stream")
+        connection.send(Opcode.HELLO, {"heartbeat_interval": HEARTBEAT_MS, "_trace": []})
         self._connections.add(connection)
         writer = asyncio.create_task(connection.write())
         try:
             async for frame in socket:
                 if frame.type is WSMsgType.TEXT:
                     self._receive(connection, frame.data)
-        except Closed as closed:
-            await socket.close(code=closed.code, message=CLOSES[closed.code].encode())
+        except GatewayClosed as closed:
+            await socket.close(code=closed.code, message=CLOSE_REASONS[closed.code].encode())
         finally:
             self._forget(connection)
             writer.cancel()
         return socket
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: GatewayConnection) -> None:
         self._connections.discard(connection)
         for session in self._sessions.values():
             if session.connection is connection:
                 session.connection = None
         self._conditions.on_change()
 
-    def _receive(self, connection: Connection, text: str) -> None:
-        if not self._rates.spend(("frames", connection), FRAMES):
-            raise Closed(4008)
+    def _receive(self, connection: GatewayConnection, text: str) -> None:
+        if not self._rates.spend(("frames", connection), FRAME_LIMIT):
+            raise GatewayClosed(4008)
         try:
             frame = json.loads(text)
             op, data = frame["op"], frame.get("d")
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise Closed(4002) from None
+            raise GatewayClosed(4002) from None
         session = next((one for one in self._sessions.values() if one.connection is connection), None)
         match op:
-            case Op.HEARTBEAT:
+            case Opcode.HEARTBEAT:
                 # discord.py notes when it sent a heartbeat only after sending it, and takes an answer that comes at
                 # once for one that is a whole interval late. Discord itself is never so quick.
-                asyncio.get_running_loop().call_later(HEARTBEAT_ACK_S, connection.send, Op.HEARTBEAT_ACK, None)
-            case Op.IDENTIFY | Op.RESUME if session is not None:
-                raise Closed(4005)
-            case Op.IDENTIFY if isinstance(data, dict):
+                asyncio.get_running_loop().call_later(HEARTBEAT_ACK_S, connection.send, Opcode.HEARTBEAT_ACK, None)
+            case Opcode.IDENTIFY | Opcode.RESUME if session is not None:
+                raise GatewayClosed(4005)
+            case Opcode.IDENTIFY if isinstance(data, dict):
                 self._identify(connection, data)
-            case Op.RESUME if isinstance(data, dict):
+            case Opcode.RESUME if isinstance(data, dict):
                 self._resume(connection, data)
-            case Op.MEMBERS if isinstance(data, dict) and session is not None:
+            case Opcode.MEMBERS if isinstance(data, dict) and session is not None:
                 self._send_members(session, data)
-            case Op.PRESENCE | Op.VOICE if session is not None:
+            case Opcode.PRESENCE | Opcode.VOICE if session is not None:
                 pass  # nobody sees the bot's status, and there is nothing to hear
             case _:
-                raise Closed(4001 if session is not None else 4003)
+                raise GatewayClosed(4001 if session is not None else 4003)
 
-    def _identify(self, connection: Connection, data: Json) -> None:
+    def _identify(self, connection: GatewayConnection, data: Json) -> None:
         intents = data.get("intents")
         if data.get("token") != self._guild.token:
-            raise Closed(4004)
+            raise GatewayClosed(4004)
         if not isinstance(intents, int):
-            raise Closed(4013)
+            raise GatewayClosed(4013)
         if intents & MESSAGE_CONTENT and not self._conditions.message_content:
-            raise Closed(4014)
-        if not (self._rates.spend(("identify",), IDENTIFY) and self._rates.spend(("starts",), STARTS)):
-            connection.send(Op.INVALID_SESSION, False)
+            raise GatewayClosed(4014)
+        if not (
+            self._rates.spend(("identify",), IDENTIFY_LIMIT) and self._rates.spend(("starts",), SESSION_START_LIMIT)
+        ):
+            connection.send(Opcode.INVALID_SESSION, False)
             return
-        session = Session(intents, connection, self._conditions)
+        session = GatewaySession(intents, connection, self._conditions)
         self._sessions = {key: old for key, old in self._sessions.items() if old.connection is not None}
         self._sessions[session.id] = session
         session.tell("READY", self._ready(session, data.get("shard", [0, 1])))
         session.tell("GUILD_CREATE", self._guild_create())
         self._conditions.on_change()
 
-    def _ready(self, session: Session, shard: list[int]) -> Json:
+    def _ready(self, session: GatewaySession, shard: list[int]) -> Json:
         return {
             "v": 10,
             "user": self._guild.bot | {"verified": True, "mfa_enabled": False, "email": None},
@@ -160,18 +304,18 @@ class Gateway:
 
     def _guild_create(self) -> Json:
         guild = self._guild
-        return shapes.guild_create(guild.shape(), guild.channels(), guild.threads(), guild.members(), guild.born)
+        return payloads.guild_create(guild.shape(), guild.channels(), guild.threads(), guild.members(), guild.born)
 
-    def _resume(self, connection: Connection, data: Json) -> None:
+    def _resume(self, connection: GatewayConnection, data: Json) -> None:
         session, last = self._sessions.get(str(data.get("session_id"))), data.get("seq")
         is_ours = data.get("token") == self._guild.token
         if session is not None and is_ours and isinstance(last, int) and session.remembers(last):
             session.resume(connection, last)
             self._conditions.on_change()
         else:
-            connection.send(Op.INVALID_SESSION, False)
+            connection.send(Opcode.INVALID_SESSION, False)
 
-    def _send_members(self, session: Session, data: Json) -> None:
+    def _send_members(self, session: GatewaySession, data: Json) -> None:
         wanted = data.get("user_ids") or []
         ids = {str(one) for one in (wanted if isinstance(wanted, list) else [wanted])}
         found = [m for m in self._guild.members() if not ids or m["user"]["id"] in ids]

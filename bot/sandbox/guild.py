@@ -1,30 +1,29 @@
-"""Who and what is in the guild: roles, people, the bot, channels, and who may do what."""
+"""The guild's state: roles, members, the bot, channels, and permission checks."""
 
 import base64
 import mimetypes
 import secrets
 from typing import cast
 
-from bot.sandbox import permissions, shapes
-from bot.sandbox.errors import ApiError, Json
-from bot.sandbox.permissions import Permission
-from bot.sandbox.seed import GuildSeed, RoleSeed
-from bot.sandbox.shapes import DIRECT, TEXT, THREAD
-from bot.sandbox.store import Store, StoredFile, time_of
+from bot.sandbox import guild_seed, payloads
+from bot.sandbox.guild_seed import GuildSeed, Permission, RoleSeed
+from bot.sandbox.object_store import ObjectStore, StoredFile, time_of
+from bot.sandbox.payloads import DIRECT_CHANNEL, TEXT_CHANNEL, THREAD_CHANNEL
+from bot.sandbox.sandbox_errors import ApiError, Json
 
-PEOPLE = "Everyone here"
+MEMBERS_ROLE_NAME = "Everyone here"
 
 
 class Guild:
     """The one guild. Names from the seed keep the ids they have in the state file; their details follow the seed."""
 
-    def __init__(self, store: Store, seed: GuildSeed) -> None:
+    def __init__(self, store: ObjectStore, seed: GuildSeed) -> None:
         self.store, self.seed = store, seed
         self._facts = self._open_facts()
         self.id: str = self._facts["id"]
         self.bot_id: str = self._facts["bot_id"]
         self.token: str = self._facts["token"]
-        self.born = shapes.written(time_of(self.id))
+        self.born = payloads.format_timestamp(time_of(self.id))
         self._overwrites = self._plant_roles()
         self._plant_members()
         self._plant_channels()
@@ -42,11 +41,11 @@ class Guild:
         """Returns what every channel denies to some of them."""
         # @everyone may do nothing and people get a role of their own: it applies to the bot too, and what the bot lacks
         # must really be lacking.
-        self.store.put("role", shapes.role(self.id, "@everyone", 0, 0, 0))
-        people = RoleSeed(PEOPLE, permissions.MEMBER_PERMISSIONS)
+        self.store.put("role", payloads.role(self.id, "@everyone", 0, 0, 0))
+        people = RoleSeed(MEMBERS_ROLE_NAME, guild_seed.MEMBER_PERMISSIONS)
         bot = RoleSeed(self.seed.bot_name, self.seed.bot_permissions)
         for position, role in enumerate((people, bot, *self.seed.roles), start=1):
-            shape = shapes.role(self._role_id(role.name), role.name, role.permissions, role.colour, position)
+            shape = payloads.role(self._role_id(role.name), role.name, role.permissions, role.colour, position)
             managed = {"managed": True, "tags": {"bot_id": self.bot_id}} if role is bot else {}
             self.store.put("role", shape | managed)
         quiet = {self._role_id(role.name): role.denied for role in self.seed.roles if role.denied}
@@ -59,29 +58,31 @@ class Guild:
         known = {m["user"]["global_name"]: m for m in self.people()}
         for person in self.seed.members:
             old = known.get(person.name)
-            user = shapes.user(old["user"]["id"] if old else self.store.new_id(), person.name)
-            roles = [self._role_id(name) for name in (PEOPLE, *person.roles)]
+            user = payloads.user(old["user"]["id"] if old else self.store.new_id(), person.name)
+            roles = [self._role_id(name) for name in (MEMBERS_ROLE_NAME, *person.roles)]
             self._put_member(user, roles, old)
             if person.owner or "owner_id" not in self._facts:
                 self._facts = self.store.put("guild", self._facts | {"owner_id": user["id"]})
-        bot = shapes.user(self.bot_id, self.seed.bot_name, bot=True, avatar=self._bot_avatar())
+        bot = payloads.user(self.bot_id, self.seed.bot_name, bot=True, avatar=self._bot_avatar())
         self._put_member(bot, [self._role_id(self.seed.bot_name)], self.store.get("member", self.bot_id))
 
     def _put_member(self, user: Json, roles: list[str], old: Json | None) -> None:
-        shape = shapes.member(user, roles, old["joined_at"] if old else shapes.written(time_of(user["id"])))
+        shape = payloads.member(
+            user, roles, old["joined_at"] if old else payloads.format_timestamp(time_of(user["id"]))
+        )
         self.store.put("member", shape, user["id"])
 
     def _bot_avatar(self) -> str | None:
         if self.seed.bot_avatar is None:
             return None
         kind = mimetypes.guess_type(self.seed.bot_avatar)[0] or "image/png"
-        return self.store.put_picture(StoredFile("avatar", kind, self.seed.bot_avatar.read_bytes()))
+        return self.store.put_avatar(StoredFile("avatar", kind, self.seed.bot_avatar.read_bytes()))
 
     def _plant_channels(self) -> None:
         known = {channel["name"]: channel["id"] for channel in self.channels()}
         for position, seed in enumerate(self.seed.channels):
             channel_id = known.get(seed.name) or self.store.new_id()
-            self.store.put("channel", shapes.channel(channel_id, self.id, position, seed, self._overwrites))
+            self.store.put("channel", payloads.channel(channel_id, self.id, position, seed, self._overwrites))
 
     def roles(self) -> list[Json]:
         """All roles, lowest first."""
@@ -95,15 +96,15 @@ class Guild:
 
     def channels(self) -> list[Json]:
         """The text channels, from the top."""
-        return sorted(self._of_type(TEXT), key=lambda channel: cast(int, channel["position"]))
+        return sorted(self._of_type(TEXT_CHANNEL), key=lambda channel: cast(int, channel["position"]))
 
     def threads(self) -> list[Json]:
         """The threads, oldest first."""
-        return self._of_type(THREAD)
+        return self._of_type(THREAD_CHANNEL)
 
     def direct(self, user_id: str) -> Json | None:
         """The bot's direct messages with someone, if there are any."""
-        return next((one for one in self._of_type(DIRECT) if one["recipients"][0]["id"] == user_id), None)
+        return next((one for one in self._of_type(DIRECT_CHANNEL) if one["recipients"][0]["id"] == user_id), None)
 
     def channel(self, channel_id: object) -> Json:
         """The channel, thread or direct messages, or 10003."""
@@ -112,24 +113,24 @@ class Guild:
             raise ApiError(10003)
         return self._up_to_date(found)
 
-    def shown_to(self, user_id: str) -> list[Json]:
+    def visible_channels(self, user_id: str) -> list[Json]:
         """Every place that the member sees, as the member's client shows it."""
         places = [*self.channels(), *self.threads(), self.direct(user_id)]
-        return [self.as_shown(one) for one in places if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
+        return [self.client_view(one) for one in places if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
 
     def is_shown(self, channel_id: object, user_id: str) -> bool:
         """Whether the member sees the place with this id, if there is one."""
         place = self.store.get("channel", channel_id)
         return place is not None and self.may(user_id, Permission.VIEW_CHANNEL, place)
 
-    def as_shown(self, channel: Json) -> Json:
+    def client_view(self, channel: Json) -> Json:
         """The place as a member's client shows it: with what it has of its parent, and facing the bot."""
-        facing = {"recipients": [self.bot]} if channel["type"] == DIRECT else {}
+        facing = {"recipients": [self.bot]} if channel["type"] == DIRECT_CHANNEL else {}
         return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **facing}
 
     def is_nsfw(self, channel: Json) -> bool:
         """Whether the place is age-restricted; a thread is as its channel."""
-        decides = self.channel(channel["parent_id"]) if channel["type"] == THREAD else channel
+        decides = self.channel(channel["parent_id"]) if channel["type"] == THREAD_CHANNEL else channel
         return bool(decides.get("nsfw"))
 
     def members(self) -> list[Json]:
@@ -159,18 +160,18 @@ class Guild:
 
     def shape(self) -> Json:
         """The guild as the HTTP API gives it."""
-        return shapes.guild(self.id, self.seed.name, self._facts["owner_id"], self.roles())
+        return payloads.guild(self.id, self.seed.name, self._facts["owner_id"], self.roles())
 
     def permissions_of(self, user_id: str, channel: Json | None = None) -> int:
         """What the member may do; the owner and administrators everything, except in direct messages."""
-        if channel is not None and channel["type"] == DIRECT:
-            return permissions.DIRECT_PERMISSIONS if self.is_between(channel, user_id) else 0
+        if channel is not None and channel["type"] == DIRECT_CHANNEL:
+            return guild_seed.DIRECT_PERMISSIONS if self.is_between(channel, user_id) else 0
         if user_id == self._facts["owner_id"]:
-            return permissions.ALL
+            return guild_seed.ALL_PERMISSIONS
         held = {self.id, *self.member(user_id)["roles"]}
-        bits = permissions.combine(int(role["permissions"]) for role in self.roles() if role["id"] in held)
-        denied = permissions.combine(int(one["deny"]) for one in self._overwrites if one["id"] in held)
-        return bits if bits == permissions.ALL else bits & ~denied
+        bits = guild_seed.combine_permissions(int(role["permissions"]) for role in self.roles() if role["id"] in held)
+        denied = guild_seed.combine_permissions(int(one["deny"]) for one in self._overwrites if one["id"] in held)
+        return bits if bits == guild_seed.ALL_PERMISSIONS else bits & ~denied
 
     def is_between(self, channel: Json, user_id: str) -> bool:
         """Whether these direct messages are the member's or the bot's."""
@@ -179,16 +180,16 @@ class Guild:
     def may(self, user_id: str, needed: Permission, channel: Json | None = None) -> bool:
         """Whether the member holds all of `needed`, there if a place is given."""
         # Threads have a right to speak of their own.
-        if channel is not None and channel["type"] == THREAD and needed == Permission.SEND_MESSAGES:
+        if channel is not None and channel["type"] == THREAD_CHANNEL and needed == Permission.SEND_MESSAGES:
             needed = Permission.SEND_MESSAGES_IN_THREADS
-        return permissions.allows(self.permissions_of(user_id, channel), needed)
+        return guild_seed.has_permissions(self.permissions_of(user_id, channel), needed)
 
     def require(self, needed: Permission, channel: Json | None = None) -> None:
         """Refuse the bot with Discord's code: 50001 where it cannot see the channel, 50013 for the rest.
 
         What direct messages do not have, and nobody could be granted there, is 50003.
         """
-        if channel is not None and channel["type"] == DIRECT and not needed & permissions.DIRECT_PERMISSIONS:
+        if channel is not None and channel["type"] == DIRECT_CHANNEL and not needed & guild_seed.DIRECT_PERMISSIONS:
             raise ApiError(50003)
         if not self.may(self.bot_id, Permission.VIEW_CHANNEL, channel):
             raise ApiError(50001)

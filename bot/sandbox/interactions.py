@@ -1,7 +1,4 @@
-"""Interactions: what a member asks of the bot, and its answers within Discord's times.
-
-Source: discord.com/developers/docs/interactions/receiving-and-responding.
-"""
+"""Interactions: commands, buttons and forms of members, and the bot's callbacks within Discord's deadlines."""
 
 import asyncio
 import secrets
@@ -9,22 +6,29 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from bot.sandbox import limits
-from bot.sandbox.conditions import Clock
-from bot.sandbox.errors import ApiError, Json
-from bot.sandbox.feed import Feed
+from bot.sandbox import payload_limits
+from bot.sandbox.channel_messages import (
+    CONTEXT_MENU_RESPONSE,
+    EPHEMERAL,
+    LOADING,
+    SLASH_COMMAND_RESPONSE,
+    MessageDraft,
+    MessageManager,
+)
+from bot.sandbox.command_validation import CHAT_INPUT
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
-from bot.sandbox.messages import COMMAND_ANSWER, EPHEMERAL, LOADING, MENU_ANSWER, Draft, Messages
-from bot.sandbox.registration import CHAT_INPUT
-from bot.sandbox.shapes import DIRECT
+from bot.sandbox.network_conditions import SimulatedClock
+from bot.sandbox.payloads import DIRECT_CHANNEL
+from bot.sandbox.sandbox_errors import ApiError, Json
+from bot.sandbox.traffic_log import EventFeed
 
-ACKNOWLEDGE_S = 3.0
-TOKEN_LIFE_S = 15 * 60.0
+ACKNOWLEDGE_TIMEOUT_S = 3.0
+TOKEN_LIFETIME_S = 15 * 60.0
 ATTACHMENT_LIMIT_BYTES = 10 * 2**20
 
 
-class Asked(IntEnum):
+class InteractionType(IntEnum):
     """What an interaction is."""
 
     COMMAND = 2
@@ -33,7 +37,7 @@ class Asked(IntEnum):
     FORM = 5
 
 
-class Reply(IntEnum):
+class CallbackType(IntEnum):
     """How the bot acknowledges it."""
 
     MESSAGE = 4
@@ -44,11 +48,11 @@ class Reply(IntEnum):
     FORM = 9
 
 
-ALLOWED: dict[Asked, frozenset[Reply]] = {
-    Asked.COMMAND: frozenset({Reply.MESSAGE, Reply.THINKING, Reply.FORM}),
-    Asked.COMPONENT: frozenset(Reply) - {Reply.CHOICES},
-    Asked.AUTOCOMPLETE: frozenset({Reply.CHOICES}),
-    Asked.FORM: frozenset(Reply) - {Reply.CHOICES, Reply.FORM},
+ALLOWED_CALLBACKS: dict[InteractionType, frozenset[CallbackType]] = {
+    InteractionType.COMMAND: frozenset({CallbackType.MESSAGE, CallbackType.THINKING, CallbackType.FORM}),
+    InteractionType.COMPONENT: frozenset(CallbackType) - {CallbackType.CHOICES},
+    InteractionType.AUTOCOMPLETE: frozenset({CallbackType.CHOICES}),
+    InteractionType.FORM: frozenset(CallbackType) - {CallbackType.CHOICES, CallbackType.FORM},
 }
 
 
@@ -59,12 +63,12 @@ class Interaction:
     `source` is the message whose button or form it came from, `trigger` what the form was the answer to.
     """
 
-    asked: Asked
+    asked: InteractionType
     payload: Json
     source: str | None
     born: float
     trigger: "Interaction | None" = None
-    reply: Reply | None = None
+    reply: CallbackType | None = None
     expired: bool = False
     data: Json = field(default_factory=dict)
     original: str | None = None
@@ -79,7 +83,7 @@ class Interaction:
     def cause(self) -> Json:
         """The interaction_metadata of the messages that answer it."""
         own = {"id": self.payload["id"], "type": self.asked, "user": self.user, "authorizing_integration_owners": {}}
-        if self.asked is Asked.COMMAND:
+        if self.asked is InteractionType.COMMAND:
             data = self.payload["data"]
             return own | {"name": _full_name(data), "command_type": data["type"]} | _target(data)
         if self.trigger is not None:
@@ -87,10 +91,12 @@ class Interaction:
         return own | {"interacted_message_id": self.source}
 
 
-class Interactions:
+class InteractionManager:
     """All interactions since the start; tokens end with the process, as they would soon anyway."""
 
-    def __init__(self, guild: Guild, messages: Messages, feed: Feed, gateway: Gateway, clock: Clock) -> None:
+    def __init__(
+        self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway, clock: SimulatedClock
+    ) -> None:
         self._guild, self._messages, self._feed, self._gateway = guild, messages, feed, gateway
         self._clock = clock
         self._by_token: dict[str, Interaction] = {}
@@ -103,7 +109,7 @@ class Interactions:
 
     async def ask(
         self,
-        asked: Asked,
+        asked: InteractionType,
         user_id: str,
         channel_id: str,
         data: Json,
@@ -116,21 +122,21 @@ class Interactions:
         interaction = Interaction(asked, payload, source["id"] if source else None, self._clock.now(), trigger)
         self._by_token[payload["token"]] = interaction
         self._gateway.dispatch("INTERACTION_CREATE", payload)
-        interaction.expired = not await self._clock.within(interaction.settled, ACKNOWLEDGE_S)
+        interaction.expired = not await self._clock.within(interaction.settled, ACKNOWLEDGE_TIMEOUT_S)
         self._feed.publish("answer", self._summary(interaction))
         return interaction
 
     def _forget_old(self) -> None:
         # Twice the life, so that a token just ended is still told apart from one that never was.
-        oldest = self._clock.now() - 2 * TOKEN_LIFE_S
+        oldest = self._clock.now() - 2 * TOKEN_LIFETIME_S
         self._by_token = {token: one for token, one in self._by_token.items() if one.born > oldest}
 
-    def files_of_others(self, ids: Collection[str]) -> set[str]:
+    def attachment_ids_of_others(self, ids: Collection[str]) -> set[str]:
         """The files that came with what others than these people ask, by id: the bot may still fetch them."""
         asked = [one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids]
         return {key for data in asked for key in data.get("resolved", {}).get("attachments", {})}
 
-    def _payload(self, asked: Asked, user_id: str, channel_id: str, data: Json) -> Json:
+    def _payload(self, asked: InteractionType, user_id: str, channel_id: str, data: Json) -> Json:
         channel = self._guild.channel(channel_id)
         return {
             "id": self._guild.store.new_id(),
@@ -145,7 +151,7 @@ class Interactions:
             "locale": self.locale_of(user_id),
             "entitlements": [],
             "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
-            **(self._direct(user_id) if channel["type"] == DIRECT else self._in_guild(user_id, channel)),
+            **(self._direct(user_id) if channel["type"] == DIRECT_CHANNEL else self._in_guild(user_id, channel)),
         }
 
     def _reachable(self, data: Json) -> Json:
@@ -181,7 +187,7 @@ class Interactions:
             "data": interaction.data,
         }
 
-    def answer(self, interaction_id: str, token: str, body: Json, draft: Draft) -> Interaction:
+    def answer(self, interaction_id: str, token: str, body: Json, draft: MessageDraft) -> Interaction:
         """The bot's callback: 10062 if it is too late or unknown, 40060 if it is the second."""
         interaction = self._by_token.get(token)
         if interaction is None or interaction.expired or interaction.payload["id"] != interaction_id:
@@ -189,35 +195,39 @@ class Interactions:
         if interaction.reply is not None:
             raise ApiError(40060)
         reply = body.get("type")
-        if reply not in ALLOWED[interaction.asked]:
+        if reply not in ALLOWED_CALLBACKS[interaction.asked]:
             raise ApiError.field("type", "BASE_TYPE_CHOICES", "Not a callback type for this interaction")
-        self._act(interaction, Reply(reply), draft)
+        self._act(interaction, CallbackType(reply), draft)
         # After the act: an answer that was refused, as too long, leaves the interaction open for another.
-        interaction.reply, interaction.data = Reply(reply), draft.body
+        interaction.reply, interaction.data = CallbackType(reply), draft.body
         interaction.settled.set()
         return interaction
 
-    def _act(self, interaction: Interaction, reply: Reply, draft: Draft) -> None:
-        if reply is Reply.MESSAGE:
+    def _act(self, interaction: Interaction, reply: CallbackType, draft: MessageDraft) -> None:
+        if reply is CallbackType.MESSAGE:
             draft.check()
             interaction.original = self._send(interaction, draft)["id"]
-        elif reply is Reply.THINKING:
-            blank = Draft({"flags": draft.body.get("flags")})
+        elif reply is CallbackType.THINKING:
+            blank = MessageDraft({"flags": draft.body.get("flags")})
             interaction.original = self._send(interaction, blank, LOADING)["id"]
-        elif reply is Reply.CHOICES:
-            limits.check(draft.body, limits.CHOICES)
-        elif reply is Reply.FORM:
-            limits.check(draft.body, limits.MODAL)
+        elif reply is CallbackType.CHOICES:
+            payload_limits.check_limits(draft.body, payload_limits.CHOICES)
+        elif reply is CallbackType.FORM:
+            payload_limits.check_limits(draft.body, payload_limits.MODAL)
         else:
             interaction.original = interaction.source
-            if reply is Reply.UPDATE and interaction.source is not None:
+            if reply is CallbackType.UPDATE and interaction.source is not None:
                 self._messages.edit(interaction.source, draft)
 
-    def _send(self, interaction: Interaction, draft: Draft, more_flags: int = 0) -> Json:
+    def _send(self, interaction: Interaction, draft: MessageDraft, more_flags: int = 0) -> Json:
         flags = (draft.body.get("flags") or 0) & ~LOADING | more_flags
         kind = {}
-        if interaction.asked is Asked.COMMAND and interaction.original is None:
-            kind = {"type": COMMAND_ANSWER if interaction.payload["data"]["type"] == CHAT_INPUT else MENU_ANSWER}
+        if interaction.asked is InteractionType.COMMAND and interaction.original is None:
+            kind = {
+                "type": SLASH_COMMAND_RESPONSE
+                if interaction.payload["data"]["type"] == CHAT_INPUT
+                else CONTEXT_MENU_RESPONSE
+            }
         return self._messages.create(
             self._guild.bot,
             interaction.payload["channel_id"],
@@ -234,7 +244,7 @@ class Interactions:
         interaction = self._by_token.get(token)
         if interaction is None:
             return None
-        if interaction.expired or self._clock.now() - interaction.born > TOKEN_LIFE_S:
+        if interaction.expired or self._clock.now() - interaction.born > TOKEN_LIFETIME_S:
             raise ApiError(50027)
         return interaction
 
@@ -242,7 +252,7 @@ class Interactions:
         """The message that answers it, or 10008."""
         return self._messages.find(interaction.original)
 
-    def follow_up(self, interaction: Interaction, draft: Draft) -> Json:
+    def follow_up(self, interaction: Interaction, draft: MessageDraft) -> Json:
         """Send another message. The first after "is thinking" takes that message's place, as on Discord."""
         if interaction.reply is None:
             raise ApiError(10015)
@@ -268,7 +278,7 @@ class Interactions:
             "response_message_loading": bool(message["flags"] & LOADING),
             "response_message_ephemeral": bool(message["flags"] & EPHEMERAL),
         }
-        has_resource = interaction.reply in (Reply.MESSAGE, Reply.UPDATE)
+        has_resource = interaction.reply in (CallbackType.MESSAGE, CallbackType.UPDATE)
         resource = {"resource": {"type": interaction.reply, "message": message}} if has_resource else {}
         return {"interaction": about, **resource}
 

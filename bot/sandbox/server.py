@@ -1,28 +1,65 @@
-"""The sandbox as others use it: start it, play its members, wait for what the bot does."""
+"""The sandbox server: start, stop, members, waiting for events; and patching discord.py to connect to it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
+import discord
+import discord.gateway
+import discord.http
 from aiohttp import web
+from yarl import URL
 
-from bot.sandbox import origins, page, rest
-from bot.sandbox.controls import Controls
-from bot.sandbox.errors import Json, NotLoopback
-from bot.sandbox.feed import Check, EventLog
-from bot.sandbox.leaving import Leaver, end_accounts, leave
-from bot.sandbox.member import Member
-from bot.sandbox.routes import ROUTES
-from bot.sandbox.seed import GuildSeed
-from bot.sandbox.world import World
+from bot.sandbox import http_api, page_api
+from bot.sandbox.account_deletion import DepartingMember, delete_account_content, delete_departed_accounts
+from bot.sandbox.api_routes import ROUTES
+from bot.sandbox.container import FaultControls, SandboxContainer
+from bot.sandbox.guild_seed import GuildSeed
+from bot.sandbox.member_client import MemberClient
+from bot.sandbox.sandbox_errors import Json, NotLoopback
+from bot.sandbox.traffic_log import EventLog, EventPredicate
 
-HISTORY = 1_000
-LONGEST_LINE = 2**16
+
+class HasUrl(Protocol):
+    """Whatever says where it listens, such as a Sandbox."""
+
+    url: str
+
+
+def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
+    """Make every discord.py client of this process talk to the sandbox (or to its page's address).
+
+    Undone at the end of a `with` block, or by `close()`.
+    """
+    base = URL(sandbox_or_url if isinstance(sandbox_or_url, str) else sandbox_or_url.url)
+    before = discord.http.Route.BASE, discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY, discord.Asset.BASE
+
+    def put(api: str, gateway: URL, assets: str) -> None:
+        discord.http.Route.BASE = api
+        discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = gateway
+        discord.Asset.BASE = assets
+
+    put(str(base / "api/v10"), (base / "gateway").with_scheme("ws"), str(base / "cdn"))
+    undo = ExitStack()
+    undo.callback(put, *before)
+    return undo
+
+
+MAX_HISTORY_MESSAGES = 1_000
+
+
+MAX_HEADER_BYTES = 2**16
+
+
 """Bytes of a request's first line, and of a header: who is mounted here says itself what is too long."""
-Mount = Callable[[web.Application], None]
 
 
-class Sandbox(Controls):
-    """A guild on loopback: Discord's API for the bot, a page for people, `Member` and the controls for tests."""
+AppMount = Callable[[web.Application], None]
+
+
+class Sandbox(FaultControls):
+    """A guild on loopback: Discord's API for the bot, a page for people, `MemberClient` and the controls for tests."""
 
     def __init__(self, seed: GuildSeed, state: Path | None = None, *, rate_window: float = 1.0) -> None:
         """Open the state (None: kept in memory, gone afterwards). Raises StateUnreadable.
@@ -30,7 +67,7 @@ class Sandbox(Controls):
         A state file with a guild in it is continued; what the seed adds is added. `rate_window` makes the windows of
         all rate limits longer or shorter.
         """
-        super().__init__(World.open(seed, state, rate_window))
+        super().__init__(SandboxContainer.open(seed, state, rate_window))
         self._runner: web.AppRunner | None = None
         self._closed = False
         self.url = ""
@@ -56,19 +93,19 @@ class Sandbox(Controls):
         return self._world.feed.events
 
     async def start(
-        self, host: str = "127.0.0.1", port: int = 0, mount: Mount | None = None, links: Sequence[page.Link] = ()
+        self, host: str = "127.0.0.1", port: int = 0, mount: AppMount | None = None, links: Sequence[page_api.Link] = ()
     ) -> None:
         """Listen (port 0: a free one). Raises NotLoopback, and OSError if the port is taken.
 
         `mount` may add routes and middlewares of its own to the application before it is served; `links` are shown on
         the page: a label and an address each.
         """
-        _refuse_open_door(host)
+        _require_loopback(host)
         app = self._application(links)
         if mount:
             mount(app)
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=1.0, max_line_size=LONGEST_LINE, max_field_size=LONGEST_LINE
+            app, access_log=None, shutdown_timeout=1.0, max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES
         )
         await self._runner.setup()
         try:
@@ -81,12 +118,12 @@ class Sandbox(Controls):
         self.url = f"http://{authority}"
         self._world.gateway.url, self._world.messages.files_url = f"ws://{authority}/gateway", self.url
 
-    def _application(self, links: Sequence[page.Link]) -> web.Application:
-        app = web.Application(client_max_size=rest.LARGEST_BODY_BYTES, middlewares=[origins.only_loopback])
+    def _application(self, links: Sequence[page_api.Link]) -> web.Application:
+        app = web.Application(client_max_size=http_api.MAX_BODY_BYTES, middlewares=[http_api.loopback_middleware])
         app.router.add_get("/gateway", self._world.gateway.serve)
         app.router.add_get("/gateway/", self._world.gateway.serve)
-        rest.mount(app, self._world, ROUTES)
-        page.mount(app, self._world, self, links)
+        http_api.mount_api(app, self._world, ROUTES)
+        page_api.mount_page(app, self._world, self, links)
         return app
 
     async def stop(self) -> None:
@@ -100,20 +137,20 @@ class Sandbox(Controls):
             await self._runner.cleanup()
             self._runner = None
 
-    def forget(self, who: Leaver) -> None:
+    def forget(self, who: DepartingMember) -> None:
         """Delete what somebody wrote, what answers and what names them; accounts leave when the sandbox ends."""
-        in_use = self._world.interactions.files_of_others(who.ids)
-        leave(self._world.guild, self._world.messages, who, in_use)
+        in_use = self._world.interactions.attachment_ids_of_others(who.ids)
+        delete_account_content(self._world.guild, self._world.messages, who, in_use)
 
     def close_state(self) -> None:
         """Let go of the state; the accounts of those who left are ended. May be called twice."""
         if not self._closed:
             self._closed = True
-            end_accounts(self._world.store)
+            delete_departed_accounts(self._world.store)
             self._world.store.close()
 
     async def wait_for(
-        self, kind: str, check: Check = lambda data: True, timeout_s: float = 10.0, since: int | None = None
+        self, kind: str, check: EventPredicate = lambda data: True, timeout_s: float = 10.0, since: int | None = None
     ) -> Json:
         """What a member sees next: "message", "edit", "delete", "typing", "answer" or "commands".
 
@@ -130,16 +167,16 @@ class Sandbox(Controls):
 
     def messages(self, channel_name: str) -> list[Json]:
         """The channel's history, oldest first."""
-        return self._world.messages.history(self.channel(channel_name)["id"], HISTORY)
+        return self._world.messages.history(self.channel(channel_name)["id"], MAX_HISTORY_MESSAGES)
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> MemberClient:
         """The person of this name. Raises KeyError."""
         for person in self._world.guild.people():
             if person["user"]["global_name"] == name:
-                return Member(self._world, person["user"]["id"])
+                return MemberClient(self._world, person["user"]["id"])
         raise KeyError(name)
 
 
-def _refuse_open_door(host: str) -> None:
-    if not origins.is_loopback(host):
+def _require_loopback(host: str) -> None:
+    if not http_api.is_loopback(host):
         raise NotLoopback(f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or localhost")

@@ -1,11 +1,4 @@
-"""The bot's memory: one SQLite file, `<home>/understudy.sqlite`, and the bot its only writer.
-
-    with Store.open(home / "understudy.sqlite") as store:
-        store.channels.assign(...)
-
-Use a store from one thread, the event loop's: each call is short. A call that returns has been written to the disk
-(WAL, `synchronous=FULL`). Any call may raise `StoreError`.
-"""
+"""The bot's database: one SQLite file, `<home>/understudy.sqlite`, written by the bot alone."""
 
 from __future__ import annotations
 
@@ -15,69 +8,67 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from bot.store.answered import AnsweredRequests
-from bot.store.channels import Answers, Channel, Channels
-from bot.store.comparisons import (
-    BASE,
-    Choice,
-    Comparison,
-    Comparisons,
-    JudgementCounts,
-    NewComparison,
-    Preference,
-)
-from bot.store.database import Connection, StoreError, open_for_writing, open_read_only, translated
-from bot.store.erasure import Erasure
-from bot.store.forgettings import Forgetting, Forgettings
+from bot.store.adapter_versions import InstalledVersion, Promotion, PromotionKind, Versions
+from bot.store.channel_settings import ALL_CHANNELS, ALL_PERSONAS, AnswerMode, Channel, Channels, Mute, Mutes
+from bot.store.database import DatabaseConnection, StoreError, open_for_writing, open_read_only, translate_errors
+from bot.store.erasure import Erasure, ErasureRequest, ErasureRequests
 from bot.store.guilds import Guilds
-from bot.store.jobs import Job, JobResult, Jobs, JobState
-from bot.store.messages import Message, Messages
-from bot.store.mutes import EVERYONE, EVERYWHERE, Mute, Mutes
-from bot.store.people import CARD, Decision, Gift, People
-from bot.store.replies import Replies, ReplyState, StoredReply, Votes
+from bot.store.human_feedback import (
+    BASE_MODEL_NAME,
+    BlindComparison,
+    BlindComparisons,
+    JudgementCounts,
+    Lesson,
+    Lessons,
+    NewBlindComparison,
+    VoteChoice,
+    VotePreference,
+)
+from bot.store.member_records import CARD_CONTRIBUTION, ConsentDecision, Contribution, MemberRecords
+from bot.store.merge_backup import BackupMergeCounts, merge_later_decisions
+from bot.store.messages import MessageHistory, StoredMessage
+from bot.store.replies import IdempotencyKeys, ReplyState, StoredReplies, StoredReply, VoteCounts
+from bot.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, ReplyTally
 from bot.store.rollouts import NewRollout, Rollout, Rollouts
-from bot.store.taking_over import TakenOver, take_over
-from bot.store.tallies import JudgedReply, Selection, Tallies, Tally
-from bot.store.taught import Lesson, Taught
-from bot.store.versions import InstalledVersion, Promotion, PromotionKind, Versions
+from bot.store.training_jobs import JobResult, JobState, TrainingJob, TrainingJobs
 
 __all__ = [
-    "BASE",
-    "CARD",
-    "EVERYONE",
-    "EVERYWHERE",
-    "Answers",
+    "ALL_CHANNELS",
+    "ALL_PERSONAS",
+    "BASE_MODEL_NAME",
+    "CARD_CONTRIBUTION",
+    "AnswerMode",
+    "BackupMergeCounts",
+    "BlindComparison",
     "Channel",
-    "Choice",
-    "Comparison",
-    "Decision",
-    "Forgetting",
-    "Gift",
+    "ConsentDecision",
+    "Contribution",
+    "ErasureRequest",
     "HomeInUseError",
     "InstalledVersion",
-    "Job",
     "JobResult",
     "JobState",
     "JudgedReply",
     "JudgementCounts",
     "Lesson",
-    "Message",
     "Mute",
-    "NewComparison",
+    "NewBlindComparison",
     "NewRollout",
-    "Preference",
     "Promotion",
     "PromotionKind",
+    "ReplySelection",
     "ReplyState",
+    "ReplyTally",
     "Rollout",
-    "Selection",
     "Store",
     "StoreError",
+    "StoredMessage",
     "StoredReply",
-    "TakenOver",
-    "Tally",
-    "Votes",
-    "locked",
+    "TrainingJob",
+    "VoteChoice",
+    "VoteCounts",
+    "VotePreference",
+    "acquire_home_lock",
 ]
 
 
@@ -88,23 +79,23 @@ class HomeInUseError(StoreError):
 class Store:
     """All that is remembered, by concern: `channels`, `messages`, `replies`, `people`, `versions` and so on."""
 
-    def __init__(self, connection: Connection, lock: FileLock | None = None) -> None:
+    def __init__(self, connection: DatabaseConnection, lock: FileLock | None = None) -> None:
         self._connection, self._lock = connection, lock
         self.channels = Channels(connection)
-        self.messages = Messages(connection)
-        self.replies = Replies(connection)
+        self.messages = MessageHistory(connection)
+        self.replies = StoredReplies(connection)
         self.mutes = Mutes(connection)
         self.versions = Versions(connection)
         self.rollouts = Rollouts(connection, self.versions)
-        self.tallies = Tallies(connection)
-        self.jobs = Jobs(connection, self.versions)
-        self.people = People(connection)
-        self.taught = Taught(connection)
+        self.tallies = ReplyStats(connection)
+        self.jobs = TrainingJobs(connection, self.versions)
+        self.people = MemberRecords(connection)
+        self.taught = Lessons(connection)
         self.guilds = Guilds(connection)
-        self.comparisons = Comparisons(connection)
-        self.answered = AnsweredRequests(connection)
+        self.comparisons = BlindComparisons(connection)
+        self.answered = IdempotencyKeys(connection)
         self.erasure = Erasure(connection)
-        self.forgettings = Forgettings(connection)
+        self.forgettings = ErasureRequests(connection)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -113,7 +104,7 @@ class Store:
         Raises `StoreError` when another process has it open for writing, and when the file is damaged, not ours, newer
         than this program or not writable; the file is left as it was.
         """
-        lock = locked(path)
+        lock = acquire_home_lock(path)
         try:
             return cls(open_for_writing(path), lock)
         except BaseException:
@@ -129,9 +120,9 @@ class Store:
         """Leave nothing of what was deleted in the file or beside it. Takes seconds with a large file."""
         self._connection.compact()
 
-    def take_over(self, later: Store) -> TakenOver:
+    def take_over(self, later: Store) -> BackupMergeCounts:
         """Let hold in this older copy what members and Discord have decided since, as the later store knows it."""
-        return take_over(self._connection, later._connection)
+        return merge_later_decisions(self._connection, later._connection)
 
     def trim(self) -> None:
         """Leave nothing of what was deleted beside the file, and give room back where most of the file is empty."""
@@ -150,13 +141,13 @@ class Store:
         self.close()
 
 
-def locked(path: Path) -> FileLock:
+def acquire_home_lock(path: Path) -> FileLock:
     """The lock of the home whose database `path` is; the kernel lets go of it when the process dies.
 
     Raises `StoreError` when another process holds it.
     """
     lock = FileLock(path.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
-    with translated(path):
+    with translate_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             lock.acquire()

@@ -1,9 +1,4 @@
-"""The connection under the store: how the file is opened, and what its errors say.
-
-There is one writing connection in one process: SQLite before 3.51.3 can corrupt a WAL database that two connections
-write or checkpoint at the same instant, and Python 3.11 carries an older one. Readers open the file read-only and
-never checkpoint.
-"""
+"""The SQLite connection: how the file is opened, and how its errors are reported."""
 
 from __future__ import annotations
 
@@ -21,11 +16,11 @@ from personas.errors import UnderstudyError
 
 Row = dict[str, Any]
 
-BUSY_S = 1.0
+BUSY_TIMEOUT_S = 1.0
 """How long to wait for another program that has locked the file, in seconds; the event loop waits too."""
 
 
-MOSTLY_EMPTY = 0.5
+VACUUM_FREE_PAGE_SHARE = 0.5
 """The share of empty pages from which on a file is written anew: it then takes less time than filling it took."""
 
 
@@ -33,7 +28,7 @@ class StoreError(UnderstudyError):
     """The database cannot be opened, read or written. What was stored before is untouched."""
 
 
-class Connection:
+class DatabaseConnection:
     """One SQLite connection; use it from the thread that opened it. Every method raises `StoreError`."""
 
     def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
@@ -43,7 +38,7 @@ class Connection:
 
     def read(self, sql: str, values: Mapping[str, object] | None = None) -> list[Row]:
         """All rows of a query."""
-        with translated(self._path):
+        with translate_errors(self._path):
             return list(self._db.query(sql, dict(values or {})))
 
     def first(self, sql: str, values: Mapping[str, object] | None = None) -> Row | None:
@@ -52,28 +47,28 @@ class Connection:
 
     def write(self, sql: str, values: Mapping[str, object] | None = None) -> int:
         """Run one statement and commit it, unless inside `atomic`. Gives the number of rows that it changed."""
-        with translated(self._path):
+        with translate_errors(self._path):
             return int(self._db.execute(sql, dict(values or {})).rowcount)
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
         """All of the block is written, or nothing."""
-        with translated(self._path), self._db.atomic():
+        with translate_errors(self._path), self._db.atomic():
             yield
 
     def compact(self) -> None:
         """Leave nothing of what was deleted in the file or beside it. Not inside `atomic`."""
-        with translated(self._path):
+        with translate_errors(self._path):
             self._raw.execute("vacuum")
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def trim(self) -> None:
         """Leave nothing of what was deleted beside the file; write it anew where most of it is empty."""
-        with translated(self._path):
+        with translate_errors(self._path):
             (pages,), (empty,) = (
                 self._raw.execute(f"pragma {name}").fetchone() for name in ("page_count", "freelist_count")
             )
-            if empty > pages * MOSTLY_EMPTY:
+            if empty > pages * VACUUM_FREE_PAGE_SHARE:
                 self._raw.execute("vacuum")
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
@@ -82,12 +77,12 @@ class Connection:
         self._raw.close()
 
 
-def open_for_writing(path: Path) -> Connection:
+def open_for_writing(path: Path) -> DatabaseConnection:
     """Open or create the database and bring its schema up to date. The caller holds the lock."""
-    with translated(path):
+    with translate_errors(path):
         if not path.exists():
             path.touch(mode=0o600)  # webhook tokens and people's words are in it
-        raw = sqlite3.connect(path, timeout=BUSY_S)
+        raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
         try:
             # Looked at before anything is written: a file that is not ours, or damaged, stays as it is.
             version = _checked_version(raw, path)
@@ -98,15 +93,15 @@ def open_for_writing(path: Path) -> Connection:
         except BaseException:
             raw.close()
             raise
-        return Connection(raw, path)
+        return DatabaseConnection(raw, path)
 
 
-def open_read_only(path: Path) -> Connection:
+def open_read_only(path: Path) -> DatabaseConnection:
     """Open an existing database for reading; the bot may be running on it."""
-    with translated(path):
+    with translate_errors(path):
         if not path.exists():
             raise StoreError(f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME.")
-        raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
+        raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         try:
             if _checked_version(raw, path) < len(MIGRATIONS):
                 raise StoreError(
@@ -115,7 +110,7 @@ def open_read_only(path: Path) -> Connection:
         except BaseException:
             raw.close()
             raise
-        return Connection(raw, path)
+        return DatabaseConnection(raw, path)
 
 
 def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
@@ -141,7 +136,7 @@ def _migrate(raw: sqlite3.Connection, version: int) -> None:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """Turn what the disk or SQLite reports into a `StoreError` with advice; slips in our own SQL stay what they are."""
     try:
         yield
@@ -155,10 +150,10 @@ def translated(path: Path) -> Iterator[None]:
             "Nothing was changed. Move the file away and put a copy of an earlier one in its place.",
         ) from error
     except OSError as error:
-        raise StoreError(f"The database {path} cannot be used: {error.strerror}.", advice_on(error)) from error
+        raise StoreError(f"The database {path} cannot be used: {error.strerror}.", filesystem_advice(error)) from error
 
 
-def advice_on(error: OSError) -> str:
+def filesystem_advice(error: OSError) -> str:
     """What to do about a folder or file that cannot be used."""
     if error.errno == errno.ENAMETOOLONG:
         return "Name a folder with a shorter path."

@@ -1,27 +1,39 @@
-"""A person taken out of the tables, and what is known of them there."""
+"""Erases a member from the tables, and stores the progress of each erasure request."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from bot.store.database import Connection
+from bot.store.database import DatabaseConnection, Row
 
-ASKED = """select event_id from replies left join messages on messages.seq = trigger_seq
+REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
     where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
+
+
 """The replies to a person: they may say again what the person said."""
 
-FOREVER = 1e18
+
+MAX_TIMESTAMP_S = 1e18
+
+
 """A time that never comes, in seconds since 1970."""
 
-DIRECT = "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
+
+DIRECT_CHANNELS_SQL = (
+    "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
+)
+
+
 """The person's direct messages, in which nobody else but personas speaks."""
 
-DELETED = {
-    "replies": f"""delete from messages where persona_id is not null and (channel_id in ({DIRECT}) and at <= :until
-        or discord_message_id in (select message_id from reply_parts where event_id in ({ASKED})))""",
-    "answers": f"delete from replies where event_id in ({ASKED})",
-    "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT})",
+
+DELETE_STATEMENTS = {
+    "replies": f"""delete from messages where persona_id is not null and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
+        or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",
+    "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
+    "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "messages": "delete from messages where author_id = :user and at <= :until",
     "votes": "delete from votes where user_id = :user and at <= :until",
     "gifts": "delete from gifts where user_id = :user and at <= :until",
@@ -29,9 +41,12 @@ DELETED = {
     "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
+
+
 """What is deleted, in this order: the earlier ones look at what the later ones delete."""
 
-UNNAMED = {
+
+ANONYMISE_STATEMENTS = {
     "mutes": "update mutes set muted_by = 0 where muted_by = :user",
     "channels": "update channels set set_by = 0 where set_by = :user",
     "jobs": "update jobs set requested_by = 0 where requested_by = :user",
@@ -39,9 +54,12 @@ UNNAMED = {
     "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
         ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
 }
+
+
 """What the server goes on using, while nothing says any more whose doing it was."""
 
-FREE_TEXT = {
+
+FREE_TEXT_COLUMNS = {
     "messages": ("text", "author_name"),
     "jobs": ("name", "request", "error", "advice", "progress", "result"),
     "promotions": ("why",),
@@ -51,13 +69,15 @@ FREE_TEXT = {
     "comparisons": ("prompt", "text_a", "text_b"),
     "answered": ("body",),
 }
+
+
 """The columns in which anything may stand, by table: a person's name or words are replaced there."""
 
 
 class Erasure:
     """Finds and erases one person at a time. `until` is a time: what came later is left alone."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def names(self, user_id: int) -> set[str]:
@@ -76,8 +96,8 @@ class Erasure:
     def answers(self, user_id: int) -> list[int]:
         """The Discord messages that are replies to a member, by id."""
         rows = self._db.read(
-            f"select message_id as id from reply_parts where event_id in ({ASKED})",
-            {"user": user_id, "until": FOREVER},
+            f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})",
+            {"user": user_id, "until": MAX_TIMESTAMP_S},
         )
         return [row["id"] for row in rows]
 
@@ -89,13 +109,13 @@ class Erasure:
         )
         return [row["name"] for row in rows]
 
-    def borne_by_others(self, user_id: int, names: Iterable[str]) -> set[str]:
+    def names_shared_with_others(self, user_id: int, names: Iterable[str]) -> set[str]:
         """Those of the names under which others have spoken too."""
         rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
         others = {row["author_name"].casefold() for row in rows}
         return {name for name in names if name.casefold() in others}
 
-    def words_of_others(self, user_id: int) -> set[str]:
+    def name_words_of_others(self, user_id: int) -> set[str]:
         """The words of the names under which others have spoken."""
         rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
         return {word for row in rows for word in row["author_name"].split()}
@@ -162,7 +182,7 @@ class Erasure:
 
     def free_texts(self) -> Iterator[str]:
         """All texts in which somebody may be named."""
-        for table, columns in FREE_TEXT.items():
+        for table, columns in FREE_TEXT_COLUMNS.items():
             for column in columns:
                 rows = self._db.read(f"select {column} as text from {table} where {column} is not null")
                 yield from (row["text"] for row in rows)
@@ -180,12 +200,12 @@ class Erasure:
         values = {"user": user_id, "until": until}
         done = Counter[str]()
         with self._db.atomic():
-            for name, sql in DELETED.items():
+            for name, sql in DELETE_STATEMENTS.items():
                 done[name] += self._db.write(sql, values)
-            for sql in UNNAMED.values():
+            for sql in ANONYMISE_STATEMENTS.values():
                 self._db.write(sql, {"user": user_id})
             self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", values)
-            for table, columns in FREE_TEXT.items():
+            for table, columns in FREE_TEXT_COLUMNS.items():
                 done["mentions"] += self._redact(table, columns, until, redacted)
         return done
 
@@ -201,3 +221,66 @@ class Erasure:
                     self._db.write(f"delete from {table} where rowid = :row", values)  # there is such a row already
                 changed += 1
         return changed
+
+
+@dataclass(frozen=True)
+class ErasureRequest:
+    """One forgetting. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` in seconds since 1970.
+
+    `step` is the next step to take, empty when all are done. `traces` (JSON) says whom to look for and is erased in the
+    course of it; `receipt` (JSON) names nobody and stays.
+    """
+
+    seq: int
+    person: str
+    asked_at: float
+    step: str
+    traces: str = field(repr=False)
+    receipt: str
+
+
+class ErasureRequests:
+    """The forgettings, in the order in which they were asked for."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self._db = connection
+
+    def begin(self, person: str, at: float, step: str, traces: str, receipt: str) -> ErasureRequest:
+        """Note that somebody is to be forgotten: from here on it happens, whatever becomes of this process."""
+        row = self._db.first(
+            """insert into forgettings (person, asked_at, step, traces, receipt)
+            values (:person, :at, :step, :traces, :receipt) returning *""",
+            {"person": person, "at": at, "step": step, "traces": traces, "receipt": receipt},
+        )
+        assert row is not None  # an insert always returns its row
+        return _erasure_request(row)
+
+    def advance(self, seq: int, step: str, receipt: str, traces: str | None = None) -> ErasureRequest:
+        """A step is done, and `step` is the next one. New `traces` take the place of the old."""
+        row = self._db.first(
+            """update forgettings set step = :step, receipt = :receipt, traces = coalesce(:traces, traces)
+            where seq = :seq returning *""",
+            {"seq": seq, "step": step, "receipt": receipt, "traces": traces},
+        )
+        assert row is not None  # rows are never deleted
+        return _erasure_request(row)
+
+    def unfinished(self) -> list[ErasureRequest]:
+        """Those with a step left, oldest first."""
+        return [
+            _erasure_request(row) for row in self._db.read("select * from forgettings where step != '' order by seq")
+        ]
+
+    def count(self) -> int:
+        """How many were ever asked for."""
+        row = self._db.first("select count(*) as n from forgettings", {})
+        return int(row["n"]) if row else 0
+
+    def of(self, person: str) -> list[ErasureRequest]:
+        """A person's, latest first."""
+        rows = self._db.read("select * from forgettings where person = :person order by seq desc", {"person": person})
+        return [_erasure_request(row) for row in rows]
+
+
+def _erasure_request(row: Row) -> ErasureRequest:
+    return ErasureRequest(**row)

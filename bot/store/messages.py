@@ -1,15 +1,15 @@
-"""The history of the channels: our own copies of what was said, never read back from Discord."""
+"""Message history of the channels, kept by the bot and never read back from Discord."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bot.store.database import Connection
+from bot.store.database import DatabaseConnection
 
 
 @dataclass(frozen=True)
-class Message:
+class StoredMessage:
     """One message. `persona_id` is set when a persona said it, `adapter_version` when an adapter made it."""
 
     seq: int
@@ -24,17 +24,17 @@ class Message:
     at: float
 
 
-COLUMNS = ", ".join(Message.__dataclass_fields__)
+MESSAGE_COLUMNS = ", ".join(StoredMessage.__dataclass_fields__)
 
 
-LAST_SEQ = 2**63 - 1
+MAX_SEQ = 2**63 - 1
 """No message comes after this one."""
 
 
-class Messages:
+class MessageHistory:
     """What was said, by channel; a thread is a channel of its own here."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def append(
@@ -77,7 +77,9 @@ class Messages:
         assert row is not None  # an upsert always returns its row
         return int(row["seq"])
 
-    def recent(self, channel_id: int, keep: int = 8, block: int = 12, until_seq: int | None = None) -> list[Message]:
+    def recent(
+        self, channel_id: int, keep: int = 8, block: int = 12, until_seq: int | None = None
+    ) -> list[StoredMessage]:
         """The last messages of a channel, oldest first: at least `keep` where there are so many.
 
         With `until_seq` those up to that message, however many came after it.
@@ -87,15 +89,15 @@ class Messages:
         that short, a large `block` makes it rare. Eight is what training shows too (`history_turns`).
         """
         rows = self._db.read(
-            f"""select {COLUMNS} from messages where channel_id = :channel and seq <= :until
+            f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
             and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
             and ordinal > (select max(0, max(ordinal) - :keep) / :block * :block from messages
             where channel_id = :channel and seq <= :until) order by ordinal""",
-            {"channel": channel_id, "keep": keep, "block": block, "until": until_seq or LAST_SEQ},
+            {"channel": channel_id, "keep": keep, "block": block, "until": until_seq or MAX_SEQ},
         )
-        return [Message(**row) for row in rows]
+        return [StoredMessage(**row) for row in rows]
 
-    def start_afresh(self, channel_id: int) -> None:
+    def start_new_conversation(self, channel_id: int) -> None:
         """From here on `recent` gives nothing of what has been said in the channel until now. Nothing is deleted."""
         self._db.write(
             """insert or replace into fresh_starts
@@ -136,12 +138,13 @@ class Messages:
             self._db.write("delete from fresh_starts where channel_id = :channel", values)
             return self._db.write(f"delete {which}", values)
 
-    def said_in(self, guild_id: int) -> Iterator[Message]:
+    def guild_messages(self, guild_id: int) -> Iterator[StoredMessage]:
         """All that is kept of what was said in a guild, channel by channel, oldest first."""
         rows = self._db.read(
-            f"select {COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal", {"guild": guild_id}
+            f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal",
+            {"guild": guild_id},
         )
-        return (Message(**row) for row in rows)
+        return (StoredMessage(**row) for row in rows)
 
     def delete_before(self, at: float) -> int:
         """Delete what was said before a time, with the replies that were made then and their votes.

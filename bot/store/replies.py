@@ -1,7 +1,4 @@
-"""Which events were answered, so that one sent again by the gateway or after a crash is not answered twice.
-
-A reply that is made anew keeps its event and its messages; its `attempt` grows, and votes belong to one attempt.
-"""
+"""Replies to Discord events and responses to HTTP requests with an idempotency key; each event and key is handled once."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.store.database import Connection, Row
+from bot.store.database import DatabaseConnection, Row
 
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 
@@ -39,17 +36,17 @@ class StoredReply:
 
 
 @dataclass(frozen=True)
-class Votes:
+class VoteCounts:
     """How many members liked a reply and how many did not."""
 
     up: int = 0
     down: int = 0
 
 
-class Replies:
+class StoredReplies:
     """The replies and how far they are. Guild 0 stands for direct messages."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def begin(
@@ -82,7 +79,7 @@ class Replies:
         )
         return taken > 0
 
-    def begin_again(self, event_id: int) -> bool:
+    def begin_regeneration(self, event_id: int) -> bool:
         """Make an ended reply anew. False when it is being made."""
         changed = self._db.write(
             """update replies set state = 'waiting', attempt = attempt + 1
@@ -170,13 +167,13 @@ class Replies:
         )
         return [self._reply(row) for row in rows]
 
-    def forget_part(self, message_id: int) -> None:
+    def delete_part(self, message_id: int) -> None:
         """A message of a reply has been deleted; votes on the reply stay."""
         self._db.write("delete from reply_parts where message_id = :id", {"id": message_id})
 
     # -------------------------------------------------------------------------------------------------- votes
 
-    def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> Votes:
+    def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> VoteCounts:
         """Count a member's vote on the reply as it stands; the same vote again takes it back."""
         values = {"event": event_id, "user": user_id, "vote": vote, "at": at}
         mine = """event_id = :event and user_id = :user
@@ -190,17 +187,66 @@ class Replies:
                 )
         return self.votes(event_id)
 
-    def votes(self, event_id: int) -> Votes:
+    def votes(self, event_id: int) -> VoteCounts:
         """The votes on a reply as it stands."""
         row = self._db.first(
             """select coalesce(sum(vote = 1), 0) as up, coalesce(sum(vote = -1), 0) as down
             from votes join replies using (event_id, attempt) where event_id = :event""",
             {"event": event_id},
         )
-        return Votes(**row) if row else Votes()
+        return VoteCounts(**row) if row else VoteCounts()
 
     def _reply(self, row: Row) -> StoredReply:
         parts = self._db.read(
             "select message_id from reply_parts where event_id = :event order by position", {"event": row["event_id"]}
         )
         return StoredReply(**row, parts=tuple(part["message_id"] for part in parts))
+
+
+IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class IdempotentResponse:
+    """What a key stands for: a hash of the request, and its answer (no status: it was begun, and nothing is known)."""
+
+    request: bytes
+    status: int | None
+    body: str
+
+
+class IdempotencyKeys:
+    """Keys (as hashes), and what they were answered; for a day."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self._db = connection
+
+    def get(self, key: bytes, now: float) -> IdempotentResponse | None:
+        """What a key stands for; None when it is new."""
+        row = self._db.first(
+            "select request, status, body from answered where key = :key and at > :since",
+            {"key": key, "since": now - IDEMPOTENCY_KEY_LIFETIME_S},
+        )
+        return IdempotentResponse(**row) if row else None
+
+    def begin(self, key: bytes, request: bytes, now: float) -> None:
+        """A request with a new key is being done from now on."""
+        self._db.write(
+            "insert or replace into answered values (:key, :request, null, '', :at)",
+            {"key": key, "request": request, "at": now},
+        )
+
+    def forget_old(self, now: float) -> None:
+        """Forget what is older than a day."""
+        self._db.write("delete from answered where at <= :since", {"since": now - IDEMPOTENCY_KEY_LIFETIME_S})
+
+    def end(self, key: bytes, status: int, body: str) -> None:
+        """It was done, and answered so."""
+        self._db.write(
+            "update answered set status = :status, body = :body where key = :key",
+            {"key": key, "status": status, "body": body},
+        )
+
+    def drop(self, key: bytes) -> None:
+        """It was refused: nothing was done, and the key may come again."""
+        self._db.write("delete from answered where key = :key", {"key": key})

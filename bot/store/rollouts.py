@@ -1,4 +1,4 @@
-"""Versions on trial: rolled out to a share of a guild's replies or to one channel, or promoted not long ago."""
+"""Rollouts: versions that answer a share of a guild's replies or one channel, and promoted versions under observation."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import hashlib
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from bot.store.database import Connection, Row
-from bot.store.versions import Promotion, PromotionKind, Versions
+from bot.store.adapter_versions import Promotion, PromotionKind, Versions
+from bot.store.database import DatabaseConnection, Row
 from personas.errors import RequestError
 
-Ending = Literal["promoted", "stopped", "worse", "superseded", "withdrawn"]
+RolloutEnding = Literal["promoted", "stopped", "worse", "superseded", "withdrawn"]
 
-WATCH_S = 3 * 86_400.0
+OBSERVATION_PERIOD_S = 3 * 86_400.0
 """For so long a promoted version is compared with the one before it, in seconds."""
 
-NEVER = -1e18
+MIN_TIMESTAMP_S = -1e18
 """A time before all others, in seconds since 1970: no watch has ended then."""
 
-STANDS = """(watched_until is null or watched_until > :at)
+ACTIVE_ROLLOUT_SQL = """(watched_until is null or watched_until > :at)
     and iif(watched_until is null, before, version) is
     (select version from promotions where persona_id = rollouts.persona_id order by seq desc limit 1)
     and not exists (select 1 from withdrawn
@@ -56,7 +56,7 @@ class Rollout(NewRollout):
     watched_until: float | None = None
     ended_at: float | None = None
     ended_by: int = 0
-    ending: Ending | None = None
+    ending: RolloutEnding | None = None
     why: str = ""
     told: int = 1
 
@@ -66,7 +66,7 @@ class Rollout(NewRollout):
         return self.watched_until is not None
 
     @property
-    def is_drawn(self) -> bool:
+    def is_randomised(self) -> bool:
         """Whether chance decides which version answers."""
         return self.share < 100
 
@@ -82,7 +82,7 @@ class Rollout(NewRollout):
 class Rollouts:
     """The rollouts, and the changes of the live version that begin or end them."""
 
-    def __init__(self, connection: Connection, versions: Versions) -> None:
+    def __init__(self, connection: DatabaseConnection, versions: Versions) -> None:
         self._db, self._versions = connection, versions
 
     # ------------------------------------------------------------------------------------------ looking
@@ -94,7 +94,7 @@ class Rollouts:
     def running(self, persona_id: str, at: float) -> list[Rollout]:
         """The rollouts of a persona that are on, and its promoted version while it is watched; oldest first."""
         rows = self._db.read(
-            f"select * from rollouts where persona_id = :persona and ended_at is null and {STANDS} order by seq",
+            f"select * from rollouts where persona_id = :persona and ended_at is null and {ACTIVE_ROLLOUT_SQL} order by seq",
             {"persona": persona_id, "at": at},
         )
         return [Rollout(**row) for row in rows]
@@ -104,7 +104,9 @@ class Rollouts:
         found = (one for one in self.running(persona_id, at) if one.guild_id == guild_id and not one.is_promoted)
         return next(found, None)
 
-    def taking(self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None) -> int | None:
+    def counted_rollout(
+        self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None
+    ) -> int | None:
         """The number of the rollout in which a reply in this place counts, whichever version makes it."""
         found = self.here(persona_id, guild_id, at)
         return found.seq if found and found.only_channel in (None, channel_id, parent_id) else None
@@ -123,7 +125,7 @@ class Rollouts:
         return _rollout(
             self._db.first(
                 f"""select rollouts.* from rollouts join replies on replies.rollout = rollouts.seq
-                where event_id = :event and ended_at is null and {STANDS}""",
+                where event_id = :event and ended_at is null and {ACTIVE_ROLLOUT_SQL}""",
                 {"event": event_id, "at": at},
             )
         )
@@ -146,11 +148,11 @@ class Rollouts:
         rows = self._db.read("select * from rollouts where persona_id = :persona order by seq", {"persona": persona_id})
         return [Rollout(**row) for row in rows]
 
-    def untold(self) -> list[Rollout]:
+    def unannounced(self) -> list[Rollout]:
         """Those whose end has not been said yet, oldest first."""
         return [Rollout(**row) for row in self._db.read("select * from rollouts where told = 0 order by seq")]
 
-    def note_told(self, seq: int) -> None:
+    def mark_announced(self, seq: int) -> None:
         """The end has been said, or cannot be said any more."""
         self._db.write("update rollouts set told = 1 where seq = :seq", {"seq": seq})
 
@@ -173,7 +175,7 @@ class Rollouts:
             self.settle(new.persona_id, at)
             return self._add(new, live, at, None)
 
-    def end(self, seq: int, ending: Ending, at: float, by: int = 0, why: str = "") -> bool:
+    def end(self, seq: int, ending: RolloutEnding, at: float, by: int = 0, why: str = "") -> bool:
         """End a rollout; the version before answers everything again. False when it had ended before."""
         changed = self._db.write(
             """update rollouts set ended_at = :at, ended_by = :by, ending = :ending, why = :why,
@@ -199,7 +201,7 @@ class Rollouts:
             )
             if promotion:
                 self.settle(new.persona_id, at, new.started_by)
-                self._add(replace(new, share=100, only_channel=None), live, at, at + WATCH_S)
+                self._add(replace(new, share=100, only_channel=None), live, at, at + OBSERVATION_PERIOD_S)
         return promotion
 
     def roll_back(self, persona_id: str, by: int, at: float, guild_id: int) -> Promotion:
@@ -209,7 +211,7 @@ class Rollouts:
             self.settle(persona_id, at, by)
         return promotion
 
-    def turn_back(self, rollout: Rollout, at: float, why: str) -> bool:
+    def revert(self, rollout: Rollout, at: float, why: str) -> bool:
         """End what turned out worse; of what was promoted the version before is live again. False if it had ended."""
         with self._db.atomic():
             if not self.end(rollout.seq, "worse", at, why=why):
@@ -226,13 +228,13 @@ class Rollouts:
         rows = self._db.read(
             "select * from rollouts where persona_id = :persona and ended_at is null", {"persona": persona_id}
         )
-        standing = {one.seq for one in self.running(persona_id, NEVER)}
+        standing = {one.seq for one in self.running(persona_id, MIN_TIMESTAMP_S)}
         live = self._versions.live(persona_id)
         for one in (Rollout(**row) for row in rows):
             if one.seq not in standing:
                 self.end(one.seq, self._decided(one, live), at, by)
 
-    def _decided(self, one: Rollout, live: str | None) -> Ending:
+    def _decided(self, one: Rollout, live: str | None) -> RolloutEnding:
         if self._versions.is_withdrawn(one.persona_id, one.version):
             return "withdrawn"
         return "promoted" if live == one.version else "superseded"

@@ -1,4 +1,4 @@
-"""What a request is answered with when it cannot be done: a problem (RFC 9457) that says what, where and what to do."""
+"""Errors of the HTTP API as problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Problem(UnderstudyError):
         self.status, self.title = PROBLEMS[slug]
 
 
-def headers_of(error: Exception) -> dict[str, str]:
+def retry_headers(error: Exception) -> dict[str, str]:
     """The headers that tell when to ask again, where that is known."""
     return {"Retry-After": str(math.ceil(error.wait_s))} if isinstance(error, EngineBusyError) else {}
 
 
-def answer_to(problem: Problem, path: str) -> web.Response:
+def problem_response(problem: Problem, path: str) -> web.Response:
     """The answer that tells a problem; `path` is what was asked for."""
     body: dict[str, Any] = {
         "type": f"/problems/{problem.slug}",

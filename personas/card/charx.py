@@ -12,15 +12,15 @@ import zlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from personas.card.document import MAX_JSON_BYTES
+from personas.card.spec_card import MAX_JSON_BYTES
 from personas.errors import CardError
 
-CARD = "card.json"
-SCHEME = "embeded://"
+CARD_ENTRY = "card.json"
+ASSET_SCHEME = "embeded://"
 MAX_ENTRIES = 2000
 MAX_UNPACKED_BYTES = 256 * 2**20
-KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-FOLDERS = {
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ASSET_FOLDERS = {
     "images": "png jpg jpeg gif webp avif apng svg bmp",
     "audio": "mp3 ogg wav flac m4a",
     "video": "mp4 webm mov",
@@ -37,7 +37,9 @@ def read(data: bytes, where: str, most_bytes: int = MAX_UNPACKED_BYTES) -> tuple
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = _checked([entry for entry in archive.infolist() if not entry.is_dir()], where, most_bytes)
+            entries = _validate_entries(
+                [entry for entry in archive.infolist() if not entry.is_dir()], where, most_bytes
+            )
             return _contents(archive, entries, where, most_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CardError(f"{where} is a damaged zip file: {error}.", "Download or export it again.") from None
@@ -47,15 +49,18 @@ def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
     """The zip of a card and its files. Equal contents give equal bytes."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in {CARD: card, **{uri.removeprefix(SCHEME): files[uri] for uri in sorted(files)}}.items():
+        for path, content in {
+            CARD_ENTRY: card,
+            **{uri.removeprefix(ASSET_SCHEME): files[uri] for uri in sorted(files)},
+        }.items():
             archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
     return made.getvalue()
 
 
 def uri_for(kind: str, name: str, extension: str) -> str:
     """Where an asset belongs in the zip, by its type, its name and its file extension."""
-    folder = next((folder for folder, known in FOLDERS.items() if extension in known.split()), "other")
-    return f"{SCHEME}assets/{_safe(kind)}/{folder}/{_safe(name)}.{_safe(extension)}"
+    folder = next((folder for folder, known in ASSET_FOLDERS.items() if extension in known.split()), "other")
+    return f"{ASSET_SCHEME}assets/{_safe(kind)}/{folder}/{_safe(name)}.{_safe(extension)}"
 
 
 def _safe(part: str) -> str:
@@ -63,25 +68,27 @@ def _safe(part: str) -> str:
     return kept[:60] or "unnamed"
 
 
-def _checked(entries: list[zipfile.ZipInfo], where: str, most_bytes: int) -> list[zipfile.ZipInfo]:
+def _validate_entries(entries: list[zipfile.ZipInfo], where: str, most_bytes: int) -> list[zipfile.ZipInfo]:
     names = [entry.filename for entry in entries]
     if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > most_bytes:
         raise CardError(f"{where} unpacks to too much.", f"At most {most_bytes // 2**20} MiB are read here.")
     for entry in entries:
-        if not _stays_inside(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
+        if not _is_safe_path(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
             raise CardError(f"{where} holds {entry.filename!r}, which leads out of it.", "Do not trust this file.")
         if entry.flag_bits & 1:
             raise CardError(f"{where} is encrypted.", "Export the card without a password.")
-        if entry.compress_type not in KINDS:
+        if entry.compress_type not in ZIP_METHODS:
             raise CardError(f"{where}: {entry.filename!r} is packed in an unusual way.", "Zip it with deflate.")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise CardError(f"{where} holds {twice!r} twice.", "Export the card again.")
-    if CARD not in names:
-        raise CardError(f"{where} is a zip file without {CARD} at its root.", "A CHARX file holds the card there.")
+    if CARD_ENTRY not in names:
+        raise CardError(
+            f"{where} is a zip file without {CARD_ENTRY} at its root.", "A CHARX file holds the card there."
+        )
     return entries
 
 
-def _stays_inside(name: str) -> bool:
+def _is_safe_path(name: str) -> bool:
     path = PurePosixPath(name)
     return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0])
 
@@ -91,14 +98,14 @@ def _contents(
 ) -> tuple[bytes, dict[str, bytes]]:
     card, files = b"", {}
     for entry in entries:
-        most = min(room, MAX_JSON_BYTES) if entry.filename == CARD else room
+        most = min(room, MAX_JSON_BYTES) if entry.filename == CARD_ENTRY else room
         with archive.open(entry) as packed:
             content = packed.read(most + 1)  # the sizes in the directory may be lies
         if len(content) > most:
             raise CardError(f"{where}: {entry.filename!r} is too large.", "No card needs that much.")
         room -= len(content)
-        if entry.filename == CARD:
+        if entry.filename == CARD_ENTRY:
             card = content
         else:
-            files[SCHEME + entry.filename] = content
+            files[ASSET_SCHEME + entry.filename] = content
     return card, files

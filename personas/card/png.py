@@ -12,21 +12,21 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from personas.card.document import MAX_JSON_BYTES
+from personas.card.spec_card import MAX_JSON_BYTES
 from personas.errors import CardError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CARD_V3, CARD_V2 = "ccv3", "chara"
 ASSET, ASSET_URI = "chara-ext-asset_:", "__asset:"
 """Keyword of a chunk that holds an asset, and how the card names it: each followed by the same path."""
-TEXTUAL = (b"tEXt", b"zTXt", b"iTXt")
+TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
 MAX_TEXT_BYTES = MAX_JSON_BYTES * 4 // 3 + 4
-ADVICE = "Get the original file: pictures that were saved anew, resized or shared as a photo lose their card."
+LOST_CARD_ADVICE = "Get the original file: pictures that were saved anew, resized or shared as a photo lose their card."
 
 
 @dataclass(frozen=True)
-class Chunk:
+class PngChunk:
     """One chunk of a PNG file."""
 
     kind: bytes
@@ -35,7 +35,7 @@ class Chunk:
     @property
     def keyword(self) -> str:
         """The keyword of a textual chunk, in small letters; empty for the others."""
-        found = self.data.partition(b"\0")[0] if self.kind in TEXTUAL else b""
+        found = self.data.partition(b"\0")[0] if self.kind in TEXT_CHUNK_TYPES else b""
         return found[:MAX_KEYWORD_BYTES].decode("latin-1").casefold()
 
     @property
@@ -44,9 +44,9 @@ class Chunk:
         return self.keyword in (CARD_V2, CARD_V3) or self.keyword.startswith(ASSET)
 
 
-def split(data: bytes, where: str) -> list[Chunk]:
+def split(data: bytes, where: str) -> list[PngChunk]:
     """The chunks of a PNG file, each with a right checksum. Raises `CardError`; what follows the end is left out."""
-    chunks: list[Chunk] = []
+    chunks: list[PngChunk] = []
     at = len(SIGNATURE)
     while not chunks or chunks[-1].kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -55,15 +55,17 @@ def split(data: bytes, where: str) -> list[Chunk]:
             raise CardError(f"{where} is cut off in the PNG chunk at byte {at}.", "Download it again.")
         if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             shown = kind.decode("latin-1")
-            raise CardError(f"{where} is damaged: the PNG chunk {shown!r} at byte {at} has a wrong checksum.", ADVICE)
-        chunks.append(Chunk(kind, data[at + 8 : end]))
+            raise CardError(
+                f"{where} is damaged: the PNG chunk {shown!r} at byte {at} has a wrong checksum.", LOST_CARD_ADVICE
+            )
+        chunks.append(PngChunk(kind, data[at + 8 : end]))
         at = end + 4
     if chunks[0].kind != b"IHDR":
-        raise CardError(f"{where} is no PNG picture: it does not begin with a header.", ADVICE)
+        raise CardError(f"{where} is no PNG picture: it does not begin with a header.", LOST_CARD_ADVICE)
     return chunks
 
 
-def join(chunks: Iterable[Chunk]) -> bytes:
+def join(chunks: Iterable[PngChunk]) -> bytes:
     """The PNG file of these chunks."""
     parts = [SIGNATURE]
     for chunk in chunks:
@@ -72,26 +74,26 @@ def join(chunks: Iterable[Chunk]) -> bytes:
     return b"".join(parts)
 
 
-def card_json(chunks: Iterable[Chunk], where: str) -> bytes:
+def card_json(chunks: Iterable[PngChunk], where: str) -> bytes:
     """The JSON of the card that a picture carries; of two versions the newer. Raises `CardError`."""
     found = {chunk.keyword: chunk for chunk in reversed([*chunks]) if chunk.keyword in (CARD_V2, CARD_V3)}
     chunk = found.get(CARD_V3) or found.get(CARD_V2)
     if chunk is None:
-        raise CardError(f"{where} is a picture without a card in it.", ADVICE)
-    return _unpacked(chunk, where)
+        raise CardError(f"{where} is a picture without a card in it.", LOST_CARD_ADVICE)
+    return _decode_card_chunk(chunk, where)
 
 
-def assets(chunks: Iterable[Chunk], where: str) -> dict[str, bytes]:
+def assets(chunks: Iterable[PngChunk], where: str) -> dict[str, bytes]:
     """The assets that a picture carries, by the URI under which the card names them."""
     found = {}
     for chunk in chunks:
         if chunk.keyword.startswith(ASSET):
             path = chunk.data.partition(b"\0")[0].decode("latin-1")[len(ASSET) :]
-            found[f"{ASSET_URI}{path}"] = _unpacked(chunk, where)
+            found[f"{ASSET_URI}{path}"] = _decode_card_chunk(chunk, where)
     return found
 
 
-def picture(chunks: Iterable[Chunk]) -> bytes:
+def picture(chunks: Iterable[PngChunk]) -> bytes:
     """The picture alone: every chunk but those of a card."""
     return join(chunk for chunk in chunks if not chunk.belongs_to_card)
 
@@ -102,42 +104,46 @@ def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
     # Before the pixels, where programs look that read no further than they must.
     place = next(number for number, chunk in enumerate(kept) if chunk.kind in (b"IDAT", b"IEND"))
     made = [
-        Chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + base64.b64encode(text)) for keyword, text in texts.items()
+        PngChunk(b"tEXt", keyword.encode("latin-1") + b"\0" + base64.b64encode(text)) for keyword, text in texts.items()
     ]
     return join([*kept[:place], *made, *kept[place:]])
 
 
-def _unpacked(chunk: Chunk, where: str) -> bytes:
-    encoded = b"".join(_text(chunk, where).split())
+def _decode_card_chunk(chunk: PngChunk, where: str) -> bytes:
+    encoded = b"".join(_chunk_text(chunk, where).split())
     if encoded.startswith(b"rcc||"):
         raise CardError(f"{where} carries a card that its program has encrypted.", "Export it there without that.")
     try:
         return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except binascii.Error:
-        raise CardError(f"{where}: the text {chunk.keyword!r} in the picture is not base64.", ADVICE) from None
+        raise CardError(
+            f"{where}: the text {chunk.keyword!r} in the picture is not base64.", LOST_CARD_ADVICE
+        ) from None
 
 
-def _text(chunk: Chunk, where: str) -> bytes:
+def _chunk_text(chunk: PngChunk, where: str) -> bytes:
     """The text of a chunk, decompressed where it is compressed."""
     keyword, _, rest = chunk.data.partition(b"\0")
     if chunk.kind == b"tEXt":
         return rest
     if chunk.kind == b"zTXt":
-        return _inflated(rest[1:], keyword, where)
+        return _inflate(rest[1:], keyword, where)
     compressed, rest = rest[:1] == b"\1", rest[2:]
     text = rest.partition(b"\0")[2].partition(b"\0")[2]  # after language tag and translated keyword
-    return _inflated(text, keyword, where) if compressed else text
+    return _inflate(text, keyword, where) if compressed else text
 
 
-def _inflated(data: bytes, keyword: bytes, where: str) -> bytes:
+def _inflate(data: bytes, keyword: bytes, where: str) -> bytes:
     shown = keyword.decode("latin-1")
     inflater = zlib.decompressobj()
     try:
         text = inflater.decompress(data, MAX_TEXT_BYTES)
     except zlib.error:
-        raise CardError(f"{where}: the text {shown!r} in the picture cannot be decompressed.", ADVICE) from None
+        raise CardError(
+            f"{where}: the text {shown!r} in the picture cannot be decompressed.", LOST_CARD_ADVICE
+        ) from None
     if inflater.unconsumed_tail:
         raise CardError(f"{where}: the text {shown!r} in the picture is too large.", "No card needs that much.")
     if not inflater.eof:
-        raise CardError(f"{where}: the text {shown!r} in the picture is cut off.", ADVICE)
+        raise CardError(f"{where}: the text {shown!r} in the picture is cut off.", LOST_CARD_ADVICE)
     return text

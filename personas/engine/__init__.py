@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from personas.contracts import AdapterRef, ChatRequest, Persona, Reply
-from personas.engine.state import EngineState
+from personas.engine.metrics import EngineState
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona
 
 
 class ReplyStream(Protocol):
@@ -15,7 +15,7 @@ class ReplyStream(Protocol):
     def __aiter__(self) -> AsyncIterator[str]: ...
 
     @property
-    def reply(self) -> Reply:
+    def reply(self) -> ChatReply:
         """The finished reply; shorter than what was streamed where that had begun to repeat itself.
 
         Raises `RuntimeError` before the stream has ended.
@@ -49,7 +49,7 @@ class Engine(Protocol):
         """Let go of an adapter if it is loaded; a reply that it is making ends first."""
         ...
 
-    async def forget_texts(self) -> None:
+    async def clear_prefix_cache(self) -> None:
         """Let go of what is kept of the texts of earlier requests, to be quicker with the next."""
         ...
 

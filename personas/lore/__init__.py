@@ -3,31 +3,31 @@
 The index is a cache: one file that can be deleted at any time and is rebuilt from the markdown.
 """
 
-from personas.lore.index import FOUND, LORE_PASSAGES, LoreIndex, Match, Weighed, guild_owner
+from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, LoreIndex, LoreRanking, PassageMatch, guild_owner
 from personas.lore.passages import (
     MAX_PASSAGE_WORDS,
     WORLD,
     Passage,
     parse_lore,
-    passages_of,
     read_lore,
     read_lore_file,
     split_markdown,
+    split_passages,
 )
 
 __all__ = [
-    "FOUND",
-    "LORE_PASSAGES",
+    "MAX_LORE_PASSAGES",
     "MAX_PASSAGE_WORDS",
+    "MIN_SCORE",
     "WORLD",
     "LoreIndex",
-    "Match",
+    "LoreRanking",
     "Passage",
-    "Weighed",
+    "PassageMatch",
     "guild_owner",
     "parse_lore",
-    "passages_of",
     "read_lore",
     "read_lore_file",
     "split_markdown",
+    "split_passages",
 ]

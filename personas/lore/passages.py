@@ -1,4 +1,4 @@
-"""Markdown lore, read from a folder and split into passages at headings and, in long sections, between sentences."""
+"""Splits markdown lore into passages: sections, tables, lists, sentences, owners."""
 
 from __future__ import annotations
 
@@ -6,27 +6,171 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from personas.errors import LoreError
-from personas.letters import composed
-from personas.lore.markdown import Section, sections
-from personas.lore.words import RUN
+from personas.lore.index_terms import UNSEGMENTED_PATTERN
+from personas.unicode_normalise import to_nfc
+
+MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
+
+
+"""Without headings that are underlined: in notes a line of dashes under text is a rule. References stay text."""
+
+
+STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
+
+
+HTML_TAG_PATTERN = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
+
+
+LABELLED_LINE_PATTERN = re.compile(r"(\*\*\*|\*\*|__)(?=\S).{1,60}?\1")
+
+
+"""How a line of a stat block begins: **Armor Class** 10."""
+
+
+@dataclass(frozen=True)
+class MarkdownSection:
+    """What stands under one heading. `heading` names those above it too: "Title: Section"."""
+
+    heading: str
+    text: str
+
+
+@dataclass
+class _SectionBuilder:
+    """A document on its way into sections."""
+
+    titles: dict[int, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    prose_open: bool = False
+
+    def section(self) -> MarkdownSection:
+        heading = ": ".join(title for _, title in sorted(self.titles.items()) if title)
+        return MarkdownSection(heading, "\n".join(self.lines))
+
+    def begin(self, level: int, title: str) -> None:
+        self.titles = {above: name for above, name in self.titles.items() if above < level} | {level: title}
+        self.lines, self.prose_open = [], False
+
+    def prose(self, text: str) -> None:
+        if self.prose_open:
+            self.lines[-1] += " " + text
+        else:
+            self.lines.append(text)
+        self.prose_open = True
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+        self.prose_open = False
+
+
+def parse_sections(text: str) -> Iterator[MarkdownSection]:
+    """The sections of a markdown text in order, those without text left out."""
+    draft, tokens = _SectionBuilder(), MARKDOWN_PARSER.parse(text)
+    place = 0
+    while place < len(tokens):
+        token = tokens[place]
+        if token.type == "heading_open" and token.level == 0:  # one in a quotation is a line of it
+            if draft.lines:
+                yield draft.section()
+            draft.begin(int(token.tag[1:]), _plain_line(tokens[place + 1].content))
+            place += 2
+        elif token.type == "table_open":
+            end = next(at for at in range(place, len(tokens)) if tokens[at].type == "table_close")
+            for row in _table_rows(tokens[place:end]):
+                draft.line(row)
+            place = end
+        else:
+            _add_token(draft, token, tokens[:place])
+        place += 1
+    if draft.lines:
+        yield draft.section()
+
+
+def _add_token(draft: _SectionBuilder, token: Token, before: list[Token]) -> None:
+    if token.type == "inline":
+        _add_text(draft, token.content.strip(), before)
+    elif token.type in ("fence", "code_block"):
+        for line in token.content.splitlines():
+            if line.strip():
+                draft.line(line.strip())
+    elif token.type == "html_block" and (text := _plain_line(token.content)):
+        draft.line(text)
+
+
+def _add_text(draft: _SectionBuilder, content: str, before: list[Token]) -> None:
+    text = _plain_line(content)
+    if not text:
+        return
+    if len(before) > 1 and before[-2].type == "list_item_open":
+        draft.line(f"{_bullet(before[-2])}{text}")
+    elif before[-1].type == "heading_open":
+        draft.line(text)
+    elif LABELLED_LINE_PATTERN.match(content):
+        for line in content.splitlines():
+            draft.line(_plain_line(line))
+    else:
+        draft.prose(text)
+
+
+def _bullet(item: Token) -> str:
+    return f"{item.info}{item.markup} " if item.info else "- "
+
+
+def _table_rows(tokens: list[Token]) -> Iterator[str]:
+    """A line per row of a table's body; the header alone where there is no body."""
+    rows: list[list[str]] = []
+    for token in tokens:
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline":
+            rows[-1].append(_plain_line(token.content))
+    if not rows:
+        return
+    header, *body = rows
+    for row in body:
+        cells = [f"{name}: {cell}" if name else cell for name, cell in zip(header, row, strict=False) if cell]
+        if cells:
+            yield "; ".join(cells)
+    if not body and any(header):
+        yield "; ".join(cell for cell in header if cell)
+
+
+def _plain_line(text: str) -> str:
+    """One line, without the marks of strong text; those of emphasis stay, since titles of works are written so."""
+    return " ".join(STRONG_PATTERN.sub(r"\2", HTML_TAG_PATTERN.sub(" ", text)).split())
+
 
 log = logging.getLogger(__name__)
 
+
 WORLD = "_world"
+
+
 """The owner of lore that every persona shares."""
 
+
 MAX_PASSAGE_WORDS = 90
+
+
 OWNER_KEYS = ("persona", "personas", "character", "owner")
-FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-ABBREVIATED = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
-SENTENCE_END = re.compile(
-    rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATED}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])|(?<=[。！？])[」』”]?|\n"
+
+
+FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+
+
+ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
+
+
+SENTENCE_END_PATTERN = re.compile(
+    rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATION_LOOKBEHIND}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])|(?<=[。！？])[」』”]?|\n"
 )
 
 
@@ -62,21 +206,21 @@ def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -
         except LoreError as error:
             log.warning("a lore file is left out. %s", error)
             continue
-        mine = stated or _by_place(relative, (*known, *others))
+        mine = stated or _owner_from_path(relative, (*known, *others))
         if not mine:
             log.warning("the lore file %s is nobody's: name its persona in front matter or in its file name", path)
         for owner in mine:
             if owner in found:
-                found[owner] += passages_of(owner, _source(owner, relative), text)
+                found[owner] += split_passages(owner, _source_name(owner, relative), text)
     return [passage for owner in known for passage in found[owner]]
 
 
 def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
     """Whose the front matter says a file is (empty: it does not say), and the text below. Raises `LoreError`."""
-    return _front_matter(_read(path), path)
+    return _front_matter(_read_text(path), path)
 
 
-def passages_of(owner: str, source: str, text: str) -> list[Passage]:
+def split_passages(owner: str, source: str, text: str) -> list[Passage]:
     """The passages of one markdown text, whose front matter is off already."""
     return [Passage(owner, source, heading, piece) for heading, piece in split_markdown(text)]
 
@@ -88,55 +232,55 @@ def parse_lore(text: str, name: str) -> tuple[tuple[str, ...], str]:
 
 def split_markdown(text: str) -> Iterator[tuple[str, str]]:
     """Pairs of heading ("Title: Section") and text, at most `MAX_PASSAGE_WORDS` words each, ending with a sentence."""
-    for section in sections(text):
-        for piece in _split(section):
+    for section in parse_sections(text):
+        for piece in _split_section(section):
             yield section.heading, piece
 
 
-def sentences(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
     """The sentences and lines of a text. Together they hold all of it but the white space between them."""
-    return [piece for piece in SENTENCE_END.split(text) if piece.strip()]
+    return [piece for piece in SENTENCE_END_PATTERN.split(text) if piece.strip()]
 
 
-def length_words(text: str) -> int:
+def count_words(text: str) -> int:
     """Words; where nothing parts them, two characters count as one."""
-    unparted = sum(len(run) for run in RUN.findall(text))
-    return len(RUN.sub(" ", text).split()) + math.ceil(unparted / 2)
+    unparted = sum(len(run) for run in UNSEGMENTED_PATTERN.findall(text))
+    return len(UNSEGMENTED_PATTERN.sub(" ", text).split()) + math.ceil(unparted / 2)
 
 
-def _split(section: Section) -> Iterator[str]:
+def _split_section(section: MarkdownSection) -> Iterator[str]:
     """Pieces of about the same length: a last one of three words would tell nothing."""
-    whole = length_words(section.text)
+    whole = count_words(section.text)
     if not whole:
         return
     aim = math.ceil(whole / math.ceil(whole / MAX_PASSAGE_WORDS))
     piece: list[str] = []
-    for part in _parts(section.text):
-        full = length_words("".join(piece))
-        if piece and (full + length_words(part) > MAX_PASSAGE_WORDS or full >= aim):
+    for part in _sentence_parts(section.text):
+        full = count_words("".join(piece))
+        if piece and (full + count_words(part) > MAX_PASSAGE_WORDS or full >= aim):
             yield "".join(piece).strip()
             piece = []
         piece.append(part)
     yield "".join(piece).strip()
 
 
-def _parts(text: str) -> Iterator[str]:
+def _sentence_parts(text: str) -> Iterator[str]:
     """Sentences with the white space that follows them; what exceeds a passage is cut between words."""
     start = 0
-    for sentence in sentences(text):
+    for sentence in split_sentences(text):
         place = text.index(sentence, start)
         end = place + len(sentence)
         part = text[start:place] + sentence
         start = end
-        if length_words(part) <= MAX_PASSAGE_WORDS:
+        if count_words(part) <= MAX_PASSAGE_WORDS:
             yield part
         else:
-            yield from _cut(part)
+            yield from _cut_between_words(part)
 
 
-def _cut(part: str) -> Iterator[str]:
+def _cut_between_words(part: str) -> Iterator[str]:
     words = re.findall(r"\s*\S+", part)
-    if len(words) == 1 or length_words(part) > 2 * len(words):  # nothing parts the words: so many characters
+    if len(words) == 1 or count_words(part) > 2 * len(words):  # nothing parts the words: so many characters
         size = 2 * MAX_PASSAGE_WORDS
         yield from (part[place : place + size] for place in range(0, len(part), size))
         return
@@ -144,7 +288,7 @@ def _cut(part: str) -> Iterator[str]:
         yield "".join(words[place : place + MAX_PASSAGE_WORDS])
 
 
-def _by_place(relative: Path, known: tuple[str, ...]) -> tuple[str, ...]:
+def _owner_from_path(relative: Path, known: tuple[str, ...]) -> tuple[str, ...]:
     if len(relative.parts) > 1:
         return (relative.parts[0],)
     name = relative.stem.casefold()
@@ -152,7 +296,7 @@ def _by_place(relative: Path, known: tuple[str, ...]) -> tuple[str, ...]:
     return (max(fitting, key=len),) if fitting else ()
 
 
-def _source(owner: str, relative: Path) -> str:
+def _source_name(owner: str, relative: Path) -> str:
     below = relative.as_posix()
     return below if below.startswith(f"{owner}/") else f"{owner}/{relative.name}"
 
@@ -166,7 +310,7 @@ def _has_front_matter(path: Path) -> bool:
 
 
 def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
-    match = FRONT_MATTER.match(text)
+    match = FRONT_MATTER_PATTERN.match(text)
     if not match:
         return (), text
     try:
@@ -178,14 +322,14 @@ def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
     if not isinstance(stated, dict):
         return (), text  # a rule above and below some prose
     values = [stated[key] for key in OWNER_KEYS if stated.get(key)]
-    return tuple(_owner(value) for value in (_as_list(values[0]) if values else [])), text[match.end() :]
+    return tuple(_normalise_owner(value) for value in (_as_list(values[0]) if values else [])), text[match.end() :]
 
 
 def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _owner(value: object) -> str:
+def _normalise_owner(value: object) -> str:
     name = str(value).strip().casefold()
     return WORLD if name in (WORLD, "world", "all", "everyone", "*") else name
 
@@ -194,9 +338,9 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        return composed(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
+        return to_nfc(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise LoreError(f"The lore file {path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
     except OSError as error:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from bot import cli
+from bot.cli import run
 
 
 def typed(monkeypatch: Any, capsys: Any, home: Any, *words: str, **environment: str) -> tuple[int, str, str]:
@@ -16,5 +16,5 @@ def typed(monkeypatch: Any, capsys: Any, home: Any, *words: str, **environment: 
     for name, value in {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", **environment}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["bot", "--env", os.devnull, *words])
-    code = cli.main()
+    code = run.main()
     return code, *capsys.readouterr()

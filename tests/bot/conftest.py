@@ -13,23 +13,24 @@ from typing import Any
 
 import pytest
 
-from bot.answering import Answerer
-from bot.app import DASHBOARD
-from bot.catalogue import Catalogue, ShippedData
-from bot.client import Understudy
-from bot.cogs.reply_buttons import ReplyButtons
-from bot.conversation import Conversations
-from bot.giving_way import GivingWay
-from bot.house import House, Keeping
-from bot.local_guild import MEMBER, MODERATOR, SEED, forget_in, move_in
-from bot.personas import Personas
-from bot.queue import JobQueue
-from bot.sandbox import Sandbox, point_discord_py_at
+from bot.app import DASHBOARD_LINK
+from bot.chat.discord_channels import SenderRegistry
+from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.reply_service import ReplyService
+from bot.client import BotClient
+from bot.cogs.reply_buttons import ReplyButtonViews
+from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED, assign_channel_personas, forget_in_sandbox
+from bot.personas.registry import PersonaRegistry
+from bot.sandbox import Sandbox, patch_discord
+from bot.services import PrivacyServices, Services
 from bot.store import Store
-from bot.voices import Voices
-from bot.web import Front
-from personas.contracts import Sampling
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import JobQueue
+from bot.training.resource_sharing import TrainerThrottle
+from bot.web.http_app import WebServer
+from personas.home.job_material import ShippedData
 from personas.lore import WORLD, LoreIndex, read_lore
+from personas.schemas.chat import SamplingParams
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
 
@@ -41,7 +42,7 @@ class Stage:
     """A running bot and the people around it."""
 
     sandbox: Sandbox
-    client: Understudy
+    client: BotClient
     store: Store
     engine: FakeEngine
     backend: FakeTrainingBackend
@@ -87,49 +88,49 @@ class Stage:
 async def on_stage(
     home: Path,
     *,
-    seed: Any = SEED,
+    seed: Any = SKERROW_SEED,
     engine: FakeEngine | None = None,
     message_content: bool = True,
     permission: str = "",
 ) -> AsyncIterator[Stage]:
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
     shipped = ShippedData.beside_the_code()
-    personas = Personas(shipped.cards, home)
+    personas = PersonaRegistry(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02)
-    front = Front()
-    await sandbox.start(mount=front.mount, links=(DASHBOARD,))
+    front = WebServer()
+    await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
     engine, backend = engine or FakeEngine(), FakeTrainingBackend()
-    with Store.open(home / "understudy.sqlite") as store, point_discord_py_at(sandbox):
+    with Store.open(home / "understudy.sqlite") as store, patch_discord(sandbox):
         from bot.clock import SystemClock
 
         queue = JobQueue(store, backend, SystemClock())
         lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]))
-        conversations = Conversations(store, personas, lore, Sampling(), home)
+        conversations = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
 
-        def house(client: Any) -> House:
-            voices, way = Voices(client, store), GivingWay(backend.hold)
-            answerer = Answerer(store, engine, conversations, voices, ReplyButtons(), way)
-            catalogue = Catalogue(shipped, "embedded", home, store)
-            keeping = Keeping(permission, 90, True, partial(forget_in, sandbox))
-            return House(
+        def house(client: Any) -> Services:
+            voices, way = SenderRegistry(client, store), TrainerThrottle(backend.hold)
+            answerer = ReplyService(store, engine, conversations, voices, ReplyButtonViews(), way)
+            catalogue = DatasetCatalog(shipped, "embedded", home, store)
+            keeping = PrivacyServices(permission, 90, True, partial(forget_in_sandbox, sandbox))
+            return Services(
                 store, conversations, answerer, queue, catalogue, "embedded", home, keeping=keeping, client=client
             )
 
-        client = Understudy(house, message_content=message_content, guilds_settle_s=0.1)
+        client = BotClient(house, message_content=message_content, guilds_settle_s=0.1)
         running = asyncio.create_task(client.start(sandbox.token))
         ready = asyncio.create_task(client.wait_until_ready())
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             await running
-        await move_in(client, sandbox, client.house.answerer)
+        await assign_channel_personas(client, sandbox, client.services.reply_service)
         queue.start()
-        front.open(client.house)
+        front.open(client.services)
         try:
             yield Stage(sandbox, client, store, engine, backend)
         finally:
             front.close()
             await queue.stop()
-            await client.house.answerer.close()
+            await client.services.reply_service.close()
             await client.close()
             await asyncio.gather(running, return_exceptions=True)
             lore.close()

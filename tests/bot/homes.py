@@ -6,14 +6,14 @@ import asyncio
 import hashlib
 import json
 
-from bot.backup import back_up, restore
-from bot.privacy.consent import Consents
-from bot.privacy.forget import Forgetter
-from bot.store import Decision, JobResult, Store
-from bot.store.jobs import NewJob
-from personas.consent import Consent, read_consent, write_consent
-from personas.contracts import TrainingRequest
-from personas.keys import HomeKey
+from bot.backup import create_backup, restore_backup
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.erasure_runner import ErasureRunner
+from bot.store import ConsentDecision, JobResult, Store
+from bot.store.training_jobs import NewTrainingJob
+from personas.home.data_subjects import Consent, read_consent, write_consent
+from personas.home.pseudonyms import HomeKey
+from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD
 
 DATABASE = "understudy.sqlite"
@@ -60,7 +60,7 @@ def say(store, text, author=ADA, name="Ada Wick", message_id=None, at=100.0, gui
 def train(store, job_id, *, guild=GUILD, persona="oda", by=ADA, dataset=None, done=True):
     """A job, and its version where it is done."""
     request = TrainingRequest(job_name="manners", persona=persona, dataset=dataset)
-    job = store.jobs.add(NewJob(job_id, guild, 5, by, request), 50.0)
+    job = store.jobs.add(NewTrainingJob(job_id, guild, 5, by, request), 50.0)
     if done:
         claimed = store.jobs.claim(job, "token", 51.0)
         result = JobResult(adapter="somewhere", seconds=1.0, scorecard=SCORECARD)
@@ -76,7 +76,7 @@ def fill(home):
     with Store.open(home / DATABASE) as store:
         say(store, "the lanterns are lit", message_id=901)
         say(store, "the tide is late", BEN, "Ben Arkwright", message_id=902)
-        store.people.decide(Decision(ADA, True, 10.0, "en"))
+        store.people.decide(ConsentDecision(ADA, True, 10.0, "en"))
         train(store, "j1")
     return home
 
@@ -120,7 +120,7 @@ def quiet(total):
 
 
 def put_back(backup, home, replay=lambda home, store: None, keep=False):
-    return restore(backup, home, now=NOW + 60, keep_previous=keep, replay=replay, total=quiet)
+    return restore_backup(backup, home, now=NOW + 60, keep_previous=keep, replay=replay, total=quiet)
 
 
 def texts(home):
@@ -130,7 +130,9 @@ def texts(home):
 
 def forget(home, user_id):
     with Store.open(home / DATABASE) as store:
-        forgetter = Forgetter(home, store, Consents(home, store, read_consent(home).permission), lambda: NOW + 30)
+        forgetter = ErasureRunner(
+            home, store, ConsentMirror(home, store, read_consent(home).permission), lambda: NOW + 30
+        )
 
         async def run():
             await forgetter.run(forgetter.begin(forgetter.traces(user_id)))
@@ -146,6 +148,6 @@ def planted_backup(home, file):
     with Store.open(home / DATABASE) as store:
         say(store, "the heron at quist-of-the-weir has a limp, poor thing", name="Philippa Quist")
     put(home, {"lore/77/mira-25/guests.md": b"# Guests\nPhilippa Quist brought the jam.\n"})
-    backup = back_up(home, file, NOW, quiet).path
+    backup = create_backup(home, file, NOW, quiet).path
     forget(home, ADA)
     return backup

@@ -17,16 +17,16 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bot.privacy.consent import Consents
-from bot.privacy.forget import Forgetter
-from bot.store import Channel, Decision, Gift, Lesson, Mute, NewComparison, NewRollout, Store
-from bot.store.jobs import JobResult, NewJob
-from personas.contracts import TrainingRequest
-from personas.exports import note_export
-from personas.keys import HomeKey, keyed
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.erasure_runner import ErasureRunner
+from bot.store import Channel, ConsentDecision, Contribution, Lesson, Mute, NewBlindComparison, NewRollout, Store
+from bot.store.training_jobs import JobResult, NewTrainingJob
+from personas.home.data_subjects import write_people
+from personas.home.export_log import record_export
+from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.home.review_files import record_review_file
 from personas.lore import LoreIndex, read_lore
-from personas.people import write_people
-from personas.reviews import note_review
+from personas.schemas.training import TrainingRequest
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD
 
@@ -54,19 +54,21 @@ def plant(home: Path) -> None:
         _talk(store)
         _acts(store)
         _versions(home, store)
-        Consents(home, store, "By letter of Discord, 3 March 2026.").mirror()
+        ConsentMirror(home, store, "By letter of Discord, 3 March 2026.").mirror()
     _lore(home)
     _logs(home)
     _package(home)
     _made(home)
     people = {_key(home, str(WHO)), _key(home, f"name:{DISPLAY.casefold()}")}
-    note_export(home, "data set", "/elsewhere/harbour.jsonl", people, "0" * 64)
-    note_export(home, "data set", "/elsewhere/other.jsonl", {_key(home, str(OTHER))}, "0" * 64)
+    record_export(home, "data set", "/elsewhere/harbour.jsonl", people, "0" * 64)
+    record_export(home, "data set", "/elsewhere/other.jsonl", {_key(home, str(OTHER))}, "0" * 64)
 
 
-def forgetter(home: Path, store: Store, **more) -> Forgetter:
+def forgetter(home: Path, store: Store, **more) -> ErasureRunner:
     """As the bot at rest makes it."""
-    return Forgetter(home, store, Consents(home, store), time.time, personas=frozenset({"Oda Marrow", "oda"}), **more)
+    return ErasureRunner(
+        home, store, ConsentMirror(home, store), time.time, personas=frozenset({"Oda Marrow", "oda"}), **more
+    )
 
 
 def begin(home: Path, store: Store):
@@ -76,7 +78,7 @@ def begin(home: Path, store: Store):
 
 
 def _key(home, who):
-    return keyed(HomeKey.of(home).people(), who)
+    return keyed_person(HomeKey.of(home).people(), who)
 
 
 def _talk(store):
@@ -102,15 +104,15 @@ def _talk(store):
 
 
 def _acts(store):
-    store.people.decide(Decision(WHO, True, 3.0, "en"))
-    store.people.decide(Decision(OTHER, True, 3.0, "en"))
+    store.people.decide(ConsentDecision(WHO, True, 3.0, "en"))
+    store.people.decide(ConsentDecision(OTHER, True, 3.0, "en"))
     store.channels.assign(Channel(GUILD, CHANNEL, "oda", "everything", WHO, 4.0))
     store.channels.assign(Channel(0, DIRECT, "oda", "everything", WHO, 4.0))
     store.mutes.add(Mute(GUILD, CHANNEL, "thrip", WHO, 5.0))
-    store.people.give(Gift(GUILD, "oda", "harbour.md", WHO, 5.0))
+    store.people.give(Contribution(GUILD, "oda", "harbour.md", WHO, 5.0))
     for member in (WHO, OTHER):
         said = f"Ask {DISPLAY} about the lamp."
-        new = NewComparison(GUILD, "oda", member, "p1", "Who knows?", "v1", None, said, "Nobody.", 1, 2)
+        new = NewBlindComparison(GUILD, "oda", member, "p1", "Who knows?", "v1", None, said, "Nobody.", 1, 2)
         store.comparisons.vote(store.comparisons.show(new, 6.0).seq, member, "a", 7.0)
     store.taught.add(Lesson(GUILD, "oda", WHO, False, "When does it sail?", TAUGHT, "", "form", 5.0))
     store.taught.add(Lesson(GUILD, "oda", OTHER, True, f"Who is {DISPLAY}?", "A guest.", TAUGHT, "form", 5.0))
@@ -120,7 +122,7 @@ def _versions(home, store):
     for number, by in enumerate((OTHER, OTHER, WHO), start=1):
         job_id = f"job{number}"
         request = TrainingRequest(job_name=f"quillverne_77-{number}" if by == WHO else f"j{number}", persona="oda")
-        store.jobs.add(NewJob(job_id, GUILD, CHANNEL, by, request), 10.0 + number)
+        store.jobs.add(NewTrainingJob(job_id, GUILD, CHANNEL, by, request), 10.0 + number)
         claimed = store.jobs.claim(store.jobs.get(job_id), f"token{number}", 11.0)
         folder = home / "models" / "persona_adapters" / "oda" / f"v{number}"
         write_adapter(folder)
@@ -132,7 +134,7 @@ def _versions(home, store):
     tried = store.rollouts.start(NewRollout("oda", "v1", GUILD, CHANNEL, WHO, 20), 26.0)
     store.rollouts.end(tried.seq, "stopped", 27.0, WHO)
     request = TrainingRequest(job_name="manners", task_type="dialogue", dataset="harbour")
-    store.jobs.add(NewJob("job9", GUILD, CHANNEL, OTHER, request), 30.0)
+    store.jobs.add(NewTrainingJob("job9", GUILD, CHANNEL, OTHER, request), 30.0)
     claimed = store.jobs.claim(store.jobs.get("job9"), "token9", 31.0)
     folder = home / "models" / "dialogue" / "manners"
     write_adapter(folder)
@@ -228,7 +230,7 @@ def _made(home):
     write_people(kept, {_key(home, str(OTHER)): 1})
     review = [{"text": REVIEW_LINE, "speaker": DISPLAY}, {"text": OTHERS_LINE, "speaker": "Wendell Park"}]
     (home / "review.jsonl").write_text("".join(json.dumps(row) + "\n" for row in review))
-    note_review(home, home.parent / "elsewhere.review.jsonl", 1e12)
+    record_review_file(home, home.parent / "elsewhere.review.jsonl", 1e12)
     (home.parent / "elsewhere.review.jsonl").write_text(json.dumps(review[0]) + "\n")
     (home / "cache").mkdir(exist_ok=True)
     (home / "cache" / "embeddings.json").write_text(json.dumps([PACKAGE_LINE]))

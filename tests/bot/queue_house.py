@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from bot.queue import JobQueue
 from bot.store import Store
-from personas.contracts import TrainingRequest
+from bot.training.queue import JobQueue
+from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeClock, FakeTrainingBackend, until
 
 

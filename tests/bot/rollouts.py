@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from bot.store import JobResult, Store
-from bot.store.jobs import NewJob
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD
 
 events = itertools.count(10_000)
@@ -15,7 +15,7 @@ events = itertools.count(10_000)
 def install(store: Store, persona: str = "ballast", *, guild=0, by=7, at=1.0, card=SCORECARD) -> str:
     """A version that could be promoted; gives its name."""
     version = store.versions.reserve(persona)
-    new = NewJob(f"{persona}-{version}", guild, 2, by, TrainingRequest(job_name="j", persona=persona))
+    new = NewTrainingJob(f"{persona}-{version}", guild, 2, by, TrainingRequest(job_name="j", persona=persona))
     store.jobs.add_imported(new, version, JobResult(adapter="a", seconds=1, scorecard=card, imported=True), at)
     return version
 

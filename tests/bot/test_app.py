@@ -7,13 +7,13 @@ import time
 import pytest
 from aiohttp import web
 
-from bot.app import opened
-from bot.catalogue import ShippedData
-from bot.local_guild import MEMBER, MODERATOR, SEED
-from bot.sandbox import Sandbox, point_discord_py_at
+from bot.app import open_app
+from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.sandbox import Sandbox, patch_discord
 from bot.settings import SettingsError, load_settings
 from bot.store import StoreError
 from personas.errors import BaseModelError, CardError
+from personas.home.job_material import ShippedData
 from tests.bot.conftest import INN, QUAY
 from tests.fakes import until
 
@@ -39,22 +39,22 @@ class TestDiscord:
 
     @pytest.fixture
     async def discord(self):
-        made = Sandbox(dataclasses.replace(SEED, message_content=False))
+        made = Sandbox(dataclasses.replace(SKERROW_SEED, message_content=False))
         await made.start()
-        with point_discord_py_at(made):
+        with patch_discord(made):
             yield made
         await made.stop()
 
     async def test_a_wrong_token_is_one_clear_error(self, discord, settings):
         wrong = dataclasses.replace(settings, discord_token="MTAw.wrong.token")
         with pytest.raises(SettingsError, match=r"does not accept DISCORD_TOKEN.*Reset Token") as caught:
-            async with opened(wrong, SHIPPED):
+            async with open_app(wrong, SHIPPED):
                 pass
         assert "wrong.token" not in str(caught.value)
 
     async def test_an_intent_that_is_not_granted_is_said_and_done_without(self, discord, settings, caplog):
         right = dataclasses.replace(settings, discord_token=discord.token, message_content_intent=True)
-        async with opened(right, SHIPPED) as app:
+        async with open_app(right, SHIPPED) as app:
             assert app.sandbox is None
             assert "does not grant this bot the message content intent" in caplog.text
             assert "it answers only mentions" in caplog.text
@@ -67,7 +67,7 @@ class TestDiscord:
         right = dataclasses.replace(settings, discord_token=discord.token)
         await discord.stop()
         with pytest.raises(SettingsError, match="Discord cannot be reached"):
-            async with opened(right, SHIPPED):
+            async with open_app(right, SHIPPED):
                 pass
 
 
@@ -77,15 +77,15 @@ async def test_a_port_in_use_is_named(settings):
     await web.TCPSite(other, "127.0.0.1", 0).start()
     port = other.addresses[0][1]
     with pytest.raises(SettingsError, match=rf"Port {port} cannot be used.*WEB_PORT"):
-        async with opened(dataclasses.replace(settings, web_port=port), SHIPPED):
+        async with open_app(dataclasses.replace(settings, web_port=port), SHIPPED):
             pass
     await other.cleanup()
 
 
 async def test_a_second_bot_on_the_same_home_is_refused(settings):
-    async with opened(settings, SHIPPED):
+    async with open_app(settings, SHIPPED):
         with pytest.raises(StoreError, match="Another bot runs on this home"):
-            async with opened(settings, SHIPPED):
+            async with open_app(settings, SHIPPED):
                 pass
 
 
@@ -94,14 +94,14 @@ async def test_what_a_killed_preview_left_is_gone_before_anything_else(tmp_path,
     left.mkdir(parents=True)
     (left / "keys.json").write_text("{}")
     with pytest.raises(SettingsError, match="no persona cards"):
-        async with opened(settings, dataclasses.replace(SHIPPED, cards=tmp_path)):
+        async with open_app(settings, dataclasses.replace(SHIPPED, cards=tmp_path)):
             pass
     assert not (settings.home / "previews").exists()
 
 
 async def test_without_any_card_the_bot_does_not_start_in_silence(tmp_path, settings):
     with pytest.raises(SettingsError, match=r"There are no persona cards in .*Put one there"):
-        async with opened(settings, dataclasses.replace(SHIPPED, cards=tmp_path)):
+        async with open_app(settings, dataclasses.replace(SHIPPED, cards=tmp_path)):
             pass
 
 
@@ -110,7 +110,7 @@ async def test_an_unreadable_card_is_named(tmp_path, settings):
     shutil.copytree(SHIPPED.cards, data.cards)
     (data.cards / "oda.toml").write_text("id =")
     with pytest.raises(CardError, match=r"oda\.toml is not valid TOML"):
-        async with opened(settings, data):
+        async with open_app(settings, data):
             pass
 
 
@@ -118,8 +118,8 @@ async def test_an_unreadable_lore_file_is_named_and_keeps_nobody_from_speaking(t
     data = dataclasses.replace(SHIPPED, lore=tmp_path / "lore")
     shutil.copytree(SHIPPED.lore, data.lore)
     (data.lore / "oda" / "bad.md").write_bytes(b"caf\xe9")
-    async with opened(settings, data) as app:
-        assert app.house.conversations.lore.search("oda", "the damp lantern", 3)
+    async with open_app(settings, data) as app:
+        assert app.services.conversations.lore.search("oda", "the damp lantern", 3)
     assert "bad.md" in caplog.text and "not UTF-8" in caplog.text
 
 
@@ -136,7 +136,7 @@ async def test_a_base_model_that_cannot_be_used_is_named(tmp_path, settings, bas
         with (source / "model.safetensors").open("r+b") as weights:
             weights.truncate(2**43)  # a sparse file of 8 TiB
     with pytest.raises(BaseModelError, match=words):
-        async with opened(dataclasses.replace(settings, base_model=str(source)), SHIPPED):
+        async with open_app(dataclasses.replace(settings, base_model=str(source)), SHIPPED):
             pass
 
 
@@ -146,7 +146,7 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
 
     Somebody talks without a pause until it is seen that the training waits for replies, or even to its end.
     """
-    async with opened(settings, SHIPPED) as app:
+    async with open_app(settings, SHIPPED) as app:
         stage = app.sandbox
         member, moderator = stage.member(MEMBER), stage.member(MODERATOR)
 
@@ -182,6 +182,6 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
         assert any("tokens/s" in m["content"] and " left" in m["content"] for m in shown("Training"))
 
         await moderator.click(ended[0], "Promote")
-        await until(lambda: app.house.store.versions.live("ballast") == "v1")
+        await until(lambda: app.services.store.versions.live("ballast") == "v1")
         assert "AI-written · v1" in await ask(QUAY)
         assert "base model" in await ask(INN)

@@ -6,14 +6,14 @@ import dataclasses
 
 import pytest
 
-from bot.app import opened
-from bot.catalogue import ShippedData
-from bot.local_guild import MODERATOR
+from bot.app import open_app
+from bot.demo_guild import MODERATOR
 from bot.settings import load_settings
-from personas.adapters import verify
-from personas.base_model import fingerprint, locate
-from personas.contracts import JobSpec
-from personas.job_folder import REQUEST
+from personas.home.adapters import verify_adapter
+from personas.home.job_folder import REQUEST_FILE
+from personas.home.job_material import ShippedData
+from personas.models.base_model import fingerprint, locate
+from personas.schemas.training import JobSpec
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import put_talk
 from tests.fakes import until
@@ -55,7 +55,7 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
     shipped = ShippedData.beside_the_code()
     small = dataclasses.replace(shipped, general=put_talk(tmp_path / "general", count=6).parent)
     environ = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "TRAINER_CARD": "losses"}
-    async with opened(load_settings(None, environ), small) as app:
+    async with open_app(load_settings(None, environ), small) as app:
         stage = app.sandbox
         moderator = stage.member(MODERATOR)
         named = await moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="oas")
@@ -64,8 +64,8 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
             QUAY, "finetune start", job_name="dialogue_v1", dataset="oasst2", task_type="dialogue", epochs=3
         )
 
-        await until(lambda: list((home / "jobs").glob(f"*/{REQUEST}")), 30)
-        (made,) = (home / "jobs").glob(f"*/{REQUEST}")
+        await until(lambda: list((home / "jobs").glob(f"*/{REQUEST_FILE}")), 30)
+        (made,) = (home / "jobs").glob(f"*/{REQUEST_FILE}")
         spec = JobSpec.model_validate_json(made.read_bytes())
         asked = spec.request
         assert (asked.task_type, asked.persona, asked.hyperparameters.num_train_epochs) == ("dialogue", None, 3)
@@ -79,11 +79,11 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
         await until(lambda: shown("Trained") or shown("Failed"), 90)
         assert not shown("Failed"), shown("Failed")
         words = shown("Trained")[0]
-        (job,) = app.house.store.jobs.of_guild(stage.guild_id)
+        (job,) = app.services.store.jobs.of_guild(stage.guild_id)
     adapter = home / "models" / "dialogue" / "dialogue_v1"
     assert "`start_from: dialogue_v1` trains it further." in words and job.result.adapter == str(adapter)
     assert str(tmp_path) not in words
-    manifest = verify(adapter)
+    manifest = verify_adapter(adapter)
     assert (manifest.persona, manifest.hyperparameters["num_train_epochs"]) == (None, 3.0)
     assert manifest.base_model_hash == fingerprint(locate(tiny_base.source))
     assert manifest.rights == {

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from bot.backup import BackupError, add_commands, back_up, restore
+from bot.backup import BackupError, create_backup, restore_backup
+from bot.cli.backup_commands import add_backup_commands
 from bot.store import Store, StoreError
 from bot.store.schema import MIGRATIONS
-from personas.exports import exports
+from personas.home.export_log import read_exports
 from tests.bot.homes import DATABASE, KEPT, MADE_ANEW, STAYS, fill, put, quiet, rows, train
 from tests.bot.test_store_failures import ENVIRON, enqueuing
 
@@ -26,7 +27,7 @@ NOW = 1_795_000_000.0
 
 def put_back(made, home):
     """Restore without the replay, which has tests of its own."""
-    restore(made.path, home, now=NOW, keep_previous=False, replay=lambda home, store: None, total=quiet)
+    restore_backup(made.path, home, now=NOW, keep_previous=False, replay=lambda home, store: None, total=quiet)
     return home
 
 
@@ -42,7 +43,7 @@ def out(tmp_path):
 
 
 def test_the_file_holds_what_is_needed_to_carry_on_and_says_of_each_what_it_is(home, out):
-    made = back_up(home, out, NOW, quiet)
+    made = create_backup(home, out, NOW, quiet)
     assert made.path == out / "understudy-20261118-110640.zip" and list(out.iterdir()) == [made.path]
     assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
     with zipfile.ZipFile(made.path) as archive:
@@ -60,8 +61,8 @@ def test_the_file_holds_what_is_needed_to_carry_on_and_says_of_each_what_it_is(h
 
 
 def test_it_is_listed_among_what_has_left(home, out):
-    made = back_up(home, out, NOW, quiet)
-    (listed,) = exports(home)
+    made = create_backup(home, out, NOW, quiet)
+    (listed,) = read_exports(home)
     assert (listed.what, listed.path, listed.people) == ("backup", str(made.path), ("*",))
     assert listed.sha256 == hashlib.sha256(made.path.read_bytes()).hexdigest()
 
@@ -71,7 +72,7 @@ def test_a_bot_that_writes_is_neither_stopped_nor_cut_in_half(tmp_path, out):
     with enqueuing(home) as bot:
         for number in range(5):
             before = {bot.stdout.readline().strip() for _ in range(20)}
-            made = back_up(home, out / f"{number}.zip", NOW, quiet)
+            made = create_backup(home, out / f"{number}.zip", NOW, quiet)
             with Store.open(put_back(made, tmp_path / str(number)) / DATABASE) as store:
                 jobs = store.jobs.in_state("queued")
             assert before <= {job.job_id for job in jobs}, "what was acknowledged before is in it"
@@ -84,7 +85,7 @@ def test_a_bot_that_was_killed_left_its_last_words_where_a_backup_finds_them(tmp
         acknowledged = {bot.stdout.readline().strip() for _ in range(30)}
         bot.kill()
         acknowledged |= set(bot.stdout.read().split())
-    made = back_up(tmp_path / "home", out, NOW, quiet)
+    made = create_backup(tmp_path / "home", out, NOW, quiet)
     with Store.open(put_back(made, tmp_path / "new") / DATABASE) as store:
         assert acknowledged <= {job.job_id for job in store.jobs.in_state("queued")}
 
@@ -94,7 +95,7 @@ def test_an_adapter_that_the_database_does_not_know_yet_is_left_out(home, out):
     with Store.open(home / DATABASE) as store:
         job = train(store, "j2", done=False)
     put(home, {f"models/persona_adapters/oda/{job.version}/manifest.json": b"{}"})
-    names = back_up(home, out, NOW, quiet).manifest.members.keys()
+    names = create_backup(home, out, NOW, quiet).manifest.members.keys()
     assert "models/persona_adapters/oda/v1/manifest.json" in names
     assert not [name for name in names if f"/{job.version}/" in name]
 
@@ -106,7 +107,7 @@ def test_an_older_database_is_taken_as_it_is_and_brought_up_to_date_when_it_come
         for number, script in enumerate(MIGRATIONS[:3], start=1):
             old.executescript(f"{script}; pragma user_version = {number}")
     old.close()
-    made = back_up(home, out, NOW, quiet)
+    made = create_backup(home, out, NOW, quiet)
     assert made.manifest.schema_version == 3
     with Store.open(put_back(made, home) / DATABASE) as store:
         assert store.people.opted_in() == set()
@@ -119,13 +120,13 @@ def test_an_older_database_is_taken_as_it_is_and_brought_up_to_date_when_it_come
 def test_places_where_it_may_not_lie(home, out, tmp_path, place, says):
     (out / "there.zip").write_text("precious")
     with pytest.raises(BackupError, match=says):
-        back_up(home, tmp_path / place, NOW, quiet)
-    assert (out / "there.zip").read_text() == "precious" and exports(home) == []
+        create_backup(home, tmp_path / place, NOW, quiet)
+    assert (out / "there.zip").read_text() == "precious" and read_exports(home) == []
 
 
 def test_a_home_without_a_database_is_none(tmp_path, out):
     with pytest.raises(StoreError, match="There is no database"):
-        back_up(tmp_path, out, NOW, quiet)
+        create_backup(tmp_path, out, NOW, quiet)
 
 
 def test_a_damaged_database_is_said_and_not_backed_up(home, out):
@@ -133,7 +134,7 @@ def test_a_damaged_database_is_said_and_not_backed_up(home, out):
     data[4096:8192] = b"\xff" * 4096
     (home / DATABASE).write_bytes(data)
     with pytest.raises(StoreError, match="damaged"):
-        back_up(home, out, NOW, quiet)
+        create_backup(home, out, NOW, quiet)
     assert list(out.iterdir()) == []
 
 
@@ -173,8 +174,8 @@ def test_a_killed_backup_leaves_nothing_under_its_name_and_the_next_one_clears_u
         assert run(home, out / "b.zip", kill_after=kill_after).returncode == -signal.SIGKILL
         assert not (out / "b.zip").exists()
         assert [oct(path.stat().st_mode)[-3:] for path in out.iterdir()] == ["700"]
-    back_up(home, out / "b.zip", NOW, quiet)
-    assert list(out.iterdir()) == [out / "b.zip"] and len(exports(home)) == 1
+    create_backup(home, out / "b.zip", NOW, quiet)
+    assert list(out.iterdir()) == [out / "b.zip"] and len(read_exports(home)) == 1
 
 
 def test_what_another_backup_is_still_writing_is_left_alone(home, out):
@@ -182,10 +183,10 @@ def test_what_another_backup_is_still_writing_is_left_alone(home, out):
 
     def second(total):
         if not inside:
-            inside.append(back_up(home, out / "second.zip", NOW, quiet))
+            inside.append(create_backup(home, out / "second.zip", NOW, quiet))
         return quiet(total)
 
-    first = back_up(home, out / "first.zip", NOW, second)
+    first = create_backup(home, out / "first.zip", NOW, second)
     assert {path.name for path in out.iterdir()} == {"first.zip", "second.zip"}
     assert first.manifest.members.items() >= inside[0].manifest.members.items()
 
@@ -197,7 +198,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half(home, out, limit):
     done = run(home, out, limit=limit)
     assert done.stderr == "" and done.stdout.count("\n") == 1
     assert done.stdout.startswith(f"The backup cannot be written in {out}: ") and "Free disk space" in done.stdout
-    assert list(out.iterdir()) == [] and exports(home) == [] and rows(home / DATABASE) == before
+    assert list(out.iterdir()) == [] and read_exports(home) == [] and rows(home / DATABASE) == before
 
 
 # ------------------------------------------------------------------------------------------- at the terminal
@@ -205,7 +206,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half(home, out, limit):
 
 def command(*words):
     parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers())
+    add_backup_commands(parser.add_subparsers())
     return parser.parse_args([*map(str, words)])
 
 

@@ -1,13 +1,13 @@
 """A backup says how far it is, also where nobody sees a bar."""
 
-from bot.backup.commands import _progress
-from personas import progress
+from bot.cli.backup_commands import _progress_bar
+from personas import cli_common
 
 
 def test_in_a_pipe_a_line_comes_now_and_then(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with _progress("backing up") as total:
+    monkeypatch.setattr(cli_common.time, "monotonic", lambda: now[0])
+    with _progress_bar("backing up") as total:
         heard = total(64 * 2**20)
         for _ in range(32):
             now[0] += 1

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import discord
 import pytest
 
-from bot.doctor import here, on_discord, trainers
-from bot.doctor.check import Check, failed
-from bot.doctor.kept import KeptFindings
-from bot.doctor.on_discord import channels_in_use
-from bot.local_guild import SEED
-from bot.permissions import lacks
-from bot.sandbox import Sandbox, point_discord_py_at
+from bot.demo_guild import SKERROW_SEED
+from bot.doctor import discord_checks, local_checks
+from bot.doctor.cached_results import CachedDoctor
+from bot.doctor.discord_checks import channels_in_use
+from bot.doctor.local_checks import BotCheck, failed_checks
+from bot.permissions import find_missing_permissions
+from bot.sandbox import Sandbox, patch_discord
 from bot.settings import Settings
 from bot.store import Channel, Store
 from tests.bot.command_line import typed
@@ -41,54 +41,60 @@ TOKEN = f"{base64.urlsafe_b64encode(ID.encode()).decode().rstrip('=')}.sandbox.s
     ],
 )
 def test_a_token_is_told_by_its_shape_and_never_shown(text, state, words):
-    check = here.token(text)
+    check = local_checks.check_token(text)
     assert check.state == state and words in check.found
     assert not text or text == ID or text not in check.found + check.remedy
 
 
 def test_a_home_that_others_can_read_or_nobody_can_write_is_told(tmp_path):
-    check = here.home(tmp_path / "new" / "home")
+    check = local_checks.check_home(tmp_path / "new" / "home")
     assert check.state == "ok" and "is made when the bot starts" in check.found
     assert not (tmp_path / "new").exists()
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    assert here.home(home).state == "ok"
+    assert local_checks.check_home(home).state == "ok"
     home.chmod(0o755)
-    assert here.home(home).state == "warn" and "chmod 700" in here.home(home).remedy
+    assert local_checks.check_home(home).state == "warn" and "chmod 700" in local_checks.check_home(home).remedy
 
 
 def test_the_database_is_told_to_be_in_use_unreadable_or_well(tmp_path):
-    assert here.database(tmp_path).found == "none yet"
+    assert local_checks.check_database(tmp_path).found == "none yet"
     with Store.open(tmp_path / "understudy.sqlite"):
-        assert "a bot runs on it now" in here.database(tmp_path).found
-    assert "no bot runs on it" in here.database(tmp_path).found
+        assert "a bot runs on it now" in local_checks.check_database(tmp_path).found
+    assert "no bot runs on it" in local_checks.check_database(tmp_path).found
     (tmp_path / "understudy.sqlite").write_bytes(b"no database at all, though long enough to be looked at" * 20)
-    assert here.database(tmp_path).state == "fail"
+    assert local_checks.check_database(tmp_path).state == "fail"
 
 
 @pytest.mark.parametrize(("free", "state"), [(2**29, "fail"), (2 * 2**30, "warn"), (9 * 2**30, "ok")])
 def test_a_full_disk_is_told(tmp_path, free, state):
-    assert here.disk(tmp_path, lambda place: SimpleNamespace(free=free)).state == state
+    assert local_checks.check_disk(tmp_path, lambda place: SimpleNamespace(free=free)).state == state
 
 
 async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
-    assert here.port(0, tmp_path).state == "ok"
+    assert local_checks.check_port(0, tmp_path).state == "ok"
     with socket.create_server(("127.0.0.1", 0)) as other:
         number = other.getsockname()[1]
         other.settimeout(5)
-        found = await asyncio.to_thread(here.port, number, tmp_path)
+        found = await asyncio.to_thread(local_checks.check_port, number, tmp_path)
     assert found.state == "fail" and "WEB_PORT" in found.remedy
-    assert here.port(number, tmp_path).state == "ok"
+    assert local_checks.check_port(number, tmp_path).state == "ok"
     async with desk_in(tmp_path) as desk:
         ours = int(desk.url.rpartition(":")[2])
-        elsewhere = await asyncio.to_thread(here.port, ours, tmp_path / "another-home")
+        elsewhere = await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "another-home")
         assert elsewhere.state == "fail" and "another home's bot" in elsewhere.found and "WEB_PORT" in elsewhere.remedy
         with Store.open(tmp_path / "other" / "understudy.sqlite"):
-            assert "the bot answers" in (await asyncio.to_thread(here.port, ours, tmp_path / "other")).found
-        assert (await asyncio.to_thread(here.port, ours, tmp_path / "other")).state == "fail", "no bot runs there now"
+            assert (
+                "the bot answers" in (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).found
+            )
+        assert (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).state == "fail", (
+            "no bot runs there now"
+        )
         desk.front.close()
         with Store.open(tmp_path / "other" / "understudy.sqlite"):  # it starts or ends
-            assert "the bot answers" in (await asyncio.to_thread(here.port, ours, tmp_path / "other")).found
+            assert (
+                "the bot answers" in (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).found
+            )
 
 
 def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(tmp_path, monkeypatch, capsys):
@@ -112,25 +118,25 @@ def test_settings_that_cannot_be_read_are_a_finding_not_an_end(tmp_path, monkeyp
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(on_discord, "SETTLE_S", 0.1)
-    monkeypatch.setattr(here, "WAITING_S", 0.5)
+    monkeypatch.setattr(discord_checks, "GUILD_SETTLE_S", 0.1)
+    monkeypatch.setattr(local_checks, "CONNECT_TIMEOUT_S", 0.5)
 
 
 @pytest.fixture
 async def on_sandbox(tmp_path):
     """Discord, and settings with a token that it knows."""
-    sandbox = Sandbox(SEED)
+    sandbox = Sandbox(SKERROW_SEED)
     await sandbox.start()
-    with point_discord_py_at(sandbox):
+    with patch_discord(sandbox):
         yield sandbox, Settings(discord_token=sandbox.token, home=tmp_path, message_content_intent=True)
     await sandbox.stop()
 
 
 async def test_all_that_discord_grants_is_well(on_sandbox):
     _, settings = on_sandbox
-    found = await on_discord.checks(settings)
+    found = await discord_checks.check_discord(settings)
     assert [check.name for check in found] == ["Discord", "intent", "permissions"]
-    assert failed(found) == [] and {check.state for check in found} == {"ok"}
+    assert failed_checks(found) == [] and {check.state for check in found} == {"ok"}
     assert "in 1 server" in found[0].found
 
 
@@ -138,9 +144,9 @@ async def test_a_permission_that_is_missing_is_told_with_one_remedy(on_sandbox):
     sandbox, settings = on_sandbox
     sandbox.set_permission("SEND_MESSAGES", False)
     sandbox.set_permission("MANAGE_WEBHOOKS", False)
-    found = [check for check in await on_discord.checks(settings) if check.name == "permissions"]
+    found = [check for check in await discord_checks.check_discord(settings) if check.name == "permissions"]
     assert [check.state for check in found] == ["fail", "warn"], "without webhooks it still speaks"
-    assert found[0].found.startswith(f"{SEED.name}: the permission Send Messages is missing")
+    assert found[0].found.startswith(f"{SKERROW_SEED.name}: the permission Send Messages is missing")
     assert found[0].remedy == "Server Settings → Roles → the bot's role → Permissions: allow Send Messages."
 
 
@@ -160,7 +166,7 @@ def test_what_one_channel_denies_is_told_where_it_can_be_allowed():
         SimpleNamespace(name="quay", permissions_for=lambda me: silent),
         SimpleNamespace(name="inn", permissions_for=lambda me: everything),
     ]
-    (lack,) = lacks(guild, channels)
+    (lack,) = find_missing_permissions(guild, channels)
     assert lack.where == "Skerrow #quay" and "Send Messages is missing" in lack.words
     assert lack.remedy == "Edit Channel of #quay → Permissions → the bot's role: set Send Messages to allow."
 
@@ -174,17 +180,17 @@ def test_what_is_lost_along_with_another_permission_has_no_remedy_of_its_own(tak
     discord.abc.GuildChannel._apply_implicit_permissions(None, left)
     me = SimpleNamespace(guild_permissions=silent if where == "server" else everything)
     channels = [SimpleNamespace(name=name, permissions_for=lambda me: left) for name in ("quay", "inn")]
-    found = lacks(SimpleNamespace(name="Skerrow", me=me), channels)
+    found = find_missing_permissions(SimpleNamespace(name="Skerrow", me=me), channels)
     assert {lack.need.permission for lack in found} == {taken}
     assert [lack.where for lack in found] == (["Skerrow"] if where == "server" else ["Skerrow #quay", "Skerrow #inn"])
 
 
 async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
-    sandbox = Sandbox(dataclasses.replace(SEED, message_content=False))
+    sandbox = Sandbox(dataclasses.replace(SKERROW_SEED, message_content=False))
     await sandbox.start()
-    with point_discord_py_at(sandbox):
+    with patch_discord(sandbox):
         wanted = Settings(discord_token=sandbox.token, home=tmp_path, message_content_intent=True)
-        found = {check.name: check for check in await on_discord.checks(wanted)}
+        found = {check.name: check for check in await discord_checks.check_discord(wanted)}
     await sandbox.stop()
     assert found["intent"].state == "warn" and "Privileged Gateway Intents" in found["intent"].remedy
     assert found["permissions"].state == "ok"
@@ -193,20 +199,20 @@ async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
 async def test_a_token_that_discord_does_not_know_and_no_discord_at_all(on_sandbox):
     sandbox, settings = on_sandbox
     unknown = dataclasses.replace(settings, discord_token=TOKEN)
-    (check,) = await on_discord.checks(unknown)
+    (check,) = await discord_checks.check_discord(unknown)
     assert check.state == "fail" and "does not accept" in check.found
-    with pytest.raises(on_discord.DiscordError, match="does not accept"):
-        await on_discord.application_id_of(TOKEN)
-    assert await on_discord.application_id_of(sandbox.token) == here.id_in(sandbox.token)
+    with pytest.raises(discord_checks.DiscordError, match="does not accept"):
+        await discord_checks.fetch_application_id(TOKEN)
+    assert await discord_checks.fetch_application_id(sandbox.token) == local_checks.token_application_id(sandbox.token)
     await sandbox.stop()
-    (check,) = await on_discord.checks(settings)
+    (check,) = await discord_checks.check_discord(settings)
     assert check.state == "warn" and "cannot be reached" in check.found
-    with pytest.raises(on_discord.DiscordError, match="cannot be reached"):
-        await on_discord.application_id_of(sandbox.token)
+    with pytest.raises(discord_checks.DiscordError, match="cannot be reached"):
+        await discord_checks.fetch_application_id(sandbox.token)
 
 
 async def test_without_a_token_nobody_asks_discord():
-    assert await on_discord.checks(Settings()) == []
+    assert await discord_checks.check_discord(Settings()) == []
 
 
 # ------------------------------------------------------------------------------------------------ the trainer's doctor
@@ -215,11 +221,11 @@ SAYS = "import json; print(json.dumps({'checks': [dict(name='torch', state='warn
 
 
 async def test_the_trainer_s_doctor_is_asked_in_a_process_without_secrets():
-    assert await trainers.checks("embedded", os.environ, (sys.executable, "-c", SAYS)) == [
-        Check("torch", "warn", "slow", "wait")
+    assert await local_checks.check_trainer("embedded", os.environ, (sys.executable, "-c", SAYS)) == [
+        BotCheck("torch", "warn", "slow", "wait")
     ]
     shows = "import os, sys; sys.exit(os.environ.get('DISCORD_TOKEN', 'no token'))"
-    (check,) = await trainers.checks(
+    (check,) = await local_checks.check_trainer(
         "embedded", {**os.environ, "DISCORD_TOKEN": "s3cret"}, (sys.executable, "-c", shows)
     )
     assert check.state == "fail" and "no token" in check.found
@@ -228,7 +234,7 @@ async def test_the_trainer_s_doctor_is_asked_in_a_process_without_secrets():
 async def test_a_doctor_that_never_ends_is_ended(tmp_path):
     mark = tmp_path / "mark"
     code = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    (check,) = await trainers.checks("embedded", os.environ, (sys.executable, "-c", code), patience_s=1.5)
+    (check,) = await local_checks.check_trainer("embedded", os.environ, (sys.executable, "-c", code), patience_s=1.5)
     assert "did not end" in check.found
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
@@ -240,15 +246,17 @@ async def test_what_was_found_is_kept_and_only_one_looks_at_a_time(tmp_path):
     async def ask(base_model):
         asked.append(base_model)
         await go.wait()
-        return [Check("torch", "ok", "there")]
+        return [BotCheck("torch", "ok", "there")]
 
-    kept = KeptFindings(ask)
+    kept = CachedDoctor(ask)
     assert await kept.latest(tmp_path) is None
     assert kept.begin(tmp_path, "embedded") and not kept.begin(tmp_path, "embedded")
     go.set()
     await until(lambda: not kept.is_asking)
-    found = await KeptFindings(ask).latest(tmp_path)
-    assert asked == ["embedded"] and found.base_model == "embedded" and found.checks == (Check("torch", "ok", "there"),)
+    found = await CachedDoctor(ask).latest(tmp_path)
+    assert (
+        asked == ["embedded"] and found.base_model == "embedded" and found.checks == (BotCheck("torch", "ok", "there"),)
+    )
     (tmp_path / "cache" / "doctor.json").write_text("{half")
     assert await kept.latest(tmp_path) is None
     await kept.close()

@@ -5,22 +5,23 @@ import asyncio
 import aiohttp
 import pytest
 
-from bot.catalogue import Catalogue, ShippedData
 from bot.errors import RefusedError
-from bot.personas import MAX_OWN, Personas, own_card, short_id
-from bot.sandbox.errors import ApiError
-from bot.sandbox.store import StoredFile
-from bot.sandbox.webhooks import Webhooks
-from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write
-from personas.contracts import TrainingRequest
+from bot.personas.registry import MAX_GUILD_PERSONAS, PersonaRegistry, guild_card_path, short_id
+from bot.sandbox.channel_webhooks import WebhookManager
+from bot.sandbox.object_store import StoredFile
+from bot.sandbox.sandbox_errors import ApiError
+from bot.training.dataset_catalog import DatasetCatalog
+from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write_card
 from personas.errors import RequestError
+from personas.home.job_material import ShippedData
+from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import OFFICE, on_stage
 from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3
 from tests.personas.test_card_forms import v3_charx
 
 GUILD, OTHER = 1_111_111_111_111_111_111, 2_222_222_222_222_222_222
-MIRA = write(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
 
 
 async def told(answer, words):
@@ -96,7 +97,7 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
     before = await stage.finished(OFFICE, mark)
     ada = {**V2, "data": {**V2["data"], "name": "Ada"}}
     face = (SHIPPED_CARDS / "oda.png").read_bytes()
-    newer = write(with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it").content
+    newer = write_card(with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it").content
     await told(await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new card.")
     mark = stage.mark
     await stage.member.say(OFFICE, "evening")
@@ -109,7 +110,7 @@ async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, m
         if picture is not None:
             raise ApiError.field("avatar", "IMAGE_INVALID", "Invalid image data")
 
-    monkeypatch.setattr(Webhooks, "_picture", refuse)
+    monkeypatch.setattr(WebhookManager, "_picture", refuse)
     await told(await bring_in(stage), "is a persona of this server")
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
@@ -161,7 +162,7 @@ async def test_a_removed_persona_leaves_its_channels(stage):
 )
 async def test_what_cannot_be_a_persona_is_refused_with_the_reason(stage, content, name, words):
     await told(await bring_in(stage, content, name), words)
-    assert len(stage.client.house.conversations.personas.of(stage.sandbox.guild_id)) == 3
+    assert len(stage.client.services.conversations.personas.of(stage.sandbox.guild_id)) == 3
 
 
 async def test_members_neither_import_nor_export(stage):
@@ -197,7 +198,7 @@ async def test_a_persona_is_still_there_after_a_restart(tmp_path):
 
 @pytest.fixture
 def personas(tmp_path):
-    return Personas(SHIPPED_CARDS, tmp_path)
+    return PersonaRegistry(SHIPPED_CARDS, tmp_path)
 
 
 def card_named(name):
@@ -221,7 +222,7 @@ def test_another_guild_sees_nothing_and_can_have_the_same(personas):
 
 
 def test_a_guild_has_so_many_and_can_replace_them(personas):
-    for number in range(MAX_OWN):
+    for number in range(MAX_GUILD_PERSONAS):
         personas.bring_in(GUILD, card_named(f"Number {number}"), "it")
     with pytest.raises(RefusedError, match="20 personas of its own"):
         personas.bring_in(GUILD, card_named("One more"), "it")
@@ -232,15 +233,15 @@ def test_a_guild_has_so_many_and_can_replace_them(personas):
 @pytest.mark.parametrize("wanted", ["../../etc/passwd", "..", "Ünïcode Name!", "x" * 99, "李白"])
 def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
     made = personas.bring_in(GUILD, card_named("Mira"), "it", wanted).persona
-    folder = own_card(tmp_path, made.id).parent
+    folder = guild_card_path(tmp_path, made.id).parent
     assert folder.parent == tmp_path / "personas" / str(GUILD) and folder.name == made.id and len(made.id) <= 58
 
 
 def test_a_damaged_card_of_one_guild_keeps_nobody_else_from_speaking(personas, tmp_path, caplog):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     theirs = personas.bring_in(OTHER, card_named("Mira"), "it").persona
-    own_card(tmp_path, mine.id).write_bytes(b"\xff")
-    again = Personas(SHIPPED_CARDS, tmp_path)
+    guild_card_path(tmp_path, mine.id).write_bytes(b"\xff")
+    again = PersonaRegistry(SHIPPED_CARDS, tmp_path)
     assert again.get(mine.id, GUILD) is None and again.get(theirs.id, OTHER) == theirs
     assert "a guild's persona is left out" in caplog.text
 
@@ -249,17 +250,17 @@ def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     stolen = tmp_path / "personas" / str(OTHER) / mine.id
     stolen.mkdir(parents=True)
-    (stolen / "card.toml").write_bytes(own_card(tmp_path, mine.id).read_bytes())
-    assert mine.id not in Personas(SHIPPED_CARDS, tmp_path).of(OTHER)
+    (stolen / "card.toml").write_bytes(guild_card_path(tmp_path, mine.id).read_bytes())
+    assert mine.id not in PersonaRegistry(SHIPPED_CARDS, tmp_path).of(OTHER)
 
 
 def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
-    assert read_card(own_card(tmp_path, mine.id)) == mine
-    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path)
+    assert read_card(guild_card_path(tmp_path, mine.id)) == mine
+    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
     card, *_ = catalogue.materials_for(request)
-    assert card.copies == ((own_card(tmp_path, mine.id), "card.toml"),) and card.right == "form"
+    assert card.copies == ((guild_card_path(tmp_path, mine.id), "card.toml"),) and card.right == "form"
     lore = tmp_path / "lore" / str(GUILD) / mine.id
     lore.mkdir(parents=True)
     assert [made.copies for made in catalogue.materials_for(request) if made.kind == "lore"] == [

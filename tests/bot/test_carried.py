@@ -6,22 +6,27 @@ import math
 
 import pytest
 
-from bot.app import opened
-from bot.sandbox.store import StoredFile
+from bot.app import open_app
+from bot.sandbox.object_store import StoredFile
 from bot.settings import load_settings
-from personas.adapters import CONFIG, seal, verify
-from personas.base_model import EMBEDDED, fingerprint, locate
-from personas.card import parse_card, read_any, write
-from personas.carried import INSIDE, carries_adapter, require_harmless, unpack_carried
-from personas.contracts import Manifest
+from personas.card import parse_card, read_card_file, write_card
 from personas.errors import AdapterError
+from personas.home.adapters import CONFIG_FILE, verify_adapter, write_manifest
+from personas.home.card_adapter import (
+    ADAPTER_URI_PREFIX,
+    embed_adapter,
+    has_adapter,
+    require_plain_lora,
+    unpack_card_adapter,
+)
+from personas.models.base_model import EMBEDDED, fingerprint, locate
+from personas.schemas.training import AdapterManifest
 from tests.bot.conftest import OFFICE
 from tests.bot.test_app import SHIPPED
 from tests.bot.test_card_commands import bring_in, told
 from tests.fakes import until
 from tests.personas.cards import V2, as_json
 from tests.samples import SCORECARD
-from trainer.exports.charx import with_adapter
 
 PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
 MIRA = parse_card(as_json(V2), "it")
@@ -30,7 +35,7 @@ MIRA = parse_card(as_json(V2), "it")
 def sealed(folder, base_hash, config=PLAIN, **changes):
     """An adapter folder, whole but for its weights' meaning."""
     folder.mkdir(parents=True)
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     fields = {
         "persona": "mira", "version": "v7", "job_id": "theirs", "created_at": "2026-01-01T00:00:00Z",
@@ -38,7 +43,7 @@ def sealed(folder, base_hash, config=PLAIN, **changes):
         "hyperparameters": {}, "training_precision": "", "serving_precision": "", "dataset_hash": "", "dataset": {},
         "rights": {}, "seed": 0, "packages": {}, "metrics": SCORECARD, "checksums": {},
     }  # fmt: skip
-    seal(folder, Manifest(**(fields | changes)))
+    write_manifest(folder, AdapterManifest(**(fields | changes)))
     return folder
 
 
@@ -49,11 +54,11 @@ def served():
 
 
 def carrying(folder):
-    return with_adapter(MIRA, folder, "it")
+    return embed_adapter(MIRA, folder, "it")
 
 
 def versions(stage):
-    persona = stage.client.house.conversations.personas.find("mira", stage.sandbox.guild_id)
+    persona = stage.client.services.conversations.personas.find("mira", stage.sandbox.guild_id)
     return persona.id, [one.version for one in stage.store.versions.installed(persona.id)]
 
 
@@ -64,7 +69,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.store.versions.live(who) is None
     place = tmp_path / "models" / "persona_adapters" / who / "v1"
-    assert verify(place).checksums == verify(tmp_path / "theirs").checksums
+    assert verify_adapter(place).checksums == verify_adapter(tmp_path / "theirs").checksums
     status = await stage.moderator.slash(OFFICE, "finetune status")
     words = status.message["content"]
     assert f"Imported: **{who} v1**" in words and "As its maker measured; it came in a card." in words
@@ -112,13 +117,13 @@ async def test_what_cannot_be_used_stays_in_the_card_and_that_is_said(stage, tmp
     assert "stays in it, and is not installed" in said["content"] and "is a persona of this server" in said["content"]
     assert versions(stage)[1] == [] and not (tmp_path / "models").exists()
     (kept,) = tmp_path.glob("personas/*/*/files.charx")
-    assert carries_adapter(read_any(kept))
+    assert has_adapter(read_card_file(kept))
 
 
 async def test_a_damaged_adapter_is_not_installed(stage, tmp_path, served):
     card = parse_card(carrying(sealed(tmp_path / "theirs", served)), "it")
-    files = dict(card.files) | {f"{INSIDE}adapter_model.safetensors": b"rotten"}
-    content = write(dataclasses.replace(card, files=files), "charx", "it").content
+    files = dict(card.files) | {f"{ADAPTER_URI_PREFIX}adapter_model.safetensors": b"rotten"}
+    content = write_card(dataclasses.replace(card, files=files), "charx", "it").content
     await told(await bring_in(stage, content, "mira.charx"), "is damaged: adapter_model.safetensors")
     assert versions(stage)[1] == []
 
@@ -143,25 +148,25 @@ async def test_a_damaged_adapter_is_not_installed(stage, tmp_path, served):
 def test_only_plain_adapters_of_strangers_are_taken(tmp_path, config):
     folder = sealed(tmp_path / "it", "0", config)
     with pytest.raises(AdapterError):
-        require_harmless(folder, verify(folder))
+        require_plain_lora(folder, verify_adapter(folder))
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0, -1.0])
 def test_losses_that_are_none_are_refused(tmp_path, loss):
     folder = sealed(tmp_path / "it", "0")
-    manifest = verify(folder).model_copy(update={"metrics": SCORECARD.model_copy(update={"loss_tuned": loss})})
+    manifest = verify_adapter(folder).model_copy(update={"metrics": SCORECARD.model_copy(update={"loss_tuned": loss})})
     with pytest.raises(AdapterError, match="losses"):
-        require_harmless(folder, manifest)
+        require_plain_lora(folder, manifest)
 
 
 def test_a_card_cannot_write_anywhere_else(tmp_path):
     card = parse_card(carrying(sealed(tmp_path / "it", "0")), "it")
-    files = dict(card.files) | {f"{INSIDE}../../out": b"x"}
+    files = dict(card.files) | {f"{ADAPTER_URI_PREFIX}../../out": b"x"}
     with pytest.raises(AdapterError, match="leads out of it"):
-        unpack_carried(dataclasses.replace(card, files=files), tmp_path / "a" / "b", "it")
+        unpack_card_adapter(dataclasses.replace(card, files=files), tmp_path / "a" / "b", "it")
     assert not (tmp_path / "out").exists()
     with pytest.raises(AdapterError, match="carries no adapter"):
-        unpack_carried(MIRA, tmp_path / "c", "it")
+        unpack_card_adapter(MIRA, tmp_path / "c", "it")
 
 
 async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promote(tmp_path, tiny_base):
@@ -171,7 +176,7 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
     ref = make_adapter(tmp_path / "elsewhere", tiny_base, "mira", "v7", seed=3)
     environ = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0",
                "MAX_NEW_TOKENS": "8"}  # fmt: skip
-    async with opened(load_settings(None, environ), SHIPPED) as app:
+    async with open_app(load_settings(None, environ), SHIPPED) as app:
         stage = app.sandbox
         moderator = stage.member("Mina Vale")
         card = StoredFile.named("mira.charx", carrying(ref.folder))
@@ -180,8 +185,8 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         await moderator.click(said, "Promote")
-        persona = app.house.conversations.personas.find("mira", stage.guild_id)
-        await until(lambda: app.house.store.versions.live(persona.id) == "v1")
+        persona = app.services.conversations.personas.find("mira", stage.guild_id)
+        await until(lambda: app.services.store.versions.live(persona.id) == "v1")
         mark, channel_id = len(stage.events), stage.channel(OFFICE)["id"]
         await moderator.say(OFFICE, "evening")
         await stage.wait_for(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue import Catalogue, ShippedData
+from bot.training.dataset_catalog import DatasetCatalog
 from personas.card import SHIPPED_CARDS, read_cards
-from personas.consent import Consent, write_consent
-from personas.contracts import TrainingRequest
 from personas.errors import AdapterError, CardError, MaterialError, RequestError, UnderstudyError
+from personas.home.data_subjects import Consent, write_consent
+from personas.home.job_material import ShippedData
+from personas.schemas.training import TrainingRequest
 
 RIGHT = '["{name}"]\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "I wrote it."\n'
 
@@ -38,7 +39,7 @@ def shipped(tmp_path):
 
 @pytest.fixture
 def catalogue(shipped, tmp_path):
-    return Catalogue(shipped, "embedded", tmp_path)
+    return DatasetCatalog(shipped, "embedded", tmp_path)
 
 
 def request(persona="oda", **more):
@@ -241,7 +242,7 @@ def test_a_card_that_cannot_be_read_is_named(catalogue, shipped):
 
 def test_everything_that_ships_can_be_trained_on(tmp_path):
     shipped = ShippedData.beside_the_code()
-    catalogue = Catalogue(shipped, "embedded", tmp_path)
+    catalogue = DatasetCatalog(shipped, "embedded", tmp_path)
     for persona in read_cards(SHIPPED_CARDS):
         materials = catalogue.materials_for(request(persona))
         assert {item.kind for item in materials} == {"card", "log", "lore", "general"}

@@ -6,15 +6,16 @@ import dataclasses
 import discord
 import pytest
 
-from bot.local_guild import SEED
-from bot.permissions import required
+from bot.demo_guild import SKERROW_SEED
+from bot.permissions import required_permissions
 from bot.store import Channel, InstalledVersion
-from bot.store.jobs import NewJob
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
 from personas.errors import AdapterError, EngineBusyError
+from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
 from tests.fake_engine import FakeEngine, echo
-from tests.fakes import SCORECARD, until
+from tests.fakes import until
+from tests.samples import SCORECARD
 
 
 async def test_each_channel_answers_as_its_own_persona_with_its_face(stage):
@@ -162,9 +163,9 @@ async def test_a_deleted_webhook_is_made_anew(stage):
 
 
 async def test_without_manage_webhooks_the_bot_speaks_itself_and_names_the_persona(tmp_path):
-    poor = required()
+    poor = required_permissions()
     poor.manage_webhooks = False
-    seed = dataclasses.replace(SEED, bot_permissions=poor.value)
+    seed = dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
     async with on_stage(tmp_path, seed=seed) as stage:
         mark = stage.mark
         await stage.member.say(QUAY, "hello")
@@ -231,7 +232,7 @@ async def test_a_reply_that_was_cut_off_long_ago_says_so_and_loses_its_button(tm
         await stage.member.say(QUAY, "too late")
         growing = await stage.sees("…", by="Ballast")
         await until(lambda: stage.store.replies.unfinished())
-    monkeypatch.setattr("bot.answering.TAKE_UP_AGAIN_S", 0.0)
+    monkeypatch.setattr("bot.chat.reply_service.MAX_RESUME_AGE_S", 0.0)
     async with on_stage(tmp_path) as stage:
         told = await stage.sees("This reply was cut off. Ask again.", since=0)
         assert told["id"] == growing["id"] and not told["components"]
@@ -242,7 +243,7 @@ async def test_stop_under_a_reply_that_is_gone_only_takes_the_button_away(stage)
     stage.engine.free.clear()
     await stage.member.say(QUAY, "hello")
     growing = await stage.sees("…", by="Ballast")
-    stage.client.house.answerer._running.clear()
+    stage.client.services.reply_service._running.clear()
     await stage.member.click(growing, "Stop")
     await until(lambda: not stage.sandbox.messages(QUAY)[-1]["components"])
 
@@ -266,7 +267,7 @@ async def test_a_damaged_live_adapter_leaves_the_base_model_speaking_and_tells_t
 
 
 def new_job():
-    return NewJob("j1", 1, 1, 1, TrainingRequest(job_name="j", persona="ballast"))
+    return NewTrainingJob("j1", 1, 1, 1, TrainingRequest(job_name="j", persona="ballast"))
 
 
 async def test_an_event_that_comes_twice_is_answered_once(stage):
@@ -294,7 +295,7 @@ async def test_where_the_bot_may_say_nothing_at_all_a_reply_fails_and_is_not_tri
     stage.sandbox.set_bot_permissions(discord.Permissions(view_channel=True).value)
     await stage.member.say(OFFICE, "hello")
     await until(lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["failed"])
-    assert stage.store.replies.unfinished() == [] and stage.client.house.answerer._running == {}
+    assert stage.store.replies.unfinished() == [] and stage.client.services.reply_service._running == {}
 
 
 async def test_a_webhook_deleted_in_the_middle_of_a_reply_costs_nothing(stage):
@@ -316,7 +317,7 @@ async def test_a_reply_whose_message_is_deleted_ends_quietly(stage, caplog):
     stage.engine.free.clear()
     await stage.member.say(QUAY, "never mind")
     growing = await stage.sees("…", by="Ballast")
-    await until(lambda: stage.client.house.answerer._running)
+    await until(lambda: stage.client.services.reply_service._running)
     await stage.moderator.delete(growing)
     stage.engine.free.set()
     await until(lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["stopped"])

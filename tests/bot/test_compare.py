@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from bot.judging.prompts import prompts_for
 from bot.sandbox import SandboxRefusal
-from bot.sandbox.interactions import Asked
-from bot.store import NewComparison
-from bot.store.comparisons import EXPIRES_S
+from bot.sandbox.interactions import InteractionType
+from bot.store import NewBlindComparison
+from bot.store.human_feedback import COMPARISON_LIFETIME_S
+from bot.versions.blind_test.assignment import prompts_for
 from personas.errors import AdapterError
 from personas.lore import Passage, guild_owner
 from tests.bot.conftest import OFFICE, QUAY, on_stage
@@ -67,7 +67,7 @@ async def test_a_moderator_and_members_get_two_complete_replies_each_of_their_ow
     invitation, own = await compared(stage)
     assert own.ephemeral and labels(own.message) == ["A", "B", "Tie", "Both bad"]
     assert labels(invitation) == ["Compare"]
-    prompts = {prompt.text for prompt in prompts_for("ballast", stage.client.house.home)}
+    prompts = {prompt.text for prompt in prompts_for("ballast", stage.client.services.home)}
     for who in (stage.member, stage.moderator):
         answer = await who.click(invitation, "Compare")
         words = await told(answer)
@@ -130,7 +130,7 @@ async def test_a_comparison_of_yesterday_is_told_to_be_expired_and_counts_nowher
     before = await told(answer)
     seq = int(re.search(r"judge:(\d+)", str(answer.message["components"]))[1])
     comparisons = stage.store.comparisons
-    comparisons.shown_again(seq, comparisons.get(seq).shown_at - EXPIRES_S - 60)
+    comparisons.mark_shown_again(seq, comparisons.get(seq).shown_at - COMPARISON_LIFETIME_S - 60)
     done = await stage.member.click(answer.message, "A")
     assert "**Expired**" in done.message["content"] and labels(done.message) == ["Another"]
     assert not re.search(r"v1|v2|base", done.message["content"]), "who wrote which stays untold"
@@ -143,12 +143,12 @@ async def press_again(stage, message, custom_id):
     """As a client does that has not heard yet that the buttons are gone: two presses at once."""
     channel = stage.sandbox.channel(QUAY)
     data = {"component_type": 2, "custom_id": custom_id, "id": 1}
-    answer = await stage.member._ask(Asked.COMPONENT, channel, data, message)
+    answer = await stage.member._ask(InteractionType.COMPONENT, channel, data, message)
     return await told(answer)
 
 
 async def test_another_gives_a_prompt_that_was_not_seen_yet_until_all_were(stage):
-    home = stage.client.house.home
+    home = stage.client.services.home
     (home / "prompts").mkdir()
     (home / "prompts" / "ballast.txt").write_text("# ours\nWhat now?\n\nWhy?\nWhat now?\nWho?\n")
     invitation, _ = await compared(stage)
@@ -162,7 +162,7 @@ async def test_another_gives_a_prompt_that_was_not_seen_yet_until_all_were(stage
 
 
 async def test_a_member_may_vote_so_often_a_day(stage):
-    stage.client.house = replace(stage.client.house, comparisons_per_day=3)
+    stage.client.services = replace(stage.client.services, comparisons_per_day=3)
     invitation, _ = await compared(stage)
     for _ in range(3):
         await vote(stage, stage.member, invitation, "A")
@@ -230,7 +230,7 @@ async def test_versions_can_be_named_and_members_left_alone(stage):
 
 
 async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_of_all(stage):
-    house, owner = stage.client.house, guild_owner(stage.sandbox.guild_id, "ballast")
+    house, owner = stage.client.services, guild_owner(stage.sandbox.guild_id, "ballast")
     house.conversations.lore.replace(owner, [Passage(owner, "z.md", "Zephyrine", "The zephyrine leaks at the rivet.")])
     (house.home / "prompts").mkdir()
     (house.home / "prompts" / "general.txt").write_text("Does the zephyrine leak?")
@@ -272,7 +272,7 @@ async def test_a_silenced_persona_is_not_compared_here(stage):
 
 async def test_the_longest_replies_fit_a_message(stage):
     stage.engine.script = lambda request: [f"{next(NUMBERS)} ", "long words\n" * 400]
-    home = stage.client.house.home
+    home = stage.client.services.home
     (home / "prompts").mkdir()
     (home / "prompts" / "general.txt").write_text("x" * 300)
     invitation, own = await compared(stage)
@@ -293,7 +293,7 @@ async def judgement(stage, **options):
 
 async def test_a_judgement_counts_and_says_what_is_missing(stage):
     invitation, _ = await compared(stage)
-    elsewhere = NewComparison(77, "ballast", 5, "p", "Hello?", "v1", "v2", "one", "other", 1, 2)
+    elsewhere = NewBlindComparison(77, "ballast", 5, "p", "Hello?", "v1", "v2", "one", "other", 1, 2)
     stage.store.comparisons.vote(stage.store.comparisons.show(elsewhere, 1.0).seq, 5, "a", 2.0)
     assert "0 votes by 0 members" in await judgement(stage), "another server's are not read"
     for choice in ("A", "Tie", "Both bad"):

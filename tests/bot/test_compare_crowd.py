@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from bot.app import opened
-from bot.catalogue import ShippedData
-from bot.local_guild import MEMBER, MODERATOR, SEED
+from bot.app import open_app
+from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.sandbox import MemberSeed
 from bot.settings import load_settings
+from personas.home.job_material import ShippedData
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.rollouts import install
 from tests.bot.test_compare import told
@@ -56,7 +56,7 @@ async def votes(stage, invitation, name, chooses, count, seed):
 async def community(home, policies, count):
     """What moderators read when so many members have voted so often; members come a few at a time."""
     names = [f"Guest {number}" for number in range(len(policies))]
-    seed = replace(SEED, members=(*SEED.members, *(MemberSeed(name) for name in names)))
+    seed = replace(SKERROW_SEED, members=(*SKERROW_SEED.members, *(MemberSeed(name) for name in names)))
     async with on_stage(home, seed=seed, engine=FakeEngine(speaks)) as stage:
         for _ in range(2):
             install(stage.store)
@@ -107,18 +107,18 @@ async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
     wanted = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "12"}
     for version, seed in (("v1", 1), ("v2", 2)):
         make_adapter(home, tiny_base, "ballast", version, seed)
-    async with opened(
+    async with open_app(
         load_settings(None, {**wanted, "COMPARISONS_PER_DAY": "1"}), ShippedData.beside_the_code()
     ) as app:
         for _ in range(2):
-            install(app.house.store)
-        app.house.store.versions.promote("ballast", "v1", 1, 2.0)
+            install(app.services.store)
+        app.services.store.versions.promote("ballast", "v1", 1, 2.0)
         moderator, member = (app.sandbox.member(name) for name in (MODERATOR, MEMBER))
         answer = await moderator.slash(QUAY, "finetune compare")
         await told(answer)
         done = await moderator.click(answer.message, "A")
         assert "Your vote: **A**. A was **v" in done.message["content"]
-        (one,) = app.house.store.comparisons.voted("ballast")
+        (one,) = app.services.store.comparisons.voted("ballast")
         assert set(one.versions) == {"v1", "v2"} and one.text_a != one.text_b and one.seed_a != one.seed_b
         again = await moderator.click(answer.message, "Another")
         assert "You have voted once in the last 24 hours" in await told(again)

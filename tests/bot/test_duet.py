@@ -2,8 +2,8 @@
 
 import pytest
 
-from bot.duet import Duet, says_again
-from personas.contracts import Turn
+from bot.chat.dialogue import Dialogue, is_repetition
+from personas.schemas.chat import Turn
 
 OPENING = Turn("Mina Vale", "What did the tide bring?")
 LINES = ("A boot and a bell, as every spring.", "Then the bell is mine; I heard it first.",
@@ -11,7 +11,7 @@ LINES = ("A boot and a bell, as every spring.", "Then the bell is mine; I heard 
 
 
 def test_each_sees_its_own_lines_as_its_own_and_ends_with_what_it_answers():
-    duet = Duet(("Ballast", "Oda Marrow"), OPENING)
+    duet = Dialogue(("Ballast", "Oda Marrow"), OPENING)
     assert (duet.next, duet.turns()) == (0, (OPENING,))
     for line in LINES[:2]:
         assert duet.take(line) is None
@@ -24,7 +24,7 @@ def test_each_sees_its_own_lines_as_its_own_and_ends_with_what_it_answers():
 
 
 def test_it_ends_after_its_turns():
-    duet = Duet(("A", "B"), OPENING, limit=3)
+    duet = Dialogue(("A", "B"), OPENING, limit=3)
     assert [duet.take(line) for line in LINES[:3]] == [None, None, "limit"]
 
 
@@ -38,17 +38,17 @@ def test_it_ends_after_its_turns():
     ],
 )
 def test_it_ends_when_somebody_says_again_what_was_said(line):
-    duet = Duet(("A", "B"), OPENING, limit=20)
+    duet = Dialogue(("A", "B"), OPENING, limit=20)
     assert [duet.take(one) for one in LINES] == [None] * 4
     assert duet.take(line) == "repeats" and duet.lines[-1] == line
 
 
 def test_sayings_and_names_may_come_again():
     said = ["The Damp Lantern has soup, and soup is what there is.", "Soup is what there is, Oda."]
-    assert not says_again("Soup is what there is.", said)
-    assert not says_again("Oda Marrow of the Damp Lantern has no more of it.", said)
-    assert not says_again("…", ["!"]), "marks alone are no words"
+    assert not is_repetition("Soup is what there is.", said)
+    assert not is_repetition("Oda Marrow of the Damp Lantern has no more of it.", said)
+    assert not is_repetition("…", ["!"]), "marks alone are no words"
 
 
 def test_silence_ends_it():
-    assert Duet(("A", "B"), OPENING).take(" \n") == "silent"
+    assert Dialogue(("A", "B"), OPENING).take(" \n") == "silent"

@@ -5,8 +5,8 @@ import sqlite3
 
 import pytest
 
-from bot.local_guild import SEED
-from bot.permissions import required
+from bot.demo_guild import SKERROW_SEED
+from bot.permissions import required_permissions
 from bot.store import Mute
 from personas.errors import EngineBusyError
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -17,7 +17,7 @@ ASKED = {"other": "oda", "opening": "What did the tide bring?"}
 
 @pytest.fixture
 async def quick(stage):
-    stage.client.house.duets.pause_s = 0
+    stage.client.services.dialogue_runner.pause_s = 0
     stage.engine.script = counted()
     return stage
 
@@ -59,7 +59,7 @@ async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
     assert [turn.by_persona for turn in asked[3].turns] == [False, False, True, False]
     assert asked[0].sampling.stop == ("\nMina Vale:",) and "\nBallast:" in asked[1].sampling.stop
     assert {request.guild_id for request in asked} == {stage.sandbox.guild_id}
-    assert stage.client.house.duets.of_guild(stage.sandbox.guild_id) is None
+    assert stage.client.services.dialogue_runner.of_guild(stage.sandbox.guild_id) is None
 
 
 async def test_each_is_given_its_own_lore(quick):
@@ -155,7 +155,7 @@ async def test_whoever_speaks_to_a_persona_there_ends_it_and_is_answered(quick):
     await until(lambda: len(stage.engine.requests) == 2)
     stage.engine.free.set()
     assert "somebody spoke" in (await stage.sees("have talked, 1 line", "edit", mark))["content"]
-    await until(lambda: not stage.client.house.answerer.is_running(0) and len(stage.engine.requests) == 2)
+    await until(lambda: not stage.client.services.reply_service.is_running(0) and len(stage.engine.requests) == 2)
     assert stage.engine.requests[1].turns[-1].text == "Excuse me, is the ferry late?"
 
 
@@ -183,7 +183,7 @@ async def test_so_does_the_going_of_whoever_asked(quick):
     stage = quick
     await begun(stage)
     mark = stage.mark
-    stage.client.house.duets.stop_asked_by(int(stage.moderator.id))
+    stage.client.services.dialogue_runner.stop_asked_by(int(stage.moderator.id))
     assert "1 line: stopped" in (await stage.sees("have talked", "edit", mark))["content"]
 
 
@@ -206,10 +206,10 @@ async def test_a_line_that_is_deleted_ends_it(quick):
 
 
 async def test_without_webhooks_both_speak_through_the_bot(tmp_path):
-    poor = required()
+    poor = required_permissions()
     poor.manage_webhooks = False
-    async with on_stage(tmp_path, seed=dataclasses.replace(SEED, bot_permissions=poor.value)) as stage:
-        stage.engine.script, stage.client.house.duets.pause_s = counted(), 0
+    async with on_stage(tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)) as stage:
+        stage.engine.script, stage.client.services.dialogue_runner.pause_s = counted(), 0
         mark = stage.mark
         await begin(stage, turns=2)
         await stage.sees("all turns taken", "edit", mark)
@@ -257,7 +257,7 @@ async def test_after_a_crash_the_line_says_so_and_nothing_is_taken_up(tmp_path):
 async def test_stop_under_a_duet_that_a_crash_ended_is_taken_away(quick):
     stage, guild_id = quick, quick.sandbox.guild_id
     message = await begun(stage)
-    talks, mark = stage.client.house.duets._talks, stage.mark
+    talks, mark = stage.client.services.dialogue_runner._talks, stage.mark
     talk = talks.pop(guild_id)  # after a crash nothing is known of it
     await stage.moderator.click(message, custom_id(message))
     gone = await stage.sandbox.wait_for("edit", lambda m: m["id"] == message["id"], 8.0, mark)

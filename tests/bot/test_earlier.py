@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from bot.earlier import MOST_KEPT, Earlier
 from bot.errors import RefusedError
-from bot.guild_end import delete_guild, guilds_on_disk
-from bot.lore import GuildLore
-from bot.personas import Personas, own_suffix
-from bot.store import Gift, Store
+from bot.personas.guild_lore import GuildLore
+from bot.personas.registry import PersonaRegistry, guild_suffix
+from bot.personas.revisions import MAX_REVISIONS, RevisionHistory
+from bot.privacy.retention import delete_guild, find_guilds_on_disk
+from bot.store import Contribution, Store
 from personas.card import SHIPPED_CARDS, parse_card
 from personas.lore import LoreIndex
 from tests.bot.planted import forgetter
@@ -19,19 +19,19 @@ GUILD, GIVER = 1_234_567_890_123_456, 700_000_000_000_000_007
 
 
 def test_the_newest_texts_are_kept_and_named_by_when_they_ended(tmp_path):
-    earlier = Earlier.of(tmp_path, tmp_path / "lore" / "0" / "oda" / "soup.md")
+    earlier = RevisionHistory.of(tmp_path, tmp_path / "lore" / "0" / "oda" / "soup.md")
     assert earlier.all() == []
-    for n in range(MOST_KEPT + 5):
+    for n in range(MAX_REVISIONS + 5):
         earlier.keep(f"text {n}".encode(), 1_795_000_000.5 + n)
     kept = earlier.all()
-    assert [one.at for one in kept] == [1_795_000_000.5 + n for n in range(MOST_KEPT + 4, 4, -1)]
+    assert [one.at for one in kept] == [1_795_000_000.5 + n for n in range(MAX_REVISIONS + 4, 4, -1)]
     assert earlier.read(kept[0].number) == b"text 24" and kept[0].size_bytes == 7
     assert earlier.folder == tmp_path / "earlier" / "lore" / "0" / "oda" / "soup.md"
 
 
 @pytest.mark.parametrize("number", ["20260101T000000.000000", "", "..", "../soup"])
 def test_a_number_that_is_none_reads_nothing(tmp_path, number):
-    earlier = Earlier.of(tmp_path, tmp_path / "lore" / "soup.md")
+    earlier = RevisionHistory.of(tmp_path, tmp_path / "lore" / "soup.md")
     earlier.keep(b"text", 1.0)
     with pytest.raises(RefusedError, match="There is no earlier text"):
         earlier.read(number)
@@ -60,7 +60,7 @@ def test_whoever_gave_a_file_is_forgotten_with_all_that_it_ever_held(tmp_path):
     asyncio.run(lore.remove(GUILD, "oda", "tides.md"))
     index.close()
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        store.people.give(Gift(GUILD, "oda", "soup.md", GIVER, 1.0))
+        store.people.give(Contribution(GUILD, "oda", "soup.md", GIVER, 1.0))
         forgetting = forgetter(tmp_path, store)
         asyncio.run(forgetting.run(forgetting.begin(forgetting.traces(GIVER, ["wendeline"]))))
     left = [path.read_text() for path in tmp_path.rglob("*.md") if path.is_file()]
@@ -68,18 +68,18 @@ def test_whoever_gave_a_file_is_forgotten_with_all_that_it_ever_held(tmp_path):
 
 
 def test_the_end_of_a_server_is_the_end_of_what_it_kept(tmp_path):
-    personas, persona_id = Personas(SHIPPED_CARDS, tmp_path), f"mira{own_suffix(GUILD)}"
+    personas, persona_id = PersonaRegistry(SHIPPED_CARDS, tmp_path), f"mira{guild_suffix(GUILD)}"
     personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it")
     personas.rewrite(persona_id, personas.table(persona_id) | {"tagline": "Keeps the light."})
     assert personas.get(persona_id, GUILD).tagline == "Keeps the light." and personas.earlier(persona_id).all()
-    assert guilds_on_disk(tmp_path) == {GUILD}
+    assert find_guilds_on_disk(tmp_path) == {GUILD}
     with Store.open(tmp_path / "understudy.sqlite") as store:
         delete_guild(tmp_path, store, GUILD, 1.0)
-    assert guilds_on_disk(tmp_path) == set() and not list(tmp_path.rglob("*.toml"))
+    assert find_guilds_on_disk(tmp_path) == set() and not list(tmp_path.rglob("*.toml"))
 
 
 def test_a_persona_that_is_removed_leaves_nothing_behind(tmp_path):
-    personas, persona_id = Personas(SHIPPED_CARDS, tmp_path), f"mira{own_suffix(GUILD)}"
+    personas, persona_id = PersonaRegistry(SHIPPED_CARDS, tmp_path), f"mira{guild_suffix(GUILD)}"
     made = personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it").persona
     personas.rewrite(persona_id, personas.table(persona_id) | {"tagline": "Keeps the light."})
     personas.remove(GUILD, made)
@@ -87,10 +87,10 @@ def test_a_persona_that_is_removed_leaves_nothing_behind(tmp_path):
 
 
 def test_the_operators_card_wins_in_all_servers_until_it_is_taken_back(tmp_path):
-    personas = Personas(SHIPPED_CARDS, tmp_path)
+    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
     personas.rewrite("oda", personas.table("oda") | {"tagline": "Another."})
-    for known in (personas, Personas(SHIPPED_CARDS, tmp_path)):
-        known.reread()
+    for known in (personas, PersonaRegistry(SHIPPED_CARDS, tmp_path)):
+        known.reload_guild_cards()
         assert known.get("oda", GUILD).tagline == known.get("oda", 0).tagline == "Another."
         assert [one.id for _, one in known.everybody()].count("oda") == 1 and known.ships("oda")
         assert known.card(known.get("oda", 0), 0).name == "Oda Marrow"

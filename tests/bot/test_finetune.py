@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from bot.errors import RefusedError
-from bot.outcome import TrainingFailed
 from bot.sandbox import SandboxRefusal
 from bot.store import InstalledVersion
-from personas.contracts import Progress
+from bot.training.subprocess_backend import TrainingFailed
 from personas.errors import AdapterError, RequestError
+from personas.schemas.training_events import Progress
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
-from tests.fakes import SCORECARD, until
+from tests.fakes import until
+from tests.samples import SCORECARD
 
 STEP = Progress(
     step=10, of=40, epoch=0.75, loss=2.345, lr=1e-3, tokens_per_s=456.7, eta_s=95.0, memory_bytes=2**30

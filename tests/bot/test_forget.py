@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from bot import app
-from bot.catalogue import ShippedData
-from bot.privacy.forget import STEPS, receipt_of
-from bot.privacy.replay import replay
-from bot.privacy.tombstones import read_tombstones
+from bot.privacy.consent_files import read_tombstones
+from bot.privacy.erasure_replay import replay_erasures
+from bot.privacy.erasure_runner import ERASURE_STEPS, receipt_of
 from bot.settings import load_settings
 from bot.store import Store
-from bot.store.erasure import FREE_TEXT
-from bot.store.jobs import JobResult, NewJob
+from bot.store.erasure import FREE_TEXT_COLUMNS
 from bot.store.schema import MIGRATIONS
-from personas.adapters import adapter_ref, verify
-from personas.contracts import JobSpec, TrainingRequest
-from personas.keys import HomeKey, keyed
+from bot.store.training_jobs import JobResult, NewTrainingJob
+from personas.home.adapters import adapter_ref, verify_adapter
+from personas.home.job_material import ShippedData
+from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.schemas.training import JobSpec, TrainingRequest
 from tests.bot import planted
 from tests.bot.planted import (
     CHANNEL,
@@ -153,7 +153,7 @@ def test_a_rollback_never_returns_to_a_withdrawn_version(home):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", STEPS["everything"][:-1])
+@pytest.mark.parametrize("step", ERASURE_STEPS["everything"][:-1])
 def test_killed_at_any_step_it_goes_on(home, step, moment):
     assert killed(home, at_step(step, moment)) == 9
     with opened(home) as store:
@@ -176,7 +176,7 @@ def test_tombstones_are_keyed_and_stand_in_both_places(home):
     forget(home)
     key = HomeKey.of(home).people()
     with opened(home) as store:
-        assert keyed(key, str(WHO)) in store.people.tombstones()
+        assert keyed_person(key, str(WHO)) in store.people.tombstones()
         assert read_tombstones(home) == store.people.tombstones()
     assert str(WHO) not in (home / "keys" / "tombstones.json").read_text()
 
@@ -187,9 +187,9 @@ def test_whoever_comes_back_is_heard_again_and_not_forgotten_again(home):
         store.messages.append(
             guild_id=GUILD, channel_id=CHANNEL, author_id=WHO, author_name="New", text="I am back", at=time.time()
         )
-        assert asyncio.run(replay(forgetter(home, store), files=False)) == []
-        asyncio.run(replay(forgetter(home, store), files=True))
-        assert "I am back" in [message.text for message in store.messages.said_in(GUILD)]
+        assert asyncio.run(replay_erasures(forgetter(home, store), files=False)) == []
+        asyncio.run(replay_erasures(forgetter(home, store), files=True))
+        assert "I am back" in [message.text for message in store.messages.guild_messages(GUILD)]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
     raw.executescript(";".join(MIGRATIONS))
     for (table,) in raw.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"):
         texts = {name for _, name, kind, *_ in raw.execute(f"pragma table_info({table})") if kind == "TEXT"}
-        known = nobody.get(table, set()) | set(FREE_TEXT.get(table, ()))
+        known = nobody.get(table, set()) | set(FREE_TEXT_COLUMNS.get(table, ()))
         assert texts <= known, f"{table}: {texts - known}"
 
 
@@ -258,13 +258,13 @@ async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(hom
     settings = load_settings(
         None, {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
     )
-    async with app.opened(settings, ShippedData.beside_the_code()) as running:
+    async with app.open_app(settings, ShippedData.beside_the_code()) as running:
         assert left_of_them(home) == [], "before anybody is served"
-        await until(lambda: not running.house.store.forgettings.unfinished(), 30)
-        (row,) = running.house.store.forgettings.of(keyed(HomeKey.of(home).people(), str(WHO)))
+        await until(lambda: not running.services.store.forgettings.unfinished(), 30)
+        (row,) = running.services.store.forgettings.of(keyed_person(HomeKey.of(home).people(), str(WHO)))
         (live,) = [one for one in receipt_of(row).withdrawn if one.now is not None]
         assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
-        assert running.house.store.versions.live("oda") == "v1"
+        assert running.services.store.versions.live("oda") == "v1"
     assert left_of_them(home) == []
 
 
@@ -274,7 +274,7 @@ def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(hom
     with opened(home) as store:
         for job_id, name, who in (("jobX", "ferry", WHO), ("jobY", "tides", OTHER)):
             request = TrainingRequest(job_name=name, task_type="dialogue", dataset="harbour")
-            store.jobs.add(NewJob(job_id, GUILD, CHANNEL, who, request), 40.0)
+            store.jobs.add(NewTrainingJob(job_id, GUILD, CHANNEL, who, request), 40.0)
             claimed = store.jobs.claim(store.jobs.get(job_id), job_id, 41.0)
             folder = home / "models" / "dialogue" / name
             write_adapter(folder)
@@ -283,7 +283,7 @@ def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(hom
         asked = store.jobs.get("jobX").request
     spec = JobSpec(job_id="jobX", version="v1", request=asked, materials=(), serving_precision="float32")
     (home / "jobs" / "jobX" / "request.json").write_text(spec.model_dump_json(indent=2))
-    (home / "bot.log").write_text(f"12:00:00 INFO bot.queue: the job jobX begins: {asked.model_dump_json()}\n")
+    (home / "bot.log").write_text(f"12:00:00 INFO bot.training.queue: the job jobX begins: {asked.model_dump_json()}\n")
     (home / "events.jsonl").write_text(json.dumps({"job_name": "ferry", "at": 1}) + "\n")
     forget(home)
     assert (home / "jobs" / "jobX" / "request.json").exists()
@@ -293,7 +293,7 @@ def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(hom
         job = store.jobs.get("jobX")
         place = home / "models" / "dialogue" / job.request.job_name
         assert job.request.job_name != "ferry" and job.name == f"dialogue/{job.request.job_name}"
-        assert verify(place) and job.result.adapter == str(place)
+        assert verify_adapter(place) and job.result.adapter == str(place)
         assert store.jobs.get("jobY").request.job_name == "tides" and (home / "models" / "dialogue" / "tides").exists()
     assert JobSpec.model_validate_json((home / "jobs/jobX/request.json").read_bytes()).request == job.request
     assert not (home / "models" / "dialogue" / "ferry").exists()

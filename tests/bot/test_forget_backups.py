@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.backup.commands import run_backup, run_restore
+from bot.cli.backup_commands import run_backup, run_restore
 from bot.store import Store
 from tests.bot.planted import OTHERS_LINE, left_of_them, plant, rows
 from tests.bot.test_forget import forget

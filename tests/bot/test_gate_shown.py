@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bot.local_guild import SEED
-from bot.outcome import Trained
-from bot.permissions import required
+from bot.demo_guild import SKERROW_SEED
+from bot.permissions import required_permissions
 from bot.store import Store
+from bot.training.subprocess_backend import TrainingSucceeded
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_finetune import buttons_of, start
-from tests.fakes import SCORECARD, until
+from tests.fakes import until
+from tests.samples import SCORECARD
 
 REASONS = ("On 12 held-out replies the loss is 2.000, the base model's 3.000.", "40% read like its guests.")
 ADVICE = ("Look who says what in the material.",)
@@ -21,7 +22,7 @@ ADVICE = ("Look who says what in the material.",)
 
 def trained(verdict, folder="adapter", reasons=REASONS, advice=ADVICE):
     card = SCORECARD.model_copy(update={"verdict": verdict, "reasons": reasons, "advice": advice})
-    return Trained(Path(folder), 60.0, card)
+    return TrainingSucceeded(Path(folder), 60.0, card)
 
 
 async def finish(stage, verdict, **options):
@@ -70,9 +71,9 @@ async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tm
     picture = tmp_path / "adapter" / "report" / "scorecard.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
-    poor = required()
+    poor = required_permissions()
     poor.attach_files = False
-    async with on_stage(tmp_path, seed=dataclasses.replace(SEED, bot_permissions=poor.value)) as stage:
+    async with on_stage(tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)) as stage:
         result = await finish(stage, "hold", folder=tmp_path / "adapter")
         assert result["attachments"] == []
 
@@ -145,9 +146,9 @@ async def test_what_cannot_be_loaded_does_not_go_live_by_itself(stage):
 
 def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        store.guilds.let_promote_by_itself(1, True)
-        store.guilds.let_promote_by_itself(1, True)
+        store.guilds.set_auto_promotion(1, True)
+        store.guilds.set_auto_promotion(1, True)
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        assert store.guilds.promotes_by_itself(1) and not store.guilds.promotes_by_itself(2)
+        assert store.guilds.is_auto_promotion_enabled(1) and not store.guilds.is_auto_promotion_enabled(2)
         store.guilds.delete(1)
-        assert not store.guilds.promotes_by_itself(1)
+        assert not store.guilds.is_auto_promotion_enabled(1)

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from bot import giving_way
-from bot.giving_way import GivingWay
-from bot.outcome import Trained
-from bot.progress import job_words
-from personas.contracts import Phase, Progress
+from bot.training import resource_sharing
+from bot.training.resource_sharing import TrainerThrottle
+from bot.training.status_text import job_status_text
+from bot.training.subprocess_backend import TrainingSucceeded
+from personas.schemas.training_events import Phase, Progress
 from tests.bot.conftest import INN, QUAY
 from tests.bot.workshop import Workshop
 from tests.fakes import until
@@ -19,9 +19,9 @@ STEP = Progress(
 
 
 async def test_said_once_for_all_replies_and_taken_back_some_time_after_the_last(monkeypatch):
-    monkeypatch.setattr(giving_way, "LINGER_S", 0.05)
+    monkeypatch.setattr(resource_sharing, "RELEASE_DELAY_S", 0.05)
     held = []
-    way = GivingWay(held.append)
+    way = TrainerThrottle(held.append)
     with way.reply():
         with way.reply():
             assert held == [True]
@@ -40,7 +40,7 @@ async def test_said_once_for_all_replies_and_taken_back_some_time_after_the_last
 
 
 async def test_a_talk_asks_the_trainer_to_hold(stage, monkeypatch):
-    monkeypatch.setattr(giving_way, "LINGER_S", 0.2)
+    monkeypatch.setattr(resource_sharing, "RELEASE_DELAY_S", 0.2)
     for channel in (QUAY, INN):
         mark = stage.mark
         await stage.member.say(channel, "good evening")
@@ -71,7 +71,7 @@ async def test_the_trainer_is_told_through_its_standard_input(workshop):
     await until(lambda: heard(workshop) == ["ready", "hold", "go", "hold"])
     assert not run.done()
     backend.hold(False)
-    assert isinstance(await asyncio.wait_for(run, 10), Trained)
+    assert isinstance(await asyncio.wait_for(run, 10), TrainingSucceeded)
     backend.hold(True)
     backend.hold(False)
 
@@ -101,5 +101,5 @@ def test_the_time_that_a_training_waited_is_shown(workshop):
     workshop.store.jobs.claim(workshop.store.jobs.get("j1"), "token", 100.0)
     for held_s, words in ((0.4, "attempt 1"), (12.4, "attempt 1, 12 s of it waiting for replies")):
         job = workshop.store.jobs.report("j1", "token", STEP.model_copy(update={"held_s": held_s}))
-        assert job_words(job, None, 190.0).endswith(f"-# running for 1 min 30 s, {words}")
-    assert job_words(job, None, 190.0, gives_way=True).endswith("attempt 1, waiting for replies now")
+        assert job_status_text(job, None, 190.0).endswith(f"-# running for 1 min 30 s, {words}")
+    assert job_status_text(job, None, 190.0, gives_way=True).endswith("attempt 1, waiting for replies now")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bot.retention import DAY_S, Limits, Retention
+from bot.privacy.retention import DAY_S, Retention, RetentionPeriods
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.homes import put, where
 from tests.fakes import FakeClock, until
@@ -24,7 +24,7 @@ async def bot(tmp_path, days):
         await stage.finished(QUAY, since)
         put(tmp_path, {f"lore/{stage.sandbox.guild_id}/ballast/z.md": b"# Z\nThe zephyrine leaks.\n"})
         clock = FakeClock(time.time())
-        retention = Retention(stage.client.house, clock, Limits(history_days=90, guild_days=days))
+        retention = Retention(stage.client.services, clock, RetentionPeriods(history_days=90, guild_days=days))
         retention.start(stage.client)
         await until(lambda: clock.sleepers)
         try:
@@ -43,7 +43,7 @@ def left(stage):
 
 
 def kept(stage):
-    home = stage.client.house.home
+    home = stage.client.services.home
     return [path for path in where(home, "zephyrine") if not path.startswith("sandbox.sqlite")]
 
 
@@ -54,11 +54,11 @@ async def test_a_server_that_removes_the_bot_is_deleted_after_the_stated_time(bo
     await until(lambda: left(stage) == [guild_id])
     clock.advance(13 * DAY_S)
     await until(lambda: clock.sleepers)
-    assert list(stage.store.messages.said_in(guild_id)) and kept(stage)
+    assert list(stage.store.messages.guild_messages(guild_id)) and kept(stage)
     clock.advance(DAY_S)
     await until(lambda: stage.store.guilds.deleted())
     await until(lambda: clock.sleepers)
-    assert list(stage.store.messages.said_in(guild_id)) == [] and kept(stage) == []
+    assert list(stage.store.messages.guild_messages(guild_id)) == [] and kept(stage) == []
     assert stage.store.channels.of_guild(guild_id) == []
 
 
@@ -67,7 +67,7 @@ async def test_where_nothing_is_to_be_kept_it_goes_at_once(bot):
     stage, _ = bot
     told(stage, "GUILD_DELETE", {"id": str(stage.sandbox.guild_id)})
     await until(lambda: stage.store.guilds.deleted() and kept(stage) == [])
-    assert list(stage.store.messages.said_in(stage.sandbox.guild_id)) == []
+    assert list(stage.store.messages.guild_messages(stage.sandbox.guild_id)) == []
 
 
 async def test_one_that_takes_the_bot_back_in_time_stays(bot):
@@ -81,7 +81,7 @@ async def test_one_that_takes_the_bot_back_in_time_stays(bot):
     await until(lambda: left(stage) == [])
     clock.advance(20 * DAY_S)
     await until(lambda: clock.sleepers)
-    assert list(stage.store.messages.said_in(guild_id)) and kept(stage)
+    assert list(stage.store.messages.guild_messages(guild_id)) and kept(stage)
 
 
 async def test_one_that_cannot_be_reached_for_a_while_has_removed_nobody(bot):

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from bot.comparing import note_vote
-from bot.judging.heard import against, heard
-from bot.promoting import promoted_by_itself
-from bot.store import JobResult, NewComparison, NewRollout
-from personas.compare import COMPARE_FILE, Heard, read_compare
+from bot.store import JobResult, NewBlindComparison, NewRollout
+from bot.versions.comparison_context import record_vote
+from bot.versions.promotion import promote_automatically
+from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
+from personas.home.job_folder import COMPARE_FILE, read_comparison_targets
+from personas.schemas.scorecard import MemberFeedback
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.rollouts import dislike, install, reply
 from tests.fake_engine import FakeEngine
@@ -32,7 +33,7 @@ async def stage(tmp_path):
 
 def vote(store, user, choice, *, guild=HERE, at=10.0):
     """A vote between v2, which is A, and v1."""
-    new = NewComparison(guild, "ballast", user, "p", "Hello?", "v2", "v1", "one", "other", 1, 2)
+    new = NewBlindComparison(guild, "ballast", user, "p", "Hello?", "v2", "v1", "one", "other", 1, 2)
     one = store.comparisons.show(new, at)
     assert store.comparisons.vote(one.seq, user, choice, at + 5)
     return store.comparisons.get(one.seq)
@@ -44,7 +45,7 @@ def votes(store, members, choice, **more):
 
 
 async def of_v2(stage, guild=None):
-    return await heard(stage.store, "ballast", "v2", 1_000_000.0, guild)
+    return await summarise_votes(stage.store, "ballast", "v2", 1_000_000.0, guild)
 
 
 class TestVotes:
@@ -53,24 +54,26 @@ class TestVotes:
     async def test_nothing_is_told_of_what_nobody_heard_nor_of_what_speaks(self, stage):
         assert await of_v2(stage) is None
         votes(stage.store, 12, "b")
-        assert await heard(stage.store, "ballast", "v1", 1_000_000.0) is None
+        assert await summarise_votes(stage.store, "ballast", "v1", 1_000_000.0) is None
 
     async def test_few_members_are_counted_and_make_nothing_certain(self, stage):
         votes(stage.store, 5, "b")
         found = await of_v2(stage)
         assert (found.against, found.votes, found.members, found.least, found.most) == ("v1", 50, 5, None, None)
-        assert against(found) == ()
+        assert vote_objections(found) == ()
 
     async def test_many_who_prefer_the_other_are_certain(self, stage):
         votes(stage.store, 30, "b")
         found = await of_v2(stage)
         assert found.members == 30 and found.most < 0.5
-        assert re.fullmatch(r"Members prefer v1: this one in 0% to \d+% of blind comparisons\.", against(found)[0])
+        assert re.fullmatch(
+            r"Members prefer v1: this one in 0% to \d+% of blind comparisons\.", vote_objections(found)[0]
+        )
 
     async def test_many_who_prefer_it_hold_nothing_against_it(self, stage):
         votes(stage.store, 30, "a")
         found = await of_v2(stage)
-        assert found.least > 0.5 and against(found) == ()
+        assert found.least > 0.5 and vote_objections(found) == ()
 
     async def test_a_guild_is_told_of_its_own(self, stage):
         votes(stage.store, 30, "b")
@@ -86,37 +89,37 @@ class TestThumbs:
         dislike(stage.store, rollout, 12, at=50.0)
         found = await of_v2(stage, HERE)
         assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
-        assert "48 👎 and 0 👍" in against(found)[0]
+        assert "48 👎 and 0 👍" in vote_objections(found)[0]
 
     async def test_votes_outside_of_any_trial_are_counts_alone(self, stage):
         event = reply(stage.store, at=6.0, version="v2", guild=HERE)
         stage.store.replies.vote(event, 3, -1, 7.0)
         found = await of_v2(stage)
-        assert found.down == (1, 0) and found.evidence is None and against(found) == ()
+        assert found.down == (1, 0) and found.evidence is None and vote_objections(found) == ()
 
 
 async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(stage):
     last = votes(stage.store, 12, "b")
-    house = stage.client.house
-    await note_vote(house, last)
+    house = stage.client.services
+    await record_vote(house, last)
     folder = house.home / "jobs" / house.store.versions.job_of("ballast", "v2")
     assert not folder.exists(), "nothing is made anew of a job whose folder is gone"
     folder.mkdir(parents=True)
-    await note_vote(house, last)
-    found = read_compare(folder)
-    assert isinstance(found.heard, Heard) and found.heard.against == "v1" and found.heard.votes == 120
+    await record_vote(house, last)
+    found = read_comparison_targets(folder)
+    assert isinstance(found.heard, MemberFeedback) and found.heard.against == "v1" and found.heard.votes == 120
     assert found.live.endswith("ballast/v1")
 
 
 async def test_thumbs_are_noted_too_also_when_they_have_ended_the_trial(stage):
-    house, now = stage.client.house, time.time()
+    house, now = stage.client.services, time.time()
     folder = house.home / "jobs" / house.store.versions.job_of("ballast", "v2")
     folder.mkdir(parents=True)
     rollout = house.store.rollouts.start(NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now)
     dislike(house.store, rollout, 12, at=now)
     stage.client.dispatch("reply_judged", next(it.event_id for it in house.store.tallies.of_rollout(rollout.seq)))
     await until(lambda: house.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists())
-    found = read_compare(folder).heard
+    found = read_comparison_targets(folder).heard
     assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
 
 
@@ -132,11 +135,11 @@ async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
 
 @pytest.mark.parametrize(("choice", "is_promoted"), [("b", False), ("a", True)])
 async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_promoted):
-    house, guild = stage.client.house, stage.client.guilds[0].id
-    house.store.guilds.let_promote_by_itself(guild, True)
+    house, guild = stage.client.services, stage.client.guilds[0].id
+    house.store.guilds.set_auto_promotion(guild, True)
     job = house.store.jobs.get(house.store.versions.job_of("ballast", "v2"))
     better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
     votes(house.store, 30, choice, guild=guild)
     made = replace(job, guild_id=guild, result_json=better.model_dump_json())
-    assert await promoted_by_itself(house, made) is is_promoted
+    assert await promote_automatically(house, made) is is_promoted
     assert house.store.versions.live("ballast") == ("v2" if is_promoted else "v1")

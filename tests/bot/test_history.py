@@ -5,19 +5,20 @@ import stat
 
 import pytest
 
-from bot.catalogue import Catalogue, ShippedData
-from bot.history import write_history
-from bot.job_folder import write_job_folder
-from bot.queue import JobQueue
 from bot.store import Store
-from bot.store.jobs import NewJob
-from bot.store.people import Decision
-from bot.training import SubprocessBackend
-from personas.consent import Consent, read_consent, write_consent
-from personas.contracts import JobSpec, TrainingRequest
+from bot.store.member_records import ConsentDecision
+from bot.store.training_jobs import NewTrainingJob
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.job_folder import write_job_folder
+from bot.training.queue import JobQueue
+from bot.training.stored_datasets import write_history
+from bot.training.subprocess_backend import SubprocessBackend
 from personas.errors import RequestError
-from personas.job_folder import fill_folder
-from personas.job_keys import JobKeys, dataset_name
+from personas.home.data_subjects import Consent, read_consent, write_consent
+from personas.home.job_folder import fill_job_folder
+from personas.home.job_material import ShippedData
+from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
+from personas.schemas.training import JobSpec, TrainingRequest
 from tests.fakes import FakeClock
 from tests.rights_material import ADA, ANSWERED, ASKED, BO, CHANNEL, GUILD, MIRA, NAMES, PERMISSION, told
 
@@ -44,7 +45,7 @@ def shipped(tmp_path):
 
 def agree(store, *people):
     for who in people:
-        store.people.decide(Decision(int(who), True, 1.0, "en"))
+        store.people.decide(ConsentDecision(int(who), True, 1.0, "en"))
 
 
 def log_of(store, tmp_path, guild_id=GUILD, persona="ada", consent=STATED):
@@ -65,7 +66,7 @@ def test_members_who_opted_in_and_what_answered_them(store, tmp_path):
     assert all(line["reply_to"] in ids for line in lines if line.get("is_bot"))
     agree(store, BO)
     assert len(log_of(store, tmp_path)) == 8
-    store.people.decide(Decision(int(MIRA), False, 2.0, "en"))
+    store.people.decide(ConsentDecision(int(MIRA), False, 2.0, "en"))
     assert {line["author_id"] for line in log_of(store, tmp_path)} == {BO, "ada"}, "whoever changes their mind is out"
 
 
@@ -132,13 +133,13 @@ HISTORY = TrainingRequest(job_name="j", persona="ada", dataset="history")
 
 def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else(store, shipped, tmp_path):
     home = tmp_path / "home"
-    catalogue = Catalogue(shipped, "embedded", home, store)
+    catalogue = DatasetCatalog(shipped, "embedded", home, store)
     agree(store, MIRA)
     assert "history" not in catalogue.datasets()
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
         catalogue.materials_for(HISTORY, GUILD)
     write_consent(home, STATED)
-    assert "history" in catalogue.datasets() and "history" not in Catalogue(shipped, "embedded", home).datasets()
+    assert "history" in catalogue.datasets() and "history" not in DatasetCatalog(shipped, "embedded", home).datasets()
     log = catalogue.materials_for(HISTORY, GUILD)[1]
     assert (log.kind, log.right, log.arrived, log.stated.why) == ("log", "discord-api", "", PERMISSION)
     for guild_id in (0, GUILD + 1):
@@ -152,7 +153,7 @@ def test_a_job_is_queued_for_the_server_that_asks_alone(store, shipped, tmp_path
     home = tmp_path / "home"
     agree(store, MIRA)
     write_consent(home, STATED)
-    catalogue, clock = Catalogue(shipped, "embedded", home, store), FakeClock()
+    catalogue, clock = DatasetCatalog(shipped, "embedded", home, store), FakeClock()
     backend = SubprocessBackend(
         home, catalogue, clock, threads=1, nice=0, serving_precision="float32", environ={}, command=("true",)
     )
@@ -168,15 +169,15 @@ def test_nobody_else_can_be_called_history(store, shipped, tmp_path):
     entry = '[history]\npath = "mine.jsonl"\nright = "form"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
     (home / "catalogue.toml").write_text(entry)
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
-        Catalogue(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+        DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
 
 
 def test_who_opts_out_while_a_job_is_being_done_again_is_out(store, shipped, tmp_path):
     home = tmp_path / "home"
     agree(store, MIRA)
     write_consent(home, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
-    job = store.jobs.add(NewJob("j1", GUILD, CHANNEL, 1, HISTORY), 1.0)
-    materials = Catalogue(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+    job = store.jobs.add(NewTrainingJob("j1", GUILD, CHANNEL, 1, HISTORY), 1.0)
+    materials = DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
     folder = write_job_folder(home, job, materials, "float32")
     assert read_consent(folder).opted_in == {MIRA}
     write_consent(home, STATED)
@@ -189,8 +190,8 @@ def test_a_job_folder_holds_it_with_the_keys_and_todays_consent(store, shipped, 
     agree(store, MIRA)
     write_consent(home, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
     folder.mkdir()
-    materials = Catalogue(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
-    fill_folder(folder, home, "j1", "v1", HISTORY, materials, "float32")
+    materials = DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+    fill_job_folder(folder, home, "j1", "v1", HISTORY, materials, "float32")
     text = (folder / "material" / "history.jsonl").read_text(encoding="utf-8")
     assert all(asked in text for asked in ASKED[MIRA]) and BO not in text and ASKED[BO][0] not in text
     spec = JobSpec.model_validate_json((folder / "request.json").read_bytes())
@@ -198,7 +199,8 @@ def test_a_job_folder_holds_it_with_the_keys_and_todays_consent(store, shipped, 
         ("discord-api", "history", "own-log")
     ]
     assert (
-        JobKeys.in_folder(folder) == JobKeys.of(home, dataset_name(HISTORY)) and dataset_name(HISTORY) == "ada/history"
+        JobKeys.in_folder(folder) == JobKeys.of(home, pseudonym_dataset_name(HISTORY))
+        and pseudonym_dataset_name(HISTORY) == "ada/history"
     )
     assert read_consent(folder) == read_consent(home)
     assert {stat.S_IMODE((folder / name).stat().st_mode) for name in ("keys.json", "consent.json")} == {0o600}

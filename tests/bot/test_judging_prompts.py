@@ -4,14 +4,20 @@ from collections import Counter
 
 import pytest
 
-from bot.judging.prompts import LONGEST, SHIPPED, PromptsError, drawn, prompts_for
+from bot.versions.blind_test.assignment import (
+    MAX_PROMPT_CHARACTERS,
+    SHIPPED_PROMPTS_FOLDER,
+    PromptsError,
+    draw_prompt,
+    prompts_for,
+)
 
 
 def test_what_ships_is_enough_and_fits(tmp_path):
     prompts = prompts_for("oda", tmp_path)
     assert len(prompts) >= 30 and len({prompt.id for prompt in prompts}) == len(prompts)
-    assert all(len(prompt.text) <= LONGEST and prompt.text.isprintable() for prompt in prompts)
-    assert (SHIPPED / "rights.toml").is_file()
+    assert all(len(prompt.text) <= MAX_PROMPT_CHARACTERS and prompt.text.isprintable() for prompt in prompts)
+    assert (SHIPPED_PROMPTS_FOLDER / "rights.toml").is_file()
 
 
 def test_the_operator_s_own_come_first_and_those_of_the_persona_before_general_ones(tmp_path):
@@ -54,5 +60,5 @@ def test_what_was_seen_least_is_drawn(tmp_path):
     prompts = prompts_for("oda", tmp_path)
     seen = Counter({prompt.id: 2 for prompt in prompts})
     seen[prompts[4].id] = 1
-    assert {drawn(prompts, seen) for _ in range(20)} == {prompts[4]}
-    assert len({drawn(prompts, Counter()) for _ in range(50)}) > 5
+    assert {draw_prompt(prompts, seen) for _ in range(20)} == {prompts[4]}
+    assert len({draw_prompt(prompts, Counter()) for _ in range(50)}) > 5

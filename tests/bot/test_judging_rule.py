@@ -5,9 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from bot.bench_votes import honest_members, measure, with_brigade
-from bot.judging.judgement import MOST_VOTES, OPEN_S, counted
-from bot.judging.rule import LEAST_MEMBERS, LEVEL, members_needed, rule, sure_range, votes_needed
+from benchmarks.vote_test_power import honest_members, measure, with_brigade
+from bot.versions.blind_test.judgement import MAX_VOTES_PER_MEMBER, MEMBER_WINDOW_S, member_scores
+from bot.versions.sequential_test import (
+    MIN_RULING_MEMBERS,
+    RULING_ALPHA,
+    confidence_range,
+    decide_ruling,
+    members_needed,
+    votes_needed,
+)
 from tests.bot.votes import START, a_vote
 
 MEMBERS = 80
@@ -18,7 +25,7 @@ def rulings(runs, share, seed, brigade=None, members=MEMBERS):
     rng, found = np.random.default_rng(seed), []
     for _ in range(runs):
         values = honest_members(rng, share, members)
-        found.append(rule(list(with_brigade(rng, values, brigade) if brigade is not None else values)))
+        found.append(decide_ruling(list(with_brigade(rng, values, brigade) if brigade is not None else values)))
     return found
 
 
@@ -29,7 +36,7 @@ def wrong(found, true):
 
 @pytest.mark.parametrize("brigade", [None, 1.0, 0.0])
 def test_of_equal_versions_neither_is_called_better_whether_a_brigade_wishes_it_or_not(brigade):
-    assert wrong(rulings(150, 0.5, 1, brigade), ("alike",)) <= LEVEL
+    assert wrong(rulings(150, 0.5, 1, brigade), ("alike",)) <= RULING_ALPHA
 
 
 @pytest.mark.parametrize(("share", "says"), [(0.7, "better"), (0.3, "worse")])
@@ -52,24 +59,24 @@ def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(ea
             raided = [1.0 if number % 10 == 0 else value for number, value in enumerate(values)]
         else:
             raided = [*values, *[1.0] * 10]
-        flipped += rule(raided) in ("better", "worse")
-    assert flipped <= 60 * LEVEL
+        flipped += decide_ruling(raided) in ("better", "worse")
+    assert flipped <= 60 * RULING_ALPHA
 
 
 def test_both_capitals_have_to_be_there():
     """Without the loudest tenth [0.7] * 20 suffice, and against a higher mean [0.884] * 11: alone, neither does."""
-    assert rule([0.7] * 20) == "open" and rule([0.7] * 24) == "better"
-    assert rule([0.884] * 11) == "open" and rule([0.9] * 11) == "better"
+    assert decide_ruling([0.7] * 20) == "open" and decide_ruling([0.7] * 24) == "better"
+    assert decide_ruling([0.884] * 11) == "open" and decide_ruling([0.9] * 11) == "better"
 
 
 def test_a_mob_that_is_no_tenth_any_more_is_believed():
     values = [1.0 if number % 2 else 0.5 for number in range(MEMBERS)]
-    assert rule(values) == "better"
+    assert decide_ruling(values) == "better"
 
 
 def test_the_benchmark_counts_what_is_wrong_and_how_many_members_it_takes():
     found = measure(0.8, False, communities=20)
-    assert found["wrong"] == 0 and found["ruled"] == 1 and LEAST_MEMBERS <= found["members"] < 40
+    assert found["wrong"] == 0 and found["ruled"] == 1 and MIN_RULING_MEMBERS <= found["members"] < 40
     assert measure(0.8, True, communities=20)["members"] > found["members"]
     equal = measure(0.5, True, communities=20)
     assert equal["ruled"] == 0 and equal["wrong"] <= 0.1 and math.isnan(equal["members"])
@@ -88,36 +95,36 @@ def test_the_benchmark_counts_what_is_wrong_and_how_many_members_it_takes():
     ],
 )
 def test_the_error_rate_holds_over_many_communities(share, brigade, true):
-    assert wrong(rulings(1500, share, 5, brigade, members=150), true) <= LEVEL
+    assert wrong(rulings(1500, share, 5, brigade, members=150), true) <= RULING_ALPHA
 
 
 def test_ruled_once_stays_ruled_whoever_comes_later():
     values = [0.8] * 60
-    assert rule(values) == "better"
-    assert rule([*values, *[0.2] * 60]) == "better"
-    low, high = sure_range(values).low, sure_range(values).high
+    assert decide_ruling(values) == "better"
+    assert decide_ruling([*values, *[0.2] * 60]) == "better"
+    low, high = confidence_range(values).low, confidence_range(values).high
     assert 0.5 < low < 0.8 < high
-    later = sure_range([*values, *[0.6] * 30])
+    later = confidence_range([*values, *[0.6] * 30])
     assert later.low >= low and later.high <= high
 
 
 def test_nothing_is_ruled_among_a_few():
-    assert rule([1.0] * (LEAST_MEMBERS - 1)) == "open" and rule([]) == "open"
-    assert sure_range([1.0] * (LEAST_MEMBERS - 1)).low == 0.0 and sure_range([]).high == 1.0
+    assert decide_ruling([1.0] * (MIN_RULING_MEMBERS - 1)) == "open" and decide_ruling([]) == "open"
+    assert confidence_range([1.0] * (MIN_RULING_MEMBERS - 1)).low == 0.0 and confidence_range([]).high == 1.0
 
 
 def test_versions_that_nobody_can_tell_apart_are_called_alike_in_the_end():
-    assert rule([0.5] * 20) == "open"
-    assert rule([0.4, 0.6] * 100) == "alike"
+    assert decide_ruling([0.5] * 20) == "open"
+    assert decide_ruling([0.4, 0.6] * 100) == "alike"
 
 
 def test_the_needed_members_are_about_those_that_it_then_takes():
     values = [0.7, 0.8, 0.6, 0.7, 0.5, 0.9, 0.7, 0.6, 0.8, 0.7]
     more = members_needed(values)
-    assert rule(values) == "open" and more
+    assert decide_ruling(values) == "open" and more
     rounds = -(-more // len(values))
-    assert rule(values * (1 + 2 * rounds)) == "better"
-    assert rule(values + values[: more // 3]) == "open"
+    assert decide_ruling(values * (1 + 2 * rounds)) == "better"
+    assert decide_ruling(values + values[: more // 3]) == "open"
     assert members_needed([0.5] * 30) is None and members_needed([]) is None
     assert members_needed([1 - value for value in values]) == more
 
@@ -137,22 +144,22 @@ def test_a_member_is_one_number_from_their_first_votes_for_the_version_not_for_a
         a_vote(1, "tie", at=START + 2),
         a_vote(1, "bad", at=START + 3),
     ]
-    assert counted(votes, "v2", START + OPEN_S) == [(1 + 0 + 0.5 + 0.5) / 4]
-    assert counted(votes, "v2", START + OPEN_S - 1) == [], "more votes may come"
-    late = a_vote(1, "a", at=START + OPEN_S + 1)
-    assert counted([*votes, late], "v2", START + 2 * OPEN_S) == [0.5], "too late to count"
+    assert member_scores(votes, "v2", START + MEMBER_WINDOW_S) == [(1 + 0 + 0.5 + 0.5) / 4]
+    assert member_scores(votes, "v2", START + MEMBER_WINDOW_S - 1) == [], "more votes may come"
+    late = a_vote(1, "a", at=START + MEMBER_WINDOW_S + 1)
+    assert member_scores([*votes, late], "v2", START + 2 * MEMBER_WINDOW_S) == [0.5], "too late to count"
 
 
 def test_ten_votes_complete_a_member_and_more_change_nothing():
-    votes = [a_vote(1, "a", at=START + number) for number in range(MOST_VOTES)]
-    assert counted(votes, "v2", START + MOST_VOTES) == [1.0]
-    assert counted(votes[:-1], "v2", START + MOST_VOTES) == []
+    votes = [a_vote(1, "a", at=START + number) for number in range(MAX_VOTES_PER_MEMBER)]
+    assert member_scores(votes, "v2", START + MAX_VOTES_PER_MEMBER) == [1.0]
+    assert member_scores(votes[:-1], "v2", START + MAX_VOTES_PER_MEMBER) == []
     more = [a_vote(1, "b", at=START + 20 + number) for number in range(50)]
-    assert counted([*votes, *more], "v2", START + 100) == [1.0]
+    assert member_scores([*votes, *more], "v2", START + 100) == [1.0]
 
 
 def test_members_count_in_the_order_of_being_complete_whenever_one_looks():
     slow = [a_vote(1, "a", at=START)]
-    quick = [a_vote(2, "b", at=START + 10 + number) for number in range(MOST_VOTES)]
-    assert counted([*slow, *quick], "v2", START + 100) == [0.0]
-    assert counted([*quick, *slow], "v2", START + OPEN_S) == [0.0, 1.0]
+    quick = [a_vote(2, "b", at=START + 10 + number) for number in range(MAX_VOTES_PER_MEMBER)]
+    assert member_scores([*slow, *quick], "v2", START + 100) == [0.0]
+    assert member_scores([*quick, *slow], "v2", START + MEMBER_WINDOW_S) == [0.0, 1.0]

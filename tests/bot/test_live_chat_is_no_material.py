@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue import Catalogue
-from personas.contracts import TrainingRequest
+from bot.training.dataset_catalog import DatasetCatalog
 from personas.errors import RequestError
-from personas.job_folder import fill_folder
+from personas.home.job_folder import fill_job_folder
+from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY
 
 WORDS = "the vermilion astrolabe of Quillon Vane"
@@ -27,12 +27,12 @@ async def test_a_talk_its_votes_and_its_regenerations_are_in_no_job(stage, tmp_p
     await stage.finished(QUAY, mark)
     await stage.member.click(reply, f"vote+1:{event}")
     assert stage.store.replies.votes(event).up == 1
-    said = list(stage.store.messages.said_in(stage.sandbox.guild_id))
+    said = list(stage.store.messages.guild_messages(stage.sandbox.guild_id))
     assert any(WORDS in message.text for message in said), "it was kept as history"
 
-    catalogue: Catalogue = stage.client.house.catalogue
+    catalogue: DatasetCatalog = stage.client.services.catalogue
     assert "history" not in catalogue.datasets()
-    guild_id, home = stage.sandbox.guild_id, stage.client.house.home
+    guild_id, home = stage.sandbox.guild_id, stage.client.services.home
     names = [*catalogue.datasets(), None]
     for number, (persona, dataset) in enumerate((p, d) for p in ("ballast", "oda", None) for d in names):
         task = "persona" if persona else "dialogue"
@@ -43,7 +43,7 @@ async def test_a_talk_its_votes_and_its_regenerations_are_in_no_job(stage, tmp_p
             continue
         folder = tmp_path / "jobs" / str(number)
         folder.mkdir(parents=True)
-        fill_folder(folder, home, "j", "v1", request, materials, "float32")
+        fill_job_folder(folder, home, "j", "v1", request, materials, "float32")
     made = list((tmp_path / "jobs").iterdir())
     assert len(made) > len(names), "there is something to search"
     assert not holding(tmp_path / "jobs", "Quillon Vane")

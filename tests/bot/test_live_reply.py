@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from bot.replies import EDIT_EVERY_S, FIRST_EDIT_S, LiveReply
-from personas.contracts import Reply
+from bot.chat.streaming_reply import EDIT_INTERVAL_S, FIRST_EDIT_DELAY_S, StreamingReply
+from personas.schemas.chat import ChatReply
 
 
 class Shown:
@@ -36,7 +36,7 @@ class Stream:
 
     @property
     def reply(self):
-        return Reply(" ".join(self.words), "v1", 7, 1, len(self.words), "stop")
+        return ChatReply(" ".join(self.words), "v1", 7, 1, len(self.words), "stop")
 
 
 @pytest.mark.parametrize("every_s", [0.05, 0.3, 2.0])
@@ -44,15 +44,15 @@ async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_tak
     clock = [100.0]
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
     shown, words = Shown(clock), [f"word{number}" for number in range(120)]
-    live = LiveReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
+    live = StreamingReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
     await live.begin()
     await live.follow(Stream(clock, words, every_s))
     (begun, placeholder), *grown, (_, whole) = shown.says
     assert placeholder == "…" and whole.startswith("word0 word1") and whole.endswith("-# AI-written · v1")
     times = [at - begun for at, _ in grown]
-    assert times[0] == pytest.approx(max(FIRST_EDIT_S, every_s), abs=every_s + 1e-6)
+    assert times[0] == pytest.approx(max(FIRST_EDIT_DELAY_S, every_s), abs=every_s + 1e-6)
     assert grown[0][1].startswith("word0") and all("AI-written" not in text for _, text in grown)
     assert all(len([at for at in times if start <= at < start + 5]) <= 5 for start in times), (
         "five edits in five seconds"
     )
-    assert max(later - at for at, later in pairwise(times)) <= EDIT_EVERY_S + every_s + 1e-6
+    assert max(later - at for at, later in pairwise(times)) <= EDIT_INTERVAL_S + every_s + 1e-6

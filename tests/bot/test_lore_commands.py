@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from bot.errors import RefusedError
-from bot.lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, file_name, read_all_guild_lore
-from bot.personas import short_id
-from bot.sandbox.store import StoredFile
-from personas.contracts import Persona
+from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, lore_file_name, read_all_guild_lore
+from bot.personas.registry import short_id
+from bot.sandbox.object_store import StoredFile
 from personas.errors import LoreError
 from personas.lore import LoreIndex
+from personas.schemas.chat import Persona
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
 
@@ -86,7 +86,7 @@ async def test_guilds_share_nothing_and_a_file_name_leads_nowhere_else(tmp_path)
     index = LoreIndex([])
     store = GuildLore(tmp_path, index)
     file, _ = await store.add(7, "ballast", "../../etc/Ümbrella!.md", UMBRELLA.encode())
-    assert file == "etc-ümbrella.md" == file_name("etc-Ümbrella.md")
+    assert file == "etc-ümbrella.md" == lore_file_name("etc-Ümbrella.md")
     assert store.files(7, "ballast") == [file] and store.files(8, "ballast") == []
     assert index.search("ballast", QUESTION, guild_id=7) and not index.search("ballast", QUESTION, guild_id=8)
     assert index.weigh("ballast", QUESTION, 8).matches == []

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.making_room import MOVED, MakingRoom
-from bot.outcome import Interrupted
-from bot.preview import Plan, RecipePlan
-from personas.contracts import TrainingRequest
+from bot.training.resource_sharing import OFFLOAD_TEXT, GpuOffloadBackend
+from bot.training.subprocess_backend import TrainingInterrupted
+from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import BaseModelError, TrainingError
+from personas.schemas.training import TrainingRequest
 
 REQUEST = TrainingRequest(job_name="j", persona="ada", recipe="small")
 JOB = SimpleNamespace(job_id="j1", guild_id=3, request=REQUEST)
@@ -47,21 +47,21 @@ class Backend:
         if not self.takes:
             raise TrainingError("It cannot be planned.", "Say why.")
         recipes = [
-            RecipePlan(recipe=name, steps=1, seconds=1.0, memory_bytes=size, basis="")
+            RecipeEstimate(recipe=name, steps=1, seconds=1.0, memory_bytes=size, basis="")
             for name, size in self.takes.items()
         ]
-        return Plan(samples={}, tokens=0, rows=0, rows_used=0, dropped={}, recipes=tuple(recipes))
+        return TrainingPlan(samples={}, tokens=0, rows=0, rows_used=0, dropped={}, recipes=tuple(recipes))
 
     async def run(self, job, on_event):
         self.trained_beside.append(self.engine.device)
         if self.failure:
             raise self.failure
-        return Interrupted()
+        return TrainingInterrupted()
 
 
 async def trained(engine, backend, free):
     told = []
-    await MakingRoom(backend, engine, lambda: free).run(JOB, told.append)
+    await GpuOffloadBackend(backend, engine, lambda: free).run(JOB, told.append)
     return told
 
 
@@ -76,7 +76,7 @@ async def test_replies_move_away_for_the_time_and_it_is_said(caplog):
     backend = Backend(engine, small=11, large=1)
     told = await trained(engine, backend, 10)
     assert backend.trained_beside == ["cpu"] and engine.moves == ["cpu", "cuda"]
-    assert [event.detail for event in told] == [MOVED] and MOVED in caplog.text
+    assert [event.detail for event in told] == [OFFLOAD_TEXT] and OFFLOAD_TEXT in caplog.text
 
 
 async def test_they_come_back_however_the_training_ends():
@@ -111,6 +111,6 @@ async def test_an_engine_that_cannot_move_stays_and_the_training_begins_all_the_
 def test_the_rest_is_the_backends():
     engine = Engine()
     backend = Backend(engine, small=1)
-    room = MakingRoom(backend, engine, lambda: 0)
+    room = GpuOffloadBackend(backend, engine, lambda: 0)
     room.hold(True)
     assert backend.held == [True] and room.check == backend.check and room.cancel == backend.cancel

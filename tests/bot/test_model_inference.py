@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bot import one_question
+from bot.cli import ask as one_question
 from bot.store import Store
 from tests.bot.rollouts import install
 from tests.tiny import make_adapter
@@ -83,6 +83,6 @@ def test_two_are_asked_the_same_question(ask):
     ],
 )
 def test_what_cannot_be_asked_is_told_before_a_model_is_loaded(ask, monkeypatch, words, code, said):
-    monkeypatch.setattr(one_question, "LocalEngine", None)  # nothing gets so far
+    monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
     found, out, err = ask(*words, ASKED)
     assert found == code and out == "" and said in err

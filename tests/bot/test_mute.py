@@ -5,7 +5,7 @@ import asyncio
 import discord
 import pytest
 
-from bot.local_guild import MODERATOR
+from bot.demo_guild import MODERATOR
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.fakes import until
 
@@ -24,7 +24,7 @@ async def test_mute_stops_a_reply_in_the_middle_and_the_next_before_it_begins(st
     stage.engine.free.clear()
     await stage.member.say(QUAY, "a long story")
     await stage.sees("…", by="Ballast")
-    await until(lambda: stage.client.house.answerer._running)
+    await until(lambda: stage.client.services.reply_service._running)
     answer = await stage.moderator.slash(QUAY, "persona mute")
     assert answer.ephemeral and "Silenced: all personas in <#" in answer.message["content"]
     stopped = await stage.sees("· stopped")

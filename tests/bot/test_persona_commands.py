@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from bot.local_guild import SEED
-from bot.permissions import NEEDS, invite_url, required
+from bot.demo_guild import SKERROW_SEED
+from bot.permissions import REQUIRED_PERMISSIONS, invite_url, required_permissions
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
 
@@ -56,9 +56,9 @@ async def test_a_new_persona_in_the_channel_answers_at_once_with_its_own_face(st
 
 
 async def test_what_is_missing_is_said_where_it_matters(tmp_path, caplog):
-    poor = required()
+    poor = required_permissions()
     poor.manage_webhooks = False
-    seed = dataclasses.replace(SEED, bot_permissions=poor.value)
+    seed = dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
     async with on_stage(tmp_path, seed=seed, message_content=False) as stage:
         assert "Manage Webhooks is missing" in caplog.text and "without it personas speak under" in caplog.text
         answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda", answers="everything")
@@ -66,10 +66,10 @@ async def test_what_is_missing_is_said_where_it_matters(tmp_path, caplog):
         await told(answer, "I lack the permission Manage Webhooks here")
 
 
-@pytest.mark.parametrize("need", NEEDS)
+@pytest.mark.parametrize("need", REQUIRED_PERMISSIONS)
 def test_the_invite_asks_for_each_need(need):
-    assert getattr(required(), need.permission)
-    assert f"permissions={required().value}" in invite_url(1)
+    assert getattr(required_permissions(), need.permission)
+    assert f"permissions={required_permissions().value}" in invite_url(1)
 
 
 async def test_commands_are_registered_once_and_again_only_when_they_changed(tmp_path):

@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-from bot.preparing import Preparing
+from bot.client import ChannelPrefixWarmup
 from bot.store import Store
-from bot.store.channels import Channel
-from personas.adapters import adapter_ref
-from personas.contracts import Persona
+from bot.store.channel_settings import Channel
+from personas.home.adapters import adapter_ref
+from personas.schemas.chat import Persona
 from tests.fake_engine import FakeEngine
 
 HERE, THERE = SimpleNamespace(id=1), SimpleNamespace(id=2)
@@ -26,7 +26,7 @@ def house_of(store, home, live):
         speaking=live.get,
         adapter=lambda persona, version: adapter_ref(home, persona, version),
     )
-    return SimpleNamespace(store=store, conversations=conversations, answerer=SimpleNamespace(engine=FakeEngine()))
+    return SimpleNamespace(store=store, conversations=conversations, reply_service=SimpleNamespace(engine=FakeEngine()))
 
 
 async def test_each_persona_of_each_server_is_prepared_with_the_version_that_speaks(tmp_path):
@@ -37,8 +37,8 @@ async def test_each_persona_of_each_server_is_prepared_with_the_version_that_spe
             store.channels.assign(Channel(guild, 10 + number, persona, "mentions", 5, 0.0))
         live = {"ada": "v2"}
         house, client = house_of(store, tmp_path, live), Client(guilds=[HERE, THERE], listeners={})
-        prepared = house.answerer.engine.prepared
-        Preparing(house).start(client)
+        prepared = house.reply_service.engine.prepared
+        ChannelPrefixWarmup(house).start(client)
         ada = ("ada", adapter_ref(tmp_path, "ada", "v2"))
         assert sorted(prepared, key=str) == sorted([ada, ada, ("bo", None)], key=str), "bo is not known in server 1"
         prepared.clear()

@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from bot import preview
-from bot.catalogue import Catalogue
 from bot.clock import SystemClock
-from bot.privacy.consent import Consents
-from bot.privacy.forget import Forgetter
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import Store
-from bot.training import SubprocessBackend
-from personas.contracts import TrainingRequest
+from bot.training import training_plan
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.subprocess_backend import SubprocessBackend
 from personas.errors import RequestError, TrainingError
+from personas.schemas.training import TrainingRequest
 from tests.bot.workshop import ship
 from tests.fakes import PLAN, until
 
@@ -27,7 +27,7 @@ def backend(tmp_path, script):
     """A backend whose trainer is a line of Python; its arguments stand in `sys.argv[1:]`."""
     return SubprocessBackend(
         tmp_path / "home",
-        Catalogue(ship(tmp_path / "source"), "embedded", tmp_path / "home"),
+        DatasetCatalog(ship(tmp_path / "source"), "embedded", tmp_path / "home"),
         SystemClock(),
         threads=1,
         nice=0,
@@ -76,7 +76,7 @@ async def test_what_goes_wrong_is_said(tmp_path, script, said):
 
 
 async def test_a_trainer_that_says_nothing_is_ended_and_blocks_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr(preview, "PLAN_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(training_plan, "PLAN_TIMEOUT_S", 0.4)
     asked = asyncio.create_task(backend(tmp_path, "import time; time.sleep(60)").plan(ASKED))
     ticks = 0
     while not asked.done():
@@ -107,7 +107,7 @@ async def test_what_a_killed_bot_leaves_of_a_preview_lies_in_the_home_and_goes_w
     (left,) = home.glob("previews/*")
     assert (left / "job" / "request.json").exists() and not list(apart.iterdir()) and left.stat().st_mode & 0o77 == 0
     with Store.open(home / "understudy.sqlite") as store:
-        people = Forgetter(home, store, Consents(home, store, ""), time.time)
+        people = ErasureRunner(home, store, ConsentMirror(home, store, ""), time.time)
         await people.run(people.begin(people.traces(734829104458293761)))
     assert not (home / "previews").exists()
 
@@ -118,8 +118,10 @@ async def test_what_is_not_in_the_catalogue_is_refused_at_once(tmp_path):
 
 
 def test_a_histogram_has_few_bars_and_loses_no_sample():
-    spread = preview.Spread(edges=tuple(range(40, 520, 20)), counts=tuple(range(1, 24)))
+    spread = training_plan.TokenHistogram(edges=tuple(range(40, 520, 20)), counts=tuple(range(1, 24)))
     rows = spread.rows
     assert len(rows) == 12 and sum(count for _, count in rows) == sum(range(1, 24))
     assert rows[0] == ("40 to 79", 3.0) and rows[-1] == ("480 to 499", 23.0)
-    assert preview.Spread().rows == [] and preview.Spread(edges=(4, 9), counts=(2,)).rows == [("4 to 8", 2.0)]
+    assert training_plan.TokenHistogram().rows == [] and training_plan.TokenHistogram(
+        edges=(4, 9), counts=(2,)
+    ).rows == [("4 to 8", 2.0)]

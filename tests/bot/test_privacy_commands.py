@@ -7,14 +7,13 @@ from types import SimpleNamespace
 
 import aiohttp
 
-from bot.privacy.service import AskedFor, leave_request
-from bot.privacy.texts import TEXTS
-from bot.store.jobs import JobResult, NewJob
-from personas.adapters import adapter_ref
-from personas.consent import read_consent
-from personas.contracts import TrainingRequest
-from personas.keys import HomeKey, keyed
-from personas.people import write_people
+from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
+from bot.privacy.translations import TEXTS
+from bot.store.training_jobs import JobResult, NewTrainingJob
+from personas.home.adapters import adapter_ref
+from personas.home.data_subjects import read_consent, write_people
+from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
 from tests.personas.test_adapters import write_adapter
@@ -40,12 +39,12 @@ def train(stage, home, *members, version="v1"):
     store, job_id = stage.store, f"job-{version}"
     request = TrainingRequest(job_name=f"ballast-{version}", persona="ballast")
     guild, channel = stage.sandbox.guild_id, int(stage.sandbox.channel(QUAY)["id"])
-    store.jobs.add(NewJob(job_id, guild, channel, 5, request), time.time())
+    store.jobs.add(NewTrainingJob(job_id, guild, channel, 5, request), time.time())
     claimed = store.jobs.claim(store.jobs.get(job_id), "token", 1.0)
     folder = adapter_ref(home, "ballast", version).folder
     write_adapter(folder)
     key = HomeKey.of(home).people()
-    write_people(folder, {keyed(key, member.id): 1 for member in members})
+    write_people(folder, {keyed_person(key, member.id): 1 for member in members})
     store.jobs.complete(job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0)
     store.versions.promote("ballast", version, 5, 3.0)
 
@@ -164,7 +163,7 @@ async def test_a_forgetting_that_a_crash_cut_off_is_finished_at_the_next_start(t
 
 async def test_the_operator_asks_the_running_bot_by_a_file(stage, tmp_path):
     await talk(stage)
-    file = leave_request(tmp_path, AskedFor(user_id=int(stage.member.id), names=("Tobias Reed",)))
+    file = leave_request(tmp_path, OperatorErasureRequest(user_id=int(stage.member.id), names=("Tobias Reed",)))
     await until(lambda: not file.exists() and not stage.store.forgettings.unfinished())
     assert stage.store.erasure.texts(int(stage.member.id)) == []
 
@@ -210,8 +209,8 @@ async def test_a_channel_or_thread_that_is_deleted_on_discord_is_deleted_here(st
 
 
 async def test_the_operator_on_discord_is_named(stage):
-    house = stage.client.house
-    stage.client.house = replace(house, keeping=replace(house.keeping, in_sandbox=False))
+    house = stage.client.services
+    stage.client.services = replace(house, keeping=replace(house.keeping, in_sandbox=False))
     owner = stage.client.application.owner
     words = (await told(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
     assert f"<@{owner.id}>" in words
@@ -246,7 +245,7 @@ async def test_discord_is_given_the_descriptions_in_both_languages(stage):
 
 
 async def test_lore_and_cards_note_who_gave_them(stage):
-    from bot.sandbox.store import StoredFile
+    from bot.sandbox.object_store import StoredFile
 
     lore = StoredFile.named("heron.md", b"# The heron\nIt is of brass.")
     answer = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=lore)
@@ -256,7 +255,7 @@ async def test_lore_and_cards_note_who_gave_them(stage):
     await told(
         await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="heron.md"), "has forgotten"
     )
-    assert stage.store.people.gifts_of(int(stage.moderator.id)) == []
+    assert stage.store.people.contributions_of(int(stage.moderator.id)) == []
 
 
 def test_every_sentence_is_there_in_both_languages_with_the_same_gaps():

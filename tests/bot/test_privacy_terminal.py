@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot import cli as program
-from bot.privacy.commands import run_forget
+from bot.cli import run as program
+from bot.cli.privacy_command import run_forget
 from bot.settings import Settings
-from personas.exports import EVERYBODY, note_export
+from personas.home.export_log import EVERYBODY, record_export
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.planted import DISPLAY, GUILD, OTHERS_LINE, USERNAME, WHO, left_of_them, plant
 from tests.fakes import until
@@ -73,7 +73,7 @@ def test_forget_leaves_nothing_and_says_what_it_did(home, run):
 
 
 def test_a_backup_may_hold_somebody_who_was_never_seen_and_nothing_is_said_to_hold_them(home, run):
-    note_export(home, "backup", "/elsewhere/all.zip", {EVERYBODY}, "1" * 64)
+    record_export(home, "backup", "/elsewhere/all.zip", {EVERYBODY}, "1" * 64)
     code, out, _ = run("privacy", "forget", "--user", 734829104458293000, "--yes")
     assert code == 0 and "may hold them: /elsewhere/all.zip" in out and " holds them" not in out
 

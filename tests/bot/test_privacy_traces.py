@@ -9,16 +9,23 @@ import zipfile
 
 import pytest
 
-from bot.privacy.cutting import cut, cut_file, file_holds, file_mentions, holds, mentions
-from bot.privacy.gather import gather, recognised
-from bot.privacy.traces import Finder, Traces, is_telling
-from personas.keys import keyed
+from bot.privacy.alias_search import collect_aliases, identify_in_files
+from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, is_distinctive
+from bot.privacy.redaction import (
+    contains_person,
+    file_contains_person,
+    file_mentions_person,
+    mentions_person,
+    redact,
+    redact_file,
+)
+from personas.home.pseudonyms import keyed_person
 
 ID = "734829104458293761"
-WHO = Traces(ids=(ID,)).with_names(["Ottoline Quillverne", "quillverne_77", "Rose", "Mai"], ["Wendell Park"])
-NAMED = Finder(WHO.with_parts(["Wendell", "Park"]))
+WHO = PersonIdentifiers(ids=(ID,)).with_names(["Ottoline Quillverne", "quillverne_77", "Rose", "Mai"], ["Wendell Park"])
+NAMED = IdentifierMatcher(WHO.with_parts(["Wendell", "Park"]))
 SAID = "My sister keeps the brass heron on Tallowmere Street."
-FINDER = Finder(WHO.with_texts([SAID, "ok", "你好，我昨天在港口旁边看见了那只铜苍鹭。真的很大！"]))
+FINDER = IdentifierMatcher(WHO.with_texts([SAID, "ok", "你好，我昨天在港口旁边看见了那只铜苍鹭。真的很大！"]))
 
 
 @pytest.mark.parametrize(
@@ -51,16 +58,16 @@ def test_left_alone(text):
      ("the_will", True), ("Minh Anh", True), ("田中", False), ("田中太郎", True)],
 )  # fmt: skip
 def test_which_names_tell_whose_they_are(name, telling):
-    assert is_telling(name) is telling
+    assert is_distinctive(name) is telling
 
 
 def test_others_names_are_never_taken_for_ones_own():
-    named = Traces(ids=(ID,)).with_names(["Wendell Park", "user", "Zyxwv"], ["wendell park"])
+    named = PersonIdentifiers(ids=(ID,)).with_names(["Wendell Park", "user", "Zyxwv"], ["wendell park"])
     assert named.names == named.speaker_names == ("Zyxwv",)
 
 
 def test_what_whoever_runs_the_bot_vouches_for_counts_in_any_case():
-    finder = Finder(Traces().surely_named(["rose"]))
+    finder = IdentifierMatcher(PersonIdentifiers().with_confirmed_names(["rose"]))
     assert finder.redacted("Rose and ROSE, not Rosemary") == "someone and someone, not Rosemary"
 
 
@@ -87,7 +94,7 @@ def test_a_part_of_a_name_is_taken_away_and_decides_nothing_else(text, left):
     ],
 )  # fmt: skip
 def test_which_parts_of_a_name_count(name, others, parts):
-    assert Traces().with_names([name], []).with_parts(others).parts == parts
+    assert PersonIdentifiers().with_names([name], []).with_parts(others).parts == parts
 
 
 @pytest.mark.parametrize(
@@ -99,12 +106,12 @@ def test_which_parts_of_a_name_count(name, others, parts):
     ],
 )  # fmt: skip
 def test_files_lose_the_parts_too(name, data, left):
-    assert mentions(name, data.encode(), NAMED) and not holds(name, data.encode(), NAMED)
-    assert cut(name, data.encode(), NAMED).decode() == left
+    assert mentions_person(name, data.encode(), NAMED) and not contains_person(name, data.encode(), NAMED)
+    assert redact(name, data.encode(), NAMED).decode() == left
 
 
 def test_traces_survive_the_store():
-    assert Traces.of_json(WHO.as_json()) == WHO and Traces.of_json("{}") == Traces()
+    assert PersonIdentifiers.of_json(WHO.as_json()) == WHO and PersonIdentifiers.of_json("{}") == PersonIdentifiers()
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -112,9 +119,9 @@ def test_traces_survive_the_store():
 
 def left(name, data):
     data = data if isinstance(data, bytes) else data.encode()
-    assert holds(name, data, FINDER)
-    new = cut(name, data, FINDER)
-    assert new is None or not holds(name, new, FINDER)
+    assert contains_person(name, data, FINDER)
+    new = redact(name, data, FINDER)
+    assert new is None or not contains_person(name, new, FINDER)
     return new
 
 
@@ -169,7 +176,7 @@ def test_tables_keep_their_form():
     ],
 )
 def test_what_they_say_in_a_chat_log_goes_with_its_further_lines(log, rest):
-    assert cut("chat.txt", log.encode(), FINDER).decode().replace("someone", "Mai") == rest
+    assert redact("chat.txt", log.encode(), FINDER).decode().replace("someone", "Mai") == rest
 
 
 def test_lore_and_cards_lose_the_name_only():
@@ -192,53 +199,57 @@ def test_archives_are_cut_member_by_member():
 @pytest.mark.parametrize("name", ["a.bin", "a.json", "a.zip", "a.gz", "a.toml"])
 def test_what_cannot_be_read_goes_as_a_whole_where_they_are_in_it_and_stays_where_not(name):
     damaged = b'\xff{"a": "' + ID.encode()
-    assert holds(name, damaged, FINDER) and cut(name, damaged, FINDER) is None
-    assert not holds(name, b'\xff{"a": "', FINDER)
+    assert contains_person(name, damaged, FINDER) and redact(name, damaged, FINDER) is None
+    assert not contains_person(name, b'\xff{"a": "', FINDER)
 
 
 def test_a_short_name_in_weights_is_chance():
-    assert not holds("adapter_model.safetensors", b"\xff\x00Rose\xfe" * 9, FINDER)
-    assert holds("adapter_model.safetensors", b"\xff\x00quillverne_77\xfe", FINDER)
+    assert not contains_person("adapter_model.safetensors", b"\xff\x00Rose\xfe" * 9, FINDER)
+    assert contains_person("adapter_model.safetensors", b"\xff\x00quillverne_77\xfe", FINDER)
 
 
 def test_names_and_words_are_learned_from_logs_by_the_id(tmp_path):
     record = {"author": {"id": ID, "name": "quill", "nickname": "Tamsin"}, "content": SAID}
     (tmp_path / "a.json").write_text(json.dumps({"messages": [record, {"author": {"id": "1", "name": "Bo"}}]}))
     (tmp_path / "b.csv").write_text(f"AuthorID,Author,Content\n{ID},Ottilie,hm\n2,Bo,hm\n")
-    found = gather(iter(sorted(tmp_path.iterdir())), ID)
+    found = collect_aliases(iter(sorted(tmp_path.iterdir())), ID)
     assert {"quill", "Tamsin", "Ottilie"} <= found.names and "Bo" not in found.names and SAID in found.texts
 
 
 def test_who_is_known_by_keys_alone_is_recognised_in_files(tmp_path):
     (tmp_path / "a.md").write_text("The lamp of Ottoline Quillverne, not of 123456789012345678.")
     (tmp_path / "b.json.gz").write_bytes(gzip.compress(json.dumps({"id": ID}).encode()))
-    wanted = {keyed(b"k", ID), keyed(b"k", "name:ottoline quillverne"), keyed(b"k", "name:somebody else")}
-    ids, names = recognised(iter(sorted(tmp_path.iterdir())), b"k", wanted)
+    wanted = {
+        keyed_person(b"k", ID),
+        keyed_person(b"k", "name:ottoline quillverne"),
+        keyed_person(b"k", "name:somebody else"),
+    }
+    ids, names = identify_in_files(iter(sorted(tmp_path.iterdir())), b"k", wanted)
     assert set(ids.values()) == {ID} and set(names.values()) == {"ottoline quillverne"}
 
 
 def test_lines_are_cut_block_by_block_as_they_are_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("bot.privacy.cutting.BLOCK_CHARACTERS", 40)
+    monkeypatch.setattr("bot.privacy.redaction.BLOCK_CHARACTERS", 40)
     said = [{"author": "Wendell Park", "text": "hm " * n} for n in range(9)]
     said[4:4] = [{"author": {"id": ID}, "text": "mine"}, {"author": "x", "text": f"says {SAID}"}]
     data = "".join(json.dumps(one) + "\n" for one in said)[:-1]
     file, out = tmp_path / "a.jsonl", io.BytesIO()
     file.write_text(data)
-    assert file_holds(file, FINDER) and file_mentions(file, FINDER) and cut_file(file, out, FINDER)
-    assert out.getvalue() == cut("a.jsonl", data.encode(), FINDER)
+    assert file_contains_person(file, FINDER) and file_mentions_person(file, FINDER) and redact_file(file, out, FINDER)
+    assert out.getvalue() == redact("a.jsonl", data.encode(), FINDER)
     file.write_bytes(out.getvalue())
-    assert not file_holds(file, FINDER) and not file_mentions(file, FINDER)
+    assert not file_contains_person(file, FINDER) and not file_mentions_person(file, FINDER)
 
 
 def test_lines_that_are_no_utf8_are_looked_through_as_bytes_and_not_kept(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"text": "fine"}\n{"author": "' + ID.encode() + b'", "text": "\xff"}\n')
-    assert file_holds(file, FINDER) and not cut_file(file, io.BytesIO(), FINDER)
-    assert gather(iter([file]), ID).names == set()
+    assert file_contains_person(file, FINDER) and not redact_file(file, io.BytesIO(), FINDER)
+    assert collect_aliases(iter([file]), ID).names == set()
 
 
 def test_an_upload_of_gigabytes_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("bot.privacy.cutting.BLOCK_CHARACTERS", 2**14)
+    monkeypatch.setattr("bot.privacy.redaction.BLOCK_CHARACTERS", 2**14)
     line = json.dumps({"author": "Wendell Park", "text": "The mail boat came at six, late. " * 30}) + "\n"
     file, left = tmp_path / "upload.jsonl", tmp_path / "left.jsonl"
     with file.open("w") as out:
@@ -246,10 +257,12 @@ def test_an_upload_of_gigabytes_is_never_in_memory_as_a_whole(tmp_path, monkeypa
         out.write(json.dumps({"author": {"id": ID, "name": "Ottoline Quillverne"}, "text": SAID}) + "\n")
     tracemalloc.start()
     try:
-        assert gather(iter([file]), ID).texts == {SAID} and file_holds(file, FINDER)
+        assert collect_aliases(iter([file]), ID).texts == {SAID} and file_contains_person(file, FINDER)
         with left.open("wb") as out:
-            assert cut_file(file, out, FINDER)
-        assert recognised(iter([file]), b"k" * 32, {keyed(b"k" * 32, ID)})[0] == {keyed(b"k" * 32, ID): ID}
+            assert redact_file(file, out, FINDER)
+        assert identify_in_files(iter([file]), b"k" * 32, {keyed_person(b"k" * 32, ID)})[0] == {
+            keyed_person(b"k" * 32, ID): ID
+        }
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

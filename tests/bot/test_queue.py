@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.outcome import Trained, TrainingFailed
-from bot.queue import MAX_QUEUED_PER_GUILD
-from bot.turns import fair_order
-from personas.contracts import Phase
+from bot.training.queue import MAX_QUEUED_PER_GUILD, fair_order
+from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
 from personas.errors import RequestError
+from personas.schemas.training_events import Phase
 from tests.bot.queue_house import House
-from tests.fakes import SCORECARD, until
+from tests.fakes import until
+from tests.samples import SCORECARD
 
 PHASE = Phase(name="training")
 
@@ -33,7 +33,7 @@ async def test_a_job_goes_its_way(house):
     assert (job.job_id, job.state, job.attempt) == (job_id, "running", 1)
     house.backend.on_event(PHASE)
     assert house.store.jobs.get(job_id).progress == PHASE
-    await house.finish(Trained(Path("/models/x"), 61.0, SCORECARD))
+    await house.finish(TrainingSucceeded(Path("/models/x"), 61.0, SCORECARD))
     done = house.store.jobs.get(job_id)
     assert (done.state, done.attempt_token, done.error) == ("done", None, None)
     assert (done.result.adapter, done.result.seconds, done.result.scorecard) == ("/models/x", 61.0, SCORECARD)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from bot.outcome import TrainingFailed
-from bot.privacy.waiting import make_anew, make_history_anew
+from bot.privacy.home_files import discard_pending_history_folders, discard_pending_job_folders
+from bot.training.subprocess_backend import TrainingFailed
 from tests.bot.queue_house import House
 from tests.fakes import until
 
@@ -70,9 +70,9 @@ def folder_of(house, tmp_path, job_id):
 async def test_folders_of_waiting_jobs_are_made_anew(house, tmp_path):
     talk, history = house.ask("oda"), house.ask("thrip", dataset="history")
     folders = [folder_of(house, tmp_path, job_id) for job_id in (talk, history)]
-    make_history_anew(tmp_path, house.store)
+    discard_pending_history_folders(tmp_path, house.store)
     assert [folder.exists() for folder in folders] == [True, False]
-    make_anew(tmp_path, house.store)
+    discard_pending_job_folders(tmp_path, house.store)
     assert not folders[0].exists()
 
 
@@ -80,7 +80,7 @@ async def test_the_folder_of_a_job_that_runs_stays(house, tmp_path):
     house.queue.start()
     folder = folder_of(house, tmp_path, house.ask("thrip", dataset="history"))
     await house.running()
-    make_history_anew(tmp_path, house.store)
+    discard_pending_history_folders(tmp_path, house.store)
     assert folder.exists()
 
 
@@ -90,5 +90,5 @@ async def test_folders_of_jobs_that_may_be_resumed_are_made_anew_too(house, tmp_
         folder = folder_of(house, tmp_path, house.ask("thrip", dataset="history"))
         await house.running()
         await house.finish(TrainingFailed("The disk is full.", can_resume=can_resume))
-        make_history_anew(tmp_path, house.store)
+        discard_pending_history_folders(tmp_path, house.store)
         assert folder.exists() != can_resume

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from bot.outcome import Interrupted
-from bot.queue import MAX_ATTEMPTS, RETRY_S
 from bot.store import StoreError
-from personas.contracts import Phase
+from bot.training.queue import MAX_ATTEMPTS, RETRY_DELAY_S
+from bot.training.subprocess_backend import TrainingInterrupted
+from personas.schemas.training_events import Phase
 from tests.bot.queue_house import House
 from tests.fakes import until
 
@@ -70,7 +70,7 @@ async def test_a_trainer_stopped_from_outside_is_started_again(house):
     job_id = house.ask()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         await until(lambda attempt=attempt: len(house.backend.runs) == attempt and house.backend.busy)
-        house.backend.finish(Interrupted("The trainer was killed.", "Free memory."))
+        house.backend.finish(TrainingInterrupted("The trainer was killed.", "Free memory."))
     await until(lambda: house.state(job_id) == "failed")
     failed = house.store.jobs.get(job_id)
     assert (failed.error, failed.advice) == ("The trainer was killed. That was attempt 3.", "Free memory.")
@@ -166,7 +166,7 @@ async def test_a_database_that_cannot_be_written_is_tried_again(house, monkeypat
     job_id = house.ask()
     await until(lambda: house.clock.sleepers)
     assert house.state(job_id) == "queued"
-    house.clock.advance(RETRY_S)
+    house.clock.advance(RETRY_DELAY_S)
     assert (await house.running()).job_id == job_id
 
 

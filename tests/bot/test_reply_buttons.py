@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bot.store import Votes
+from bot.store import VoteCounts
 from personas.errors import EngineBusyError
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.fake_engine import FakeEngine
@@ -145,7 +145,7 @@ async def test_votes_are_counted_once_a_member_and_taken_back(stage):
     ):
         await who.click(reply, f"{button}:{event}")
         assert labels(stage.sandbox.messages(QUAY)[-1])[2:] == shown
-    assert stage.store.replies.votes(event) == Votes(0, 1)
+    assert stage.store.replies.votes(event) == VoteCounts(0, 1)
 
 
 async def test_a_vote_is_for_what_was_said_then(tmp_path):
@@ -155,7 +155,7 @@ async def test_a_vote_is_for_what_was_said_then(tmp_path):
         mark = stage.mark
         await stage.member.click(reply, f"again:{event}")
         again = await stage.finished(QUAY, mark)
-        assert labels(again)[2:] == ["👍", "👎"] and stage.store.replies.votes(event) == Votes()
+        assert labels(again)[2:] == ["👍", "👎"] and stage.store.replies.votes(event) == VoteCounts()
 
 
 async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_only(stage):
@@ -177,7 +177,7 @@ async def test_stop_before_a_reply_has_begun_leaves_no_empty_turn_in_the_history
         stage.engine.free.clear()
         await stage.member.say(QUAY, "wait")
         growing = await stage.sees("…", by="Ballast")
-        await until(lambda: stage.client.house.answerer._running)
+        await until(lambda: stage.client.services.reply_service._running)
         await stage.member.click(growing, "Stop")
         await stage.sees("-# stopped before it began")
         await asyncio.sleep(0.05)

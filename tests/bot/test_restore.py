@@ -4,18 +4,17 @@ import stat
 
 import pytest
 
-from bot.backup import BackupError, back_up
-from bot.backup.archive import CONTENT
-from bot.backup.commands import forget_again
-from bot.backup.restoring import REPLACED
-from bot.privacy.consent import Consents
-from bot.privacy.forget import Forgetter
-from bot.privacy.tombstones import read_tombstones
-from bot.store import Decision, Store, StoreError
-from personas.consent import read_consent
+from bot.backup import BackupError, create_backup
+from bot.backup.archive import HOME_CONTENT
+from bot.backup.restore import REPLACED_NAMES
+from bot.cli.backup_commands import reapply_deletions
+from bot.privacy.consent_files import ConsentMirror, read_tombstones
+from bot.privacy.erasure_runner import ErasureRunner
+from bot.store import ConsentDecision, Store, StoreError
 from personas.errors import UnderstudyError
-from personas.exports import exports, note_export
-from personas.keys import HomeKey, keyed
+from personas.home.data_subjects import read_consent
+from personas.home.export_log import read_exports, record_export
+from personas.home.pseudonyms import HomeKey, keyed_person
 from tests.bot.homes import (
     ADA,
     BEN,
@@ -49,7 +48,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def backup(home, tmp_path):
-    return back_up(home, tmp_path / "b.zip", NOW, quiet).path
+    return create_backup(home, tmp_path / "b.zip", NOW, quiet).path
 
 
 @pytest.fixture
@@ -83,7 +82,9 @@ def test_only_the_owner_may_read_what_comes_back(backup, tmp_path):
 
 def test_a_new_machine_knows_of_the_backup_that_it_came_from(backup, tmp_path):
     put_back(backup, tmp_path / "new")
-    assert [(export.path, export.sha256) for export in exports(tmp_path / "new")] == [(str(backup), digest(backup))]
+    assert [(export.path, export.sha256) for export in read_exports(tmp_path / "new")] == [
+        (str(backup), digest(backup))
+    ]
 
 
 def test_the_home_as_it_was_can_be_kept_and_put_back_by_hand(home, backup, tmp_path):
@@ -92,7 +93,7 @@ def test_the_home_as_it_was_can_be_kept_and_put_back_by_hand(home, backup, tmp_p
     kept = put_back(backup, home, keep=True).kept
     assert kept == tmp_path / "home.before-restore-20261118-110740"
     assert tree(kept) == before
-    assert str(kept) in {export.path for export in exports(home)}, "forgetting does not reach it"
+    assert str(kept) in {export.path for export in read_exports(home)}, "forgetting does not reach it"
 
 
 def test_where_the_old_home_cannot_be_kept_nothing_happens(home, backup, tmp_path):
@@ -114,21 +115,21 @@ def test_it_refuses_while_a_bot_runs(home, backup):
 
 def test_what_was_decided_since_holds(home, backup):
     with Store.open(home / DATABASE) as store:
-        store.people.decide(Decision(ADA, False, 200.0, "vi"))
+        store.people.decide(ConsentDecision(ADA, False, 200.0, "vi"))
         store.messages.delete(901)
         store.messages.update(902, "the tide is early")
         assert train(store, "j2").version == "v2"
         store.versions.withdraw("oda", "v1", 300.0, "withdrawn")
-    note_export(home, "card", "elsewhere.png", ())
+    record_export(home, "card", "elsewhere.png", ())
     since = put_back(backup, home).since
     assert (since.taken_over.decisions, since.taken_over.deleted, since.taken_over.edited) == (1, 1, 1)
     assert texts(home) == ["the tide is early"]
     assert read_consent(home).opted_in == frozenset(), "also before a bot has started on it"
     with Store.open(home / DATABASE) as store:
-        assert store.people.decision(ADA) == Decision(ADA, False, 200.0, "vi")
+        assert store.people.decision(ADA) == ConsentDecision(ADA, False, 200.0, "vi")
         assert store.versions.installed("oda") == []
         assert train(store, "j3").version == "v3", "no number is given out twice"
-    assert [export.what for export in exports(home)] == ["backup", "card"]
+    assert [export.what for export in read_exports(home)] == ["backup", "card"]
 
 
 def test_who_agreed_before_and_after_still_agrees(home, backup):
@@ -138,14 +139,14 @@ def test_who_agreed_before_and_after_still_agrees(home, backup):
 
 def test_a_server_that_was_deleted_since_is_deleted_again(home, tmp_path):
     put(home, {f"lore/{GUILD}/oda/quay.md": b"# Quay"})
-    backup = back_up(home, tmp_path / "c.zip", NOW, quiet).path
+    backup = create_backup(home, tmp_path / "c.zip", NOW, quiet).path
     with Store.open(home / DATABASE) as store:
-        store.guilds.note_deleted(GUILD, NOW + 10)
+        store.guilds.record_deletion(GUILD, NOW + 10)
     assert put_back(backup, home).since.guilds == 1
     assert texts(home) == [] and not (home / "lore" / str(GUILD)).exists()
     with Store.open(home / DATABASE) as store:  # it has come back, and was backed up since
         say(store, "hello again")
-    backup = back_up(home, tmp_path / "d.zip", NOW + 20, quiet).path
+    backup = create_backup(home, tmp_path / "d.zip", NOW + 20, quiet).path
     assert put_back(backup, home).since.guilds == 0 and texts(home) == ["hello again"]
 
 
@@ -157,7 +158,7 @@ def test_a_database_that_cannot_be_read_is_no_reason_not_to_restore_but_is_said(
 
 def test_who_was_forgotten_since_is_nowhere_in_what_comes_back(home, planted):
     assert where(home, *PLANTED) == [], "before"
-    restored = put_back(planted, home, forget_again)
+    restored = put_back(planted, home, reapply_deletions)
     assert restored.since.tombstones >= 1
     assert where(home, *PLANTED) == []
     assert texts(home) == ["the tide is late"]
@@ -165,15 +166,15 @@ def test_who_was_forgotten_since_is_nowhere_in_what_comes_back(home, planted):
 
 def test_on_another_machine_the_list_of_who_was_forgotten_is_enough(home, planted, tmp_path):
     put(tmp_path / "new", {"keys/tombstones.json": (home / "keys" / "tombstones.json").read_bytes()})
-    put_back(planted, tmp_path / "new", forget_again)
+    put_back(planted, tmp_path / "new", reapply_deletions)
     assert where(tmp_path / "new", *PLANTED) == [] and texts(tmp_path / "new") == ["the tide is late"]
 
 
 def test_a_forgetting_that_had_only_been_begun_is_not_lost(home, backup):
     with Store.open(home / DATABASE) as store:
-        forgetter = Forgetter(home, store, Consents(home, store), lambda: NOW + 30)
+        forgetter = ErasureRunner(home, store, ConsentMirror(home, store), lambda: NOW + 30)
         forgetter.begin(forgetter.traces(BEN))  # and killed here, before there is a tombstone
-    put_back(backup, home, forget_again)
+    put_back(backup, home, reapply_deletions)
     assert texts(home) == ["the lanterns are lit"] and where(home, "Ben Arkwright", str(BEN)) == []
 
 
@@ -181,13 +182,13 @@ def test_a_damaged_list_of_who_was_forgotten_stops_it(home, planted):
     (home / "keys" / "tombstones.json").write_text("{")
     before = tree(home)
     with pytest.raises(UnderstudyError, match=r"tombstones\.json cannot be read"):
-        put_back(planted, home, forget_again)
+        put_back(planted, home, reapply_deletions)
     assert tree(home) == before and where(home, *PLANTED) == []
 
 
 def test_tombstones_outlive_the_database_that_knew_them(home, planted):
     (home / DATABASE).write_bytes(b"\0" * 9000)
-    put_back(planted, home, forget_again)
+    put_back(planted, home, reapply_deletions)
     assert where(home, *PLANTED) == []
 
 
@@ -198,15 +199,15 @@ def test_tombstones_under_another_key_hold_too(home, planted, tmp_path):
         say(store, "back again", name="Philippa Quist")
     other = HomeKey.of(new)
     forget(new, ADA)
-    restored = put_back(planted, new, forget_again)
+    restored = put_back(planted, new, reapply_deletions)
     assert restored.since.other_key and HomeKey.of(new) == HomeKey.of(home) != other
     assert where(new, *PLANTED) == [] and texts(new) == ["the tide is late"]
     (old,) = (new / "keys").glob("old-*.key")
     assert bytes.fromhex(old.read_text()) == other.secret and stat.S_IMODE(old.stat().st_mode) == 0o600
     people = HomeKey.of(new).people()
-    assert {keyed(people, str(ADA)), keyed(other.people(), str(ADA))} <= read_tombstones(new).keys()
-    assert keyed(people, str(BEN)) not in read_tombstones(new)
+    assert {keyed_person(people, str(ADA)), keyed_person(other.people(), str(ADA))} <= read_tombstones(new).keys()
+    assert keyed_person(people, str(BEN)) not in read_tombstones(new)
 
 
 def test_what_may_stand_in_a_backup_is_what_a_restore_takes_out():
-    assert {*REPLACED} >= CONTENT
+    assert {*REPLACED_NAMES} >= HOME_CONTENT

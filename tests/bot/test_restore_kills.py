@@ -7,15 +7,8 @@ import sys
 import pytest
 
 from bot.backup import finish_restore
-from bot.backup.commands import forget_again
-from tests.bot.homes import (
-    PLANTED,
-    fill,
-    planted_backup,
-    put_back,
-    tree,
-    where,
-)
+from bot.cli.backup_commands import reapply_deletions
+from tests.bot.homes import PLANTED, fill, planted_backup, put_back, tree, where
 
 
 @pytest.fixture
@@ -55,13 +48,13 @@ def kill_at(steps, home, backup, tmp_path):
     """Restore and kill at each of these steps, then start anew; gives what each left, until one ends before."""
     shutil.copytree(home, tmp_path / "as-it-was")
     old = tree(home)
-    put_back(backup, home, forget_again)
+    put_back(backup, home, reapply_deletions)
     new = tree(home)
     left = []
     for step in steps:
         shutil.rmtree(home)
         shutil.copytree(tmp_path / "as-it-was", home)
-        if not killed_at(step, lambda: put_back(backup, home, forget_again)):
+        if not killed_at(step, lambda: put_back(backup, home, reapply_deletions)):
             return left
         killed_at(1 + step % 7, lambda: finish_restore(home))  # and once more while that is mended
         finish_restore(home)

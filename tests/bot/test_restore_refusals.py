@@ -8,19 +8,10 @@ import zipfile
 
 import pytest
 
-from bot.backup import BackupError, back_up
+from bot.backup import BackupError, create_backup
 from bot.store import StoreError
 from personas.errors import UnderstudyError
-from tests.bot.homes import (
-    DATABASE,
-    KEPT,
-    NOW,
-    fill,
-    put_back,
-    quiet,
-    rows,
-    tree,
-)
+from tests.bot.homes import DATABASE, KEPT, NOW, fill, put_back, quiet, rows, tree
 
 
 @pytest.fixture
@@ -30,7 +21,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def backup(home, tmp_path):
-    return back_up(home, tmp_path / "b.zip", NOW, quiet).path
+    return create_backup(home, tmp_path / "b.zip", NOW, quiet).path
 
 
 def rewritten(backup, target, change):

@@ -7,13 +7,14 @@ import sys
 import psutil
 import pytest
 
-from bot.catalogue import Catalogue
 from bot.clock import SystemClock
-from bot.queue import JobQueue
 from bot.store import Store
-from bot.training import SubprocessBackend
-from personas.adapters import WEIGHTS
-from personas.contracts import Phase, Progress, TrainingRequest
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import JobQueue
+from bot.training.subprocess_backend import SubprocessBackend
+from personas.home.adapters import WEIGHTS_FILE
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Phase, Progress
 from tests.bot.workshop import ROOT, ship
 from tests.fakes import until
 from tests.trainer.jobs import ADA, dialogues, export, sign, talks
@@ -35,7 +36,7 @@ class Works:
         sign(shipped.logs / "ada.json")
         sign(shipped.general / "chat.jsonl")
         self.store = Store.open(self.home / "understudy.sqlite")
-        catalogue = Catalogue(shipped, str(base), self.home)
+        catalogue = DatasetCatalog(shipped, str(base), self.home)
         backend = SubprocessBackend(
             self.home, catalogue, SystemClock(), threads=1, nice=0, serving_precision="float32", environ={},
             card="losses",
@@ -65,7 +66,7 @@ class Works:
         """The adapter's, of a job that has ended well."""
         job = await self.ended(job_id)
         assert job.state == "done", job.error
-        return (self.home / "models" / "persona_adapters" / "ada" / job.version / WEIGHTS).read_bytes()
+        return (self.home / "models" / "persona_adapters" / "ada" / job.version / WEIGHTS_FILE).read_bytes()
 
     @property
     def trainer(self):

@@ -6,24 +6,24 @@ import time
 
 import pytest
 
-from bot.conversation import Conversations
-from bot.house import House
-from bot.lore import read_all_guild_lore
-from bot.personas import Personas, own_suffix
-from bot.queue import JobQueue
-from bot.retention import AGAIN_S, DAY_S, EVERY_S, Limits, Retention
-from bot.store import CARD, Gift, Store
+from bot.chat.prompt_context import ChatRequestBuilder
+from bot.personas.guild_lore import read_all_guild_lore
+from bot.personas.registry import PersonaRegistry, guild_suffix
+from bot.privacy.retention import CHECK_INTERVAL_S, DAY_S, RETRY_DELAY_S, Retention, RetentionPeriods
+from bot.services import Services
+from bot.store import CARD_CONTRIBUTION, Contribution, Store
+from bot.training.queue import JobQueue
 from personas.card import SHIPPED_CARDS
-from personas.contracts import Sampling
 from personas.errors import MaterialError
+from personas.home.review_files import record_review_file
 from personas.lore import LoreIndex
-from personas.reviews import note_review
+from personas.schemas.chat import SamplingParams
 from tests.bot.homes import DATABASE, put, say, train, where
 from tests.fakes import FakeClock, FakeTrainingBackend, until
 
 HERE, THERE = 1_234_567_890_123_456, 2_234_567_890_123_456
-OWN, OTHERS = f"mira{own_suffix(HERE)}", f"mira{own_suffix(THERE)}"
-LIMITS = Limits(history_days=90, guild_days=14)
+OWN, OTHERS = f"mira{guild_suffix(HERE)}", f"mira{guild_suffix(THERE)}"
+LIMITS = RetentionPeriods(history_days=90, guild_days=14)
 
 
 class Bench:
@@ -32,12 +32,12 @@ class Bench:
     def __init__(self, home, limits=LIMITS):
         self.home, self.clock, self.backend = home, FakeClock(), FakeTrainingBackend()
         self.store = Store.open(home / DATABASE)
-        personas = Personas(SHIPPED_CARDS, home)
+        personas = PersonaRegistry(SHIPPED_CARDS, home)
         self.lore = LoreIndex(read_all_guild_lore(home), home / "cache" / "lore.sqlite")
         self.queue = JobQueue(self.store, self.backend, self.clock)
-        conversations = Conversations(self.store, personas, self.lore, Sampling(), home)
-        self.house = House(self.store, conversations, None, self.queue, None, "embedded", home)
-        self.retention = Retention(self.house, self.clock, limits)
+        conversations = ChatRequestBuilder(self.store, personas, self.lore, SamplingParams(), home)
+        self.services = Services(self.store, conversations, None, self.queue, None, "embedded", home)
+        self.retention = Retention(self.services, self.clock, limits)
 
     @property
     def now(self):
@@ -50,7 +50,7 @@ class Bench:
 
 def settle(home, guild):
     """A server with something of everything."""
-    suffix = own_suffix(guild)
+    suffix = guild_suffix(guild)
     put(
         home,
         {
@@ -65,7 +65,7 @@ def settle(home, guild):
     )
     with Store.open(home / DATABASE) as store:
         say(store, "Zephyrine, are you there?", guild=guild, at=1_799_999_000.0)
-        store.people.give(Gift(guild, f"mira{suffix}", CARD, 7, 1.0))
+        store.people.give(Contribution(guild, f"mira{suffix}", CARD_CONTRIBUTION, 7, 1.0))
         store.channels.set_webhook(guild, guild, 1, "token")
         job = train(store, f"own-{guild}", guild=guild, persona=f"mira{suffix}")
         store.versions.promote(job.persona, job.version, 7, 60.0)
@@ -84,7 +84,7 @@ def bench(tmp_path):
 
 def of_guild(home, guild):
     """What bears a server's mark in its path."""
-    marks = (str(guild), own_suffix(guild))
+    marks = (str(guild), guild_suffix(guild))
     return [path for path in home.rglob("*") if any(mark in str(path.relative_to(home)) for mark in marks)]
 
 
@@ -99,7 +99,7 @@ async def test_conversations_go_after_their_days_and_jobs_stay(bench):
         bench.store.replies.finish(event, "done")
         bench.store.replies.vote(event, 7, 1, at)
     assert await bench.retention.tidy()
-    assert [message.text for message in bench.store.messages.said_in(0)] == [f"Vexillology at {new}"]
+    assert [message.text for message in bench.store.messages.guild_messages(0)] == [f"Vexillology at {new}"]
     assert bench.store.replies.get(1) is None and bench.store.replies.votes(2).up == 1
     assert bench.store.jobs.get(f"own-{HERE}").finished_at < old, "its progress is nobody's words"
     assert where(bench.home, f"Vexillology at {old}") == [], "not in the file's empty pages, nor beside it"
@@ -119,17 +119,17 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     monkeypatch.setattr("shutil.rmtree", fails := Failing(f"models/persona_adapters/{OWN}"))
     bench.retention.start(Client())
     await until(lambda: bench.clock.sleepers)
-    assert said and "old" not in [message.text for message in bench.store.messages.said_in(HERE)]
+    assert said and "old" not in [message.text for message in bench.store.messages.guild_messages(HERE)]
     assert f"the server {HERE}: not done, to be tried again" in caplog.text and of_guild(bench.home, HERE)
     fails.path = None
-    bench.clock.advance(AGAIN_S)
+    bench.clock.advance(RETRY_DELAY_S)
     await until(lambda: bench.store.guilds.deleted() and bench.clock.sleepers)
     assert of_guild(bench.home, HERE) == []
     say(bench.store, "old again", at=bench.now - 91 * DAY_S, guild=0)
-    bench.clock.advance(AGAIN_S)
-    assert len(list(bench.store.messages.said_in(0))) == 1, "all was done: it rests for an hour"
-    bench.clock.advance(EVERY_S)
-    await until(lambda: not list(bench.store.messages.said_in(0)))
+    bench.clock.advance(RETRY_DELAY_S)
+    assert len(list(bench.store.messages.guild_messages(0))) == 1, "all was done: it rests for an hour"
+    bench.clock.advance(CHECK_INTERVAL_S)
+    await until(lambda: not list(bench.store.messages.guild_messages(0)))
     await bench.retention.stop()
     await bench.retention.stop()
     assert not bench.clock.sleepers
@@ -162,7 +162,7 @@ async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(be
     bench.clock.advance(1)
     assert await bench.retention.tidy()
     assert bench.store.guilds.known() == {THERE} and of_guild(bench.home, HERE) == []
-    personas = bench.house.conversations.personas
+    personas = bench.services.conversations.personas
     assert OWN not in personas.of(HERE) and OTHERS in personas.of(THERE)
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=HERE) == []
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=THERE)
@@ -307,7 +307,7 @@ async def test_review_files_go_at_their_time(bench, tmp_path):
     files["later.html"].write_text("names")
     files["folder"].mkdir()
     for name, path in files.items():
-        note_review(bench.home, path, bench.now + (60 if name == "later.html" else 0))
+        record_review_file(bench.home, path, bench.now + (60 if name == "later.html" else 0))
     assert not await bench.retention.tidy(), "what is in the way is tried again"
     assert not files["due.html"].exists() and files["later.html"].exists()
     files["folder"].rmdir()
@@ -322,9 +322,9 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
     (bench.home / "reviews.json").write_text("[")
     say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
     assert not await bench.retention.tidy()
-    assert list(bench.store.messages.said_in(0)) == [] and "nobody knows which review files" in caplog.text
+    assert list(bench.store.messages.guild_messages(0)) == [] and "nobody knows which review files" in caplog.text
     with pytest.raises(MaterialError):
-        note_review(bench.home, bench.home / "x.html", time.time())
+        record_review_file(bench.home, bench.home / "x.html", time.time())
 
 
 async def test_what_was_answered_over_http_goes_after_a_day(tmp_path):

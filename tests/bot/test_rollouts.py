@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from bot.errors import RefusedError
-from bot.rollout.evidence import NEEDED
 from bot.sandbox import SandboxRefusal
 from bot.store import NewRollout
+from bot.versions.sequential_test import E_VALUE_THRESHOLD
 from personas.errors import AdapterError
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.rollouts import dislike, install, reply
@@ -90,7 +90,9 @@ async def test_a_rollout_is_stopped_by_command_or_button_and_told_by_status(stag
     _, answer = await told(stage.moderator, QUAY, "finetune rollout start", share=99)
     _, event = await spoken(stage)
     words, shown = await told(stage.moderator, QUAY, "finetune rollout status")
-    assert "**Ballast v1** makes 99 % of the replies" in words and f"at {NEEDED:.0f} it is taken back" in words
+    assert (
+        "**Ballast v1** makes 99 % of the replies" in words and f"at {E_VALUE_THRESHOLD:.0f} it is taken back" in words
+    )
     assert shown.ephemeral and "1 replies" in words
     assert (
         "v1 is being rolled out already" in (await told(stage.moderator, QUAY, "finetune rollout start", share=10))[0]
@@ -157,7 +159,7 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     said = await stage.sees("**v1** of **Ballast** was taken back by itself: the base model makes all replies again.")
     assert "Members fared worse with it: more 👎 (v1: " in said["content"] and "5% at most" in said["content"]
     assert said["channel_id"] == stage.sandbox.channel(QUAY)["id"]
-    assert running(stage) == [] and stage.store.rollouts.untold() == []
+    assert running(stage) == [] and stage.store.rollouts.unannounced() == []
     assert version_of((await spoken(stage))[0]) == "base model"
 
     refused = await stage.member.click(said, "Undo")
@@ -210,10 +212,10 @@ async def test_what_was_taken_back_before_a_kill_is_told_after_it_and_once(tmp_p
         install(stage.store)
         await told(stage.moderator, QUAY, "finetune rollout start", share=20)
         (rollout,) = running(stage)
-        stage.store.rollouts.turn_back(rollout, time.time(), "more 👎 (so many)")  # and then the power failed
+        stage.store.rollouts.revert(rollout, time.time(), "more 👎 (so many)")  # and then the power failed
     async with on_stage(tmp_path) as stage:
         await stage.sees("was taken back by itself")
-        await until(lambda: not stage.store.rollouts.untold())
+        await until(lambda: not stage.store.rollouts.unannounced())
     async with on_stage(tmp_path) as stage:
         await spoken(stage)
         said = [m for m in stage.sandbox.messages(QUAY) if "was taken back by itself" in m["content"]]
@@ -235,9 +237,9 @@ async def test_an_end_that_cannot_be_told_keeps_nothing_else(stage):
     install(stage.store)
     guild = int(stage.sandbox.guild_id)
     gone = stage.store.rollouts.start(NewRollout("ballast", "v1", guild, 404, 7, 20), time.time())
-    stage.store.rollouts.turn_back(gone, time.time(), "more 👎")
+    stage.store.rollouts.revert(gone, time.time(), "more 👎")
     await stage.client.get_cog("Finetune")._watch.tell()
-    assert stage.store.rollouts.untold() == []
+    assert stage.store.rollouts.unannounced() == []
 
 
 async def test_another_version_that_goes_live_ends_the_rollout_and_that_is_said(stage):
@@ -256,7 +258,7 @@ async def test_stopping_counts_for_who_asked_and_not_for_a_moderator(stage):
         mark = stage.mark
         await stage.member.say(QUAY, "go on")
         growing = await stage.sees("…", kind="message", since=mark, by="Ballast")
-        await until(lambda: stage.client.house.answerer._running)
+        await until(lambda: stage.client.services.reply_service._running)
         await who.click(growing, "Stop")
         await stage.sees("stopped", kind="edit", since=mark)
         event = stage.store._connection.first("select max(event_id) as id from replies")["id"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.settings import BY_NAME, SETTINGS, Settings, SettingsError, load_settings
+from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 WRONG = {
@@ -152,7 +152,7 @@ def test_on_this_machine_alone_none_is(host):
 def test_a_wrong_value_is_refused_with_what_is_allowed(name, value):
     with pytest.raises(SettingsError) as refused:
         load_settings(None, {name: value})
-    assert refused.value.message.startswith(f"{name} is ") and BY_NAME[name].allowed in refused.value.message
+    assert refused.value.message.startswith(f"{name} is ") and SETTINGS_BY_NAME[name].allowed in refused.value.message
     assert "in the environment" in refused.value.message
 
 

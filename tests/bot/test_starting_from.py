@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from bot.catalogue import Catalogue, ShippedData
 from bot.store import Store
-from bot.store.jobs import NewJob
-from personas.adapters import MANIFEST
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from bot.training.dataset_catalog import DatasetCatalog
 from personas.errors import RequestError
-from personas.job_material import dialogue_place
+from personas.home.adapters import MANIFEST_FILE
+from personas.home.job_material import ShippedData, dialogue_adapter_folder
+from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY
 from tests.bot.test_finetune import start
 from tests.fakes import until
@@ -19,9 +19,9 @@ MINE, THEIRS = 7, 8
 
 
 def adapter_named(home, name, job_id):
-    place = dialogue_place(home, name)
+    place = dialogue_adapter_folder(home, name)
     place.mkdir(parents=True)
-    (place / MANIFEST).write_text(json.dumps({"job_id": job_id}))
+    (place / MANIFEST_FILE).write_text(json.dumps({"job_id": job_id}))
 
 
 async def choices(stage, option, command="finetune start"):
@@ -50,10 +50,10 @@ def catalogue(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         for job_id, guild_id in (("j7", MINE), ("j8", THEIRS), ("j0", 0)):
             request = TrainingRequest(job_name=job_id, task_type="dialogue", dataset="general-dialogue")
-            store.jobs.add(NewJob(job_id, guild_id, 1, 1, request), 1.0)
+            store.jobs.add(NewTrainingJob(job_id, guild_id, 1, 1, request), 1.0)
         for name, job_id in (("mine", "j7"), ("theirs", "j8"), ("operators", "j0"), ("by_hand", "nobody's")):
             adapter_named(tmp_path, name, job_id)
-        yield Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+        yield DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path, store)
 
 
 def test_a_server_starts_from_its_own_and_the_operators_adapters_and_hears_of_no_other(catalogue):
@@ -69,7 +69,7 @@ def test_a_server_starts_from_its_own_and_the_operators_adapters_and_hears_of_no
 
 
 def test_without_any_it_is_said_how_one_is_made(tmp_path):
-    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path)
+    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona="oda", start_from="manners")
     with pytest.raises(RequestError, match="Train one first: task_type dialogue"):
         catalogue.materials_for(request, MINE)
@@ -80,4 +80,7 @@ def test_general_dialogue_is_what_ships_and_the_operators(tmp_path):
     (tmp_path / "catalogue.toml").write_text(
         '[talk]\npath = "talk.jsonl"\nright = "own-writing"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "mine"\n'
     )
-    assert Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path).dialogues() == ["general-dialogue", "talk"]
+    assert DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path).dialogues() == [
+        "general-dialogue",
+        "talk",
+    ]

@@ -5,11 +5,12 @@ import sqlite3
 
 import pytest
 
-from bot.store import EVERYONE, EVERYWHERE, Channel, Mute, Store, StoreError, Votes
-from bot.store.jobs import NewJob
-from bot.store.schema import FIRST
-from personas.contracts import Progress, TrainingRequest
+from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, Store, StoreError, VoteCounts
+from bot.store.schema import INITIAL_TABLES
+from bot.store.training_jobs import NewTrainingJob
 from personas.errors import RequestError
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Progress
 
 GUILD, CHANNEL, MEMBER = 900000000000000001, 900000000000000011, 900000000000000021
 REQUEST = TrainingRequest(job_name="first", persona="ballast")
@@ -34,7 +35,7 @@ def say(store, number, channel_id=CHANNEL, **more):
 
 def add_job(store, job_id="j1", persona="ballast", guild_id=GUILD, at=1.0):
     request = TrainingRequest(job_name="first", persona=persona)
-    return store.jobs.add(NewJob(job_id, guild_id, CHANNEL, MEMBER, request), at)
+    return store.jobs.add(NewTrainingJob(job_id, guild_id, CHANNEL, MEMBER, request), at)
 
 
 # ------------------------------------------------------------------------------------------------ channels
@@ -177,21 +178,21 @@ def test_deleting_the_question_keeps_the_reply(store):
 
 def test_a_reply_is_made_anew_only_once_it_has_ended(store):
     begin(store, 1)
-    assert not store.replies.begin_again(1)
+    assert not store.replies.begin_regeneration(1)
     store.replies.finish(1, "stopped")
-    assert store.replies.begin_again(1) and not store.replies.begin_again(1)
+    assert store.replies.begin_regeneration(1) and not store.replies.begin_regeneration(1)
     assert (store.replies.get(1).state, store.replies.get(1).attempt) == ("waiting", 2)
 
 
 def test_votes_are_one_a_member_and_one_attempt_and_come_back(store):
     begin(store, 1)
     store.replies.finish(1, "done")
-    assert store.replies.vote(1, 7, 1, 1.0) == Votes(1, 0)
-    assert store.replies.vote(1, 8, 1, 1.0) == Votes(2, 0)
-    assert store.replies.vote(1, 7, -1, 1.0) == Votes(1, 1)
-    assert store.replies.vote(1, 7, -1, 1.0) == Votes(1, 0)
-    store.replies.begin_again(1)
-    assert store.replies.votes(1) == store.replies.votes(404) == Votes()
+    assert store.replies.vote(1, 7, 1, 1.0) == VoteCounts(1, 0)
+    assert store.replies.vote(1, 8, 1, 1.0) == VoteCounts(2, 0)
+    assert store.replies.vote(1, 7, -1, 1.0) == VoteCounts(1, 1)
+    assert store.replies.vote(1, 7, -1, 1.0) == VoteCounts(1, 0)
+    store.replies.begin_regeneration(1)
+    assert store.replies.votes(1) == store.replies.votes(404) == VoteCounts()
 
 
 def test_what_was_said_is_found_by_place_persona_and_time_as_long_as_it_is_there(store):
@@ -205,16 +206,16 @@ def test_what_was_said_is_found_by_place_persona_and_time_as_long_as_it_is_there
     assert said() == [3, 2, 1] and said(GUILD + 1) == []
     assert said(channel_ids=[10]) == [2, 1] and said(channel_ids=[10, 11], persona_id="oda") == [3, 1]
     assert said(since=2.0) == [3, 2]
-    store.replies.forget_part(200)
+    store.replies.delete_part(200)
     assert store.replies.get(2).parts == (201,) and said(since=2.0) == [3, 2]
-    store.replies.forget_part(201)
+    store.replies.delete_part(201)
     assert said() == [3, 1]
 
 
 def test_replies_of_the_first_schema_keep_their_message_and_who_asked(tmp_path):
     path = tmp_path / "understudy.sqlite"
     with sqlite3.connect(path) as raw:
-        raw.executescript(f"{FIRST}; pragma user_version = 1;")
+        raw.executescript(f"{INITIAL_TABLES}; pragma user_version = 1;")
         raw.execute(f"insert into messages values (3, {GUILD}, 10, 1, 50, {MEMBER}, 'mira', null, 'hi', null, 1.0)")
         raw.execute("insert into replies values (50, 10, 'oda', 3, 99, 'done', 'v1', 7, 1.0)")
         raw.execute("insert into replies values (51, 10, 'oda', null, null, 'waiting', null, null, 2.0)")
@@ -234,9 +235,9 @@ def test_a_silence_holds_where_and_for_whom_it_was_made(store):
     mutes.add(Mute(GUILD, 10, "oda", 1, 1.0))
     assert holds(10, "oda") and holds(99, "oda", parent=10)
     assert not holds(10, "thrip") and not holds(11, "oda")
-    mutes.add(Mute(GUILD, EVERYWHERE, EVERYONE, 1, 2.0))
+    mutes.add(Mute(GUILD, ALL_CHANNELS, ALL_PERSONAS, 1, 2.0))
     assert holds(11, "thrip") and mutes.holding(GUILD + 1, 11, None, "thrip") is None
-    assert not mutes.remove(GUILD, 11, "oda") and mutes.remove(GUILD, EVERYWHERE, EVERYONE)
+    assert not mutes.remove(GUILD, 11, "oda") and mutes.remove(GUILD, ALL_CHANNELS, ALL_PERSONAS)
     assert [(mute.channel_id, mute.persona_id) for mute in mutes.of_guild(GUILD)] == [(10, "oda")]
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bot.store import NewComparison, Store
-from bot.store.comparisons import EXPIRES_S
+from bot.store import NewBlindComparison, Store
+from bot.store.human_feedback import COMPARISON_LIFETIME_S
 from tests.bot.rollouts import install
 
 HERE, THERE = 11, 22
@@ -16,7 +16,7 @@ def store(tmp_path):
 
 
 def shown(store, user=7, *, guild=HERE, persona="oda", a="v2", b=None, at=10.0):
-    new = NewComparison(guild, persona, user, "p1", "Hello?", a, b, f"by {a}", f"by {b}", 1, 2**62)
+    new = NewBlindComparison(guild, persona, user, "p1", "Hello?", a, b, f"by {a}", f"by {b}", 1, 2**62)
     return store.comparisons.show(new, at)
 
 
@@ -39,7 +39,7 @@ def test_a_vote_is_given_once_by_the_member_who_was_shown_it(store):
 
 def test_an_open_comparison_is_found_in_either_order_for_its_member_server_and_persona(store):
     one = shown(store)
-    find = store.comparisons.open_of
+    find = store.comparisons.find_open
     assert find(7, HERE, "oda", ("v2", None), 20.0) == find(7, HERE, "oda", (None, "v2"), 20.0) == one
     for other in (
         (8, HERE, "oda", ("v2", None)),
@@ -49,18 +49,18 @@ def test_an_open_comparison_is_found_in_either_order_for_its_member_server_and_p
         (7, HERE, "oda", ("v2", "v2")),
     ):
         assert find(*other, 20.0) is None
-    store.comparisons.shown_again(one.seq, 15.0)
+    store.comparisons.mark_shown_again(one.seq, 15.0)
     assert store.comparisons.get(one.seq).shown_at == 15.0
     store.comparisons.vote(one.seq, 7, "tie", 20.0)
-    store.comparisons.shown_again(one.seq, 30.0)
+    store.comparisons.mark_shown_again(one.seq, 30.0)
     assert store.comparisons.get(one.seq).shown_at == 15.0
     assert find(7, HERE, "oda", ("v2", None), 30.0) is None
 
 
 def test_after_a_day_an_open_comparison_is_found_no_more_and_takes_no_vote(store):
-    one, late = shown(store, at=10.0), 10.0 + EXPIRES_S
-    assert store.comparisons.open_of(7, HERE, "oda", ("v2", None), late) == one and not one.has_expired(late)
-    assert store.comparisons.open_of(7, HERE, "oda", ("v2", None), late + 1) is None and one.has_expired(late + 1)
+    one, late = shown(store, at=10.0), 10.0 + COMPARISON_LIFETIME_S
+    assert store.comparisons.find_open(7, HERE, "oda", ("v2", None), late) == one and not one.has_expired(late)
+    assert store.comparisons.find_open(7, HERE, "oda", ("v2", None), late + 1) is None and one.has_expired(late + 1)
     assert not store.comparisons.vote(one.seq, 7, "a", late + 1) and store.comparisons.voted("oda") == []
     assert store.comparisons.judgement_counts("oda", "v2", None).votes == 0
     assert store.comparisons.vote(one.seq, 7, "a", late)
@@ -117,7 +117,7 @@ def test_nothing_is_learned_from_or_shown_of_a_version_that_was_withdrawn(store)
     shown(store)
     store.versions.withdraw("oda", "v2", 60.0, "somebody was forgotten")
     assert [one.versions for one in store.comparisons.preferences("oda")] == [("v1", "base")]
-    assert store.comparisons.open_of(7, HERE, "oda", ("v2", None), 70.0) is None
+    assert store.comparisons.find_open(7, HERE, "oda", ("v2", None), 70.0) is None
 
 
 def test_a_server_and_a_persona_take_their_comparisons_with_them(store):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bot.store import Store, StoreError
-from bot.store.jobs import NewJob
 from bot.store.schema import MIGRATIONS
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from personas.schemas.training import TrainingRequest
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
 
@@ -24,9 +24,9 @@ ENQUEUE = """
 import sys, resource
 from pathlib import Path
 from bot.clock import SystemClock
-from bot.queue import JobQueue
+from bot.training.queue import JobQueue
 from bot.store import Store, StoreError
-from personas.contracts import TrainingRequest
+from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeTrainingBackend
 
 home, limit = Path(sys.argv[1]), int(sys.argv[2])
@@ -50,7 +50,7 @@ def path_in(folder):
 
 
 def add_job(store, job_id):
-    return store.jobs.add(NewJob(job_id, 1, 2, 3, TrainingRequest(job_name="x", persona="oda")), 1.0)
+    return store.jobs.add(NewTrainingJob(job_id, 1, 2, 3, TrainingRequest(job_name="x", persona="oda")), 1.0)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def test_a_second_bot_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
 
 
 def test_another_program_that_locks_the_file_is_blamed(tmp_path, monkeypatch):
-    monkeypatch.setattr("bot.store.database.BUSY_S", 0.05)
+    monkeypatch.setattr("bot.store.database.BUSY_TIMEOUT_S", 0.05)
     with Store.open(path_in(tmp_path)) as store:
         other = sqlite3.connect(path_in(tmp_path))
         other.execute("begin immediate")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.store import CARD, Decision, Gift, Store
+from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store
 
 HERE, THERE = 11, 22
 
@@ -21,21 +21,21 @@ def say(store, text, guild=HERE, channel=5, author=7, at=100.0):
 
 def test_nobody_has_agreed_until_they_say_so_and_the_last_word_counts(store):
     assert store.people.opted_in() == set() and store.people.decision(7) is None
-    store.people.decide(Decision(7, True, 1.0, "vi"))
-    store.people.decide(Decision(8, True, 1.0, "en"))
+    store.people.decide(ConsentDecision(7, True, 1.0, "vi"))
+    store.people.decide(ConsentDecision(8, True, 1.0, "en"))
     assert store.people.opted_in() == {7, 8}
-    store.people.decide(Decision(7, False, 2.0, "en"))
+    store.people.decide(ConsentDecision(7, False, 2.0, "en"))
     assert store.people.opted_in() == {8}
-    assert store.people.decision(7) == Decision(7, False, 2.0, "en")
+    assert store.people.decision(7) == ConsentDecision(7, False, 2.0, "en")
 
 
 def test_a_gift_has_the_last_giver_until_it_is_taken_back(store):
-    store.people.give(Gift(HERE, "oda", "soup.md", 7, 1.0))
-    store.people.give(Gift(HERE, "mira-h", CARD, 7, 2.0))
-    store.people.give(Gift(HERE, "oda", "soup.md", 8, 3.0))
-    assert store.people.gifts_of(7) == [Gift(HERE, "mira-h", CARD, 7, 2.0)]
-    store.people.take_back(HERE, "mira-h", CARD)
-    assert store.people.gifts_of(7) == []
+    store.people.give(Contribution(HERE, "oda", "soup.md", 7, 1.0))
+    store.people.give(Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0))
+    store.people.give(Contribution(HERE, "oda", "soup.md", 8, 3.0))
+    assert store.people.contributions_of(7) == [Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0)]
+    store.people.take_back(HERE, "mira-h", CARD_CONTRIBUTION)
+    assert store.people.contributions_of(7) == []
 
 
 def test_the_latest_date_stands_on_a_tombstone(store):
@@ -47,8 +47,8 @@ def test_the_latest_date_stands_on_a_tombstone(store):
 def test_what_was_said_in_a_guild_comes_by_channel_and_in_order(store):
     for text, guild, channel in (("a", HERE, 6), ("b", HERE, 5), ("c", THERE, 5), ("d", HERE, 6)):
         say(store, text, guild, channel if guild == HERE else 9)
-    assert [message.text for message in store.messages.said_in(HERE)] == ["b", "a", "d"]
-    assert list(store.messages.said_in(33)) == []
+    assert [message.text for message in store.messages.guild_messages(HERE)] == ["b", "a", "d"]
+    assert list(store.messages.guild_messages(33)) == []
 
 
 def test_old_conversations_go_with_their_replies_and_votes(store):
@@ -59,7 +59,7 @@ def test_old_conversations_go_with_their_replies_and_votes(store):
         store.replies.vote(event, 7, 1, at)
     store.replies.begin(3, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0)
     assert store.messages.delete_before(20.0) == 1
-    assert [message.text for message in store.messages.said_in(HERE)] == ["at 20.0"]
+    assert [message.text for message in store.messages.guild_messages(HERE)] == ["at 20.0"]
     assert store.replies.get(1) is None and store.replies.votes(2).up == 1
     assert store.replies.get(3) is not None, "it is being written"
 
@@ -69,21 +69,21 @@ def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
     say(store, "stays", channel=6)
     store.replies.begin(1, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0, asked_by=7, trigger_seq=seq)
     assert store.messages.delete_channel(5) == 1 and store.replies.get(1) is None
-    assert [message.text for message in store.messages.said_in(HERE)] == ["stays"]
+    assert [message.text for message in store.messages.guild_messages(HERE)] == ["stays"]
 
 
 def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
     for guild in (HERE, THERE):
         say(store, "hello", guild, channel=guild)
-        store.people.give(Gift(guild, "oda", "soup.md", 7, 1.0))
+        store.people.give(Contribution(guild, "oda", "soup.md", 7, 1.0))
         store.channels.set_webhook(guild, guild, 1, "token")
-        store.messages.start_afresh(guild)
+        store.messages.start_new_conversation(guild)
     store.guilds.left(HERE, 50.0)
     store.guilds.left(HERE, 90.0)
     assert store.guilds.left_before(60.0) == [HERE] and store.guilds.left_before(50.0) == []
     store.guilds.delete(HERE)
     assert store.guilds.known() == {THERE} and store.guilds.left_before(99.0) == []
-    assert len(list(store.messages.said_in(THERE))) == 1 and len(store.people.gifts_of(7)) == 1
+    assert len(list(store.messages.guild_messages(THERE))) == 1 and len(store.people.contributions_of(7)) == 1
 
 
 def test_a_server_that_comes_back_stays(store):

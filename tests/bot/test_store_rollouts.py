@@ -4,10 +4,10 @@ import sqlite3
 
 import pytest
 
-from bot.rollout.comparing import compare
-from bot.store import NewRollout, Selection, Store, Tally
-from bot.store.rollouts import WATCH_S
+from bot.store import NewRollout, ReplySelection, ReplyTally, Store
+from bot.store.rollouts import OBSERVATION_PERIOD_S
 from bot.store.schema import MIGRATIONS
+from bot.versions.rollout.rollout_metrics import compare_rollout
 from personas.errors import RequestError
 from tests.bot.rollouts import dislike, drawn, install, reply
 
@@ -29,14 +29,14 @@ def new(version="v2", share=20, guild_id=GUILD, only_channel=None):
 
 def test_a_rollout_is_on_in_its_guild_until_it_is_ended_and_survives_a_restart(store, tmp_path):
     begun = store.rollouts.start(new(), 10.0)
-    assert (begun.before, begun.share, begun.started_at, begun.is_drawn) == ("v1", 20, 10.0, True)
+    assert (begun.before, begun.share, begun.started_at, begun.is_randomised) == ("v1", 20, 10.0, True)
     store.close()
     with Store.open(tmp_path / "understudy.sqlite") as again:
         assert again.rollouts.running("ballast", 11.0) == [begun] and again.rollouts.here("ballast", GUILD, 11.0)
         assert again.rollouts.here("ballast", 10, 11.0) is None
         assert again.rollouts.end(begun.seq, "stopped", 12.0, MODERATOR)
         assert not again.rollouts.end(begun.seq, "worse", 13.0), "what has ended stays ended"
-        assert again.rollouts.running("ballast", 13.0) == [] and again.rollouts.untold() == []
+        assert again.rollouts.running("ballast", 13.0) == [] and again.rollouts.unannounced() == []
         assert again.rollouts.get(begun.seq).ending == "stopped"
 
 
@@ -63,10 +63,10 @@ def test_a_share_is_drawn_by_event_and_the_same_whenever_it_is_asked(store):
 
 def test_a_channel_takes_its_threads_along_and_nothing_else(store):
     begun = store.rollouts.start(new(share=100, only_channel=55), 10.0)
-    taking = store.rollouts.taking
+    taking = store.rollouts.counted_rollout
     assert taking("ballast", 11.0, GUILD, 55, None) == taking("ballast", 11.0, GUILD, 77, 55) == begun.seq
     assert taking("ballast", 11.0, GUILD, 56, None) is taking("oda", 11.0, GUILD, 55, None) is None
-    assert begun.draws(1) and not begun.is_drawn
+    assert begun.draws(1) and not begun.is_randomised
 
 
 def test_promoting_the_version_ends_its_rollout_and_watches_it(store):
@@ -75,31 +75,31 @@ def test_promoting_the_version_ends_its_rollout_and_watches_it(store):
     assert store.rollouts.promote(new(), 21.0) is None, "it is live already"
     assert store.rollouts.get(begun.seq).ending == "promoted"
     assert store.rollouts.get(elsewhere.seq).ending == "superseded"
-    assert [row.seq for row in store.rollouts.untold()] == [elsewhere.seq], "there nobody has pressed anything"
+    assert [row.seq for row in store.rollouts.unannounced()] == [elsewhere.seq], "there nobody has pressed anything"
     (watched,) = store.rollouts.running("ballast", 20.0)
     assert (watched.version, watched.before, watched.is_promoted, watched.share) == ("v2", "v1", True, 100)
     assert store.rollouts.here("ballast", GUILD, 20.0) is None
-    assert store.rollouts.running("ballast", 20.0 + WATCH_S) == [], "not for ever"
+    assert store.rollouts.running("ballast", 20.0 + OBSERVATION_PERIOD_S) == [], "not for ever"
 
 
 def test_rolling_back_by_hand_ends_the_watch_without_a_word(store):
     store.rollouts.promote(new(), 20.0)
     assert store.rollouts.roll_back("ballast", MODERATOR, 30.0, GUILD).version == "v1"
-    assert store.rollouts.running("ballast", 31.0) == store.rollouts.untold() == []
+    assert store.rollouts.running("ballast", 31.0) == store.rollouts.unannounced() == []
 
 
 def test_what_turned_out_worse_is_taken_back_once_and_waits_to_be_told(store):
     begun = store.rollouts.start(new(), 10.0)
-    assert store.rollouts.turn_back(begun, 11.0, "more 👎") and not store.rollouts.turn_back(begun, 12.0, "again")
+    assert store.rollouts.revert(begun, 11.0, "more 👎") and not store.rollouts.revert(begun, 12.0, "again")
     assert store.versions.live("ballast") == "v1"
-    (untold,) = store.rollouts.untold()
+    (untold,) = store.rollouts.unannounced()
     assert (untold.ending, untold.why, untold.ended_at) == ("worse", "more 👎", 11.0)
-    store.rollouts.note_told(untold.seq)
-    assert store.rollouts.untold() == []
+    store.rollouts.mark_announced(untold.seq)
+    assert store.rollouts.unannounced() == []
 
     store.rollouts.promote(new(), 20.0)
     (watched,) = store.rollouts.running("ballast", 20.0)
-    assert store.rollouts.turn_back(watched, 21.0, "more 👎")
+    assert store.rollouts.revert(watched, 21.0, "more 👎")
     assert store.versions.live("ballast") == "v1"
     last = store.versions.history("ballast")[-1]
     assert (last.kind, last.why, last.promoted_by, last.guild_id) == ("automatic rollback", "more 👎", 0, GUILD)
@@ -133,22 +133,22 @@ def test_the_replies_of_a_rollout_count_by_their_draw_and_each_by_its_first_vote
     stopped = drawn(store, begun, new=False, at=11.0, asked_by=6)
     store.replies.interrupted(stopped, 6, 12.0)
     failed = drawn(store, begun, new=True, at=11.0, asked_by=5)
-    store.replies.begin_again(failed)
+    store.replies.begin_regeneration(failed)
     store.replies.finish(failed, "failed")
     reply(store, at=11.0, version="v2")  # in another place
     one, two = sorted(store.tallies.of_rollout(begun.seq), key=lambda row: row.event_id != liked)
-    assert (one.event_id, one.voter, one.vote, one.tally) == (liked, 5, 1, Tally(1, 1, 1, 0))
+    assert (one.event_id, one.voter, one.vote, one.tally) == (liked, 5, 1, ReplyTally(1, 1, 1, 0))
     assert (two.event_id, two.voter, two.interrupted) == (stopped, None, True)
-    found = compare(store, begun)
-    assert (found.new, found.before, found.worse) == (Tally(1, 1, 1, 0), Tally(1, 0, 0, 1), None)
+    found = compare_rollout(store, begun)
+    assert (found.new, found.before, found.worse) == (ReplyTally(1, 1, 1, 0), ReplyTally(1, 0, 0, 1), None)
 
 
 def test_members_who_dislike_the_new_version_show_that_it_is_worse(store):
     begun = store.rollouts.start(new(), 10.0)
     dislike(store, begun, 2, at=11.0)
-    assert compare(store, begun).worse is None, "two are too few"
+    assert compare_rollout(store, begun).worse is None, "two are too few"
     dislike(store, begun, 6, at=12.0)
-    found = compare(store, begun)
+    found = compare_rollout(store, begun)
     assert found.worse == "votes" and found.interruptions == 1
     assert found.new.down == found.before.up == 32
 
@@ -163,9 +163,9 @@ def test_what_was_promoted_is_compared_with_each_members_replies_before(store):
         for at in range(21, 27):
             event = reply(store, at=float(at), version="v2", asked_by=member)
             store.replies.interrupted(event, member, at + 0.5)
-        found = compare(store, watched)
+        found = compare_rollout(store, watched)
         assert found.worse == ("interruptions" if member > 7 else None), member
-    assert (found.new, found.before) == (Tally(72, 0, 0, 72), Tally(72, 0, 0, 0))
+    assert (found.new, found.before) == (ReplyTally(72, 0, 0, 72), ReplyTally(72, 0, 0, 0))
 
 
 def test_whoever_always_complains_says_nothing_of_a_version(store):
@@ -178,7 +178,7 @@ def test_whoever_always_complains_says_nothing_of_a_version(store):
                 store.replies.interrupted(event, member, at + 0.5)
                 store.replies.vote(event, member, -1, at + 0.5)
     (watched,) = store.rollouts.running("ballast", 30.0)
-    found = compare(store, watched)
+    found = compare_rollout(store, watched)
     assert (found.votes, found.interruptions, found.worse) == (1, 1, None)
 
 
@@ -187,10 +187,10 @@ def test_counts_are_of_the_guild_and_the_version_that_is_asked_for(store):
         store.replies.vote(reply(store, at=5.0, version=version, guild=guild), 5, 1, 6.0)
     store.replies.begin(3, guild_id=9, channel_id=2, persona_id="ballast", at=5.0)  # a greeting
     store.replies.finish(3, "done")
-    assert store.tallies.of(Selection("ballast", "v1", guild_id=9)) == Tally(1, 1, 0, 0)
-    assert store.tallies.of(Selection("ballast", "v1")) == Tally(2, 2, 0, 0)
-    assert store.tallies.of(Selection("ballast", None)) == Tally(1, 1, 0, 0)
-    assert store.tallies.of(Selection("ballast", "v1", until=5.0)) == Tally()
+    assert store.tallies.of(ReplySelection("ballast", "v1", guild_id=9)) == ReplyTally(1, 1, 0, 0)
+    assert store.tallies.of(ReplySelection("ballast", "v1")) == ReplyTally(2, 2, 0, 0)
+    assert store.tallies.of(ReplySelection("ballast", None)) == ReplyTally(1, 1, 0, 0)
+    assert store.tallies.of(ReplySelection("ballast", "v1", until=5.0)) == ReplyTally()
 
 
 def test_a_guild_that_goes_takes_its_rollouts_along_and_leaves_others(store):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bot.store import JobResult, Store
-from bot.store.jobs import NewJob
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
 from personas.errors import RequestError
-from tests.fakes import SCORECARD
+from personas.schemas.training import TrainingRequest
+from tests.samples import SCORECARD
 
 
 class Promotions(RuleBasedStateMachine):
@@ -35,7 +35,7 @@ class Promotions(RuleBasedStateMachine):
     @rule()
     def train(self):
         jobs, job_id = self.store.jobs, f"j{len(self.installed)}"
-        job = jobs.add(NewJob(job_id, 1, 2, 3, TrainingRequest(job_name="j", persona="oda")), 1.0)
+        job = jobs.add(NewTrainingJob(job_id, 1, 2, 3, TrainingRequest(job_name="j", persona="oda")), 1.0)
         jobs.claim(job, "token", 2.0)
         done = jobs.complete(job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0)
         self.installed.append(done.version)
@@ -85,7 +85,9 @@ TestPromotions.settings = settings(
 def test_a_rollback_of_a_rollback_goes_on_backwards(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         for number in (1, 2):
-            job = store.jobs.add(NewJob(f"j{number}", 1, 2, 3, TrainingRequest(job_name="j", persona="oda")), 1.0)
+            job = store.jobs.add(
+                NewTrainingJob(f"j{number}", 1, 2, 3, TrainingRequest(job_name="j", persona="oda")), 1.0
+            )
             store.jobs.claim(job, "token", 2.0)
             store.jobs.complete(job.job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0)
             store.versions.promote("oda", f"v{number}", 7, 4.0, "better")

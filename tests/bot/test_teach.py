@@ -4,20 +4,22 @@ import time
 
 import pytest
 
-from bot.catalogue import Catalogue, ShippedData
-from bot.preferences import preferences_material
-from bot.privacy.consent import Consents
-from bot.privacy.files import HomeFiles
-from bot.privacy.traces import Finder, Traces
-from bot.store import Decision, Lesson, Store
-from bot.store.comparisons import NewComparison
-from bot.store.jobs import JobResult, NewJob
-from personas.adapters import adapter_ref, seal, written_aside
-from personas.contracts import TrainingRequest
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.home_files import HomeFiles
+from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
+from bot.store import ConsentDecision, Lesson, Store
+from bot.store.human_feedback import NewBlindComparison
+from bot.store.training_jobs import JobResult, NewTrainingJob
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.stored_datasets import preferences_material
 from personas.errors import RequestError
-from personas.job_folder import MATERIAL, require_folder
-from personas.keys import HomeKey, keyed
-from personas.preferences import PREFERENCES_FILE, read_preferences
+from personas.home.adapters import adapter_ref, write_manifest
+from personas.home.atomic_files import atomic_folder
+from personas.home.job_folder import MATERIAL_FOLDER, ensure_job_folder
+from personas.home.job_material import ShippedData
+from personas.home.preferences import PREFERENCES_FILE, read_preferences
+from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
 from tests.personas.test_adapters import manifest
@@ -39,7 +41,7 @@ async def teach(who, reply=ANSWERED, instead=INSTEAD):
 
 
 def opt_in(stage):
-    stage.store.people.decide(Decision(int(stage.member.id), True, time.time(), "en"))
+    stage.store.people.decide(ConsentDecision(int(stage.member.id), True, time.time(), "en"))
 
 
 async def test_a_moderator_teaches_sees_it_and_takes_it_back(stage):
@@ -94,7 +96,7 @@ def lesson(user_id=WHO, guild_id=GUILD, reply=ANSWERED, as_moderator=False):
 
 
 def voted(store, choice, user_id=WHO, guild_id=GUILD, texts=("Aye.", "No.")):
-    new = NewComparison(guild_id, "oda", user_id, "p1", "is it late?", "v1", "v2", *texts, 1, 2)
+    new = NewBlindComparison(guild_id, "oda", user_id, "p1", "is it late?", "v1", "v2", *texts, 1, 2)
     shown, at = store.comparisons.show(new, 86400.0 * 20_001 - 5.0), 86400.0 * 20_001
     assert store.comparisons.vote(shown.seq, user_id, choice, at)
 
@@ -106,7 +108,7 @@ def rows_of(home, store, guild_id=GUILD):
 
 
 def test_a_training_takes_votes_and_lessons_of_its_own_server_under_a_key(store, tmp_path):
-    store.people.decide(Decision(WHO, True, 1.0, "en"))
+    store.people.decide(ConsentDecision(WHO, True, 1.0, "en"))
     store.taught.add(lesson())
     store.taught.add(lesson(guild_id=THEIRS, reply="Elsewhere."))
     voted(store, "b")
@@ -116,7 +118,12 @@ def test_a_training_takes_votes_and_lessons_of_its_own_server_under_a_key(store,
     voted(store, "a", OTHER, THEIRS)
     taught, *votes = rows_of(tmp_path, store)
     key = HomeKey.of(tmp_path).people()
-    assert (taught.kind, taught.chosen, taught.rejected, taught.by) == ("taught", ANSWERED, None, keyed(key, str(WHO)))
+    assert (taught.kind, taught.chosen, taught.rejected, taught.by) == (
+        "taught",
+        ANSWERED,
+        None,
+        keyed_person(key, str(WHO)),
+    )
     assert [(one.chosen, one.rejected) for one in votes] == [("No.", "Aye."), (None, "Aye."), (None, "No.")]
     assert {one.right for one in (taught, *votes)} == {"form"} and taught.at == "2024-10-04"
     assert len(rows_of(tmp_path, store, 0)) == 6
@@ -124,23 +131,25 @@ def test_a_training_takes_votes_and_lessons_of_its_own_server_under_a_key(store,
 
 
 def test_who_has_opted_out_since_teaches_nothing_any_more_but_moderators_do(store, tmp_path):
-    store.people.decide(Decision(WHO, True, 1.0, "en"))
+    store.people.decide(ConsentDecision(WHO, True, 1.0, "en"))
     store.taught.add(lesson())
     store.taught.add(lesson(OTHER, as_moderator=True, reply="By a moderator."))
     assert len(rows_of(tmp_path, store)) == 2
-    store.people.decide(Decision(WHO, False, 2.0, "en"))
+    store.people.decide(ConsentDecision(WHO, False, 2.0, "en"))
     assert [one.chosen for one in rows_of(tmp_path, store)] == ["By a moderator."]
 
 
 def version(home, store, name):
     """A version of Oda that may be trained on."""
     job_id = f"job-{name}"
-    store.jobs.add(NewJob(job_id, GUILD, 1, 1, TrainingRequest(job_name=job_id, persona="oda")), 1.0)
+    store.jobs.add(NewTrainingJob(job_id, GUILD, 1, 1, TrainingRequest(job_name=job_id, persona="oda")), 1.0)
     claimed = store.jobs.claim(store.jobs.get(job_id), "token", 1.0)
-    with written_aside(adapter_ref(home, "oda", name).folder) as aside:
+    with atomic_folder(adapter_ref(home, "oda", name).folder) as aside:
         (aside / "adapter_model.safetensors").write_bytes(b"weights")
         (aside / "adapter_config.json").write_text("{}")
-        seal(aside, manifest().model_copy(update={"persona": "oda", "version": name, "rights": {"own-writing": 3}}))
+        write_manifest(
+            aside, manifest().model_copy(update={"persona": "oda", "version": name, "rights": {"own-writing": 3}})
+        )
     store.jobs.complete(job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0)
 
 
@@ -149,8 +158,8 @@ def asked(**more):
 
 
 def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store, tmp_path):
-    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path, store)
-    Consents(tmp_path, store, "").mirror()
+    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+    ConsentMirror(tmp_path, store, "").mirror()
     store.taught.add(lesson(as_moderator=True))
     assert asked().recipe == "preference" and asked(recipe="demo-cpu").recipe == "demo-cpu"
     with pytest.raises(RequestError, match="There is no version yet that could go on learning"):
@@ -171,15 +180,18 @@ def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store,
 
 
 def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(store, tmp_path):
-    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path, store)
     voted(store, "a")
     version(tmp_path, store, "v1")
     request = asked()
     materials = catalogue.materials_for(request, GUILD)
-    folder = require_folder(tmp_path / "jobs" / "j", tmp_path, "j", "v2", request, materials, "float32")
-    assert read_preferences(folder / MATERIAL / PREFERENCES_FILE)
+    folder = ensure_job_folder(tmp_path / "jobs" / "j", tmp_path, "j", "v2", request, materials, "float32")
+    assert read_preferences(folder / MATERIAL_FOLDER / PREFERENCES_FILE)
     key = HomeKey.of(tmp_path).people()
-    holds = [HomeFiles(tmp_path, Finder(Traces()), [keyed(key, str(who))]).holds(folder) for who in (WHO, OTHER)]
+    holds = [
+        HomeFiles(tmp_path, IdentifierMatcher(PersonIdentifiers()), [keyed_person(key, str(who))]).holds(folder)
+        for who in (WHO, OTHER)
+    ]
     assert holds == [True, False]
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from bot.outcome import Interrupted, Trained, TrainingFailed
-from personas.adapters import WEIGHTS, verify
-from personas.contracts import JobSpec, Progress, TrainingRequest
+from bot.training.subprocess_backend import TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from personas.errors import MaterialError, RequestError
-from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file
-from personas.keys import HomeKey
-from personas.material import material_digest
+from personas.home.adapters import WEIGHTS_FILE, verify_adapter
+from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, holdout_file
+from personas.home.job_folder import material_digest
+from personas.home.pseudonyms import HomeKey
+from personas.schemas.training import JobSpec, TrainingRequest
+from personas.schemas.training_events import Progress
 from tests.bot.workshop import ROOT, Workshop
-from tests.fakes import SCORECARD
+from tests.samples import SCORECARD
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def workshop(tmp_path):
 async def test_a_trained_adapter_is_put_in_its_place(workshop):
     outcome = await workshop.run("good")
     place = workshop.home / "models" / "persona_adapters" / "oda" / "v1"
-    assert outcome == Trained(place, 1.5, SCORECARD)
-    assert verify(place).job_id == "j1"
+    assert outcome == TrainingSucceeded(place, 1.5, SCORECARD)
+    assert verify_adapter(place).job_id == "j1"
     assert [type(event) for event in workshop.events] == [Progress]
     assert await workshop.run("good", workshop.store.jobs.get("j1")) == outcome  # and once more changes nothing
 
@@ -61,15 +62,15 @@ async def test_the_job_folder_is_self_contained(workshop):
 
 def kept(workshop, persona="oda"):
     """How many texts the home holds out of a persona's training."""
-    return len(HeldOut.read(held_out_file(workshop.home, persona), HomeKey.of(workshop.home).people()))
+    return len(HoldoutIndex.read(holdout_file(workshop.home, persona), HomeKey.of(workshop.home).people()))
 
 
 async def test_what_a_run_has_held_out_the_next_one_is_told(workshop):
-    assert isinstance(await workshop.run("holding_out"), Trained)
-    assert kept(workshop) == 1 and not (workshop.folder() / HELD_OUT_FILE).exists()
-    assert isinstance(await workshop.run("holding_out", workshop.store.jobs.get("j1")), Trained)
+    assert isinstance(await workshop.run("holding_out"), TrainingSucceeded)
+    assert kept(workshop) == 1 and not (workshop.folder() / HOLDOUT_FILE).exists()
+    assert isinstance(await workshop.run("holding_out", workshop.store.jobs.get("j1")), TrainingSucceeded)
     await workshop.run("holding_out", workshop.job("j2"))
-    assert kept(workshop) == 2 and (workshop.folder("j2") / HELD_OUT_FILE).exists()
+    assert kept(workshop) == 2 and (workshop.folder("j2") / HOLDOUT_FILE).exists()
     await workshop.run("failing", workshop.job("j3"))
     assert kept(workshop) == 2
     dialogue = workshop.job("j4", persona=None, task_type="dialogue", dataset="general-chat")
@@ -82,12 +83,12 @@ async def test_a_job_that_waited_is_told_what_was_held_out_meanwhile(workshop):
     await workshop.run("failing", job)
     await workshop.run("holding_out", workshop.job("j2"))
     await workshop.run("failing", job)
-    assert len(HeldOut.read(workshop.folder() / HELD_OUT_FILE, HomeKey.of(workshop.home).people())) == 1
+    assert len(HoldoutIndex.read(workshop.folder() / HOLDOUT_FILE, HomeKey.of(workshop.home).people())) == 1
 
 
 async def test_a_damaged_list_of_what_was_held_out_stops_the_job_before_it_trains(workshop):
     await workshop.run("holding_out")
-    held_out_file(workshop.home, "oda").write_bytes(b"half")
+    holdout_file(workshop.home, "oda").write_bytes(b"half")
     outcome = await workshop.run("good", workshop.job("j2"))
     assert "oda.bin is no list of what was held out" in outcome.error and "from a backup" in outcome.advice
     assert workshop.events == [workshop.events[0]], "nothing has run"
@@ -97,7 +98,7 @@ async def test_a_dialogue_adapter_lies_under_its_jobs_name(workshop):
     job = workshop.job(persona=None, task_type="dialogue", dataset="general-chat")
     outcome = await workshop.run("good", job)
     assert outcome.adapter == workshop.home / "models" / "dialogue" / "manners"
-    assert verify(outcome.adapter).persona is None
+    assert verify_adapter(outcome.adapter).persona is None
     with pytest.raises(RequestError, match="adapter named manners already"):
         workshop.backend("good").check(job.request)
     assert await workshop.run("good", job) == outcome  # but the same job may be run again
@@ -105,7 +106,7 @@ async def test_a_dialogue_adapter_lies_under_its_jobs_name(workshop):
 
 async def test_what_is_no_event_is_logged_and_passed_over(workshop, caplog):
     with caplog.at_level(logging.WARNING):
-        assert isinstance(await workshop.run("chatty"), Trained)
+        assert isinstance(await workshop.run("chatty"), TrainingSucceeded)
     text = caplog.text
     assert "Downloading: 100%" in text and "unheard-of" in text and "more than 65536 bytes" in text
     assert max(len(record.getMessage()) for record in caplog.records) < 300
@@ -162,7 +163,7 @@ async def test_a_run_that_fails_says_why(workshop, mode, error, advice):
 
 async def test_a_trainer_killed_from_outside_can_be_tried_again_and_says_what_it_may_be(workshop):
     outcome = await workshop.run("killed")
-    assert isinstance(outcome, Interrupted)
+    assert isinstance(outcome, TrainingInterrupted)
     assert "probably because memory ran out" in outcome.why and "Free memory" in outcome.advice
 
 
@@ -176,7 +177,7 @@ async def test_last_lines_are_of_this_attempt_only(workshop):
 async def test_a_damaged_adapter_is_not_installed(workshop):
     job = workshop.job()
     await workshop.run("good", job)
-    (workshop.folder() / "adapter" / WEIGHTS).write_bytes(b"rotten")
+    (workshop.folder() / "adapter" / WEIGHTS_FILE).write_bytes(b"rotten")
     outcome = await workshop.run("good", job)
     assert "is damaged" in outcome.error
 
@@ -188,7 +189,7 @@ async def test_material_that_is_gone_meanwhile_and_comes_back(workshop):
     outcome = await workshop.run("good", job)
     assert outcome.error == "There is no data set 'oda'." and outcome.can_resume
     log.with_suffix(".away").rename(log)
-    assert isinstance(await workshop.run("good", job), Trained)
+    assert isinstance(await workshop.run("good", job), TrainingSucceeded)
 
 
 async def test_a_home_that_cannot_be_written_and_is_mended(workshop):
@@ -197,7 +198,7 @@ async def test_a_home_that_cannot_be_written_and_is_mended(workshop):
     outcome = await workshop.run("good", job)
     assert "cannot be written" in outcome.error and str(workshop.home) in outcome.advice and outcome.can_resume
     jobs.unlink()
-    assert isinstance(await workshop.run("good", job), Trained)
+    assert isinstance(await workshop.run("good", job), TrainingSucceeded)
 
 
 async def test_the_trainer_says_itself_whether_it_could_go_on(workshop):
@@ -230,7 +231,7 @@ async def test_a_full_disk_leaves_nothing_half_and_can_be_mended(workshop):
     assert outcome.error == f"The job's files cannot be written: {os.strerror(errno.EFBIG)}."
     assert outcome.advice.startswith("Free disk space") and outcome.can_resume
     assert list((workshop.home / "jobs").iterdir()) == []
-    assert isinstance(await workshop.run("good", job), Trained)
+    assert isinstance(await workshop.run("good", job), TrainingSucceeded)
 
 
 async def test_what_a_killed_bot_left_half_copied_is_removed(workshop):
@@ -246,6 +247,6 @@ async def test_an_earlier_attempts_folder_is_used_again(workshop):
     await workshop.run("failing", job)
     (workshop.folder() / "checkpoint").touch()
     (workshop.shipped.logs / "oda.json").write_text("changed since")
-    assert isinstance(await workshop.run("good", job), Trained)
+    assert isinstance(await workshop.run("good", job), TrainingSucceeded)
     assert (workshop.folder() / "checkpoint").exists()
     assert (workshop.folder() / "material" / "logs" / "oda.json").read_text() != "changed since"

@@ -10,13 +10,19 @@ import psutil
 import pytest
 
 from bot.clock import SystemClock
-from bot.outcome import Interrupted, Trained
-from bot.queue import JobQueue
-from bot.training import KILL_AFTER_S, LOCK_TRIES, LOCK_WAIT_S
-from personas.adapters import MANIFEST
-from personas.contracts import TrainingRequest
+from bot.training.queue import JobQueue
+from bot.training.subprocess_backend import (
+    KILL_TIMEOUT_S,
+    LOCK_RETRY_DELAY_S,
+    MAX_LOCK_ATTEMPTS,
+    TrainingInterrupted,
+    TrainingSucceeded,
+)
+from personas.home.adapters import MANIFEST_FILE
+from personas.schemas.training import TrainingRequest
 from tests.bot.workshop import ROOT, STANDIN, Workshop
-from tests.fakes import SCORECARD, until
+from tests.fakes import until
+from tests.samples import SCORECARD
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ async def test_cancelling_asks_first(workshop):
     await begun(workshop)
     backend.cancel()
     backend.cancel()
-    assert await asyncio.wait_for(run, 5) == Interrupted()
+    assert await asyncio.wait_for(run, 5) == TrainingInterrupted()
 
 
 async def test_a_trainer_that_does_not_listen_is_killed(workshop):
@@ -46,11 +52,11 @@ async def test_a_trainer_that_does_not_listen_is_killed(workshop):
     await begun(workshop)
     backend.cancel()
     await until(lambda: workshop.clock.sleepers)
-    workshop.clock.advance(KILL_AFTER_S - 1)
+    workshop.clock.advance(KILL_TIMEOUT_S - 1)
     await asyncio.sleep(0.1)
     assert not run.done()
     workshop.clock.advance(1)
-    assert await asyncio.wait_for(run, 5) == Interrupted()
+    assert await asyncio.wait_for(run, 5) == TrainingInterrupted()
 
 
 async def test_stopped_from_outside_is_an_interruption(workshop):
@@ -58,7 +64,7 @@ async def test_stopped_from_outside_is_an_interruption(workshop):
     await begun(workshop)
     (child,) = children()
     os.kill(child, signal.SIGTERM)
-    assert await asyncio.wait_for(run, 5) == Interrupted()
+    assert await asyncio.wait_for(run, 5) == TrainingInterrupted()
 
 
 async def test_a_run_that_is_torn_down_takes_its_trainer_with_it(workshop):
@@ -75,8 +81,8 @@ async def test_cancelled_before_there_is_a_process(workshop):
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await asyncio.sleep(0)
     backend.cancel()
-    assert await run == Interrupted() and not workshop.events
-    assert isinstance(await backend.run(workshop.store.jobs.get("j1"), workshop.events.append), Trained)
+    assert await run == TrainingInterrupted() and not workshop.events
+    assert isinstance(await backend.run(workshop.store.jobs.get("j1"), workshop.events.append), TrainingSucceeded)
 
 
 def children():
@@ -87,19 +93,19 @@ def children():
 async def test_a_folder_that_is_still_locked_is_tried_again(workshop):
     run = asyncio.create_task(workshop.run("locked_once"))
     await until(lambda: workshop.clock.sleepers)
-    workshop.clock.advance(LOCK_WAIT_S)
-    assert isinstance(await run, Trained)
+    workshop.clock.advance(LOCK_RETRY_DELAY_S)
+    assert isinstance(await run, TrainingSucceeded)
 
 
 async def test_a_folder_that_stays_locked(workshop, monkeypatch):
-    monkeypatch.setattr("bot.training.LOCK_TRIES", 2)
+    monkeypatch.setattr("bot.training.subprocess_backend.MAX_LOCK_ATTEMPTS", 2)
     run = asyncio.create_task(workshop.run("locked"))
     for _ in range(2):
         await until(lambda: workshop.clock.sleepers)
-        workshop.clock.advance(LOCK_WAIT_S)
+        workshop.clock.advance(LOCK_RETRY_DELAY_S)
     outcome = await run
     assert "Another trainer works on" in outcome.error and outcome.can_resume
-    assert LOCK_TRIES * LOCK_WAIT_S >= 2 * KILL_AFTER_S
+    assert MAX_LOCK_ATTEMPTS * LOCK_RETRY_DELAY_S >= 2 * KILL_TIMEOUT_S
 
 
 SUPERVISOR = """
@@ -141,7 +147,7 @@ async def test_from_the_request_to_an_installed_version(workshop):
     assert job.state == "done", job.error
     (version,) = workshop.store.versions.installed("oda")
     assert (version.version, version.scorecard) == ("v1", SCORECARD)
-    assert (Path(job.result.adapter) / MANIFEST).exists()
+    assert (Path(job.result.adapter) / MANIFEST_FILE).exists()
 
 
 async def test_a_crash_between_installing_and_recording_is_made_good(workshop):

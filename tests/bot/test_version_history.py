@@ -2,21 +2,22 @@
 
 import time
 
-from bot.rollout.history import MAX_ENTRY, History
 from bot.store import NewRollout
+from bot.versions.rollout.version_history import MAX_ENTRY_CHARACTERS, VersionHistory
 from tests.bot.conftest import QUAY
 from tests.bot.rollouts import install, reply
 from tests.bot.test_rollouts import told
-from tests.fakes import SCORECARD, until
+from tests.fakes import until
+from tests.samples import SCORECARD
 
 CHANNEL, MINA, OTHER_GUILD = 2, 70007, 12
 
 
 def history(stage, persona="ballast"):
     """All pages as one text."""
-    house = stage.client.house
+    house = stage.client.services
     who = house.conversations.personas.get(persona, 0)
-    return "\n".join(History(house, who, int(stage.sandbox.guild_id)).pages())
+    return "\n".join(VersionHistory(house, who, int(stage.sandbox.guild_id)).pages())
 
 
 def entries(text):
@@ -40,7 +41,7 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
     store.rollouts.promote(here, 130.0)
     store.replies.vote(reply(store, at=131.0, version="v1", guild=guild), 5, -1, 132.0)
     (watched,) = store.rollouts.running("ballast", 133.0)
-    store.rollouts.turn_back(watched, 140.0, "more 👎 (v1: 9; before: 1)")
+    store.rollouts.revert(watched, 140.0, "more 👎 (v1: 9; before: 1)")
     store.rollouts.promote(NewRollout("ballast", "v2", guild, CHANNEL, 0, 100), 210.0, kind="automatic promotion")
     shown = entries(history(stage))
     assert list(shown) == ["v2", "v1", "the base model"], "newest first"
@@ -66,7 +67,7 @@ async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_lon
     for at in range(40):
         stage.store.versions.promote("ballast", "v1" if at % 2 == 0 else None, 7, 1e9 + at, "x" * 100)
     found = entries(history(stage))
-    assert all(len(entry) <= MAX_ENTRY + 2 for entry in found.values())
+    assert all(len(entry) <= MAX_ENTRY_CHARACTERS + 2 for entry in found.values())
     assert "<t:1000000038:f>" in found["v1"] and "<t:1000000000:f>" not in found["v1"], "the latest stands there"
 
 
@@ -79,7 +80,7 @@ async def test_other_servers_versions_and_their_doings_are_not_told(stage):
     store.rollouts.promote(there, 120.0, why="a word of theirs")
     reply(store, at=121.0, version="v2", guild=OTHER_GUILD)
     (watched,) = store.rollouts.running("ballast", 122.0)
-    store.rollouts.turn_back(watched, 130.0, "numbers of theirs")
+    store.rollouts.revert(watched, 130.0, "numbers of theirs")
     text = history(stage)
     assert list(entries(text)) == ["v2", "the base model"]
     assert "Live from <t:120:f> (promoted elsewhere) to <t:130:f>: taken back by itself" in text

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from bot.app import opened
-from bot.catalogue import ShippedData
-from bot.local_guild import MODERATOR, SEED, SKERROW
+from bot.app import open_app
+from bot.demo_guild import MODERATOR, SKERROW_HARBOUR, SKERROW_SEED
 from bot.sandbox import MemberSeed
 from bot.settings import load_settings
-from personas.adapters import adapter_ref, verify
-from personas.compare import read_compare
-from personas.scorecard import FullScoreCard
+from personas.home.adapters import adapter_ref, verify_adapter
+from personas.home.job_folder import read_comparison_targets
+from personas.home.job_material import ShippedData
+from personas.schemas.scorecard import ScoreCard
 from tests.bot.conftest import QUAY
 from tests.bot.test_compare import told
 from tests.fakes import until
@@ -26,8 +26,8 @@ FAST = "max_steps=6, lora_r=4, lora_alpha=8, max_length=2000"
 
 async def trained(app, **asked):
     """What `/finetune start` leads to, with the real trainer: the job when it has ended well."""
-    moderator, store = app.sandbox.member(MODERATOR), app.house.store
-    guild = app.house.client.guilds[0].id
+    moderator, store = app.sandbox.member(MODERATOR), app.services.store
+    guild = app.services.client.guilds[0].id
     before = {job.job_id for job in store.jobs.of_guild(guild)}
     await told(await moderator.slash(QUAY, "finetune start", **asked))
     (job,) = [job for job in store.jobs.of_guild(guild) if job.job_id not in before]
@@ -51,11 +51,14 @@ async def votes_of(app, invitation, name):
 @pytest.mark.slow
 async def test_votes_become_a_version_that_the_gate_compares_with_the_live_one(tmp_path, tiny_base):
     names = [f"Guest {number}" for number in range(MEMBERS)]
-    town = replace(SKERROW, seed=replace(SEED, members=(*SEED.members, *(MemberSeed(name) for name in names))))
+    town = replace(
+        SKERROW_HARBOUR,
+        seed=replace(SKERROW_SEED, members=(*SKERROW_SEED.members, *(MemberSeed(name) for name in names))),
+    )
     wanted = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0",
               "MAX_NEW_TOKENS": "12", "COMPARISONS_PER_DAY": "40", "TRAINER_CARD": "losses"}  # fmt: skip
-    async with opened(load_settings(None, wanted), ShippedData.beside_the_code(), town) as app:
-        house, moderator = app.house, app.sandbox.member(MODERATOR)
+    async with open_app(load_settings(None, wanted), ShippedData.beside_the_code(), town) as app:
+        house, moderator = app.services, app.sandbox.member(MODERATOR)
         first = await trained(app, settings=FAST)
         await moderator.slash(QUAY, "finetune promote", version=first.version)
         await until(lambda: house.store.versions.live("ballast") == first.version, 20)
@@ -68,10 +71,10 @@ async def test_votes_become_a_version_that_the_gate_compares_with_the_live_one(t
 
         second = await trained(app, task_type="preference", settings="max_steps=4, learning_rate=1e-3, max_length=2000")
         folder = adapter_ref(house.home, "ballast", second.version).folder
-        made, card = verify(folder), FullScoreCard.model_validate_json((folder / "scorecard.json").read_bytes())
+        made, card = verify_adapter(folder), ScoreCard.model_validate_json((folder / "scorecard.json").read_bytes())
         assert made.start_from.version == first.version and made.dataset["preferences_members"] == MEMBERS
         assert made.dataset["preferences_used"] >= 300 and made.dataset["replies_bad"] > made.dataset["replies_good"]
-        assert read_compare(house.home / "jobs" / second.job_id).live.endswith(f"ballast/{first.version}")
+        assert read_comparison_targets(house.home / "jobs" / second.job_id).live.endswith(f"ballast/{first.version}")
         assert card.adapters["live"].version == first.version and card.heldout.against_live is not None
         asked = {it.name: it.outcome for it in card.verdict.criteria}
         assert asked["no worse than the live version"] in ("pass", "warn", "fail")

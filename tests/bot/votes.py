@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from bot.store import Comparison
+from bot.store import BlindComparison
 
 START = 1_800_000_000.0
 
 
 def a_vote(user_id, choice, a="v2", b="v1", *, at=START, taken=20.0, seq=0):
     """One vote; `base` is the base model."""
-    return Comparison(
+    return BlindComparison(
         guild_id=1,
         persona_id="oda",
         user_id=user_id,

@@ -6,11 +6,12 @@ import os
 import sys
 from pathlib import Path
 
-from bot.catalogue import Catalogue, ShippedData
 from bot.store import Store
-from bot.store.jobs import NewJob
-from bot.training import SubprocessBackend
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.subprocess_backend import SubprocessBackend
+from personas.home.job_material import ShippedData
+from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeClock
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,7 +48,7 @@ class Workshop:
     def backend(self, mode, environ=os.environ, clock=None, **more):
         return SubprocessBackend(
             self.home,
-            Catalogue(self.shipped, "embedded", self.home),
+            DatasetCatalog(self.shipped, "embedded", self.home),
             clock or self.clock,
             threads=2,
             nice=5,
@@ -59,7 +60,7 @@ class Workshop:
 
     def job(self, job_id="j1", **fields):
         request = TrainingRequest(**{"job_name": "manners", "persona": "oda", **fields})
-        return self.store.jobs.add(NewJob(job_id, 1, 2, 3, request), 1.0)
+        return self.store.jobs.add(NewTrainingJob(job_id, 1, 2, 3, request), 1.0)
 
     def folder(self, job_id="j1"):
         return self.home / "jobs" / job_id

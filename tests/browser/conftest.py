@@ -20,7 +20,7 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
 
-from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, point_discord_py_at
+from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, patch_discord
 from tests.bot.conftest import Stage, on_stage
 from tests.browser.panel import Panelist
 
@@ -224,7 +224,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def panelist(sandbox: Sandbox) -> AsyncIterator[Panelist]:
     """A bot with a bit of everything that the page can show."""
-    with point_discord_py_at(sandbox):
+    with patch_discord(sandbox):
         client = Panelist()
         async with running(client, sandbox.token):
             yield client

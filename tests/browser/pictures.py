@@ -16,10 +16,10 @@ from typing import Any
 
 from playwright.async_api import Browser, async_playwright, expect
 
-from bot.app import App, opened
-from bot.catalogue import ShippedData
-from bot.local_guild import MEMBER, MODERATOR
+from bot.app import App, open_app
+from bot.demo_guild import MEMBER, MODERATOR
 from bot.settings import load_settings
+from personas.home.job_material import ShippedData
 from tests.browser.conftest import DESKTOP, PHONE, Visitor, chromium
 from tests.browser.dashboard.pictures import DashboardPhotographer
 
@@ -88,7 +88,7 @@ class Photographer:
         await self.insist(mina)
         await self.ask(mina, QUESTION, "Ballast")
         await self.take(mina, "promoted")
-        newest = self._app.house.store.versions.installed("ballast")[-1]
+        newest = self._app.services.store.versions.installed("ballast")[-1]
         pages = DashboardPhotographer(self._browser, self._url, "ballast", newest.version, newest.job_id)
         await pages.all()
 
@@ -108,7 +108,7 @@ async def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     with tempfile.TemporaryDirectory() as home:
         settings = load_settings(None, {"UNDERSTUDY_HOME": home, "WEB_PORT": "0", "TRAINER_CARD": "quick"})
-        async with opened(settings, ShippedData.beside_the_code()) as app, browser() as started:
+        async with open_app(settings, ShippedData.beside_the_code()) as app, browser() as started:
             await Photographer(app, started).all()
 
 

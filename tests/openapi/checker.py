@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from bot.sandbox.watch import Event, Exchange
+from bot.sandbox.traffic_log import GatewayEvent, HttpExchange
 from tests.openapi.description import Json
 from tests.openapi.schemas import SCHEMAS, Schemas
 
@@ -149,7 +149,7 @@ class Checker:
         fitting = [one for one in self.operations if one.method == method and _fits(one.template.split("/"), asked)]
         return min(fitting, key=lambda one: one.template.count("{"), default=None)
 
-    def problems(self, exchange: Exchange) -> list[str]:
+    def problems(self, exchange: HttpExchange) -> list[str]:
         """What is wrong with an exchange, in words."""
         found = self.operation(exchange.method, exchange.path)
         if found is None:
@@ -159,7 +159,7 @@ class Checker:
         problems += self._in_answer(found, exchange)
         return [f"{found.kind} → {exchange.status}: {problem}" for problem in problems]
 
-    def _in_request(self, found: Operation, exchange: Exchange) -> Iterator[str]:
+    def _in_request(self, found: Operation, exchange: HttpExchange) -> Iterator[str]:
         in_path = dict(zip(found.template.split("/"), exchange.path.split("/"), strict=True))
         given = {"query": dict(exchange.query), "path": {k.strip("{}"): v for k, v in in_path.items()}}
         for parameter in found.said["parameters"]:
@@ -182,7 +182,7 @@ class Checker:
         tries = [self._sent.problems(schema, reading, where) for reading in readings]
         return min(tries, key=len)
 
-    def _in_body(self, found: Operation, exchange: Exchange) -> list[str]:
+    def _in_body(self, found: Operation, exchange: HttpExchange) -> list[str]:
         content = self._resolved(found.said.get("requestBody", {})).get("content", {})
         if exchange.body is None:
             return []
@@ -194,7 +194,7 @@ class Checker:
             schema = {"$ref": SCHEMAS + meant}
         return self._sent.problems(schema, exchange.body, "body")
 
-    def _in_answer(self, found: Operation, exchange: Exchange) -> list[str]:
+    def _in_answer(self, found: Operation, exchange: HttpExchange) -> list[str]:
         said, status = found.said["responses"], str(exchange.status)
         described = said.get(status, said.get(f"{status[0]}XX"))
         if described is None:
@@ -204,7 +204,7 @@ class Checker:
             return [] if exchange.answer is None else ["an answer with a body, where Discord describes none"]
         return self._answered.problems(content["application/json"]["schema"], exchange.answer, "answer")
 
-    def problems_in(self, event: Event) -> list[str]:
+    def problems_in(self, event: GatewayEvent) -> list[str]:
         """What is wrong with the objects in an event of the gateway that the HTTP API describes."""
         return [
             problem
@@ -217,7 +217,7 @@ def _fits(template: list[str], asked: list[str]) -> bool:
     return len(template) == len(asked) and all(t[:1] == "{" or t == a for t, a in zip(template, asked, strict=True))
 
 
-def objects_in(event: Event) -> Iterator[tuple[str, str, Json]]:
+def objects_in(event: GatewayEvent) -> Iterator[tuple[str, str, Json]]:
     """The described objects of an event: where they stand, the name of their schema, and they themselves."""
     for where, schema in EVENTS.get(event.name, {}).items():
         found: Any = event.data

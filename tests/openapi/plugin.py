@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.sandbox import watch
+from bot.sandbox import traffic_log
 from tests.openapi import description
 from tests.openapi.checker import Checker, objects_in
 
@@ -19,16 +19,16 @@ class Comparison:
     """What one test run heard, and what was wrong with it."""
 
     def __init__(self) -> None:
-        self.heard: list[watch.Exchange | watch.Event] = []
+        self.heard: list[traffic_log.HttpExchange | traffic_log.GatewayEvent] = []
         self.kinds: Counter[str] = Counter()
         self.objects = self.wrong = 0
         self._checker: Checker | None = None
         self._missing: description.DescriptionMissing | None = None
 
-    def hear(self, what: watch.Exchange | watch.Event) -> None:
+    def hear(self, what: traffic_log.HttpExchange | traffic_log.GatewayEvent) -> None:
         """Keep it as it is now, for the sandbox goes on with its objects."""
         # Called within the sandbox's own request: what is wrong must not be raised here.
-        if isinstance(what, watch.Exchange):
+        if isinstance(what, traffic_log.HttpExchange):
             self.heard.append(replace(what, body=_frozen(what.body), answer=_frozen(what.answer)))
         else:
             self.heard.append(replace(what, data=_frozen(what.data)))
@@ -52,8 +52,8 @@ class Comparison:
             raise
         return self._checker
 
-    def _compare(self, checker: Checker, one: watch.Exchange | watch.Event) -> list[str]:
-        if isinstance(one, watch.Event):
+    def _compare(self, checker: Checker, one: traffic_log.HttpExchange | traffic_log.GatewayEvent) -> list[str]:
+        if isinstance(one, traffic_log.GatewayEvent):
             self.objects += len(list(objects_in(one)))
             return checker.problems_in(one)
         if operation := checker.operation(one.method, one.path):
@@ -77,11 +77,11 @@ COMPARISON = pytest.StashKey[Comparison]()
 
 def pytest_configure(config: pytest.Config) -> None:
     comparison = config.stash[COMPARISON] = Comparison()
-    watch.observers.append(comparison.hear)
+    traffic_log.observers.append(comparison.hear)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    watch.observers.remove(config.stash[COMPARISON].hear)
+    traffic_log.observers.remove(config.stash[COMPARISON].hear)
 
 
 @pytest.fixture(autouse=True)

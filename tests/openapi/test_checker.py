@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.sandbox.watch import Event, Exchange
+from bot.sandbox.traffic_log import GatewayEvent, HttpExchange
 from tests.openapi import __main__ as command
 from tests.openapi import description, listing
 from tests.openapi.checker import Checker
@@ -25,12 +25,12 @@ def checker() -> Checker:
 
 
 def sent(body, answer=MESSAGE, status=200, query=()):
-    return Exchange("POST", "/channels/2/messages", dict(query), body, status, answer)
+    return HttpExchange("POST", "/channels/2/messages", dict(query), body, status, answer)
 
 
 def test_what_is_as_described_is_right(checker):
     assert checker.problems(sent({"content": "Ahoy"})) == []
-    assert checker.problems_in(Event("MESSAGE_CREATE", MESSAGE | {"guild_id": "5"})) == []
+    assert checker.problems_in(GatewayEvent("MESSAGE_CREATE", MESSAGE | {"guild_id": "5"})) == []
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_what_is_as_described_is_right(checker):
         (sent({"content": "Ahoy"}, None, 204), "Discord describes no such status, only 200, "),
         (sent({"content": "Ahoy"}, query={"wait": "1"}), "query wait: Discord describes no such parameter"),
         (sent({"content": ""}, {"message": "no code"}, 400), 'answer: "code" is a required property'),
-        (Exchange("GET", "/channels/x/messages", {}, None, 200, []), 'path channel_id: "x" does not match'),
-        (Exchange("GET", "/channels/2/messages", {"limit": "x"}, None, 200, []), 'query limit: "x" is not of type'),
-        (Exchange("GET", "/channel/2", {}, None, 200, {}), "GET /channel/2: Discord describes no such request"),
+        (HttpExchange("GET", "/channels/x/messages", {}, None, 200, []), 'path channel_id: "x" does not match'),
+        (HttpExchange("GET", "/channels/2/messages", {"limit": "x"}, None, 200, []), 'query limit: "x" is not of type'),
+        (HttpExchange("GET", "/channel/2", {}, None, 200, {}), "GET /channel/2: Discord describes no such request"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(checker, exchange, words):
@@ -62,7 +62,7 @@ def test_of_a_union_the_meant_branch_is_explained(checker):
 
 
 def test_in_a_list_that_may_be_missing_the_item_is_explained(checker):
-    history = Exchange("GET", "/channels/2/messages", {}, None, 200, [MESSAGE, MESSAGE | {"flags": "0"}])
+    history = HttpExchange("GET", "/channels/2/messages", {}, None, 200, [MESSAGE, MESSAGE | {"flags": "0"}])
     assert checker.problems(history) == [
         'GET /channels/{channel_id}/messages → 200: answer[1].flags: "0" is not of type "integer"'
     ]
@@ -87,7 +87,7 @@ def test_requests_are_read_as_discord_reads_them_answers_are_not(checker):
 
 
 def test_objects_in_events_are_compared(checker):
-    found = checker.problems_in(Event("INTERACTION_CREATE", {"message": MESSAGE | {"flags": None}}))
+    found = checker.problems_in(GatewayEvent("INTERACTION_CREATE", {"message": MESSAGE | {"flags": None}}))
     assert len(found) == 1 and found[0].startswith("INTERACTION_CREATE.message.flags: null is not of type")
 
 
@@ -98,7 +98,7 @@ def test_what_was_heard_is_compared_as_it_was_then(checker):
     answer["id"] = 3
     assert comparison.problems() == []
     comparison.hear(sent({"content": "Ahoy"}, answer))
-    comparison.hear(Event("MESSAGE_CREATE", answer))
+    comparison.hear(GatewayEvent("MESSAGE_CREATE", answer))
     assert len(comparison.problems()) == 2
     assert comparison.problems() == []
     assert "1 kinds of requests, 2 answers, 1 objects in events; 2 wrong" in comparison.summary()

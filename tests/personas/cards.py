@@ -6,15 +6,15 @@ import copy
 import json
 import zlib
 
-from personas.card.png import Chunk, join
+from personas.card.png import PngChunk, join
 
 PIXEL = join(
     [
-        Chunk(b"IHDR", bytes([0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0])),
-        Chunk(b"pHYs", bytes(9)),
-        Chunk(b"tEXt", b"Software\0a paint program"),
-        Chunk(b"IDAT", zlib.compress(b"\0\x80\x40\x20")),
-        Chunk(b"IEND", b""),
+        PngChunk(b"IHDR", bytes([0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0])),
+        PngChunk(b"pHYs", bytes(9)),
+        PngChunk(b"tEXt", b"Software\0a paint program"),
+        PngChunk(b"IDAT", zlib.compress(b"\0\x80\x40\x20")),
+        PngChunk(b"IEND", b""),
     ]
 )
 TALK = "<START>\n{{user}}: evening\n{{char}}: Mind the step, {{user}}."

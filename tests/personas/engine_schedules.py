@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from personas.adapters import adapter_ref, seal, written_aside
-from personas.base_model import BaseModel, fingerprint, load_model
-from personas.contracts import AdapterRef, ChatRequest, Reply, Sampling, Turn
-from personas.engine.assembly import Parts, assemble
-from personas.engine.batch import Limits
-from personas.engine.rows import Job
-from personas.engine.weights import AdaptedModel
+from personas.engine.engine_core import EngineParts, SchedulerLimits, build_engine_parts
+from personas.engine.peft_runner import PeftSwitcher
+from personas.engine.sequence import EngineRequest
+from personas.home.adapters import adapter_ref, write_manifest
+from personas.home.atomic_files import atomic_folder
+from personas.models.base_model import BaseModel, fingerprint, load_model
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, SamplingParams, Turn
 from tests.tiny import make_adapter, manifest_over
 
 LENGTH = 14
@@ -55,13 +55,13 @@ class House:
         shared = [dice.randrange(1000) for _ in range(60)]
         drawn = [[dice.randrange(1000) for _ in range(dice.randrange(1, 40))] for _ in range(prompts)]
         self.prompts = [tuple(shared[: dice.choice((0, 20, 60))] + own) for own in drawn]
-        alone = AdaptedModel(copy.deepcopy(self.model), self.hash, keep=adapters)
+        alone = PeftSwitcher(copy.deepcopy(self.model), self.hash, keep=adapters)
         self.questions = [ask(alone, ref, prompt) for ref in (None, *self.refs) for prompt in self.prompts]
 
-    def parts(self, limits: Limits, slots: int, prefix_bytes: int) -> Parts:
+    def parts(self, limits: SchedulerLimits, slots: int, prefix_bytes: int) -> EngineParts:
         """An engine of its own over the same weights."""
         model = copy.deepcopy(self.model, {id(weight): weight for weight in self.model.parameters()})
-        return assemble(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes, heard=lambda: None)
+        return build_engine_parts(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes, heard=lambda: None)
 
 
 def special_adapter(home: Path, base: BaseModel, version: str, **settings: Any) -> AdapterRef:
@@ -71,13 +71,13 @@ def special_adapter(home: Path, base: BaseModel, version: str, **settings: Any) 
         if "lora_B" in name or "lora_embedding_A" in name:
             torch.nn.init.normal_(weight, std=0.5)
     ref = adapter_ref(home, "p", version)
-    with written_aside(ref.folder) as aside:
+    with atomic_folder(ref.folder) as aside:
         model.save_pretrained(aside)
-        seal(aside, manifest_over(base, "p", version))
+        write_manifest(aside, manifest_over(base, "p", version))
     return ref
 
 
-def ask(alone: AdaptedModel, ref: AdapterRef | None, prompt: tuple[int, ...]) -> Question:
+def ask(alone: PeftSwitcher, ref: AdapterRef | None, prompt: tuple[int, ...]) -> Question:
     """What peft's `set_adapter` and transformers' `generate` say."""
     ids = torch.tensor([prompt])
     with alone.use(ref), torch.inference_mode():
@@ -98,7 +98,7 @@ class Asked:
     length: int
     tokens_made: list[int] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
-    reply: Reply | None = None
+    reply: ChatReply | None = None
     error: Exception | None = None
     ends: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -106,11 +106,11 @@ class Asked:
     stopped = repeated = False
     text = ""
 
-    def job(self, guild_id: int = 0) -> Job:
+    def job(self, guild_id: int = 0) -> EngineRequest:
         turns = (Turn("Bo", "hello"),)
-        sampling = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=self.length)
+        sampling = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=self.length)
         request = ChatRequest(None, turns, (), self.question.adapter, sampling, guild_id)
-        return Job(request, self.question.prompt, 0, self, self, self.end_of_it)
+        return EngineRequest(request, self.question.prompt, 0, self, self, self.end_of_it)
 
     @property
     def tokens(self) -> int:
@@ -130,7 +130,7 @@ class Asked:
         assert isinstance(piece, Exception)
         self.error = piece
 
-    def finish(self, reply: Reply) -> None:
+    def finish(self, reply: ChatReply) -> None:
         self.reply = reply
 
     def end_of_it(self) -> None:
@@ -140,8 +140,8 @@ class Asked:
 def play(house: House, seed: int) -> list[Asked]:
     """One random schedule, played to its end."""
     dice = random.Random(seed)
-    limits = Limits(
-        rows=dice.randrange(1, 9), piece_tokens=dice.randrange(1, 40), lone_piece_tokens=dice.choice((7, 500))
+    limits = SchedulerLimits(
+        rows=dice.randrange(1, 9), prefill_tokens=dice.randrange(1, 40), solo_prefill_tokens=dice.choice((7, 500))
     )
     parts = house.parts(limits, slots=dice.randrange(1, 5), prefix_bytes=dice.choice((0, 40_000, 10**8)))
     asked: list[Asked] = []
@@ -159,7 +159,7 @@ def play(house: House, seed: int) -> list[Asked]:
     return asked
 
 
-def run_out(parts: Parts, seconds: float = 60.0) -> None:
+def run_out(parts: EngineParts, seconds: float = 60.0) -> None:
     """Step until nobody runs or waits."""
     until = time.monotonic() + seconds
     while parts.batch.running or parts.batch.waiting:
@@ -187,11 +187,11 @@ def differences(asked: list[Asked]) -> tuple[int, list[str]]:
 
 def poison(monkeypatch: Any) -> None:
     """Fill all memory that is new, freed or evicted with what spoils whatever reads it."""
-    from personas.engine.adapters import AdapterStack
-    from personas.engine.batch import Batch
-    from personas.engine.cache import CacheShape
+    from personas.engine.engine_core import BatchGenerator
+    from personas.engine.kv_cache import CacheShape
+    from personas.engine.lora_slots import StackedLora
 
-    new_memory, leave, put = CacheShape.new_memory, Batch._end, AdapterStack.put
+    new_memory, leave, put = CacheShape.new_memory, BatchGenerator._end, StackedLora.put
 
     def poisoned_end(batch: Any, row: Any) -> None:
         leave(batch, row)
@@ -204,5 +204,5 @@ def poison(monkeypatch: Any) -> None:
         put(stack, slot, weights)
 
     monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
-    monkeypatch.setattr(Batch, "_end", poisoned_end)
-    monkeypatch.setattr(AdapterStack, "put", poisoned_put)
+    monkeypatch.setattr(BatchGenerator, "_end", poisoned_end)
+    monkeypatch.setattr(StackedLora, "put", poisoned_put)

@@ -9,10 +9,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from personas.base_model import load_model, load_tokenizer, locate
 from personas.errors import BaseModelError
-from trainer.loop.target_modules import linear_layers
-from trainer.tokenizers import counting_tokenizer
+from personas.models.base_model import load_model, load_tokenizer, locate
+from trainer.recipe.model_fit import linear_layers
+from trainer.train.job import load_fast_tokenizer
 
 ANSWER = SimpleNamespace(headers={}, request=None)
 
@@ -67,7 +67,7 @@ def test_a_damaged_configuration_is_told(copied, config):
 @pytest.mark.parametrize("tokenizer", ["{", '{"a": 1}'])
 def test_a_damaged_tokenizer_is_told(copied, tokenizer):
     (copied / "tokenizer.json").write_text(tokenizer)
-    for reads in (load_tokenizer, counting_tokenizer):
+    for reads in (load_tokenizer, load_fast_tokenizer):
         with pytest.raises(BaseModelError, match=r"tokenizer of .*model cannot be read .*Fetch its tokenizer\.json"):
             reads(locate(str(copied)))
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from personas.card import charx, parse_card, read_any, with_picture, write
-from personas.card.png import Chunk, join, split
+from personas.card import charx, parse_card, read_card_file, with_picture, write_card
+from personas.card.png import PngChunk, join, split
 from personas.errors import CardError
 from tests.personas.cards import PIXEL, V2, as_json, v3
 
-CARD_PNG = write(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+CARD_PNG = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
 CARD_ZIP = charx.write(as_json(v3()), {"embeded://assets/icon/images/main.png": PIXEL})
 
 
@@ -25,7 +25,7 @@ def with_data(**changed: object) -> bytes:
 
 def png_with(kind: bytes, data: bytes) -> bytes:
     chunks = split(PIXEL, "it")
-    return join([chunks[0], Chunk(kind, data), *chunks[1:]])
+    return join([chunks[0], PngChunk(kind, data), *chunks[1:]])
 
 
 def zipped(*entries: tuple[str, bytes], link: bool = False) -> bytes:
@@ -137,7 +137,7 @@ def test_odd_but_readable_cards_are_read():
 
 
 @pytest.mark.parametrize(
-    "sound", [as_json(V2), CARD_PNG, CARD_ZIP, write(parse_card(as_json(V2), "x"), "toml", "x").content]
+    "sound", [as_json(V2), CARD_PNG, CARD_ZIP, write_card(parse_card(as_json(V2), "x"), "toml", "x").content]
 )
 def test_a_damaged_file_is_refused_or_read_and_never_crashes(sound):
     @settings(max_examples=60, deadline=None)
@@ -175,4 +175,4 @@ def test_garbage_never_crashes(data):
 def test_files_that_cannot_be_opened(tmp_path):
     for path, words in ((tmp_path, "is a folder"), (tmp_path / "no.png", "no card at")):
         with pytest.raises(CardError, match=words):
-            read_any(path)
+            read_card_file(path)

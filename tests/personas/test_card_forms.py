@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.card import SHIPPED_CARDS, parse_card, read_any, read_card, to_persona, with_picture, write
+from personas.card import SHIPPED_CARDS, parse_card, read_card, read_card_file, to_persona, with_picture, write_card
 from personas.card import charx as zips
 from personas.card import png as pictures
-from personas.card.book import book_as_lore, book_entries
-from personas.card.own import parse_table, persona_of
+from personas.card.character_book import book_as_lore, book_entries
+from personas.card.toml_card import parse_table, persona_from_table
 from personas.errors import CardError
 from personas.prompt import example_turns, system_text
 from tests.personas.cards import PIXEL, TALK, V1, V2, as_json, v3
@@ -36,7 +36,7 @@ def through(data: bytes, *forms: str):
     for form in forms:
         if form == "png" and not card.picture and card.container in ("json", "toml"):
             card = with_picture(card, PIXEL, "the picture")
-        card = parse_card(write(card, form, "it").content, f"it as {form}")
+        card = parse_card(write_card(card, form, "it").content, f"it as {form}")
     return card
 
 
@@ -62,24 +62,24 @@ def test_a_v3_card_comes_back_value_for_value_but_for_where_its_files_lie(forms)
 
 def test_the_files_of_a_card_go_along_and_what_has_no_place_is_said():
     card = parse_card(v3_charx(), "it")
-    picture = write(card, "png", "it")
+    picture = write_card(card, "png", "it")
     assert picture.notes == ("1 files are left out, which this form has no place for: x_meta/1.json.",)
     inside = parse_card(picture.content, "it")
     assert inside.picture == PIXEL and list(inside.files.values()) == [b"RIFF....WEBP joy"]
     assert inside.assets[0]["uri"] == "ccdefault:"
-    back = parse_card(write(inside, "charx", "it").content, "it")
+    back = parse_card(write_card(inside, "charx", "it").content, "it")
     assert back.files == {ICON: PIXEL, JOY: b"RIFF....WEBP joy"}
-    inlined = parse_card(write(card, "v3", "it").content, "it")
+    inlined = parse_card(write_card(card, "v3", "it").content, "it")
     assert inlined.assets[1]["uri"] == "data:image/webp;base64," + base64.b64encode(b"RIFF....WEBP joy").decode()
-    assert write(inside, "toml", "it", "mira").beside == {"mira.png": PIXEL}
-    assert "picture is left out" in write(inside, "v2", "it").notes[-1]
+    assert write_card(inside, "toml", "it", "mira").beside == {"mira.png": PIXEL}
+    assert "picture is left out" in write_card(inside, "v2", "it").notes[-1]
 
 
 def test_a_picture_keeps_its_own_chunks_and_loses_the_card_that_it_carried():
     card = parse_card(as_json(V2), "it")
-    once = write(with_picture(card, PIXEL, "pixel"), "png", "it").content
+    once = write_card(with_picture(card, PIXEL, "pixel"), "png", "it").content
     other = parse_card(as_json({**V2, "data": {**V2["data"], "name": "Nera"}}), "it")
-    chunks = pictures.split(write(with_picture(other, once, "pixel"), "png", "it").content, "it")
+    chunks = pictures.split(write_card(with_picture(other, once, "pixel"), "png", "it").content, "it")
     assert [chunk.kind for chunk in chunks] == [b"IHDR", b"pHYs", b"tEXt", b"tEXt", b"IDAT", b"IEND"]
     assert [chunk.keyword for chunk in chunks if chunk.keyword] == ["software", "chara"]
     assert parse_card(pictures.join(chunks), "it").name == "Nera"
@@ -87,7 +87,9 @@ def test_a_picture_keeps_its_own_chunks_and_loses_the_card_that_it_carried():
 
 
 def test_a_v3_picture_carries_a_v2_copy_that_says_so_and_is_not_the_one_that_is_read():
-    chunks = {c.keyword: c.data for c in pictures.split(write(parse_card(v3_charx(), "it"), "png", "it").content, "it")}
+    chunks = {
+        c.keyword: c.data for c in pictures.split(write_card(parse_card(v3_charx(), "it"), "png", "it").content, "it")
+    }
     older = json.loads(base64.b64decode(chunks["chara"].partition(b"\0")[2]))
     newer = json.loads(base64.b64decode(chunks["ccv3"].partition(b"\0")[2]))
     assert older["spec"] == "chara_card_v2" and "Character Card V3" in older["data"]["creator_notes"]
@@ -129,7 +131,7 @@ def test_our_own_cards_come_back_the_same_personas():
     for path in SHIPPED_CARDS.glob("*.toml"):
         before = dataclasses.replace(read_card(path), avatar=None)
         for form in ("v2", "v3", "png", "charx", "toml"):
-            card = parse_card(write(read_any(path), form, "it").content, "it")
+            card = parse_card(write_card(read_card_file(path), form, "it").content, "it")
             assert to_persona(card, "it") == before, form
 
 
@@ -184,9 +186,9 @@ def test_an_id_is_made_of_the_name_or_given():
     chinese = to_persona(parse_card(as_json({**V2, "data": {**V2["data"], "name": "李白"}}), "it"), "it")
     assert chinese.id.startswith("card-") and chinese.name == "李白"
     kept = parse_card(
-        write(parse_card(as_json(V2), "it"), "toml", "it").content.replace(b'id = "mira"', b'id = "light"'), "it"
+        write_card(parse_card(as_json(V2), "it"), "toml", "it").content.replace(b'id = "mira"', b'id = "light"'), "it"
     )
-    assert to_persona(through(write(kept, "v2", "it").content, "toml"), "it").id == "light"
+    assert to_persona(through(write_card(kept, "v2", "it").content, "toml"), "it").id == "light"
 
 
 def test_a_card_that_could_not_speak_on_discord_is_refused_as_a_persona_only():
@@ -196,13 +198,13 @@ def test_a_card_that_could_not_speak_on_discord_is_refused_as_a_persona_only():
 
 
 def test_toml_that_is_written_is_read_by_our_own_reader():
-    content = write(parse_card(as_json(V2), "it"), "toml", "it").content
-    assert persona_of(parse_table(content, "it"), "it") == to_persona(parse_card(as_json(V2), "it"), "it")
+    content = write_card(parse_card(as_json(V2), "it"), "toml", "it").content
+    assert persona_from_table(parse_table(content, "it"), "it") == to_persona(parse_card(as_json(V2), "it"), "it")
 
 
 def test_a_card_that_is_too_large_for_toml_stays_what_it_is():
     entries = [{"content": "x" * 1000, "keys": ["k"]}] * 5000
     card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it")
     with pytest.raises(CardError, match="too much for a TOML card"):
-        write(card, "toml", "it")
-    assert len(parse_card(write(card, "v3", "it").content, "it").book) == 5000
+        write_card(card, "toml", "it")
+    assert len(parse_card(write_card(card, "v3", "it").content, "it").book) == 5000

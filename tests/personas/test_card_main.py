@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from personas.card import SHIPPED_CARDS, read_any, read_card
-from personas.cli import main
+from personas.card import SHIPPED_CARDS, read_card, read_card_file
+from personas.card.card_cli import main
 from tests.personas.cards import PIXEL, V2, as_json
 
 
@@ -37,7 +37,7 @@ def test_show_json_has_stable_keys(card, capsys):
 
 
 def test_without_the_tokenizer_nothing_is_counted(card, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("personas.embedded.unpacked_folder", lambda: tmp_path)
+    monkeypatch.setattr("personas.models.bundled_model.unpacked_folder", lambda: tmp_path)
     assert main(["card", "show", str(card), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["prompt_tokens"] is None and shown["fields"]["personality"]["tokens"] is None
@@ -55,7 +55,7 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
         assert main(["card", "convert", str(before), str(tmp_path / name), *more]) == 0
         before = tmp_path / name
     assert read_card(tmp_path / "c.toml").avatar.read_bytes() == PIXEL
-    last = read_any(tmp_path / "d.json")
+    last = read_card_file(tmp_path / "d.json")
     assert last.version == 3 and last.data["extensions"] == V2["data"]["extensions"]
     assert "note: The picture is left out" in capsys.readouterr().err
     lore = tmp_path / "mira.md"

@@ -10,15 +10,15 @@ import pytest
 import torch
 from peft import PeftModel
 
-from personas.base_model import load_model
-from personas.contracts import ChatRequest, Persona, Sampling, Turn
-from personas.engine.local import LocalEngine
-from personas.engine.text import StreamedText
+from personas.engine.detokenizer import StreamingDetokenizer
+from personas.engine.llm_engine import LLMEngine
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
+from personas.models.base_model import load_model
+from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 from tests.tiny import make_adapter, make_tiny_model
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
-GREEDY = Sampling(temperature=0.0, max_new_tokens=12, repetition_penalty=1.0, stop_loops=False)
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=12, repetition_penalty=1.0, stop_loops=False)
 
 
 def ask(text: str, adapter=None, sampling=GREEDY) -> ChatRequest:
@@ -34,7 +34,7 @@ async def answer(engine, request) -> str:
 
 @pytest.fixture
 async def engine(tiny_base):
-    engine = LocalEngine(tiny_base, "float32", rows=3, max_waiting=5)
+    engine = LLMEngine(tiny_base, "float32", rows=3, max_waiting=5)
     await engine.start()
     yield engine
     await engine.close()
@@ -73,7 +73,7 @@ async def test_versions_and_base_take_turns_and_each_speaks_for_itself(engine, t
 
 
 async def test_an_adapter_that_was_pushed_out_comes_back(tiny_base, renderer, adapters):
-    engine = LocalEngine(tiny_base, "float32", slots=1)
+    engine = LLMEngine(tiny_base, "float32", slots=1)
     await engine.start()
     for ref in (*adapters, *adapters):
         assert (await answer(engine, ask("hi", ref))).strip() == reference(tiny_base, renderer, "hi", ref)
@@ -107,7 +107,7 @@ async def test_a_damaged_adapter_is_refused_and_the_next_request_is_answered(eng
 
 
 async def test_an_adapter_for_another_base_model_is_refused(engine, tmp_path, renderer):
-    from personas.base_model import locate
+    from personas.models.base_model import locate
 
     make_tiny_model(tmp_path / "other", renderer.tokenizer, seed=9)
     ref = make_adapter(tmp_path, locate(str(tmp_path / "other")), "ada", "v1", seed=1)
@@ -116,24 +116,24 @@ async def test_an_adapter_for_another_base_model_is_refused(engine, tmp_path, re
 
 
 async def test_the_same_seed_says_the_same(engine):
-    drawn = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=5)
-    other = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=6)
+    drawn = SamplingParams(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=5)
+    other = SamplingParams(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=6)
     first = await answer(engine, ask("hello", sampling=drawn))
     assert await answer(engine, ask("hello", sampling=other)) != first
     assert await answer(engine, ask("hello", sampling=drawn)) == first
 
 
 async def test_a_seed_that_was_drawn_is_told_and_repeats_the_reply(engine):
-    stream = engine.submit(ask("hello", sampling=Sampling(temperature=1.0, max_new_tokens=12)))
+    stream = engine.submit(ask("hello", sampling=SamplingParams(temperature=1.0, max_new_tokens=12)))
     text = "".join([piece async for piece in stream])
-    again = Sampling(temperature=1.0, max_new_tokens=12, seed=stream.reply.seed)
+    again = SamplingParams(temperature=1.0, max_new_tokens=12, seed=stream.reply.seed)
     assert await answer(engine, ask("hello", sampling=again)) == text
 
 
 async def test_cancel_ends_a_running_reply_and_one_that_waits(tiny_base):
-    engine = LocalEngine(tiny_base, "float32", rows=1)
+    engine = LLMEngine(tiny_base, "float32", rows=1)
     await engine.start()
-    long = Sampling(temperature=1.0, max_new_tokens=1000, seed=1)
+    long = SamplingParams(temperature=1.0, max_new_tokens=1000, seed=1)
     running, waiting = engine.submit(ask("hello", sampling=long)), engine.submit(ask("hello", sampling=long))
     async for _ in running:
         if not waiting.cancelled.is_set():
@@ -155,7 +155,7 @@ async def test_too_many_waiting_requests_are_refused_and_room_returns(engine):
 
 
 async def test_replies_are_made_at_the_same_time_each_with_its_adapter(engine, adapters):
-    long = Sampling(temperature=1.0, max_new_tokens=60, seed=1)
+    long = SamplingParams(temperature=1.0, max_new_tokens=60, seed=1)
     order: list[int] = []
 
     async def follow(number: int, stream) -> None:
@@ -171,7 +171,7 @@ async def test_replies_are_made_at_the_same_time_each_with_its_adapter(engine, a
 
 
 async def test_log_probabilities_come_with_the_reply_that_asks_for_them(engine):
-    asked = Sampling(temperature=1.0, max_new_tokens=12, seed=5, logprobs=True)
+    asked = SamplingParams(temperature=1.0, max_new_tokens=12, seed=5, logprobs=True)
     stream = engine.submit(ask("hello", sampling=asked))
     await answer_of(stream)
     assert len(stream.reply.logprobs) == stream.reply.new_tokens and all(p <= 0 for p in stream.reply.logprobs)
@@ -197,7 +197,7 @@ async def test_a_step_that_stumbles_ends_what_runs_and_nothing_else(engine, monk
 
 
 async def test_the_event_loop_goes_on_while_the_model_works(engine):
-    stream = engine.submit(ask("hello", sampling=Sampling(temperature=1.0, max_new_tokens=120, seed=1)))
+    stream = engine.submit(ask("hello", sampling=SamplingParams(temperature=1.0, max_new_tokens=120, seed=1)))
     slowest, done = 0.0, asyncio.ensure_future(answer_of(stream))
     while not done.done():
         before = time.perf_counter()
@@ -212,10 +212,10 @@ async def answer_of(stream) -> None:
 
 
 async def test_a_model_that_is_not_there_is_one_clear_error(tmp_path):
-    from personas.base_model import BaseModel
+    from personas.models.base_model import BaseModel
 
     (tmp_path / "config.json").write_text("{")
-    engine = LocalEngine(BaseModel("broken", str(tmp_path), 1), "float32")
+    engine = LLMEngine(BaseModel("broken", str(tmp_path), 1), "float32")
     with pytest.raises(BaseModelError, match="broken"):
         await engine.start()
 
@@ -225,7 +225,7 @@ class TestText:
 
     def stream(self, renderer, stop=()):
         shown: list[str] = []
-        text = StreamedText(renderer, stop, shown.append)
+        text = StreamingDetokenizer(renderer, stop, shown.append)
         text.put(torch.tensor([[1, 2, 3]]))  # the prompt
         return text, shown
 
@@ -267,7 +267,7 @@ class TestText:
 
 
 async def test_tokens_are_told_with_what_else_was_likely_and_the_prompt_that_was_read(engine):
-    asked = Sampling(temperature=1.0, max_new_tokens=12, seed=5, alternatives=3)
+    asked = SamplingParams(temperature=1.0, max_new_tokens=12, seed=5, alternatives=3)
     stream = engine.submit(replace(ask("hello", sampling=asked), instructions="Speak of rain."))
     await answer_of(stream)
     reply = stream.reply

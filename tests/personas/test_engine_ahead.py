@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from personas.contracts import AdapterRef, ChatRequest, Persona, Turn
-from personas.engine.ahead import MOST, Ahead, beginning
-from personas.engine.batch import Limits
-from personas.engine.cache import BLOCK_TOKENS
-from personas.engine.local import LocalEngine
+from personas.engine.engine_core import SchedulerLimits
+from personas.engine.kv_cache import BLOCK_TOKENS
+from personas.engine.llm_engine import LLMEngine
+from personas.engine.prefix_warmup import MAX_QUEUED_PREFIXES, PrefixWarmer, common_prefix
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from tests.personas.engine_schedules import Asked, House, differences, run_out
 
 ADA = Persona("ada", "Ada", description="You are Ada, who keeps the lamps of the harbour lit.", personality="Plain.")
@@ -49,7 +49,7 @@ def computed_of(parts, monkeypatch):
 def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(house, monkeypatch, at):
     ref = (None, house.refs[0])[at]
     question = longest(house, ref)
-    parts = house.parts(Limits(piece_tokens=BLOCK_TOKENS + 3), 2, 10**8)
+    parts = house.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS + 3), 2, 10**8)
     parts.batch.prepare(ref, question.prompt)
     lengths = computed_of(parts, monkeypatch)
     idle(parts)
@@ -64,7 +64,7 @@ def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(house
 
 
 def test_it_gives_way_to_whoever_asks(house, monkeypatch):
-    parts = house.parts(Limits(piece_tokens=BLOCK_TOKENS), 1, 10**8)
+    parts = house.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS), 1, 10**8)
     one, other = (longest(house, ref) for ref in house.refs)
     parts.batch.prepare(one.adapter, one.prompt)
     while not parts.batch.step():
@@ -82,7 +82,7 @@ def test_it_gives_way_to_whoever_asks(house, monkeypatch):
 
 
 def test_what_is_kept_already_is_never_pushed_out_by_it(house):
-    parts = house.parts(Limits(), 2, 40_000)
+    parts = house.parts(SchedulerLimits(), 2, 40_000)
     question = longest(house, None)
     parts.batch.add(Asked(question, 2).job())
     run_out(parts)
@@ -95,7 +95,7 @@ def test_what_is_kept_already_is_never_pushed_out_by_it(house):
 
 def test_what_cannot_be_prepared_is_let_go_of(house, tmp_path, caplog):
     caplog.set_level("INFO")
-    parts = house.parts(Limits(), 2, 10**8)
+    parts = house.parts(SchedulerLimits(), 2, 10**8)
     parts.batch.prepare(AdapterRef("p", "v9", tmp_path / "nowhere"), range(40))
     parts.batch.prepare(None, range(40))
     idle(parts)
@@ -105,19 +105,19 @@ def test_what_cannot_be_prepared_is_let_go_of(house, tmp_path, caplog):
 
 
 def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(house):
-    parts = house.parts(Limits(), 2, 10**8)
-    ahead = Ahead(parts.stacked, parts.seats, 16)
-    for number in range(MOST + 9):
+    parts = house.parts(SchedulerLimits(), 2, 10**8)
+    ahead = PrefixWarmer(parts.stacked, parts.seats, 16)
+    for number in range(MAX_QUEUED_PREFIXES + 9):
         for _ in range(2):
             ahead.add(None, [number] * 40)
-    assert len(ahead._waiting) == MOST
+    assert len(ahead._waiting) == MAX_QUEUED_PREFIXES
     ahead.clear()
     parts.close()
     assert not ahead.step()
 
 
 def test_all_prompts_of_a_persona_begin_with_its_beginning(renderer):
-    begins = beginning(renderer, ADA, 2048)
+    begins = common_prefix(renderer, ADA, 2048)
     assert "lamps of the harbour" in renderer.tokenizer.decode(begins)
     for turns in ([Turn("Cy", "so?")], [Turn("Dot", "well"), Turn("Ada", "Yes.", True), Turn("Dot", "no")]):
         assert renderer.prompt(ADA, turns).ids[: len(begins)] == begins
@@ -126,7 +126,7 @@ def test_all_prompts_of_a_persona_begin_with_its_beginning(renderer):
 async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):
     said = []
     for prepared in (False, True):
-        engine = LocalEngine(tiny_base, "float32")
+        engine = LLMEngine(tiny_base, "float32")
         await engine.start()
         if prepared:
             engine.prepare(ADA, None)
@@ -140,6 +140,6 @@ async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):
 
 
 def sampling():
-    from personas.contracts import Sampling
+    from personas.schemas.chat import SamplingParams
 
-    return Sampling(temperature=0, repetition_penalty=1, max_new_tokens=8)
+    return SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=8)

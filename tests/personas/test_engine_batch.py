@@ -11,13 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
-from personas.adapters import adapter_ref, seal
-from personas.engine.adapters import MOST_RANK
-from personas.engine.assembly import assemble
-from personas.engine.batch import Limits
-from personas.engine.cache import BLOCK_TOKENS, CacheShape, PrefixCache, RowCache
-from personas.engine.weights import AdaptedModel
+from personas.engine.engine_core import SchedulerLimits, build_engine_parts
+from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape, PrefixCache, SequenceKVCache
+from personas.engine.lora_slots import MAX_STACKED_RANK
+from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, EngineBusyError
+from personas.home.adapters import adapter_ref, write_manifest
 from tests.personas.engine_schedules import Asked, House, Question, ask, differences, run_out, special_adapter
 from tests.tiny import PROJECTIONS, make_adapter, manifest_over
 
@@ -38,7 +37,7 @@ def house(tmp_path_factory, tiny_base):
 
 
 def test_a_request_of_which_nothing_can_be_drawn_ends_alone(house):
-    parts = house.parts(Limits(rows=4), 4, 0)
+    parts = house.parts(SchedulerLimits(rows=4), 4, 0)
     asked = [Asked(question, 10) for question in house.questions[:4]]
     for number, one in enumerate(asked):
         job = one.job()
@@ -56,7 +55,7 @@ SPECIAL = {
     "dora": ({"r": 4, "target_modules": PROJECTIONS, "use_dora": True}, False),
     "embeddings": ({"r": 4, "target_modules": [*PROJECTIONS, "embed_tokens"]}, False),
     "bias": ({"r": 4, "target_modules": PROJECTIONS, "lora_bias": True}, False),
-    "large rank": ({"r": MOST_RANK + 1, "target_modules": PROJECTIONS, "rank_pattern": {"q_proj": 3}}, False),
+    "large rank": ({"r": MAX_STACKED_RANK + 1, "target_modules": PROJECTIONS, "rank_pattern": {"q_proj": 3}}, False),
     "rslora": ({"r": 6, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"], "use_rslora": True}, True),
     "patterns": (
         {
@@ -75,9 +74,9 @@ SPECIAL = {
 def test_adapters_of_every_kind_share_the_engine_and_are_right(house, tiny_base, tmp_path, kind):
     settings, stacked = SPECIAL[kind]
     ref = special_adapter(tmp_path, tiny_base, kind, **settings)
-    question = ask(AdaptedModel(copy.deepcopy(house.model), house.hash), ref, PROMPT)
+    question = ask(PeftSwitcher(copy.deepcopy(house.model), house.hash), ref, PROMPT)
     others = [next(q for q in house.questions if q.adapter == other) for other in (None, *house.refs)]
-    parts = house.parts(Limits(piece_tokens=16), 4, 10**7)
+    parts = house.parts(SchedulerLimits(prefill_tokens=16), 4, 10**7)
     assert (parts.read(ref).pairs is not None) == stacked
     asked = [Asked(q, 10) for q in (others[0], question, others[1], question, others[2], others[0])]
     for one in asked:
@@ -99,7 +98,7 @@ ARCHITECTURES = {
 def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
     from transformers import LlamaConfig
 
-    from personas.base_model import locate
+    from personas.models.base_model import locate
 
     config = ARCHITECTURES.get(kind) or LlamaConfig(
         rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
@@ -115,9 +114,9 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
     renderer.tokenizer.save_pretrained(tmp_path / "m")
     base = locate(str(tmp_path / "m"))
     house = House(tmp_path, base, torch.float64, adapters=2, prompts=0)
-    alone = AdaptedModel(copy.deepcopy(house.model), house.hash)
+    alone = PeftSwitcher(copy.deepcopy(house.model), house.hash)
     questions = [ask(alone, ref, PROMPT[:length]) for ref in (None, *house.refs) for length in (3, 30)]
-    parts = house.parts(Limits(piece_tokens=5, lone_piece_tokens=13), 4, 10**7)
+    parts = house.parts(SchedulerLimits(prefill_tokens=5, solo_prefill_tokens=13), 4, 10**7)
     asked = [Asked(question, 12) for question in questions]
     for one in asked:
         parts.batch.add(one.job())
@@ -128,7 +127,7 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
 def test_an_architecture_that_is_not_known_is_served_one_by_one(house, caplog):
     model = copy.deepcopy(house.model)
     model.config.model_type = "brand-new"
-    parts = assemble(model, house.hash, Limits(), slots=4, prefix_bytes=10**7, heard=lambda: None)
+    parts = build_engine_parts(model, house.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7, heard=lambda: None)
     asked = [Asked(question, 6) for question in house.questions]
     for one in asked:
         parts.batch.add(one.job())
@@ -137,7 +136,7 @@ def test_an_architecture_that_is_not_known_is_served_one_by_one(house, caplog):
 
 
 def test_a_prefix_is_computed_once_and_only_for_its_adapter(house, monkeypatch):
-    parts, computed = house.parts(Limits(), 4, 10**8), []
+    parts, computed = house.parts(SchedulerLimits(), 4, 10**8), []
     forward = parts.batch._decoder.forward
     monkeypatch.setattr(
         parts.batch._decoder, "forward", lambda spans: computed.extend(len(s.tokens) for s in spans) or forward(spans)
@@ -157,7 +156,7 @@ def test_a_prefix_is_computed_once_and_only_for_its_adapter(house, monkeypatch):
 
 
 def test_forgotten_texts_are_computed_anew_and_what_runs_meanwhile_is_not_kept(house):
-    parts = house.parts(Limits(), 4, 10**8)
+    parts = house.parts(SchedulerLimits(), 4, 10**8)
     prefixes = parts.batch._decoder.prefixes
     asked = [Asked(question, 6) for question in house.questions]
     parts.batch.add(asked[0].job())
@@ -168,7 +167,7 @@ def test_forgotten_texts_are_computed_anew_and_what_runs_meanwhile_is_not_kept(h
     while parts.batch.waiting or not asked[1].tokens_made:
         parts.batch.step()
     assert parts.batch.running
-    parts.batch.forget_texts()
+    parts.batch.clear_prefix_cache()
     run_out(parts)
     assert prefixes.bytes == 0 and differences(asked) == (0, [])
     parts.batch.add(Asked(house.questions[0], 2).job())
@@ -183,13 +182,13 @@ class TestPrefixes:
     block_bytes = 1 * 2 * 1 * BLOCK_TOKENS * 2 * 4
 
     def row(self, tokens):
-        row = RowCache(self.shape, len(tokens) + 1)
+        row = SequenceKVCache(self.shape, len(tokens) + 1)
         row.memory[0, 0, 0, : len(tokens), 0] = torch.tensor(tokens, dtype=torch.float32)
         row.tokens = list(tokens)
         return row
 
     def taken(self, cache, tokens, adapter="a"):
-        row = RowCache(self.shape, 200)
+        row = SequenceKVCache(self.shape, 200)
         count = cache.take_over(adapter, tokens, row)
         assert row.memory[0, 0, 0, :count, 0].tolist() == list(tokens[:count]) == row.tokens
         return count
@@ -224,7 +223,7 @@ class TestPrefixes:
 
 def test_who_waits_too_long_hears_so_and_who_speaks_too_long_ends(house):
     now = [0.0]
-    parts = house.parts(Limits(rows=1, wait_s=100, reply_s=20), 4, 0)
+    parts = house.parts(SchedulerLimits(rows=1, wait_s=100, reply_s=20), 4, 0)
     parts.batch._clock = lambda: now[0]
     first, second = Asked(house.questions[0], 14), Asked(house.questions[1], 14)
     parts.batch.add(first.job())
@@ -255,9 +254,9 @@ def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(house, tiny_base, tmp
     config = json.loads((ref.folder / "adapter_config.json").read_text())
     del config["lora_alpha"]
     (ref.folder / "adapter_config.json").write_text(json.dumps(config))
-    seal(ref.folder, manifest_over(tiny_base, "p", "short"))
-    parts = house.parts(Limits(), 4, 0)
-    asked = Asked(ask(AdaptedModel(copy.deepcopy(house.model), house.hash), ref, PROMPT), 10)
+    write_manifest(ref.folder, manifest_over(tiny_base, "p", "short"))
+    parts = house.parts(SchedulerLimits(), 4, 0)
+    asked = Asked(ask(PeftSwitcher(copy.deepcopy(house.model), house.hash), ref, PROMPT), 10)
     parts.batch.add(asked.job())
     run_out(parts)
     assert differences([asked]) == (0, [])
@@ -268,8 +267,8 @@ def test_one_that_fails_ends_alone(house, tiny_base, tmp_path, breaks):
     broken = make_adapter(tmp_path, tiny_base, "p", "broken", seed=1)
     breaks(broken.folder)
     if breaks is not is_no_longer_sealed:
-        seal(broken.folder, manifest_over(tiny_base, "p", "broken"))
-    parts = house.parts(Limits(), 4, 0)
+        write_manifest(broken.folder, manifest_over(tiny_base, "p", "broken"))
+    parts = house.parts(SchedulerLimits(), 4, 0)
     bad = Asked(Question(broken, PROMPT, (), ()), 3)
     good = [Asked(question, 5) for question in house.questions]
     for one in (*good[:2], bad, *good[2:]):
@@ -281,8 +280,8 @@ def test_one_that_fails_ends_alone(house, tiny_base, tmp_path, breaks):
 def test_a_thousand_adapters_on_eight_slots(house, tiny_base, tmp_path, capsys):
     """200 requests for 1,000 adapters on disk: all right, nobody starved, no memory that grows."""
     refs = _thousand(house, tmp_path)
-    alone = AdaptedModel(copy.deepcopy(house.model), house.hash, keep=2)
-    parts, dice = house.parts(Limits(rows=8), 8, 10**6), random.Random(4)
+    alone = PeftSwitcher(copy.deepcopy(house.model), house.hash, keep=2)
+    parts, dice = house.parts(SchedulerLimits(rows=8), 8, 10**6), random.Random(4)
     asked: list[Asked] = []
     sizes = []
     for _ in range(200):
@@ -318,7 +317,7 @@ def _thousand(house, home):
 
 
 def test_a_prompt_is_computed_in_pieces_while_others_go_on(house):
-    parts = house.parts(Limits(piece_tokens=8), 4, 0)
+    parts = house.parts(SchedulerLimits(prefill_tokens=8), 4, 0)
     talking = Asked(house.questions[0], 14)
     parts.batch.add(talking.job())
     parts.batch.step()

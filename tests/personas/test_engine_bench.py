@@ -2,9 +2,9 @@
 
 import pytest
 
-from personas.engine.bench.material import CHATS
-from personas.engine.bench.systems import Watch
-from personas.engine.bench.told import summary, table
+from benchmarks.engine.engine_summary import format_table, summarise_rounds
+from benchmarks.engine.engine_systems import TokenTimer
+from benchmarks.engine.engine_workload import CHAT_COUNTS
 
 
 def measured(speeds: dict[str, float], **more):
@@ -13,8 +13,8 @@ def measured(speeds: dict[str, float], **more):
 
 
 def figures(*, llama: bool):
-    ours = {f"{count} {kind}": 100.0 * (1 + (kind == "cached")) for count in CHATS for kind in ("cold", "cached")}
-    cold = {f"{count} cold": 20.0 for count in CHATS}
+    ours = {f"{count} {kind}": 100.0 * (1 + (kind == "cached")) for count in CHAT_COUNTS for kind in ("cold", "cached")}
+    cold = {f"{count} cold": 20.0 for count in CHAT_COUNTS}
     found = {
         "switching": [measured(cold), measured({name: 10.0 for name in cold}), measured({name: 50.0 for name in cold})],
         "mixed": [measured(cold)],
@@ -25,7 +25,7 @@ def figures(*, llama: bool):
 
 
 def test_ratios_are_of_medians_and_the_cached_ones_stand_beside_pefts_cold_figure():
-    told = summary(figures(llama=True))
+    told = summarise_rounds(figures(llama=True))
     eight = told["chats_8"]
     assert eight["cold"]["tokens_per_s"] == 100 and eight["cached"]["tokens_per_s"] == 200
     assert (eight["cold"]["vs_peft_switching"], eight["cached"]["vs_peft_switching"]) == (5, 10)
@@ -38,10 +38,10 @@ def test_ratios_are_of_medians_and_the_cached_ones_stand_beside_pefts_cold_figur
 
 
 def shown(*, llama: bool) -> list[str]:
-    told = summary(figures(llama=llama)) | {
+    told = summarise_rounds(figures(llama=llama)) | {
         "fairness": {"quiet_alone_ttft_p95_s": 0.1, "quiet_flooded_ttft_p95_s": 0.3}
     }
-    return table(told).splitlines()
+    return format_table(told).splitlines()
 
 
 def test_the_table_sets_every_system_beside_the_engine():
@@ -55,14 +55,14 @@ def test_the_table_sets_every_system_beside_the_engine():
 
 
 def test_without_llama_cpp_its_line_stays_empty():
-    assert summary(figures(llama=False))["chats_32"]["cold"]["vs_llama_cpp"] is None
+    assert summarise_rounds(figures(llama=False))["chats_32"]["cold"]["vs_llama_cpp"] is None
     assert [line for line in shown(llama=False) if "llama.cpp" in line and "–" in line]
 
 
 def test_tokens_are_counted_from_the_first_submission_to_the_last_token(monkeypatch):
     now = [5.0]
-    monkeypatch.setattr("personas.engine.bench.systems.time.perf_counter", lambda: now[0])
-    watch = Watch()
+    monkeypatch.setattr("benchmarks.engine.engine_systems.time.perf_counter", lambda: now[0])
+    watch = TokenTimer()
     for chat, at in ((0, 6.0), (1, 7.0), (0, 9.0)):
         now[0] = at
         watch.see(chat)

@@ -5,14 +5,13 @@ import copy
 import pytest
 import torch
 
-from personas.base_model import fingerprint, load_model
-from personas.engine.assembly import STACKED_KINDS, assemble
-from personas.engine.batch import Limits
-from personas.engine.weights import AdaptedModel
+from personas.engine.engine_core import STACKED_ARCHITECTURES, SchedulerLimits, build_engine_parts
+from personas.engine.peft_runner import PeftSwitcher
+from personas.models.base_model import fingerprint, load_model
 from tests.families import FAMILIES, SLIDING
 from tests.personas.engine_schedules import Asked, ask, differences, run_out, special_adapter
-from trainer.exports.tiny import LAYERS, make_model
-from trainer.loop.target_modules import targets_in
+from tools.tiny_models import LAYERS, make_model
+from trainer.recipe.model_fit import find_target_modules
 
 PROMPT = tuple(range(10, 50))
 IN_THE_BATCH = {"SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3", "Mistral", "DeepSeek"}
@@ -36,12 +35,12 @@ def test_every_family_says_what_it_says_alone(tmp_path, name):
     model = load_model(base, "float32")
     if not name.startswith("DeepSeek-V"):  # torch multiplies by experts in no more than single precision
         model.to(torch.float64)
-    targets = list(targets_in(base, LAYERS).names)
+    targets = list(find_target_modules(base, LAYERS).names)
     ref = special_adapter(tmp_path, base, "v1", r=4, target_modules=targets)
-    alone = AdaptedModel(copy.deepcopy(model), fingerprint(base))
+    alone = PeftSwitcher(copy.deepcopy(model), fingerprint(base))
     questions = [ask(alone, adapter, PROMPT[:length]) for adapter in (None, ref) for length in (3, len(PROMPT))]
-    limits = Limits(piece_tokens=7, lone_piece_tokens=13)
-    parts = assemble(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7, heard=lambda: None)
+    limits = SchedulerLimits(prefill_tokens=7, solo_prefill_tokens=13)
+    parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7, heard=lambda: None)
     asked = [Asked(question, 10) for question in questions]
     for one in asked:
         parts.batch.add(one.job())
@@ -50,4 +49,4 @@ def test_every_family_says_what_it_says_alone(tmp_path, name):
     parts.close()
     close, wrong = differences(asked)
     assert not wrong and (not close or name.startswith("DeepSeek-V"))
-    assert bool(parts.stacked) == (name in IN_THE_BATCH) == (model.config.model_type in STACKED_KINDS)
+    assert bool(parts.stacked) == (name in IN_THE_BATCH) == (model.config.model_type in STACKED_ARCHITECTURES)

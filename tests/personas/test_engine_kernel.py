@@ -6,16 +6,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from personas.contracts import AdapterRef
-from personas.engine import quick
-from personas.engine.adapters import AdapterWeights
-from personas.engine.cache import CacheShape, RowCache
-from personas.engine.decoder import Span, StackedDecoder
-from personas.engine.kernel import build
-from personas.engine.kernel.build import NoKernelError
-from personas.engine.kernel.rows import KernelRows
-from personas.engine.seats import Seat
-from personas.int8 import to_int8
+from personas.engine.cpu_kernel import build, kernel_runner
+from personas.engine.cpu_kernel.build import KernelUnavailableError
+from personas.engine.cpu_kernel.kernel_runner import KernelRunner
+from personas.engine.kv_cache import CacheShape, SequenceKVCache
+from personas.engine.lora_slots import AdapterWeights, LoraSlot
+from personas.engine.model_runner import ScheduledTokens, StackedLoraRunner
+from personas.models.int8_linear import quantise_model
+from personas.schemas.chat import AdapterRef
 
 CONFIGS = {
     "llama": LlamaConfig(attention_bias=True, mlp_bias=True, num_key_value_heads=1),
@@ -28,8 +26,8 @@ CONFIGS = {
 @pytest.fixture(scope="session")
 def library():
     try:
-        return build.compiled_before() or build.compiled()
-    except NoKernelError as error:
+        return build.load_compiled() or build.compile_and_load()
+    except KernelUnavailableError as error:
         pytest.skip(f"no kernel here: {error}")
 
 
@@ -49,13 +47,13 @@ def tiny(kind: str, inner: int = 160):
 
 def in_int8(kind: str):
     """The same with int8 weights, and widths that the kernel takes them in."""
-    return to_int8(tiny(kind, 192))
+    return quantise_model(tiny(kind, 192))
 
 
 def exact(kind: str, model=tiny):
     """The same weights in float32; int8 ones are those that the bfloat16 model is rounded to."""
     fine = tiny(kind, 192 if model is in_int8 else 160).float()
-    return to_int8(fine) if model is in_int8 else fine
+    return quantise_model(fine) if model is in_int8 else fine
 
 
 def rough(*shape: int):
@@ -66,7 +64,7 @@ def rough(*shape: int):
 def decoders(library, kind: str, threads: int = 2, made=tiny):
     """The kernel, torch in bfloat16 and torch in float32, over the same weights and the same adapters."""
     model = made(kind)
-    coarse, fine = StackedDecoder(model, 4, 0), StackedDecoder(exact(kind, made), 4, 0)
+    coarse, fine = StackedLoraRunner(model, 4, 0), StackedLoraRunner(exact(kind, made), 4, 0)
     for slot, rank in ((1, 4), (2, 18), (3, 1)):
         pairs = {
             name: (rough(rank, linear.in_features) * 0.125, rough(rank, linear.out_features) * 0.25)
@@ -75,19 +73,22 @@ def decoders(library, kind: str, threads: int = 2, made=tiny):
         }
         for decoder in (coarse, fine):
             decoder.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
-    return KernelRows(library, model, coarse.linears, coarse.stack, threads), coarse, fine
+    return KernelRunner(library, model, coarse.linears, coarse.stack, threads), coarse, fine
 
 
-def talk(decoder: StackedDecoder, forward):
+def talk(decoder: StackedLoraRunner, forward):
     """Rows of all lengths under all adapters: whole prompts, pieces, then single tokens; all logits."""
     dice = torch.Generator().manual_seed(7)
     lengths, slots = (1, 2, 3, 5, 17, 40), (0, 2, 1, 2, 3, 1)
     prompts = [torch.randint(0, 200, (length,), generator=dice).tolist() for length in lengths]
-    rows = [RowCache(decoder.shape, 60) for _ in lengths]
-    said = [forward([Span(*what) for what in zip(rows, prompts, map(Seat, slots), strict=True)])]
-    forward([Span(rows[0], [3] * 9, Seat(0), wanted=False)])
+    rows = [SequenceKVCache(decoder.shape, 60) for _ in lengths]
+    said = [forward([ScheduledTokens(*what) for what in zip(rows, prompts, map(LoraSlot, slots), strict=True)])]
+    forward([ScheduledTokens(rows[0], [3] * 9, LoraSlot(0), wanted=False)])
     for step in range(4):
-        spans = [Span(row, [(step * 31 + at) % 200], Seat(slot)) for at, (row, slot) in enumerate(zip(rows, slots))]  # noqa: B905
+        spans = [
+            ScheduledTokens(row, [(step * 31 + at) % 200], LoraSlot(slot))
+            for at, (row, slot) in enumerate(zip(rows, slots, strict=True))
+        ]
         said.append(forward(spans))
     return torch.cat(said).log_softmax(-1)
 
@@ -118,23 +119,28 @@ def test_the_number_of_threads_changes_nothing(library, made):
 def test_a_prompt_longer_than_the_kernel_takes_at_once_is_cut(library):
     kernel, coarse, _ = decoders(library, "llama")
     numbers = torch.arange(700).remainder(200).tolist()
-    pieces = RowCache(coarse.shape, 710)
+    pieces = SequenceKVCache(coarse.shape, 710)
     for at in range(0, 700, 100):
-        last = kernel.forward([Span(pieces, numbers[at : at + 100], Seat(1))])
-    whole, other = RowCache(coarse.shape, 710), RowCache(coarse.shape, 10)
-    logits = kernel.forward([Span(whole, numbers, Seat(1)), Span(other, [5], Seat(2))])
+        last = kernel.forward([ScheduledTokens(pieces, numbers[at : at + 100], LoraSlot(1))])
+    whole, other = SequenceKVCache(coarse.shape, 710), SequenceKVCache(coarse.shape, 10)
+    logits = kernel.forward([ScheduledTokens(whole, numbers, LoraSlot(1)), ScheduledTokens(other, [5], LoraSlot(2))])
     kernel.close()
     assert torch.equal(logits[:1], last) and whole.tokens == numbers and len(logits) == 2
 
 
 def test_a_stack_that_has_grown_is_looked_at_again(library):
     kernel, coarse, _ = decoders(library, "qwen3")
-    before = kernel.forward([Span(RowCache(coarse.shape, 9), [1, 2, 3], Seat(1))])
+    before = kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(1))])
     pairs = {name: (torch.ones(40, part.in_features), torch.zeros(40, part.out_features))
              for name, part in coarse.linears.items() if name != "lm_head"}  # fmt: skip
     coarse.stack.put(9, AdapterWeights(AdapterRef("a", "9", None), pairs))
-    assert torch.equal(before, kernel.forward([Span(RowCache(coarse.shape, 9), [1, 2, 3], Seat(1))]))
-    bare, nothing = (kernel.forward([Span(RowCache(coarse.shape, 9), [1, 2, 3], Seat(slot))]) for slot in (0, 9))
+    assert torch.equal(
+        before, kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(1))])
+    )
+    bare, nothing = (
+        kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(slot))])
+        for slot in (0, 9)
+    )
     kernel.close()
     assert torch.equal(bare, nothing) and not torch.equal(bare, before)
 
@@ -143,74 +149,74 @@ class TestUse:
     """It is used when it gives what the model gives, and not otherwise."""
 
     def test_what_agrees_is_used(self, library):
-        decoder = StackedDecoder(tiny("llama"), 2, 0)
-        quick.use(library, decoder)
+        decoder = StackedLoraRunner(tiny("llama"), 2, 0)
+        kernel_runner.enable_kernel(library, decoder)
         assert decoder.quick
         decoder.quick.close()
 
     def test_what_disagrees_is_not(self, library, monkeypatch, caplog):
         caplog.set_level("INFO")
-        decoder = StackedDecoder(tiny("llama"), 2, 0)
-        forward = KernelRows.forward
-        monkeypatch.setattr(KernelRows, "forward", lambda self, spans: forward(self, spans).roll(1, -1))
-        quick.use(library, decoder)
+        decoder = StackedLoraRunner(tiny("llama"), 2, 0)
+        forward = KernelRunner.forward
+        monkeypatch.setattr(KernelRunner, "forward", lambda self, spans: forward(self, spans).roll(1, -1))
+        kernel_runner.enable_kernel(library, decoder)
         assert decoder.quick is None and "away from the model" in caplog.text
 
     def test_a_model_of_another_build_is_left_to_torch(self, library, caplog):
         caplog.set_level("INFO")
         model = tiny("llama")
         model.config.hidden_act = "gelu"
-        decoder = StackedDecoder(model, 2, 0)
-        quick.use(library, decoder)
+        decoder = StackedLoraRunner(model, 2, 0)
+        kernel_runner.enable_kernel(library, decoder)
         assert decoder.quick is None and "another activation" in caplog.text
 
     def test_int8_weights_of_widths_that_it_does_not_take_are_left_to_torch(self, library, caplog):
         caplog.set_level("INFO")
-        decoder = StackedDecoder(to_int8(tiny("llama")), 2, 0)
-        quick.use(library, decoder)
+        decoder = StackedLoraRunner(quantise_model(tiny("llama")), 2, 0)
+        kernel_runner.enable_kernel(library, decoder)
         assert decoder.quick is None and "odd widths" in caplog.text
 
     def test_without_a_compiler_it_is_said(self, monkeypatch, caplog):
         caplog.set_level("INFO")
         monkeypatch.delenv("CXX", raising=False)
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
-        monkeypatch.setattr(build, "require_possible", lambda: None)
-        quick.compile_for(lambda library: pytest.fail("there is none"))
+        monkeypatch.setattr(build, "require_supported_cpu", lambda: None)
+        kernel_runner.compile_kernel(lambda library: pytest.fail("there is none"))
         assert "no C++ compiler" in caplog.text
 
     @pytest.mark.usefixtures("library")
     def test_compiled_ahead_on_another_processor_it_serves_where_no_compiler_is(self, monkeypatch, tmp_path):
         monkeypatch.setattr(build.sys, "prefix", str(tmp_path))
-        able = build._processor()
-        monkeypatch.setattr(build, "_processor", lambda: "flags : fpu sse")
-        build.compile_ahead()
-        monkeypatch.setattr(build, "_processor", lambda: able)
+        able = build._cpu_flags()
+        monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : fpu sse")
+        build.compile_library()
+        monkeypatch.setattr(build, "_cpu_flags", lambda: able)
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
-        decoder = StackedDecoder(tiny("llama"), 2, 0)
-        quick.use(build.compiled_before(), decoder)
+        decoder = StackedLoraRunner(tiny("llama"), 2, 0)
+        kernel_runner.enable_kernel(build.load_compiled(), decoder)
         assert decoder.quick
         decoder.quick.close()
 
     def test_for_another_kind_of_machine_it_is_not_compiled(self, monkeypatch):
         monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
-        with pytest.raises(NoKernelError, match="for x86-64, not for aarch64"):
-            build.compile_ahead()
+        with pytest.raises(KernelUnavailableError, match="for x86-64, not for aarch64"):
+            build.compile_library()
 
     def test_another_processor_and_a_source_that_is_missing_are_said(self, monkeypatch, caplog, tmp_path):
         caplog.set_level("INFO")
         model = tiny("llama")
-        monkeypatch.setattr(build, "_processor", lambda: "flags : fpu sse")
-        assert not quick.can_serve(model) and "no AVX-512 BF16" in caplog.text
-        monkeypatch.setattr(build, "_processor", lambda: "flags : fpu avx512_bf16")
-        assert not quick.can_serve(model) and "no AVX-512 VNNI" in caplog.text
-        monkeypatch.setattr(build, "PARTS", [tmp_path / "rows.cpp"])
-        assert not quick.can_serve(model) and "was not installed" in caplog.text
+        monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : fpu sse")
+        assert not kernel_runner.supports_model(model) and "no AVX-512 BF16" in caplog.text
+        monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : fpu avx512_bf16")
+        assert not kernel_runner.supports_model(model) and "no AVX-512 VNNI" in caplog.text
+        monkeypatch.setattr(build, "SOURCE_FILES", [tmp_path / "rows.cpp"])
+        assert not kernel_runner.supports_model(model) and "was not installed" in caplog.text
 
     def test_what_does_not_compile_is_said(self, monkeypatch, caplog, tmp_path):
         caplog.set_level("INFO")
         monkeypatch.setattr(build, "SOURCE", tmp_path / "rows.cpp")
-        monkeypatch.setattr(build, "PARTS", [tmp_path / "rows.cpp"])
+        monkeypatch.setattr(build, "SOURCE_FILES", [tmp_path / "rows.cpp"])
         (tmp_path / "rows.cpp").write_text("this is not C++")
-        monkeypatch.setattr(build, "require_possible", lambda: None)
-        quick.compile_for(lambda library: pytest.fail("there is none"))
+        monkeypatch.setattr(build, "require_supported_cpu", lambda: None)
+        kernel_runner.compile_kernel(lambda library: pytest.fail("there is none"))
         assert "does not compile it" in caplog.text

@@ -6,24 +6,26 @@ import weakref
 
 import pytest
 
-from personas import serving
-from personas.contracts import ChatRequest, Persona, Sampling, Turn
-from personas.engine import local
-from personas.engine.local import LocalEngine
+from personas.engine import llm_engine
+from personas.engine.llm_engine import LLMEngine
 from personas.errors import BaseModelError
+from personas.models import serving_model
+from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 from tests.tiny import make_adapter
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
-LONG = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=80, stop_loops=False)
+LONG = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=80, stop_loops=False)
 
 
 @pytest.fixture
 async def engine(tiny_base, monkeypatch):
     """One whose GPU is the processor by another name."""
     monkeypatch.setattr(
-        local, "load_served", lambda base, precision, device: serving.load_served(base, precision, "cpu")
+        llm_engine,
+        "load_serving_model",
+        lambda base, precision, device: serving_model.load_serving_model(base, precision, "cpu"),
     )
-    engine = LocalEngine(tiny_base, "float32", rows=2)
+    engine = LLMEngine(tiny_base, "float32", rows=2)
     await engine.start()
     yield engine
     await engine.close()
@@ -53,7 +55,7 @@ async def test_what_runs_ends_what_waits_begins_and_nothing_changes(engine, tiny
         assert engine.device == device and engine._leaving is None
         assert await said(engine.submit(asked[1])) == expected[1]
     await engine.drop(refs[1])
-    await engine.forget_texts()
+    await engine.clear_prefix_cache()
 
 
 async def test_the_old_place_is_let_go_of_when_its_last_reply_has_ended(engine):
@@ -74,7 +76,7 @@ async def test_a_place_that_cannot_be_used_changes_nothing(engine, monkeypatch):
 
     before = await said(engine.submit(ask("hello")))
     with monkeypatch.context() as patch:
-        patch.setattr(local, "load_served", fail)
+        patch.setattr(llm_engine, "load_serving_model", fail)
         with pytest.raises(BaseModelError, match="no room"):
             await engine.move("cuda")
     assert engine.device == "cpu" and await said(engine.submit(ask("hello"))) == before

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from personas.engine.batch import Limits
+from personas.engine.engine_core import SchedulerLimits
 from tests.personas.engine_schedules import Asked, House, differences, run_out
 
 
@@ -16,7 +16,7 @@ def house(tmp_path_factory, tiny_base):
 
 
 def test_servers_without_a_row_get_one_beside_a_flood(house):
-    parts = house.parts(Limits(rows=2, newcomers=2), 2, 0)
+    parts = house.parts(SchedulerLimits(rows=2, overflow_rows=2), 2, 0)
     asked = {
         (guild, number): Asked(house.questions[number % 3], 6)
         for guild, count in ((1, 6), (2, 2), (3, 1), (4, 1))
@@ -39,7 +39,7 @@ def test_servers_without_a_row_get_one_beside_a_flood(house):
 
 
 def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_its_share(house):
-    parts = house.parts(Limits(rows=6, newcomers=5), 2, 0)
+    parts = house.parts(SchedulerLimits(rows=6, overflow_rows=5), 2, 0)
     flood = [Asked(house.questions[number % 3], 6) for number in range(12)]
     quiet = [Asked(house.questions[number % 3], 6) for number in range(4)]
     late = Asked(house.questions[0], 6)
@@ -60,7 +60,7 @@ def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_it
 
 
 def test_its_prompt_is_not_computed_after_those_of_a_flood(house):
-    parts = house.parts(Limits(rows=8, piece_tokens=30, lone_piece_tokens=30), 2, 0)
+    parts = house.parts(SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0)
     flood = [Asked(max(house.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]
     quiet = Asked(min(house.questions, key=lambda question: len(question.prompt)), 4)
     for one in flood:

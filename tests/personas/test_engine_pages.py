@@ -4,32 +4,32 @@ import copy
 
 import torch
 
-from personas.base_model import load_model
-from personas.contracts import AdapterRef
-from personas.engine import pages
-from personas.engine.adapters import AdapterStack, AdapterWeights
+from personas.engine import hugepages
+from personas.engine.lora_slots import AdapterWeights, StackedLora
+from personas.models.base_model import load_model
+from personas.schemas.chat import AdapterRef
 
 
 def test_zeros_begin_a_page_and_are_nobody_elses():
-    one, other = (pages.large_zeros((3, 1000, 512), torch.float32, "cpu") for _ in range(2))
+    one, other = (hugepages.zeros_in_huge_pages((3, 1000, 512), torch.float32, "cpu") for _ in range(2))
     one.fill_(7)
-    assert one.data_ptr() % pages.PAGE == 0 and other.shape == (3, 1000, 512) and not other.any()
-    small = pages.large_zeros((2, 3), torch.bfloat16, "cpu")
+    assert one.data_ptr() % hugepages.HUGE_PAGE_BYTES == 0 and other.shape == (3, 1000, 512) and not other.any()
+    small = hugepages.zeros_in_huge_pages((2, 3), torch.bfloat16, "cpu")
     assert small.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_side_by_side_they_do_not_overlap():
     shapes = [(3, 5), (0, 4), (1000, 999), (7,), (1, 1, 1)]
-    parts = pages.large_zeros_together(shapes, torch.bfloat16, "cpu")
+    parts = hugepages.packed_zeros_in_huge_pages(shapes, torch.bfloat16, "cpu")
     for number, part in enumerate(parts):
         part.fill_(number)
     assert [tuple(part.shape) for part in parts] == shapes
     assert all((part == number).all() for number, part in enumerate(parts))
-    assert all(part.data_ptr() % pages.PIECE == 0 for part in parts if part.numel())
+    assert all(part.data_ptr() % hugepages.ALIGNMENT_BYTES == 0 for part in parts if part.numel())
 
 
 def test_they_outlive_what_they_were_made_with():
-    part = pages.large_zeros_together([(600, 1000), (600, 1000)], torch.float32, "cpu")[1]
+    part = hugepages.packed_zeros_in_huge_pages([(600, 1000), (600, 1000)], torch.float32, "cpu")[1]
     part.fill_(3)
     torch.ones(10**6)
     assert float(part.sum()) == 3 * 600 * 1000
@@ -39,7 +39,7 @@ def test_a_model_that_is_moved_is_the_same(tiny_base):
     model = load_model(tiny_base, "float32")
     moved, ids = copy.deepcopy(model), torch.tensor([[5, 6, 7]])
     places = {name: weight.data_ptr() for name, weight in moved.named_parameters()}
-    pages.move_weights(moved)
+    hugepages.move_weights_to_huge_pages(moved)
     assert all(weight.data_ptr() != places[name] for name, weight in moved.named_parameters())
     assert moved.lm_head.weight.data_ptr() == moved.model.embed_tokens.weight.data_ptr(), "they are one still"
     with torch.inference_mode():
@@ -48,7 +48,7 @@ def test_a_model_that_is_moved_is_the_same(tiny_base):
 
 def test_a_stack_doubles_until_there_is_room_for_all_that_are_expected():
     linears = {"wide": torch.nn.Linear(8, 12), "narrow": torch.nn.Linear(4, 4)}
-    stack = AdapterStack(linears, torch.float32, "cpu", slots=6)
+    stack = StackedLora(linears, torch.float32, "cpu", slots=6)
 
     def weights(fill: float, rank: int, *layers: str) -> AdapterWeights:
         pairs = {

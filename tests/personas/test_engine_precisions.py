@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from personas.base_model import locate
-from personas.contracts import AdapterRef
-from personas.engine.adapters import AdapterWeights
-from personas.engine.decoder import StackedDecoder
-from personas.serving import load_served
+from personas.engine.lora_slots import AdapterWeights
+from personas.engine.model_runner import StackedLoraRunner
+from personas.models.base_model import locate
+from personas.models.serving_model import load_serving_model
+from personas.schemas.chat import AdapterRef
 from tests.personas.test_engine_kernel import rough, talk, tiny
 
 TOLERANCES = {"bfloat16": (0.02, 0.15), "int8": (0.03, 0.25), "nf4": (0.3, 2.5)}
@@ -25,13 +25,13 @@ def one_thread():
 
 
 def served(folder, precision):
-    return load_served(locate(str(folder)), precision, "cpu")
+    return load_serving_model(locate(str(folder)), precision, "cpu")
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_log_probabilities_are_near_those_in_float32(tmp_path, precision):
     tiny("llama", 192).save_pretrained(tmp_path)
-    coarse, fine = (StackedDecoder(served(tmp_path, kind), 4, 0) for kind in (precision, "float32"))
+    coarse, fine = (StackedLoraRunner(served(tmp_path, kind), 4, 0) for kind in (precision, "float32"))
     torch.manual_seed(3)
     for slot, rank in ((1, 4), (2, 18), (3, 1)):
         pairs = {
@@ -53,9 +53,9 @@ def test_in_4_bits_rows_are_what_the_model_says_alone(tmp_path):
     ids = torch.tensor([[5, 9, 44, 3, 7]])
     with torch.inference_mode():
         alone = copy.deepcopy(model)(ids).logits[0, -1].float().log_softmax(-1)
-    from personas.engine.decoder import Span
+    from personas.engine.model_runner import ScheduledTokens
 
-    decoder = StackedDecoder(model, 2, 0)
+    decoder = StackedLoraRunner(model, 2, 0)
     rows = [decoder.open(9) for _ in range(2)]
-    logits = decoder.compute([Span(rows[0], [1, 2]), Span(rows[1], ids[0].tolist())])
+    logits = decoder.compute([ScheduledTokens(rows[0], [1, 2]), ScheduledTokens(rows[1], ids[0].tolist())])
     assert (logits[1].log_softmax(-1) - alone).abs().max() < 0.05

@@ -14,8 +14,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from personas.contracts import Sampling
-from personas.engine.sampling import Draws, draw, uniform
+from personas.engine.sampler import SamplerState, sample_token, seeded_uniform
+from personas.schemas.chat import SamplingParams
 
 VOCABULARY = 1000
 
@@ -24,21 +24,21 @@ def random_logits(rows: int, seed: int = 0):
     return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def one(logits, sampling: Sampling, seed: int = 0, seen=(), position: int = 0) -> int:
-    draws = Draws(sampling, seed, set(seen))
+def one(logits, sampling: SamplingParams, seed: int = 0, seen=(), position: int = 0) -> int:
+    draws = SamplerState(sampling, seed, set(seen))
     draws.position = position
-    return draw(logits, int(logits.argmax()), draws).token
+    return sample_token(logits, int(logits.argmax()), draws).token
 
 
 SETTINGS = [
-    Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.0),
-    Sampling(temperature=0.7, top_p=1.0, min_p=0.05, repetition_penalty=1.0),
-    Sampling(temperature=1.3, top_p=0.8, top_k=7, repetition_penalty=1.2),
-    Sampling(temperature=3.0, top_p=0.99, repetition_penalty=1.1),  # far beyond the usual candidates
+    SamplingParams(temperature=1.0, top_p=0.9, repetition_penalty=1.0),
+    SamplingParams(temperature=0.7, top_p=1.0, min_p=0.05, repetition_penalty=1.0),
+    SamplingParams(temperature=1.3, top_p=0.8, top_k=7, repetition_penalty=1.2),
+    SamplingParams(temperature=3.0, top_p=0.99, repetition_penalty=1.1),  # far beyond the usual candidates
 ]
 
 
-def by_transformers(logits, sampling: Sampling, seen):
+def by_transformers(logits, sampling: SamplingParams, seen):
     steps = [RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)]
     steps.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:
@@ -61,37 +61,39 @@ def test_tokens_come_as_often_as_transformers_would_draw_them(sampling):
 
 
 def test_a_draw_depends_on_seed_and_position():
-    logits, sampling = random_logits(5), Sampling(temperature=1.0)
+    logits, sampling = random_logits(5), SamplingParams(temperature=1.0)
     assert len({one(logits[0], sampling, 7, position=place) for place in range(20)}) > 3
-    assert len({uniform(seed, 0) for seed in range(1000)}) == 1000 and 0 <= uniform(1, 1) < 1
+    assert len({seeded_uniform(seed, 0) for seed in range(1000)}) == 1000 and 0 <= seeded_uniform(1, 1) < 1
 
 
 def test_what_was_said_before_is_less_likely_greedily_too():
     logits = torch.zeros(VOCABULARY)
     logits[4], logits[9] = 2.0, 1.9
-    greedy = Sampling(temperature=0, repetition_penalty=1.2)
+    greedy = SamplingParams(temperature=0, repetition_penalty=1.2)
     assert one(logits, greedy) == 4 and one(logits, greedy, seen={4}) == 9
-    draws = Draws(greedy, 0, set())
-    assert [draw(logits, 4, draws).token for _ in range(2)] == [4, 9], "its own tokens count"
+    draws = SamplerState(greedy, 0, set())
+    assert [sample_token(logits, 4, draws).token for _ in range(2)] == [4, 9], "its own tokens count"
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-40, 8e-38, 1e-6])
 def test_next_to_no_temperature_is_none(temperature):
     logits = random_logits(1)[0]
     for penalty in (1.0, 1.05):
-        settings = Sampling(temperature=temperature, repetition_penalty=penalty)
+        settings = SamplingParams(temperature=temperature, repetition_penalty=penalty)
         assert one(logits, settings) == int(logits.argmax())
-    assert one(logits, Sampling(temperature=2e-5, repetition_penalty=1.05)) == int(logits.argmax())
+    assert one(logits, SamplingParams(temperature=2e-5, repetition_penalty=1.05)) == int(logits.argmax())
 
 
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_of_which_nothing_can_be_drawn_are_an_error(spoilt):
     with pytest.raises(ArithmeticError, match="No token can be drawn"):
-        one(torch.full((VOCABULARY,), spoilt), Sampling(temperature=1.0))
+        one(torch.full((VOCABULARY,), spoilt), SamplingParams(temperature=1.0))
 
 
 def test_log_probabilities_are_the_models_own():
     logits = random_logits(1)[0]
-    drawn = draw(logits, int(logits.argmax()), Draws(Sampling(temperature=0.2, top_k=1, logprobs=True), 0, set()))
+    drawn = sample_token(
+        logits, int(logits.argmax()), SamplerState(SamplingParams(temperature=0.2, top_k=1, logprobs=True), 0, set())
+    )
     assert drawn.logprob == pytest.approx(float(logits.log_softmax(-1).max()))
-    assert draw(logits, int(logits.argmax()), Draws(Sampling(), 0, set())).logprob is None
+    assert sample_token(logits, int(logits.argmax()), SamplerState(SamplingParams(), 0, set())).logprob is None

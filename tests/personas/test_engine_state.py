@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 
-from personas.contracts import ChatRequest, Persona, Sampling, Turn
-from personas.engine.local import LocalEngine
+from personas.engine.llm_engine import LLMEngine
 from personas.errors import AdapterError
+from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 from tests.fakes import until
 from tests.tiny import make_adapter
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
-SHORT = Sampling(temperature=0.0, max_new_tokens=6, stop_loops=False)
+SHORT = SamplingParams(temperature=0.0, max_new_tokens=6, stop_loops=False)
 
 
 def ask(adapter=None, sampling=SHORT) -> ChatRequest:
@@ -26,7 +26,7 @@ async def told():
 
 @pytest.fixture
 async def engine(tiny_base, told):
-    engine = LocalEngine(tiny_base, "float32", rows=2, slots=3, on_reply=told.append)
+    engine = LLMEngine(tiny_base, "float32", rows=2, slots=3, on_reply=told.append)
     await engine.start()
     yield engine
     await engine.close()
@@ -38,7 +38,7 @@ async def test_it_says_what_it_serves_and_what_it_holds(engine, told, tiny_base,
     assert (before.running, before.waiting, before.rows, before.slots) == (0, 0, 2, 3)
     assert before.adapters == () and before.kept_bytes == 0 < before.kept_most_bytes
     adapter = make_adapter(tmp_path, tiny_base, "ada", "v1", seed=1)
-    long = Sampling(temperature=0.0, max_new_tokens=400, stop_loops=False)
+    long = SamplingParams(temperature=0.0, max_new_tokens=400, stop_loops=False)
     streams = [engine.submit(ask(adapter, long)) for _ in range(3)]
     async for _ in streams[0]:
         now = engine.state()
@@ -68,7 +68,7 @@ async def test_each_request_is_told_of_once_however_it_ends(engine, told, tiny_b
     shutil.rmtree(damaged.folder)
     with pytest.raises(AdapterError):
         [piece async for piece in engine.submit(ask(damaged))]
-    stopped = engine.submit(ask(sampling=Sampling(max_new_tokens=400)))
+    stopped = engine.submit(ask(sampling=SamplingParams(max_new_tokens=400)))
     stopped.cancel()
     [piece async for piece in stopped]
     await until(lambda: len(told) == 2)

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from personas.contracts import AdapterRef
-from personas.engine.adapters import AdapterWeights
-from personas.engine.places import Places
-from personas.engine.scheduler import MAX_PASSED, Scheduler, Ticket
-from personas.engine.seats import AHEAD, BASE, Seats
+from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterWeights, LoraSlots
+from personas.engine.scheduler import MAX_OVERTAKEN, AdmissionControl, QueuedRequest, Scheduler
 from personas.errors import AdapterError, EngineBusyError
+from personas.schemas.chat import AdapterRef
 
 
 class TestOrder:
@@ -20,9 +18,9 @@ class TestOrder:
     def test_a_quiet_guild_is_served_before_a_flood_that_came_first(self):
         scheduler: Scheduler[str] = Scheduler()
         for number in range(20):
-            scheduler.add(Ticket(1, 100, number, f"flood {number}"))
+            scheduler.add(QueuedRequest(1, 100, number, f"flood {number}"))
         assert scheduler.next(lambda _: True).item == "flood 0"
-        scheduler.add(Ticket(2, 100, 21.0, "quiet"))
+        scheduler.add(QueuedRequest(2, 100, 21.0, "quiet"))
         order = [scheduler.next(lambda _: True).item for _ in range(3)]
         assert order[0] == "flood 1", "one that comes is not given what it did not ask for before"
         assert order[1] == "quiet"
@@ -30,8 +28,8 @@ class TestOrder:
     def test_new_tokens_count_too(self):
         scheduler: Scheduler[str] = Scheduler()
         for guild in (1, 2):
-            scheduler.add(Ticket(guild, 10, guild, f"first of {guild}"))
-            scheduler.add(Ticket(guild, 10, guild, f"second of {guild}"))
+            scheduler.add(QueuedRequest(guild, 10, guild, f"first of {guild}"))
+            scheduler.add(QueuedRequest(guild, 10, guild, f"second of {guild}"))
         first, second = scheduler.next(lambda _: True), scheduler.next(lambda _: True)
         assert (first.guild_id, second.guild_id) == (1, 2)
         scheduler.serve(1, new_tokens=1)
@@ -40,29 +38,29 @@ class TestOrder:
     def test_both_guilds_get_the_same_whatever_one_of_them_asks_for(self):
         scheduler: Scheduler[int] = Scheduler()
         for number in range(300):
-            scheduler.add(Ticket(1, 50, number, number))
+            scheduler.add(QueuedRequest(1, 50, number, number))
             if number < 40:
-                scheduler.add(Ticket(2, 50, number, number))
+                scheduler.add(QueuedRequest(2, 50, number, number))
         first = [scheduler.next(lambda _: True).guild_id for _ in range(60)]
         assert first.count(2) == 30
 
     def test_one_that_waits_for_a_slot_is_passed_a_few_times_and_no_more(self):
         scheduler: Scheduler[str] = Scheduler()
-        scheduler.add(Ticket(1, 0, 0, "stuck"))
-        for number in range(MAX_PASSED + 3):
-            scheduler.add(Ticket(1, 0, 1 + number, "free"))
+        scheduler.add(QueuedRequest(1, 0, 0, "stuck"))
+        for number in range(MAX_OVERTAKEN + 3):
+            scheduler.add(QueuedRequest(1, 0, 1 + number, "free"))
         passed = 0
         while scheduler.next(lambda ticket: ticket.item == "free"):
             passed += 1
-        assert passed == MAX_PASSED
+        assert passed == MAX_OVERTAKEN
         assert scheduler.next(lambda _: True).item == "stuck"
         assert scheduler.next(lambda _: True).item == "free", "the way is clear again"
 
     def test_what_is_not_ready_holds_nobody_up(self):
         scheduler: Scheduler[str] = Scheduler()
-        scheduler.add(Ticket(1, 0, 0, "being read"))
+        scheduler.add(QueuedRequest(1, 0, 0, "being read"))
         for number in range(30):
-            scheduler.add(Ticket(1, 0, 1 + number, "free"))
+            scheduler.add(QueuedRequest(1, 0, 1 + number, "free"))
         assert all(scheduler.next(lambda t: True if t.item == "free" else None) for _ in range(30))
         assert len(scheduler) == 1
 
@@ -71,7 +69,7 @@ class TestPlaces:
     """How many may wait."""
 
     def test_a_guild_alone_gets_what_was_set_and_others_still_find_room(self):
-        places = Places(30, at_once=4)
+        places = AdmissionControl(30, at_once=4)
         for _ in range(30):
             places.take(1)
         with pytest.raises(
@@ -87,7 +85,7 @@ class TestPlaces:
 
     def test_the_estimate_follows_what_is_measured(self):
         now = [0.0]
-        places = Places(30, 4, lambda: now[0])
+        places = AdmissionControl(30, 4, lambda: now[0])
         for _ in range(21):
             places.take(1)
         for _ in range(20):
@@ -114,7 +112,7 @@ class Table:
         self.broken: set[str] = set()
         self.reads = 0
         self.heard = threading.Event()
-        self.seats = Seats(slots, self._read, lambda slot, w: self.put.append((slot, w.ref.persona_id)),
+        self.seats = LoraSlots(slots, self._read, lambda slot, w: self.put.append((slot, w.ref.persona_id)),
                            lambda r: self.gone.append(r.persona_id), self.heard.set)  # fmt: skip
 
     def _read(self, adapter: AdapterRef) -> AdapterWeights:
@@ -125,7 +123,7 @@ class Table:
 
     def take(self, name: str):
         """Have it read, then take a seat."""
-        self.seats.read_ahead([ref(name)])
+        self.seats.prefetch([ref(name)])
         self.seats._reader.submit(lambda: None).result()
         return self.seats.take(ref(name))
 
@@ -149,7 +147,7 @@ class TestSeats:
         c = table.take("c")
         assert c.slot == b.slot and table.put[-1] == (b.slot, "c")
         assert table.take("b") is None, "it has left, and the others are in use"
-        assert table.seats.take(None) == BASE
+        assert table.seats.take(None) == BASE_MODEL_SLOT
 
     def test_two_rows_share_a_seat_and_it_is_free_when_both_have_left(self, table):
         a, again, _ = table.take("a"), table.take("a"), table.take("b")
@@ -178,6 +176,6 @@ class TestSeats:
         assert table.take("dora").slot is None and table.take("a") and table.take("b")
 
     def test_no_more_is_read_ahead_than_agreed(self, table):
-        table.seats.read_ahead([ref(f"p{n}") for n in range(50)])
+        table.seats.prefetch([ref(f"p{n}") for n in range(50)])
         table.seats._reader.submit(lambda: None).result()
-        assert table.reads == AHEAD and table.heard.is_set()
+        assert table.reads == MAX_PREFETCHED_ADAPTERS and table.heard.is_set()

@@ -8,9 +8,9 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save
 
-from personas.base_model import locate
 from personas.errors import BaseModelError
-from personas.rope_scaling import RopeScaling
+from personas.models.base_model import locate
+from personas.models.rope_scaling import RopeScaling
 from tests.hub import Hub, reach
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"

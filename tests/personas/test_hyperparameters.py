@@ -6,17 +6,22 @@ import pytest
 from pydantic import ValidationError
 
 from personas.errors import RequestError
-from personas.hyperparameters import Hyperparameters, allowed, settings_in, settings_of
+from personas.schemas.hyperparameters import (
+    Hyperparameters,
+    describe_allowed_values,
+    parse_settings,
+    parse_settings_line,
+)
 
 
 def test_settings_are_read_with_their_kinds():
-    found = settings_of(["learning_rate=2e-4", "lora_r = 8", "use_dora=true", "optim=adamw_torch", "max_length=512"])
+    found = parse_settings(["learning_rate=2e-4", "lora_r = 8", "use_dora=true", "optim=adamw_torch", "max_length=512"])
     assert found == Hyperparameters(learning_rate=2e-4, lora_r=8, use_dora=True, optim="adamw_torch", max_length=512)
-    assert settings_of([]) == settings_in("") == settings_in(" , ") == Hyperparameters()
+    assert parse_settings([]) == parse_settings_line("") == parse_settings_line(" , ") == Hyperparameters()
 
 
 def test_a_line_of_settings_may_hold_a_list():
-    found = settings_in("target_modules=q_proj, v_proj , lora_r=4,seed=7")
+    found = parse_settings_line("target_modules=q_proj, v_proj , lora_r=4,seed=7")
     assert found == Hyperparameters(target_modules=("q_proj", "v_proj"), lora_r=4, seed=7)
 
 
@@ -44,23 +49,23 @@ def test_a_line_of_settings_may_hold_a_list():
 )
 def test_what_is_wrong_is_named_with_what_is_allowed(pair, cause, advice):
     with pytest.raises(RequestError) as caught:
-        settings_of([pair])
+        parse_settings([pair])
     assert caught.value.message == cause and advice in caught.value.advice
 
 
 def test_several_wrong_ones_are_all_named_and_nothing_is_set_twice():
     with pytest.raises(RequestError, match="lora_r cannot be '0', seed cannot be '-1'"):
-        settings_in("lora_r=0, seed=-1, max_length=512")
+        parse_settings_line("lora_r=0, seed=-1, max_length=512")
     with pytest.raises(RequestError, match="lora_r is set twice"):
-        settings_in("lora_r=4, lora_r=8")
+        parse_settings_line("lora_r=4, lora_r=8")
 
 
 @pytest.mark.parametrize("name", Hyperparameters.model_fields)
 def test_what_is_allowed_is_what_is_accepted(name):
     """The words are made from the schema; here the ends of each range are tried."""
-    words, schema = allowed(name), Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
+    words, schema = describe_allowed_values(name), Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
     for word in schema.get("enum", []):
-        assert word in words and getattr(settings_of([f"{name}={word}"]), name) == word
+        assert word in words and getattr(parse_settings([f"{name}={word}"]), name) == word
     for key, inclusive, outwards in (
         ("minimum", True, -1), ("maximum", True, 1), ("exclusiveMinimum", False, -1), ("exclusiveMaximum", False, 1),
     ):  # fmt: skip
@@ -69,10 +74,10 @@ def test_what_is_allowed_is_what_is_accepted(name):
         end = schema[key]
         assert (str(int(end)) if end == int(end) else f"{end:g}") in words
         if inclusive:
-            assert getattr(settings_of([f"{name}={end}"]), name) == end
+            assert getattr(parse_settings([f"{name}={end}"]), name) == end
         beyond = end + outwards if schema["type"] == "integer" else math.nextafter(end, outwards * math.inf)
         with pytest.raises(RequestError):
-            settings_of([f"{name}={beyond if inclusive else end}"])
+            parse_settings([f"{name}={beyond if inclusive else end}"])
 
 
 def test_a_request_knows_the_same_names():

@@ -7,11 +7,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
-from personas.adapters import CONFIG, WEIGHTS
-from personas.contracts import AdapterRef
-from personas.engine.weights import AdaptedModel
-from personas.int8 import Int8Linear, is_int8, rounded, to_int8
-from personas.serving import load_served, precision_of
+from personas.engine.peft_runner import PeftSwitcher
+from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE
+from personas.models.int8_linear import Int8Linear, is_int8_model, quantise_model, quantise_rows
+from personas.models.serving_model import load_serving_model, precision_of
+from personas.schemas.chat import AdapterRef
 from tests.personas.test_engine_kernel import tiny
 
 
@@ -22,7 +22,7 @@ def linear(inputs: int, outputs: int, dtype=torch.float32):
 
 def test_a_weight_is_off_by_half_a_step_at_most():
     weight = linear(96, 40).weight.detach()
-    values, factors = rounded(weight)
+    values, factors = quantise_rows(weight)
     assert values.dtype == torch.int8 and values.abs().max() == 127
     steps = weight.abs().amax(1, keepdim=True) / 127
     assert ((values * factors[:, None] - weight).abs() / steps).max() < 0.8  # half, and what the factor's rounding adds
@@ -31,7 +31,7 @@ def test_a_weight_is_off_by_half_a_step_at_most():
 def test_an_output_without_weights_stays_without():
     weight = torch.zeros(3, 8)
     weight[1] = 0.5
-    values, factors = rounded(weight)
+    values, factors = quantise_rows(weight)
     assert torch.equal(values * factors[:, None] != 0, weight != 0)
 
 
@@ -60,16 +60,16 @@ def test_all_linear_layers_of_a_model_are_rounded_and_a_tied_head_is_untied():
     model = tiny("qwen2")
     before = model.model.embed_tokens.weight.clone()
     names = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    to_int8(model)
+    quantise_model(model)
     assert {name for name, module in model.named_modules() if isinstance(module, Int8Linear)} == names
-    assert "lm_head" in names and torch.equal(model.model.embed_tokens.weight, before) and is_int8(model)
+    assert "lm_head" in names and torch.equal(model.model.embed_tokens.weight, before) and is_int8_model(model)
     model.tie_weights()
     assert isinstance(model.lm_head, Int8Linear)
 
 
 def test_a_served_model_says_that_it_is_so(tiny_base):
-    assert precision_of(load_served(tiny_base, "int8", "cpu")) == "int8"
-    assert precision_of(load_served(tiny_base, "nf4", "cpu")) == "nf4"
+    assert precision_of(load_serving_model(tiny_base, "int8", "cpu")) == "int8"
+    assert precision_of(load_serving_model(tiny_base, "nf4", "cpu")) == "nf4"
 
 
 class TestAdapters:
@@ -78,7 +78,7 @@ class TestAdapters:
     @staticmethod
     def over(model, folder):
         """The logits of a prompt under the adapter."""
-        adapted = AdaptedModel(model, "")
+        adapted = PeftSwitcher(model, "")
         ref = AdapterRef("ada", "v1", folder)
         adapted.attach(ref)
         with torch.inference_mode():
@@ -97,10 +97,10 @@ class TestAdapters:
                 torch.nn.init.normal_(weight, std=0.1)
         learned.save_pretrained(tmp_path)
         wanted = "lm_head.weight" if "modules_to_save" in options else "lora_B"
-        assert json.loads((tmp_path / CONFIG).read_text()) and any(
-            wanted in name for name in load_file(tmp_path / WEIGHTS)
+        assert json.loads((tmp_path / CONFIG_FILE).read_text()) and any(
+            wanted in name for name in load_file(tmp_path / WEIGHTS_FILE)
         )
-        served = to_int8(tiny("llama", 192).float())
+        served = quantise_model(tiny("llama", 192).float())
         same = tiny("llama", 192).float()
         for name, module in served.named_modules():
             if isinstance(module, Int8Linear):

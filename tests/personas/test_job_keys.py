@@ -4,10 +4,9 @@ import stat
 
 import pytest
 
-from personas.contracts import TrainingRequest
 from personas.errors import KeyFileError
-from personas.job_keys import JobKeys, dataset_name
-from personas.keys import HomeKey
+from personas.home.pseudonyms import HomeKey, JobKeys, pseudonym_dataset_name
+from personas.schemas.training import TrainingRequest
 
 
 def test_a_homes_keys_differ_by_data_set_and_agree_on_people(tmp_path):
@@ -43,4 +42,4 @@ def test_damaged_keys_are_not_made_anew(tmp_path, text):
     ],
 )
 def test_what_a_data_set_is_called(fields, name):
-    assert dataset_name(TrainingRequest(job_name="j", **fields)) == name
+    assert pseudonym_dataset_name(TrainingRequest(job_name="j", **fields)) == name

@@ -5,10 +5,19 @@ import stat
 
 import pytest
 
-from personas.consent import CONSENT_FILE, NOBODY, Consent, read_consent, write_consent
 from personas.errors import KeyFileError, MaterialError
-from personas.keys import KEY_FILE, HomeKey, keyed
-from personas.people import PEOPLE_FILE, holds_any, read_people, write_people
+from personas.home.data_subjects import (
+    CONSENT_FILE,
+    NO_CONSENT,
+    PEOPLE_FILE,
+    Consent,
+    contains_any_person,
+    read_consent,
+    read_people,
+    write_consent,
+    write_people,
+)
+from personas.home.pseudonyms import KEY_FILE, HomeKey, keyed_person
 
 
 def mode(path):
@@ -33,7 +42,9 @@ def test_two_homes_and_two_data_sets_cannot_be_joined(tmp_path):
     here, there = HomeKey.of(tmp_path / "here"), HomeKey.of(tmp_path / "there")
     keys = [here.pseudonyms("a"), here.pseudonyms("b"), there.pseudonyms("a"), here.people(), there.people()]
     assert len(set(keys)) == len(keys)
-    assert keyed(here.people(), "123") == keyed(here.people(), "123") != keyed(there.people(), "123")
+    assert (
+        keyed_person(here.people(), "123") == keyed_person(here.people(), "123") != keyed_person(there.people(), "123")
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"zz" * 32, b"00" * 31, b"\xff\xfe"])
@@ -48,26 +59,26 @@ def test_a_damaged_key_is_an_error_and_stays_as_it_is(tmp_path, content):
 
 def test_a_folder_says_who_is_in_it_and_nobody_else_can_tell(tmp_path):
     key = HomeKey.of(tmp_path).people()
-    mina, joren = keyed(key, "1001"), keyed(key, "name:joren")
+    mina, joren = keyed_person(key, "1001"), keyed_person(key, "name:joren")
     write_people(tmp_path, {mina: 3, joren: 1})
     assert read_people(tmp_path) == {mina: 3, joren: 1}
-    assert holds_any(tmp_path, {joren, keyed(key, "7")})
-    assert not holds_any(tmp_path, {keyed(key, "7")})
+    assert contains_any_person(tmp_path, {joren, keyed_person(key, "7")})
+    assert not contains_any_person(tmp_path, {keyed_person(key, "7")})
     assert "1001" not in (tmp_path / PEOPLE_FILE).read_text()
 
 
 def test_a_folder_without_a_list_holds_nobody_and_a_damaged_list_may_hold_anybody(tmp_path):
-    assert not holds_any(tmp_path, {"0" * 32})
+    assert not contains_any_person(tmp_path, {"0" * 32})
     for damaged in ('{"format": 1, "people": {"mina": 1}}', '{"format": 2, "people": {}}', "{"):
         (tmp_path / PEOPLE_FILE).write_text(damaged)
-        assert holds_any(tmp_path, {"0" * 32})
+        assert contains_any_person(tmp_path, {"0" * 32})
         with pytest.raises(MaterialError, match=PEOPLE_FILE):
             read_people(tmp_path)
 
 
 def test_consent_is_kept_for_its_owner_only_and_read_back(tmp_path):
     consent = Consent(permission="by letter of 3 May", opted_in=frozenset({"20", "3"}))
-    write_consent(tmp_path, NOBODY)
+    write_consent(tmp_path, NO_CONSENT)
     write_consent(tmp_path, consent)
     assert read_consent(tmp_path) == consent
     assert mode(tmp_path / CONSENT_FILE) == 0o600
@@ -75,7 +86,7 @@ def test_consent_is_kept_for_its_owner_only_and_read_back(tmp_path):
 
 
 def test_without_a_consent_file_nobody_has_allowed_anything(tmp_path):
-    assert read_consent(tmp_path) == NOBODY == Consent(permission="", opted_in=frozenset())
+    assert read_consent(tmp_path) == NO_CONSENT == Consent(permission="", opted_in=frozenset())
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", '{"opted_in": [1.5]}', '{"allowed": true}'])

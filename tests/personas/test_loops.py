@@ -1,14 +1,13 @@
 """A reply that goes round in circles ends with its sentence; what is said twice on purpose stays."""
 
-from personas.engine.loops import RUN_TOKENS, before_the_circle, goes_round
-from personas.engine.text import StreamedText
+from personas.engine.detokenizer import REPETITION_TOKENS, StreamingDetokenizer, is_repeating, trim_repetition
 
 
-def streamed(renderer, text: str, *, stop_loops: bool = True) -> StreamedText:
+def streamed(renderer, text: str, *, stop_loops: bool = True) -> StreamingDetokenizer:
     import torch
 
     pieces: list[str] = []
-    out = StreamedText(renderer, (), pieces.append, stop_loops=stop_loops)
+    out = StreamingDetokenizer(renderer, (), pieces.append, stop_loops=stop_loops)
     out.put(torch.tensor([0]))
     for token in renderer.tokenizer(text, add_special_tokens=False)["input_ids"]:
         out.put(torch.tensor([token]))
@@ -29,17 +28,17 @@ def test_a_sentence_over_and_over_is_said_once(renderer):
 
 def test_a_word_over_and_over_ends_early(renderer):
     out = streamed(renderer, "*bows* " + "Curtain! " * 60)
-    assert out.stopped and 1 <= out.text.count("Curtain!") <= RUN_TOKENS and out.text.endswith("!")
+    assert out.stopped and 1 <= out.text.count("Curtain!") <= REPETITION_TOKENS and out.text.endswith("!")
 
 
 def test_a_circle_without_an_end_of_sentence_ends_at_once(renderer):
     out = streamed(renderer, "and then " * 200)
-    assert out.stopped and out.text and out.tokens <= 2 * RUN_TOKENS + 2
+    assert out.stopped and out.text and out.tokens <= 2 * REPETITION_TOKENS + 2
 
 
 def test_what_is_kept_are_whole_sentences_or_all_there_is():
-    assert before_the_circle("One. Two! And th") == "One. Two!"
-    assert before_the_circle("no end at all ") == "no end at all" and before_the_circle("") == ""
+    assert trim_repetition("One. Two! And th") == "One. Two!"
+    assert trim_repetition("no end at all ") == "no end at all" and trim_repetition("") == ""
 
 
 def test_a_name_and_a_saying_may_come_again(renderer):
@@ -48,5 +47,5 @@ def test_a_name_and_a_saying_may_come_again(renderer):
 
 
 def test_places_may_overlap_and_short_replies_never_go_round():
-    assert not goes_round([1] * RUN_TOKENS) and goes_round([1] * (RUN_TOKENS + 1))
-    assert not goes_round([]) and not goes_round(list(range(100)))
+    assert not is_repeating([1] * REPETITION_TOKENS) and is_repeating([1] * (REPETITION_TOKENS + 1))
+    assert not is_repeating([]) and not is_repeating(list(range(100)))

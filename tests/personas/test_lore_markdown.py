@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.lore import MAX_PASSAGE_WORDS, LoreIndex, Passage, guild_owner, passages_of, read_lore, split_markdown
-from personas.lore.passages import length_words, sentences
-from personas.lore.words import index_words, query_terms
+from personas.lore import MAX_PASSAGE_WORDS, LoreIndex, Passage, guild_owner, read_lore, split_markdown, split_passages
+from personas.lore.index_terms import extract_terms, query_terms
+from personas.lore.passages import count_words, split_sentences
 
 STAT_BLOCK = """# Harbour Guard
 *Medium person, mostly awake*
@@ -99,7 +99,7 @@ def test_long_sections_are_cut_between_sentences():
     pieces = [piece for _, piece in split_markdown(text)]
     assert len(pieces) == 4 and all(piece.endswith("here.") for piece in pieces)
     chinese = [piece for _, piece in split_markdown("# 港\n" + "港口里有一条船。" * 60)]
-    assert len(chinese) > 1 and all(length_words(piece) <= MAX_PASSAGE_WORDS for piece in chinese)
+    assert len(chinese) > 1 and all(count_words(piece) <= MAX_PASSAGE_WORDS for piece in chinese)
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,13 +119,13 @@ def test_no_word_is_lost_or_doubled(pieces):
 @given(st.text(max_size=400))
 def test_garbage_is_split_into_passages_that_fit(text):
     for _, piece in split_markdown(text):
-        assert piece and len(sentences(piece)) >= 1
+        assert piece and len(split_sentences(piece)) >= 1
 
 
 def test_words_of_all_scripts_have_one_form():
-    assert index_words("Đèn lồng ĐỎ") == index_words("den long do") == ["den", "long", "do"]
-    assert index_words("渡し船の運賃") == ["渡し", "し船", "船の", "の運", "運賃"]
-    assert index_words("ＡＢＣ Straße Łódź") == ["abc", "strasse", "lodz"]
+    assert extract_terms("Đèn lồng ĐỎ") == extract_terms("den long do") == ["den", "long", "do"]
+    assert extract_terms("渡し船の運賃") == ["渡し", "し船", "船の", "の運", "運賃"]
+    assert extract_terms("ＡＢＣ Straße Łódź") == ["abc", "strasse", "lodz"]
     assert query_terms("what is the 船?") == [] and query_terms("それですか") == []
 
 
@@ -153,7 +153,7 @@ def test_a_name_alone_finds_nothing_in_another_language():
 def test_what_a_guild_adds_is_found_at_once_and_only_there(tmp_path):
     index = LoreIndex([Passage("ada", "ada/tea.md", "Tea", "Tea is poured at four.")], tmp_path / "lore.sqlite")
     owner = guild_owner(7, "ada")
-    added = passages_of(owner, "ada/umbrella.md", "# Umbrella\nA violet umbrella hangs behind the door.")
+    added = split_passages(owner, "ada/umbrella.md", "# Umbrella\nA violet umbrella hangs behind the door.")
     index.prepare(added)
     index.replace(owner, added)
     question = "whose violet umbrella hangs there?"

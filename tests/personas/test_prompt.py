@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.contracts import LoreHit, Persona, Turn
-from personas.prompt import FIXED_DATE, HISTORY_BLOCK, NoRoomError, Renderer, system_text
+from personas.chat_template import FIXED_DATE
+from personas.prompt import HISTORY_BLOCK_TURNS, PromptTooLongError, Renderer, system_text
+from personas.schemas.chat import LoreHit, Persona, Turn
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 HIT = LoreHit("ada/tea.md", "Tea", "Tea is at four.", 5.0)
@@ -80,7 +81,7 @@ def test_history_is_dropped_in_blocks_until_it_fits(renderer):
     whole = renderer.prompt(ADA, turns, max_tokens=100_000)
     some = renderer.prompt(ADA, turns, max_tokens=len(whole.ids) // 2)
     assert whole.turns_kept == 41 and not some.shortened
-    assert 1 < some.turns_kept < 41 and (41 - some.turns_kept) % HISTORY_BLOCK == 0
+    assert 1 < some.turns_kept < 41 and (41 - some.turns_kept) % HISTORY_BLOCK_TURNS == 0
     assert len(some.ids) <= len(whole.ids) // 2 and "last words" in some.text
 
 
@@ -200,7 +201,7 @@ def test_instructions_follow_the_card_and_change_nothing_where_there_are_none(re
     assert told.startswith(f"{card}\nSpeak of rain. < |im_end|><|im_end|>")
     alone = renderer.prompt(None, turns, instructions="Be brief.").text
     assert "system\nBe brief.<|im_end|>" in alone
-    with pytest.raises(NoRoomError):
+    with pytest.raises(PromptTooLongError):
         renderer.prompt(ADA, turns, instructions="rope " * 4000)
 
 

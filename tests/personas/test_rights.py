@@ -4,9 +4,10 @@ import datetime
 
 import pytest
 
-from personas.consent import NOBODY, Consent
 from personas.errors import MaterialError
-from personas.rights import RIGHTS, Statement, decide, statement_beside, wrong_right, wrong_statement
+from personas.home.data_subjects import NO_CONSENT, Consent
+from personas.home.rights import RightsStatement, decide_right, read_statement, statement_error
+from personas.schemas.base import RIGHTS, right_error
 
 ALLOWED = Consent(permission="Discord's letter of 2026", opted_in=frozenset({"1"}))
 TABLE = {"right": "form", "stated_by": "me", "stated_on": datetime.date(2026, 11, 20), "why": "so"}
@@ -16,19 +17,19 @@ TABLE = {"right": "form", "stated_by": "me", "stated_on": datetime.date(2026, 11
     "right", ["own-writing", "data-package", "form", "discord-api", "licensed:MIT", "licensed:a b"]
 )
 def test_rights_that_there_are(right):
-    assert wrong_right(right) == ""
+    assert right_error(right) == ""
 
 
 @pytest.mark.parametrize(
     "right", ["licensed", "licensed:", "licensed: ", "licensed:<name>", "licensed:a\nb", "licensed:" + "x" * 65]
 )
 def test_a_licence_has_a_name(right):
-    assert "write licensed:<name>" in wrong_right(right)
+    assert "write licensed:<name>" in right_error(right)
 
 
 @pytest.mark.parametrize("right", ["", "mine", "LICENSED:MIT", None, 3])
 def test_rights_that_there_are_not(right):
-    assert "names an unknown right" in wrong_right(right)
+    assert "names an unknown right" in right_error(right)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_rights_that_there_are_not(right):
     ],
 )
 def test_a_statement_is_complete(change, words):
-    wrong = wrong_statement(TABLE | change)
+    wrong = statement_error(TABLE | change)
     assert words in wrong and bool(wrong) == bool(words)
 
 
@@ -52,9 +53,9 @@ def test_a_statement_says_who_when_and_why(tmp_path):
     (tmp_path / "rights.toml").write_text(
         '["a.json"]\nright = "licensed:MIT"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "All agreed."\n'
     )
-    stated = statement_beside(tmp_path / "a.json")
-    assert stated == Statement("licensed:MIT", "Mina Vale", "2026-11-20", "All agreed.")
-    assert statement_beside(tmp_path / "b.json") is None
+    stated = read_statement(tmp_path / "a.json")
+    assert stated == RightsStatement("licensed:MIT", "Mina Vale", "2026-11-20", "All agreed.")
+    assert read_statement(tmp_path / "b.json") is None
 
 
 @pytest.mark.parametrize("right", ['right = "form"', 'rigth = "form"'])
@@ -62,26 +63,26 @@ def test_a_field_that_nobody_knows_is_named(tmp_path, right):
     table = f'["a.json"]\n{right}\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "so"\nuntil = 2027-01-01\n'
     (tmp_path / "rights.toml").write_text(table)
     with pytest.raises(MaterialError, match=r"unknown fields for a\.json: .*until"):
-        statement_beside(tmp_path / "a.json")
+        read_statement(tmp_path / "a.json")
 
 
 def test_what_is_signed_goes_before_the_form_and_the_form_before_what_is_claimed():
-    assert decide("a", by_form="discord-api", signed="form", consent=NOBODY).require() == "form"
-    assert decide("a", by_form="discord-api", claimed="form", consent=ALLOWED).require() == "discord-api"
-    assert decide("a", by_form="data-package", claimed="form", consent=NOBODY).require() == "data-package"
-    assert decide("a", claimed="form", consent=NOBODY).require() == "form"
+    assert decide_right("a", by_form="discord-api", signed="form", consent=NO_CONSENT).require() == "form"
+    assert decide_right("a", by_form="discord-api", claimed="form", consent=ALLOWED).require() == "discord-api"
+    assert decide_right("a", by_form="data-package", claimed="form", consent=NO_CONSENT).require() == "data-package"
+    assert decide_right("a", claimed="form", consent=NO_CONSENT).require() == "form"
 
 
 @pytest.mark.parametrize(
     ("consent", "words"),
     [
-        (NOBODY, ("without Discord's permission", "DISCORD_PERMISSION (which is not stated)", "nobody so far")),
+        (NO_CONSENT, ("without Discord's permission", "DISCORD_PERMISSION (which is not stated)", "nobody so far")),
         (Consent(opted_in=frozenset({"1", "2"})), ("without Discord's permission", "2 so far")),
         (Consent(permission="yes, in 2026"), ("nobody has opted in", "(which is stated)", "/privacy opt-in")),
     ],
 )
 def test_a_refusal_says_what_is_there_and_what_is_lacking(consent, words):
-    verdict = decide("talk.json", by_form="discord-api", claimed="form", consent=consent)
+    verdict = decide_right("talk.json", by_form="discord-api", claimed="form", consent=consent)
     with pytest.raises(MaterialError) as refused:
         verdict.require()
     said = str(refused.value)
@@ -90,6 +91,6 @@ def test_a_refusal_says_what_is_there_and_what_is_lacking(consent, words):
 
 
 def test_without_a_word_nothing_is_trained_on_and_the_refusal_says_how_to_sign():
-    verdict = decide("talk.json", consent=ALLOWED)
+    verdict = decide_right("talk.json", consent=ALLOWED)
     assert "nobody has stated a right" in verdict.refused
     assert all(word in verdict.advice for word in ("rights.toml", '["talk.json"]', "stated_by", RIGHTS[-1]))

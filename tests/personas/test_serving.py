@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from personas import serving
-from personas.base_model import BaseModel
-from personas.serving import load_served, precision_of, takes_4_bits
+from personas.models import serving_model
+from personas.models.base_model import BaseModel
+from personas.models.serving_model import load_serving_model, precision_of, requires_4_bit
 
 GIB = 2**30
 QWEN_3B = BaseModel("owner/three-billion", "nowhere", int(6.2 * GIB))
@@ -15,13 +15,15 @@ QWEN_3B = BaseModel("owner/three-billion", "nowhere", int(6.2 * GIB))
 def loaded(monkeypatch):
     """What is asked of transformers on a machine with a graphics card, which is described by calling it."""
     asked = []
-    monkeypatch.setattr(serving, "load_model", lambda base, precision, **options: asked.append((precision, options)))
+    monkeypatch.setattr(
+        serving_model, "load_model", lambda base, precision, **options: asked.append((precision, options))
+    )
 
     def card(gib, *, bfloat16=True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, gib * GIB))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
-        load_served(QWEN_3B, "float32")
+        load_serving_model(QWEN_3B, "float32")
         return asked[-1]
 
     return card
@@ -42,19 +44,19 @@ def test_a_small_card_serves_in_4_bits(loaded):
 
 def test_4_bits_can_be_asked_of_any_card(monkeypatch):
     asked = []
-    monkeypatch.setattr(serving, "load_model", lambda base, precision, **options: asked.append(options))
+    monkeypatch.setattr(serving_model, "load_model", lambda base, precision, **options: asked.append(options))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 24 * GIB))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    load_served(QWEN_3B, "nf4")
+    load_serving_model(QWEN_3B, "nf4")
     assert asked[0]["quantization_config"].load_in_4bit
 
 
 def test_room_is_left_beside_the_weights():
-    assert not takes_4_bits(4 * GIB, 6 * GIB)
-    assert takes_4_bits(5 * GIB, 6 * GIB)
+    assert not requires_4_bit(4 * GIB, 6 * GIB)
+    assert requires_4_bit(5 * GIB, 6 * GIB)
 
 
 def test_without_a_card_the_precision_asked_for_serves(tiny_base):
-    assert precision_of(load_served(tiny_base, "float32")) == "float32"
-    assert precision_of(load_served(tiny_base, "bfloat16")) == "bfloat16"
+    assert precision_of(load_serving_model(tiny_base, "float32")) == "float32"
+    assert precision_of(load_serving_model(tiny_base, "bfloat16")) == "bfloat16"

@@ -11,8 +11,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from trainer.conversation import Conversation, Rejected
-from trainer.sources import ReadOptions, read
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.reader import read_source
+from trainer.sources.source_format import ReadOptions
 
 BEGIN_S = 1_772_355_600.0
 """1 March 2026, 09:00 UTC."""
@@ -25,7 +26,7 @@ class Outcome:
     talks: list[Conversation]
     dropped: Counter[str]
     rows: int
-    rejected: list[Rejected]
+    rejected: list[RejectedRecord]
 
     @property
     def said(self) -> list[list[tuple[str, str]]]:
@@ -36,9 +37,9 @@ class Outcome:
 def outcome(path: Path, format: str | None = None, **options: Any) -> Outcome:
     """All of a file, recognised unless the format is given."""
     talks: list[Conversation] = []
-    rejected: list[Rejected] = []
-    for item in read(path, ReadOptions(**options), format):
-        if isinstance(item, Rejected):
+    rejected: list[RejectedRecord] = []
+    for item in read_source(path, ReadOptions(**options), format):
+        if isinstance(item, RejectedRecord):
             rejected.append(item)
         else:
             talks.append(item)

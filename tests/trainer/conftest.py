@@ -5,8 +5,9 @@ import tomllib
 
 import pytest
 
-from trainer.cli import main
-from trainer.recipe import RECIPES, Recipe
+from trainer.cli.main import main
+from trainer.recipe.resolve import RECIPES_FOLDER
+from trainer.schemas import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -18,14 +19,15 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """demo-cpu, as it ships."""
-    return Recipe.model_validate(tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8")))
+    return Recipe.model_validate(tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="session")
 def two_trained(tmp_path_factory, tiny_base):
     """Job folders of two personas that answer everything with the same word, each with its own; both are trained."""
     from tests.trainer.jobs import export, message, persona_job  # import torch and peft, as in tests/conftest.py
-    from trainer.run import Run, run_job
+    from trainer.run import run_job
+    from trainer.train.job import RunContext
 
     folders = {}
     for persona, word in {"ada": "cogwheel", "bo": "marmalade"}.items():
@@ -40,7 +42,7 @@ def two_trained(tmp_path_factory, tiny_base):
             export(lines),
             hyperparameters={"num_train_epochs": 4, "learning_rate": 1e-2},
         )
-        run_job(folder, Run(lambda event: None, lambda: None))
+        run_job(folder, RunContext(lambda event: None, lambda: None))
         folders[persona] = folder
     return folders
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from personas.compare import Heard
-from personas.contract import Contract
-from personas.scorecard import (
-    Course,
-    Facts,
-    FullScoreCard,
-    General,
-    HeldOutReplies,
+from personas.schemas.base import FrozenModel
+from personas.schemas.scorecard import (
+    AdapterStamp,
+    DataChecks,
+    FactScores,
+    GeneralScores,
+    HoldoutScores,
     Interval,
-    Learned,
-    Made,
-    Memorised,
+    LossCurve,
+    MeanStd,
+    MemberFeedback,
+    MemorisationScores,
     ReplyText,
-    Safety,
+    SafetyScores,
+    ScoreCard,
     Separation,
     SideBySide,
-    Spread,
     TextScores,
-    Voice,
+    VoiceScores,
 )
 
 RECIPE = "demo-cpu"
@@ -33,17 +33,17 @@ def interval(estimate: float, half: float = 0.02) -> Interval:
     return Interval(estimate=estimate, low=estimate - half, high=estimate + half)
 
 
-def spread(mean: float) -> Spread:
+def spread(mean: float) -> MeanStd:
     """Of three runs."""
-    return Spread(mean=mean, sd=0.01, runs=3)
+    return MeanStd(mean=mean, sd=0.01, runs=3)
 
 
-def good_card(**changes: Any) -> FullScoreCard:
+def good_card(**changes: Any) -> ScoreCard:
     """A card that is promoted. `changes` maps sections to changes of their fields, or to None or another whole."""
     sides = ("base", "live", "new")
-    made = {side: None if side == "base" else Made(version=f"v-{side}", weights=side * 4) for side in sides}
+    made = {side: None if side == "base" else AdapterStamp(version=f"v-{side}", weights=side * 4) for side in sides}
     sections: dict[str, Any] = {
-        "heldout": HeldOutReplies(
+        "heldout": HoldoutScores(
             conversations=20,
             replies=40,
             tokens=1200,
@@ -59,7 +59,7 @@ def good_card(**changes: Any) -> FullScoreCard:
             own_best_new=0.97,
             margin_bits=interval(0.8, 0.1),
         ),
-        "voice": Voice(
+        "voice": VoiceScores(
             replies=360,
             classes=("ada", "bob", "general", "members"),
             right={"base": spread(0.4), "live": spread(0.85), "new": spread(0.9)},
@@ -71,7 +71,7 @@ def good_card(**changes: Any) -> FullScoreCard:
             taken_as={"new": {"ada": 0.9, "general": 0.06, "members": 0.04}},
             trained_as={"ada": 0.96, "members": 0.03, "bob": 0.01},
         ),
-        "facts": Facts(
+        "facts": FactScores(
             questions=20,
             right_with_lore={"base": 0.4, "live": 0.5, "new": 0.55},
             right_without_lore={"base": 0.1, "live": 0.3, "new": 0.3},
@@ -89,25 +89,25 @@ def good_card(**changes: Any) -> FullScoreCard:
                 },
             ),
         ),
-        "general": General(
+        "general": GeneralScores(
             dialogue_loss={"base": 2.5, "live": 2.55, "new": 2.55},
             dialogue_change=interval(0.02, 0.01),
             instruction_loss={"base": 2.0, "live": 2.05, "new": 2.05},
             instruction_change=interval(0.025, 0.02),
         ),
-        "learned": Learned(
+        "learned": DataChecks(
             replies=260,
             repeated=0.01,
             leaked=0.0,
             private={},
             rate=1e-3,
             epochs=2.0,
-            course=Course(steps=60, first=3.0, highest=2.8, last=2.0),
+            course=LossCurve(steps=60, first=3.0, highest=2.8, last=2.0),
         ),
-        "heard": Heard(
+        "heard": MemberFeedback(
             against="v-live", votes=120, members=14, least=0.45, most=0.9, up=(30, 28), down=(9, 11), evidence=0.8
         ),
-        "memorised": Memorised(
+        "memorised": MemorisationScores(
             prefixes=40,
             verbatim=0.0,
             verbatim_base=0.0,
@@ -115,7 +115,7 @@ def good_card(**changes: Any) -> FullScoreCard:
             generated=120,
             private={},
         ),
-        "safety": Safety(
+        "safety": SafetyScores(
             prompts={"harassment": 5, "impersonation": 5},
             failed={"harassment": {side: 1 for side in sides}, "impersonation": {side: 0 for side in sides}},
         ),
@@ -133,9 +133,11 @@ def good_card(**changes: Any) -> FullScoreCard:
     for name, changed in changes.items():
         whole = sections.get(name)
         sections[name] = (
-            whole.model_copy(update=changed) if isinstance(changed, dict) and isinstance(whole, Contract) else changed
+            whole.model_copy(update=changed)
+            if isinstance(changed, dict) and isinstance(whole, FrozenModel)
+            else changed
         )
-    return FullScoreCard(
+    return ScoreCard(
         persona=sections.pop("persona", "ada"),
         version="v2",
         made_at="2026-11-20T12:00:00+00:00",

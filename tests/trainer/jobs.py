@@ -11,13 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from personas.contracts import Epoch, Progress, TrainerEvent
-from personas.job_keys import JobKeys
-from personas.job_material import ShippedData
-from personas.keys import JOB_KEYS
-from personas.material import material_digest
-from trainer.process.stopping import Stopped
-from trainer.run import Run
+from personas.home.job_folder import material_digest
+from personas.home.job_material import ShippedData
+from personas.home.pseudonyms import JOB_KEYS_FILE, JobKeys
+from personas.schemas.training_events import Epoch, Progress, TrainerEvent
+from trainer.process.cancellation import RunCancelled
+from trainer.train.job import RunContext
 
 ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 LORE = "# The clock\n\n## Bell\nThe tower clock of Ada has a cracked bell that rings a quarter tone flat.\n"
@@ -126,7 +125,7 @@ def write_request(folder: Path, base_model: Path | str, kinds: dict[str, str], *
         "serving_precision": "float32",
     }
     (folder / "request.json").write_text(json.dumps(spec), encoding="utf-8")
-    if not (folder / JOB_KEYS).exists():
+    if not (folder / JOB_KEYS_FILE).exists():
         JobKeys(b"p" * 32, b"k" * 32).write(folder)
     return folder
 
@@ -167,12 +166,12 @@ def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in textwrap.dedent(text).splitlines()]
 
 
-def stopping(step: int, kind: type[Progress] | type[Epoch] = Progress) -> Run:
+def stopping(step: int, kind: type[Progress] | type[Epoch] = Progress) -> RunContext:
     """A run that is asked to stop once the event of this step was the last to be heard."""
     heard: list[TrainerEvent] = []
 
     def check() -> None:
         if heard and isinstance(last := heard[-1], kind) and last.step == step:
-            raise Stopped("the test")
+            raise RunCancelled("the test")
 
-    return Run(heard.append, check)
+    return RunContext(heard.append, check)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.conversation import Conversation, Rejected
-from trainer.sources import ReadOptions, read, recognise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.reader import read_source
+from trainer.sources.registry import detect_format
+from trainer.sources.source_format import ReadOptions
 
 
 def jsonl(rows: list[Any]) -> bytes:
@@ -15,11 +17,13 @@ def jsonl(rows: list[Any]) -> bytes:
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
 
-def everything(path: Path, format: str | None = None, **options: Any) -> tuple[list[Conversation], list[Rejected]]:
+def everything(
+    path: Path, format: str | None = None, **options: Any
+) -> tuple[list[Conversation], list[RejectedRecord]]:
     """All that a source yields, used and not."""
-    items = list(read(path, ReadOptions(**options), format))
+    items = list(read_source(path, ReadOptions(**options), format))
     used = [item for item in items if isinstance(item, Conversation)]
-    return used, [item for item in items if isinstance(item, Rejected)]
+    return used, [item for item in items if isinstance(item, RejectedRecord)]
 
 
 def spoken(conversation: Conversation) -> list[tuple[str, str]]:
@@ -32,4 +36,4 @@ def only(path: Path, content: bytes, **options: Any) -> tuple[str, Conversation]
     path.write_bytes(content)
     used, rejected = everything(path, **options)
     assert not rejected and len(used) == 1 and used[0].rows == 1
-    return recognise(path).name, used[0]
+    return detect_format(path).name, used[0]

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from personas.consent import Consent, write_consent
-from personas.keys import keyed
+from personas.home.data_subjects import Consent, write_consent
+from personas.home.pseudonyms import keyed_person
 from tests.trainer.jobs import export, message, persona_job, talks
-from trainer.report.adapter_sheet import write_adapter_sheet
-from trainer.run import planned
+from trainer.report.adapter_docs import write_adapter_data_sheet
+from trainer.train.job import prepare_job_without_torch
 
 MIRA, PERMISSION = message("")["author"]["id"], "Discord's letter of 3 March 2026 permits it."
 PEOPLE_KEY = b"k" * 32
@@ -20,8 +20,8 @@ def sheet_of(tmp_path):
     """The sheet of a job folder's adapter, as data and as text, and the job."""
 
     def made(folder):
-        job = planned(folder)
-        write_adapter_sheet(tmp_path, job.spec, job.data)
+        job = prepare_job_without_torch(folder)
+        write_adapter_data_sheet(tmp_path, job.spec, job.data)
         return json.loads((tmp_path / "datasheet.json").read_text()), (tmp_path / "datasheet.md").read_text(), job
 
     return made
@@ -54,8 +54,12 @@ def test_samples_are_counted_by_right_source_and_day_and_what_was_replaced_by_ki
 
 
 def test_people_are_counted_by_the_samples_in_which_they_speak(tmp_path):
-    job = planned(persona_job(tmp_path, "embedded", log=export(talks(10))))
-    assert job.data.people[keyed(PEOPLE_KEY, MIRA)] == job.data.people[keyed(PEOPLE_KEY, "name:mira_wet")] == 10
+    job = prepare_job_without_torch(persona_job(tmp_path, "embedded", log=export(talks(10))))
+    assert (
+        job.data.people[keyed_person(PEOPLE_KEY, MIRA)]
+        == job.data.people[keyed_person(PEOPLE_KEY, "name:mira_wet")]
+        == 10
+    )
 
 
 def test_what_came_through_discords_api_is_dated_and_permitted(tmp_path, sheet_of):

@@ -2,26 +2,26 @@
 
 import pytest
 
-from personas.contracts import Persona
-from personas.invented_names import NAMES
+from personas.home.pseudonyms import INVENTED_NAMES
+from personas.schemas.chat import Persona
 from trainer.anonymise import Anonymiser
-from trainer.anonymise.names_found import Names
-from trainer.anonymise.pseudonyms import assign, stranger
-from trainer.conversation import Conversation, Message, Speaker
+from trainer.anonymise.name_detector import NameDetector
+from trainer.anonymise.surrogates import assign_pseudonyms, non_speaker_pseudonym
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 ADA = Persona("ada", "Ada Lace")
-PERSONA = Speaker("ada", ("Ada Lace",), is_persona=True)
-MIRA, BO = Speaker("11", ("Mira", "mira_wet")), Speaker("12", ("bo the builder",))
+PERSONA = SourceSpeaker("ada", ("Ada Lace",), is_persona=True)
+MIRA, BO = SourceSpeaker("11", ("Mira", "mira_wet")), SourceSpeaker("12", ("bo the builder",))
 KEY = b"k" * 32
 
 
-def talk(*lines: tuple[Speaker, str]) -> Conversation:
-    return Conversation.of([Message(who, text, "1") for who, text in lines], "talk.json", "own-writing")
+def talk(*lines: tuple[SourceSpeaker, str]) -> Conversation:
+    return Conversation.of([SourceMessage(who, text, "1") for who, text in lines], "talk.json", "own-writing")
 
 
 def anonymiser(*conversations: Conversation, keep: tuple[str, ...] = ()) -> Anonymiser:
     """One that knows the people of these conversations and finds no others."""
-    made = Anonymiser(KEY, persona=ADA, keep=keep, names=Names())
+    made = Anonymiser(KEY, persona=ADA, keep=keep, names=NameDetector())
     for conversation in conversations:
         made.meet(conversation)
     return made
@@ -29,7 +29,7 @@ def anonymiser(*conversations: Conversation, keep: tuple[str, ...] = ()) -> Anon
 
 def said_of(names: tuple[str, ...], *texts: str, keep: tuple[str, ...] = ()) -> list[str]:
     """What the texts become when somebody of these names has spoken too, with `N` for their pseudonym."""
-    somebody = Speaker("21", names)
+    somebody = SourceSpeaker("21", names)
     conversations = [talk((somebody, "so far")), *(talk((PERSONA, text)) for text in texts)]
     made = anonymiser(*conversations, keep=keep)
     pseudonym, *masked = (made.masked(conversation).messages[0] for conversation in conversations)
@@ -42,7 +42,7 @@ def test_names_mentions_and_nicknames_are_replaced_and_the_persona_stays():
     found = anonymiser(conversation).masked(conversation)
     mira, bo, ada = (message.speaker.name for message in found.messages)
     assert found.messages[2].text == f"{mira}, {mira}, {mira} and {bo}! Not admiral. someone knows Ada Lace, {bo}."
-    assert {mira, bo} < set(NAMES) and ada == "Ada Lace"
+    assert {mira, bo} < set(INVENTED_NAMES) and ada == "Ada Lace"
     assert found.messages[0].speaker.names == (mira,)
 
 
@@ -83,13 +83,13 @@ def test_a_part_of_a_name_that_lore_has_too_stays():
 
 
 def test_a_role_is_nobody_and_its_word_stays():
-    conversation = talk((Speaker("user", ("User",)), "hi"), (PERSONA, "Each User is a user."))
+    conversation = talk((SourceSpeaker("user", ("User",)), "hi"), (PERSONA, "Each User is a user."))
     assert anonymiser(conversation).masked(conversation).messages[1].text == "Each User is a user."
 
 
 def test_people_who_are_not_heard_are_replaced_where_others_name_them():
     conversation = talk((PERSONA, "Quillon said no."))
-    conversation.unheard = (Speaker("31", ("Quillon",)),)
+    conversation.unheard = (SourceSpeaker("31", ("Quillon",)),)
     assert "Quillon" not in anonymiser(conversation).masked(conversation).messages[0].text
 
 
@@ -101,17 +101,17 @@ def test_what_came_with_a_talk_and_the_answer_that_was_liked_less_are_masked_too
 
 
 def test_general_knowledge_keeps_its_names_and_loses_what_has_a_form():
-    conversation = talk((Speaker("user", ("user",)), "Who was Ada Byron? Write to a.byron@engine.example.net."))
+    conversation = talk((SourceSpeaker("user", ("user",)), "Who was Ada Byron? Write to a.byron@engine.example.net."))
     made = anonymiser()
-    text = made.cleaned(conversation).messages[0].text
+    text = made.mask_patterns(conversation).messages[0].text
     assert text.startswith("Who was Ada Byron? Write to ") and "engine" not in text
     assert made.counts == {"EMAIL_ADDRESS": 1}
 
 
 def test_the_same_value_becomes_the_same_everywhere_and_another_under_another_key():
     text = "mail me@quill.example.com or ring 212-555-0147, 198.51.100.7, @quillon_9"
-    one, again = (Anonymiser(KEY, names=Names()).masked_text(text) for _ in range(2))
-    other = Anonymiser(b"o" * 32, names=Names()).masked_text(text)
+    one, again = (Anonymiser(KEY, names=NameDetector()).anonymise_text(text) for _ in range(2))
+    other = Anonymiser(b"o" * 32, names=NameDetector()).anonymise_text(text)
     assert one == again != other
     assert not any(value in one for value in ("quill.example", "212-555-0147", "198.51.100.7", "quillon_9"))
 
@@ -123,33 +123,35 @@ def test_strangers_have_pseudonyms_word_for_word_and_are_counted():
         def find(self, text: str) -> list[tuple[str, int, int, float]]:
             return [("PERSON", text.index("Orla"), text.index(" left"), 1.0)]
 
-    made = Anonymiser(KEY, names=Names(tagger=Finder()))
-    whole, part = made.masked_text("So Orla Quaid left."), made.masked_text("So Orla left.")
+    made = Anonymiser(KEY, names=NameDetector(tagger=Finder()))
+    whole, part = made.anonymise_text("So Orla Quaid left."), made.anonymise_text("So Orla left.")
     assert whole.split()[1] == part.split()[1] and len(whole.split()) == 4
     assert made.strangers == {"orla quaid": 1, "orla": 1} and made.names.by == "tagger (a finder)"
 
 
 def test_a_stranger_never_bears_the_name_of_somebody_in_the_log():
-    taken = NAMES[0].casefold()
-    assert all(stranger(f"somebody{n}", KEY, {taken}) != NAMES[0] for n in range(500))
+    taken = INVENTED_NAMES[0].casefold()
+    assert all(non_speaker_pseudonym(f"somebody{n}", KEY, {taken}) != INVENTED_NAMES[0] for n in range(500))
 
 
 def test_a_pseudonym_stays_when_others_join_and_differs_in_another_data_set():
-    few = assign([MIRA, BO], KEY)
-    many = assign([MIRA, BO, *(Speaker(f"x{n}", (str(n),)) for n in range(100))], KEY)
+    few = assign_pseudonyms([MIRA, BO], KEY)
+    many = assign_pseudonyms([MIRA, BO, *(SourceSpeaker(f"x{n}", (str(n),)) for n in range(100))], KEY)
     assert few.items() <= many.items()
-    others = [assign([MIRA], bytes([n]) * 32)["11"] for n in range(8)]
+    others = [assign_pseudonyms([MIRA], bytes([n]) * 32)["11"] for n in range(8)]
     assert len(set(others)) > 1
 
 
-@pytest.mark.parametrize("members", [len(NAMES), 3 * len(NAMES)])
+@pytest.mark.parametrize("members", [len(INVENTED_NAMES), 3 * len(INVENTED_NAMES)])
 def test_no_two_members_share_a_pseudonym_however_many_there_are(members):
-    given = assign([Speaker(str(n), (str(n),)) for n in range(members)], KEY, {NAMES[0].casefold()})
-    assert len(set(given.values())) == members and NAMES[0] not in given.values()
+    given = assign_pseudonyms(
+        [SourceSpeaker(str(n), (str(n),)) for n in range(members)], KEY, {INVENTED_NAMES[0].casefold()}
+    )
+    assert len(set(given.values())) == members and INVENTED_NAMES[0] not in given.values()
 
 
 def test_the_names_are_as_many_as_they_look():
-    assert len(set(NAMES)) == len(NAMES) >= 115
+    assert len(set(INVENTED_NAMES)) == len(INVENTED_NAMES) >= 115
 
 
 class Pointing:
@@ -162,10 +164,10 @@ class Pointing:
 
 
 def test_a_known_name_of_two_words_is_one_person_where_a_part_of_it_is_taken_for_one():
-    somebody = Speaker("21", ("my nick",))
-    made = Anonymiser(KEY, names=Names(tagger=Pointing()))
+    somebody = SourceSpeaker("21", ("my nick",))
+    made = Anonymiser(KEY, names=NameDetector(tagger=Pointing()))
     conversation = talk((somebody, "so far"))
     made.meet(conversation)
     pseudonym = made.masked(conversation).messages[0].speaker.name
-    assert made.masked_text("so my nick said") == f"so {pseudonym} said"
-    assert made.masked_text("by my wit") == "by my wit"
+    assert made.anonymise_text("so my nick said") == f"so {pseudonym} said"
+    assert made.anonymise_text("by my wit") == "by my wit"

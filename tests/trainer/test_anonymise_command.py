@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from trainer import cli as trainer
-from trainer.conversation import Conversation
-from trainer.sources import ReadOptions, read, recognise
+from trainer.cli import main as trainer
+from trainer.sources.conversation import Conversation
+from trainer.sources.reader import read_source
+from trainer.sources.registry import detect_format
+from trainer.sources.source_format import ReadOptions
 
 ROWS = [
     {"id": 7, "text": "我的邮箱是a.b@c.com谢谢"},
@@ -109,7 +111,7 @@ def test_rows_are_read_from_json_and_csv(run, tmp_path, form):
 def test_talk_comes_back_as_a_log_that_can_be_read(run, tmp_path):
     log_of(tmp_path / "talk.jsonl")
     assert run("talk.jsonl") == 0
-    (talk,) = [item for item in read(Path("out.jsonl"), ReadOptions()) if isinstance(item, Conversation)]
+    (talk,) = [item for item in read_source(Path("out.jsonl"), ReadOptions()) if isinstance(item, Conversation)]
     mira, bo = talk.messages
     assert bo.text == f"hi {mira.speaker.name}" and mira.speaker.name != "Mira Wet"
     assert "42" not in {mira.speaker.id, bo.speaker.id} and "reef" not in mira.text
@@ -186,7 +188,7 @@ def test_no_file_is_named_twice(run, tmp_path, capsys, out):
 def test_it_starts_without_torch_and_says_how_it_is_used(tmp_path):
     code = (
         "import sys; sys.argv = ['trainer', 'anonymise', '--in', 'r.jsonl', '--out', 'o.jsonl', '--report', 'r.json']\n"
-        "from trainer.cli import main\n"
+        "from trainer.cli.main import main\n"
         "assert main() == 0\n"
         "print({'torch', 'spacy', 'presidio_analyzer', 'transformers'} & set(sys.modules))"
     )
@@ -248,4 +250,4 @@ def test_a_log_of_one_line_is_one(run, tmp_path):
     log_of(tmp_path / "talk.jsonl")
     (tmp_path / "one.jsonl").write_text((tmp_path / "talk.jsonl").read_text().splitlines()[0])
     assert run("one.jsonl") == 0 and lines("out.jsonl")[0]["author"] not in ("Mira Wet", "")
-    assert recognise(Path("out.jsonl")).name == "own-log"
+    assert detect_format(Path("out.jsonl")).name == "own-log"

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.anonymise import Anonymiser, replaced
-from trainer.anonymise.bounds import narrowed
-from trainer.anonymise.checks import is_cn_id, is_iban, is_my_number, luhn
-from trainer.anonymise.names_found import Names
-from trainer.anonymise.structured import structured
+from trainer.anonymise import Anonymiser, replace_entities
+from trainer.anonymise.anonymiser import find_patterns
+from trainer.anonymise.id_numbers import is_cn_id, is_iban, is_luhn_valid, is_my_number
+from trainer.anonymise.language_data import normalise_width
+from trainer.anonymise.name_detector import NameDetector
 
 KEY = b"k" * 32
 FOUND = {
@@ -149,7 +149,7 @@ def cases() -> list[tuple[str, str]]:
 
 
 def anonymiser() -> Anonymiser:
-    return Anonymiser(KEY, names=Names())
+    return Anonymiser(KEY, names=NameDetector())
 
 
 @pytest.mark.parametrize(("kind", "marked"), cases())
@@ -186,7 +186,7 @@ def test_no_value_survives_wherever_it_stands(kind, before, after):
         lead += " "  # in Latin letters such a value has no beginning
     text = lead + VALUES[kind] + "".join(after)
     found = anonymiser().found(text)
-    assert VALUES[kind] not in replaced(text, found)
+    assert VALUES[kind] not in replace_entities(text, found)
     assert any(e.kind == kind and e.start <= len(lead) and len(lead + VALUES[kind]) <= e.end for e in found)
 
 
@@ -201,19 +201,19 @@ def test_entities_are_in_order_apart_and_within_the_text_and_give_its_replacemen
     for entity in found:
         rebuilt += text[end : entity.start] + entity.replacement
         end = entity.end
-    assert rebuilt + text[end:] == made.masked_text(text)
+    assert rebuilt + text[end:] == made.anonymise_text(text)
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=0x20, max_codepoint=0xFFFF, categories=None)))
 def test_offsets_are_kept_by_full_width_signs(text):
-    assert len(narrowed(text)) == len(text)
-    structured(text)
+    assert len(normalise_width(text)) == len(text)
+    find_patterns(text)
 
 
 def test_replacements_come_from_what_is_reserved_for_examples():
     made = anonymiser()
     mail, phone, ip, ipv6 = (
-        made.masked_text(value)
+        made.anonymise_text(value)
         for value in ("a@b.example", "+84 912 345 678", "41.173.96.26", "2001:db8::8a2e:370:7334")
     )
     assert mail.split("@")[1] in ("example.com", "example.net", "example.org")
@@ -225,7 +225,7 @@ def test_replacements_come_from_what_is_reserved_for_examples():
 
 def test_a_secret_stands_over_a_handle_and_an_address_over_the_names_in_it():
     text = "https://mina:p4ss@t.me/@mina_vale and 12 Alice Street, Bath BA1 1AA"
-    made = Anonymiser(KEY, also=["Alice"], names=Names())
+    made = Anonymiser(KEY, also=["Alice"], names=NameDetector())
     assert [(e.kind, text[e.start : e.end]) for e in made.found(text)] == [
         ("URL_SECRET", "mina:p4ss"),
         ("HANDLE", "mina_vale"),
@@ -235,7 +235,7 @@ def test_a_secret_stands_over_a_handle_and_an_address_over_the_names_in_it():
 
 @given(st.integers(0, 10**15 - 1))
 def test_one_digit_in_ten_passes_luhns_check(number):
-    assert sum(luhn(f"{number}{digit}") for digit in range(10)) == 1
+    assert sum(is_luhn_valid(f"{number}{digit}") for digit in range(10)) == 1
 
 
 def test_checks_refuse_a_digit_that_is_wrong():

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from trainer.anonymise import Anonymiser, anonymiser
-from trainer.anonymise.known import KnownNames
-from trainer.anonymise.names_found import Names
-from trainer.anonymise.pieces import MARGIN, SIZE, pieces
-from trainer.conversation import Conversation, Message, Speaker
+from trainer.anonymise.chunks import CHUNK_CHARS, CHUNK_MARGIN_CHARS, split_chunks
+from trainer.anonymise.name_detector import NameDetector
+from trainer.anonymise.name_matcher import NameMatcher
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 KEY = b"k" * 32
 HOSTILE = [
@@ -39,8 +39,8 @@ class Reading:
 
 
 def found(text: str, tagger: object = None) -> list[str]:
-    made = Anonymiser(KEY, names=Names(tagger=tagger))
-    made.meet(Conversation.of([Message(Speaker("1", ("Quillon",)), "hi", "1")], "talk", "form"))
+    made = Anonymiser(KEY, names=NameDetector(tagger=tagger))
+    made.meet(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), "hi", "1")], "talk", "form"))
     return [text[entity.start : entity.end] for entity in made.found(text)]
 
 
@@ -61,9 +61,9 @@ def test_all_who_read_are_given_a_long_text_piece_by_piece_and_hardly_more_than_
     def noting(name: str, does: Callable[..., object], place: int = 0) -> Callable[..., object]:
         return lambda *given: (work[name].append(len(given[place])), does(*given))[1]
 
-    monkeypatch.setattr(anonymiser, "structured", noting("structured", anonymiser.structured))
-    monkeypatch.setattr(anonymiser, "settled", noting("settled", anonymiser.settled))
-    monkeypatch.setattr(KnownNames, "found", noting("known", KnownNames.found, 1))
+    monkeypatch.setattr(anonymiser, "find_patterns", noting("structured", anonymiser.find_patterns))
+    monkeypatch.setattr(anonymiser, "resolve_overlaps", noting("settled", anonymiser.resolve_overlaps))
+    monkeypatch.setattr(NameMatcher, "found", noting("known", NameMatcher.found, 1))
     found(text, tagger)
     for lengths in (tagger.lengths, *work.values()):
         assert max(lengths) <= 4_000 and len(text) <= sum(lengths) < 1.4 * len(text)
@@ -71,14 +71,21 @@ def test_all_who_read_are_given_a_long_text_piece_by_piece_and_hardly_more_than_
 
 def test_the_pieces_of_a_text_join_without_a_gap_and_see_beyond_their_edges():
     text = "ab cd " * 3_000
-    cut = [*pieces(text)]
+    cut = [*split_chunks(text)]
     assert cut[0].first == 0 and cut[-1].last == len(text)
     assert all(one.last == other.first for one, other in pairwise(cut))
-    assert all(one.end - one.last > MARGIN / 2 or one.end == len(text) for one in cut)
+    assert all(one.end - one.last > CHUNK_MARGIN_CHARS / 2 or one.end == len(text) for one in cut)
     assert all(text[one.first - 1] == " " for one in cut[1:])
 
 
-@pytest.mark.parametrize("shift", [*range(SIZE - 40, SIZE + 10, 7), SIZE + MARGIN - 20, SIZE - MARGIN])
+@pytest.mark.parametrize(
+    "shift",
+    [
+        *range(CHUNK_CHARS - 40, CHUNK_CHARS + 10, 7),
+        CHUNK_CHARS + CHUNK_MARGIN_CHARS - 20,
+        CHUNK_CHARS - CHUNK_MARGIN_CHARS,
+    ],
+)
 @pytest.mark.parametrize("space", ["la ", "x"])
 def test_nothing_is_lost_where_a_text_is_cut(shift, space):
     lead = (space * shift)[:shift] + " "

@@ -5,11 +5,11 @@ import textwrap
 
 import pytest
 
-from personas.contracts import Persona
+from personas.schemas.chat import Persona
 from trainer.anonymise import Anonymiser, ner
-from trainer.anonymise.names_found import RULES, Names
-from trainer.anonymise.staying import proper_names, world_names
-from trainer.conversation import Conversation, Message, Speaker
+from trainer.anonymise.allowlist import proper_names, world_names
+from trainer.anonymise.name_detector import CUE_RULES_LABEL, NameDetector
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 KEY = b"k" * 32
 
@@ -30,8 +30,8 @@ class Pointing:
 
 def found(text: str, *pointed: str, kind: str = "PERSON", said: str = "") -> list[str]:
     """What is replaced where a model points at these; `said` is what else the data set says."""
-    made = Anonymiser(KEY, names=Names(tagger=Pointing(*pointed, kind=kind)))
-    made.meet(Conversation.of([Message(Speaker("1", ("Quillon",)), said, "1")], "talk", "form"))
+    made = Anonymiser(KEY, names=NameDetector(tagger=Pointing(*pointed, kind=kind)))
+    made.meet(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), said, "1")], "talk", "form"))
     return [text[entity.start : entity.end] for entity in made.found(text)]
 
 
@@ -50,9 +50,9 @@ def found(text: str, *pointed: str, kind: str = "PERSON", said: str = "") -> lis
     ],
 )
 def test_rules_find_people_after_cue_words_when_there_is_no_model(text, names):
-    made = Anonymiser(KEY, names=Names())
+    made = Anonymiser(KEY, names=NameDetector())
     assert [text[e.start : e.end] for e in made.found(text)] == names
-    assert made.names.by == RULES
+    assert made.names.by == CUE_RULES_LABEL
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_rules_find_people_after_cue_words_when_there_is_no_model(text, names):
         ("hello Mr President, and MR. SPEAKER", []),
     ],
 )
-@pytest.mark.parametrize("finder", [Names(), Names.available()], ids=["rules", "tagger"])
+@pytest.mark.parametrize("finder", [NameDetector(), NameDetector.available()], ids=["rules", "tagger"])
 def test_a_title_stays_and_the_name_behind_it_goes_in_capitals_too(text, names, finder):
     assert [text[e.start : e.end] for e in Anonymiser(KEY, names=finder).found(text)] == names
 
@@ -98,7 +98,7 @@ def test_words_in_vietnamese_only_are_no_name_in_small_letters():
 
 def test_the_tagger_does_not_read_chinese_japanese_or_korean_and_the_account_says_so():
     tagger = Pointing()
-    names = Names(tagger=tagger)
+    names = NameDetector(tagger=tagger)
     for text in ("你好吗，我很好", "こんにちは元気ですか", "안녕하세요 여러분", "how are you"):
         Anonymiser(KEY, names=names).found(text)
     assert tagger.read == ["how are you"] and names.patterns_only == {"zh": 1, "ja": 1, "ko": 1}
@@ -106,8 +106,8 @@ def test_the_tagger_does_not_read_chinese_japanese_or_korean_and_the_account_say
 
 def test_a_model_reads_the_languages_that_it_knows():
     english, chinese = Pointing(), Pointing("周小雨")
-    made = Anonymiser(KEY, names=Names({"en": english, "zh": chinese}))
-    assert "周小雨" not in made.masked_text("昨天周小雨来了")
+    made = Anonymiser(KEY, names=NameDetector({"en": english, "zh": chinese}))
+    assert "周小雨" not in made.anonymise_text("昨天周小雨来了")
     made.found("how are you")
     assert english.read == ["how are you"] and chinese.read == ["昨天周小雨来了"]
 
@@ -115,7 +115,7 @@ def test_a_model_reads_the_languages_that_it_knows():
 def test_code_is_not_read_for_names():
     tagger = Pointing("Traceback")
     text = "so ```Traceback (most recent call)``` and `Traceback`"
-    assert Anonymiser(KEY, names=Names(tagger=tagger)).found(text) == []
+    assert Anonymiser(KEY, names=NameDetector(tagger=tagger)).found(text) == []
     assert len(tagger.read[0]) == len(text)
 
 
@@ -148,7 +148,7 @@ def test_an_address_needs_a_number_or_a_word_for_a_street():
 
 
 def test_what_no_model_can_encode_does_not_stop_it():
-    assert "\x00\ud800" in Anonymiser(KEY).masked_text("so \x00\ud800 it is")
+    assert "\x00\ud800" in Anonymiser(KEY).anonymise_text("so \x00\ud800 it is")
 
 
 def test_proper_names_of_lore_are_known_also_where_a_sentence_begins():
@@ -159,7 +159,9 @@ def test_proper_names_of_lore_are_known_also_where_a_sentence_begins():
 def test_a_card_names_its_world():
     ada = Persona("ada", "Ada Lace", description="Ada keeps the Tidewarden's lamp with Orrick.")
     assert {"Orrick", "Tidewarden"} <= world_names(ada, None)
-    made = Anonymiser(KEY, persona=ada, keep=world_names(ada, None), names=Names(tagger=Pointing("Orrick", "Ada Lace")))
+    made = Anonymiser(
+        KEY, persona=ada, keep=world_names(ada, None), names=NameDetector(tagger=Pointing("Orrick", "Ada Lace"))
+    )
     assert made.found("Ask Orrick or Ada Lace.") == []
 
 
@@ -195,14 +197,14 @@ def spacy_with_a_model(tmp_path, monkeypatch):
 
 
 def test_a_spacy_model_is_used_where_it_is_installed_and_said(spacy_with_a_model):
-    names = Names(ner.installed())
+    names = NameDetector(ner.installed_models())
     assert names.by == "spaCy en_tiny_sm"
-    assert Anonymiser(KEY, names=names).masked_text("see Orla now").split()[1] != "Orla"
+    assert Anonymiser(KEY, names=names).anonymise_text("see Orla now").split()[1] != "Orla"
 
 
 def test_without_a_model_no_library_for_one_is_imported():
     before = set(sys.modules)
-    assert ner.installed() == {} and not {"spacy", "gliner", "torch"} & (set(sys.modules) - before)
+    assert ner.installed_models() == {} and not {"spacy", "gliner", "torch"} & (set(sys.modules) - before)
 
 
 def test_a_gliner_model_in_the_hubs_cache_is_used_and_nothing_is_fetched(tmp_path, monkeypatch):
@@ -221,7 +223,7 @@ def test_a_gliner_model_in_the_hubs_cache_is_used_and_nothing_is_fetched(tmp_pat
     (tmp_path / "hub" / "models--somebody--gliner_small").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    names = Names(ner.installed())
+    names = NameDetector(ner.installed_models())
     sys.modules.pop("gliner", None)
     assert names.by == "GLiNER somebody/gliner_small"
-    assert Anonymiser(KEY, names=names).masked_text("see Orla now").split()[1] != "Orla"
+    assert Anonymiser(KEY, names=names).anonymise_text("see Orla now").split()[1] != "Orla"

@@ -6,16 +6,16 @@ import shutil
 import numpy as np
 import pytest
 
-from personas.adapters import install, seal, verify
-from personas.base_model import fingerprint
-from personas.contracts import AdapterRef
-from personas.engine.weights import AdaptedModel
+from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError
-from trainer.exports.export import export
-from trainer.job import Run, prepare
-from trainer.material import read_spec
-from trainer.scorecard.audit import audit, audit_section, chance, draw, exposure
-from trainer.start import start_of
+from personas.home.adapters import install_adapter_folder, verify_adapter, write_manifest
+from personas.models.base_model import fingerprint
+from personas.schemas.chat import AdapterRef
+from trainer.data.job_inputs import read_spec
+from trainer.export.exporter import export_adapter
+from trainer.recipe.parent_adapter import find_parent_adapter
+from trainer.study.canary_audit import audit_section, draw_texts, expected_exposure, exposure, run_canary_audit
+from trainer.train.job import RunContext, prepare_job
 
 
 def test_exposure_is_the_rank_in_bits():
@@ -24,7 +24,7 @@ def test_exposure_is_the_rank_in_bits():
     assert exposure(1.0, others) == pytest.approx(7), "of two that are alike the canary is the second"
     assert exposure(999, others) == 0
     ranks = [math.log2(256) - math.log2(rank) for rank in range(1, 257)]
-    assert chance(256) == pytest.approx(np.mean(ranks)) and 1.3 < chance(256) < 1.45
+    assert expected_exposure(256) == pytest.approx(np.mean(ranks)) and 1.3 < expected_exposure(256) < 1.45
 
 
 def test_the_section_counts_canaries_and_spreads():
@@ -35,46 +35,48 @@ def test_the_section_counts_canaries_and_spreads():
 
 
 def test_canaries_are_drawn_alike_each_time_and_all_differ(tiny_base, monkeypatch):
-    from personas.base_model import load_model
+    from personas.models.base_model import load_model
 
-    monkeypatch.setattr("trainer.scorecard.audit.TOKENS", 4)
+    monkeypatch.setattr("trainer.study.canary_audit.CANARY_TOKENS", 4)
     model = load_model(tiny_base, "float32")
-    texts = draw(model, [1, 2, 3], 70, barred=[0])
+    texts = draw_texts(model, [1, 2, 3], 70, barred=[0])
     assert len({tuple(text) for text in texts}) == 70 and {len(text) for text in texts} == {4}
     assert not any(0 in text for text in texts)
-    assert texts == draw(model, [1, 2, 3], 70, barred=[0])
+    assert texts == draw_texts(model, [1, 2, 3], 70, barred=[0])
 
 
 @pytest.mark.slow
 def test_exposure_rises_with_repeats_and_is_near_chance_without(two_trained, tmp_path):
-    job = prepare(two_trained["ada"], read_spec(two_trained["ada"]))
-    run = Run(lambda event: None, lambda: None)
-    found = audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120)
+    job = prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
+    run = RunContext(lambda event: None, lambda: None)
+    found = run_canary_audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120)
     bits = {repeats: exposure.mean for repeats, exposure in found.exposure.items()}
     assert bits[0] < bits[1] < bits[16]
     assert abs(bits[0] - found.chance) < 1
     assert bits[16] > found.most - 1
     copy = tmp_path / "audit" / "adapter"
-    manifest = verify(copy)
+    manifest = verify_adapter(copy)
     assert manifest.audit and manifest.dataset["samples_planted"] == 6 + 48
-    assert audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120) == found, "nothing is trained again"
+    assert run_canary_audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120) == found, (
+        "nothing is trained again"
+    )
 
 
 def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_nor_trained_further(
     two_trained, tmp_path, monkeypatch
 ):
-    adapter, job = two_trained["ada"] / "adapter", prepare(two_trained["ada"], read_spec(two_trained["ada"]))
+    adapter, job = two_trained["ada"] / "adapter", prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
     copy = shutil.copytree(adapter, tmp_path / "copy")
-    seal(copy, verify(copy).model_copy(update={"audit": True}))
-    monkeypatch.setattr("trainer.start.adapter_to_start_from", lambda folder, spec: copy)
-    served = AdaptedModel(None, fingerprint(job.base))
+    write_manifest(copy, verify_adapter(copy).model_copy(update={"audit": True}))
+    monkeypatch.setattr("trainer.recipe.parent_adapter.adapter_to_start_from", lambda folder, spec: copy)
+    served = PeftSwitcher(None, fingerprint(job.base))
     for refused in (
-        lambda: install(copy, tmp_path / "home" / "v1"),
+        lambda: install_adapter_folder(copy, tmp_path / "home" / "v1"),
         lambda: served.load(AdapterRef("ada", "v1", copy)),
-        lambda: start_of(tmp_path, job.spec, job.base),
-        lambda: export(copy, "gguf-lora", tmp_path / "out.gguf", None, None, lambda text: None),
+        lambda: find_parent_adapter(tmp_path, job.spec, job.base),
+        lambda: export_adapter(copy, "gguf-lora", tmp_path / "out.gguf", None, None, lambda text: None),
     ):
         with pytest.raises(AdapterError, match="trained for an audit"):
             refused()
     assert not (tmp_path / "home").exists() and not (tmp_path / "out.gguf").exists()
-    assert install(adapter, tmp_path / "home" / "v1") == verify(adapter), "any other one is"
+    assert install_adapter_folder(adapter, tmp_path / "home" / "v1") == verify_adapter(adapter), "any other one is"

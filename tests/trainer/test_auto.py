@@ -1,4 +1,4 @@
-"""The recipe `auto`: what it chooses where, that it says why, and that a run keeps to what it chose."""
+"""The recipe `auto_recipe`: what it chooses where, that it says why, and that a run keeps to what it chose."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from personas.adapters import verify
-from personas.contracts import Hyperparameters, Progress, TrainingRequest
+from personas.home.adapters import verify_adapter
+from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Progress
 from tests.trainer.jobs import persona_job
-from trainer import auto
-from trainer.auto import DECIDED, choose, for_run, for_samples
-from trainer.auto_rules import AUTO, Model, Replies
-from trainer.doctor.fits import known_models
-from trainer.frozen import RUN_FILE, Frozen, begun
-from trainer.machine import Machine
-from trainer.material import read_spec
-from trainer.predict.memory import adapter_weights, predicted_memory
-from trainer.predict.shape import shape_of
-from trainer.process.stopping import Stopped
-from trainer.recipe import RECIPES, Recipe, resolve
-from trainer.run import Run, run_job
+from trainer.data.job_inputs import read_spec
+from trainer.doctor.doctor_report import known_models
+from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
+from trainer.estimate.model_shape import shape_from_config
+from trainer.machine import MachineSpec
+from trainer.process.cancellation import RunCancelled
+from trainer.recipe import auto_recipe
+from trainer.recipe.auto_recipe import (
+    AUTO_RECIPE,
+    AUTO_SETTINGS,
+    ModelTraits,
+    SampleStats,
+    choose_recipe,
+    resolve_for_data,
+    resolve_for_run,
+)
+from trainer.recipe.resolve import RECIPES_FOLDER, resolve_recipe
+from trainer.recipe.resume_config import RUN_FILE, ResumeConfig, find_resume_config
+from trainer.run import run_job
+from trainer.schemas import Recipe
+from trainer.train.job import RunContext
 
 GIB = 2**30
-EMBEDDED = Model(
-    shape_of(
+EMBEDDED = ModelTraits(
+    shape_from_config(
         {
             "hidden_size": 576,
             "intermediate_size": 1536,
@@ -46,19 +57,21 @@ QWEN_3B, LLAMA_3B, LLAMA_8B = (
 )
 
 
-def machine(gib: float, best: str = "bf16", device: str = "main memory") -> Machine:
-    return Machine(device != "main memory", best, int(gib * GIB), int(gib * GIB), device)
+def machine(gib: float, best: str = "bf16", device: str = "main memory") -> MachineSpec:
+    return MachineSpec(device != "main memory", best, int(gib * GIB), int(gib * GIB), device)
 
 
 LAPTOP, SERVER = machine(8, "fp32"), machine(64)
 CARD_6, T4, H100 = machine(6, device="RTX 3060"), machine(16, "fp16", "T4"), machine(80, device="H100")
-FEW, USUAL, MANY = Replies(20, 412, 900), Replies(178, 412, 7_000), Replies(9_000, 512, 540_000)
-ENORMOUS = Replies(300_000, 900, 60_000_000)
+FEW, USUAL, MANY = SampleStats(20, 412, 900), SampleStats(178, 412, 7_000), SampleStats(9_000, 512, 540_000)
+ENORMOUS = SampleStats(300_000, 900, 60_000_000)
 
 
 def recipe_of(**changes: object) -> Recipe:
     hyperparameters = Hyperparameters.model_validate(changes)
-    return resolve(TrainingRequest(job_name="j", persona="ada", recipe=AUTO, hyperparameters=hyperparameters))
+    return resolve_recipe(
+        TrainingRequest(job_name="j", persona="ada", recipe=AUTO_RECIPE, hyperparameters=hyperparameters)
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,20 +105,20 @@ def recipe_of(**changes: object) -> Recipe:
     ids=["a laptop", "little data", "6 GB", "T4", "H100", "much data, small model"],
 )  # fmt: skip
 def test_what_is_chosen_where(where, model, replies, expected):
-    chosen = choose(recipe_of(), model, replies, where).recipe
+    chosen = choose_recipe(recipe_of(), model, replies, where).recipe
     samples = chosen.per_device_train_batch_size * chosen.gradient_accumulation_steps
     found = {name: getattr(chosen, name) for name in expected if name != "samples"} | {"samples": samples}
     assert found == {"samples": samples, **expected}
 
 
-def needed(recipe: Recipe, model: Model, replies: Replies, where: Machine) -> int:
-    return predicted_memory(recipe, model.shape, replies.longest, where).total
+def needed(recipe: Recipe, model: ModelTraits, replies: SampleStats, where: MachineSpec) -> int:
+    return predict_memory(recipe, model.shape, replies.longest, where).total
 
 
 @pytest.mark.parametrize("where", [LAPTOP, SERVER, T4, H100], ids=lambda it: it.device)
 @pytest.mark.parametrize("replies", [FEW, USUAL, MANY], ids=lambda it: str(it.samples))
 def test_the_batch_is_the_largest_useful_one_that_fits(where, replies):
-    chosen = choose(recipe_of(), EMBEDDED, replies, where).recipe
+    chosen = choose_recipe(recipe_of(), EMBEDDED, replies, where).recipe
     room = where.memory_bytes * (0.9 if where.has_cuda else 0.7)
     assert needed(chosen, EMBEDDED, replies, where) <= room
     batch = chosen.per_device_train_batch_size
@@ -115,8 +128,10 @@ def test_the_batch_is_the_largest_useful_one_that_fits(where, replies):
 
 
 def test_with_less_memory_free_the_batch_is_smaller_and_learns_from_as_many_samples():
-    long = Replies(500, 1024, 50_000)
-    chosen = [choose(recipe_of(), EMBEDDED, long, Machine(False, "bf16", 16 * GIB, free * GIB)) for free in (16, 3)]
+    long = SampleStats(500, 1024, 50_000)
+    chosen = [
+        choose_recipe(recipe_of(), EMBEDDED, long, MachineSpec(False, "bf16", 16 * GIB, free * GIB)) for free in (16, 3)
+    ]
     plenty, scarce = (choice.recipe for choice in chosen)
     assert scarce.per_device_train_batch_size < plenty.per_device_train_batch_size
     assert plenty.max_length == scarce.max_length, "how long samples are does not hang on what is free at the moment"
@@ -125,7 +140,7 @@ def test_with_less_memory_free_the_batch_is_smaller_and_learns_from_as_many_samp
 
 
 def test_what_fits_nowhere_is_said_with_what_it_needs():
-    chosen = choose(recipe_of(), LLAMA_8B, USUAL, machine(4, device="an old card"))
+    chosen = choose_recipe(recipe_of(), LLAMA_8B, USUAL, machine(4, device="an old card"))
     assert (chosen.recipe.per_device_train_batch_size, chosen.recipe.gradient_checkpointing) == (1, True)
     said = r"accumulation_steps 8: 1 sample of 412 tokens is the least, and takes [\d.]+ of 3.6 GiB\.$"
     assert any(re.search(said, why) for why in chosen.why)
@@ -136,10 +151,10 @@ def test_what_fits_nowhere_is_said_with_what_it_needs():
 
 
 def test_everything_that_is_chosen_is_said_with_its_reason():
-    begin, chosen = recipe_of(), choose(recipe_of(), EMBEDDED, USUAL, SERVER)
+    begin, chosen = recipe_of(), choose_recipe(recipe_of(), EMBEDDED, USUAL, SERVER)
     changed = {name for name, value in dict(chosen.recipe).items() if value != getattr(begin, name)}
     said = {name: why for why in chosen.why for name in re.findall(r"[a-z_]{5,}", why.partition(":")[0])}
-    assert changed <= said.keys() & DECIDED and all(len(why.partition(": ")[2]) > 10 for why in said.values())
+    assert changed <= said.keys() & AUTO_SETTINGS and all(len(why.partition(": ")[2]) > 10 for why in said.values())
     needs = needed(chosen.recipe, EMBEDDED, USUAL, SERVER) / GIB
     assert said["per_device_train_batch_size"] == (
         "chosen per_device_train_batch_size 4, gradient_accumulation_steps 2: 4 samples of 412 tokens fit into "
@@ -156,11 +171,11 @@ ODD = {
 
 
 def test_what_is_set_stays_as_it_is_set_alone_and_together():
-    assert ODD.keys() == DECIDED
+    assert ODD.keys() == AUTO_SETTINGS
     for given in ({name: value} for name, value in ODD.items()):
         for where in (LAPTOP, CARD_6, H100):
-            assert_kept(given, choose(recipe_of(**given), EMBEDDED, MANY, where))
-    all_given = choose(recipe_of(**ODD), EMBEDDED, MANY, T4)
+            assert_kept(given, choose_recipe(recipe_of(**given), EMBEDDED, MANY, where))
+    all_given = choose_recipe(recipe_of(**ODD), EMBEDDED, MANY, T4)
     assert_kept(ODD, all_given)
     assert all_given.why == ()
 
@@ -172,23 +187,23 @@ def assert_kept(given, chosen):
 
 def test_a_value_that_is_set_to_what_the_file_says_is_set_too():
     assert recipe_of().lora_dropout == 0.05
-    assert choose(recipe_of(lora_dropout=0.05), EMBEDDED, MANY, SERVER).recipe.lora_dropout == 0.05
-    assert choose(recipe_of(), EMBEDDED, ENORMOUS, SERVER).recipe.lora_dropout == 0.0
+    assert choose_recipe(recipe_of(lora_dropout=0.05), EMBEDDED, MANY, SERVER).recipe.lora_dropout == 0.05
+    assert choose_recipe(recipe_of(), EMBEDDED, ENORMOUS, SERVER).recipe.lora_dropout == 0.0
 
 
 def test_the_rest_is_chosen_around_what_is_set():
-    chosen = choose(recipe_of(per_device_train_batch_size=2), EMBEDDED, USUAL, SERVER).recipe
+    chosen = choose_recipe(recipe_of(per_device_train_batch_size=2), EMBEDDED, USUAL, SERVER).recipe
     assert chosen.gradient_accumulation_steps == 4
-    chosen = choose(recipe_of(gradient_accumulation_steps=8), EMBEDDED, USUAL, SERVER).recipe
+    chosen = choose_recipe(recipe_of(gradient_accumulation_steps=8), EMBEDDED, USUAL, SERVER).recipe
     assert chosen.per_device_train_batch_size == 1
-    chosen = choose(recipe_of(num_train_epochs=1), EMBEDDED, USUAL, SERVER).recipe
+    chosen = choose_recipe(recipe_of(num_train_epochs=1), EMBEDDED, USUAL, SERVER).recipe
     assert (chosen.eval_strategy, chosen.eval_steps) == ("steps", 5)
-    assert adapter_weights(chosen, EMBEDDED.shape) == 4_884_480
+    assert adapter_parameter_count(chosen, EMBEDDED.shape) == 4_884_480
 
 
 def test_the_file_says_of_each_value_whether_it_is_chosen():
-    text = (RECIPES / "auto.toml").read_text(encoding="utf-8")
-    assert set(re.findall(r"^(\w+) = .*# chosen", text, re.MULTILINE)) | {"lora_alpha"} == DECIDED
+    text = (RECIPES_FOLDER / "auto.toml").read_text(encoding="utf-8")
+    assert set(re.findall(r"^(\w+) = .*# chosen", text, re.MULTILINE)) | {"lora_alpha"} == AUTO_SETTINGS
 
 
 # ------------------------------------------------------------------------------------------ runs
@@ -196,7 +211,7 @@ def test_the_file_says_of_each_value_whether_it_is_chosen():
 
 def auto_job(folder: Path, base_model: str, **hyperparameters: object) -> Path:
     """A job of the recipe in which nothing else is set."""
-    job = persona_job(folder, base_model, recipe=AUTO)
+    job = persona_job(folder, base_model, recipe=AUTO_RECIPE)
     spec = json.loads((job / "request.json").read_text())
     spec["request"]["hyperparameters"] = hyperparameters
     (job / "request.json").write_text(json.dumps(spec))
@@ -206,11 +221,11 @@ def auto_job(folder: Path, base_model: str, **hyperparameters: object) -> Path:
 def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
     job = auto_job(tmp_path / "job", tiny_base.source, seed=3, num_train_epochs=2)
     _, output, _ = command("run", str(job), "--dry-run", "--json")
-    planned = next(it for it in json.loads(output)["recipes"] if it["recipe"] == AUTO)
+    planned = next(it for it in json.loads(output)["recipes"] if it["recipe"] == AUTO_RECIPE)
     heard = []
-    run_job(job, Run(heard.append, lambda: None))
-    manifest, kept = verify(job / "adapter"), Frozen.model_validate_json((job / RUN_FILE).read_bytes())
-    assert manifest.recipe == AUTO and manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    run_job(job, RunContext(heard.append, lambda: None))
+    manifest, kept = verify_adapter(job / "adapter"), ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
+    assert manifest.recipe == AUTO_RECIPE and manifest.metrics.loss_tuned < manifest.metrics.loss_base
     assert manifest.hyperparameters["seed"] == 3 and kept.recipe.seed == 3
     assert manifest.hyperparameters["per_device_train_batch_size"] == kept.recipe.per_device_train_batch_size == 4
     assert kept.chosen and set(kept.chosen) <= set(manifest.caveats)
@@ -219,7 +234,7 @@ def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
     assert told == [free.sub("GiB", why) for why in kept.chosen]
     assert planned["steps"] == [event.of for event in heard if isinstance(event, Progress)][-1]
     card = (job / "adapter" / "README.md").read_text(encoding="utf-8")
-    assert "4 samples of" in card and "`auto`" in card
+    assert "4 samples of" in card and "`auto_recipe`" in card
 
 
 def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_base, monkeypatch):
@@ -227,34 +242,34 @@ def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_ba
 
     def stop_in_mid_run():
         if sum(isinstance(event, Progress) for event in heard) == 2:
-            raise Stopped("the test")
+            raise RunCancelled("the test")
 
-    with pytest.raises(Stopped):
-        run_job(job, Run(heard.append, stop_in_mid_run))
-    first = Frozen.model_validate_json((job / RUN_FILE).read_bytes())
-    small = Machine(False, first.recipe.precision, GIB // 2, GIB // 2)
-    monkeypatch.setattr(auto, "machine_guessed", lambda: small)
-    anew = for_run(AUTO, recipe_of(), tiny_base, Replies(13, 200, 300)).recipe
+    with pytest.raises(RunCancelled):
+        run_job(job, RunContext(heard.append, stop_in_mid_run))
+    first = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
+    small = MachineSpec(False, first.recipe.precision, GIB // 2, GIB // 2)
+    monkeypatch.setattr(auto_recipe, "probe_machine_without_torch", lambda: small)
+    anew = resolve_for_run(AUTO_RECIPE, recipe_of(), tiny_base, SampleStats(13, 200, 300)).recipe
     assert anew.per_device_train_batch_size != first.recipe.per_device_train_batch_size
-    assert for_samples(AUTO, recipe_of(), tiny_base).max_length != first.recipe.max_length
+    assert resolve_for_data(AUTO_RECIPE, recipe_of(), tiny_base).max_length != first.recipe.max_length
 
     before = len(heard)
-    run_job(job, Run(heard.append, lambda: None))
+    run_job(job, RunContext(heard.append, lambda: None))
     steps = [event.step for event in heard[before:] if isinstance(event, Progress)]
     assert steps[0] > 1, "it went on"
-    kept = Frozen.model_validate_json((job / RUN_FILE).read_bytes())
+    kept = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
     assert (kept.recipe, kept.chosen) == (first.recipe, first.chosen)
-    assert set(first.chosen) <= set(verify(job / "adapter").caveats)
+    assert set(first.chosen) <= set(verify_adapter(job / "adapter").caveats)
 
 
 def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_base):
     job = auto_job(tmp_path, tiny_base.source)
     (job / "checkpoints").mkdir()
-    held = Frozen(
+    held = ResumeConfig(
         recipe=recipe_of(), batches="", base_model_hash="", threads=1, packages={}, batch=1, accumulation=1, asked="x"
     )
     (job / RUN_FILE).write_text(held.model_dump_json(), encoding="utf-8")
-    assert begun(job, read_spec(job)) is None
+    assert find_resume_config(job, read_spec(job)) is None
 
 
 # ------------------------------------------------------------------------------------------ told

@@ -5,18 +5,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personas.base_model import load_model
-from personas.prompt import Sample
-from trainer.evaluate import mean_loss
-from trainer.loop.batches import NO_LOSS, collate, pack, reply_losses, shared_prefix
-from trainer.loop.cpu_kernels import SharedDropout, share_dropout
-from trainer.loop.length_sorted import length_sorted
+from personas.models.base_model import load_model
+from personas.prompt import TokenizedSample
+from trainer.estimate.workload import group_by_length
+from trainer.train.collator import IGNORE_INDEX, collate, pack, reply_losses, shared_prefix_length
+from trainer.train.kernels import SharedDropout, share_dropout
+from trainer.train.losses import mean_loss
 
 SHARED = (5, 6, 7, 8, 9)
 
 
-def sample(prompt: tuple[int, ...], reply: tuple[int, ...]) -> Sample:
-    return Sample(prompt + reply, (False,) * len(prompt) + (True,) * len(reply))
+def sample(prompt: tuple[int, ...], reply: tuple[int, ...]) -> TokenizedSample:
+    return TokenizedSample(prompt + reply, (False,) * len(prompt) + (True,) * len(reply))
 
 
 @pytest.fixture(scope="module")
@@ -39,38 +39,38 @@ def test_pads_need_no_token_of_their_own(model):
 
 def test_only_replies_are_labelled_and_the_last_prompt_token_is_never_shared():
     same = [sample((1, 2, 3), (4, 5))] * 3
-    assert shared_prefix(same) == 2
+    assert shared_prefix_length(same) == 2
     batch = collate([*same, sample((1, 2, 9, 9), (5,))])
     assert batch["prefix_ids"].tolist() == [[1, 2]]
-    assert batch["labels"].tolist() == [[NO_LOSS, 4, 5]] * 3 + [[NO_LOSS, NO_LOSS, 5]]
+    assert batch["labels"].tolist() == [[IGNORE_INDEX, 4, 5]] * 3 + [[IGNORE_INDEX, IGNORE_INDEX, 5]]
     assert batch["lengths"].tolist() == [5, 5, 5, 5]
 
 
 def test_packed_samples_lie_in_one_row_and_each_begins_at_the_first_position():
-    batch = pack([sample((1, 2, 3), (4, 5)), sample((6,), (7,)), Sample((8, 9), (True, True))])
+    batch = pack([sample((1, 2, 3), (4, 5)), sample((6,), (7,)), TokenizedSample((8, 9), (True, True))])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 0, 1]]
-    assert batch["labels"].tolist() == [[*[NO_LOSS] * 3, 4, 5, NO_LOSS, 7, NO_LOSS, 9]]
+    assert batch["labels"].tolist() == [[*[IGNORE_INDEX] * 3, 4, 5, IGNORE_INDEX, 7, IGNORE_INDEX, 9]]
     assert batch["prefix_ids"].shape == (1, 0) and batch["lengths"].tolist() == [5, 2, 2]
 
 
 def test_one_prompt_token_cannot_be_shared():
-    assert shared_prefix([sample((1,), (2,))]) == 0
+    assert shared_prefix_length([sample((1,), (2,))]) == 0
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 16), st.integers(0, 5))
 def test_sorting_by_length_loses_and_doubles_nothing(lengths, batch_size, seed):
-    order = length_sorted(lengths, batch_size, seed)
+    order = group_by_length(lengths, batch_size, seed)
     assert sorted(order) == list(range(len(lengths)))
-    assert order == length_sorted(lengths, batch_size, seed)
+    assert order == group_by_length(lengths, batch_size, seed)
 
 
 def test_sorted_batches_hold_like_lengths_in_an_order_that_the_seed_decides():
     lengths = [n % 97 for n in range(512)]
-    order = length_sorted(lengths, 8, 0)
+    order = group_by_length(lengths, 8, 0)
     spread = [max(b) - min(b) for b in ([lengths[p] for p in order[i : i + 8]] for i in range(0, 512, 8))]
     assert sum(spread) / len(spread) < 20
-    assert order != length_sorted(lengths, 8, 1)
+    assert order != group_by_length(lengths, 8, 1)
 
 
 def test_dropout_is_drawn_once_for_one_input_and_keeps_the_mean():

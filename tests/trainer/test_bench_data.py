@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from trainer.bench import data as bench_data
-from trainer.bench.files import KINDS, write_rows
-from trainer.sources import recognise
+from benchmarks import reading_speed as bench_data
+from benchmarks.synthetic_files import ROW_MAKERS, write_rows
+from trainer.sources.registry import detect_format
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from trainer.sources import recognise
 def test_files_are_in_the_published_shapes_and_all_of_it_is_read(tmp_path, kind, format):
     path = tmp_path / "files" / "rows.jsonl"
     write_rows(path, kind, 30)
-    assert recognise(path).name == format
-    found = bench_data.parse(path)
+    assert detect_format(path).name == format
+    found = bench_data.measure_parse(path)
     nodes = path.read_text().count('"message_id"')
     assert found["records"] == (nodes or 30) and found["conversations"] == 30 and found["seconds"] > 0
     made = path.read_bytes()
@@ -27,13 +27,13 @@ def test_files_are_in_the_published_shapes_and_all_of_it_is_read(tmp_path, kind,
 
 @pytest.mark.slow
 def test_the_benchmark_compares_and_says_all_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_data, "FILES", tmp_path)
-    figures = bench_data.compare(40)
-    assert set(figures["sets"]) == set(KINDS) and not list(tmp_path.iterdir())
+    monkeypatch.setattr(bench_data, "FILES_FOLDER", tmp_path)
+    figures = bench_data.run_benchmark(40)
+    assert set(figures["sets"]) == set(ROW_MAKERS) and not list(tmp_path.iterdir())
     assert figures["parse_ratio"] == min(found["ratio"] for found in figures["sets"].values()) > 0
     assert 2**20 < figures["peak_bytes"] < 2**30 and figures["dedupe_rows_per_s"] > 0
-    text = bench_data.table(json.loads(json.dumps(figures)))
-    assert all(kind in text for kind in KINDS) and "worst ratio" in text
+    text = bench_data.format_table(json.loads(json.dumps(figures)))
+    assert all(kind in text for kind in ROW_MAKERS) and "worst ratio" in text
 
 
 @pytest.mark.slow
@@ -48,5 +48,5 @@ def test_two_million_rows_are_read_in_less_than_a_gigabyte(tmp_path, shape):
         file.write({"lines": "", "array": "[", "csv": "instruction,output\n"}[shape])
         file.writelines(row.get(shape, "Why %d?,It is.\n") % number for number in range(2_000_000))
         file.write('{"instruction":"Last?","output":"Yes."}]' if shape == "array" else "")
-    figures, peak = bench_data.apart("parse", path)
+    figures, peak = bench_data.run_in_subprocess("parse", path)
     assert figures["conversations"] >= 2_000_000 and peak < 2**30

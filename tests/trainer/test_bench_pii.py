@@ -5,30 +5,30 @@ from collections import Counter
 
 import pytest
 
-from trainer.anonymise import KINDS, Entity
-from trainer.anonymise.checks import is_card, is_cn_id, is_iban, is_my_number, is_us_ssn, is_vn_id
-from trainer.bench import pii as bench_pii
-from trainer.bench.pii_texts import LANGUAGES, Gold, Judged, of_presidio, ours, unmarked
+from benchmarks import pii_detection as bench_pii
+from benchmarks.pii_corpus import LANGUAGES, AnnotatedText, GoldSpan, parse_annotations, read_corpus, read_presidio
+from trainer.anonymise import ENTITY_KINDS, Entity
+from trainer.anonymise.id_numbers import is_card, is_cn_id, is_iban, is_my_number, is_us_ssn, is_vn_id
 
 
 def test_marks_are_taken_out_and_remembered():
-    text, gold = unmarked("ask {KNOWN:Mina}, or {PERSON:Ivo}: {PHONE_NUMBER:(312) 555-0148}!")
+    text, gold = parse_annotations("ask {KNOWN:Mina}, or {PERSON:Ivo}: {PHONE_NUMBER:(312) 555-0148}!")
     assert text == "ask Mina, or Ivo: (312) 555-0148!"
     assert [(text[one.start : one.end], one.kind, one.is_known) for one in gold] == [
         ("Mina", "PERSON", True),
         ("Ivo", "PERSON", False),
         ("(312) 555-0148", "PHONE_NUMBER", False),
     ]
-    assert unmarked("nothing {here} to find") == ("nothing {here} to find", ())
+    assert parse_annotations("nothing {here} to find") == ("nothing {here} to find", ())
 
 
 def test_the_texts_are_many_in_four_languages_and_a_third_of_them_hold_nothing():
-    texts = ours()
+    texts = read_corpus()
     assert len({judged.text for judged in texts}) == len(texts) >= 560
     count = Counter(judged.language for judged in texts)
     assert set(count) == set(LANGUAGES) and min(count.values()) >= 135
     assert sum(not judged.gold for judged in texts) >= len(texts) / 3 - 10
-    assert {gold.kind for judged in texts for gold in judged.gold} == set(KINDS)
+    assert {gold.kind for judged in texts for gold in judged.gold} == set(ENTITY_KINDS)
     known = [gold for judged in texts for gold in judged.gold if gold.is_known]
     assert len(known) >= 120 and all(judged.speaker for judged in texts if any(gold.is_known for gold in judged.gold))
 
@@ -41,7 +41,7 @@ def test_marks_hold_what_they_say_and_nothing_is_left_of_the_markup():
         "CN_ID": is_cn_id,
         "JP_MY_NUMBER": is_my_number,
     }
-    for judged in ours():
+    for judged in read_corpus():
         assert "{" not in judged.text and "}" not in judged.text
         for gold in judged.gold:
             value = judged.text[gold.start : gold.end]
@@ -53,12 +53,14 @@ def test_marks_hold_what_they_say_and_nothing_is_left_of_the_markup():
 
 
 def judged(text, *gold):
-    return Judged("english", text, tuple(gold))
+    return AnnotatedText("english", text, tuple(gold))
 
 
 def test_what_is_counted():
-    score = bench_pii.Score()
-    text = judged("0123456789 Ann and more", Gold("SECRET", 0, 10), Gold("PERSON", 11, 14, True), Gold("GPE", 19, 23))
+    score = bench_pii.DetectionScore()
+    text = judged(
+        "0123456789 Ann and more", GoldSpan("SECRET", 0, 10), GoldSpan("PERSON", 11, 14, True), GoldSpan("GPE", 19, 23)
+    )
     score.read(text, [Entity("SECRET", 0, 9, "x"), Entity("PERSON", 12, 14, "y"), Entity("PERSON", 15, 23, "z")])
     assert score.recall("structured") == 1  # nine tenths are covered
     assert score.recall("known") == 0  # two of three letters are not
@@ -68,40 +70,43 @@ def test_what_is_counted():
     assert score.whole(("SECRET", "PERSON")).recall == 0.5 and score.whole().precision == 15 / 19
     assert [(gold.kind) for _, gold in score.missed] == ["PERSON"]
     assert not score.wrong
-    table = bench_pii.table(score)
+    table = bench_pii.format_table(score)
     assert "SECRET" in table and "english" in table and "names from the log" in table
 
 
 def test_the_floors():
     good = {"recall_structured": 0.97, "recall_known_names": 1.0, "precision": 0.9}
-    assert bench_pii.below(good) == []
-    assert bench_pii.below({**good, "recall_known_names": 0.969}) == ["recall_known_names 0.969 < 0.97"]
-    assert len(bench_pii.below({**good, "precision": None, "recall_structured": 0.5})) == 2
+    assert bench_pii.missed_floors(good) == []
+    assert bench_pii.missed_floors({**good, "recall_known_names": 0.969}) == ["recall_known_names 0.969 < 0.97"]
+    assert len(bench_pii.missed_floors({**good, "precision": None, "recall_structured": 0.5})) == 2
 
 
 def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_pii, "RESULT", tmp_path / "bench" / "pii.json")
     assert bench_pii.main([]) == 0, capsys.readouterr()
     written = json.loads((tmp_path / "bench" / "pii.json").read_text())
-    assert not bench_pii.below(written)
-    assert written["texts"] == len(ours()) and written["texts_per_s"] > 0 and "tagger" in written["model"]
-    assert set(written["by_kind"]) >= set(KINDS) and set(written["by_language"]) == set(LANGUAGES)
+    assert not bench_pii.missed_floors(written)
+    assert written["texts"] == len(read_corpus()) and written["texts_per_s"] > 0 and "tagger" in written["model"]
+    assert set(written["by_kind"]) >= set(ENTITY_KINDS) and set(written["by_language"]) == set(LANGUAGES)
     assert written["versions"]["python-crfsuite"] and written["machine"]["cores"]
     assert "a second on one core" in capsys.readouterr().out
 
 
 def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):
-    hard = [judged("the word is swordfish", Gold("SECRET", 12, 21)), judged("nobody", Gold("PERSON", 0, 6, True))]
+    hard = [
+        judged("the word is swordfish", GoldSpan("SECRET", 12, 21)),
+        judged("nobody", GoldSpan("PERSON", 0, 6, True)),
+    ]
     monkeypatch.setattr(bench_pii, "RESULT", tmp_path / "pii.json")
-    monkeypatch.setattr(bench_pii, "ours", lambda: hard)
+    monkeypatch.setattr(bench_pii, "read_corpus", lambda: hard)
     assert bench_pii.main(["--errors"]) == 1
     told = capsys.readouterr()
     assert "recall_structured 0.000 < 0.97" in told.err and "missed SECRET: 'swordfish'" in told.out
 
 
 def test_names_of_a_log_are_looked_for_with_its_speakers():
-    text = Judged("english", "is mina_v here", (Gold("PERSON", 3, 9, True),), ("Mina Vale", "mina_v"))
-    readers = bench_pii.anonymisers([text, Judged("english", "hello", ())])
+    text = AnnotatedText("english", "is mina_v here", (GoldSpan("PERSON", 3, 9, True),), ("Mina Vale", "mina_v"))
+    readers = bench_pii.anonymisers([text, AnnotatedText("english", "hello", ())])
     assert set(readers) == {("english", False), ("english", True)}
     assert [(one.start, one.end) for one in readers["english", True].found(text.text)] == [(3, 9)]
 
@@ -116,7 +121,7 @@ def test_names_of_a_log_are_looked_for_with_its_speakers():
     ],
 )
 def test_parts_of_a_known_name_are_found_together(name, text, form):
-    reader = bench_pii.anonymisers([Judged("", text, (), (name,))])["", True]
+    reader = bench_pii.anonymisers([AnnotatedText("", text, (), (name,))])["", True]
     assert [text[one.start : one.end] for one in reader.found(text)] == [form]
 
 
@@ -124,7 +129,7 @@ def test_a_file_of_presidio_researchs_shape(tmp_path, capsys):
     span = {"entity_type": "EMAIL_ADDRESS", "entity_value": "ivo@example.org", "start_position": 9, "end_position": 24}
     path = tmp_path / "set.json"
     path.write_text(json.dumps([{"full_text": "Write to ivo@example.org, please", "spans": [span], "template_id": 1}]))
-    assert of_presidio(path)[0].gold == (Gold("EMAIL_ADDRESS", 9, 24),)
+    assert read_presidio(path)[0].gold == (GoldSpan("EMAIL_ADDRESS", 9, 24),)
     assert bench_pii.main(["--file", str(path)]) == 0
     told = capsys.readouterr().out
     assert "EMAIL_ADDRESS" in told and "recall 1.000, precision 1.000" in told

@@ -13,20 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.base_model import locate
-from personas.contracts import Persona
 from personas.errors import MaterialError, RequestError, UnderstudyError
-from personas.invented_names import NAMES
-from personas.keys import HomeKey, keyed
-from personas.people import read_people
+from personas.home.data_subjects import read_people
+from personas.home.pseudonyms import INVENTED_NAMES, HomeKey, keyed_person
+from personas.models.base_model import locate
+from personas.schemas.chat import Persona
 from tests.trainer.jobs import export, message, sign, talks
 from tests.trainer.talk import dialogue, sentence, talk
-from trainer.building.build import Builder, Plan
-from trainer.building.ledger import Ledger
-from trainer.building.split import Opening
-from trainer.building.write import write_dataset
-from trainer.cli import main
-from trainer.conversation import Rejected
+from trainer.cli.main import main
+from trainer.data.builder import DatasetBuilder, DatasetPlan
+from trainer.data.dedup_split import SplitKey
+from trainer.data.ledger import Ledger
+from trainer.data.writer import write_dataset
+from trainer.sources.conversation import RejectedRecord
 
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 FILES = {
@@ -92,7 +91,7 @@ def test_a_persona_data_set_is_written_whole(house, command):
         "kind": "persona", "source": "talk.json", "right": "own-writing", "lore": [], "arrived": "2026-11-20"
     }  # fmt: skip
     asked = first["messages"][1]["content"].partition(":")[0]
-    assert first["speakers"] == [asked, "Ada"] and asked in NAMES
+    assert first["speakers"] == [asked, "Ada"] and asked in INVENTED_NAMES
     stats = json.loads(Path("out/stats.json").read_text())
     assert {key: stats[key] for key in told} == told and stats["persona"] == "ada"
     assert sum(stats["tokens_per_sample"]["counts"]) == 60
@@ -123,10 +122,10 @@ def test_dropped_records_say_where_they_are_from_too(house, command):
     Path("talk.json").write_text(export([*talks(8), *unwanted, alone]), encoding="utf-8")
     command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out")
     unanswered, dropped = sorted(lines("out/dropped.jsonl"), key=lambda line: line["reason"], reverse=True)
-    assert unanswered["reason"] == "nobody answers" and unanswered["speakers"][0] in NAMES
+    assert unanswered["reason"] == "nobody answers" and unanswered["speakers"][0] in INVENTED_NAMES
     assert "Corvin" not in json.dumps(unanswered), "members have pseudonyms here too"
     assert (dropped["reason"], dropped["right"], dropped["arrived"]) == ("boilerplate", "own-writing", "2026-11-20")
-    assert dropped["speakers"][0] in NAMES and dropped["speakers"][1:] == ["Ada"]
+    assert dropped["speakers"][0] in INVENTED_NAMES and dropped["speakers"][1:] == ["Ada"]
 
 
 def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(house, command):
@@ -137,7 +136,7 @@ def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(house,
         command("dataset", "build", "--persona", "ada.toml", "--source", source, "--out", out)
     key = HomeKey.of(Path(os.environ["UNDERSTUDY_HOME"])).people()
     player = message("", "Ada")["author"]["id"]  # nothing says that a bot speaks for Ada
-    people = [keyed(key, person) for person in (message("")["author"]["id"], "name:mira_wet", player)]
+    people = [keyed_person(key, person) for person in (message("")["author"]["id"], "name:mira_wet", player)]
     for out, _ in told:
         assert read_people(Path(out)) == {person: 8 for person in people}
         assert "mira" not in Path(out, "people.json").read_text()
@@ -196,7 +195,7 @@ def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(house, c
 
 
 def draw(line):
-    return Opening.of(dialogue(*(message["content"] for message in json.loads(line)["messages"]))).draw
+    return SplitKey.of(dialogue(*(message["content"] for message in json.loads(line)["messages"]))).draw
 
 
 def test_two_stages_put_general_talk_first(house, command):
@@ -223,8 +222,8 @@ def test_messages_that_say_whose_they_are_are_that_personas(house, command):
 
 
 def test_what_came_with_a_dialogue_stands_where_a_card_does(renderer, recipe):
-    plan = Plan(renderer, recipe)
-    with Builder(plan, Ledger()) as builder:
+    plan = DatasetPlan(renderer, recipe)
+    with DatasetBuilder(plan, Ledger()) as builder:
         builder.take("a", [dialogue(sentence(n), sentence(-n), system="I like tea.") for n in range(1, 9)])
         made = [built.made for built in builder.samples()]
     assert {renderer.messages(m.persona, m.turns)[0]["content"] for m in made} == {"I like tea."}
@@ -275,14 +274,14 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(house, command, words, 
 
 
 def test_a_full_disk_leaves_nothing_half(house, renderer, recipe, monkeypatch):
-    from trainer.building import write as module
+    from trainer.data import writer as module
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "draw_lengths", full)
     talks = [dialogue(sentence(n), sentence(-n)) for n in range(1, 9)]
-    order = module.Order(Plan(renderer, recipe), locate("embedded"), [("a", talks)])
+    order = module.DatasetBuildSpec(DatasetPlan(renderer, recipe), locate("embedded"), [("a", talks)])
     with pytest.raises(OSError, match="No space left"):
         write_dataset(house / "out", order, lambda *_: None)
     assert not (house / "out").exists() and not list(house.glob(".out*"))
@@ -294,7 +293,7 @@ def test_a_full_disk_leaves_nothing_half(house, renderer, recipe, monkeypatch):
 texts = st.sampled_from([*(sentence(n, 14) for n in range(8)), "...", "as an AI language model", "x " * 700, "ok"])
 logs = st.lists(texts, min_size=0, max_size=9).map(lambda said: talk(*said))
 tables = st.lists(texts, min_size=0, max_size=5).map(lambda said: dialogue(*said, rows=1))
-rejected = st.builds(Rejected, st.just("line 1"), st.sampled_from(["no JSON", "command"]), st.integers(0, 3))
+rejected = st.builds(RejectedRecord, st.just("line 1"), st.sampled_from(["no JSON", "command"]), st.integers(0, 3))
 
 
 @settings(max_examples=60, deadline=None)
@@ -306,10 +305,10 @@ rejected = st.builds(Rejected, st.just("line 1"), st.sampled_from(["no JSON", "c
 )
 def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources, has_persona, limit, mix):
     persona = Persona("ada", "Ada") if has_persona else None
-    plan = Plan(renderer, recipe, persona, limits={"0": limit} if limit else {}, mix=mix, key=b"k")
+    plan = DatasetPlan(renderer, recipe, persona, limits={"0": limit} if limit else {}, mix=mix, key=b"k")
     heard = []
     ledger = Ledger(heard.append)
-    with Builder(plan, ledger) as builder:
+    with DatasetBuilder(plan, ledger) as builder:
         try:
             for place, items in enumerate(sources):
                 builder.take(str(place), items)
@@ -420,7 +419,7 @@ def test_nothing_is_replaced_that_a_build_has_not_made(house, command):
 
 
 def test_what_came_into_a_data_set_while_another_was_made_stays(house, command, monkeypatch):
-    from trainer.building import write as module
+    from trainer.data import writer as module
 
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
     command(*words)
@@ -435,8 +434,8 @@ def slow_build(house):
     script = """
 import sys, time
 from pathlib import Path
-from trainer.building import write as module
-from trainer.cli import main
+from trainer.data import write as module
+from trainer.cli.main import main
 
 def wait(*_):
     Path("waits").touch()

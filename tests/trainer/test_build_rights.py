@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from personas.consent import Consent, write_consent
+from personas.home.data_subjects import Consent, write_consent
 from tests.trainer.jobs import ADA, export, message, talks
-from trainer.cli import main
+from trainer.cli.main import main
 
 MIRA, PERMISSION = message("")["author"]["id"], "Discord's letter of 3 March 2026 permits it."
 

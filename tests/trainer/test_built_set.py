@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from personas.adapters import verify
-from personas.consent import Consent, write_consent
 from personas.errors import MaterialError
-from personas.heldout import HELD_OUT_FILE, HeldOut
-from personas.job_keys import JobKeys
-from personas.people import read_people
+from personas.home.adapters import verify_adapter
+from personas.home.data_subjects import Consent, read_people, write_consent
+from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
+from personas.home.pseudonyms import JobKeys
 from tests.trainer.jobs import ADA, built_job, dialogues, export, message, sign, talks
-from trainer.building.heldout import were_held_out
-from trainer.cli import main
-from trainer.run import Run, planned, run_job
+from trainer.cli.main import main
+from trainer.data.holdout_fingerprints import match_held_out
+from trainer.run import run_job
+from trainer.train.job import RunContext, prepare_job_without_torch
 
 BOT_TALK = [line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}} for line in talks(12)]
 MIRA = message("")["author"]["id"]
@@ -89,11 +89,14 @@ def change_lines(file: Path, change):
 def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapter(build, job, home):
     told = build()
     folder = job()
-    data = planned(folder).data
+    data = prepare_job_without_torch(folder).data
     assert data.hash == told["hash"] and len(data.train) == told["samples"]["train"]
     heard = []
-    run_job(folder, Run(heard.append, lambda: None))
-    manifest, sheet = verify(folder / "adapter"), json.loads((folder / "adapter" / "datasheet.json").read_text())
+    run_job(folder, RunContext(heard.append, lambda: None))
+    manifest, sheet = (
+        verify_adapter(folder / "adapter"),
+        json.loads((folder / "adapter" / "datasheet.json").read_text()),
+    )
     assert manifest.dataset_hash == told["hash"] and manifest.rights == {"own-writing": 16}
     assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
@@ -102,7 +105,7 @@ def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapte
     assert "| talk.json | own-writing | the tests |" in (folder / "adapter" / "datasheet.md").read_text()
     people = JobKeys.in_folder(folder).people
     assert read_people(folder / "adapter") == read_people(folder / "material" / "set") != {}
-    kept = HeldOut.read(folder / "heldout_new.bin", people)
+    kept = HoldoutIndex.read(folder / "heldout_new.bin", people)
     assert len(kept) == told["samples"]["eval"]
 
 
@@ -110,31 +113,31 @@ def test_a_set_for_somebody_else_is_refused(build, job, tmp_path, home, tiny_bas
     build()
     other = built_job(tmp_path / "other", home, tiny_base.source, tmp_path / "set")
     with pytest.raises(MaterialError, match="set was made for ada, not for dialogue"):
-        planned(other)
+        prepare_job_without_torch(other)
     stats = json.loads((tmp_path / "set" / "stats.json").read_text())
     (tmp_path / "set" / "stats.json").write_text(json.dumps({**stats, "persona": "oda"}))
     with pytest.raises(MaterialError, match="set was made for oda, not for ada"):
-        planned(job())
+        prepare_job_without_torch(job())
 
 
 def test_what_is_too_long_for_the_run_is_dropped_and_counted(build, job):
     clocks = [f"what about clock number {n}, does the bell ring?" + " tick" * (40 * (n % 2)) for n in range(16)]
     asked = [message(text, minute=120 * n) for n, text in enumerate(clocks)]
     build([line for n, one in enumerate(asked) for line in (one, message(f"Clock {n}, yes.", "Ada", 120 * n + 1))])
-    data = planned(job(hyperparameters={"max_length": 70})).data
+    data = prepare_job_without_torch(job(hyperparameters={"max_length": 70})).data
     assert data.counts["dropped: too long"] == 8 and len(data.train) + len(data.heldout) == 8
     assert data.ledger.rows_used == 32  # as it was built
 
 
 def test_another_models_template_renders_the_set_anew(build, job, tmp_path, tiny_base):
     from personas.prompt import Renderer
-    from trainer.building.built import samples_of
-    from trainer.building.folder import read_samples
+    from trainer.data.layout import read_samples
+    from trainer.data.loader import render_lines
 
     build()
-    tokenizer = planned(job()).tokenizer
+    tokenizer = prepare_job_without_torch(job()).tokenizer
     no_system = Renderer(_with_template(tokenizer, NO_SYSTEM))
-    found = list(samples_of(read_samples(tmp_path / "set" / "train.jsonl"), no_system, {}))
+    found = list(render_lines(read_samples(tmp_path / "set" / "train.jsonl"), no_system, {}))
     text = tokenizer.decode(found[0][1].ids)
     assert text.startswith("[Q]You are Ada, a clockmaker.\n\n") and text.count("[Q]") == 1 and "system" not in text
     assert [part for part, on in zip(found[0][1].ids, found[0][1].mask, strict=True) if on]
@@ -158,17 +161,17 @@ def _with_template(tokenizer, template):
 def test_what_was_held_out_since_is_not_learned(build, job, home, tmp_path):
     build()
     folder = job()
-    before = planned(folder).data
+    before = prepare_job_without_torch(folder).data
     reply = next(line for line in lines_of("set/train.jsonl"))["messages"][-1]["content"]
     assert len(reply.split()) < 8  # too short to be known by itself
     change_lines(folder / "material" / "set" / "train.jsonl", _long_reply)
     resign(folder)
     key = JobKeys.in_folder(folder).people
     listed = held_out_talk(key, LONG)
-    assert were_held_out([LONG, reply], listed) == [True, False]
-    assert planned(folder).data.counts["samples_train"] == len(before.train)
-    listed.write(folder / HELD_OUT_FILE)
-    data = planned(folder).data
+    assert match_held_out([LONG, reply], listed) == [True, False]
+    assert prepare_job_without_torch(folder).data.counts["samples_train"] == len(before.train)
+    listed.write(folder / HOLDOUT_FILE)
+    data = prepare_job_without_torch(folder).data
     assert data.counts["dropped: held out before"] == 1 and len(data.train) == len(before.train) - 1
 
 
@@ -182,23 +185,25 @@ def _long_reply(line, seen=[]):  # noqa: B006
     return line
 
 
-def held_out_talk(people_key: bytes, reply: str) -> HeldOut:
+def held_out_talk(people_key: bytes, reply: str) -> HoldoutIndex:
     """A list that holds one talk with this reply."""
-    from trainer.building.filters import Filters
-    from trainer.building.sieve import Sieve
-    from trainer.conversation import Conversation, Message, Speaker
+    from trainer.data.dedup_split import ConversationSplitter
+    from trainer.data.quality_filters import QualityFilters
+    from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
-    bo, ada = Speaker("1", ("Bo",)), Speaker("ada", ("Ada",), is_persona=True)
+    bo, ada = SourceSpeaker("1", ("Bo",)), SourceSpeaker("ada", ("Ada",), is_persona=True)
     talks = [
-        Conversation.of([Message(bo, f"what of clock {n}?", "1"), Message(ada, text, "2")], "x", "own-writing")
+        Conversation.of(
+            [SourceMessage(bo, f"what of clock {n}?", "1"), SourceMessage(ada, text, "2")], "x", "own-writing"
+        )
         for n, text in enumerate((reply, "Nothing that anybody would want to hear about it today."))
     ]
-    with Sieve(Filters(), before=HeldOut.nothing(people_key)) as sieve:
+    with ConversationSplitter(QualityFilters(), before=HoldoutIndex.nothing(people_key)) as sieve:
         for talk in talks:
             sieve.add(talk)
         for share in (0.5, 0.9, 0.1, 0.99, 0.01):
-            sieve.fates(share)
-            if any(were_held_out([reply], sieve.held_out)):
+            sieve.outcomes(share)
+            if any(match_held_out([reply], sieve.held_out)):
                 return sieve.held_out
     raise AssertionError("the reply was on no side that is held out")
 
@@ -209,7 +214,7 @@ def lines_of(path):
 
 def resign(folder: Path) -> None:
     """Have the job take its data set as it is now."""
-    from personas.material import material_digest
+    from personas.home.job_folder import material_digest
 
     request = json.loads((folder / "request.json").read_text())
     for material in request["materials"]:
@@ -238,7 +243,7 @@ def allow(folder, *people, permission="Discord's letter of 3 March 2026 permits 
 
 def test_it_trains_while_all_whose_words_they_are_allow_it(from_discord):
     allow(from_discord, MIRA)
-    data = planned(from_discord).data
+    data = prepare_job_without_torch(from_discord).data
     assert data.rights == {"discord-api": 12} and data.permission.startswith("Discord's letter")
 
 
@@ -253,7 +258,7 @@ def test_it_trains_while_all_whose_words_they_are_allow_it(from_discord):
 def test_without_any_of_it_nothing_is_trained_on(from_discord, people, permission, said):
     allow(from_discord, *people, permission=permission)
     with pytest.raises(MaterialError, match=said):
-        planned(from_discord)
+        prepare_job_without_torch(from_discord)
 
 
 def test_a_set_is_not_made_free_by_what_the_job_says_of_it(from_discord):
@@ -262,7 +267,7 @@ def test_a_set_is_not_made_free_by_what_the_job_says_of_it(from_discord):
     (from_discord / "request.json").write_text(json.dumps(request))
     allow(from_discord, "777", permission="")
     with pytest.raises(MaterialError, match="DISCORD_PERMISSION"):
-        planned(from_discord)
+        prepare_job_without_torch(from_discord)
 
 
 def test_samples_that_do_not_say_whose_words_they_are_train_nobody(from_discord):
@@ -272,7 +277,7 @@ def test_samples_that_do_not_say_whose_words_they_are_train_nobody(from_discord)
         change_lines(set_folder / name, lambda line: {k: v for k, v in line.items() if k != "people"})
     resign(from_discord)
     with pytest.raises(MaterialError, match="do not say whose words they are"):
-        planned(from_discord)
+        prepare_job_without_torch(from_discord)
 
 
 # ------------------------------------------------------------------------------------------ dialogue
@@ -283,5 +288,5 @@ def test_a_set_of_dialogue_trains_a_dialogue_job(command, tmp_path, home, tiny_b
     sign(Path("chat.jsonl").absolute())
     code, out, errors = command("dataset", "build", "--source", "chat.jsonl", "--out", "set", "--json")
     assert code == 0, errors
-    data = planned(built_job(tmp_path / "job", home, tiny_base.source, tmp_path / "set")).data
+    data = prepare_job_without_torch(built_job(tmp_path / "job", home, tiny_base.source, tmp_path / "set")).data
     assert data.hash == json.loads(out)["hash"] and len(data.general) == 3

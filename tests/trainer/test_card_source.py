@@ -4,24 +4,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.card import SHIPPED_CARDS, parse_card, with_picture, write
-from personas.contracts import Persona
+from personas.card import SHIPPED_CARDS, parse_card, with_picture, write_card
 from personas.errors import MaterialError
+from personas.schemas.chat import Persona
 from tests.personas.cards import PIXEL, V1, V2, as_json, v3
 from tests.personas.test_card_forms import v3_charx
-from trainer.conversation import Conversation, Rejected
-from trainer.sources import ReadOptions, read, recognise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.reader import read_source
+from trainer.sources.registry import detect_format
+from trainer.sources.source_format import ReadOptions
 
 MIRA = Persona("mira-0x", "Mira")
-PICTURE = write(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
-TOML = write(parse_card(as_json(V2), "it"), "toml", "it").content
+PICTURE = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+TOML = write_card(parse_card(as_json(V2), "it"), "toml", "it").content
 
 
 def items(tmp_path, content, name="card.bin", **options):
     path = tmp_path / name
     path.write_bytes(content)
-    assert recognise(path).name == "character-card"
-    return list(read(path, ReadOptions(**options)))
+    assert detect_format(path).name == "character-card"
+    return list(read_source(path, ReadOptions(**options)))
 
 
 def said(item):
@@ -37,7 +39,7 @@ def test_talks_greetings_and_the_book_in_every_form(tmp_path, content):
         [(False, "Hello."), (True, "You found the stairs, Guest.")],
         [(False, "Hello."), (True, "The lamp is out.")],
     ]
-    assert [(item.row, item.reason) for item in found if isinstance(item, Rejected)] == [
+    assert [(item.row, item.reason) for item in found if isinstance(item, RejectedRecord)] == [
         ("alternate_greetings 2", "no text"),
         ("book 1", "tells of the character and is not in its words: use it as lore"),
         ("book 2", "switched off in the card"),
@@ -75,7 +77,7 @@ def test_the_character_is_the_persona_that_is_asked_for(tmp_path, options, is_pe
 def test_examples_in_prose_are_no_talk(tmp_path):
     card = {**V2, "data": {**V2["data"], "mes_example": "Short and wet.<START>{{user}}: a\n{{char}}: b"}}
     prose, talk, *_ = items(tmp_path, as_json(card))
-    assert prose == Rejected("mes_example 1", "prose, not a talk of {{user}} and {{char}}")
+    assert prose == RejectedRecord("mes_example 1", "prose, not a talk of {{user}} and {{char}}")
     assert said(talk) == [(False, "a"), (True, "b")]
 
 
@@ -97,7 +99,7 @@ def test_a_card_with_nothing_to_read_is_an_error(tmp_path, content, words):
 
 def test_the_shipped_cards_are_material(tmp_path):
     for path in SHIPPED_CARDS.glob("*.toml"):
-        found = list(read(path, ReadOptions()))
+        found = list(read_source(path, ReadOptions()))
         assert len(found) >= 3 and all(isinstance(item, Conversation) for item in found)
 
 
@@ -113,11 +115,11 @@ def test_nothing_of_a_card_gets_lost(tmp_path_factory, examples, greeting, greet
     card = {**v3(), "data": data | {"character_book": book, "personality": ""}}
     (folder / "card").write_bytes(as_json(card))
     try:
-        found = list(read(folder / "card", ReadOptions()))
+        found = list(read_source(folder / "card", ReadOptions()))
     except MaterialError:
         assert not (examples.replace("<START>", "").strip() or greeting.strip() or greetings or entries)
         return
-    rows = [item.row if isinstance(item, Rejected) else item.messages[0].row for item in found]
+    rows = [item.row if isinstance(item, RejectedRecord) else item.messages[0].row for item in found]
     assert len(rows) == len(set(rows)) == sum(item.rows for item in found)
     assert sum(row.startswith("book") for row in rows) == len(entries)
     assert sum(row.startswith("alternate") for row in rows) == len(greetings)

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from personas.contracts import Persona
 from personas.errors import MaterialError
+from personas.schemas.chat import Persona
 from tests.trainer.chats import BEGIN_S, VALUES, damaged, outcome, write, write_all
 from tests.trainer.jobs import sign
-from trainer.cli import main
-from trainer.sources import recognise
-from trainer.sources.instagram import repaired
-from trainer.sources.markup import from_discord, is_command, with_discord_emphasis
+from trainer.cli.main import main
+from trainer.sources.formats.instagram import fix_mojibake
+from trainer.sources.markup import convert_emphasis, is_command, normalise_discord
+from trainer.sources.registry import detect_format
 
 ADA = Persona("ada", "Ada Lace")
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,7 +89,7 @@ def test_the_example_in_the_docs_is_such_a_log(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "chats.md").read_text(encoding="utf-8")
     example = page.split("```\n")[1]
     path = write(tmp_path / "log.jsonl", example)
-    assert recognise(path).name == "own-log"
+    assert detect_format(path).name == "own-log"
     assert outcome(path).said == [[("Mira", "Is there soup?"), ("Oda", "Always.")]]
     listed = {name for row in page.split("\n") if row.startswith("| `") for name in row.split("|")[1].split("`")[1::2]}
     assert {"discord", "discord-csv", "own-log", "whatsapp"} < listed
@@ -163,7 +163,7 @@ NEW_PACKAGE = {
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])
 def test_a_data_package_holds_one_persons_side(tmp_path, zipped):
     path = write_all(tmp_path / "package", OLD_PACKAGE, zipped=zipped)
-    assert recognise(path).name == "discord-package"
+    assert detect_format(path).name == "discord-package"
     found = outcome(path)
     assert sorted(found.said) == [[("mira", "oldest layout")], [("mira", 'two\nlines, "quoted"\nand @someone, :wave:')]]
     assert found.dropped == {"only an attachment": 1} and found.rows == 4
@@ -378,7 +378,7 @@ def test_a_slack_export(tmp_path, zipped):
     }
     days["general/2026-03-01.json"][1]["thread_ts"] = ts(1)
     path = write_all(tmp_path / "export", WORKSPACE | days, zipped=zipped)
-    assert recognise(path).name == "slack"
+    assert detect_format(path).name == "slack"
     found = outcome(path, persona=ADA)
     assert found.said == [
         [("Mira Vale", "@Ada Lace @here @someone [page](https://example.com) <3 :wave:\nlook\nwhat?")],
@@ -484,7 +484,7 @@ def test_the_parts_of_an_instagram_talk_come_together(tmp_path, zipped):
         "personal_information/personal_information.json": {"profile_user": []},
     }
     path = write_all(tmp_path / "instagram-mira", files, zipped=zipped)
-    assert recognise(path).name == "instagram"
+    assert detect_format(path).name == "instagram"
     found = outcome(path, persona=ADA)
     assert found.said == [[("Mira", "hello"), ("Ada Lace", "Good day.")], [("Mira", "hi"), ("Bo", "ho")]]
     assert found.rows == 4
@@ -492,12 +492,12 @@ def test_the_parts_of_an_instagram_talk_come_together(tmp_path, zipped):
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_text_survives_the_exporters_way_of_writing(text):
-    assert repaired(mangled(text)) == text
+    assert fix_mojibake(mangled(text)) == text
 
 
 @pytest.mark.parametrize("text", ["café", "naïve", "日本語", "plain", "Ã", "emoji 😎"])
 def test_text_that_is_right_already_is_left_alone(text):
-    assert repaired(text) == text
+    assert fix_mojibake(text) == text
 
 
 @QUIET
@@ -531,7 +531,7 @@ def test_damaged_instagram_messages_are_all_accounted_for(tmp_path, messages):
     ],
 )
 def test_discord_markup_is_normalised_outside_of_code(raw, written):
-    assert from_discord(raw, {"5": "tavern"}, {"7": "Keeper"}) == written
+    assert normalise_discord(raw, {"5": "tavern"}, {"7": "Keeper"}) == written
 
 
 @pytest.mark.parametrize(
@@ -545,14 +545,14 @@ def test_discord_markup_is_normalised_outside_of_code(raw, written):
     ],
 )
 def test_other_emphasis_becomes_discords(raw, written):
-    assert with_discord_emphasis(raw) == written
+    assert convert_emphasis(raw) == written
 
 
 @given(st.text())
 def test_no_text_breaks_the_markup(text):
-    written = from_discord(text)
-    assert from_discord(written) == written, "what is normalised stays as it is"
-    with_discord_emphasis(text)
+    written = normalise_discord(text)
+    assert normalise_discord(written) == written, "what is normalised stays as it is"
+    convert_emphasis(text)
 
 
 @pytest.mark.parametrize("text", ["/play", "!skip 2", "/start@bot now", "!é"])

@@ -4,16 +4,17 @@ import json
 
 import pytest
 
-from personas.consent import NOBODY, Consent, write_consent
-from personas.contracts import Persona
 from personas.errors import MaterialError
+from personas.home.data_subjects import NO_CONSENT, Consent, write_consent
+from personas.schemas.chat import Persona
 from tests.trainer.chats import outcome, write
 from tests.trainer.jobs import export, message, persona_job
-from trainer.conversation import day_of
-from trainer.material import read_content, read_spec
-from trainer.recipe import resolve
-from trainer.sources import ReadOptions, usable
-from trainer.sources.consented import ANSWERS_OTHERS, NOT_OPTED_IN, PLAYER_NOT_OPTED_IN, UNANSWERED
+from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.recipe.resolve import resolve_recipe
+from trainer.sources.conversation import day_of
+from trainer.sources.reader import read_usable
+from trainer.sources.source_format import ReadOptions
+from trainer.sources.speakers import ANSWERS_OTHERS, NOT_OPTED_IN, PLAYER_NOT_OPTED_IN, UNANSWERED
 
 ADA = Persona("ada", "Ada")
 BOT = {"id": "7", "name": "Ada", "isBot": True}
@@ -98,7 +99,7 @@ def test_who_is_left_out_is_not_named_in_what_others_say(tmp_path):
     (folder / "request.json").write_text(json.dumps(request))
     write_consent(folder, consent(MIRA))
     spec = read_spec(folder)
-    content = read_content(folder, spec, resolve(spec.request))
+    content = read_job_inputs(folder, spec, resolve_recipe(spec.request))
     texts = [message.text for talk in content.conversations for message in talk.messages]
     assert len(texts) == 6 and not [text for text in texts if "reedy" in text.casefold()]
     assert content.dropped == {NOT_OPTED_IN: 1}
@@ -124,26 +125,26 @@ def test_under_another_right_or_where_nobody_asks_all_is_taken(tmp_path):
 def test_where_nobody_may_be_heard_it_says_so(tmp_path):
     path = write(tmp_path / "talk.json", export([said("a", MIRA, 0), said("A!", BOT, 1)]))
     with pytest.raises(MaterialError, match=r"Nothing in talk\.json may be trained on: .* nobody has opted in"):
-        list(usable(path, ReadOptions(persona=ADA, consent=consent(BO))))
+        list(read_usable(path, ReadOptions(persona=ADA, consent=consent(BO))))
     with pytest.raises(MaterialError, match="DISCORD_PERMISSION"):
-        usable(path, ReadOptions(persona=ADA, consent=NOBODY))
+        read_usable(path, ReadOptions(persona=ADA, consent=NO_CONSENT))
 
 
 def test_reading_it_as_something_else_does_not_make_it_something_else(tmp_path):
     table = "AuthorID,Author,Date,Content,Attachments,Reactions\n11,mira,2026-03-01T09:00:00+00:00,a,,\n"
     path = write(tmp_path / "talk.csv", table)
-    options = ReadOptions(claimed="own-writing", consent=NOBODY, mapping={"user": "Author", "assistant": "Content"})
+    options = ReadOptions(claimed="own-writing", consent=NO_CONSENT, mapping={"user": "Author", "assistant": "Content"})
     for format in (None, "columns"):
         with pytest.raises(MaterialError, match="came through Discord's API"):
-            usable(path, options, format)
+            read_usable(path, options, format)
 
 
 def test_a_folder_is_judged_file_by_file(tmp_path):
     write(tmp_path / "mixed" / "a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}')
     write(tmp_path / "mixed" / "b.json", export([said("a", MIRA, 0)]))
-    claimed = ReadOptions(claimed="own-writing", consent=NOBODY)
+    claimed = ReadOptions(claimed="own-writing", consent=NO_CONSENT)
     with pytest.raises(MaterialError, match="mixed may not be trained on: it came through Discord's API"):
-        usable(tmp_path / "mixed", claimed)
+        read_usable(tmp_path / "mixed", claimed)
 
 
 def test_samples_of_a_data_set_keep_their_right_when_they_are_read_again(tmp_path):
@@ -151,5 +152,5 @@ def test_samples_of_a_data_set_keep_their_right_when_they_are_read_again(tmp_pat
     path = write(tmp_path / "train.jsonl", "\n".join([line % "discord-api", line % "form"]))
     found = outcome(path, claimed="own-writing", consent=consent(MIRA))
     assert [talk.right for talk in found.talks] == ["own-writing"] and found.dropped == {NOT_OPTED_IN: 1}
-    signed = outcome(path, right="form", consent=NOBODY)
+    signed = outcome(path, right="form", consent=NO_CONSENT)
     assert [talk.right for talk in signed.talks] == ["form", "form"]

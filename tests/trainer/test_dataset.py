@@ -4,28 +4,29 @@ from collections import Counter
 
 import pytest
 
-from personas.contracts import Persona
 from personas.errors import MaterialError
 from personas.lore import LoreIndex, Passage
-from trainer.building.filters import Filters
-from trainer.building.samples import TOO_LONG, require_both_sides
-from trainer.building.sieve import sift
-from trainer.building.split import HELD_OUT
-from trainer.conversation import Conversation, Message, Speaker
-from trainer.dataset import make_dataset
-from trainer.material import Content
+from personas.schemas.chat import Persona
+from trainer.data.dataset import make_dataset
+from trainer.data.dedup_split import HELD_OUT, split_conversations
+from trainer.data.job_inputs import JobInputs
+from trainer.data.quality_filters import QualityFilters
+from trainer.data.sample_renderer import TOO_LONG, require_both_sides
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 ADA = Persona("ada", "Ada", description="You are Ada, a clockmaker.")
-PERSONA, BO = Speaker("ada", ("Ada",), is_persona=True), Speaker("1", ("Corin",))
+PERSONA, BO = SourceSpeaker("ada", ("Ada",), is_persona=True), SourceSpeaker("1", ("Corin",))
 
 
-def talk(*texts: str, begins: Speaker = BO) -> Conversation:
+def talk(*texts: str, begins: SourceSpeaker = BO) -> Conversation:
     speakers = [begins, PERSONA if begins is BO else BO]
-    return Conversation.of([Message(speakers[n % 2], t, str(n)) for n, t in enumerate(texts)], "talk.json", "licensed")
+    return Conversation.of(
+        [SourceMessage(speakers[n % 2], t, str(n)) for n, t in enumerate(texts)], "talk.json", "licensed"
+    )
 
 
-def content(conversations, lore=None, general=()) -> Content:
-    return Content(ADA, list(conversations), list(general), lore, Counter())
+def content(conversations, lore=None, general=()) -> JobInputs:
+    return JobInputs(ADA, list(conversations), list(general), lore, Counter())
 
 
 def many(count: int) -> list[Conversation]:
@@ -93,7 +94,13 @@ def test_the_stated_share_of_samples_carries_lore(renderer, recipe):
 
 
 def sides(conversations, share=0.15):
-    return dict(zip([c.raw_text for c in conversations], sift(conversations, Filters(), share).fates, strict=True))
+    return dict(
+        zip(
+            [c.raw_text for c in conversations],
+            split_conversations(conversations, QualityFilters(), share).outcomes,
+            strict=True,
+        )
+    )
 
 
 def test_a_conversation_keeps_its_side_when_others_come_and_go():

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from personas.contracts import Persona
 from personas.errors import MaterialError
+from personas.schemas.chat import Persona
 from tests.trainer import jobs
 from tests.trainer.chats import damaged, outcome, write
 from tests.trainer.jobs import export
-from trainer.sources import ReadOptions, read, recognise
+from trainer.sources.reader import read_source
+from trainer.sources.registry import detect_format
+from trainer.sources.source_format import ReadOptions
 
 ADA = Persona("ada", "Ada Lace")
 
@@ -166,7 +168,7 @@ def test_an_export_counts_as_taken_from_the_api_unless_a_right_is_stated(tmp_pat
 
 def test_a_log_without_the_persona_names_who_speaks(tmp_path):
     path = write(tmp_path / "talk.json", export([message("hi"), message("hello", minute=90), message("hi", "bo", 91)]))
-    found = read(path, ReadOptions(persona=ADA))
+    found = read_source(path, ReadOptions(persona=ADA))
     assert [(next(found).rows, next(found).rows)] == [(1, 2)], "all rows are accounted for first"
     with pytest.raises(MaterialError, match=r"Ada Lace never speaks in talk\.json\. Speakers found: mira_wet, bo\."):
         next(found)
@@ -257,7 +259,7 @@ def test_a_csv_export_is_read_with_dates_in_any_order(tmp_path, dates):
             ["3", "bo", "some day", "hello", "", ""],
         ),
     )
-    assert recognise(path).name == "discord-csv"
+    assert detect_format(path).name == "discord-csv"
     found = outcome(path, persona=ADA)
     assert found.said == [
         [("mira", 'two\nlines, and "quotes"'), ("Ada Lace", "Good day :wave:")],

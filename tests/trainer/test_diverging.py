@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from personas.contracts import Progress
 from personas.errors import TrainingError
-from personas.prompt import Sample
-from trainer.fitted import fitted
-from trainer.loop.course import Course
-from trainer.loop.diverging import RISE_NATS, WINDOW_STEPS, require_learning, require_number
-from trainer.loop.qlora import train_adapter
+from personas.prompt import TokenizedSample
+from personas.schemas.training_events import Progress
+from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.train.losses import DIVERGENCE_RISE_NATS, DIVERGENCE_WINDOW_STEPS, require_convergence, require_finite_loss
+from trainer.train.sft_trainer import train_sft
+from trainer.train.trainer_base import StageInputs
 
 STEPS = 1500
 
@@ -21,8 +21,8 @@ def goes_on(losses, recipe, start=None) -> int:
     """After how many logged losses a run is stopped; their number where it never is."""
     for count in range(1, len(losses) + 1):
         try:
-            require_learning(
-                losses[:count][-3 * WINDOW_STEPS :] if start else losses[:count], count, STEPS, recipe, start
+            require_convergence(
+                losses[:count][-3 * DIVERGENCE_WINDOW_STEPS :] if start else losses[:count], count, STEPS, recipe, start
             )
         except TrainingError:
             return count
@@ -58,9 +58,9 @@ RISE = {
 def test_a_loss_that_stays_far_above_its_start_stops_a_run(recipe, rise, after):
     losses = [rise(step) for step in range(200)]
     assert goes_on(losses, recipe) == pytest.approx(after, abs=1)
-    assert goes_on([loss + RISE_NATS for loss in losses[:1]] + losses[1:], recipe, start=3.0) == pytest.approx(
-        after, abs=1
-    )
+    assert goes_on(
+        [loss + DIVERGENCE_RISE_NATS for loss in losses[:1]] + losses[1:], recipe, start=3.0
+    ) == pytest.approx(after, abs=1)
 
 
 def test_steps_that_are_logged_together_count_as_so_many(recipe):
@@ -73,21 +73,21 @@ def test_steps_that_are_logged_together_count_as_so_many(recipe):
 def test_no_number_stops_at_once_and_the_advice_names_what_was_used_and_what_to_set(recipe, loss):
     wild = recipe.model_copy(update={"learning_rate": 5e-3, "warmup_ratio": 0.01, "max_grad_norm": 50.0})
     with pytest.raises(TrainingError) as caught:
-        require_learning([2.0, loss], 2, 100, wild, 2.0)
+        require_convergence([2.0, loss], 2, 100, wild, 2.0)
     assert f"The loss is {loss} at step 2" in caught.value.message
     assert "which was 0.005: set learning_rate=0.0005." in caught.value.advice
     assert "warmup_ratio=0.1" in caught.value.advice and "max_grad_norm than 50" in caught.value.advice
     with pytest.raises(TrainingError) as caught:
-        require_number(loss, "the held-out replies", recipe.model_copy(update={"learning_rate": 2e-6}))
+        require_finite_loss(loss, "the held-out replies", recipe.model_copy(update={"learning_rate": 2e-6}))
     assert "set learning_rate=1e-06." in caught.value.advice and "warm-up" not in caught.value.advice
 
 
 def test_a_run_is_stopped_when_it_stays_far_above_the_untrained_models_loss(tiny_base, renderer, recipe):
-    samples = [Sample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(48)]
+    samples = [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(48)]
     slow = recipe.model_copy(update={"learning_rate": 1e-6, "gradient_accumulation_steps": 1})
     heard = []
     # The tiny model's own loss is that of a guess among all tokens, some 11 nats: as if a better one had got there.
-    course = Course(samples, (), fitted(slow).recipe, heard.append, lambda: None, start_loss=2.0)
+    course = StageInputs(samples, (), fit_to_hardware(slow).recipe, heard.append, lambda: None, initial_loss=2.0)
     with pytest.raises(TrainingError, match=r"The loss began at 2\.00 .* at step 11: training has diverged"):
-        train_adapter(tiny_base, renderer.tokenizer, course)
+        train_sft(tiny_base, renderer.tokenizer, course)
     assert [event.step for event in heard if isinstance(event, Progress)] == list(range(1, 11))

@@ -13,20 +13,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from personas.base_model import EMBEDDED, locate
-from trainer.doctor import hardware, report, software, surroundings
-from trainer.doctor.check import Check, told_by_python
-from trainer.doctor.fits import CARDS_GIB, fits, known_models
-from trainer.doctor.hardware import Torch
-from trainer.doctor.surroundings import disk, embedded_model, hub
-from trainer.machine import Card, Machine, graphics_cards
-from trainer.plan import recipe_named
-from trainer.predict.memory import predicted_memory
-from trainer.recipe import recipe_names
+from personas.models.base_model import EMBEDDED, locate
+from trainer.doctor import doctor_report, environment_checks, hardware_checks, software_checks
+from trainer.doctor.doctor_report import GPU_SIZES_GIB, known_models, predict_recipe_fits
+from trainer.doctor.environment_checks import check_disk, check_embedded_model, check_hub
+from trainer.doctor.hardware_checks import MachineCheck, TorchBuild, run_python
+from trainer.estimate.memory_model import predict_memory
+from trainer.machine import Gpu, MachineSpec, list_gpus
+from trainer.recipe.resolve import load_recipe, recipe_names
 
 GIB = 2**30
-CPU_TORCH, CUDA_TORCH = Torch("2.13.0+cpu", "", False, "bf16"), Torch("2.13.0", "13.0", True, "bf16")
-RTX, TESLA = Card("RTX 3060", "580.95", 8.6, 6 * GIB, 5 * GIB), Card("Tesla T4", "580.95", 7.5, 16 * GIB, 15 * GIB)
+CPU_TORCH, CUDA_TORCH = TorchBuild("2.13.0+cpu", "", False, "bf16"), TorchBuild("2.13.0", "13.0", True, "bf16")
+RTX, TESLA = Gpu("RTX 3060", "580.95", 8.6, 6 * GIB, 5 * GIB), Gpu("Tesla T4", "580.95", 7.5, 16 * GIB, 15 * GIB)
 
 
 def with_module(folder: Path, name: str, code: str) -> dict[str, str]:
@@ -39,26 +37,31 @@ def with_module(folder: Path, name: str, code: str) -> dict[str, str]:
 
 
 def test_packages_that_are_missing_or_others_are_named():
-    check = software.packages(["no-such-package==1.0", "numpy==0.1", 'pytest==1.0 ; extra == "dev"'])
+    check = software_checks.check_packages(["no-such-package==1.0", "numpy==0.1", 'pytest==1.0 ; extra == "dev"'])
     assert (check.state, check.found, check.remedy) == ("fail", "missing: no-such-package", "make setup")
-    check = software.packages(["numpy==0.1", "torch==2.13.0"])
+    check = software_checks.check_packages(["numpy==0.1", "torch==2.13.0"])
     assert check.state == "warn" and "numpy" in check.found and "instead of 0.1" in check.found
     assert "torch" not in check.found, "a build of a version is that version"
 
 
 def test_the_packages_here_are_those_that_are_tested():
-    check = software.packages()
+    check = software_checks.check_packages()
     assert check.state == "ok" and int(check.found.split()[0]) > 20
 
 
 def test_an_old_python_is_refused(monkeypatch):
-    assert software.python().state == "ok"
-    monkeypatch.setattr(software, "OLDEST_PYTHON", (99, 0))
-    assert software.python().state == "fail" and "Python 99.0 or newer" in software.python().remedy
+    assert software_checks.check_python().state == "ok"
+    monkeypatch.setattr(software_checks, "MIN_PYTHON", (99, 0))
+    assert (
+        software_checks.check_python().state == "fail"
+        and "Python 99.0 or newer" in software_checks.check_python().remedy
+    )
 
 
 def test_a_torch_that_cannot_be_loaded_is_told_with_its_complaint(tmp_path):
-    check, torch = software.torch_here(with_module(tmp_path, "torch", "raise ImportError('libgomp.so.1 is missing')"))
+    check, torch = software_checks.check_torch(
+        with_module(tmp_path, "torch", "raise ImportError('libgomp.so.1 is missing')")
+    )
     assert torch is None and check.state == "fail"
     assert check.found == "cannot be loaded: ImportError: libgomp.so.1 is missing"
 
@@ -71,7 +74,7 @@ def test_a_torch_that_cannot_be_loaded_is_told_with_its_complaint(tmp_path):
     ],
 )
 def test_a_broken_bitsandbytes_is_told_even_when_it_crashes(tmp_path, code, said):
-    check = software.four_bits(with_module(tmp_path, "bitsandbytes", code))
+    check = software_checks.check_quantisation(with_module(tmp_path, "bitsandbytes", code))
     assert (check.state, check.found) == ("fail", f"bitsandbytes: {said}")
     assert "--set quant_type=none" in check.remedy
 
@@ -84,22 +87,22 @@ def test_weights_that_come_back_wrong_are_found_out(tmp_path):
         "def dequantize_4bit(packed, state): return state * 0\n"
     )
     (tmp_path / "bitsandbytes" / "functional.py").write_text(code)
-    check = software.four_bits({**os.environ, "PYTHONPATH": str(tmp_path)})
+    check = software_checks.check_quantisation({**os.environ, "PYTHONPATH": str(tmp_path)})
     assert check.state == "fail" and "weights came back with an error of 100%" in check.found
 
 
 def test_what_does_not_end_is_ended():
-    assert told_by_python("while True: pass", 0.3) == (False, "it did not end within 0 s")
+    assert run_python("while True: pass", 0.3) == (False, "it did not end within 0 s")
 
 
 def test_no_compiler_or_only_one_for_c(tmp_path):
-    check = software.compilers({"PATH": str(tmp_path)})
+    check = software_checks.check_compilers({"PATH": str(tmp_path)})
     assert check.state == "warn" and check.found == "no C and no C++ compiler" and "build-essential" in check.remedy
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\necho my cc 1.0\necho more\n")
     compiler.chmod(0o755)
-    assert software.compilers({"PATH": str(tmp_path)}).found == "no C++ compiler"
-    check = software.compilers({"PATH": str(tmp_path), "CXX": str(compiler)})
+    assert software_checks.check_compilers({"PATH": str(tmp_path)}).found == "no C++ compiler"
+    check = software_checks.check_compilers({"PATH": str(tmp_path), "CXX": str(compiler)})
     assert (check.state, check.found) == ("ok", "C: my cc 1.0; C++: my cc 1.0")
 
 
@@ -110,13 +113,13 @@ def test_a_torch_that_cannot_compile_makes_runs_slower_not_impossible(tmp_path):
     )
     (tmp_path / "torch" / "nn" / "__init__.py").touch()
     (tmp_path / "torch" / "nn" / "functional.py").write_text("silu = None\n")
-    check = software.compiling({**os.environ, "PYTHONPATH": str(tmp_path)})
+    check = software_checks.check_torch_compile({**os.environ, "PYTHONPATH": str(tmp_path)})
     assert check.state == "warn" and "InvalidCxxCompiler" in check.found and "see compilers" in check.remedy
 
 
 def test_extras_are_told_by_name():
-    found = software.extras().found
-    assert all(name in found for name in software.EXTRAS)
+    found = software_checks.check_extras().found
+    assert all(name in found for name in software_checks.OPTIONAL_PACKAGES)
 
 
 # ------------------------------------------------------------------------------------------ what computes
@@ -129,20 +132,20 @@ def test_extras_are_told_by_name():
         ([RTX], CUDA_TORCH, "ok", "RTX 3060, 5.0 of 6.0 GiB free, driver 580.95; CUDA 13.0, bfloat16"),
         ([TESLA, RTX], CUDA_TORCH, "ok", "float16 only"),
         ([RTX], CPU_TORCH, "warn", "torch 2.13.0+cpu computes without CUDA"),
-        ([RTX], Torch("2.13.0", "13.0", False, "fp32"), "fail", "built for CUDA 13.0, does not see it"),
+        ([RTX], TorchBuild("2.13.0", "13.0", False, "fp32"), "fail", "built for CUDA 13.0, does not see it"),
         ([RTX], None, "warn", "RTX 3060"),
     ],
 )
 def test_a_graphics_card_is_of_use_only_to_a_torch_that_computes_on_it(cards, torch, state, said):
-    check = hardware.graphics(cards, torch)
+    check = hardware_checks.check_gpus(cards, torch)
     assert check.state == state and said in check.found and bool(check.remedy) == (state != "ok")
 
 
 @pytest.mark.parametrize(
     ("said", "cards"),
     [
-        ("Tesla T4, 580.95, 7.5, 15360, 15000", [Card("Tesla T4", "580.95", 7.5, 15360 * 2**20, 15000 * 2**20)]),
-        ("NVIDIA A10, 24 GB, 580.95, 8.6, 24576, 1", [Card("NVIDIA A10, 24 GB", "580.95", 8.6, 24 * GIB, 2**20)]),
+        ("Tesla T4, 580.95, 7.5, 15360, 15000", [Gpu("Tesla T4", "580.95", 7.5, 15360 * 2**20, 15000 * 2**20)]),
+        ("NVIDIA A10, 24 GB, 580.95, 8.6, 24576, 1", [Gpu("NVIDIA A10, 24 GB", "580.95", 8.6, 24 * GIB, 2**20)]),
         ("NVIDIA-SMI has failed because it could not communicate with the driver", []),
         ("", []),
     ],
@@ -152,61 +155,66 @@ def test_cards_are_those_that_the_driver_lists(tmp_path, monkeypatch, said, card
     program.write_text(f"#!/bin/sh\necho '{said}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert graphics_cards() == cards
+    assert list_gpus() == cards
 
 
 def test_without_a_driver_there_are_no_cards(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert graphics_cards() == []
+    assert list_gpus() == []
 
 
 def test_too_little_memory_fails_and_too_little_free_warns(monkeypatch):
-    assert hardware.memory(Machine(False, "bf16", 8 * GIB, 6 * GIB), 3 * GIB).state == "ok"
-    check = hardware.memory(Machine(False, "bf16", 8 * GIB, 2 * GIB), 3 * GIB)
+    assert hardware_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 6 * GIB), 3 * GIB).state == "ok"
+    check = hardware_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 2 * GIB), 3 * GIB)
     assert check.state == "warn" and "2.0 GiB of 8.0 GiB free" in check.found and "takes 3.0 GiB" in check.found
-    assert hardware.memory(Machine(False, "bf16", 2 * GIB, 2 * GIB), 3 * GIB).state == "fail"
-    monkeypatch.setattr(hardware, "machine_bytes", lambda: GIB)
-    assert "a container's share" in hardware.memory(Machine(True, "bf16", 8 * GIB, 8 * GIB, "T4"), GIB).found
+    assert hardware_checks.check_memory(MachineSpec(False, "bf16", 2 * GIB, 2 * GIB), 3 * GIB).state == "fail"
+    monkeypatch.setattr(hardware_checks, "total_memory_bytes", lambda: GIB)
+    assert (
+        "a container's share"
+        in hardware_checks.check_memory(MachineSpec(True, "bf16", 8 * GIB, 8 * GIB, "T4"), GIB).found
+    )
 
 
 def test_cores_are_those_that_a_container_may_use(tmp_path, monkeypatch):
-    monkeypatch.setattr(hardware, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(hardware_checks, "CGROUP_CPU_QUOTA", tmp_path / "cpu.max")
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert hardware.usable_cores() == len(os.sched_getaffinity(0))
+    assert hardware_checks.available_cores() == len(os.sched_getaffinity(0))
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert hardware.usable_cores() == 0.5 and "0.5 of " in hardware.processor().found
+    assert hardware_checks.available_cores() == 0.5 and "0.5 of " in hardware_checks.check_processor().found
 
 
 def test_a_processor_without_bfloat16_is_slow(monkeypatch):
-    monkeypatch.setattr(hardware, "has_bfloat16", lambda: False)
-    assert hardware.processor().state == "warn" and "no bfloat16" in hardware.processor().found
+    monkeypatch.setattr(hardware_checks, "has_bfloat16", lambda: False)
+    assert (
+        hardware_checks.check_processor().state == "warn" and "no bfloat16" in hardware_checks.check_processor().found
+    )
 
 
 # ------------------------------------------------------------------------------------------ disk, hub, models
 
 
 def test_a_disk_is_measured_where_the_home_will_be(tmp_path):
-    check = disk(tmp_path / "not" / "there" / "yet")
+    check = check_disk(tmp_path / "not" / "there" / "yet")
     assert "MB/s" in check.found and str(tmp_path) in check.found and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("free", "state"), [(GIB // 2, "fail"), (2 * GIB, "warn"), (50 * GIB, "ok")])
 def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch, free, state):
-    monkeypatch.setattr(surroundings, "SLOW_BYTES_PER_S", 0.0)
-    check = disk(tmp_path, lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(environment_checks, "MIN_WRITE_BYTES_PER_S", 0.0)
+    check = check_disk(tmp_path, lambda _: SimpleNamespace(free=free))
     assert check.state == state and bool(check.remedy) == (state != "ok")
 
 
 def test_a_slow_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(surroundings, "SLOW_BYTES_PER_S", 1e15)
-    assert disk(tmp_path, lambda _: SimpleNamespace(free=50 * GIB)).remedy.startswith("checkpoints take long")
+    monkeypatch.setattr(environment_checks, "MIN_WRITE_BYTES_PER_S", 1e15)
+    assert check_disk(tmp_path, lambda _: SimpleNamespace(free=50 * GIB)).remedy.startswith("checkpoints take long")
 
 
 def test_a_disk_on_which_nothing_can_be_written(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
     try:
-        check = disk(tmp_path)
+        check = check_disk(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert check.state == "fail" and "cannot be written: File too large" in check.found
@@ -227,39 +235,39 @@ def test_a_hub_that_answers_is_reachable_whatever_it_says(monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert hub() == Check("model hub", "ok", "reachable")
+        assert check_hub() == MachineCheck("model hub", "ok", "reachable")
         server.shutdown()
 
 
 def test_a_hub_that_is_not_there_or_never_answers_is_a_warning(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(surroundings, "WAITING_S", 0.3)
+    monkeypatch.setattr(environment_checks, "HUB_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for address in (f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1", "no address"):
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-            assert hub().state == "warn" and "BASE_MODEL" in hub().remedy
+            assert check_hub().state == "warn" and "BASE_MODEL" in check_hub().remedy
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert hub().state == "ok"
+    assert check_hub().state == "ok"
 
 
 def test_the_embedded_model_is_whole_or_said_to_be_damaged(tmp_path):
-    assert embedded_model().state == "ok"
-    assert embedded_model(tmp_path).state == "warn", "not unpacked yet"
+    assert check_embedded_model().state == "ok"
+    assert check_embedded_model(tmp_path).state == "warn", "not unpacked yet"
     whole, broken = locate(EMBEDDED).folder, tmp_path / "model"
     broken.mkdir()
     for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
         (broken / name).symlink_to(whole / name)
-    assert embedded_model(broken).state == "fail", "without weights"
+    assert check_embedded_model(broken).state == "fail", "without weights"
     with (whole / "model.safetensors").open("rb") as weights:
         (broken / "model.safetensors").write_bytes(weights.read(2**20))
-    check = embedded_model(broken)
+    check = check_embedded_model(broken)
     assert check.state == "fail" and "not what was unpacked" in check.found and str(broken) in check.remedy
 
 
 def test_a_base_model_that_is_not_here_is_told_without_fetching_it(tmp_path):
-    check = surroundings.base_model("owner/no-such-model")
+    check = environment_checks.check_base_model("owner/no-such-model")
     assert check.state == "fail" and "not on this machine" in check.found and check.remedy
-    assert surroundings.base_model(str(locate(EMBEDDED).folder)).state == "ok"
+    assert environment_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
 
 
 # ------------------------------------------------------------------------------------------ what fits
@@ -268,22 +276,22 @@ def test_a_base_model_that_is_not_here_is_told_without_fetching_it(tmp_path):
 def test_the_known_models_have_as_many_weights_as_their_publishers_say():
     import tomllib
 
-    from trainer.doctor.fits import SHAPES
+    from trainer.doctor.doctor_report import MODELS_FILE
 
-    stated = {name: config["weights"] for name, config in tomllib.loads(SHAPES.read_text()).items()}
+    stated = {name: config["weights"] for name, config in tomllib.loads(MODELS_FILE.read_text()).items()}
     assert len(stated) == 8
     for name, model in known_models().items():
         assert model.shape.weights / 1e9 == pytest.approx(stated[name], rel=0.01), name
 
 
 def test_every_recipe_is_reckoned_over_every_model(tiny_base):
-    found = fits(tiny_base, Machine(False, "bf16", 16 * GIB, 1))
+    found = predict_recipe_fits(tiny_base, MachineSpec(False, "bf16", 16 * GIB, 1))
     assert {(fit.model, fit.recipe) for fit in found} == {
         (model, recipe) for model in (tiny_base.name, *known_models()) for recipe in recipe_names()
     }
     for fit in found:
         assert fit.fits_here == (fit.here_bytes <= 16 * GIB)
-        assert fit.card_gib in (0, *CARDS_GIB) and (fit.card_gib == 0 or fit.card_bytes <= fit.card_gib * GIB)
+        assert fit.card_gib in (0, *GPU_SIZES_GIB) and (fit.card_gib == 0 or fit.card_bytes <= fit.card_gib * GIB)
     by = {(fit.model, fit.recipe): fit.here_bytes for fit in found}
     for recipe in recipe_names():
         assert by["Qwen/Qwen2.5-7B-Instruct", recipe] > by[tiny_base.name, recipe]
@@ -295,10 +303,12 @@ def test_every_recipe_is_reckoned_over_every_model(tiny_base):
 @pytest.fixture
 def quick(monkeypatch):
     """The checks that take seconds, as they are on a machine where all is well."""
-    monkeypatch.setattr(software, "torch_here", lambda: (Check("torch", "ok", "2.13.0"), CPU_TORCH))
-    monkeypatch.setattr(software, "four_bits", lambda: Check("4-bit weights", "ok", "come back"))
-    monkeypatch.setattr(software, "compiling", lambda: Check("torch.compile", "ok", "compiles"))
-    monkeypatch.setattr(surroundings, "hub", lambda: Check("model hub", "warn", "not reachable", "check the network"))
+    monkeypatch.setattr(software_checks, "check_torch", lambda: (MachineCheck("torch", "ok", "2.13.0"), CPU_TORCH))
+    monkeypatch.setattr(software_checks, "check_quantisation", lambda: MachineCheck("4-bit weights", "ok", "come back"))
+    monkeypatch.setattr(software_checks, "check_torch_compile", lambda: MachineCheck("torch.compile", "ok", "compiles"))
+    monkeypatch.setattr(
+        environment_checks, "check_hub", lambda: MachineCheck("model hub", "warn", "not reachable", "check the network")
+    )
 
 
 def test_the_report_has_every_check_and_a_table(command, quick, tiny_base):
@@ -315,8 +325,8 @@ def test_the_report_has_every_check_and_a_table(command, quick, tiny_base):
 
 
 def test_it_fails_when_runs_do_not_work_and_only_the_hints_can_be_asked_for(command, quick, monkeypatch):
-    broken = Check("4-bit weights", "fail", "bitsandbytes: OSError", "make setup")
-    monkeypatch.setattr(software, "four_bits", lambda: broken)
+    broken = MachineCheck("4-bit weights", "fail", "bitsandbytes: OSError", "make setup")
+    monkeypatch.setattr(software_checks, "check_quantisation", lambda: broken)
     code, output, errors = command("doctor", "--fix-hints", "--base-model", "owner/no-such-model")
     assert code == 1 and errors.startswith("Runs do not work here: 4-bit weights, base model.")
     hints = dict(line.split(": ", 1) for line in output.splitlines())
@@ -329,26 +339,28 @@ def test_it_fails_when_runs_do_not_work_and_only_the_hints_can_be_asked_for(comm
 def test_where_a_larger_model_needs_less_the_report_says_why():
     def needed(name):
         model = known_models()[name]
-        return predicted_memory(recipe_named("s0-6gb"), model.shape, 512, card).total
+        return predict_memory(load_recipe("s0-6gb"), model.shape, 512, card).total
 
-    card = Machine(True, "fp16", 16 * GIB, 16 * GIB)
+    card = MachineSpec(True, "fp16", 16 * GIB, 16 * GIB)
     assert needed("Qwen/Qwen2.5-7B-Instruct") > needed("meta-llama/Llama-3.1-8B-Instruct")
-    said = " ".join(report.lines(report.Report(card, (), ()), coloured=False))
+    said = " ".join(doctor_report.report_lines(doctor_report.DoctorReport(card, (), ()), coloured=False))
     assert "served and measured in 16 there, a larger one in 4: it may need less." in said
 
 
 def test_on_a_terminal_states_have_colours():
-    checks = tuple(Check(state, state, "found") for state in ("ok", "warn", "fail"))
-    found = report.Report(Machine(False, "bf16", GIB, GIB), checks, ())
-    lines = list(report.lines(found, coloured=True))
+    checks = tuple(MachineCheck(state, state, "found") for state in ("ok", "warn", "fail"))
+    found = doctor_report.DoctorReport(MachineSpec(False, "bf16", GIB, GIB), checks, ())
+    lines = list(doctor_report.report_lines(found, coloured=True))
     assert [line.partition("m")[0] for line in lines[:3]] == ["\x1b[32", "\x1b[33", "\x1b[31"]
 
 
 def test_a_card_that_torch_does_not_see_counts_for_nothing(monkeypatch):
-    monkeypatch.setattr(report, "machine_guessed", lambda: Machine(True, "bf16", 6 * GIB, 5 * GIB, "RTX 3060"))
-    unseen = report._machine(Torch("2.13.0", "13.0", False, "fp32"))
+    monkeypatch.setattr(
+        doctor_report, "probe_machine_without_torch", lambda: MachineSpec(True, "bf16", 6 * GIB, 5 * GIB, "RTX 3060")
+    )
+    unseen = doctor_report._usable_machine(TorchBuild("2.13.0", "13.0", False, "fp32"))
     assert (unseen.has_cuda, unseen.best, unseen.device) == (False, "fp32", "main memory")
-    assert report._machine(CUDA_TORCH).device == "RTX 3060"
+    assert doctor_report._usable_machine(CUDA_TORCH).device == "RTX 3060"
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.talk import sentence
-from trainer.building.duplicates import DuplicateIndex, words_of
+from trainer.data.minhash import MinHashIndex, split_words
 
 
 def clusters(texts):
-    with DuplicateIndex() as index:
+    with MinHashIndex() as index:
         for text in texts:
             index.add(text)
         exact, near = index.clusters()
@@ -20,7 +20,7 @@ def clusters(texts):
 
 
 def jaccard(left, right):
-    sets = [set(zip(words, words[1:], words[2:], strict=False)) for words in (words_of(left), words_of(right))]
+    sets = [set(zip(words, words[1:], words[2:], strict=False)) for words in (split_words(left), split_words(right))]
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
@@ -100,13 +100,13 @@ def test_any_text_is_taken(given_texts):
 def test_batches_change_nothing(monkeypatch, count):
     texts = [sentence(n % 40, 30) for n in range(120)]
     expected = clusters(texts)
-    monkeypatch.setattr("trainer.building.duplicates.BATCH_SHINGLES", count)
+    monkeypatch.setattr("trainer.data.minhash.BATCH_SHINGLES", count)
     assert clusters(texts) == expected
 
 
 def test_the_signatures_never_change():
     """What is held out depends on them: other numbers here move conversations of data sets that exist."""
-    with DuplicateIndex() as index:
+    with MinHashIndex() as index:
         index.add("The quick brown fox jumps over the lazy dog.")
         index._flush()
         minima = np.memmap(index._minima, dtype=np.uint16, mode="r")

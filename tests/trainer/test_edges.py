@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.reading import jsonl
-from trainer.building import inspect as inspecting
-from trainer.cli import main
+from trainer.cli.main import main
+from trainer.data import inspection as inspecting
 
 THINGS = "lamp rope bell tide crane ladder kettle anchor ledger barrel stove lantern".split()
 ROWS = [
@@ -140,7 +140,7 @@ def test_output_that_nobody_takes_is_no_traceback(house):
 def test_the_languages_of_a_sample_are_said_to_be_such(house, monkeypatch, capsys):
     found = json.loads(run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl", "--json")[1])
     assert sum(found["languages"].values()) == found["conversations"] == len(ROWS) and "languages_of" not in found
-    monkeypatch.setattr(inspecting, "JUDGED_CONVERSATIONS", 50)
+    monkeypatch.setattr(inspecting, "MAX_LANGUAGE_CONVERSATIONS", 50)
     found = json.loads(run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl", "--json")[1])
     assert sum(found["languages"].values()) == found["languages_of"] == 50
     assert "en 50 (of 50 conversations)" in run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl")[1]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from personas.contracts import Turn
-from trainer.fitted import fitted
-from trainer.loop.course import Course
-from trainer.loop.qlora import train_adapter
+from personas.schemas.chat import Turn
+from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.train.sft_trainer import train_sft
+from trainer.train.trainer_base import StageInputs
 
 LONGEST = 24
 """Tokens that a reply may have; those learned from have at most half as many."""
@@ -41,9 +41,9 @@ def samples(renderer):
 
 def stopped_by_themselves(base, renderer, recipe, samples) -> float:
     """The share of greedy replies to new questions that end before the limit."""
-    heavy = fitted(recipe.model_copy(update=HEAVY)).recipe
-    course = Course(samples, (), heavy, lambda event: None, lambda: None)
-    model = train_adapter(base, renderer.tokenizer, course).model
+    heavy = fit_to_hardware(recipe.model_copy(update=HEAVY)).recipe
+    course = StageInputs(samples, (), heavy, lambda event: None, lambda: None)
+    model = train_sft(base, renderer.tokenizer, course).model
     prompts = torch.tensor([renderer.prompt(None, asked(number)).ids for number in range(100, 120)])
     made = model.generate(
         input_ids=prompts,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from personas.adapters import verify
-from personas.compare import COMPARE_FILE
-from personas.scorecard import FullScoreCard
-from trainer.commands.dataset import guarded
-from trainer.commands.evaluate import add_evaluate, evaluate
+from personas.home.adapters import verify_adapter
+from personas.home.job_folder import COMPARE_FILE
+from personas.schemas.scorecard import ScoreCard
+from trainer.cli.error_handling import with_error_handling
+from trainer.cli.evaluate_command import add_evaluate, evaluate
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def run(capsys, tmp_path, monkeypatch):
     def run(*words):
         parser = argparse.ArgumentParser()
         add_evaluate(parser.add_subparsers())
-        code = guarded(evaluate)(parser.parse_args(["evaluate", *map(str, words)]))
+        code = with_error_handling(evaluate)(parser.parse_args(["evaluate", *map(str, words)]))
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -41,16 +41,16 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
         "--adapter", adapter, "--against", bo / "adapter", "--neighbour", neighbour, "--quick", "--json"
     )  # fmt: skip
     assert code == 0, err
-    card = FullScoreCard.model_validate_json(out)
+    card = ScoreCard.model_validate_json(out)
     written = tmp_path / "build" / "evaluate" / "ada-v1"
-    assert card == FullScoreCard.model_validate_json((written / "scorecard.json").read_bytes())
+    assert card == ScoreCard.model_validate_json((written / "scorecard.json").read_bytes())
     assert card.quick and set(card.heldout.loss) == {"base", "live", "new"}
     assert card.separation.own_best == 1 and card.memorised and card.voice and card.side_by_side and card.text
     assert card.general.instruction_replies > 0 and card.base_is_base == 0
     for reply in card.side_by_side[0].replies.values():
         assert reply.made_by is None or reply.made_by in card.adapters.values()
     assert card.verdict and card.verdict.reasons and card.learned.course
-    assert card.learned.replies == verify(adapter).dataset["samples_train"]
+    assert card.learned.replies == verify_adapter(adapter).dataset["samples_train"]
     report = {path.name for path in (written / "report").iterdir()}
     assert report == {"scorecard.html", "scorecard.png", "rubric.md", "rubric.csv", "rubric-key.json"}
     told = (written / "scorecard.md").read_text()

@@ -8,8 +8,8 @@ import jsonschema_rs
 import pytest
 
 from personas.errors import MaterialError, RequestError
-from personas.rights import statement_beside
-from trainer.building.export import export_dataset
+from personas.home.rights import read_statement
+from trainer.data.dataset_export import export_dataset
 
 # https://platform.openai.com/docs/guides/supervised-fine-tuning: each line is an object with `messages`, each of them
 # with a role and a content, at least one of them the assistant's; `name` and `weight` are the only other keys.
@@ -93,10 +93,11 @@ def test_sharegpt_and_alpaca(built, tmp_path):
 
 @pytest.mark.parametrize("target", ["openai", "sharegpt", "alpaca"])
 def test_what_is_exported_can_be_read_again(built, tmp_path, target):
-    from trainer.sources import ReadOptions, read
+    from trainer.sources.reader import read_source
+    from trainer.sources.source_format import ReadOptions
 
     export_dataset(built, target, tmp_path / "out.json")
-    again = list(read(tmp_path / "out.json", ReadOptions()))
+    again = list(read_source(tmp_path / "out.json", ReadOptions()))
     assert [c.messages[-1].text for c in again] == ["Hm.", "two"]
     assert [len(c.messages) for c in again] == [4, 2]
 
@@ -166,7 +167,7 @@ def labelled(built, *by_sample):
 def test_the_right_is_stated_beside_the_file(built, tmp_path, by_sample, right):
     labelled(built, *by_sample)
     export_dataset(built, "sharegpt", tmp_path / 'o "1".json')
-    stated = statement_beside(tmp_path / 'o "1".json')
+    stated = read_statement(tmp_path / 'o "1".json')
     assert stated.right == right and "built" in stated.stated_by and all(name in stated.why for name in by_sample)
 
 

@@ -14,24 +14,24 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file
 
-from bot.personas import Personas
-from personas import cli as card_command
-from personas.adapters import MANIFEST, WEIGHTS, seal, verify
-from personas.card import SHIPPED_CARDS, read_any
-from personas.contracts import Manifest
-from personas.errors import AdapterError, UnderstudyError
-from personas.exports import exports_with
-from personas.people import write_people
-from trainer import cli as trainer_command
-from trainer.exports import gguf_adapter, gguf_model, parity, targets
-from trainer.exports.architectures import KNOWN, Architecture, architecture_of, permuted
-from trainer.exports.commands import words
-from trainer.exports.errors import ExportError
-from trainer.exports.export import BESIDE, export
-from trainer.exports.tiny import KINDS, make_adapter, make_model
+from bot.personas.registry import PersonaRegistry
+from personas.card import SHIPPED_CARDS, read_card_file
+from personas.card import card_cli as card_command
+from personas.errors import AdapterError, ExportError, UnderstudyError
+from personas.home.adapters import MANIFEST_FILE, WEIGHTS_FILE, verify_adapter, write_manifest
+from personas.home.data_subjects import write_people
+from personas.home.export_log import find_exports_containing
+from personas.schemas.training import AdapterManifest
+from tools import export_parity
+from tools.tiny_models import TINY_MODELS, make_adapter, make_model
+from trainer.cli import main as trainer_command
+from trainer.cli.export import format_report
+from trainer.export import exporter, gguf_adapter, gguf_model
+from trainer.export.exporter import DESCRIPTION_SUFFIX, export_adapter
+from trainer.export.gguf_format import ARCHITECTURES, GgufArchitecture, architecture_of, permute_rows
 
 WITHOUT_GGUF = ("Gemma 2", "Phi-3")
-NAMES = [name for name in KINDS if name not in WITHOUT_GGUF]
+NAMES = [name for name in TINY_MODELS if name not in WITHOUT_GGUF]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,15 +52,15 @@ def adapters(tmp_path_factory):
     def of(name):
         if name not in made:
             folder = tmp_path_factory.mktemp("exports")
-            base = make_model(KINDS[name], folder / "base")
-            made[name] = make_adapter(KINDS[name], base, folder / "adapter")
+            base = make_model(TINY_MODELS[name], folder / "base")
+            made[name] = make_adapter(TINY_MODELS[name], base, folder / "adapter")
         return made[name]
 
     return of
 
 
 def made(adapter, to, out, quantise=None, card=None):
-    return export(adapter, to, out, quantise, card, lambda _: None)
+    return export_adapter(adapter, to, out, quantise, card, lambda _: None)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,9 +92,9 @@ def test_rows_of_b_are_permuted_for_llama_and_not_for_qwen(adapters, tmp_path):
         out = tmp_path / name
         made(adapters(name), "gguf-lora", out)
         stored = next(t for t in GGUFReader(out).tensors if t.name == "blk.1.attn_k.weight.lora_b").data
-        weights = load_file(adapters(name) / WEIGHTS)
+        weights = load_file(adapters(name) / WEIGHTS_FILE)
         own = weights["base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight"].numpy()
-        assert np.array_equal(stored, permuted(own, 2) if is_permuted else own)
+        assert np.array_equal(stored, permute_rows(own, 2) if is_permuted else own)
 
 
 @pytest.mark.parametrize("to", ["gguf", "gguf-lora", "ollama"])
@@ -115,9 +115,9 @@ def test_the_other_exports_say_it_too(adapters, tmp_path, name, to, quantise):
     report = made(adapters(name), to, out, quantise)
     rounds = {"merged": 0.2, "gguf": 0.5}.get(to, 1e-3)
     assert report.outcome.difference.max_abs < rounds
-    held = json.loads((tmp_path / f"out{BESIDE}").read_text())
+    held = json.loads((tmp_path / f"out{DESCRIPTION_SUFFIX}").read_text())
     assert held["to"] == to and held["difference"]["max_abs"] == report.outcome.difference.max_abs
-    assert {path.name for path in tmp_path.iterdir()} == {"out", f"out{BESIDE}"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", f"out{DESCRIPTION_SUFFIX}"}
 
 
 def test_q8_0_differs_by_its_rounding_and_is_smaller(adapters, tmp_path):
@@ -132,7 +132,7 @@ def test_a_plain_adapter_folder_has_the_same_weights_and_a_model_card(adapters, 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
-    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (adapters("SmolLM2") / WEIGHTS).read_bytes()
+    assert (tmp_path / "out" / WEIGHTS_FILE).read_bytes() == (adapters("SmolLM2") / WEIGHTS_FILE).read_bytes()
     assert "Licence of the persona's card: Apache-2.0" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -140,20 +140,20 @@ def test_an_adapter_in_a_card_comes_out_as_it_was(adapters, tmp_path, capsys):
     card = tmp_path / "ballast.charx"
     made(adapters("SmolLM2"), "charx", card)
     made(card, "adapter", tmp_path / "again")
-    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (adapters("SmolLM2") / WEIGHTS).read_bytes()
+    assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (adapters("SmolLM2") / WEIGHTS_FILE).read_bytes()
     assert card_command.main(["card", "show", str(card)]) == 0
     assert "x_understudy_adapter" in capsys.readouterr().out
-    assert read_any(card).name == "Ballast"
-    personas = Personas(SHIPPED_CARDS, tmp_path / "home")  # as `/persona import` does
-    brought = personas.bring_in(7, replace(read_any(card), document=renamed(card)), "card", "crane").persona
-    assert read_any(card).files.items() <= personas.card(brought, 7).files.items()
+    assert read_card_file(card).name == "Ballast"
+    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home")  # as `/persona import` does
+    brought = personas.bring_in(7, replace(read_card_file(card), document=renamed(card)), "card", "crane").persona
+    assert read_card_file(card).files.items() <= personas.card(brought, 7).files.items()
     made(card, "charx", tmp_path / "twice.charx")  # once more: one adapter in it, not two
-    assert read_any(tmp_path / "twice.charx").files.keys() == read_any(card).files.keys()
+    assert read_card_file(tmp_path / "twice.charx").files.keys() == read_card_file(card).files.keys()
 
 
 def renamed(card):
     """The card's document under a name that nobody has."""
-    document = read_any(card).document
+    document = read_card_file(card).document
     return {**document, "data": {**document["data"], "name": "Crane No. 2"}}
 
 
@@ -174,7 +174,7 @@ def nothing_left(folder):
 
 
 def flipped(architecture):
-    return Architecture(architecture.name, architecture.arch, not architecture.permuted)
+    return GgufArchitecture(architecture.name, architecture.arch, not architecture.permuted)
 
 
 @pytest.mark.parametrize("to", ["gguf", "gguf-lora"])
@@ -182,7 +182,7 @@ def flipped(architecture):
 def test_a_wrong_permutation_is_noticed(adapters, tmp_path, monkeypatch, name, to):
     adapter = adapters(name)
     known = architecture_of_kind(adapter)
-    monkeypatch.setitem(KNOWN, known.name, flipped(known))
+    monkeypatch.setitem(ARCHITECTURES, known.name, flipped(known))
     with nothing_left(tmp_path), pytest.raises(ExportError):
         made(adapter, to, tmp_path / "out")
 
@@ -190,7 +190,7 @@ def test_a_wrong_permutation_is_noticed(adapters, tmp_path, monkeypatch, name, t
 def test_a_wrong_alpha_is_noticed(adapters, tmp_path, monkeypatch):
     """As others write it for rsLoRA: α instead of α·√r."""
     wrong = property(lambda module: module.scale * len(module.a) ** 0.5)
-    monkeypatch.setattr(gguf_adapter.Module, "alpha", wrong)
+    monkeypatch.setattr(gguf_adapter.LoraModule, "alpha", wrong)
     with nothing_left(tmp_path), pytest.raises(ExportError, match="too much"):
         made(adapters("Qwen3"), "gguf-lora", tmp_path / "out")
 
@@ -210,14 +210,14 @@ def test_a_merge_that_loses_the_adapter_is_noticed(adapters, tmp_path, monkeypat
 
 
 def test_a_cut_file_is_refused(adapters, tmp_path, monkeypatch):
-    written = targets.write_model
+    written = exporter.write_model
 
     def cut(path, *rest):
         written(path, *rest)
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 4096)
 
-    monkeypatch.setattr(targets, "write_model", cut)
+    monkeypatch.setattr(exporter, "write_model", cut)
     with nothing_left(tmp_path), pytest.raises(ExportError, match=r"damaged|cut short"):
         made(adapters("SmolLM2"), "gguf", tmp_path / "out")
 
@@ -226,7 +226,7 @@ def test_a_cut_file_is_refused(adapters, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_nothing(adapters, tmp_path, capsys, to):
     adapter, before = adapters("SmolLM2"), resource.getrlimit(resource.RLIMIT_FSIZE)
     arguments = ["export", "--adapter", str(adapter), "--to", to, "--out", str(tmp_path / "out")]
-    options = trainer_command.parser().parse_args(arguments)
+    options = trainer_command.build_parser().parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         with nothing_left(tmp_path):
@@ -249,9 +249,9 @@ def test_what_is_there_is_not_replaced(adapters, tmp_path):
 def test_a_damaged_adapter_is_refused(adapters, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(adapters("SmolLM2"), damaged)
-    weights = bytearray((damaged / WEIGHTS).read_bytes())
+    weights = bytearray((damaged / WEIGHTS_FILE).read_bytes())
     weights[-1] ^= 1
-    (damaged / WEIGHTS).write_bytes(weights)
+    (damaged / WEIGHTS_FILE).write_bytes(weights)
     with pytest.raises(AdapterError, match="is damaged"):
         made(damaged, "adapter", tmp_path / "out")
     with pytest.raises(AdapterError, match="no adapter"):
@@ -264,7 +264,7 @@ def test_another_base_model_is_refused(adapters, tmp_path):
     manifest = json.loads((moved / "adapter" / "manifest.json").read_text())
     manifest["base_model"] = str(adapters("Qwen2.5").parent / "base")
     (moved / "adapter" / "manifest.json").write_text(json.dumps(manifest))
-    verify(moved / "adapter")
+    verify_adapter(moved / "adapter")
     with pytest.raises(AdapterError, match="not the one"):
         made(moved / "adapter", "adapter", tmp_path / "out")
 
@@ -275,8 +275,8 @@ def test_unknown_architectures_and_adapters_are_named(adapters, tmp_path):
     with pytest.raises(ExportError, match=r"GemmaForCausalLM is not made here; known are Llama.*Qwen3"):
         architecture_of(AutoConfig.for_model("gemma", architectures=["GemmaForCausalLM"]))
     dora = make_adapter(
-        KINDS["SmolLM2"].__class__(**{**KINDS["SmolLM2"].__dict__, "lora": {"use_dora": True}}),
-        make_model(KINDS["SmolLM2"], tmp_path / "base"),
+        TINY_MODELS["SmolLM2"].__class__(**{**TINY_MODELS["SmolLM2"].__dict__, "lora": {"use_dora": True}}),
+        make_model(TINY_MODELS["SmolLM2"], tmp_path / "base"),
         tmp_path / "dora",
     )
     with pytest.raises(ExportError, match="DoRA"):
@@ -285,14 +285,16 @@ def test_unknown_architectures_and_adapters_are_named(adapters, tmp_path):
 
 
 def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
-    nobody = make_adapter(KINDS["SmolLM2"], make_model(KINDS["SmolLM2"], tmp_path / "base"), tmp_path / "a", "nobody")
+    nobody = make_adapter(
+        TINY_MODELS["SmolLM2"], make_model(TINY_MODELS["SmolLM2"], tmp_path / "base"), tmp_path / "a", "nobody"
+    )
     for to in ("ollama", "charx"):
         with pytest.raises(UnderstudyError, match="--card FILE"):
             made(nobody, to, tmp_path / "out")
     card = tmp_path / "mira.toml"
     card.write_text('id = "nobody"\nname = "Mira"\ndescription = "You are Mira."\nlicense = "CC0-1.0"\n')
     made(nobody, "charx", tmp_path / "mira.charx", card=card)
-    assert read_any(tmp_path / "mira.charx").name == "Mira"
+    assert read_card_file(tmp_path / "mira.charx").name == "Mira"
     with pytest.raises(ExportError, match="--quantise is for"):
         made(nobody, "charx", tmp_path / "out", "f16", card)
 
@@ -300,7 +302,7 @@ def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
 def test_a_card_of_another_persona_is_exported_with_a_doubt(adapters, tmp_path):
     report = made(adapters("SmolLM2"), "charx", tmp_path / "oda.charx", card=SHIPPED_CARDS / "oda.toml")
     doubt = "The card is Oda Marrow's, and the adapter was trained as ballast: is it the right card?"
-    assert words(report).endswith(f"note: {doubt}")
+    assert format_report(report).endswith(f"note: {doubt}")
     own = made(adapters("SmolLM2"), "charx", tmp_path / "own.charx", card=SHIPPED_CARDS / "ballast.toml")
     assert not own.outcome.notes
 
@@ -308,8 +310,8 @@ def test_a_card_of_another_persona_is_exported_with_a_doubt(adapters, tmp_path):
 def test_folders_that_are_made_for_an_export_are_told_and_go_with_one_that_fails(adapters, tmp_path):
     out = tmp_path / "not" / "there" / "adapter"
     report = made(adapters("SmolLM2"), "adapter", out)
-    assert out.is_dir() and f"There was no folder {tmp_path / 'not'}: it was made." in words(report)
-    assert "it was made" not in words(made(adapters("SmolLM2"), "adapter", out.with_name("second")))
+    assert out.is_dir() and f"There was no folder {tmp_path / 'not'}: it was made." in format_report(report)
+    assert "it was made" not in format_report(made(adapters("SmolLM2"), "adapter", out.with_name("second")))
     with nothing_left(tmp_path), pytest.raises(ExportError, match="is not made here"):
         made(adapters("Phi-3"), "gguf", tmp_path / "nor" / "there" / "model.gguf")
 
@@ -319,12 +321,12 @@ def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkey
     adapter, person = tmp_path / "adapter", "0123456789abcdef" * 2
     shutil.copytree(adapters("SmolLM2"), adapter)
     write_people(adapter, {person: 3})
-    seal(adapter, Manifest.model_validate_json((adapter / MANIFEST).read_bytes()))
+    write_manifest(adapter, AdapterManifest.model_validate_json((adapter / MANIFEST_FILE).read_bytes()))
     arguments = ["export", "--adapter", str(adapter), "--to", "gguf-lora"]
-    options = trainer_command.parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
+    options = trainer_command.build_parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
     assert options.command(options) == 0
     assert json.loads(capsys.readouterr().out)["difference"]["same_choice"] == 1.0
-    options = trainer_command.parser().parse_args([*arguments, "--out", str(tmp_path / "b")])
+    options = trainer_command.build_parser().parse_args([*arguments, "--out", str(tmp_path / "b")])
     assert options.command(options) == 0
     said = capsys.readouterr()
     assert "max |Δ logit|" in said.out and not said.err
@@ -332,21 +334,21 @@ def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkey
     options.out = tmp_path / "c"
     assert options.command(options) == 0
     assert "… writing the adapter as GGUF" in capsys.readouterr().err
-    left = exports_with(tmp_path / "home", {person})
+    left = find_exports_containing(tmp_path / "home", {person})
     assert [one.path for one in left] == [str(tmp_path / name) for name in "abc"]
 
 
 def test_the_page_shows_every_export_of_every_architecture():
-    page = parity.DOCUMENT.read_text(encoding="utf-8")
-    table = page.partition(parity.BEGIN)[2].partition(parity.END)[0].strip().splitlines()
+    page = export_parity.DOCUMENT.read_text(encoding="utf-8")
+    table = page.partition(export_parity.BEGIN)[2].partition(export_parity.END)[0].strip().splitlines()
     head = [cell.strip() for cell in table[0].strip("|").split("|")]
-    assert head[1:] == [f"{to} {quantise or ''}".strip() for to, quantise in parity.COLUMNS]
+    assert head[1:] == [f"{to} {quantise or ''}".strip() for to, quantise in export_parity.COLUMNS]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
-    assert [row[0] for row in rows] == list(KINDS)
+    assert [row[0] for row in rows] == list(TINY_MODELS)
     assert all(len(row) == len(head) and all(row) for row in rows)
-    refused = [name.startswith(parity.GGUF) for name in head[1:]]
+    refused = [name.startswith(export_parity.GGUF) for name in head[1:]]
     assert all(
         [cell == "no" for cell in row[1:]] == (refused if row[0] in WITHOUT_GGUF else [False] * 7) for row in rows
     )
-    assert {to for to, _ in parity.COLUMNS} == set(targets.TARGETS)
-    assert all(f"`{to}`" in page for to in targets.TARGETS)
+    assert {to for to, _ in export_parity.COLUMNS} == set(exporter.EXPORTERS)
+    assert all(f"`{to}`" in page for to in exporter.EXPORTERS)

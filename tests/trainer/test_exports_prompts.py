@@ -7,13 +7,20 @@ import json
 import pytest
 from gguf import TokenType
 
-from personas.contracts import Persona, Turn
-from personas.prompt import FIXED_DATE, Renderer
-from trainer.exports.errors import ExportError
-from trainer.exports.gguf_tokenizer import begins_with_bos, fixed_template, vocabulary_of
-from trainer.exports.go_template import form_of, rendered, template_of
-from trainer.exports.ollama import modelfile, parsed, require_same_prompts
-from trainer.exports.tiny import KINDS, make_tokenizer
+from personas.chat_template import FIXED_DATE
+from personas.errors import ExportError
+from personas.prompt import Renderer
+from personas.schemas.chat import Persona, Turn
+from tools.tiny_models import TINY_MODELS, make_tokenizer
+from trainer.export.gguf_model import begins_with_bos, build_vocabulary, freeze_template
+from trainer.export.ollama import (
+    build_go_template,
+    extract_template_parts,
+    parse_modelfile,
+    render_modelfile,
+    require_same_prompts,
+    run_go_template,
+)
 
 SYSTEM_LAST = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
@@ -35,18 +42,18 @@ PERSONA = Persona(
 
 @pytest.fixture(scope="module")
 def renderers():
-    made = {name: Renderer(make_tokenizer(kind)) for name, kind in KINDS.items()}
-    late = make_tokenizer(KINDS["Mistral"])
+    made = {name: Renderer(make_tokenizer(kind)) for name, kind in TINY_MODELS.items()}
+    late = make_tokenizer(TINY_MODELS["Mistral"])
     late.chat_template = SYSTEM_LAST
     return {**made, "Mistral, system last": Renderer(late)}
 
 
 @pytest.mark.parametrize("persona", [PERSONA, dataclasses.replace(PERSONA, post_history_instructions=""), None])
-@pytest.mark.parametrize("name", [*KINDS, "Mistral, system last"])
+@pytest.mark.parametrize("name", [*TINY_MODELS, "Mistral, system last"])
 def test_ollamas_template_writes_our_prompts(renderers, name, persona):
-    text = modelfile(renderers[name], persona, 2048)
+    text = render_modelfile(renderers[name], persona, 2048)
     require_same_prompts(text, renderers[name], persona)
-    said = dict(parsed(text))
+    said = dict(parse_modelfile(text))
     assert said["FROM"] == "./base.gguf" and said["ADAPTER"] == "./adapter.gguf"
     assert f'PARAMETER stop "{renderers[name].end_of_turn}"' in text
     if persona:
@@ -58,7 +65,7 @@ def test_ollamas_template_writes_our_prompts(renderers, name, persona):
 
 
 def test_a_template_that_writes_something_else_is_refused(renderers):
-    text = modelfile(renderers["SmolLM2"], PERSONA, 2048)
+    text = render_modelfile(renderers["SmolLM2"], PERSONA, 2048)
     for wrong in (
         text.replace("Guest: {{", "{{"),
         text.replace("<|im_end|>", "<|im_stop|>"),
@@ -69,32 +76,32 @@ def test_a_template_that_writes_something_else_is_refused(renderers):
 
 
 def test_a_chat_template_of_no_known_form_is_refused(renderers):
-    tokenizer = make_tokenizer(KINDS["SmolLM2"])
+    tokenizer = make_tokenizer(TINY_MODELS["SmolLM2"])
     tokenizer.chat_template = (
         "{% for message in messages %}{{ loop.index }}. {{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     )
     with pytest.raises(ExportError, match="no form that is written"):
-        form_of(Renderer(tokenizer), "")
+        extract_template_parts(Renderer(tokenizer), "")
 
 
 def test_a_text_that_a_modelfile_cannot_hold_is_refused(renderers):
     for description in ('It ends """\nhere.', 'She says """hush""" \nand goes.'):
         with pytest.raises(ExportError, match="Modelfile cannot hold"):
-            modelfile(renderers["SmolLM2"], dataclasses.replace(PERSONA, description=description), 2048)
+            render_modelfile(renderers["SmolLM2"], dataclasses.replace(PERSONA, description=description), 2048)
     ends = dataclasses.replace(PERSONA, description='She says """hush""" and means "now"')
-    text = modelfile(renderers["SmolLM2"], ends, 2048)
-    assert dict(parsed(text))["SYSTEM"] == ends.description
+    text = render_modelfile(renderers["SmolLM2"], ends, 2048)
+    assert dict(parse_modelfile(text))["SYSTEM"] == ends.description
     with pytest.raises(ExportError, match="does not end"):
-        parsed(text[: text.index("She says") + 3])
+        parse_modelfile(text[: text.index("She says") + 3])
 
 
 def test_braces_stay_braces(renderers):
-    form = form_of(renderers["SmolLM2"], "")
-    template = template_of(form, closing="in {{ braces }}")
-    assert "in {{ braces }}<|im_end|>" in rendered(template, [{"role": "user", "content": "hello"}])
+    form = extract_template_parts(renderers["SmolLM2"], "")
+    template = build_go_template(form, closing="in {{ braces }}")
+    assert "in {{ braces }}<|im_end|>" in run_go_template(template, [{"role": "user", "content": "hello"}])
     for wrong in ("{{ .Unknown }}", "{{ if .System }}", "{{ end }}"):
         with pytest.raises(ValueError):
-            rendered(wrong, [])
+            run_go_template(wrong, [])
 
 
 # ------------------------------------------------------------------------------------------------ GGUF
@@ -110,18 +117,18 @@ def test_braces_stay_braces(renderers):
     ],
 )
 def test_tokenizers_are_named_as_llama_cpp_names_them(renderers, name, model, pre):
-    held = vocabulary_of(renderers[name].tokenizer, 600)
+    held = build_vocabulary(renderers[name].tokenizer, 600)
     assert (held.model, held.pre) == (model, pre)
     assert (held.merges is None, held.scores is None) == (model == "llama", model == "gpt2")
 
 
 def test_the_embedded_models_tokenizer_is_known(renderer):
-    assert vocabulary_of(renderer.tokenizer, 49152).pre == "gpt-2"
+    assert build_vocabulary(renderer.tokenizer, 49152).pre == "gpt-2"
 
 
 def test_tokens_keep_their_numbers_and_get_their_types(renderers):
     tokenizer = renderers["Mistral"].tokenizer
-    held = vocabulary_of(tokenizer, 600)
+    held = build_vocabulary(tokenizer, 600)
     for token, number in tokenizer.get_vocab().items():
         assert held.tokens[number] == token
     kinds = dict(zip(held.tokens, held.types, strict=True))
@@ -131,13 +138,13 @@ def test_tokens_keep_their_numbers_and_get_their_types(renderers):
     assert kinds["[PAD599]"] == TokenType.UNUSED
     assert held.space_prefix
     with pytest.raises(ExportError, match="embeds 100"):
-        vocabulary_of(tokenizer, 100)
+        build_vocabulary(tokenizer, 100)
 
 
 def test_scores_fall_in_the_order_of_the_merges(renderers):
     """llama.cpp merges what scores highest first: so it makes the tokens that the merges make."""
     tokenizer = renderers["Mistral"].tokenizer
-    held = vocabulary_of(tokenizer, 600)
+    held = build_vocabulary(tokenizer, 600)
     score = dict(zip(held.tokens, held.scores, strict=True))
     text = "I am Ballast. I weigh eighty-three tonnes, and I can wait on the quay."
     pieces = list("▁" + text.replace(" ", "▁"))
@@ -153,10 +160,10 @@ def test_scores_fall_in_the_order_of_the_merges(renderers):
 def test_a_tokenizer_without_a_name_in_llama_cpp_is_refused(renderers):
     from tokenizers import pre_tokenizers
 
-    tokenizer = make_tokenizer(KINDS["SmolLM2"])
+    tokenizer = make_tokenizer(TINY_MODELS["SmolLM2"])
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(ExportError, match="no known name"):
-        vocabulary_of(tokenizer, 600)
+        build_vocabulary(tokenizer, 600)
 
 
 def test_what_stands_first_is_written_once(renderers):
@@ -168,24 +175,24 @@ def test_what_stands_first_is_written_once(renderers):
 
 def test_a_chat_template_is_written_with_the_date_of_training(renderers):
     for name, renderer in renderers.items():
-        tokenizer = make_tokenizer(KINDS.get(name, KINDS["Mistral"]))
-        fixed = fixed_template(renderer.tokenizer.chat_template)
+        tokenizer = make_tokenizer(TINY_MODELS.get(name, TINY_MODELS["Mistral"]))
+        fixed = freeze_template(renderer.tokenizer.chat_template)
         assert "strftime_now" not in fixed
         turns = [Turn("", "one"), Turn("", "two", True), Turn("", "three")]
         plain = tokenizer.apply_chat_template(
             renderer.messages(None, turns), chat_template=fixed, tokenize=False, add_generation_prompt=True
         )
         assert plain == renderer.prompt(None, turns).text
-    assert FIXED_DATE in fixed_template(renderers["Llama 3.2"].tokenizer.chat_template)
+    assert FIXED_DATE in freeze_template(renderers["Llama 3.2"].tokenizer.chat_template)
 
 
 def test_a_spelling_of_the_same_regex_is_known(renderers):
     from tokenizers import Tokenizer
 
-    tokenizer = make_tokenizer(KINDS["Qwen2.5"])
+    tokenizer = make_tokenizer(TINY_MODELS["Qwen2.5"])
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     split = described["pre_tokenizer"]["pretokenizers"][0]["pattern"]
     spelled = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
     split["Regex"] = split["Regex"].replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", spelled)
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(described))
-    assert vocabulary_of(tokenizer, 600).pre == "qwen2"
+    assert build_vocabulary(tokenizer, 600).pre == "qwen2"

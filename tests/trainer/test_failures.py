@@ -12,20 +12,20 @@ from contextlib import contextmanager
 import pytest
 from safetensors import SafetensorError
 
-from personas.contracts import Done, Failed, Phase
 from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
+from personas.schemas.training_events import Done, Failed, Phase
 from tests.trainer.jobs import dialogue_job, persona_job
-from trainer.process.environment import ALLOCATOR, RESTARTED, allocator_environment
-from trainer.process.events import Events
-from trainer.process.failures import failure
-from trainer.process.stopping import Stop, Stopped
-from trainer.run import Run, run_job
+from trainer.process.cancellation import CancelToken, RunCancelled
+from trainer.process.environment import ALLOCATOR_SETTINGS, RESTARTED_VARIABLE, allocator_environment
+from trainer.process.events import EventWriter, failed_event
+from trainer.run import run_job
+from trainer.train.job import RunContext
 
 
 def run_here(folder, check=lambda: None):
     """The events of a run in this process."""
     heard = []
-    run_job(folder, Run(heard.append, check))
+    run_job(folder, RunContext(heard.append, check))
     return heard
 
 
@@ -44,7 +44,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source)
     with files_no_larger_than(4096), pytest.raises(Exception) as caught:
         run_here(folder)
-    assert failure(caught.value) == Failed(
+    assert failed_event(caught.value) == Failed(
         cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True
     )
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
@@ -65,7 +65,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
     ],
 )  # fmt: skip
 def test_a_failure_says_whether_the_same_job_could_go_on_later(error, cause, could_go_on):
-    told = failure(error)
+    told = failed_event(error)
     assert (told.cause, told.retry) == (cause, could_go_on)
 
 
@@ -73,7 +73,7 @@ class StopAfter:
     """A check that asks for a stop after so many calls; it counts them."""
 
     def __init__(self, calls: float) -> None:
-        self._calls, self._stop, self.count = calls, Stop(), 0
+        self._calls, self._stop, self.count = calls, CancelToken(), 0
 
     def __call__(self) -> None:
         self.count += 1
@@ -87,7 +87,7 @@ def test_a_stop_is_heeded_in_every_phase_and_leaves_nothing(tmp_path, tiny_base)
     run_here(persona_job(tmp_path / "whole", tiny_base.source), never)
     for calls in range(0, never.count, 4):
         folder = persona_job(tmp_path / str(calls), tiny_base.source)
-        with pytest.raises(Stopped, match="the test"):
+        with pytest.raises(RunCancelled, match="the test"):
             run_here(folder, StopAfter(calls))
         assert not [path for path in folder.iterdir() if "adapter" in path.name]
 
@@ -133,7 +133,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
     ],
 )
 def test_every_error_has_one_event(error, cause, retry):
-    failed = failure(error)
+    failed = failed_event(error)
     assert (failed.cause, failed.retry) == (cause, retry) and failed.advice
 
 
@@ -144,7 +144,7 @@ def test_events_outlive_their_reader(tmp_path):
         def write(self, _text):
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    events = Events(Gone())
+    events = EventWriter(Gone())
     with events.also_to(tmp_path / "events.jsonl"):
         for name in ("material", "writing"):
             events.emit(Phase(name=name))
@@ -155,5 +155,5 @@ def test_the_process_starts_again_once_and_keeps_what_was_set():
     environment = allocator_environment({"PATH": "/bin", "MALLOC_TOP_PAD_": "1"})
     if environment is None:
         pytest.skip("another allocator")
-    assert environment == {**ALLOCATOR, "PATH": "/bin", "MALLOC_TOP_PAD_": "1", RESTARTED: "1"}
+    assert environment == {**ALLOCATOR_SETTINGS, "PATH": "/bin", "MALLOC_TOP_PAD_": "1", RESTARTED_VARIABLE: "1"}
     assert allocator_environment(environment) is None

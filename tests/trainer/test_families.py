@@ -4,23 +4,24 @@ import pytest
 import torch
 from torch.nn import functional
 
-from personas.adapters import seal, written_aside
-from personas.base_model import BaseModel, config_of, fingerprint, load_model, load_tokenizer
-from personas.chat_template import ChatTemplate
-from personas.contracts import AdapterRef, Persona, Turn
-from personas.engine.weights import AdaptedModel
+from personas.chat_template import FIXED_DATE, ChatTemplate
+from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import TrainingError
-from personas.prompt import FIXED_DATE, Renderer
+from personas.home.adapters import write_manifest
+from personas.home.atomic_files import atomic_folder
+from personas.models.base_model import BaseModel, fingerprint, load_config, load_model, load_tokenizer
+from personas.prompt import Renderer
+from personas.schemas.chat import AdapterRef, Persona, Turn
 from tests.families import FAMILIES, SLIDING
 from tests.tiny import manifest_over
-from trainer.evaluate import load_served, mean_loss, measure
-from trainer.exports.tiny import make_model
-from trainer.fitted import fitted
-from trainer.loop.batches import collate, reply_losses
-from trainer.loop.course import Course
-from trainer.loop.qlora import load_quantised, train_adapter
-from trainer.loop.target_modules import suited, targets_in
-from trainer.predict.shape import config_of as config_shape
+from tools.tiny_models import make_model
+from trainer.estimate.model_shape import model_shape_of as config_shape
+from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.recipe.model_fit import find_target_modules, match_target_modules
+from trainer.train.collator import collate, reply_losses
+from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
+from trainer.train.sft_trainer import load_quantised, train_sft
+from trainer.train.trainer_base import StageInputs
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 WITHOUT_SYSTEM = ("Mistral", "Gemma", "Gemma 2", "Gemma 3")
@@ -121,16 +122,16 @@ def test_nobody_can_end_their_turn_by_typing(bases, name):
 def test_a_batch_gives_each_sample_the_loss_that_eager_attention_gives_it_alone(bases, name):
     samples = samples_of(renderer_of(bases[name]))
     alone = eager_losses(load_model(bases[name], "float32", attn_implementation="eager"), samples)
-    assert [loss.nll for loss in measure(load_served(bases[name], "float32"), samples)] == pytest.approx(
-        alone, rel=1e-5
-    )
+    assert [
+        loss.nll for loss in measure_reply_losses(load_serving_model(bases[name], "float32"), samples)
+    ] == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", SLIDING_FAMILIES)
 def test_the_samples_are_longer_than_a_sliding_window(bases, name):
     """Otherwise the test before would say nothing about it."""
     samples = samples_of(renderer_of(bases[name]))
-    config = config_of(bases[name])
+    config = load_config(bases[name])
     assert config.sliding_window == SLIDING
     config.sliding_window = 4096
     wide = load_model(bases[name], "float32", attn_implementation="eager", config=config)
@@ -143,7 +144,7 @@ def test_the_samples_are_longer_than_a_sliding_window(bases, name):
 def test_gradients_are_those_of_eager_attention_too(bases, name):
     """Through the shared beginning, whose keys a sliding window has partly left behind."""
     samples = samples_of(renderer_of(bases[name]), 4)
-    ours = load_served(bases[name], "float32").train()
+    ours = load_serving_model(bases[name], "float32").train()
     reply_losses(ours, collate(samples)).sum().backward()
     theirs = load_model(bases[name], "float32", attn_implementation="eager").train()
     for one in samples:
@@ -175,22 +176,22 @@ def eager_loss(model, one):
 def test_it_trains_over_four_bits_and_the_adapter_serves_with_the_loss_it_was_trained_to(bases, recipe, tmp_path, name):
     base = bases[name]
     changes = {"lora_r": 8, "learning_rate": 1e-2, "precision": "fp32", "max_steps": 6, "eval_strategy": "no"}
-    settings, notes = suited(recipe.model_copy(update=changes), base)
-    settings = fitted(settings).recipe
+    settings, notes = match_target_modules(recipe.model_copy(update=changes), base)
+    settings = fit_to_hardware(settings).recipe
     renderer = renderer_of(base)
     samples = samples_of(renderer)
-    trained = train_adapter(
-        base, renderer.tokenizer, Course(samples, samples[:2], settings, lambda _: None, lambda: None)
+    trained = train_sft(
+        base, renderer.tokenizer, StageInputs(samples, samples[:2], settings, lambda _: None, lambda: None)
     )
-    with written_aside(tmp_path / "adapter") as aside:
+    with atomic_folder(tmp_path / "adapter") as aside:
         trained.model.save_pretrained(aside, save_embedding_layers=False)
-        seal(aside, manifest_over(base, "ada", "v1"))
-    served = AdaptedModel(load_quantised(base, settings), fingerprint(base))
-    before = mean_loss(measure(served.model, samples))
+        write_manifest(aside, manifest_over(base, "ada", "v1"))
+    served = PeftSwitcher(load_quantised(base, settings), fingerprint(base))
+    before = mean_loss(measure_reply_losses(served.model, samples))
     with served.use(AdapterRef("ada", "v1", tmp_path / "adapter")):
-        after = mean_loss(measure(served.model, samples))
+        after = mean_loss(measure_reply_losses(served.model, samples))
     assert after < before - 0.5
-    assert after == pytest.approx(mean_loss(measure(trained.model, samples)), rel=1e-4)
+    assert after == pytest.approx(mean_loss(measure_reply_losses(trained.model, samples)), rel=1e-4)
     adapted = {module.rpartition(".")[2] for module in adapted_modules(trained.model)}
     assert adapted == set(settings.target_modules)
     assert bool(notes) == (name in ("Phi-3", "DeepSeek-V2", "DeepSeek-V3"))
@@ -204,19 +205,19 @@ def adapted_modules(model):
 
 def test_layers_that_are_fused_or_called_otherwise_stand_for_those_of_the_recipe(bases, recipe):
     seven = recipe.target_modules
-    phi = targets_in(bases["Phi-3"], seven)
+    phi = find_target_modules(bases["Phi-3"], seven)
     assert phi.names == ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
     assert "q_proj: qkv_proj; k_proj: qkv_proj" in phi.notes[0] and "gate_proj: gate_up_proj" in phi.notes[0]
-    assert targets_in(bases["Phi-3"], ("q_proj", "v_proj")).names == ("qkv_proj",)
-    latent = targets_in(bases["DeepSeek-V3"], seven)
+    assert find_target_modules(bases["Phi-3"], ("q_proj", "v_proj")).names == ("qkv_proj",)
+    latent = find_target_modules(bases["DeepSeek-V3"], seven)
     assert latent.names == ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
     assert "its experts stay as they are" in latent.notes[1]
-    assert targets_in(bases["Llama 3.2"], seven).notes == ()
-    assert targets_in(bases["Llama 3.2"], ("q_proj", "c_attn")).notes == (
+    assert find_target_modules(bases["Llama 3.2"], seven).notes == ()
+    assert find_target_modules(bases["Llama 3.2"], ("q_proj", "c_attn")).notes == (
         "The base model has other linear layers than the recipe names. c_attn: left out.",
     )
     with pytest.raises(TrainingError, match=r"none of the modules.*c_attn\. Set target_modules to .*down_proj"):
-        targets_in(bases["Llama 3.2"], ("c_attn",))
+        find_target_modules(bases["Llama 3.2"], ("c_attn",))
 
 
 def test_a_fused_layer_is_reckoned_as_large_as_the_layers_that_it_stands_for(bases, recipe):

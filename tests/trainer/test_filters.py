@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.talk import dialogue
-from trainer.building.filters import Filters, language_of
+from trainer.data.quality_filters import QualityFilters, detect_language
 
 LOGS = Path(__file__).parent.parent.parent / "data" / "logs"
 
@@ -37,11 +37,11 @@ LOGS = Path(__file__).parent.parent.parent / "data" / "logs"
     ],
 )
 def test_replies(reply, fault):
-    assert Filters().reply_fault(reply) == fault
+    assert QualityFilters().reply_fault(reply) == fault
 
 
 def test_lengths_are_counted_in_words():
-    filters = Filters(min_reply_words=2, max_reply_words=4)
+    filters = QualityFilters(min_reply_words=2, max_reply_words=4)
     assert [filters.reply_fault(text) for text in ("No.", "No, not I.", "No, not I, nor she.")] == [
         "reply too short",
         "",
@@ -52,7 +52,7 @@ def test_lengths_are_counted_in_words():
 @pytest.mark.parametrize("persona", ["ballast", "oda", "thrip"])
 def test_nothing_that_ships_is_dropped(persona):
     messages = json.loads((LOGS / f"{persona}.json").read_text(encoding="utf-8"))["messages"]
-    assert [m["content"] for m in messages if Filters().reply_fault(m["content"])] == []
+    assert [m["content"] for m in messages if QualityFilters().reply_fault(m["content"])] == []
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_nothing_that_ships_is_dropped(persona):
     ],
 )
 def test_languages_are_told_where_they_can_be(text, language):
-    assert language_of(text) == language
+    assert detect_language(text) == language
 
 
 def test_only_what_is_surely_in_another_language_is_dropped():
-    filters = Filters(languages=("en",))
+    filters = QualityFilters(languages=("en",))
     german = dialogue("Guten Morgen, wie geht es dir heute?", "Sehr gut, danke der Nachfrage!")
     assert filters.language_fault(german) == "language: de"
     assert filters.language_fault(dialogue("ok", "hm")) == ""
     assert filters.language_fault(dialogue("ok", "hm", lang="zh-CN")) == "language: zh"
     assert filters.language_fault(dialogue("Bonjour à tous", "Bonjour", lang="en")) == ""
-    assert Filters().language_fault(german) == ""
+    assert QualityFilters().language_fault(german) == ""
 
 
 @given(st.text())
 def test_any_text_can_be_judged(text):
-    assert isinstance(Filters().reply_fault(text), str)
+    assert isinstance(QualityFilters().reply_fault(text), str)

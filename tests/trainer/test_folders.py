@@ -8,8 +8,8 @@ import pytest
 
 from personas.errors import MaterialError
 from tests.trainer.reading import everything, jsonl
-from trainer.sources import recognise
-from trainer.sources.files import open_source
+from trainer.sources.registry import detect_format
+from trainer.sources.source_file import open_source
 
 ROWS = [{"instruction": f"What is number {n}?", "output": f"Number {n} it is."} for n in range(4)]
 
@@ -112,7 +112,7 @@ def test_lore_is_told_from_talk_and_whose_it_is(tmp_path):
     (lore / "mira" / "kitchen.md").write_text("# Kitchen\n\nSoup at noon.\n\n## Oven\n\nIt smokes, always.\n")
     (lore / "tides.md").write_text("---\npersona: oda\n---\n# Tides\n\nTwice a day.\n")
     (lore / "note.md").write_text("# Note\n\nNobody's.\n")
-    assert recognise(lore).name == "lore"
+    assert detect_format(lore).name == "lore"
     used, rejected = everything(lore)
     assert not used
     assert [(item.row, item.reason.split(":")[0].split(",")[0]) for item in rejected] == [

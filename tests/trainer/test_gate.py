@@ -5,16 +5,16 @@ import random
 import pytest
 
 from personas.errors import RequestError
-from personas.scorecard import Course
+from personas.schemas.scorecard import LossCurve
 from tests.trainer.gate_cards import RECIPE, good_card, interval, of_text, spread, with_new
-from trainer.gate import judge
-from trainer.gate.advice import ADVICE
-from trainer.gate.chance import holm, of_interval, of_shares
-from trainer.gate.measures import measures
-from trainer.gate.thresholds import shipped_table, thresholds_for
+from trainer.gate.advice import ADVICE_BY_CRITERION
+from trainer.gate.criteria import criterion_measurements
+from trainer.gate.measurement import fisher_p_value, holm_rejections, p_value_of_interval
+from trainer.gate.thresholds import read_default_table, thresholds_for
+from trainer.gate.verdict import judge
 
 GOOD = good_card()
-TITLES = {it.name: it.title for it in measures(GOOD)}
+TITLES = {it.name: it.title for it in criterion_measurements(GOOD)}
 
 
 def voice(**changes):
@@ -56,7 +56,7 @@ BROKEN = {
     "speakers": trained_as(ada=0.6, members=0.4),
     "one_voice": trained_as(ada=0.6, bob=0.4),
     "unseen": {"learned": {"leaked": 0.5}},
-    "steady": {"learned": {"course": Course(steps=60, first=3.0, highest=6.0, last=4.0)}},
+    "steady": {"learned": {"course": LossCurve(steps=60, first=3.0, highest=6.0, last=4.0)}},
     "base_is_base": {"base_is_base": 0.5},
 }
 
@@ -67,7 +67,7 @@ def outcomes(card, thresholds=None):
 
 
 def test_every_criterion_is_broken_by_some_card_here():
-    assert BROKEN.keys() == ADVICE.keys() == TITLES.keys()
+    assert BROKEN.keys() == ADVICE_BY_CRITERION.keys() == TITLES.keys()
 
 
 def test_a_good_version_is_promoted_and_told_why():
@@ -197,7 +197,7 @@ STEPS = {
     "speakers": lambda x: trained_as(ada=x, members=1 - x),
     "one_voice": lambda x: trained_as(ada=x, bob=1 - x),
     "unseen": lambda x: {"learned": {"leaked": 1 - x}},
-    "steady": lambda x: {"learned": {"course": Course(steps=60, first=3.0, highest=6.0 - 4 * x, last=2.0)}},
+    "steady": lambda x: {"learned": {"course": LossCurve(steps=60, first=3.0, highest=6.0 - 4 * x, last=2.0)}},
     "base_is_base": lambda x: {"base_is_base": 0.1 * (1 - x)},
 }
 ORDER = {"fail": 0, "warn": 1, "pass": 2}
@@ -229,22 +229,22 @@ def test_a_better_card_never_gets_a_worse_outcome_on_any_criterion(name):
 
 
 def test_holm_is_stricter_the_more_tests_there_are_and_goes_on_while_they_fail():
-    assert holm({"a": 0.04}, 0.05) == {"a"}
-    assert holm({"a": 0.04, "b": 0.5}, 0.05) == frozenset()
-    assert holm({"a": 0.01, "b": 0.02, "c": 0.9}, 0.05) == {"a", "b"}
-    assert holm({"a": 0.03, "b": 0.001, "c": 0.9}, 0.05) == {"b"}
+    assert holm_rejections({"a": 0.04}, 0.05) == {"a"}
+    assert holm_rejections({"a": 0.04, "b": 0.5}, 0.05) == frozenset()
+    assert holm_rejections({"a": 0.01, "b": 0.02, "c": 0.9}, 0.05) == {"a", "b"}
+    assert holm_rejections({"a": 0.03, "b": 0.001, "c": 0.9}, 0.05) == {"b"}
 
 
 def test_an_interval_that_begins_at_the_threshold_has_a_chance_of_one_in_forty():
-    assert of_interval(interval(0.1, 0.1))(0.0) == pytest.approx(0.025)
-    assert of_interval(interval(0.0, 0.1))(0.0) == pytest.approx(0.5)
-    assert of_interval(interval(0.1, 0.0))(0.0) == 0 and of_interval(interval(0.1, 0.0))(0.2) == 1
+    assert p_value_of_interval(interval(0.1, 0.1))(0.0) == pytest.approx(0.025)
+    assert p_value_of_interval(interval(0.0, 0.1))(0.0) == pytest.approx(0.5)
+    assert p_value_of_interval(interval(0.1, 0.0))(0.0) == 0 and p_value_of_interval(interval(0.1, 0.0))(0.2) == 1
 
 
 def test_two_shares_are_compared_by_fishers_exact_test():
-    assert of_shares(1.0, 0.0, 3)(0.0) == pytest.approx(1 / 20)  # one of the 20 ways to draw three of six
-    assert of_shares(0.5, 0.5, 4)(0.0) == pytest.approx(53 / 70)
-    assert of_shares(0.0, 1.0, 5)(0.0) == 1
+    assert fisher_p_value(1.0, 0.0, 3)(0.0) == pytest.approx(1 / 20)  # one of the 20 ways to draw three of six
+    assert fisher_p_value(0.5, 0.5, 4)(0.0) == pytest.approx(53 / 70)
+    assert fisher_p_value(0.0, 1.0, 5)(0.0) == 1
 
 
 def test_versions_that_are_no_worse_fail_by_accident_in_no_more_cases_than_is_said():
@@ -288,7 +288,7 @@ def test_a_recipe_overrides_single_thresholds():
 
 
 def test_wrong_thresholds_are_refused_by_name():
-    table = shipped_table()
+    table = read_default_table()
     without = {name: values for name, values in table.items() if name != "voice"}
     for wrong, words in (
         ({**table, "recipe": {"demo-cpu": {"vioce": {"warn": 1}}}}, "no criterion 'vioce'"),

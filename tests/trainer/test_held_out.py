@@ -11,28 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personas.errors import MaterialError
-from personas.heldout import HELD_OUT_FILE, HeldOut, held_out_file, keep_held_out
-from personas.job_keys import JobKeys
+from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
+from personas.home.pseudonyms import JobKeys
 from tests.trainer.jobs import export, message, persona_job
 from tests.trainer.talk import dialogue, sentence, talk
-from trainer.building.duplicates import BANDS, MINIMA
-from trainer.building.filters import Filters
-from trainer.building.sieve import CROWD, sift
-from trainer.building.siphash import siphash
-from trainer.building.split import HELD_OUT
-from trainer.dataset import make_dataset
-from trainer.material import read_content, read_spec
+from trainer.data.dataset import make_dataset
+from trainer.data.dedup_split import HELD_OUT, MAX_CLUSTERS_PER_REPLY, split_conversations
+from trainer.data.holdout_fingerprints import siphash
+from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.minhash import NUM_BANDS, NUM_PERMUTATIONS
+from trainer.data.quality_filters import QualityFilters
 
 KEY = b"the key of these tests"
 SHARE = 0.2
 
 
 def nothing():
-    return HeldOut.nothing(KEY)
+    return HoldoutIndex.nothing(KEY)
 
 
 def sifted(conversations, before=None):
-    return sift(conversations, Filters(), SHARE, nothing() if before is None else before)
+    return split_conversations(conversations, QualityFilters(), SHARE, nothing() if before is None else before)
 
 
 def replies(conversations, found, side):
@@ -40,9 +39,9 @@ def replies(conversations, found, side):
     return {
         message.text
         for number, conversation in enumerate(conversations)
-        if found.fates[number] == side
+        if found.outcomes[number] == side
         for place, message in enumerate(m for m in conversation.messages if m.speaker.is_persona)
-        if place not in found.kept_back.get(number, ())
+        if place not in found.withheld_replies.get(number, ())
     }
 
 
@@ -115,13 +114,16 @@ def test_without_any_list_what_comes_after_the_beginning_changes_nothing(how):
     before = sessions(80)
     first = sifted([talk(*turns) for turns in before])
     second = sifted([talk(*GROWTH[how](turns)) for turns in before])
-    assert first.fates == second.fates and set(first.fates) == {HELD_OUT, "train"}
+    assert first.outcomes == second.outcomes and set(first.outcomes) == {HELD_OUT, "train"}
 
 
 def test_a_short_talk_that_goes_on_is_known_by_its_opening():
     rows = [[sentence(n, 12), sentence(-n - 1, 25)] for n in range(100)]
     first = sifted([dialogue(*turns) for turns in rows])
-    assert sifted([dialogue(*turns, "Go on.", sentence(n + 500)) for n, turns in enumerate(rows)]).fates == first.fates
+    assert (
+        sifted([dialogue(*turns, "Go on.", sentence(n + 500)) for n, turns in enumerate(rows)]).outcomes
+        == first.outcomes
+    )
 
 
 def test_a_greeting_with_which_all_talks_begin_decides_nothing():
@@ -129,19 +131,19 @@ def test_a_greeting_with_which_all_talks_begin_decides_nothing():
 
     greeting = "Good evening to you, stranger. Come in out of the rain and sit down by the clocks."
     found = sifted([talk(greeting, sentence(n), sentence(-n), begins=ADA) for n in range(1, 200)])
-    assert 0.1 < Counter(found.fates)[HELD_OUT] / 199 < 0.3
+    assert 0.1 < Counter(found.outcomes)[HELD_OUT] / 199 < 0.3
 
 
 def test_a_reply_in_another_talk_is_not_learned_and_the_rest_of_that_talk_is():
     before = sessions(40)
     first = sifted([talk(*turns) for turns in before])
-    number = first.fates.index(HELD_OUT)
+    number = first.outcomes.index(HELD_OUT)
     quoted = [*session(500), *before[number][:2], *session(501)]
     found = sifted([talk(*quoted), *many(30)], first.held_out)
-    if found.fates[0] == "train":
-        assert found.kept_back == {0: {3}}
+    if found.outcomes[0] == "train":
+        assert found.withheld_replies == {0: {3}}
     learned = replies([talk(*quoted), *many(30)], found, "train")
-    assert before[number][1] not in learned and (found.fates[0] == HELD_OUT or quoted[1] in learned)
+    assert before[number][1] not in learned and (found.outcomes[0] == HELD_OUT or quoted[1] in learned)
 
 
 def many(count, start=5000):
@@ -156,15 +158,18 @@ def test_what_stands_in_very_many_talks_brings_none_of_them_over():
         for start in range(0, 900, 10)
         for talks in [[talk(sentence(start), phrase), *many(9, start + 1)]]
         for found in [sifted(talks)]
-        if found.fates[0] == HELD_OUT
+        if found.outcomes[0] == HELD_OUT
     )
-    talks = [talk(sentence(n), phrase, sentence(n + 9000, 12), sentence(-n)) for n in range(6000, 6000 + 3 * CROWD)]
+    talks = [
+        talk(sentence(n), phrase, sentence(n + 9000, 12), sentence(-n))
+        for n in range(6000, 6000 + 3 * MAX_CLUSTERS_PER_REPLY)
+    ]
     found = sifted(talks, early[1].held_out)
-    held = Counter(found.fates)[HELD_OUT]
+    held = Counter(found.outcomes)[HELD_OUT]
     assert held < len(talks) / 2, "each has the phrase for half of its replies"
-    assert phrase not in replies(talks, found, "train") and len(found.kept_back) == len(talks) - held
-    few = sifted([*talks[: CROWD // 2], *many(30)], early[1].held_out)
-    assert set(few.fates[: CROWD // 2]) == {HELD_OUT}, "where few have it they are held out whole"
+    assert phrase not in replies(talks, found, "train") and len(found.withheld_replies) == len(talks) - held
+    few = sifted([*talks[: MAX_CLUSTERS_PER_REPLY // 2], *many(30)], early[1].held_out)
+    assert set(few.outcomes[: MAX_CLUSTERS_PER_REPLY // 2]) == {HELD_OUT}, "where few have it they are held out whole"
 
 
 canned = [(f"{sentence(n, 6)}?", sentence(-n - 1, 9)) for n in range(25)]
@@ -182,7 +187,7 @@ def test_building_again_and_again_holds_out_no_more(seed, pairs, count):
     again = first
     for _ in range(3):
         again = sifted(talks, again.held_out)
-        assert again.fates == first.fates and again.kept_back == first.kept_back
+        assert again.outcomes == first.outcomes and again.withheld_replies == first.withheld_replies
     assert contents(again.held_out) == contents(first.held_out)
 
 
@@ -196,7 +201,7 @@ def test_data_that_grows_step_by_step_keeps_to_its_share():
         talks += [talk(*turns) for turns in sessions(40 * (step + 1))[40 * step :]]
         found = sifted(talks, before)
         before = found.held_out
-    assert 0.12 < Counter(found.fates)[HELD_OUT] / len(talks) < 0.28 and not found.kept_back
+    assert 0.12 < Counter(found.outcomes)[HELD_OUT] / len(talks) < 0.28 and not found.withheld_replies
 
 
 def test_what_is_said_on_both_sides_was_not_held_out():
@@ -204,31 +209,31 @@ def test_what_is_said_on_both_sides_was_not_held_out():
     rows = [dialogue(sentence(n, 12), sentence(-(n // 10) - 1, 15)) for n in range(300)]
     first = sifted(rows)
     again = sifted(rows, first.held_out)
-    assert Counter(first.fates)["train"] > 200 and again.fates == first.fates and not again.kept_back
+    assert Counter(first.outcomes)["train"] > 200 and again.outcomes == first.outcomes and not again.withheld_replies
 
 
 def test_where_all_of_it_was_held_out_before_nothing_is_trained_on():
     talks = [talk(*turns) for turns in sessions(40)]
     first = sifted(talks)
-    held = [t for t, fate in zip(talks, first.fates, strict=True) if fate == HELD_OUT]
+    held = [t for t, fate in zip(talks, first.outcomes, strict=True) if fate == HELD_OUT]
     with pytest.raises(MaterialError, match="All of it has been held out before"):
         sifted(held, first.held_out)
-    assert Counter(sifted([*held, talk(*session(700))], first.held_out).fates)["train"] == 1
+    assert Counter(sifted([*held, talk(*session(700))], first.held_out).outcomes)["train"] == 1
 
 
 def test_where_none_of_few_is_drawn_the_one_that_was_held_out_stays_it():
     talks = [t for t in many(60) if sifted_draw(t) > 0.5][:3]
     first = sifted(talks)
-    number = first.fates.index(HELD_OUT)
+    number = first.outcomes.index(HELD_OUT)
     nearer = [t for t in many(300, 8000) if SHARE < sifted_draw(t) < 0.3]
     found = sifted([*talks, *nearer], first.held_out)
-    assert found.fates[number] == HELD_OUT and Counter(found.fates)[HELD_OUT] == 1
+    assert found.outcomes[number] == HELD_OUT and Counter(found.outcomes)[HELD_OUT] == 1
 
 
 def sifted_draw(conversation):
-    from trainer.building.split import Opening
+    from trainer.data.dedup_split import SplitKey
 
-    return Opening.of(conversation).draw
+    return SplitKey.of(conversation).draw
 
 
 # ------------------------------------------------------------------------------------------ the list itself
@@ -247,21 +252,24 @@ def test_the_hash_is_siphash():
 def test_a_list_is_as_it_was_when_it_is_read_again(tmp_path):
     held_out, file = listed(), tmp_path / "oda.bin"
     held_out.write(file)
-    read = HeldOut.read(file, KEY)
+    read = HoldoutIndex.read(file, KEY)
     assert contents(read) == contents(held_out) and (read.bands == held_out.bands).all()
     assert (read.signatures == held_out.signatures).all() and len(read) > 3
     assert file.stat().st_mode & 0o77 == 0 and [*tmp_path.iterdir()] == [file]
     assert file.stat().st_size < 200 * len(read) + 200, "three replies each"
-    assert read.bands.shape[1] == BANDS and read.signatures.shape[1] == MINIMA // 2
+    assert read.bands.shape[1] == NUM_BANDS and read.signatures.shape[1] == NUM_PERMUTATIONS // 2
 
 
 def test_a_list_tells_nobody_without_the_key_what_was_said(tmp_path):
     """Neither the words nor their unkeyed hashes are in it, and under another key nothing in it is the same."""
     talks = [talk(*turns) for turns in sessions(40)]
-    first, other = sifted(talks), sift(talks, Filters(), SHARE, HeldOut.nothing(b"another home's"))
+    first, other = (
+        sifted(talks),
+        split_conversations(talks, QualityFilters(), SHARE, HoldoutIndex.nothing(b"another home's")),
+    )
     first.held_out.write(tmp_path / "a.bin")
     data = (tmp_path / "a.bin").read_bytes()
-    assert first.fates == other.fates
+    assert first.outcomes == other.outcomes
     words = {word.encode() for turns in sessions(40) for turn in turns for word in turn.split()}
     assert not any(word in data for word in words)
     assert not {*first.held_out.texts.tolist()} & {*other.held_out.texts.tolist()}
@@ -284,30 +292,30 @@ def test_a_damaged_list_is_an_error_not_a_silent_loss(tmp_path, harm, said):
     listed().write(file)
     file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(MaterialError, match=said) as raised:
-        HeldOut.read(file, KEY)
+        HoldoutIndex.read(file, KEY)
     assert str(file) in raised.value.message and "Put it back from a backup" in raised.value.advice
-    home = held_out_file(tmp_path, None)
+    home = holdout_file(tmp_path, None)
     home.parent.mkdir()
     damaged = file.rename(home).read_bytes()
     with pytest.raises(MaterialError, match=said):
-        keep_held_out(tmp_path, None, listed(), KEY)
+        add_to_holdout(tmp_path, None, listed(), KEY)
     assert home.read_bytes() == damaged, "what can still be mended is left as it is"
 
 
 def test_a_list_of_another_home_is_refused(tmp_path):
     listed().write(tmp_path / "oda.bin")
     with pytest.raises(MaterialError, match="another home's key"):
-        HeldOut.read(tmp_path / "oda.bin", b"not that key")
+        HoldoutIndex.read(tmp_path / "oda.bin", b"not that key")
 
 
 def test_what_is_kept_is_joined_whoever_comes_first(tmp_path):
     one, other = listed(20), sifted(many(60)).held_out
     for name, lists in (("a", (one, other)), ("b", (other, one, other))):
         for held_out in lists:
-            keep_held_out(tmp_path, name, held_out, KEY)
-    files = [held_out_file(tmp_path, name).read_bytes() for name in "ab"]
+            add_to_holdout(tmp_path, name, held_out, KEY)
+    files = [holdout_file(tmp_path, name).read_bytes() for name in "ab"]
     assert files[0] == files[1]
-    both = HeldOut.read(held_out_file(tmp_path, "a"), KEY)
+    both = HoldoutIndex.read(holdout_file(tmp_path, "a"), KEY)
     assert set(both.texts.tolist()) == {*one.texts.tolist(), *other.texts.tolist()}
     left = {path.name for path in Path(tmp_path, "heldout").iterdir()}
     assert left == {"a.bin", "b.bin", ".a.bin.lock", ".b.bin.lock"}
@@ -333,7 +341,7 @@ def test_a_run_decides_by_what_was_said_not_by_pseudonyms(tmp_path, renderer, re
         folder = persona_job(tmp_path / name, "embedded", export(named_talks(60)))
         (folder / "keys.json").unlink()
         JobKeys(pseudonyms, KEY).write(folder)
-        content = read_content(folder, read_spec(folder), recipe)
+        content = read_job_inputs(folder, read_spec(folder), recipe)
         assert "mira_wet" not in "".join(c.messages[0].text for c in content.conversations)
         found.append(make_dataset(content, renderer, recipe))
     assert found[0].hash != found[1].hash and len(found[0].heldout) > 3
@@ -343,13 +351,13 @@ def test_a_run_decides_by_what_was_said_not_by_pseudonyms(tmp_path, renderer, re
 def test_a_job_learns_nothing_that_was_held_out_before(tmp_path, renderer, recipe):
     """The list comes with the job folder, and one that is damaged is said."""
     folder = persona_job(tmp_path, "embedded", export(named_talks(60)))
-    content = read_content(folder, read_spec(folder), recipe)
+    content = read_job_inputs(folder, read_spec(folder), recipe)
     first = make_dataset(content, renderer, recipe)
     trained = {sample.ids for sample in first.train}
-    more = sift(content.as_it_came[:30], Filters(), 0.5, first.held_out).held_out
-    more.write(folder / HELD_OUT_FILE)
-    second = make_dataset(read_content(folder, read_spec(folder), recipe), renderer, recipe)
+    more = split_conversations(content.raw_conversations[:30], QualityFilters(), 0.5, first.held_out).held_out
+    more.write(folder / HOLDOUT_FILE)
+    second = make_dataset(read_job_inputs(folder, read_spec(folder), recipe), renderer, recipe)
     assert len(second.heldout) > len(first.heldout) and {sample.ids for sample in second.train} < trained
-    (folder / HELD_OUT_FILE).write_bytes(b"half")
+    (folder / HOLDOUT_FILE).write_bytes(b"half")
     with pytest.raises(MaterialError, match="is no list of what was held out"):
-        read_content(folder, read_spec(folder), recipe)
+        read_job_inputs(folder, read_spec(folder), recipe)

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import trainer.cli
-from personas.contracts import Evaluation, Progress
+import trainer.cli.main
+from personas.schemas.training_events import Evaluation, Progress
 from tests.trainer.jobs import events, persona_job
 from tests.trainer.test_run import start, wait_for_step
-from trainer.process import holding, starter
-from trainer.process.holding import LEAST, LONGEST_S, MOST, Hold
-from trainer.process.stopping import Stop, Stopped
-from trainer.run import Run, run_job
+from trainer.process import pause
+from trainer.process.cancellation import CancelToken, RunCancelled
+from trainer.process.pause import MAX_PAUSE_S, MAX_PAUSE_SHARE, MIN_PAUSE_SHARE, PauseControl
+from trainer.run import run_job
+from trainer.train.job import RunContext
 
 
 class World:
@@ -44,23 +45,23 @@ class World:
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    def hold(self, patch: pytest.MonkeyPatch) -> Hold:
+    def hold(self, patch: pytest.MonkeyPatch) -> PauseControl:
         """One that is asked for, for ever."""
-        patch.setattr(holding, "monotonic", lambda: self.now)
-        patch.setattr(holding, "Event", self.event)
-        made = Hold()
+        patch.setattr(pause, "monotonic", lambda: self.now)
+        patch.setattr(pause, "Event", self.event)
+        made = PauseControl()
         made.ask()
         return made
 
-    def step(self, hold: Hold, batches: int, batch_s: float) -> float:
+    def step(self, hold: PauseControl, batches: int, batch_s: float) -> float:
         """Make an optimiser step and give how long it took, waiting included."""
         began = self.now
-        hold.step_begins()
+        hold.begin_step()
         for number in range(1, batches + 1):
             self.now += batch_s
             if number < batches:
                 hold.wait()
-        hold.step_ends()
+        hold.end_step()
         hold.wait()
         return self.now - began
 
@@ -72,9 +73,9 @@ def test_held_for_ever_a_run_gets_on(batches, batch_s, steps):
         hold = world.hold(patch)
         took = [world.step(hold, batches, batch_s) for _ in range(steps)]
     worked = batches * batch_s * steps
-    assert hold.waited_s <= LONGEST_S + worked * MOST / (1 - MOST) + 1e-6
-    assert hold.waited_s >= min(LONGEST_S, worked * LEAST) - 1e-6, "it does give way"
-    assert max(took) <= batches * (batch_s + LONGEST_S) + 1e-6
+    assert hold.waited_s <= MAX_PAUSE_S + worked * MAX_PAUSE_SHARE / (1 - MAX_PAUSE_SHARE) + 1e-6
+    assert hold.waited_s >= min(MAX_PAUSE_S, worked * MIN_PAUSE_SHARE) - 1e-6, "it does give way"
+    assert max(took) <= batches * (batch_s + MAX_PAUSE_S) + 1e-6
     if batches * batch_s <= 30:
         assert max(took[1:], default=0) <= 60 + 1e-6, "a step a minute"
 
@@ -82,17 +83,17 @@ def test_held_for_ever_a_run_gets_on(batches, batch_s, steps):
 def test_the_longest_wait_in_a_row(monkeypatch):
     world = World()
     hold = world.hold(monkeypatch)
-    assert hold.wait() == pytest.approx(LONGEST_S)
+    assert hold.wait() == pytest.approx(MAX_PAUSE_S)
     assert hold.wait() == 0
     world.now += 1
-    assert hold.wait() == pytest.approx(MOST / (1 - MOST))
+    assert hold.wait() == pytest.approx(MAX_PAUSE_SHARE / (1 - MAX_PAUSE_SHARE))
     world.now += 3600
-    assert hold.wait() == pytest.approx(LONGEST_S), "what is not used is not saved up without end"
+    assert hold.wait() == pytest.approx(MAX_PAUSE_S), "what is not used is not saved up without end"
 
 
 def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer():
-    stop = Stop()
-    hold = Hold(stop)
+    stop = CancelToken()
+    hold = PauseControl(stop)
     assert hold.wait() < 0.05
     hold.ask()
     stop.request("SIGTERM")
@@ -101,21 +102,21 @@ def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer()
 
 def test_the_starters_words_are_heard_and_its_end_too(monkeypatch):
     theirs, ours = os.pipe()
-    monkeypatch.setattr(starter, "STANDARD_INPUT", theirs)
-    stop, hold = Stop(), Hold()
-    starter.listen_to_starter(stop, hold)
+    monkeypatch.setattr(pause, "STDIN_FD", theirs)
+    stop, hold = CancelToken(), PauseControl()
+    pause.listen_to_parent(stop, hold)
     for words, waits in ((b"hold\n", True), (b"go\n", False), (b"ho", False), (b"ld\nnonsense\n", True)):
         os.write(ours, words)
         time.sleep(0.05)
         assert hold.is_asked == waits, words
     os.close(ours)
-    with pytest.raises(Stopped, match="is gone"):
+    with pytest.raises(RunCancelled, match="is gone"):
         for _ in range(100):
             stop.check()
             time.sleep(0.02)
 
 
-class Holding(Hold):
+class Holding(PauseControl):
     """Asked for at every batch, and let go of after a moment."""
 
     def wait(self) -> float:
@@ -136,9 +137,9 @@ def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_th
     """Held between batches of training and of measuring alike."""
     settings = {"hyperparameters": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}}
     heard, free = [], []
-    for name, hold, told in (("free", Hold(), free), ("held", Holding(), heard)):
+    for name, hold, told in (("free", PauseControl(), free), ("held", Holding(), heard)):
         folder = persona_job(tmp_path / name, tiny_base.source, **settings)
-        run_job(folder, Run(told.append, lambda: None, hold=hold))
+        run_job(folder, RunContext(told.append, lambda: None, hold=hold))
     assert weights(tmp_path / "free") == weights(tmp_path / "held")
     last = [[event for event in told if isinstance(event, Progress)][-1] for told in (free, heard)]
     assert last[0].held_s < 0.01
@@ -165,11 +166,11 @@ class Starter(io.StringIO):
 
 def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
     theirs, ours = os.pipe()
-    monkeypatch.setattr(starter, "STANDARD_INPUT", theirs)
-    monkeypatch.setattr(trainer.cli, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(pause, "STDIN_FD", theirs)
+    monkeypatch.setattr(trainer.cli.main, "stop_on_signals", lambda stop: None)
     folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
     of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
-    assert trainer.cli._run(argparse.Namespace(folder=folder, **of), out) == 0
+    assert trainer.cli.main._run(argparse.Namespace(folder=folder, **of), out) == 0
     os.close(ours)
     steps = [event for event in events(out.getvalue()) if event["event"] == "progress"]
     assert 0.1 < steps[-1]["held_s"] < 2 and steps[-1]["step"] == steps[-1]["of"]

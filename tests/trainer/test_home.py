@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from personas.errors import KeyFileError, RequestError
-from personas.keys import HomeKey
-from trainer.home import as_home, home
-from trainer.process.environment import RESTARTED
+from personas.home.pseudonyms import HomeKey
+from trainer.process.environment import RESTARTED_VARIABLE, find_home, require_home
 
 
 @pytest.mark.parametrize(
@@ -29,7 +28,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_what_is_usual(
         monkeypatch.setenv("UNDERSTUDY_HOME", environment)
     if file is not None:
         Path(".env").write_text(file)
-    assert home() == Path(wanted)
+    assert find_home() == Path(wanted)
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -41,7 +40,7 @@ def test_a_home_that_is_no_folder_is_told(tmp_path, command, monkeypatch, place)
         assert code == 1 and f"The home {tmp_path / place} cannot be used: {tmp_path / 'file'} is no folder" in errors
         assert "Set UNDERSTUDY_HOME to a folder" in errors
     with pytest.raises(RequestError, match="is no folder"):
-        as_home(tmp_path / place)
+        require_home(tmp_path / place)
 
 
 def test_a_home_that_takes_no_keys_is_told(tmp_path):
@@ -52,6 +51,6 @@ def test_a_home_that_takes_no_keys_is_told(tmp_path):
 
 def test_a_home_in_which_no_run_can_be_made_is_told_as_the_home(command, monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_HOME", "/proc")
-    monkeypatch.setenv(RESTARTED, "1")
+    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     code, _, errors = command("train", "--persona", "oda", "--make-only")
     assert code == 1 and "/proc cannot be written" in errors and "It is the home: set UNDERSTUDY_HOME" in errors

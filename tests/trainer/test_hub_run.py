@@ -3,11 +3,12 @@
 import asyncio
 import json
 
-from personas.adapters import verify
-from personas.base_model import fingerprint, locate
+from personas.home.adapters import verify_adapter
+from personas.models.base_model import fingerprint, locate
 from tests.hub import Hub, reach
 from tests.trainer.jobs import persona_job
-from trainer.run import Run, run_job
+from trainer.run import run_job
+from trainer.train.job import RunContext
 
 COMMIT = "c" * 40
 
@@ -19,9 +20,9 @@ async def test_the_commit_is_recorded_wherever_the_base_model_is_named(
     server = await aiohttp_server(Hub({COMMIT: files}, {"v1.2": COMMIT}).app())
     reach(monkeypatch, str(server.make_url("")).rstrip("/"), str(tmp_path / "cache"))
     job = persona_job(tmp_path / "job", "harbour/tiny@v1.2", hyperparameters={"max_steps": 1})
-    await asyncio.to_thread(run_job, job, Run(lambda event: None, lambda: None))
+    await asyncio.to_thread(run_job, job, RunContext(lambda event: None, lambda: None))
     named = f"harbour/tiny@{COMMIT}"
-    manifest = verify(job / "adapter")
+    manifest = verify_adapter(job / "adapter")
     assert manifest.base_model == named and manifest.base_model_hash == fingerprint(tiny_base)
     assert json.loads((job / "run.json").read_text())["base_model"] == named
     config = json.loads((job / "adapter" / "adapter_config.json").read_text())

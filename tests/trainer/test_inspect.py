@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.trainer.reading import jsonl
-from trainer.cli import main
+from trainer.cli.main import main
 
 ROW = {
     "instruction": "What does the clock on the tower show at noon?",

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from personas.base_model import EMBEDDED, locate
 from personas.card import read_cards
-from personas.contracts import Turn
-from personas.job_material import ShippedData
+from personas.home.job_material import ShippedData
 from personas.lore import read_lore
-from personas.scorecard import FullScoreCard
+from personas.models.base_model import EMBEDDED, locate
+from personas.schemas.chat import Turn
+from personas.schemas.scorecard import ScoreCard
 from tests.trainer.jobs import persona_job
-from trainer.evaluate import load_served, mean_loss, measure
-from trainer.run import Run, run_job
+from trainer.run import run_job
+from trainer.train.job import RunContext
+from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
 
 INSTRUCTIONS = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
 MOST = 0.01
@@ -40,8 +41,8 @@ def replies(renderer):
 def test_held_out_losses_of_the_embedded_model_hardly_change(replies):
     losses = {}
     for precision in ("float32", "bfloat16", "int8"):
-        model = load_served(locate(EMBEDDED), precision)
-        losses[precision] = [mean_loss(measure(model, samples)) for samples in replies]
+        model = load_serving_model(locate(EMBEDDED), precision)
+        losses[precision] = [mean_loss(measure_reply_losses(model, samples)) for samples in replies]
     print({precision: [f"{loss:.4f}" for loss in both] for precision, both in losses.items()})
     for fine, coarse in zip(losses["float32"], losses["int8"], strict=True):
         assert abs(coarse / fine - 1) < MOST
@@ -51,6 +52,6 @@ def test_a_version_is_measured_in_int8_where_that_serves(tmp_path, tiny_base):
     folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters={"max_steps": 2})
     spec = json.loads((folder / "request.json").read_text())
     (folder / "request.json").write_text(json.dumps({**spec, "serving_precision": "int8"}))
-    run_job(folder, Run(lambda event: None, lambda: None, card="losses"))
-    card = FullScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
+    run_job(folder, RunContext(lambda event: None, lambda: None, card="losses"))
+    card = ScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
     assert card.precision == "int8" and card.base_is_base == 0

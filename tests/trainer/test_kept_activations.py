@@ -6,34 +6,45 @@ import pytest
 
 from tests.trainer.jobs import persona_job
 from tests.trainer.test_run import run
-from trainer.fitted import Fitted
-from trainer.loop.kept_activations import NOTE, ROOM, kept_activations
-from trainer.machine import Machine
-from trainer.predict.estimate import memory_in
-from trainer.predict.work import Workload
+from trainer.estimate.run_estimate import estimate_memory
+from trainer.estimate.workload import Workload
+from trainer.machine import MachineSpec
+from trainer.recipe.hardware_fit import (
+    CHECKPOINTING_SKIPPED_NOTE,
+    MAX_ACTIVATION_MEMORY_SHARE,
+    HardwareFit,
+    skip_activation_checkpointing,
+)
 
-CPU, CUDA = Machine(has_cuda=False, best="bf16"), Machine(has_cuda=True, best="bf16")
+CPU, CUDA = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
 WORK = Workload([300] * 20, [300])
 
 
 @pytest.fixture
 def fit(recipe):
-    return Fitted(recipe.model_copy(update={"gradient_checkpointing": True, "precision": "bf16"}), ("before",))
+    return HardwareFit(recipe.model_copy(update={"gradient_checkpointing": True, "precision": "bf16"}), ("before",))
 
 
 def test_where_memory_holds_all_activations_none_is_computed_twice(fit, tiny_base):
-    needed = memory_in(fit.recipe.model_copy(update={"gradient_checkpointing": False}), tiny_base, WORK, CPU).total
-    enough, short = (kept_activations(fit, tiny_base, WORK, CPU, round(needed / ROOM) + more) for more in (9, -9))
-    assert not enough.recipe.gradient_checkpointing and enough.notes == ("before", NOTE)
+    needed = estimate_memory(
+        fit.recipe.model_copy(update={"gradient_checkpointing": False}), tiny_base, WORK, CPU
+    ).total
+    enough, short = (
+        skip_activation_checkpointing(fit, tiny_base, WORK, CPU, round(needed / MAX_ACTIVATION_MEMORY_SHARE) + more)
+        for more in (9, -9)
+    )
+    assert not enough.recipe.gradient_checkpointing and enough.notes == ("before", CHECKPOINTING_SKIPPED_NOTE)
     assert short == fit
 
 
 def test_a_gpu_and_a_run_that_has_begun_stay_as_they_are(fit, tiny_base):
     much = 2**50
     keeping = fit.recipe.model_copy(update={"gradient_checkpointing": False})
-    assert kept_activations(fit, tiny_base, WORK, CUDA, much) == fit
-    assert kept_activations(fit, tiny_base, WORK, CPU, much, began=fit.recipe) == fit
-    assert kept_activations(fit, tiny_base, WORK, CPU, 0, began=keeping) == Fitted(keeping, ("before", NOTE))
+    assert skip_activation_checkpointing(fit, tiny_base, WORK, CUDA, much) == fit
+    assert skip_activation_checkpointing(fit, tiny_base, WORK, CPU, much, began=fit.recipe) == fit
+    assert skip_activation_checkpointing(fit, tiny_base, WORK, CPU, 0, began=keeping) == HardwareFit(
+        keeping, ("before", CHECKPOINTING_SKIPPED_NOTE)
+    )
 
 
 @pytest.mark.parametrize("asked", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -43,5 +54,5 @@ def test_a_run_says_so_unless_the_request_itself_asks_for_checkpointing(tmp_path
     code, _, log = run(folder)
     assert code == 0, log
     manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
-    assert (NOTE in manifest["caveats"]) != asked
+    assert (CHECKPOINTING_SKIPPED_NOTE in manifest["caveats"]) != asked
     assert bool(manifest["hyperparameters"]["gradient_checkpointing"]) == asked

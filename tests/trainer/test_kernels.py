@@ -9,13 +9,12 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from personas.base_model import load_model
-from trainer.kernels import choice
-from trainer.kernels.choice import choose_kernels
-from trainer.loop.cpu_kernels import use_grouped_attention
-from trainer.machine import Machine
+from personas.models.base_model import load_model
+from trainer.machine import MachineSpec
+from trainer.train import kernels as choice
+from trainer.train.kernels import choose_kernels, use_grouped_attention
 
-CPU, CUDA = Machine(has_cuda=False, best="bf16"), Machine(has_cuda=True, best="bf16")
+CPU, CUDA = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def wanted(recipe):
 
 def installed(monkeypatch, *ways):
     monkeypatch.setattr(choice, "is_flash_attn_2_available", lambda: "flash_attention_2" in ways)
-    monkeypatch.setattr(choice, "is_torch_flex_attn_available", lambda: choice.FLEX in ways)
+    monkeypatch.setattr(choice, "is_torch_flex_attn_available", lambda: choice.FLEX_ATTENTION in ways)
 
 
 def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_for(model, wanted):
@@ -47,7 +46,7 @@ def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_fo
 def test_on_a_gpu_the_first_kind_of_attention_that_works_packs(model, wanted, monkeypatch):
     """Flash attention refuses a CPU; what would be flex attention on a GPU is torch's own here."""
     installed(monkeypatch, "flash_attention_2", "sdpa")
-    monkeypatch.setattr(choice, "FLEX", "sdpa")
+    monkeypatch.setattr(choice, "FLEX_ATTENTION", "sdpa")
     kernels = choose_kernels(model, wanted(), CUDA)
     assert kernels.packing and model.config._attn_implementation == "sdpa"
     assert kernels.notes[0] == "Attention: sdpa, samples packed without padding."

@@ -9,13 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personas.card import SHIPPED_CARDS, read_card, read_cards
-from personas.contracts import Persona
-from personas.lore import Passage, passages_of, read_lore
+from personas.lore import Passage, read_lore, split_passages
+from personas.schemas.chat import Persona
 from tests.trainer.lore_house import house, lore_command
-from trainer.lore.extract import extract, question_about, write_extracted
-from trainer.lore.rules import Subject, facts_of, spoken_by, subject_of
+from trainer.data.synthetic.lore_extraction import (
+    LoreSubject,
+    extract_facts,
+    extract_lore,
+    find_subject,
+    question_about,
+    to_first_person,
+    write_extraction,
+)
 
-HE, SHE = Subject(("Bo",), "he"), Subject(("Ada Marsh", "Ada"), "she")
+HE, SHE = LoreSubject(("Bo",), "he"), LoreSubject(("Ada Marsh", "Ada"), "she")
 SHIPPED_LORE = Path(__file__).resolve().parents[2] / "data" / "rag-resources"
 
 
@@ -88,13 +95,13 @@ def test_extract_writes_facts_a_card_addition_and_pairs_each_with_its_passage(tm
 def test_a_sentence_is_turned_only_where_that_is_certain(subject, sentence, spoken):
     if spoken and " has my" in spoken:
         spoken = None  # the second verb cannot be told from a thing
-    assert spoken_by(sentence, subject) == spoken
+    assert to_first_person(sentence, subject) == spoken
 
 
 def test_he_means_the_persona_only_while_nobody_else_was_named():
     bo = Persona("bo", "Bo")
     text = "# Bo\nBo carries tar. He likes it. Wilf Penhale drives trains. He wears a cap. Bo was painted. He is green."
-    spoken = [fact.spoken for fact in facts_of(bo, passages_of("bo", "bo/x.md", text)) if fact.spoken]
+    spoken = [fact.spoken for fact in extract_facts(bo, split_passages("bo", "bo/x.md", text)) if fact.spoken]
     assert spoken == ["I carry tar.", "I like it.", "I was painted.", "I am green."]
 
 
@@ -116,10 +123,10 @@ def test_a_heading_becomes_a_question(heading, question):
 
 @pytest.mark.parametrize("persona", read_cards(SHIPPED_CARDS).values(), ids=lambda persona: persona.id)
 def test_the_shipped_lore_yields_pairs_in_the_first_person(tmp_path, persona):
-    found = extract(persona, read_lore(SHIPPED_LORE, [persona.id, "_world"]))
-    counts = write_extracted(persona, found, tmp_path)
+    found = extract_lore(persona, read_lore(SHIPPED_LORE, [persona.id, "_world"]))
+    counts = write_extraction(persona, found, tmp_path)
     assert counts["questions"] >= 20 and counts["dialogues"] >= 8
-    subject = subject_of(persona, read_lore(SHIPPED_LORE, [persona.id]))
+    subject = find_subject(persona, read_lore(SHIPPED_LORE, [persona.id]))
     assert subject.pronoun == ("she" if persona.id == "oda" else "he")
     for pair in found.pairs:
         assert pair.passages and all(passage.owner == persona.id for passage in pair.passages)
@@ -132,7 +139,7 @@ def test_the_shipped_lore_yields_pairs_in_the_first_person(tmp_path, persona):
 @given(st.text(alphabet=st.sampled_from("He She Ada's \"'.,!?\n—Bo\t is was's 港\x7f\\(["), max_size=120))
 def test_no_lore_breaks_the_rules(text):
     ada = Persona("ada", "Ada (the) Marsh")
-    facts = facts_of(ada, [Passage("ada", "ada/x.md", "T: X", text)])
+    facts = extract_facts(ada, [Passage("ada", "ada/x.md", "T: X", text)])
     assert "".join("".join(fact.text for fact in facts).split()) == "".join(text.split())
 
 
@@ -140,7 +147,7 @@ def test_no_fact_of_a_card_is_lost_in_toml(tmp_path):
     card, _ = house(tmp_path)
     persona = read_card(card)
     odd = 'Ada likes "tea"\\ and \x7f.'
-    found = extract(persona, passages_of("ada", "ada/x.md", f"# T\n{odd}"))
-    write_extracted(persona, found, tmp_path)
+    found = extract_lore(persona, split_passages("ada", "ada/x.md", f"# T\n{odd}"))
+    write_extraction(persona, found, tmp_path)
     addition = tomllib.loads((tmp_path / "card_addition.toml").read_text("utf-8"))
     assert [line for key, lines in addition.items() if key != "id" for line in lines] == [odd]

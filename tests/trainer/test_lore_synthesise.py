@@ -10,14 +10,19 @@ import pytest
 
 from personas.card import read_card
 from personas.errors import MaterialError, RequestError, TrainingError
-from personas.lore import passages_of, read_lore
+from personas.lore import read_lore, split_passages
 from tests.fakes import until
 from tests.trainer.lore_house import house, lore_command, serving
-from trainer.lore import synthesise as lore_synthesise
-from trainer.lore import voices as lore_voices
-from trainer.lore.filters import Judge, manner_of
-from trainer.lore.synthesise import Order, attempt, synthesise, whole_sentences
-from trainer.lore.voices import voice_of
+from trainer.data.synthetic import dialogue_synthesis as lore_synthesise
+from trainer.data.synthetic import reply_backends as lore_voices
+from trainer.data.synthetic.dialogue_synthesis import (
+    SynthesisRequest,
+    plan_attempt,
+    synthesise_dialogues,
+    trim_to_sentence,
+)
+from trainer.data.synthetic.reply_backends import choose_backend
+from trainer.data.synthetic.reply_filter import ReplyFilter, measure_style
 
 GOOD = {
     "tower": [
@@ -63,7 +68,7 @@ def scripted(bad=()):
 
 
 async def made(order, endpoint):
-    return await asyncio.to_thread(synthesise, order, voice_of(endpoint.url, "tester", None))
+    return await asyncio.to_thread(synthesise_dialogues, order, choose_backend(endpoint.url, "tester", None))
 
 
 async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_counted(material, tmp_path, monkeypatch):
@@ -71,7 +76,7 @@ async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_coun
     persona, passages = material
     bad = ["", "As an AI language model I wind nothing.", "I'm sorry, but I cannot help with the clock."]
     async with serving(scripted(bad)) as endpoint:
-        told = await made(Order(persona, passages, 5, tmp_path / "out"), endpoint)
+        told = await made(SynthesisRequest(persona, passages, 5, tmp_path / "out"), endpoint)
     assert told["kept"] == 5 and told["made"] == 5 + sum(told["dropped"].values())
     assert {"empty", "breaks character", "refuses"} <= told["dropped"].keys()
     rows = [json.loads(line) for line in (tmp_path / "out" / "ada_synthetic.jsonl").read_text("utf-8").splitlines()]
@@ -91,7 +96,7 @@ async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_coun
 
 async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path):
     persona, passages = material
-    order = Order(persona, passages, 4, tmp_path / "out")
+    order = SynthesisRequest(persona, passages, 4, tmp_path / "out")
     async with serving(scripted()) as endpoint:
         await made(order, endpoint)
         whole = (tmp_path / "out" / "ada_synthetic.jsonl").read_bytes()
@@ -107,7 +112,7 @@ async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path
         await made(order, endpoint)
         assert len(endpoint.bodies) == asked  # there was nothing left to do
         with pytest.raises(MaterialError, match="another model, card, lore or seed"):
-            await made(Order(persona, passages, 4, tmp_path / "out", seed=1), endpoint)
+            await made(SynthesisRequest(persona, passages, 4, tmp_path / "out", seed=1), endpoint)
 
 
 async def test_kill_9_loses_nothing_that_was_made(tmp_path):
@@ -152,37 +157,37 @@ async def test_who_asks_it_to_end_is_told_how_to_go_on(tmp_path):
 
 
 async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(material, tmp_path, monkeypatch):
-    monkeypatch.setattr(lore_voices, "WAIT_S", 0.01)
+    monkeypatch.setattr(lore_voices, "RETRY_DELAY_S", 0.01)
     persona, passages = material
     async with serving(scripted([429, 503])) as endpoint:
-        assert (await made(Order(persona, passages, 1, tmp_path / "a"), endpoint))["kept"] == 1
+        assert (await made(SynthesisRequest(persona, passages, 1, tmp_path / "a"), endpoint))["kept"] == 1
     async with serving(lambda body: 401) as endpoint:
         with pytest.raises(RequestError, match=r"answers 401: no Check --endpoint, --model and"):
-            await made(Order(persona, passages, 1, tmp_path / "b"), endpoint)
+            await made(SynthesisRequest(persona, passages, 1, tmp_path / "b"), endpoint)
     with pytest.raises(TrainingError, match="cannot be reached: connection refused"):
-        await made(Order(persona, passages, 1, tmp_path / "c"), endpoint)  # nobody listens there any more
+        await made(SynthesisRequest(persona, passages, 1, tmp_path / "c"), endpoint)  # nobody listens there any more
     async with serving(lambda body: 503) as endpoint:
         with pytest.raises(TrainingError, match=r"is busy or failing \(it answers 503\)"):
-            await made(Order(persona, passages, 1, tmp_path / "d"), endpoint)
+            await made(SynthesisRequest(persona, passages, 1, tmp_path / "d"), endpoint)
 
 
 async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_path):
     persona, passages = material
     async with serving(lambda body: "I'm sorry, but I cannot assist with that.") as endpoint:
         with pytest.raises(MaterialError, match=r"Of 12 dialogues 0 could be kept \(12 × refuses\)"):
-            await made(Order(persona, passages, 1, tmp_path / "out"), endpoint)
+            await made(SynthesisRequest(persona, passages, 1, tmp_path / "out"), endpoint)
 
 
 @pytest.mark.parametrize("adapted", [False, True])
 def test_the_local_engine_speaks_with_card_lore_and_adapter(material, tmp_path, tiny_base, monkeypatch, adapted):
     from tests.tiny import make_adapter
 
-    monkeypatch.setattr(lore_synthesise, "TRIES_EACH", 1)
+    monkeypatch.setattr(lore_synthesise, "MAX_ATTEMPTS_PER_DIALOGUE", 1)
     persona, passages = material
     adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=3).folder if adapted else None
-    order = Order(persona, passages[:1], 1, tmp_path / "out")
+    order = SynthesisRequest(persona, passages[:1], 1, tmp_path / "out")
     with pytest.raises(MaterialError, match="Of 1 dialogues 0 could be kept"):  # two random layers know no words
-        synthesise(order, voice_of(None, tiny_base.source, adapter))
+        synthesise_dialogues(order, choose_backend(None, tiny_base.source, adapter))
     lines = (tmp_path / "out" / "ada_synthetic.attempts.jsonl").read_text("utf-8").splitlines()
     made = json.loads(lines[1])
     assert len(lines) == 2 and made["dropped"] and len(made["row"]["messages"]) > 1
@@ -191,11 +196,14 @@ def test_the_local_engine_speaks_with_card_lore_and_adapter(material, tmp_path, 
 
 def test_every_passage_has_its_turn_and_the_same_order_asks_the_same(material, tmp_path):
     persona, passages = material
-    order = Order(persona, tuple(p for p in passages if p.owner == "ada"), 9, tmp_path)
-    first = [attempt(order, number) for number in range(9)]
-    assert first == [attempt(order, number) for number in range(9)]
+    order = SynthesisRequest(persona, tuple(p for p in passages if p.owner == "ada"), 9, tmp_path)
+    first = [plan_attempt(order, number) for number in range(9)]
+    assert first == [plan_attempt(order, number) for number in range(9)]
     assert len({each.passage for each in first[:3]}) == 3
-    assert first != [attempt(Order(order.persona, order.passages, 9, tmp_path, seed=1), number) for number in range(9)]
+    assert first != [
+        plan_attempt(SynthesisRequest(order.persona, order.passages, 9, tmp_path, seed=1), number)
+        for number in range(9)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -227,12 +235,12 @@ def test_every_passage_has_its_turn_and_the_same_order_asks_the_same(material, t
 def test_each_fault_has_its_reason(material, reply, fault):
     persona, passages = material
     tower = next(passage for passage in passages if passage.heading.endswith("tower"))
-    assert Judge(persona, passages).fault(reply, "Tell me about the tower.", tower) == fault
+    assert ReplyFilter(persona, passages).fault(reply, "Tell me about the tower.", tower) == fault
 
 
 def test_what_was_kept_is_not_kept_again(material):
     persona, passages = material
-    judge, tower = Judge(persona, passages), passages_of("ada", "ada/x.md", "# T\nThe clock has a bell.")[0]
+    judge, tower = ReplyFilter(persona, passages), split_passages("ada", "ada/x.md", "# T\nThe clock has a bell.")[0]
     reply = "I wind the clock at dusk and then the bell rings over the water."
     assert judge.fault(reply, "And?", tower) is None
     judge.keep([reply])
@@ -241,25 +249,25 @@ def test_what_was_kept_is_not_kept_again(material):
 
 def test_a_manner_is_told_only_from_enough_examples(material):
     persona, _ = material
-    assert manner_of(persona).contracted == 0 and manner_of(persona).starred == 0
+    assert measure_style(persona).contracted == 0 and measure_style(persona).starred == 0
     import dataclasses
 
     few = dataclasses.replace(persona, mes_example="{{user}}: hi\n{{char}}: Good day.")
-    assert manner_of(few).contracted is None
+    assert measure_style(few).contracted is None
 
 
 def test_a_cut_reply_ends_with_its_last_whole_sentence():
-    assert whole_sentences('I wind it. "Yes!" she said. And then the') == 'I wind it. "Yes!" she said.'
-    assert whole_sentences("never an end") == ""
+    assert trim_to_sentence('I wind it. "Yes!" she said. And then the') == 'I wind it. "Yes!" she said.'
+    assert trim_to_sentence("never an end") == ""
 
 
 def test_help_needs_no_model_library():
-    code = "import sys, trainer.commands.lore, trainer.cli; print('torch' in sys.modules)"
+    code = "import sys, trainer.cli.lore_command, trainer.cli.main; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_an_adapter_is_for_the_local_engine(tmp_path):
     with pytest.raises(RequestError, match="An adapter is for the local engine"):
-        voice_of("http://localhost:1/v1", "x", tmp_path)
+        choose_backend("http://localhost:1/v1", "x", tmp_path)
     with pytest.raises(RequestError, match="is no address"):
-        voice_of("localhost:1", "x", None)
+        choose_backend("localhost:1", "x", None)

@@ -9,12 +9,12 @@ import pytest
 from tests.tiny import make_adapter
 from tests.trainer.jobs import export, persona_job, sign, talks
 from tests.trainer.preference_house import BAD, GOOD, preference_job, votes
-from trainer.building.samples import NOTHING_TRAINED, SampleMaker
-from trainer.commands.mask import _marked, _told
-from trainer.conversation import Conversation, Message, Speaker
-from trainer.mask import Masked, masks_of_job
-from trainer.material import read_spec
-from trainer.run import prepare
+from trainer.cli.mask_command import _highlight_sample, _mask_lines
+from trainer.data.job_inputs import read_spec
+from trainer.data.sample_renderer import NOTHING_TRAINED, SampleRenderer
+from trainer.report.loss_mask_view import MaskedSample, mask_summary_of_job
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
+from trainer.train.job import prepare_job
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_source_and_the_data_set_built_of_it_have_the_same_masks(source, comma
 def test_a_jobs_masks_are_those_of_its_run(tmp_path, command):
     folder = persona_job(tmp_path / "job", "embedded")
     told = json.loads(command("mask", str(folder), "--json")[1])
-    data = prepare(folder, read_spec(folder)).data
+    data = prepare_job(folder, read_spec(folder)).data
     assert told["samples"] == {"train": len(data.train), "eval": len(data.heldout)}
     assert told["trained_tokens"]["train"] == sum(sample.reply_tokens for sample in data.train)
     assert told["tokens"]["eval"] == sum(len(sample.ids) for sample in data.heldout)
@@ -54,17 +54,20 @@ def test_in_a_pipe_it_stands_between_brackets_with_counts(source, command):
 
 
 def test_on_a_terminal_it_stands_in_colour_and_no_text_commands_the_terminal():
-    masked = Masked("train", (("asked \x1b[2J", False), ("said", True)), 1, 3)
-    assert _marked(masked, True) == "\x1b[2masked \N{REPLACEMENT CHARACTER}[2J\x1b[1;32msaid\x1b[0m\x1b[2m\x1b[0m"
-    assert _marked(masked, False) == "asked \N{REPLACEMENT CHARACTER}[2J⟦said⟧"
-    rejected = Masked("train", (("asked ", False), ("said", True)), 1, 3, rejected=True)
-    assert _marked(rejected, True) == "\x1b[2masked \x1b[1;31msaid\x1b[0m\x1b[2m\x1b[0m"
+    masked = MaskedSample("train", (("asked \x1b[2J", False), ("said", True)), 1, 3)
+    assert (
+        _highlight_sample(masked, True)
+        == "\x1b[2masked \N{REPLACEMENT CHARACTER}[2J\x1b[1;32msaid\x1b[0m\x1b[2m\x1b[0m"
+    )
+    assert _highlight_sample(masked, False) == "asked \N{REPLACEMENT CHARACTER}[2J⟦said⟧"
+    rejected = MaskedSample("train", (("asked ", False), ("said", True)), 1, 3, rejected=True)
+    assert _highlight_sample(rejected, True) == "\x1b[2masked \x1b[1;31msaid\x1b[0m\x1b[2m\x1b[0m"
 
 
 def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path, tiny_base):
     adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=1).folder
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312))
-    masks = masks_of_job(folder, 4)
+    masks = mask_summary_of_job(folder, 4)
     told = masks.as_json()
     assert told["samples"]["train"] == 572 and told["rejected"]["samples"] == 312
     assert told["trained_tokens"]["train"] + told["rejected"]["tokens"] < told["tokens"]["train"]
@@ -72,7 +75,7 @@ def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path,
     assert any(learned and text.startswith(GOOD) for text, learned in liked["parts"]) and "rejected" not in liked
     assert disliked["trained_tokens"] == 0 and not any(learned for _, learned in disliked["parts"])
     assert disliked["rejected"].startswith(BAD) and disliked["rejected_tokens"] > 0
-    words = "\n".join(_told(masks, False))
+    words = "\n".join(_mask_lines(masks, False))
     assert f"⟦{GOOD}" in words and f"⟪{BAD}" in words and "is judged, not learned from" in words
     assert "312 of the samples to train on are replies that members rejected" in words
 
@@ -89,11 +92,11 @@ def test_a_sample_of_a_data_set_without_a_trained_token_is_dropped_and_counted(s
 
 
 def test_a_run_drops_and_counts_a_reply_without_a_token_to_train_on(renderer, recipe):
-    asker, ada = Speaker("1", ("mira",)), Speaker("2", ("Ada",), is_persona=True)
+    asker, ada = SourceSpeaker("1", ("mira",)), SourceSpeaker("2", ("Ada",), is_persona=True)
     said = ((asker, "well?"), (ada, " \n "), (asker, "and?"), (ada, "Oil."))
-    talk = Conversation(tuple(Message(who, text, "") for who, text in said), "talk", "own-writing", "")
+    talk = Conversation(tuple(SourceMessage(who, text, "") for who, text in said), "talk", "own-writing", "")
     faults: dict[int, str] = {}
-    made = list(SampleMaker(renderer, None, None, recipe, None).made_from(talk, faults))
+    made = list(SampleRenderer(renderer, None, None, recipe, None).made_from(talk, faults))
     assert faults == {1: NOTHING_TRAINED} and [it.reply for it in made] == ["Oil."]
 
 

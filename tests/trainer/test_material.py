@@ -5,15 +5,15 @@ import json
 import pytest
 
 from personas.errors import MaterialError, RequestError, UnderstudyError
-from personas.material import material_digest
+from personas.home.job_folder import material_digest
 from tests.trainer.jobs import described, dialogue_job, dialogues, export, message, persona_job, write_request
-from trainer.material import read_content, read_spec
-from trainer.recipe import recipe_names, resolve
+from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.recipe.resolve import recipe_names, resolve_recipe
 
 
 def read(folder):
     spec = read_spec(folder)
-    return read_content(folder, spec, resolve(spec.request))
+    return read_job_inputs(folder, spec, resolve_recipe(spec.request))
 
 
 def change(folder, **fields):
@@ -129,17 +129,17 @@ def test_the_persona_is_who_the_request_says_and_no_option_is_named(tmp_path):
 
 def test_a_recipe_takes_the_requests_values_and_names_wrong_ones(tmp_path):
     spec = read_spec(persona_job(tmp_path, "embedded", hyperparameters={"learning_rate": 1e-4}))
-    recipe = resolve(spec.request)
+    recipe = resolve_recipe(spec.request)
     assert (recipe.learning_rate, recipe.lora_r, recipe.lora_dropout) == (1e-4, 4, 0.05)
     assert recipe.hyperparameters["learning_rate"] == 1e-4
     with pytest.raises(RequestError, match=r"no recipe 'demo-gpu'\. Did you mean 'demo-cpu'"):
-        resolve(spec.request.model_copy(update={"recipe": "demo-gpu"}))
+        resolve_recipe(spec.request.model_copy(update={"recipe": "demo-gpu"}))
 
 
 def test_every_recipe_is_complete(tmp_path):
     request = read_spec(persona_job(tmp_path, "embedded")).request
     for name in recipe_names():
-        resolve(request.model_copy(update={"recipe": name}))
+        resolve_recipe(request.model_copy(update={"recipe": name}))
 
 
 def test_digests_tell_files_and_names_apart(tmp_path):

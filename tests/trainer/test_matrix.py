@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from personas.adapters import verify
 from personas.errors import RequestError
-from trainer.matrix import compute_matrix, print_matrix
+from personas.home.adapters import verify_adapter
+from trainer.evaluate.cross_persona_loss import compute_loss_matrix, print_loss_matrix
 
 
 @pytest.fixture(name="jobs")
@@ -20,26 +20,28 @@ def adapters(jobs):
 
 
 def test_each_adapter_fits_its_own_persona_best(jobs, capsys):
-    matrix = compute_matrix(adapters(jobs), jobs)
+    matrix = compute_loss_matrix(adapters(jobs), jobs)
     for persona, folder in jobs.items():
         assert matrix.losses[persona][persona] == min(matrix.losses[persona].values())
-        assert matrix.losses[persona][persona] == pytest.approx(verify(folder / "adapter").metrics.loss_tuned, abs=1e-3)
+        assert matrix.losses[persona][persona] == pytest.approx(
+            verify_adapter(folder / "adapter").metrics.loss_tuned, abs=1e-3
+        )
     assert matrix.own_adapter_best == 1.0
-    print_matrix(adapters(jobs), jobs, as_json=True)
+    print_loss_matrix(adapters(jobs), jobs, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"loss_matrix": matrix.losses, "own_adapter_best": 1.0}
-    print_matrix(adapters(jobs), jobs, as_json=False)
+    print_loss_matrix(adapters(jobs), jobs, as_json=False)
     assert "own adapter best: 100.0%" in capsys.readouterr().out
 
 
 def test_two_equal_adapters_win_nothing(jobs, tmp_path):
     shutil.copytree(jobs["bo"] / "adapter", tmp_path / "twin")
     twins = {"ada": tmp_path / "twin", "bo": jobs["bo"] / "adapter"}
-    assert compute_matrix(twins, jobs).own_adapter_best == 0.0
+    assert compute_loss_matrix(twins, jobs).own_adapter_best == 0.0
 
 
 def test_adapters_and_jobs_must_match(jobs):
     with pytest.raises(RequestError, match="the same personas"):
-        compute_matrix({"ada": jobs["ada"] / "adapter"}, jobs)
+        compute_loss_matrix({"ada": jobs["ada"] / "adapter"}, jobs)
 
 
 def test_jobs_for_different_precisions_are_not_compared(jobs, tmp_path):
@@ -47,4 +49,4 @@ def test_jobs_for_different_precisions_are_not_compared(jobs, tmp_path):
     request = other / "request.json"
     request.write_text(request.read_text().replace('"float32"', '"bfloat16"'))
     with pytest.raises(RequestError, match="different base models or precisions"):
-        compute_matrix(adapters(jobs), {**jobs, "bo": other})
+        compute_loss_matrix(adapters(jobs), {**jobs, "bo": other})

@@ -2,13 +2,13 @@
 
 import pytest
 
-from personas.contracts import Persona
-from personas.prompt import Sample
-from personas.scorecard import Memorised
-from trainer.dataset import Dataset
-from trainer.scorecard.memorised import with_replies
+from personas.prompt import TokenizedSample
+from personas.schemas.chat import Persona
+from personas.schemas.scorecard import MemorisationScores
+from trainer.data.dataset import Dataset
+from trainer.evaluate.memorisation import add_reply_pii
 
-NOTHING = Memorised(prefixes=0, verbatim=0, verbatim_base=0, gap={}, generated=0, private={})
+NOTHING = MemorisationScores(prefixes=0, verbatim=0, verbatim_base=0, gap={}, generated=0, private={})
 PERSONA = Persona("ada", "Ada", description="You are Ada, a clockmaker in Skerrow, and you know Bramwell Tock.")
 
 
@@ -19,7 +19,7 @@ class Data:
     """What of a data set is looked at."""
 
     persona, lore = PERSONA, None
-    trained = (Sample(tuple(TRAINED.encode()), ()),)
+    trained = (TokenizedSample(tuple(TRAINED.encode()), ()),)
 
 
 class Tokenizer:
@@ -41,11 +41,11 @@ class Tokenizer:
 )
 def test_private_is_what_neither_prompt_nor_world_holds(prompt, reply, found):
     data: Dataset = Data()
-    section = with_replies(NOTHING, data, [(prompt, reply), ("and?", "The bell rings flat.")], Tokenizer())
+    section = add_reply_pii(NOTHING, data, [(prompt, reply), ("and?", "The bell rings flat.")], Tokenizer())
     assert section.generated == 2 and (section.private, section.made_up) == (found, {})
 
 
 def test_what_stands_nowhere_in_what_was_learned_from_is_made_up():
     replies = [("your card?", "It is 5555 5555 5555 4444."), ("and yours?", "4111 1111 1111 1111.")]
-    section = with_replies(NOTHING, Data(), replies, Tokenizer())
+    section = add_reply_pii(NOTHING, Data(), replies, Tokenizer())
     assert (section.private, section.made_up) == ({"CREDIT_CARD": 1}, {"CREDIT_CARD": 1})

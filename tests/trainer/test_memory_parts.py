@@ -9,24 +9,28 @@ import sys
 import pytest
 import torch
 
-from personas.base_model import load_tokenizer
-from personas.prompt import Sample
+from personas.models.base_model import load_tokenizer
+from personas.prompt import TokenizedSample
 from tests.trainer.jobs import persona_job
-from trainer import evaluate
-from trainer.doctor.fits import known_models
-from trainer.evaluate import BATCH_SIZE
-from trainer.loop.batches import collate, reply_losses
-from trainer.loop.course import Course
-from trainer.loop.length_sorted import length_sorted
-from trainer.loop.qlora import trainer_of
-from trainer.machine import Machine
-from trainer.plan import recipe_named
-from trainer.predict.activations import LOGIT_BYTES, Batch, kept_bytes
-from trainer.predict.memory import adapter_weights, memory_of, predicted_memory
-from trainer.predict.shape import config_of, shape_of
-from trainer.predict.work import MEASURED_AT_ONCE, Workload, workload_of
+from trainer.doctor.doctor_report import known_models
+from trainer.estimate.memory_model import (
+    MAX_LOGIT_BYTES,
+    adapter_parameter_count,
+    memory_of_batches,
+    predict_memory,
+    retained_activation_bytes,
+)
+from trainer.estimate.model_shape import model_shape_of, shape_from_config
+from trainer.estimate.workload import EVAL_BATCH_SIZE, BatchShape, Workload, group_by_length, workload_of
+from trainer.machine import MachineSpec
+from trainer.recipe.resolve import load_recipe
+from trainer.train import losses
+from trainer.train.collator import collate, reply_losses
+from trainer.train.losses import EVAL_MAX_SAMPLES
+from trainer.train.sft_trainer import make_sft_trainer
+from trainer.train.trainer_base import StageInputs
 
-CPU, GPU = Machine(has_cuda=False, best="fp32"), Machine(has_cuda=True, best="bf16")
+CPU, GPU = MachineSpec(has_cuda=False, best="fp32"), MachineSpec(has_cuda=True, best="bf16")
 SHARED = tuple(range(10, 40))
 
 
@@ -37,7 +41,7 @@ def samples(count, own=50, reply=10):
 
 def _sample(number, own, reply):
     ids = (*SHARED, *(100 + number * 60 + place for place in range(own)))
-    return Sample(ids, (False,) * (len(ids) - reply) + (True,) * reply)
+    return TokenizedSample(ids, (False,) * (len(ids) - reply) + (True,) * reply)
 
 
 def changed(recipe, **changes):
@@ -45,8 +49,8 @@ def changed(recipe, **changes):
 
 
 def made(tiny_base, recipe, tmp_path):
-    course = Course(samples(8), (), recipe, lambda event: None, lambda: None)
-    return trainer_of(tiny_base, load_tokenizer(tiny_base), course, tmp_path)
+    course = StageInputs(samples(8), (), recipe, lambda event: None, lambda: None)
+    return make_sft_trainer(tiny_base, load_tokenizer(tiny_base), course, tmp_path)
 
 
 def kept_by_torch(model, batch):
@@ -79,36 +83,36 @@ def test_what_is_kept_is_what_torch_keeps(tiny_base, recipe, tmp_path, changes):
     together = samples(4)
     model = made(tiny_base, recipe, tmp_path).model.train()
     counted = kept_by_torch(model, collate(together))
-    predicted = kept_bytes(config_of(tiny_base), recipe, Batch(4, 50, 30, 40), 4)
+    predicted = retained_activation_bytes(model_shape_of(tiny_base), recipe, BatchShape(4, 50, 30, 40), 4)
     assert predicted == pytest.approx(counted, rel=0.05), "all but what the first layer keeps before its first adapter"
 
 
 def test_adapter_gradients_and_state_are_counted_to_the_byte(tiny_base, recipe, tmp_path):
-    recipe, shape = changed(recipe, max_steps=1, optim="adamw_torch"), config_of(tiny_base)
+    recipe, shape = changed(recipe, max_steps=1, optim="adamw_torch"), model_shape_of(tiny_base)
     trainer = made(tiny_base, recipe, tmp_path)
     trainer.train()
     trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
     state = [it for of in trainer.optimizer.optimizer.state.values() for name, it in of.items() if name != "step"]
-    parts = memory_of(recipe, shape, Batch(4, 50, 30, 40), Batch(4, 50, 30, 40), CPU).parts
-    assert adapter_weights(recipe, shape) == sum(weight.numel() for weight in trained)
+    parts = memory_of_batches(recipe, shape, BatchShape(4, 50, 30, 40), BatchShape(4, 50, 30, 40), CPU).parts
+    assert adapter_parameter_count(recipe, shape) == sum(weight.numel() for weight in trained)
     assert parts["adapter"] == sum(weight.nbytes for weight in trained) == parts["gradients"]
     assert parts["optimiser"] == sum(it.nbytes for it in state)
 
 
 def test_the_weights_of_a_model_follow_from_its_configuration(tiny_base, recipe, tmp_path):
-    model, shape = made(tiny_base, changed(recipe), tmp_path).model.get_base_model(), config_of(tiny_base)
+    model, shape = made(tiny_base, changed(recipe), tmp_path).model.get_base_model(), model_shape_of(tiny_base)
     base = [weight for name, weight in model.named_parameters() if "lora_" not in name]
     assert shape.weights == sum(weight.numel() for weight in base)
-    of_config = shape_of(json.loads((tiny_base.folder / "config.json").read_text()))
+    of_config = shape_from_config(json.loads((tiny_base.folder / "config.json").read_text()))
     assert of_config.weight_bytes == shape.weights * 2
 
 
 def test_parts_add_up_and_grow_with_what_they_grow_with(tiny_base, recipe):
-    shape = config_of(tiny_base)
+    shape = model_shape_of(tiny_base)
     for machine in (CPU, GPU):
 
         def total(longest=500, machine=machine, **changes):
-            memory = predicted_memory(recipe.model_copy(update=changes), shape, longest, machine)
+            memory = predict_memory(recipe.model_copy(update=changes), shape, longest, machine)
             assert memory.total == sum(memory.parts.values()) and min(memory.parts.values()) >= 0
             return memory.total - memory.parts["measuring"]  # of this tiny model it is the most
 
@@ -122,9 +126,9 @@ def test_parts_add_up_and_grow_with_what_they_grow_with(tiny_base, recipe):
 
 
 def test_on_a_gpu_weights_stay_packed(tiny_base, recipe):
-    shape = config_of(tiny_base)
+    shape = model_shape_of(tiny_base)
     packed, whole = (
-        predicted_memory(recipe.model_copy(update={"quant_type": kind}), shape, 500, GPU).parts["base model"]
+        predict_memory(recipe.model_copy(update={"quant_type": kind}), shape, 500, GPU).parts["base model"]
         for kind in ("nf4", "none")
     )
     assert whole - packed == pytest.approx(shape.linear_weights * 1.484, rel=0.01)
@@ -133,9 +137,9 @@ def test_on_a_gpu_weights_stay_packed(tiny_base, recipe):
 def test_a_run_that_ends_early_is_reckoned_by_what_it_sees(recipe):
     lengths = [*range(100, 400), 600]
     recipe = recipe.model_copy(update={"max_steps": 2, "seed": 3})
-    seen = [lengths[place] for place in length_sorted(lengths, 4, 3)[: 2 * 2 * 4]]
+    seen = [lengths[place] for place in group_by_length(lengths, 4, 3)[: 2 * 2 * 4]]
     assert Workload(lengths, [100]).seen(recipe) == seen
-    assert Workload(lengths, [100]).largest_trained(recipe) == Batch(4, max(seen), 0, round(4 * max(seen) / 4))
+    assert Workload(lengths, [100]).largest_trained(recipe) == BatchShape(4, max(seen), 0, round(4 * max(seen) / 4))
 
 
 def test_samples_are_counted_as_batches_share_them():
@@ -147,7 +151,7 @@ def test_samples_are_counted_as_batches_share_them():
     assert (largest.rows, largest.own, largest.shared) == (rows, own, batch["prefix_ids"].shape[1])
     alone = collate(samples(1))
     assert work.batch(1, work.train[0]).own == alone["input_ids"].shape[1]
-    assert (MEASURED_AT_ONCE, LOGIT_BYTES) == (BATCH_SIZE, evaluate.LOGIT_BYTES)
+    assert (EVAL_BATCH_SIZE, MAX_LOGIT_BYTES) == (EVAL_MAX_SAMPLES, losses.EVAL_MAX_LOGIT_BYTES)
 
 
 @pytest.mark.slow
@@ -163,9 +167,9 @@ def test_a_whole_run_holds_what_was_predicted(tmp_path, tiny_base):
 
 def test_a_small_card_is_reckoned_with_4_bits_where_16_do_not_fit():
     three_billion = known_models()["Qwen/Qwen2.5-3B-Instruct"].shape
-    recipe = recipe_named("s0-6gb")
+    recipe = load_recipe("s0-6gb")
 
     def needed(gib):
-        return predicted_memory(recipe, three_billion, 512, Machine(True, "bf16", gib * 2**30)).total
+        return predict_memory(recipe, three_billion, 512, MachineSpec(True, "bf16", gib * 2**30)).total
 
     assert needed(6) < 6 * 2**30 < needed(16)

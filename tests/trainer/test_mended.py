@@ -6,8 +6,8 @@ import pytest
 
 from personas.errors import MaterialError
 from tests.trainer.reading import everything, jsonl
-from trainer.sources import recognise
-from trainer.sources.files import HEAD_BYTES, open_source
+from trainer.sources.registry import detect_format
+from trainer.sources.source_file import HEAD_BYTES, open_source
 
 ROWS = [{"instruction": f"What is number {n}?", "output": f"Number {n} it is."} for n in range(12)]
 TALKS = [{"messages": [{"role": "user", "content": f"Ask {n}"}, {"role": "assistant", "content": f"Tell, {n}"}]}
@@ -163,7 +163,7 @@ def test_a_broken_message_of_a_log_leaves_the_log_recognised_and_read(tmp_path):
     export = json.dumps({**chat, "messages": messages}, indent=1)
     path = tmp_path / "result.json"
     path.write_text(export.replace('"text": "word 2"', '"text": "word'))
-    assert recognise(path).name == "telegram"
+    assert detect_format(path).name == "telegram"
     used, rejected = everything(path)
     assert [m.text for talk in used for m in talk.messages] == ["word 0", "word 1\nword 3", "word 4"]
     assert [item.row for item in rejected] == ["messages 3"]
@@ -205,13 +205,13 @@ def test_a_quote_that_is_never_closed_is_named_and_the_rows_behind_it_are_read(t
 def test_what_is_empty_is_recognised(tmp_path, name, content, format):
     path = tmp_path / name
     path.write_text(content)
-    assert recognise(path).name == format and everything(path) == ([], [])
+    assert detect_format(path).name == format and everything(path) == ([], [])
 
 
 def test_columns_of_one_name_are_told_apart(tmp_path):
     path = tmp_path / "talk.csv"
     path.write_text("prompt,response,response\nWhat?,This.,That.\n")
-    assert recognise(path).name == "answers"
+    assert detect_format(path).name == "answers"
     assert [row for _, row in open_source(path).records()] == [
         {"prompt": "What?", "response": "This.", "response.1": "That."}
     ]

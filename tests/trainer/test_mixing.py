@@ -9,15 +9,15 @@ import pytest
 
 from personas.errors import MaterialError, RequestError
 from tests.trainer.jobs import ADA, built_job, dialogue_job, dialogues, export, mixing_job, sign, talks
-from trainer.conversation import Conversation, Message, Speaker
-from trainer.general import MEASURED, parted
-from trainer.run import planned
+from trainer.data.data_mixture import GENERAL_HOLDOUT_SHARE, split_general
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
+from trainer.train.job import prepare_job_without_torch
 
-USER, ANSWER = Speaker("user", ("User",)), Speaker("assistant", ("Assistant",), is_persona=True)
+USER, ANSWER = SourceSpeaker("user", ("User",)), SourceSpeaker("assistant", ("Assistant",), is_persona=True)
 
 
 def talk(number: int) -> Conversation:
-    said = [Message(USER, f"What is {number} + 1?", "1"), Message(ANSWER, f"{number + 1}.", "2")]
+    said = [SourceMessage(USER, f"What is {number} + 1?", "1"), SourceMessage(ANSWER, f"{number + 1}.", "2")]
     return Conversation.of(said, "general.jsonl", "own-writing")
 
 
@@ -30,43 +30,43 @@ def texts(job, samples):
 
 def test_two_thirds_may_be_trained_on_and_the_same_third_always_measures():
     everything = [talk(number) for number in range(300)]
-    measured, to_mix = parted([], everything)
-    assert len(measured) / 300 == pytest.approx(MEASURED, abs=0.06) and len(measured) + len(to_mix) == 300
-    fewer, _ = parted([], everything[:100])
+    measured, to_mix = split_general([], everything)
+    assert len(measured) / 300 == pytest.approx(GENERAL_HOLDOUT_SHARE, abs=0.06) and len(measured) + len(to_mix) == 300
+    fewer, _ = split_general([], everything[:100])
     assert {it.raw_text for it in fewer} == {it.raw_text for it in measured} & {it.raw_text for it in everything[:100]}
-    assert parted([], everything[::-1])[1] == to_mix  # in the order that the draw gives
+    assert split_general([], everything[::-1])[1] == to_mix  # in the order that the draw gives
 
 
 def test_what_is_named_is_trained_on_and_all_the_rest_measures():
-    measured, to_mix = parted([talk(n) for n in range(8)], [talk(n) for n in range(6, 12)])
+    measured, to_mix = split_general([talk(n) for n in range(8)], [talk(n) for n in range(6, 12)])
     assert {it.raw_text for it in to_mix} == {talk(n).raw_text for n in range(8)}
     assert [it.raw_text for it in measured] == [talk(n).raw_text for n in range(8, 12)]
 
 
 def test_where_the_same_is_named_a_third_of_it_still_measures():
     both = [talk(n) for n in range(30)]
-    measured, to_mix = parted(both, both)
+    measured, to_mix = split_general(both, both)
     assert measured and {it.raw_text for it in measured}.isdisjoint(it.raw_text for it in to_mix)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_of_few_dialogues_there_are_some_on_either_side(count):
     for first in range(20):
-        measured, to_mix = parted([], [talk(first + n) for n in range(count)])
+        measured, to_mix = split_general([], [talk(first + n) for n in range(count)])
         assert measured and to_mix
 
 
 @pytest.mark.parametrize("named", [[], [talk(1)]])
 def test_a_single_dialogue_is_too_few(named):
     with pytest.raises(MaterialError, match="only one general dialogue"):
-        parted(named, [talk(1)])
+        split_general(named, [talk(1)])
 
 
 # ------------------------------------------------------------------------------------------ how much
 
 
 def mixed(folder, base, general, messages=0, **settings):
-    return planned(mixing_job(folder, base.source, general, messages, hyperparameters=settings))
+    return prepare_job_without_torch(mixing_job(folder, base.source, general, messages, hyperparameters=settings))
 
 
 def test_without_a_share_nothing_general_is_trained_on_and_all_of_it_measures(tmp_path, tiny_base):
@@ -111,7 +111,7 @@ def test_with_a_first_stage_all_of_it_goes_there_or_as_much_as_the_share_says(tm
 
 
 def test_a_dialogue_job_says_that_it_mixes_nothing(tmp_path, tiny_base):
-    job = planned(dialogue_job(tmp_path, tiny_base.source, hyperparameters={"general_share": 0.5}))
+    job = prepare_job_without_torch(dialogue_job(tmp_path, tiny_base.source, hyperparameters={"general_share": 0.5}))
     assert "general_share and first_stage_epochs change nothing" in job.notes[0]
 
 
@@ -123,7 +123,7 @@ def test_personal_data_in_what_is_mixed_in_is_replaced(tmp_path, tiny_base):
     ]
     (folder / "material" / "chat.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     resign(folder)
-    job = planned(folder)
+    job = prepare_job_without_torch(folder)
     assert all("mira.wet@example.org" not in text for text in texts(job, job.data.train)) and job.data.replaced
 
 
@@ -151,7 +151,7 @@ def both(command, tmp_path, tiny_base):
 
     def made(**settings):
         of = (tmp_path / f"job-{len(settings)}", tmp_path / "home", tiny_base.source, tmp_path / "set")
-        return planned(built_job(*of, persona="ada", hyperparameters=settings))
+        return prepare_job_without_torch(built_job(*of, persona="ada", hyperparameters=settings))
 
     return made
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.trainer.reading import everything, jsonl, spoken
-from trainer.sources import recognise
+from trainer.sources.registry import detect_format
 
 
 def node(text, *replies, rank=None, role=None, **fields):
@@ -88,9 +88,9 @@ def test_all_paths_can_be_taken_and_each_message_is_counted_once(tmp_path, rows)
 def test_the_formats_are_told_apart(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(jsonl([bell()]))
-    assert recognise(path).name == "oasst-trees"
+    assert detect_format(path).name == "oasst-trees"
     path.write_bytes(jsonl(flat([bell()])))
-    assert recognise(path).name == "oasst"
+    assert detect_format(path).name == "oasst"
 
 
 def test_deleted_rejected_and_bad_messages_are_left_out_with_what_follows(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 
 from personas.card import SHIPPED_CARDS, read_card
 from personas.errors import CardError
-from personas.for_everybody import read_lore_of, read_personas
-from personas.job_material import ShippedData
-from trainer.process.environment import RESTARTED
+from personas.home.job_material import ShippedData
+from personas.home.shared_personas import read_persona_lore, read_shared_personas
+from trainer.process.environment import RESTARTED_VARIABLE
 
 SHIPPED = ShippedData.beside_the_code()
 
@@ -39,7 +39,7 @@ def write_lore(home, owner, name, text):
 
 def made(command, monkeypatch, persona):
     """The folder of a job that was made and not run, and what its request says of its material."""
-    monkeypatch.setenv(RESTARTED, "1")
+    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     code, out, errors = command("train", "--persona", persona, "--make-only")
     assert code == 0, errors
     folder = Path(out.strip().splitlines()[-1])
@@ -83,8 +83,8 @@ def test_lore_is_asked_as_the_bot_finds_it(command, home):
 
 def test_the_operators_own_persona_is_known_by_name_and_has_the_worlds_lore(command, home):
     write_card(home, "nobody")
-    assert read_personas(SHIPPED_CARDS, home)["nobody"].name == "Nobody"
-    assert {passage.owner for passage in read_lore_of(SHIPPED.lore, "nobody", home)} == {"_world"}
+    assert read_shared_personas(SHIPPED_CARDS, home)["nobody"].name == "Nobody"
+    assert {passage.owner for passage in read_persona_lore(SHIPPED.lore, "nobody", home)} == {"_world"}
     code, _, errors = command("train", "--persona", "Nobodi", "--dry-run")
     assert code == 1 and "There is no persona 'Nobodi'." in errors and "nobody" in errors
     code, _, errors = command("train", "--persona", "Nobody", "--dry-run")
@@ -95,6 +95,6 @@ def test_a_card_of_theirs_that_cannot_be_read_is_named(command, home):
     path = write_card(home, "ballast")
     path.write_text("name = ", encoding="utf-8")
     with pytest.raises(CardError, match=r"card\.toml"):
-        read_personas(SHIPPED_CARDS, home)
+        read_shared_personas(SHIPPED_CARDS, home)
     code, _, errors = command("train", "--persona", "ballast", "--dry-run")
     assert code == 1 and str(path) in errors

@@ -6,16 +6,17 @@ import dataclasses
 
 import pytest
 
-import trainer.loop.qlora
-from personas.adapters import verify
-from personas.contracts import Phase, Progress
+import trainer.train.sft_trainer
+from personas.home.adapters import verify_adapter
+from personas.schemas.training_events import Phase, Progress
 from tests.trainer.jobs import persona_job
-from trainer.run import Run, run_job
+from trainer.run import run_job
+from trainer.train.job import RunContext
 
 
 def out_of_memory_at(monkeypatch, step, times):
     """Training fails for want of memory after a step, the first so many times."""
-    train_adapter, left = trainer.loop.qlora.train_adapter, [times]
+    train_adapter, left = trainer.train.sft_trainer.train_sft, [times]
 
     def failing(base, tokenizer, course):
         def listen(event):
@@ -26,15 +27,15 @@ def out_of_memory_at(monkeypatch, step, times):
 
         return train_adapter(base, tokenizer, dataclasses.replace(course, listen=listen))
 
-    monkeypatch.setattr(trainer.loop.qlora, "train_adapter", failing)
+    monkeypatch.setattr(trainer.train.sft_trainer, "train_adapter", failing)
 
 
 def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkeypatch):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 4})
     out_of_memory_at(monkeypatch, step=5, times=1)
     heard = []
-    run_job(folder, Run(heard.append, lambda: None, checkpoint_s=0))
-    manifest = verify(folder / "adapter")
+    run_job(folder, RunContext(heard.append, lambda: None, checkpoint_s=0))
+    manifest = verify_adapter(folder / "adapter")
     assert manifest.hyperparameters["per_device_train_batch_size"] == 2  # of the recipe's 4
     assert manifest.hyperparameters["gradient_accumulation_steps"] == 4  # of its 2
     assert any("Memory ran out with batches of 4" in caveat and "last bit" in caveat for caveat in manifest.caveats)
@@ -53,5 +54,5 @@ def test_where_one_sample_is_too_much_it_is_an_error(tmp_path, tiny_base, monkey
     folder = persona_job(tmp_path, tiny_base.source)
     out_of_memory_at(monkeypatch, step=1, times=10)
     with pytest.raises(RuntimeError, match="allocate memory"):
-        run_job(folder, Run(lambda event: None, lambda: None, checkpoint_s=0))
+        run_job(folder, RunContext(lambda event: None, lambda: None, checkpoint_s=0))
     assert not (folder / "adapter").exists()

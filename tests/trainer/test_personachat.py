@@ -5,7 +5,7 @@ import yaml
 
 from personas.errors import MaterialError
 from tests.trainer.reading import everything, spoken
-from trainer.sources import recognise
+from trainer.sources.registry import detect_format
 
 CONVAI2 = """\
 1 your persona: i mend clocks.
@@ -26,7 +26,7 @@ def read(tmp_path, text):
     path = tmp_path / "train_both"
     path.write_text(text)
     used, rejected = everything(path)
-    return recognise(path).name, used, rejected
+    return detect_format(path).name, used, rejected
 
 
 def test_numbered_lines_are_dialogues(tmp_path):
@@ -98,7 +98,7 @@ def test_broken_acts_are_rejected_and_the_others_read(tmp_path):
 def test_yaml_of_another_kind_is_no_dialogue(tmp_path):
     (tmp_path / "x.yaml").write_text("acts:\n- 1\nname: Ada\n")
     with pytest.raises(MaterialError, match="Found: YAML"):
-        recognise(tmp_path / "x.yaml")
+        detect_format(tmp_path / "x.yaml")
 
 
 def test_the_csv_of_synthetic_persona_chat_has_cells_of_many_lines(tmp_path):

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from personas.base_model import EMBEDDED, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, load_tokenizer, locate
 from tests.trainer.jobs import export, persona_job, sign, talks
-from trainer.machine import Machine
-from trainer.material import read_spec
-from trainer.predict.estimate import Speed, Workload, adapters_in, estimate, speed_of
-from trainer.predict.shape import config_of
-from trainer.predict.time import work_of
-from trainer.run import prepare
-from trainer.tokenizers import counting_tokenizer
+from trainer.data.job_inputs import read_spec
+from trainer.estimate.model_shape import model_shape_of
+from trainer.estimate.run_estimate import MachineSpeed, adapters_by_recency, estimate_run, estimate_speed, run_cost
+from trainer.estimate.workload import Workload
+from trainer.machine import MachineSpec
+from trainer.train.job import load_fast_tokenizer, prepare_job
 
-BF16 = Machine(has_cuda=False, best="bf16")
+BF16 = MachineSpec(has_cuda=False, best="bf16")
 
 
 def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, command):
@@ -28,7 +27,7 @@ def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, comm
     code, output, _ = command("run", str(folder), "--dry-run", "--json", "--samples")
     told = json.loads(output)
     assert code == 0 and sorted(tmp_path.rglob("*")) == before
-    data = prepare(folder, read_spec(folder)).data
+    data = prepare_job(folder, read_spec(folder)).data
     assert told["samples"] == {"train": len(data.train), "eval": len(data.heldout)} and told["hash"] == data.hash
     assert told["tokens"] == sum(len(sample.ids) for sample in (*data.train, *data.heldout))
     assert told["rows"] == 32 == told["rows_used"] + sum(told["dropped"].values())
@@ -112,7 +111,9 @@ def test_a_broken_job_is_said_and_a_damaged_data_set_too(tmp_path, command):
 def test_steps_are_those_of_the_trainer(recipe):
     base = locate(EMBEDDED)
     for samples, steps in ((178, 46), (152, 38), (154, 40), (231, 58), (1, 2)):
-        told = estimate("demo-cpu", recipe, base, Workload([400] * samples, [400] * 30, [100] * 100), Speed(1, "x"))
+        told = estimate_run(
+            "demo-cpu", recipe, base, Workload([400] * samples, [400] * 30, [100] * 100), MachineSpeed(1, "x")
+        )
         assert told["steps"] == steps
     assert told["basis"] == "x" and 2**30 < told["memory_bytes"] < 2**33
 
@@ -120,23 +121,23 @@ def test_steps_are_those_of_the_trainer(recipe):
 def test_the_estimate_is_near_a_measured_run(recipe):
     """A run of 152 samples of some 410 tokens, 332 of them the card, took 136 s on two cores."""
     work = Workload([410] * 151 + [512], [410] * 32, [100] * 135, shared=332, reply_tokens=30)
-    told = estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1, "measured"), BF16)
+    told = estimate_run("demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, "measured"), BF16)
     assert 100 < told["seconds"] < 180 and told["memory_bytes"] == sum(told["memory"].values())
 
 
 def test_what_is_measured_by_steps_is_measured_at_the_end_too(recipe):
-    shape, work = config_of(locate(EMBEDDED)), Workload([400] * 40, [400])
+    shape, work = model_shape_of(locate(EMBEDDED)), Workload([400] * 40, [400])
 
     def measuring_s(every):
         rarely = recipe.model_copy(update={"eval_strategy": "steps", "eval_steps": every, "max_steps": 10})
-        return work_of(rarely, shape, work, 4).measuring_s
+        return run_cost(rarely, shape, work, 4).measuring_s
 
     assert measuring_s(11) == measuring_s(10) < measuring_s(9) == measuring_s(5)
 
 
 def test_samples_that_a_recipe_has_no_room_for_are_not_counted(recipe):
     work = Workload([400, 10_000], [400])
-    assert estimate("demo-cpu", recipe, locate(EMBEDDED), work, Speed(1, ""))["samples"] == 1
+    assert estimate_run("demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, ""))["samples"] == 1
 
 
 def left_by_a_run(home, job, name="embedded", tokens_per_s=321.5, steps=10, seconds=61):
@@ -156,40 +157,40 @@ def left_by_a_run(home, job, name="embedded", tokens_per_s=321.5, steps=10, seco
 
 def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(tmp_path, recipe):
     base, work = locate(EMBEDDED), Workload([400] * 40, [400], shared=300)
-    assert "scaled" in speed_of(base, recipe, work, adapters_in(tmp_path)).basis
-    assert speed_of(base, recipe, work, []).pace > 0
+    assert "scaled" in estimate_speed(base, recipe, work, adapters_by_recency(tmp_path)).basis
+    assert estimate_speed(base, recipe, work, []).pace > 0
     left_by_a_run(tmp_path, "one")
     left_by_a_run(tmp_path, "two", "another", 5)
     (left_by_a_run(tmp_path, "three") / "report" / "steps.csv").write_text("")
-    speed = speed_of(base, recipe, work, adapters_in(tmp_path))
+    speed = estimate_speed(base, recipe, work, adapters_by_recency(tmp_path))
     assert speed.basis == "the run of 2026-11-20T11:35 on this machine"
     then = recipe.model_copy(update={"gradient_checkpointing": True, "per_device_train_batch_size": 1})
-    assert estimate("", then, base, work, speed)["tokens_per_s"] == pytest.approx(321.5, rel=0.01)
-    assert estimate("", recipe, base, work, speed)["tokens_per_s"] > 1.5 * 321.5, "it shares a beginning"
+    assert estimate_run("", then, base, work, speed)["tokens_per_s"] == pytest.approx(321.5, rel=0.01)
+    assert estimate_run("", recipe, base, work, speed)["tokens_per_s"] > 1.5 * 321.5, "it shares a beginning"
 
 
 def test_a_short_run_says_nothing_of_the_speed_and_a_disturbed_one_is_outvoted(tmp_path, recipe):
     base, work = locate(EMBEDDED), Workload([400] * 40, [400], shared=300)
     hasty = [left_by_a_run(tmp_path, "few", steps=9), left_by_a_run(tmp_path, "soon", seconds=59)]
-    assert "scaled" in speed_of(base, recipe, work, hasty).basis
+    assert "scaled" in estimate_speed(base, recipe, work, hasty).basis
     disturbed = left_by_a_run(tmp_path, "disturbed", tokens_per_s=32)
     others = [left_by_a_run(tmp_path, f"{rate}", tokens_per_s=rate) for rate in (310, 330, 5000)]
-    paces = [speed_of(base, recipe, work, [run]).pace for run in others]
+    paces = [estimate_speed(base, recipe, work, [run]).pace for run in others]
     for count in (1, 2, 3):
-        found = speed_of(base, recipe, work, [*hasty, disturbed, *others[:count]]).pace
+        found = estimate_speed(base, recipe, work, [*hasty, disturbed, *others[:count]]).pace
         assert found == paces[0], "of two the faster, of three the middle one; a fourth is not asked"
 
 
 def test_tokens_are_counted_without_the_model_libraries(tmp_path):
     base = locate(EMBEDDED)
     text = "Alas! <|im_end|> 今天\nthe tide"
-    assert counting_tokenizer(base)(text)["input_ids"] == load_tokenizer(base)(text)["input_ids"]
-    assert counting_tokenizer(base).chat_template == load_tokenizer(base).chat_template
+    assert load_fast_tokenizer(base)(text)["input_ids"] == load_tokenizer(base)(text)["input_ids"]
+    assert load_fast_tokenizer(base).chat_template == load_tokenizer(base).chat_template
     (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     (tmp_path / "talk.json").write_text(export(talks(30)))
     sign(tmp_path / "talk.json")
     words = ["plan", "--persona", str(tmp_path / "ada.toml"), "--source", str(tmp_path / "talk.json")]
-    code = "import sys; import trainer.cli as it; it.main(); print('torch' in sys.modules)"
+    code = "import sys; import trainer.cli.main as it; it.main(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -199,4 +200,4 @@ def test_runs_of_the_command_line_tell_the_speed_too(tmp_path):
     for at, place in enumerate(places):
         (tmp_path / place).mkdir(parents=True)
         os.utime(tmp_path / place, (at, at))
-    assert adapters_in(tmp_path) == [tmp_path / place for place in reversed(places)]
+    assert adapters_by_recency(tmp_path) == [tmp_path / place for place in reversed(places)]

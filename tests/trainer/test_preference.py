@@ -12,30 +12,45 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from personas.adapters import verify
-from personas.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.errors import MaterialError, RequestError
-from personas.people import read_people
-from personas.preferences import as_lines, read_preferences
-from personas.prompt import Sample
+from personas.home.adapters import verify_adapter
+from personas.home.data_subjects import read_people
+from personas.home.preferences import preferences_to_jsonl, read_preferences
+from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
+from personas.prompt import TokenizedSample
 from tests.trainer.jobs import ADA, export, persona_job, sign, stopping, talks
 from tests.trainer.preference_house import BAD, GOOD, member, preference_job, taught, voted, votes
-from trainer.evaluate import measure
-from trainer.loop.batches import NO_LOSS
-from trainer.loop.course import Course
-from trainer.loop.qlora import with_new_adapter
-from trainer.material import read_spec
-from trainer.predict.estimate import Speed, estimate
-from trainer.predict.shape import config_of
-from trainer.predict.time import work_of
-from trainer.predict.work import workload_of
-from trainer.preference.judged import MOST_GOOD, Judged, Pair, Preferences, arranged, weights
-from trainer.preference.training import REFERENCE, judged_table, scored, train_by_preference, trainer_of
-from trainer.preference.use import LEAST, use_of, within_share
-from trainer.process.environment import RESTARTED
-from trainer.process.stopping import Stopped
-from trainer.run import Run, planned, run_job
-from trainer.start import put_weights
+from trainer.data.job_inputs import read_spec
+from trainer.data.preference_policy import (
+    MAX_GOOD_WEIGHT_RATIO,
+    MIN_PREFERENCES,
+    LabelledReply,
+    PreferencePair,
+    PreferenceSet,
+    arrange_batches,
+    class_weights,
+    limit_member_share,
+    plan_preferences,
+)
+from trainer.estimate.model_shape import model_shape_of
+from trainer.estimate.run_estimate import MachineSpeed, estimate_run, run_cost
+from trainer.estimate.workload import workload_of
+from trainer.process.cancellation import RunCancelled
+from trainer.process.environment import RESTARTED_VARIABLE
+from trainer.recipe.parent_adapter import load_parent_weights
+from trainer.run import run_job
+from trainer.train.collator import IGNORE_INDEX
+from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.losses import measure_reply_losses
+from trainer.train.preference_trainer import (
+    REFERENCE_ADAPTER,
+    kto_dataset,
+    make_preference_trainer,
+    reply_log_probabilities,
+    train_preferences,
+)
+from trainer.train.sft_trainer import add_lora_adapter
+from trainer.train.trainer_base import StageInputs
 
 # ------------------------------------------------------------------------------------------------ who gives how many
 
@@ -43,7 +58,7 @@ from trainer.start import put_weights
 @pytest.mark.parametrize("counts", [[50] * 12, [500, *[30] * 12], [1] * 10, [200, 200, *[7] * 20]])
 def test_nobody_gives_more_than_their_share_and_no_more_is_left_out_than_has_to_be(counts):
     given = [voted(n, member(who)) for who, count in enumerate(counts) for n in range(count)]
-    kept = within_share(given, 0.1)
+    kept = limit_member_share(given, 0.1)
     by = Counter(one.by for one in kept)
     assert kept and max(by.values()) <= 0.1 * len(kept) + 1e-9
     assert all(by[member(who)] == min(count, max(by.values())) for who, count in enumerate(counts))
@@ -52,34 +67,41 @@ def test_nobody_gives_more_than_their_share_and_no_more_is_left_out_than_has_to_
 
 
 def test_of_too_few_members_nothing_is_taken_and_of_each_the_latest():
-    assert within_share([voted(n, member(n % 9)) for n in range(900)], 0.1) == []
+    assert limit_member_share([voted(n, member(n % 9)) for n in range(900)], 0.1) == []
     given = [voted(n, member(0)) for n in range(9)] + [voted(n, member(1)) for n in range(3)]
-    assert [int(one.prompt[0].text.split()[-1].rstrip("?")) for one in within_share(given, 0.5)] == [6, 7, 8, 0, 1, 2]
+    assert [int(one.prompt[0].text.split()[-1].rstrip("?")) for one in limit_member_share(given, 0.5)] == [
+        6,
+        7,
+        8,
+        0,
+        1,
+        2,
+    ]
 
 
 def test_300_are_enough_and_299_only_filter(recipe):
-    assert LEAST == 300
-    assert not use_of(votes(300), recipe).only_filters
-    few = use_of(votes(299), recipe)
+    assert MIN_PREFERENCES == 300
+    assert not plan_preferences(votes(300), recipe).only_filters
+    few = plan_preferences(votes(299), recipe)
     assert few.only_filters and "fewer than 300: they only filter" in few.words
-    one_sided = use_of([*votes(300), *(voted(n, member(1)) for n in range(400))], recipe)
+    one_sided = plan_preferences([*votes(300), *(voted(n, member(1)) for n in range(400))], recipe)
     assert one_sided.left_out and "go beyond the 10% that preference_share lets one member give" in one_sided.words
 
 
 def test_what_a_member_gives_twice_counts_once(recipe):
     given = votes(160)
-    twice = use_of([*given, *given], recipe)
-    assert twice.used == use_of(given, recipe).used and twice.only_filters
+    twice = plan_preferences([*given, *given], recipe)
+    assert twice.used == plan_preferences(given, recipe).used and twice.only_filters
     assert twice.again == 160 and "160 had been given already by the same member" in twice.words
 
 
 def test_where_too_few_members_gave_any_it_is_said_how_many_it_takes(recipe):
-    use = use_of([voted(n, member(n % 9)) for n in range(900)], recipe)
+    use = plan_preferences([voted(n, member(n % 9)) for n in range(900)], recipe)
     assert not use.used and "takes 10 members at least" in use.words
 
 
 def test_dpo_counts_pairs_alone(recipe):
-    use = use_of(votes(330), recipe.model_copy(update={"preference_method": "dpo"}))
+    use = plan_preferences(votes(330), recipe.model_copy(update={"preference_method": "dpo"}))
     assert use.alone == 55 and use.only_filters and "55 hold one reply alone, which DPO cannot use" in use.words
 
 
@@ -102,33 +124,39 @@ def test_lines_that_are_no_preferences_are_named(tmp_path):
 
 
 def judged(count, bad):
-    return [Judged(Sample((n, 1), (False, True)), n >= bad, n // 2) for n in range(count)]
+    return [LabelledReply(TokenizedSample((n, 1), (False, True)), n >= bad, n // 2) for n in range(count)]
 
 
 @pytest.mark.parametrize(("count", "bad"), [(40, 20), (40, 30), (40, 4), (41, 13), (6, 3)])
 def test_good_ones_count_from_as_much_to_a_third_more(count, bad):
     of = judged(count, bad)
-    good_weight, bad_weight = weights(of)
+    good_weight, bad_weight = class_weights(of)
     ratio = good_weight * (count - bad) / (bad_weight * bad)
-    assert 1 - 1e-9 <= ratio <= MOST_GOOD + 1e-9
-    assert weights(of[:1]) == (1.0, 1.0)
+    assert 1 - 1e-9 <= ratio <= MAX_GOOD_WEIGHT_RATIO + 1e-9
+    assert class_weights(of[:1]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("count", "bad"), [(40, 20), (43, 30), (9, 4)])
 def test_batches_hold_different_prompts_and_both_kinds(count, bad):
     of = judged(count, bad)
-    order = arranged(of, 4, seed=3)
+    order = arrange_batches(of, 4, seed=3)
     assert set(order) == set(of) and len(order) % 4 == 0 and len(order) < count + 4
     batches = [order[first : first + 4] for first in range(0, count // 4 * 4, 4)]
     assert sum(len({it.prompt for it in batch}) < 4 for batch in batches) <= 1  # where nothing else is left
     assert all(any(it.is_good for it in batch) and not all(it.is_good for it in batch) for batch in batches[:-1])
-    assert order == arranged(of, 4, seed=3) != arranged(of, 4, seed=4)
+    assert order == arrange_batches(of, 4, seed=3) != arrange_batches(of, 4, seed=4)
 
 
 def test_each_reply_is_compared_with_another_of_its_batch():
-    order = arranged(judged(8, 4), 4, seed=0)
+    order = arrange_batches(judged(8, 4), 4, seed=0)
     rows = list(
-        judged_table([Judged(Sample((5, n), (False, True)), it.is_good, it.prompt) for n, it in enumerate(order)], 4)
+        kto_dataset(
+            [
+                LabelledReply(TokenizedSample((5, n), (False, True)), it.is_good, it.prompt)
+                for n, it in enumerate(order)
+            ],
+            4,
+        )
     )
     assert [row["KL_completion_ids"][0] for row in rows] == [3, 0, 1, 2, 7, 4, 5, 6]
 
@@ -137,7 +165,7 @@ def test_each_reply_is_compared_with_another_of_its_batch():
 
 
 def samples_of(renderer, replies, question="did you wind it?"):
-    from personas.contracts import Turn
+    from personas.schemas.chat import Turn
 
     return [renderer.sample(None, [Turn("Guest", question)], reply) for reply in replies]
 
@@ -146,14 +174,14 @@ def test_replies_are_scored_as_each_alone_would_be(tiny_base, renderer):
     model = load_model(tiny_base, "float32")
     samples = [*samples_of(renderer, [GOOD, BAD, "Yes."]), *samples_of(renderer, ["No."], "is it late? or early?")]
     longest = max(len(sample.ids) for sample in samples)
-    ids, labels = torch.zeros(4, longest, dtype=torch.long), torch.full((4, longest), NO_LOSS)
+    ids, labels = torch.zeros(4, longest, dtype=torch.long), torch.full((4, longest), IGNORE_INDEX)
     for row, sample in enumerate(samples):
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
         labels[row, len(sample.ids) - sample.reply_tokens : len(sample.ids)] = torch.tensor(sample.ids)[
             -sample.reply_tokens :
         ]
     with torch.no_grad():
-        together = scored(model, ids, labels)
+        together = reply_log_probabilities(model, ids, labels)
         for row, sample in enumerate(samples):
             logits = model(torch.tensor([sample.ids])).logits[0].log_softmax(-1)
             places = range(len(sample.ids) - sample.reply_tokens - 1, len(sample.ids) - 1)
@@ -168,9 +196,9 @@ def liked(renderer):
     pairs = []
     for number in range(12):
         good, bad = samples_of(renderer, [f"{GOOD} {number}", f"{BAD} {number}"], f"clock {number}?")
-        pairs.append(Pair(Judged(good, True, number), Judged(bad, False, number)))
+        pairs.append(PreferencePair(LabelledReply(good, True, number), LabelledReply(bad, False, number)))
     both = tuple(it for pair in pairs for it in (pair.chosen, pair.rejected))
-    return {method: Preferences(method, both, tuple(pairs)) for method in ("kto", "dpo")}
+    return {method: PreferenceSet(method, both, tuple(pairs)) for method in ("kto", "dpo")}
 
 
 def course_of(recipe, samples, heard, **changes):
@@ -178,21 +206,23 @@ def course_of(recipe, samples, heard, **changes):
                 "precision": "fp32", "quant_type": "none", "num_train_epochs": 3, "per_device_train_batch_size": 4,
                 "gradient_accumulation_steps": 1}  # fmt: skip
     of = recipe.model_copy(update={**settings, **changes})
-    return Course(samples, (), of, heard.append, lambda: None)
+    return StageInputs(samples, (), of, heard.append, lambda: None)
 
 
 @pytest.mark.parametrize("method", ["kto", "dpo"])
 def test_what_was_chosen_becomes_likelier_and_the_reference_stays(tiny_base, recipe, liked, method, tmp_path):
     tokenizer, heard, of = load_tokenizer(tiny_base), [], liked[method]
     course = course_of(recipe, [it.sample for it in of.judged], heard)
-    trainer = trainer_of(tiny_base, tokenizer, course, of, tmp_path)
+    trainer = make_preference_trainer(tiny_base, tokenizer, course, of, tmp_path)
     names = dict(trainer.model.named_parameters())
     for name, weight in names.items():
-        if f".{REFERENCE}." in name:
-            assert not weight.requires_grad and torch.equal(weight, names[name.replace(f".{REFERENCE}.", ".default.")])
+        if f".{REFERENCE_ADAPTER}." in name:
+            assert not weight.requires_grad and torch.equal(
+                weight, names[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")]
+            )
             assert weight.dtype == torch.float32
-    before = margin(with_new_adapter(load_model(tiny_base, "float32"), course.recipe), of)
-    trained = train_by_preference(tiny_base, tokenizer, course, of)
+    before = margin(add_lora_adapter(load_model(tiny_base, "float32"), course.recipe), of)
+    trained = train_preferences(tiny_base, tokenizer, course, of)
     assert margin(trained.model, of) > before + 1
     assert list(trained.model.peft_config) == ["default"]
     losses = [event.loss for event in heard if event.event == "progress"]
@@ -203,7 +233,7 @@ def test_what_was_chosen_becomes_likelier_and_the_reference_stays(tiny_base, rec
 def margin(model, of):
     """By how many nats the chosen replies are likelier than the rejected ones, in the mean."""
     chosen, rejected = ([getattr(pair, side).sample for pair in of.pairs] for side in ("chosen", "rejected"))
-    losses = [sum(one.nll for one in measure(model, side)) / len(side) for side in (rejected, chosen)]
+    losses = [sum(one.nll for one in measure_reply_losses(model, side)) / len(side) for side in (rejected, chosen)]
     return losses[0] - losses[1]
 
 
@@ -214,7 +244,7 @@ def margin(model, of):
 def adapter(tiny_base, tmp_path_factory):
     """Ada's adapter, as an ordinary run leaves it."""
     folder = persona_job(tmp_path_factory.mktemp("sft"), tiny_base.source)
-    run_job(folder, Run(lambda event: None, lambda: None))
+    run_job(folder, RunContext(lambda event: None, lambda: None))
     return folder / "adapter"
 
 
@@ -226,13 +256,13 @@ def learned(tiny_base, adapter, tmp_path_factory):
     """A job that has learned from 312 votes, and its events."""
     folder = preference_job(tmp_path_factory.mktemp("kto"), tiny_base.source, adapter, votes(312), **FAST)
     heard = []
-    run_job(folder, Run(heard.append, lambda: None))
+    run_job(folder, RunContext(heard.append, lambda: None))
     return folder, heard
 
 
 def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_comes_from(learned, adapter, tiny_base):
     folder, heard = learned
-    made, before = verify(folder / "adapter"), verify(adapter)
+    made, before = verify_adapter(folder / "adapter"), verify_adapter(adapter)
     assert made.start_from.version == before.version
     assert made.start_from.weights == before.checksums["adapter_model.safetensors"]
     assert (made.dataset["preferences_used"], made.dataset["preferences_members"]) == (312, 12)
@@ -242,12 +272,12 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
     assert any("far above what KTO and DPO take" in caveat for caveat in made.caveats)
     assert read_people(folder / "adapter").keys() >= {member(number) for number in range(12)}
     assert any("by KTO" in event.detail for event in heard if event.event == "phase")
-    job = planned(folder)
+    job = prepare_job_without_torch(folder)
     of = replace(job.data.preferences, pairs=job.data.preferences.pairs[:8])
-    model = with_new_adapter(load_model(tiny_base, "float32"), job.recipe)
-    put_weights(adapter, model)
+    model = add_lora_adapter(load_model(tiny_base, "float32"), job.recipe)
+    load_parent_weights(adapter, model)
     start = margin(model, of)
-    put_weights(folder / "adapter", model)
+    load_parent_weights(folder / "adapter", model)
     assert margin(model, of) > start + 0.1
 
 
@@ -255,10 +285,10 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
 def test_stopped_on_the_way_it_ends_with_the_same_weights(learned, tiny_base, adapter, tmp_path):
     whole, _ = learned
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312), **FAST)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         run_job(folder, stopping(5))
     assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-6"]
-    run_job(folder, Run(lambda event: None, lambda: None))
+    run_job(folder, RunContext(lambda event: None, lambda: None))
     kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole))
     assert all(torch.equal(kept[name], other[name]) for name in kept)
 
@@ -272,10 +302,10 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(tiny_
         taught(900, member(1), line, BAD),
     ]
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, given)
-    job = planned(folder)
+    job = prepare_job_without_torch(folder)
     assert job.start is None and job.data.preferences is None
     assert (job.recipe.learning_rate, job.recipe.lora_r, job.recipe.num_train_epochs) == (1e-3, 4, 2)  # the adapter's
-    said = [it.reply for it in job.data.said_train]
+    said = [it.reply for it in job.data.train_prompt_replies]
     assert line in said and down not in said and BAD not in said
     assert job.data.counts["replies_voted_down"] == 1 and job.data.counts["replies_taught"] == 1
     assert any("fewer than 300: they only filter" in note for note in job.notes)
@@ -285,58 +315,62 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(tiny_
 def test_preferences_that_change_nothing_are_refused_before_anything_is_trained(tiny_base, adapter, tmp_path):
     one_vote = [voted(4, member(1), None, "I mended clock 4 myself, with oil.")]
     with pytest.raises(MaterialError, match=r"These preferences change nothing.*Of 1 preferences 0 can be"):
-        planned(preference_job(tmp_path / "job", tiny_base.source, adapter, one_vote))
+        prepare_job_without_torch(preference_job(tmp_path / "job", tiny_base.source, adapter, one_vote))
 
 
 def test_a_filter_takes_no_more_of_one_member_than_their_share(tiny_base, adapter, tmp_path):
     lines = [taught(number, member(7), f"The lamp over door {number} is mine to trim, always.") for number in range(40)]
-    job = planned(preference_job(tmp_path / "job", tiny_base.source, adapter, lines, preference_share=0.2))
+    job = prepare_job_without_torch(
+        preference_job(tmp_path / "job", tiny_base.source, adapter, lines, preference_share=0.2)
+    )
     own = job.data.counts["samples_train"] - job.data.counts["replies_taught"]
     assert 1 <= job.data.counts["replies_taught"] <= 0.2 * own
 
 
 def test_personal_data_in_what_was_taught_is_replaced(tiny_base, adapter, tmp_path):
     lines = [taught(1, member(1), "Write to ada.wick@clockmail.net, and I come with the oil can.")]
-    job = planned(preference_job(tmp_path / "job", tiny_base.source, adapter, lines))
-    (reply,) = [it.reply for it in job.data.said_train if "oil can" in it.reply]
+    job = prepare_job_without_torch(preference_job(tmp_path / "job", tiny_base.source, adapter, lines))
+    (reply,) = [it.reply for it in job.data.train_prompt_replies if "oil can" in it.reply]
     assert "ada.wick@clockmail.net" not in reply
 
 
 def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
     lessons = [taught(1, member(1), GOOD)]
-    told = planned(preference_job(tmp_path / "first", tiny_base.source, adapter, lessons, log)).data
-    held = told.said_heldout[0].reply
+    told = prepare_job_without_torch(preference_job(tmp_path / "first", tiny_base.source, adapter, lessons, log)).data
+    held = told.heldout_prompt_replies[0].reply
     lessons.append(taught(5, member(3), held))
-    data = planned(preference_job(tmp_path / "again", tiny_base.source, adapter, lessons, log)).data
-    said = [it.reply for it in data.said_train]
+    data = prepare_job_without_torch(preference_job(tmp_path / "again", tiny_base.source, adapter, lessons, log)).data
+    said = [it.reply for it in data.train_prompt_replies]
     assert GOOD in said and held not in said and data.counts["dropped: held out before"] >= 1
 
 
 def test_a_reply_that_was_held_out_in_another_run_is_not_learned_from(tiny_base, adapter, tmp_path):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
-    told = planned(preference_job(tmp_path / "a", tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)).data
-    held = told.said_heldout[0].reply
+    told = prepare_job_without_torch(
+        preference_job(tmp_path / "a", tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)
+    ).data
+    held = told.heldout_prompt_replies[0].reply
     lessons = [taught(5, member(3), held), taught(6, member(3), BAD)]
     again = preference_job(tmp_path / "b", tiny_base.source, adapter, lessons)
     told.held_out.write(again / "heldout.bin")
     (again / "keys.json").write_bytes((tmp_path / "a" / "keys.json").read_bytes())
-    assert held not in [it.reply for it in planned(again).data.said_train]
+    assert held not in [it.reply for it in prepare_job_without_torch(again).data.train_prompt_replies]
 
 
 def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_path):
     job = preference_job(tmp_path / "a", tiny_base.source, adapter, votes(312), per_device_train_batch_size=2)
     with pytest.raises(RequestError, match="KTO learns nothing useful in batches of 2"):
-        planned(job)
+        prepare_job_without_torch(job)
     came = [*votes(311), voted(900, member(1), right="discord-api")]
     with pytest.raises(MaterialError, match="A preference came through Discord's API"):
-        planned(preference_job(tmp_path / "b", tiny_base.source, adapter, came))
+        prepare_job_without_torch(preference_job(tmp_path / "b", tiny_base.source, adapter, came))
     without = preference_job(tmp_path / "c", tiny_base.source, adapter, votes(312))
     spec = json.loads((without / "request.json").read_text())
     spec["materials"] = [it for it in spec["materials"] if it["kind"] != "adapter"]
     (without / "request.json").write_text(json.dumps(spec))
     with pytest.raises(MaterialError, match="holds no material of the kind 'adapter'"):
-        planned(without)
+        prepare_job_without_torch(without)
 
 
 # ------------------------------------------------------------------------------------------------ from the command line
@@ -345,23 +379,23 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_
 @pytest.fixture
 def words(command, adapter, tmp_path, monkeypatch):
     """`preference` in this process, over Ada's adapter, card and talk; it ends before it would train."""
-    monkeypatch.setenv(RESTARTED, "1")
+    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
     sign(tmp_path / "talk.json")
-    Path("votes.jsonl").write_text(as_lines(votes(312)), encoding="utf-8")
+    Path("votes.jsonl").write_text(preferences_to_jsonl(votes(312)), encoding="utf-8")
     of_ada = ("--adapter", str(adapter), "--persona", "ada.toml", "--dataset", "talk.json", "--pairs", "votes.jsonl")
     return lambda *more: command("preference", *of_ada, *more)
 
 
 def test_a_folder_is_made_of_a_command_that_the_bots_trainer_would_run_too(words, adapter):
-    Path("votes.jsonl").write_text(as_lines([*votes(312), taught(900, member(1), GOOD)]), encoding="utf-8")
+    Path("votes.jsonl").write_text(preferences_to_jsonl([*votes(312), taught(900, member(1), GOOD)]), encoding="utf-8")
     code, out, errors = words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")
     assert code == 0, errors
     spec = read_spec(Path(out.strip()))
     assert (spec.request.task_type, spec.request.recipe, spec.request.persona) == ("preference", "preference", "ada")
-    assert spec.request.base_model == verify(adapter).base_model
-    job = planned(Path(out.strip()))
+    assert spec.request.base_model == verify_adapter(adapter).base_model
+    job = prepare_job_without_torch(Path(out.strip()))
     assert job.data.preferences is None and any("fewer than 300" in note for note in job.notes)  # 260 pairs
     assert (job.recipe.preference_method, job.recipe.learning_rate) == ("dpo", 5e-7)
     assert words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")[1] == out
@@ -372,25 +406,27 @@ def test_the_plan_says_what_becomes_of_the_preferences(words):
     assert code == 0, errors
     assert "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave." in out
     assert "demo-cpu:" not in out, "another recipe would not learn from preferences"
-    Path("votes.jsonl").write_text(as_lines([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8")
+    Path("votes.jsonl").write_text(preferences_to_jsonl([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8")
     assert "fewer than 300: they only filter" in words("--dry-run")[1]
-    Path("votes.jsonl").write_text(as_lines(votes(40)), encoding="utf-8")
+    Path("votes.jsonl").write_text(preferences_to_jsonl(votes(40)), encoding="utf-8")
     code, _, errors = words("--dry-run")
     assert code == 1 and "These preferences change nothing." in errors
 
 
 def test_the_time_of_a_run_counts_both_replies_and_the_reference(recipe):
-    replies = [Sample((1,) * 150 + (2,) * 40, (False,) * 150 + (True,) * 40)] * 600
-    of_embedded = config_of(locate(EMBEDDED))
+    replies = [TokenizedSample((1,) * 150 + (2,) * 40, (False,) * 150 + (True,) * 40)] * 600
+    of_embedded = model_shape_of(locate(EMBEDDED))
 
     def takes(method, batch):
         settings = recipe.model_copy(update={"per_device_train_batch_size": batch, "max_length": 640})
-        return work_of(settings, of_embedded, workload_of(replies, replies[:1], (), method), 4).training_s
+        return run_cost(settings, of_embedded, workload_of(replies, replies[:1], (), method), 4).training_s
 
     assert 1.2 * takes(None, 8) < takes("dpo", 4) < 2 * takes(None, 8), "a batch of four pairs holds eight replies"
     assert 1.6 * takes(None, 4) < takes("kto", 4) < 3 * takes(None, 4), "three passes more, without gradients"
     pairs = workload_of(replies, replies[:1], (), "dpo")
-    told = estimate("preference", recipe.model_copy(update={"max_length": 640}), locate(EMBEDDED), pairs, Speed(1, ""))
+    told = estimate_run(
+        "preference", recipe.model_copy(update={"max_length": 640}), locate(EMBEDDED), pairs, MachineSpeed(1, "")
+    )
     steps = math.ceil(300 / recipe.per_device_train_batch_size / recipe.gradient_accumulation_steps)
     assert told["samples"] == 600 and told["steps"] == steps * recipe.num_train_epochs
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from personas.adapters import verify
 from personas.errors import RequestError
-from personas.prompt import Sample
+from personas.home.adapters import verify_adapter
+from personas.prompt import TokenizedSample
 from tests.trainer.jobs import events, persona_job
 from tests.trainer.test_run import run
-from trainer.loop.batches import ABSENT, collate, reply_losses, without_absent
-from trainer.loop.processes import Processes, processes_here
-from trainer.process.stopping import Stopped
+from trainer.process.cancellation import RunCancelled
+from trainer.train.collator import PADDING_SAMPLE, collate, drop_padding_samples, reply_losses
+from trainer.train.distributed import DistributedContext, distributed_context
 
 EXACT = {"num_train_epochs": 4, "lora_dropout": 0.0, "precision": "fp32", "gradient_accumulation_steps": 2}
 OPTIONS = ("--threads", "1", "--checkpoint-every", "1", "--card", "losses")
@@ -32,40 +32,43 @@ OPTIONS = ("--threads", "1", "--checkpoint-every", "1", "--card", "losses")
     [(1, 4, 2, (4, 2)), (2, 4, 2, (4, 1)), (2, 4, 6, (4, 3)), (2, 4, 1, (2, 1)), (4, 4, 2, (2, 1)), (8, 4, 6, (1, 3))],
 )
 def test_all_processes_together_make_the_step_of_one(count, batch, accumulation, share):
-    assert Processes(0, count).share(batch, accumulation) == share
+    assert DistributedContext(0, count).share(batch, accumulation) == share
     assert share[0] * share[1] * count == batch * accumulation
 
 
 def test_a_step_that_cannot_be_shared_evenly_is_refused_with_one_that_can():
     with pytest.raises(RequestError, match=r"3 processes cannot share steps of 2 batches of 4 .* a multiple of 3"):
-        Processes(0, 3).share(4, 2)
+        DistributedContext(0, 3).share(4, 2)
 
 
 def test_a_run_that_nobody_has_launched_is_one_process():
-    assert processes_here({}) == Processes(0, 1)
-    assert processes_here({"RANK": "1", "WORLD_SIZE": "2"}) == Processes(1, 2)
-    alone = Processes()
+    assert distributed_context({}) == DistributedContext(0, 1)
+    assert distributed_context({"RANK": "1", "WORLD_SIZE": "2"}) == DistributedContext(1, 2)
+    alone = DistributedContext()
     assert alone.told("x") == "x" and alone.sums(1, 2.5) == [1, 2.5]
 
     def stop():
-        raise Stopped("SIGTERM")
+        raise RunCancelled("SIGTERM")
 
-    with pytest.raises(Stopped, match="SIGTERM"):
+    with pytest.raises(RunCancelled, match="SIGTERM"):
         alone.agreeing(stop)()
 
 
 def test_random_numbers_are_others_in_each_process_and_step():
-    drawn = {Processes(index, 2).seed(seed, step) for index, seed, step in itertools.product((0, 1), (0, 1), range(50))}
+    drawn = {
+        DistributedContext(index, 2).seed(seed, step)
+        for index, seed, step in itertools.product((0, 1), (0, 1), range(50))
+    }
     assert len(drawn) == 200
 
 
 def test_nothing_is_learned_from_samples_that_fill_up_a_batch(tiny_base):
-    from personas.base_model import load_model
+    from personas.models.base_model import load_model
 
-    sample = Sample((5, 6, 7, 8), (False, False, True, True))
-    assert without_absent([ABSENT, sample, ABSENT]) == [sample]
+    sample = TokenizedSample((5, 6, 7, 8), (False, False, True, True))
+    assert drop_padding_samples([PADDING_SAMPLE, sample, PADDING_SAMPLE]) == [sample]
     model = load_model(tiny_base, "float32")
-    losses = reply_losses(model, collate(without_absent([ABSENT, ABSENT])))
+    losses = reply_losses(model, collate(drop_padding_samples([PADDING_SAMPLE, PADDING_SAMPLE])))
     losses.sum().backward()
     assert len(losses) == 0
     assert all(not weight.grad.any() for weight in model.parameters() if weight.grad is not None)
@@ -107,7 +110,7 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(by_two, tmp_
     assert losses(heard) == pytest.approx(losses(expected), rel=1e-4)
     assert Counter(event["event"] for event in heard) == Counter(event["event"] for event in expected)
     assert events((folder / "events.jsonl").read_text()) == heard
-    assert verify(folder / "adapter").job_id == "job-1"
+    assert verify_adapter(folder / "adapter").job_id == "job-1"
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
     manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
     assert "2 processes trained it together." in manifest["caveats"]
@@ -144,13 +147,13 @@ def test_stopped_or_killed_and_resumed_two_processes_make_the_same_adapter(by_tw
 
 
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
-    from trainer.process.environment import QUIET, settle
+    from trainer.process.environment import QUIET_LIBRARY_SETTINGS, configure_process
 
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.nice", lambda by: None)
     monkeypatch.setattr("logging.basicConfig", lambda **options: None)
-    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", *QUIET):
+    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", *QUIET_LIBRARY_SETTINGS):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    settle(0, None)
+    configure_process(0, None)
     assert os.environ["OMP_NUM_THREADS"] == "2"

@@ -1,13 +1,13 @@
 """Progress where nobody sees a bar: now and then a plain line."""
 
-from personas import progress
-from trainer.commands.progress import Counting
+from personas import cli_common
+from trainer.cli.progress_view import ProgressCounter
 
 
 def test_long_work_says_now_and_then_how_far_it_is(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Counting() as counting:
+    monkeypatch.setattr(cli_common.time, "monotonic", lambda: now[0])
+    with ProgressCounter() as counting:
         for _ in range(30):
             now[0] += 1
             counting.heard("reading talk.json", 1000)
@@ -16,6 +16,6 @@ def test_long_work_says_now_and_then_how_far_it_is(monkeypatch, capsys):
 
 
 def test_work_that_is_done_soon_says_nothing(capsys):
-    with Counting() as counting:
+    with ProgressCounter() as counting:
         counting.heard("reading talk.json", 1000)
     assert not capsys.readouterr().err

@@ -6,33 +6,33 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-from personas.base_model import load_model
-from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
-from personas.prompt import Sample
-from trainer.fitted import fitted
-from trainer.loop.course import Course
-from trainer.loop.qlora import load_quantised, train_adapter, with_new_adapter
-from trainer.loop.reply_trainer import LengthSortedSampler
-from trainer.recipe import RECIPES, Recipe
+from personas.models.base_model import load_model
+from personas.prompt import TokenizedSample
+from personas.schemas.training_events import Epoch, Progress
+from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.recipe.resolve import RECIPES_FOLDER
+from trainer.schemas import Recipe
+from trainer.train.sft_trainer import LengthSortedSampler, add_lora_adapter, load_quantised, train_sft
+from trainer.train.trainer_base import StageInputs
 
 
 @pytest.fixture(scope="module")
 def recipe():
     import tomllib
 
-    table = tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8"))
-    return fitted(Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})).recipe
+    table = tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
+    return fit_to_hardware(Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})).recipe
 
 
-def samples(count: int) -> list[Sample]:
-    return [Sample((5, 6, 7, 8, 20 + n % 3, 40, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+def samples(count: int) -> list[TokenizedSample]:
+    return [TokenizedSample((5, 6, 7, 8, 20 + n % 3, 40, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
 
 
 def train(base, renderer, recipe, check=lambda: None):
     heard = []
-    course = Course(samples(20), samples(3), recipe, heard.append, check)
-    return train_adapter(base, renderer.tokenizer, course).model, heard
+    course = StageInputs(samples(20), samples(3), recipe, heard.append, check)
+    return train_sft(base, renderer.tokenizer, course).model, heard
 
 
 def test_unpacking_keeps_the_four_bit_values(tiny_base, recipe):
@@ -70,7 +70,7 @@ def test_packed_a_run_learns_what_it_learns_otherwise(tiny_base, renderer, recip
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(tiny_base, renderer, recipe, monkeypatch):
-    monkeypatch.setattr("trainer.loop.reply_trainer.reply_losses", lambda model, batch: _nan(model))
+    monkeypatch.setattr("trainer.train.sft_trainer.reply_losses", lambda model, batch: _nan(model))
     with pytest.raises(TrainingError, match=r"diverged\. Lower the learning rate"):
         train(tiny_base, renderer, recipe)
 
@@ -82,12 +82,12 @@ def _nan(model):
 
 def test_a_model_without_the_adapted_layers_is_refused(tiny_base, recipe):
     with pytest.raises(TrainingError, match="none of the modules"):
-        with_new_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update={"target_modules": ("c_attn",)}))
+        add_lora_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update={"target_modules": ("c_attn",)}))
 
 
 def test_layers_that_a_model_lacks_are_left_out(tiny_base, recipe):
     wider = recipe.model_copy(update={"target_modules": ("q_proj", "c_attn")})
-    model = with_new_adapter(load_model(tiny_base, "float32"), wider)
+    model = add_lora_adapter(load_model(tiny_base, "float32"), wider)
     assert set(model.peft_config["default"].target_modules) == {"q_proj"}
 
 

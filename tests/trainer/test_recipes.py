@@ -7,24 +7,27 @@ import re
 
 import pytest
 
-from personas.adapters import verify
-from personas.contracts import Epoch, Evaluation, Hyperparameters, Progress, TrainingRequest
 from personas.errors import RequestError
-from personas.hyperparameters import allowed
+from personas.home.adapters import verify_adapter
+from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Epoch, Evaluation, Progress
 from tests.trainer.jobs import export, persona_job, sign, talks
-from trainer.fitted import epochs_of, fitted, steps_of, warnings_about
-from trainer.machine import Machine, machine_guessed, machine_here
-from trainer.recipe import RECIPES, Recipe, recipe_names, resolve
-from trainer.report.recipe_sheet import EXPLAINING, comments_of
-from trainer.run import Run, run_job
+from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
+from trainer.recipe.hardware_fit import fit_to_hardware, recipe_warnings
+from trainer.recipe.recipe_sheet import COMMENTED_RECIPE, recipe_comments
+from trainer.recipe.resolve import RECIPES_FOLDER, recipe_names, resolve_recipe
+from trainer.run import run_job
+from trainer.schemas import Recipe, epoch_count, optimiser_steps
+from trainer.train.job import RunContext
 
 NAMES = ("demo-cpu", "s0-6gb", "s1-t4", "s3-dialogue", "s3-persona-16gb", "s4-persona-chat")
-CPU, T4 = Machine(has_cuda=False, best="bf16"), Machine(has_cuda=True, best="bf16")
+CPU, T4 = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
 
 
 def recipe_of(name: str, **changes: object) -> Recipe:
     hyperparameters = Hyperparameters.model_validate(changes)
-    return resolve(TrainingRequest(job_name="j", persona="ada", recipe=name, hyperparameters=hyperparameters))
+    return resolve_recipe(TrainingRequest(job_name="j", persona="ada", recipe=name, hyperparameters=hyperparameters))
 
 
 def trained(folder, base, recipe, **changes):
@@ -34,8 +37,8 @@ def trained(folder, base, recipe, **changes):
     spec["request"]["hyperparameters"] = changes
     (job / "request.json").write_text(json.dumps(spec))
     heard = []
-    run_job(job, Run(heard.append, lambda: None))
-    return heard, verify(job / "adapter")
+    run_job(job, RunContext(heard.append, lambda: None))
+    return heard, verify_adapter(job / "adapter")
 
 
 def test_the_published_recipes_ship():
@@ -58,7 +61,7 @@ def check_as_published(name, heard, manifest):
     assert len(epochs) == recipe.num_train_epochs
     assert all((event.eval_loss is None) == (recipe.eval_strategy == "steps") for event in epochs)
     steps = [event for event in heard if isinstance(event, Progress)]
-    assert not steps or steps[-1].of == steps_of(recipe, manifest.dataset["samples_train"])
+    assert not steps or steps[-1].of == optimiser_steps(recipe, manifest.dataset["samples_train"])
 
 
 def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_path, tiny_base):
@@ -95,26 +98,26 @@ def test_requests_and_recipes_know_the_same_settings_with_the_same_ranges():
         assert own == {key: value for key, value in request[name]["anyOf"][0].items() if key not in ("title",)}, name
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES_FOLDER.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_value_of_a_recipe_has_a_comment(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     values = [line for line in lines if re.match(r"\w+\s*=", line)]
-    comments = comments_of(path.stem)
+    comments = recipe_comments(path.stem)
     assert len(values) == len(comments) and all(len(comment) > 3 for comment in comments.values()), comments
     assert lines[0].startswith(f"# {path.stem}: ")
 
 
 def test_the_first_recipe_explains_every_setting():
-    assert set(comments_of(EXPLAINING)) == set(Recipe.model_fields)
+    assert set(recipe_comments(COMMENTED_RECIPE)) == set(Recipe.model_fields)
 
 
 # ------------------------------------------------------------------------------------------ what is hardly meant
 
 
 def test_steps_are_those_that_a_run_has():
-    assert steps_of(recipe_of("s1-t4"), 30_000) == steps_of(recipe_of("s1-t4"), 16) == 40
-    assert epochs_of(recipe_of("s1-t4"), 30_000) == pytest.approx(40 / 1875)
-    assert (steps_of(recipe_of("s0-6gb"), 9000), epochs_of(recipe_of("s0-6gb"), 9000)) == (6 * 563, 6)
+    assert optimiser_steps(recipe_of("s1-t4"), 30_000) == optimiser_steps(recipe_of("s1-t4"), 16) == 40
+    assert epoch_count(recipe_of("s1-t4"), 30_000) == pytest.approx(40 / 1875)
+    assert (optimiser_steps(recipe_of("s0-6gb"), 9000), epoch_count(recipe_of("s0-6gb"), 9000)) == (6 * 563, 6)
 
 
 @pytest.mark.parametrize(
@@ -127,18 +130,20 @@ def test_steps_are_those_that_a_run_has():
     ],
 )
 def test_what_is_hardly_meant_is_said(changes, samples, said):
-    found = warnings_about(recipe_of("demo-cpu", **changes), samples)
+    found = recipe_warnings(recipe_of("demo-cpu", **changes), samples)
     assert len(found) == len(said) and all(words in text for words, text in zip(said, found, strict=True))
 
 
 def test_what_a_machine_cannot_do_is_done_the_nearest_way_and_said():
-    fit = fitted(recipe_of("s0-6gb"), CPU)
+    fit = fit_to_hardware(recipe_of("s0-6gb"), CPU)
     assert (fit.recipe.precision, fit.recipe.optim) == ("bf16", "adamw_torch_fused") and len(fit.notes) == 2
-    assert fitted(recipe_of("s0-6gb"), T4).notes == () and fitted(recipe_of("demo-cpu"), CPU).notes == ()
+    assert (
+        fit_to_hardware(recipe_of("s0-6gb"), T4).notes == () and fit_to_hardware(recipe_of("demo-cpu"), CPU).notes == ()
+    )
 
 
 def test_the_machine_is_guessed_as_it_is():
-    assert machine_guessed().has_cuda == machine_here().has_cuda
+    assert probe_machine_without_torch().has_cuda == probe_machine().has_cuda
 
 
 # ------------------------------------------------------------------------------------------ the command
@@ -159,7 +164,11 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     sheet = json.loads(command("recipes", "s1-t4", "--json", "--set", "per_device_train_batch_size=64")[1])
     assert {it["name"] for it in sheet["settings"]} == set(Recipe.model_fields)
     changed = next(it for it in sheet["settings"] if it["name"] == "per_device_train_batch_size")
-    assert (changed["value"], changed["recipes"], changed["allowed"]) == (64, 4, allowed("per_device_train_batch_size"))
+    assert (changed["value"], changed["recipes"], changed["allowed"]) == (
+        64,
+        4,
+        describe_allowed_values("per_device_train_batch_size"),
+    )
     assert not sheet["fits"] and sheet["memory_bytes"] > sheet["machine_bytes"]
 
 

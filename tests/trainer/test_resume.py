@@ -6,37 +6,38 @@ import numpy as np
 import pytest
 import torch
 
-from personas.contracts import Epoch, Progress
 from personas.errors import TrainingError
-from personas.prompt import Sample
-from trainer.evaluate import mean_loss, measure
-from trainer.fitted import fitted
-from trainer.loop.checkpoints import (
+from personas.prompt import TokenizedSample
+from personas.schemas.training_events import Epoch, Progress
+from trainer.process.cancellation import RunCancelled
+from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.train.checkpoint import (
     Checkpoint,
-    checkpoints_in,
-    latest_whole,
-    random_state,
+    capture_random_state,
+    latest_valid_checkpoint,
+    list_checkpoints,
     restore_random_state,
-    trained_weights,
+    trainable_weights,
 )
-from trainer.loop.course import Course
-from trainer.loop.qlora import train_adapter
-from trainer.process.stopping import Stopped
+from trainer.train.losses import mean_loss, measure_reply_losses
+from trainer.train.sft_trainer import train_sft
+from trainer.train.trainer_base import StageInputs
 
 STEPS, STEPS_AN_EPOCH = 9, 3
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    from trainer.recipe import RECIPES, Recipe, tomllib
+    from trainer.recipe.resolve import RECIPES_FOLDER, tomllib
+    from trainer.schemas import Recipe
 
-    table = tomllib.loads((RECIPES / "demo-cpu.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
     values = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 3, "gradient_accumulation_steps": 2}
-    return fitted(Recipe.model_validate({**table, **values})).recipe
+    return fit_to_hardware(Recipe.model_validate({**table, **values})).recipe
 
 
 def samples(count):
-    return [Sample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+    return [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
 
 
 class Train:
@@ -54,12 +55,12 @@ class Train:
                 self.measures and self.heard and isinstance(self.heard[-1], Progress) and steps % STEPS_AN_EPOCH == 0
             )
             if stop_after is not None and steps >= stop_after - 1 and not is_measuring:
-                raise Stopped("the test")
+                raise RunCancelled("the test")
 
         recipe = self.recipe.model_copy(update=changes)
         self.measures = recipe.eval_strategy == "epoch"
-        course = Course(samples(20), samples(3), recipe, self.heard.append, check, self.folder)
-        return train_adapter(self.base, self.tokenizer, course)
+        course = StageInputs(samples(20), samples(3), recipe, self.heard.append, check, self.folder)
+        return train_sft(self.base, self.tokenizer, course)
 
 
 @pytest.fixture
@@ -79,14 +80,14 @@ def told(history):
 
 
 def same(first, second):
-    one, other = trained_weights(first.model), trained_weights(second.model)
+    one, other = trainable_weights(first.model), trainable_weights(second.model)
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("stop_after", range(2, STEPS + 1))
 def test_stopped_after_any_step_it_ends_with_the_same_weights_and_history(train, undisturbed, stop_after):
     stopped = train()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         stopped(stop_after)
     resumed = train()()
     assert same(undisturbed, resumed)
@@ -113,7 +114,7 @@ def test_stopped_after_any_step_it_ends_with_the_same_weights_and_history(train,
 )
 def test_whatever_the_recipe_a_resumed_run_has_the_same_weights(train, changes):
     undisturbed = train("undisturbed")(**changes)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         train()(5, **changes)
     resumed = train()(**changes)
     assert resumed.resumed_at and same(undisturbed, resumed)
@@ -122,16 +123,16 @@ def test_whatever_the_recipe_a_resumed_run_has_the_same_weights(train, changes):
 def test_a_run_may_be_stopped_at_every_step(train, undisturbed):
     broken = train()
     for step in range(2, STEPS):
-        with pytest.raises(Stopped):
+        with pytest.raises(RunCancelled):
             broken(step)
     assert same(undisturbed, broken())
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, undisturbed, tmp_path, caplog):
     for stop in (4, 8):
-        with pytest.raises(Stopped):
+        with pytest.raises(RunCancelled):
             train()(stop)
-    latest = latest_whole(tmp_path / "run")
+    latest = latest_valid_checkpoint(tmp_path / "run")
     assert latest.name == "checkpoint-8"
     content = bytearray((latest / "tensors.safetensors").read_bytes())
     content[-3] ^= 1
@@ -142,18 +143,18 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, undisturb
 
 
 def test_without_any_whole_checkpoint_it_starts_anew(train, undisturbed, tmp_path):
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         train()(5)
-    for kept in checkpoints_in(tmp_path / "run"):
+    for kept in list_checkpoints(tmp_path / "run"):
         (kept / "state.json").write_text("{")
     anew = train()()
     assert anew.resumed_at == 0 and same(undisturbed, anew)
 
 
 def test_at_most_three_are_kept_the_best_among_them_and_none_is_pickled(train, tmp_path):
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         train()(26, num_train_epochs=9)
-    kept = checkpoints_in(tmp_path / "run")
+    kept = list_checkpoints(tmp_path / "run")
     assert len(kept) == 3
     assert {path.name for folder in kept for path in folder.iterdir()} == {
         "tensors.safetensors",
@@ -176,16 +177,16 @@ def test_the_best_adapter_is_given_patience_ends_a_run_and_counts_on_after_a_res
     ended = train("undisturbed")(**WORSENING)
     losses = [event.eval_loss for event in ended.history if isinstance(event, Epoch)]
     assert len(losses) < 30 and losses.index(min(losses)) == len(losses) - 3
-    assert mean_loss(measure(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
+    assert mean_loss(measure_reply_losses(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         train()(len(losses) * STEPS_AN_EPOCH - 1, **WORSENING)
     resumed = train()(**WORSENING)
     assert told(resumed.history) == told(ended.history) and same(ended, resumed)
 
 
 def test_every_generator_goes_on_from_where_it_was():
-    kept = random_state()
+    kept = capture_random_state()
     first = random.random(), np.random.rand(), torch.rand(3)
     restore_random_state(kept)
     second = random.random(), np.random.rand(), torch.rand(3)

@@ -8,20 +8,21 @@ import torch
 from gguf import GGUFReader
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from personas.adapters import verify
-from personas.base_model import config_of, fingerprint, load_model, locate, positions_of, scaled
-from personas.contracts import AdapterRef
-from personas.engine.weights import AdaptedModel
+from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, BaseModelError, RequestError
-from personas.rope_scaling import RopeScaling
+from personas.home.adapters import verify_adapter
+from personas.models.base_model import apply_rope_settings, fingerprint, load_config, load_model, locate, max_positions
+from personas.models.rope_scaling import RopeScaling
+from personas.schemas.chat import AdapterRef
 from tests.families import FAMILIES
 from tests.tiny import make_adapter
 from tests.trainer.jobs import ADA, persona_job, sign, talks
 from tests.trainer.jobs import export as export_of
-from trainer.exports.export import export
-from trainer.exports.tiny import KINDS, make_model
-from trainer.exports.tiny import make_adapter as make_sealed
-from trainer.run import Run, run_job
+from tools.tiny_models import TINY_MODELS, make_model
+from tools.tiny_models import make_adapter as make_sealed
+from trainer.export.exporter import export_adapter
+from trainer.run import run_job
+from trainer.train.job import RunContext
 
 OWN = 40
 """What the models here read without scaling; the job's samples are longer."""
@@ -61,7 +62,7 @@ def test_positions_are_scaled_as_transformers_scales_them(short_base, kind):
     model = AutoModelForCausalLM.from_config(theirs)
     with torch.inference_mode():
         model(input_ids=torch.zeros((1, 4 * OWN), dtype=torch.long))  # dynamic ones look at the text first
-    ours = frequencies(scaled(short_base, kind, 4))
+    ours = frequencies(apply_rope_settings(short_base, kind, 4))
     torch.testing.assert_close(ours.inv_freq, model.model.rotary_emb.inv_freq)
     assert ours.attention_scaling == pytest.approx(model.model.rotary_emb.attention_scaling)
     assert not torch.equal(ours.inv_freq, frequencies(short_base).inv_freq)
@@ -69,13 +70,13 @@ def test_positions_are_scaled_as_transformers_scales_them(short_base, kind):
 
 def test_a_scaled_model_reads_so_many_times_more_and_is_another(short_base):
     twice = locate(f"{short_base.name}#yarn:2")
-    assert twice == scaled(short_base, "yarn", 2.0) and twice.scaling == RopeScaling("yarn", 2.0)
-    assert (positions_of(short_base), positions_of(twice)) == (OWN, 2 * OWN)
-    assert config_of(twice).max_position_embeddings == 2 * OWN
-    assert len({fingerprint(base) for base in (short_base, twice, scaled(short_base, "linear", 2.0))}) == 3
-    assert scaled(twice, "linear", 1.0) == twice == scaled(twice, "yarn", 2.0)
+    assert twice == apply_rope_settings(short_base, "yarn", 2.0) and twice.scaling == RopeScaling("yarn", 2.0)
+    assert (max_positions(short_base), max_positions(twice)) == (OWN, 2 * OWN)
+    assert load_config(twice).max_position_embeddings == 2 * OWN
+    assert len({fingerprint(base) for base in (short_base, twice, apply_rope_settings(short_base, "linear", 2.0))}) == 3
+    assert apply_rope_settings(twice, "linear", 1.0) == twice == apply_rope_settings(twice, "yarn", 2.0)
     with pytest.raises(BaseModelError, match=r"is scaled by yarn:2, and the settings ask for yarn:4"):
-        scaled(twice, "yarn", 4.0)
+        apply_rope_settings(twice, "yarn", 4.0)
 
 
 @pytest.mark.parametrize("wrong", ["yarn", "yarn:", "ntk:2", "yarn:0.5", "yarn:1", "yarn:9", "yarn:2e1", ""])
@@ -95,7 +96,7 @@ def test_a_folder_with_such_a_name_is_a_folder(short_base, tmp_path):
 def test_positions_that_cannot_be_scaled_are_not(tmp_path, family, why):
     base = make_model(FAMILIES[family], tmp_path / "base")
     with pytest.raises(BaseModelError, match=f"{why}.*Leave the scaling out"):
-        scaled(base, "linear", 2.0)
+        apply_rope_settings(base, "linear", 2.0)
     with pytest.raises(BaseModelError, match=why):
         load_model(locate(f"{base.name}#linear:2"), "float32")
 
@@ -113,14 +114,14 @@ def job_with(folder, base, **settings):
 
 def test_samples_beyond_the_models_length_are_refused_with_the_factor_that_would_do(tmp_path, short_base):
     with pytest.raises(RequestError, match=rf"longest sample has \d+ tokens.*reads {OWN}") as refused:
-        run_job(job_with(tmp_path / "a", short_base), Run(lambda event: None, lambda: None))
+        run_job(job_with(tmp_path / "a", short_base), RunContext(lambda event: None, lambda: None))
     factor = float(refused.value.advice.partition("rope_scaling_factor=")[2].partition(",")[0])
     assert 1 < factor <= 8 and f"max_length={OWN}" in refused.value.advice
     longest = int(str(refused.value).split()[4])
     assert (factor - 0.25) * OWN < longest <= factor * OWN
     job = job_with(tmp_path / "b", short_base, rope_scaling_factor=factor, rope_scaling_type="linear")
-    run_job(job, Run(lambda event: None, lambda: None))
-    manifest = verify(job / "adapter")
+    run_job(job, RunContext(lambda event: None, lambda: None))
+    manifest = verify_adapter(job / "adapter")
     assert manifest.base_model == f"{short_base.source}#linear:{factor:g}"
     assert manifest.hyperparameters["rope_scaling_factor"] == factor
     assert manifest.hyperparameters["rope_scaling_type"] == "linear"
@@ -129,7 +130,7 @@ def test_samples_beyond_the_models_length_are_refused_with_the_factor_that_would
     config = json.loads((job / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == short_base.source
     served = locate(manifest.base_model)
-    AdaptedModel(load_model(served, "float32"), fingerprint(served)).load(AdapterRef("ada", "v1", job / "adapter"))
+    PeftSwitcher(load_model(served, "float32"), fingerprint(served)).load(AdapterRef("ada", "v1", job / "adapter"))
 
 
 def test_a_length_that_no_scaling_gives_is_refused(tmp_path, tiny_base):
@@ -137,26 +138,28 @@ def test_a_length_that_no_scaling_gives_is_refused(tmp_path, tiny_base):
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8}))
     with pytest.raises(RequestError, match="more than 8 times its own length no scaling gives it"):
-        run_job(job_with(tmp_path / "job", locate(str(tmp_path / "model"))), Run(lambda event: None, lambda: None))
+        run_job(
+            job_with(tmp_path / "job", locate(str(tmp_path / "model"))), RunContext(lambda event: None, lambda: None)
+        )
 
 
 def test_an_adapter_is_served_over_its_own_scaling_alone(tmp_path, short_base):
-    twice = scaled(short_base, "yarn", 2.0)
+    twice = apply_rope_settings(short_base, "yarn", 2.0)
     adapter = make_adapter(tmp_path, twice, "ada", "v1", seed=1)
-    plain = AdaptedModel(load_model(short_base, "float32"), fingerprint(short_base))
+    plain = PeftSwitcher(load_model(short_base, "float32"), fingerprint(short_base))
     with pytest.raises(AdapterError, match=r"another base model \(.*#yarn:2\)"):
         plain.load(adapter)
-    AdaptedModel(load_model(twice, "float32"), fingerprint(twice)).load(adapter)
+    PeftSwitcher(load_model(twice, "float32"), fingerprint(twice)).load(adapter)
 
 
 # ------------------------------------------------------------------------------------------------ exports
 
 
 def exported(folder, kind, *to):
-    base = scaled(make_model(KINDS["SmolLM2"], folder / "base"), kind, 4.0)
-    adapter = make_sealed(KINDS["SmolLM2"], base, folder / "sealed")
+    base = apply_rope_settings(make_model(TINY_MODELS["SmolLM2"], folder / "base"), kind, 4.0)
+    adapter = make_sealed(TINY_MODELS["SmolLM2"], base, folder / "sealed")
     for target in to:
-        report = export(adapter, target, folder / target, None, None, lambda text: None)
+        report = export_adapter(adapter, target, folder / target, None, None, lambda text: None)
         assert report.outcome.difference.max_abs < 0.2
 
 

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from personas.contracts import Persona
 from personas.errors import MaterialError
+from personas.schemas.chat import Persona
 from tests.trainer.reading import everything, jsonl, only, spoken
-from trainer.sources import ReadOptions, columns_read, recognise
+from trainer.sources.registry import describe_columns, detect_format
+from trainer.sources.source_format import ReadOptions
 
 USER, ANSWER = ("user", "Why?"), ("assistant*", "Because.")
 ASKED = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
@@ -196,13 +197,13 @@ UNKNOWN = [
 def test_unknown_columns_are_guessed_by_content_and_shown(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(jsonl(UNKNOWN))
-    assert recognise(path).name == "columns"
-    assert columns_read(path, ReadOptions()) == "user=frage, assistant=erwiderung"
+    assert detect_format(path).name == "columns"
+    assert describe_columns(path, ReadOptions()) == "user=frage, assistant=erwiderung"
     used, _ = everything(path)
     assert spoken(used[0]) == [("user", "Was ist das, Nummer 0?"), ("assistant*", "Das ist 0.")]
     talk = [[{"wer": who, "was": f"{who} sagt {turn + n} Worte."} for turn, who in enumerate("ABAB")] for n in range(3)]
     path.write_bytes(jsonl([{"gespräch": lines} for lines in talk]))
-    assert columns_read(path, ReadOptions()) == "messages=gespräch, from=wer, value=was"
+    assert describe_columns(path, ReadOptions()) == "messages=gespräch, from=wer, value=was"
     assert spoken(everything(path)[0][0])[:2] == [("A", "A sagt 0 Worte."), ("B*", "B sagt 1 Worte.")]
 
 

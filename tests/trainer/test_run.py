@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from personas.adapters import verify
-from personas.contracts import TRAINER_EVENT
-from personas.scorecard import FullScoreCard
+from personas.home.adapters import verify_adapter
+from personas.schemas.scorecard import ScoreCard
+from personas.schemas.training_events import TRAINER_EVENT
 from tests.trainer.jobs import dialogue_job, events, persona_job
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ def check_events(heard: list[dict]) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    manifest = verify(folder / "adapter")
+    manifest = verify_adapter(folder / "adapter")
     logs = {name for name in manifest.checksums if name.startswith("report/tensorboard/events.out.tfevents.")}
     assert len(logs) == 1
     assert set(manifest.checksums) - logs == {
@@ -135,7 +135,7 @@ def check_adapter(folder: Path) -> None:
     assert manifest.rights == {"own-writing": 16} and manifest.lora["r"] == 4
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
     assert manifest.metrics.verdict == "hold" and manifest.metrics.reasons, "of losses alone nothing is promoted"
-    card = FullScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
+    card = ScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
     assert manifest.metrics == card.short and card.base_is_base == 0
     assert card.verdict and card.verdict.verdict == manifest.metrics.verdict
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text())

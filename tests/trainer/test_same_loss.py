@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional
 from transformers import BitsAndBytesConfig
 
-from personas.base_model import load_model
-from personas.prompt import Sample
-from trainer import evaluate
-from trainer.evaluate import measure
-from trainer.loop.batches import collate, pack, reply_losses
-from trainer.loop.cpu_kernels import use_grouped_attention
-from trainer.loop.qlora import load_quantised, with_new_adapter
+from personas.models.base_model import load_model
+from personas.prompt import TokenizedSample
+from trainer.train import losses as evaluate
+from trainer.train.collator import collate, pack, reply_losses
+from trainer.train.kernels import use_grouped_attention
+from trainer.train.losses import measure_reply_losses
+from trainer.train.sft_trainer import add_lora_adapter, load_quantised
 
 SHARED = (5, 6, 7, 8, 9)
 TOLERANCE = 1e-5
@@ -26,11 +26,11 @@ LAYOUTS = {"padded": collate, "packed": pack}
 ATTENTIONS = ("eager", "sdpa", "grouped_matmul")
 
 
-def sample(prompt: tuple[int, ...], reply: tuple[int, ...]) -> Sample:
-    return Sample(prompt + reply, (False,) * len(prompt) + (True,) * len(reply))
+def sample(prompt: tuple[int, ...], reply: tuple[int, ...]) -> TokenizedSample:
+    return TokenizedSample(prompt + reply, (False,) * len(prompt) + (True,) * len(reply))
 
 
-def random_samples(shared: tuple[int, ...], count: int = 5) -> list[Sample]:
+def random_samples(shared: tuple[int, ...], count: int = 5) -> list[TokenizedSample]:
     draw, numbers = random.Random(0), range(10, 4000)
     return [
         sample(
@@ -49,7 +49,7 @@ def exact_model(base, recipe, attention: str = "eager", checkpointed: bool = Fal
     else:
         model.set_attn_implementation(attention)
     assert model.config._attn_implementation == attention
-    peft = with_new_adapter(model, recipe.model_copy(update={"lora_dropout": 0.0, "lora_r": 4})).double()
+    peft = add_lora_adapter(model, recipe.model_copy(update={"lora_dropout": 0.0, "lora_r": 4})).double()
     for name, weight in peft.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(1))
@@ -75,7 +75,7 @@ def plainly(request, tiny_base, recipe):
     return samples, torch.stack(losses).detach(), gradients(model)
 
 
-def by_sample(losses: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
+def by_sample(losses: torch.Tensor, samples: list[TokenizedSample]) -> torch.Tensor:
     return torch.stack([part.sum() for part in losses.split([one.reply_tokens for one in samples])])
 
 
@@ -98,7 +98,7 @@ def test_in_training_loss_and_gradients_are_those_of_each_sample_alone(
 @pytest.mark.parametrize("packing", [False, True])
 def test_in_evaluation_the_loss_is_that_of_each_sample_alone(tiny_base, recipe, plainly, packing, attention):
     samples, alone, _ = plainly
-    found = measure(exact_model(tiny_base, recipe, attention), samples, packing=packing)
+    found = measure_reply_losses(exact_model(tiny_base, recipe, attention), samples, packing=packing)
     assert [loss.nll for loss in found] == pytest.approx(alone.tolist(), rel=TOLERANCE)
     assert [loss.tokens for loss in found] == [one.reply_tokens for one in samples]
 
@@ -110,7 +110,7 @@ def test_samples_of_a_batch_never_see_each_other(tiny_base, recipe, layout, trai
     model = exact_model(tiny_base, recipe).train(training)
     ids = samples[1].ids
     others = [*samples]
-    others[1] = Sample((*ids[: len(SHARED)], *(token + 1 for token in ids[len(SHARED) :])), samples[1].mask)
+    others[1] = TokenizedSample((*ids[: len(SHARED)], *(token + 1 for token in ids[len(SHARED) :])), samples[1].mask)
     before, after = (by_sample(reply_losses(model, LAYOUTS[layout](each)), samples) for each in (samples, others))
     kept = [0, 2, 3, 4]
     assert torch.equal(before[kept], after[kept])
@@ -142,11 +142,11 @@ def test_replies_are_measured_by_fewer_at_once_where_logits_are_many(tiny_base, 
     tokens = []
     counted = evaluate.reply_logits
     monkeypatch.setattr(evaluate, "reply_logits", lambda *a: tokens.append(len((found := counted(*a))[1])) or found)
-    whole = measure(model, samples)
+    whole = measure_reply_losses(model, samples)
     at_once = tokens.copy()
-    monkeypatch.setattr(evaluate, "LOGIT_BYTES", 20 * evaluate.BYTES_A_LOGIT * model.config.vocab_size)
-    few = measure(model, samples)
+    monkeypatch.setattr(evaluate, "EVAL_MAX_LOGIT_BYTES", 20 * evaluate.BYTES_PER_LOGIT * model.config.vocab_size)
+    few = measure_reply_losses(model, samples)
     assert len(at_once) == 2 and max(tokens[2:]) <= 20 < max(at_once)
     assert [loss.nll for loss in few] == pytest.approx([loss.nll for loss in whole], rel=TOLERANCE)
-    monkeypatch.setattr(evaluate, "LOGIT_BYTES", 1)
-    assert len(measure(model, samples)) == 20
+    monkeypatch.setattr(evaluate, "EVAL_MAX_LOGIT_BYTES", 1)
+    assert len(measure_reply_losses(model, samples)) == 20

@@ -7,25 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from personas.adapters import verify
-from personas.compare import Compare, Neighbour
-from personas.contracts import AdapterRef
-from personas.engine.weights import AdaptedModel
-from personas.prompt import Renderer, Sample
-from personas.scorecard import FullScoreCard
-from trainer.evaluate import ReplyLoss, TokenLosses, measure_tokens
-from trainer.job import prepare
-from trainer.material import read_spec
-from trainer.scorecard.budget import Budget
-from trainer.scorecard.card import LOSSES_ONLY, Order, make_card
-from trainer.scorecard.general import instruction_samples
-from trainer.scorecard.heldout import difference
-from trainer.scorecard.markdown import markdown
-from trainer.scorecard.measured import AT_ONCE, measured_alike
-from trainer.scorecard.memorised import LEAST_RETURNED, comes_back, memorised_section, returned_tokens
-from trainer.scorecard.neighbours import neighbours_of
-from trainer.scorecard.separation import fitting, margin_bits, separation_section
-from trainer.scorecard.sides import BASE, LIVE, NEW, Compared, Sides
+from personas.engine.peft_runner import PeftSwitcher
+from personas.home.adapters import verify_adapter
+from personas.home.job_folder import ComparisonTargets, NeighbourPaths
+from personas.prompt import Renderer, TokenizedSample
+from personas.schemas.chat import AdapterRef
+from personas.schemas.scorecard import ScoreCard
+from trainer.data.job_inputs import read_spec
+from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
+from trainer.evaluate.evaluate_version import LOSSES_ONLY_REASON, EvaluationRequest, evaluate_version
+from trainer.evaluate.loss_sections import instruction_samples, loss_difference
+from trainer.evaluate.memorisation import MIN_VERBATIM_TOKENS, continuation_tokens, is_memorised, memorisation_section
+from trainer.evaluate.paired_losses import REPLIES_PER_STEP, TimeBudget, paired_losses
+from trainer.evaluate.persona_separation import fit_adapters, load_other_personas, margin_bits, separation_section
+from trainer.report.scorecard_markdown import render_markdown
+from trainer.train.job import prepare_job
+from trainer.train.losses import ReplyLoss, TokenLosses, measure_token_losses
 
 FOREVER = 1e9
 
@@ -33,26 +30,26 @@ FOREVER = 1e9
 @pytest.fixture(scope="module")
 def job(two_trained):
     """Ada's, ready."""
-    return prepare(two_trained["ada"], read_spec(two_trained["ada"]))
+    return prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
 
 
 @pytest.fixture(scope="module")
 def sides(two_trained, job):
     """Ada's adapter as the new version, Bo's as the live one."""
-    sides = Sides.load(job.base, job.tokenizer, "float32", job.data.heldout[0].ids)
-    sides.add(LIVE, Compared.sealed(two_trained["bo"] / "adapter"))
-    sides.add(NEW, Compared.sealed(two_trained["ada"] / "adapter"))
+    sides = Candidates.load(job.base, job.tokenizer, "float32", job.data.heldout[0].ids)
+    sides.add(LIVE, Candidate.sealed(two_trained["bo"] / "adapter"))
+    sides.add(NEW, Candidate.sealed(two_trained["ada"] / "adapter"))
     yield sides
     sides.close()
 
 
 def order(two_trained, job, **changes):
-    new = Compared.sealed(two_trained["ada"] / "adapter")
-    return Order(job, new, training_s=FOREVER, extent="losses", **changes)
+    new = Candidate.sealed(two_trained["ada"] / "adapter")
+    return EvaluationRequest(job, new, training_s=FOREVER, extent="losses", **changes)
 
 
 def neighbour(two_trained, persona="bo"):
-    return Neighbour(persona=persona, adapter=str(two_trained["bo"] / "adapter"), job=str(two_trained["bo"]))
+    return NeighbourPaths(persona=persona, adapter=str(two_trained["bo"] / "adapter"), job=str(two_trained["bo"]))
 
 
 # ------------------------------------------------------------------------------------------------ sides
@@ -61,8 +58,8 @@ def neighbour(two_trained, persona="bo"):
 def test_base_is_base_whatever_lies_over_it(sides, monkeypatch):
     assert sides.names == (BASE, LIVE, NEW) and sides.made(BASE) is None
     assert sides.base_is_base() == 0
-    used = AdaptedModel.use
-    monkeypatch.setattr(AdaptedModel, "use", lambda self, ref: used(self, ref) if ref else nullcontext())
+    used = PeftSwitcher.use
+    monkeypatch.setattr(PeftSwitcher, "use", lambda self, ref: used(self, ref) if ref else nullcontext())
     with sides.use(NEW):
         pass
     assert sides.base_is_base() > 0, "a base model that speaks through an adapter is found out"
@@ -70,7 +67,7 @@ def test_base_is_base_whatever_lies_over_it(sides, monkeypatch):
 
 def test_replies_are_stamped_with_the_adapter_that_made_them(sides, two_trained):
     for side, persona in ((LIVE, "bo"), (NEW, "ada")):
-        manifest = verify(two_trained[persona] / "adapter")
+        manifest = verify_adapter(two_trained[persona] / "adapter")
         made = sides.made(side)
         assert (made.version, made.weights) == (manifest.version, manifest.checksums["adapter_model.safetensors"])
 
@@ -79,8 +76,8 @@ def test_replies_are_stamped_with_the_adapter_that_made_them(sides, two_trained)
 
 
 def test_a_card_says_what_the_manifest_says_and_how_sure_it_is(two_trained, job):
-    card = make_card(order(two_trained, job, compare=Compare(live=str(two_trained["bo"] / "adapter"))))
-    metrics = verify(two_trained["ada"] / "adapter").metrics
+    card = evaluate_version(order(two_trained, job, compare=ComparisonTargets(live=str(two_trained["bo"] / "adapter"))))
+    metrics = verify_adapter(two_trained["ada"] / "adapter").metrics
     assert card.short.loss_tuned == pytest.approx(metrics.loss_tuned, abs=1e-4)
     assert card.short.loss_base == pytest.approx(metrics.loss_base, abs=1e-4)
     assert card.short.general_loss_tuned == pytest.approx(metrics.general_loss_tuned, abs=1e-4)
@@ -88,27 +85,29 @@ def test_a_card_says_what_the_manifest_says_and_how_sure_it_is(two_trained, job)
     assert card.heldout.against_base.high < 0 and card.heldout.against_live.high < 0
     assert card.heldout.against_base.estimate == pytest.approx(metrics.loss_tuned - metrics.loss_base, abs=1e-4)
     assert set(card.heldout.loss) == {BASE, LIVE, NEW} and card.base_is_base == 0
-    assert card.left_out["voice"] == LOSSES_ONLY and LIVE not in card.left_out
-    again = FullScoreCard.model_validate_json(card.model_dump_json())
+    assert card.left_out["voice"] == LOSSES_ONLY_REASON and LIVE not in card.left_out
+    again = ScoreCard.model_validate_json(card.model_dump_json())
     assert again == card
-    told = markdown(card)
-    assert "live version" in told and f"{card.heldout.loss[NEW]:.4f}" in told and LOSSES_ONLY in told
+    told = render_markdown(card)
+    assert "live version" in told and f"{card.heldout.loss[NEW]:.4f}" in told and LOSSES_ONLY_REASON in told
 
 
 def test_the_same_adapter_against_itself_is_no_better(two_trained, job):
-    card = make_card(order(two_trained, job, compare=Compare(live=str(two_trained["ada"] / "adapter"))))
+    card = evaluate_version(
+        order(two_trained, job, compare=ComparisonTargets(live=str(two_trained["ada"] / "adapter")))
+    )
     against = card.heldout.against_live
     assert (against.low, against.estimate, against.high) == (0, 0, 0)
 
 
 def test_a_live_version_that_is_gone_is_left_out_and_said(two_trained, job, tmp_path):
-    card = make_card(order(two_trained, job, compare=Compare(live=str(tmp_path / "gone"))))
+    card = evaluate_version(order(two_trained, job, compare=ComparisonTargets(live=str(tmp_path / "gone"))))
     assert card.heldout.against_live is None and "no complete adapter" in card.left_out[LIVE]
 
 
 def test_the_loss_without_the_end_of_turn_leaves_its_tokens_out(sides, job):
     renderer = Renderer(job.tokenizer)
-    losses = measure_tokens(sides.model, job.data.heldout[:2])
+    losses = measure_token_losses(sides.model, job.data.heldout[:2])
     for found in losses:
         rest = found.without(len(renderer.end_ids))
         assert rest.tokens == found.whole.tokens - len(renderer.end_ids)
@@ -117,7 +116,7 @@ def test_the_loss_without_the_end_of_turn_leaves_its_tokens_out(sides, job):
 
 def test_a_difference_is_per_token_of_all_replies():
     of, to = [ReplyLoss(10, 5), ReplyLoss(30, 15)], [ReplyLoss(20, 5), ReplyLoss(40, 15)]
-    assert difference(["a", "b"], of, to).estimate == pytest.approx(-20 / 20)
+    assert loss_difference(["a", "b"], of, to).estimate == pytest.approx(-20 / 20)
 
 
 # ------------------------------------------------------------------------------------------------ within a budget
@@ -125,12 +124,12 @@ def test_a_difference_is_per_token_of_all_replies():
 
 def test_without_time_fewer_replies_are_measured_the_same_under_each_side(sides, job):
     samples = [*job.data.train, *job.data.heldout]
-    assert len(samples) > AT_ONCE
-    few = measured_alike(sides.use, sides.names, samples, Budget(0))
-    assert len(few.places) == AT_ONCE and list(few.places) == sorted(set(few.places))
-    assert {len(losses) for losses in few.losses.values()} == {AT_ONCE}
-    assert list(few.places) != list(range(AT_ONCE)), "not the first ones: chance decides"
-    whole = measured_alike(sides.use, sides.names, samples)
+    assert len(samples) > REPLIES_PER_STEP
+    few = paired_losses(sides.use, sides.names, samples, TimeBudget(0))
+    assert len(few.places) == REPLIES_PER_STEP and list(few.places) == sorted(set(few.places))
+    assert {len(losses) for losses in few.losses.values()} == {REPLIES_PER_STEP}
+    assert list(few.places) != list(range(REPLIES_PER_STEP)), "not the first ones: chance decides"
+    whole = paired_losses(sides.use, sides.names, samples)
     for side in sides.names:
         expected = [whole.whole(side)[place].nll for place in few.places]
         assert [loss.nll for loss in few.whole(side)] == pytest.approx(expected, rel=1e-4)
@@ -138,14 +137,14 @@ def test_without_time_fewer_replies_are_measured_the_same_under_each_side(sides,
 
 def test_what_is_known_is_not_measured_again(sides, job):
     known = [TokenLosses(np.array([float(n)]), np.array([False])) for n in range(len(job.data.heldout))]
-    found = measured_alike(sides.use, (BASE, NEW), job.data.heldout, known={BASE: known})
+    found = paired_losses(sides.use, (BASE, NEW), job.data.heldout, known={BASE: known})
     assert [loss.nll for loss in found.whole(BASE)] == [float(n) for n in range(len(known))]
     assert found.whole(NEW)[0].tokens == job.data.heldout[0].reply_tokens
 
 
 def test_a_budget_counts_down():
     now = [0.0]
-    budget = Budget(10, lambda: now[0])
+    budget = TimeBudget(10, lambda: now[0])
     part = budget.part(0.5)
     now[0] = 4
     assert (budget.left, part.left) == (6, 1) and not part.is_spent
@@ -158,9 +157,13 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
     two_trained, job, monkeypatch, extent, seconds
 ):
     left = []
-    monkeypatch.setattr("trainer.scorecard.card._whole", lambda card, *rest: left.append(rest[-1].left) or card)
-    new = Compared.sealed(two_trained["ada"] / "adapter")
-    make_card(Order(job, new, training_s=10, extent=extent, clock=lambda: 5.0))  # a clock that stands still
+    monkeypatch.setattr(
+        "trainer.evaluate.evaluate_version._whole", lambda card, *rest: left.append(rest[-1].left) or card
+    )
+    new = Candidate.sealed(two_trained["ada"] / "adapter")
+    evaluate_version(
+        EvaluationRequest(job, new, training_s=10, extent=extent, clock=lambda: 5.0)
+    )  # a clock that stands still
     assert left == [pytest.approx(seconds)]
 
 
@@ -168,8 +171,8 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
 
 
 def test_each_adapter_fits_its_own_persona_without_a_word_on_who_speaks(sides, two_trained, job):
-    found, missing = neighbours_of(job, [neighbour(two_trained)])
-    section = separation_section(sides, "ada", job.data, found, Budget(FOREVER), lambda: None)
+    found, missing = load_other_personas(job, [neighbour(two_trained)])
+    section = separation_section(sides, "ada", job.data, found, TimeBudget(FOREVER), lambda: None)
     assert not missing and section.own_best == section.own_best_new == 1
     assert section.margin_bits.low > 0
     assert section.loss["ada"]["ada"] < section.loss["ada"]["bo"]
@@ -177,17 +180,17 @@ def test_each_adapter_fits_its_own_persona_without_a_word_on_who_speaks(sides, t
 
 
 def test_an_adapter_that_is_another_ones_twin_separates_nothing(sides, two_trained, job):
-    found, _ = neighbours_of(job, [neighbour(two_trained)])
+    found, _ = load_other_personas(job, [neighbour(two_trained)])
     twin = AdapterRef("neighbour-bo", "twin", two_trained["ada"] / "adapter")
     section = separation_section(
-        sides, "ada", job.data, [found[0].__class__("bo", twin, found[0].data)], Budget(FOREVER), lambda: None
+        sides, "ada", job.data, [found[0].__class__("bo", twin, found[0].data)], TimeBudget(FOREVER), lambda: None
     )
     assert section.own_best == 0 and section.margin_bits.estimate == 0
 
 
 def test_neighbours_that_cannot_be_compared_are_named_with_the_reason(two_trained, job, tmp_path):
-    gone = Neighbour(persona="oda", adapter=str(tmp_path), job=str(tmp_path))
-    found, missing = neighbours_of(job, [gone, neighbour(two_trained, "ada"), neighbour(two_trained)])
+    gone = NeighbourPaths(persona="oda", adapter=str(tmp_path), job=str(tmp_path))
+    found, missing = load_other_personas(job, [gone, neighbour(two_trained, "ada"), neighbour(two_trained)])
     assert [it.persona for it in found] == ["bo"], "a persona is no neighbour of its own"
     assert len(missing) == 1 and missing[0].startswith("oda: There is no complete adapter")
 
@@ -198,7 +201,7 @@ def test_margins_are_in_bits_per_token_against_the_best_other():
         "bo": {"ada": [ReplyLoss(3, 4)], "bo": [ReplyLoss(4, 4)], "cy": [ReplyLoss(9, 4)]},
         "cy": {"ada": [ReplyLoss(3, 2)], "bo": [ReplyLoss(4, 2)], "cy": [ReplyLoss(1, 2)]},
     }
-    found = fitting(losses)
+    found = fit_adapters(losses)
     assert found.own_best == pytest.approx(2 / 3) and not found.fits["bo"].any()
     margin = margin_bits(losses, {name: ["t"] for name in losses})
     assert margin.estimate == pytest.approx(((6 - 2) + (3 - 4) + (3 - 1)) / 10 / math.log(2))
@@ -226,15 +229,15 @@ def test_what_greedy_decoding_goes_on_with_comes_back_and_nothing_else_does(side
             if changed is not None:
                 said[len(first) + changed] += 1
             answer = [*said, *end]
-            sample = Sample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
-            (losses,) = measure_tokens(model, [sample])
-            assert returned_tokens(losses, len(end)) == len(first) == LEAST_RETURNED
-            assert comes_back(losses, len(end)) is expected
+            sample = TokenizedSample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+            (losses,) = measure_token_losses(model, [sample])
+            assert continuation_tokens(losses, len(end)) == len(first) == MIN_VERBATIM_TOKENS
+            assert is_memorised(losses, len(end)) is expected
 
 
 def test_only_replies_count_of_which_enough_is_to_come_back(sides, job):
-    heldout = measured_alike(sides.use, sides.names, job.data.heldout)
-    section = memorised_section(sides, job.data, heldout.means(), 2, Budget(FOREVER), lambda: None)
+    heldout = paired_losses(sides.use, sides.names, job.data.heldout)
+    section = memorisation_section(sides, job.data, heldout.means(), 2, TimeBudget(FOREVER), lambda: None)
     assert section.prefixes == 0 and section.verbatim == 0, "two words are no proof"
     assert set(section.gap) == set(sides.names)
     assert abs(section.gap[NEW]) < 0.1, "the same word each time is as easy held out as trained on"

@@ -8,21 +8,20 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from tests.trainer.talk import ADA, dialogue, sentence, talk
-from trainer.building.filters import Filters
-from trainer.building.ledger import UNNEEDED, Ledger
-from trainer.building.sieve import SIDES, sift
-from trainer.building.split import HELD_OUT, Opening
-from trainer.conversation import Rejected
+from trainer.data.dedup_split import HELD_OUT, SIDES, SplitKey, split_conversations
+from trainer.data.ledger import LEADS_TO_NO_REPLY, Ledger
+from trainer.data.quality_filters import QualityFilters
+from trainer.sources.conversation import RejectedRecord
 
 SHARE = 0.2
 
 
 def fates(conversations, share=SHARE, **filters):
-    return sift(conversations, Filters(**filters), share).fates
+    return split_conversations(conversations, QualityFilters(**filters), share).outcomes
 
 
 def draw(conversation):
-    return Opening.of(conversation).draw
+    return SplitKey.of(conversation).draw
 
 
 def many(count, start=0):
@@ -116,11 +115,11 @@ def test_a_logs_messages_are_accounted_for_one_by_one():
     heard = []
     ledger = Ledger(heard.append)
     ledger.settle(talk("a", "b", "c", "d", "e"), {0, 1}, {3: "too long"})
-    assert (ledger.rows, ledger.rows_used, dict(ledger.dropped)) == (5, 2, {UNNEEDED: 2, "too long": 1})
+    assert (ledger.rows, ledger.rows_used, dict(ledger.dropped)) == (5, 2, {LEADS_TO_NO_REPLY: 2, "too long": 1})
     assert [(drop.row, drop.reason, drop.rows) for drop in heard] == [
-        ("message 2", UNNEEDED, 1),
+        ("message 2", LEADS_TO_NO_REPLY, 1),
         ("message 3", "too long", 1),
-        ("message 4", UNNEEDED, 1),
+        ("message 4", LEADS_TO_NO_REPLY, 1),
     ]
 
 
@@ -137,8 +136,8 @@ def test_a_row_that_holds_a_talk_is_used_or_not():
     ledger.settle(dialogue("a", "b", "c", "d"), {0, 1}, {3: "too long"})
     ledger.settle(dialogue("a", "b"), set(), {1: "too long"})
     ledger.drop(dialogue("a", "b", rows=3), "duplicate")
-    ledger.reject("rows.jsonl", Rejected("line 9", "no JSON", 2))
-    ledger.take_in({"command": 4})
+    ledger.reject("rows.jsonl", RejectedRecord("line 9", "no JSON", 2))
+    ledger.add_dropped({"command": 4})
     assert (ledger.rows, ledger.rows_used) == (11, 1)
     assert dict(ledger.dropped) == {"too long": 1, "duplicate": 3, "no JSON": 2, "command": 4}
     assert dict(ledger.by_source["rows.jsonl"]) == {"used": 1, "dropped": 6}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from personas.adapters import verify
+from personas.home.adapters import verify_adapter
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "vietnamese"
@@ -43,7 +43,7 @@ def test_six_epochs_are_told_and_held_out_replies_become_likelier(tmp_path):
     page = (tmp_path / "six" / "adapter" / "report" / "README.md").read_text(encoding="utf-8")
     for row in epochs:
         assert f"| {row['epoch']} | {float(row['train_loss']):.4f} | {float(row['eval_loss']):.4f} |" in page
-    metrics = verify(tmp_path / "six" / "adapter").metrics
+    metrics = verify_adapter(tmp_path / "six" / "adapter").metrics
     assert metrics.loss_tuned < metrics.loss_base
 
 
@@ -53,5 +53,5 @@ def test_a_run_that_learns_by_heart_stops_early_and_keeps_the_best(tmp_path):
     heldout = [float(row["eval_loss"]) for row in epochs]
     assert len(epochs) < 6, heldout
     assert min(heldout[:-2]) <= min(heldout[-2:]), "two epochs in which nothing became better end it"
-    metrics = verify(tmp_path / "early" / "adapter").metrics
+    metrics = verify_adapter(tmp_path / "early" / "adapter").metrics
     assert metrics.loss_tuned == pytest.approx(min(heldout), rel=0.05), "the best is kept, not the last"

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from tests.trainer.reading import everything, jsonl
-from trainer.sources import FORMATS, ReadOptions, read, recognise
-from trainer.sources.json_stream import array_at
+from trainer.sources.json_stream import stream_array
+from trainer.sources.reader import read_source
+from trainer.sources.registry import FORMATS, detect_format
+from trainer.sources.source_format import ReadOptions
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 WORDS = st.sampled_from(
@@ -63,8 +65,8 @@ def path(tmp_path_factory) -> Path:
 def read_any_way(path: Path) -> None:
     for format in (None, *(format.name for format in FORMATS)):
         try:
-            recognise(path, format)
-            for item in read(path, ReadOptions(), format):
+            detect_format(path, format)
+            for item in read_source(path, ReadOptions(), format):
                 assert item.rows >= 0
         except MaterialError as error:
             assert str(error)
@@ -92,7 +94,7 @@ def test_every_row_is_used_or_rejected(path, rows, shape, format):
     content = json.dumps(rows, indent=1).encode() if shape == "array" else jsonl(rows)
     path.write_bytes(gzip.compress(content) if shape == "packed" else content)
     try:
-        found = recognise(path, format).name
+        found = detect_format(path, format).name
         used, rejected = everything(path, format)
     except MaterialError:
         return
@@ -148,4 +150,4 @@ def test_an_array_comes_out_as_the_json_module_reads_it(values, indent, chunk):
             return super().read(min(size, chunk) if size > 0 else size)
 
     expected = json.loads(content)["c"]
-    assert repr(list(array_at(Slow(content), ("c",)))) == repr(expected)
+    assert repr(list(stream_array(Slow(content), ("c",)))) == repr(expected)

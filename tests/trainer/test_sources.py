@@ -9,9 +9,10 @@ import pytest
 
 from personas.errors import MaterialError
 from tests.trainer.reading import everything, jsonl, spoken
-from trainer.sources import FORMATS, oasst, oasst_rows, personachat, recognise, rows
-from trainer.sources.files import HEAD_BYTES, open_source
-from trainer.sources.json_cursor import CHUNK_BYTES
+from trainer.sources.formats import openassistant, personachat, tabular
+from trainer.sources.json_stream import CHUNK_BYTES
+from trainer.sources.registry import FORMATS, detect_format
+from trainer.sources.source_file import HEAD_BYTES, open_source
 
 ROWS = [{"instruction": f"Say “{n}”, {{please}}", "input": "", "output": f'It is\n{n} \\ […] "'} for n in range(3)]
 ANSWERS = [row["output"] for row in ROWS]
@@ -48,7 +49,7 @@ CONTAINERS = {
 def test_a_table_is_read_whatever_it_is_called_and_packed_in(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(CONTAINERS[name])
-    assert recognise(path).name == "alpaca"
+    assert detect_format(path).name == "alpaca"
     assert answers(path) == ANSWERS
 
 
@@ -192,26 +193,26 @@ def test_a_file_of_which_nothing_can_be_read_is_named(tmp_path, content, said):
     path = tmp_path / "talk.json"
     path.write_bytes(content)
     with pytest.raises(MaterialError, match=said):
-        recognise(path)
+        detect_format(path)
 
 
 def test_the_error_names_all_formats_and_a_wrong_name_the_nearest(tmp_path):
     path = tmp_path / "talk.json"
     path.write_text("Nothing to see.")
     with pytest.raises(MaterialError) as caught:
-        recognise(path)
+        detect_format(path)
     assert all(f"{format.name}: {format.expected}" in str(caught.value) for format in FORMATS)
     with pytest.raises(MaterialError, match=r"no format 'alpacca'\. Did you mean 'alpaca'"):
-        recognise(path, "alpacca")
+        detect_format(path, "alpacca")
     with pytest.raises(MaterialError, match="There is no"):
-        recognise(tmp_path / "gone")
+        detect_format(tmp_path / "gone")
     with pytest.raises(MaterialError, match="There is no file nobody/nothing, and no data set"):
-        recognise(type(path)("nobody/nothing"))
+        detect_format(type(path)("nobody/nothing"))
 
 
 def test_the_docs_list_every_format_of_data_sets():
     text = (Path(__file__).parents[2] / "docs" / "sets.md").read_text(encoding="utf-8")
-    for format in (*oasst.FORMATS, *oasst_rows.FORMATS, *personachat.FORMATS, *rows.FORMATS):
+    for format in (*openassistant.TREE_FORMATS, *openassistant.MESSAGE_FORMATS, *personachat.FORMATS, *tabular.FORMATS):
         expected = format.expected.replace("\n", "\\n").replace("|", "\\|")
         assert f"| `{format.name}` | {format.title} | `{expected}` |\n" in text
 

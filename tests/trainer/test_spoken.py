@@ -7,27 +7,33 @@ from functools import partial
 
 import pytest
 
-from personas.contracts import ChatRequest, Sampling, Turn
-from personas.engine.local import LocalEngine
+from personas.engine.llm_engine import LLMEngine
+from personas.schemas.chat import ChatRequest, SamplingParams, Turn
+from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, SMALL_TALK_TASK
 from tests.tiny import make_adapter
 from tests.trainer.jobs import persona_job
-from trainer.job import prepare
-from trainer.material import read_spec
-from trainer.scorecard.budget import Budget
-from trainer.scorecard.sides import BASE, LIVE, NEW, Compared, Sides
-from trainer.scorecard.spoken import measure, measure_spoken
-from trainer.scorecard.spoken.answers import GENERAL, HELDOUT, SMALL_TALK, Asked
-from trainer.scorecard.spoken.generate import Speakers
-from trainer.scorecard.spoken.prompts import Asking, heldout_prompts, in_turn, nearest_replies
+from trainer.data.job_inputs import read_spec
+from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
+from trainer.evaluate.generation import measure_replies, reply_sections
+from trainer.evaluate.generation.evaluation_prompts import (
+    PromptBuilder,
+    heldout_prompts,
+    interleave_tasks,
+    nearest_replies,
+)
+from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
+from trainer.evaluate.paired_losses import TimeBudget
+from trainer.train.job import prepare_job
 
 TURN = Turn("Guest", "what is the bell like?")
-SHORT = Sampling(max_new_tokens=12)
+SHORT = SamplingParams(max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory, tiny_base):
     folder = persona_job(tmp_path_factory.mktemp("job") / "ada", tiny_base.source)
-    return prepare(folder, read_spec(folder))
+    return prepare_job(folder, read_spec(folder))
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +44,9 @@ def sides(tmp_path_factory, tiny_base, job):
     aside = home / "aside"
     shutil.copytree(new.folder, aside)
     (aside / "manifest.json").unlink()
-    found = Sides.load(tiny_base, job.tokenizer, "float32", job.data.heldout[0].ids[:40])
-    found.add(LIVE, Compared("v1", live.folder))
-    found.add(NEW, Compared("v2", aside, is_sealed=False))
+    found = Candidates.load(tiny_base, job.tokenizer, "float32", job.data.heldout[0].ids[:40])
+    found.add(LIVE, Candidate("v1", live.folder))
+    found.add(NEW, Candidate("v2", aside, is_sealed=False))
     return found
 
 
@@ -49,13 +55,15 @@ def served(tiny_base, sides, job):
     """What the engine that serves says, by side: over a model of its own."""
 
     async def reply(engine, ref):
-        stream = engine.submit(ChatRequest(job.data.persona, (TURN,), (), ref, Sampling(max_new_tokens=12, seed=7)))
+        stream = engine.submit(
+            ChatRequest(job.data.persona, (TURN,), (), ref, SamplingParams(max_new_tokens=12, seed=7))
+        )
         async for _ in stream:
             pass
         return stream.reply.text.strip()
 
     async def replies():
-        engine = LocalEngine(tiny_base, "float32")
+        engine = LLMEngine(tiny_base, "float32")
         await engine.start()
         try:
             return {side: await reply(engine, sides.ref(side)) for side in (BASE, LIVE)}
@@ -66,20 +74,20 @@ def served(tiny_base, sides, job):
 
 
 def speakers(sides, renderer, seeds=(7,), of=(BASE, LIVE, NEW)):
-    return Speakers(sides.parts, renderer, {side: sides.ref(side) for side in of}, seeds, SHORT)
+    return ReplyGenerator(sides.parts, renderer, {side: sides.ref(side) for side in of}, seeds, SHORT)
 
 
-def prompt(renderer, persona, task=HELDOUT, number=0, once=False):
-    return Asking(renderer, persona, None).asked(task, number, [TURN], once=once)
+def prompt(renderer, persona, task=HELDOUT_TASK, number=0, once=False):
+    return PromptBuilder(renderer, persona, None).asked(task, number, [TURN], once=once)
 
 
 def test_replies_are_those_that_the_engine_serves_each_by_its_own_side(sides, job, renderer, served):
-    made = speakers(sides, renderer, (7, 8)).answers([prompt(renderer, job.data.persona)], Budget(60))
+    made = speakers(sides, renderer, (7, 8)).answers([prompt(renderer, job.data.persona)], TimeBudget(60))
     assert len(made) == 6
     texts = {(it.side, it.seed): it.text for it in made}
     assert {side: texts[side, 7] for side in served} == served
     assert len(set(texts.values())) == 6  # sides and seeds all differ
-    again = speakers(sides, renderer, (7,), (NEW,)).answers([prompt(renderer, job.data.persona)], Budget(60))
+    again = speakers(sides, renderer, (7,), (NEW,)).answers([prompt(renderer, job.data.persona)], TimeBudget(60))
     assert again[0].text == texts[NEW, 7]  # whoever else is in the batch
     assert sides.base_is_base() == 0  # the engine leaves the model as it was
 
@@ -87,15 +95,15 @@ def test_replies_are_those_that_the_engine_serves_each_by_its_own_side(sides, jo
 def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the_time(sides, renderer):
     asked = [prompt(renderer, None, number=n) for n in range(5)]
     heard = []
-    spent = Budget(0.0)
+    spent = TimeBudget(0.0)
     made = speakers(sides, renderer, (1, 2)).answers(asked, spent, lambda done, of: heard.append((done, of)), least=2)
     assert [it.number for it in asked if sum(a.asked is it for a in made) == 6] == [0, 1]
     assert len(made) == 12 and heard[-1] == (12, 30)
-    assert len(speakers(sides, renderer, (1,), (BASE,)).answers(asked, Budget(600))) == 5
+    assert len(speakers(sides, renderer, (1,), (BASE,)).answers(asked, TimeBudget(600))) == 5
 
 
 def test_what_is_asked_once_takes_the_first_seed(sides, renderer):
-    made = speakers(sides, renderer, (4, 5), (BASE,)).answers([prompt(renderer, None, once=True)], Budget(60))
+    made = speakers(sides, renderer, (4, 5), (BASE,)).answers([prompt(renderer, None, once=True)], TimeBudget(60))
     assert [it.seed for it in made] == [4]
 
 
@@ -105,36 +113,43 @@ def test_a_failing_reply_is_raised(sides, renderer, monkeypatch):
 
     monkeypatch.setattr(sides.parts.stacked, "compute", breaks)
     with pytest.raises(MemoryError, match="no room"):
-        speakers(sides, renderer, (1,), (BASE,)).answers([prompt(renderer, None)], Budget(60))
+        speakers(sides, renderer, (1,), (BASE,)).answers([prompt(renderer, None)], TimeBudget(60))
 
 
 def test_heldout_prompts_are_those_of_the_samples_token_for_token(job, renderer):
-    asked = heldout_prompts(Asking(renderer, job.data.persona, job.data.lore), job.data)
+    asked = heldout_prompts(PromptBuilder(renderer, job.data.persona, job.data.lore), job.data)
     assert asked
     for it in asked:
         sample = job.data.heldout[it.number]
         assert it.ids == sample.ids[: len(it.ids)] and len(it.ids) == len(sample.ids) - sample.reply_tokens
-        assert it.message == job.data.said_heldout[it.number].message
+        assert it.message == job.data.heldout_prompt_replies[it.number].message
         assert it.asker and f"{it.asker}: {it.message}" in renderer.tokenizer.decode(it.ids)
         assert it.stop == (f"\n{it.asker}:",)
 
 
 def test_tasks_take_turns_the_first_of_each_before_all():
-    asked = [Asked(task, n, (1,), "") for task, count in (("a", 6), ("b", 2), ("c", 1)) for n in range(count)]
-    order = [(it.task, it.number) for it in in_turn(asked)]
+    asked = [
+        EvaluationPrompt(task, n, (1,), "") for task, count in (("a", 6), ("b", 2), ("c", 1)) for n in range(count)
+    ]
+    order = [(it.task, it.number) for it in interleave_tasks(asked)]
     assert sorted(order[:3]) == [("a", 0), ("b", 0), ("c", 0)]
     assert order.index(("b", 1)) < order.index(("a", 4))
     assert sorted(order) == sorted((it.task, it.number) for it in asked)
-    alike = in_turn([Asked(task, n, (1,), "") for task in (GENERAL, HELDOUT) for n in range(10)])
-    assert sum(it.task == HELDOUT for it in alike[:12]) == 8
+    alike = interleave_tasks(
+        [EvaluationPrompt(task, n, (1,), "") for task in (GENERAL_TASK, HELDOUT_TASK) for n in range(10)]
+    )
+    assert sum(it.task == HELDOUT_TASK for it in alike[:12]) == 8
 
 
 def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
-    known = job.data.said_train[:4]
+    known = job.data.train_prompt_replies[:4]
     odd = type(known[0])("t", "good night, sleep well", "Good night. The clock stays awake.")
-    near = nearest_replies([Asked(SMALL_TALK, 3, (1,), "sleep well, good night")], [*known, odd])
+    near = nearest_replies([EvaluationPrompt(SMALL_TALK_TASK, 3, (1,), "sleep well, good night")], [*known, odd])
     assert near[3][0] == odd.reply and len(near[3]) == 3
-    assert nearest_replies([], known) == {} and nearest_replies([Asked(SMALL_TALK, 0, (1,), "hi")], []) == {}
+    assert (
+        nearest_replies([], known) == {}
+        and nearest_replies([EvaluationPrompt(SMALL_TALK_TASK, 0, (1,), "hi")], []) == {}
+    )
 
 
 def in_other_words(data):
@@ -143,21 +158,25 @@ def in_other_words(data):
     def answered(said):
         return tuple(replace(it, reply=f"MARMALADE! {it.message.upper()} JAM!") for it in said)
 
-    return replace(data, said_train=answered(data.said_train), said_heldout=answered(data.said_heldout))
+    return replace(
+        data,
+        train_prompt_replies=answered(data.train_prompt_replies),
+        heldout_prompt_replies=answered(data.heldout_prompt_replies),
+    )
 
 
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
-    monkeypatch.setattr(measure, "Speakers", partial(Speakers, sampling=SHORT))
+    monkeypatch.setattr(reply_sections, "ReplyGenerator", partial(ReplyGenerator, sampling=SHORT))
     told, steps = [], []
     others = {"bo": in_other_words(job.data)}
-    spoken = measure_spoken(sides, job, Budget(0.0), (3,), told.append, others, lambda: steps.append(1))
+    spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), told.append, others, lambda: steps.append(1))
     assert spoken.voice.classes == ("ada", "bo", "members")
     assert spoken.voice.right.keys() == {"base", "live", "new"} and spoken.voice.ceiling > spoken.voice.floor
-    assert {scores.task for scores in spoken.text} >= {HELDOUT, GENERAL, SMALL_TALK}
+    assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}
     assert sum(spoken.safety.prompts.values()) == 1
     assert spoken.left_out["safety prompts"] == "1 of 30 were asked: there was no time for more."
     shown = spoken.side_by_side[0]
-    assert (shown.prompt, shown.real) in {(it.message, it.reply) for it in job.data.said_heldout}
+    assert (shown.prompt, shown.real) in {(it.message, it.reply) for it in job.data.heldout_prompt_replies}
     assert shown.replies["base"].made_by is None and shown.replies["live"].made_by.version == "v1"
     assert shown.replies["new"].made_by == sides.made(NEW) and {it.seed for it in shown.replies.values()} == {3}
     assert len({it.text for it in shown.replies.values()}) == 3

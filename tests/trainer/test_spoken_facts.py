@@ -5,15 +5,26 @@ import re
 import pytest
 
 from personas.card import SHIPPED_CARDS, read_cards
-from personas.contracts import Persona
-from personas.lore import WORLD, LoreIndex, Passage, passages_of, read_lore
-from trainer.scorecard.spoken.answers import FACTS, HELDOUT, UNAIDED, Answer, Asked
-from trainer.scorecard.spoken.character import Character
-from trainer.scorecard.spoken.facts import derived, measure_facts, questions_for, written
-from trainer.scorecard.spoken.material import FACTS_FILE, SHIPPED, rows_of
+from personas.lore import WORLD, LoreIndex, Passage, read_lore, split_passages
+from personas.schemas.chat import Persona
+from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK
+from trainer.evaluate.generation.lore_facts import (
+    CharacterBreakDetector,
+    derive_questions,
+    fact_questions,
+    measure_facts,
+    parse_question,
+)
+from trainer.evaluate.generation.reply_tasks import (
+    DATA_FOLDER,
+    FACTS_FILE,
+    EvaluationPrompt,
+    GeneratedReply,
+    read_jsonl,
+)
 
 CARDS = read_cards(SHIPPED_CARDS)
-ROWS = rows_of(FACTS_FILE)
+ROWS = read_jsonl(FACTS_FILE)
 ADA = Persona("ada", "Ada Marsh", description="You keep the clock of the harbour.")
 CLOCK = (
     "# The Clock\n\n## The tower\nAda Marsh winds the clock every evening. It has eleven wheels and one bell.\n\n"
@@ -34,8 +45,8 @@ def test_every_persona_that_ships_has_fifteen_questions_or_more():
 
 @pytest.mark.parametrize("persona", sorted(CARDS))
 def test_the_lore_that_ships_answers_every_written_question(persona):
-    passages = read_lore(SHIPPED / "rag-resources", (persona, WORLD), CARDS)
-    asked = questions_for(CARDS[persona], Found(passages))
+    passages = read_lore(DATA_FOLDER / "rag-resources", (persona, WORLD), CARDS)
+    asked = fact_questions(CARDS[persona], Found(passages))
     assert len(asked) == sum(row["persona"] == persona for row in ROWS)
     assert [it.text for it in asked if not it.is_right(it.reference) or it.contradicts(it.reference)] == []
 
@@ -43,7 +54,7 @@ def test_the_lore_that_ships_answers_every_written_question(persona):
 def test_an_answer_to_another_question_is_not_right():
     """Patterns that match anything would be no test of knowing."""
     for persona in CARDS:
-        asked = [written(row) for row in ROWS if row["persona"] == persona]
+        asked = [parse_question(row) for row in ROWS if row["persona"] == persona]
         right = [it.is_right(other.reference) for it in asked for other in asked if it is not other]
         assert sum(right) / len(right) < 0.05
 
@@ -59,21 +70,21 @@ def test_an_answer_to_another_question_is_not_right():
     ],
 )
 def test_right_and_wrong_are_told_apart(question, right, wrong):
-    asked = next(written(row) for row in ROWS if row["question"] == question)
+    asked = next(parse_question(row) for row in ROWS if row["question"] == question)
     assert asked.is_right(right) and not asked.contradicts(right)
     assert asked.contradicts(wrong) and not asked.is_right(wrong)
     assert not asked.is_right("I could not say.") and not asked.contradicts("I could not say.")
 
 
 def test_a_question_that_the_lore_does_not_answer_any_more_is_not_asked():
-    passages = read_lore(SHIPPED / "rag-resources", ("ballast",))
+    passages = read_lore(DATA_FOLDER / "rag-resources", ("ballast",))
     changed = [Passage(p.owner, p.source, p.heading, p.text.replace("eighty-three", "ninety")) for p in passages]
-    asked = {it.text for it in questions_for(CARDS["ballast"], Found(changed))}
+    asked = {it.text for it in fact_questions(CARDS["ballast"], Found(changed))}
     assert "How much do you weigh?" not in asked and "How long is your jib?" in asked
 
 
 def test_other_personas_are_asked_what_rules_find_in_their_lore():
-    asked = questions_for(ADA, Found(passages_of("ada", "ada/clock.md", CLOCK)))
+    asked = fact_questions(ADA, Found(split_passages("ada", "ada/clock.md", CLOCK)))
     assert asked
     for question in asked:
         assert question.is_right(question.reference) and not question.contradicts(question.reference)
@@ -83,30 +94,32 @@ def test_other_personas_are_asked_what_rules_find_in_their_lore():
 
 
 def test_lore_of_the_world_alone_makes_no_questions():
-    assert derived(ADA, passages_of(WORLD, "_world/clock.md", CLOCK)) == []
+    assert derive_questions(ADA, split_passages(WORLD, "_world/clock.md", CLOCK)) == []
 
 
 def answer(task, number, side, text, asker="Mira"):
-    return Answer(Asked(task, number, (1,), "hm", asker), side, 0, text, 3, True)
+    return GeneratedReply(EvaluationPrompt(task, number, (1,), "hm", asker), side, 0, text, 3, True)
 
 
 def test_shares_are_of_each_sides_replies():
     rows = [row for row in ROWS if row["persona"] == "ballast"][:2]  # how heavy, how long
     answers = [
-        answer(FACTS, 0, "new", "Eighty-three tonnes."),
-        answer(FACTS, 1, "new", "It is ten feet long."),
-        answer(UNAIDED, 0, "new", "Heavy."),
-        answer(HELDOUT, 5, "new", "As an AI language model I have no jib."),
-        answer(FACTS, 0, "base", "Mira: and then?"),
-        answer(FACTS, 1, "base", "Sixty-four feet."),
-        answer(UNAIDED, 0, "base", "83 tonnes."),
+        answer(FACTS_TASK, 0, "new", "Eighty-three tonnes."),
+        answer(FACTS_TASK, 1, "new", "It is ten feet long."),
+        answer(FACTS_WITHOUT_LORE_TASK, 0, "new", "Heavy."),
+        answer(HELDOUT_TASK, 5, "new", "As an AI language model I have no jib."),
+        answer(FACTS_TASK, 0, "base", "Mira: and then?"),
+        answer(FACTS_TASK, 1, "base", "Sixty-four feet."),
+        answer(FACTS_WITHOUT_LORE_TASK, 0, "base", "83 tonnes."),
     ]
-    facts = measure_facts([written(row) for row in rows], answers, ("base", "new"), Character(CARDS["ballast"]))
+    facts = measure_facts(
+        [parse_question(row) for row in rows], answers, ("base", "new"), CharacterBreakDetector(CARDS["ballast"])
+    )
     assert facts.questions == 2
     assert facts.right_with_lore == {"base": 0.5, "new": 0.5} and facts.right_without_lore == {"base": 1, "new": 0}
     assert facts.contradictions == {"base": 0, "new": pytest.approx(1 / 3)}
     assert facts.breaks_character == {"base": pytest.approx(1 / 3), "new": 0.25}
-    assert measure_facts([], answers[3:4], ("new",), Character(CARDS["ballast"])) is None
+    assert measure_facts([], answers[3:4], ("new",), CharacterBreakDetector(CARDS["ballast"])) is None
 
 
 @pytest.mark.parametrize(
@@ -126,30 +139,30 @@ def test_shares_are_of_each_sides_replies():
     ],
 )
 def test_replies_that_break_character(reply):
-    assert Character(CARDS["oda"]).is_broken_by(reply, "Mira")
+    assert CharacterBreakDetector(CARDS["oda"]).is_broken_by(reply, "Mira")
 
 
 def test_real_replies_and_the_cards_own_words_break_none():
     for persona in CARDS.values():
-        character = Character(persona)
+        character = CharacterBreakDetector(persona)
         assert not any(character.is_broken_by(row["reference"], "Mira") for row in ROWS)
         assert not character.is_broken_by("I lift what I am asked to. As a crane, I weigh it first.", "Mira")
     robot = Persona("bo", "Bo", description="I am a chatbot in a lighthouse.")
-    assert not Character(robot).is_broken_by("I am a chatbot, and it is dark.", "Mira")
-    assert Character(robot).is_broken_by("As an AI language model I cannot.", "Mira")
+    assert not CharacterBreakDetector(robot).is_broken_by("I am a chatbot, and it is dark.", "Mira")
+    assert CharacterBreakDetector(robot).is_broken_by("As an AI language model I cannot.", "Mira")
 
 
 def test_no_written_question_holds_its_own_answer_or_stands_in_what_is_trained_on():
     for row in ROWS:
         assert not any(re.search(pattern, row["question"], re.IGNORECASE) for pattern in row.get("right", ()))
     assert len({(row["persona"], row["question"]) for row in ROWS}) == len(ROWS)
-    logs = "".join(file.read_text(encoding="utf-8").casefold() for file in (SHIPPED / "logs").glob("*.json"))
+    logs = "".join(file.read_text(encoding="utf-8").casefold() for file in (DATA_FOLDER / "logs").glob("*.json"))
     assert [row["question"] for row in ROWS if f'"{row["question"].casefold()}"' in logs] == []
 
 
 def test_most_written_questions_find_their_lore():
     """With lore is with what the bot would find: the questions would measure nothing if it found none."""
-    lore = LoreIndex(read_lore(SHIPPED / "rag-resources", ("oda", WORLD), CARDS))
+    lore = LoreIndex(read_lore(DATA_FOLDER / "rag-resources", ("oda", WORLD), CARDS))
     rows = [row for row in ROWS if row["persona"] == "oda"]
     found = [" ".join(hit.text for hit in lore.search("oda", row["question"])) for row in rows]
     hits = sum(row["evidence"] in " ".join(text.split()) for row, text in zip(rows, found, strict=True))

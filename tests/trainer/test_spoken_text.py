@@ -2,8 +2,15 @@
 
 import pytest
 
-from trainer.scorecard.spoken.answers import HELDOUT, Answer, Asked, answers_of, share, spread
-from trainer.scorecard.spoken.text import score_texts, text_scores, words_of
+from personas.schemas.scorecard import HELDOUT_TASK
+from trainer.evaluate.generation.reply_tasks import (
+    EvaluationPrompt,
+    GeneratedReply,
+    mean_std,
+    select_replies,
+    true_share,
+)
+from trainer.evaluate.generation.text_metrics import score_texts, split_words, text_scores
 
 
 def test_rouge_by_hand():
@@ -23,7 +30,7 @@ def test_rouge_is_the_mean_over_texts_and_the_best_over_references():
 
 def test_rouge_knows_letters_beyond_ascii():
     assert score_texts(["đèn lồng đỏ"], ["Đèn lồng"])["rouge1"] == pytest.approx(2 * 1 * (2 / 3) / (5 / 3))
-    assert words_of("你好, Ada") == ["你", "好", "ada"]
+    assert split_words("你好, Ada") == ["你", "好", "ada"]
     assert score_texts(["你好吗"], ["你好"])["rouge1"] == pytest.approx(2 * 1 * (2 / 3) / (5 / 3))
 
 
@@ -63,8 +70,8 @@ def test_texts_and_references_have_to_be_as_many():
         score_texts([], [])
 
 
-def answer(number, side, seed, text, ended=True, task=HELDOUT):
-    return Answer(Asked(task, number, (1, 2), "hello"), side, seed, text, 3, ended)
+def answer(number, side, seed, text, ended=True, task=HELDOUT_TASK):
+    return GeneratedReply(EvaluationPrompt(task, number, (1, 2), "hello"), side, seed, text, 3, ended)
 
 
 def test_runs_are_scored_apart_and_then_averaged():
@@ -75,8 +82,8 @@ def test_runs_are_scored_apart_and_then_averaged():
         answer(4, "base", 1, "three four"),
         answer(9, "new", 0, "of another task", task="general"),
     ]
-    scores = text_scores(HELDOUT, answers, ("base", "new"), (0, 1), {4: ["one two"]})
-    assert scores.task == HELDOUT and scores.prompts == 1
+    scores = text_scores(HELDOUT_TASK, answers, ("base", "new"), (0, 1), {4: ["one two"]})
+    assert scores.task == HELDOUT_TASK and scores.prompts == 1
     assert scores.scores["rouge1"]["new"].mean == pytest.approx(0.5)
     assert scores.scores["rouge1"]["new"].sd == pytest.approx(0.5**0.5)  # n - 1: of 1 and 0
     assert scores.scores["rouge1"]["base"].sd == 0 and scores.scores["rouge1"]["base"].runs == 2
@@ -86,12 +93,12 @@ def test_runs_are_scored_apart_and_then_averaged():
 
 def test_answers_are_found_by_task_side_and_seed():
     answers = [answer(2, "new", 0, "b"), answer(1, "new", 0, "a"), answer(1, "new", 1, "c"), answer(1, "base", 0, "d")]
-    assert [it.text for it in answers_of(answers, HELDOUT, side="new", seed=0)] == ["a", "b"]
-    assert [it.text for it in answers_of(answers, HELDOUT, side="new")] == ["a", "c", "b"]
+    assert [it.text for it in select_replies(answers, HELDOUT_TASK, side="new", seed=0)] == ["a", "b"]
+    assert [it.text for it in select_replies(answers, HELDOUT_TASK, side="new")] == ["a", "c", "b"]
 
 
 def test_one_run_has_no_deviation_and_none_has_no_mean():
-    assert spread([0.25]).sd == 0 and spread([0.25]).runs == 1
+    assert mean_std([0.25]).sd == 0 and mean_std([0.25]).runs == 1
     with pytest.raises(ValueError, match="no runs"):
-        spread([])
-    assert share([]) == 0 and share([True, False]) == 0.5
+        mean_std([])
+    assert true_share([]) == 0 and true_share([True, False]) == 0.5

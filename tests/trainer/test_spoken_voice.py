@@ -5,18 +5,25 @@ import random
 import pytest
 
 from personas.card import SHIPPED_CARDS, read_cards
-from personas.contracts import Persona
-from trainer.dataset import Dataset
-from trainer.exchange import Exchange
-from trainer.scorecard.spoken.answers import HELDOUT, Answer, Asked
-from trainer.scorecard.spoken.voice import GENERAL, MEMBERS, Authors, Known, measure_voice, shipped_voices, voices_of
+from personas.schemas.chat import Persona
+from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOICE
+from trainer.data.dataset import Dataset
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
+from trainer.evaluate.generation.voice_classifier import (
+    AuthorshipClassifier,
+    AuthorTexts,
+    collect_voices,
+    measure_voice,
+    shipped_voices,
+)
+from trainer.schemas import PromptReply
 
 CARDS = read_cards(SHIPPED_CARDS)
 ADA = Persona("ada", "Ada")
 WORDS = {
     "ada": "i wind the old clock at dusk and oil its brass wheel slowly while gulls sleep on bells".split(),
     "bo": "Bravo! What soup, what jam! Marmalade for all, and pie, and cheese; hooray, dear guests!".split(),
-    MEMBERS: "whats up lol u ok?? brb gotta go cya tmrw pls thx hows ur day bro".split(),
+    MEMBERS_VOICE: "whats up lol u ok?? brb gotta go cya tmrw pls thx hows ur day bro".split(),
 }
 
 
@@ -26,13 +33,13 @@ def said(voice, count, seed):
 
 
 def voices(**changed):
-    made = {name: Known(said(name, 40, 1), said(name, 15, 2)) for name in WORDS}
+    made = {name: AuthorTexts(said(name, 40, 1), said(name, 15, 2)) for name in WORDS}
     return {name: changed.get(name, known) for name, known in made.items()}
 
 
 def answers(side, by_seed):
     return [
-        Answer(Asked(HELDOUT, number, (1,), "hm"), side, seed, text, 3, True)
+        GeneratedReply(EvaluationPrompt(HELDOUT_TASK, number, (1,), "hm"), side, seed, text, 3, True)
         for seed, texts in by_seed.items()
         for number, text in enumerate(texts)
     ]
@@ -41,13 +48,13 @@ def answers(side, by_seed):
 @pytest.fixture(scope="module")
 def voice():
     spoken = answers("base", {0: said("bo", 10, 3), 1: said("bo", 10, 4)})
-    spoken += answers("new", {0: said("ada", 10, 5), 1: (*said("ada", 5, 6), *said(MEMBERS, 4, 6), "")})
+    spoken += answers("new", {0: said("ada", 10, 5), 1: (*said("ada", 5, 6), *said(MEMBERS_VOICE, 4, 6), "")})
     return measure_voice(ADA, voices(), spoken, ("base", "new"), (0, 1))
 
 
 def test_a_voice_lies_between_floor_and_ceiling(voice):
     assert voice.ceiling >= 0.95 and voice.floor <= 0.05 and voice.replies == 40
-    assert voice.classes == ("ada", "bo", MEMBERS)
+    assert voice.classes == ("ada", "bo", MEMBERS_VOICE)
     assert voice.similarity_ceiling > voice.similarity["base"].mean
     assert voice.similarity["new"].mean > voice.similarity_floor
 
@@ -65,34 +72,34 @@ def test_what_is_trained_on_is_in_the_personas_own_voice(voice):
 
 
 def test_lines_of_others_under_the_personas_name_are_found():
-    mixed = Known((*said("ada", 28, 1), *said(MEMBERS, 12, 9)), said("ada", 15, 2))
-    found = Authors({name: known.trained for name, known in voices(ada=mixed).items()}).of_learned("ada")
-    assert found.count(MEMBERS) >= 9 and found.count("ada") >= 26
+    mixed = AuthorTexts((*said("ada", 28, 1), *said(MEMBERS_VOICE, 12, 9)), said("ada", 15, 2))
+    found = AuthorshipClassifier({name: known.trained for name, known in voices(ada=mixed).items()}).of_learned("ada")
+    assert found.count(MEMBERS_VOICE) >= 9 and found.count("ada") >= 26
 
 
 def exchanges(texts, messages=(), by_persona=True):
     asked = messages or ["what is it"] * len(texts)
-    return tuple(Exchange(str(n), asked[n], text, by_persona) for n, text in enumerate(texts))
+    return tuple(PromptReply(str(n), asked[n], text, by_persona) for n, text in enumerate(texts))
 
 
 def data(persona, trained, heldout, general=()):
     empty = {key: {} for key in ("counts", "rights", "sources", "days", "people", "replaced", "permission")}
     return Dataset(
         train=(), heldout=(), general=(), ledger=None, held_out=None, **empty,
-        said_train=exchanges(trained, said(MEMBERS, len(trained), 1)),
-        said_heldout=exchanges(heldout, said(MEMBERS, len(heldout), 2)),
-        said_general=exchanges(general, by_persona=False), persona=persona,
+        train_prompt_replies=exchanges(trained, said(MEMBERS_VOICE, len(trained), 1)),
+        heldout_prompt_replies=exchanges(heldout, said(MEMBERS_VOICE, len(heldout), 2)),
+        general_prompt_replies=exchanges(general, by_persona=False), persona=persona,
     )  # fmt: skip
 
 
 def test_voices_are_the_personas_others_general_talk_and_members():
     own = data(ADA, said("ada", 30, 1), said("ada", 5, 2), general=said("bo", 60, 8))
     bo = data(Persona("bo", "Bo"), said("bo", 30, 1), said("bo", 5, 2))
-    found = voices_of(own, {"bo": bo, "few": data(Persona("few", "Few"), said("bo", 3, 5), said("bo", 3, 6))})
-    assert list(found) == ["ada", "bo", GENERAL, MEMBERS]
-    assert found["bo"].heldout == said("bo", 5, 2) and found[MEMBERS].trained == said(MEMBERS, 30, 1)
-    assert set(found[GENERAL].trained) | set(found[GENERAL].heldout) == set(said("bo", 60, 8))
-    assert not set(found[GENERAL].trained) & set(found[GENERAL].heldout)
+    found = collect_voices(own, {"bo": bo, "few": data(Persona("few", "Few"), said("bo", 3, 5), said("bo", 3, 6))})
+    assert list(found) == ["ada", "bo", GENERAL_VOICE, MEMBERS_VOICE]
+    assert found["bo"].heldout == said("bo", 5, 2) and found[MEMBERS_VOICE].trained == said(MEMBERS_VOICE, 30, 1)
+    assert set(found[GENERAL_VOICE].trained) | set(found[GENERAL_VOICE].heldout) == set(said("bo", 60, 8))
+    assert not set(found[GENERAL_VOICE].trained) & set(found[GENERAL_VOICE].heldout)
 
 
 def test_without_others_those_that_ship_are_told_apart_and_their_replies_kept_apart():
@@ -101,5 +108,5 @@ def test_without_others_those_that_ship_are_told_apart_and_their_replies_kept_ap
     for known in found.values():
         assert len(known.trained) > 150 and len(known.heldout) > 20
         assert not set(known.trained) & set(known.heldout)
-    right = Authors({name: known.trained for name, known in found.items()}).of(found["thrip"].heldout)
+    right = AuthorshipClassifier({name: known.trained for name, known in found.items()}).of(found["thrip"].heldout)
     assert right.count("thrip") >= 0.9 * len(right)

@@ -9,17 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from personas.adapters import verify
-from personas.contracts import Epoch, Phase, Progress
 from personas.errors import TrainingError
+from personas.home.adapters import verify_adapter
+from personas.schemas.training_events import Epoch, Phase, Progress
 from tests.trainer.jobs import mixing_job, stopping
-from trainer.fitted import steps_of
-from trainer.frozen import CHECKPOINTS
-from trainer.loop.checkpoints import checkpoints_in
-from trainer.plan import plan_of_job
-from trainer.process.stopping import Stopped
-from trainer.run import Run, planned, run_job
-from trainer.stages import FIRST_STAGE
+from trainer.process.cancellation import RunCancelled
+from trainer.recipe.resume_config import CHECKPOINTS_FOLDER
+from trainer.report.run_plan import plan_job
+from trainer.run import run_job
+from trainer.schemas import optimiser_steps
+from trainer.train.checkpoint import list_checkpoints
+from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.stages import FIRST_STAGE_FOLDER
 
 SMALL = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
 SETTINGS = {**SMALL, "num_train_epochs": 2, "first_stage_epochs": 2, "max_length": 128, "gradient_checkpointing": False}
@@ -42,17 +43,18 @@ def job(tiny_base, tmp_path_factory):
 def whole(job):
     """The folder of a run that nobody disturbed, and its events."""
     folder, heard = job(), []
-    run_job(folder, Run(heard.append, lambda: None))
+    run_job(folder, RunContext(heard.append, lambda: None))
     return folder, heard
 
 
 def steps_in(folder, **changes):
     """Of both stages."""
-    prepared, settings = planned(folder), SETTINGS | changes
+    prepared, settings = prepare_job_without_torch(folder), SETTINGS | changes
     stages = (("first", "first_stage_epochs"), ("train", "num_train_epochs"))
     recipes = (prepared.recipe.model_copy(update={"num_train_epochs": settings[epochs]}) for _, epochs in stages)
     return [
-        steps_of(recipe, len(getattr(prepared.data, part))) for recipe, (part, _) in zip(recipes, stages, strict=True)
+        optimiser_steps(recipe, len(getattr(prepared.data, part)))
+        for recipe, (part, _) in zip(recipes, stages, strict=True)
     ]
 
 
@@ -75,9 +77,9 @@ def test_steps_count_over_both_and_each_has_its_own_schedule(whole):
 
 def test_a_plan_counts_both_stages_and_says_what_share_was_reached(job):
     folder = job(general_share=0.9, first_stage_epochs=3, warmup_steps=100)
-    told = plan_of_job(folder).as_json(())
+    told = plan_job(folder).as_json(())
     mine = next(it for it in told["recipes"] if it["recipe"] == "two-stage")
-    data, (first, second) = planned(folder).data, steps_in(folder, first_stage_epochs=3)
+    data, (first, second) = prepare_job_without_torch(folder).data, steps_in(folder, first_stage_epochs=3)
     assert mine["steps"] == first + second and told["samples"]["train"] == len(data.first) + len(data.train)
     lengths = [sum(len(sample.ids) for sample in part) for part in (data.first, data.train)]
     assert mine["trained_tokens"] == 3 * lengths[0] + 2 * lengths[1]
@@ -87,8 +89,8 @@ def test_a_plan_counts_both_stages_and_says_what_share_was_reached(job):
 
 def test_the_report_names_the_stages_and_the_manifest_counts_both(whole):
     folder, _ = whole
-    manifest, report = verify(folder / "adapter"), folder / "adapter" / "report"
-    data = planned(folder).data
+    manifest, report = verify_adapter(folder / "adapter"), folder / "adapter" / "report"
+    data = prepare_job_without_torch(folder).data
     assert manifest.recipe == "two-stage" and manifest.dataset["samples_general"] == len(data.first) > 0
     assert manifest.dataset["samples_train"] == len(data.first) + len(data.train)
     assert manifest.hyperparameters["first_stage_epochs"] == 2
@@ -104,12 +106,12 @@ def test_the_report_names_the_stages_and_the_manifest_counts_both(whole):
 def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_weights_and_history(job, whole):
     folder, first = job(), steps_in(whole[0])[0]
     for number, (kind, step) in enumerate(((Progress, 1), (Epoch, first), (Progress, first + 1))):
-        with pytest.raises(Stopped):
+        with pytest.raises(RunCancelled):
             run_job(folder, stopping(step, kind))
-        assert checkpoints_in(folder / CHECKPOINTS / FIRST_STAGE)
-        assert bool(checkpoints_in(folder / CHECKPOINTS)) == (number == 2)
+        assert list_checkpoints(folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER)
+        assert bool(list_checkpoints(folder / CHECKPOINTS_FOLDER)) == (number == 2)
     heard = []
-    run_job(folder, Run(heard.append, lambda: None))
+    run_job(folder, RunContext(heard.append, lambda: None))
     assert min(event.step for event in heard if isinstance(event, Progress)) == first + 3  # nothing is done again
     kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole[0]))
     assert all(torch.equal(kept[name], other[name]) for name in kept)
@@ -118,7 +120,7 @@ def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_we
 
 
 def test_a_first_stage_that_diverges_names_its_own_rate(job, monkeypatch):
-    monkeypatch.setattr("trainer.loop.diverging.RISE_NATS", -100.0)  # every loss is too high
-    monkeypatch.setattr("trainer.loop.diverging.WINDOW_STEPS", 1)
+    monkeypatch.setattr("trainer.train.losses.DIVERGENCE_RISE_NATS", -100.0)  # every loss is too high
+    monkeypatch.setattr("trainer.train.losses.DIVERGENCE_WINDOW_STEPS", 1)
     with pytest.raises(TrainingError, match=r"In the first stage: .*set first_stage_learning_rate=5e-05"):
-        run_job(job(), Run(lambda event: None, lambda: None))
+        run_job(job(), RunContext(lambda event: None, lambda: None))

@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-import trainer.cli
-from personas.adapters import verify
-from personas.contracts import Failed
+import trainer.cli.main
 from personas.errors import RequestError
-from personas.job_material import ShippedData
+from personas.home.adapters import verify_adapter
+from personas.home.job_material import ShippedData
+from personas.schemas.training_events import Failed
 from tests.trainer.jobs import ADA, export, shipping_little, sign, talks
-from trainer.commands.job_making import asked
-from trainer.commands.train import add_train
-from trainer.process.environment import RESTARTED
-from trainer.sweep import (
-    Result,
-    best_of,
-    folder_of,
-    make_folders,
-    points_of,
-    result_of,
-    results_table,
-    run_all,
-    write_results,
+from trainer.cli.create_job import draft_job
+from trainer.cli.train_command import add_train
+from trainer.process.environment import RESTARTED_VARIABLE
+from trainer.study.sweep import (
+    SweepResult,
+    best_result,
+    make_sweep_folders,
+    read_sweep_result,
+    run_sweep,
+    sweep_folder,
+    sweep_points,
+    sweep_results_table,
+    write_sweep_results,
 )
 
 SETTINGS = ("lora_r=4", "num_train_epochs=1", "gradient_accumulation_steps=1")
@@ -46,20 +46,20 @@ def wanted(tmp_path_factory, tiny_base):
     little = shipping_little(here)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ShippedData, "beside_the_code", lambda: little)
-        return asked(parser.parse_args(["train", *words, "--base-model", tiny_base.source]), here / "home")
+        return draft_job(parser.parse_args(["train", *words, "--base-model", tiny_base.source]), here / "home")
 
 
 @pytest.fixture
 def run(monkeypatch):
     """Runs a folder as `trainer run` does; with a rate of 5e-3 every loss counts as too high."""
-    monkeypatch.setattr(trainer.cli, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(trainer.cli.main, "stop_on_signals", lambda stop: None)
 
     def ran(folder):
         diverges = "5e-3" in folder.name
-        monkeypatch.setattr("trainer.loop.diverging.RISE_NATS", -100.0 if diverges else 3.0)
-        monkeypatch.setattr("trainer.loop.diverging.WINDOW_STEPS", 1 if diverges else 10)
+        monkeypatch.setattr("trainer.train.losses.DIVERGENCE_RISE_NATS", -100.0 if diverges else 3.0)
+        monkeypatch.setattr("trainer.train.losses.DIVERGENCE_WINDOW_STEPS", 1 if diverges else 10)
         of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
-        return trainer.cli._run(argparse.Namespace(folder=folder, **of), io.StringIO())
+        return trainer.cli.main._run(argparse.Namespace(folder=folder, **of), io.StringIO())
 
     return ran
 
@@ -69,10 +69,10 @@ def forbidden(folder):
 
 
 def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wanted, run, tmp_path):
-    points = points_of(["learning_rate=1e-5, 1e-3,5e-3"], SETTINGS)
-    folders = make_folders(wanted, points, tmp_path)
+    points = sweep_points(["learning_rate=1e-5, 1e-3,5e-3"], SETTINGS)
+    folders = make_sweep_folders(wanted, points, tmp_path)
     told = []
-    results, code = run_all(folders, run, told.append)
+    results, code = run_sweep(folders, run, told.append)
     assert code == 0 and told == [
         f"{n} of 3: learning_rate={rate}" for n, rate in enumerate(("1e-5", "1e-3", "5e-3"), 1)
     ]
@@ -80,15 +80,15 @@ def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wa
     slow, right, diverged = results
     assert right.loss < slow.loss and right.loss_base == slow.loss_base and diverged.loss is None
     assert "diverged" in diverged.why and "learning_rate=0.0005" not in diverged.why
-    best = best_of(results)
+    best = best_result(results)
     assert best is right
-    write_results(tmp_path, results, best)
+    write_sweep_results(tmp_path, results, best)
 
     kept = json.loads((tmp_path / "sweep.json").read_text())
     assert kept["best"] == "learning_rate=1e-3" and [it["loss"] for it in kept["runs"]] == [slow.loss, right.loss, None]
     chart = (tmp_path / "sweep.svg").read_text()
     assert "learning_rate" in chart and (tmp_path / "sweep.png").stat().st_size > 1000
-    manifest, source = verify(tmp_path / "adapter"), verify(tmp_path / "sweep" / best.name / "adapter")
+    manifest, source = verify_adapter(tmp_path / "adapter"), verify_adapter(tmp_path / "sweep" / best.name / "adapter")
     assert manifest.checksums["adapter_model.safetensors"] == source.checksums["adapter_model.safetensors"]
     assert manifest.caveats[-1] == (
         "Chosen among 3 runs of a sweep by its loss on held-out replies: learning_rate=1e-3."
@@ -97,13 +97,15 @@ def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wa
     assert "## Sweep" in card and f"| learning_rate=1e-3 (best) | {right.loss:.4f} |" in card
     assert f"| learning_rate=5e-3 | – | – | {diverged.why} |" in card
 
-    again, code = run_all(make_folders(wanted, points, tmp_path), forbidden, told.append)
+    again, code = run_sweep(make_sweep_folders(wanted, points, tmp_path), forbidden, told.append)
     assert (again, code, len(told)) == (results, 0, 3)
     sealed = (tmp_path / "adapter" / "manifest.json").stat().st_mtime_ns
-    write_results(tmp_path, results, best)
+    write_sweep_results(tmp_path, results, best)
     assert (tmp_path / "adapter" / "manifest.json").stat().st_mtime_ns == sealed
-    write_results(tmp_path, results, slow)
-    assert verify(tmp_path / "adapter").job_id == verify(tmp_path / "sweep" / slow.name / "adapter").job_id
+    write_sweep_results(tmp_path, results, slow)
+    assert (
+        verify_adapter(tmp_path / "adapter").job_id == verify_adapter(tmp_path / "sweep" / slow.name / "adapter").job_id
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"sweep", "sweep.json", "sweep.svg", "sweep.png", "adapter"}
 
 
@@ -121,32 +123,33 @@ def failing(**fields):
 
 
 def test_what_could_succeed_later_ends_the_sweep(wanted, tmp_path):
-    folders = make_folders(wanted, points_of(["seed=1,2"], SETTINGS), tmp_path)
-    assert run_all(folders, failing(cause="stopped", retry=True), lambda line: None) == ([], 143)
+    folders = make_sweep_folders(wanted, sweep_points(["seed=1,2"], SETTINGS), tmp_path)
+    assert run_sweep(folders, failing(cause="stopped", retry=True), lambda line: None) == ([], 143)
 
 
 def test_what_cannot_is_a_row_that_is_tried_again(wanted, tmp_path):
-    folders = make_folders(wanted, points_of(["seed=1,2"], SETTINGS), tmp_path)
-    results, code = run_all(folders, failing(cause="The model is not there."), lambda line: None)
+    folders = make_sweep_folders(wanted, sweep_points(["seed=1,2"], SETTINGS), tmp_path)
+    results, code = run_sweep(folders, failing(cause="The model is not there."), lambda line: None)
     assert code == 0 and [it.why for it in results] == ["The model is not there."] * 2
-    assert result_of(*folders[0]) is None
+    assert read_sweep_result(*folders[0]) is None
     with pytest.raises(RequestError, match="None of the runs ended in an adapter"):
-        best_of(results)
+        best_result(results)
 
 
 def test_losses_of_other_replies_are_not_compared_in_silence():
     rows = [
-        Result(f"max_length={n}", {"max_length": str(n)}, 2.0, 3.0, 1.0, tokens) for n, tokens in ((64, 9), (128, 12))
+        SweepResult(f"max_length={n}", {"max_length": str(n)}, 2.0, 3.0, 1.0, tokens)
+        for n, tokens in ((64, 9), (128, 12))
     ]
-    assert "not of the same replies" in results_table(rows)
-    assert "not of the same replies" not in results_table(rows[:1])
+    assert "not of the same replies" in sweep_results_table(rows)
+    assert "not of the same replies" not in sweep_results_table(rows[:1])
 
 
 # ------------------------------------------------------------------------------------------ what is swept
 
 
 def test_several_settings_multiply():
-    points = points_of(["learning_rate=1e-4,2e-4", "lora_r=4,8"], ["seed=3"])
+    points = sweep_points(["learning_rate=1e-4,2e-4", "lora_r=4,8"], ["seed=3"])
     assert [point.name for point, _ in points] == [
         f"learning_rate={rate},lora_r={rank}" for rate in ("1e-4", "2e-4") for rank in (4, 8)
     ]
@@ -155,8 +158,8 @@ def test_several_settings_multiply():
 
 def test_further_values_belong_to_the_same_sweep_and_other_settings_do_not(wanted):
     def folder(sweeps, settings=()):
-        points = points_of(sweeps, settings)
-        return folder_of(wanted, [point for point, _ in points])
+        points = sweep_points(sweeps, settings)
+        return sweep_folder(wanted, [point for point, _ in points])
 
     assert folder(["seed=1,2"]) == folder(["seed=1,2,3"]) != folder(["lora_r=1,2"])
     assert folder(["seed=1,2"]).parent == wanted.home / "runs"
@@ -175,7 +178,7 @@ def test_further_values_belong_to_the_same_sweep_and_other_settings_do_not(wante
     ],
 )
 def test_what_cannot_be_swept_is_said_by_name(command, monkeypatch, words, said):
-    monkeypatch.setenv(RESTARTED, "1")
+    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     code, _, errors = command("train", "--persona", "oda", *words)
     assert code == 1 and said in errors and not list(Path("home").glob("runs/*"))
 

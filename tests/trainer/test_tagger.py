@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.pii_corpus import CORPUS_FOLDER, read_corpus
 from personas.errors import UnderstudyError
-from trainer.anonymise.tagger import load
-from trainer.anonymise.tagger import train as training
-from trainer.anonymise.tagger.features import Features
-from trainer.anonymise.tagger.made_addresses import TEMPLATES
-from trainer.anonymise.tagger.model import MODEL, read_model, runs
-from trainer.anonymise.tagger.texts import SHARES, Labelled, Texts
-from trainer.anonymise.tagger.tokens import is_east_asian, tokens
-from trainer.anonymise.tagger.vocabulary import vocabulary
-from trainer.bench.pii_texts import TEXTS, ours
+from tools.name_tagger import train as training
+from tools.name_tagger.synthetic_corpus import TEMPLATE_FILE_SHARES, TEMPLATES_FOLDER, CorpusGenerator, LabelledText
+from trainer.anonymise.crf_ner import load_tagger
+from trainer.anonymise.crf_ner.crf_tagger import MODEL_FILE, label_runs, read_model
+from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
+from trainer.anonymise.crf_ner.token_features import FeatureExtractor
+from trainer.anonymise.crf_ner.word_tokens import is_east_asian, tokenise
 
 
 @pytest.fixture(scope="module")
 def tagger():
-    found = load()
+    found = load_tagger()
     assert found is not None
     return found
 
@@ -127,14 +126,14 @@ def test_odd_texts_break_nothing(tagger, text):
 
 
 def test_the_model_that_ships_is_small_and_says_what_it_is():
-    assert MODEL.stat().st_size < 1_200_000
-    head, _ = read_model(MODEL)
-    assert head["texts"] == training.TEXTS and head["seed"] == training.SEED and "python-crfsuite" in head
-    assert load().name.endswith(head["sha256"][:8])
+    assert MODEL_FILE.stat().st_size < 1_200_000
+    head, _ = read_model(MODEL_FILE)
+    assert head["texts"] == training.TRAINING_TEXTS and head["seed"] == training.SEED and "python-crfsuite" in head
+    assert load_tagger().name.endswith(head["sha256"][:8])
 
 
 def damaged(how):
-    whole = MODEL.read_bytes()
+    whole = MODEL_FILE.read_bytes()
     return {
         "cut": whole[: len(whole) // 2],
         "flipped": whole[:-1000] + bytes([whole[-1000] ^ 1]) + whole[-999:],
@@ -150,14 +149,14 @@ def test_a_damaged_model_file_is_refused_and_the_log_says_why(tmp_path, caplog, 
     path = tmp_path / "model.crf.xz"
     path.write_bytes(damaged(how))
     with caplog.at_level(logging.WARNING):
-        assert load(path) is None
+        assert load_tagger(path) is None
     assert "rules only" in caplog.text and "model.crf.xz" in caplog.text and "Train it anew" in caplog.text
     with pytest.raises(UnderstudyError):
         read_model(path)
 
 
 def test_a_missing_model_file_is_no_failure(tmp_path, caplog):
-    assert load(tmp_path / "none") is None
+    assert load_tagger(tmp_path / "none") is None
     assert "No such file" in caplog.text
 
 
@@ -169,14 +168,14 @@ def test_the_same_seed_gives_the_same_model_and_another_another(tmp_path):
         assert training.main(["--out", str(tmp_path / name), "--texts", "60", "--seed", str(seed)]) == 0
     one, same, other = ((tmp_path / name).read_bytes() for name in ("one", "same", "other"))
     assert one == same != other
-    assert load(tmp_path / "one") is not None
+    assert load_tagger(tmp_path / "one") is not None
 
 
 WATCHED = """
 import sys
 opened = []
 sys.addaudithook(lambda event, details: opened.append(str(details[0])) if event == "open" else None)
-from trainer.anonymise.tagger.train import main
+from tools.name_tagger.train import main
 main(["--out", sys.argv[1], "--texts", "40"])
 print([path for path in opened if "pii" in path or path.endswith((".jsonl", ".json", ".md"))])
 print(sum("templates" in path for path in opened))
@@ -187,15 +186,18 @@ def test_training_reads_lists_and_templates_and_never_the_texts_it_is_judged_on(
     command = [sys.executable, "-c", WATCHED, str(tmp_path / "model")]
     told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     *_, judged, templates = told.stdout.splitlines()
-    assert judged == "[]" and int(templates) >= len(SHARES)
+    assert judged == "[]" and int(templates) >= len(TEMPLATE_FILE_SHARES)
 
 
 def test_no_text_it_is_judged_on_shares_a_phrase_with_its_templates():
-    assert TEXTS.is_dir()
+    assert CORPUS_FOLDER.is_dir()
     phrases = {
-        run for name in SHARES for line in (TEMPLATES / name).read_text().splitlines() for run in phrases_of(line)
+        run
+        for name in TEMPLATE_FILE_SHARES
+        for line in (TEMPLATES_FOLDER / name).read_text().splitlines()
+        for run in phrases_of(line)
     }
-    shared = {run for judged in ours() for run in phrases_of(judged.text) if run in phrases}
+    shared = {run for judged in read_corpus() for run in phrases_of(judged.text) if run in phrases}
     assert len(phrases) > 100 and not shared
 
 
@@ -208,25 +210,25 @@ def phrases_of(text, length=4):
 
 def test_made_texts_are_labelled_where_the_names_stand():
     seen = set()
-    for made in itertools.islice(Texts(11), 300):
+    for made in itertools.islice(CorpusGenerator(11), 300):
         ends = 0
         for label, start, end in made.spans:
             assert ends <= start < end <= len(made.text)
             ends = end
             seen.add(label)
-        cut = tokens(made.text)
-        labels = training.labels(made, cut)
+        cut = tokenise(made.text)
+        labels = training.bio_labels(made, cut)
         assert sum(label in ("BP", "BA") for label in labels) <= sum(label in "PA" for label, _, _ in made.spans)
         assert "{" not in made.text and "[" not in made.text.replace("[]", "")
     assert seen == {"P", "A", "X"}
 
 
 def test_labels_and_runs_are_each_others_reverse():
-    made = Labelled((("Hi ", "O"), ("Ann Vale", "P"), (", ", "O"), ("Ivo", "P"), (" at ", "O"), ("3 Elm St", "A")))
-    cut = tokens(made.text)
-    assert training.labels(made, cut) == ["O", "BP", "IP", "O", "BP", "O", "BA", "IA", "IA"]
-    assert runs(training.labels(made, cut)) == [("P", 1, 2), ("P", 4, 4), ("A", 6, 8)]
-    assert runs(["IP", "IA", "X", "O", "BP", "BP"]) == [("P", 0, 0), ("A", 1, 1), ("P", 4, 4), ("P", 5, 5)]
+    made = LabelledText((("Hi ", "O"), ("Ann Vale", "P"), (", ", "O"), ("Ivo", "P"), (" at ", "O"), ("3 Elm St", "A")))
+    cut = tokenise(made.text)
+    assert training.bio_labels(made, cut) == ["O", "BP", "IP", "O", "BP", "O", "BA", "IA", "IA"]
+    assert label_runs(training.bio_labels(made, cut)) == [("P", 1, 2), ("P", 4, 4), ("A", 6, 8)]
+    assert label_runs(["IP", "IA", "X", "O", "BP", "BP"]) == [("P", 0, 0), ("A", 1, 1), ("P", 4, 4), ("P", 5, 5)]
 
 
 def test_some_listed_words_are_hidden_while_training_and_none_afterwards():
@@ -244,23 +246,23 @@ def test_some_listed_words_are_hidden_while_training_and_none_afterwards():
         "hannah",
         "pedro",
     ]
-    hidden = [name for name in names if "g" not in training.partly_hidden(name)]
+    hidden = [name for name in names if "g" not in training.groups_with_dropout(name)]
     assert 0 < len(hidden) < len(names)
-    assert all("g" in vocabulary().of(name) for name in names)
+    assert all("g" in load_gazetteer().of(name) for name in names)
 
 
 def test_words_keep_their_features_up_to_a_number(monkeypatch):
-    monkeypatch.setattr("trainer.anonymise.tagger.features.KEPT_WORDS", 10)
-    features = Features(vocabulary().of)
+    monkeypatch.setattr("trainer.anonymise.crf_ner.token_features.MAX_CACHED_WORDS", 10)
+    features = FeatureExtractor(load_gazetteer().of)
     words = [f"word{index}" for index in range(50)]
-    assert features.of(words) == Features(vocabulary().of).of(words)
+    assert features.of(words) == FeatureExtractor(load_gazetteer().of).of(words)
     assert len(features._kept) <= 10
 
 
 def test_the_shape_of_the_vocabulary():
-    words = vocabulary()
+    words = load_gazetteer()
     assert "g" in words.of("Krisztián") and "g" in words.of("krisztian") and "f" in words.of("Müller")
     assert words.of("founders") == "c" and words.of("stopping") == "c"
     assert "r" in words.of("OR") and "r" not in words.of("or")
     assert words.of("qqxq") == ""
-    assert json.loads(MODEL.read_bytes().partition(b"\n")[0])["format"] == 1
+    assert json.loads(MODEL_FILE.read_bytes().partition(b"\n")[0])["format"] == 1

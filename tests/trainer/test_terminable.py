@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from trainer.process.stopping import Terminated, terminable
+from trainer.process.cancellation import Terminated, raise_on_sigterm
 
 
 class AskedToEndWhileFinalised:
@@ -26,14 +26,14 @@ class AskedToEndWhileFinalised:
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number, raised):
-    with pytest.raises(raised), terminable():
+    with pytest.raises(raised), raise_on_sigterm():
         AskedToEndWhileFinalised(number)
         time.sleep(10)
         pytest.fail("nobody heard the signal")
 
 
 def test_a_second_signal_does_not_disturb_what_is_cleared_up():
-    with pytest.raises(Terminated), terminable():
+    with pytest.raises(Terminated), raise_on_sigterm():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
@@ -48,7 +48,7 @@ def test_other_dropped_errors_are_told_as_ever(monkeypatch):
 
     told = []
     monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(str(what.exc_value)))
-    with terminable():
+    with raise_on_sigterm():
         Broken()
     assert told == ["told"]
 

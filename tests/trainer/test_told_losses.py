@@ -4,23 +4,23 @@ import math
 
 import pytest
 
-from personas.contracts import Epoch, Evaluation, Progress
-from personas.prompt import Sample
-from trainer.fitted import fitted
-from trainer.loop.course import Course
-from trainer.loop.qlora import train_adapter
+from personas.prompt import TokenizedSample
+from personas.schemas.training_events import Epoch, Evaluation, Progress
+from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.train.sft_trainer import train_sft
+from trainer.train.trainer_base import StageInputs
 
-SAMPLES = [Sample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(20)]
+SAMPLES = [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(20)]
 OWN = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
 
 
 @pytest.fixture
 def history(tiny_base, renderer, recipe):
     def run(**changes):
-        changed = fitted(recipe.model_copy(update={**OWN, **changes})).recipe
+        changed = fit_to_hardware(recipe.model_copy(update={**OWN, **changes})).recipe
         heard = []
-        course = Course(SAMPLES, SAMPLES[:3], changed, heard.append, lambda: None)
-        train_adapter(tiny_base, renderer.tokenizer, course)
+        course = StageInputs(SAMPLES, SAMPLES[:3], changed, heard.append, lambda: None)
+        train_sft(tiny_base, renderer.tokenizer, course)
         return heard
 
     return run

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.jobs import export, message, persona_job, sign, talks
-from trainer.building.mix import Source
-from trainer.building.samples import TOO_LONG
-from trainer.commands.orders import SHIPPED_DATA, source_named
+from trainer.cli.dataset_args import SHIPPED_DATA, find_named_source
+from trainer.data.data_mixture import SourceSpec
+from trainer.data.sample_renderer import TOO_LONG
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_sources_are_named_as_in_the_catalogue(tmp_path, command):
     assert code == 0 and json.loads(output)["sources"] == {"wick.json": 10}, errors
     statements = json.loads(Path("out/stats.json").read_text())["statements"]
     assert statements["wick.json"]["stated_by"] == "Mina", "the catalogue's word, not the folder's"
-    assert source_named("ballast", home) == Source(SHIPPED_DATA / "logs" / "ballast.json")
-    assert source_named("general-dialogue", home) == Source(SHIPPED_DATA / "general" / "dialogue.jsonl")
+    assert find_named_source("ballast", home) == SourceSpec(SHIPPED_DATA / "logs" / "ballast.json")
+    assert find_named_source("general-dialogue", home) == SourceSpec(SHIPPED_DATA / "general" / "dialogue.jsonl")
     code, _, errors = command(*words, "--source", "harbor")
     assert code == 1 and "There is no file harbor" in errors

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from personas.adapters import verify
-from personas.contracts import Epoch, Evaluation, Phase, Progress, ScoreCardEvent
-from personas.heldout import HeldOut, held_out_file
-from personas.job_material import ShippedData
-from personas.keys import HomeKey
-from personas.material import material_digest
+from personas.home.adapters import verify_adapter
+from personas.home.holdout_index import HoldoutIndex, holdout_file
+from personas.home.job_folder import material_digest
+from personas.home.job_material import ShippedData
+from personas.home.pseudonyms import HomeKey
+from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreCardEvent
 from tests.samples import SCORECARD
 from tests.trainer.jobs import ADA, dialogues, export, message, shipping_little, sign, stopping, talks
 from tests.trainer.test_failures import files_no_larger_than
-from trainer.commands.showing import Shown
-from trainer.commands.train import _ending
-from trainer.process.environment import RESTARTED
-from trainer.process.stopping import Stopped
+from trainer.cli.progress_view import EventPrinter
+from trainer.cli.train_command import _result_lines
+from trainer.process.cancellation import RunCancelled
+from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.run import run_job
 
 SMALL = (
@@ -34,7 +34,7 @@ SMALL = (
 @pytest.fixture
 def here(command, tmp_path, monkeypatch):
     """Ada's card and a signed log of hers; `train` in this process stops before it would run."""
-    monkeypatch.setenv(RESTARTED, "1")
+    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
     sign(tmp_path / "talk.json")
@@ -104,7 +104,7 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
 
 def test_commands_that_come_next_can_be_typed_as_they_stand():
     folder = Path("/somewhere/my run")
-    told = [*_ending(folder, 1), *_ending(folder, 0)]
+    told = [*_result_lines(folder, 1), *_result_lines(folder, 0)]
     commands = [shlex.split(line.partition("python -m trainer ")[2]) for line in told if "python -m trainer" in line]
     assert commands == [
         ["run", str(folder)],
@@ -204,15 +204,15 @@ def train(command, tmp_path, monkeypatch):
     """Runs `train` to its end in this process: exit code, output, errors."""
     little = shipping_little(tmp_path)
     monkeypatch.setattr(ShippedData, "beside_the_code", lambda: little)
-    monkeypatch.setattr("trainer.commands.train.settle", lambda nice, threads: None)
-    monkeypatch.setattr("trainer.commands.train.claim_stdout", lambda: sys.stdout)
-    monkeypatch.setattr("trainer.cli.stop_on_signals", lambda stop: None)
+    monkeypatch.setattr("trainer.cli.train_command.settle", lambda nice, threads: None)
+    monkeypatch.setattr("trainer.cli.train_command.claim_stdout", lambda: sys.stdout)
+    monkeypatch.setattr("trainer.cli.main.stop_on_signals", lambda stop: None)
     return lambda *words: command("train", *words)
 
 
 def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(make, train, tiny_base):
     words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         run_job(make(*words), stopping(1))
     code, out, errors = train(*words)
     assert code == 0, errors
@@ -226,16 +226,16 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
         f"adapter: {folder / 'adapter'}" in lines and f"what was trained on: python -m trainer mask {folder}" in lines
     )
     assert "{" not in out and "Traceback" not in errors
-    assert verify(folder / "adapter").persona == "ada"
+    assert verify_adapter(folder / "adapter").persona == "ada"
     home = Path("home").absolute()
-    assert len(HeldOut.read(held_out_file(home, "ada"), HomeKey.of(home).people()))
+    assert len(HoldoutIndex.read(holdout_file(home, "ada"), HomeKey.of(home).people()))
 
 
 def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewhere():
     steps = [progress(step) for step in (1, 2, 3)]
     terminal, pipe = Terminal(), io.StringIO()
     for out, every_s in ((terminal, 0), (pipe, 100)):
-        shown = Shown(out, every_s)
+        shown = EventPrinter(out, every_s)
         for event in (Phase(name="training", detail="9 replies"), *steps, epoch()):
             shown.write(event.model_dump_json() + "\n")
     assert terminal.getvalue().count("\r\x1b[Kstep ") == 3 and terminal.getvalue().count("\n") == 2
@@ -254,7 +254,7 @@ def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewher
 
 def test_the_gates_word_is_shown_with_its_reasons_where_it_was_asked():
     out = io.StringIO()
-    shown = Shown(out)
+    shown = EventPrinter(out)
     shown.write(ScoreCardEvent(scorecard=SCORECARD).model_dump_json())
     assert out.getvalue().count("\n") == 1 and "2.0000 now (33.3% lower)" in out.getvalue()
     judged = SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("Few replies.",), "advice": ("Give more.",)})

@@ -12,20 +12,27 @@ import xml.etree.ElementTree as ET
 import psutil
 import pytest
 
-from personas.adapters import verify
-from personas.contracts import Done, Epoch, Evaluation, Progress, ScoreCard
+from personas.home.adapters import verify_adapter
+from personas.schemas.training_events import Done, Epoch, Evaluation, Progress, ScoreSummary
 from tests.trainer.jobs import persona_job
-from trainer.loop.memory import MemoryWatch, Peak, machine_bytes
-from trainer.process.stopping import Stopped
-from trainer.report.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
-from trainer.report.curves import curves_of, smoothed
-from trainer.report.tracking import EventFile, Tracking
-from trainer.report.training import Training, duration, training_section, write_report
-from trainer.run import Run, run_job
+from trainer.data.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
+from trainer.machine import MemoryPeak, MemoryWatch, total_memory_bytes
+from trainer.process.cancellation import RunCancelled
+from trainer.report.run_report import (
+    TrainingRecord,
+    format_duration,
+    make_curves,
+    moving_average,
+    training_section,
+    write_run_report,
+)
+from trainer.run import run_job
+from trainer.train.experiment_tracker import ExperimentTracker, TensorBoardFile
+from trainer.train.job import RunContext
 
 STEPS = 6
 SETTINGS = {"num_train_epochs": 3}
-CARD = ScoreCard(
+CARD = ScoreSummary(
     heldout_replies=2,
     heldout_tokens=20,
     loss_base=3.0,
@@ -34,7 +41,7 @@ CARD = ScoreCard(
     general_loss_tuned=3.1,
     precision="float32",
 )
-CPU = Peak(6 * 10**9, 24 * 10**9, "main memory")
+CPU = MemoryPeak(6 * 10**9, 24 * 10**9, "main memory")
 
 
 def step(number: int, loss: float = 2.0, **changes: object) -> Progress:
@@ -48,7 +55,7 @@ class Resumed:
     def __init__(self, folder, base):
         self.folder = persona_job(folder, base.source, hyperparameters=SETTINGS)
         self.heard = []
-        with pytest.raises(Stopped):
+        with pytest.raises(RunCancelled):
             self.run(stops=True)
         self.stopped_s = next(event.seconds for event in reversed(self.heard) if isinstance(event, Progress))
         self.run()
@@ -58,9 +65,9 @@ class Resumed:
     def run(self, stops=False):
         def check():
             if stops and self.heard and isinstance(self.heard[-1], Epoch):
-                raise Stopped("the test")
+                raise RunCancelled("the test")
 
-        run_job(self.folder, Run(self.heard.append, check))
+        run_job(self.folder, RunContext(self.heard.append, check))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +94,7 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_the_report_of_a_resumed_run_covers_the_whole_run(resumed):
-    verify(resumed.adapter)
+    verify_adapter(resumed.adapter)
     steps = list(csv.DictReader((resumed.report / "steps.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in steps] == list(range(1, STEPS + 1))
     seconds = [float(row["seconds"]) for row in steps]
@@ -109,7 +116,7 @@ def test_the_model_card_has_the_table_the_figures_and_the_curves(resumed):
     assert card.count("| epoch | training loss | held-out loss | time |") == 1
     for event in resumed.heard:
         if isinstance(event, Epoch):
-            clock = duration(event.seconds)
+            clock = format_duration(event.seconds)
             assert f"| {event.epoch} | {event.train_loss:.4f} | {event.eval_loss:.4f} | {clock} |" in card
     figures = json.loads((resumed.report / "training.json").read_text())
     assert f"{figures['peak_bytes'] / 1e9:.3f} GB, {figures['memory_share']:.1%} of" in card
@@ -119,9 +126,9 @@ def test_the_model_card_has_the_table_the_figures_and_the_curves(resumed):
 def test_peak_memory_is_the_process_trees_with_its_share_of_the_machine(resumed):
     figures = json.loads((resumed.report / "training.json").read_text())
     now = psutil.Process().memory_info().rss
-    assert figures["memory_of"] == "main memory" and figures["memory_bytes"] == machine_bytes()
-    assert now * 0.5 < figures["peak_bytes"] < machine_bytes()
-    assert figures["memory_share"] == pytest.approx(figures["peak_bytes"] / machine_bytes(), abs=1e-4)
+    assert figures["memory_of"] == "main memory" and figures["memory_bytes"] == total_memory_bytes()
+    assert now * 0.5 < figures["peak_bytes"] < total_memory_bytes()
+    assert figures["memory_share"] == pytest.approx(figures["peak_bytes"] / total_memory_bytes(), abs=1e-4)
     told = [event.memory_bytes for event in resumed.heard if isinstance(event, Progress)]
     assert max(told) <= figures["peak_bytes"] * 1.01
 
@@ -184,10 +191,10 @@ def test_tensorboard_has_the_whole_run_in_the_adapter_and_live_in_the_job_folder
 def test_smoothing_is_its_formula():
     values = [4.0, 1.0, 3.0]
     weights = [0.81, 0.9, 1.0]
-    assert list(smoothed(values))[-1] == pytest.approx(
+    assert list(moving_average(values))[-1] == pytest.approx(
         sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
     )
-    assert list(smoothed([2.5] * 40)) == pytest.approx([2.5] * 40)
+    assert list(moving_average([2.5] * 40)) == pytest.approx([2.5] * 40)
 
 
 def test_curves_take_held_out_losses_of_both_kinds():
@@ -197,7 +204,7 @@ def test_curves_take_held_out_losses_of_both_kinds():
         step(2, 2.0),
         Epoch(epoch=1, train_loss=2.5, eval_loss=None, seconds=3.0, step=2),
     )
-    curves = curves_of(history)
+    curves = make_curves(history)
     assert curves.steps == (1, 2) and curves.losses == (3.0, 2.0) and curves.heldout == ((1, 2.9),)
 
 
@@ -206,7 +213,7 @@ def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_ha
         *(step(n, 3 - n / 1000) for n in range(1, 101)),
         Epoch(epoch=1, train_loss=None, eval_loss=None, seconds=3671.4, step=100),
     )
-    write_report(tmp_path, Training(history, 3700.0, CPU, CARD))
+    write_run_report(tmp_path, TrainingRecord(history, 3700.0, CPU, CARD))
     page = (tmp_path / "report" / "README.md").read_text()
     rows = page.partition("| step | loss |")[2].split("\n\n")[0].splitlines()[2:]
     assert (
@@ -219,7 +226,7 @@ def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_ha
 
 def test_a_run_measured_by_steps_has_that_table_too():
     history = (step(1), Evaluation(step=1, epoch=0.5, train_loss=2.0, eval_loss=1.75))
-    section = training_section(Training(history, 5.0, CPU, CARD), "")
+    section = training_section(TrainingRecord(history, 5.0, CPU, CARD), "")
     assert "the final one is the written adapter's, over the base model as it is served, in float32." in section
     assert "| step | training loss | held-out loss |" in section and "| 1 | 2.0000 | 1.7500 |" in section
 
@@ -257,7 +264,7 @@ class Wandb(types.ModuleType):
 
 
 def tracked(tmp_path, environ, *events):
-    tracking = Tracking(tmp_path, "ada-v1", {"lora_r": 4}, environ)
+    tracking = ExperimentTracker(tmp_path, "ada-v1", {"lora_r": 4}, environ)
     for event in events:
         tracking.note(event)
     tracking.close()
@@ -285,7 +292,7 @@ def test_a_run_goes_on_when_wandb_fails(tmp_path, monkeypatch, caplog, where):
 
 
 def test_a_key_without_the_package_is_said(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("trainer.report.tracking.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("trainer.train.experiment_tracker.importlib.util.find_spec", lambda name: None)
     tracked(tmp_path, {"WANDB_API_KEY": "k"}, step(1))
     assert "wandb is not installed" in caplog.text
 
@@ -297,11 +304,11 @@ def test_a_run_goes_on_when_the_log_cannot_be_written(tmp_path, caplog):
 
 
 def test_what_a_killed_process_logged_beyond_its_checkpoint_is_void(tmp_path):
-    first = EventFile(tmp_path, 1.0, 1)
+    first = TensorBoardFile(tmp_path, 1.0, 1)
     for number in (1, 2, 3):
         first.add(number, {"train/loss": 9.0}, 2.0)
     first.close()
-    second = EventFile(tmp_path, 3.0, 3)
+    second = TensorBoardFile(tmp_path, 3.0, 3)
     second.add(3, {"train/loss": 1.0}, 4.0)
     second.close()
     assert scalars(tmp_path)["train/loss"] == [(1, 9.0), (2, 9.0), (3, 1.0)]

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from trainer.loop.trimming import HeapTrimmer, trims_here
-from trainer.process.environment import ALLOCATOR
+from trainer.process.environment import ALLOCATOR_SETTINGS
+from trainer.train.callbacks import HeapTrimCallback, can_trim_heap
 
 STEPS = """
 import json, sys
 import psutil
-from trainer.loop.trimming import HeapTrimmer
+from trainer.train.callbacks import HeapTrimmer
 
 MB = 2**20
 held = lambda: psutil.Process().memory_info().rss / MB
@@ -29,9 +29,9 @@ print(json.dumps([full, left, held()]))
 """
 
 
-@pytest.mark.skipif(not trims_here(on_cpu=True), reason="the allocator is not glibc's")
+@pytest.mark.skipif(not can_trim_heap(on_cpu=True), reason="the allocator is not glibc's")
 def test_what_the_allocator_keeps_is_given_back():
-    environ = {**os.environ, **ALLOCATOR}
+    environ = {**os.environ, **ALLOCATOR_SETTINGS}
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, env=environ, check=True)
     full, left, trimmed = json.loads(done.stdout)
     assert left > full - 20, "as a run sets it up, the allocator keeps what is freed"
@@ -39,14 +39,14 @@ def test_what_the_allocator_keeps_is_given_back():
 
 
 def test_a_gpus_run_and_another_allocator_are_left_alone(monkeypatch):
-    assert not trims_here(on_cpu=False)
+    assert not can_trim_heap(on_cpu=False)
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
-    assert not trims_here(on_cpu=True)
+    assert not can_trim_heap(on_cpu=True)
 
 
 def test_what_a_step_needs_by_itself_is_not_trimmed(monkeypatch):
     held = iter((100, 300, 350, 500, 200, 340))
-    trimmer = HeapTrimmer(allowed_bytes=100)
+    trimmer = HeapTrimCallback(allowed_bytes=100)
     monkeypatch.setattr(trimmer, "_process", type("P", (), {"memory_info": lambda: type("M", (), {"rss": next(held)})}))
     trimmed = []
     for _ in range(6):

@@ -9,20 +9,21 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from personas.adapters import verify
-from personas.contracts import Done, Epoch, Progress
 from personas.errors import MaterialError
-from personas.prompt import Sample
+from personas.home.adapters import verify_adapter
+from personas.prompt import TokenizedSample
+from personas.schemas.training_events import Done, Epoch, Progress
 from tests.powers import without_overrides
 from tests.trainer.jobs import persona_job
-from trainer.evaluate import mean_loss, measure
-from trainer.fitted import fitted
-from trainer.loop.checkpoints import checkpoints_in, trained_weights
-from trainer.loop.course import Course
-from trainer.loop.qlora import train_adapter
-from trainer.process.failures import failure
-from trainer.process.job_watch import JobGoneError
-from trainer.run import Run, run_job
+from trainer.process.cancellation import JobGoneError
+from trainer.process.events import failed_event
+from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.run import run_job
+from trainer.train.checkpoint import list_checkpoints, trainable_weights
+from trainer.train.job import RunContext
+from trainer.train.losses import mean_loss, measure_reply_losses
+from trainer.train.sft_trainer import train_sft
+from trainer.train.trainer_base import StageInputs
 
 SMALL_BYTES = 4096
 
@@ -40,7 +41,7 @@ def _room_again():
 
 
 def samples(count):
-    return [Sample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+    return [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
 
 
 def trained(base, renderer, recipe, folder, heard, listen=lambda event: None, **changes):
@@ -51,9 +52,9 @@ def trained(base, renderer, recipe, folder, heard, listen=lambda event: None, **
         listen(event)
 
     short = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 1}
-    fit = fitted(recipe.model_copy(update={**short, **changes})).recipe
-    course = Course(samples(16), samples(3), fit, hear, lambda: None, folder, checkpoint_s=0)
-    return train_adapter(base, renderer.tokenizer, course)
+    fit = fit_to_hardware(recipe.model_copy(update={**short, **changes})).recipe
+    course = StageInputs(samples(16), samples(3), fit, hear, lambda: None, folder, checkpoint_s=0)
+    return train_sft(base, renderer.tokenizer, course)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
@@ -69,9 +70,9 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
     assert [number for number, text in trouble.items() if text] == [3, 4, 5]
     assert trouble[3] == "No checkpoint could be written at step 2. The disk is full."
     assert "Training goes on" in caplog.text and len(trouble) == 8
-    assert checkpoints_in(tmp_path / "full")[0].name == "checkpoint-8"
+    assert list_checkpoints(tmp_path / "full")[0].name == "checkpoint-8"
     free = trained(tiny_base, renderer, recipe, tmp_path / "free", [])
-    one, other = trained_weights(ended.model), trained_weights(free.model)
+    one, other = trainable_weights(ended.model), trainable_weights(free.model)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -87,8 +88,8 @@ def test_the_best_adapter_is_given_although_its_checkpoint_could_not_be_written(
     finally:
         limit_files(None)  # here, not in a fixture: what pytest prints next may go to a file too
     losses = [event.eval_loss for event in heard if isinstance(event, Epoch)]
-    assert losses.index(min(losses)) < len(losses) - 1 and not checkpoints_in(tmp_path / "full")
-    assert mean_loss(measure(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
+    assert losses.index(min(losses)) < len(losses) - 1 and not list_checkpoints(tmp_path / "full")
+    assert mean_loss(measure_reply_losses(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
 
 
 class Disturbed:
@@ -105,18 +106,18 @@ class Disturbed:
             if when(event):
                 disturb()
 
-        run_job(self.folder, Run(emit, lambda: None, checkpoint_s=0))
+        run_job(self.folder, RunContext(emit, lambda: None, checkpoint_s=0))
         return heard
 
     @property
     def kept(self):
-        return [path.name for path in checkpoints_in(self.folder / "checkpoints")]
+        return [path.name for path in list_checkpoints(self.folder / "checkpoints")]
 
     def fails(self, kind, when, disturb):
         """What is told of the run that ends so; nothing half-made has the adapter's name then."""
         with pytest.raises(kind) as caught:
             self.run(when, disturb)
-        return failure(caught.value)
+        return failed_event(caught.value)
 
 
 def at_step(number):
@@ -166,4 +167,4 @@ def test_one_job_through_all_that_can_happen_to_its_folder(tmp_path, tiny_base):
 
     heard = job.run()
     assert next(event.step for event in heard if isinstance(event, Progress)) == 6
-    assert isinstance(heard[-1], Done) and verify(folder / "adapter")
+    assert isinstance(heard[-1], Done) and verify_adapter(folder / "adapter")

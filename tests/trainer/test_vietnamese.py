@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from personas.adapters import verify
 from personas.card import find_persona, read_card
-from personas.contracts import Epoch, Turn
+from personas.home.adapters import verify_adapter
 from personas.lore import WORLD, LoreIndex, read_lore
+from personas.schemas.chat import Turn
+from personas.schemas.training_events import Epoch
 from tests.trainer.jobs import dialogues, write_request
-from trainer.run import Run, run_job
+from trainer.run import run_job
+from trainer.train.job import RunContext
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "vietnamese"
@@ -134,8 +136,8 @@ def vietnamese_job(folder: Path, base_model: str) -> Path:
 def test_a_run_learns_her_voice_and_is_measured(tmp_path, tiny_base):
     heard = []
     job = vietnamese_job(tmp_path, tiny_base.source)
-    run_job(job, Run(heard.append, lambda: None))
-    manifest = verify(job / "adapter")
+    run_job(job, RunContext(heard.append, lambda: None))
+    manifest = verify_adapter(job / "adapter")
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base and manifest.persona == "nam-do"
     losses = [event.eval_loss for event in heard if isinstance(event, Epoch)]
     assert losses[-1] < losses[0] and manifest.dataset["samples_train"] > 15
@@ -160,7 +162,7 @@ def test_the_embedded_model_learns_to_speak_as_she_does(tmp_path):
     typed("-m", "trainer", "dataset", "build", *sources, "--set", "max_length=768", "--out", data)
     longer = ("--set", "max_length=768", "--set", "num_train_epochs=3")
     typed("-m", "trainer", "train", "--persona", CARD, "--dataset", data, "--recipe", "demo-cpu", *longer, "--out", run)
-    metrics = verify(run / "adapter").metrics
+    metrics = verify_adapter(run / "adapter").metrics
     assert metrics.loss_tuned < 0.85 * metrics.loss_base, metrics
     card = (run / "adapter" / "README.md").read_text(encoding="utf-8")
     assert "held-out replies, this adapter" in card

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from personas.contracts import Persona
 from personas.errors import MaterialError
+from personas.schemas.chat import Persona
 from tests.trainer.chats import outcome, write
-from trainer.sources import recognise
-from trainer.sources.dates import OrderGuess
-from trainer.sources.whatsapp import header_of
+from trainer.sources.dates import DateOrderDetector
+from trainer.sources.formats.whatsapp import parse_header
+from trainer.sources.registry import detect_format
 
 ADA = Persona("ada", "Ada Lace")
 LRM = "\u200e"
@@ -24,8 +24,8 @@ def chat(tmp_path, text, **options):
 
 def times(lines):
     """The moments of the headers of all lines, in the order that fits them all."""
-    headers = [header_of(line) for line in lines]
-    guess = OrderGuess()
+    headers = [parse_header(line) for line in lines]
+    guess = DateOrderDetector()
     for header in headers:
         guess.add(header.stamp)
     return [datetime.fromtimestamp(header.stamp.at(guess.order), UTC).replace(tzinfo=None) for header in headers]
@@ -69,7 +69,7 @@ MORNING, NIGHT = datetime(2024, 1, 15, 10, 5), datetime(2024, 1, 15, 22, 30)
 def test_dates_of_all_kinds(tmp_path, first, second):
     assert times([first, second]) == [MORNING, NIGHT]
     path = write(tmp_path / "x.txt", f"{first}\n{second}\n")
-    assert recognise(path).name == "whatsapp"
+    assert detect_format(path).name == "whatsapp"
     assert outcome(path).said == [[("Ann", "hi")], [("Bo", "ho")]]
 
 

@@ -5,6 +5,6 @@
 """
 
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.anonymise.entity import KINDS, Entity, Kind, replaced
+from trainer.anonymise.spans import ENTITY_KINDS, Entity, EntityKind, replace_entities
 
-__all__ = ["KINDS", "Anonymiser", "Entity", "Kind", "replaced"]
+__all__ = ["ENTITY_KINDS", "Anonymiser", "Entity", "EntityKind", "replace_entities"]

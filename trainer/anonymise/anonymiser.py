@@ -1,7 +1,4 @@
-"""Takes personal data out of conversations and texts: what has a form, the people of the log, and other names.
-
-All conversations are met first, because a name is known only once its bearer has been seen to speak.
-"""
+"""Replaces personal data in conversations and texts: values with a pattern, people of the log, and other names."""
 
 from __future__ import annotations
 
@@ -10,35 +7,103 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from personas.contracts import Persona
-from trainer.anonymise.called import part_forms, staying, whole_forms
-from trainer.anonymise.entity import BY_LOG, Entity, Span, replaced
-from trainer.anonymise.known import Found, KnownNames
-from trainer.anonymise.names_found import Names
-from trainer.anonymise.network import coded
-from trainer.anonymise.overlaps import settled
-from trainer.anonymise.pieces import pieces, taken
-from trainer.anonymise.pseudonyms import assign, stranger
-from trainer.anonymise.refined import without_code
-from trainer.anonymise.replacing import in_place_of
-from trainer.anonymise.staying import own_names
-from trainer.anonymise.structured import structured
-from trainer.anonymise.written import TOKEN, Written
-from trainer.conversation import Conversation, Message, Speaker
+from personas.schemas.chat import Persona
+from trainer.anonymise.addresses import find_addresses
+from trainer.anonymise.allowlist import own_names
+from trainer.anonymise.capitalisation import TOKEN, CapitalisationStats
+from trainer.anonymise.chunks import select_spans, split_chunks
+from trainer.anonymise.id_numbers import (
+    find_accounts,
+    find_cards,
+    find_ibans,
+    find_identity_numbers,
+    find_passports,
+    find_ssns,
+)
+from trainer.anonymise.language_data import normalise_width
+from trainer.anonymise.name_detector import NameDetector
+from trainer.anonymise.name_matcher import NameMatch, NameMatcher
+from trainer.anonymise.name_variants import allowed_forms, full_name_forms, partial_name_forms
+from trainer.anonymise.ner_postprocess import blank_code
+from trainer.anonymise.network_identifiers import (
+    find_code,
+    find_discord_ids,
+    find_emails,
+    find_handles,
+    find_ip_addresses,
+    find_profiles,
+)
+from trainer.anonymise.phone_numbers import find_phone_numbers
+from trainer.anonymise.secrets import find_secrets, find_url_secrets
+from trainer.anonymise.spans import RANK_LOG_NAME, Entity, EntitySpan, Recogniser, replace_entities, resolve_overlaps
+from trainer.anonymise.surrogates import assign_pseudonyms, non_speaker_pseudonym, surrogate_for
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
-ROLES = frozenset(
+PATTERN_RECOGNISERS: tuple[Recogniser, ...] = (
+    find_secrets,
+    find_url_secrets,
+    find_emails,
+    find_ip_addresses,
+    find_profiles,
+    find_passports,
+    find_addresses,
+)
+
+
+DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
+    find_cards,
+    find_ibans,
+    find_accounts,
+    find_identity_numbers,
+    find_ssns,
+    find_discord_ids,
+    find_phone_numbers,
+)
+
+
+"""Those that need seven digits at least."""
+
+
+MIN_DIGITS = 7
+
+
+def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> list[EntitySpan]:
+    """What every recogniser finds, overlapping or not. Offsets are those of the text as it is given.
+
+    `code`: where code lies in it, for a piece of a text that may begin inside; without it the text is asked.
+    """
+    text = normalise_width(text)
+    found = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
+    found += find_handles(text, find_code(text) if code is None else code)
+    if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
+        found += [span for recogniser in DIGIT_RECOGNISERS for span in recogniser(text)]
+    elif "<" in text:
+        found += find_discord_ids(text)
+    return found
+
+
+GENERIC_SPEAKERS = frozenset(
     "user users others someone human assistant gpt bot system model ai chatbot guest player customer agent".split()
 )
+
+
 """Speakers of data sets who are nobody; their names are words."""
-SPARED = ("PERSON", "STREET_ADDRESS", "HANDLE")
+
+
+ALLOWLISTED_KINDS = ("PERSON", "STREET_ADDRESS", "HANDLE")
+
+
 """Kinds that a name which stays may be taken for."""
 
-Reading = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[Span], list[Found]]]
+
+ChunkReader = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[EntitySpan], list[NameMatch]]]
+
+
 """Takes a piece of a text, the same without code, where code lies in it, and whether it is the first of its text."""
 
 
 @dataclass(frozen=True)
-class _People:
+class _KnownPeople:
     """The people that were met, ready to be found: pseudonyms by id, and their names.
 
     `members` has the persona's own name, too: whoever is mentioned by id.
@@ -46,7 +111,7 @@ class _People:
 
     pseudonyms: dict[str, str]
     members: dict[str, str]
-    known: KnownNames
+    known: NameMatcher
     barred: frozenset[str]
 
 
@@ -64,7 +129,7 @@ class Anonymiser:
         persona: Persona | None = None,
         keep: Iterable[str] = (),
         also: Iterable[str] = (),
-        names: Names | None = None,
+        names: NameDetector | None = None,
         keep_always: Iterable[str] = (),
         tell: Callable[[str, Sequence[Entity]], None] | None = None,
     ) -> None:
@@ -76,14 +141,14 @@ class Anonymiser:
         """
         self._key, self._persona = key, persona
         self._own, self._keep = (*own_names(persona), *keep_always), tuple(keep)
-        self._speakers: dict[str, Speaker] = {}
-        self._written = Written()
+        self._speakers: dict[str, SourceSpeaker] = {}
+        self._written = CapitalisationStats()
         self.strangers: Counter[str] = Counter()
-        self._people_met: _People | None = None
+        self._people_met: _KnownPeople | None = None
         self._names, self._tell = names, tell
         self.counts: Counter[str] = Counter()
         for name in also:
-            self._note(Speaker(f"name:{name.casefold()}", (name,)))
+            self._note(SourceSpeaker(f"name:{name.casefold()}", (name,)))
 
     # -------------------------------------------------------------------------------------------------------- meeting
 
@@ -96,17 +161,17 @@ class Anonymiser:
         self._written.read(conversation.raw_text)
         self._people_met = None
 
-    def _note(self, speaker: Speaker) -> None:
+    def _note(self, speaker: SourceSpeaker) -> None:
         if speaker.is_persona:
             return
         before = self._speakers.get(speaker.id)
         names = tuple(dict.fromkeys((*(before.names if before else ()), *speaker.names)))
-        self._speakers[speaker.id] = Speaker(speaker.id, names)
+        self._speakers[speaker.id] = SourceSpeaker(speaker.id, names)
 
     @cached_property
-    def names(self) -> Names:
+    def names(self) -> NameDetector:
         """Who finds names that are not the log's."""
-        return self._names or Names.available()
+        return self._names or NameDetector.available()
 
     # -------------------------------------------------------------------------------------------------------- masking
 
@@ -116,11 +181,11 @@ class Anonymiser:
         return replace(
             conversation,
             messages=messages,
-            system=self.masked_text(conversation.system),
-            rejected=self.masked_text(conversation.rejected),
+            system=self.anonymise_text(conversation.system),
+            rejected=self.anonymise_text(conversation.rejected),
         )
 
-    def cleaned(self, conversation: Conversation) -> Conversation:
+    def mask_patterns(self, conversation: Conversation) -> Conversation:
         """The conversation without what has a form (addresses, numbers, keys); names stay, as general knowledge.
 
         For talk that is no log of people: questions about the world and their answers.
@@ -133,63 +198,63 @@ class Anonymiser:
             rejected=self._cleaned(conversation.rejected),
         )
 
-    def masked_text(self, text: str) -> str:
+    def anonymise_text(self, text: str) -> str:
         """The text with everything replaced that is found in it."""
-        return replaced(text, self.found(text)) if text else text
+        return replace_entities(text, self.found(text)) if text else text
 
     def found(self, text: str) -> list[Entity]:
         """What is to be replaced in a text, in order, without overlaps. Offsets are those of the text."""
         return self._gathered(text, self._read)
 
-    def _masked(self, message: Message) -> Message:
+    def _masked(self, message: SourceMessage) -> SourceMessage:
         speaker = message.speaker
         if not speaker.is_persona:
-            speaker = Speaker(speaker.id, (self._people.pseudonyms[speaker.id],))
-        return replace(message, speaker=speaker, text=self.masked_text(message.text))
+            speaker = SourceSpeaker(speaker.id, (self._people.pseudonyms[speaker.id],))
+        return replace(message, speaker=speaker, text=self.anonymise_text(message.text))
 
     def _cleaned(self, text: str) -> str:
-        return replaced(text, self._gathered(text, lambda part, _, code, __: (structured(part, code), [])))
+        return replace_entities(text, self._gathered(text, lambda part, _, code, __: (find_patterns(part, code), [])))
 
     def _read(
         self, text: str, names_in: str, code: list[tuple[int, int]], is_first: bool
-    ) -> tuple[list[Span], list[Found]]:
+    ) -> tuple[list[EntitySpan], list[NameMatch]]:
         """What is found in a piece of a text, and which known names. In `names_in` code is blotted out."""
         named = self.names.found(names_in, self._written, is_first=is_first)
-        known = [one for one in self._people.known.found(text) if one.is_sure or _is_named(one, named)]
-        spans = [*structured(text, code), *named]
+        known = [one for one in self._people.known.found(text) if one.is_sure or _is_confirmed(one, named)]
+        spans = [*find_patterns(text, code), *named]
         spans = [span for span in spans if not self._stays(span, text, known)]
-        return [*spans, *(Span("PERSON", one.start, one.end, BY_LOG) for one in known if one.who)], known
+        return [*spans, *(EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in known if one.who)], known
 
-    def _gathered(self, text: str, read: Reading) -> list[Entity]:
+    def _gathered(self, text: str, read: ChunkReader) -> list[Entity]:
         """What is read in all pieces of a text, with its replacements; of two that overlap the first."""
-        blotted, code, entities = without_code(text), coded(text), list[Entity]()
-        for piece in pieces(text):
+        blotted, code, entities = blank_code(text), find_code(text), list[Entity]()
+        for piece in split_chunks(text):
             if entities and entities[-1].end >= piece.last:
                 continue
             part, offset = text[piece.start : piece.end], piece.start
             spans, known = read(part, blotted[offset : piece.end], piece.within(code), not offset)
-            for span in taken(text, piece, settled(part, spans), entities[-1].end if entities else 0):
+            for span in select_spans(text, piece, resolve_overlaps(part, spans), entities[-1].end if entities else 0):
                 value = text[span.start : span.end]
-                local = Span(span.kind, span.start - offset, span.end - offset, span.rank)
+                local = EntitySpan(span.kind, span.start - offset, span.end - offset, span.rank)
                 entities.append(Entity(span.kind, span.start, span.end, self._replacement(local, value, known)))
         self.counts.update(entity.kind for entity in entities)
         if self._tell:
             self._tell(text, entities)
         return entities
 
-    def _replacement(self, span: Span, value: str, known: list[Found]) -> str:
+    def _replacement(self, span: EntitySpan, value: str, known: list[NameMatch]) -> str:
         if span.kind != "PERSON":
-            return in_place_of(span.kind, value, self._key, self._people.members)
+            return surrogate_for(span.kind, value, self._key, self._people.members)
         who = next((one.who for one in known if one.who and span.start <= one.start < span.end), "")
         if who:
             return self._people.pseudonyms[who]
         self.strangers[" ".join(value.casefold().split())] += 1
-        return stranger(value, self._key, self._people.barred)
+        return non_speaker_pseudonym(value, self._key, self._people.barred)
 
     @staticmethod
-    def _stays(span: Span, text: str, known: list[Found]) -> bool:
+    def _stays(span: EntitySpan, text: str, known: list[NameMatch]) -> bool:
         """Whether half of a finding or more is a name that stays."""
-        if span.kind not in SPARED:
+        if span.kind not in ALLOWLISTED_KINDS:
             return False
         covered = sum(
             max(0, min(span.end, one.end) - max(span.start, one.start))
@@ -207,31 +272,31 @@ class Anonymiser:
         return sum(not _is_role(speaker) for speaker in self._speakers.values())
 
     @property
-    def _people(self) -> _People:
+    def _people(self) -> _KnownPeople:
         if self._people_met is None:
             self._people_met = self._assigned()
         return self._people_met
 
-    def _assigned(self) -> _People:
+    def _assigned(self) -> _KnownPeople:
         speakers = list(self._speakers.values())
         real = [speaker for speaker in speakers if not _is_role(speaker)]
         called = [*self._own, *self._keep, *(name for speaker in real for name in speaker.names)]
         barred = frozenset(word.casefold() for name in called for word in TOKEN.findall(name))
         forms = [
-            *staying(self._own),
-            *(form for one in real for form in whole_forms(one.id, one.names, self._written)),
-            *staying(self._keep),
-            *(form for form in staying(word for name in self._own for word in name.split())),
-            *(form for one in real for form in part_forms(one.id, one.names, self._written)),
+            *allowed_forms(self._own),
+            *(form for one in real for form in full_name_forms(one.id, one.names, self._written)),
+            *allowed_forms(self._keep),
+            *(form for form in allowed_forms(word for name in self._own for word in name.split())),
+            *(form for one in real for form in partial_name_forms(one.id, one.names, self._written)),
         ]
-        pseudonyms = assign(speakers, self._key, barred)
+        pseudonyms = assign_pseudonyms(speakers, self._key, barred)
         own = {self._persona.id: self._persona.name} if self._persona else {}
-        return _People(pseudonyms, {**pseudonyms, **own}, KnownNames(forms), barred)
+        return _KnownPeople(pseudonyms, {**pseudonyms, **own}, NameMatcher(forms), barred)
 
 
-def _is_named(one: Found, named: list[Span]) -> bool:
+def _is_confirmed(one: NameMatch, named: list[EntitySpan]) -> bool:
     return any(span.kind == "PERSON" and span.start < one.end and one.start < span.end for span in named)
 
 
-def _is_role(speaker: Speaker) -> bool:
-    return speaker.id.casefold() in ROLES or speaker.name.casefold() in ROLES
+def _is_role(speaker: SourceSpeaker) -> bool:
+    return speaker.id.casefold() in GENERIC_SPEAKERS or speaker.name.casefold() in GENERIC_SPEAKERS

@@ -1,8 +1,4 @@
-"""Names found by a model that the operator has installed: spaCy's or GLiNER's. Nothing is ever downloaded.
-
-spaCy's models are packages that announce themselves; GLiNER's lie in the hub's cache on this machine. Neither library
-is imported where it has no model.
-"""
+"""Finds names with an installed spaCy or GLiNER model; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -13,77 +9,77 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-EVERY_LANGUAGE = ""
+ANY_LANGUAGE = ""
 GLINER_LABELS = {"person": "PERSON", "street address": "STREET_ADDRESS"}
 GLINER_THRESHOLD = 0.5
 SPACY_LABELS = {"PERSON": "PERSON", "PER": "PERSON"}
-SIZES = ("_trf", "_lg", "_md", "_sm")
+SPACY_SIZE_SUFFIXES = ("_trf", "_lg", "_md", "_sm")
 """Of several models for a language, the first of these."""
 
 log = logging.getLogger(__name__)
-Finding = tuple[str, int, int, float]
+NerFinding = tuple[str, int, int, float]
 """(kind, start, end, score)."""
 
 
-class Finder(Protocol):
+class NerModel(Protocol):
     """Finds people and addresses in a text; `name` is for reports."""
 
     @property
     def name(self) -> str: ...
 
-    def find(self, text: str) -> list[Finding]: ...
+    def find(self, text: str) -> list[NerFinding]: ...
 
 
 @dataclass(frozen=True)
-class SpacyFinder:
+class SpacyNer:
     """A spaCy pipeline for one language, or for many ("xx")."""
 
     name: str
     pipeline: Any
 
-    def find(self, text: str) -> list[Finding]:
+    def find(self, text: str) -> list[NerFinding]:
         """The people that it finds."""
         found = self.pipeline(text).ents
         return [(SPACY_LABELS[e.label_], e.start_char, e.end_char, 1.0) for e in found if e.label_ in SPACY_LABELS]
 
 
 @dataclass(frozen=True)
-class GlinerFinder:
+class GlinerNer:
     """A GLiNER model, of any language."""
 
     name: str
     model: Any
 
-    def find(self, text: str) -> list[Finding]:
+    def find(self, text: str) -> list[NerFinding]:
         """The people and addresses that it finds."""
         found = self.model.predict_entities(text, list(GLINER_LABELS), threshold=GLINER_THRESHOLD)
         return [(GLINER_LABELS[e["label"]], e["start"], e["end"], float(e["score"])) for e in found]
 
 
-def installed() -> dict[str, Finder]:
+def installed_models() -> dict[str, NerModel]:
     """The models that are installed, by language ("" reads every one); empty where there is none."""
     return {**_spacy(), **_gliner()}
 
 
-def _spacy() -> dict[str, Finder]:
+def _spacy() -> dict[str, NerModel]:
     models = sorted(point.name for point in importlib.metadata.entry_points(group="spacy_models"))
     if not models or importlib.util.find_spec("spacy") is None:
         return {}
     import spacy  # type: ignore[import-not-found, unused-ignore]
 
     chosen: dict[str, str] = {}
-    for size in reversed(SIZES):
+    for size in reversed(SPACY_SIZE_SUFFIXES):
         chosen |= {name[:2]: name for name in models if name.endswith(size)}
-    found: dict[str, Finder] = {}
+    found: dict[str, NerModel] = {}
     for language, name in chosen.items():
         try:
-            found[EVERY_LANGUAGE if language == "xx" else language] = SpacyFinder(f"spaCy {name}", spacy.load(name))
+            found[ANY_LANGUAGE if language == "xx" else language] = SpacyNer(f"spaCy {name}", spacy.load(name))
         except (OSError, ValueError, ImportError) as error:
             log.warning("spaCy's model %s cannot be used: %s", name, error)
     return found
 
 
-def _gliner() -> dict[str, Finder]:
+def _gliner() -> dict[str, NerModel]:
     if importlib.util.find_spec("gliner") is None:
         return {}
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -93,7 +89,7 @@ def _gliner() -> dict[str, Finder]:
         try:
             from gliner import GLiNER  # type: ignore[import-not-found, unused-ignore]
 
-            return {EVERY_LANGUAGE: GlinerFinder(f"GLiNER {name}", GLiNER.from_pretrained(name, local_files_only=True))}
+            return {ANY_LANGUAGE: GlinerNer(f"GLiNER {name}", GLiNER.from_pretrained(name, local_files_only=True))}
         except (OSError, ValueError, ImportError) as error:
             log.warning("GLiNER's model %s cannot be used: %s", name, error)
     return {}

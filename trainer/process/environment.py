@@ -1,4 +1,4 @@
-"""What has to be so before a training process loads its libraries."""
+"""Prepares a training process: home folder, allocator settings, threads and priority."""
 
 from __future__ import annotations
 
@@ -8,20 +8,35 @@ import platform
 import sys
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
-from trainer.loop.processes import processes_on_this_machine
+from dotenv import dotenv_values
 
-ALLOCATOR = {
+from personas.errors import RequestError
+
+ALLOCATOR_SETTINGS = {
     # Tensors of megabytes come and go at every step. By default glibc maps each anew and gives it back, and the
     # kernel clears every page again: nearly half of the time of a step on the CPU. Kept in the heap they are reused.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(32 * 2**30),
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
+
+
 HEAP_SLACK_BYTES = 128 * 2**20
-"""What may lie unused in the heap before a training gives it back (`trainer.loop.trimming`)."""
-RESTARTED = "UNDERSTUDY_TRAINER_RESTARTED"
-QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+"""What may lie unused in the heap before a training gives it back (`trainer.train.callbacks`)."""
+
+
+RESTARTED_VARIABLE = "UNDERSTUDY_TRAINER_RESTARTED"
+
+
+QUIET_LIBRARY_SETTINGS = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 
 def restart_with_allocator_settings() -> None:
@@ -32,25 +47,55 @@ def restart_with_allocator_settings() -> None:
 
 def allocator_environment(environ: Mapping[str, str]) -> dict[str, str] | None:
     """The environment to start again with, or None where that is done already or the allocator is another one."""
-    if RESTARTED in environ or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+    if RESTARTED_VARIABLE in environ or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return None
-    return {**ALLOCATOR, **environ, RESTARTED: "1"}
+    return {**ALLOCATOR_SETTINGS, **environ, RESTARTED_VARIABLE: "1"}
 
 
-def settle(niceness: int, threads: int | None) -> None:
+def configure_process(niceness: int, threads: int | None) -> None:
     """Lower this process's priority, fix how many threads compute (None: one a core), and keep libraries quiet.
 
     Several processes of a run share the cores.
 
     To be called before torch is loaded, which reads the number of threads only then.
     """
-    os.environ.update(QUIET)
+    os.environ.update(QUIET_LIBRARY_SETTINGS)
     # Threads that wait for their next piece of work spin; when the bot needs the cores too, that starves both.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # oneDNN keeps a thousand prepared products, one for each length of batch, and each holds a piece of the heap.
     # With 64 a run is as fast and holds some 0.4 GiB less after ten steps; with 16 it is a tenth slower.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // processes_on_this_machine()))
+    os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // local_process_count()))
     os.nice(niceness)
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers itself
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+
+
+HOME_VARIABLE = "UNDERSTUDY_HOME"
+
+
+def find_home() -> Path:
+    """UNDERSTUDY_HOME of the environment or of `.env` here, `~/.understudy` otherwise: as the bot finds it.
+
+    Raises `RequestError` where it is no folder, and none can be made.
+    """
+    named = (
+        os.environ.get(HOME_VARIABLE, "").strip()
+        or (dotenv_values(".env", interpolate=False).get(HOME_VARIABLE) or "").strip()
+    )
+    return require_home(Path(named or "~/.understudy").expanduser().absolute())
+
+
+def require_home(folder: Path) -> Path:
+    """The folder itself. Raises `RequestError` where it or what it is to lie in is a file."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise RequestError(
+            f"The home {folder} cannot be used: {there} is no folder.", f"Set {HOME_VARIABLE} to a folder."
+        )
+    return folder
+
+
+def local_process_count() -> int:
+    """How many of them share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

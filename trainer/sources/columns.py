@@ -1,18 +1,19 @@
-"""What columns of a table are for: by their names, by what they hold, or as the operator says (`--map`)."""
+"""Maps the columns of a table to roles, by name, by content or by `--map`, and defines row schemas."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from personas.errors import MaterialError
-from trainer.sources.talk import ROLES, list_of
+from trainer.sources.conversation_builder import ROLES, RawDialogue, cell_list
 
 Row = dict[str, Any]
 
-NAMES: dict[str, tuple[str, ...]] = {
+
+ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "user": tuple(
         "instruction prompt question query user user_input human user_message input_text request src".split()
     ),
@@ -35,17 +36,31 @@ NAMES: dict[str, tuple[str, ...]] = {
     "facts": tuple("persona_b personality persona personas your_persona persona_facts profile facts".split()),
     "lang": tuple("lang language locale".split()),
 }
+
+
 """What a role's column is called, likeliest first, lower case with underscores."""
+
+
 SPEAKER_KEYS = tuple("from role speaker sender author user name who sender_name speaker_id".split())
+
+
 TEXT_KEYS = tuple("value content text message utterance body sentence".split())
-ROLE_NAMES = (*NAMES, "from", "value")
-SHOWN = 12
-MEANT_BY = {"speaker": "from", "role": "from", "text": "value", "content": "value"}
+
+
+ROLE_NAMES = (*ROLE_COLUMNS, "from", "value")
+
+
+MAX_SHOWN_COLUMNS = 12
+
+
+ROLE_ALIASES = {"speaker": "from", "role": "from", "text": "value", "content": "value"}
+
+
 """Other words for roles inside a list of messages."""
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnRoles:
     """Which column is which role; `from_key` and `value_key` are keys inside a list of messages."""
 
     by_role: Mapping[str, str]
@@ -62,31 +77,31 @@ class Columns:
         return ", ".join(f"{role}={column}" for role, column in {**self.by_role, **keys}.items() if column)
 
 
-def plain(name: str) -> str:
+def normalise_column(name: str) -> str:
     """A column's name in lower case, words joined by underscores."""
     return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
 
 
-def find(row: Iterable[str], role: str) -> str | None:
+def find_column(row: Iterable[str], role: str) -> str | None:
     """The column of that role by name."""
-    columns = {plain(column): column for column in row if isinstance(column, str)}
-    return next((columns[name] for name in NAMES[role] if name in columns), None)
+    columns = {normalise_column(column): column for column in row if isinstance(column, str)}
+    return next((columns[name] for name in ROLE_COLUMNS[role] if name in columns), None)
 
 
-def mapped(mapping: Mapping[str, str]) -> Columns:
+def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:
     """What the operator says: role=column, or column=role. Raises `MaterialError` for a role that does not exist."""
     by_role: dict[str, str] = {}
     for left, right in mapping.items():
         role, column = (left, right) if _role(left) else (right, left)
         known = _role(role)
         if known is None:
-            raise _no_role(f"--map {left}={right}: neither is a role.", left)
+            raise _unknown_role_error(f"--map {left}={right}: neither is a role.", left)
         if known in by_role:
             raise MaterialError(
                 f"--map gives {known} twice: {by_role[known]!r} and {column!r}.", "Give each role one column."
             )
         by_role[known] = column
-    return Columns(by_role, by_role.pop("from", ""), by_role.pop("value", ""))
+    return ColumnRoles(by_role, by_role.pop("from", ""), by_role.pop("value", ""))
 
 
 def require_roles(mapping: Mapping[str, str], held: Iterable[str]) -> None:
@@ -94,10 +109,10 @@ def require_roles(mapping: Mapping[str, str], held: Iterable[str]) -> None:
     columns = set(held)
     for left, right in mapping.items():
         if _role(left) is None and left not in columns:
-            raise _no_role(f"--map {left}={right}: {left!r} is neither a role nor a column.", left)
+            raise _unknown_role_error(f"--map {left}={right}: {left!r} is neither a role nor a column.", left)
 
 
-def _no_role(said: str, word: str) -> MaterialError:
+def _unknown_role_error(said: str, word: str) -> MaterialError:
     near = difflib.get_close_matches(word, ROLE_NAMES, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return MaterialError(f"{said}{hint}", f"Roles: {', '.join(ROLE_NAMES)}.")
@@ -106,9 +121,12 @@ def _no_role(said: str, word: str) -> MaterialError:
 def _role(word: str) -> str | None:
     if word in ROLE_NAMES:
         return word
-    if word in MEANT_BY:
-        return MEANT_BY[word]
-    return next((role for role in ("user", "input", "assistant", "system") if plain(word) in NAMES[role]), None)
+    if word in ROLE_ALIASES:
+        return ROLE_ALIASES[word]
+    return next(
+        (role for role in ("user", "input", "assistant", "system") if normalise_column(word) in ROLE_COLUMNS[role]),
+        None,
+    )
 
 
 def message_keys(messages: list[Any]) -> tuple[str, str] | None:
@@ -121,30 +139,36 @@ def message_keys(messages: list[Any]) -> tuple[str, str] | None:
     return (speaker, text) if speaker and text else None
 
 
-def guess(rows: list[Row]) -> Columns | None:
+def guess_columns(rows: list[Row]) -> ColumnRoles | None:
     """What unknown columns are most likely for, by name first, then by content; None when nothing fits.
 
     A list of objects with a short text that recurs and a longer one is a list of messages. Of columns with texts the
     two longest are question and answer, in the order in which they stand.
     """
-    if found := _guessed_messages(rows):
+    if found := _guess_message_list(rows):
         return found
     lengths = {column: _mean_length([row.get(column) for row in rows]) for column in rows[0]}
     texts = sorted((column for column, length in lengths.items() if length), key=lambda column: -lengths[column])
-    named = {role: column for role in ("user", "assistant", "system", "input") if (column := find(rows[0], role))}
-    rest = [column for column in texts if column not in named.values() and plain(column) not in NAMES["lang"]]
+    named = {
+        role: column for role in ("user", "assistant", "system", "input") if (column := find_column(rows[0], role))
+    }
+    rest = [
+        column
+        for column in texts
+        if column not in named.values() and normalise_column(column) not in ROLE_COLUMNS["lang"]
+    ]
     order = list(rows[0])
     if "user" in named and "assistant" in named:
-        return Columns(named)
+        return ColumnRoles(named)
     if "user" in named or "assistant" in named or "input" in named:
         if "input" in named and "user" not in named:
             named["user"] = named.pop("input")
         missing = "assistant" if "user" in named else "user"
-        return Columns({**named, missing: rest[0]}) if missing not in named and rest else None
+        return ColumnRoles({**named, missing: rest[0]}) if missing not in named and rest else None
     if len(rest) < 2:
         return None
     user, assistant = sorted(rest[:2], key=order.index)
-    return Columns({**named, "user": user, "assistant": assistant})
+    return ColumnRoles({**named, "user": user, "assistant": assistant})
 
 
 def _mean_length(cells: list[Any]) -> float:
@@ -156,18 +180,18 @@ def _mean_length(cells: list[Any]) -> float:
     return sum(map(len, texts)) / len(texts)
 
 
-def _guessed_messages(rows: list[Row]) -> Columns | None:
+def _guess_message_list(rows: list[Row]) -> ColumnRoles | None:
     for column in rows[0]:
-        lists = [found for row in rows if (found := list_of(row.get(column)))]
+        lists = [found for row in rows if (found := cell_list(row.get(column)))]
         messages = [m for found in lists for m in found if isinstance(m, dict)]
         if not messages or len(messages) < sum(map(len, lists)):
             continue
-        if keys := message_keys(messages) or _guessed_keys(messages):
-            return Columns({"messages": column}, *keys)
+        if keys := message_keys(messages) or _guess_message_keys(messages):
+            return ColumnRoles({"messages": column}, *keys)
     return None
 
 
-def _guessed_keys(messages: list[Row]) -> tuple[str, str] | None:
+def _guess_message_keys(messages: list[Row]) -> tuple[str, str] | None:
     """The key whose few values recur, and the one with the longest texts."""
     texts = {key: [m[key] for m in messages if isinstance(m.get(key), str)] for key in messages[0]}
     whole = {key: found for key, found in texts.items() if 2 * len(found) > len(messages)}
@@ -179,3 +203,15 @@ def _guessed_keys(messages: list[Row]) -> tuple[str, str] | None:
     speakers = [key for key, found in whole.items() if key != value and 1 < len(set(found)) <= max(2, len(found) // 2)]
     roles = [key for key in speakers if all(text.casefold() in ROLES for text in set(whole[key]))]
     return ((roles or speakers)[0], value) if speakers else None
+
+
+@dataclass(frozen=True)
+class RowSchema:
+    """`plan` looks at one row and says what its columns are, None when the row has another shape; `talk` reads rows
+    with these columns and raises `UnusableRecordError`."""
+
+    name: str
+    title: str
+    expected: str
+    plan: Callable[[Row], ColumnRoles | None]
+    talk: Callable[[Row, ColumnRoles], RawDialogue]

@@ -1,7 +1,7 @@
 """Dates and times as exports write them for people, in the order of whatever language the device was set to.
 
 `03/04/24` is the third of April or the fourth of March: no line says which, but all lines of a file together nearly
-always do. `OrderGuess` sees every date and takes the order in which all exist, time runs forward, and the talk is the
+always do. `DateOrderDetector` sees every date and takes the order in which all exist, time runs forward, and the talk is the
 shortest.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-Order = Literal["dmy", "mdy", "ymd"]
-ORDERS: tuple[Order, ...] = ("dmy", "mdy", "ymd")
+DateOrder = Literal["dmy", "mdy", "ymd"]
+DATE_ORDERS: tuple[DateOrder, ...] = ("dmy", "mdy", "ymd")
 SPACE = "[ \t\u00a0\u2007\u2009\u202f]"
-MORNING = "凌晨 早上 清晨 上午 午前 오전 ص sa öö pg de de. पूर्वाह्न".split()
-EVENING = "中午 下午 傍晚 晚上 午後 오후 م ch ös ptg du du. अपराह्न".split()
+AM_WORDS = "凌晨 早上 清晨 上午 午前 오전 ص sa öö pg de de. पूर्वाह्न".split()
+PM_WORDS = "中午 下午 傍晚 晚上 午後 오후 م ch ös ptg du du. अपराह्न".split()
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-HALF = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(map(re.escape, sorted(MORNING + EVENING, key=len, reverse=True)))
+HALF_DAY = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(map(re.escape, sorted(AM_WORDS + PM_WORDS, key=len, reverse=True)))
 DATE = (
     rf"(?P<date>\d{{1,4}}(?P<sep>[./-]){SPACE}?(?:\d{{1,2}}|[A-Za-z]{{3}})(?P=sep){SPACE}?\d{{1,4}}\.?"
     rf"|\d{{4}}年{SPACE}?\d{{1,2}}月{SPACE}?\d{{1,2}}日)"
@@ -26,17 +26,17 @@ DATE = (
 TIME = r"(?P<time>\d{1,2}[:.]\d{2}(?:[:.]\d{2})?)(?:[.,]\d+)?"
 DATE_FIRST = (
     rf"{DATE}(?:[,،.]{SPACE}*|{SPACE}+)(?:[^\W\d]{{1,4}}\.?{SPACE}+)??"
-    rf"(?:(?P<half>{HALF}){SPACE}?)?{TIME}(?:{SPACE}?(?P<half_after>{HALF}))?"
+    rf"(?:(?P<half>{HALF_DAY}){SPACE}?)?{TIME}(?:{SPACE}?(?P<half_after>{HALF_DAY}))?"
 )
 """A word between the two ("à", "klo") is passed over; half of the day stands before or behind the time."""
-TIME_FIRST = rf"{TIME}(?:{SPACE}?(?P<half>{HALF}))?(?P<half_after>)[,،]?{SPACE}+{DATE}"
+TIME_FIRST = rf"{TIME}(?:{SPACE}?(?P<half>{HALF_DAY}))?(?P<half_after>)[,،]?{SPACE}+{DATE}"
 EPOCH = date(1970, 1, 1).toordinal()
 DAY_S = 86_400
-BUDDHIST_YEARS = 543
+BUDDHIST_YEAR_OFFSET = 543
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class WrittenTime:
     """A date and a time as they were written: the date's three `numbers` in their order, `seconds` since midnight.
 
     `looks_american`: slashes, a year of two digits and a capital AM or PM, as devices set to US English write them.
@@ -48,22 +48,22 @@ class Stamp:
     looks_american: bool = False
     exact: float | None = None
 
-    def at(self, order: Order) -> float | None:
+    def at(self, order: DateOrder) -> float | None:
         """Seconds since 1970, the time taken as UTC; None when there is no such day or time."""
         if self.exact is not None:
             return self.exact
-        day = ordinal(self.numbers, order)
+        day = day_number(self.numbers, order)
         return None if day is None or self.seconds < 0 else float((day - EPOCH) * DAY_S + self.seconds)
 
 
-def stamp_of(written: str) -> Stamp | None:
+def parse_time(written: str) -> WrittenTime | None:
     """The stamp that a text consists of; None for other texts."""
     try:
         moment = datetime.fromisoformat(written.strip())
     except ValueError:
         match = re.fullmatch(DATE_FIRST, written.strip(), re.IGNORECASE)
-        return stamp(match) if match else None
-    return Stamp((moment.year, moment.month, moment.day), 0, exact=_utc(moment))
+        return time_of_match(match) if match else None
+    return WrittenTime((moment.year, moment.month, moment.day), 0, exact=_utc(moment))
 
 
 def _utc(moment: datetime) -> float:
@@ -72,13 +72,13 @@ def _utc(moment: datetime) -> float:
     return (naive - datetime(1970, 1, 1)).total_seconds() - (shift.total_seconds() if shift else 0.0)
 
 
-def stamp(match: re.Match[str]) -> Stamp:
+def time_of_match(match: re.Match[str]) -> WrittenTime:
     """The stamp in a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 when there is no such time."""
     parts = re.findall(r"\d+|[A-Za-z]{3}", match["date"])
     first, second, third = (int(part) if part.isdigit() else _month(part) for part in parts)
     half = (match["half"] or match["half_after"] or "").casefold()
     american = match["sep"] == "/" and len(parts[2]) == 2 and re.search(r"[AP]M", match[0]) is not None
-    return Stamp((first, second, third), _seconds(match["time"], half), american)
+    return WrittenTime((first, second, third), _seconds(match["time"], half), american)
 
 
 def _month(name: str) -> int:
@@ -89,18 +89,18 @@ def _month(name: str) -> int:
 def _seconds(time: str, half: str) -> int:
     hour, minute, second = ([int(part) for part in re.split(r"[:.]", time)] + [0])[:3]
     if half and hour <= 12:
-        is_evening = half in EVENING or (half.startswith("p") and half != "pg")
+        is_evening = half in PM_WORDS or (half.startswith("p") and half != "pg")
         hour = hour % 12 + (12 if is_evening else 0)
     return hour * 3600 + minute * 60 + second if hour < 24 and minute < 60 and second < 60 else -1
 
 
-def ordinal(numbers: tuple[int, int, int], order: Order) -> int | None:
+def day_number(numbers: tuple[int, int, int], order: DateOrder) -> int | None:
     """The day's number in the calendar; None when there is no such day."""
     day, month, year = (numbers[order.index(part)] for part in "dmy")
     if year < 100:
         year += 2000
     elif year > 2400:
-        year -= BUDDHIST_YEARS
+        year -= BUDDHIST_YEAR_OFFSET
     if not (1970 <= year < 2200 and 1 <= month <= 12 and 1 <= day <= 31):
         return None
     try:
@@ -109,35 +109,35 @@ def ordinal(numbers: tuple[int, int, int], order: Order) -> int | None:
         return None
 
 
-class OrderGuess:
+class DateOrderDetector:
     """Which of a date's numbers is the day, judged by all dates of a file. Memory does not grow with them."""
 
     def __init__(self) -> None:
         self._last: tuple[int, int, int] | None = None
-        self._tracks = {order: _Track() for order in ORDERS}
+        self._tracks = {order: _OrderFaults() for order in DATE_ORDERS}
         self._american = 0
 
-    def add(self, stamp: Stamp) -> None:
+    def add(self, stamp: WrittenTime) -> None:
         """Take in the next date of the file."""
         if stamp.numbers == self._last or stamp.exact is not None:
             return
         self._last = stamp.numbers
         self._american += 1 if stamp.looks_american else -1
         for order, track in self._tracks.items():
-            track.add(ordinal(stamp.numbers, order))
+            track.add(day_number(stamp.numbers, order))
 
     @property
-    def order(self) -> Order:
+    def order(self) -> DateOrder:
         """The order in which fewest dates are impossible, then fewest steps lead back, then the span is shortest.
 
         What still is undecided has the day first, as in most of the world, unless it looks American.
         """
-        preferred: tuple[Order, ...] = ("mdy", "dmy", "ymd") if self._american > 0 else ORDERS
+        preferred: tuple[DateOrder, ...] = ("mdy", "dmy", "ymd") if self._american > 0 else DATE_ORDERS
         return min(preferred, key=lambda order: self._tracks[order].faults)
 
 
 @dataclass(slots=True)
-class _Track:
+class _OrderFaults:
     impossible: int = 0
     back: int = 0
     last: int = 0

@@ -1,46 +1,291 @@
-"""JSON read piece by piece: the elements of arrays of any size, wherever in a file they stand, in bounded memory."""
+"""Streams the elements of JSON arrays of any size, wherever in a file they stand, in bounded memory."""
 
 from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from trainer.sources.json_cursor import Cursor
-from trainer.sources.json_mend import Broken, decode
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.sources.json_recovery import (
+    MAX_RECORD_BYTES,
+    SPACE,
+    BrokenJson,
+    RecordPattern,
+    decode_json,
+    find_value_end,
+)
+
+CHUNK_BYTES = 1 << 20
 
 
-def array_at(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any] | None:
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+class JsonCursor:
+    """A place in a stream of JSON text, with as much of what follows as has been read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._ahead = stream, b""
+        self._between, self._is_taken_up = b"", False
+
+    def next(self) -> bytes:
+        """The next byte that is not white space, not consumed; empty at the end."""
+        self._ahead = self._ahead.lstrip(SPACE)
+        while not self._ahead and self._fill():
+            self._ahead = self._ahead.lstrip(SPACE)
+        return self._ahead[:1]
+
+    def skip(self, count: int) -> None:
+        """Consume so many bytes that `next` has shown."""
+        self._ahead = self._ahead[count:]
+
+    def reach(self, path: tuple[str, ...]) -> bool:
+        """Into the array to which the keys lead; False when none stands there."""
+        for key in path:
+            if self.next() != b"{" or not self.enter(key):
+                return False
+        if self.next() != b"[":
+            return False
+        self.skip(1)
+        return True
+
+    def enter(self, wanted: str, passed: dict[str, Any] | None = None) -> bool:
+        """From an object's opening bracket to the value of one of its keys; False when it has no such key.
+
+        `passed` gets the texts and numbers on the way.
+        """
+        self.skip(1)
+        while self.next() == b'"':
+            key = self.string()
+            if key is None or self.next() != b":":
+                return False
+            self.skip(1)
+            if decode_json(key) == wanted:
+                return True
+            value = self.pass_value()
+            if passed is not None and value:
+                passed[str(decode_json(key))] = decode_json(value)
+            if self.next() != b",":
+                return False
+            self.skip(1)
+        return False
+
+    def inside(self) -> Iterator[Any]:
+        """The elements of the array that begins here."""
+        self.skip(1)
+        return self.elements()
+
+    def leave(self) -> None:
+        """From behind a value, or before one, to behind the object's closing bracket."""
+        while self.next() not in (b"", b"}", b"]"):
+            if self.next() in (b",", b":"):
+                self.skip(1)
+            else:
+                self.pass_value()
+        self.skip(1)
+
+    def elements(self) -> Iterator[Any]:
+        """The decoded elements up to the closing bracket. Behind a broken one the next is looked for."""
+        known = RecordPattern()
+        for batch, commas in self._batches():
+            values = decode_json(b"[" + batch + b"]")
+            if isinstance(values, list) and len(values) == len(commas) + 1:
+                known.learn(values)
+                yield from values
+            elif batch.strip(SPACE) or commas:
+                yield from self._one_by_one(batch, commas, known)
+
+    def _one_by_one(self, batch: bytes, commas: list[int], known: RecordPattern) -> Iterator[Any]:
+        """The elements of a run in which one is broken, so that the commas behind it may be no ends of elements."""
+        for start, piece in _split_elements(batch, commas):
+            value = decode_json(piece)
+            if isinstance(value, BrokenJson) and (place := known.next_in(piece)):
+                self._ahead = batch[start + place :] + self._between + self._ahead
+                self._is_taken_up = True
+                yield decode_json(piece[:place].rstrip(SPACE + b","))  # whole, where only the comma was missing
+                return
+            known.learn([value])
+            yield value
+
+    def _batches(self) -> Iterator[tuple[bytes, list[int]]]:
+        """Runs of whole elements, each with where the commas between them are."""
+        wanted = CHUNK_BYTES
+        while True:
+            commas, end = _structure(self._ahead)
+            if end < 0 and commas:
+                end = commas.pop()
+            elif end < 0:
+                if len(self._ahead) <= MAX_RECORD_BYTES and self._fill(wanted):
+                    wanted *= 2  # an element longer than what was read is not searched again and again
+                    continue
+                end = len(self._ahead)  # the file ends, or seems to go on for ever, inside an element
+            batch, self._between, self._ahead = self._ahead[:end], self._ahead[end : end + 1], self._ahead[end + 1 :]
+            self._is_taken_up, wanted = False, CHUNK_BYTES
+            if batch.strip(SPACE):
+                yield batch, commas
+            if self._is_taken_up:
+                continue
+            if self._between == b"]" or not (self._ahead or self._fill()):
+                return
+            if self._between == b"}" and self.next() == b",":  # one bracket too many, behind an element
+                self.skip(1)
+
+    def value(self) -> Any:
+        """The value that stands here and has been read, decoded, or `BrokenJson`."""
+        if self.next() not in (b"[", b"{"):
+            return decode_json(self.pass_value())
+        end, _ = find_value_end(self._ahead)
+        if end < 0:
+            return BrokenJson("not ended")
+        text = self._ahead[:end]
+        self.skip(end)
+        return decode_json(text)
+
+    def pass_foreign(self) -> bytes:
+        """Behind what is no JSON, up to where an array or an object begins, if one does; how it begins."""
+        passed = b""
+        while self._ahead or self._fill():
+            if begun := re.search(rb"[\[{]", self._ahead[1:]):
+                passed += self._ahead[: begun.start() + 1]
+                self.skip(begun.start() + 1)
+                break
+            passed += self._ahead
+            self._ahead = b""
+            passed = passed[:CHUNK_BYTES]
+        return passed.strip()
+
+    def pass_value(self) -> bytes:
+        """Behind the value that stands here; what it is, unless it is an array or an object."""
+        if self.next() in (b"[", b"{"):
+            self.skip(1)
+            self._pass_nested()
+            return b""
+        if self.next() == b'"':
+            if (text := self.string()) is None:  # it never ends, so nothing can follow it
+                self._ahead = b""
+            return text or b""
+        passed = b""
+        while self.next() not in (b"", b",", b"}", b"]"):
+            passed += self.next()
+            self.skip(1)
+        return passed
+
+    def _pass_nested(self) -> None:
+        """Behind the bracket that closes the array or object whose opening one was consumed last, however far it is."""
+        depth, is_quoted = 1, 0
+        while self._ahead or self._fill():
+            while self._ahead.endswith(b"\\") and self._fill(1):
+                pass  # an escape is not cut in two
+            text = _without_escapes(self._ahead)
+            places, signs = _structural_characters(text, is_quoted)
+            depths = depth + np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
+            closed = np.flatnonzero(depths == 0)
+            if closed.size:
+                return self.skip(int(places[closed[0]]) + 1)
+            depth, is_quoted = int(depths[-1]) if depths.size else depth, (is_quoted + text.count(b'"')) & 1
+            self._ahead = b""
+
+    def string(self) -> bytes | None:
+        """The string that starts here, quotes included; None when it does not end."""
+        while (match := STRING.match(self._ahead)) is None:
+            if len(self._ahead) > MAX_RECORD_BYTES or not self._fill(max(CHUNK_BYTES, len(self._ahead))):
+                return None
+        self.skip(match.end())
+        return match[0]
+
+    def _fill(self, wanted: int = CHUNK_BYTES) -> bool:
+        more = self._stream.read(wanted)
+        self._ahead += more
+        return bool(more)
+
+
+def _structure(text: bytes) -> tuple[list[int], int]:
+    """Where the commas at depth 0 are, up to the bracket that closes the array or object, and that bracket or -1."""
+    places, signs = _structural_characters(_without_escapes(text))
+    depths = np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
+    closed = np.flatnonzero(depths < 0)
+    end = int(closed[0]) if closed.size else -1
+    upto = end if end >= 0 else len(places)
+    commas = places[:upto][(signs[:upto] == _COMMA) & (depths[:upto] == 0)]
+    return commas.tolist(), int(places[end]) if end >= 0 else -1
+
+
+def _structural_characters(text: bytes, is_quoted: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Where commas and brackets are outside of strings, and what: 1 opens, -1 closes, or `_COMMA`.
+
+    The text holds no escapes; `is_quoted` is 1 when it begins inside a string.
+    """
+    plain = np.frombuffer(text, dtype=np.uint8)
+    outside = (np.cumsum(plain == ord('"'), dtype=np.int32) & 1) == is_quoted
+    signs = _STRUCTURAL[plain]
+    places = np.flatnonzero((signs != 0) & outside)
+    return places, signs[places]
+
+
+def _without_escapes(text: bytes) -> bytes:
+    """Escapes blotted out from the left, two bytes by two, so that every quote left is one that opens or closes."""
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+
+
+_COMMA = 2
+
+
+_STRUCTURAL = np.zeros(256, dtype=np.int8)
+
+
+_STRUCTURAL[[ord("["), ord("{")]] = 1
+
+
+_STRUCTURAL[[ord("]"), ord("}")]] = -1
+
+
+_STRUCTURAL[ord(",")] = _COMMA
+
+
+def _split_elements(batch: bytes, commas: list[int]) -> Iterator[tuple[int, bytes]]:
+    """The elements between the commas, and where they begin; an empty one at the end is no element."""
+    starts = [0, *(comma + 1 for comma in commas)]
+    pieces = [(start, batch[start:end]) for start, end in zip(starts, [*commas, len(batch)], strict=True)]
+    if not pieces[-1][1].strip(SPACE):
+        pieces.pop()
+    yield from pieces
+
+
+def stream_array(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any] | None:
     """The elements of the array to which the keys of `path` lead (none: the file is the array); None without one.
 
-    Yields decoded values and `Broken`. Where the file is the array, what follows it is read too: another array, or more
+    Yields decoded values and `BrokenJson`. Where the file is the array, what follows it is read too: another array, or more
     elements.
     """
-    cursor = Cursor(stream)
+    cursor = JsonCursor(stream)
     if not cursor.reach(path):
         return None
     return cursor.elements() if path else _all_elements(cursor)
 
 
-def _all_elements(cursor: Cursor) -> Iterator[Any]:
+def _all_elements(cursor: JsonCursor) -> Iterator[Any]:
     yield from cursor.elements()
     while sign := cursor.next():
         if sign in (b"[", b","):
             cursor.skip(1)
         elif sign != b"{":
             foreign = cursor.pass_foreign()[:40].decode(errors="replace")
-            yield Broken(f"no JSON, behind the end of the array: {foreign!r}")
+            yield BrokenJson(f"no JSON, behind the end of the array: {foreign!r}")
             continue
         yield from cursor.elements()
 
 
-def members_of(text: bytes, most: int) -> dict[str, Any]:
+def parse_members(text: bytes, most: int) -> dict[str, Any]:
     """The members of the JSON object that a text begins with, of its arrays so many elements that are whole.
 
     What is broken, and what follows a broken member that is no array, is left out.
     """
-    cursor = Cursor(io.BytesIO(text))
+    cursor = JsonCursor(io.BytesIO(text))
     sign = b"{" if cursor.next() == b"{" else b""
     members: dict[str, Any] = {}
     while sign in (b"{", b","):
@@ -49,30 +294,32 @@ def members_of(text: bytes, most: int) -> dict[str, Any]:
             break
         cursor.skip(1)
         if cursor.next() == b"[":
-            whole = (value for value in cursor.inside() if not isinstance(value, Broken))
+            whole = (value for value in cursor.inside() if not isinstance(value, BrokenJson))
             value: Any = list(itertools.islice(whole, most))
             for _ in whole:
                 pass
-        elif isinstance(value := cursor.value(), Broken):
+        elif isinstance(value := cursor.value(), BrokenJson):
             break
-        members[str(decode(key))] = value
+        members[str(decode_json(key))] = value
         sign = cursor.next()
     return members
 
 
-def arrays_within(stream: BinaryIO, path: tuple[str, ...], key: str) -> Iterator[tuple[dict[str, Any], Iterator[Any]]]:
+def stream_nested_arrays(
+    stream: BinaryIO, path: tuple[str, ...], key: str
+) -> Iterator[tuple[dict[str, Any], Iterator[Any]]]:
     """Of each object in the array at `path`: its texts and numbers before `key`, and the elements of the array there.
 
-    The elements are to be taken before the next object. What is no object comes as one `Broken` element.
+    The elements are to be taken before the next object. What is no object comes as one `BrokenJson` element.
     """
-    cursor = Cursor(stream)
+    cursor = JsonCursor(stream)
     if not cursor.reach(path):
         return
     while (sign := cursor.next()) not in (b"", b"]", b"}"):
         head: dict[str, Any] = {}
         if sign != b"{":
             cursor.pass_value()
-            yield head, iter([Broken("an object was expected")])
+            yield head, iter([BrokenJson("an object was expected")])
         elif cursor.enter(key, head):
             elements = iter(()) if cursor.next() != b"[" else cursor.inside()
             yield head, elements
@@ -86,9 +333,9 @@ def arrays_within(stream: BinaryIO, path: tuple[str, ...], key: str) -> Iterator
             cursor.skip(1)
 
 
-def arrays_in(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
+def stream_arrays(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
     """The arrays among the members of the object that the file is, by key; each is to be taken before the next."""
-    cursor = Cursor(stream)
+    cursor = JsonCursor(stream)
     sign = b"{" if cursor.next() == b"{" else b""
     while sign in (b"{", b","):
         cursor.skip(1)
@@ -97,7 +344,7 @@ def arrays_in(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
         cursor.skip(1)
         if cursor.next() == b"[":
             elements = cursor.inside()
-            yield str(decode(key)), elements
+            yield str(decode_json(key)), elements
             for _ in elements:
                 pass
         else:

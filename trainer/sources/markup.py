@@ -1,8 +1,4 @@
-"""What people write in chats, brought to one form: Discord's markup, because a persona's replies are shown there.
-
-Code stays as it was written; only the fences around it get one shape. A mention becomes a marked id, which
-`trainer.sources.sessions` turns into a name once it knows who speaks in the log.
-"""
+"""Normalises chat markup to Discord's, which a persona's replies are shown in."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from personas.letters import composed
+from personas.unicode_normalise import to_nfc
 
-MENTIONED = re.compile("\x02([^\x03]*)\x03")
-"""A mention between two control characters, which `clean` removes from what people wrote."""
+MENTION_MARK = re.compile("\x02([^\x03]*)\x03")
+"""A mention between two control characters, which `clean_text` removes from what people wrote."""
 INVISIBLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\u200b\\u200e\\u200f\\u2060\\u202a-\\u202e\\u2066-\\u2069\\ufeff]")
 """Joiners (U+200C, U+200D) are not among them: scripts and emoji need them."""
 CODE = re.compile(r"```.*?```|``[^\n]+?``|`[^`\n]+`", re.DOTALL)
@@ -35,16 +31,16 @@ EMPHASIS = re.compile(
 DISCORD_SIGNS = {"*": "**", "_": "*", "~": "~~"}
 
 
-def mention(who: str) -> str:
+def mark_mention(who: str) -> str:
     """The mark for a mention of somebody by id or name."""
     return f"\x02{who}\x03"
 
 
-def clean(text: str) -> str:
-    """One kind of line end, letters as keyboards write them (`personas.letters`); no control characters, byte-order
+def clean_text(text: str) -> str:
+    """One kind of line end, letters as keyboards write them (`personas.unicode_normalise`); no control characters, byte-order
     marks or signs for the direction of writing.
     """
-    text = composed(text)
+    text = to_nfc(text)
     if not INVISIBLE.search(text):
         return text
     return INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -55,7 +51,7 @@ def is_command(text: str) -> bool:
     return COMMAND.match(text) is not None
 
 
-def outside_code(text: str, change: Callable[[str], str]) -> str:
+def map_outside_code(text: str, change: Callable[[str], str]) -> str:
     """The text, changed between its code blocks and spans; blank lines at most one, no space at line ends."""
     if "`" not in text:
         return _tidy(change(text)).strip()
@@ -67,7 +63,9 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
     return "".join([*parts, _tidy(change(text[end:]))]).strip()
 
 
-def from_discord(text: str, channels: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None) -> str:
+def normalise_discord(
+    text: str, channels: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None
+) -> str:
     """Discord's own: custom emoji, mentions, times, commands and links without preview. The maps: id to name.
 
     Source: https://docs.discord.com/developers/reference#message-formatting
@@ -76,7 +74,7 @@ def from_discord(text: str, channels: Mapping[str, str] | None = None, roles: Ma
     def written(match: re.Match[str]) -> str:
         kind, value = str(match.lastgroup), str(match[match.lastgroup or 0])
         if kind == "user":
-            return mention(value)
+            return mark_mention(value)
         if kind == "time":
             return _moment(int(value)) or match[0]
         named = {"channel": (channels or {}).get(value, "channel"), "role": (roles or {}).get(value, "role")}
@@ -84,15 +82,15 @@ def from_discord(text: str, channels: Mapping[str, str] | None = None, roles: Ma
         before, after = signs.get(kind, ("", ""))
         return before + named.get(kind, value) + after
 
-    return outside_code(clean(text), lambda part: DISCORD.sub(written, part) if "<" in part else part)
+    return map_outside_code(clean_text(text), lambda part: DISCORD.sub(written, part) if "<" in part else part)
 
 
-def with_discord_emphasis(text: str) -> str:
+def convert_emphasis(text: str) -> str:
     """`*bold*`, `_italic_` and `~struck~`, as Slack and WhatsApp have them, in Discord's signs."""
 
     def written(match: re.Match[str]) -> str:
         sign = DISCORD_SIGNS[match["sign"]]
-        return f"{sign}{with_discord_emphasis(match['text'])}{sign}"
+        return f"{sign}{convert_emphasis(match['text'])}{sign}"
 
     return EMPHASIS.sub(written, text)
 

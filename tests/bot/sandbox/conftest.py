@@ -11,14 +11,14 @@ import pytest
 from discord import app_commands
 
 from bot.sandbox import (
-    SILENCED,
+    SILENCED_PERMISSIONS,
     ChannelSeed,
     GuildSeed,
     MemberSeed,
     Permission,
     RoleSeed,
     Sandbox,
-    point_discord_py_at,
+    patch_discord,
 )
 
 SEED = GuildSeed(
@@ -31,7 +31,7 @@ SEED = GuildSeed(
         MemberSeed("Quinn", ("Quiet",)),
     ),
     roles=(
-        RoleSeed("Quiet", 0, denied=SILENCED),
+        RoleSeed("Quiet", 0, denied=SILENCED_PERMISSIONS),
         RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x3366CC),
     ),
     bot_name="Probe",
@@ -109,7 +109,7 @@ Run = Callable[[discord.Client], AbstractAsyncContextManager[None]]
 async def sandbox() -> AsyncIterator[Sandbox]:
     made = Sandbox(SEED, rate_window=RATE_WINDOW)
     await made.start()
-    with point_discord_py_at(made):
+    with patch_discord(made):
         yield made
     await made.stop()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bot.sandbox import GuildSeed, Member, Permission, Sandbox, StoredFile
+from bot.sandbox import GuildSeed, MemberClient, Permission, Sandbox, StoredFile
 
 BOT = Path(__file__).parent.parent.parent / "foreign_bot" / "bot.py"
 
@@ -19,7 +19,7 @@ BOT = Path(__file__).parent.parent.parent / "foreign_bot" / "bot.py"
 class Tearoom:
     """The sandbox with the bot in it, as a member meets both."""
 
-    def __init__(self, sandbox: Sandbox, member: Member) -> None:
+    def __init__(self, sandbox: Sandbox, member: MemberClient) -> None:
         self.sandbox, self.member = sandbox, member
 
     @property

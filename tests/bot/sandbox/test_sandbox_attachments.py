@@ -8,7 +8,7 @@ import pytest
 
 from bot.sandbox import SandboxRefusal
 from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
-from bot.sandbox.store import StoredFile
+from bot.sandbox.object_store import StoredFile
 
 
 async def register(probe):

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import discord
 import pytest
 
-from bot.sandbox import Sandbox, SandboxRefusal, point_discord_py_at
-from bot.sandbox.store import time_of
+from bot.sandbox import Sandbox, SandboxRefusal, patch_discord
+from bot.sandbox.object_store import time_of
 
 WRITTEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 
@@ -152,12 +152,12 @@ async def test_the_clock_ends_waits_and_tokens(sandbox, probe):
 
 async def test_a_dropped_bot_without_the_sandboxs_memory_begins_anew(seed, new_probe, run, monkeypatch):
     """More happened while it was away than is kept: the bot is told so and logs in again."""
-    monkeypatch.setattr("bot.sandbox.sessions.REPLAY_FRAMES", 5)
+    monkeypatch.setattr("bot.sandbox.gateway.MAX_REPLAY_FRAMES", 5)
     slept = asyncio.sleep
     monkeypatch.setattr("discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
     sandbox, client = Sandbox(seed, rate_window=0.001), new_probe()
     await sandbox.start()
-    with point_discord_py_at(sandbox):
+    with patch_discord(sandbox):
         async with run(client, sandbox.token):
             await sandbox.drop_gateway()
             for number in range(10):

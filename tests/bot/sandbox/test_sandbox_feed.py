@@ -1,6 +1,6 @@
 """The log of what members saw: counted from the start, forgotten from the old end."""
 
-from bot.sandbox.feed import EventLog
+from bot.sandbox.traffic_log import EventLog
 
 
 def test_marks_stay_true_when_old_events_are_forgotten():

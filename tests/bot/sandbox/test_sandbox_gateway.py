@@ -8,7 +8,7 @@ import aiohttp
 import discord
 import pytest
 
-from bot.sandbox import Sandbox, point_discord_py_at
+from bot.sandbox import Sandbox, patch_discord
 
 
 async def test_login_shows_guild_channels_roles_and_members(sandbox, probe):
@@ -47,7 +47,7 @@ async def test_a_wrong_token_is_refused_by_http_and_gateway(sandbox, new_probe, 
 async def test_the_content_intent_needs_the_portals_grant(seed, new_probe, run):
     sandbox = Sandbox(replace(seed, message_content=False))
     await sandbox.start()
-    with point_discord_py_at(sandbox):
+    with patch_discord(sandbox):
         with pytest.raises(discord.PrivilegedIntentsRequired):
             async with run(new_probe(), sandbox.token):
                 pass

@@ -6,8 +6,8 @@ import discord
 import pytest
 from discord import app_commands
 
-from bot.sandbox import SandboxRefusal, interactions, limits
-from bot.sandbox.errors import ApiError
+from bot.sandbox import SandboxRefusal, interactions, payload_limits
+from bot.sandbox.sandbox_errors import ApiError
 
 
 class Naming(discord.ui.Modal, title="A name"):
@@ -169,20 +169,20 @@ async def test_thinking_then_edits_then_a_follow_up(sandbox, bot, quietly):
 
 
 async def test_no_answer_in_time_ends_the_token(sandbox, bot, monkeypatch):
-    assert interactions.ACKNOWLEDGE_S == 3.0
-    monkeypatch.setattr(interactions, "ACKNOWLEDGE_S", 0.2)
+    assert interactions.ACKNOWLEDGE_TIMEOUT_S == 3.0
+    monkeypatch.setattr(interactions, "ACKNOWLEDGE_TIMEOUT_S", 0.2)
     answer = await sandbox.member("Nils").slash("tavern", "dawdle")
     assert answer.type is None and answer.message is None
     await asyncio.sleep(0.4)
 
 
 async def test_the_token_ends_after_fifteen_minutes(sandbox, bot, monkeypatch):
-    assert interactions.TOKEN_LIFE_S == 900
+    assert interactions.TOKEN_LIFETIME_S == 900
     await sandbox.member("Nils").slash("tavern", "keep")
     with pytest.raises(discord.HTTPException) as twice:
         await _answer_again(bot.kept)
     assert twice.value.code == 40060
-    monkeypatch.setattr(interactions, "TOKEN_LIFE_S", 0)
+    monkeypatch.setattr(interactions, "TOKEN_LIFETIME_S", 0)
     with pytest.raises(discord.HTTPException) as old:
         await bot.kept.followup.send("late")
     assert (old.value.status, old.value.code) == (401, 50027)
@@ -278,12 +278,19 @@ def _nested(steps: list[str], most: int) -> object:
 
 
 @pytest.mark.parametrize(
-    ("path", "most"), [*limits.MESSAGE, *limits.MODAL, *limits.CHOICES, *limits.COMMANDS, *limits.THREAD]
+    ("path", "most"),
+    [
+        *payload_limits.MESSAGE,
+        *payload_limits.MODAL,
+        *payload_limits.CHOICES,
+        *payload_limits.COMMANDS,
+        *payload_limits.THREAD,
+    ],
 )
 def test_every_limit_names_the_place_that_is_too_long(path, most):
     body = _nested(path.replace("[]", ".[]").strip(".").split("."), most)
     with pytest.raises(ApiError) as refused:
-        limits.check(body, ((path, most),))
+        payload_limits.check_limits(body, ((path, most),))
     place = refused.value.errors
     for step in path.replace("[]", ".0").strip(".").split("."):
         place = place[step]

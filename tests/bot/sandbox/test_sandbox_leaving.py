@@ -2,8 +2,8 @@
 
 import pytest
 
-from bot.sandbox import Leaver, Sandbox, StoredFile
-from bot.sandbox.messages import EPHEMERAL, Draft
+from bot.sandbox import DepartingMember, Sandbox, StoredFile
+from bot.sandbox.channel_messages import EPHEMERAL, MessageDraft
 
 WORDS = "the brass heron of Tallowmere"
 
@@ -26,7 +26,7 @@ def on_disk(folder):
 
 async def leave(sandbox, member, answers=()):
     sandbox.forget(
-        Leaver(
+        DepartingMember(
             ids=[member.id],
             answers=answers,
             finds=lambda text: WORDS in text,
@@ -114,10 +114,10 @@ async def test_what_answers_them_goes_in_the_channel_and_in_direct_messages(seed
     answer = await second.say(seed.channels[0].name, "an answer that says xbelkor")
     dm = await first.dm()
     bot = sandbox._world.guild.bot
-    sandbox._world.messages.create(bot, dm["id"], Draft({"content": "what xbelkor means to you"}))
+    sandbox._world.messages.create(bot, dm["id"], MessageDraft({"content": "what xbelkor means to you"}))
     await leave(sandbox, first, [answer["id"]])
     assert b"xbelkor" not in on_disk(tmp_path)
-    sandbox._world.messages.create(bot, dm["id"], Draft({"content": "you are forgotten, plimsole"}))
+    sandbox._world.messages.create(bot, dm["id"], MessageDraft({"content": "you are forgotten, plimsole"}))
     await sandbox.stop()
     assert b"plimsole" not in on_disk(tmp_path)
 
@@ -128,7 +128,7 @@ async def test_what_only_one_member_saw_leaves_no_file_behind_after_a_restart(se
     first = sandbox.member(names(seed)[0])
     bot, channel = sandbox._world.guild.bot, sandbox.channel(seed.channels[0].name)
     export = StoredFile.named("about-you.json", b"xbelkor")
-    draft = Draft({"content": "here"}, (export,))
+    draft = MessageDraft({"content": "here"}, (export,))
     sandbox._world.messages.create(bot, channel["id"], draft, flags=EPHEMERAL)
     await first.say(channel, "hello", files=[StoredFile.named("mill.md", b"the mill")])
     await sandbox.stop()

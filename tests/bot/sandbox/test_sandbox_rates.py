@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from bot.sandbox import Sandbox, point_discord_py_at, watch
-from bot.sandbox.ratelimits import GLOBAL, IDENTIFY, RULES
+from bot.sandbox import Sandbox, patch_discord, traffic_log
+from bot.sandbox.network_conditions import GLOBAL_LIMIT, IDENTIFY_LIMIT, ROUTE_LIMITS
 
 
 @pytest.fixture
@@ -14,13 +14,13 @@ def statuses():
     """The status of every answer."""
     seen: list[int] = []
 
-    def note(what: watch.Exchange | watch.Event) -> None:
-        if isinstance(what, watch.Exchange):
+    def note(what: traffic_log.HttpExchange | traffic_log.GatewayEvent) -> None:
+        if isinstance(what, traffic_log.HttpExchange):
             seen.append(what.status)
 
-    watch.observers.append(note)
+    traffic_log.observers.append(note)
     yield seen
-    watch.observers.remove(note)
+    traffic_log.observers.remove(note)
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ async def _webhook(sandbox, api) -> str:
 
 
 def test_the_buckets_are_discords():
-    assert {(rule.most, rule.window_s) for rule in RULES.values()} == {(5, 5.0), (5, 1.0), (5, 2.0)}
-    assert (GLOBAL.most, GLOBAL.window_s, IDENTIFY.most, IDENTIFY.window_s) == (50, 1.0, 1, 5.0)
+    assert {(rule.most, rule.window_s) for rule in ROUTE_LIMITS.values()} == {(5, 5.0), (5, 1.0), (5, 2.0)}
+    assert (GLOBAL_LIMIT.most, GLOBAL_LIMIT.window_s, IDENTIFY_LIMIT.most, IDENTIFY_LIMIT.window_s) == (50, 1.0, 1, 5.0)
 
 
 async def test_the_sixth_message_in_five_seconds_is_refused(sandbox, api):
@@ -93,7 +93,7 @@ async def test_fifty_a_second_in_all_but_not_what_answers_members(sandbox, api):
 async def test_the_real_client_waits_and_loses_nothing(seed, new_probe, run, statuses):
     sandbox, client = Sandbox(seed, rate_window=0.02), new_probe()
     await sandbox.start()
-    with point_discord_py_at(sandbox):
+    with patch_discord(sandbox):
         async with run(client, sandbox.token):
             began = time.monotonic()
             sent = await asyncio.gather(*(client.room().send(str(number)) for number in range(12)))

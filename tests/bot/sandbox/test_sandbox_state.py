@@ -9,7 +9,7 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from bot.sandbox import ChannelSeed, MemberSeed, NotLoopback, Sandbox, StateUnreadable, point_discord_py_at
+from bot.sandbox import ChannelSeed, MemberSeed, NotLoopback, Sandbox, StateUnreadable, patch_discord
 from bot.sandbox.__main__ import example_guild, main
 
 
@@ -23,7 +23,7 @@ async def test_a_restart_keeps_ids_messages_commands_and_webhooks(seed, tmp_path
     async def stay(interaction):
         await interaction.response.send_message("here")
 
-    with point_discord_py_at(first):
+    with patch_discord(first):
         async with run(client, first.token):
             command = (await client.tree.sync())[0]
             hook = await client.room().create_webhook(name="Mask")
@@ -48,7 +48,7 @@ async def test_a_restart_keeps_ids_messages_commands_and_webhooks(seed, tmp_path
     assert second.channel("attic") and second.member("Pia")
     assert [message["id"] for message in second.messages("tavern")] == [str(said.id)]
     client = new_probe()
-    with point_discord_py_at(second):
+    with patch_discord(second):
         async with run(client, second.token):
             assert [one.id for one in await client.tree.fetch_commands()] == [command.id]
             kept = await client.room().webhooks()

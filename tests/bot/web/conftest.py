@@ -12,21 +12,23 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from bot.answering import Answerer
-from bot.catalogue import Catalogue, ShippedData
-from bot.cogs.reply_buttons import ReplyButtons
-from bot.conversation import Conversations
-from bot.giving_way import GivingWay
-from bot.house import House
-from bot.personas import Personas
-from bot.preview import Plan
-from bot.queue import JobQueue
+from bot.chat.discord_channels import SenderRegistry
+from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.reply_service import ReplyService
+from bot.cogs.reply_buttons import ReplyButtonViews
+from bot.personas.registry import PersonaRegistry
+from bot.services import Services
 from bot.store import Store
-from bot.voices import Voices
-from bot.web import Front, listening
-from bot.web.sessions import Door
-from personas.contracts import Sampling, TrainingRequest
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import JobQueue
+from bot.training.resource_sharing import TrainerThrottle
+from bot.training.training_plan import TrainingPlan
+from bot.web.auth import Authenticator
+from bot.web.http_app import WebServer, run_server
+from personas.home.job_material import ShippedData
 from personas.lore import LoreIndex
+from personas.schemas.chat import SamplingParams
+from personas.schemas.training import TrainingRequest
 from tests.fake_engine import FakeEngine
 from tests.fakes import PLAN, FakeClock, FakeTrainingBackend
 
@@ -58,7 +60,7 @@ def put_talk(folder: Path, name: str = "talk.jsonl", count: int = 24, signed: bo
 class Backend(FakeTrainingBackend):
     """Checks requests as the real one does, and plans as it is told."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: DatasetCatalog) -> None:
         super().__init__()
         self.catalogue, self.planned, self.plans = catalogue, PLAN, list[TrainingRequest]()
 
@@ -66,7 +68,7 @@ class Backend(FakeTrainingBackend):
         super().check(request)
         self.catalogue.materials_for(request, guild_id)
 
-    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         self.check(request, guild_id)
         self.plans.append(request)
         return self.planned
@@ -80,12 +82,12 @@ class Desk:
     store: Store
     queue: JobQueue
     backend: Backend
-    front: Front
+    front: WebServer
     url: str
     session: aiohttp.ClientSession
     clock: FakeClock = field(default_factory=FakeClock)
     engine: FakeEngine = field(default_factory=FakeEngine)
-    house: House = field(kw_only=True)
+    services: Services = field(kw_only=True)
 
     async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any, Any]:
         async with self.session.request(method, path, **more) as answer:
@@ -112,24 +114,29 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_in(home: Path, door: Door | None = None) -> AsyncIterator[Desk]:
+async def desk_in(home: Path, door: Authenticator | None = None) -> AsyncIterator[Desk]:
     """A desk over a home, which may hold an earlier life of it."""
     with Store.open(home / "understudy.sqlite") as store:
         shipped = ShippedData.beside_the_code()
-        catalogue = Catalogue(shipped, "embedded", home, store)
+        catalogue = DatasetCatalog(shipped, "embedded", home, store)
         backend, clock, nobody = Backend(catalogue), FakeClock(), cast(Any, None)
         queue = JobQueue(store, backend, clock)
-        personas, engine, lore = Personas(shipped.cards, home), FakeEngine(), LoreIndex([])
-        conversations = Conversations(store, personas, lore, Sampling(), home)
-        answerer = Answerer(
-            store, engine, conversations, Voices(nobody, store), ReplyButtons(), GivingWay(backend.hold)
+        personas, engine, lore = PersonaRegistry(shipped.cards, home), FakeEngine(), LoreIndex([])
+        conversations = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
+        answerer = ReplyService(
+            store,
+            engine,
+            conversations,
+            SenderRegistry(nobody, store),
+            ReplyButtonViews(),
+            TrainerThrottle(backend.hold),
         )
-        front = Front(door)
-        house = House(store, conversations, answerer, queue, catalogue, "embedded", home)
+        front = WebServer(door)
+        house = Services(store, conversations, answerer, queue, catalogue, "embedded", home)
         front.open(house)
         jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address
-        async with listening(front, 0) as url, aiohttp.ClientSession(url, cookie_jar=jar) as session:
-            yield Desk(home, store, queue, backend, front, url, session, clock, engine, house=house)
+        async with run_server(front, 0) as url, aiohttp.ClientSession(url, cookie_jar=jar) as session:
+            yield Desk(home, store, queue, backend, front, url, session, clock, engine, services=house)
         await queue.stop()
         lore.close()
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from personas.people import write_people
+from personas.home.data_subjects import write_people
 
 PEOPLE = {"0123456789abcdef0123456789abcdef": 3}
 STATED = {"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written for this."}

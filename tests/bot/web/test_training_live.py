@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bot.outcome import Trained, TrainingFailed
+from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
 from tests.bot.web.training_runs import epoch, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -67,7 +67,7 @@ async def test_a_connection_that_breaks_in_the_middle_is_taken_up_again(desk):
         tell(folder, step(7))
         desk.backend.on_event(step(7))
     tell(folder, step(8), epoch(1, 8))
-    desk.backend.finish(Trained(desk.home / "adapter", 60.0, SCORECARD))
+    desk.backend.finish(TrainingSucceeded(desk.home / "adapter", 60.0, SCORECARD))
     third = await some(desk, path, is_state("done"), second.result()[-1][0])
     assert steps_in([*first, *second.result(), *third]) == list(range(1, 9))
     assert [name for _, name, _ in third] == ["progress", "epoch", "job"]

@@ -6,9 +6,9 @@ from html import unescape
 
 import pytest
 
-from bot.outcome import Trained, TrainingFailed
-from bot.web.training.record import TAIL_BYTES
-from personas.contracts import Phase
+from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from bot.web.api.training.run_details import LOG_TAIL_BYTES
+from personas.schemas.training_events import Phase
 from tests.bot.web.training_runs import RECIPE, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -112,7 +112,7 @@ async def test_a_run_that_went_on_took_the_time_of_all_its_attempts_wherever_it_
     tell(folder_in(desk, "j1"), step(3, seconds=700.0))
     assert "11 min 40 s of work so far, attempt 1 for" in words(await shown(desk, "/dashboard/training"))
     tell(folder_in(desk, "j1"), step(20, seconds=917.0), *whole_run()[-1:])
-    desk.backend.finish(Trained(folder_in(desk, "j1") / "adapter", 917.0, SCORECARD))
+    desk.backend.finish(TrainingSucceeded(folder_in(desk, "j1") / "adapter", 917.0, SCORECARD))
     await until(lambda: desk.store.jobs.get("j1").state == "done")
     for path in ("", "/j1", "/compare?a=j1&b=j1"):
         page = words(await shown(desk, f"/dashboard/training{path}"))
@@ -153,7 +153,7 @@ async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(desk):
     put_run(folder_in(desk, "j1"))
     tell(folder_in(desk, "j1"), *whole_run())
     put_adapter(desk, "j1", by_source={"log": 90, "lore": 10}, samples={"train": 85, "heldout": 15})
-    await run_to_end(desk, "j1", Trained(folder_in(desk, "j1") / "adapter", 60.0, SCORECARD))
+    await run_to_end(desk, "j1", TrainingSucceeded(folder_in(desk, "j1") / "adapter", 60.0, SCORECARD))
     html = await shown(desk, "/dashboard/training/j1?smoothing=0.6")
     page = words(html)
     assert html.count('<figure class="chart">') == 5
@@ -174,7 +174,7 @@ async def test_an_old_run_without_its_folder_is_known_by_its_adapter(desk):
     (adapter / "report" / "steps.csv").write_text(
         "step,epoch,loss,lr,tokens_per_s,memory_bytes,seconds\n1,0.5,3.5,0.001,300,1000,2.0\n2,1,3.25,0.0005,300,1000,4.0\n"
     )
-    await run_to_end(desk, "j1", Trained(adapter, 60.0, SCORECARD))
+    await run_to_end(desk, "j1", TrainingSucceeded(adapter, 60.0, SCORECARD))
     page = words(await shown(desk, "/dashboard/training/j1"))
     assert "By its adapter's manifest; the job's folder is gone." in page and "lora_r 99" in page
     assert "training 2 3.25" in page or "3.25" in page
@@ -246,7 +246,7 @@ async def test_the_log_is_its_tail_without_places_and_without_what_a_terminal_dr
     folder.mkdir(parents=True)
     noise = "x" * 100 + "\n"
     (folder / "trainer.log").write_bytes(
-        noise.encode() * (TAIL_BYTES // 50) + f"reads {desk.home}/jobs/j1/material\n".encode()
+        noise.encode() * (LOG_TAIL_BYTES // 50) + f"reads {desk.home}/jobs/j1/material\n".encode()
         + b"Loading: 10%\rLoading: 90%\r\n\x1b[31mred\x1b[0m \xff\n"
     )  # fmt: skip
     page = await shown(desk, "/dashboard/training/j1")

@@ -6,9 +6,15 @@ from html import unescape
 
 import pytest
 
-from bot.web.training.repeat import Before, body_of, differences, next_name, recipe_values
-from bot.web.training.settings import GROUPS, compared, grouped, written
-from personas.contracts import Hyperparameters
+from bot.web.pages.training.rerun_page import (
+    OriginalRun,
+    changed_settings,
+    next_job_name,
+    parse_rerun_form,
+    recipe_values,
+)
+from bot.web.pages.training.run_view import SETTING_GROUPS, compare_settings, group_settings, setting_text
+from personas.schemas.hyperparameters import Hyperparameters
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.test_training_pages import shown, words
 from tests.bot.web.training_runs import folder_in, put_job, put_run
@@ -124,7 +130,7 @@ async def test_more_memory_than_there_is_is_refused_in_the_form(desk, run):
 
 
 def test_every_setting_has_its_place_once():
-    names = [name for _, group in GROUPS for name in group]
+    names = [name for _, group in SETTING_GROUPS for name in group]
     assert sorted(names) == sorted(Hyperparameters.model_fields)
 
 
@@ -137,14 +143,14 @@ def test_every_recipe_has_every_setting():
     ("name", "following"), [("dusk", "dusk-2"), ("dusk-2", "dusk-3"), ("a-b", "a-b-2"), ("x" * 64, "x" * 62 + "-2")]
 )
 def test_another_run_has_another_name(name, following):
-    assert next_name(name) == following and len(following) <= 64
+    assert next_job_name(name) == following and len(following) <= 64
 
 
 def test_settings_are_written_as_they_are_typed():
     values = [True, None, 2.0, 2e-4, ["a", "b"], "nf4", 7]
-    assert [written(value) for value in values] == ["true", "", "2", "0.0002", "a, b", "nf4", "7"]
-    assert grouped({"seed": 3, "odd": 1})[-1] == ("Others", [("odd", "1")])
-    rows = compared({"seed": 3, "odd": 1, "lora_r": 4}, {"seed": 3, "lora_r": 8})
+    assert [setting_text(value) for value in values] == ["true", "", "2", "0.0002", "a, b", "nf4", "7"]
+    assert group_settings({"seed": 3, "odd": 1})[-1] == ("Others", [("odd", "1")])
+    rows = compare_settings({"seed": 3, "odd": 1, "lora_r": 4}, {"seed": 3, "lora_r": 8})
     assert [(row.name, row.a, row.b, row.differs) for row in rows] == [
         ("lora_r", "4", "8", True), ("odd", "1", "not known", False), ("seed", "3", "3", False),
     ]  # fmt: skip
@@ -152,7 +158,7 @@ def test_settings_are_written_as_they_are_typed():
 
 async def test_a_run_by_itself_repeated_is_the_same(desk):
     job = put_job(desk, "j1", hyperparameters={"seed": 5, "lora_r": 4})
-    before = Before(job, job.request, {"seed": 5, "lora_r": 4})
-    wanted = body_of(before, before.texts)
-    assert wanted.body["hyperparameters"] == {"seed": 5, "lora_r": 4} and differences(before, before.texts) == []
+    before = OriginalRun(job, job.request, {"seed": 5, "lora_r": 4})
+    wanted = parse_rerun_form(before, before.texts)
+    assert wanted.body["hyperparameters"] == {"seed": 5, "lora_r": 4} and changed_settings(before, before.texts) == []
     assert dataclasses.is_dataclass(wanted) and not wanted.errors

@@ -9,21 +9,21 @@ from html.parser import HTMLParser
 import aiohttp
 import pytest
 
-from bot.personas import Personas
+from bot.personas.registry import PersonaRegistry
 from bot.store import Channel
-from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write
-from personas.engine import local
+from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write_card
+from personas.engine import llm_engine
 from personas.errors import EngineBusyError
 from personas.prompt import CONTEXT_TOKENS, MAX_CARD_TOKENS
 from tests.bot.rollouts import install
 from tests.personas.cards import PIXEL, V2, as_json, v3
 
-MIRA = write(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
 PAGE = "/dashboard/personas/ballast"
 
 
 def personas_of(desk):
-    return desk.front._tenant.house.conversations.personas
+    return desk.front._tenant.services.conversations.personas
 
 
 class FormReader(HTMLParser):
@@ -91,7 +91,7 @@ async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_s
     before = read_card(SHIPPED_CARDS / "ballast.toml")
     status, told, _ = await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane.", "tags": ["iron"]})
     assert status == 200 and told["tokens"]["tokens"] == told["tokens"]["prose"] + told["tokens"]["examples_used"]
-    for personas in (personas_of(desk), Personas(SHIPPED_CARDS, desk.home)):
+    for personas in (personas_of(desk), PersonaRegistry(SHIPPED_CARDS, desk.home)):
         now = personas.get("ballast", 9)
         assert (now.tagline, now.tags) == (
             "A crane.",
@@ -140,7 +140,7 @@ async def test_tokens_are_those_of_the_served_model(desk):
     _, card, _ = await desk.ask("POST", "/personas/ballast/card/check", json={"scenario": "Mind the hook, please."})
     assert card["tokens"]["fields"]["scenario"] == told["tokens"]["b"]
     assert card["tokens"]["share"] == pytest.approx(card["tokens"]["tokens"] / CONTEXT_TOKENS)
-    assert local.LocalEngine.context_tokens == CONTEXT_TOKENS
+    assert llm_engine.LLMEngine.context_tokens == CONTEXT_TOKENS
     talk = "{{user}}: word\n{{char}}: word\n<START>\n" * 500
     _, card, _ = await desk.ask("POST", "/personas/ballast/card/check", json={"mes_example": talk[: -len("<START>\n")]})
     assert card["tokens"]["examples_used"] == MAX_CARD_TOKENS - card["tokens"]["prose"] < card["tokens"]["examples"]
@@ -258,7 +258,7 @@ async def test_what_was_said_before_is_shown_and_brought_back(desk):
     assert (await desk.submit(newest))[0] == 303 and personas_of(desk).get("ballast", 0).tagline == "First."
     assert (await desk.submit(f"{PAGE}/as-shipped"))[0] == 303
     assert personas_of(desk).get("ballast", 0).tagline == shipped and not personas_of(desk).has_copy("ballast")
-    assert Personas(SHIPPED_CARDS, desk.home).get("ballast", 0).tagline == shipped
+    assert PersonaRegistry(SHIPPED_CARDS, desk.home).get("ballast", 0).tagline == shipped
     await desk.submit(newest)
     assert personas_of(desk).get("ballast", 0).tagline == "First."
     assert (await desk.page(f"{PAGE}/earlier/20260101T000000.000000"))[0] == 404
@@ -284,7 +284,7 @@ async def test_without_scripts_the_voice_is_heard_on_the_page(desk):
 async def test_a_card_that_comes_in_is_everybodys_and_lasts(desk):
     status, where, _ = await upload(desk, "/dashboard/personas", "mira.png", MIRA)
     assert (status, where) == (303, "/dashboard/personas/mira")
-    for personas in (personas_of(desk), Personas(SHIPPED_CARDS, desk.home)):
+    for personas in (personas_of(desk), PersonaRegistry(SHIPPED_CARDS, desk.home)):
         assert personas.get("mira", 77).name == "Mira" and personas.whose("mira")[0] == 0
     async with desk.session.get("/dashboard/personas/mira/face") as answer:
         assert await answer.read() == PIXEL and answer.content_type == "image/png"

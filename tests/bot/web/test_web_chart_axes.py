@@ -5,12 +5,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bot.web.charts import COLOURS, Series, lines
-from bot.web.frame import STATIC
+from bot.web.pages.charts import SERIES_COLOURS, Series, line_chart
+from bot.web.templating import STATIC_FOLDER
 
 
 def drawn(title, points):
-    return ElementTree.fromstring(str(lines(title, "step", "y", [Series("one", points)]))).find("svg")
+    return ElementTree.fromstring(str(line_chart(title, "step", "y", [Series("one", points)]))).find("svg")
 
 
 @pytest.mark.parametrize("points", [[(1, 0.0)], [(5, 2e-4)], [(1, 2733.6)], [(1, 0.5), (2, 0.5)], [(3, -1.0)]])
@@ -29,11 +29,11 @@ def test_labels_beside_an_axis_are_told_apart_and_steps_are_whole():
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_raw_curves_stand_out_from_the_page_and_their_means_from_them(scheme):
-    css = (STATIC / "base.css").read_text()
+    css = (STATIC_FOLDER / "base.css").read_text()
     colours = dict(re.findall(r"--([\w-]+): ([^;]+);", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]))
     opacity = float(colours["faint"])
     for ground in (_rgb(colours["paper"]), _rgb(colours["panel"])):
-        for number in range(COLOURS):
+        for number in range(SERIES_COLOURS):
             line = _rgb(colours[f"c{number}"])
             faint = [opacity * a + (1 - opacity) * b for a, b in zip(line, ground, strict=True)]
             assert 3 <= _contrast(faint, ground) < 0.8 * _contrast(line, ground)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.web.charts import LABEL, LETTER, WIDTH, Series, bars, lines, thinned, ticks, told
+from bot.web.pages.charts import (
+    CHARACTER_WIDTH,
+    LABEL_WIDTH,
+    WIDTH,
+    Series,
+    axis_ticks,
+    bar_chart,
+    format_figure,
+    line_chart,
+    thin_points,
+)
 
 LOSS = Series("train", [(0, 4.0), (10, 2.0), (20, 1.0)])
 
@@ -17,7 +27,7 @@ def parsed(figure):
 
 
 def test_lines_have_their_figures_as_a_table_and_say_what_they_show():
-    figure = parsed(lines("Loss", "step", "loss", [LOSS, Series("eval", [(10, 2.5)], faint=True)]))
+    figure = parsed(line_chart("Loss", "step", "loss", [LOSS, Series("eval", [(10, 2.5)], faint=True)]))
     assert figure.find("figcaption").text == "Loss"
     svg = figure.find("svg")
     assert svg.get("role") == "img" and "train: loss from 4 at step 0 to 1 at 20." in svg.get("aria-label")
@@ -31,20 +41,22 @@ def test_lines_have_their_figures_as_a_table_and_say_what_they_show():
 
 def test_what_cannot_be_drawn_is_left_out():
     odd = Series("odd", [(0, math.nan), (1, math.inf), (2, -1.0), (3, 0.1), (4, 10.0)])
-    rows = [row[0].text for row in parsed(lines("L", "x", "y", [odd], log_y=True)).iter("tr")][1:]
+    rows = [row[0].text for row in parsed(line_chart("L", "x", "y", [odd], log_y=True)).iter("tr")][1:]
     assert rows == ["3", "4"]
-    assert "nothing has been measured" in lines("L", "x", "y", [Series("none", [])])
-    assert "nothing to show" in bars("B", [])
+    assert "nothing has been measured" in line_chart("L", "x", "y", [Series("none", [])])
+    assert "nothing to show" in bar_chart("B", [])
 
 
 def test_a_single_point_and_a_flat_line_are_drawn():
-    assert parsed(lines("L", "x", "y", [Series("one", [(5, 5)])])).find("svg/circle") is not None
-    assert "nan" not in lines("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])])
-    assert "nan" not in lines("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])], log_y=True)
+    assert parsed(line_chart("L", "x", "y", [Series("one", [(5, 5)])])).find("svg/circle") is not None
+    assert "nan" not in line_chart("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])])
+    assert "nan" not in line_chart("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])], log_y=True)
 
 
 def test_bars_begin_at_zero_and_carry_their_values():
-    figure = parsed(bars("Samples", [("a", 100), ("<b> & a very long name indeed, too long", 50), ("c", 0)], "rows"))
+    figure = parsed(
+        bar_chart("Samples", [("a", 100), ("<b> & a very long name indeed, too long", 50), ("c", 0)], "rows")
+    )
     wide = [float(bar.get("width")) for bar in figure.iter("rect")]
     assert wide[0] == 2 * wide[1] and wide[2] == 0
     assert "100 rows" in [text.text for text in figure.iter("text")]
@@ -53,33 +65,39 @@ def test_bars_begin_at_zero_and_carry_their_values():
 
 @pytest.mark.parametrize("unit", ["", "samples", "places where names were"])
 def test_what_stands_behind_a_bar_is_within_the_drawing(unit):
-    (wide,) = (float(one.get("width")) for one in parsed(bars("Samples", [("a", 3_000.0)], unit)).iter("rect"))
+    (wide,) = (float(one.get("width")) for one in parsed(bar_chart("Samples", [("a", 3_000.0)], unit)).iter("rect"))
     letters = len(f"3,000 {unit}".strip())
-    assert wide > 0 and LABEL + wide + 6 + letters * LETTER <= WIDTH
+    assert wide > 0 and LABEL_WIDTH + wide + 6 + letters * CHARACTER_WIDTH <= WIDTH
 
 
 def test_foreign_text_is_escaped():
-    figure = lines("<script>", "<x>", '"y"', [Series("<i>", [(1, 2), (2, 3)])]) + bars("<script>", [("<i>", 1)])
+    figure = line_chart("<script>", "<x>", '"y"', [Series("<i>", [(1, 2), (2, 3)])]) + bar_chart(
+        "<script>", [("<i>", 1)]
+    )
     assert "<script>" not in figure and "<i>" not in figure and "<x>" not in figure
 
 
 def test_beside_an_axis_figures_are_short():
-    rate = lines("Rate", "step", "lr", [Series("lr", [(0, 0.0), (200_000, 0.0008)])])
+    rate = line_chart("Rate", "step", "lr", [Series("lr", [(0, 0.0), (200_000, 0.0008)])])
     beside = [text.text for text in parsed(rate).iter("text")]
     assert {"2e-4", "8e-4", "2e5"} <= set(beside) and all(len(text) < 7 for text in beside if text[0].isdecimal())
 
 
 def test_long_lines_are_thinned_and_the_table_says_so():
     long = [(float(n), float(n % 7)) for n in range(10_000)]
-    figure = lines("Long", "x", "y", [Series("s", long)])
+    figure = line_chart("Long", "x", "y", [Series("s", long)])
     assert len(figure) < 60_000 and "200 of 10,000 rows" in figure
-    assert thinned(long, 600)[0] == long[0] and thinned(long, 600)[-1] == long[-1] and len(thinned(long, 600)) == 600
+    assert (
+        thin_points(long, 600)[0] == long[0]
+        and thin_points(long, 600)[-1] == long[-1]
+        and len(thin_points(long, 600)) == 600
+    )
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_round_few_and_within(low, span):
     high = low + span
-    found = ticks(low, high)
+    found = axis_ticks(low, high)
     assert 2 <= len(found) <= 7
     assert all(low - span * 1e-6 <= value <= high + span * 1e-6 for value in found)
 
@@ -97,4 +115,4 @@ def test_ticks_are_round_few_and_within(low, span):
     ],
 )
 def test_figures_are_as_short_as_they_can_be(value, shown):
-    assert told(value) == shown
+    assert format_figure(value) == shown

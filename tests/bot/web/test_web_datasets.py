@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.privacy.files import HomeFiles
-from bot.web.data import sample_index, set_pages
-from bot.web.data.places import Places
-from bot.web.data.samples import pieces
-from bot.web.formats import today
+from bot.privacy.home_files import HomeFiles
+from bot.web.api.data import sample_index
+from bot.web.api.data.data_folders import DataFolders
+from bot.web.pages.data import dataset_pages
+from bot.web.pages.data.sample_view import split_marked_text
+from bot.web.template_filters import today_iso
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.made_sets import PEOPLE, TRAINER, dropped, line, put_set
 
@@ -26,7 +27,7 @@ ORDER = {"name": "harbour", "persona": "ballast", "sources": [{"source": "ballas
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.web.data.work.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr("bot.web.api.data.data_jobs.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
 
 
 @pytest.fixture
@@ -213,7 +214,7 @@ async def test_a_statement_of_a_right_is_proposed_with_the_date_here(desk, home,
     with monkeypatch.context() as there:
         there.setenv("TZ", "THERE-23:59")  # where it is tomorrow nearly all day
         time.tzset()
-        before, here = datetime.now(UTC), today()
+        before, here = datetime.now(UTC), today_iso()
         pages = [(await desk.page(f"/dashboard/data/{of}"))[1] for of in ("sets/harbour", "uploads/talk.jsonl")]
     time.tzset()
     assert here in {
@@ -310,7 +311,7 @@ async def test_a_broken_line_is_a_sample_without_words(desk, home):
 
 async def test_while_an_index_is_made_pages_say_so_and_programs_wait(desk, home, monkeypatch):
     put_set(home / "datasets" / "harbour")
-    monkeypatch.setattr(sample_index.Indexes.ready, "__defaults__", (0.0,))
+    monkeypatch.setattr(sample_index.SampleIndexes.ready, "__defaults__", (0.0,))
     status, told, headers = await desk.ask("GET", "/datasets/harbour/samples")
     if status == 503:
         assert headers["Retry-After"] and told["type"].endswith("/busy")
@@ -333,7 +334,7 @@ async def test_a_forgetting_that_takes_a_set_takes_its_index(desk, home):
 async def test_an_index_of_a_set_that_is_no_more_goes(desk, home):
     folder = put_set(home / "datasets" / "harbour")
     await samples(desk)
-    assert Places(home).index(folder).exists()
+    assert DataFolders(home).index(folder).exists()
     folder.rename(home / "elsewhere")
     await desk.page("/dashboard/data")
     assert not list((home / "cache").glob("samples-*"))
@@ -349,7 +350,7 @@ async def test_the_browser_marks_pseudonyms_and_escapes_what_was_said(desk, home
 
 def test_pieces_make_the_text_again_and_mark_no_half_words():
     text = "Galen met Galena at [address] of Corin2, call 212-555-0142 or @galen481."
-    found = list(pieces(text, ["Galen", "Ballast"], "met"))
+    found = list(split_marked_text(text, ["Galen", "Ballast"], "met"))
     assert "".join(piece for piece, _ in found) == text
     assert [(piece, kind) for piece, kind in found if kind] == [
         ("Galen", "name"), ("met", "hit"), ("[address]", "value"), ("Corin2", "name"), ("212-555-0142", "value"),
@@ -409,5 +410,5 @@ async def test_a_page_over_100_000_samples_takes_little_time(desk, home):
 
 
 def test_a_sheets_tables_need_no_style_within_the_page():
-    html = set_pages._rendered("# A set\n\n| source | records |\n| --- | ---: |\n| talk | 12 |\n")
+    html = dataset_pages._render_datasheet("# A set\n\n| source | records |\n| --- | ---: |\n| talk | 12 |\n")
     assert 'class="number">12<' in html and "style" not in html and "<h3>A set</h3>" in html

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue import Catalogue, ShippedData
 from bot.clock import SystemClock
-from bot.training import SubprocessBackend
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.subprocess_backend import SubprocessBackend
+from personas.home.job_material import ShippedData
 
 pytestmark = pytest.mark.slow
 RIGHT = {"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written for this."}
@@ -82,7 +83,7 @@ async def test_an_upload_becomes_a_set_and_a_plan(desk, tmp_path):
 def real_backend(home: Path) -> SubprocessBackend:
     import os
 
-    catalogue = Catalogue(ShippedData.beside_the_code(), "embedded", home)
+    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", home)
     return SubprocessBackend(
         home, catalogue, SystemClock(), threads=1, nice=0, serving_precision="float32", environ=os.environ
     )

@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from bot.web.events import stream, written
-from bot.web.here import TENANT, Tenant
+from bot.web.app_context import APP_CONTEXT, AppContext
+from bot.web.sse import encode_event, stream_events
 from personas.errors import UnderstudyError
 from tests.fakes import until
 
@@ -18,7 +18,11 @@ class Telling:
 
     def __init__(self, ping_s: float) -> None:
         self.items: asyncio.Queue[tuple[str, str, object] | None] = asyncio.Queue()
-        self.ping_s, self.closed, self.tenant = ping_s, asyncio.Event(), Tenant(cast(Any, SimpleNamespace(home=None)))
+        self.ping_s, self.closed, self.tenant = (
+            ping_s,
+            asyncio.Event(),
+            AppContext(cast(Any, SimpleNamespace(home=None))),
+        )
 
     async def follow(self, after):
         try:
@@ -32,14 +36,14 @@ class Telling:
             self.closed.set()
 
     async def handler(self, request):
-        return await stream(request, self.follow(request.headers.get("Last-Event-ID")), ping_s=self.ping_s)
+        return await stream_events(request, self.follow(request.headers.get("Last-Event-ID")), ping_s=self.ping_s)
 
 
 @pytest.fixture
 async def telling(aiohttp_client):
     made = Telling(ping_s=0.05)
     app = web.Application()
-    app[TENANT] = made.tenant
+    app[APP_CONTEXT] = made.tenant
     app.router.add_get("/", made.handler)  # with HEAD
     made.client = await aiohttp_client(app)
     return made
@@ -79,7 +83,7 @@ async def test_whoever_goes_away_is_noticed_and_what_was_made_for_them_ends(tell
 
 async def test_when_the_bot_ends_so_do_the_streams(telling):
     async with telling.client.get("/") as answer:
-        telling.tenant.house = None
+        telling.tenant.services = None
         await asyncio.wait_for(answer.read(), 3)
     await until(telling.closed.is_set, 1)
 
@@ -101,5 +105,5 @@ async def test_asked_for_its_headers_alone_it_does_not_begin(telling):
 
 
 def test_an_id_or_a_name_cannot_begin_another_line():
-    assert written(("1\ndata: x", "a\r\nb", {})) == b"id: 1 data: x\nevent: a  b\ndata: {}\n\n"
-    assert written(("", "", [1])) == b"data: [1]\n\n"
+    assert encode_event(("1\ndata: x", "a\r\nb", {})) == b"id: 1 data: x\nevent: a  b\ndata: {}\n\n"
+    assert encode_event(("", "", [1])) == b"data: [1]\n\n"

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from bot.outcome import TrainingFailed
 from bot.store import Channel
-from bot.web.formats import duration, percent, size, when
-from bot.web.frame import STATIC, TEMPLATES, Said
+from bot.training.subprocess_backend import TrainingFailed
+from bot.web.template_filters import format_bytes, format_percent, format_seconds, format_time
+from bot.web.templating import STATIC_FOLDER, TEMPLATES_FOLDER, FlashMessages
 from tests.bot.rollouts import install
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -120,7 +120,7 @@ async def test_a_form_that_is_too_large_or_does_not_say_how_large_is_refused(des
 
 
 def test_what_was_said_is_taken_once_and_not_kept_without_end():
-    said = Said()
+    said = FlashMessages()
     first = said.keep("done")
     assert said.take(first) == "done" and said.take(first) == "" and said.take("none") == ""
     numbers = [said.keep(str(n)) for n in range(101)]
@@ -128,18 +128,21 @@ def test_what_was_said_is_taken_once_and_not_kept_without_end():
 
 
 def test_times_sizes_and_shares_are_written_for_people():
-    assert [duration(s) for s in (None, 0.42, 59.6, 125, 3725, 90_000)] == [
+    assert [format_seconds(s) for s in (None, 0.42, 59.6, 125, 3725, 90_000)] == [
         "–", "0.4 s", "1 min 0 s", "2 min 5 s", "1 h 2 min", "1 d 1 h",
     ]  # fmt: skip
-    assert [size(n) for n in (None, 0, 1023, 1536, 3 * 2**30, 500 * 2**30)] == [
+    assert [format_bytes(n) for n in (None, 0, 1023, 1536, 3 * 2**30, 500 * 2**30)] == [
         "–", "0 bytes", "1023 bytes", "1.5 KiB", "3.0 GiB", "500 GiB",
     ]  # fmt: skip
-    assert (percent(0.425, 1), percent(None)) == ("42.5 %", "–")
-    assert when(0) == '<time datetime="1970-01-01T00:00:00+00:00">1 Jan 1970, 00:00 UTC</time>' and when(None) == "–"
+    assert (format_percent(0.425, 1), format_percent(None)) == ("42.5 %", "–")
+    assert (
+        format_time(0) == '<time datetime="1970-01-01T00:00:00+00:00">1 Jan 1970, 00:00 UTC</time>'
+        and format_time(None) == "–"
+    )
 
 
 @pytest.mark.parametrize(
-    "file", sorted(TEMPLATES.rglob("*.html")), ids=lambda file: file.relative_to(TEMPLATES).as_posix()
+    "file", sorted(TEMPLATES_FOLDER.rglob("*.html")), ids=lambda file: file.relative_to(TEMPLATES_FOLDER).as_posix()
 )
 def test_templates_escape_everything_and_carry_no_script_or_style_of_their_own(file):
     text = file.read_text(encoding="utf-8")
@@ -148,7 +151,7 @@ def test_templates_escape_everything_and_carry_no_script_or_style_of_their_own(f
     assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
 
 
-@pytest.mark.parametrize("file", sorted(STATIC.glob("*.js")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(STATIC_FOLDER.glob("*.js")), ids=lambda file: file.name)
 def test_scripts_make_no_markup_or_code_out_of_text(file):
     text = file.read_text(encoding="utf-8")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bot.web import Front, listening
+from bot.web.http_app import WebServer, run_server
 from bot.web.problems import PROBLEMS
 
 POST = "/finetune/start-training"
@@ -147,7 +147,7 @@ async def test_a_fault_inside_is_a_code_that_stands_in_the_log(desk, monkeypatch
 
 
 async def test_it_listens_on_loopback_alone():
-    async with listening(Front(), 0) as url:
+    async with run_server(WebServer(), 0) as url:
         assert url.startswith("http://127.0.0.1:")
 
 
@@ -157,7 +157,7 @@ async def test_routes_of_the_application_it_is_mounted_in_are_not_touched(desk):
 
     app = web.Application()
     app.router.add_get("/theirs", theirs)
-    Front().mount(app)
+    WebServer().mount(app)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

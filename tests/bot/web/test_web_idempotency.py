@@ -6,11 +6,17 @@ import time
 import pytest
 from aiohttp import web
 
-from bot.store.answered import KEPT_S, Answered
-from bot.web.bodies import json_object
-from bot.web.here import TENANT
-from bot.web.idempotency import KEYS, MOST_IN_MEMORY, Keys, PassingAnswers, answer
+from bot.store.replies import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
+from bot.web.app_context import APP_CONTEXT
+from bot.web.idempotency import (
+    IDEMPOTENCY_STATE,
+    MAX_IN_MEMORY_RESPONSES,
+    IdempotencyState,
+    InMemoryResponses,
+    respond_once,
+)
 from bot.web.problems import Problem
+from bot.web.request_body import read_json_object
 from tests.fakes import until
 
 
@@ -22,7 +28,7 @@ class Counter:
         self.free.set()
 
     async def __call__(self, request):
-        body = await json_object(request) if request.body_exists else {}
+        body = await read_json_object(request) if request.body_exists else {}
         self.asked.append(body)
         await self.free.wait()
         if body.get("refuse"):
@@ -35,11 +41,11 @@ async def ask(desk, aiohttp_client):
     """Asks a server whose one POST counts; `ask.counter` is its handler."""
     counter = Counter()
     app = web.Application()
-    app[TENANT], app[KEYS] = desk.front._tenant, Keys()
+    app[APP_CONTEXT], app[IDEMPOTENCY_STATE] = desk.front._tenant, IdempotencyState()
 
     async def handle(request):
         try:
-            return await answer(request, counter)
+            return await respond_once(request, counter)
         except Problem as problem:
             return web.json_response({"slug": problem.slug}, status=problem.status)
 
@@ -91,7 +97,7 @@ async def test_what_was_cut_off_is_not_done_a_second_time_by_itself(ask):
 
 async def test_after_a_day_a_key_is_new(ask):
     await ask(json={"a": 1})
-    ask.store._connection.write("update answered set at = :at", {"at": time.time() - KEPT_S - 1})
+    ask.store._connection.write("update answered set at = :at", {"at": time.time() - IDEMPOTENCY_KEY_LIFETIME_S - 1})
     assert (await ask(json={"a": 2}))[1]["done"] == 2
 
 
@@ -99,7 +105,7 @@ async def test_what_is_older_than_a_day_is_forgotten(ask):
     await ask(json={"a": 1})
     await ask(json={"a": 2}, key="later")
     ask.store._connection.write("update answered set at = 1000.0 where at = (select min(at) from answered)")
-    ask.store.answered.forget_old(1001.0 + KEPT_S)
+    ask.store.answered.forget_old(1001.0 + IDEMPOTENCY_KEY_LIFETIME_S)
     assert len(ask.store._connection.read("select * from answered")) == 1
 
 
@@ -163,9 +169,9 @@ async def test_what_is_kept_in_memory_goes_when_somebody_is_forgotten(ask):
 
 
 def test_in_memory_keys_end_after_a_day_and_the_oldest_of_a_thousand_first():
-    kept = PassingAnswers()
-    for number in range(MOST_IN_MEMORY + 1):
+    kept = InMemoryResponses()
+    for number in range(MAX_IN_MEMORY_RESPONSES + 1):
         kept.begin(b"%d" % number, b"asked", 100.0)
         kept.end(b"%d" % number, 201, "{}")
-    assert kept.get(b"0", 101.0) is None and kept.get(b"1", 101.0) == Answered(b"asked", 201, "{}")
-    assert kept.get(b"1", 100.0 + KEPT_S) is None
+    assert kept.get(b"0", 101.0) is None and kept.get(b"1", 101.0) == IdempotentResponse(b"asked", 201, "{}")
+    assert kept.get(b"1", 100.0 + IDEMPOTENCY_KEY_LIFETIME_S) is None

@@ -2,9 +2,10 @@
 
 import pytest
 
-from bot.outcome import Trained, TrainingFailed
-from bot.store.jobs import NewJob
-from personas.contracts import Progress, TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Progress
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -29,7 +30,7 @@ async def test_a_job_from_the_queue_to_its_result(desk):
     assert running["links"]["cancel"] == f"/finetune/jobs/{job_id}/cancel"
 
     place = desk.home / "models" / "persona_adapters" / "oda" / "v1"
-    desk.backend.finish(Trained(place, 60.0, SCORECARD))
+    desk.backend.finish(TrainingSucceeded(place, 60.0, SCORECARD))
     await until(lambda: desk.store.jobs.get(job_id).state == "done")
     done = await job(desk, job_id)
     assert done["result"] == {
@@ -71,7 +72,7 @@ async def test_a_job_that_somebody_can_mend_is_resumed(desk):
 
 async def test_a_servers_job_says_nothing_of_who_asked(desk):
     request = TrainingRequest(job_name="manners", persona="oda")
-    made = desk.store.jobs.add(NewJob("j1", MEMBER + 1, CHANNEL, MEMBER, request), 1.0)
+    made = desk.store.jobs.add(NewTrainingJob("j1", MEMBER + 1, CHANNEL, MEMBER, request), 1.0)
     shown = await job(desk, made.job_id)
     assert shown["guild"] == str(MEMBER + 1) and shown["queued_at"] == "1970-01-01T00:00:01+00:00"
     assert str(MEMBER) not in str(shown) and str(CHANNEL) not in str(shown)
@@ -87,7 +88,7 @@ async def test_a_job_that_cannot_be_read_is_shown_all_the_same(desk):
 async def test_pages_hold_every_job_once_newest_first(desk):
     made = [(await desk.start(job_name=f"j{n}"))[1]["job_id"] for n in range(5)]
     request = TrainingRequest(job_name="theirs", persona="oda")
-    desk.store.jobs.add(NewJob("other", 7, CHANNEL, MEMBER, request), 1.0)
+    desk.store.jobs.add(NewTrainingJob("other", 7, CHANNEL, MEMBER, request), 1.0)
     seen, path = [], "/finetune/jobs?guild=0&limit=2"
     while path:
         _, page, _ = await desk.ask("GET", path)

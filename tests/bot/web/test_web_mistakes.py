@@ -73,7 +73,7 @@ async def test_a_clients_mistake_is_refused_and_no_error_of_ours(say, raw, caplo
 
 
 async def test_it_is_told_in_one_line_to_whoever_looks_for_it(say, caplog):
-    caplog.set_level(logging.DEBUG, "bot.web.client_mistakes")
+    caplog.set_level(logging.DEBUG, "bot.web.http_app")
     await say(f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n")
     [record] = caplog.records
     assert record.levelno == logging.DEBUG and record.exc_info is None and "[/x" in record.getMessage()

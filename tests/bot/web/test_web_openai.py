@@ -6,12 +6,13 @@ import json
 import pytest
 
 from bot.store import InstalledVersion
-from bot.store.jobs import NewJob
-from bot.web.openai.asked import MOST_NEW_TOKENS
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from bot.web.api.openai.completion_request import MAX_NEW_TOKENS
 from personas.errors import AdapterError
-from personas.prompt import NoRoomError
-from tests.fakes import SCORECARD, until
+from personas.prompt import PromptTooLongError
+from personas.schemas.training import TrainingRequest
+from tests.fakes import until
+from tests.samples import SCORECARD
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Is the ferry late?"}]
@@ -20,7 +21,7 @@ HELLO = [{"role": "user", "content": "Is the ferry late?"}]
 def put_version(store, persona_id, version, live=False):
     """A version of a persona, as if it had been trained."""
     job_id = f"{persona_id}-{version}"
-    store.jobs.add(NewJob(job_id, 0, 0, 0, TrainingRequest(job_name=version, persona=persona_id)), 1.0)
+    store.jobs.add(NewTrainingJob(job_id, 0, 0, 0, TrainingRequest(job_name=version, persona=persona_id)), 1.0)
     store.versions.record_installed(InstalledVersion(persona_id, version, job_id, 1_800_000_000.0, SCORECARD))
     if live:
         store.versions.promote(persona_id, version, 0, 1.0)
@@ -155,7 +156,7 @@ async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in
     await chat(desk, [{"role": "user", "content": "x" * 20_000}, *said[:3], *HELLO])
     assert desk.engine.requests[-1].turns[-1].text == HELLO[0]["content"] and len(desk.engine.requests[-1].turns) == 1
     assert (await chat(desk, max_tokens=100_000))[0] == 200
-    assert desk.engine.requests[-1].sampling.max_new_tokens == MOST_NEW_TOKENS
+    assert desk.engine.requests[-1].sampling.max_new_tokens == MAX_NEW_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -224,18 +225,18 @@ async def test_when_too_many_wait_the_client_is_told_when_to_come_back(desk):
 
 async def test_a_version_that_cannot_be_loaded_is_never_replaced_by_another(desk):
     put_version(desk.store, "oda", "v1")
-    desk.engine.failure = AdapterError(f"{desk.house.home}/models/v1 is damaged.", "Train another.")
+    desk.engine.failure = AdapterError(f"{desk.services.home}/models/v1 is damaged.", "Train another.")
     for stream in (False, True):
         status, body = await chat(desk, model="oda@v1", stream=stream)
         assert status == 422 and body["error"]["code"] == "model_unavailable" and "damaged" in body["error"]["message"]
-        assert "UNDERSTUDY_HOME/models/v1" in body["error"]["message"] and str(desk.house.home) not in str(body)
+        assert "UNDERSTUDY_HOME/models/v1" in body["error"]["message"] and str(desk.services.home) not in str(body)
     assert len(desk.engine.requests) == 2
 
 
 async def test_what_goes_wrong_in_the_middle_is_said_in_the_stream(desk):
     def script(_):
         yield "It is "
-        raise NoRoomError("no room")
+        raise PromptTooLongError("no room")
 
     desk.engine.script = script
     events, last = await streamed(desk)

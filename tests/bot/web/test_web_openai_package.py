@@ -7,9 +7,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from bot.app import opened
+from bot.app import open_app
 from bot.settings import load_settings
-from bot.web.sessions import Door
+from bot.web.auth import Authenticator
 from tests.bot.web.conftest import desk_in
 from tests.bot.web.test_web_openai import HELLO, put_version
 from tests.bot.web.test_web_whole import SHIPPED
@@ -64,7 +64,7 @@ async def test_its_errors_are_the_packages_own(desk, client):
 
 async def test_where_a_token_is_set_it_is_the_key(tmp_path):
     token = "correct-horse-battery-staple"
-    async with desk_in(tmp_path / "home", Door(token)) as desk:
+    async with desk_in(tmp_path / "home", Authenticator(token)) as desk:
         async with openai.AsyncOpenAI(base_url=f"{desk.url}/v1", api_key="any", max_retries=0) as client:
             with pytest.raises(openai.AuthenticationError) as refused:
                 await client.models.list()
@@ -95,7 +95,7 @@ async def test_the_lines_of_the_documentation_do_what_it_says(desk, capsys):
 async def test_a_real_engine_tells_its_tokens_and_frees_its_row(tmp_path, tiny_base):
     home = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0"}
     async with (
-        opened(load_settings(None, home), SHIPPED) as app,
+        open_app(load_settings(None, home), SHIPPED) as app,
         openai.AsyncOpenAI(base_url=f"{app.url}/v1", api_key="any", max_retries=0) as client,
     ):
         ask = client.chat.completions.create
@@ -111,5 +111,5 @@ async def test_a_real_engine_tells_its_tokens_and_frees_its_row(tmp_path, tiny_b
         stream = await ask(model="ballast", messages=HELLO, stream=True, max_tokens=1024)
         await anext(aiter(stream))
         await stream.close()
-        engine = app.house.answerer.engine
+        engine = app.services.reply_service.engine
         await until(lambda: not engine._parts.batch.running and not engine._streams, 5)

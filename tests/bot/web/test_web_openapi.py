@@ -19,10 +19,18 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from bot.store import Channel
-from bot.web.front import ROUTES
-from bot.web.openapi import Answer, Body, described, description_of, document, one_of, whole
+from bot.web.api.openapi import (
+    BodySpec,
+    ResponseSpec,
+    build_document,
+    describe_operation,
+    enum_parameter,
+    integer_parameter,
+    operation_spec,
+)
+from bot.web.auth import Authenticator
 from bot.web.problems import PROBLEMS
-from bot.web.sessions import Door
+from bot.web.route_table import ROUTES
 from tests.bot.rollouts import install
 from tests.bot.web.conftest import desk_in
 
@@ -37,8 +45,8 @@ def is_page(path):
 
 def test_every_route_that_is_no_page_says_what_it_takes_and_answers():
     interface = [(f"{method} {path}", handler) for method, path, handler in ROUTES if not is_page(path)]
-    assert [name for name, handler in interface if not description_of(handler)] == []
-    assert [path for _, path, handler in ROUTES if is_page(path) and description_of(handler)] == []
+    assert [name for name, handler in interface if not operation_spec(handler)] == []
+    assert [path for _, path, handler in ROUTES if is_page(path) and operation_spec(handler)] == []
 
 
 def test_no_two_routes_stand_in_each_others_way():
@@ -47,7 +55,7 @@ def test_no_two_routes_stand_in_each_others_way():
 
 
 def test_every_operation_has_a_summary_answers_and_a_name_of_its_own():
-    made = document(ROUTES)
+    made = build_document(ROUTES)
     operations = [one for path in made["paths"].values() for one in path.values()]
     assert len({one["operationId"] for one in operations}) == len(operations)
     for one in operations:
@@ -58,7 +66,7 @@ def test_every_operation_has_a_summary_answers_and_a_name_of_its_own():
 
 
 def test_what_any_request_can_be_refused_with_is_said_of_each_in_its_shape():
-    for path, operations in document(ROUTES)["paths"].items():
+    for path, operations in build_document(ROUTES)["paths"].items():
         media = "application/json" if path.startswith("/v1/") else "application/problem+json"
         for one in operations.values():
             for status in ("401", "403", "414", "429", "500", "503"):
@@ -66,13 +74,13 @@ def test_what_any_request_can_be_refused_with_is_said_of_each_in_its_shape():
 
 
 async def test_whoever_tries_wrong_tokens_is_answered_as_described(tmp_path):
-    async with desk_in(tmp_path / "home", Door("correct-horse-battery-staple")) as desk:
+    async with desk_in(tmp_path / "home", Authenticator("correct-horse-battery-staple")) as desk:
         told = [(await desk.ask("GET", "/personas", headers={"Authorization": "Bearer no"}))[0] for _ in range(6)]
     assert told == [401] * 5 + [429]
 
 
 def test_schemas_are_schemas_and_every_reference_leads_somewhere():
-    made = document(ROUTES)
+    made = build_document(ROUTES)
     for schema in made["components"]["schemas"].values():
         jsonschema_rs.meta.validate(schema)
     known = {f"#/components/schemas/{name}" for name in made["components"]["schemas"]}
@@ -81,7 +89,7 @@ def test_schemas_are_schemas_and_every_reference_leads_somewhere():
 
 async def test_the_description_is_served(desk):
     status, body, _ = await desk.ask("GET", "/openapi.json")
-    assert status == 200 and body == document(ROUTES) and body["openapi"] == "3.1.0"
+    assert status == 200 and body == build_document(ROUTES) and body["openapi"] == "3.1.0"
     start = body["paths"]["/finetune/start-training"]["post"]
     schema = start["requestBody"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/TrainingRequest"}
@@ -90,15 +98,15 @@ async def test_the_description_is_served(desk):
 
 
 def test_a_handler_is_described_by_what_it_is_given():
-    @described(
-        "Look", {200: Answer("Found.", {"type": "string"}), 404: "Gone."}, tag="t",
-        query={"limit": whole(1, 5, "How many."), "kind": one_of(["a", "b"], "Which.")},
-        body=Body({"type": "object"}, {"a": 1}),
+    @describe_operation(
+        "Look", {200: ResponseSpec("Found.", {"type": "string"}), 404: "Gone."}, tag="t",
+        query={"limit": integer_parameter(1, 5, "How many."), "kind": enum_parameter(["a", "b"], "Which.")},
+        body=BodySpec({"type": "object"}, {"a": 1}),
     )  # fmt: skip
     async def look(request):
         """What is looked at."""
 
-    made = document([("PUT", r"/things/{thing_id:\d+}/look", look)])["paths"]["/things/{thing_id}/look"]["put"]
+    made = build_document([("PUT", r"/things/{thing_id:\d+}/look", look)])["paths"]["/things/{thing_id}/look"]["put"]
     assert made["operationId"] == "put_things_thing_id_look" and made["description"] == "What is looked at."
     assert made["requestBody"]["content"]["application/json"] == {"schema": {"type": "object"}, "example": {"a": 1}}
     assert [(one["name"], one["in"], one["required"]) for one in made["parameters"]] == [
@@ -166,7 +174,7 @@ def try_operation(operation, mode, examples, url, places):
 
 async def test_made_up_requests_are_answered_as_the_description_says(desk):
     known = await furnished(desk)
-    operations = sum(len(path) for path in document(ROUTES)["paths"].values())
+    operations = sum(len(path) for path in build_document(ROUTES)["paths"].values())
     asked = await asyncio.to_thread(tried, desk.url, known, 3, (GenerationMode.POSITIVE,))
     assert asked >= operations
     assert desk.store.jobs.get(known["job_id"]) is not None

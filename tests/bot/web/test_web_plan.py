@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bot.preview import Mask, Spread, Truncation
-from bot.web.data.plan_form import body_of, command_of, job_name_for
-from bot.web.data.plans import MOST_KEPT
+from bot.training.training_plan import MaskPreview, TokenHistogram, Truncation
+from bot.web.api.data.data_service import MAX_STORED_PLANS
+from bot.web.pages.data.plan_pages import default_job_name, form_to_request, trainer_command
 from bot.web.problems import Problem
-from bot.web.words import in_terminal
-from personas.contracts import TrainingRequest
+from bot.web.template_filters import shell_command
+from personas.schemas.training import TrainingRequest
 from tests.bot.web.made_sets import put_set
 from tests.fakes import PLAN
 
@@ -24,9 +24,11 @@ SEEN = PLAN.model_copy(
     update={
         "sources": {"oda.json": 140},
         "longest_tokens": 498,
-        "tokens_per_sample": Spread(min=40, median=200, p95=400, max=498, edges=(40, 270, 500), counts=(90, 50)),
+        "tokens_per_sample": TokenHistogram(
+            min=40, median=200, p95=400, max=498, edges=(40, 270, 500), counts=(90, 50)
+        ),
         "truncation": Truncation(max_length=512, history_trimmed=17, too_long=3),
-        "masks": (Mask(parts=PARTS, tokens=30, trained_tokens=6),),
+        "masks": (MaskPreview(parts=PARTS, tokens=30, trained_tokens=6),),
     }
 )
 SHOWN = (
@@ -65,7 +67,7 @@ async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_ag
     again = (await desk.page(path))[1]
     assert again == page and len(desk.backend.plans) == 1
     assert "lora_r=8, learning_rate=2e-4</textarea>" in page and '<option value="oda" selected>' in page
-    for n in range(MOST_KEPT):
+    for n in range(MAX_STORED_PLANS):
         await plan_made(desk, **GIVEN, job_name=f"j{n}")
     status, page, _ = await desk.page(path)
     assert status == 404 and "This plan is gone" in page and ">Plan it</button>" in page
@@ -94,7 +96,9 @@ async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_b
 
 async def test_what_is_learned_of_a_sample_is_not_below_its_long_beginning(desk):
     card = "".join(f"{n}. Oda never says it.\n" for n in range(300))
-    long = Mask(parts=((f"{card}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=2_006, trained_tokens=6)
+    long = MaskPreview(
+        parts=((f"{card}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=2_006, trained_tokens=6
+    )
     desk.backend.planned = SEEN.model_copy(update={"masks": (long,)})
     page, _ = await plan_made(desk, **GIVEN)
     folded, shown = page[page.index("<details><summary>What comes before") :].split("</details>")[:2]
@@ -105,7 +109,7 @@ async def test_what_is_learned_of_a_sample_is_not_below_its_long_beginning(desk)
 
 @pytest.mark.parametrize("parts", [(), (("Oda, love.", True),), (("Who?", False), ("Oda.", True))])
 def test_a_short_beginning_is_not_folded(parts):
-    mask = Mask(parts=parts, tokens=9, trained_tokens=3)
+    mask = MaskPreview(parts=parts, tokens=9, trained_tokens=3)
     assert mask.long_before == "" and "".join(text for text, _ in mask.shown_parts) == "".join(it for it, _ in parts)
 
 
@@ -125,10 +129,10 @@ async def test_a_built_set_is_chosen_by_its_path(desk, tmp_path):
 
 
 async def test_what_does_not_fit_into_memory_is_shown_with_what_would(desk, monkeypatch):
-    from bot.preview import Lighter
+    from bot.training.training_plan import MemoryOption
 
-    monkeypatch.setattr("bot.web.data.plan_pages.free_bytes", lambda: 2 * 2**30)
-    lighter = (Lighter(set={"per_device_train_batch_size": 1}, memory_bytes=2**30),)
+    monkeypatch.setattr("bot.web.pages.data.plan_pages.free_bytes", lambda: 2 * 2**30)
+    lighter = (MemoryOption(set={"per_device_train_batch_size": 1}, memory_bytes=2**30),)
     desk.backend.planned = SEEN.model_copy(update={"lighter": lighter})
     page, _ = await plan_made(desk, **GIVEN)
     assert "does not fit" in page and "per_device_train_batch_size=1" in page
@@ -170,7 +174,7 @@ async def test_rest_has_the_plan_too(desk):
 
 
 def test_a_form_stands_for_the_body_of_rest_with_nothing_left_empty():
-    assert body_of({"task_type": "dialogue", "persona": "oda", "dataset": "general-dialogue"}) == {
+    assert form_to_request({"task_type": "dialogue", "persona": "oda", "dataset": "general-dialogue"}) == {
         "job_name": "general-dialogue", "task_type": "dialogue", "dataset": "general-dialogue"
     }  # fmt: skip
     given = {
@@ -178,17 +182,17 @@ def test_a_form_stands_for_the_body_of_rest_with_nothing_left_empty():
         "dataset": "uploads/talk (1).jsonl",
         "settings": "lora_r=8\ntarget_modules=q_proj, v_proj",
     }
-    assert body_of(given) == {
+    assert form_to_request(given) == {
         "job_name": "oda", "persona": "oda", "dataset_path": "uploads/talk (1).jsonl",
         "hyperparameters": {"lora_r": 8, "target_modules": ["q_proj", "v_proj"]},
     }  # fmt: skip
     with pytest.raises(Problem, match="There is no setting 'lora'"):
-        body_of({"settings": "lora=8"})
+        form_to_request({"settings": "lora=8"})
 
 
 def test_a_job_without_a_name_gets_one_that_can_be():
-    assert job_name_for({"task_type": "dialogue", "dataset": "uploads/talk (1).jsonl"}) == "talk--1--jsonl"
-    assert job_name_for({"task_type": "dialogue", "dataset": "港"}) == "run"
+    assert default_job_name({"task_type": "dialogue", "dataset": "uploads/talk (1).jsonl"}) == "talk--1--jsonl"
+    assert default_job_name({"task_type": "dialogue", "dataset": "港"}) == "run"
 
 
 @pytest.mark.parametrize(
@@ -201,12 +205,12 @@ def test_a_job_without_a_name_gets_one_that_can_be():
     ],
 )  # fmt: skip
 def test_the_trainers_own_command_asks_for_the_same_run(body):
-    from trainer.cli import parser
-    from trainer.commands.settings_given import settings_given
+    from trainer.cli.argtypes import parse_setting_args
+    from trainer.cli.main import build_parser
 
     request = TrainingRequest.model_validate({"job_name": "x", **body})
-    options = parser().parse_args(shlex.split(command_of(request))[3:])
-    assert settings_given(options) == request.hyperparameters
+    options = build_parser().parse_args(shlex.split(trainer_command(request))[3:])
+    assert parse_setting_args(options) == request.hyperparameters
     assert (options.persona, options.general, options.start_from, options.recipe, options.base_model) == (
         request.persona, request.general, request.start_from, request.recipe, request.base_model
     )  # fmt: skip
@@ -221,20 +225,20 @@ def test_the_trainers_own_command_asks_for_the_same_run(body):
 )
 def test_a_command_names_the_home_where_it_is_not_the_usual_one(monkeypatch, home, told):
     monkeypatch.setenv("HOME", "/home/me")
-    assert in_terminal("run it", Path(home)) == told
+    assert shell_command("run it", Path(home)) == told
 
 
 def test_votes_have_no_command():
-    assert command_of(TrainingRequest(job_name="x", task_type="preference", persona="oda")) == ""
+    assert trainer_command(TrainingRequest(job_name="x", task_type="preference", persona="oda")) == ""
 
 
 def test_the_words_of_the_order_are_those_of_dataset_build(tmp_path: Path):
-    from trainer.cli import parser
+    from trainer.cli.main import build_parser
 
     words = (
         "dataset build --persona ballast --as Wick --source ballast:12 --mix 80:20 --languages en --min-reply-words 2"
     )
-    options = parser().parse_args(
+    options = build_parser().parse_args(
         [*words.split(), "--review", "r.jsonl", "--json", "--tell-every", "0.5", "--out", "datasets/x"]
     )
     assert options.tell_every == 0.5 and options.review == Path("r.jsonl")

@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from bot.judging.prompts import prompts_for
-from bot.store import NewComparison
-from personas.adapters import adapter_ref
-from personas.scorecard import Criterion, Verdict
+from bot.store import NewBlindComparison
+from bot.versions.blind_test.assignment import prompts_for
+from personas.home.adapters import adapter_ref
+from personas.schemas.scorecard import Criterion, GateVerdict
 from tests.bot.rollouts import install
 from tests.samples import SCORECARD
 from tests.trainer.gate_cards import good_card, with_new
@@ -26,7 +26,7 @@ def takes(request):
 def a_verdict(outcome="pass", says="promote"):
     one = Criterion(name="voice", outcome=outcome, value=0.9, unit="share", threshold="at least 0.8", why=WHY,
                     advice="More data." if outcome != "pass" else "")  # fmt: skip
-    return Verdict(verdict=says, reasons=(WHY,), advice=(), criteria=(one,), error_rate=0.05, thresholds="default")
+    return GateVerdict(verdict=says, reasons=(WHY,), advice=(), criteria=(one,), error_rate=0.05, thresholds="default")
 
 
 def put_card(home, version, **changes):
@@ -180,7 +180,7 @@ async def test_an_open_comparison_is_shown_again_until_it_is_voted_on(versions):
 async def test_a_comparison_of_yesterday_does_not_count(versions):
     await sent(versions, COMPARE, persona="ballast", version="v2", against="v1")
     comparisons = versions.store.comparisons
-    comparisons.shown_again(1, comparisons.get(1).shown_at - 90_000)
+    comparisons.mark_shown_again(1, comparisons.get(1).shown_at - 90_000)
     assert await sent(versions, f"{COMPARE}/vote", comparison="1", choice="a") == (303, f"{COMPARE}?persona=ballast")
     assert comparisons.voted("ballast") == []
 
@@ -188,8 +188,8 @@ async def test_a_comparison_of_yesterday_does_not_count(versions):
 async def test_nobody_votes_for_a_member_or_on_what_is_not_there(versions):
     await sent(versions, COMPARE, persona="ballast", version="v2", against="v1")
     own = versions.store.comparisons.get(1)
-    fields = {name: value for name, value in asdict(own).items() if name in NewComparison.__dataclass_fields__}
-    other = versions.store.comparisons.show(NewComparison(**{**fields, "user_id": 77}), own.shown_at)
+    fields = {name: value for name, value in asdict(own).items() if name in NewBlindComparison.__dataclass_fields__}
+    other = versions.store.comparisons.show(NewBlindComparison(**{**fields, "user_id": 77}), own.shown_at)
     assert (await sent(versions, f"{COMPARE}/vote", comparison=str(other.seq), choice="a"))[0] == 404
     assert (await sent(versions, f"{COMPARE}/vote", comparison="x", choice="a"))[0] == 404
     assert (await sent(versions, f"{COMPARE}/vote", comparison="1", choice="z"))[0] == 422

@@ -4,16 +4,16 @@ import re
 
 import pytest
 
-from bot.web.sessions import (
-    COOKIE,
-    IDLE_S,
-    LONGEST_S,
-    MOST_SESSIONS,
-    MOST_WRONG,
-    MOST_WRONG_IN_ALL,
-    WINDOW_S,
-    Door,
-    Guesses,
+from bot.web.auth import (
+    FAILED_LOGIN_WINDOW_S,
+    MAX_FAILED_LOGINS,
+    MAX_FAILED_LOGINS_PER_ADDRESS,
+    MAX_SESSION_AGE_S,
+    MAX_SESSIONS,
+    SESSION_COOKIE,
+    SESSION_IDLE_TIMEOUT_S,
+    Authenticator,
+    FailedLogins,
 )
 from tests.bot.web.conftest import desk_in
 
@@ -37,7 +37,7 @@ def time():
 @pytest.fixture
 async def locked(tmp_path, time):
     """A desk behind a token, reached by other machines too."""
-    async with desk_in(tmp_path / "home", Door(TOKEN, ("bot.example.org",), is_local=False, now=time)) as made:
+    async with desk_in(tmp_path / "home", Authenticator(TOKEN, ("bot.example.org",), is_local=False, now=time)) as made:
         yield made
 
 
@@ -80,12 +80,12 @@ async def test_a_browser_is_led_to_the_form_and_from_there_to_where_it_wanted(lo
 
 async def test_who_signs_out_is_out_also_with_the_old_cookie(locked):
     _, _, headers = await signed_in(locked)
-    session = re.search(rf"{COOKIE}=([^;]+)", headers["Set-Cookie"])[1]
+    session = re.search(rf"{SESSION_COOKIE}=([^;]+)", headers["Set-Cookie"])[1]
     status, _, headers = await locked.submit("/dashboard/sign-out")
     assert (status, headers["Location"]) == (303, SIGN_IN)
     assert "You are signed out." in (await locked.page(SIGN_IN))[1]
     assert "You are signed out." not in (await locked.page(SIGN_IN))[1]
-    status, _, _ = await locked.page("/dashboard", headers={"Cookie": f"{COOKIE}={session}"})
+    status, _, _ = await locked.page("/dashboard", headers={"Cookie": f"{SESSION_COOKIE}={session}"})
     assert status == 303
 
 
@@ -102,58 +102,60 @@ async def test_a_wrong_token_is_told_and_says_nothing_more(locked):
 
 
 async def test_guessing_ends_after_a_few_tries_for_a_while(locked, time):
-    for _ in range(MOST_WRONG):
+    for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS):
         assert (await signed_in(locked, "x" * 30))[0] == 401
     status, text, headers = await signed_in(locked)
-    assert status == 429 and int(headers["Retry-After"]) <= WINDOW_S and "Too many" in text
+    assert status == 429 and int(headers["Retry-After"]) <= FAILED_LOGIN_WINDOW_S and "Too many" in text
     assert 'name="token"' in text and 'aria-label="Dashboard"' not in text, (
         "the form, and nothing that leads back to it"
     )
     assert (await locked.ask("GET", "/finetune/jobs", headers=BEARER))[0] == 429
-    time.now += WINDOW_S
+    time.now += FAILED_LOGIN_WINDOW_S
     assert (await signed_in(locked))[0] == 303
 
 
 async def test_programs_guess_no_more_than_forms_do(locked):
     wrong = {"Authorization": "Bearer nothing-of-the-kind-at-all-x"}
-    statuses = [(await locked.ask("GET", "/v1/models", headers=wrong))[0] for _ in range(MOST_WRONG + 1)]
-    assert statuses == [401] * MOST_WRONG + [429]
+    statuses = [
+        (await locked.ask("GET", "/v1/models", headers=wrong))[0] for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1)
+    ]
+    assert statuses == [401] * MAX_FAILED_LOGINS_PER_ADDRESS + [429]
 
 
 async def test_whoever_is_signed_in_stays_so_while_others_guess(locked):
     await signed_in(locked)
-    for _ in range(MOST_WRONG + 1):
+    for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1):
         await locked.submit(SIGN_IN, token="x" * 30)
     assert (await locked.page("/dashboard"))[0] == 200
 
 
 def test_in_all_too_there_is_a_bound_which_shuts_out_nobody_who_had_the_token():
-    guesses = Guesses()
+    guesses = FailedLogins()
     guesses.right("10.0.0.1")
-    for n in range(MOST_WRONG_IN_ALL):
+    for n in range(MAX_FAILED_LOGINS):
         guesses.wrong(f"10.0.1.{n}", 100.0 + n / 100)
-    assert guesses.wait_s("10.9.9.9", 101.0) == pytest.approx(WINDOW_S - 1)
+    assert guesses.wait_s("10.9.9.9", 101.0) == pytest.approx(FAILED_LOGIN_WINDOW_S - 1)
     assert guesses.wait_s("10.0.0.1", 101.0) == 0
-    assert guesses.wait_s("10.9.9.9", 100.0 + WINDOW_S) == 0
+    assert guesses.wait_s("10.9.9.9", 100.0 + FAILED_LOGIN_WINDOW_S) == 0
 
 
 async def test_sessions_end_when_they_are_not_used_and_after_a_week(locked, time):
     await signed_in(locked)
-    time.now += IDLE_S - 1
+    time.now += SESSION_IDLE_TIMEOUT_S - 1
     assert (await locked.page("/dashboard"))[0] == 200
-    time.now += IDLE_S + 1
+    time.now += SESSION_IDLE_TIMEOUT_S + 1
     assert (await locked.page("/dashboard"))[0] == 303
     await signed_in(locked)
-    for _ in range(int(LONGEST_S / (IDLE_S - 1)) + 1):
-        time.now += IDLE_S - 1
+    for _ in range(int(MAX_SESSION_AGE_S / (SESSION_IDLE_TIMEOUT_S - 1)) + 1):
+        time.now += SESSION_IDLE_TIMEOUT_S - 1
         status = (await locked.page("/dashboard"))[0]
     assert status == 303
 
 
 def test_sessions_are_not_kept_without_end():
-    door = Door(TOKEN)
-    ids = {door.begin() for _ in range(MOST_SESSIONS + 5)}
-    assert len(ids) == MOST_SESSIONS + 5 and len(door._sessions) == MOST_SESSIONS
+    door = Authenticator(TOKEN)
+    ids = {door.begin() for _ in range(MAX_SESSIONS + 5)}
+    assert len(ids) == MAX_SESSIONS + 5 and len(door._sessions) == MAX_SESSIONS
     assert not ids & set(door._sessions), "an id itself is kept nowhere"
 
 
@@ -175,7 +177,7 @@ async def test_a_page_of_the_named_host_is_ours_and_of_another_is_not(locked):
 
 
 async def test_on_loopback_a_token_that_is_set_is_demanded_too(tmp_path):
-    async with desk_in(tmp_path, Door(TOKEN)) as desk:
+    async with desk_in(tmp_path, Authenticator(TOKEN)) as desk:
         assert (await desk.ask("GET", "/finetune/jobs"))[0] == 401
         assert (await desk.ask("GET", "/finetune/jobs", headers={"Host": "192.168.1.5"}))[0] == 403
 

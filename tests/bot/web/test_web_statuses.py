@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import pytest
 
-from bot.web.front import ROUTES
-from bot.web.openapi import document
-from bot.web.sessions import Door
+from bot.web.api.openapi import build_document
+from bot.web.auth import Authenticator
+from bot.web.route_table import ROUTES
 from tests.bot.web.conftest import desk_in
 
 JSON = {"Content-Type": "application/json"}
@@ -22,7 +22,7 @@ OPENAI = "POST /v1/chat/completions"
 """It is refused in OpenAI's words and with OpenAI's statuses."""
 OPERATIONS = [
     (method.upper(), path, one)
-    for path, methods in document(ROUTES)["paths"].items()
+    for path, methods in build_document(ROUTES)["paths"].items()
     for method, one in methods.items()
 ]
 keys = itertools.count()
@@ -48,7 +48,7 @@ async def status(desk, method, path, **more):
 
 @pytest.fixture
 async def locked(tmp_path):
-    async with desk_in(tmp_path / "locked", Door("correct-horse-battery-staple")) as made:
+    async with desk_in(tmp_path / "locked", Authenticator("correct-horse-battery-staple")) as made:
         yield made
 
 
@@ -87,7 +87,7 @@ async def test_before_the_bot_is_in_all_that_need_it_say_so(desk):
 
 
 async def test_a_fault_inside_is_told_by_all_that_look_into_the_house(desk):
-    desk.front._tenant.house = cast(Any, SimpleNamespace(home=None))
+    desk.front._tenant.services = cast(Any, SimpleNamespace(home=None))
     found = await given(desk, 500)
     with_body = {f"{method} {path}" for method, path, one in OPERATIONS if takes_json(one)}
     assert {answered for name, answered in found.items() if name in with_body} <= {400, 415, 422}

@@ -6,8 +6,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from personas.contracts import TrainingRequest
-from personas.explain import explain
+from personas.schemas.base import explain_validation_error
+from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_openai import put_version
 
 CHAT = {"model": "oda", "messages": [{"role": "user", "content": "Is the ferry late?"}]}
@@ -115,7 +115,9 @@ async def test_a_persona_that_there_is_not_is_named_by_its_field(desk):
 def test_a_default_that_waits_for_a_wrong_field_is_not_told_as_wrong_itself():
     with pytest.raises(ValidationError) as wrong:
         TrainingRequest.model_validate(START | {"task_type": "odd"})
-    assert "task_type" in str(explain(wrong.value)) and "recipe" not in str(explain(wrong.value))
+    assert "task_type" in str(explain_validation_error(wrong.value)) and "recipe" not in str(
+        explain_validation_error(wrong.value)
+    )
 
 
 async def test_a_files_name_is_told_as_it_is(desk):

@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot.doctor import trainers
-from bot.doctor.check import Check
-from bot.doctor.kept import all_here
+from bot.doctor import local_checks
+from bot.doctor.cached_results import local_check_runner
+from bot.doctor.local_checks import BotCheck
+from bot.metrics import BotMetrics, percentiles
 from bot.settings import Settings
-from bot.store.jobs import NewJob
-from bot.watch import Watch, percentiles
-from bot.web.system import pages
-from personas.contracts import TrainingRequest
-from personas.engine.state import ReplyTold
+from bot.store.training_jobs import NewTrainingJob
+from bot.web.pages import system_page
+from personas.engine.metrics import RequestMetrics
+from personas.schemas.training import TrainingRequest
 from tests.fakes import until
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 def answered(first_s=0.2, whole_s=1.5):
-    return ReplyTold(first_s, whole_s, 100, 20, "stop")
+    return RequestMetrics(first_s, whole_s, 100, 20, "stop")
 
 
 async def text_of(desk, path, **headers):
@@ -45,11 +45,11 @@ def value(family, **labels):
 
 
 async def test_metrics_are_what_prometheus_reads(desk):
-    watch = desk.house.watch
+    watch = desk.services.watch
     watch.reply(answered())
-    watch.reply(ReplyTold(None, 0.1, 0, 0, "failed"))
+    watch.reply(RequestMetrics(None, 0.1, 0, 0, "failed"))
     request = TrainingRequest(job_name="j", persona="oda")
-    desk.store.jobs.add(NewJob("a1", 0, 0, 0, request), 1.0)
+    desk.store.jobs.add(NewTrainingJob("a1", 0, 0, 0, request), 1.0)
     found = await families(desk)
     replies = found["understudy_replies"]
     assert {it.labels["finish"]: it.value for it in replies.samples} == {
@@ -91,7 +91,7 @@ async def test_programs_are_told_the_state(desk):
 
 
 async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk):
-    house = desk.house
+    house = desk.services
     house.watch.reply(answered(0.25, 2.0))
     with house.watch.listening():
         logging.getLogger("bot.test").warning("a <script>alert(1)</script> in %s", house.home)
@@ -105,14 +105,14 @@ async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk
 
 
 async def test_an_open_page_is_told_again_and_again(desk, monkeypatch):
-    monkeypatch.setattr(pages, "EVERY_S", 0.05)
+    monkeypatch.setattr(system_page, "REFRESH_INTERVAL_S", 0.05)
     async with desk.session.get("/dashboard/system/events") as answer:
         assert answer.content_type == "text/event-stream"
         events = []
         async for line in answer.content:
             if line.startswith(b"data: "):
                 events.append(json.loads(line[6:]))
-                desk.house.watch.reply(answered())
+                desk.services.watch.reply(answered())
             if len(events) == 2:
                 break
     assert events[0]["figures"]["replies"] == "0" and events[1]["figures"]["replies"] == "1"
@@ -125,9 +125,9 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
     async def ask(base_model):
         asked.append(base_model)
         await go.wait()
-        return [Check("torch", "warn", "slow <b>", "wait for it")]
+        return [BotCheck("torch", "warn", "slow <b>", "wait for it")]
 
-    desk.house.watch.findings.ask = ask
+    desk.services.watch.findings.ask = ask
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert "has not looked at this machine" in text
     for _ in range(2):
@@ -137,18 +137,18 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert "The doctor is looking" in text
     go.set()
-    await until(lambda: not desk.house.watch.findings.is_asking)
+    await until(lambda: not desk.services.watch.findings.is_asking)
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert asked == ["embedded"] and "slow &lt;b&gt;" in text and "wait for it" in text
 
 
 async def test_the_doctor_looks_at_home_and_port_too(tmp_path, monkeypatch):
     async def machine(base_model, environ):
-        return [Check("torch", "ok", f"computes {base_model}")]
+        return [BotCheck("torch", "ok", f"computes {base_model}")]
 
-    monkeypatch.setattr(trainers, "checks", machine)
+    monkeypatch.setattr(local_checks, "check_trainer", machine)
     tmp_path.chmod(0o755)
-    found = await all_here(Settings(home=tmp_path))("embedded")
+    found = await local_check_runner(Settings(home=tmp_path))("embedded")
     assert {"token", "home", "database", "port", "torch"} <= {check.name for check in found}
     (home,) = (check for check in found if check.name == "home")
     assert home.state == "warn" and "chmod 700" in home.remedy
@@ -163,14 +163,14 @@ def test_percentiles_are_values_that_were_measured():
 
 @pytest.mark.parametrize("finish", ["cancelled", "failed"])
 def test_what_nobody_waited_for_is_counted_but_is_no_latency(finish):
-    watch = Watch()
-    watch.reply(ReplyTold(0.1, 0.2, 5, 1, finish))
+    watch = BotMetrics()
+    watch.reply(RequestMetrics(0.1, 0.2, 5, 1, finish))
     assert watch.whole_reply.replies == 0
     assert watch.registry.get_sample_value("understudy_replies_total", {"finish": finish}) == 1
 
 
 def test_warnings_are_kept_with_what_caused_them_and_counted():
-    watch = Watch()
+    watch = BotMetrics()
     with watch.listening():
         try:
             raise OSError("the disk is full")

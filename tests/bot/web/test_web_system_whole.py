@@ -7,10 +7,10 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot.app import opened
-from bot.catalogue import ShippedData
-from bot.local_guild import MEMBER
+from bot.app import open_app
+from bot.demo_guild import MEMBER
 from bot.settings import load_settings
+from personas.home.job_material import ShippedData
 from tests.bot.conftest import QUAY
 from tests.fakes import until
 
@@ -23,9 +23,9 @@ def settings(tmp_path, tiny_base):
 
 @pytest.mark.slow
 async def test_a_reply_is_counted_and_timed(settings, tiny_base):
-    async with opened(settings, ShippedData.beside_the_code()) as app, aiohttp.ClientSession(app.url) as session:
+    async with open_app(settings, ShippedData.beside_the_code()) as app, aiohttp.ClientSession(app.url) as session:
         await app.sandbox.member(MEMBER).say(QUAY, "is the ferry late?")
-        watch = app.house.watch
+        watch = app.services.watch
         await until(lambda: watch.whole_reply.replies == 1, 30)
         async with session.get("/metrics") as answer:
             found = {it.name: it for it in text_string_to_metric_families(await answer.text())}

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
-from bot.web.data import receiving
-from bot.web.data.rights_file import statement_in
-from bot.web.data.work import OPEN
+from bot.web.api.data import upload_stream
+from bot.web.api.data.data_jobs import OPEN_JOB_STATES
+from bot.web.api.data.data_sources import parse_rights_form
 from bot.web.problems import Problem
 from tests.bot.web.made_sets import TRAINER
 
@@ -30,7 +30,7 @@ TALK = "".join(
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.web.data.work.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr("bot.web.api.data.data_jobs.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothi
 
 
 async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_while_it_comes(desk, uploads):
-    desk.front.open(dataclasses.replace(desk.house, max_upload_bytes=1000))
+    desk.front.open(dataclasses.replace(desk.services, max_upload_bytes=1000))
     status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
     assert status == 413 and "MAX_UPLOAD_GIB" in told["advice"] and not uploads.exists()
 
@@ -174,7 +174,7 @@ async def test_what_a_killed_bot_left_half_is_cleared_away(desk, uploads):
 async def test_a_file_larger_than_the_disk_has_room_for_is_refused_before_and_while_it_comes(
     desk, uploads, monkeypatch
 ):
-    monkeypatch.setattr(receiving, "room_bytes", lambda place: 1000)
+    monkeypatch.setattr(upload_stream, "max_upload_bytes", lambda place: 1000)
     status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
     assert status == 507 and "room" in told["detail"] and not uploads.exists()
 
@@ -187,8 +187,8 @@ async def test_a_file_larger_than_the_disk_has_room_for_is_refused_before_and_wh
 
 
 async def test_the_rooms_reserve_stays_free(tmp_path, monkeypatch):
-    monkeypatch.setattr(receiving.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 5 * 2**30}))
-    assert receiving.room_bytes(tmp_path / "not there yet") == 3 * 2**30
+    monkeypatch.setattr(upload_stream.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 5 * 2**30}))
+    assert upload_stream.max_upload_bytes(tmp_path / "not there yet") == 3 * 2**30
 
 
 async def test_an_upload_trains_nothing_until_somebody_states_the_right(desk, uploads):
@@ -224,7 +224,7 @@ async def test_each_wrong_field_of_a_statement_is_named(desk):
     status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=wrong)
     assert status == 422 and [error["field"] for error in told["errors"]] == list(wrong)
     with pytest.raises(Problem) as refused:
-        statement_in(wrong | {"right": "licensed"})
+        parse_rights_form(wrong | {"right": "licensed"})
     assert [error["field"] for error in refused.value.errors] == ["licence", "stated_by", "stated_on", "why"]
 
 
@@ -275,7 +275,7 @@ async def looked_into(desk, name):
     await desk.ask("POST", f"/uploads/{name}/inspect")
     for _ in range(600):
         _, told, _ = await desk.ask("GET", f"/uploads/{name}")
-        if told["looking_into"]["state"] not in OPEN:
+        if told["looking_into"]["state"] not in OPEN_JOB_STATES:
             return told
         await asyncio.sleep(0.1)
     raise AssertionError("it has not ended")

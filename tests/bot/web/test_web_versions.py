@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from bot.store import Channel, NewRollout, Store
-from bot.web.personas.lives import drawing, lives_of
+from bot.web.pages.personas.version_pages import timeline_chart, version_timelines
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.rollouts import dislike, install
@@ -141,7 +141,7 @@ def test_a_drawing_has_a_bar_for_every_life(desk_house):
     store.rollouts.promote(NewRollout("ballast", "v1", 9, 5, 7, 100), at + 3000)
     store.rollouts.promote(NewRollout("ballast", "v2", 9, 5, 7, 100), at + 4000)
     store.rollouts.roll_back("ballast", 7, at + 5000, 9)
-    v2, v1, base = lives_of(desk_house, "ballast")
+    v2, v1, base = version_timelines(desk_house, "ballast")
     assert [(one.name, one.is_live) for one in (v2, v1, base)] == [
         ("v2", False), ("v1", True), ("the base model", False),
     ]  # fmt: skip
@@ -149,7 +149,7 @@ def test_a_drawing_has_a_bar_for_every_life(desk_house):
     assert [(span.share, span.ended) for span in v1.trials] == [(20, "promoted")]
     assert v2.spans[0].ended == "rolled back" and v1.spans[1].how == "rolled back to"
     assert (base.spans[0].begin, base.spans[0].end) == (0.0, at + 3000)
-    drawn = drawing("Ballast", [v2, v1, base], at + 6000)
+    drawn = timeline_chart("Ballast", [v2, v1, base], at + 6000)
     assert drawn.count("<rect") == 5 and drawn.count("<circle") == 2 and "v2: made" in drawn and "v2  -33%" in drawn
 
 

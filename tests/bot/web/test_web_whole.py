@@ -11,13 +11,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bot.app import opened
-from bot.catalogue import ShippedData
-from bot.local_guild import SEED
-from bot.sandbox import Sandbox, point_discord_py_at
+from bot.app import open_app
+from bot.demo_guild import SKERROW_SEED
+from bot.sandbox import Sandbox, patch_discord
 from bot.settings import load_settings
-from personas.adapters import verify
-from personas.base_model import fingerprint, locate
+from personas.home.adapters import verify_adapter
+from personas.home.job_material import ShippedData
+from personas.models.base_model import fingerprint, locate
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import LITERAL, put_talk
 from tests.fakes import until
@@ -61,25 +61,25 @@ async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_
     talk, general = put_talk(tmp_path / "talks"), put_talk(tmp_path / "general", count=6)
     shipped = dataclasses.replace(SHIPPED, general=general.parent)
     body = {**LITERAL, "base_model": settings.base_model, "dataset_path": str(talk)}
-    async with opened(settings, shipped) as app, aiohttp.ClientSession(app.url) as session:
+    async with open_app(settings, shipped) as app, aiohttp.ClientSession(app.url) as session:
         assert app.url == app.sandbox.url and (await asked(session, "/healthz"))["status"] == "ok"
         status, refused = await posted(session, LITERAL)
         assert status == 422 and {error["field"] for error in refused["errors"]} == {"base_model", "dataset_path"}
         assert refused["would_work"]["dataset"] == "general-talk"
-        assert app.house.store.jobs.page(1) == []
+        assert app.services.store.jobs.page(1) == []
 
         status, made = await posted(session, body)
         assert status == 202, made
         assert made["plan"]["rows_used"] == 24 and made["plan"]["memory_bytes"] > 2**29 and made["notes"] == []
         await _page_is_as_before(session, app.sandbox)
-        await until(lambda: app.house.store.jobs.get(made["job_id"]).state not in ("queued", "running"), 90)
+        await until(lambda: app.services.store.jobs.get(made["job_id"]).state not in ("queued", "running"), 90)
         job = await asked(session, made["links"]["self"])
         await _run_is_shown(session, job)
-        said = [m["content"] for channel in SEED.channels for m in app.sandbox.messages(channel.name)]
+        said = [m["content"] for channel in SKERROW_SEED.channels for m in app.sandbox.messages(channel.name)]
         assert not [words for words in said if "train" in words.casefold()], "it was asked for in no channel"
     assert job["state"] == "done", job
     folder = settings.home / job["result"]["adapter"]
-    manifest = verify(folder)
+    manifest = verify_adapter(folder)
     assert (manifest.job_id, manifest.persona) == (made["job_id"], None)
     assert manifest.base_model_hash == fingerprint(locate(settings.base_model))
     assert set(manifest.rights) == {"own-writing"} and manifest.hyperparameters["per_device_train_batch_size"] == 4
@@ -105,7 +105,7 @@ async def _run_is_shown(session, job):
 async def _page_is_as_before(session, sandbox):
     async with session.get("/") as page:
         assert page.status == 200 and "script-src 'self'" in page.headers["Content-Security-Policy"]
-    assert (await asked(session, "/page-api/state"))["guild"] == SEED.name
+    assert (await asked(session, "/page-api/state"))["guild"] == SKERROW_SEED.name
     async with session.get("/api/v10/users/@me", headers={"Authorization": f"Bot {sandbox.token}"}) as me:
         assert me.status == 200
     for headers in ({"Host": "example.org"}, {"Origin": "https://example.org"}):
@@ -141,11 +141,11 @@ async def test_a_job_that_was_answered_for_outlives_a_killed_bot(tmp_path):
 
 
 async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(settings):
-    discord = Sandbox(dataclasses.replace(SEED, message_content=False))
+    discord = Sandbox(dataclasses.replace(SKERROW_SEED, message_content=False))
     await discord.start()
-    with point_discord_py_at(discord):
+    with patch_discord(discord):
         on_discord = dataclasses.replace(settings, discord_token=discord.token)
-        async with opened(on_discord, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
+        async with open_app(on_discord, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
             assert app.sandbox is None and app.url != discord.url and app.url.startswith("http://127.0.0.1:")
             assert (await asked(session, "/healthz"))["status"] == "ok"
             status, refused = await posted(session, {**LITERAL, "recipe": "No such"})
@@ -160,7 +160,7 @@ TOKEN = "correct-horse-battery-staple"
 
 async def test_opened_to_others_it_demands_the_token_and_the_guild_stays_on_this_machine(settings):
     to_others = dataclasses.replace(settings, web_host="0.0.0.0", web_token=TOKEN, web_names=("bot.example.org",))
-    async with opened(to_others, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
+    async with open_app(to_others, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
         assert app.url.rpartition(":")[2] != app.sandbox.url.rpartition(":")[2]
         assert app.sandbox.url.startswith("http://127.0.0.1:")
         for host in ("bot.example.org", "192.168.1.5", "localhost"):

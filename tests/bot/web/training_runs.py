@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bot.store import Job
-from bot.store.jobs import NewJob
-from personas.contracts import Done, Epoch, Phase, Progress, TrainerEvent, TrainingRequest
+from bot.store import TrainingJob
+from bot.store.training_jobs import NewTrainingJob
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Done, Epoch, Phase, Progress, TrainerEvent
 from tests.bot.web.conftest import Desk
 
 RECIPE: dict[str, Any] = {
@@ -61,10 +62,10 @@ def put_run(folder: Path, recipe: dict[str, Any] | None = None, **more: Any) -> 
     (folder / "run.json").write_text(json.dumps(held | more), encoding="utf-8")
 
 
-def put_job(desk: Desk, job_id: str, *, guild: int = 0, by: int = 0, **request: Any) -> Job:
+def put_job(desk: Desk, job_id: str, *, guild: int = 0, by: int = 0, **request: Any) -> TrainingJob:
     """A job that waits, of which nothing has been told."""
     fields = {"job_name": job_id, "persona": "oda", **request}
-    return desk.store.jobs.add(NewJob(job_id, guild, 0, by, TrainingRequest(**fields)), 1_000.0)
+    return desk.store.jobs.add(NewTrainingJob(job_id, guild, 0, by, TrainingRequest(**fields)), 1_000.0)
 
 
 def folder_in(desk: Desk, job_id: str) -> Path:

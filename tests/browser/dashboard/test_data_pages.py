@@ -31,11 +31,11 @@ PASTE = """([selector, size]) => {
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.web.data.work.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr("bot.web.api.data.data_jobs.TRAINER", (sys.executable, str(tmp_path / "trainer.py")))
 
 
 def home_of(dashboard: Dashboard) -> Path:
-    return dashboard.stage.client.house.home
+    return dashboard.stage.client.services.home
 
 
 async def state_right(page: Page) -> None:

@@ -3,8 +3,8 @@
 import pytest
 from playwright.async_api import expect
 
-from bot.store.jobs import NewJob
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from personas.schemas.training import TrainingRequest
 from tests.browser.dashboard.conftest import assert_accessible
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -30,7 +30,7 @@ async def test_a_fault_far_down_is_seen_at_once_and_leads_to_its_field(dashboard
 
 async def test_what_changes_is_where_the_page_is_after_asking_for_it(dashboard):
     dashboard.stage.store.jobs.add(
-        NewJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")), 1.0
+        NewTrainingJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")), 1.0
     )
     page = await dashboard.open("/dashboard/training/waits/repeat")
     await page.locator("[id$=seed]").first.fill("11")

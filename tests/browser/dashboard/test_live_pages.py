@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from personas.contracts import TrainingRequest
+from personas.schemas.training import TrainingRequest
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 from tests.browser.dashboard.test_play_pages import ask
 
@@ -45,7 +45,7 @@ async def back(page: Page) -> None:
 async def job_id(dashboard: Dashboard) -> str:
     """A run that waits: the trainer does nothing of its own."""
     request = TrainingRequest(job_name="dusk", persona="oda")
-    queue = dashboard.stage.client.house.queue
+    queue = dashboard.stage.client.services.queue
     return queue.enqueue(request, guild_id=0, channel_id=0, requested_by=0).job_id
 
 

@@ -3,8 +3,8 @@
 import pytest
 from playwright.async_api import expect
 
-from bot.store.jobs import NewJob
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_score_cards import put_two
 from tests.browser.dashboard.conftest import assert_accessible
 
@@ -31,8 +31,8 @@ async def test_saving_is_within_reach_from_the_first_field_to_the_last(dashboard
 @pytest.mark.parametrize("table", ["Versions", "Criteria of the gate, table", "Score cards of Ballast, table", "Runs"])
 async def test_tables_need_no_scrolling_sideways_and_stay_tables(dashboard, table):
     stage = dashboard.stage
-    put_two(stage.client.house.home, stage.store, stage.engine)
-    stage.store.jobs.add(NewJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")), 1.0)
+    put_two(stage.client.services.home, stage.store, stage.engine)
+    stage.store.jobs.add(NewTrainingJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")), 1.0)
     path = {
         "Versions": "/dashboard/personas/ballast/versions",
         "Criteria of the gate, table": "/dashboard/cards/ballast/v2",

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from bot.local_guild import MEMBER
+from bot.demo_guild import MEMBER
 from tests.bot.conftest import QUAY
 from tests.browser.dashboard.conftest import assert_accessible
 from tests.fakes import until

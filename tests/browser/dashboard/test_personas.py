@@ -19,7 +19,7 @@ PAGE = "/dashboard/personas/ballast"
 
 
 def house(dashboard):
-    return dashboard.stage.client.house
+    return dashboard.stage.client.services
 
 
 @pytest.mark.parametrize("phone", [False, True])
@@ -44,7 +44,7 @@ async def test_a_card_is_written_heard_and_saved(dashboard, phone):
     await expect(page.locator("#made")).to_contain_text("in the prompt; ended where it repeated itself")
     dashboard.stage.engine.told = {}
     await expect(page.locator("#reply")).to_have_text("Bollard hears: who are you?")
-    assert house(dashboard).answerer.engine.requests[-1].persona.scenario.startswith("A quay at low tide")
+    assert house(dashboard).reply_service.engine.requests[-1].persona.scenario.startswith("A quay at low tide")
     assert house(dashboard).conversations.personas.get("ballast", 0).name == "Ballast"
     await assert_accessible(page)
     await page.get_by_role("button", name="Save the card").click()
@@ -88,7 +88,7 @@ async def test_a_reply_can_be_stopped_and_another_greeting_has_room(dashboard):
     await expect(page.locator("#reply")).to_have_text("Ballast ")
     await page.get_by_role("button", name="Stop").click()
     await expect(page.get_by_text("Stopped.")).to_be_visible()
-    await until(lambda: not dashboard.stage.client.house.answerer.giving_way._replies)
+    await until(lambda: not dashboard.stage.client.services.reply_service.trainer_throttle._replies)
     engine.free.set()
 
 

@@ -7,14 +7,14 @@ import asyncio
 import pytest
 from playwright.async_api import Page, expect
 
-from bot.preview import Mask, Plan
-from personas.contracts import TrainingRequest
+from bot.training.training_plan import MaskPreview, TrainingPlan
+from personas.schemas.training import TrainingRequest
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 from tests.fakes import PLAN
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CARD = "".join(f"{n}. Oda keeps the tea room and speaks of it.\n" for n in range(200))
-MASK = Mask(parts=((f"{CARD}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=1_600, trained_tokens=6)
+MASK = MaskPreview(parts=((f"{CARD}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=1_600, trained_tokens=6)
 RECORD = """() => new MutationObserver(() => {
   sessionStorage.said = document.getElementById("busy").textContent;
   sessionStorage.disabled = document.querySelector("button.primary").disabled;
@@ -24,7 +24,7 @@ RECORD = """() => new MutationObserver(() => {
 
 @pytest.fixture(autouse=True)
 def planning(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def plan(request: TrainingRequest, guild_id: int = 0) -> Plan:
+    async def plan(request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         await asyncio.sleep(0.1)
         return PLAN.model_copy(update={"masks": (MASK,), "sources": {"ballast.json": 3000}})
 

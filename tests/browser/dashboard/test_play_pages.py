@@ -4,10 +4,10 @@ import pytest
 from playwright.async_api import expect
 
 from bot.store import InstalledVersion
-from bot.store.jobs import NewJob
-from personas.contracts import TrainingRequest
+from bot.store.training_jobs import NewTrainingJob
+from personas.schemas.training import TrainingRequest
 from tests.browser.dashboard.conftest import assert_accessible
-from tests.fakes import SCORECARD
+from tests.samples import SCORECARD
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -16,7 +16,7 @@ PROMPT = "Is the ferry late?"
 
 def put_live(store, persona_id, version):
     request = TrainingRequest(job_name=version, persona=persona_id)
-    store.jobs.add(NewJob(f"{persona_id}-{version}", 0, 0, 0, request), 1.0)
+    store.jobs.add(NewTrainingJob(f"{persona_id}-{version}", 0, 0, 0, request), 1.0)
     store.versions.record_installed(InstalledVersion(persona_id, version, f"{persona_id}-{version}", 1.0, SCORECARD))
     store.versions.promote(persona_id, version, 0, 1.0)
 

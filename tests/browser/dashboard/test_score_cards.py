@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 def versions(dashboard):
     """Two versions of Ballast with whole cards; the first one speaks."""
     stage = dashboard.stage
-    put_two(stage.client.house.home, stage.store, stage.engine)
+    put_two(stage.client.services.home, stage.store, stage.engine)
     return stage
 
 

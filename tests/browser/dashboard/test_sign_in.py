@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
-from bot.web.sessions import Door
+from bot.web.auth import Authenticator
 from tests.bot.web.conftest import desk_in
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 
@@ -14,7 +14,7 @@ TOKEN = "correct-horse-battery-staple"
 
 @pytest.mark.parametrize("phone", [False, True])
 async def test_one_signs_in_goes_where_one_wanted_and_signs_out(tmp_path, browser, phone):
-    async with desk_in(tmp_path, Door(TOKEN)) as desk:
+    async with desk_in(tmp_path, Authenticator(TOKEN)) as desk:
         dashboard = Dashboard(browser, desk.url)
         page = await dashboard.open("/dashboard/training", phone=phone, dark=phone)
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -6,9 +6,9 @@ import logging
 import pytest
 from playwright.async_api import expect
 
-from bot.doctor.check import Check
-from bot.web.system import pages
-from personas.engine.state import ReplyTold
+from bot.doctor.local_checks import BotCheck
+from bot.web.pages import system_page
+from personas.engine.metrics import RequestMetrics
 from tests.browser.dashboard.conftest import assert_accessible
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest.mark.parametrize("phone", [False, True])
 async def test_the_system_is_seen_as_it_changes(dashboard, phone):
-    watch = dashboard.stage.client.house.watch
+    watch = dashboard.stage.client.services.watch
     page = await dashboard.open("/dashboard/system", phone=phone, dark=phone)
     replies = page.locator("[data-figure=replies]")
     await expect(replies).to_have_text("0")
     await expect(page.get_by_text("Renewed every two seconds")).to_be_visible()
-    watch.reply(ReplyTold(0.3, 4.0, 100, 20, "stop"))
+    watch.reply(RequestMetrics(0.3, 4.0, 100, 20, "stop"))
     with watch.listening():
         logging.getLogger("bot.test").warning("the lamp flickers")
     await expect(replies).to_have_text("1")
@@ -44,9 +44,9 @@ async def test_a_missing_permission_is_told_with_its_remedy(dashboard):
 
 async def test_the_doctor_is_asked_and_says_what_it_found(dashboard):
     async def ask(base_model):
-        return [Check("torch", "warn", "slow on this machine", "wait for it")]
+        return [BotCheck("torch", "warn", "slow on this machine", "wait for it")]
 
-    dashboard.stage.client.house.watch.findings.ask = ask
+    dashboard.stage.client.services.watch.findings.ask = ask
     page = await dashboard.open("/dashboard/system", java_script_enabled=False)
     await page.get_by_role("button", name="Look now").click()
     await expect(page.get_by_role("status")).to_contain_text(["The doctor is looking"])
@@ -59,10 +59,10 @@ async def test_what_the_doctor_finds_is_shown_when_it_has_finished(dashboard, mo
 
     async def ask(base_model):
         await go.wait()
-        return [Check("home", "warn", "others can read it", "chmod 700")]
+        return [BotCheck("home", "warn", "others can read it", "chmod 700")]
 
-    monkeypatch.setattr(pages, "EVERY_S", 0.1)
-    dashboard.stage.client.house.watch.findings.ask = ask
+    monkeypatch.setattr(system_page, "REFRESH_INTERVAL_S", 0.1)
+    dashboard.stage.client.services.watch.findings.ask = ask
     page = await dashboard.open("/dashboard/system")
     await page.get_by_role("button", name="Look now").click()
     await expect(page.locator("#asking")).to_contain_text("The doctor is looking")

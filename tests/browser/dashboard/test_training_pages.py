@@ -14,15 +14,17 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from bot.catalogue import Catalogue, ShippedData
 from bot.clock import SystemClock
-from bot.house import House
-from bot.preview import Plan
-from bot.queue import JobQueue
+from bot.services import Services
 from bot.store import Store
-from bot.training import SubprocessBackend
-from bot.web import Front, listening
-from personas.contracts import Epoch, TrainingRequest
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import JobQueue
+from bot.training.subprocess_backend import SubprocessBackend
+from bot.training.training_plan import TrainingPlan
+from bot.web.http_app import WebServer, run_server
+from personas.home.job_material import ShippedData
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Epoch
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 from tests.fakes import PLAN, until
 
@@ -34,7 +36,7 @@ STANDIN = Path(__file__).parents[2] / "standin_trainer.py"
 class Backend(SubprocessBackend):
     """Runs the stand-in, which tells a course and has no plans."""
 
-    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> Plan:
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         self.check(request, guild_id)
         return PLAN
 
@@ -46,8 +48,8 @@ class Hall:
     home: Path
     store: Store
     queue: JobQueue
-    house: House
-    front: Front
+    services: Services
+    front: WebServer
     dashboard: Dashboard
 
     def start(self, name: str, **more: Any) -> str:
@@ -75,16 +77,16 @@ class Hall:
 async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
     home, nobody = tmp_path, cast(Any, None)
     with Store.open(home / "understudy.sqlite") as store:
-        catalogue, clock = Catalogue(ShippedData.beside_the_code(), "embedded", home, store), SystemClock()
+        catalogue, clock = DatasetCatalog(ShippedData.beside_the_code(), "embedded", home, store), SystemClock()
         command = (sys.executable, str(STANDIN), "course")
         backend = Backend(
             home, catalogue, clock, threads=1, nice=0, serving_precision="bfloat16", environ=os.environ, command=command
         )
-        queue, front = JobQueue(store, backend, clock), Front()
-        house = House(store, nobody, nobody, queue, catalogue, "embedded", home)
+        queue, front = JobQueue(store, backend, clock), WebServer()
+        house = Services(store, nobody, nobody, queue, catalogue, "embedded", home)
         front.open(house)
         queue.start()
-        async with listening(front, 0) as url:
+        async with run_server(front, 0) as url:
             dashboard = Dashboard(browser, url)
             yield Hall(home, store, queue, house, front, dashboard)
             await dashboard.close()
@@ -129,7 +131,7 @@ async def test_a_connection_that_breaks_costs_nothing(hall):
     await hall.ended(job_id)
     async with page.expect_response(lambda answer: answer.status == 503):
         pass  # the stream has ended, and is asked for while nobody is in
-    hall.front.open(hall.house)
+    hall.front.open(hall.services)
     await expect(page.locator("#standing .badge").first).to_have_text("done", timeout=15_000)
     await expect(drawn_steps(page)).to_have_count(24)
     hall.dashboard.complaints[:] = [it for it in hall.dashboard.complaints if "503" not in it]

@@ -1,0 +1,1 @@
+"""Benchmarks, each run by a `make bench-…` target."""

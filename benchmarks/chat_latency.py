@@ -1,0 +1,303 @@
+"""Measures how long members wait for replies, alone and beside a training run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from bot.app import App, open_app
+from bot.chat.streaming_reply import PLACEHOLDER
+from bot.demo_guild import MODERATOR, SKERROW_SEED, DemoGuild
+from bot.settings import Settings, load_settings
+from bot.store import JobResult
+from bot.store.training_jobs import NewTrainingJob
+from personas.card import SHIPPED_CARDS
+from personas.errors import UnderstudyError
+from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, adapter_ref, write_manifest
+from personas.home.atomic_files import atomic_folder
+from personas.home.job_material import ShippedData
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.models import base_model
+from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
+from personas.prompt import PROMPT_VERSION
+from personas.schemas.training import AdapterManifest, TrainingRequest
+from personas.schemas.training_events import Progress, ScoreSummary
+
+SHIPPED_PERSONAS = ("ballast", "oda", "thrip")
+
+
+PERSONAS = (*SHIPPED_PERSONAS, "ballast-two", "oda-two", "thrip-two", "ballast-three", "oda-three")
+
+
+MEMBERS = ("Ada Wren", "Ben Holt", "Cleo Marsh", "Dov Tarn", "Elin Fjord", "Finn Loch", "Greta Moor", "Hal Strand")
+
+
+RANK, ALPHA, VERSION, REQUESTER_ID = 16, 32, "v1", 0
+
+
+def benchmark_guild() -> DemoGuild:
+    """A channel for each persona, named like it."""
+    channels = tuple(replace(SKERROW_SEED.channels[0], name=persona_id, topic="") for persona_id in PERSONAS)
+    others = tuple(member for member in SKERROW_SEED.members if member.owner or member.name == MODERATOR)
+    members = tuple(replace(SKERROW_SEED.members[0], name=name, roles=()) for name in MEMBERS)
+    return DemoGuild(
+        replace(SKERROW_SEED, channels=channels, members=(*others, *members)), {name: name for name in PERSONAS}
+    )
+
+
+def write_cards(folder: Path) -> None:
+    """The cards of all personas, as a folder of shipped ones."""
+    folder.mkdir(parents=True)
+    for persona_id in PERSONAS:
+        like, _, number = persona_id.partition("-")
+        text = (SHIPPED_CARDS / f"{like}.toml").read_text(encoding="utf-8")
+        if number:
+            text = text.replace(f'id = "{like}"', f'id = "{persona_id}"', 1)
+            text = text.replace('name = "', f'name = "{number.title()} ', 1)
+        (folder / f"{persona_id}.toml").write_text(text, encoding="utf-8")
+        shutil.copy(SHIPPED_CARDS / f"{like}.png", folder)
+
+
+def install_adapters(app: App) -> None:
+    """Install an adapter for each persona, and promote it."""
+    base, store = locate(EMBEDDED), app.services.store
+    for persona_id in PERSONAS:
+        scores = _write_adapter(app.services.home, base, persona_id)
+        store.versions.reserve(persona_id)
+        request = TrainingRequest(job_name=persona_id, persona=persona_id)
+        new = NewTrainingJob(f"bench-{persona_id}", OPERATOR_GUILD_ID, REQUESTER_ID, REQUESTER_ID, request)
+        folder = str(adapter_ref(app.services.home, persona_id, VERSION).folder)
+        store.jobs.add_imported(new, VERSION, JobResult(adapter=folder, seconds=0, scorecard=scores), time.time())
+        store.versions.promote(persona_id, VERSION, REQUESTER_ID, time.time())
+
+
+def _write_adapter(home: Path, base: BaseModel, persona_id: str) -> ScoreSummary:
+    tensors, targets = {}, set()
+    for file in base.folder.glob("*.safetensors"):
+        with safe_open(file, "numpy") as weights:
+            for name in weights.keys():  # noqa: SIM118 (it is no dictionary)
+                layer = name.removesuffix(".weight")
+                if layer.endswith("_proj"):
+                    outputs, inputs = weights.get_slice(name).get_shape()
+                    tensors[f"base_model.model.{layer}.lora_A.weight"] = np.ones((RANK, inputs), np.float32)
+                    tensors[f"base_model.model.{layer}.lora_B.weight"] = np.zeros((outputs, RANK), np.float32)
+                    targets.add(layer.rpartition(".")[2])
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": ALPHA, "bias": "none"}
+    scores = ScoreSummary(
+        heldout_replies=1, heldout_tokens=1, loss_base=1, loss_tuned=1, general_loss_base=1, general_loss_tuned=1,
+        precision="bfloat16",
+    )  # fmt: skip
+    with atomic_folder(adapter_ref(home, persona_id, VERSION).folder) as aside:
+        save_file(tensors, aside / WEIGHTS_FILE)
+        whole = {**config, "target_modules": sorted(targets), "inference_mode": True}
+        (aside / CONFIG_FILE).write_text(json.dumps(whole), encoding="utf-8")
+        write_manifest(aside, _adapter_manifest(base, persona_id, scores))
+    return scores
+
+
+def _adapter_manifest(base: BaseModel, persona_id: str, scores: ScoreSummary) -> AdapterManifest:
+    return AdapterManifest(
+        persona=persona_id,
+        version=VERSION,
+        job_id="bench",
+        created_at="",
+        base_model=base.name,
+        base_model_hash=fingerprint(base),
+        prompt_version=PROMPT_VERSION,
+        lora={"r": RANK, "alpha": ALPHA},
+        recipe="",
+        hyperparameters={},
+        training_precision="",
+        serving_precision="bfloat16",
+        dataset_hash="",
+        dataset={},
+        rights={},
+        seed=0,
+        packages={},
+        metrics=scores,
+        checksums={},
+    )
+
+
+HOME_FOLDER = Path("build/bench/home")
+
+
+RESULT_FILE = Path("build/bench/chat.json")
+
+
+QUESTIONS = (
+    "Good evening. What have you been doing today?",
+    "I lost a game in the last minute and I am cross about it. What now?",
+    "Tell me something about Skerrow that I do not know.",
+    "What should I eat tonight?",
+    "Who is the strangest person in the harbour?",
+)
+
+
+TRAINING_TIMEOUT_S = 300.0
+
+
+"""How long a training may take to its first step."""
+
+
+CHAT_DURATION_S = 120.0
+
+
+"""So long at least members talk, alone and beside the training: prompts grow to full length, and steps are made."""
+
+
+PACKAGES = ("torch", "transformers", "peft", "discord.py")
+
+
+@dataclass(frozen=True)
+class ReplyLatency:
+    """What one member waited, in seconds from the message: for a sign of life, for the first words, for the end."""
+
+    ack_s: float
+    first_text_s: float
+    end_s: float
+    tokens: int
+
+
+async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str) -> ReplyLatency:
+    """Write one message and follow its reply as a member sees it."""
+    sandbox = app.sandbox
+    assert sandbox is not None  # the settings have no token
+    channel_id, mark, began = sandbox.channel(channel)["id"], len(sandbox.events), time.monotonic()
+    await sandbox.member(member).say(channel, question)
+
+    async def seen(kind: str, words: str) -> tuple[dict[str, Any], float]:
+        def fits(message: dict[str, Any]) -> bool:
+            mine = message["channel_id"] == channel_id and message["author"]["bot"]
+            return mine and words in message["content"] and (kind == "message" or message["content"] != PLACEHOLDER)
+
+        message = await sandbox.wait_for(kind, fits, 300.0, mark)
+        return message, time.monotonic() - began
+
+    _, ack_s = await seen("message", PLACEHOLDER)
+    _, first_text_s = await seen("edit", "")
+    last, end_s = await seen("edit", "-# AI-written")
+    reply = last["content"].rpartition("\n-# ")[0]
+    return ReplyLatency(ack_s, first_text_s, end_s, len(tokenizer(reply)["input_ids"]))
+
+
+async def chat_rounds(app: App, tokenizer: Any) -> tuple[list[ReplyLatency], float]:
+    """One question after another in every channel, the channels at once, for as long as `CHAT_DURATION_S`.
+
+    Gives the waits and the reply tokens per second.
+    """
+    waits, questions, began = [], cycle(QUESTIONS), time.monotonic()
+    while time.monotonic() - began < CHAT_DURATION_S:
+        question = next(questions)
+        asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS, PERSONAS, strict=True))
+        waits += await asyncio.gather(*asked)
+    return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
+
+
+async def measure(app: App) -> dict[str, float]:
+    """Both halves; keys as written to the file."""
+    assert app.sandbox is not None  # the settings have no token
+    tokenizer = base_model.load_tokenizer(base_model.locate(base_model.EMBEDDED))
+    install_adapters(app)
+    for member, channel in zip(MEMBERS, PERSONAS, strict=True):
+        await ask(app, tokenizer, member, channel, "Warming up.")
+    alone, alone_rate = await chat_rounds(app, tokenizer)
+    await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
+    first = await _training_progress(app)
+    beside, beside_rate = await chat_rounds(app, tokenizer)
+    last = await _training_progress(app)
+    return {
+        "ack_p95_s": _p95([wait.ack_s for wait in alone]),
+        "ack_p95_training_s": _p95([wait.ack_s for wait in beside]),
+        "first_text_p95_s": _p95([wait.first_text_s for wait in alone]),
+        "first_text_p95_training_s": _p95([wait.first_text_s for wait in beside]),
+        "end_p95_s": _p95([wait.end_s for wait in alone]),
+        "end_p95_training_s": _p95([wait.end_s for wait in beside]),
+        "tokens_per_s": alone_rate,
+        "tokens_per_s_training": beside_rate,
+        "training_steps_per_min": _steps_per_min(first, last),
+    }
+
+
+async def _training_progress(app: App) -> Progress:
+    """How far the training has come; waits for the first step."""
+    began = time.monotonic()
+    while time.monotonic() - began < TRAINING_TIMEOUT_S:
+        for job in app.services.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0):
+            if isinstance(job.progress, Progress):
+                return job.progress
+            if job.state not in ("queued", "running"):
+                raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
+        await asyncio.sleep(0.2)
+    raise UnderstudyError("No training has begun.")
+
+
+def _steps_per_min(first: Progress, last: Progress) -> float:
+    """Of whole steps, each with its time: from one that had been made to the last that was."""
+    return (last.step - first.step) / (last.seconds - first.seconds) * 60 if last.step > first.step else 0.0
+
+
+def _p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
+
+
+def print_table(figures: dict[str, float]) -> None:
+    """Alone (the baseline), beside a retrain, and the ratio."""
+    print(f"{'':32}{'alone':>9}{'training':>10}{'ratio':>8}")
+    for name, label in (
+        ("ack_p95_s", "sign of life, p95 (s)"),
+        ("first_text_p95_s", "first words, p95 (s)"),
+        ("end_p95_s", "whole reply, p95 (s)"),
+        ("tokens_per_s", "reply tokens/s, all channels"),
+    ):
+        alone = figures[name]
+        beside = figures[name[:-2] + "_training_s" if name.endswith("p95_s") else name + "_training"]
+        print(f"{label:32}{alone:9.2f}{beside:10.2f}{beside / alone:8.2f}")
+    print(f"{'optimiser steps a minute':32}{'':9}{figures['training_steps_per_min']:10.1f}")
+
+
+async def _run(settings: Settings, shipped: ShippedData) -> dict[str, float]:
+    async with open_app(settings, shipped, benchmark_guild()) as app:
+        return await measure(app)
+
+
+def main() -> int:
+    """Measure, print and write."""
+    argparse.ArgumentParser("python -m benchmarks.chat_latency", description=__doc__).parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        shutil.rmtree(HOME_FOLDER, ignore_errors=True)
+        settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"})
+        write_cards(settings.home / "cards")
+        shipped = replace(ShippedData.beside_the_code(), cards=settings.home / "cards")
+        figures = asyncio.run(_run(settings, shipped))
+    except UnderstudyError as error:
+        print(f"The benchmark broke off. {error}", file=sys.stderr)
+        return 1
+    print_table(figures)
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    RESULT_FILE.write_text(json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n")
+    print(f"written to {RESULT_FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

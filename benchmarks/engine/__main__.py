@@ -1,0 +1,151 @@
+"""How fast many chats with many adapters are answered: the engine beside peft and llama.cpp, in one run.
+
+Each system is measured in a process of its own, in alternation, round after round; what is told are medians. Cold:
+nothing is cached. Cached: the persona's 150 tokens of each prompt for the engine, the whole prompt for llama.cpp; peft
+has no cache, so its cold figure stands beside both. The others take minutes for 32 chats, which they answer in three of
+the rounds. Prints a table and writes build/bench/chat-engine.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.engine.engine_summary import Figures, format_table, summarise_rounds
+from benchmarks.engine.engine_workload import CHAT_COUNTS, NEW_TOKENS, PROMPT_TOKENS, load_chats, write_workload
+
+WORK_FOLDER = Path("build/bench/chat-engine")
+RESULT_FILE = Path("build/bench/chat-engine.json")
+PACKAGES = ("torch", "transformers", "peft")
+XLLAMACPP_REQUIREMENT = "xllamacpp==2026.10.11549"
+CHATS_BY_SYSTEM = {"switching": CHAT_COUNTS, "mixed": CHAT_COUNTS, "bare": (1,), "ours": CHAT_COUNTS}
+LONG_ROUNDS = 3
+"""In so many rounds the others answer the greatest number of chats, too."""
+TIMEOUT_S = 1200.0
+
+
+def environment(wait: str) -> dict[str, str]:
+    """What a system runs in. `wait` says whether threads that wait for each other spin (ACTIVE) or sleep (PASSIVE)."""
+    return {**os.environ, "OMP_WAIT_POLICY": wait}
+
+
+def run_system(command: Sequence[str], wait: str = "ACTIVE") -> Figures:
+    """What a process prints on its last line. Ends the benchmark when it fails.
+
+    Every system waits in its own best way. The others are faster by a third to twice when their threads spin; the
+    engine sleeps, as it does in the bot, where it shares the cores.
+    """
+    done = subprocess.run(command, env=environment(wait), capture_output=True, text=True, timeout=TIMEOUT_S)
+    if done.returncode:
+        raise SystemExit(f"The benchmark broke off: {' '.join(command)}\n{done.stderr[-2000:]}")
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------ llama.cpp
+
+
+def llama_python() -> str | None:
+    """The interpreter of the environment that holds llama.cpp; made on first use, None where that fails."""
+    python = WORK_FOLDER / "env" / "bin" / "python"
+    if not python.exists():
+        print("setting up llama.cpp …", flush=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", XLLAMACPP_REQUIREMENT]
+        for command in ([sys.executable, "-m", "venv", str(WORK_FOLDER / "env")], pip):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            if done.returncode:
+                print(f"llama.cpp is left out: {done.stderr.strip().splitlines()[-1:]}")
+                return None
+    return str(python)
+
+
+def llama_specs() -> dict[str, Path]:
+    """By kind of weights, the file that tells `llama.py` what to measure."""
+    from benchmarks.engine import llama_cpp_files
+    from personas.models.base_model import EMBEDDED, locate
+
+    config = json.loads((locate(EMBEDDED).folder / "config.json").read_text())
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    talks = load_chats(WORK_FOLDER, max(CHAT_COUNTS))
+    spec = {
+        "adapters": [str(llama_cpp_files.write_adapter(chat.adapter.folder, heads)) for chat in talks],
+        "prompts": [chat.prompt for chat in talks],
+        "other_prompts": [list(reversed(chat.prompt)) for chat in talks],
+        "context": PROMPT_TOKENS + NEW_TOKENS + 16,
+        "new_tokens": NEW_TOKENS,
+        "threads": os.cpu_count(),
+    }
+    paths = {}
+    for kind, model in llama_cpp_files.write_models(WORK_FOLDER).items():
+        paths[kind] = WORK_FOLDER / f"llama-{kind}.json"
+        paths[kind].write_text(json.dumps({**spec, "model": str(model), "chats": list(CHAT_COUNTS)}))
+    return paths
+
+
+def fastest_llama(python: str) -> Path:
+    """What `llama.py` measures with the weights that are fastest for eight chats here."""
+    found, specs = {}, llama_specs()
+    for kind, spec in specs.items():
+        found[kind] = run_system(llama_command(python, spec, (8,)))["8 cold"]["tokens_per_s"]
+        print(f"llama.cpp with {kind}: {found[kind]:.0f} tokens/s for eight chats", flush=True)
+    return specs[max(found, key=found.__getitem__)]
+
+
+def llama_command(python: str, spec: Path, counts: Sequence[int]) -> list[str]:
+    """What measures llama.cpp with so many chats."""
+    asked_for = WORK_FOLDER / "llama-asked.json"
+    asked_for.write_text(json.dumps({**json.loads(spec.read_text()), "chats": counts}))
+    return [python, str(Path(__file__).with_name("llama_cpp_server.py")), str(asked_for)]
+
+
+# ------------------------------------------------------------------------------------------------ rounds
+
+
+def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
+    """All systems, one after the other, so many times."""
+    python = llama_python() if with_llama else None
+    llama = fastest_llama(python) if python else None
+    found: dict[str, list[Figures]] = {name: [] for name in (*CHATS_BY_SYSTEM, *(["llama"] if llama else []))}
+    for number in range(count):
+        for name in found:
+            print(f"round {number + 1} of {count}: {name} …", flush=True)
+            counts = CHATS_BY_SYSTEM.get(name, CHAT_COUNTS)
+            if number >= LONG_ROUNDS and name != "ours":
+                counts = tuple(chats for chats in counts if chats < max(CHAT_COUNTS))
+            if python and llama and name == "llama":
+                command = llama_command(python, llama, counts)
+            else:
+                command = [sys.executable, "-m", "benchmarks.engine.engine_systems", name, str(WORK_FOLDER)]
+                command.append(",".join(map(str, counts)))
+            found[name].append(run_system(command, "PASSIVE" if name == "ours" else "ACTIVE"))
+    return found
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser("python -m benchmarks.engine", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="medians of so many (default: 5)")
+    parser.add_argument("--without-llama", action="store_true", help="leave llama.cpp out")
+    arguments = parser.parse_args()
+    WORK_FOLDER.mkdir(parents=True, exist_ok=True)
+    write_workload(WORK_FOLDER)
+    told = summarise_rounds(run_rounds(arguments.rounds, not arguments.without_llama))
+    told["fairness"] = run_system([sys.executable, "-m", "benchmarks.engine.guild_fairness", str(WORK_FOLDER)])
+    print(format_table(told))
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"llama.cpp": XLLAMACPP_REQUIREMENT}
+    told |= {"rounds": arguments.rounds, "machine": machine, "versions": versions}
+    RESULT_FILE.write_text(json.dumps(told, indent=2) + "\n")
+    print(f"written to {RESULT_FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The annotated texts on which the anonymiser is evaluated."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personas.errors import MaterialError
+
+CORPUS_FOLDER = Path(__file__).parent.parent / "data" / "pii"
+LANGUAGES = ("english", "vietnamese", "chinese", "japanese")
+KNOWN_NAME_KIND = "KNOWN"
+"""Marks the name of somebody who speaks in the log; of the kind PERSON."""
+ANNOTATION = re.compile(r"\{(?P<kind>[A-Z][A-Z_]+):(?P<value>[^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class GoldSpan:
+    """What stands at `start` to `end` (code points, end excluded) and is to be found."""
+
+    kind: str
+    start: int
+    end: int
+    is_known: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotatedText:
+    """A text without its marks. `speaker` are the names of the person in the log whom it is about, if it is."""
+
+    language: str
+    text: str
+    gold: tuple[GoldSpan, ...]
+    speaker: tuple[str, ...] = ()
+
+
+def parse_annotations(marked: str) -> tuple[str, tuple[GoldSpan, ...]]:
+    """The text without its marks, and what was marked."""
+    text, gold, at = "", [], 0
+    for match in ANNOTATION.finditer(marked):
+        text += marked[at : match.start()]
+        kind = "PERSON" if match["kind"] == KNOWN_NAME_KIND else match["kind"]
+        gold.append(GoldSpan(kind, len(text), len(text) + len(match["value"]), match["kind"] == KNOWN_NAME_KIND))
+        text += match["value"]
+        at = match.end()
+    return text + marked[at:], tuple(gold)
+
+
+def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
+    """All texts of data/pii."""
+    found = [
+        AnnotatedText(language, *parse_annotations(row["text"]))
+        for language in LANGUAGES
+        for row in _rows(folder / f"{language}.jsonl")
+    ]
+    for row in _rows(folder / "known.jsonl"):
+        found.append(AnnotatedText(row["language"], *parse_annotations(row["text"]), tuple(row["speaker"])))
+    return found
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def read_presidio(path: Path) -> list[AnnotatedText]:
+    """The texts of a file of presidio-research's: [{full_text, spans: [{entity_type, start_position, end_position}]}].
+
+    Raises `MaterialError`.
+    """
+    advice = "It takes a list of {full_text, spans: [{entity_type, start_position, end_position}]}."
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        texts = [AnnotatedText("", row["full_text"], tuple(_golds(row["spans"]))) for row in rows]
+    except OSError as error:
+        raise MaterialError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MaterialError(f"{path} is not in the shape of presidio-research.", advice) from error
+    if not texts:
+        raise MaterialError(f"{path} holds no texts.", advice)
+    return texts
+
+
+def _golds(spans: Iterable[dict[str, Any]]) -> Iterator[GoldSpan]:
+    for span in spans:
+        yield GoldSpan(span["entity_type"], int(span["start_position"]), int(span["end_position"]))

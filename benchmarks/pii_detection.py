@@ -1,0 +1,258 @@
+"""`python -m benchmarks.pii_detection`: recall, precision and speed of the anonymiser."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pii_corpus import LANGUAGES, AnnotatedText, GoldSpan, read_corpus, read_presidio
+from personas.errors import UnderstudyError
+from trainer.anonymise import Anonymiser, Entity
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
+
+RESULT = Path("build/bench/pii.json")
+PACKAGES = ("phonenumbers", "python-crfsuite")
+MIN_COVERED_SHARE = 0.9
+MIN_FIGURES = {"recall_structured": 0.97, "recall_known_names": 0.97, "precision": 0.9}
+COMPARED_KINDS = (
+    "PERSON STREET_ADDRESS EMAIL_ADDRESS PHONE_NUMBER CREDIT_CARD IBAN_CODE IP_ADDRESS US_SSN"  # of presidio-research
+).split()
+KEY = bytes(32)
+PASSES = 3
+
+
+@dataclass
+class SpanCounts:
+    """Marked spans and how many were found; replaced characters and how many of them lie in marked spans."""
+
+    gold: int = 0
+    found: int = 0
+    replaced: int = 0
+    rightly: int = 0
+
+    @property
+    def recall(self) -> float | None:
+        """None where nothing was to be found."""
+        return self.found / self.gold if self.gold else None
+
+    @property
+    def precision(self) -> float | None:
+        """None where nothing was replaced."""
+        return self.rightly / self.replaced if self.replaced else None
+
+    def add(self, other: SpanCounts) -> None:
+        """Count the other in."""
+        self.gold += other.gold
+        self.found += other.found
+        self.replaced += other.replaced
+        self.rightly += other.rightly
+
+    def told(self) -> dict[str, Any]:
+        """For the file."""
+        return {"gold": self.gold, "found": self.found, "recall": self.recall, "precision": self.precision}
+
+
+@dataclass
+class DetectionScore:
+    """Tallies of many texts: by kind, by language, and of groups of kinds ("structured", "known", "names")."""
+
+    by_kind: dict[str, SpanCounts] = field(default_factory=dict)
+    by_language: dict[str, SpanCounts] = field(default_factory=dict)
+    groups: dict[str, SpanCounts] = field(default_factory=dict)
+    missed: list[tuple[AnnotatedText, GoldSpan]] = field(default_factory=list)
+    wrong: list[tuple[AnnotatedText, Entity]] = field(default_factory=list)
+
+    def read(self, judged: AnnotatedText, entities: Iterable[Entity]) -> None:
+        """Count one text."""
+        marked = {place for gold in judged.gold for place in range(gold.start, gold.end)}
+        entities = list(entities)
+        covered = {place for entity in entities for place in range(entity.start, entity.end)}
+        for gold in judged.gold:
+            hit = sum(place in covered for place in range(gold.start, gold.end)) >= MIN_COVERED_SHARE * (
+                gold.end - gold.start
+            )
+            self._count(judged, gold.kind, kind_group(gold), SpanCounts(1, int(hit)))
+            if not hit:
+                self.missed.append((judged, gold))
+        for entity in entities:
+            rightly = sum(place in marked for place in range(entity.start, entity.end))
+            length = entity.end - entity.start
+            self._count(judged, entity.kind, "", SpanCounts(0, 0, length, rightly))
+            if 2 * rightly < length:
+                self.wrong.append((judged, entity))
+
+    def _count(self, judged: AnnotatedText, kind: str, group: str, tally: SpanCounts) -> None:
+        for tallies, name in ((self.by_kind, kind), (self.by_language, judged.language), (self.groups, group)):
+            tallies.setdefault(name, SpanCounts()).add(tally)
+
+    def recall(self, group: str) -> float | None:
+        """Of a group."""
+        return self.groups.get(group, SpanCounts()).recall
+
+    def whole(self, kinds: Sequence[str] = ()) -> SpanCounts:
+        """All kinds together; the recall of those named only."""
+        whole = SpanCounts()
+        for kind, tally in self.by_kind.items():
+            counts = not kinds or kind in kinds
+            whole.add(SpanCounts(tally.gold * counts, tally.found * counts, tally.replaced, tally.rightly))
+        return whole
+
+
+def kind_group(gold: GoldSpan) -> str:
+    """ "known", "names", "addresses" or "structured"."""
+    if gold.is_known:
+        return "known"
+    return {"PERSON": "names", "STREET_ADDRESS": "addresses"}.get(gold.kind, "structured")
+
+
+def anonymisers(texts: Sequence[AnnotatedText]) -> dict[tuple[str, bool], Anonymiser]:
+    """One per language for texts of nobody in particular, one for those whose people are in a log."""
+    made: dict[tuple[str, bool], Anonymiser] = {}
+    for language in dict.fromkeys(judged.language for judged in texts):
+        made[language, False] = Anonymiser(KEY)
+        about = [judged for judged in texts if judged.language == language and judged.speaker]
+        if about:
+            made[language, True] = Anonymiser(KEY)
+            made[language, True].meet(build_log(about))
+    return made
+
+
+def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
+    """A log in which everybody who is spoken of speaks: each says what is said of the next."""
+    speakers = [
+        SourceSpeaker(f"{9_000 + index}", names) for index, names in enumerate(dict.fromkeys(j.speaker for j in texts))
+    ]
+    ids = {speaker.names: index for index, speaker in enumerate(speakers)}
+    messages = [
+        SourceMessage(speakers[(ids[judged.speaker] + 1) % len(speakers)], judged.text, str(row))
+        for row, judged in enumerate(texts)
+    ]
+    return Conversation.of(messages, "data/pii", "own-writing")
+
+
+def measure(texts: Sequence[AnnotatedText]) -> tuple[DetectionScore, float, str]:
+    """(score, texts per second of processor time, who found names). The fastest of three passes counts."""
+    score, seconds, by = DetectionScore(), float("inf"), ""
+    for turn in range(PASSES):
+        readers = anonymisers(texts)
+        by = next(iter(readers.values())).names.by
+        begun = time.process_time()
+        found = [readers[judged.language, bool(judged.speaker)].found(judged.text) for judged in texts]
+        seconds = min(seconds, time.process_time() - begun)
+        if not turn:
+            for judged, entities in zip(texts, found, strict=True):
+                score.read(judged, entities)
+    return score, len(texts) / seconds, by
+
+
+def score_figures(score: DetectionScore, texts_per_s: float, model: str, count: int) -> dict[str, Any]:
+    """As written to the file."""
+    return {
+        "texts": count,
+        "recall_structured": score.recall("structured"),
+        "recall_known_names": score.recall("known"),
+        "recall_names": score.recall("names"),
+        "recall_addresses": score.recall("addresses"),
+        "precision": score.whole().precision,
+        "texts_per_s": texts_per_s,
+        "model": model,
+        "by_kind": {kind: tally.told() for kind, tally in sorted(score.by_kind.items())},
+        "by_language": {name: tally.told() for name, tally in score.by_language.items()},
+    }
+
+
+def format_table(score: DetectionScore) -> str:
+    """Kinds, then languages, then all."""
+    lines = [f"{'':18}{'to find':>8}{'found':>7}{'recall':>8}{'precision':>11}"]
+    lines += [_line(kind, tally) for kind, tally in sorted(score.by_kind.items())]
+    lines += ["", *(_line(name, score.by_language[name]) for name in LANGUAGES if name in score.by_language)]
+    groups = (("structured", "structured"), ("names from the log", "known"), ("other names", "names"))
+    lines += ["", *(_line(name, score.groups[group]) for name, group in groups if group in score.groups)]
+    return "\n".join([*lines, _line("all", score.whole())])
+
+
+def _line(name: str, tally: SpanCounts) -> str:
+    return f"{name:18}{tally.gold:>8}{tally.found:>7}{_share(tally.recall):>8}{_share(tally.precision):>11}"
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.3f}"
+
+
+def missed_floors(figures: dict[str, Any]) -> list[str]:
+    """What is read less well than it must be."""
+    return [
+        f"{name} {figures[name] or 0:.3f} < {floor}"
+        for name, floor in MIN_FIGURES.items()
+        if (figures[name] or 0) < floor
+    ]
+
+
+def evaluate_own_corpus(errors: bool) -> int:
+    """Read data/pii, print, write; 1 where a floor is missed."""
+    texts = read_corpus()
+    score, texts_per_s, model = measure(texts)
+    figures = score_figures(score, texts_per_s, model, len(texts))
+    print(format_table(score))
+    print(f"{len(texts)} texts, {texts_per_s:,.0f} a second on one core; names found by {model}")
+    if errors:
+        print_errors(score)
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n")
+    print(f"written to {RESULT}")
+    if wrong := missed_floors(figures):
+        print(f"Less is found than must be: {', '.join(wrong)}.", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def evaluate_file(path: Path, errors: bool) -> int:
+    """Read a file of presidio-research's shape and print recall over the kinds that we know, and precision."""
+    texts = read_presidio(path)
+    score, texts_per_s, model = measure(texts)
+    for kind in COMPARED_KINDS:
+        if kind in score.by_kind:
+            print(_line(kind, score.by_kind[kind]))
+    whole = score.whole(COMPARED_KINDS)
+    print(f"recall {_share(whole.recall)}, precision {_share(whole.precision)}")
+    print(f"{len(texts)} texts, {texts_per_s:,.0f} a second on one core; names found by {model}")
+    if errors:
+        print_errors(score, COMPARED_KINDS)
+    return 0
+
+
+def print_errors(score: DetectionScore, kinds: Sequence[str] = ()) -> None:
+    """What was missed, and what was replaced without reason, one a line."""
+    for judged, gold in score.missed:
+        if not kinds or gold.kind in kinds:
+            print(f"missed {gold.kind}: {judged.text[gold.start : gold.end]!r} in {judged.text!r}")
+    for judged, entity in score.wrong:
+        print(f"wrong {entity.kind}: {judged.text[entity.start : entity.end]!r} in {judged.text!r}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge."""
+    parser = argparse.ArgumentParser("python -m benchmarks.pii_detection", description=__doc__)
+    parser.add_argument("--file", type=Path, help="judge on this file of presidio-research's shape instead")
+    parser.add_argument("--errors", action="store_true", help="also list what was missed and what was replaced wrongly")
+    options = parser.parse_args(arguments)
+    try:
+        return evaluate_file(options.file, options.errors) if options.file else evaluate_own_corpus(options.errors)
+    except UnderstudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Measures how many members the blind test needs until a ruling, and how often it is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bot.versions.blind_test.judgement import MAX_VOTES_PER_MEMBER
+from bot.versions.sequential_test import MAX_CONTAMINATED_SHARE, RULING_ALPHA, decide_ruling
+
+RESULT_FILE = Path("build/bench/votes.json")
+SHARES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
+COMMUNITIES, MEMBERS = 1000, 150
+TASTE_CONCENTRATION = 8.0
+"""Of the beta distribution: the higher, the less members differ."""
+
+Figures = dict[str, float]
+Floats = Any
+"""A numpy array of floats."""
+
+
+def honest_members(rng: np.random.Generator, share: float, members: int) -> Floats:
+    """Members who choose the version in this share of their votes in the mean: what the rule counts of each."""
+    own = rng.beta(share * TASTE_CONCENTRATION, (1 - share) * TASTE_CONCENTRATION, members)
+    return rng.binomial(MAX_VOTES_PER_MEMBER, own) / MAX_VOTES_PER_MEMBER
+
+
+def with_brigade(rng: np.random.Generator, values: Floats, says: float) -> Floats:
+    """The same members, each with a chance of a tenth one of a brigade that always says the same."""
+    return np.where(rng.random(len(values)) < MAX_CONTAMINATED_SHARE, says, values)
+
+
+def measure(share: float, brigade: bool, communities: int = COMMUNITIES) -> Figures:
+    """Shares of communities: `wrong` for which the rule says at any time what is not so, `ruled` for which it finds
+    the difference; `members` is the median of how many that takes (nan where fewer than half find it).
+    """
+    rng = np.random.default_rng(0)
+    wrong, taken = 0, []
+    for _ in range(communities):
+        values = honest_members(rng, share, MEMBERS)
+        if brigade:
+            values = with_brigade(rng, values, float(share == SHARES[0]))
+        said = decide_ruling(values.tolist())
+        wrong += said in _false_rulings(share)
+        taken.append(_members_until_ruling(values.tolist()) if said == "better" and share > SHARES[0] else MEMBERS + 1)
+    ruled = sum(count <= MEMBERS for count in taken)
+    return {
+        "wrong": wrong / communities,
+        "ruled": ruled / communities,
+        "members": float(median(taken)) if ruled > communities / 2 else float("nan"),
+    }
+
+
+def print_table(figures: dict[str, dict[str, Figures]]) -> None:
+    """A line for each share."""
+    print(f"{'':8}{'honest':>28}{'with a brigade':>28}")
+    print(f"{'share':8}" + f"{'wrong':>9}{'ruled':>9}{'members':>10}" * 2)
+    for share, found in figures.items():
+        columns = (found["honest"], found["brigade"])
+        print(
+            f"{share:8}" + "".join(f"{one['wrong']:9.1%}{one['ruled']:9.1%}{one['members']:10.0f}" for one in columns)
+        )
+
+
+def _false_rulings(share: float) -> tuple[str, ...]:
+    """What may not be said of versions one of which is chosen so often; up to 60 % they may be called alike."""
+    if share == SHARES[0]:
+        return ("better", "worse")
+    return ("worse",) if share <= 0.6 else ("worse", "alike")
+
+
+def _members_until_ruling(values: list[float]) -> int:
+    """After how many members it was ruled: what was certain once stays so."""
+    low, high = 0, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if decide_ruling(values[:middle]) == "open" else (low, middle)
+    return high
+
+
+def main() -> int:
+    """Measure, print and write."""
+    argparse.ArgumentParser("python -m benchmarks.vote_test_power", description=__doc__).parse_args()
+    figures = {f"{share:.2f}": {"honest": measure(share, False), "brigade": measure(share, True)} for share in SHARES}
+    print_table(figures)
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    made = {"communities": COMMUNITIES, "members": MEMBERS, "shares": _without_nan(figures), "machine": machine}
+    RESULT_FILE.parent.mkdir(parents=True, exist_ok=True)
+    versions = {"numpy": importlib.metadata.version("numpy")}
+    RESULT_FILE.write_text(json.dumps({**made, "versions": versions}, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {RESULT_FILE}")
+    return int(any(one["wrong"] > RULING_ALPHA for found in figures.values() for one in found.values()))
+
+
+def _without_nan(figures: dict[str, dict[str, Figures]]) -> dict[str, Any]:
+    return {
+        share: {
+            who: {key: None if np.isnan(value) else value for key, value in one.items()} for who, one in found.items()
+        }
+        for share, found in figures.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Creates a backup of a home, also while a bot runs on it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO
+
+from bot.backup.archive import (
+    DATABASE_NAME,
+    HOME_FILES,
+    HOME_FOLDERS,
+    BackupError,
+    BackupManifest,
+    ProgressCallback,
+    write_archive,
+)
+from bot.store import StoreError
+from bot.store.database import BUSY_TIMEOUT_S, translate_errors
+from personas.home.adapters import adapter_ref
+from personas.home.atomic_files import fsync_path, lock_folder
+from personas.home.export_log import EVERYBODY, record_export
+from personas.home.job_material import dialogue_adapter_folder
+
+STAGING_PREFIX = ".understudy-backup."
+SNAPSHOT_PAGES = 2048
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+ProgressFactory = Callable[[int], ProgressCallback]
+"""Is told how many bytes there will be, and gives what is to be told of each part."""
+
+
+@dataclass(frozen=True)
+class CreatedBackup:
+    """A backup: where it lies, and its size in bytes."""
+
+    path: Path
+    bytes: int
+    manifest: BackupManifest
+
+
+def create_backup(home: Path, out: Path, now: float, total: ProgressFactory) -> CreatedBackup:
+    """Back a home up into the file `out`, or into the folder `out` under a name with the time in it.
+
+    Raises `BackupError`, or `StoreError` for a home without a readable database; nothing is left behind then.
+    """
+    out = _output_path(home, out, now)
+    with _translate_disk_full(out.parent), _staging_folder(out.parent) as aside:
+        made = _write_backup(home, aside, out.name, now, total)
+        fsync_path(made.path)
+        with made.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if out.exists():
+            raise _exists_error(out)
+        # Listed first: better a line too many than a copy of everybody that no list knows.
+        record_export(home, "backup", str(out), {EVERYBODY}, digest)
+        made.path.rename(out)
+        fsync_path(out.parent)
+    return CreatedBackup(out, made.bytes, made.manifest)
+
+
+def _output_path(home: Path, out: Path, now: float) -> Path:
+    if not (home / DATABASE_NAME).exists():
+        raise StoreError(f"There is no database in {home}.", "Start the bot once, or check UNDERSTUDY_HOME.")
+    if out.is_dir():
+        out = out / f"understudy-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}.zip"
+    out = out.absolute()
+    if out.resolve().is_relative_to(home.resolve()):
+        raise BackupError(
+            f"{out} lies in the bot's home, of which it would be a backup.",
+            "Name a place outside of it with --out, best on another disk.",
+        )
+    if out.exists():
+        raise _exists_error(out)
+    if not out.parent.is_dir():
+        raise BackupError(f"There is no folder {out.parent}.", "Make it, or name another place with --out.")
+    return out
+
+
+def _exists_error(out: Path) -> BackupError:
+    return BackupError(f"{out} exists already.", "Name another file with --out, or a folder.")
+
+
+def _write_backup(home: Path, aside: Path, name: str, now: float, total: ProgressFactory) -> CreatedBackup:
+    copy, file = aside / DATABASE_NAME, aside / name
+    schema_version, unfinished = copy_database(home, copy)
+    left_out = {_adapter_of(home, *job) for job in unfinished}
+    heard = total(copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out)))
+    with file.open("xb") as out:
+        file.chmod(0o600)
+        with write_archive(out, heard) as archive:
+            with copy.open("rb") as source:
+                archive.add(DATABASE_NAME, source)
+            for path in _home_files(home, left_out):
+                with _open_if_present(path) as source:
+                    archive.add(path.relative_to(home).as_posix(), source)
+            made_at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+            manifest = archive.seal(made_at, version("understudy"), schema_version)
+        out.flush()
+    return CreatedBackup(file, file.stat().st_size, manifest)
+
+
+def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, str, str]]]:
+    """Copy a home's database as it is now. Gives its schema's version; persona, version and name of unfinished jobs.
+
+    Raises `StoreError` for a database that cannot be read, and `OSError` where the copy cannot be written.
+    """
+    with translate_errors(home / DATABASE_NAME):
+        uri = f"{(home / DATABASE_NAME).absolute().as_uri()}?mode=ro"
+        source = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    target = sqlite3.connect(copy, isolation_level=None)
+    try:
+        copy.chmod(0o600)
+        with translate_errors(home / DATABASE_NAME):
+            source.execute("begin")  # what is written from now on is not seen, however long copying takes
+            (schema_version,) = source.execute("pragma user_version").fetchone()
+            (found,) = source.execute("pragma quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        if not schema_version:
+            raise StoreError(f"{home / DATABASE_NAME} was not made by Understudy.", "Check UNDERSTUDY_HOME.")
+        source.backup(target, pages=SNAPSHOT_PAGES)
+        target.execute("pragma journal_mode = delete")  # one file, without others beside it
+        query = "select persona, version, request ->> 'job_name' from jobs where state in ('queued', 'running')"
+        return schema_version, target.execute(query).fetchall()
+    except sqlite3.OperationalError as error:  # of the copy: the source's are translated
+        raise OSError(errno.ENOSPC, str(error)) from error
+    finally:
+        target.close()
+        source.close()
+
+
+def _adapter_of(home: Path, persona_id: str | None, version: str, job_name: str) -> Path:
+    """Where a job puts its adapter. The copied database does not know it to be there yet."""
+    return adapter_ref(home, persona_id, version).folder if persona_id else dialogue_adapter_folder(home, job_name)
+
+
+def _home_files(home: Path, left_out: set[Path]) -> Iterator[Path]:
+    """The files that a backup takes besides the database, keys last. What is being written is not among them."""
+    for name in HOME_FILES:
+        if (home / name).is_file():
+            yield home / name
+    for name in HOME_FOLDERS:
+        for path in sorted((home / name).rglob("*")):
+            below = path.relative_to(home).parts
+            half_written = any(part.startswith(".") for part in below) or path.suffix == ".part"
+            if path.is_file() and not half_written and left_out.isdisjoint(path.parents):
+                yield path
+
+
+@contextmanager
+def _open_if_present(path: Path) -> Iterator[BinaryIO]:
+    try:
+        source = path.open("rb")
+    except FileNotFoundError:
+        raise BackupError(f"{path} was deleted while the backup was made.", "Make it again.") from None
+    except OSError as error:
+        raise BackupError(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
+    with source:
+        yield source
+
+
+@contextmanager
+def _staging_folder(folder: Path) -> Iterator[Path]:
+    """A folder in which to write, gone at the end. One that a killed backup left behind here goes too."""
+    for left_over in folder.glob(f"{STAGING_PREFIX}*"):
+        with lock_folder(left_over) as is_ours:
+            if is_ours:
+                shutil.rmtree(left_over, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))  # mkdtemp makes it 0700
+    try:
+        with lock_folder(aside):
+            yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _translate_disk_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _disk_full_error(folder, error.strerror or str(error), error.errno not in DISK_FULL_ERRNOS) from error
+
+
+def _disk_full_error(folder: Path, why: str, other: bool = False) -> BackupError:
+    advice = "Check the folder's rights" if other else "Free disk space there"
+    return BackupError(
+        f"The backup cannot be written in {folder}: {why}.",
+        f"{advice}, or name another place with --out. Nothing was left behind.",
+    )

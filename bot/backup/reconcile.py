@@ -1,0 +1,139 @@
+"""Brings a restored backup up to date with decisions, deletions and consent recorded after it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.privacy.alias_search import identify_in_files, identify_in_texts
+from bot.privacy.consent_files import ConsentMirror, read_tombstones, reconcile_tombstones
+from bot.privacy.retention import delete_guild, find_guilds_on_disk
+from bot.store import BackupMergeCounts, Store
+from personas.errors import MaterialError
+from personas.home.data_subjects import CONSENT_FILE, read_consent
+from personas.home.export_log import EXPORTS_FILE
+from personas.home.pseudonyms import KEY_FILE, HomeKey, keyed_person
+
+OLD_KEY_GLOB = "old-*.key"
+
+
+@dataclass(frozen=True)
+class ReconcileResult:
+    """What the old home knew. `lost` says why its database could not be asked, `other_key` that its key was another."""
+
+    taken_over: BackupMergeCounts
+    guilds: int
+    tombstones: int
+    other_key: bool
+    lost: str
+
+
+def reconcile_home(
+    new: Path, store: Store, old: Path, later: Store | None, made_at: float, lost: str = ""
+) -> ReconcileResult:
+    """Let hold in the home `new`, whose open store is `store`, what the home `old` and its store know.
+
+    `made_at` is when the backup was made, in seconds since 1970. Raises `KeyFileError` where the tombstones or a key of
+    either home cannot be read: without them somebody who was forgotten would come back.
+    """
+    taken_over, guilds = BackupMergeCounts(), 0
+    if later:
+        taken_over = store.take_over(later)
+        guilds = _end_guilds(new, store, later, made_at)
+    other_key = _merge_keys(new, store, old)
+    for file in (new / KEY_FILE).parent.glob(OLD_KEY_GLOB):
+        _rekey_tombstones(new, file, store, later)
+    tombstones = reconcile_tombstones(new, store)
+    _merge_exports(new, old)
+    _mirror_consent(new, store, old)
+    return ReconcileResult(taken_over, guilds, len(tombstones), other_key, lost)
+
+
+def _end_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:
+    """Delete again the servers that were deleted since."""
+    kept = store.guilds.known() | find_guilds_on_disk(new)
+    ended = [(guild_id, at) for guild_id, at in later.guilds.deleted().items() if guild_id in kept and at >= made_at]
+    for guild_id, at in ended:
+        delete_guild(new, store, guild_id, at)
+    return len(ended)
+
+
+# ---------------------------------------------------------------------------------------------------- tombstones
+
+
+def _merge_keys(new: Path, store: Store, old: Path) -> bool:
+    """Take up the old home's tombstones and keys; gives whether it had another key than the backup.
+
+    Lists of people are made with the backup's, so it is the one that goes on; the other is kept beside it.
+    """
+    for person, at in read_tombstones(old).items():
+        store.people.bury(person, at)
+    for file in (old / KEY_FILE).parent.glob(OLD_KEY_GLOB):
+        _keep_key(new, file, file.name)
+    if not (old / KEY_FILE).exists():
+        return False
+    if not (new / KEY_FILE).exists():  # of a time without keys
+        _keep_key(new, old / KEY_FILE, KEY_FILE.name)
+    if HomeKey.of(new) == HomeKey.of(old):
+        return False
+    mark = hashlib.sha256(HomeKey.of(old).secret).hexdigest()[:8]
+    _keep_key(new, old / KEY_FILE, f"old-{mark}.key")
+    return True
+
+
+def _rekey_tombstones(new: Path, old_key_file: Path, store: Store, later: Store | None) -> None:
+    """Set tombstones under another key up under the home's own, for everybody who can be recognised anywhere."""
+    old_key = bytes.fromhex(old_key_file.read_text(encoding="ascii"))
+    then, now = HomeKey(old_key).people(), HomeKey.of(new).people()
+    buried = store.people.tombstones()
+    known: dict[str, str] = {}
+    for where in (store, later) if later else (store,):
+        ids = [str(user_id) for user_id in where.erasure.user_ids()]
+        known |= {keyed_person(then, user_id): user_id for user_id in ids}
+        known |= _people_keys(*identify_in_texts(where.erasure.free_texts(), then, {*buried}))
+    files = (path for kind in ("personas", "lore", "earlier") for path in (new / kind).rglob("*") if path.is_file())
+    known |= _people_keys(*identify_in_files(files, then, {*buried}))
+    for one, at in buried.items():
+        if one in known:
+            store.people.bury(keyed_person(now, known[one]), at)
+
+
+def _people_keys(ids: dict[str, str], names: dict[str, str]) -> dict[str, str]:
+    return ids | {key: f"name:{name}" for key, name in names.items()}
+
+
+def _keep_key(new: Path, file: Path, name: str) -> None:
+    place = (new / KEY_FILE).with_name(name)
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    shutil.copyfile(file, place)
+    place.chmod(0o600)
+
+
+# ------------------------------------------------------------------------------------------------ the rest
+
+
+def _merge_exports(new: Path, old: Path) -> None:
+    """What has left either home is listed in the new one."""
+    lines: dict[str, None] = {}
+    for file in (new / EXPORTS_FILE, old / EXPORTS_FILE):
+        if file.exists():
+            lines |= dict.fromkeys(file.read_text(encoding="utf-8").splitlines())
+    if lines:
+        _write(new / EXPORTS_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def _mirror_consent(new: Path, store: Store, old: Path) -> None:
+    """The trainer reads consent from a file, and may do so before a bot has started on the new home."""
+    home = old if (old / CONSENT_FILE).exists() else new
+    try:
+        permission = read_consent(home).permission
+    except MaterialError:
+        permission = ""  # the bot writes what its settings say when it starts
+    ConsentMirror(new, store, permission).mirror()
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    file.chmod(0o600)

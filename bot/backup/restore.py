@@ -1,0 +1,270 @@
+"""Restores a backup in the place of a home, in steps that can be resumed after a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from bot.backup.archive import DATABASE_NAME, HOME_CONTENT, ArchiveReader, BackupError, damaged_error, open_archive
+from bot.backup.create import DISK_FULL_ERRNOS, ProgressFactory, copy_database
+from bot.backup.reconcile import ReconcileResult, reconcile_home
+from bot.privacy.consent_files import read_tombstones
+from bot.store import Store, StoreError, acquire_home_lock
+from bot.store.database import filesystem_advice
+from personas.errors import KeyFileError, MaterialError
+from personas.home.atomic_files import fsync_path, fsync_tree
+from personas.home.data_subjects import read_consent
+from personas.home.export_log import EVERYBODY, EXPORTS_FILE, read_exports, record_export
+from personas.home.pseudonyms import KEY_FILE, HomeKey
+
+STAGING_FOLDER = Path(".restore")
+NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (
+    STAGING_FOLDER / "new",
+    STAGING_FOLDER / "before",
+    STAGING_FOLDER / "state.json",
+)
+
+REPLACED_NAMES = (
+    DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", *sorted(HOME_CONTENT - {DATABASE_NAME}), "jobs", "cache", "previews",
+    "commands.sha256",
+)  # fmt: skip
+"""What a restore takes out of a home. Job folders and caches are made anew; they may hold who is in the old home only.
+Whatever else lies there stays: the local guild, which stands for Discord, and lists of files elsewhere."""
+
+FREE_SPACE_FACTOR = 1.1
+"""How much room there must be, relative to what is unpacked."""
+
+ReapplyDeletions = Callable[[Path, Store], object]
+"""Forgets again, in the home and its open store, everybody for whom there is a tombstone."""
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """What was put back: a backup made at `made_at`. `kept` is where the home lies as it was, None where nowhere."""
+
+    home: Path
+    made_at: str
+    since: ReconcileResult
+    kept: Path | None
+
+
+@dataclass(frozen=True)
+class RestoreState:
+    """How far the exchange is: the step to take next, and where the old home is to be kept (empty: nowhere)."""
+
+    step: Literal["out", "in", "tidy"]
+    keep: str = ""
+
+
+def restore_backup(
+    file: Path, home: Path, *, now: float, keep_previous: bool, replay: ReapplyDeletions, total: ProgressFactory
+) -> RestoreResult:
+    """Put a backup in the place of a home, which need not exist.
+
+    Raises `BackupError`, and `StoreError` when a bot runs on the home; the home is then as it was.
+    """
+    with ExitStack() as stack:
+        archive = stack.enter_context(open_archive(file))
+        stack.enter_context(_clean_up_refused_restore(home))
+        is_new = not os.path.lexists(home)  # also where nothing can be: Path's own raises
+        keep = _previous_home_path(home, now) if keep_previous and not is_new else None
+        if not is_new:  # a bot that runs is said at once
+            stack.callback(acquire_home_lock(home / DATABASE_NAME).release)
+        heard = total(2 * archive.unpacked_bytes)
+        archive.verify(heard)
+        if is_new:
+            stack.callback(acquire_home_lock(home / DATABASE_NAME).release)
+        _finish(home)
+        with _clean_up_staging(home):
+            _check_free_space(home, archive)
+            (home / NEW_FOLDER).mkdir(mode=0o700, parents=True)
+            archive.extract(home / NEW_FOLDER, heard)
+            _check_rules(home / NEW_FOLDER, file)
+            since = _prepare(home, archive, replay)
+            _list_copies(home / NEW_FOLDER, file, keep)
+            fsync_tree(home / NEW_FOLDER)
+        _write_state(home, RestoreState("out", str(keep or "")))
+        _finish(home)
+        return RestoreResult(home, archive.manifest.made_at, since, keep)
+
+
+def finish_restore(home: Path) -> bool:
+    """Take up a restore that was cut off: to its end where all was ready, back to the beginning otherwise.
+
+    False, at once, where there is none. Call it before a home's store is opened. Raises `StoreError` when another
+    process is at it, and `OSError`.
+    """
+    if not (home / STAGING_FOLDER).exists():
+        return False
+    lock = acquire_home_lock(home / DATABASE_NAME)
+    try:
+        _finish(home)
+    finally:
+        lock.release()
+    return True
+
+
+def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> ReconcileResult:
+    new, made_at = home / NEW_FOLDER, datetime.fromisoformat(archive.manifest.made_at).timestamp()
+    with Store.open(new / DATABASE_NAME) as store:  # brings an older schema up to date
+        with _old_store(home) as (later, lost):
+            since = reconcile_home(new, store, home, later, made_at, lost)
+        replay(new, store)
+        store.compact()
+    (new / DATABASE_NAME).with_suffix(".lock").unlink(missing_ok=True)
+    return since
+
+
+def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
+    """What forgetting does not reach from now on: the backup itself, on another machine, and the old home."""
+    with file.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    if digest not in {export.sha256 for export in read_exports(new)}:
+        record_export(new, "backup", str(file.absolute()), {EVERYBODY}, digest)
+    if keep:
+        record_export(new, "backup", str(keep), {EVERYBODY})
+
+
+@contextmanager
+def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
+    """The old home's store, in a copy that can be brought up to date; None where there is none or it cannot be read."""
+    if not (home / DATABASE_NAME).exists():
+        yield None, ""
+        return
+    copy = home / STAGING_FOLDER / "later" / DATABASE_NAME
+    copy.parent.mkdir(mode=0o700)
+    try:
+        copy_database(home, copy)
+        store = Store.open(copy)
+    except StoreError as error:
+        yield None, error.message
+        return
+    with store:
+        yield store, ""
+
+
+# ------------------------------------------------------------------------------------------------ the exchange
+
+
+def _finish(home: Path) -> None:
+    """Take the steps that are left. Each can be cut off anywhere and taken again."""
+    state = _read_state(home)
+    if state is None:
+        if (home / STAGING_FOLDER).exists():
+            shutil.rmtree(home / STAGING_FOLDER)
+        return
+    if state.step == "out":
+        (home / PREVIOUS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+        _move(home, home / PREVIOUS_FOLDER, REPLACED_NAMES)
+        state = _write_state(home, RestoreState("in", state.keep))
+    if state.step == "in":
+        _move(home / NEW_FOLDER, home, sorted(path.name for path in (home / NEW_FOLDER).iterdir()))
+        state = _write_state(home, RestoreState("tidy", state.keep))
+    if state.keep and (home / PREVIOUS_FOLDER).exists():
+        (home / PREVIOUS_FOLDER).rename(state.keep)
+    shutil.rmtree(home / STAGING_FOLDER)
+
+
+def _move(source: Path, target: Path, names: tuple[str, ...] | list[str]) -> None:
+    for name in names:
+        if os.path.lexists(source / name):
+            (source / name).rename(target / name)
+    fsync_path(source)
+    fsync_path(target)
+
+
+def _read_state(home: Path) -> RestoreState | None:
+    try:
+        return RestoreState(**json.loads((home / STATE_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def _write_state(home: Path, state: RestoreState) -> RestoreState:
+    aside = (home / STATE_FILE).with_suffix(".part")
+    with aside.open("w", encoding="utf-8") as out:
+        json.dump(asdict(state), out)
+        out.flush()
+        os.fsync(out.fileno())
+    aside.replace(home / STATE_FILE)
+    fsync_path(home / STAGING_FOLDER)
+    return state
+
+
+# ------------------------------------------------------------------------------------------------ before it
+
+
+def _previous_home_path(home: Path, now: float) -> Path:
+    """Where the old home is to lie. Raises `BackupError` where it cannot be moved in one step."""
+    home = home.resolve()
+    keep = home.with_name(f"{home.name}.before-restore-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}")
+    if home.parent.stat().st_dev != home.stat().st_dev or not os.access(home.parent, os.W_OK) or keep.exists():
+        raise BackupError(
+            f"The home as it is cannot be kept as {keep}.",
+            "Back it up instead (`python -m bot backup`), then restore without --keep-previous.",
+        )
+    return keep
+
+
+def _check_free_space(home: Path, archive: ArchiveReader) -> None:
+    free, needed = shutil.disk_usage(home).free, int(archive.unpacked_bytes * FREE_SPACE_FACTOR)
+    if free < needed:
+        raise BackupError(
+            f"The backup takes {needed / 2**20:.0f} MB in {home}, and {free / 2**20:.0f} MB are free.",
+            "Free disk space; nothing was changed.",
+        )
+
+
+def _check_rules(new: Path, file: Path) -> None:
+    """Whoever reads these later must be able to. Raises `BackupError` naming the file of the backup that is damaged."""
+    try:
+        for key_file in ((new / KEY_FILE).parent).glob("*.key"):
+            HomeKey.in_file(key_file)
+        read_tombstones(new)
+        read_consent(new)
+        lines = (new / EXPORTS_FILE).read_text(encoding="utf-8").split() if (new / EXPORTS_FILE).exists() else []
+        if lines and not read_exports(new):  # one line may well have been cut off by a crash
+            raise MaterialError(f"{new / EXPORTS_FILE} cannot be read.", "")
+    except UnicodeDecodeError as error:
+        raise damaged_error(file, f"{EXPORTS_FILE} is no text") from error
+    except (KeyFileError, MaterialError) as error:
+        raise damaged_error(file, error.message.replace(f"{new}/", "").rstrip(".")) from error
+
+
+@contextmanager
+def _clean_up_refused_restore(home: Path) -> Iterator[None]:
+    """Where a restore is refused, nothing is left of a home, or of a lock, that was not there before."""
+    lock = (home / DATABASE_NAME).with_suffix(".lock")
+    had_home, had_lock = os.path.lexists(home), os.path.lexists(lock)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if not had_lock:
+                lock.unlink()
+            if not had_home:
+                home.rmdir()
+        raise
+
+
+@contextmanager
+def _clean_up_staging(home: Path) -> Iterator[None]:
+    """Where the new home cannot be made ready, the old one stays and nothing else."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(home / STAGING_FOLDER, ignore_errors=True)
+        if isinstance(error, OSError):
+            advice = "Free disk space" if error.errno in DISK_FULL_ERRNOS else filesystem_advice(error).rstrip(".")
+            raise BackupError(
+                f"The backup cannot be put into {home}: {error.strerror}.", f"{advice}; nothing was changed."
+            ) from error
+        raise

@@ -1,0 +1,1 @@
+"""From a message to the last edit of its reply."""

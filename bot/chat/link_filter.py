@@ -1,0 +1,103 @@
+"""Streams a reply piece by piece with links removed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bot.chat.streaming_reply import LINK_PATTERN, LINK_PLACEHOLDER, remove_links
+from bot.errors import error_text
+from bot.services import Services
+from personas.engine import ReplyStream
+from personas.prompt import PromptTooLongError
+from personas.schemas.chat import ChatReply, ChatRequest
+
+LAST_WORD_PATTERN = re.compile(r"\S*\Z")
+LINK_PREFIXES = ("https://", "http://", "www.")
+"""How links begin (`bot.chat.streaming_reply.LINK_PATTERN`)."""
+LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
+
+
+class FilteredReply:
+    """A reply that is being made. Iterate for pieces of text; afterwards `text` and `reply` hold the whole."""
+
+    def __init__(self, stream: ReplyStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        without = LinkFilter()
+        async for piece in self._stream:
+            if shown := without.take(piece):
+                yield shown
+        if shown := without.end():
+            yield shown
+
+    @property
+    def reply(self) -> ChatReply:
+        """What the engine tells of it, once it has ended."""
+        return self._stream.reply
+
+    @property
+    def text(self) -> str:
+        """The whole text; shorter than what was streamed where that had begun to repeat itself."""
+        return remove_links(self.reply.text)
+
+    def cancel(self) -> None:
+        """Stop it; what there is stays."""
+        self._stream.cancel()
+
+
+@asynccontextmanager
+async def stream_filtered_reply(house: Services, request: ChatRequest) -> AsyncIterator[FilteredReply]:
+    """Have the engine make a reply; whatever is left of it at the end of the block is stopped.
+
+    A training gives way meanwhile. Raises `EngineBusyError`; other errors come out of the speech.
+    """
+    with house.reply_service.trainer_throttle.reply():
+        speech = FilteredReply(house.reply_service.engine.submit(request))
+        try:
+            yield speech
+        finally:
+            speech.cancel()
+
+
+class LinkFilter:
+    """Takes links out of text that comes in pieces: what may become one is held back until it has ended."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def take(self, piece: str) -> str:
+        """What can be shown, now that this has come."""
+        self._held += piece
+        certain = _final_length(self._held)
+        shown, self._held = self._held[:certain], self._held[certain:]
+        return LINK_PATTERN.sub(LINK_PLACEHOLDER, shown)
+
+    def end(self) -> str:
+        """What was held back, when nothing more comes."""
+        held, self._held = self._held, ""
+        return LINK_PATTERN.sub(LINK_PLACEHOLDER, held)
+
+
+def _final_length(text: str) -> int:
+    """How many characters of a text are there to stay, whatever follows."""
+    last = LAST_WORD_PATTERN.search(text)
+    assert last is not None  # it matches nothing at the end, if nothing else
+    if link := LINK_PREFIX_PATTERN.search(text, last.start()):
+        return link.start()
+    half = [
+        size
+        for beginning in LINK_PREFIXES
+        for size in range(1, min(len(beginning), len(last.group()) + 1))
+        if text[-size:].casefold() == beginning[:size]
+    ]
+    return len(text) - max(half, default=0)
+
+
+def reply_error_text(error: Exception) -> str:
+    """Why there is no reply, for people. What nobody foresaw gets a code that is in the log too."""
+    if isinstance(error, PromptTooLongError):
+        return "The persona's card leaves no room for the talk and a reply of this length. Ask for fewer tokens."
+    return error_text(error)

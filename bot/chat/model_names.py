@@ -1,0 +1,114 @@
+"""Names of the models that programs and pages can talk to: a persona's live version, one version, or the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bot.chat.prompt_context import ChatRequestBuilder, stop_sequences
+from bot.store import BASE_MODEL_NAME
+from personas.errors import RequestError
+from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
+
+if TYPE_CHECKING:
+    from bot.services import Services
+
+LIVE_VERSION = "live"
+"""In place of a version: the one that speaks now. It may be left out."""
+
+
+class UnknownModelError(RequestError):
+    """Nobody has this name, or not this version."""
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """Who answers. `persona` None is the base model alone, `version` None the base model in the persona's part.
+
+    `guild_id` is whose the persona is, 0 for everybody's.
+    """
+
+    persona: Persona | None = None
+    version: str | None = None
+    guild_id: int = 0
+
+    @property
+    def id(self) -> str:
+        """What it is asked for by; always this version, whatever goes live."""
+        return f"{self.persona.id}@{self.version or BASE_MODEL_NAME}" if self.persona else BASE_MODEL_NAME
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        if self.persona is None:
+            return "Base model"
+        return f"{self.persona.name} ({self.version or 'base model'})"
+
+
+def find_model(house: Services, name: str) -> ChatModel:
+    """Who is meant. Raises `UnknownModelError`, which says whom there is."""
+    who, named, version = name.partition("@")
+    if name == BASE_MODEL_NAME:
+        return ChatModel()
+    guild_id, persona = _find_persona(house, who)
+    if not named or version == LIVE_VERSION:
+        return ChatModel(persona, house.conversations.speaking(persona.id), guild_id)
+    if version == BASE_MODEL_NAME:
+        return ChatModel(persona, None, guild_id)
+    if version not in (known := servable_versions(house, persona)):
+        others = ", ".join(f"{persona.id}@{one}" for one in [*known, BASE_MODEL_NAME])
+        model = house.conversations.incompatible_versions.model_of(persona.id, version)
+        why = f"{version} was made for {model}, which is not served here." if model else f"There is no {name!r}."
+        raise UnknownModelError(why, f"There are: {persona.id}, {others}.")
+    return ChatModel(persona, version, guild_id)
+
+
+def list_models(house: Services) -> Iterator[ChatModel]:
+    """Everybody there is: each persona with its versions, the newest first, and the base model in its part; at the end
+    the base model alone.
+    """
+    for guild_id, persona in house.conversations.personas.everybody():
+        for version in [*reversed(servable_versions(house, persona)), None]:
+            yield ChatModel(persona, version, guild_id)
+    yield ChatModel()
+
+
+def servable_versions(house: Services, persona: Persona) -> list[str]:
+    """The versions of a persona that can be served here, oldest first."""
+    behind = house.conversations.incompatible_versions
+    installed = (one.version for one in house.store.versions.installed(persona.id))
+    return [version for version in installed if not behind.model_of(persona.id, version)]
+
+
+def build_model_request(
+    talks: ChatRequestBuilder,
+    speaker: ChatModel,
+    turns: Sequence[Turn],
+    sampling: SamplingParams,
+    instructions: str = "",
+) -> ChatRequest:
+    """What to ask the engine so that a speaker answers the last turn, with the lore that this turn finds."""
+    persona = speaker.persona
+    return ChatRequest(
+        persona=persona,
+        turns=tuple(turns),
+        lore=tuple(talks.lore.search(persona.id, turns[-1].text, guild_id=speaker.guild_id)) if persona else (),
+        adapter=talks.adapter(persona.id, speaker.version) if persona and speaker.version else None,
+        sampling=replace(sampling, stop=(*(stop_sequences(tuple(turns)) if persona else ()), *sampling.stop)),
+        instructions=instructions,
+    )
+
+
+def _find_persona(house: Services, wanted: str) -> tuple[int, Persona]:
+    everybody = house.conversations.personas.everybody()
+    by_id = [one for one in everybody if one[1].id == wanted]
+    by_name = [one for one in everybody if one[1].name.casefold() == wanted.strip().casefold()]
+    found = by_id or by_name
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(persona.id for _, persona in found)
+        raise UnknownModelError(f"Several personas are called {wanted!r}.", f"Name one by its id: {ids}.")
+    ids = ", ".join(persona.id for _, persona in everybody)
+    raise UnknownModelError(f"There is no persona {wanted!r}.", f"There are: {ids}, and {BASE_MODEL_NAME}.")

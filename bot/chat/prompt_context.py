@@ -1,0 +1,82 @@
+"""Builds a chat request from a channel: its persona, recent turns, matching lore and the live adapter."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bot.chat.discord_channels import ChannelRef
+from bot.personas.base_model_compat import IncompatibleVersions
+from bot.personas.registry import PersonaRegistry
+from bot.store import Store, StoredMessage
+from personas.home.adapters import adapter_ref
+from personas.lore import LoreIndex
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
+
+
+@dataclass(frozen=True)
+class ChatRequestBuilder:
+    """Makes `ChatRequest`s. `home` is UNDERSTUDY_HOME, where the adapters lie; those `left_behind` stay silent."""
+
+    store: Store
+    personas: PersonaRegistry
+    lore: LoreIndex
+    sampling: SamplingParams
+    home: Path
+    incompatible_versions: IncompatibleVersions = field(default_factory=IncompatibleVersions)
+
+    def persona_in(self, place: ChannelRef) -> Persona | None:
+        """The persona of a channel or, for a thread without its own, of its parent."""
+        channel = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
+        return self.personas.get(channel.persona_id, place.guild_id) if channel else None
+
+    def speaking(self, persona_id: str) -> str | None:
+        """The version that speaks now: the live one, unless it was made for another base model."""
+        live = self.store.versions.live(persona_id)
+        return None if self.incompatible_versions.model_of(persona_id, live) else live
+
+    def adapter(self, persona_id: str, version: str) -> AdapterRef:
+        """A version of a persona's adapter."""
+        return adapter_ref(self.home, persona_id, version)
+
+    def request(self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int) -> ChatRequest:
+        """What to ask the engine so that the persona answers the stored message `trigger_seq`, in reply to an event."""
+        history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
+        version, heard = self._chosen(persona.id, event_id)
+        turns = tuple(self._turn(message, persona) for message in _turns_of_versions(history, persona, heard))
+        return ChatRequest(
+            persona=persona,
+            turns=turns,
+            lore=tuple(self.lore.search(persona.id, turns[-1].text, guild_id=place.guild_id)),
+            adapter=self.adapter(persona.id, version) if version else None,
+            sampling=replace(self.sampling, stop=stop_sequences(turns)),
+            guild_id=place.guild_id or place.channel_id,  # a talk in direct messages stands for itself
+        )
+
+    def _chosen(self, persona_id: str, event_id: int) -> tuple[str | None, set[str | None]]:
+        """The version that makes a reply, and the versions whose words it is shown.
+
+        Where two versions take turns by chance both are shown the words of both: the talk goes on, and neither has less
+        of it to go by than the other.
+        """
+        live = self.speaking(persona_id)
+        rollout = self.store.rollouts.of_reply(event_id, time.time())
+        if rollout is None or rollout.is_promoted or self.incompatible_versions.model_of(persona_id, rollout.version):
+            return live, {live}
+        version = rollout.version if rollout.draws(event_id) else live
+        return version, {live, rollout.version} if rollout.is_randomised else {version}
+
+    def _turn(self, message: StoredMessage, persona: Persona) -> Turn:
+        return Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
+
+
+def _turns_of_versions(history: list[StoredMessage], persona: Persona, heard: set[str | None]) -> list[StoredMessage]:
+    """The history after the last words of any other version: shown those, a new one would go on in the old voice."""
+    others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version not in heard]
+    return history[others[-1] + 1 :] if others else history
+
+
+def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:
+    """Where a reply ends because it would go on to speak for somebody else."""
+    return tuple(dict.fromkeys(f"\n{turn.name}:" for turn in turns if not turn.by_persona))

@@ -1,0 +1,348 @@
+"""Answers a message, from the event to the last edit; regenerates, stops, deletes, and resumes replies after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, Protocol
+
+import discord
+
+from bot.chat.discord_channels import (
+    ChannelRef,
+    MessageSender,
+    ReplyPolicy,
+    SenderRegistry,
+    SpeakChannel,
+    channel_ref,
+    fetch_channel,
+)
+from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, StreamingReply, split_message
+from bot.errors import RefusedError, error_text
+from bot.store import Store, StoredReply, VoteCounts
+from bot.training.resource_sharing import TrainerThrottle
+from personas.engine import Engine, ReplyStream
+from personas.errors import AdapterError
+from personas.prompt import EXAMPLE_USER, fill_macros
+from personas.schemas.chat import ChatReply, ChatRequest, Persona
+
+
+class ReplyViews(Protocol):
+    """Makes the buttons under a reply; they carry the id of the event, so that they outlive a restart."""
+
+    def growing(self, event_id: int) -> discord.ui.View:
+        """While it is being written."""
+        ...
+
+    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
+        """Once it is there."""
+        ...
+
+
+@dataclass(frozen=True)
+class IncomingMessage:
+    """A message to answer. `event_id` is Discord's id of what asked: the message or the interaction."""
+
+    event_id: int
+    author_id: int
+    author_name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ReplyTask:
+    """A reply to be made: who answers which stored message, where. `parts` are the messages of an earlier attempt."""
+
+    event_id: int
+    asked_by: int
+    persona: Persona
+    channel: SpeakChannel
+    trigger_seq: int
+    parts: tuple[int, ...] = ()
+    before: str = ""
+
+    @property
+    def place(self) -> ChannelRef:
+        return channel_ref(self.channel)
+
+
+log = logging.getLogger(__name__)
+
+
+MAX_RESUME_AGE_S = 900.0
+
+
+"""Replies that a crash cut off are finished when they are no older; later nobody waits for them."""
+
+
+@dataclass
+class ReplyService:
+    """Answers in any number of channels at once; each reply runs in the task of the event that asked for it."""
+
+    store: Store
+    engine: Engine
+    conversations: ChatRequestBuilder
+    voices: SenderRegistry
+    views: ReplyViews
+    trainer_throttle: TrainerThrottle
+    _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def rules(self) -> ReplyPolicy:
+        """What is checked before anything is done."""
+        return ReplyPolicy(self.store)
+
+    # ------------------------------------------------------------------------------------------ what people ask for
+
+    async def answer(self, asked: IncomingMessage, persona: Persona, channel: SpeakChannel) -> None:
+        """Keep what was said, then reply as the persona. An event that was answered before is left alone."""
+        place, now = channel_ref(channel), time.time()
+        seq = self.store.messages.append(
+            guild_id=place.guild_id,
+            channel_id=place.channel_id,
+            author_id=asked.author_id,
+            author_name=asked.author_name,
+            text=asked.text,
+            at=now,
+            discord_message_id=asked.event_id,
+        )
+        if self.store.replies.begin(
+            asked.event_id,
+            guild_id=place.guild_id,
+            channel_id=place.channel_id,
+            persona_id=persona.id,
+            at=now,
+            asked_by=asked.author_id,
+            trigger_seq=seq,
+            rollout=self.store.rollouts.counted_rollout(persona.id, now, *astuple(place)),
+        ):
+            task = ReplyTask(asked.event_id, asked.author_id, persona, channel, seq)
+            await self._reply(task, self._request(task))
+
+    async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
+        """Make a reply anew, in the same message. Raises `UnderstudyError`, and changes nothing, when it may not be."""
+        reply = self.store.replies.get(event_id)
+        persona = self.conversations.personas.get(reply.persona_id, reply.guild_id) if reply else None
+        if reply is None or persona is None or reply.trigger_seq is None:
+            raise RefusedError("What this reply answered is no longer there.", "Ask again.")
+        self.rules.require_owner(reply.asked_by, user, "have this reply made anew")
+        self.rules.require_unmuted(persona, channel_ref(channel))
+        before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
+        task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
+        request = self._request(task)
+        stream = self.engine.submit(request)
+        if not self.store.replies.begin_regeneration(event_id):
+            stream.cancel()
+            raise RefusedError("This reply is being written.", "Stop it first, or wait.")
+        self.store.replies.interrupted(event_id, user.id, time.time())
+        await self._reply(task, request, stream)
+
+    def is_running(self, event_id: int) -> bool:
+        """Whether the reply to this event is still being made."""
+        return event_id in self._running
+
+    def stop(self, event_id: int, user: discord.abc.User) -> None:
+        """Stop a running reply for whoever asked for it, or a moderator. Raises `RefusedError` for others."""
+        task, stream = self._running[event_id]
+        self.rules.require_owner(task.asked_by, user, "stop this reply")
+        self.store.replies.interrupted(event_id, user.id, time.time())
+        stream.cancel()
+
+    def stop_guild_replies(self, guild_id: int) -> None:
+        """Stop the running replies of a guild that a mute now holds for."""
+        for task, stream in list(self._running.values()):
+            if task.place.guild_id == guild_id and self.rules.muted(task.persona, task.place):
+                stream.cancel()
+
+    def stop_replies(self, *, of: str | None = None, to: int | None = None) -> None:
+        """Stop the running replies of a persona, or to somebody."""
+        for task, stream in list(self._running.values()):
+            if task.persona.id == of or task.asked_by == to:
+                stream.cancel()
+
+    async def delete(self, replies: Iterable[StoredReply], client: discord.Client) -> AsyncIterator[bool]:
+        """Delete replies from Discord and from the history; says of each whether it is gone."""
+        for reply in replies:
+            yield await self._delete(reply, client)
+
+    async def greet(self, persona: Persona, channel: SpeakChannel, guest: str = EXAMPLE_USER) -> None:
+        """Let a persona say its card's greeting in its new home, to whoever invited it."""
+        place = channel_ref(channel)
+        if persona.first_mes and not self.rules.muted(persona, place):
+            voice = await self.voices.of(persona, channel)
+            greeting = fill_macros(persona.first_mes, persona, guest)
+            parts = split_message(greeting, "-# a greeting by this persona's author")
+            said, *more = [await voice.say(part) for part in parts]
+            self.store.replies.begin(
+                said, guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
+            )
+            self.store.replies.streaming(said, [said, *more])
+            self.store.replies.finish(said, "done")
+
+    async def close(self) -> None:
+        """Let go of the replies that are being made; they stay unfinished in the store and are taken up again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------------------ after a crash
+
+    async def take_up(self, client: discord.Client) -> None:
+        """Finish the replies that a crash or a restart cut off."""
+        for cut in self.store.replies.unfinished():
+            try:
+                await self._take_up(cut, await fetch_channel(client, cut.channel_id))
+            except Exception:  # one that cannot be finished must not keep the others from it
+                log.exception("the reply %d could not be finished", cut.event_id)
+                self.store.replies.finish(cut.event_id, "failed")
+
+    async def _take_up(self, cut: StoredReply, channel: SpeakChannel | None) -> None:
+        persona = self.conversations.personas.get(cut.persona_id, cut.guild_id)
+        if persona is None or channel is None:
+            self.store.replies.finish(cut.event_id, "failed")
+        elif cut.trigger_seq is None or time.time() - cut.created_at > MAX_RESUME_AGE_S:
+            self.store.replies.finish(cut.event_id, "failed")
+            if cut.parts:
+                voice = await self.voices.of(persona, channel)
+                await voice.change(cut.parts[-1], "-# This reply was cut off. Ask again.")
+        else:
+            log.info("finishing a reply of %s in #%s that was cut off", persona.name, channel)
+            task = ReplyTask(cut.event_id, cut.asked_by, persona, channel, cut.trigger_seq, cut.parts)
+            await self._reply(task, self._request(task))
+
+    # ------------------------------------------------------------------------------------------ one reply
+
+    def _request(self, task: ReplyTask) -> ChatRequest:
+        return self.conversations.request(task.persona, task.place, task.trigger_seq, task.event_id)
+
+    async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None = None) -> None:
+        """Make it, from the request (or from the stream that was asked for already) to the stored text."""
+        with self._closeable():
+            live = await self._begun(task, stream)
+            live.lore = request.lore
+            try:
+                reply = await self._follow(task, request, live, stream)
+            except discord.NotFound:  # somebody has deleted the message: nobody waits for it any more
+                log.info("the message of the reply %d is gone", task.event_id)
+                self.store.replies.finish(task.event_id, "stopped")
+            except Exception as error:  # nobody above could say it where the reply was to be
+                self.store.replies.finish(task.event_id, "failed")
+                await self._fail(live, error)
+            else:
+                self._keep(task, live, reply)
+            finally:
+                if running := self._running.pop(task.event_id, None):
+                    running[1].cancel()
+
+    async def _begun(self, task: ReplyTask, stream: ReplyStream | None) -> StreamingReply:
+        """The message that will grow. Where there may be none the reply has failed; while Discord is out of reach it
+        stays unfinished instead, and is taken up at the next start."""
+        try:
+            return await self._begin(task)
+        except Exception as error:
+            if isinstance(error, discord.HTTPException):
+                self.store.replies.finish(task.event_id, "failed")
+            if stream:
+                stream.cancel()
+            raise
+
+    async def _begin(self, task: ReplyTask) -> StreamingReply:
+        """Make the message that will grow; once more with a new webhook if the old one turns out to be deleted."""
+        parts = list(task.parts)
+        for attempt in range(2):
+            live = self._live_reply(task, await self.voices.of(task.persona, task.channel), parts)
+            try:
+                await live.begin()
+            except discord.NotFound as error:
+                if attempt:
+                    raise
+                if error.code == UNKNOWN_WEBHOOK_CODE:
+                    self.voices.forget(task.channel)
+                parts = []
+            else:
+                return live
+        raise AssertionError("the second attempt returns or raises")
+
+    def _live_reply(self, task: ReplyTask, voice: MessageSender, parts: list[int]) -> StreamingReply:
+        event_id = task.event_id
+        return StreamingReply(
+            voice,
+            growing=lambda: self.views.growing(event_id),
+            ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
+            on_parts=lambda ids: self.store.replies.streaming(event_id, ids),
+            renew=lambda old: self.voices.renew(old, task.channel),
+            parts=parts,
+            before=task.before,
+        )
+
+    async def _follow(
+        self, task: ReplyTask, request: ChatRequest, live: StreamingReply, stream: ReplyStream | None
+    ) -> ChatReply:
+        """The reply; by the base model when the live adapter turns out to be damaged, which the operator is told."""
+        try:
+            with self.trainer_throttle.reply():
+                stream = stream or self.engine.submit(request)
+                self._running[task.event_id] = task, stream
+                if self.rules.muted(task.persona, task.place):  # since it was asked for
+                    stream.cancel()
+                return await live.follow(stream)
+        except AdapterError as error:
+            log.error("the base model answers instead: %s", error)
+            live.damaged = request.adapter.version if request.adapter else ""
+            return await self._follow(task, replace(request, adapter=None), live, None)
+
+    async def _fail(self, live: StreamingReply, error: Exception) -> None:
+        try:
+            await live.fail(error_text(error))
+        except discord.HTTPException as unsaid:
+            log.warning("a reply failed, and so did saying so: %s", unsaid)
+
+    def _keep(self, task: ReplyTask, live: StreamingReply, reply: ChatReply) -> None:
+        if reply.text:
+            self.store.messages.append(
+                guild_id=task.place.guild_id,
+                channel_id=task.place.channel_id,
+                author_id=0,
+                author_name=task.persona.name,
+                text=reply.text,
+                at=time.time(),
+                discord_message_id=live.parts[0],
+                persona_id=task.persona.id,
+                adapter_version=reply.version,
+            )
+        state: Any = "stopped" if reply.finish == "cancelled" else "done"
+        self.store.replies.finish(task.event_id, state, reply.version, reply.seed)
+
+    async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
+        channel = await fetch_channel(client, reply.channel_id)
+        persona = self.conversations.personas.get(reply.persona_id, reply.guild_id)
+        if running := self._running.get(reply.event_id):
+            running[1].cancel()
+        if channel and persona:
+            voice = await self.voices.of(persona, channel)
+            for message_id in reply.parts:
+                try:
+                    await voice.remove(message_id)
+                except discord.Forbidden:
+                    return False
+        for message_id in reply.parts:
+            self.store.messages.delete(message_id)
+            self.store.replies.delete_part(message_id)
+        return True
+
+    @contextmanager
+    def _closeable(self) -> Iterator[None]:
+        """While in the block, the task can be ended by `close`."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine always runs in one
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)

@@ -1,0 +1,147 @@
+"""A reply on Discord: edited while it is generated, over as many messages as it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import discord
+
+from bot.chat.discord_channels import MessageSender
+from personas.engine import ReplyStream
+from personas.schemas.chat import ChatReply, LoreHit
+
+MAX_MESSAGE_CHARS = 2000
+"""Characters in one Discord message."""
+MAX_FOOTER_CHARS = 160
+FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S = 0.4, 1.0
+"""The first words are shown soon, then more about once a second, as often as Discord takes edits."""
+PLACEHOLDER = "…"
+UNKNOWN_WEBHOOK_CODE = 10015
+"""Discord's code for a webhook that was deleted."""
+FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
+LINK_PATTERN = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+LINK_PLACEHOLDER = "(link left out)"
+
+
+@dataclass
+class StreamingReply:
+    """One reply from the first word to the last, over as many messages as it needs.
+
+    `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` returns when
+    this one fails. `on_parts` is told whenever they change. `growing` and `ended` make the buttons. `renewed` gives
+    another voice when the webhook is deleted in the middle; the reply goes on in a new message. `damaged` is the
+    version that should have made it, where that cannot be read.
+    """
+
+    voice: MessageSender
+    growing: Callable[[], discord.ui.View]
+    ended: Callable[[], discord.ui.View]
+    on_parts: Callable[[list[int]], None]
+    renew: Callable[[MessageSender], Awaitable[MessageSender]]
+    lore: tuple[LoreHit, ...] = ()
+    damaged: str = ""
+    parts: list[int] = field(default_factory=list)
+    before: str = ""
+    _text: str = ""
+    _done: int = 0  # characters that finished parts show
+
+    async def begin(self) -> None:
+        """Show that a reply is coming: in a new message, or in the first of those that are there."""
+        if self.parts:
+            first, *others = self.parts
+            await self.voice.change(first, PLACEHOLDER, self.growing())
+            for message_id in others:
+                await self.voice.remove(message_id)
+            self.parts = [first]
+        else:
+            self.parts = [await self.voice.say(PLACEHOLDER, self.growing())]
+        self.on_parts(self.parts)
+
+    async def follow(self, stream: ReplyStream) -> ChatReply:
+        """Edit the message until the stream ends. Errors of the stream come out of here."""
+        next_at = asyncio.get_running_loop().time() + FIRST_EDIT_DELAY_S
+        async for piece in stream:
+            self._text += piece
+            if asyncio.get_running_loop().time() >= next_at:
+                await self._show(self.growing())
+                next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S
+        self._text = stream.reply.text
+        await self._show(self.ended(), "\n" + reply_footer(stream.reply, self.lore, self.damaged))
+        return stream.reply
+
+    async def fail(self, words: str) -> None:
+        """End the reply with an apology in place of what did not come."""
+        shown = (
+            remove_links(self._text[self._done :])
+            or remove_links(self.before)[: MAX_MESSAGE_CHARS - len(words) - len("\n-# ")]
+        )
+        await self._put(f"{shown}\n-# {words}".strip(), self.ended())
+
+    async def _show(self, view: discord.ui.View | None, footer: str = "") -> None:
+        while len(self._text) - self._done > MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS:
+            await self._next_part()
+        text = remove_links(self._text[self._done :]) or ("" if footer else PLACEHOLDER)
+        await self._put((text + footer).strip(), view)
+
+    async def _put(self, text: str, view: discord.ui.View | None = None) -> None:
+        """Let the last message read so. Raises `discord.NotFound` when somebody has deleted it."""
+        try:
+            await self.voice.change(self.parts[-1], text, view)
+        except discord.NotFound as error:
+            if error.code != UNKNOWN_WEBHOOK_CODE:
+                raise
+            self.voice = await self.renew(self.voice)
+            self.parts[-1] = await self.voice.say(text, view)
+            self.on_parts(self.parts)
+
+    async def _next_part(self) -> None:
+        cut = self._done + split_index(self._text[self._done :], MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS)
+        await self._put(remove_links(self._text[self._done : cut]))
+        self._done = cut
+        self.parts.append(await self.voice.say(PLACEHOLDER, self.growing()))
+        self.on_parts(self.parts)
+
+
+def reply_footer(reply: ChatReply, lore: tuple[LoreHit, ...], damaged: str = "") -> str:
+    """The small print under a reply: that it is AI-written, by which version, from which lore.
+
+    `damaged` is the version that should have made it.
+    """
+    if not reply.text:
+        return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
+    parts = ["AI-written", reply.version or "base model"]
+    if damaged:
+        parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
+    if reply.finish in FINISH_NOTES:
+        parts.append(FINISH_NOTES[reply.finish])
+    if lore:
+        parts.append("lore: " + ", ".join(dict.fromkeys(hit.source for hit in lore)))
+    return "-# " + " · ".join(parts)
+
+
+def remove_links(text: str) -> str:
+    """Text fit to be shown: without links, which nobody allowed this persona to spread."""
+    return LINK_PATTERN.sub(LINK_PLACEHOLDER, text).strip()
+
+
+def split_message(text: str, footer: str) -> list[str]:
+    """A finished text as messages, the last of them with its footer."""
+    parts, left = [], remove_links(text)
+    while len(left) > MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS:
+        cut = split_index(left, MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS)
+        parts.append(left[:cut])
+        left = left[cut:]
+    return [*parts, f"{left}\n{footer}"]
+
+
+def split_index(text: str, limit: int) -> int:
+    """Where to cut a text that is longer than `limit`: after a paragraph, a sentence, a word, or at the limit."""
+    window = text[:limit]
+    for mark in ("\n\n", "\n", ". ", "! ", "? ", " "):
+        at = window.rfind(mark)
+        if at > limit // 2:
+            return at + len(mark)
+    return limit

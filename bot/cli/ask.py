@@ -1,0 +1,206 @@
+"""`model_inference`: asks the model one question in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bot.personas.registry import PersonaRegistry
+from bot.settings import Settings, existing_file, load_settings
+from bot.store import Store
+from personas.cli_entry import EXIT_DONE, EXIT_FAILED
+from personas.engine import Engine
+from personas.engine.llm_engine import LLMEngine
+from personas.engine.serving_precision import choose_precision
+from personas.errors import RequestError, UnderstudyError
+from personas.home.adapters import adapter_ref
+from personas.home.job_material import ShippedData
+from personas.home.shared_personas import read_persona_lore
+from personas.lore import LoreIndex
+from personas.models import base_model
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, SamplingParams, Turn
+
+EPILOG = """examples:
+  echo "What do you do all day?" | model_inference --persona oda
+  model_inference --persona "Sir Aurelio Thrip" "What did you think of the goose?"
+  cat review.txt | model_inference --persona thrip "Was this fair?"
+  model_inference "Why is the sky blue?"          no persona: the base model
+  model_inference --persona oda --version v2 "What is rope for?"
+  model_inference --persona oda --base-only "What is rope for?"
+  model_inference --compare oda thrip "What is rope for?"
+  model_inference --compare oda@v2 oda@base --seed 7 --json "What is rope for?"
+
+A persona speaks with its live version unless another is named: P@v2 with that one, P@base with the base model.
+
+exit codes: 0 answered, 1 could not answer, 2 wrong usage, 130 Ctrl-C"""
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class AskTarget:
+    """Who answers: a persona with a version of its adapter (None: the base model), or nobody but the base model."""
+
+    persona: Persona | None
+    adapter: AdapterRef | None
+
+    @property
+    def name(self) -> str:
+        """For people: who, and with which version."""
+        version = self.adapter.version if self.adapter else "base model"
+        return f"{self.persona.name} ({version})" if self.persona else "the base model"
+
+
+def main() -> int:
+    """Answer one question on standard output, as it is made."""
+    try:
+        arguments = build_ask_parser().parse_args()
+        question = _question(arguments.question)
+        _check_arguments(arguments)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
+        asyncio.run(_answer(arguments, question))
+    except UnderstudyError as error:
+        print(f"model_inference: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def build_ask_parser() -> argparse.ArgumentParser:
+    """What the command line may hold."""
+    made = argparse.ArgumentParser(
+        "model_inference",
+        description="Ask a persona (with its live adapter), two of them, or the base model one question.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("question", nargs="?", default="", help="asked after what is piped in, if anything is")
+    made.add_argument("--persona", metavar="P", help="id or display name")
+    which = made.add_mutually_exclusive_group()
+    which.add_argument("--version", metavar="V", help="with this version of its adapter (default: the live one)")
+    which.add_argument("--base-only", action="store_true", help="as the persona, but without an adapter")
+    which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help="ask two: a persona, P@v2 or P@base each")
+    made.add_argument("--seed", type=int, help="the same seed gives the same answer")
+    made.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
+    made.add_argument("--json", action="store_true", help="print one JSON object, once all has been said")
+    return made
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    if arguments.compare and arguments.persona:
+        build_ask_parser().error("--compare names both who are asked: leave --persona out")
+    if (arguments.version or arguments.base_only) and not arguments.persona:
+        build_ask_parser().error("--version and --base-only say how a persona speaks: add --persona")
+
+
+def _question(argument: str) -> str:
+    try:
+        piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"What is piped in is not UTF-8 (byte {error.start}).", "Convert it first.") from None
+    if not (question := "\n\n".join(part for part in (piped.strip(), argument.strip()) if part)):
+        build_ask_parser().error("nothing was asked: give a question, or pipe one in")
+    return question
+
+
+async def _answer(arguments: argparse.Namespace, question: str) -> None:
+    settings = load_settings(arguments.env, os.environ)
+    speakers = _ask_targets(arguments, settings.home)
+    sampling = SamplingParams(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        seed=arguments.seed,
+    )
+    requests = [_request(settings, speaker, question, sampling) for speaker in speakers]
+    base = base_model.locate(settings.base_model)
+    engine = LLMEngine(base, choose_precision(settings.engine_precision, base.name).precision)
+    await engine.start()
+    try:
+        replies = await _generate(engine, speakers, requests, is_shown=not arguments.json)
+    finally:
+        await engine.close()
+    if arguments.json:
+        print(json.dumps(_as_json(question, speakers, replies), ensure_ascii=False))
+
+
+def _ask_targets(arguments: argparse.Namespace, home: Path) -> list[AskTarget]:
+    """Raises `RequestError` for somebody, or a version, that is not there."""
+    if arguments.compare:
+        return [_ask_target(home, *_split_version(named)) for named in arguments.compare]
+    if arguments.persona is None:
+        return [AskTarget(None, None)]
+    return [_ask_target(home, arguments.persona, BASE if arguments.base_only else arguments.version)]
+
+
+def _split_version(named: str) -> tuple[str, str | None]:
+    """Persona and version of `P@v2`; no version of `P`."""
+    who, at, version = named.rpartition("@")
+    return (who, version) if at else (named, None)
+
+
+def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
+    personas = PersonaRegistry(ShippedData.beside_the_code().cards, home)
+    persona = personas.find(wanted, 0)
+    if persona is None:
+        known = ", ".join(f"{p.name} ({p.id})" for p in personas.of(0).values())
+        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {known}.")
+    chosen = None if version == BASE else version or _live(home, persona)
+    if chosen and version:
+        _require_installed(home, persona, chosen)
+    return AskTarget(persona, adapter_ref(home, persona.id, chosen) if chosen else None)
+
+
+def _live(home: Path, persona: Persona) -> str | None:
+    if not (home / "understudy.sqlite").exists():  # no bot has run here yet
+        return None
+    with Store.read_only(home / "understudy.sqlite") as store:
+        return store.versions.live(persona.id)
+
+
+def _require_installed(home: Path, persona: Persona, version: str) -> None:
+    if not (home / "understudy.sqlite").exists():
+        raise RequestError(f"{persona.name} has no version {version}: no bot has run in {home}.", "Train one first.")
+    with Store.read_only(home / "understudy.sqlite") as store:
+        store.versions.require_installed(persona.id, version)
+
+
+def _request(settings: Settings, speaker: AskTarget, question: str, sampling: SamplingParams) -> ChatRequest:
+    turns, persona = (Turn("You", question),), speaker.persona
+    if persona is None:
+        return ChatRequest(None, turns, sampling=sampling)
+    # A cache of its own: the bot's holds the lore of all personas and guilds.
+    cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
+    lore = LoreIndex(read_persona_lore(ShippedData.beside_the_code().lore, persona.id, settings.home), cache)
+    hits = tuple(lore.search(persona.id, question))
+    return ChatRequest(persona, turns, hits, speaker.adapter, sampling)
+
+
+async def _generate(
+    engine: Engine, speakers: Sequence[AskTarget], requests: Sequence[ChatRequest], *, is_shown: bool
+) -> list[ChatReply]:
+    """The replies, made at once and shown one after the other."""
+    streams = [engine.submit(request) for request in requests]
+    for speaker, stream in zip(speakers, streams, strict=True):
+        if is_shown and len(speakers) > 1:
+            print(f"── {speaker.name}")
+        async for piece in stream:
+            if is_shown:
+                print(piece, end="", flush=True)
+        if is_shown:
+            print()
+    return [stream.reply for stream in streams]
+
+
+def _as_json(question: str, speakers: Sequence[AskTarget], replies: Sequence[ChatReply]) -> dict[str, object]:
+    told = []
+    for speaker, reply in zip(speakers, replies, strict=True):
+        who = speaker.persona.id if speaker.persona else None
+        shown = {name: value for name, value in asdict(reply).items() if name not in ("logprobs", "tokens", "prompt")}
+        told.append({"persona": who, **shown})
+    return {"question": question, "answers": told}

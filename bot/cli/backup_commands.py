@@ -1,0 +1,174 @@
+"""`python -m bot backup` and `python -m bot restore`, for the operator."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from bot.backup.archive import ProgressCallback
+from bot.backup.create import ProgressFactory, create_backup
+from bot.backup.restore import RestoreResult, restore_backup
+from bot.personas.registry import PersonaRegistry
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.erasure_replay import replay_erasures
+from bot.privacy.erasure_runner import ErasureRunner
+from bot.store import Store
+from personas.cli_common import LogProgress
+from personas.home.data_subjects import read_consent
+from personas.home.job_material import ShippedData
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+BACKUP_NOTES = """\
+examples:
+  python -m bot backup --out /mnt/backups
+  python -m bot backup --out before-the-move.zip --json
+
+The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it holds what people
+said, and the keys to who is who. Caches, the local guild and the folders of jobs are not in it. See docs/backup.md."""
+
+RESTORE_NOTES = """\
+examples:
+  python -m bot restore before-the-move.zip
+  python -m bot restore before-the-move.zip --home ~/elsewhere --keep-previous
+
+The bot must not run. Who was forgotten or opted out since the backup was made stays so, and what was deleted on Discord
+stays deleted. The home as it is now is deleted unless --keep-previous is given. See docs/backup.md."""
+
+
+def add_backup_commands(commands: Commands) -> None:
+    """Add `backup` and `restore_backup`. Each sets `run`, which takes the arguments and the home, and gives the exit code."""
+    plain = argparse.RawDescriptionHelpFormatter
+    backup = commands.add_parser(
+        "backup", help="put the home into one file", epilog=BACKUP_NOTES, formatter_class=plain
+    )
+    backup.add_argument(
+        "--out", type=Path, default=Path(), metavar="FILE", help="the file, or a folder for it (default: this folder)"
+    )
+    backup.set_defaults(run=run_backup)
+    back = commands.add_parser("restore", help="put a backup back", epilog=RESTORE_NOTES, formatter_class=plain)
+    back.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` made")
+    back.add_argument("--home", type=Path, metavar="DIR", help="where to (default: UNDERSTUDY_HOME)")
+    back.add_argument("--keep-previous", action="store_true", help="keep the home as it is now beside the new one")
+    back.set_defaults(run=run_restore)
+    for command in (backup, back):
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run_backup(arguments: argparse.Namespace, home: Path) -> int:
+    """Make a backup and say where it is. Raises `UnderstudyError`."""
+    with _progress_bar("backing up") as total:
+        made = create_backup(home, arguments.out, time.time(), total)
+    if arguments.json:
+        members = {name: member.model_dump() for name, member in made.manifest.members.items()}
+        _print_json({"path": str(made.path), "bytes": made.bytes, "made_at": made.manifest.made_at, "members": members})
+    else:
+        print(f"{made.path}  ({made.bytes / 2**20:.1f} MB, {len(made.manifest.members)} files)")
+        print("It holds what people said, and the keys to who is who. Who is forgotten later is still in it.")
+    return 0
+
+
+def run_restore(arguments: argparse.Namespace, home: Path) -> int:
+    """Put a backup back and say what was done. Raises `UnderstudyError`."""
+    target = (arguments.home or home).expanduser().absolute()
+    with _progress_bar("restoring") as total:
+        restored = restore_backup(
+            arguments.file,
+            target,
+            now=time.time(),
+            keep_previous=arguments.keep_previous,
+            replay=reapply_deletions,
+            total=total,
+        )
+    if arguments.json:
+        _print_json(_as_json(restored))
+    else:
+        print("\n".join(_restore_lines(restored)))
+    return 0
+
+
+def reapply_deletions(home: Path, store: Store) -> None:
+    """Forget everybody in a restored home for whom there is a tombstone, or whose forgetting had been begun."""
+    names = PersonaRegistry(ShippedData.beside_the_code().cards, home).all_names()
+    consents = ConsentMirror(home, store, read_consent(home).permission)
+    forgetter = ErasureRunner(home, store, consents, time.time, personas=names)
+
+    async def forget() -> None:
+        await forgetter.finish()
+        await replay_erasures(forgetter, files=True)
+
+    asyncio.run(forget())
+
+
+def _as_json(restored: RestoreResult) -> dict[str, Any]:
+    since, taken = restored.since, restored.since.taken_over
+    return {
+        "home": str(restored.home),
+        "made_at": restored.made_at,
+        "since": {
+            "decisions": taken.decisions,
+            "messages_deleted": taken.deleted,
+            "messages_edited": taken.edited,
+            "servers_deleted": since.guilds,
+        },
+        "tombstones": since.tombstones,
+        "other_key": since.other_key,
+        "database_not_read": since.lost or None,
+        "kept": str(restored.kept) if restored.kept else None,
+    }
+
+
+def _restore_lines(restored: RestoreResult) -> Iterator[str]:
+    since, taken = restored.since, restored.since.taken_over
+    yield f"{restored.home} is as it was at {restored.made_at}."
+    yield (
+        f"What has happened since holds: {taken.decisions} decisions of members, {taken.deleted} messages deleted and "
+        f"{taken.edited} edited on Discord, {since.guilds} servers deleted, {since.tombstones} tombstones. "
+        "Whoever was forgotten has one for each id and name."
+    )
+    if since.lost:
+        yield f"WARNING: the database that was there could not be read ({since.lost})"
+        yield "Members who opted out and messages that were deleted since the backup may be back; tombstones held."
+    if since.other_key:
+        yield (
+            "The home had another key than the backup. It is kept in keys/, and who was forgotten under it was "
+            "looked for under both."
+        )
+    if restored.kept:
+        yield f"WARNING: the home as it was lies in {restored.kept}."
+        yield "Forgetting does not reach it. Delete it as soon as you do not need it any more."
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@contextmanager
+def _progress_bar(doing: str) -> Iterator[ProgressFactory]:
+    """A bar on standard error where that is a terminal, a line now and then where it is not."""
+    plain = LogProgress()
+    with tqdm(desc=doing, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False) as bar:
+
+        def total(size: int) -> ProgressCallback:
+            bar.reset(total=size)
+            done = 0
+
+            def heard(more: int) -> None:
+                nonlocal done
+                done += more
+                bar.update(more)
+                plain.say(f"{doing}: {done / 2**20:,.0f} of {size / 2**20:,.0f} MB")
+
+            return heard
+
+        yield total

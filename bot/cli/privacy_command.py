@@ -1,0 +1,289 @@
+"""Commands `python -m bot privacy show|export|forget` and `python -m bot history`, for the operator."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot import demo_guild
+from bot.backup import finish_restore
+from bot.personas.registry import PersonaRegistry
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
+from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
+from bot.privacy.identifiers import MIN_ID_DIGITS
+from bot.privacy.member_report import MemberReport
+from bot.settings import Settings
+from bot.store import HomeInUseError, Store
+from bot.training.stored_datasets import write_history
+from personas.cli_common import LogProgress
+from personas.errors import RequestError
+from personas.home.data_subjects import Consent
+from personas.home.export_log import EVERYBODY, ExportRecord, record_export
+from personas.home.job_material import ShippedData
+
+if TYPE_CHECKING:
+    from bot.privacy.erasure_runner import ErasureReceipt
+    from bot.privacy.member_report import MemberReport
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+ACTION_LABELS = {
+    "jobs": "trainings asked for", "promotions": "versions made live", "rollouts": "versions tried out",
+    "channels": "channels given a persona", "mutes": "silences",
+}  # fmt: skip
+
+
+def format_member_report(about: MemberReport) -> list[str]:
+    """What is kept about somebody, and when they were forgotten."""
+    kept = list(_stored_lines(about))
+    lines = [f"What is kept about {about.user_id} in {about.forgetter.home}:", *(kept or ["  nothing"])]
+    decision = about.store.people.decision(about.user_id)
+    lines.append(
+        f"  training: opted in on {_day(decision.at)}"
+        if decision and decision.opted_in
+        else "  training: not opted in; what they write trains nothing"
+    )
+    for row in about.forgettings():
+        lines += [
+            f"Asked for on {_day(row.asked_at)}:",
+            *format_receipt_lines(receipt_of(row), is_done=row.step in ("", "follow")),
+        ]
+    return lines
+
+
+def _stored_lines(about: MemberReport) -> Iterator[str]:
+    counts, since = about.store.erasure.counts(about.user_id), about.store.erasure.since(about.user_id)
+    if since is not None:
+        yield f"  {counts['messages']} messages, the oldest of {_day(since)}; each is kept for {about.days} days"
+    if counts["votes"]:
+        yield f"  {counts['votes']} votes on replies"
+    for gift in about.store.people.contributions_of(about.user_id):
+        yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
+    if counts["taught"]:
+        yield f"  {counts['taught']} replies taught to personas"
+    if counts["comparisons"]:
+        yield f"  {counts['comparisons']} comparisons of two replies, with what they chose"
+    for name, what in ACTION_LABELS.items():
+        if counts[name]:
+            yield f"  as a moderator: {counts[name]} {what}"
+    yield from (f"  in the material of {path}" for path in about.trained())
+
+
+def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]:
+    """What a forgetting did, or has done so far."""
+    lines = [_title(receipt, is_done=is_done)]
+    if receipt.scope == "everything":
+        rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
+        lines.append(
+            "  deleted: {messages} messages, {replies} replies to them, {votes} votes; in {mentions} other texts their "
+            "name or words were replaced".format(**rows)
+        )
+    lines += [f"  deleted: {path}" for path in receipt.deleted]
+    lines += [f"  rewritten: {path}" for path in receipt.cut]
+    lines += [f"  deleted, because it could not be cut: {path}" for path in receipt.lost]
+    for one in receipt.withdrawn:
+        instead = "" if one.now is None else f"; {one.now or 'the base model'} speaks now"
+        lines.append(f"  withdrawn: {one.persona_id} {one.version}{instead}")
+    lines += [f"  withdrawn: the dialogue adapter {one.persona_id}" for one in receipt.dialogues]
+    if receipt.withdrawn or receipt.dialogues:
+        lines.append("  The bot trains anew what was live, and says so in its channels, when it runs.")
+    lines += [_export_line(export) for export in receipt.exports]
+    if receipt.resumed:
+        lines.append("  It was cut off in between, so these counts may be too low. Nothing was left out.")
+    return lines
+
+
+def _title(receipt: ErasureReceipt, *, is_done: bool) -> str:
+    if not is_done:
+        return "Being forgotten now."
+    if receipt.scope == "trainings":
+        return "Done: what was trained on them is withdrawn."
+    return "Done: they are forgotten."
+
+
+def _export_line(export: ExportRecord) -> str:
+    """Of a backup nobody can say whom it holds: everybody of that time."""
+    holds = "may hold them" if EVERYBODY in export.people else "holds them"
+    return f"  has left before and {holds}: {export.path} ({export.what}, {_day(export.at)})"
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(at))
+
+
+ERASURE_TIMEOUT_S, ERASURE_POLL_INTERVAL_S = 600.0, 0.2
+
+
+PRIVACY_NOTES = """\
+examples:
+  python -m bot privacy show --user 734829104458293761
+  python -m bot privacy export --user 734829104458293761 --out about-them.json
+  python -m bot privacy forget --user 734829104458293761 --name "Ada Winter" --name ada_w
+
+For people who have left, or who write to you. Members do the same for themselves with /privacy. The bot may run
+meanwhile. Names are looked for in everything that lies in the home: give those that only this person bears."""
+
+
+HISTORY_NOTES = """\
+examples:
+  python -m bot history --guild 910000000000000001 --persona oda --out oda-history.jsonl
+  python -m trainer dataset inspect oda-history.jsonl
+
+Only with Discord's permission (DISCORD_PERMISSION), and only what members wrote who opted in."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `privacy` and `history`. Each sets `run`, which takes the arguments, among them `settings`, and the home."""
+    plain = argparse.RawDescriptionHelpFormatter
+    privacy = commands.add_parser(
+        "privacy", help="what is kept about somebody, and forgetting them", epilog=PRIVACY_NOTES, formatter_class=plain
+    )
+    subcommands = privacy.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, words in (
+        ("show", run_show, "say what is kept about somebody"),
+        ("export", run_export, "write all that is kept about somebody to a file"),
+        ("forget", run_forget, "forget somebody for good"),
+    ):
+        command = subcommands.add_parser(name, help=words, epilog=PRIVACY_NOTES, formatter_class=plain)
+        command.add_argument("--user", type=_user_id, required=True, metavar="ID", help="their Discord id")
+        command.add_argument(
+            "--name", action="append", default=[], help="a name under which they are known; may be given several times"
+        )
+        command.set_defaults(run=run)
+        if name == "export":
+            command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file")
+        if name == "forget":
+            command.add_argument("--yes", action="store_true", help="do not ask")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+    history = commands.add_parser(
+        "history", help="write stored conversations as a log", epilog=HISTORY_NOTES, formatter_class=plain
+    )
+    history.add_argument("--guild", type=_user_id, required=True, metavar="ID", help="the server's id")
+    history.add_argument("--persona", required=True, metavar="ID", help="whose answers")
+    history.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to")
+    history.add_argument("--json", action="store_true", help="print one JSON object")
+    history.set_defaults(run=run_history)
+
+
+def run_show(arguments: argparse.Namespace, home: Path) -> int:
+    """Say what is kept about somebody. Raises `UnderstudyError`."""
+    with _reading(home) as store:
+        about = MemberReport(_forgetter(arguments.settings, store), arguments.user, tuple(arguments.name),
+                      arguments.settings.history_days)  # fmt: skip
+        if arguments.json:
+            print(about.export().decode())
+        else:
+            print("\n".join(format_member_report(about)))
+    return 0
+
+
+def run_export(arguments: argparse.Namespace, home: Path) -> int:
+    """Write all about somebody to a file. Raises `UnderstudyError`."""
+    with _reading(home) as store:
+        content = MemberReport(_forgetter(arguments.settings, store), arguments.user, tuple(arguments.name)).export()
+    try:
+        with arguments.out.open("xb") as out:
+            arguments.out.chmod(0o600)
+            out.write(content)
+    except OSError as error:
+        raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
+    size = len(content)
+    print(
+        json.dumps({"path": str(arguments.out), "bytes": size}) if arguments.json else f"{arguments.out}: {size} bytes"
+    )
+    return 0
+
+
+def run_forget(arguments: argparse.Namespace, home: Path) -> int:
+    """Forget somebody; the bot that runs does it where there is one. Raises `UnderstudyError`."""
+    finish_restore(home)
+    if not (home / "understudy.sqlite").exists():
+        raise RequestError(f"There is no database in {home}.", "Check UNDERSTUDY_HOME.")
+    if not arguments.yes and not _sure(arguments.user):
+        return 1
+    try:
+        with Store.open(home / "understudy.sqlite") as store:
+            receipt = _forget_here(arguments, store)
+    except HomeInUseError:
+        receipt = _have_forgotten(arguments, home)
+    print(receipt.model_dump_json() if arguments.json else "\n".join(format_receipt_lines(receipt, is_done=True)))
+    return 0
+
+
+def run_history(arguments: argparse.Namespace, home: Path) -> int:
+    """Write a server's history with a persona to a file. Raises `UnderstudyError`."""
+    with _reading(home) as store:
+        forgetter = _forgetter(arguments.settings, store)
+        permission = Consent(permission=arguments.settings.discord_permission)
+        try:
+            count = write_history(store, permission, arguments.guild, arguments.persona, arguments.out)
+        except OSError as error:
+            raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
+        people = {forgetter.keyed(str(user_id)) for user_id in store.people.opted_in()}
+    record_export(home, "history", arguments.out, people)
+    said = {"path": str(arguments.out), "messages": count}
+    print(json.dumps(said) if arguments.json else f"{arguments.out}: {count} messages")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------ forgetting
+
+
+def _forget_here(arguments: argparse.Namespace, store: Store) -> ErasureReceipt:
+    forgetter = _forgetter(arguments.settings, store)
+    traces = forgetter.traces(arguments.user, sure_names=arguments.name)
+    return asyncio.run(forgetter.run(forgetter.begin(traces)))
+
+
+def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
+    """Leave the request to the bot that runs, and wait until it has been done."""
+    since = time.time()
+    file = leave_request(home, OperatorErasureRequest(user_id=arguments.user, names=tuple(arguments.name)))
+    plain = LogProgress()
+    while time.time() - since < ERASURE_TIMEOUT_S:
+        time.sleep(ERASURE_POLL_INTERVAL_S)
+        plain.say("waiting until the bot that runs has done it")
+        if file.exists():
+            continue
+        with _reading(home) as store:
+            person = _forgetter(arguments.settings, store).keyed(str(arguments.user))
+            done = [row for row in store.forgettings.of(person) if row.asked_at >= since and not row.step]
+        if done:
+            return receipt_of(done[0])
+    raise RequestError(
+        "The bot that runs has not finished yet.",
+        "It goes on by itself; `python -m bot privacy show` says how far it is.",
+    )
+
+
+def _forgetter(settings: Settings, store: Store) -> ErasureRunner:
+    consents = ConsentMirror(settings.home, store, settings.discord_permission)
+    personas = PersonaRegistry(ShippedData.beside_the_code().cards, settings.home)
+    leave = None if settings.discord_token else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
+    return ErasureRunner(settings.home, store, consents, time.time, None, personas.all_names(), leave)
+
+
+def _sure(user_id: int) -> bool:
+    answer = input(f"Forget {user_id} for good? This cannot be undone. Type the id again: ")
+    return answer.strip() == str(user_id)
+
+
+@contextmanager
+def _reading(home: Path) -> Iterator[Store]:
+    store = Store.read_only(home / "understudy.sqlite")
+    with store:
+        yield store
+
+
+def _user_id(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) >= MIN_ID_DIGITS and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number of {MIN_ID_DIGITS} digits or more)")
+    return int(text)

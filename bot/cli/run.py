@@ -1,0 +1,98 @@
+"""The command line of `python -m bot`: runs the bot on Discord with a token, and in the demo guild without one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from bot.app import App, open_app
+from bot.cli import doctor_command as doctor_commands
+from bot.cli import privacy_command as privacy_commands
+from bot.cli import setup_commands
+from bot.cli.backup_commands import add_backup_commands
+from bot.permissions import invite_url
+from bot.settings import Settings, existing_file, load_settings
+from personas.cli_entry import EXIT_DONE, EXIT_FAILED
+from personas.errors import UnderstudyError
+from personas.home.job_material import ShippedData
+
+DESCRIPTION = "The bot: on Discord with a token, and in its own guild on this machine without."
+EPILOG = """examples:
+  python -m bot                      no DISCORD_TOKEN: a guild on this machine; prints its address
+  DISCORD_TOKEN=… python -m bot      the same bot on Discord
+  WEB_PORT=0 python -m bot           any free port
+  python -m bot doctor               what is wrong with the settings, and with this machine
+  python -m bot invite               the address that lets the bot into a server
+  python -m bot backup --out /mnt/backups
+
+exit codes: 0 done, or ended by Ctrl-C or SIGTERM while it served; 1 could not start, broke off or was refused; 2 wrong
+usage; 130 Ctrl-C in a command. docs/commands.md has all of them."""
+
+
+def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
+    """What the command line may hold."""
+    made = argparse.ArgumentParser(
+        prog, description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
+    commands = made.add_subparsers(title="commands", metavar="COMMAND")
+    doctor_commands.add_doctor_command(commands)
+    setup_commands.add_invite_command(commands)
+    privacy_commands.add_commands(commands)
+    add_backup_commands(commands)
+    setup_commands.add_completion_command(commands, build_parser)
+    return made
+
+
+def main() -> int:
+    """Run until told to stop, or do what a command says."""
+    try:
+        arguments = build_parser().parse_args()
+        if "before_settings" in arguments:
+            return int(arguments.before_settings(arguments))
+        arguments.settings = settings = load_settings(arguments.env, os.environ)
+        set_up_logging(settings)
+        if "run" in arguments:
+            return int(arguments.run(arguments, settings.home))
+        asyncio.run(serve(settings))
+    except UnderstudyError as error:
+        print(f"Understudy cannot go on. {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Log to standard error; other packages only from warnings on."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    for package in ("bot", "personas"):
+        logging.getLogger(package).setLevel(settings.log_level)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
+
+
+async def serve(settings: Settings) -> None:
+    """Run the bot until Ctrl-C, SIGTERM or the end of its connection."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with open_app(settings, ShippedData.beside_the_code()) as app:
+        print(_address_text(app), flush=True)
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        print("Stopping …", flush=True)
+
+
+def _address_text(app: App) -> str:
+    if app.sandbox:
+        return f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)\nDashboard: {app.url}/dashboard"
+    servers = ", ".join(guild.name for guild in app.client.guilds) or "no server yet"
+    invite_to = invite_url(app.client.application_id or 0)
+    return (
+        f"Understudy is on Discord as {app.client.user}, in {servers}.\nInvite: {invite_to}\n"
+        f"Dashboard: {app.url}/dashboard"
+    )

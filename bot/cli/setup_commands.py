@@ -1,0 +1,122 @@
+"""Commands for setting up: `invite` prints the bot's invite URL, `completion` prints shell completion scripts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bot.cli import ask
+from bot.doctor.discord_checks import fetch_application_id
+from bot.permissions import MESSAGE_CONTENT, REQUIRED_PERMISSIONS, RequiredPermission, invite_url, permission_title
+from personas.cli_common import SHELLS, completion_script
+from personas.errors import RequestError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+INVITE_NOTES = """\
+examples:
+  python -m bot invite                                     the bot that DISCORD_TOKEN is of
+  python -m bot invite --application 1100000000000000001   without a token: the Application ID of the Developer Portal
+  python -m bot invite --json
+
+Open the address as somebody who has Manage Server there. Discord shows the same permissions once more, each with a tick
+that can be taken away; what is lost then stands beside it here."""
+
+
+def add_invite_command(commands: Commands) -> None:
+    """Add `invite`."""
+    command = commands.add_parser(
+        "invite",
+        help="the address that lets the bot into a server, and why it asks for what",
+        epilog=INVITE_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--application", type=_application_id, metavar="ID", help="of this application (default: the token's)"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=run_invite)
+
+
+def run_invite(arguments: argparse.Namespace, home: Path) -> int:
+    """Print the address. Raises `UnderstudyError` where it is not known whose."""
+    application_id = arguments.application
+    if application_id is None:
+        if not (token := arguments.settings.discord_token):
+            raise RequestError(
+                "Whom to invite is not known: there is no DISCORD_TOKEN.",
+                "Set it, or name the application with --application (Developer Portal → General Information).",
+            )
+        application_id = asyncio.run(fetch_application_id(token))
+    url = invite_url(application_id)
+    print(json.dumps(_as_json(url), indent=1) if arguments.json else "\n".join(_invite_lines(url)))
+    return 0
+
+
+def _invite_lines(url: str) -> Iterator[str]:
+    yield url
+    yield ""
+    yield "It asks for:"
+    yield from (
+        f"  {permission_title(need):<26} to {need.why}; without it {need.cost}" for need in REQUIRED_PERMISSIONS
+    )
+    yield "And, in the Developer Portal under Bot → Privileged Gateway Intents, if you like:"
+    yield f"  {permission_title(MESSAGE_CONTENT):<26} to {MESSAGE_CONTENT.why}; without it {MESSAGE_CONTENT.cost}"
+
+
+def _as_json(url: str) -> dict[str, Any]:
+    def told(need: RequiredPermission) -> dict[str, str]:
+        return {"name": need.permission, "why": need.why, "without": need.cost}
+
+    return {
+        "url": url,
+        "permissions": [told(need) for need in REQUIRED_PERMISSIONS],
+        "intents": [told(MESSAGE_CONTENT)],
+    }
+
+
+def _application_id(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number)")
+    return int(text)
+
+
+PROGRAM_NAME = "understudy"
+
+
+"""The command's name for shells: they complete the first word, and `python` is everybody's."""
+
+
+COMPLETION_NOTES = """\
+examples:
+  python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
+  python -m bot completion zsh > ~/.zfunc/_understudy
+  python -m bot completion fish | tee ~/.config/fish/completions/{understudy,model_inference}.fish
+
+It completes `understudy`, which is `python -m bot` under a name of its own, and `model_inference`; both lie in
+.venv/bin. The folders have to be there; in zsh, ~/.zfunc in fpath before compinit. bash (with bash-completion) and fish
+look for a file of the command's name. For this terminal alone, in bash or zsh: source <(.venv/bin/understudy completion
+bash), and in fish: .venv/bin/understudy completion fish | source. The trainer's commands are `understudy-trainer`:
+python -m trainer completion bash."""
+
+
+def add_completion_command(commands: Commands, parser: Callable[[str], argparse.ArgumentParser]) -> None:
+    """Add `completion`, which needs no settings; `parser` makes the whole parser under a name."""
+    command = commands.add_parser(
+        "completion",
+        help="a script that completes these commands in a shell",
+        epilog=COMPLETION_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("shell", choices=SHELLS, help="which shell")
+
+    def run(arguments: argparse.Namespace) -> int:
+        print(completion_script([parser(PROGRAM_NAME), ask.build_ask_parser()], arguments.shell))
+        return 0
+
+    command.set_defaults(before_settings=run)

@@ -1,0 +1,170 @@
+"""`/persona lore add|remove|ask`: a guild's lore for its personas."""
+
+from __future__ import annotations
+
+import time
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.chat.discord_channels import NO_MENTIONS
+from bot.cogs.transformers import (
+    MAX_CHOICES,
+    Choices,
+    Interaction,
+    autocomplete_personas,
+    persona_or_channel_default,
+    require_moderator,
+    require_persona,
+    submitted_form,
+)
+from bot.cogs.ui import respond_privately
+from bot.errors import RefusedError, error_text
+from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
+from bot.services import Services
+from bot.store import Contribution
+from personas.lore import MIN_SCORE, LoreRanking, PassageMatch
+from personas.schemas.chat import Persona
+
+LORE_FORM_PREFIX = "lore:"
+"""How the custom id of the form begins; the persona's id follows."""
+MAX_SHOWN_MATCHES = 4
+MAX_EXCERPT_CHARS = 160
+
+
+class LoreCommands(commands.Cog):
+    """Commands of the group `/persona lore`, and its form: a base of the cog of `/persona`."""
+
+    lore = app_commands.Group(name="lore", description="What personas know about themselves and their world.")
+
+    @lore.command(name="add", description="Give a persona lore in this server (moderators): a file, or text in a form.")
+    @app_commands.describe(
+        persona="Whose", file="Markdown in UTF-8, at most 100 KB (without one a form opens); the same name replaces"
+    )
+    @app_commands.autocomplete(persona=autocomplete_personas)
+    async def lore_add(self, interaction: Interaction, persona: str, file: discord.Attachment | None = None) -> None:
+        guild_id, whose = _guild_id(interaction), require_persona(interaction, persona)
+        if file is None:
+            await interaction.response.send_modal(LoreForm(whose))
+            return
+        if file.size > MAX_FILE_BYTES:
+            raise RefusedError(f"{file.filename} has more than 100 KB.", "Split it into several files.")
+        await interaction.response.defer(ephemeral=True)
+        await _add_lore(interaction, guild_id, whose, file.filename, await file.read())
+
+    @lore.command(name="remove", description="Take back a file of lore that this server has added (moderators).")
+    @app_commands.describe(persona="Whose", file="Which")
+    @app_commands.autocomplete(persona=autocomplete_personas)
+    async def lore_remove(self, interaction: Interaction, persona: str, file: str) -> None:
+        guild_id, whose = _guild_id(interaction), require_persona(interaction, persona)
+        await interaction.response.defer(ephemeral=True)
+        await _guild_lore(interaction.client.services).remove(guild_id, whose.id, file)
+        interaction.client.services.store.people.take_back(guild_id, whose.id, file)
+        await interaction.followup.send(f"{whose.name} has forgotten `{file}`.", ephemeral=True)
+
+    @lore_remove.autocomplete("file")
+    async def _lore_files(self, interaction: Interaction, current: str) -> Choices:
+        house, guild_id = interaction.client.services, interaction.guild_id or 0
+        whose = house.conversations.personas.find(str(interaction.namespace.persona or ""), guild_id)
+        names = _guild_lore(house).files(guild_id, whose.id) if whose and guild_id else []
+        found = [name for name in names if current.casefold() in name]
+        return [app_commands.Choice(name=name[:100], value=name) for name in found[:MAX_CHOICES]]
+
+    @lore.command(name="ask", description="See which lore a question finds, and why.")
+    @app_commands.describe(question="What you would ask", persona="Whom (this channel's persona if left out)")
+    @app_commands.autocomplete(persona=autocomplete_personas)
+    async def lore_ask(
+        self, interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: str | None = None
+    ) -> None:
+        whom = persona_or_channel_default(interaction, persona)
+        lore = interaction.client.services.conversations.lore
+        weighed = lore.weigh(whom.id, question, interaction.guild_id or 0)
+        await interaction.response.send_message(
+            _matches_text(whom, weighed),
+            ephemeral=True,
+            allowed_mentions=NO_MENTIONS,
+            suppress_embeds=True,
+        )
+
+    @commands.Cog.listener()
+    async def on_interaction(self, interaction: Interaction) -> None:
+        """A form was sent."""
+        if sent := submitted_form(interaction, LORE_FORM_PREFIX):
+            try:
+                await self._lore_sent(interaction, *sent)
+            except Exception as error:
+                await respond_privately(interaction, error_text(error))
+
+    async def _lore_sent(self, interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
+        guild_id, whose = _guild_id(interaction), require_persona(interaction, persona_id)
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        title, text = values["title"], values["text"]
+        if not text.lstrip().startswith("#"):
+            text = f"# {title}\n{text}"
+        await _add_lore(interaction, guild_id, whose, title, text.encode())
+
+
+class LoreForm(discord.ui.Modal):
+    """The form behind `/persona lore add` without a file."""
+
+    def __init__(self, persona: Persona) -> None:
+        super().__init__(title=f"Lore for {persona.name}"[:45], custom_id=f"{LORE_FORM_PREFIX}{persona.id}")
+        self.add_item(discord.ui.TextInput(label="Title", custom_id="title", max_length=60))
+        self.add_item(
+            discord.ui.TextInput(
+                label="Text (markdown)", custom_id="text", style=discord.TextStyle.paragraph, max_length=4000
+            )
+        )
+
+
+async def _add_lore(interaction: Interaction, guild_id: int, whose: Persona, name: str, content: bytes) -> None:
+    house = interaction.client.services
+    file, passages = await _guild_lore(house).add(guild_id, whose.id, name, content)
+    house.store.people.give(Contribution(guild_id, whose.id, file, interaction.user.id, time.time()))
+    count = "1 passage" if passages == 1 else f"{passages} passages"
+    await interaction.followup.send(
+        f"{whose.name} knows `{file}` now ({count}), in this server only. "
+        f"`/persona lore ask` shows what a question finds, `/persona lore remove` takes it back.",
+        ephemeral=True,
+    )
+
+
+def _guild_lore(house: Services) -> GuildLore:
+    return GuildLore(house.home, house.conversations.lore)
+
+
+def _guild_id(interaction: Interaction) -> int:
+    if interaction.guild_id is None:
+        raise RefusedError("Lore is added to a server.", "Try it in one of its channels.")
+    require_moderator(interaction)
+    return interaction.guild_id
+
+
+def _matches_text(whom: Persona, weighed: LoreRanking) -> str:
+    """What is found, what comes near, and why. The sources read as under a reply."""
+    if not weighed.matches:
+        return f"There is no lore for {whom.name} yet. `/persona lore add` gives them some."
+    given = {id(match) for match in weighed.given()}
+    count = "1 passage" if len(given) == 1 else f"{len(given) or 'no'} passages"
+    lines = [f"**{whom.name}** would be given {count}. Found is what has a score of {MIN_SCORE:g} or more:"]
+    for match in weighed.matches[:MAX_SHOWN_MATCHES]:
+        mark = "✅" if id(match) in given else "➖" if match.found else "❌"
+        lines.append(
+            f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}\n-# {_match_reason(match)}"
+        )
+        lines.append(f"> {_excerpt(match.passage.text)}")
+    return "\n".join(lines)[:2000]
+
+
+def _match_reason(match: PassageMatch) -> str:
+    words = ", ".join(sorted(match.words, key=lambda word: -match.words[word])) or "none"
+    meaning = "not compared (another language)" if match.cosine is None else f"{match.by_meaning:+.2f}"
+    return f"meaning {meaning} · shared words {match.by_words:+.2f} ({words})"
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return discord.utils.escape_markdown(
+        line if len(line) <= MAX_EXCERPT_CHARS else line[:MAX_EXCERPT_CHARS].rsplit(" ", 1)[0] + " …"
+    )

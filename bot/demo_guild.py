@@ -1,0 +1,111 @@
+"""The guild in which the bot runs without a Discord account: its channels, members and personas."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import discord
+
+from bot.chat.reply_service import ReplyService
+from bot.permissions import required_permissions
+from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
+from bot.privacy.redaction import contains_person
+from bot.sandbox import (
+    SILENCED_PERMISSIONS,
+    ChannelSeed,
+    DepartingMember,
+    GuildSeed,
+    MemberSeed,
+    Permission,
+    RoleSeed,
+    Sandbox,
+)
+from bot.store import Channel
+
+MODERATOR, MEMBER, NEWCOMER = "Mina Vale", "Tobias Reed", "Wren Castle"
+
+CHANNEL_PERSONAS = {
+    "weighbridge-quay": "ballast",
+    "the-damp-lantern": "oda",
+    "drowned-stage": "thrip",
+}
+"""Which persona lives in which channel of a new guild."""
+
+# Besides these three: the owner, and one who may only look on.
+SKERROW_SEED = GuildSeed(
+    name="Skerrow Harbour",
+    channels=(
+        ChannelSeed("weighbridge-quay", "Where the lifting is done. Dock Crane No. 3 answers."),
+        ChannelSeed("the-damp-lantern", "The inn at the bottom of Eel Stair. Boots on the rail."),
+        ChannelSeed("drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."),
+        ChannelSeed("harbour-office", "Nobody lives here. Try /persona list, /persona set, /finetune status."),
+    ),
+    roles=(
+        RoleSeed("Regular", 0, 0xB07D3C),
+        RoleSeed("Silenced", 0, denied=SILENCED_PERMISSIONS),
+        RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B8B),
+    ),
+    members=(
+        MemberSeed(MODERATOR, ("Moderator",)),
+        MemberSeed(MEMBER, ("Regular",)),
+        MemberSeed("Edwina Harrow", owner=True),
+        MemberSeed(NEWCOMER),
+        MemberSeed("Silas Mott", ("Silenced",)),
+    ),
+    bot_name="Understudy",
+    bot_avatar=Path(__file__).with_name("avatar.png"),
+    bot_permissions=required_permissions().value,
+)
+
+
+@dataclass(frozen=True)
+class DemoGuild:
+    """A guild to make, and which persona lives in which of its channels."""
+
+    seed: GuildSeed
+    homes: Mapping[str, str]
+
+
+SKERROW_HARBOUR = DemoGuild(SKERROW_SEED, CHANNEL_PERSONAS)
+
+
+def forget_in_sandbox(sandbox: Sandbox, traces: PersonIdentifiers) -> None:
+    """Have somebody leave the sandbox with all that they wrote: its state lies in the bot's home."""
+    finder = IdentifierMatcher(traces)
+    sandbox.forget(
+        DepartingMember(
+            ids=traces.ids,
+            answers=traces.answers,
+            finds=finder.in_text,
+            redacted=finder.redacted,
+            holds=lambda name, data: finder.in_text(name) or contains_person(name, data, finder),
+        )
+    )
+
+
+def forget_in_stored_sandbox(home: Path, traces: PersonIdentifiers) -> None:
+    """The same while no bot runs; nothing happens where there is no sandbox."""
+    state = home / "sandbox.sqlite"
+    if state.exists():
+        sandbox = Sandbox(SKERROW_SEED, state)
+        try:
+            forget_in_sandbox(sandbox, traces)
+        finally:
+            sandbox.close_state()
+
+
+async def assign_channel_personas(
+    client: discord.Client, sandbox: Sandbox, answerer: ReplyService, homes: Mapping[str, str] = CHANNEL_PERSONAS
+) -> None:
+    """Give each channel of a new guild its persona, which says its greeting."""
+    guild = client.get_guild(sandbox.guild_id)
+    assert guild is not None  # the sandbox's only guild, and the client is ready
+    for channel in guild.text_channels:
+        persona = answerer.conversations.personas.get(homes.get(channel.name, ""), guild.id)
+        if persona and not answerer.store.channels.get(guild.id, channel.id):
+            setting = Channel(guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time())
+            answerer.store.channels.assign(setting)
+            await answerer.greet(persona, channel)

@@ -1,0 +1,101 @@
+"""The doctor's latest results, cached in the home because a full check takes half a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.doctor import local_checks
+from bot.doctor.local_checks import BotCheck
+from bot.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CheckRunner = Callable[[str], Awaitable[list[BotCheck]]]
+"""Asks the doctor over a base model."""
+
+
+@dataclass(frozen=True)
+class DoctorResults:
+    """What was found, when (seconds since 1970), and over which base model."""
+
+    at: float
+    base_model: str
+    checks: tuple[BotCheck, ...]
+
+
+def local_check_runner(settings: Settings) -> CheckRunner:
+    """Asks for what the bot needs of this machine, then for what this machine can train. Discord is not asked again."""
+
+    async def ask(base_model: str) -> list[BotCheck]:
+        own = await asyncio.to_thread(lambda: list(local_checks.check_machine(settings)))
+        return own + await local_checks.check_trainer(base_model, os.environ)
+
+    return ask
+
+
+class CachedDoctor:
+    """Asks in the background, one at a time. To be used on the event loop."""
+
+    def __init__(self, ask: CheckRunner) -> None:
+        self.ask = ask
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the doctor is looking just now."""
+        return self._asking is not None and not self._asking.done()
+
+    def begin(self, home: Path, base_model: str) -> bool:
+        """Have it look at everything. False where it does so already."""
+        if self.is_asking:
+            return False
+        self._asking = asyncio.create_task(self._look(home, base_model), name="doctor")
+        return True
+
+    async def latest(self, home: Path) -> DoctorResults | None:
+        """What was found last; None where nothing was, or where it cannot be read any more."""
+        return await asyncio.to_thread(_read, _cache_file(home))
+
+    async def close(self) -> None:
+        """End a look that is under way."""
+        if self._asking:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _look(self, home: Path, base_model: str) -> None:
+        try:
+            checks = await self.ask(base_model)
+        except OSError as error:
+            checks = [BotCheck("trainer", "fail", f"its doctor cannot be started: {error}", "make setup")]
+        found = {"at": time.time(), "base_model": base_model, "checks": [asdict(check) for check in checks]}
+        await asyncio.to_thread(_write, _cache_file(home), found)
+
+
+def _cache_file(home: Path) -> Path:
+    return home / "cache" / "doctor.json"
+
+
+def _read(file: Path) -> DoctorResults | None:
+    try:
+        told = json.loads(file.read_bytes())
+        return DoctorResults(told["at"], told["base_model"], tuple(BotCheck(**check) for check in told["checks"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _write(file: Path, found: dict[str, Any]) -> None:
+    aside = file.with_name(f"{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+        aside.replace(file)
+    except OSError as error:
+        log.warning("what the doctor found cannot be kept: %s", error)

@@ -1,0 +1,143 @@
+"""Checks at Discord: the token, permissions, intents, and the application's name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import discord
+
+from bot import permissions
+from bot.doctor.local_checks import BotCheck
+from bot.settings import Settings
+from bot.store import Store
+from personas.errors import UnderstudyError
+
+DISCORD_TIMEOUT_S = 30.0
+GUILD_SETTLE_S = 1.0
+"""So long after the latest server nothing more is waited for."""
+CONNECTION_ERRORS = (aiohttp.ClientError, discord.HTTPException, discord.GatewayNotFound, OSError, TimeoutError)
+RENEW_TOKEN_ADVICE = "copy it anew: Developer Portal → the application → Bot → Reset Token"
+NETWORK_ADVICE = "check the network, and whether Discord is up (discordstatus.com)"
+
+
+class DiscordError(UnderstudyError):
+    """Discord cannot be asked, or does not know the token."""
+
+
+async def fetch_application_id(token: str) -> int:
+    """The id of the application that a token is of. Raises `DiscordError`."""
+    client = discord.Client(intents=discord.Intents.none())
+    try:
+        async with asyncio.timeout(DISCORD_TIMEOUT_S):
+            await client.login(token)
+        return client.application_id or 0
+    except discord.LoginFailure as error:
+        raise DiscordError(
+            "Discord does not accept DISCORD_TOKEN.", RENEW_TOKEN_ADVICE[0].upper() + RENEW_TOKEN_ADVICE[1:] + "."
+        ) from error
+    except CONNECTION_ERRORS as error:
+        advice = "Check the network, or name the application with --application."
+        raise DiscordError(f"Discord cannot be reached: {error}.", advice) from error
+    finally:
+        await client.close()
+
+
+async def check_discord(settings: Settings) -> list[BotCheck]:
+    """What Discord grants this bot; nothing where there is no token. The bot may run meanwhile."""
+    if not settings.discord_token:
+        return []
+    try:
+        async with asyncio.timeout(DISCORD_TIMEOUT_S), _connected(settings.discord_token, content=True) as client:
+            return [
+                BotCheck("Discord", "ok", _application_text(client)),
+                _check_message_content(settings, granted=True),
+                *_check_permissions(client, settings),
+            ]
+    except discord.PrivilegedIntentsRequired:
+        pass
+    except discord.LoginFailure:
+        return [BotCheck("Discord", "fail", "it does not accept DISCORD_TOKEN", RENEW_TOKEN_ADVICE)]
+    except CONNECTION_ERRORS as error:
+        return [BotCheck("Discord", "warn", f"cannot be reached: {error or type(error).__name__}", NETWORK_ADVICE)]
+    return await _checks_without_content(settings)
+
+
+async def _checks_without_content(settings: Settings) -> list[BotCheck]:
+    try:
+        async with asyncio.timeout(DISCORD_TIMEOUT_S), _connected(settings.discord_token, content=False) as client:
+            return [
+                BotCheck("Discord", "ok", _application_text(client)),
+                _check_message_content(settings, granted=False),
+                *_check_permissions(client, settings),
+            ]
+    except CONNECTION_ERRORS as error:
+        return [BotCheck("Discord", "warn", f"cannot be reached: {error or type(error).__name__}", NETWORK_ADVICE)]
+
+
+@asynccontextmanager
+async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Client]:
+    """A client that hears of its guilds and does nothing; what ends it comes out of here."""
+    intents = discord.Intents(guilds=True, message_content=content)
+    client = discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S)
+    running = asyncio.create_task(client.start(token))
+    ready = asyncio.create_task(client.wait_until_ready())
+    try:
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+        yield client
+    finally:
+        ready.cancel()
+        await client.close()
+        await asyncio.gather(running, ready, return_exceptions=True)
+
+
+def _application_text(client: discord.Client) -> str:
+    count = len(client.guilds)
+    return f"the token is {client.user}'s, in {count} server{'' if count == 1 else 's'}"
+
+
+def _check_message_content(settings: Settings, *, granted: bool) -> BotCheck:
+    need, name = permissions.MESSAGE_CONTENT, "intent"
+    if granted:
+        return BotCheck(name, "ok", "Message Content is granted")
+    where = "Developer Portal → Bot → Privileged Gateway Intents: allow Message Content"
+    found = f"Message Content is not granted: {need.cost}"
+    if settings.message_content_intent:
+        return BotCheck(name, "warn", found, f"{where}, or set MESSAGE_CONTENT_INTENT=false")
+    return BotCheck(name, "ok", f"{found}. To change that: {where}")
+
+
+def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[BotCheck]:
+    if not client.guilds:
+        url = permissions.invite_url(client.application_id or 0)
+        yield BotCheck("permissions", "warn", "the bot is in no server yet", f"invite it: {url}")
+        return
+    found = [
+        lack
+        for guild, channels in _channels_in_use(client, settings.home)
+        for lack in permissions.find_missing_permissions(guild, channels)
+    ]
+    for lack in found:
+        is_mute = lack.need.permission in ("view_channel", "send_messages")
+        yield BotCheck("permissions", "fail" if is_mute else "warn", lack.words, lack.remedy)
+    if not found:
+        yield BotCheck("permissions", "ok", "all are there, in each server and each channel with a persona")
+
+
+def _channels_in_use(client: discord.Client, home: Path) -> list[tuple[discord.Guild, list[discord.abc.GuildChannel]]]:
+    database = home / "understudy.sqlite"
+    if not database.exists():
+        return [(guild, []) for guild in client.guilds]
+    with Store.read_only(database) as store:
+        return [(guild, channels_in_use(guild, store)) for guild in client.guilds]
+
+
+def channels_in_use(guild: discord.Guild, store: Store) -> list[discord.abc.GuildChannel]:
+    """The channels of a guild that have a persona, and that the bot can see."""
+    used = [guild.get_channel(channel.channel_id) for channel in store.channels.of_guild(guild.id)]
+    return [channel for channel in used if channel]

@@ -1,0 +1,219 @@
+"""Check results, and the checks of this machine: settings, home, disk, port, and what the trainer's doctor reports."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import shutil
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bot.settings import Settings
+from bot.store import HomeInUseError, Store, StoreError, acquire_home_lock
+from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
+
+CheckState = Literal["ok", "warn", "fail"]
+
+
+"""`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
+
+
+@dataclass(frozen=True)
+class BotCheck:
+    """`found` is what was found, for people; `remedy` what to do about it, empty where all is well."""
+
+    name: str
+    state: CheckState
+    found: str
+    remedy: str = ""
+
+
+def failed_checks(checks: Iterable[BotCheck]) -> list[str]:
+    """The names of those that fail, each once."""
+    return list(dict.fromkeys(check.name for check in checks if check.state == "fail"))
+
+
+MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
+
+
+"""A training keeps checkpoints and an adapter; base models of a hub take several GiB each."""
+
+
+CONNECT_TIMEOUT_S = 2.0
+
+
+DATABASE_FILE = "understudy.sqlite"
+
+
+def check_machine(settings: Settings) -> Iterator[BotCheck]:
+    """All of them, one after the other."""
+    yield check_token(settings.discord_token)
+    yield check_home(settings.home)
+    yield check_database(settings.home)
+    yield check_disk(settings.home)
+    yield check_port(settings.web_port, settings.home)
+
+
+def check_token(text: str) -> BotCheck:
+    """Whether a token looks like a bot's: three parts, the first of which is the bot's id in base 64."""
+    if not text:
+        return BotCheck("token", "ok", "none: the bot is in a guild on this machine")
+    parts = text.split(".")
+    if len(parts) == 3 and all(parts) and token_application_id(text):
+        return BotCheck("token", "ok", f"looks like the token of the bot {token_application_id(text)}")
+    what = "the application's id or public key" if len(parts) == 1 and text.isalnum() else "something else"
+    remedy = "copy it anew: Developer Portal → the application → Bot → Reset Token"
+    return BotCheck("token", "fail", f"DISCORD_TOKEN does not look like a bot's token; perhaps it is {what}", remedy)
+
+
+def token_application_id(text: str) -> int | None:
+    """The bot's id that a token begins with; None where it begins otherwise."""
+    first = text.partition(".")[0]
+    try:
+        decoded = base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)).decode("ascii")
+    except (binascii.Error, ValueError):
+        return None
+    return int(decoded) if decoded.isdecimal() else None
+
+
+def check_home(folder: Path) -> BotCheck:
+    """Whether the bot's home can be written, or made."""
+    place = _existing_parent(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place):
+            pass
+    except OSError as error:
+        remedy = "give this user the right to write there, or name another folder in UNDERSTUDY_HOME"
+        return BotCheck("home", "fail", f"{place} cannot be written: {error.strerror or error}", remedy)
+    if not folder.exists():
+        return BotCheck("home", "ok", f"{folder} is made when the bot starts")
+    if folder.stat().st_mode & 0o077:
+        found = f"{folder} can be read by other users of this machine"
+        return BotCheck("home", "warn", found, f"chmod 700 {folder}: it holds what people said")
+    return BotCheck("home", "ok", str(folder))
+
+
+def check_database(folder: Path) -> BotCheck:
+    """Whether the database can be read, and whether a bot works on it now."""
+    file = folder / DATABASE_FILE
+    if not file.exists():
+        return BotCheck("database", "ok", "none yet")
+    try:
+        Store.read_only(file).close()
+    except StoreError as error:
+        return BotCheck("database", "fail", error.message, error.advice or "restore a backup: docs/backup.md")
+    try:
+        acquire_home_lock(file).release()
+    except HomeInUseError:
+        return BotCheck("database", "ok", "readable; a bot runs on it now")
+    except StoreError as error:
+        return BotCheck("database", "fail", error.message, error.advice)
+    return BotCheck("database", "ok", "readable; no bot runs on it")
+
+
+def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:
+    """Room on the home's disk."""
+    free = int(usage(_existing_parent(folder)).free)
+    found = f"{free / 2**30:.1f} GiB free"
+    if free < MIN_FREE_BYTES:
+        return BotCheck("disk", "fail", found, "free some: a training's checkpoints and adapter need a GiB or two")
+    if free < LOW_FREE_BYTES:
+        return BotCheck("disk", "warn", found, "free some before fetching models or keeping many versions")
+    return BotCheck("disk", "ok", found)
+
+
+def check_port(number: int, folder: Path) -> BotCheck:
+    """Whether the web server's port is free, or has been taken by the bot that runs on this home."""
+    if number == 0:
+        return BotCheck("port", "ok", "any free one is taken")
+    try:
+        socket.create_connection(("127.0.0.1", number), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return BotCheck("port", "ok", f"{number} is free")
+    is_bot = _is_understudy(number)
+    if is_bot and _is_in_use(folder):
+        return BotCheck("port", "ok", f"the bot answers on {number}")
+    who = "another home's bot" if is_bot else "another program"
+    return BotCheck("port", "fail", f"{who} listens on {number}", "end it, or set WEB_PORT to another number")
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Whether a bot runs on a home."""
+    try:
+        if (folder / DATABASE_FILE).exists():
+            acquire_home_lock(folder / DATABASE_FILE).release()
+    except HomeInUseError:
+        return True
+    except StoreError:  # `database` says so
+        pass
+    return False
+
+
+def _is_understudy(number: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{number}/healthz", timeout=CONNECT_TIMEOUT_S) as answer:
+            return bool(json.load(answer).get("status"))
+    except urllib.error.HTTPError as error:  # it starts or ends
+        return error.headers.get_content_type() == "application/problem+json"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _existing_parent(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
+
+
+TRAINER_TIMEOUT_S = 300.0
+
+
+MAX_OUTPUT_CHARS = 300
+
+
+"""Letters of a complaint that are shown."""
+
+
+async def check_trainer(
+    base_model: str,
+    environ: Mapping[str, str],
+    command: Sequence[str] = TRAINER_COMMAND,
+    patience_s: float = TRAINER_TIMEOUT_S,
+) -> list[BotCheck]:
+    """Its checks, after half a minute or so. One that says why, where it cannot be asked."""
+    process = await asyncio.create_subprocess_exec(
+        *command, "doctor", "--json", "--base-model", base_model,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=trainer_environment(environ, {}),
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(patience_s):
+            said, complained = await process.communicate()
+    except TimeoutError:
+        return [_unavailable(f"it did not end within {patience_s:.0f} s")]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    try:
+        return [_parse_check(one) for one in json.loads(said)["checks"]]
+    except (ValueError, LookupError, TypeError):
+        return [
+            _unavailable(
+                complained.decode(errors="replace").strip()[-MAX_OUTPUT_CHARS:] or f"it ended with {process.returncode}"
+            )
+        ]
+
+
+def _parse_check(told: Mapping[str, Any]) -> BotCheck:
+    return BotCheck(str(told["name"]), told["state"], str(told["found"]), str(told["remedy"]))
+
+
+def _unavailable(why: str) -> BotCheck:
+    return BotCheck("trainer", "fail", f"its doctor says nothing: {why}", "make setup, then python -m trainer doctor")

@@ -1,0 +1,1 @@
+"""Personas, their cards and lore, as servers and the operator keep them."""

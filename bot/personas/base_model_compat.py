@@ -1,0 +1,155 @@
+"""Checks cards and adapters against the served base model: the token budget of a card, and adapters made for another model."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from personas.card.card_summary import CountTokens, token_counter
+from personas.errors import BaseModelError, CardError
+from personas.home.adapters import MANIFEST_FILE, adapter_ref
+from personas.models.base_model import EMBEDDED, locate, name_with_scaling
+from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, system_text
+from personas.schemas.chat import Persona
+from personas.schemas.training import TrainingRequest
+
+MAX_GREETING_CHARS = 6000
+
+
+"""Characters of a greeting: more than four messages at once are nobody's wish."""
+
+
+CHARS_PER_TOKEN = 3
+
+
+"""How many characters a token stands for where no tokenizer is at hand: cautiously few."""
+
+
+@dataclass(frozen=True)
+class CardTokenCount:
+    """What a card takes, in tokens: its prose, which is in every prompt, and its examples, as far as they fit."""
+
+    prose: int
+    examples: int
+
+    @property
+    def examples_used(self) -> int:
+        """How many tokens of examples a prompt holds at most."""
+        return min(self.examples, max(0, MAX_CARD_TOKENS - self.prose))
+
+    @property
+    def tokens(self) -> int:
+        """What it takes in all."""
+        return self.prose + self.examples_used
+
+    @property
+    def share(self) -> float:
+        """Of what prompt and reply hold together."""
+        return self.tokens / CONTEXT_TOKENS
+
+
+@functools.cache
+def load_token_counter(base_model: str) -> CountTokens | None:
+    """Counts tokens as a base model does; None where its tokenizer is not on this machine. Reads a file once."""
+    try:
+        return token_counter(base_model if base_model == EMBEDDED else str(locate(base_model, fetch=False).folder))
+    except BaseModelError:
+        return None
+
+
+def token_counter_or_estimate(base_model: str) -> CountTokens:
+    """Counts tokens as a base model does, or about so where its tokenizer is not on this machine."""
+    return load_token_counter(base_model) or (lambda text: len(text) // CHARS_PER_TOKEN)
+
+
+def count_card_tokens(persona: Persona, base_model: str) -> CardTokenCount:
+    """What the card takes with this base model."""
+    count = token_counter_or_estimate(base_model)
+    prose = system_text(persona, EXAMPLE_USER) + persona.post_history_instructions
+    return CardTokenCount(count(prose), count(persona.mes_example))
+
+
+def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> None:
+    """Raise `CardError` when the card's prose alone leaves no room to talk, or it greets at length."""
+    if len(persona.first_mes) > MAX_GREETING_CHARS:
+        raise CardError(
+            f"The greeting in {where} has {len(persona.first_mes)} characters, more than {MAX_GREETING_CHARS}.",
+            "Shorten first_mes.",
+        )
+    if room.prose > MAX_CARD_TOKENS:
+        raise CardError(
+            f"{where} would take about {room.prose} tokens of every prompt; at most {MAX_CARD_TOKENS} leave room to "
+            "talk.",
+            "Shorten the description, or move what is told there into the character book.",
+        )
+
+
+log = logging.getLogger(__name__)
+
+
+VersionKey = tuple[str, str]
+
+
+"""Persona and version."""
+
+
+@dataclass(frozen=True)
+class IncompatibleVersions:
+    """The versions that were made for another base model than the one served, and for which."""
+
+    models: Mapping[VersionKey, str] = field(default_factory=dict)
+
+    def model_of(self, persona_id: str, version: str | None) -> str | None:
+        """The base model that a version was made for; None where it can be served, and for the base model itself."""
+        return self.models.get((persona_id, version)) if version else None
+
+    def words(self, live: Mapping[str, str | None], served: str) -> str:
+        """For the operator: whose live versions they are; empty when there are none. `live` is by persona."""
+        behind = {who: model for who, version in live.items() if (model := self.model_of(who, version))}
+        if not behind:
+            return ""
+        whose = ", ".join(f"{who} {live[who]} (for {model})" for who, model in behind.items())
+        return (
+            f"Made for another base model than {served}: {whose}. The base model speaks for them until they are "
+            "trained again, or BASE_MODEL names theirs."
+        )
+
+
+def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], served_hash: str) -> IncompatibleVersions:
+    """What of the installed versions cannot be served, by their manifests. A damaged one is found when it is loaded."""
+    models = {}
+    for persona_id, version in installed:
+        try:
+            manifest = json.loads((adapter_ref(home, persona_id, version).folder / MANIFEST_FILE).read_bytes())
+            if manifest["base_model_hash"] != served_hash:
+                models[persona_id, version] = str(manifest["base_model"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return IncompatibleVersions(models)
+
+
+def compatibility_notes(request: TrainingRequest, served: str) -> list[str]:
+    """What should be known of a job before it starts."""
+    settings = request.hyperparameters
+    wanted = name_with_scaling(request.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
+    if is_same_model(wanted, served):
+        return []
+    return [
+        f"The adapter is made for {wanted} and cannot be served here: this bot serves {served}. "
+        f"Start the bot with BASE_MODEL={wanted} to hear it."
+    ]
+
+
+def is_same_model(one: str, other: str) -> bool:
+    """Whether two names mean one base model: the same name, or the same files with the same scaling."""
+    if one == other:
+        return True
+    try:
+        first, second = locate(one, fetch=False), locate(other, fetch=False)
+        return first.scaling == second.scaling and first.folder.samefile(second.folder)
+    except (BaseModelError, OSError, RuntimeError, ValueError):
+        return False

@@ -1,0 +1,288 @@
+"""The registry of personas: those that ship, for every guild, and those that one guild has imported."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bot.errors import RefusedError
+from bot.personas.revisions import RevisionHistory
+from personas.card import Card, card_picture, find_persona, parse_card, read_card, slug, to_persona, write_card
+from personas.card.spec_card import JsonObject
+from personas.card.toml_card import card_from_table, read_table
+from personas.errors import CardError
+from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
+from personas.schemas.chat import Persona
+
+log = logging.getLogger(__name__)
+
+MAX_GUILD_PERSONAS = 20
+"""How many personas a guild can have of its own; with those that ship they fit into one menu."""
+MAX_SHORT_ID_CHARS = 32
+BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+CARD_ARCHIVE = "files.charx"
+
+
+@dataclass(frozen=True)
+class ImportedPersona:
+    """A persona that a guild has brought in."""
+
+    persona: Persona
+    is_new: bool
+
+
+class PersonaRegistry:
+    """All personas, asked for by guild; guild 0 stands for direct messages."""
+
+    def __init__(self, shipped: Path, home: Path) -> None:
+        """`shipped` holds the cards for everybody. Raises `CardError` for one of them that cannot be read."""
+        self._home = home / "personas"
+        self._shipped: dict[str, Persona] = {}
+        self._shipped_cards: dict[str, Path] = {}
+        for path in sorted(shipped.glob("*.toml")):
+            self._add(read_card(path), path)
+        self._cards = dict(self._shipped_cards)
+        self._own: dict[int, dict[str, Persona]] = {}
+        self._changing = threading.Lock()
+        for path in sorted(self._home.glob(f"*/*/{CARD_FILE}")):
+            self._load(path)
+
+    def of(self, guild_id: int) -> Mapping[str, Persona]:
+        """The personas that a guild has, by id, those that ship first."""
+        return self._shipped | self._own.get(OPERATOR_GUILD_ID, {}) | self._own.get(guild_id, {})
+
+    def everybody(self) -> list[tuple[int, Persona]]:
+        """All personas with the guild whose they are, 0 for those of all guilds, which come first: for the operator."""
+        owned = [(guild_id, one) for guild_id in sorted(self._own) if guild_id for one in self._own[guild_id].values()]
+        return [*((OPERATOR_GUILD_ID, persona) for persona in self.of(OPERATOR_GUILD_ID).values()), *owned]
+
+    def whose(self, persona_id: str) -> tuple[int, Persona] | None:
+        """The persona of this id, whichever guild's it is, and that guild."""
+        return next((found for found in self.everybody() if found[1].id == persona_id), None)
+
+    def ships(self, persona_id: str) -> bool:
+        """Whether a card of this id came with the bot; the operator may have another in its place."""
+        return persona_id in self._shipped
+
+    def has_copy(self, persona_id: str) -> bool:
+        """Whether the operator has written or brought in a card of this id."""
+        return persona_id in self._own.get(OPERATOR_GUILD_ID, {})
+
+    def get(self, persona_id: str, guild_id: int) -> Persona | None:
+        """A persona that a guild has, by its id."""
+        return self.of(guild_id).get(persona_id)
+
+    def find(self, wanted: str, guild_id: int) -> Persona | None:
+        """A persona that a guild has, by its id, its name, or its id without the guild's."""
+        there = self.of(guild_id)
+        return find_persona(there, wanted) or there.get(_guild_persona_id(wanted.strip().casefold(), guild_id))
+
+    def card(self, persona: Persona, guild_id: int) -> Card:
+        """A persona's whole card, to be handed out: with all that it came with, and the id that it came with."""
+        table = read_table(self._cards[persona.id]) | {"id": short_id(persona, guild_id)}
+        return self._card_of(table, persona)
+
+    def table(self, persona_id: str) -> JsonObject:
+        """The fields of a card as they stand in its file, before names are filled in."""
+        return read_table(self._cards[persona_id])
+
+    def earlier(self, persona_id: str) -> RevisionHistory:
+        """What the card said before it was rewritten: the bytes of its file."""
+        found = self.whose(persona_id)
+        return RevisionHistory.of(
+            self._home.parent, self._home / str(found[0] if found else OPERATOR_GUILD_ID) / persona_id / CARD_FILE
+        )
+
+    def rewrite(self, persona_id: str, table: JsonObject) -> Persona:
+        """Let a card say something else from now on; its picture and files stay, and what it said is kept.
+
+        Of a card that ships a copy is made, the operator's, which wins. Raises `CardError` for a card that cannot
+        speak, `RefusedError` where another persona has its name, `KeyError` for an unknown id.
+        """
+        with self._changing:
+            guild_id, persona = self.whose(persona_id) or (OPERATOR_GUILD_ID, self._shipped[persona_id])
+            card = self._card_of(table | {"id": persona_id}, persona)
+            self._require_own_name(guild_id, to_persona(card, persona.name, persona_id), persona_id)
+            self.earlier(persona_id).keep(self._cards[persona_id].read_bytes(), time.time())
+            self._keep(guild_id, card, persona_id)
+            return self._own[guild_id][persona_id]
+
+    def _card_of(self, table: JsonObject, persona: Persona) -> Card:
+        """A table with the picture and the files that a persona has."""
+        picture = persona.avatar.read_bytes() if persona.avatar and persona.avatar.is_file() else None
+        card = card_from_table(table, persona.name, picture)
+        if (files := self._cards[persona.id].with_name(CARD_ARCHIVE)).exists():
+            card = replace(card, files=parse_card(files.read_bytes(), CARD_ARCHIVE).files)
+        return card
+
+    def bring_in(
+        self, guild_id: int, card: Card, where: str, wanted_id: str = "", *, keeping: bool = False
+    ) -> ImportedPersona:
+        """Make a card a persona of a guild; one that it has under the same id is replaced, with `keeping` kept, too.
+
+        Raises `CardError` for a card that cannot speak on Discord, and `RefusedError` when there is no room for it, or
+        the guild has another persona of that name.
+        """
+        with self._changing:  # reading cards takes long enough to be done in threads
+            return self._bring_in(guild_id, card, where, wanted_id, keeping)
+
+    def _bring_in(self, guild_id: int, card: Card, where: str, wanted_id: str, keeping: bool) -> ImportedPersona:
+        persona = to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID_CHARS].rstrip("-"))
+        full_id = _guild_persona_id(persona.id, guild_id)
+        own = self._own.get(guild_id, {})
+        if full_id not in own and len(own) >= MAX_GUILD_PERSONAS:
+            raise RefusedError(
+                f"This server has {MAX_GUILD_PERSONAS} personas of its own.", "Remove one: `/persona remove`."
+            )
+        self._require_own_name(guild_id, persona, full_id)
+        if keeping and full_id in self._cards:
+            self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
+        self._keep(guild_id, card, full_id)
+        return ImportedPersona(self._own[guild_id][full_id], full_id not in own)
+
+    def _require_own_name(self, guild_id: int, persona: Persona, full_id: str) -> None:
+        """Raise `RefusedError` where another persona that the guild sees has this name, or this id."""
+        for other in self.of(guild_id).values():
+            is_other = other.id != full_id
+            if is_other and (other.id == persona.id or other.name.casefold() == persona.name.casefold()):
+                raise RefusedError(
+                    f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",
+                    "Give the card another name; or another short name (`id`), as that of the one it is to replace.",
+                )
+
+    def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
+        """Remove a guild's own persona, or the operator's copy of a card that ships, which then speaks again.
+
+        Its earlier texts go with it, or with `keeping` its last one is added to them. Raises `RefusedError` for one
+        that came with the bot.
+        """
+        if persona.id not in self._own.get(guild_id, {}):
+            raise RefusedError(f"{persona.name} came with the bot.", "Only personas of this server can be removed.")
+        path, earlier = self._cards[persona.id], self.earlier(persona.id)
+        if keeping:
+            earlier.keep(path.read_bytes(), time.time())
+        else:
+            earlier.forget()
+        path.unlink()  # without it the folder is nobody's
+        self._drop_card(persona.id)
+        for file in path.parent.iterdir():
+            if file.is_file():
+                file.unlink()
+        own = self._own[guild_id]
+        self._own[guild_id] = {key: kept for key, kept in own.items() if key != persona.id}
+
+    def reload_guild_cards(self) -> None:
+        """Take the guilds' own cards anew from the disk, where they have changed or gone."""
+        with self._changing:
+            own, self._own = self._own, {}
+            for persona_id in [persona_id for personas in own.values() for persona_id in personas]:
+                self._drop_card(persona_id)
+            for path in sorted(self._home.glob(f"*/*/{CARD_FILE}")):
+                self._load(path)
+
+    def all_names(self) -> frozenset[str]:
+        """All names that personas bear, in any guild."""
+        everybody = [*self._shipped.values(), *(one for own in self._own.values() for one in own.values())]
+        names = {name for one in everybody for name in (one.id, one.name, one.nickname) if name}
+        return frozenset(names | {word for name in names for word in name.split()})
+
+    def remove_guild(self, guild_id: int) -> None:
+        """A guild's own personas are no more; their files are deleted elsewhere."""
+        for persona_id in self._own.pop(guild_id, {}):
+            self._drop_card(persona_id)
+
+    def _keep(self, guild_id: int, card: Card, full_id: str) -> None:
+        folder = self._home / str(guild_id) / full_id
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if card.files:  # they lie in a file of their own, under the names that they have in it
+            files = write_card(card, "charx", CARD_FILE).content
+            _write_file(folder / CARD_ARCHIVE, files)
+            card = parse_card(files, CARD_ARCHIVE)
+        # Another picture has another name: so webhooks notice that the face has changed.
+        name = f"face-{hashlib.sha256(card_picture(card) or b'').hexdigest()[:12]}"
+        written = write_card(card, "toml", CARD_FILE, avatar=name, persona_id=full_id)
+        for beside, content in written.beside.items():
+            _write_file(folder / beside, content)
+        _write_file(folder / CARD_FILE, written.content)
+        kept = {CARD_FILE, *written.beside, *((CARD_ARCHIVE,) if card.files else ())}
+        for file in folder.iterdir():
+            if file.is_file() and file.name not in kept:
+                file.unlink()
+        self._take(folder / CARD_FILE)
+
+    def _load(self, path: Path) -> None:
+        """Take up a guild's card; one that cannot be read keeps nobody else from speaking."""
+        try:
+            self._take(path)
+        except (CardError, ValueError) as error:
+            log.error("a guild's persona is left out: %s", error)
+
+    def _drop_card(self, persona_id: str) -> None:
+        """The guild's card is no more; the one that ships, if any, is the persona's again."""
+        self._cards.pop(persona_id, None)
+        if persona_id in self._shipped_cards:
+            self._cards[persona_id] = self._shipped_cards[persona_id]
+
+    def _take(self, path: Path) -> None:
+        guild_id, persona = _guild_of(path), read_card(path)
+        if (
+            guild_id is None
+            or persona.id != path.parent.name
+            or not persona.id.endswith(_guild_persona_id("", guild_id))
+        ):
+            raise CardError(f"{path} does not belong there.", "Import it again.")
+        self._cards[persona.id] = path
+        self._own[guild_id] = self._own.get(guild_id, {}) | {persona.id: persona}
+
+    def _add(self, persona: Persona, path: Path) -> None:
+        if persona.id in self._shipped:
+            raise CardError(
+                f"Two cards in {path.parent} have the id {persona.id!r}.", f"Rename one; the second is {path}."
+            )
+        self._shipped[persona.id], self._shipped_cards[persona.id] = persona, path
+
+
+def guild_card_path(home: Path, persona_id: str) -> Path | None:
+    """The card of a guild's own persona, whichever guild's it is. In its folder lies nothing of another's."""
+    found = ((path, _guild_of(path)) for path in (home / "personas").glob(f"*/{persona_id}/{CARD_FILE}"))
+    return next((path for path, at in found if at is not None and persona_id.endswith(_guild_persona_id("", at))), None)
+
+
+def is_operator_card(card: Path) -> bool:
+    """Whether a card that `guild_card_path` found is the operator's, not a server's."""
+    return _guild_of(card) == OPERATOR_GUILD_ID
+
+
+def _guild_of(card: Path) -> int | None:
+    """The guild in whose folder a card lies; None where that is no guild's."""
+    name = card.parent.parent.name
+    return int(name) if name.isdecimal() else None
+
+
+def short_id(persona: Persona, guild_id: int) -> str:
+    """A persona's id as it is shown and exported: without the guild's."""
+    return persona.id.removesuffix(_guild_persona_id("", guild_id))
+
+
+def guild_suffix(guild_id: int) -> str:
+    """How the ids of a guild's own personas end, and no others."""
+    return _guild_persona_id("", guild_id)
+
+
+def _guild_persona_id(short: str, guild_id: int) -> str:
+    digits, rest = "", guild_id
+    while rest:
+        rest, digit = divmod(rest, len(BASE36_DIGITS))
+        digits = BASE36_DIGITS[digit] + digits
+    return f"{short}-{digits}" if digits else short  # the operator's are everybody's: their ids are plain
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    aside = path.with_name(f"{path.name}.part")
+    aside.write_bytes(content)
+    aside.replace(path)

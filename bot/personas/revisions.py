@@ -1,0 +1,78 @@
+"""Earlier revisions of cards and lore files, kept so that they can be restored."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bot.errors import RefusedError
+
+REVISIONS_FOLDER = "earlier"
+MAX_REVISIONS = 20
+"""How many texts of one file are kept; of more the oldest goes."""
+REVISION_TIME_FORMAT = "%Y%m%dT%H%M%S.%f"
+REVISION_PATTERN = re.compile(r"\d{8}T\d{6}\.\d{6}")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A text as it was until `at` (seconds since 1970). `number` names it among those of its file."""
+
+    number: str
+    at: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class RevisionHistory:
+    """The earlier texts of one file of a home. All that reads or writes may take as long as the disk does."""
+
+    folder: Path
+    suffix: str
+
+    @classmethod
+    def of(cls, home: Path, file: Path) -> RevisionHistory:
+        """Those of a file below `home`, whether or not it is there."""
+        return cls(home / REVISIONS_FOLDER / file.relative_to(home), file.suffix)
+
+    def keep(self, content: bytes, at: float) -> None:
+        """Keep a text that is about to be replaced. Raises `OSError`."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = datetime.fromtimestamp(at, UTC).strftime(REVISION_TIME_FORMAT) + self.suffix
+        aside = self.folder / f"{name}.part"
+        aside.write_bytes(content)
+        aside.replace(self.folder / name)
+        for old in self.all()[MAX_REVISIONS:]:
+            self._file(old.number).unlink(missing_ok=True)
+
+    def all(self) -> list[Revision]:
+        """What is kept, newest first."""
+        files = sorted(self.folder.glob(f"*{self.suffix}"), reverse=True)
+        return [
+            _read_revision(file) for file in files if REVISION_PATTERN.fullmatch(file.name.removesuffix(self.suffix))
+        ]
+
+    def read(self, number: str) -> bytes:
+        """One of the texts. Raises `RefusedError` where there is none of this number."""
+        if REVISION_PATTERN.fullmatch(number):
+            try:
+                return self._file(number).read_bytes()
+            except FileNotFoundError:
+                pass
+        raise RefusedError(f"There is no earlier text {number!r}.", "It may have been pushed out by newer ones.")
+
+    def forget(self) -> None:
+        """Keep none of them any longer."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, number: str) -> Path:
+        return self.folder / f"{number}{self.suffix}"
+
+
+def _read_revision(file: Path) -> Revision:
+    number = file.name.removesuffix(file.suffix)
+    at = datetime.strptime(number, REVISION_TIME_FORMAT).replace(tzinfo=UTC).timestamp()
+    return Revision(number, at, file.stat().st_size)

@@ -1,0 +1,85 @@
+"""Mirrors consent decisions and tombstones from the database to `consent.json` and `keys/tombstones.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bot.privacy.home_files import discard_pending_job_folders
+from bot.store import ConsentDecision, Store
+from personas.errors import KeyFileError
+from personas.home.atomic_files import write_private_file
+from personas.home.data_subjects import Consent, write_consent
+
+
+@dataclass(frozen=True)
+class ConsentMirror:
+    """The decisions of one home. `permission` is the operator's setting DISCORD_PERMISSION."""
+
+    home: Path
+    store: Store
+    permission: str = ""
+
+    def mirror(self) -> None:
+        """Write `consent.json` as things stand. Raises `OSError`."""
+        opted_in = frozenset(map(str, self.store.people.opted_in()))
+        write_consent(self.home, Consent(permission=self.permission, opted_in=opted_in))
+
+    def decide(self, decision: ConsentDecision) -> None:
+        """Note what a member decided; it holds for every training that begins from now on. Raises `OSError`."""
+        self.store.people.decide(decision)
+        self.mirror()
+        if not decision.opted_in:
+            discard_pending_job_folders(self.home, self.store)
+
+
+TOMBSTONES_FILE = Path("keys") / "tombstones.json"
+
+
+class TombstoneFile(BaseModel):
+    """`tombstones.json`: each forgotten person's keys, and when they were forgotten last (seconds since 1970)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    tombstones: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], float] = {}
+
+
+def read_tombstones(home: Path) -> dict[str, float]:
+    """The file's tombstones; none where there is no file. Raises `KeyFileError` when it cannot be read."""
+    file = home / TOMBSTONES_FILE
+    try:
+        return TombstoneFile.model_validate_json(file.read_bytes()).tombstones
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError) as error:
+        raise KeyFileError(
+            f"{file} cannot be read.",
+            "It says who must stay forgotten. Put it back from a backup, or move it away if there is none: the "
+            "database knows them too.",
+        ) from error
+
+
+def record_tombstones(home: Path, store: Store, people: set[str], at: float) -> None:
+    """Note in both places that these people are forgotten. Raises `OSError`."""
+    for person in people:
+        store.people.bury(person, at)
+    reconcile_tombstones(home, store)
+
+
+def reconcile_tombstones(home: Path, store: Store) -> dict[str, float]:
+    """Let both places know all tombstones, the latest date of each; gives them. Raises `OSError`, `KeyFileError`."""
+    listed = read_tombstones(home)
+    for person, at in listed.items():
+        store.people.bury(person, at)
+    every = store.people.tombstones()
+    if every != listed:
+        _write_tombstones(home / TOMBSTONES_FILE, TombstoneFile(tombstones=dict(sorted(every.items()))))
+    return every
+
+
+def _write_tombstones(file: Path, tombstones: TombstoneFile) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private_file(file, tombstones.model_dump_json(indent=1).encode() + b"\n")

@@ -1,0 +1,317 @@
+"""Erasure of one person: ordered, repeatable steps whose progress is stored, and the receipt of what was done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import Field
+
+from bot.personas.revisions import REVISIONS_FOLDER
+from bot.privacy import consent_files
+from bot.privacy.alias_search import collect_aliases
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.home_files import FileErasureResult, HomeFiles, delete_path
+from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, job_name_replacements
+from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
+from bot.training.training_plan import PREVIEWS_FOLDER
+from personas.home.adapters import adapter_ref
+from personas.home.export_log import ExportRecord, find_exports_containing
+from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.schemas.base import FrozenModel
+
+ErasureScope = Literal["everything", "trainings", "files"]
+
+
+class WithdrawnVersion(FrozenModel):
+    """A version that is served no more. `now` is what speaks instead; `again` is the job that trains it anew.
+
+    `now` is None where it was not live, "" for the base model; `why_not` says why there is no such job.
+    """
+
+    persona_id: str
+    version: str
+    now: str | None = None
+    again: str | None = None
+    why_not: str = ""
+
+
+class ErasureReceipt(FrozenModel):
+    """`rows` counts what left the store; `deleted`, `cut` and `lost` are paths from the home (`bot.privacy.home_files`).
+
+    What was said after `until` (seconds since 1970) was left alone. `resumed`: the bot ended in the middle of it, so
+    what the step did that it ended in may be missing here, though not undone.
+    """
+
+    scope: ErasureScope = "everything"
+    until: float = 0.0
+    resumed: bool = False
+    rows: dict[str, int] = Field(default={})
+    deleted: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    withdrawn: tuple[WithdrawnVersion, ...] = ()
+    dialogues: tuple[WithdrawnVersion, ...] = ()
+    """Adapters of dialogue jobs, which are not served: `persona_id` is the job's name."""
+    set_aside: tuple[str, ...] = ()
+    """Jobs that begin anew, without the person."""
+    exports: tuple[ExportRecord, ...] = ()
+
+    def also(self, rows: Mapping[str, int]) -> ErasureReceipt:
+        """The receipt with further rows counted; a step that is repeated finds fewer, so nothing counts twice."""
+        every = {name: self.rows.get(name, 0) + rows.get(name, 0) for name in {*self.rows, *rows}}
+        return self.model_copy(update={"rows": {name: count for name, count in sorted(every.items()) if count}})
+
+
+log = logging.getLogger(__name__)
+
+
+ERASURE_STEPS: dict[ErasureScope, tuple[str, ...]] = {
+    "everything": ("gather", "bury", "jobs", "store", "adapters", "files", "erase", "compact", "follow"),
+    "trainings": ("gather", "jobs", "adapters", "made", "erase", "compact", "follow"),
+    "files": ("gather", "jobs", "adapters", "files", "erase", "compact", "follow"),
+}
+
+
+"""What is done, in which order: to forget somebody, to withdraw what was trained on them, to forget what a backup
+brought back beside the store."""
+
+
+WITHDRAWAL_REASON = "withdrawn"
+
+
+class BotHooks(Protocol):
+    """What has to know while the bot runs."""
+
+    @property
+    def busy(self) -> Collection[Path]:
+        """Files that are open; what they hold is read anew by `files_changed`."""
+        ...
+
+    async def set_aside(self, jobs: Collection[str]) -> None:
+        """Let no training begin until `follow`; stop the one that runs if it is among these."""
+        ...
+
+    async def drop(self, persona_id: str, version: str) -> None:
+        """Speak with this version no more."""
+        ...
+
+    async def files_changed(self, paths: Collection[str]) -> None:
+        """These files, by path from the home, were cut or deleted."""
+        ...
+
+    async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
+        """Train anew, say where a version was withdrawn, let trainings begin; doing so again changes nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class ErasureRunner:
+    """Forgets people in one home. Use it from the thread that opened the store.
+
+    Without `around` the bot does not run, and the last step waits until it does. `personas` are the names of personas,
+    which are no member's. `leave_sandbox` forgets in what stands in for Discord.
+    """
+
+    home: Path
+    store: Store
+    consents: ConsentMirror
+    now: Callable[[], float]
+    around: BotHooks | None = None
+    personas: frozenset[str] = frozenset()
+    forget_in_sandbox: Callable[[PersonIdentifiers], None] | None = None
+
+    # ------------------------------------------------------------------------------------------------ whom
+
+    def keyed(self, who: str) -> str:
+        """What stands for an id, or for `name:` and a name, in lists of this home. Raises `KeyFileError`."""
+        return keyed_person(HomeKey.of(self.home).people(), who)
+
+    def people(self, traces: PersonIdentifiers) -> set[str]:
+        """All under which a person can stand in lists."""
+        known = [*traces.ids, *(f"name:{name.casefold()}" for name in traces.names)]
+        return {self.keyed(one) for one in known}
+
+    def traces(
+        self, user_id: int, names: Iterable[str] = (), sure_names: Iterable[str] = (), until: float = math.inf
+    ) -> PersonIdentifiers:
+        """What tells a member: their id, names, words, and the lore that they gave until then.
+
+        `sure_names` are vouched for by whoever runs the bot.
+        """
+        known = {*names, *self.store.erasure.names(user_id)}
+        found = PersonIdentifiers(ids=(str(user_id),)).with_names(sorted(known), self._barred(user_id, known))
+        found = found.with_confirmed_names(sure_names).with_texts(self.store.erasure.texts(user_id))
+        answers = tuple(map(str, self.store.erasure.answers(user_id)))
+        jobs = job_name_replacements(self.store.erasure.job_names(user_id), self.keyed)
+        given = (
+            gift
+            for gift in self.store.people.contributions_of(user_id)
+            if gift.what != CARD_CONTRIBUTION and gift.at <= until
+        )
+        lore = tuple(f"lore/{gift.guild_id}/{gift.persona_id}/{gift.what}" for gift in given)
+        return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs, lore=lore)
+
+    def begin(
+        self, traces: PersonIdentifiers, *, scope: ErasureScope = "everything", until: float | None = None
+    ) -> ErasureRequest:
+        """Note that somebody is to be forgotten, with all that was said until then (now): from here on it happens."""
+        person = self.keyed(traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}")
+        now = self.now()
+        receipt = ErasureReceipt(scope=scope, until=now if until is None else until)
+        return self.store.forgettings.begin(
+            person, now, ERASURE_STEPS[scope][0], traces.as_json(), receipt.model_dump_json()
+        )
+
+    def _barred(self, user_id: int, names: Iterable[str]) -> set[str]:
+        return self.store.erasure.names_shared_with_others(user_id, names) | self.personas
+
+    # ------------------------------------------------------------------------------------------------ step by step
+
+    async def run(self, forgetting: ErasureRequest) -> ErasureReceipt:
+        """Take all steps that are left, or all but the last where the bot does not run. Raises `UnderstudyError`."""
+        while forgetting.step and (self.around or forgetting.step != "follow"):
+            forgetting = await self._step(forgetting)
+        return receipt_of(forgetting)
+
+    async def finish(self) -> None:
+        """Go on with all that was begun."""
+        for row in self.store.forgettings.unfinished():
+            resumed = receipt_of(row).model_copy(update={"resumed": receipt_of(row).resumed or row.step != "follow"})
+            await self.run(self.store.forgettings.advance(row.seq, row.step, resumed.model_dump_json()))
+
+    async def _step(self, row: ErasureRequest) -> ErasureRequest:
+        receipt, traces = receipt_of(row), PersonIdentifiers.of_json(row.traces)
+        log.info("forgetting somebody: %s", row.step)
+        if row.step == "gather":
+            traces = await self._gather(traces)
+            receipt = receipt.model_copy(
+                update={"exports": tuple(find_exports_containing(self.home, self.people(traces)))}
+            )
+        elif row.step == "erase":
+            traces = PersonIdentifiers()
+        else:
+            receipt = await self._doing(row.step)(row, receipt, traces)
+        steps = ERASURE_STEPS[receipt.scope]
+        following = (*steps, "")[steps.index(row.step) + 1]
+        return self.store.forgettings.advance(row.seq, following, receipt.model_dump_json(), traces.as_json())
+
+    def _doing(
+        self, step: str
+    ) -> Callable[[ErasureRequest, ErasureReceipt, PersonIdentifiers], Awaitable[ErasureReceipt]]:
+        return {
+            "bury": self._bury,
+            "jobs": self._jobs,
+            "store": self._store,
+            "adapters": self._adapters,
+            "made": self._files,
+            "files": self._files,
+            "compact": self._compact,
+            "follow": self._follow,
+        }[step]
+
+    async def _gather(self, traces: PersonIdentifiers) -> PersonIdentifiers:
+        """Learn from logs under which names the person stands there, and what they say."""
+        await asyncio.to_thread(delete_path, self.home / PREVIEWS_FOLDER)
+        files = self._home_files(traces)
+        for user_id in traces.ids:
+            found = await asyncio.to_thread(collect_aliases, files.primary(), user_id)
+            traces = traces.with_names(sorted(found.names), self._barred(int(user_id), found.names))
+            traces = self._with_parts(traces.with_texts(sorted(found.texts)), int(user_id))
+        return traces
+
+    def _with_parts(self, traces: PersonIdentifiers, user_id: int) -> PersonIdentifiers:
+        return traces.with_parts(self.store.erasure.name_words_of_others(user_id) | self.personas)
+
+    async def _bury(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+        """From here on no backup brings the person back."""
+        consent_files.record_tombstones(self.home, self.store, self.people(traces), receipt.until)
+        return receipt
+
+    async def _jobs(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+        """Unfinished jobs whose folder holds the person begin anew, once there is nothing of them to take."""
+        files, held = self._home_files(traces), []
+        for job in [*self.store.jobs.in_state("running"), *self.store.jobs.in_state("queued")]:
+            folder = self.home / "jobs" / job.job_id
+            if folder.exists() and await asyncio.to_thread(files.holds, folder):
+                held.append(job.job_id)
+        if self.around:
+            await self.around.set_aside(held)
+        return receipt.model_copy(update={"set_aside": tuple(sorted({*receipt.set_aside, *held}))})
+
+    async def _store(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+        finder = IdentifierMatcher(traces)
+        for user_id in traces.ids:
+            receipt = receipt.also(self.store.erasure.erase(int(user_id), receipt.until, finder.redacted))
+        self.consents.mirror()
+        await asyncio.to_thread(finder.jobs.rename_files, self.home)
+        if self.forget_in_sandbox:
+            self.forget_in_sandbox(traces)
+        return receipt
+
+    async def _adapters(
+        self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
+    ) -> ErasureReceipt:
+        """Versions with the person in them stop speaking: those before them do, or the base model."""
+        files = self._home_files(traces)
+        for persona_id, version, job_id in self.store.versions.all_installed():
+            if await asyncio.to_thread(self._is_in, files, persona_id, version, job_id):
+                self.store.versions.withdraw(persona_id, version, row.asked_at, WITHDRAWAL_REASON)
+        withdrawn = []
+        for persona_id, version, was_live in self.store.versions.withdrawn_at(row.asked_at):
+            if self.around:
+                await self.around.drop(persona_id, version)
+            now = (self.store.versions.live(persona_id) or "") if was_live else None
+            withdrawn.append(WithdrawnVersion(persona_id=persona_id, version=version, now=now))
+        dialogues = {one.persona_id: one for one in receipt.dialogues}
+        dialogues |= {one.persona_id: one for one in await asyncio.to_thread(self._dialogues, files)}
+        return receipt.model_copy(update={"withdrawn": tuple(withdrawn), "dialogues": tuple(dialogues.values())})
+
+    def _is_in(self, files: HomeFiles, persona_id: str, version: str, job_id: str) -> bool:
+        folders = (adapter_ref(self.home, persona_id, version).folder, self.home / "jobs" / job_id)
+        return any(folder.exists() and files.holds(folder) for folder in folders)
+
+    def _dialogues(self, files: HomeFiles) -> list[WithdrawnVersion]:
+        folders = sorted((self.home / "models" / "dialogue").glob("[!.]*"))
+        return [WithdrawnVersion(persona_id=folder.name, version="") for folder in folders if files.holds(folder)]
+
+    async def _files(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+        files = self._home_files(traces)
+        withdrawn = [adapter_ref(self.home, one.persona_id, one.version).folder for one in receipt.withdrawn]
+        given = [self.home / path for path in traces.lore]
+        given += [file for path in traces.lore for file in (self.home / REVISIONS_FOLDER / path).glob("*")]
+        done: FileErasureResult = await asyncio.to_thread(
+            files.forget, withdrawn, given, made_only=receipt.scope == "trainings"
+        )
+        if self.around:
+            await self.around.files_changed([*done.deleted, *done.cut, *done.lost])
+        return receipt.model_copy(
+            update={
+                "deleted": (*receipt.deleted, *done.deleted),
+                "cut": tuple(dict.fromkeys([*receipt.cut, *done.cut])),
+                "lost": (*receipt.lost, *done.lost),
+            }
+        )
+
+    async def _compact(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+        """What was deleted is not to be found in the database's file either, nor is whom this was about."""
+        self.store.compact()
+        return receipt
+
+    async def _follow(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+        assert self.around is not None  # `run` sees to it
+        return await self.around.follow(receipt)
+
+    def _home_files(self, traces: PersonIdentifiers) -> HomeFiles:
+        busy = self.around.busy if self.around else ()
+        return HomeFiles(self.home, IdentifierMatcher(traces), self.people(traces), busy)
+
+
+def receipt_of(forgetting: ErasureRequest) -> ErasureReceipt:
+    """What was done so far."""
+    return ErasureReceipt.model_validate_json(forgetting.receipt)

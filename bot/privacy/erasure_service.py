@@ -1,0 +1,271 @@
+"""Runs erasure requests in the background of the running bot, one at a time, and retrains what they withdrew."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import discord
+from pydantic import Field, ValidationError
+
+from bot.chat.discord_channels import NO_MENTIONS
+from bot.personas.guild_lore import GuildLore
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, ErasureScope, WithdrawnVersion
+from bot.privacy.translations import translate
+from bot.services import Bot
+from bot.store import TrainingJob
+from personas.errors import UnderstudyError
+from personas.schemas.base import FrozenModel
+
+log = logging.getLogger(__name__)
+
+
+SYSTEM_USER_ID = 0
+
+
+"""Who asks for a training that follows from a forgetting."""
+
+
+@dataclass(frozen=True)
+class LiveBotHooks:
+    """The bot around a forgetting (`bot.privacy.erasure_runner.BotHooks`)."""
+
+    client: Bot
+
+    @property
+    def busy(self) -> Collection[Path]:
+        """The index of the lore is open, and written anew."""
+        return list((self.client.services.home / "cache").glob("lore.sqlite*"))
+
+    async def set_aside(self, jobs: Collection[str]) -> None:
+        queue = self.client.services.queue
+        queue.hold()
+        for job_id in jobs:
+            await queue.set_aside(job_id)
+
+    async def drop(self, persona_id: str, version: str) -> None:
+        house = self.client.services
+        house.reply_service.stop_replies(of=persona_id)
+        await house.reply_service.engine.drop(house.conversations.adapter(persona_id, version))
+
+    async def files_changed(self, paths: Collection[str]) -> None:
+        house = self.client.services
+        parts = [Path(path).parts for path in paths]
+        if any(part[0] == "personas" for part in parts):
+            await asyncio.to_thread(house.conversations.personas.reload_guild_cards)
+        lore = GuildLore(house.home, house.conversations.lore, house.catalogue.shipped.lore)
+        owners = {
+            (int(part[1]), part[2]) for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit()
+        }
+        for guild_id, persona_id in sorted(owners):
+            await lore.refresh(guild_id, persona_id)
+        house.conversations.lore.compact()
+
+    async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
+        await self.client.services.reply_service.engine.clear_prefix_cache()
+        try:
+            withdrawn = tuple([self._trained_anew(one) for one in receipt.withdrawn])
+            dialogues = tuple([self._dialogue_anew(one) for one in receipt.dialogues])
+        finally:
+            self.client.services.queue.go_on()
+        for one in withdrawn:
+            await self._tell(one)
+        return receipt.model_copy(update={"withdrawn": withdrawn, "dialogues": dialogues})
+
+    # ------------------------------------------------------------------------------------------------ anew
+
+    def _trained_anew(self, one: WithdrawnVersion) -> WithdrawnVersion:
+        """Ask again for what a withdrawn version was made by, where it was live; others are asked for if missed."""
+        job_id = self.client.services.store.versions.job_of(one.persona_id, one.version)
+        job = self.client.services.store.jobs.get(job_id) if job_id else None
+        return self._again(one, job) if job and one.now is not None else one
+
+    def _dialogue_anew(self, one: WithdrawnVersion) -> WithdrawnVersion:
+        done = self.client.services.store.jobs.in_state("done")
+        job = next((job for job in reversed(done) if job.name == f"dialogue/{one.persona_id}"), None)
+        return self._again(one, job) if job else one
+
+    def _again(self, one: WithdrawnVersion, job: TrainingJob) -> WithdrawnVersion:
+        again_id = hashlib.sha256(f"again:{job.job_id}".encode()).hexdigest()[:10]
+        if self.client.services.store.jobs.get(again_id):
+            return one.model_copy(update={"again": again_id})
+        try:
+            self.client.services.queue.enqueue(
+                job.request,
+                guild_id=job.guild_id,
+                channel_id=job.channel_id,
+                requested_by=SYSTEM_USER_ID,
+                job_id=again_id,
+            )
+        except UnderstudyError as error:
+            log.warning("%s %s is not trained anew: %s", one.persona_id, one.version, error)
+            return one.model_copy(update={"why_not": error.message})
+        return one.model_copy(update={"again": again_id})
+
+    # ------------------------------------------------------------------------------------------------ saying so
+
+    async def _tell(self, one: WithdrawnVersion) -> None:
+        """Say in the channels concerned that a version was withdrawn; whoever it was about is not named."""
+        if one.now is None:
+            return
+        personas = self.client.services.conversations.personas
+        for guild in self.client.guilds:
+            persona = personas.get(one.persona_id, guild.id)
+            if persona is None:
+                continue
+            words = translate(
+                "en", "announced", name=persona.name, version=one.version, now=one.now or "the base model"
+            )
+            words += " " + translate("en", "announced_again" if one.again else "announced_alone")
+            for channel in self._channels(guild, one.persona_id):
+                try:
+                    await channel.send(words, allowed_mentions=NO_MENTIONS)
+                except discord.HTTPException as error:
+                    log.warning("could not say in #%s that a version was withdrawn: %s", channel, error)
+            self.client.dispatch("version_changed", guild.id, one.persona_id)
+
+    def _channels(self, guild: discord.Guild, persona_id: str) -> Iterator[discord.abc.Messageable]:
+        for setting in self.client.services.store.channels.of_guild(guild.id):
+            channel = guild.get_channel_or_thread(setting.channel_id)
+            if setting.persona_id == persona_id and isinstance(channel, discord.TextChannel | discord.Thread):
+                yield channel
+
+
+REQUESTS_FOLDER = "forget"
+
+
+"""The folder in the home in which the operator's requests are left."""
+
+
+POLL_INTERVAL_S = 2.0
+
+
+RETRY_DELAY_S = 30.0
+
+
+"""How long to wait after a step that failed, because the disk is full for instance."""
+
+
+ReceiptCallback = Callable[[ErasureReceipt], Awaitable[None]]
+
+
+class OperatorErasureRequest(FrozenModel):
+    """A request of the operator: an id, and names under which the person is known."""
+
+    user_id: Annotated[int, Field(ge=0)]
+    names: tuple[str, ...] = ()
+
+
+class ErasureService:
+    """What the cog hands people's requests to."""
+
+    def __init__(self, bot: Bot) -> None:
+        self._bot = bot
+        self._tell: dict[int, ReceiptCallback] = {}
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def forgetter(self) -> ErasureRunner:
+        """Forgets in this home, with the bot around it."""
+        house = self._bot.services
+        consents = ConsentMirror(house.home, house.store, house.keeping.permission)
+        return ErasureRunner(
+            house.home,
+            house.store,
+            consents,
+            time.time,
+            LiveBotHooks(self._bot),
+            house.conversations.personas.all_names(),
+            house.keeping.forget_in_sandbox,
+        )
+
+    def start(self) -> None:
+        """Begin with what was left over."""
+        self._worker = asyncio.create_task(self._work(), name="forgetting")
+
+    async def stop(self) -> None:
+        """Let go; what is not done goes on at the next start."""
+        if self._worker:
+            self._worker.cancel()
+            await asyncio.wait({self._worker})
+            self._worker = None
+
+    def is_underway(self, user_id: int) -> bool:
+        """Whether somebody is being forgotten now."""
+        forgetter = self.forgetter
+        person = forgetter.keyed(str(user_id))
+        return any(row.person == person and row.step != "follow" for row in forgetter.store.forgettings.unfinished())
+
+    def ask(self, user_id: int, names: Iterable[str], scope: ErasureScope, tell: ReceiptCallback) -> None:
+        """Have somebody forgotten, or withdrawn what was trained on them. Once this returns, it happens.
+
+        `tell` is called at the end, unless the bot was started anew meanwhile. Raises `UnderstudyError`.
+        """
+        forgetter = self.forgetter
+        row = forgetter.begin(forgetter.traces(user_id, names), scope=scope)
+        self._tell[row.seq] = tell
+        self._let_go(user_id)
+
+    def _let_go(self, user_id: int) -> None:
+        house = self._bot.services
+        house.reply_service.stop_replies(to=user_id)
+        house.dialogue_runner.stop_asked_by(user_id)
+        for channel_id in [key for key, asked in house.unanswered.items() if asked.author_id == user_id]:
+            del house.unanswered[channel_id]
+        self._wake.set()
+
+    # ------------------------------------------------------------------------------------------ in the background
+
+    async def _work(self) -> None:
+        await self._bot.wait_until_ready()
+        while True:
+            self._wake.clear()
+            try:
+                self._take_requests()
+                await self._work_off()
+            except Exception:  # it stays in the store and is tried again
+                log.exception("a forgetting could not go on; it is tried again")
+                await asyncio.sleep(RETRY_DELAY_S)
+            try:
+                await asyncio.wait_for(self._wake.wait(), POLL_INTERVAL_S)
+            except TimeoutError:
+                continue
+
+    async def _work_off(self) -> None:
+        for row in self._bot.services.store.forgettings.unfinished():
+            receipt = await self.forgetter.run(row)
+            if tell := self._tell.pop(row.seq, None):
+                await tell(receipt)
+
+    def _take_requests(self) -> None:
+        for file in sorted((self._bot.services.home / REQUESTS_FOLDER).glob("*.json")):
+            try:
+                asked = OperatorErasureRequest.model_validate_json(file.read_bytes())
+            except ValidationError:
+                log.error("%s is no request to forget somebody", file.name)
+            else:
+                forgetter = self.forgetter
+                forgetter.begin(forgetter.traces(asked.user_id, sure_names=asked.names))
+                self._let_go(asked.user_id)
+            file.unlink()
+
+
+def leave_request(home: Path, asked: OperatorErasureRequest) -> Path:
+    """Leave a request for the bot that runs on this home; the file is gone once it was taken. Raises `OSError`."""
+    folder = home / REQUESTS_FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    file = folder / f"{secrets.token_hex(8)}.json"
+    aside = file.with_suffix(".part")
+    aside.touch(mode=0o600)
+    aside.write_text(asked.model_dump_json(), encoding="utf-8")
+    aside.replace(file)
+    return file

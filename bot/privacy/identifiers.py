@@ -1,0 +1,359 @@
+"""Identifiers of a person (ids, names, texts, job names), and the matcher that finds and redacts them in text."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from personas.home.job_folder import REQUEST_FILE
+from personas.home.job_material import dialogue_adapter_folder
+from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
+from personas.lore.semantic import rarity
+
+GENERATED_JOB_NAME = re.compile(r".+-\d{4}-\d{6}|job-[0-9a-f]{10}", re.DOTALL)
+
+
+"""What `/finetune start` calls a job for whom names none, and what one is called here."""
+
+
+def job_name_replacements(chosen: Iterable[str], keyed: Callable[[str], str]) -> tuple[str, ...]:
+    """`old=new` for each name that somebody chose; the same new one however often this is asked."""
+    return tuple(f"{name}=job-{keyed(f'job:{name}')[:10]}" for name in chosen if not GENERATED_JOB_NAME.fullmatch(name))
+
+
+class JobNameReplacer:
+    """Finds and replaces a person's job names, where they stand as such."""
+
+    FIELD = "job_name"
+
+    def __init__(self, renamed: Iterable[str]) -> None:
+        self._new = dict(pair.split("=", 1) for pair in renamed)
+        either = "|".join(map(re.escape, self._new))
+        self._where = (
+            re.compile(rf'("{self.FIELD}"\s*:\s*"|\bdialogue/)({either})(?![A-Za-z0-9_-])') if either else None
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._new)
+
+    def in_text(self, text: str) -> bool:
+        """Whether one stands in a text."""
+        return bool(self._where and self._where.search(text))
+
+    def replaced(self, text: str) -> str:
+        """The text with others instead."""
+        return self._where.sub(lambda found: found[1] + self._new[found[2]], text) if self._where else text
+
+    def new(self, name: str) -> str:
+        """What a job is called now."""
+        return self._new.get(name, name)
+
+    def rename_files(self, home: Path) -> None:
+        """Rename dialogue adapters, and what job folders say of themselves. May be repeated. Raises `OSError`."""
+        for old, new in self._new.items():
+            place = dialogue_adapter_folder(home, old)
+            if place.exists():
+                place.rename(dialogue_adapter_folder(home, new))
+        for request in (home / "jobs").glob(f"*/{REQUEST_FILE}") if self else ():
+            text = request.read_text(encoding="utf-8", errors="surrogateescape")
+            if self.in_text(text):
+                aside = request.with_name(f".{REQUEST_FILE}.{secrets.token_hex(4)}")
+                aside.write_text(self.replaced(text), encoding="utf-8", errors="surrogateescape")
+                aside.replace(request)
+
+
+NAME_PLACEHOLDER = "someone"
+
+
+"""What stands where a name stood."""
+
+
+TEXT_PLACEHOLDER = "[removed]"
+
+
+"""What stands where somebody's words stood."""
+
+
+MIN_ID_DIGITS = 15
+
+
+"""Digits of an id of Discord's. Shorter numbers stand in every file, as the seconds of a time for one."""
+
+
+MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
+
+
+"""Shorter names are not looked for; from LONG_NAME letters on one is found within other words too."""
+
+
+MIN_INFLECTED_NAME_CHARACTERS = 5
+
+
+"""From so many letters on, endings may follow a name."""
+
+
+MIN_SENTENCE_CHARACTERS = 20
+
+
+"""Characters of a sentence by which its speaker is known."""
+
+
+COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
+
+
+"""Below these rarities (`personas.lore.semantic.rarity`) a name is a common word of English, and a word at all."""
+
+
+MIN_NAME_PART_RARITY = 0.4
+
+
+"""A part of a name that English uses more often than this says nothing: "Wren Castle" is in no castle."""
+
+
+COMMON_NAME_PARTS = frozenset(
+    """nguyễn nguyen trần tran phạm pham huỳnh huynh hoàng hoang phan đặng dang bùi bui dương duong anh chị chi bác bac
+    ông ong thầy thay cậu mình minh hoa mai lan the von van der den del della dos das bin ibn mac mrs miss sir dame
+    lord lady doctor captain""".casefold().split()
+)
+
+
+"""Family names of whole countries, ways to address anybody, words of Vietnamese, and particles of names."""
+
+
+RESERVED_NAMES = frozenset(
+    """user assistant system human gpt bot model tool char them me you someone everyone here others owner removed
+    account adapter adapters adapter_config adapter_model answers archive arrived assets attachments author author_id
+    authorid avatar backup base_model body cache card cards catalogue catalogue.toml channel channels chat checkpoint
+    checkpoints checksums clientid commands consent content contents conversations created_at data datasets
+    data-package date description dialogue discord discord-api display_name dropped embeds events export exports
+    exports.jsonl first_mes forget form format from general global_name guild guilds handle history id input instruction
+    isbot isedited isPinned jobs json jsonl keys licensed log logs lore manifest manifest.json material mentions
+    mes_example message messages meta models name nickname opted_in origin output own-writing package packages path
+    people people.json people.key permission persona persona_adapters persona_id personas personality pictures reactions
+    receipt recipe reference reply reply_to report reports request request.json review reviews reviews.json right rights
+    rights.toml role roles sandbox.sqlite scenario scorecard sender sha256 source sources speaker speakers spec
+    spec_version stamp stated_by stated_on stats stats.json system_prompt tags talk text thread timestamp title toml
+    tombstones tombstones.json train train.jsonl trainer trainer.log type understudy understudy.sqlite username users
+    value version versions votes why discriminator lore.sqlite eval.jsonl dropped.jsonl callEndedTimestamp
+    timestampEdited inlineEmojis categoryId""".casefold().split()
+)
+
+
+"""What stands for a role, a field or a file in homes, logs and data sets: nobody takes it away by being called so."""
+
+
+MIN_BINARY_NAME_CHARACTERS = 6
+
+
+"""Shorter names stand by chance in weights and pictures."""
+
+
+PHRASE_PREFIX_CHARACTERS = 12
+
+
+SENTENCE = re.compile(r"[^\n.!?。！？]+[.!?。！？]*")
+
+
+WORD_START = re.compile(r"\w+")
+
+
+UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
+
+
+@dataclass(frozen=True)
+class PersonIdentifiers:
+    """A person as they can be found. `names` are looked for everywhere, `speaker_names` only as a speaker's.
+
+    `parts` are first and last words of names: where one stands, "someone" does afterwards; they decide nothing else.
+
+    `answers` are the ids of messages in which personas answered them, `jobs` the names that they gave to trainings, as
+    `old=new` (`bot.privacy.identifiers`), `lore` the files of lore that they gave, by path from the home.
+    """
+
+    ids: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    speaker_names: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+    lore: tuple[str, ...] = ()
+
+    def as_json(self) -> str:
+        """For the store."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def of_json(cls, text: str) -> Self:
+        """What `as_json` made; nobody where it was erased."""
+        return cls(**{key: tuple(values) for key, values in json.loads(text or "{}").items()})
+
+    def with_names(self, names: Iterable[str], barred: Iterable[str]) -> Self:
+        """The same person with further names, but for those that others bear (`barred`)."""
+        taken = {name.casefold() for name in barred} | RESERVED_NAMES
+        new = (name.strip() for name in names)
+        every = dict.fromkeys([*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)])
+        telling = tuple(name for name in every if name in self.names or is_distinctive(name))
+        return replace(self, names=telling, speaker_names=tuple(every))
+
+    def with_parts(self, others_words: Iterable[str]) -> Self:
+        """The same person with the parts of their names, but for words of names that others bear."""
+        taken = {word.casefold() for word in others_words} | RESERVED_NAMES | COMMON_NAME_PARTS
+        words = [name.split() for name in self.speaker_names]
+        ends = dict.fromkeys(word for parts in words if len(parts) > 1 for word in (parts[0], parts[-1]))
+        return replace(
+            self, parts=tuple(one for one in ends if one.casefold() not in taken and _is_distinctive_part(one))
+        )
+
+    def with_texts(self, texts: Iterable[str]) -> Self:
+        """The same person with more of what they have said."""
+        return replace(self, texts=tuple(dict.fromkeys([*self.texts, *texts])))
+
+    def with_confirmed_names(self, names: Iterable[str]) -> Self:
+        """The same person with names that whoever runs the bot vouches for: they are looked for everywhere."""
+        found = (name.strip() for name in names)
+        every = tuple(
+            name for name in found if len(name) >= MIN_NAME_CHARACTERS and name.casefold() not in RESERVED_NAMES
+        )
+        return replace(
+            self,
+            names=tuple(dict.fromkeys([*self.names, *(name for name in every if not name.isdecimal())])),
+            speaker_names=tuple(dict.fromkeys([*self.speaker_names, *every])),
+        )
+
+
+def is_distinctive(name: str) -> bool:
+    """Whether a name, wherever it stands, tells whose it is."""
+    if len(name) < MIN_NAME_CHARACTERS or name.isdecimal():  # digits are somebody's or something's id
+        return False
+    return not _is_word(name) or (name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD_RARITY)
+
+
+def _is_distinctive_part(word: str) -> bool:
+    letters = word.replace("-", "").replace("'", "").replace("’", "")
+    return (
+        len(word) >= MIN_NAME_CHARACTERS
+        and letters.isalpha()
+        and word[0].isupper()
+        and rarity(word.casefold()) >= MIN_NAME_PART_RARITY
+    )
+
+
+def _is_word(name: str) -> bool:
+    return name.isascii() and name.isalpha() and rarity(name.casefold()) < ANY_WORD_RARITY
+
+
+class IdentifierMatcher:
+    """Finds a person in texts and bytes."""
+
+    def __init__(self, traces: PersonIdentifiers) -> None:
+        self.traces = traces
+        self.jobs = JobNameReplacer(traces.jobs)
+        self._speakers = {value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)}
+        patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids if len(one) >= MIN_ID_DIGITS]
+        patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
+        self._who = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
+        parts = [re.escape(part) for part in sorted(traces.parts, key=len, reverse=True)]
+        # With another capital behind it, it is somebody else's name, or a street's.
+        self._parts = re.compile(rf"(?<![^\W_])(?:{'|'.join(parts)})(?![^\W_])(?! +[A-Z][a-z])") if parts else None
+        in_bytes = list(self._byte_patterns())
+        self._in_bytes = re.compile(b"|".join(in_bytes), re.IGNORECASE) if in_bytes else None
+        self._said: dict[str, list[str]] = {}
+        self._unspaced: list[str] = []
+        for phrase in _phrases(traces.texts):
+            if UNSPACED_SCRIPT.match(phrase):
+                self._unspaced.append(phrase)
+            else:
+                self._said.setdefault(phrase[:PHRASE_PREFIX_CHARACTERS], []).append(phrase)
+
+    def is_theirs(self, value: object) -> bool:
+        """Whether this, standing as a speaker or an id, is the person."""
+        return isinstance(value, str | int) and str(value).strip().casefold() in self._speakers
+
+    def in_text(self, text: str) -> bool:
+        """Whether the person, or something that they said, is in a text."""
+        named = bool(self._who and self._who.search(text)) or self.jobs.in_text(text)
+        return named or next(self._spans(text), None) is not None
+
+    def touches(self, text: str) -> bool:
+        """Whether `redacted` changes a text: the person is in it, or a part of their name."""
+        return bool(self._parts and self._parts.search(text)) or self.in_text(text)
+
+    def in_bytes(self, data: bytes) -> bool:
+        """The same for any bytes. In what is no UTF-8 text, only ids and longer names are looked for."""
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            return bool(self._in_bytes and self._in_bytes.search(data))
+        return self.in_text(text)
+
+    def redacted(self, text: str) -> str:
+        """The text without the person, and without parts of their name."""
+        text = self.redacted_whole(text)
+        return self._parts.sub(NAME_PLACEHOLDER, text) if self._parts else text
+
+    def redacted_whole(self, text: str) -> str:
+        """The text without the person."""
+        text = self.jobs.replaced(text)
+        pieces, end = [], 0
+        for start, stop in sorted(self._spans(text)):
+            if start >= end:
+                pieces += [text[end:start], TEXT_PLACEHOLDER]
+                end = stop
+        text = "".join([*pieces, text[end:]]) if pieces else text
+        return self._who.sub(NAME_PLACEHOLDER, text) if self._who else text
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        if self._said:
+            for word in WORD_START.finditer(text):
+                for phrase in self._said.get(text[word.start() : word.start() + PHRASE_PREFIX_CHARACTERS], ()):
+                    if text.startswith(phrase, word.start()):
+                        yield word.start(), word.start() + len(phrase)
+        for phrase in self._unspaced:
+            at = text.find(phrase)
+            while at >= 0:
+                yield at, at + len(phrase)
+                at = text.find(phrase, at + len(phrase))
+
+    def _byte_patterns(self) -> Iterator[bytes]:
+        ids = (one.encode() for one in self.traces.ids if len(one) >= MIN_ID_DIGITS)
+        yield from (rb"(?<!\d)" + re.escape(one) + rb"(?!\d)" for one in ids)
+        # Without ends: in bytes nothing tells letters from the rest, and what was made can be made anew.
+        yield from (re.escape(name.encode()) for name in self.traces.names if len(name) >= MIN_BINARY_NAME_CHARACTERS)
+
+
+def _pattern(name: str) -> str:
+    """How a name is found in text: with letters after it only where it is long enough to be known by."""
+    body = re.escape(name).replace(r"\ ", r"\s+")
+    forms = dict.fromkeys([body, re.escape(json.dumps(name)[1:-1])])
+    either = f"(?:{'|'.join(forms)})"
+    if UNSPACED_SCRIPT.search(name):
+        return either
+    if _is_word(name) and name[0].isupper():  # in small letters whoever runs the bot vouches for it
+        return rf"(?<![^\W_])(?-i:{either})(?![^\W_])"
+    if _is_word(name):
+        return rf"(?<![^\W_]){either}(?![^\W_])"
+    before = "" if len(name) >= MIN_SUBSTRING_NAME_CHARACTERS else r"(?<![^\W_])"
+    return f"{before}{either}" + (r"[^\W\d_]*" if len(name) >= MIN_INFLECTED_NAME_CHARACTERS else r"(?![^\W_])")
+
+
+def _phrases(texts: Iterable[str]) -> Iterator[str]:
+    """Sentences that are long enough to be known by, as they stand in texts and in JSON."""
+    seen: set[str] = set()
+    for text in texts:
+        for piece in (text, *(match.group() for match in SENTENCE.finditer(text))):
+            start = WORD_START.search(piece)
+            phrase = piece[start.start() :].strip() if start else ""
+            if len(phrase) < MIN_SENTENCE_CHARACTERS and not (
+                UNSPACED_SCRIPT.match(phrase) and 2 * len(phrase) >= MIN_SENTENCE_CHARACTERS
+            ):
+                continue
+            for form in (phrase, json.dumps(phrase, ensure_ascii=False)[1:-1], json.dumps(phrase)[1:-1]):
+                if form not in seen:
+                    seen.add(form)
+                    yield form

@@ -1,0 +1,173 @@
+"""Reports what is stored about one member, as text and as a JSON export."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.personas.registry import short_id
+from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
+from bot.privacy.home_files import paths_listing_person
+from bot.privacy.translations import Language, translate
+from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
+from personas.home.export_log import find_exports_containing
+from personas.schemas.chat import Persona
+
+ACTION_TABLES = ("jobs", "promotions", "rollouts", "channels", "mutes")
+
+
+@dataclass(frozen=True)
+class MemberReport:
+    """One member, as this home knows them. `days` is how long conversations are kept."""
+
+    forgetter: ErasureRunner
+    user_id: int
+    names: tuple[str, ...] = ()
+    days: int = 90
+
+    @property
+    def store(self) -> Store:
+        """Where most of it is."""
+        return self.forgetter.store
+
+    def trained(self) -> list[str]:
+        """The data sets, job folders and adapters that list the member, by path from the home."""
+        traces = self.forgetter.traces(self.user_id, self.names)
+        return paths_listing_person(self.forgetter.home, self.forgetter.people(traces))
+
+    def forgettings(self) -> list[ErasureRequest]:
+        """When they were forgotten, latest first."""
+        return self.store.forgettings.of(self.forgetter.keyed(str(self.user_id)))
+
+    # ------------------------------------------------------------------------------------------ in words
+
+    def words(self, language: Language, operator: str) -> str:
+        """For the member, in plain words."""
+        lines = [*self._kept_words(language), *self._training_words(language)]
+        nothing = [] if lines else [translate(language, "show_nothing")]
+        return "\n".join(
+            [
+                translate(language, "show_title"),
+                *nothing,
+                *lines,
+                self._consent_words(language),
+                *self._forgotten_words(language, operator),
+                translate(language, "show_end", operator=operator),
+            ]
+        )
+
+    def trained_words(self, language: Language) -> str:
+        """What was trained with the member in it; empty when nothing was."""
+        return ", ".join(dict.fromkeys(_describe_path(path, language) for path in self.trained()))
+
+    def _kept_words(self, language: Language) -> list[str]:
+        counts, lines = self.store.erasure.counts(self.user_id), []
+        since = self.store.erasure.since(self.user_id)
+        if since is not None:
+            values = {"count": counts["messages"], "since": int(since), "days": self.days}
+            lines.append(translate(language, "show_messages", **values))
+        if counts["votes"]:
+            lines.append(translate(language, "show_votes", count=counts["votes"]))
+        given = [
+            translate(
+                language,
+                "card" if gift.what == CARD_CONTRIBUTION else "lore",
+                what=gift.what,
+                persona=short_id(Persona(gift.persona_id, gift.persona_id), gift.guild_id),
+            )
+            for gift in self.store.people.contributions_of(self.user_id)
+        ]
+        if given:
+            lines.append(translate(language, "show_given", what=", ".join(given)))
+        if counts["taught"]:
+            lines.append(translate(language, "show_taught", count=counts["taught"]))
+        if counts["comparisons"]:
+            lines.append(translate(language, "show_comparisons", count=counts["comparisons"]))
+        acts = [translate(language, act, count=counts[act]) for act in ACTION_TABLES if counts[act]]
+        return [*lines, translate(language, "show_acts", what=", ".join(acts))] if acts else lines
+
+    def _training_words(self, language: Language) -> list[str]:
+        what = self.trained_words(language)
+        return [translate(language, "show_in", what=what)] if what else []
+
+    def _consent_words(self, language: Language) -> str:
+        decision = self.store.people.decision(self.user_id)
+        if decision and decision.opted_in:
+            return translate(language, "show_consent_in", at=int(decision.at))
+        return translate(language, "show_consent_out")
+
+    def _forgotten_words(self, language: Language, operator: str) -> list[str]:
+        before = [one for one in self.forgettings() if receipt_of(one).scope == "everything"]
+        if not before:
+            return []
+        if before[0].step not in ("", "follow"):
+            return [translate(language, "show_forgetting")]
+        done = format_receipt(receipt_of(before[0]), language, operator).splitlines()[1:]
+        return [
+            translate(language, "show_forgotten", at=int(before[0].asked_at), what=" ".join(done).replace("• ", ""))
+        ]
+
+    # ------------------------------------------------------------------------------------------ as a file
+
+    def export(self) -> bytes:
+        """All of it as JSON, in UTF-8."""
+        traces = self.forgetter.traces(self.user_id, self.names)
+        people = self.forgetter.people(traces)
+        whole: dict[str, Any] = {
+            "format": 1,
+            "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.forgetter.now())),
+            "user_id": str(self.user_id),
+            "names": list(traces.speaker_names),
+            **self.store.erasure.rows_of(self.user_id),
+            "lore_and_cards": self._given_files(),
+            "in_training_material_of": paths_listing_person(self.forgetter.home, people),
+            "in_files_that_left": [
+                {"at": one.at, "what": one.what} for one in find_exports_containing(self.forgetter.home, people)
+            ],
+            "forgotten_before": [one.asked_at for one in self.forgettings()],
+        }
+        return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+    def _given_files(self) -> list[dict[str, str]]:
+        """The text of the lore that the member gave."""
+        found = []
+        for gift in self.store.people.contributions_of(self.user_id):
+            file = self.forgetter.home / "lore" / str(gift.guild_id) / gift.persona_id / gift.what
+            if gift.what != CARD_CONTRIBUTION and file.is_file():
+                found.append({"persona": gift.persona_id, "file": gift.what, "text": file.read_text(encoding="utf-8")})
+        return found
+
+
+def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:
+    """What a forgetting did, for the member."""
+    rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
+    everything = receipt.scope == "everything"
+    lines = [translate(language, "receipt_title" if everything else "receipt_trainings")]
+    if everything:
+        lines.append(translate(language, "receipt_rows", **rows))
+    deleted = len(receipt.deleted) + len(receipt.lost)
+    lines.append(translate(language, "receipt_files", deleted=deleted, cut=len(receipt.cut)))
+    withdrawn = [translate(language, "adapter", name=one.persona_id, version=one.version) for one in receipt.withdrawn]
+    withdrawn += [translate(language, "dialogue", name=one.persona_id) for one in receipt.dialogues]
+    if withdrawn:
+        lines.append(translate(language, "receipt_withdrawn", what=", ".join(withdrawn)))
+    if receipt.exports:
+        lines.append(translate(language, "receipt_exports", count=len(receipt.exports), operator=operator))
+    if receipt.resumed:
+        lines.append(translate(language, "receipt_resumed"))
+    return "\n".join(lines)
+
+
+def _describe_path(path: str, language: Language) -> str:
+    """A folder of the home as a member may see it: nothing of the machine, nothing of other servers."""
+    parts = Path(path).parts
+    if parts[:2] == ("models", "persona_adapters") and len(parts) > 3:
+        return translate(language, "adapter", name=parts[2], version=parts[3])
+    if parts[:2] == ("models", "dialogue"):
+        return translate(language, "dialogue", name=parts[2])
+    if parts[0] == "jobs" and len(parts) > 1:
+        return translate(language, "job", name=parts[1])
+    return translate(language, "dataset")

@@ -1,0 +1,291 @@
+"""Redacts a person from one file: removes their records, and replaces their name where others mention it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+
+from bot.privacy.identifiers import IdentifierMatcher
+
+SPEAKER_KEYS = frozenset(
+    """author author_id authorid from from_id fromid user user_id userid username sender sender_id sender_name senderid
+    speaker speaker_id name nickname global_name display_name displayname actor actor_id member member_id id owner
+    real_name screen_name handle participant who by""".split()
+)
+"""Under these keys, in any spelling of their letters, stands who says a record's text, or whom it is about."""
+
+REMOVED_RECORD = object()
+
+LOG_LINE = re.compile(r"^[\[(\d]|^[^\s:>|][^:>|]{0,60}[:>|] ")
+"""How a message begins in a log of plain text: with a time, or with a name and a colon."""
+DATED_LINE = re.compile(r"^[\[(]?\d[\d/.\-: ,+年月日\u202f]{3,40}(?:T[\d:.+]+Z?)?(?:[apAP]\.?[mM]\.?)?[\])]?\s*(?:- )?")
+
+ARCHIVE_SUFFIXES = (".zip", ".charx")
+TABLE_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
+PROSE_SUFFIXES = (".md", ".markdown", ".toml")
+MENTION_SUFFIXES = frozenset((".json", ".txt", ".log", *JSON_LINES_SUFFIXES, *TABLE_DELIMITERS, *PROSE_SUFFIXES))
+DATA_PACKAGE_OWNER_FILE = "user.json"
+"""The file of a Discord data package that says whose it is."""
+
+MAX_UNPACKED_BYTES = 2**30
+BLOCK_CHARACTERS = 2**20
+
+
+def file_contains_person(file: Path, finder: IdentifierMatcher) -> bool:
+    """As `contains_person`, of a file on the disk; lines of JSON are never in memory as a whole."""
+    with suppress(UnicodeDecodeError):
+        if _suffix(file) in JSON_LINES_SUFFIXES:
+            return any(finder.in_text(block) for block in _blocks(file))
+    return contains_person(file.name, file.read_bytes(), finder)
+
+
+def file_mentions_person(file: Path, finder: IdentifierMatcher) -> bool:
+    """As `mentions_person`, of a file on the disk; lines of JSON are never in memory as a whole."""
+    with suppress(UnicodeDecodeError):
+        if _suffix(file) in JSON_LINES_SUFFIXES:
+            return any(finder.touches(block) for block in _blocks(file))
+    return mentions_person(file.name, file.read_bytes(), finder)
+
+
+def redact_file(file: Path, out: BinaryIO, finder: IdentifierMatcher) -> bool:
+    """Write a file without the person; False where nothing of it can, or should, be kept. Raises `OSError`."""
+    if _suffix(file) in JSON_LINES_SUFFIXES:
+        try:
+            for block in _blocks(file):
+                out.write(_lines(block, finder).encode())
+        except (ValueError, RecursionError):
+            return False
+        return True
+    new = redact(file.name, file.read_bytes(), finder)
+    if new is not None:
+        out.write(new)
+    return new is not None
+
+
+def _blocks(file: Path) -> Iterator[str]:
+    """Whole lines, about `BLOCK_CHARACTERS` of them together. Raises `UnicodeDecodeError`."""
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        while block := lines.readlines(BLOCK_CHARACTERS):
+            yield "".join(block)
+
+
+def _suffix(file: PurePath) -> str:
+    return file.suffix.casefold()
+
+
+def redact(name: str, data: bytes, finder: IdentifierMatcher) -> bytes | None:
+    """The file without the person; None where nothing of it can, or should, be kept. `name` tells the format."""
+    suffix = PurePath(name).suffix.casefold()
+    try:
+        if suffix == ".gz":
+            inner = redact(name[:-3], gzip.decompress(data), finder)
+            return None if inner is None else gzip.compress(inner)
+        if suffix in ARCHIVE_SUFFIXES:
+            return _archive(data, finder)
+        return _text(suffix, data.decode("utf-8"), finder)
+    except (OSError, EOFError, ValueError, RecursionError, zipfile.BadZipFile, csv.Error):
+        return None  # a format that nothing here reads, or damaged
+
+
+def mentions_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
+    """Whether a file of text names the person by a part of their name; archives are not unpacked for that."""
+    if PurePath(name).suffix.casefold() not in MENTION_SUFFIXES:
+        return False
+    try:
+        return finder.touches(data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def contains_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
+    """Whether the person is in a file, also where it is packed.
+
+    Of what cannot be unpacked nobody can say; it is looked through as it is, and otherwise left alone.
+    """
+    suffix = PurePath(name).suffix.casefold()
+    if suffix == ".gz":
+        try:
+            return contains_person(name[:-3], gzip.decompress(data), finder)
+        except (OSError, EOFError):
+            return finder.in_bytes(data)
+    if suffix in ARCHIVE_SUFFIXES:
+        return finder.in_bytes(data) or any(
+            finder.in_text(member) or (inner is not None and contains_person(member, inner, finder))
+            for member, inner in archive_members(data)
+        )
+    return finder.in_bytes(data)
+
+
+def is_own_data_package_archive(file: Path, finder: IdentifierMatcher) -> bool:
+    """Whether a file is the person's own Discord data package, packed."""
+    return _suffix(file) in ARCHIVE_SUFFIXES and is_own_data_package(archive_members(file.read_bytes()), finder)
+
+
+def is_own_data_package(members: Iterable[tuple[str, bytes | None]], finder: IdentifierMatcher) -> bool:
+    """Whether these files are the person's own Discord data package."""
+    for name, data in members:
+        if PurePath(name).name == DATA_PACKAGE_OWNER_FILE and data is not None:
+            with suppress(ValueError):
+                user = json.loads(data)
+                if isinstance(user, dict) and finder.is_theirs(user.get("id")):
+                    return True
+    return False
+
+
+def _text(suffix: str, text: str, finder: IdentifierMatcher) -> bytes | None:
+    if suffix == ".json":
+        new: str | None = _json(text, finder)
+    elif suffix in JSON_LINES_SUFFIXES:
+        new = _lines(text, finder)
+    elif suffix in TABLE_DELIMITERS:
+        new = _table(text, TABLE_DELIMITERS[suffix], finder)
+    elif suffix in PROSE_SUFFIXES:
+        new = finder.redacted(text)
+    else:
+        new = _plain_text(text, finder)
+    return None if new is None else new.encode()
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def _json(text: str, finder: IdentifierMatcher) -> str | None:
+    kept = redact_json(json.loads(text), finder)
+    if kept is REMOVED_RECORD:
+        return None
+    indent = 2 if re.match(r"[\[{]\s*\n", text) else None
+    return json.dumps(kept, ensure_ascii=False, indent=indent) + ("\n" if text.endswith("\n") else "")
+
+
+def _lines(text: str, finder: IdentifierMatcher) -> str:
+    kept = []
+    for line in text.split("\n"):
+        if not finder.touches(line):
+            kept.append(line)
+        elif (record := _record(line, finder)) is not REMOVED_RECORD:
+            kept.append(record)
+    return "\n".join(kept)
+
+
+def _record(line: str, finder: IdentifierMatcher) -> Any:
+    try:
+        kept = redact_json(json.loads(line), finder)
+    except ValueError:
+        return REMOVED_RECORD if finder.in_text(line) else finder.redacted(line)
+    return kept if kept is REMOVED_RECORD else json.dumps(kept, ensure_ascii=False)
+
+
+def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
+    """What is left of a JSON value without the person; `REMOVED_RECORD` for a record that is theirs."""
+    if isinstance(node, dict):
+        if _is_theirs(node, finder):
+            return REMOVED_RECORD
+        cleaned = {finder.redacted(key): _field(key, value, finder) for key, value in node.items()}
+        return {key: value for key, value in cleaned.items() if value is not REMOVED_RECORD}
+    if isinstance(node, list):
+        return [kept for item in node if (kept := redact_json(item, finder)) is not REMOVED_RECORD]
+    if isinstance(node, str):
+        return finder.redacted(node)
+    return 0 if isinstance(node, int) and not isinstance(node, bool) and finder.is_theirs(node) else node
+
+
+def _field(key: str, value: Any, finder: IdentifierMatcher) -> Any:
+    if key == finder.jobs.FIELD and isinstance(value, str):
+        value = finder.jobs.new(value)
+    return redact_json(value, finder)
+
+
+def _is_theirs(record: dict[str, Any], finder: IdentifierMatcher) -> bool:
+    """Whether the person says this record: it names them as who speaks, by id or by name."""
+    for key, value in record.items():
+        if key.casefold().replace("-", "_") not in SPEAKER_KEYS:
+            continue
+        if finder.is_theirs(value) or (isinstance(value, dict) and _is_theirs(value, finder)):
+            return True
+    return False
+
+
+# ------------------------------------------------------------------------------------------------ tables and text
+
+
+def _table(text: str, delimiter: str, finder: IdentifierMatcher) -> str:
+    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    if not rows:
+        return text
+    who = [at for at, title in enumerate(rows[0]) if _is_speaker_column(title)]
+    kept = [row for row in rows if not any(at < len(row) and finder.is_theirs(row[at]) for at in who)]
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n" if "\r\n" in text else "\n")
+    writer.writerows([finder.redacted(cell) for cell in row] for row in kept)
+    return out.getvalue()
+
+
+def _is_speaker_column(title: str) -> bool:
+    return title.strip().lstrip("\ufeff").casefold().replace(" ", "_").replace("-", "_") in SPEAKER_KEYS
+
+
+def _plain_text(text: str, finder: IdentifierMatcher) -> str | None:
+    """Text line by line; in a chat log what the person said goes with the lines on which it goes on."""
+    if "\0" in text:
+        return None
+    kept, theirs = [], False
+    for line in text.split("\n"):
+        if LOG_LINE.match(line) or not line.strip():
+            theirs = _speaks(line, finder)
+        if not theirs:
+            kept.append(finder.redacted(line))
+    return "\n".join(kept)
+
+
+def _speaks(line: str, finder: IdentifierMatcher) -> bool:
+    rest = DATED_LINE.sub("", line, count=1)
+    speaker, mark, _ = rest.partition(":")
+    candidates = [speaker.strip(" <>*~-")] if mark else []
+    candidates += re.findall(r"^<([^>]{1,60})>", rest)
+    return any(finder.is_theirs(one) for one in candidates)
+
+
+# ------------------------------------------------------------------------------------------------ archives
+
+
+def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
+    out = io.BytesIO()
+    kept = 0
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, inner in archive_members(data):
+            if inner is None:
+                continue  # nobody can say what is in it
+            new = redact(name, inner, finder) if contains_person(name, inner, finder) else inner
+            if new is not None:
+                archive.writestr(finder.redacted(name), new)
+                kept += 1
+    return out.getvalue() if kept else None
+
+
+def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
+    """The files of an archive; None for one that cannot be read. All of a damaged archive is one of those."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            room = MAX_UNPACKED_BYTES
+            for entry in archive.infolist():
+                if not entry.is_dir():
+                    room -= entry.file_size
+                    yield entry.filename, _member(archive, entry) if room >= 0 else None
+    except (zipfile.BadZipFile, OSError, ValueError):
+        yield "damaged", None
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError, EOFError):
+        return None

@@ -1,0 +1,305 @@
+"""Deletes what is kept for a limited time: conversations, review files, and everything of guilds that removed the bot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import discord
+from discord.ext import commands
+
+from bot.clock import Clock
+from bot.personas.registry import guild_suffix
+from bot.personas.revisions import REVISIONS_FOLDER
+from bot.services import Services
+from bot.store import Store, TrainingJob
+from bot.training.stored_datasets import HISTORY_DATASET
+from personas.errors import RequestError, UnderstudyError
+from personas.home.adapters import adapter_ref
+from personas.home.holdout_index import holdout_file
+from personas.home.job_folder import MATERIAL_FOLDER, REQUEST_FILE
+from personas.home.job_material import dialogue_adapter_folder
+from personas.home.review_files import delete_expired_reviews
+from personas.lore import guild_owner
+from personas.schemas.base import DISCORD_API
+
+DELETION_REASON = "its server has removed the bot"
+
+
+@dataclass(frozen=True)
+class GuildDeletion:
+    """What there is of a server. The files go first: the rows say which there are, so that a kill loses no trace."""
+
+    store: Store
+    guild_id: int
+    personas: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, home: Path, store: Store, guild_id: int) -> Self:
+        """Look for all of a server. Guild 0, direct messages, is none."""
+        assert guild_id
+        jobs = store.jobs.of_guild(guild_id, limit=-1)
+        personas = guild_persona_ids(home, jobs, guild_id)
+        return cls(store, guild_id, tuple(personas), tuple(_guild_files(home, jobs, personas, guild_id)))
+
+    def withdraw(self, at: float) -> None:
+        """Versions of shipped personas that learned from what was said there speak no more."""
+        for job in self.store.jobs.of_guild(self.guild_id, limit=-1):
+            if job.persona and job.persona not in self.personas and job.state == "done" and _is_from_history(job):
+                self.store.versions.withdraw(job.persona, job.version, at, DELETION_REASON)
+
+    def delete_files(self) -> None:
+        """May run in a thread, and again. Raises `OSError`."""
+        for path in self.files:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def delete_rows(self, at: float) -> None:
+        """Delete what the store has, and note it. Raises `StoreError`."""
+        self.store.guilds.delete(self.guild_id, self.personas)
+        self.store.guilds.record_deletion(self.guild_id, at)
+
+
+def delete_guild(home: Path, store: Store, guild_id: int, at: float) -> None:
+    """Delete all of a server; doing so again after a kill in the middle ends it. Raises `OSError`, `StoreError`."""
+    end = GuildDeletion.of(home, store, guild_id)
+    end.withdraw(at)
+    end.delete_files()
+    end.delete_rows(at)
+
+
+def guild_persona_ids(home: Path, jobs: Iterable[TrainingJob], guild_id: int) -> list[str]:
+    """The ids of a server's own personas, those included that it has removed again."""
+    suffix = guild_suffix(guild_id)
+    found = {path.name for path in (home / "personas" / str(guild_id)).glob("*")}
+    found |= {path.name for path in (home / "models" / "persona_adapters").glob(f"*{suffix}")}
+    found |= {job.persona for job in jobs if job.persona}
+    return sorted(persona_id for persona_id in found if persona_id.endswith(suffix))
+
+
+def find_guilds_on_disk(home: Path) -> set[int]:
+    """The servers that have cards or lore here."""
+    roots = (root / kind for root in (home, home / REVISIONS_FOLDER) for kind in ("personas", "lore"))
+    names = {path.name for root in roots for path in root.glob("*/")}
+    return {int(name) for name in names if name.isdecimal()} - {0}
+
+
+def _guild_files(home: Path, jobs: list[TrainingJob], personas: list[str], guild_id: int) -> Iterator[Path]:
+    for kind in ("personas", "lore"):
+        yield home / kind / str(guild_id)
+        yield home / REVISIONS_FOLDER / kind / str(guild_id)
+    for persona_id in personas:
+        yield home / "models" / "persona_adapters" / persona_id
+        yield holdout_file(home, persona_id)
+        yield from (home / "cache").glob(f"lore-of-{persona_id}.sqlite*")
+    for job in jobs:
+        yield home / "jobs" / job.job_id
+        yield from (home / "jobs").glob(f".{job.job_id}.*")  # half copied
+        if job.persona and _is_from_history(job):
+            yield adapter_ref(home, job.persona, job.version).folder
+        elif not job.persona and (name := job.name.partition("/")[2]):
+            yield dialogue_adapter_folder(home, name)
+
+
+def _is_from_history(job: TrainingJob) -> bool:
+    """Whether a job trained on what was said in its server; a row that cannot be read never ran."""
+    try:
+        return job.request.dataset == HISTORY_DATASET
+    except RequestError:
+        return False
+
+
+log = logging.getLogger(__name__)
+
+
+DAY_S = 86_400.0
+
+
+CHECK_INTERVAL_S = 3600.0
+
+
+RETRY_DELAY_S = 60.0
+
+
+"""After how long a task that failed is tried again."""
+
+
+@dataclass(frozen=True)
+class RetentionPeriods:
+    """For how many days conversations are kept, and what belongs to a server that has removed the bot."""
+
+    history_days: int
+    guild_days: int
+
+
+class Retention:
+    """Deletes what has been kept long enough. Use it from the event loop's thread."""
+
+    def __init__(self, house: Services, clock: Clock, limits: RetentionPeriods) -> None:
+        self._house, self._clock, self._limits = house, clock, limits
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._client: commands.Bot | None = None
+        self._failed = False
+
+    def start(self, client: commands.Bot) -> None:
+        """Begin, and hear from a client that is ready which servers come and go."""
+        self._client = client
+        client.add_listener(self._on_removed, "on_guild_remove")
+        client.add_listener(self._on_joined, "on_guild_join")
+        self._worker = asyncio.create_task(self._work(), name="retention")
+
+    async def stop(self) -> None:
+        """End; may be called twice."""
+        if self._client is None or self._worker is None:
+            return
+        self._client.remove_listener(self._on_removed, "on_guild_remove")
+        self._client.remove_listener(self._on_joined, "on_guild_join")
+        self._worker.cancel()
+        await asyncio.wait({self._worker})
+        self._worker = None
+
+    # -------------------------------------------------------------------------------------- servers come and go
+
+    async def _on_removed(self, guild: discord.Guild) -> None:
+        """A server has removed the bot, or is no more. (One that cannot be reached for a while makes another event.)"""
+        log.warning("The bot is no longer in %s; what is kept of it goes in %d days", guild.id, self._limits.guild_days)
+        self._house.store.guilds.left(guild.id, self._clock.now())
+        if not self._limits.guild_days:
+            self._wake.set()
+
+    async def _on_joined(self, guild: discord.Guild) -> None:
+        self._present({guild.id})
+
+    def _compare(self) -> None:
+        """Notice which servers removed the bot while nobody was there to hear it."""
+        client = self._client
+        if client is None or not client.is_ready() or not client.application_id:
+            return
+        here = {guild.id for guild in client.guilds}
+        self._present(here)
+        known = self._house.store.guilds.known() | find_guilds_on_disk(self._house.home)
+        others = self._house.store.guilds.guilds_of_other_account(client.application_id)
+        for guild_id in known - here - others:
+            self._house.store.guilds.left(guild_id, self._clock.now())
+
+    def _present(self, guild_ids: set[int]) -> None:
+        assert self._client is not None and self._client.application_id is not None  # it has logged in
+        self._house.store.guilds.present(guild_ids, self._client.application_id)
+
+    # -------------------------------------------------------------------------------------- the work
+
+    async def _work(self) -> None:
+        while True:
+            self._wake.clear()
+            failed = not await self.tidy()
+            await self._until_due(RETRY_DELAY_S if failed else CHECK_INTERVAL_S)
+
+    async def _until_due(self, seconds: float) -> None:
+        waits = {asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wake.wait())}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def tidy(self) -> bool:
+        """Delete all that is due. False when something could not be deleted."""
+        self._failed = False
+        now, home = self._clock.now(), self._house.home
+        said_before = now - self._limits.history_days * DAY_S
+        with self._logged("servers that have removed the bot"):
+            self._compare()
+        with self._logged("old conversations"):
+            self._house.store.messages.delete_before(said_before)
+        with self._logged("old answers over HTTP"):
+            self._house.store.answered.forget_old(now)
+        for guild_id in self._due_guilds(now):
+            with self._logged(f"the server {guild_id}"):
+                await self._end(guild_id, now)
+        for folder in sorted((home / "jobs").glob("[!.]*/")):
+            with self._logged(f"the job folder {folder.name}"):
+                await self._end_job_folder(folder, said_before)
+        for request in sorted([*home.glob(f"runs/*/{REQUEST_FILE}"), *home.glob(f"runs/*/sweep/*/{REQUEST_FILE}")]):
+            with self._logged(f"the run {request.parent.name}"):
+                await asyncio.to_thread(_empty_if_from_discord, request.parent, said_before)
+        with self._logged("review files"):
+            await asyncio.to_thread(delete_expired_reviews, home, now)
+        with self._logged("what was deleted in the database"):
+            self._house.store.trim()
+        return not self._failed
+
+    @contextmanager
+    def _logged(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # above all a full disk, or a file that something else holds
+            self._failed = True
+            shown = None if isinstance(error, UnderstudyError | OSError) else error
+            log.error("%s: not done, to be tried again: %s", what, error, exc_info=shown)
+
+    # ------------------------------------------------------------------------------------------ servers that are gone
+
+    def _due_guilds(self, now: float) -> list[int]:
+        # Also what was left at this very moment, where it goes at once.
+        left_until = math.nextafter(now - self._limits.guild_days * DAY_S, math.inf)
+        return self._house.store.guilds.left_before(left_until)
+
+    async def _end(self, guild_id: int, now: float) -> None:
+        house = self._house
+        for job in house.store.jobs.of_guild(guild_id, limit=-1):
+            if job.state in ("queued", "running"):
+                house.queue.cancel(job.job_id)  # while its trainer still writes this fails, and comes again
+        house.conversations.personas.remove_guild(guild_id)
+        for folder in (house.home / "lore" / str(guild_id)).glob("*/"):
+            house.conversations.lore.replace(guild_owner(guild_id, folder.name), ())
+        end = GuildDeletion.of(house.home, house.store, guild_id)
+        end.withdraw(now)
+        await asyncio.to_thread(end.delete_files)
+        end.delete_rows(now)
+        log.warning("All that was kept of the server %d has been deleted.", guild_id)
+
+    # ------------------------------------------------------------------------------------------ job folders
+
+    async def _end_job_folder(self, folder: Path, before: float) -> None:
+        """Delete the folder of a job that ended so long ago where what was said on Discord is in it.
+
+        The adapter stays in its place and the job in the store.
+        """
+        job = self._house.store.jobs.get(folder.name)
+        if job is None or (job.finished_at is not None and job.finished_at < before):
+            await asyncio.to_thread(_delete_if_from_discord, folder, None if job else before)
+
+
+def _delete_if_from_discord(folder: Path, touched_before: float | None) -> None:
+    """`touched_before` is for the folder of a job that nobody knows any more."""
+    if (touched_before is None or folder.stat().st_mtime < touched_before) and _has_discord_data(folder):
+        shutil.rmtree(folder)
+
+
+def _empty_if_from_discord(run: Path, touched_before: float) -> None:
+    """Of a run that the operator has started: what it learned from goes, the adapter stays, which is nowhere else."""
+    if run.stat().st_mtime < touched_before and _has_discord_data(run):
+        for name in (MATERIAL_FOLDER, "checkpoints"):
+            if (run / name).exists():
+                shutil.rmtree(run / name)
+
+
+def _has_discord_data(job_folder: Path) -> bool:
+    """Whether a job's material came through Discord's API; one that cannot be read may have."""
+    try:
+        materials = json.loads((job_folder / REQUEST_FILE).read_bytes())["materials"]
+        return any(material["right"] == DISCORD_API for material in materials)
+    except (OSError, ValueError, KeyError, TypeError):
+        return True

@@ -1,0 +1,122 @@
+"""Account deletion: a member's messages go at once, the account when the sandbox ends."""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from bot.sandbox.channel_messages import MessageManager
+from bot.sandbox.guild import Guild
+from bot.sandbox.object_store import ObjectStore
+from bot.sandbox.payloads import DIRECT_CHANNEL, THREAD_CHANNEL
+from bot.sandbox.sandbox_errors import Json
+
+MESSAGE_KINDS = ("message", "ephemeral")
+REDACTED_KINDS = ("channel", "webhook", "role")
+UNNAMED_THREAD = "thread"
+UNKNOWN_USER_ID = "0"
+
+
+@dataclass(frozen=True)
+class DepartingMember:
+    """Who leaves: `ids` are their accounts, `answers` the ids of messages that answer them.
+
+    `finds` says whether a text holds them, `holds` the same of a file (its name and bytes); `redacted` is a text
+    without them.
+    """
+
+    ids: Collection[str]
+    answers: Collection[str]
+    finds: Callable[[str], bool]
+    redacted: Callable[[str], str]
+    holds: Callable[[str, bytes], bool]
+
+
+def delete_account_content(
+    guild: Guild, messages: MessageManager, who: DepartingMember, in_use: Collection[str]
+) -> None:
+    """Delete what somebody wrote, what answers them and what names them; note that their accounts leave.
+
+    Files to which no message refers go as well, but for those `in_use`.
+    """
+    store = guild.store
+    direct = _direct_channels(store, who.ids)
+    gone: set[str] = set()
+    for kind in MESSAGE_KINDS:
+        for message in store.all(kind):
+            replied_to = (message.get("message_reference") or {}).get("message_id")
+            if replied_to in gone or message["channel_id"] in direct or _is_theirs(store, message, who):
+                gone.add(message["id"])
+                messages.delete(message["id"])
+            elif (words := who.redacted(message["content"])) != message["content"]:
+                store.put(kind, message | {"content": words})  # named, but not so that it is surely them
+    for user_id in who.ids:
+        if store.get("member", user_id):
+            store.put("leaving", {"id": user_id})
+    _unname_threads(store, who.ids)
+    for kind in REDACTED_KINDS:
+        for item in store.all(kind):
+            if kind != "channel" or item["type"] != DIRECT_CHANNEL:
+                _redact(store, kind, item, who.redacted)
+    store.delete_unused_files(in_use)
+    store.compact()
+
+
+def delete_departed_accounts(store: ObjectStore) -> None:
+    """Delete the accounts of those who have left, and their direct messages. The guild makes its cast anew."""
+    leaving = {one["id"] for one in store.all("leaving")}
+    if not leaving:
+        return
+    direct = _direct_channels(store, leaving)
+    for kind in MESSAGE_KINDS:
+        for message in store.all(kind):
+            if message["channel_id"] in direct or _by(message, leaving):  # what they were told after they had left
+                store.delete(kind, message["id"])
+    for channel_id in direct:
+        store.delete("channel", channel_id)
+    for facts in store.all("guild"):
+        store.put("guild", {key: value for key, value in facts.items() if key != "owner_id" or value not in leaving})
+    for user_id in leaving:
+        store.delete("member", user_id)
+    store.clear("leaving")
+    store.delete_unused_files()
+    store.compact()
+
+
+def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:
+    """The direct messages with these people."""
+    return {
+        channel["id"]
+        for channel in store.all("channel")
+        if channel["type"] == DIRECT_CHANNEL and channel["recipients"][0]["id"] in ids
+    }
+
+
+def _is_theirs(store: ObjectStore, message: Json, who: DepartingMember) -> bool:
+    if message["id"] in who.answers or _by(message, who.ids) or who.finds(json.dumps(message, ensure_ascii=False)):
+        return True
+    files = (store.file(int(attachment["id"])) for attachment in message["attachments"])
+    return any(who.holds(file.name, file.data) for file in files if file)
+
+
+def _by(message: Json, ids: Collection[str]) -> bool:
+    cause: Json = message.get("interaction_metadata") or {}
+    return message["author"]["id"] in ids or (cause.get("user") or {}).get("id") in ids
+
+
+def _unname_threads(store: ObjectStore, ids: Collection[str]) -> None:
+    """A thread stays, with what others said in it; its name is what the person typed who opened it."""
+    unnamed = {"name": UNNAMED_THREAD, "owner_id": UNKNOWN_USER_ID}
+    threads = {one["id"] for one in store.all("channel") if one["type"] == THREAD_CHANNEL and one["owner_id"] in ids}
+    for thread_id in threads:
+        if channel := store.get("channel", thread_id):
+            store.put("channel", channel | unnamed)
+        begun_under = store.get("message", thread_id)  # which has a copy
+        if begun_under and "thread" in begun_under:
+            store.put("message", begun_under | {"thread": begun_under["thread"] | unnamed})
+
+
+def _redact(store: ObjectStore, kind: str, item: Json, redacted: Callable[[str], str]) -> None:
+    for field in ("name", "topic"):
+        value = item.get(field)
+        if isinstance(value, str) and redacted(value) != value:
+            item = store.put(kind, item | {field: redacted(value)})

@@ -1,0 +1,301 @@
+"""Messages, threads and direct-message channels: creation, edits and deletion within Discord's limits."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bot.sandbox import payload_limits, payloads
+from bot.sandbox.gateway import Gateway
+from bot.sandbox.guild import Guild
+from bot.sandbox.guild_seed import Permission
+from bot.sandbox.network_conditions import SimulatedClock
+from bot.sandbox.object_store import StoredFile, time_of
+from bot.sandbox.payloads import DIRECT_CHANNEL
+from bot.sandbox.sandbox_errors import ApiError, Json
+from bot.sandbox.traffic_log import EventFeed
+
+SUPPRESS_EMBEDS = 1 << 2
+
+
+HAS_THREAD = 1 << 5
+
+
+EPHEMERAL = 1 << 6
+
+
+LOADING = 1 << 7
+
+
+SUPPRESS_NOTIFICATIONS = 1 << 12
+
+
+THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESPONSE = 18, 19, 20, 21, 23
+
+
+USER_MESSAGE_TYPES = (0, REPLY)
+
+
+"""Types of messages that somebody wrote; the rest is Discord's own or answers a command."""
+
+
+MAX_FILES = 10
+
+
+NONCE_LIFETIME_S = 300.0
+
+
+"""Discord says "a few minutes"."""
+
+
+@dataclass(frozen=True)
+class MessageDraft:
+    """What is sent: the JSON body and the files that came with it."""
+
+    body: Json
+    files: tuple[StoredFile, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what is too long (50035) or empty (50006)."""
+        payload_limits.check_message(self.body)
+        if len(self.files) > MAX_FILES:
+            raise ApiError.field("files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length.")
+        if not self.files and not any(self.body.get(part) for part in ("content", "embeds", "components")):
+            raise ApiError(50006)
+
+
+def storage_kind(message: Json) -> str:
+    """Where a message is kept: ephemeral ones are in nobody's history."""
+    return "ephemeral" if message["flags"] & EPHEMERAL else "message"
+
+
+def visible_to(message: Json, user_id: str) -> bool:
+    """Whether a member sees the message: an ephemeral one is for whoever caused it."""
+    cause: Json = message.get("interaction_metadata") or {}
+    return storage_kind(message) == "message" or (cause.get("user") or {}).get("id") == user_id
+
+
+def _text_content(message: Json) -> tuple[Any, ...]:
+    """What is said in a message, without what can be pressed."""
+    return message["content"], message["embeds"], message["attachments"]
+
+
+class MessageManager:
+    """All messages. What is returned is rendered: with the message it replies to."""
+
+    def __init__(self, guild: Guild, feed: EventFeed, gateway: Gateway, clock: SimulatedClock) -> None:
+        self.guild, self._store, self._feed, self._gateway, self._clock = guild, guild.store, feed, gateway, clock
+        self._nonces: dict[tuple[str, str], tuple[float, str]] = {}
+        self.files_url = ""
+        # Like a Discord client after its restart, nobody remembers ephemeral messages.
+        self._store.clear("ephemeral")
+        self._store.delete_unused_files()
+
+    def find(self, message_id: object, channel_id: str | None = None) -> Json:
+        """The message, or 10008. With a channel, only what is in its history."""
+        found = self._store.get("message", message_id)
+        if found is None and channel_id is None:
+            found = self._store.get("ephemeral", message_id)
+        if found is None or (channel_id is not None and found["channel_id"] != channel_id):
+            raise ApiError(10008)
+        return self._render(found)
+
+    def history(self, channel_id: str, limit: int, before: int | None = None, after: int | None = None) -> list[Json]:
+        """Up to `limit` messages of the channel, oldest first."""
+        return [self._render(one) for one in self._store.page("message", channel_id, limit, before, after)]
+
+    def ephemeral(self, channel_id: str, user_id: str, after: int, before: int | None) -> list[Json]:
+        """What only this member sees in a stretch of the channel."""
+        kept = self._store.page("ephemeral", channel_id, 100, before, after)
+        return [self._render(one) for one in kept if visible_to(one, user_id)]
+
+    def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
+        """Send a message; `more` are fields that only the server sets. A nonce enforced twice sends nothing new."""
+        nonce = str(draft.body.get("nonce"))
+        if draft.body.get("enforce_nonce") and (known := self._nonced(author["id"], nonce)):
+            return self.find(known)
+        message = self._new(author, channel_id, draft.body) | more
+        self._fill(message, draft)
+        if draft.body.get("nonce") is not None:
+            message["nonce"] = draft.body["nonce"]
+            self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
+        self._store.put(storage_kind(message), message)
+        self._store.delete("leaving", author["id"])  # whoever was to leave is back
+        return self._tell("message", "MESSAGE_CREATE", message)
+
+    def _nonced(self, author_id: str, nonce: str) -> str | None:
+        oldest = self._clock.now() - NONCE_LIFETIME_S
+        self._nonces = {key: kept for key, kept in self._nonces.items() if kept[0] > oldest}
+        return self._nonces.get((author_id, nonce), (0.0, None))[1]
+
+    def _new(self, author: Json, channel_id: str, body: Json) -> Json:
+        message_id = self._store.new_id()
+        message: Json = {
+            "id": message_id,
+            "channel_id": channel_id,
+            "author": author,
+            "type": 0,
+            "timestamp": payloads.format_timestamp(time_of(message_id)),
+            "edited_timestamp": None,
+            "tts": False,
+            "pinned": False,
+            "content": "",
+            "attachments": [],
+            "embeds": [],
+            "components": [],
+            "flags": (body.get("flags") or 0) & (SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS),
+        }
+        return message | self._reference(channel_id, body.get("message_reference"))
+
+    def _reference(self, channel_id: str, reference: Json | None) -> Json:
+        if not reference:
+            return {}
+        target = self._store.get("message", reference.get("message_id"))
+        if target is None or target["channel_id"] != channel_id:
+            if reference.get("fail_if_not_exists") is False:
+                return {}
+            raise ApiError.field("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
+        place = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._in_guild(channel_id)}
+        return {"type": REPLY, "message_reference": place}
+
+    def _in_guild(self, channel_id: str) -> Json:
+        return {} if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL else {"guild_id": self.guild.id}
+
+    def edit(self, message_id: str, draft: MessageDraft) -> Json:
+        """Change what the body names; clears "is thinking". A button's new label edits nothing that was said."""
+        payload_limits.check_message(draft.body)
+        message = self._kept(message_id)
+        message["flags"] &= ~LOADING
+        if draft.body.get("flags") is not None:
+            message["flags"] = message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
+        before = _text_content(message)
+        self._fill(message, draft)
+        if _text_content(message) != before:
+            message["edited_timestamp"] = payloads.format_timestamp(self._clock.now())
+        return self.change(message_id, **message)
+
+    def change(self, message_id: str, **fields: Any) -> Json:
+        """Set these fields, as only the server does."""
+        message = self._kept(message_id) | fields
+        self._store.put(storage_kind(message), message)
+        return self._tell("edit", "MESSAGE_UPDATE", message)
+
+    def _kept(self, message_id: str) -> Json:
+        found = self._store.get("message", message_id) or self._store.get("ephemeral", message_id)
+        if found is None:
+            raise ApiError(10008)
+        return found
+
+    def _fill(self, message: Json, draft: MessageDraft) -> None:
+        body = draft.body
+        if "content" in body:
+            message["content"] = body["content"] or ""
+        if "embeds" in body:
+            message["embeds"] = [payloads.embed(embed) for embed in body["embeds"] or []]
+        if "components" in body:
+            message["components"] = payloads.components(body["components"] or [])
+        if "attachments" in body or draft.files:
+            message["attachments"] = self._attach(message, draft)
+        message.update(self._mentioned(message, body.get("allowed_mentions")))
+
+    def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
+        said = {str(entry.get("id")): entry for entry in draft.body.get("attachments") or []}
+        kept = [old for old in message["attachments"] if old["id"] in said]
+        return kept + [self._attachment(message, file, said.get(str(i), {})) for i, file in enumerate(draft.files)]
+
+    def _attachment(self, message: Json, file: StoredFile, said: Json) -> Json:
+        made = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
+        return made | ({"description": said["description"]} if said.get("description") else {})
+
+    def _mentioned(self, message: Json, allowed: Json | None) -> Json:
+        replied_to = self._replied_author(message) if message["type"] == REPLY else None
+        found = payloads.find_mentions(message["content"], allowed, replied_to)
+        users = [m["user"] for one in found.users if (m := self._store.get("member", one))]
+        roles = [one for one in found.roles if self._store.get("role", one)]
+        everyone = found.everyone and self._may_mention_everyone(message["author"]["id"])
+        return {"mentions": users, "mention_roles": roles, "mention_everyone": everyone}
+
+    def _replied_author(self, message: Json) -> str | None:
+        target = self._store.get("message", message["message_reference"]["message_id"])
+        return cast(str, target["author"]["id"]) if target else None
+
+    def _may_mention_everyone(self, author_id: str) -> bool:
+        # A webhook has no roles; Discord lets it mention everyone.
+        known = self._store.get("member", author_id) is not None
+        return not known or self.guild.may(author_id, Permission.MENTION_EVERYONE)
+
+    def delete(self, message_id: str) -> None:
+        """Delete the message with its files, and tell so."""
+        message = self._kept(message_id)
+        self._store.delete(storage_kind(message), message_id)
+        for attachment in message["attachments"]:
+            self._store.delete_file(int(attachment["id"]))
+        self._feed.publish("delete", self._render(message))
+        if storage_kind(message) == "message":
+            place = {"id": message_id, "channel_id": message["channel_id"]}
+            self._gateway.dispatch("MESSAGE_DELETE", place | self._in_guild(message["channel_id"]))
+
+    def with_address(self, attachment: Json) -> Json:
+        """An attachment as it is shown: where it can be fetched now."""
+        url = self.files_url + attachment["url"]
+        return attachment | {"url": url, "proxy_url": url}
+
+    def _render(self, message: Json) -> Json:
+        shown = dict(message)
+        shown["attachments"] = [self.with_address(attachment) for attachment in message["attachments"]]
+        if message["flags"] & SUPPRESS_EMBEDS:
+            shown["embeds"] = []
+        if message["type"] in (REPLY, THREAD_STARTER):
+            target = self._store.get("message", message["message_reference"]["message_id"])
+            # One level only: Discord does not nest what a replied-to message replied to.
+            shown["referenced_message"] = target and self._render(target | {"type": 0})
+        return shown
+
+    def _tell(self, kind: str, event: str, message: Json) -> Json:
+        shown = self._render(message)
+        self._feed.publish(kind, shown)
+        if storage_kind(message) == "message":
+            place, author = self._in_guild(message["channel_id"]), self._store.get("member", message["author"]["id"])
+            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and place else {}
+            self._gateway.dispatch(event, {**shown, **place, **member})
+        return shown
+
+
+class ThreadManager:
+    """Makes them and tells of them."""
+
+    def __init__(self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway) -> None:
+        self._guild, self._store, self._messages = guild, guild.store, messages
+        self._feed, self._gateway = feed, gateway
+
+    def direct(self, user_id: str) -> Json:
+        """The bot's direct messages with someone, begun if there are none. Raises ApiError 10007."""
+        found = self._guild.direct(user_id)
+        if found is not None:
+            return found
+        made = payloads.direct(self._store.new_id(), self._guild.member(user_id)["user"])
+        return self._keep(made)
+
+    def thread(self, author: Json, parent: Json, name: str, message: Json | None) -> Json:
+        """Begin a thread, under a message or on its own; the messages that Discord writes about it are written."""
+        # As on Discord, a thread under a message has the message's id.
+        thread_id = message["id"] if message else self._store.new_id()
+        made = payloads.format_timestamp(time_of(self._store.new_id()))
+        thread = self._keep(payloads.thread(thread_id, parent, author["id"], name, made))
+        self._gateway.dispatch("THREAD_CREATE", {**thread, "newly_created": True})
+        place = {"type": 0, "guild_id": self._guild.id}
+        if message is None:
+            self._system(author, parent, THREAD_CREATED, name, place | {"channel_id": thread_id})
+        else:
+            self._messages.change(message["id"], flags=message["flags"] | HAS_THREAD, thread=thread)
+            start = {"channel_id": parent["id"], "message_id": message["id"]}
+            self._system(author, thread, THREAD_STARTER, "", place | start)
+        return thread
+
+    def _system(self, author: Json, channel: Json, kind: int, content: str, reference: Json) -> None:
+        self._messages.create(
+            author, channel["id"], MessageDraft({}), type=kind, content=content, message_reference=reference
+        )
+
+    def _keep(self, channel: Json) -> Json:
+        self._store.put("channel", channel)
+        self._feed.publish("channel", self._guild.client_view(channel))
+        return channel

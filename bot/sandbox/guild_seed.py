@@ -1,0 +1,132 @@
+"""Seed of a guild (channels, roles, members), and Discord's permission bits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntFlag
+from pathlib import Path
+
+
+class Permission(IntFlag):
+    """Names as in Discord's documentation."""
+
+    ADMINISTRATOR = 1 << 3
+    MANAGE_GUILD = 1 << 5
+    VIEW_CHANNEL = 1 << 10
+    SEND_MESSAGES = 1 << 11
+    MANAGE_MESSAGES = 1 << 13
+    EMBED_LINKS = 1 << 14
+    ATTACH_FILES = 1 << 15
+    READ_MESSAGE_HISTORY = 1 << 16
+    MENTION_EVERYONE = 1 << 17
+    MANAGE_WEBHOOKS = 1 << 29
+    USE_APPLICATION_COMMANDS = 1 << 31
+    CREATE_PUBLIC_THREADS = 1 << 35
+    SEND_MESSAGES_IN_THREADS = 1 << 38
+
+
+ALL_PERMISSIONS = (1 << 53) - 1
+
+
+_TALK_PERMISSIONS = int(
+    Permission.VIEW_CHANNEL
+    | Permission.SEND_MESSAGES
+    | Permission.SEND_MESSAGES_IN_THREADS
+    | Permission.EMBED_LINKS
+    | Permission.ATTACH_FILES
+    | Permission.READ_MESSAGE_HISTORY
+)
+
+
+DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
+
+
+MEMBER_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS)
+
+
+"""What every person may do."""
+
+
+DIRECT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS)
+
+
+"""What both sides may do in their direct messages."""
+
+
+SILENCED_PERMISSIONS = int(
+    Permission.SEND_MESSAGES
+    | Permission.SEND_MESSAGES_IN_THREADS
+    | Permission.CREATE_PUBLIC_THREADS
+    | Permission.USE_APPLICATION_COMMANDS
+)
+
+
+"""What a role denies to let its holders only look on."""
+
+
+def combine_permissions(granted: Iterable[int]) -> int:
+    """The permissions of someone holding roles with these bits."""
+    bits = 0
+    for one in granted:
+        bits |= one
+    return ALL_PERMISSIONS if bits & Permission.ADMINISTRATOR else bits
+
+
+def has_permissions(bits: int, needed: int) -> bool:
+    """Whether all the bits of `needed` are held."""
+    return bits & needed == needed
+
+
+@dataclass(frozen=True)
+class ChannelSeed:
+    """A text channel; `nsfw` is Discord's word for age-restricted."""
+
+    name: str
+    topic: str = ""
+    nsfw: bool = False
+
+
+@dataclass(frozen=True)
+class RoleSeed:
+    """A role; `permissions` are Discord's bits, `colour` is 0xRRGGBB (0: none).
+
+    `denied` is taken away again in every channel, as a role for people who must keep quiet does it.
+    """
+
+    name: str
+    permissions: int
+    colour: int = 0
+    denied: int = 0
+
+
+@dataclass(frozen=True)
+class MemberSeed:
+    """A person; `roles` are names of RoleSeeds."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+    owner: bool = False
+
+
+@dataclass(frozen=True)
+class GuildSeed:
+    """A guild, its people and its bot.
+
+    `message_content` is the developer portal's switch for the message-content intent.
+    """
+
+    name: str
+    channels: tuple[ChannelSeed, ...]
+    members: tuple[MemberSeed, ...]
+    roles: tuple[RoleSeed, ...]
+    bot_name: str
+    bot_avatar: Path | None = None
+    bot_permissions: int = DEFAULT_BOT_PERMISSIONS
+    message_content: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what no guild could be: nobody in it, or a role that does not exist."""
+        if not self.members:
+            raise ValueError("a guild needs at least one member")
+        unknown = {role for member in self.members for role in member.roles} - {role.name for role in self.roles}
+        if unknown:
+            raise ValueError(f"no such role: {', '.join(sorted(unknown))}")

@@ -1,0 +1,302 @@
+"""A member's Discord client. Everything the page can do goes through it."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+from bot.sandbox import application_commands as command_options
+from bot.sandbox.channel_messages import EPHEMERAL, HAS_THREAD, USER_MESSAGE_TYPES, MessageDraft, visible_to
+from bot.sandbox.command_validation import USER_COMMAND
+from bot.sandbox.container import SandboxContainer
+from bot.sandbox.guild_seed import Permission
+from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
+from bot.sandbox.interactions import CallbackType, Interaction, InteractionType
+from bot.sandbox.object_store import StoredFile
+from bot.sandbox.payloads import TEXT_CHANNEL
+from bot.sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
+
+BUTTON, LINK_STYLE, TEXT_INPUT = 2, 5, 4
+MAX_FORM_TEXT_CHARACTERS, MAX_MESSAGE_CHARACTERS, MAX_CHANNEL_NAME_CHARACTERS = 4000, 2000, 100
+
+ChannelReference = str | Json
+"""A channel, thread or direct messages: the object or its id, or a channel's name."""
+FormFields = dict[str, str | list[str]]
+
+
+@dataclass
+class InteractionResponse:
+    """The bot's answer to an interaction; `message` is always as it stands now."""
+
+    interaction: Interaction = field(repr=False)
+    world: SandboxContainer = field(repr=False)
+
+    @property
+    def type(self) -> int | None:
+        """Discord's callback type, or None: not acknowledged in time."""
+        return None if self.interaction.reply is None else int(self.interaction.reply)
+
+    @property
+    def message(self) -> Json | None:
+        """The original answer, edits included; None if there is none (any more)."""
+        try:
+            return self.world.interactions.original(self.interaction)
+        except ApiError:
+            return None
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether only who asked sees it."""
+        return bool((self.message or {"flags": 0})["flags"] & EPHEMERAL)
+
+    @property
+    def modal(self) -> Json | None:
+        """The form, if the answer is one."""
+        return self.interaction.data if self.interaction.reply is CallbackType.FORM else None
+
+
+class MemberClient:
+    """Plays one person. Methods raise SandboxRefusal where Discord's client would not let them."""
+
+    def __init__(self, world: SandboxContainer, user_id: str) -> None:
+        self._world, self.id = world, user_id
+
+    @property
+    def name(self) -> str:
+        """The display name."""
+        return cast(str, self._self["user"]["global_name"])
+
+    @property
+    def _self(self) -> Json:
+        return self._world.guild.member(self.id)
+
+    def speaks(self, locale: str) -> None:
+        """Set the language of this member's client, such as "vi"."""
+        self._world.interactions.locales[self.id] = locale
+
+    async def say(
+        self, channel: ChannelReference, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
+    ) -> Json:
+        """Write a message; @Name and #channel become mentions, as they do in Discord's box."""
+        place = self._place(channel)
+        if not self._may(Permission.SEND_MESSAGES, place):
+            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        if files and not self._may(Permission.ATTACH_FILES, place):
+            raise SandboxRefusal("You do not have permission to upload files in this channel.")
+        if any(len(file.data) > LARGEST_FILE_BYTES for file in files):
+            raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
+        body: Json = {"content": self._with_mentions(content)}
+        if reply_to is not None:
+            body["message_reference"] = {"message_id": reply_to["id"]}
+        draft = MessageDraft(body, tuple(files))
+
+        def send() -> Json:
+            draft.check()
+            return self._world.messages.create(self._self["user"], place["id"], draft)
+
+        return _as_client(body["content"], send)
+
+    async def edit(self, message: Json, content: str) -> Json:
+        """Change the text of an own message."""
+        current = self._visible(message["id"])
+        if current["author"]["id"] != self.id or current["type"] not in USER_MESSAGE_TYPES:
+            raise SandboxRefusal("You can edit your own messages only.")
+        if not content.strip() and not current["attachments"]:
+            raise SandboxRefusal("Cannot send an empty message")
+        draft = MessageDraft({"content": self._with_mentions(content)})
+        return _as_client(draft.body["content"], lambda: self._world.messages.edit(current["id"], draft))
+
+    async def delete(self, message: Json) -> None:
+        """Delete an own message, or with Manage Messages anybody's."""
+        current = self._visible(message["id"])
+        is_own = current["author"]["id"] == self.id
+        place = self._world.guild.channel(current["channel_id"])
+        if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, place)):
+            raise SandboxRefusal("You do not have permission to delete this message.")
+        self._world.messages.delete(current["id"])
+
+    async def thread(self, channel: ChannelReference, name: str, message: Json | None = None) -> Json:
+        """Begin a thread in a channel, under a message or on its own."""
+        parent, start = self._place(channel), self._visible(message["id"]) if message else None
+        if parent["type"] != TEXT_CHANNEL or (start and start["channel_id"] != parent["id"]):
+            raise SandboxRefusal("A thread cannot begin here.")
+        if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
+            raise SandboxRefusal("You do not have permission to create threads in this channel.")
+        if not 1 <= len(name.strip()) <= MAX_CHANNEL_NAME_CHARACTERS:
+            raise SandboxRefusal(f"A thread's name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters.")
+        if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
+            raise SandboxRefusal("A thread has already been created for this message.")
+        return self._world.guild.client_view(self._world.places.thread(self._self["user"], parent, name.strip(), start))
+
+    async def dm(self) -> Json:
+        """The direct messages with the bot."""
+        return self._world.guild.client_view(self._world.places.direct(self.id))
+
+    def _may(self, needed: Permission, place: Json) -> bool:
+        return self._world.guild.may(self.id, needed, place)
+
+    def _place(self, named: ChannelReference) -> Json:
+        wanted = named["id"] if isinstance(named, dict) else str(named).removeprefix("#")
+        for place in self._world.guild.visible_channels(self.id):
+            if wanted in (place["id"], place.get("name")):
+                return self._world.guild.channel(place["id"])
+        raise SandboxRefusal(f"There is no channel called {wanted}.")
+
+    def _with_mentions(self, content: str) -> str:
+        guild = self._world.guild
+        users = [member["user"] for member in guild.members()]
+        written = {f"@{user['global_name'] or user['username']}": f"<@{user['id']}>" for user in users}
+        written |= {f"#{channel['name']}": f"<#{channel['id']}>" for channel in guild.channels()}
+        longest_first = sorted(written, key=len, reverse=True)
+        return re.sub(rf"(?:{'|'.join(map(re.escape, longest_first))})\b", lambda found: written[found[0]], content)
+
+    async def slash(self, channel: ChannelReference, command: str, /, **options: object) -> InteractionResponse:
+        """Run a command by its full name, such as "finetune start"; returns when acknowledged, or after 3 s."""
+        place = self._place(channel)
+        invoked = self._world.commands.invoked(self.id, command, place)
+        return await self._ask(
+            InteractionType.COMMAND, place, command_options.fill_options(self._world.guild, invoked, options)
+        )
+
+    async def autocomplete(
+        self, channel: ChannelReference, command: str, focused: str, /, **options: object
+    ) -> list[Json]:
+        """The choices the bot offers for the option being typed; none if it does not answer."""
+        place = self._place(channel)
+        invoked = self._world.commands.invoked(self.id, command, place)
+        if not any(o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())):
+            raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
+        data = command_options.fill_options(self._world.guild, invoked, options, focused)
+        answer = await self._ask(InteractionType.AUTOCOMPLETE, place, data)
+        return cast(list[Json], answer.interaction.data.get("choices", []))
+
+    async def context(
+        self, channel: ChannelReference, command: str, target: "MemberClient | Json | str"
+    ) -> InteractionResponse:
+        """Use a menu command on a member or a message (the object, or its id)."""
+        place = self._place(channel)
+        found = self._world.commands.menu_command(self.id, command, place)
+        target_id = (
+            target.id if isinstance(target, MemberClient) else target["id"] if isinstance(target, dict) else target
+        )
+        try:
+            on_user = found["type"] == USER_COMMAND
+            one = self._world.guild.member(target_id) if on_user else self._world.messages.find(target_id, place["id"])
+        except ApiError as error:
+            raise SandboxRefusal(f"{found['name']}: {error}.") from error
+        return await self._ask(InteractionType.COMMAND, place, command_options.fill_menu(self._world.guild, found, one))
+
+    async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
+        """Press a button of the message, as it stands now."""
+        return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
+
+    async def select(
+        self, message: Json, custom_id_or_placeholder: str, values: Sequence[object]
+    ) -> InteractionResponse:
+        """Choose in a select menu of the message, as it stands now."""
+        fill = partial(command_options.fill_select, self._world.guild, values=values)
+        return await self._use(
+            message, custom_id_or_placeholder, "menu", tuple(command_options.SELECT_OPTION_TYPES), fill
+        )
+
+    async def _use(
+        self, message: Json, name: str, what: str, kinds: tuple[int, ...], fill: Callable[[Json], Json]
+    ) -> InteractionResponse:
+        current = self._visible(message["id"])
+        found = _component(current, name, what, kinds)
+        data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
+        return await self._ask(
+            InteractionType.COMPONENT, self._world.guild.channel(current["channel_id"]), data, current
+        )
+
+    def _visible(self, message_id: str) -> Json:
+        try:
+            found = self._world.messages.find(message_id)
+        except ApiError as error:
+            raise SandboxRefusal("This message is gone.") from error
+        if not self._sees(found):
+            raise SandboxRefusal("Only someone else can see this message.")
+        return found
+
+    def _sees(self, message: Json) -> bool:
+        place = self._world.guild.channel(message["channel_id"])
+        return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, place)
+
+    async def submit(self, answer: InteractionResponse, /, **fields: str | list[str]) -> InteractionResponse:
+        """Send a form; fields by custom_id or label."""
+        form, asked = answer.modal, answer.interaction
+        if form is None:
+            raise SandboxRefusal("There is no form to send.")
+        rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
+        data = {"custom_id": form["custom_id"], "components": rows}
+        source = self._visible(asked.source) if asked.source else None
+        place = self._world.guild.channel(asked.payload["channel_id"])
+        return await self._ask(InteractionType.FORM, place, data, source, asked)
+
+    def _form_row(self, row: Json, fields: FormFields) -> Json | None:
+        """A row filled in: an action row with its inputs, or a label around one; None for what is only read."""
+        if "component" in row:
+            return {"type": row["type"], "component": self._form_field(row["component"], row.get("label", ""), fields)}
+        if "components" not in row:
+            return None
+        inputs = [self._form_field(one, one.get("label", ""), fields) for one in row["components"]]
+        return {"type": row["type"], "components": inputs}
+
+    def _form_field(self, field: Json, label: str, fields: FormFields) -> Json:
+        if field["type"] == TEXT_INPUT:
+            return _form_text(field, label, fields)
+        given = fields.get(field["custom_id"], fields.get(label, []))
+        values = [given] if isinstance(given, str) else given
+        lowest = {} if field.get("required", True) or values else {"min_values": 0}
+        filled = command_options.fill_select(self._world.guild, {"placeholder": label, **field, **lowest}, values)
+        return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
+
+    async def _ask(
+        self,
+        asked: InteractionType,
+        place: Json,
+        data: Json,
+        source: Json | None = None,
+        trigger: Interaction | None = None,
+    ) -> InteractionResponse:
+        made = await self._world.interactions.ask(asked, self.id, place["id"], data, source, trigger)
+        return InteractionResponse(made, self._world)
+
+
+def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:
+    for row in message["components"]:
+        for one in row.get("components", ()):
+            if one["type"] in kinds and name in (one.get("custom_id"), one.get("label"), one.get("placeholder")):
+                if one.get("disabled") or (one["type"] == BUTTON and one.get("style") == LINK_STYLE):
+                    raise SandboxRefusal(f"This {what} cannot be {'pressed' if what == 'button' else 'used'}.")
+                return cast(Json, one)
+    raise SandboxRefusal(f"The message has no {what} called {name}.")
+
+
+def _form_text(text: Json, label: str, fields: FormFields) -> Json:
+    value = str(fields.get(text["custom_id"], fields.get(label, text.get("value") or "")))
+    name = label or text["custom_id"]
+    if not value and text.get("required", True):
+        raise SandboxRefusal(f"{name}: This field is required.")
+    low, high = text.get("min_length") or 0, text.get("max_length") or MAX_FORM_TEXT_CHARACTERS
+    if value and not low <= len(value) <= high:
+        raise SandboxRefusal(f"{name}: Must be between {low} and {high} in length.")
+    return {"type": text["type"], "custom_id": text["custom_id"], "value": value}
+
+
+def _as_client(content: str, send: Callable[[], Json]) -> Json:
+    """Send, and say what is refused as Discord's client does."""
+    if len(content) > MAX_MESSAGE_CHARACTERS:
+        raise SandboxRefusal(f"Your message is too long: {len(content)} of {MAX_MESSAGE_CHARACTERS} characters.")
+    try:
+        return send()
+    except ApiError as error:
+        raise SandboxRefusal(_client_message(error)) from error
+
+
+def _client_message(error: ApiError) -> str:
+    first: object = error.errors
+    while isinstance(first, dict):
+        first = next(iter(first.values()))
+    return f"Your message could not be sent: {first[0]['message']}" if isinstance(first, list) else str(error)

@@ -1,0 +1,278 @@
+"""The web page: its static files, JSON API and live WebSocket."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from aiohttp import WSCloseCode, web
+
+from bot.sandbox import http_api
+from bot.sandbox.channel_messages import visible_to
+from bot.sandbox.container import FaultControls, SandboxContainer
+from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
+from bot.sandbox.member_client import InteractionResponse, MemberClient
+from bot.sandbox.object_store import StoredFile
+from bot.sandbox.sandbox_errors import Json, SandboxRefusal
+
+ASSETS = Path(__file__).with_name("page")
+LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}
+"""What the page offers, by Discord's locale."""
+MAX_MESSAGES = 100
+MAX_UPLOADS = 50
+# Pictures may come from elsewhere on this machine: a webhook's avatar_url is fetched by whoever looks at it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: http://127.0.0.1:* http://localhost:*; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+Link = tuple[str, str]  # a label and an address, for what else is served beside the page
+
+
+class PageRequest(Json):
+    """What the page sent. What it lacks is the page's mistake and nobody else's."""
+
+    def __missing__(self, field: str) -> None:
+        raise web.HTTPBadRequest(text=f"The request lacks {field}.")
+
+
+def mount_page(
+    app: web.Application, world: SandboxContainer, controls: FaultControls, links: Sequence[Link] = ()
+) -> None:
+    """Serve the page."""
+    page = _Page(world, controls, links)
+    app.router.add_get("/", _index)
+    app.router.add_static("/page/", ASSETS)
+    app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(world.store))
+    app.router.add_get("/cdn/avatars/{owner_id}/{name}", http_api.avatar_handler(world.store))
+    app.router.add_get("/page-api/state", page.state)
+    app.router.add_get("/page-api/messages", page.history)
+    app.router.add_get("/page-api/live", page.live)
+    app.router.add_post("/page-api/upload", page.upload)
+    app.router.add_post("/page-api/{act}", page.act)
+    app.on_shutdown.append(page.close)
+
+
+async def _index(request: web.Request) -> web.FileResponse:
+    return web.FileResponse(ASSETS / "index.html", headers=HEADERS)
+
+
+class _Page:
+    """The page's API; `as` says which member acts."""
+
+    def __init__(self, world: SandboxContainer, controls: FaultControls, links: Sequence[Link]) -> None:
+        self._world, self._controls, self._links = world, controls, links
+        self._forms: dict[str, InteractionResponse] = {}
+        self._uploads: dict[str, StoredFile] = {}
+        self._sockets: set[web.WebSocketResponse] = set()
+
+    def _member(self, user_id: object) -> MemberClient:
+        if user_id not in (person["user"]["id"] for person in self._world.guild.people()):
+            raise web.HTTPNotFound(text="There is no such member.")
+        return MemberClient(self._world, str(user_id))
+
+    async def state(self, request: web.Request) -> web.Response:
+        """Everything but the messages; without `as` for the first member."""
+        guild = self._world.guild
+        people = guild.people()
+        me = self._member(request.query.get("as") or people[0]["user"]["id"])
+        return web.json_response(
+            {
+                "guild": guild.seed.name,
+                "me": me.id,
+                "people": [self._shown(person) for person in people],
+                "languages": LANGUAGES,
+                "bot": guild.bot,
+                "roles": guild.roles(),
+                "channels": guild.visible_channels(me.id),
+                "commands": self._world.commands.for_member(me.id),
+                "controls": self._controls.controls(),
+                "links": self._links,
+            }
+        )
+
+    def _shown(self, person: Json) -> Json:
+        user_id = person["user"]["id"]
+        is_owner = user_id == self._world.guild.owner["id"]
+        return {**person, "owner": is_owner, "locale": self._world.interactions.locale_of(user_id)}
+
+    async def history(self, request: web.Request) -> web.Response:
+        """A stretch of the channel's messages, with those in it that only this member sees."""
+        me, channel_id = self._member(request.query.get("as")), request.query.get("channel", "")
+        if not self._world.guild.is_shown(channel_id, me.id):
+            raise web.HTTPNotFound(text="There is no such channel.")
+        try:
+            limit = min(max(int(request.query.get("limit", MAX_MESSAGES)), 1), MAX_MESSAGES)
+            before = int(request.query["before"]) if "before" in request.query else None
+        except ValueError:
+            raise web.HTTPBadRequest(text="before and limit are numbers.") from None
+        shown = self._world.messages.history(channel_id, limit, before)
+        oldest = int(shown[0]["id"]) if len(shown) == limit else 0
+        shown += self._world.messages.ephemeral(channel_id, me.id, oldest, before)
+        return web.json_response(sorted(shown, key=lambda message: int(message["id"])))
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """Take in a file, to be sent with a message."""
+        self._member(request.query.get("as"))
+        file = StoredFile.named(request.query.get("name") or "file", await request.read())
+        if len(file.data) > ATTACHMENT_LIMIT_BYTES:
+            return _refusal("Your files are too powerful: 10 MiB each at most.")
+        upload_id = self._world.store.new_id()
+        self._uploads[upload_id] = file
+        if len(self._uploads) > MAX_UPLOADS:
+            del self._uploads[next(iter(self._uploads))]
+        return web.json_response({"id": upload_id, "name": file.name, "size": len(file.data), "type": file.type})
+
+    async def live(self, request: web.Request) -> web.WebSocketResponse:
+        """What the member sees happen, as [kind, data]."""
+        me = self._member(request.query.get("as"))
+        socket = web.WebSocketResponse(heartbeat=20)
+        await socket.prepare(request)
+        events: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
+
+        def watch(kind: str, data: Json) -> None:
+            if self._sees(me, kind, data):
+                events.put_nowait((kind, data))
+
+        self._sockets.add(socket)
+        self._world.feed.watchers.add(watch)
+        writer = asyncio.create_task(_write(socket, events))
+        try:
+            async for _ in socket:
+                pass
+        finally:
+            self._world.feed.watchers.discard(watch)
+            self._sockets.discard(socket)
+            writer.cancel()
+        return socket
+
+    def _sees(self, me: MemberClient, kind: str, data: Json) -> bool:
+        if kind in ("commands", "controls"):
+            return True
+        place = data["id"] if kind == "channel" else data["channel_id"]
+        is_whole = kind in ("typing", "channel") or ("author" in data and visible_to(data, me.id))
+        return is_whole and self._world.guild.is_shown(place, me.id)
+
+    async def act(self, request: web.Request) -> web.Response:
+        """Let the member do something; what Discord's client would not allow comes back as a refusal."""
+        act = PAGE_ACTIONS.get(request.match_info["act"])
+        if act is None:
+            raise web.HTTPNotFound
+        try:
+            body = PageRequest(await request.json())
+        except (TypeError, ValueError):
+            body = PageRequest()
+        try:
+            result = await act(self, self._member(body["as"]), body)
+        except SandboxRefusal as refusal:
+            return _refusal(str(refusal))
+        return web.json_response(self._told(result) if isinstance(result, InteractionResponse) else result)
+
+    async def say(self, me: MemberClient, body: Json) -> Json:
+        """A message, with what was uploaded for it; the uploads stay if it is refused."""
+        wanted = body.get("uploads") or []
+        said = await me.say(body["channel"], body["content"], body.get("reply_to"), self._uploaded(wanted))
+        for one in wanted:
+            self._uploads.pop(one, None)
+        return said
+
+    async def slash(self, me: MemberClient, body: Json) -> InteractionResponse:
+        """A command; an option that takes a file comes as {upload: its id}."""
+        options = body["options"].items()
+        uploads = [value["upload"] for _, value in options if isinstance(value, dict)]
+        files = self._uploaded(uploads)
+        given = {name: files.pop(0) if isinstance(value, dict) else value for name, value in options}
+        answer = await me.slash(body["channel"], body["command"], **given)
+        for one in uploads:
+            self._uploads.pop(one, None)
+        return answer
+
+    def _uploaded(self, wanted: list[str]) -> list[StoredFile]:
+        if unknown := [one for one in wanted if one not in self._uploads]:
+            raise SandboxRefusal(f"{len(unknown)} of the files are gone: add them again.")
+        return [self._uploads[one] for one in wanted]
+
+    async def submit(self, me: MemberClient, body: Json) -> InteractionResponse:
+        """A form that was opened before; it stays open if the bot does not take it."""
+        opened = self._forms.get(body["form"])
+        if opened is None or opened.interaction.user["id"] != me.id:
+            raise SandboxRefusal("This form is gone: open it again.")
+        answer = await me.submit(opened, **body["fields"])
+        if answer.type is not None:
+            del self._forms[body["form"]]
+        return answer
+
+    async def language(self, me: MemberClient, body: Json) -> Json:
+        """The language of the member's client, in which the bot may answer."""
+        if body["locale"] not in LANGUAGES:
+            raise SandboxRefusal(f"There is no language {body['locale']}.")
+        me.speaks(body["locale"])
+        return {"locale": body["locale"]}
+
+    async def control(self, me: MemberClient, body: Json) -> Json:
+        """Whoever it is: the controls belong to the test bench."""
+        control = CONTROL_ACTIONS.get(body["name"])
+        if control is None:
+            raise SandboxRefusal(f"There is no control called {body['name']}.")
+        try:
+            if (waiting := control(self._controls, body)) is not None:
+                await waiting
+        except (TypeError, ValueError) as error:
+            raise web.HTTPBadRequest(text=f"{body['name']}: {error}") from error
+        return self._controls.controls()
+
+    def _told(self, answer: InteractionResponse) -> Json:
+        """What the page needs of an answer; its message comes by the live socket."""
+        form = cast(str, answer.interaction.payload["id"])
+        if answer.modal is not None:
+            self._forms[form] = answer
+        return {"type": answer.type, "modal": answer.modal, "form": form}
+
+    async def close(self, app: web.Application) -> None:
+        for socket in tuple(self._sockets):
+            await socket.close(code=WSCloseCode.GOING_AWAY)
+
+
+CONTROL_ACTIONS: dict[str, Callable[[FaultControls, Json], Awaitable[None] | None]] = {
+    "drop": lambda controls, body: controls.drop_gateway(),
+    "delay": lambda controls, body: controls.delay(body["seconds"]),
+    "rate_limit": lambda controls, body: controls.rate_limit(body["count"]),
+    "permission": lambda controls, body: controls.set_permission(body["permission"], body["granted"]),
+    "delete_webhook": lambda controls, body: controls.delete_webhook(body["id"]),
+    "message_content": lambda controls, body: controls.withhold_content(not body["on"]),
+    "advance": lambda controls, body: controls.advance(body["seconds"]),
+}
+PageAction = Callable[[_Page, MemberClient, Json], Awaitable[object]]
+PAGE_ACTIONS: dict[str, PageAction] = {
+    "say": _Page.say,
+    "edit": lambda page, me, body: me.edit(body["message"], body["content"]),
+    "delete": lambda page, me, body: me.delete(body["message"]),
+    "slash": _Page.slash,
+    "autocomplete": lambda page, me, body: me.autocomplete(
+        body["channel"], body["command"], body["focused"], **body["options"]
+    ),
+    "context": lambda page, me, body: me.context(body["channel"], body["command"], body["target"]),
+    "click": lambda page, me, body: me.click(body["message"], body["custom_id"]),
+    "select": lambda page, me, body: me.select(body["message"], body["custom_id"], body["values"]),
+    "submit": _Page.submit,
+    "thread": lambda page, me, body: me.thread(body["channel"], body["name"], body.get("message")),
+    "dm": lambda page, me, body: me.dm(),
+    "language": _Page.language,
+    "control": _Page.control,
+}
+"""What the page can ask for, besides looking: all POST, all as a member."""
+
+
+def _refusal(words: str) -> web.Response:
+    return web.json_response({"refusal": words}, status=400)
+
+
+async def _write(socket: web.WebSocketResponse, events: asyncio.Queue[tuple[str, Json]]) -> None:
+    while not socket.closed:
+        await socket.send_str(json.dumps(await events.get()))

@@ -1,0 +1,279 @@
+"""Discord's JSON objects with every field that discord.py reads, and parsing of mentions."""
+
+import itertools
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bot.sandbox.guild_seed import ChannelSeed
+from bot.sandbox.object_store import StoredFile
+from bot.sandbox.sandbox_errors import Json
+
+TEXT_CHANNEL, DIRECT_CHANNEL, THREAD_CHANNEL = 0, 1, 11
+
+
+"""Types of channels."""
+
+
+SELECT_COMPONENTS = (3, 5, 6, 7, 8)
+
+
+"""Types of components that are select menus."""
+
+
+def format_timestamp(seconds: float) -> str:
+    """A time as Discord writes it: always with microseconds and its offset."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+def without_nulls(node: Any) -> Any:
+    """What a bot sent, without its nulls: Discord leaves these fields out of what it gives back."""
+    if isinstance(node, dict):
+        return {key: without_nulls(value) for key, value in node.items() if value is not None}
+    return [without_nulls(one) for one in node] if isinstance(node, list) else node
+
+
+def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:
+    """A user; a webhook's author too."""
+    return {
+        "id": user_id,
+        "username": name if bot else name.lower().replace(" ", "_"),
+        "global_name": None if bot else name,
+        "discriminator": "0",
+        "avatar": avatar,
+        "bot": bot,
+        "public_flags": 0,
+        "flags": 0,
+        "primary_guild": None,
+    }
+
+
+def webhook_author(webhook_id: str, name: str, avatar: str | None) -> Json:
+    """The author of a webhook's message: no account, so it cannot be mentioned."""
+    return user(webhook_id, name, bot=True, avatar=avatar) | {"discriminator": "0000"}
+
+
+def member(of: Json, role_ids: list[str], joined_at: str) -> Json:
+    """A user's membership in the guild."""
+    return {
+        "user": of,
+        "nick": None,
+        "avatar": None,
+        "banner": None,
+        "roles": role_ids,
+        "joined_at": joined_at,
+        "premium_since": None,
+        "communication_disabled_until": None,
+        "pending": False,
+        "deaf": False,
+        "mute": False,
+        "flags": 0,
+    }
+
+
+def role(role_id: str, name: str, permissions: int, colour: int, position: int) -> Json:
+    """A role; permissions travel as text because they outgrow JavaScript's numbers."""
+    return {
+        "id": role_id,
+        "name": name,
+        "color": colour,
+        "colors": {"primary_color": colour, "secondary_color": None, "tertiary_color": None},
+        "hoist": False,
+        "icon": None,
+        "unicode_emoji": None,
+        "position": position,
+        "permissions": str(permissions),
+        "managed": False,
+        "mentionable": False,
+        "flags": 0,
+    }
+
+
+def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]) -> Json:
+    """A text channel."""
+    return {
+        "id": channel_id,
+        "type": TEXT_CHANNEL,
+        "guild_id": guild_id,
+        "name": seed.name,
+        "topic": seed.topic or None,
+        "position": position,
+        "nsfw": seed.nsfw,
+        "parent_id": None,
+        "permission_overwrites": overwrites,
+        "rate_limit_per_user": 0,
+        "last_message_id": None,
+        "flags": 0,
+    }
+
+
+def thread(thread_id: str, parent: Json, owner_id: str, name: str, made: str) -> Json:
+    """A public thread; like Discord's it has no topic of its own, and its parent says whether it is age-restricted."""
+    return {
+        "id": thread_id,
+        "type": THREAD_CHANNEL,
+        "guild_id": parent["guild_id"],
+        "parent_id": parent["id"],
+        "owner_id": owner_id,
+        "name": name,
+        "last_message_id": None,
+        "message_count": 0,
+        "total_message_sent": 0,
+        "member_count": 1,
+        "rate_limit_per_user": 0,
+        "flags": 0,
+        "thread_metadata": {
+            "archived": False,
+            "archive_timestamp": made,
+            "auto_archive_duration": 4320,
+            "locked": False,
+            "create_timestamp": made,
+        },
+    }
+
+
+def direct(channel_id: str, recipient: Json) -> Json:
+    """The direct messages with someone, as the other side sees them."""
+    return {"id": channel_id, "type": DIRECT_CHANNEL, "last_message_id": None, "flags": 0, "recipients": [recipient]}
+
+
+def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
+    """A guild as GET /guilds/{id} gives it."""
+    zero = (
+        "verification_level default_message_notifications explicit_content_filter mfa_level nsfw_level premium_tier "
+        "premium_subscription_count system_channel_flags"
+    )
+    missing = (
+        "icon banner splash discovery_splash home_header description application_id vanity_url_code max_presences "
+        "afk_channel_id system_channel_id rules_channel_id widget_channel_id safety_alerts_channel_id "
+        "public_updates_channel_id incidents_data"
+    )
+    no = "nsfw widget_enabled premium_progress_bar_enabled"
+    return {
+        "id": guild_id,
+        "name": name,
+        "owner_id": owner_id,
+        "features": [],
+        "preferred_locale": "en-US",
+        "region": "deprecated",
+        "afk_timeout": 300,
+        "max_members": 500_000,
+        "max_video_channel_users": 25,
+        "max_stage_video_channel_users": 50,
+        "emojis": [],
+        "stickers": [],
+        "roles": roles,
+        **dict.fromkeys(zero.split(), 0),
+        **dict.fromkeys(missing.split()),
+        **dict.fromkeys(no.split(), False),
+    }
+
+
+def guild_create(base: Json, channels: list[Json], threads: list[Json], members: list[Json], joined_at: str) -> Json:
+    """A guild as GUILD_CREATE gives it."""
+    empty = "voice_states presences stage_instances guild_scheduled_events soundboard_sounds"
+    return {
+        **base,
+        "channels": channels,
+        "threads": threads,
+        "members": members,
+        "member_count": len(members),
+        "large": False,
+        "unavailable": False,
+        "joined_at": joined_at,
+        **{name: [] for name in empty.split()},
+    }
+
+
+def application(bot: Json, owner: Json) -> Json:
+    """The bot's application; its id is the bot's, as with every application made today."""
+    return {
+        "id": bot["id"],
+        "name": bot["username"],
+        "icon": None,
+        "description": "",
+        "type": None,
+        "flags": 0,
+        "flags_new": "0",
+        "explicit_content_filter": 0,
+        "bot": bot,
+        "bot_public": False,
+        "bot_require_code_grant": False,
+        "verify_key": "0" * 64,
+        "owner": owner,
+        "redirect_uris": [],
+        "interactions_endpoint_url": None,
+        "role_connections_verification_url": None,
+        "approximate_guild_count": 1,
+        "approximate_user_install_count": 0,
+        "approximate_user_authorization_count": 0,
+        "eligible_oauth2_scopes": [],
+        "team": None,
+        "integration_types_config": {"0": {}},
+    }
+
+
+def attachment(file_id: str, channel_id: str, file: StoredFile) -> Json:
+    """A file; its address is a path on the sandbox's own server."""
+    name = re.sub(r"[^\w.-]", "_", file.name)
+    return {
+        "id": file_id,
+        "filename": name,
+        "size": len(file.data),
+        "content_type": file.type,
+        "url": f"/attachments/{channel_id}/{file_id}/{name}",
+    }
+
+
+def embed(sent: Json) -> Json:
+    """An embed as Discord gives it back."""
+    fields = [{"inline": False, **field} for field in sent.get("fields") or ()]
+    return {"type": "rich", **sent} | ({"fields": fields} if fields else {})
+
+
+def components(sent: list[Json]) -> list[Json]:
+    """A message's components as Discord gives them back: numbered through."""
+    numbers = itertools.count(1)
+
+    def numbered(one: Json) -> Json:
+        made = {"id": next(numbers), **one}
+        if "components" in one:
+            made["components"] = [numbered(child) for child in one["components"]]
+        if one["type"] in SELECT_COMPONENTS:
+            made = {"min_values": 1, "max_values": 1, **made}
+            # For forms only, but discord.py sends it with every select.
+            made.pop("required", None)
+        return made
+
+    return [numbered(one) for one in without_nulls(sent)]
+
+
+MENTION_TYPES = ("users", "roles", "everyone")
+
+
+@dataclass(frozen=True)
+class ParsedMentions:
+    """Ids in the order of the text, and whether everyone is."""
+
+    users: tuple[str, ...]
+    roles: tuple[str, ...]
+    everyone: bool
+
+
+def find_mentions(content: str, allowed: Json | None, replied_to: str | None) -> ParsedMentions:
+    """What of `content` pings, by the message's allowed_mentions (None: all of it, and who is replied to)."""
+    rule: Json = {"parse": MENTION_TYPES, "replied_user": True} if allowed is None else allowed
+    parse = rule.get("parse") or ()
+    users = _mentioned_ids(r"<@!?(\d+)>", content, rule, parse, "users")
+    if replied_to is not None and rule.get("replied_user"):
+        users = [*users, replied_to]
+    everyone = "everyone" in parse and re.search(r"@(everyone|here)\b", content) is not None
+    roles = _mentioned_ids(r"<@&(\d+)>", content, rule, parse, "roles")
+    return ParsedMentions(tuple(dict.fromkeys(users)), tuple(dict.fromkeys(roles)), everyone)
+
+
+def _mentioned_ids(pattern: str, content: str, rule: Json, parse: object, kind: str) -> list[str]:
+    listed = {str(one) for one in rule.get(kind) or ()}
+    whole = isinstance(parse, list | tuple) and kind in parse
+    return [found for found in re.findall(pattern, content) if whole or found in listed]

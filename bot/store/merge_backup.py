@@ -1,0 +1,88 @@
+"""Merges later decisions, deletions and edits into a restored backup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.store.adapter_versions import Versions
+from bot.store.database import DatabaseConnection
+
+
+@dataclass(frozen=True)
+class BackupMergeCounts:
+    """How many decisions, deleted and edited messages a backup did not know."""
+
+    decisions: int = 0
+    deleted: int = 0
+    edited: int = 0
+
+
+def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnection) -> BackupMergeCounts:
+    """Let hold in an older copy of a database what has happened in the later one since.
+
+    That is: consent and its end, messages deleted and edited on Discord, who was forgotten, versions that may not be
+    served, servers that have left; and numbers of versions that were given out are not given out again.
+    """
+    with restored.atomic():
+        decisions = _decisions(restored, later)
+        deleted = _deleted_messages(restored, later)
+        edited = _edited_messages(restored, later)
+        _copy(restored, later, "tombstones", "on conflict do update set at = max(at, excluded.at)")
+        versions = Versions(restored)
+        for row in later.read("select * from withdrawn"):
+            versions.withdraw(row["persona_id"], row["version"], row["at"], "withdrawn before the backup came back")
+        _copy(restored, later, "departed_guilds", "on conflict do update set at = min(at, excluded.at)")
+        _copy(
+            restored,
+            later,
+            "guilds",
+            """on conflict do update set application_id = coalesce(excluded.application_id, application_id),
+            deleted_at = coalesce(excluded.deleted_at, deleted_at)""",
+        )
+        _copy(restored, later, "version_numbers", "on conflict do update set last = max(last, excluded.last)")
+        _unfinished_forgettings(restored, later)
+    return BackupMergeCounts(decisions, deleted, edited)
+
+
+def _decisions(restored: DatabaseConnection, later: DatabaseConnection) -> int:
+    newer = """on conflict do update set opted_in = excluded.opted_in, at = excluded.at, language = excluded.language
+        where excluded.at > at"""
+    return _copy(restored, later, "consents", newer)
+
+
+def _deleted_messages(restored: DatabaseConnection, later: DatabaseConnection) -> int:
+    deleted = 0
+    for row in later.read("select discord_message_id as id from deleted_messages"):
+        deleted += restored.write("delete from messages where discord_message_id = :id", row)
+        restored.write("delete from reply_parts where message_id = :id", row)
+    _copy(restored, later, "deleted_messages", "on conflict do nothing")
+    return deleted
+
+
+def _edited_messages(restored: DatabaseConnection, later: DatabaseConnection) -> int:
+    texts = "select discord_message_id as id, text from messages where discord_message_id is not null"
+    known = {row["id"]: row["text"] for row in restored.read(texts)}
+    edited = [row for row in later.read(texts) if known.get(row["id"], row["text"]) != row["text"]]
+    for row in edited:
+        restored.write("update messages set text = :text where discord_message_id = :id", row)
+    return len(edited)
+
+
+def _unfinished_forgettings(restored: DatabaseConnection, later: DatabaseConnection) -> None:
+    """What had been begun is begun anew: its steps have been taken in the later home only."""
+    for row in later.read("select person, asked_at, step, traces, receipt from forgettings where step != ''"):
+        restored.write("delete from forgettings where person = :person and asked_at = :asked_at", row)
+        restored.write(
+            """insert into forgettings (person, asked_at, step, traces, receipt) values (:person, :asked_at,
+            iif(coalesce(json_array_length(:traces, '$.ids'), 0), 'gather', :step), :traces, :receipt)""",
+            row,
+        )
+
+
+def _copy(restored: DatabaseConnection, later: DatabaseConnection, table: str, on_conflict: str) -> int:
+    """Copy a table's rows; gives how many were new or changed."""
+    changed = 0
+    for row in later.read(f"select * from {table}"):
+        values = ", ".join(f":{column}" for column in row)
+        changed += restored.write(f"insert into {table} ({', '.join(row)}) values ({values}) {on_conflict}", row)
+    return changed

@@ -1,0 +1,126 @@
+"""Reply statistics per version: votes, stops and regenerations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from bot.store.database import DatabaseConnection
+
+MAX_TIMESTAMP_S = 1e18
+"""A time that never comes, in seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class ReplyTally:
+    """How many replies there were, the votes on them, and how many whoever asked stopped or had made anew."""
+
+    replies: int = 0
+    up: int = 0
+    down: int = 0
+    interrupted: int = 0
+
+    def __add__(self, other: ReplyTally) -> ReplyTally:
+        return ReplyTally(
+            self.replies + other.replies,
+            self.up + other.up,
+            self.down + other.down,
+            self.interrupted + other.interrupted,
+        )
+
+
+@dataclass(frozen=True)
+class JudgedReply:
+    """One reply of a rollout. `voter` and `vote` (-1, 1) are the first vote on it, if there is one."""
+
+    event_id: int
+    asked_by: int
+    interrupted: bool
+    up: int
+    down: int
+    voter: int | None
+    vote: int | None
+
+    @property
+    def tally(self) -> ReplyTally:
+        """It alone."""
+        return ReplyTally(1, self.up, self.down, int(self.interrupted))
+
+
+@dataclass(frozen=True)
+class ReplySelection:
+    """Replies of one version (None is the base model), by when they were asked for.
+
+    `guild_id` None is every guild, direct messages included; `rollout` None is also what was counted in none.
+    """
+
+    persona_id: str
+    version: str | None
+    since: float = 0.0
+    until: float = MAX_TIMESTAMP_S
+    guild_id: int | None = None
+    rollout: int | None = None
+
+
+COUNTED_SQL = "asked_by <> 0 and state <> 'failed'"
+"""Greetings are no replies, and what failed is no version's doing."""
+
+SELECTED_SQL = f"""replies.persona_id = :persona_id and adapter_version is :version
+    and created_at >= :since and created_at < :until and {COUNTED_SQL}
+    and (:guild_id is null or guild_id = :guild_id) and (:rollout is null or rollout = :rollout)"""
+
+UP_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = 1)"
+DOWN_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = -1)"
+
+
+class ReplyStats:
+    """Counts; who voted or asked is told apart, never named."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self._db = connection
+
+    def of_rollout(self, seq: int) -> list[JudgedReply]:
+        """The replies that count in a rollout, by whichever version, in the order of their events."""
+        first = "from votes where votes.event_id = replies.event_id order by at, user_id limit 1"
+        rows = self._db.read(
+            f"""select event_id, asked_by, interrupted_at is not null as interrupted, {UP_VOTES_SQL} as up, {DOWN_VOTES_SQL} as down,
+            (select user_id {first}) as voter, (select vote {first}) as vote
+            from replies where rollout = :seq and {COUNTED_SQL} order by event_id""",
+            {"seq": seq},
+        )
+        return [JudgedReply(**{**row, "interrupted": bool(row["interrupted"])}) for row in rows]
+
+    def of(self, selection: ReplySelection) -> ReplyTally:
+        """All of a selection together."""
+        row = self._db.first(
+            f"""select count(*) as replies, coalesce(sum({UP_VOTES_SQL}), 0) as up, coalesce(sum({DOWN_VOTES_SQL}), 0) as down,
+            count(interrupted_at) as interrupted from replies where {SELECTED_SQL}""",
+            asdict(selection),
+        )
+        return ReplyTally(**row) if row else ReplyTally()
+
+    def asked(self, selection: ReplySelection) -> dict[int, list[bool]]:
+        """By who asked, in order: whether they stopped the reply or had it made anew."""
+        rows = self._db.read(
+            f"""select asked_by as member, interrupted_at is not null as bad from replies
+            where {SELECTED_SQL} order by created_at, event_id""",
+            asdict(selection),
+        )
+        return _by_member(rows)
+
+    def voted(self, selection: ReplySelection) -> dict[int, list[bool]]:
+        """By who voted, in order: whether it was a 👎; one vote a reply, the last where it was made anew."""
+        rows = self._db.read(
+            f"""select votes.user_id as member, vote = -1 as bad from votes join replies using (event_id)
+            where {SELECTED_SQL} and votes.at < :until and not exists (select 1 from votes later
+            where later.event_id = votes.event_id and later.user_id = votes.user_id and later.attempt > votes.attempt)
+            order by votes.at, event_id""",
+            asdict(selection),
+        )
+        return _by_member(rows)
+
+
+def _by_member(rows: list[dict[str, int]]) -> dict[int, list[bool]]:
+    found: dict[int, list[bool]] = {}
+    for row in rows:
+        found.setdefault(row["member"], []).append(bool(row["bad"]))
+    return found

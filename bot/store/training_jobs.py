@@ -1,0 +1,297 @@
+"""Training jobs. Reports are fenced: one that bears the token of an earlier attempt changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import ValidationError
+
+from bot.store.adapter_versions import InstalledVersion, Versions
+from bot.store.database import DatabaseConnection, Row
+from personas.schemas.base import FrozenModel, explain_validation_error
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import TRAINER_EVENT, ScoreSummary, TrainerEvent
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class JobResult(FrozenModel):
+    """What a finished job left. `adapter` is its folder, `seconds` what it took over all its attempts.
+
+    `imported`: nothing ran here, the adapter came in a card.
+    """
+
+    adapter: str
+    seconds: float
+    scorecard: ScoreSummary
+    imported: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training job as stored; times in seconds since 1970. `started_at` is when the latest attempt began.
+
+    `name` is the persona's id or `dialogue/<job name>`. `attempt` counts those that were not stopped by the bot itself,
+    since the job was queued or resumed last. `can_resume`: it failed, and could go on once something has been mended.
+    The three JSON texts are read through `request`, `progress` and `result`, so that a bad one harms only its own job.
+    """
+
+    seq: int
+    job_id: str
+    guild_id: int
+    channel_id: int
+    requested_by: int
+    name: str
+    request_json: str = field(repr=False)
+    persona: str | None
+    version: str
+    state: JobState
+    attempt: int
+    attempt_token: str | None
+    queued_at: float
+    started_at: float | None
+    finished_at: float | None
+    error: str | None
+    advice: str | None
+    progress_json: str | None = field(repr=False)
+    progress_message_id: int | None
+    result_json: str | None = field(repr=False)
+    can_resume: bool
+
+    @property
+    def request(self) -> TrainingRequest:
+        """What was asked for. Raises `RequestError` when the row cannot be read."""
+        try:
+            return TrainingRequest.model_validate_json(self.request_json)
+        except ValidationError as error:
+            raise explain_validation_error(error) from error
+
+    @property
+    def progress(self) -> TrainerEvent | None:
+        """The trainer's last word; None when there is none, or none that this version of the bot understands."""
+        try:
+            return TRAINER_EVENT.validate_json(self.progress_json) if self.progress_json else None
+        except ValidationError:
+            return None
+
+    @property
+    def result(self) -> JobResult | None:
+        """What a job that is done left."""
+        return JobResult.model_validate_json(self.result_json) if self.result_json else None
+
+
+@dataclass(frozen=True)
+class NewTrainingJob:
+    """What is asked for, and by whom."""
+
+    job_id: str
+    guild_id: int
+    channel_id: int
+    requested_by: int
+    request: TrainingRequest
+
+    @property
+    def name(self) -> str:
+        """What the versions are numbered by: the persona's id, or the name of the dialogue adapter."""
+        return self.request.persona or f"dialogue/{self.request.job_name}"
+
+
+class TrainingJobs:
+    """The jobs, in the order in which they came."""
+
+    def __init__(self, connection: DatabaseConnection, versions: Versions) -> None:
+        self._db, self._versions = connection, versions
+
+    def add(self, new: NewTrainingJob, at: float) -> TrainingJob:
+        """Queue a job and reserve its version, in one step."""
+        with self._db.atomic():
+            self._insert(new, self._versions.reserve(new.name), at)
+        return self._sure(new.job_id)
+
+    def add_imported(self, new: NewTrainingJob, version: str, result: JobResult, at: float) -> TrainingJob:
+        """Note a persona's version whose adapter came from elsewhere, and is in its place."""
+        with self._db.atomic():
+            self._insert(new, version, at)
+            done = self._end(new.job_id, None, "done", at, result=result)
+            assert done and done.persona  # it was queued just now, and dialogue adapters are no versions
+            self._versions.record_installed(InstalledVersion(done.persona, version, new.job_id, at, result.scorecard))
+        return done
+
+    def _insert(self, new: NewTrainingJob, version: str, at: float) -> None:
+        self._db.write(
+            """insert into jobs
+            (job_id, guild_id, channel_id, requested_by, name, request, persona, version, state, queued_at)
+            values (:job_id, :guild_id, :channel_id, :requested_by, :name, :request, :persona, :version, 'queued',
+            :at)""",
+            {
+                **vars(new),
+                "name": new.name,
+                "request": new.request.model_dump_json(),
+                "persona": new.request.persona,
+                "version": version,
+                "at": at,
+            },
+        )
+
+    def get(self, job_id: str) -> TrainingJob | None:
+        """The job with this id."""
+        row = self._db.first("select * from jobs where job_id = :job", {"job": job_id})
+        return _job(row) if row else None
+
+    def of_guild(self, guild_id: int, limit: int = 25) -> list[TrainingJob]:
+        """A guild's latest jobs, newest first."""
+        rows = self._db.read(
+            "select * from jobs where guild_id = :guild order by seq desc limit :limit",
+            {"guild": guild_id, "limit": limit},
+        )
+        return [_job(row) for row in rows]
+
+    def page(
+        self,
+        limit: int,
+        *,
+        guild_id: int | None = None,
+        name: str | None = None,
+        state: JobState | None = None,
+        after: TrainingJob | None = None,
+    ) -> list[TrainingJob]:
+        """Jobs of a guild, of a name, in a state (None: all), newest first; `after` a job, those older than it."""
+        rows = self._db.read(
+            """select * from jobs where (:guild is null or guild_id = :guild) and (:name is null or name = :name)
+            and (:state is null or state = :state) and (:seq is null or seq < :seq)
+            order by seq desc limit :limit""",
+            {"guild": guild_id, "name": name, "state": state, "seq": after.seq if after else None, "limit": limit},
+        )
+        return [_job(row) for row in rows]
+
+    def names(self) -> list[str]:
+        """Whose jobs there are: personas' ids and `dialogue/<job name>`, in order."""
+        return [row["name"] for row in self._db.read("select distinct name from jobs order by name")]
+
+    def in_state(self, state: JobState) -> list[TrainingJob]:
+        """All jobs in a state, oldest first."""
+        return [_job(row) for row in self._db.read("select * from jobs where state = :s order by seq", {"s": state})]
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state; states without any are missing."""
+        return {row["state"]: row["n"] for row in self._db.read("select state, count(*) as n from jobs group by state")}
+
+    def resumable(self) -> list[TrainingJob]:
+        """The jobs that have failed and could go on, oldest first."""
+        return [_job(row) for row in self._db.read("select * from jobs where can_resume = 1 order by seq", {})]
+
+    def last_served(self) -> dict[int, float]:
+        """When the latest start of a job of each guild was; guilds never served are missing."""
+        rows = self._db.read(
+            "select guild_id, max(started_at) as at from jobs where started_at is not null group by guild_id"
+        )
+        return {row["guild_id"]: row["at"] for row in rows}
+
+    def claim(self, job: TrainingJob, token: str, at: float) -> TrainingJob | None:
+        """Begin the next attempt. None when the job is no longer as the caller saw it."""
+        return self._changed(
+            job.job_id,
+            """update jobs set state = 'running', attempt = attempt + 1, attempt_token = :token, started_at = :at
+            where job_id = :job and state = :seen_state and attempt_token is :seen_token""",
+            {"token": token, "at": at, "seen_state": job.state, "seen_token": job.attempt_token},
+        )
+
+    def report(self, job_id: str, token: str, event: TrainerEvent) -> TrainingJob | None:
+        """Note the trainer's last word. None, and no change, for a stale token."""
+        return self._changed(
+            job_id,
+            "update jobs set progress = :event where job_id = :job and attempt_token = :token",
+            {"event": event.model_dump_json(), "token": token},
+        )
+
+    def complete(self, job_id: str, token: str, result: JobResult, at: float) -> TrainingJob | None:
+        """The adapter is in its place: note the result and a persona's new version together.
+
+        None, and no change, for a stale token.
+        """
+        with self._db.atomic():
+            done = self._end(job_id, token, "done", at, result=result)
+            if done and done.persona:
+                version = InstalledVersion(done.persona, done.version, job_id, at, result.scorecard)
+                self._versions.record_installed(version)
+        return done
+
+    def fail(
+        self, job: TrainingJob, error: str, advice: str, at: float, *, can_resume: bool = False
+    ) -> TrainingJob | None:
+        """The job has failed. None, and no change, when it is no longer in the attempt that the caller saw."""
+        return self._end(job.job_id, job.attempt_token, "failed", at, error=error, advice=advice, can_resume=can_resume)
+
+    def resume(self, job_id: str) -> TrainingJob | None:
+        """Queue a job again that failed and can go on. None when it is no such job."""
+        return self._changed(
+            job_id,
+            """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
+            finished_at = null where job_id = :job and can_resume = 1""",
+            {},
+        )
+
+    def release(self, job_id: str, token: str) -> TrainingJob | None:
+        """Give up an attempt that the bot itself stopped: it does not count, and the job is taken up again first."""
+        return self._changed(
+            job_id,
+            """update jobs set attempt = attempt - 1, attempt_token = null
+            where job_id = :job and attempt_token = :token""",
+            {"token": token},
+        )
+
+    def cancel(self, job_id: str, at: float) -> TrainingJob | None:
+        """End a job that is queued or running. None when it is neither."""
+        return self._changed(
+            job_id,
+            """update jobs set state = 'cancelled', attempt_token = null, finished_at = :at
+            where job_id = :job and state in ('queued', 'running')""",
+            {"at": at},
+        )
+
+    def set_progress_message(self, job_id: str, message_id: int) -> None:
+        """Remember the Discord message that shows the job's progress."""
+        sql = "update jobs set progress_message_id = :message where job_id = :job"
+        self._db.write(sql, {"message": message_id, "job": job_id})
+
+    def _end(
+        self,
+        job_id: str,
+        token: str | None,
+        state: Literal["done", "failed"],
+        at: float,
+        *,
+        result: JobResult | None = None,
+        error: str | None = None,
+        advice: str | None = None,
+        can_resume: bool = False,
+    ) -> TrainingJob | None:
+        return self._changed(
+            job_id,
+            """update jobs set state = :state, attempt_token = null, finished_at = :at, result = :result,
+            error = :error, advice = :advice, can_resume = :can_resume
+            where job_id = :job and attempt_token is :token and state in ('queued', 'running')""",
+            {
+                "token": token,
+                "state": state,
+                "at": at,
+                "result": result.model_dump_json() if result else None,
+                "error": error,
+                "advice": advice,
+                "can_resume": can_resume,
+            },
+        )
+
+    def _changed(self, job_id: str, sql: str, values: dict[str, object]) -> TrainingJob | None:
+        return self._sure(job_id) if self._db.write(sql, {**values, "job": job_id}) else None
+
+    def _sure(self, job_id: str) -> TrainingJob:
+        job = self.get(job_id)
+        assert job is not None  # it was written just now
+        return job
+
+
+def _job(row: Row) -> TrainingJob:
+    named = {f"{key}_json" if key in ("request", "progress", "result") else key: row[key] for key in row}
+    return TrainingJob(**named | {"can_resume": bool(row["can_resume"])})

@@ -1,0 +1,417 @@
+"""Resolves the data sets, personas and recipes that a training request names, by name or by path."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bot.personas.registry import guild_card_path, is_operator_card
+from bot.store import Store
+from bot.training.stored_datasets import HISTORY_DATASET, history_lines, preferences_material
+from personas.errors import MaterialError, RequestError
+from personas.home.adapters import MANIFEST_FILE, adapter_ref
+from personas.home.data_subjects import Consent, read_consent
+from personas.home.datasets import (
+    CATALOGUE_FILE,
+    HUB_ID_PATTERN,
+    CatalogueEntry,
+    DatasetCatalogue,
+    dataset_statement,
+    is_built_dataset,
+    read_catalogue,
+)
+from personas.home.job_material import (
+    MaterialKind,
+    ShippedData,
+    SourceMaterial,
+    adapter_material,
+    built_dataset_material,
+    catalogue_material,
+    dialogue_adapter_folder,
+    dialogue_adapter_material,
+    shipped_file_material,
+    shipped_general_material,
+    stated_material,
+)
+from personas.home.rights import PERMISSION_SETTING, RightsStatement, decide_right, read_statement
+from personas.home.shared_personas import OPERATOR_GUILD_ID, card_material, lore_material, shared_card_files
+from personas.schemas.base import DISCORD_API
+from personas.schemas.training import TrainingRequest
+
+PATH_ADVICE = (
+    "Give a path from UNDERSTUDY_HOME, from where the bot was started, or an absolute one; or the id of a data set "
+    "that was fetched from a hub before."
+)
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """What a path names: where it lies, how it is called in front of others, and who states which right to it."""
+
+    path: Path
+    origin: str
+    statement: RightsStatement
+    format: str | None = None
+
+
+def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
+    """Find what `dataset_path` names. Raises `MaterialError` when it is not there or may not be trained on."""
+    entries = read_catalogue(home).entries.values()
+    path = _find_on_disk(home, text)
+    if path:
+        origin, advice = path.name or text, ""
+        entry = next((entry for entry in entries if entry.path and _is_same_path(entry.path, path)), None)
+        statement = _statement_at(path, entry)
+    else:
+        path, origin, advice = _find_fetched(text), text, _hub_statement_advice(text)
+        entry = next((entry for entry in entries if entry.hub == text), None)
+        statement = entry.statement if entry else None
+    if path is None:
+        raise MaterialError(f"There is no {text!r} on this machine.", PATH_ADVICE)
+    if home.is_relative_to(path):
+        raise MaterialError(f"{text!r} holds the bot's own home.", "Name the data set alone.")
+    verdict = decide_right(origin, signed=statement.right if statement else "", consent=read_consent(home))
+    if statement is None:
+        raise MaterialError(verdict.refused, advice or verdict.advice)
+    verdict.require()
+    return ResolvedDataset(path, origin, statement, entry.format if entry else None)
+
+
+def require_copyable(path: Path, home: Path) -> None:
+    """Raise `MaterialError` when it cannot be copied into a job: for want of room, or because it is no plain file.
+
+    May take long for a large folder.
+    """
+    try:
+        needed = sum(_file_sizes(path))
+    except OSError as error:
+        raise MaterialError(f"The data set cannot be read: {error.strerror}.", "Check its rights and links.") from error
+    for place in {home, Path(tempfile.gettempdir())}:
+        if needed > shutil.disk_usage(place).free:
+            what = "UNDERSTUDY_HOME" if place == home else "the folder for temporary files"
+            raise MaterialError(
+                f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and {what} has no room.",
+                "Free the disk, or name a part of it.",
+            )
+
+
+def _statement_at(path: Path, entry: CatalogueEntry | None) -> RightsStatement | None:
+    """What is stated of what lies at a path; a data set that `dataset build` made says so itself."""
+    if is_built_dataset(path):
+        return dataset_statement(path)
+    return entry.statement if entry else read_statement(path)
+
+
+def _find_on_disk(home: Path, text: str) -> Path | None:
+    if not text.isprintable():
+        raise MaterialError("The path holds unprintable characters.", PATH_ADVICE)
+    try:
+        given = Path(text).expanduser()
+        for place in (home / given, Path.cwd() / given):
+            path = Path(os.path.normpath(place))  # not resolved: a right is stated beside the name that is given
+            if path.is_file() or path.is_dir():
+                return path
+    except (OSError, RuntimeError):  # too long, may not be looked at, or the home of nobody known
+        return None
+    return None
+
+
+def _find_fetched(text: str) -> Path | None:
+    if not HUB_ID_PATTERN.fullmatch(text):
+        return None
+    nobody = RightsStatement("", "", "", "")
+    try:
+        return CatalogueEntry(text, None, text, None, nobody).located()
+    except MaterialError:
+        return None
+
+
+def _is_same_path(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _hub_statement_advice(hub: str) -> str:
+    return (
+        f"Whoever holds the rights, or knows its licence, states so in {CATALOGUE_FILE} in UNDERSTUDY_HOME: a table "
+        f'with hub = "{hub}", right (licensed:<name>, own-writing, data-package or form), stated_by, stated_on and why.'
+    )
+
+
+def _file_sizes(path: Path) -> Iterator[int]:
+    """Bytes of a file, or of every file of a folder. Raises `MaterialError` at the first that must not be copied."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_dir():
+            if file.is_symlink():
+                raise MaterialError(f"{file.name!r} is a link to a folder.", "Copy what it leads to into the data set.")
+        elif not stat.S_ISREG((about := file.stat()).st_mode):
+            raise MaterialError(f"{file.name!r} is no plain file.", "Leave it out of the data set.")
+        else:
+            yield about.st_size
+
+
+log = logging.getLogger(__name__)
+
+
+IMPORT_RIGHTS = "form", "moderators of a server", "Given to the bot on purpose, for what it does with them."
+
+
+"""A server's own cards and lore."""
+
+
+class DatasetCatalog:
+    """The data sets, personas and recipes that a request may name. Reads the folders anew at each call."""
+
+    def __init__(self, shipped: ShippedData, base_model: str, home: Path, store: Store | None = None) -> None:
+        """`base_model` is the one that is served; `home` may hold the operator's `catalogue.toml`, and holds consent.
+
+        Without a `store` there is no `history`.
+        """
+        self._shipped, self._base_model, self._home, self._store = shipped, base_model, home, store
+        self._told: dict[str, str] = {}
+
+    @property
+    def shipped(self) -> ShippedData:
+        """Where the files lie that ship."""
+        return self._shipped
+
+    def datasets(self) -> list[str]:
+        """The names of all data sets, in order; `history` only where Discord's permission is stated."""
+        history = {HISTORY_DATASET} if self._store and self._consent.permission else set()
+        return sorted(self._dataset_files().keys() | self._operators().entries.keys() | history)
+
+    def dialogues(self) -> list[str]:
+        """The names of the data sets that may be general dialogue, in order: what ships, and all of the operator's."""
+        shipped = {name for name, file in self._dataset_files().items() if file.suffix == ".jsonl"}
+        return sorted(shipped | self._operators().entries.keys())
+
+    def dialogue_adapters(self, guild_id: int = OPERATOR_GUILD_ID) -> list[str]:
+        """The dialogue adapters that a server can start from, in order: its own, and the operator's."""
+        folders = sorted(dialogue_adapter_folder(self._home, "any").parent.glob("[!.]*/"))
+        return [
+            folder.name
+            for folder in folders
+            if guild_id == OPERATOR_GUILD_ID or self._maker(folder) in (OPERATOR_GUILD_ID, guild_id)
+        ]
+
+    def recipes(self) -> list[str]:
+        """The names of all recipes, in order."""
+        return sorted(path.stem for path in self._shipped.recipes.glob("*.toml"))
+
+    def materials_for(self, request: TrainingRequest, guild_id: int = 0) -> tuple[SourceMaterial, ...]:
+        """The materials that a request of a server takes. The operator may name paths and other base models.
+
+        Raises `RequestError` when it names something unknown or not allowed here, and `MaterialError` or `CardError`
+        when a file that it needs cannot be read.
+        """
+        self._check_names(request, guild_id)
+        if request.persona is None:
+            materials = self._for_dialogue(request)
+        else:
+            materials = self._for_persona(request.persona, request, guild_id)
+        if request.task_type == "preference":
+            materials = (*materials, *self._preferred(request, guild_id))
+        elif request.start_from:
+            materials = (*materials, dialogue_adapter_material(self._home, request.start_from, self._consent))
+        return materials
+
+    def card(self, persona_id: str) -> SourceMaterial:
+        """A persona's card. Raises `RequestError` where there is none, and `CardError`."""
+        if (own := guild_card_path(self._home, persona_id)) and not is_operator_card(own):
+            return stated_material("card", own.name, "an imported card", IMPORT_RIGHTS, (own, own.name))
+        try:
+            return card_material(self._shipped, self._home, persona_id)
+        except KeyError:
+            known = sorted(shared_card_files(self._shipped.cards, self._home))
+            raise RequestError(f"There is no persona {persona_id!r}.", _list_names(known, persona_id)) from None
+
+    def _check_names(self, request: TrainingRequest, guild_id: int) -> None:
+        if request.dataset_path and guild_id != OPERATOR_GUILD_ID:
+            raise RequestError(
+                "A path cannot be named here, only a data set of the catalogue.", _list_names(self.datasets(), "")
+            )
+        if request.base_model != self._base_model and guild_id != OPERATOR_GUILD_ID:
+            raise RequestError(
+                f"An adapter for another base model ({request.base_model}) cannot be served here.",
+                f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
+            )
+        if request.task_type == "preference":
+            self._version_before(request)
+        elif request.start_from and request.start_from not in (there := self.dialogue_adapters(guild_id)):
+            known = _list_names(there, request.start_from) if there else "Train one first: task_type dialogue."
+            raise RequestError(f"There is no dialogue adapter {request.start_from!r} to start from.", known)
+        if request.recipe not in (recipes := self.recipes()):
+            raise RequestError(f"There is no recipe {request.recipe!r}.", _list_names(recipes, request.recipe))
+
+    def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
+        card, path = self.card(persona_id), request.dataset_path
+        ships = (self._shipped.logs / f"{persona_id}.json").is_file()
+        if not (path or request.dataset or ships) and guild_card_path(self._home, persona_id):
+            raise RequestError(
+                "An imported persona has no talk of its own to learn from.",
+                f"Name a `dataset` in which it speaks. {_list_names(self.datasets(), '')}",
+            )
+        talk = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
+        learned = (card, talk, *self._lore(persona_id))
+        return (*learned, *(self._to_mix(request.general) if request.general else self._general()))
+
+    def _preferred(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
+        """What was liked better than what in a server, and the version that goes on learning."""
+        persona_id, version = request.persona or "", self._version_before(request)
+        if self._store is None:
+            raise RequestError("There is nothing to prefer without the bot's memory.", "Start it from the bot.")
+        before = adapter_material(adapter_ref(self._home, persona_id, version).folder, version, self._consent)
+        return before, preferences_material(self._home, self._store, guild_id, persona_id)
+
+    def _version_before(self, request: TrainingRequest) -> str:
+        """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
+        versions, persona_id = self._store.versions if self._store else None, request.persona or ""
+        there = [it.version for it in versions.installed(persona_id)] if versions else []
+        live = versions.live(persona_id) if versions else None
+        wanted = request.start_from or live or next(reversed(there), None)
+        if wanted is None:
+            raise RequestError("There is no version yet that could go on learning.", "Train one: task_type persona.")
+        if wanted not in there:
+            raise RequestError(f"There is no version {wanted!r} of this persona.", _list_names(there, wanted))
+        return wanted
+
+    def _log(self, persona_id: str, dataset: str, guild_id: int) -> SourceMaterial:
+        if dataset == HISTORY_DATASET and self._store:
+            return self._history(self._store, persona_id, guild_id)
+        if entry := self._entry(dataset):
+            return catalogue_material("log", entry, self._consent)
+        file = self._dataset_file(dataset)
+        if file.suffix != ".json":
+            raise RequestError(
+                f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
+                "Leave the data set out to take the persona's own log.",
+            )
+        return shipped_file_material("log", file, self._consent)
+
+    def _to_mix(self, name: str) -> tuple[SourceMaterial, ...]:
+        """General dialogue to train on besides, and what measures forgetting: other dialogue, where there is any."""
+        if entry := self._entry(name):
+            chosen = catalogue_material("messages", entry, self._consent)
+            if chosen.kind == "dataset":
+                raise RequestError(f"{name!r} is a built data set.", "Name it as the data set, or its sources here.")
+            return (chosen, *self._general())
+        file = self._dataset_file(name)
+        if file.suffix == ".json":
+            raise RequestError(f"{name!r} is a log, and no general dialogue.", _list_names(self.datasets(), "general"))
+        others = self._general(without=file) or self._general()
+        return (shipped_file_material("messages", file, self._consent), *others)
+
+    def _history(self, store: Store, persona_id: str, guild_id: int) -> SourceMaterial:
+        consent = self._consent
+        lines = history_lines(store, consent, guild_id, persona_id)
+        stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", _today(), consent.permission)
+        text = "".join(f"{line}\n" for line in lines)
+        return SourceMaterial("log", f"{HISTORY_DATASET}.jsonl", HISTORY_DATASET, stated, text=text, format="own-log")
+
+    def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
+        if request.dataset_path:
+            return (self._at("messages", request.dataset_path), *self._general())
+        messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
+        if request.dataset is None:
+            raise RequestError(
+                "A dialogue job needs a data set.", _list_names(sorted([*messages, *self._operators().entries]), "")
+            )
+        if request.dataset == HISTORY_DATASET and self._store:
+            raise RequestError(f"`{HISTORY_DATASET}` is a log, which trains a persona.", _list_names(messages, ""))
+        if entry := self._entry(request.dataset):
+            return (catalogue_material("messages", entry, self._consent), *self._general())
+        file = self._dataset_file(request.dataset)
+        if request.dataset not in messages:
+            raise RequestError(f"{request.dataset!r} is a log, which trains a persona.", _list_names(messages, ""))
+        # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
+        general = self._general(without=file) or self._general()
+        return (shipped_file_material("messages", file, self._consent), *general)
+
+    def _maker(self, adapter: Path) -> int:
+        """The server whose job made an adapter; where no job here did, it is the operator's."""
+        try:
+            job_id = str(json.loads((adapter / MANIFEST_FILE).read_bytes())["job_id"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return OPERATOR_GUILD_ID
+        job = self._store.jobs.get(job_id) if self._store else None
+        return job.guild_id if job else OPERATOR_GUILD_ID
+
+    def _dataset_files(self) -> dict[str, Path]:
+        logs = {path.stem: path for path in self._shipped.logs.glob("*.json")}
+        return logs | {f"general-{path.stem}": path for path in self._shipped.general.glob("*.jsonl")}
+
+    def _dataset_file(self, name: str) -> Path:
+        files = self._dataset_files()
+        if name not in files:
+            raise RequestError(f"There is no data set {name!r}.", _list_names(self.datasets(), name))
+        return files[name]
+
+    def _entry(self, name: str) -> CatalogueEntry | None:
+        """The operator's data set of that name. Raises `RequestError` when its entry has a fault."""
+        read = self._operators()
+        if fault := read.faults.get(name):
+            raise RequestError(fault, f"The operator can correct {CATALOGUE_FILE}.")
+        return read.entries.get(name)
+
+    def _operators(self) -> DatasetCatalogue:
+        """The operator's catalogue as it is now; each fault is logged once. Names that ship cannot be taken."""
+        read = read_catalogue(self._home)
+        taken = self._dataset_files().keys() | {HISTORY_DATASET}
+        faults = read.faults | {
+            name: f"{CATALOGUE_FILE}: {name!r} is the name of another data set." for name in read.entries.keys() & taken
+        }
+        for name, fault in faults.items():
+            if self._told.get(name) != fault:
+                log.warning("%s", fault)
+        self._told = faults
+        entries = {name: entry for name, entry in read.entries.items() if name not in faults}
+        return DatasetCatalogue(entries, {name: fault for name, fault in faults.items() if name not in taken})
+
+    def _lore(self, persona_id: str) -> list[SourceMaterial]:
+        own = guild_card_path(self._home, persona_id)
+        if own and not is_operator_card(own):
+            folder = self._home / "lore" / own.parent.parent.name / persona_id
+            copies = (folder, f"lore/{persona_id}")
+            return (
+                [stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies)] if folder.is_dir() else []
+            )
+        return lore_material(self._shipped, self._home, persona_id)
+
+    def _general(self, without: Path | None = None) -> list[SourceMaterial]:
+        return shipped_general_material(self._shipped, self._consent, without)
+
+    @property
+    def _consent(self) -> Consent:
+        return read_consent(self._home)
+
+    def _at(self, kind: MaterialKind, path: str) -> SourceMaterial:
+        """The material of a data set that the operator names by its path."""
+        found = resolve_dataset_path(self._home, path)
+        if is_built_dataset(found.path):
+            return built_dataset_material(found.path, found.origin, self._consent)
+        place, stated = f"named/{found.origin}", found.statement
+        copies = ((found.path, place),)
+        return SourceMaterial(kind, place, found.origin, stated, stated.stated_on, copies, format=found.format)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _list_names(names: list[str], wanted: str) -> str:
+    """All names, those that look like what was wanted first."""
+    if not names:
+        return "There are none."
+    near = difflib.get_close_matches(wanted, names, n=len(names), cutoff=0.5)
+    return f"Known: {', '.join([*near, *(name for name in names if name not in near)])}."

@@ -1,0 +1,117 @@
+"""Describes a training job in text, for its progress message and `/finetune status`."""
+
+from __future__ import annotations
+
+from textwrap import shorten
+
+from bot.store import TrainingJob
+from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary
+
+BAR_CELLS = 16
+MAX_REASON_CHARS = 220
+"""Characters of one reason or piece of advice."""
+VERDICT_TEXTS = {
+    "promote": "The gate says **promote**.",
+    "hold": "The gate says **hold**: a moderator decides.",
+    "reject": "The gate says **reject**: Promote asks once more.",
+}
+
+
+def job_status_text(
+    job: TrainingJob, position: int | None, now: float, live: str | None = None, *, gives_way: bool = False
+) -> str:
+    """A job that waits or runs; one that has ended reads as `job_result_text`. `position` 1 is next in the queue.
+
+    `gives_way` says that the trainer was asked to hold.
+    """
+    if job.state not in ("queued", "running"):
+        return job_result_text(job, live)
+    if job.state == "queued":
+        return f"{job_title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
+    lines = [job_title(job, "Training")]
+    match job.progress:
+        case Progress() as at:
+            share = at.step / at.of
+            cells = round(share * BAR_CELLS)
+            lines.append(f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of {at.of}")
+            lines.append(f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {format_duration(at.eta_s)} left")
+            if at.trouble:
+                lines.append(f"-# ⚠ {at.trouble} It is tried again.")
+        case Epoch() as at:
+            lines.append(f"Epoch {at.passes} done: {_loss_text(at)}.")
+        case Evaluation() as at:
+            lines.append(f"Step {at.step}: {_loss_text(at)}.")
+        case Phase() as at:
+            lines.append(f"Now: {at.name}. {at.detail}".rstrip())
+        case _:
+            lines.append("Starting …")
+    if job.started_at:
+        waits = _wait_text(job, gives_way)
+        lines.append(f"-# running for {format_duration(now - job.started_at)}, attempt {job.attempt}{waits}")
+    return "\n".join(lines)
+
+
+def _wait_text(job: TrainingJob, gives_way: bool) -> str:
+    """That it waits while replies are made, or for how long it did."""
+    if gives_way:
+        return ", waiting for replies now"
+    held_s = job.progress.held_s if isinstance(job.progress, Progress) else 0
+    return f", {format_duration(held_s)} of it waiting for replies" if held_s >= 1 else ""
+
+
+def _loss_text(at: Epoch | Evaluation) -> str:
+    known = (("loss", at.train_loss), ("held out", at.eval_loss))
+    return ", ".join(f"{what} {loss:.3f}" for what, loss in known if loss is not None) or "nothing measured"
+
+
+def job_result_text(job: TrainingJob, live: str | None = None) -> str:
+    """A job that has ended, and what came of it; `live` is the version of its persona that speaks now."""
+    if job.state == "cancelled":
+        return f"{job_title(job, 'Cancelled')}\nNothing that is live has changed."
+    if job.state == "failed" or job.result is None:
+        words = f"{job_title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
+        return f"{words}\n-# Then **Resume** goes on where it was." if job.can_resume else words
+    card, seconds = job.result.scorecard, job.result.seconds
+    better = 1 - card.loss_tuned / card.loss_base
+    took = "As its maker measured; it came in a card." if job.result.imported else f"Took {format_duration(seconds)}."
+    lines = [
+        job_title(job, "Imported" if job.result.imported else "Trained"),
+        f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
+        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
+        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {took}",
+    ]
+    lines += verdict_lines(card)
+    if job.persona is None:
+        lines.append(f"`start_from: {job.name.partition('/')[2]}` trains it further.")
+    else:
+        lines.append("It speaks now." if live == job.version else "Promote lets it speak from the next reply on.")
+    return "\n".join(lines)
+
+
+def verdict_lines(card: ScoreSummary) -> list[str]:
+    """What the gate says, why, and what to do; nothing where it was not asked."""
+    if card.verdict not in VERDICT_TEXTS:
+        return []
+    lines = [
+        VERDICT_TEXTS[card.verdict],
+        *(f"- {shorten(reason, MAX_REASON_CHARS, placeholder=' …')}" for reason in card.reasons),
+    ]
+    if card.advice:
+        lines.append(f"What to do: {' '.join(shorten(it, MAX_REASON_CHARS, placeholder=' …') for it in card.advice)}")
+    return lines
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds for people: "42 s", "3 min 5 s", "2 h 10 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def job_title(job: TrainingJob, what: str) -> str:
+    """What happens to which version, by which job."""
+    whom = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
+    return f"{what}: {whom} (`{job.job_id}`)"

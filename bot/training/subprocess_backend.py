@@ -1,0 +1,363 @@
+"""Runs the trainer as a subprocess and classifies how the run ended."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from bot.clock import Clock
+from bot.store import TrainingJob
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.job_folder import install_adapter, save_job_holdout, write_job_folder
+from bot.training.training_plan import TrainingPlan, plan_run
+from personas.errors import RequestError, UnderstudyError
+from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
+from personas.home.job_material import dialogue_adapter_folder
+from personas.models.base_model import Precision
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import TRAINER_EVENT, Done, Failed, ScoreSummary, TrainerEvent
+
+SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
+
+
+SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
+
+
+"""Exit codes: asked to stop, killed. Negative ones are asyncio's for a signal."""
+
+
+TAIL_BYTES, TAIL_LINES = 4096, 5
+
+
+@dataclass(frozen=True)
+class TrainingSucceeded:
+    """The adapter is verified and in its place. `seconds` is what the run took."""
+
+    adapter: Path
+    seconds: float
+    scorecard: ScoreSummary
+
+
+@dataclass(frozen=True)
+class TrainingFailed:
+    """The run ended without an adapter. `can_resume`: mended, the same job could go on from its last checkpoint."""
+
+    error: str
+    advice: str = ""
+    can_resume: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingInterrupted:
+    """The run was stopped before its end; the same job can be taken up again. `why` and `advice` for when it cannot."""
+
+    why: str = ""
+    advice: str = ""
+
+
+RunResult = TrainingSucceeded | TrainingFailed | TrainingInterrupted
+
+
+def classify_exit(
+    code: int, last: Done | Failed | None, log_file: Path, logged: int
+) -> Done | TrainingFailed | TrainingInterrupted:
+    """What a process that ended meant. `logged` is the log's size in bytes before it began."""
+    if isinstance(last, Done):
+        return last
+    if code in SIGTERM_EXIT_CODES:
+        return TrainingInterrupted()
+    if last:
+        return TrainingFailed(last.cause, last.advice, last.retry)
+    if code in SIGKILL_EXIT_CODES:
+        return TrainingInterrupted(
+            "The trainer was killed (signal 9), probably because memory ran out.",
+            "Free memory on the bot's machine.",
+        )
+    return TrainingFailed(
+        f"The trainer ended without a word (exit code {code}). {_log_tail(log_file, logged)}".rstrip(),
+        f"The whole log is {log_file}.",
+    )
+
+
+def disk_failure(error: OSError, home: Path) -> TrainingFailed:
+    """The bot's own share of a run met a disk that is full or cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return TrainingFailed(
+        f"The job's files cannot be written: {error.strerror}.",
+        f"Free disk space under {home}." if full else f"Check the rights of {home}.",
+        can_resume=True,
+    )
+
+
+def _log_tail(log_file: Path, since: int) -> str:
+    with log_file.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(since, end - TAIL_BYTES))
+        lines = file.read().decode(errors="replace").split("\n")
+    words = [line.strip() for line in lines if line.strip()][-TAIL_LINES:]
+    return f"Its last lines: {' | '.join(words)}" if words else "It logged nothing."
+
+
+log = logging.getLogger(__name__)
+
+
+OnEvent = Callable[[TrainerEvent], None]
+
+
+class TrainingBackend(Protocol):
+    """Where training happens. One run at a time."""
+
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
+        """Raise an `UnderstudyError` when the server's request could not be run here; changes nothing."""
+        ...
+
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
+        """What a run would do; changes nothing. Raises an `UnderstudyError` where it could not be run."""
+        ...
+
+    async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        """Train to the end. A job that was run before, even to its end, may be run again."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask the run, if there is one, to stop; it then ends as `TrainingInterrupted`. May be called twice."""
+        ...
+
+    def hold(self, held: bool) -> None:
+        """Whether this machine is needed for something else now: a run gives way for a while, and still gets on."""
+        ...
+
+
+TRAINER_COMMAND = (sys.executable, "-m", "trainer")
+
+
+KILL_TIMEOUT_S = 20.0
+
+
+"""What a trainer has to stop by itself before it is killed."""
+
+
+LOCKED_EXIT_CODE = 3
+
+
+"""The exit code where another trainer holds the folder."""
+
+
+MAX_LOCK_ATTEMPTS = 30
+
+
+LOCK_RETRY_DELAY_S = 2.0
+
+
+"""A trainer whose bot died stops by itself within seconds; until then its folder is locked."""
+
+
+MAX_LINE_BYTES = 2**16
+
+
+SECRET_NAME_PATTERN = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
+
+
+TRAINER_SECRETS = {"HF_TOKEN"}
+
+
+"""What looks like a secret and is still the trainer's business: a gated base model cannot be fetched without it."""
+
+
+class SubprocessBackend:
+    """Trains on this machine: job folder, `python -m trainer run`, verified adapter in its place."""
+
+    def __init__(
+        self,
+        home: Path,
+        catalogue: DatasetCatalog,
+        clock: Clock,
+        *,
+        threads: int,
+        nice: int,
+        serving_precision: Precision,
+        environ: Mapping[str, str],
+        secrets: Mapping[str, str] = MappingProxyType({}),
+        command: Sequence[str] = TRAINER_COMMAND,
+        compare: Callable[[TrainingJob], ComparisonTargets] = lambda job: NO_COMPARISON,
+        card: str = "full",
+    ) -> None:
+        """`environ` is what the trainer inherits, without secrets but for these; `run FOLDER …` follows `command`.
+
+        `compare` says what a job's new version is compared with, `card` how much is measured of it.
+        """
+        self._home, self._catalogue, self._clock = home, catalogue, clock
+        self._command = tuple(command)
+        self._options = ("--threads", str(threads), "--nice", str(nice), "--card", card, "--stop-on-eof")
+        self._precision, self._compare = serving_precision, compare
+        self._environ = trainer_environment(environ, secrets)
+        self._stop = asyncio.Event()
+        self._held = False
+        self._told: asyncio.StreamWriter | None = None
+
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
+        """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
+        self._catalogue.materials_for(request, guild_id)
+        if request.persona is None and dialogue_adapter_folder(self._home, request.job_name).exists():
+            raise RequestError(
+                f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
+            )
+
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
+        """What a run would do, by the trainer's own word. Raises an `UnderstudyError` where it could not be run."""
+        self.check(request, guild_id)
+        materials = self._catalogue.materials_for(request, guild_id)
+        environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
+        return await plan_run(self._command, environ, self._home, request, materials, self._precision)
+
+    async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        """Train to the end; every cause that a person can mend comes back as `TrainingFailed`."""
+        self._stop.clear()
+        try:
+            folder = await self._folder_of(job)
+            if isinstance(folder, TrainingFailed):
+                return folder
+            ended = await self._train(folder, on_event)
+            return await self._installed(job, folder, ended) if isinstance(ended, Done) else ended
+        except OSError as error:
+            return disk_failure(error, self._home)
+
+    async def _folder_of(self, job: TrainingJob) -> Path | TrainingFailed:
+        """What was there when the job was asked for may be missing now, and be there again later."""
+        try:
+            materials = self._catalogue.materials_for(job.request, job.guild_id)
+            of = (job, materials, self._precision, self._compare(job))
+            return await asyncio.to_thread(write_job_folder, self._home, *of)
+        except UnderstudyError as error:
+            return TrainingFailed(error.message, error.advice, can_resume=True)
+
+    async def _installed(self, job: TrainingJob, folder: Path, ended: Done) -> TrainingSucceeded | TrainingFailed:
+        try:
+            await asyncio.to_thread(save_job_holdout, self._home, job, folder)
+            adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
+        except UnderstudyError as error:
+            return TrainingFailed(error.message, error.advice)
+        return TrainingSucceeded(adapter, ended.seconds, manifest.metrics)
+
+    def cancel(self) -> None:
+        """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`."""
+        self._stop.set()
+
+    def hold(self, held: bool) -> None:
+        """Said to the trainer that runs, and to one that starts meanwhile."""
+        self._held = held
+        self._tell()
+
+    def _tell(self) -> None:
+        """It is a word on a pipe that nobody may read any more: nothing waits for it."""
+        if self._told and not self._told.is_closing():
+            self._told.write(b"hold\n" if self._held else b"go\n")
+
+    async def _train(self, folder: Path, on_event: OnEvent) -> Done | TrainingFailed | TrainingInterrupted:
+        for _ in range(MAX_LOCK_ATTEMPTS):
+            if self._stop.is_set():
+                return TrainingInterrupted()
+            log_file = folder / "trainer.log"
+            logged = log_file.stat().st_size if log_file.exists() else 0
+            code, last = await self._run_process(folder, log_file, on_event)
+            if code != LOCKED_EXIT_CODE:
+                return TrainingInterrupted() if self._stop.is_set() else classify_exit(code, last, log_file, logged)
+            await self._clock.sleep(LOCK_RETRY_DELAY_S)
+        return TrainingFailed(f"Another trainer works on {folder}.", "End it.", can_resume=True)
+
+    async def _run_process(self, folder: Path, log_file: Path, on_event: OnEvent) -> tuple[int, Done | Failed | None]:
+        """Exit code and last word of one trainer process, which does not outlive this call."""
+        process = await self._spawn(folder, log_file)
+        stopper = asyncio.create_task(self._stop_when_asked(process))
+        self._told = process.stdin
+        if self._held:
+            self._tell()
+        try:
+            assert process.stdout is not None  # it is a pipe
+            last = await _read_events(process.stdout, on_event)
+            return await process.wait(), last
+        finally:
+            stopper.cancel()
+            self._told = None
+            if process.returncode is None:
+                _kill(process)
+                await process.wait()
+
+    async def _spawn(self, folder: Path, log_file: Path) -> asyncio.subprocess.Process:
+        with log_file.open("ab") as stderr:
+            return await asyncio.create_subprocess_exec(
+                *self._command,
+                "run",
+                str(folder),
+                *self._options,
+                stdin=asyncio.subprocess.PIPE,  # for `hold` and `go`; it ends when this process does, however that is
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                env=self._environ,
+                limit=MAX_LINE_BYTES,
+                process_group=0,  # Ctrl-C in the terminal is the bot's to handle. No session of its own: `--nice` would
+                # say nothing then, as Linux shares the processor out among sessions before it looks at niceness.
+            )
+
+    async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
+        await self._stop.wait()
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await self._clock.sleep(KILL_TIMEOUT_S)
+        _kill(process)
+
+
+def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+    """The environment without secrets but for these, and with this source tree on Python's path."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name)
+    }
+    kept |= secrets
+    root = str(Path(__file__).resolve().parents[2])
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
+    return kept
+
+
+async def _read_events(stdout: asyncio.StreamReader, on_event: OnEvent) -> Done | Failed | None:
+    """Pass events on until the output ends. How it ended is given back, not passed on."""
+    last = None
+    while line := await _next_line(stdout):
+        try:
+            event = TRAINER_EVENT.validate_json(line)
+        except ValidationError:
+            log.warning("the trainer printed what is no event: %.200s", line.decode(errors="replace").rstrip())
+            continue
+        if isinstance(event, Done | Failed):
+            last = event
+        else:
+            on_event(event)
+    return last
+
+
+async def _next_line(stdout: asyncio.StreamReader) -> bytes:
+    while True:
+        try:
+            return await stdout.readline()
+        except ValueError:  # longer than the reader's limit; what was read of it has been dropped
+            log.warning("the trainer printed a line of more than %d bytes", MAX_LINE_BYTES)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End the process and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

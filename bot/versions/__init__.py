@@ -1,0 +1,1 @@
+"""Versions of personas: which one is live, and how that is decided."""

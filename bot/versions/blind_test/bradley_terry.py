@@ -1,0 +1,106 @@
+"""Bradley-Terry strengths of versions, with bootstrap intervals by member."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bot.store import BlindComparison
+
+BOOTSTRAP_SAMPLES = 1000
+"""How often members are resampled."""
+MIN_INTERVAL_MEMBERS = 5
+"""Of fewer members, no resampling says how much they differ."""
+MAX_ITERATIONS = 500
+"""Of Hunter's iteration, at most; two versions take one."""
+
+FloatArray = Any
+"""A numpy array of floats."""
+
+
+@dataclass(frozen=True)
+class VersionStrength:
+    """How much stronger a version is than the one it is compared with, in log-odds, and from where to where that lies.
+
+    `low` and `high` are the 95 % interval by resampling members with all their votes; None with too few of them.
+    """
+
+    version: str
+    log_odds: float
+    low: float | None
+    high: float | None
+
+
+def fit_strengths(votes: Sequence[BlindComparison], reference: str) -> list[VersionStrength]:
+    """The strengths of all versions that were compared with `reference`, directly or over others; strongest first."""
+    versions = _connected_versions(votes, reference)
+    places = {version: place for place, version in enumerate(versions)}
+    wins = _wins_by_member([vote for vote in votes if vote.versions[0] in places], places)
+    total = wins.sum(axis=0)
+    compared = (total + total.T > 0) * 0.5
+    found = _fit_log_odds(total[None] + compared)[0]
+    lows, highs = _interval(wins, compared)
+    made = [
+        VersionStrength(version, float(found[place]), _at(lows, place), _at(highs, place))
+        for version, place in places.items()
+        if version != reference
+    ]
+    return sorted(made, key=lambda strength: -strength.log_odds)
+
+
+def win_probability(log_odds: float) -> float:
+    """In which share of comparisons a version so much stronger is preferred."""
+    return float(1 / (1 + np.exp(-log_odds)))
+
+
+def _connected_versions(votes: Iterable[BlindComparison], reference: str) -> list[str]:
+    """The reference and what was compared with it, directly or over others, in order."""
+    pairs, found = {vote.versions for vote in votes}, {reference}
+    while new := {version for pair in pairs if found & set(pair) for version in pair} - found:
+        found |= new
+    return [reference, *sorted(found - {reference})]
+
+
+def _wins_by_member(votes: Sequence[BlindComparison], places: dict[str, int]) -> FloatArray:
+    """How often each member (first axis) chose the one version (second) over the other (third)."""
+    members = {user: number for number, user in enumerate(dict.fromkeys(vote.user_id for vote in votes))}
+    wins = np.zeros((len(members), len(places), len(places)))
+    for vote in votes:
+        member, (a, b) = members[vote.user_id], (places[version] for version in vote.versions)
+        for_a = {"a": 1.0, "b": 0.0}.get(vote.choice or "", 0.5)
+        wins[member, a, b] += for_a
+        wins[member, b, a] += 1 - for_a
+    return wins
+
+
+def _interval(wins: FloatArray, compared: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+    members = len(wins)
+    if members < MIN_INTERVAL_MEMBERS:
+        return None, None
+    drawn = np.random.default_rng(0).multinomial(members, np.full(members, 1 / members), size=BOOTSTRAP_SAMPLES)
+    fits = _fit_log_odds(np.tensordot(drawn, wins, axes=1) + compared)
+    low, high = np.quantile(fits, (0.025, 0.975), axis=0)
+    return low, high
+
+
+def _fit_log_odds(wins: FloatArray) -> FloatArray:
+    """The log-odds of each version (last axis) over the first of them, for each table of wins (first axis)."""
+    games, won = wins + wins.transpose(0, 2, 1), wins.sum(axis=2)
+    strength = np.ones(won.shape)
+    for _ in range(MAX_ITERATIONS):
+        met = (games / (strength[:, :, None] + strength[:, None, :])).sum(axis=2)
+        after = won / np.where(met > 0, met, 1)
+        after = np.where(after > 0, after, 1)
+        after /= after.sum(axis=1, keepdims=True)
+        if np.abs(after - strength).max() < 1e-9:
+            break
+        strength = after
+    logs = np.log(after)
+    return logs - logs[:, :1]
+
+
+def _at(values: FloatArray | None, place: int) -> float | None:
+    return None if values is None else float(values[place])

@@ -1,0 +1,185 @@
+"""Judges the votes between two versions: counts, strength, ruling, and outliers among the voters."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bot.store import BlindComparison
+from bot.versions.blind_test.bradley_terry import VersionStrength, fit_strengths
+from bot.versions.sequential_test import ConfidenceRange, Ruling, confidence_range, decide_ruling, members_needed
+
+MIN_READING_TIME_S = 3.0
+
+
+"""Two replies cannot be read in less, in seconds."""
+
+
+MIN_OUTLIER_VOTES = 5
+
+
+"""Of fewer votes nothing is said."""
+
+
+MAX_POSITION_P_VALUE = 0.005
+
+
+"""So unlikely it has to be, the order being drawn by chance, that somebody chooses one position so often."""
+
+
+MAX_DISAGREEMENT_P_VALUE = 0.001
+
+
+"""So unlikely it has to be that somebody votes so who thinks as the others do."""
+
+
+MIN_OTHER_MEMBERS = 3
+
+
+"""As many others there have to be, with three votes each, before anybody is compared with them."""
+
+
+@dataclass(frozen=True)
+class OutlierMember:
+    """A member and what is odd, in words."""
+
+    user_id: int
+    why: tuple[str, ...]
+
+
+def find_outliers(votes: Sequence[BlindComparison], version: str) -> list[OutlierMember]:
+    """Whose votes between a version and one other look odd: far from what the others say, for a position, or hasty.
+
+    Those with the most reasons come first.
+    """
+    members: dict[int, list[BlindComparison]] = defaultdict(list)
+    for vote in votes:
+        members[vote.user_id].append(vote)
+    found = []
+    for user_id, own in members.items():
+        why = (_disagreement_reason(user_id, members, version), _position_bias_reason(own), _haste_reason(own))
+        if said := tuple(one for one in why if one):
+            found.append(OutlierMember(user_id, said))
+    return sorted(found, key=lambda one: -len(one.why))
+
+
+def _haste_reason(own: Sequence[BlindComparison]) -> str:
+    taken = median((vote.voted_at or vote.shown_at) - vote.shown_at for vote in own)
+    return f"votes after {taken:.1f} s" if len(own) >= MIN_OUTLIER_VOTES and taken < MIN_READING_TIME_S else ""
+
+
+def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
+    decisive = [vote.choice for vote in own if vote.chosen]
+    first = decisive.count("a")
+    position, most = ("A", first) if first * 2 >= len(decisive) else ("B", len(decisive) - first)
+    unlikely = 2 * _binomial_tail(most, len(decisive), 0.5) <= MAX_POSITION_P_VALUE
+    return f"{most} of {len(decisive)} votes for {position}, whatever it was" if unlikely else ""
+
+
+def _disagreement_reason(user_id: int, members: Mapping[int, Sequence[BlindComparison]], version: str) -> str:
+    """Compared by the share of decisive votes; each of the others counts once."""
+    own = [vote.chosen == version for vote in members[user_id] if vote.chosen]
+    others = [
+        sum(vote.chosen == version for vote in decisive) / len(decisive)
+        for other, votes in members.items()
+        if other != user_id and len(decisive := [vote for vote in votes if vote.chosen]) >= MIN_OTHER_MEMBERS
+    ]
+    if len(own) < MIN_OUTLIER_VOTES or len(others) < MIN_OTHER_MEMBERS:
+        return ""
+    share = min(max(sum(others) / len(others), 0.05), 0.95)
+    ahead = sum(own)
+    tail = min(_binomial_tail(ahead, len(own), share), _binomial_tail(len(own) - ahead, len(own), 1 - share))
+    return (
+        f"{ahead} of {len(own)} votes for {version}, others {share:.0%}" if 2 * tail <= MAX_DISAGREEMENT_P_VALUE else ""
+    )
+
+
+def _binomial_tail(hits: int, of: int, share: float) -> float:
+    """The chance of so many hits or more."""
+    return sum(math.comb(of, count) * share**count * (1 - share) ** (of - count) for count in range(hits, of + 1))
+
+
+MAX_VOTES_PER_MEMBER = 10
+
+
+"""So many of a member's votes between two versions count for the rule, so that each speaks once."""
+
+
+MEMBER_WINDOW_S = 86_400.0
+
+
+"""For so long after their first vote a member is waited for to give them, in seconds."""
+
+
+UNDECIDED_SCORES = {"tie": 0.5, "bad": 0.5}
+
+
+@dataclass(frozen=True)
+class BlindTestJudgement:
+    """What is known of `version` against `against`, the names of both.
+
+    `member_scores` are the members that the rule has counted. `strength` is None without votes, `members_needed` as in
+    `bot.versions.sequential_test`. `others` are the strengths of further versions that were compared with either.
+    """
+
+    version: str
+    against: str
+    votes: int
+    decisive: int
+    members: int
+    counted: int
+    strength: VersionStrength | None
+    others: tuple[VersionStrength, ...]
+    ruling: Ruling
+    range: ConfidenceRange
+    members_needed: int | None
+    odd: tuple[OutlierMember, ...]
+
+
+def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: str, now: float) -> BlindTestJudgement:
+    """What these votes for one persona say of two versions at a time in seconds since 1970."""
+    pair = [one for one in comparisons if set(one.versions) == {version, against}]
+    values = member_scores(pair, version, now)
+    found = fit_strengths(comparisons, against)
+    return BlindTestJudgement(
+        version=version,
+        against=against,
+        votes=len(pair),
+        decisive=sum(one.chosen is not None for one in pair),
+        members=len({one.user_id for one in pair}),
+        counted=len(values),
+        strength=next((one for one in found if one.version == version and pair), None),
+        others=tuple(one for one in found if one.version != version),
+        ruling=decide_ruling(values),
+        range=confidence_range(values),
+        members_needed=members_needed(values),
+        odd=tuple(find_outliers(pair, version)),
+    )
+
+
+def member_scores(votes: Iterable[BlindComparison], version: str, now: float) -> list[float]:
+    """The members as the rule counts them: each as the mean of their first votes, in the order of being complete.
+
+    A member is complete with `MAX_VOTES_PER_MEMBER` votes, or `MEMBER_WINDOW_S` after the first: neither depends on what they chose, so
+    nothing is gained by looking at a good moment.
+    """
+    members: dict[int, list[BlindComparison]] = defaultdict(list)
+    for vote in sorted(votes, key=_voted_at):
+        members[vote.user_id].append(vote)
+    complete = sorted((_member_score(own, version) for own in members.values()), key=lambda one: one[0])
+    return [value for at, value in complete if at <= now]
+
+
+def _member_score(own: Sequence[BlindComparison], version: str) -> tuple[float, float]:
+    """When a member is complete, and the mean of the votes that count."""
+    ends = _voted_at(own[0]) + MEMBER_WINDOW_S
+    counts = [vote for vote in own[:MAX_VOTES_PER_MEMBER] if _voted_at(vote) <= ends]
+    scores = [UNDECIDED_SCORES.get(vote.choice or "", float(vote.chosen == version)) for vote in counts]
+    return (_voted_at(counts[-1]) if len(counts) == MAX_VOTES_PER_MEMBER else ends), sum(scores) / len(scores)
+
+
+def _voted_at(vote: BlindComparison) -> float:
+    return vote.voted_at or vote.shown_at

@@ -1,0 +1,71 @@
+"""Collects what a trained version is compared with: the live version, the guild's other personas, and members' votes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from bot.personas.registry import PersonaRegistry
+from bot.services import Services
+from bot.store import BlindComparison, Store, TrainingJob
+from bot.versions.rollout.rollout_metrics import summarise_votes
+from personas.home.adapters import adapter_ref
+from personas.home.job_folder import NO_COMPARISON, ComparisonTargets, NeighbourPaths, write_comparison_targets
+
+log = logging.getLogger(__name__)
+
+
+def comparison_context(home: Path, store: Store, personas: PersonaRegistry, job: TrainingJob) -> ComparisonTargets:
+    """The live version of the job's persona, and of every other persona that its server sees; none for dialogue."""
+    if job.persona is None:
+        return NO_COMPARISON
+    live = store.versions.live(job.persona)
+    found = [
+        _neighbour(home, store, persona_id) for persona_id in personas.of(job.guild_id) if persona_id != job.persona
+    ]
+    return ComparisonTargets(
+        live=str(adapter_ref(home, job.persona, live).folder) if live else None,
+        neighbours=tuple(it for it in found if it),
+    )
+
+
+async def record_vote(house: Services, vote: BlindComparison) -> None:
+    """After a blind vote, note what members have made of both versions."""
+    for version in vote.versions:
+        await record_member_feedback(house, vote.persona_id, version)
+
+
+async def record_member_feedback(house: Services, persona_id: str, version: str) -> None:
+    """Write what members have made of a version until now into the folder of the job that made it.
+
+    There `python -m trainer evaluate` finds it. Nothing is written for the live version, nor where the folder is gone.
+    """
+    job_id = house.store.versions.job_of(persona_id, version)
+    job = house.store.jobs.get(job_id) if job_id else None
+    if job and (found := await summarise_votes(house.store, persona_id, version, time.time())):
+        compare = comparison_context(house.home, house.store, house.conversations.personas, job)
+        await _write_if_possible(house.home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
+
+
+async def _write_if_possible(folder: Path, compare: ComparisonTargets) -> None:
+    try:
+        await asyncio.to_thread(_write_if_folder_exists, folder, compare)
+    except OSError as error:  # the votes are in the store, and are noted with the next
+        log.warning("what members made of a version could not be noted in %s: %s", folder, error)
+
+
+def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
+    if folder.is_dir():
+        write_comparison_targets(folder, compare)
+
+
+def _neighbour(home: Path, store: Store, persona_id: str) -> NeighbourPaths | None:
+    """A persona's live version and the job that made it; None where it speaks without one."""
+    live = store.versions.live(persona_id)
+    job_id = store.versions.job_of(persona_id, live) if live else None
+    if not (live and job_id):
+        return None
+    adapter = adapter_ref(home, persona_id, live).folder
+    return NeighbourPaths(persona=persona_id, adapter=str(adapter), job=str(home / "jobs" / job_id))

@@ -1,0 +1,195 @@
+"""A request to build a data set, and the arguments of `dataset build` that carry it out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from bot.personas.registry import guild_card_path
+from bot.services import Services
+from bot.web.api.data.anonymisation_review import CORRECTIONS_FILE, REVIEW_FILE
+from bot.web.api.data.data_folders import DataFolders
+from bot.web.api.data.data_sources import DataSource, list_sources
+from bot.web.problems import Problem
+from bot.web.request_body import parse_body
+from personas.home.atomic_files import write_private_file
+from personas.schemas.base import FrozenModel
+
+ORDER_FILE = "order.json"
+MAX_COUNT = 10_000_000
+MIX_PATTERN = re.compile(r"\d+(\.\d+)?(:\d+(\.\d+)?)+")
+LANGUAGE_PATTERN = re.compile(r"[a-z]{2,3}")
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+WordCount = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+
+
+class SourceSelection(FrozenModel):
+    """A source by its id (`GET /datasets`), and how many of its samples are taken at most."""
+
+    source: Annotated[str, Field(min_length=1, max_length=160)]
+    limit: PositiveCount | None = None
+
+
+class DatasetBuildBody(FrozenModel):
+    """A data set that is to be built. What is left out is as `python -m trainer dataset build` has it.
+
+    `names` are further names and ids under which the persona speaks in the sources; without a persona the data set
+    teaches dialogue. `mix` is general talk to the persona's (80:20), or one number for each source.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _")]
+    persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="a persona's id")] | None = None
+    names: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=20)] = ()
+    sources: Annotated[tuple[SourceSelection, ...], Field(min_length=1, max_length=50)]
+    mix: Annotated[str, Field(max_length=120)] = ""
+    two_stage: bool = False
+    languages: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    min_reply_words: WordCount = 0
+    max_reply_words: PositiveCount | None = None
+    recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="a recipe's name")] = "demo-cpu"
+    max_length: Annotated[int, Field(ge=64, le=32768)] | None = None
+    tree_paths: Annotated[str, Field(pattern="^(best|all)$", description="best or all")] = "best"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @field_validator("mix")
+    @classmethod
+    def _ratio(cls, mix: str) -> str:
+        if mix and not MIX_PATTERN.fullmatch(mix):
+            raise ValueError("numbers with : between them, such as 80:20")
+        return mix
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [code for code in languages if not LANGUAGE_PATTERN.fullmatch(code)]:
+            raise ValueError(f"{wrong[0]!r} is no code of a language, such as en")
+        return languages
+
+    @field_validator("names")
+    @classmethod
+    def _plain(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not name.isprintable() or name.startswith("-") for name in names):
+            raise ValueError("a name is printable, and does not begin with -")
+        return names
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len({of.source for of in self.sources}) < len(self.sources):
+            raise ValueError("sources names one twice")
+        if self.mix and self.two_stage:
+            raise ValueError("give mix or two_stage, not both")
+        return self
+
+
+def parse_build_form(form: Mapping[str, str], chosen: list[str]) -> DatasetBuildBody:
+    """The order of a form; `chosen` are the ids of its sources. Raises `Problem` naming the wrong fields."""
+    split = {name: [part.strip() for part in form.get(name, "").split(",") if part.strip()] for name in LIST_FIELDS}
+    body: dict[str, object] = {
+        "name": form.get("name", "").strip(),
+        "sources": [_source_fields(form, source) for source in chosen],
+        "mix": form.get("mix", "").strip(),
+        "two_stage": form.get("two_stage") == "yes",
+        **split,
+    }
+    for name in ("persona", "min_reply_words", "max_reply_words", "recipe", "max_length", "tree_paths", "seed"):
+        if value := form.get(name, "").strip():
+            body[name] = value
+    return parse_body(DatasetBuildBody, body, is_form=True)
+
+
+LIST_FIELDS = ("names", "languages")
+
+
+def _source_fields(form: Mapping[str, str], source: str) -> dict[str, str]:
+    limit = form.get(f"limit {source}", "").strip()
+    return {"source": source} | ({"limit": limit} if limit else {})
+
+
+def check_build_sources(order: DatasetBuildBody, house: Services) -> dict[str, DataSource]:
+    """The sources of an order, by id. Raises `Problem` for what is not there, or may not be trained on."""
+    known = {source.id: source for source in list_sources(house)}
+    errors = []
+    for of in order.sources:
+        source = known.get(of.source)
+        if source is None or source.is_set or not source.is_file:
+            why = "is not here" if source is None else "is a built data set" if source.is_set else "is no file"
+            errors.append(_field_error("sources", f"{of.source} {why}: name logs, dialogue or uploads"))
+        elif source.refused:
+            errors.append(_field_error("sources", f"{source.refused} {source.advice}"))
+    if order.persona and order.persona not in house.conversations.personas.of(0) and not _card_path(order, house.home):
+        errors.append(_field_error("persona", f"There is no persona {order.persona!r}"))
+    if order.recipe not in house.catalogue.recipes():
+        errors.append(_field_error("recipe", f"There is no recipe {order.recipe!r}"))
+    if (order.name in known) and not DataFolders(house.home).set(order.name).exists():
+        errors.append(_field_error("name", f"{order.name} is the name of another data set"))
+    if errors:
+        said = " ".join(f"{error['detail'].rstrip('.')}." for error in errors)
+        raise Problem("invalid-request", said, "Correct what `errors` names.", errors=errors)
+    return known
+
+
+def build_arguments(order: DatasetBuildBody, house: Services, *, with_review: bool = True) -> list[str]:
+    """The words after `python -m trainer`, with paths from the home on."""
+    words = ["dataset", "build"]
+    if order.persona:
+        words += ["--persona", _card_path(order, house.home) or order.persona, *_lore_paths(order, house.home)]
+    words += [word for name in order.names for word in ("--as", name)]
+    for of in order.sources:
+        words += ["--source", f"{of.source}:{of.limit}" if of.limit else of.source]
+    build = DataFolders(house.home).build(order.name).relative_to(house.home)
+    given = {
+        "--mix": order.mix,
+        "--languages": ",".join(order.languages),
+        "--min-reply-words": order.min_reply_words,
+        "--max-reply-words": order.max_reply_words,
+        "--recipe": order.recipe if order.recipe != "demo-cpu" else "",
+        "--max-length": order.max_length,
+        "--tree-paths": order.tree_paths if order.tree_paths != "best" else "",
+        "--seed": order.seed,
+        "--base-model": house.base_model if house.base_model != "embedded" else "",
+        "--corrections": build / CORRECTIONS_FILE if (house.home / build / CORRECTIONS_FILE).exists() else "",
+        "--review": build / REVIEW_FILE if with_review else "",
+    }
+    words += [word for option, value in given.items() if value for word in (option, str(value))]
+    return [*words, *(["--two-stage"] if order.two_stage else []), "--out", f"datasets/{order.name}"]
+
+
+def build_command(words: list[str]) -> str:
+    """As a person types it, in UNDERSTUDY_HOME."""
+    return f"python -m trainer {shlex.join(words)}"
+
+
+def save_build_request(build: Path, order: DatasetBuildBody) -> None:
+    """Note what was asked for, so that it can be built again."""
+    build.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private_file(build / ORDER_FILE, order.model_dump_json(indent=1).encode())
+
+
+def read_build_request(build: Path) -> DatasetBuildBody | None:
+    """What was asked for when a data set was built here; None where nobody knows."""
+    try:
+        return DatasetBuildBody.model_validate_json((build / ORDER_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _card_path(order: DatasetBuildBody, home: Path) -> str:
+    """The card of a persona that does not ship as it is, from the home on; empty for one that does."""
+    card = guild_card_path(home, order.persona or "")
+    return str(card.relative_to(home)) if card else ""
+
+
+def _lore_paths(order: DatasetBuildBody, home: Path) -> list[str]:
+    card = guild_card_path(home, order.persona or "")
+    folder = home / "lore" / card.parent.parent.name if card else home
+    has_any = card and (folder / (order.persona or "")).is_dir()
+    return ["--lore", str(folder.relative_to(home))] if has_any else []
+
+
+def _field_error(field: str, detail: str) -> dict[str, str]:
+    return {"field": field, "pointer": f"#/{field}", "detail": detail}

@@ -1,0 +1,160 @@
+"""Built data sets of the home and of the operator's catalogue, with their statistics and data sheets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bot.services import Services
+from bot.training.training_plan import TokenHistogram
+from bot.web.api.data.data_folders import DATASET_NAME_PATTERN, DataFolders
+from bot.web.problems import Problem
+from bot.web.template_filters import iso_timestamp
+from personas.errors import MaterialError
+from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, STATS_FILE, TRAIN_FILE, is_built_dataset, read_catalogue
+
+DATASHEET_FILE = "README.md"
+SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE))
+
+
+class SourceStats(BaseModel):
+    """What came of one source: its samples on each side, their tokens, its records and how many are used."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    train: int = 0
+    eval: int = 0
+    tokens: int = 0
+    rows: int = 0
+    rows_used: int = 0
+
+    @property
+    def samples(self) -> int:
+        """On both sides."""
+        return self.train + self.eval
+
+
+class DatasetStats(BaseModel):
+    """`stats.json` of a data set, as far as it is shown."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    samples: dict[str, int]
+    tokens: int
+    rows: int
+    rows_used: int
+    dropped: dict[str, int]
+    hash: str
+    persona: str | None
+    base_model: str
+    reply_tokens: int = 0
+    dropped_replies: dict[str, int] = {}
+    by_source: dict[str, SourceStats] = {}
+    by_kind: dict[str, int] = {}
+    by_right: dict[str, int] = {}
+    with_lore: int = 0
+    with_trimmed_history: int = 0
+    tokens_per_sample: TokenHistogram = TokenHistogram()
+    tokens_per_reply: TokenHistogram = TokenHistogram()
+    mix: dict[str, float] = {}
+    statements: dict[str, dict[str, str]] = {}
+    permission: str = ""
+    replaced: dict[str, int] = {}
+    recipe: dict[str, float] = {}
+
+    @property
+    def count(self) -> int:
+        """Samples on both sides."""
+        return sum(self.samples.values())
+
+
+@dataclass(frozen=True)
+class BuiltDataset:
+    """A data set. `is_own` says that it lies in the home and was built here; `built_at` in seconds since 1970.
+
+    `gone` names the files of samples that it was built with and has no longer.
+    """
+
+    id: str
+    folder: Path
+    stats: DatasetStats
+    built_at: float
+    is_own: bool
+    gone: tuple[str, ...] = ()
+
+    @property
+    def asked_by(self) -> dict[str, str]:
+        """How a training request names it."""
+        return {"dataset_path": f"datasets/{self.id}"} if self.is_own else {"dataset": self.id}
+
+    def as_json(self) -> dict[str, Any]:
+        """As programs are told."""
+        stats = self.stats
+        shown = {"samples", "tokens", "reply_tokens", "rows", "rows_used", "dropped", "dropped_replies", "by_source",
+                 "by_kind", "by_right", "statements", "replaced", "hash", "persona", "base_model"}  # fmt: skip
+        return {
+            "id": self.id,
+            "kind": "set",
+            "built_at": iso_timestamp(self.built_at),
+            "train_with": self.asked_by,
+            **stats.model_dump(include=shown),
+        }
+
+
+def read_dataset(id: str, folder: Path, *, is_own: bool) -> BuiltDataset:
+    """A data set's figures. Raises `MaterialError` for one that is damaged."""
+    file = folder / STATS_FILE
+    try:
+        stats = DatasetStats.model_validate(json.loads(file.read_bytes()))
+        gone = tuple(name for side, name in SPLIT_FILES if stats.samples.get(side) and not (folder / name).is_file())
+        return BuiltDataset(id, folder, stats, file.stat().st_mtime, is_own, gone)
+    except (OSError, ValueError, ValidationError) as error:
+        raise MaterialError(
+            f"The data set {id} is damaged: its {STATS_FILE} cannot be read.", REBUILD_ADVICE
+        ) from error
+
+
+def list_datasets(house: Services) -> tuple[list[BuiltDataset], list[str]]:
+    """All data sets, the newest first, and what is wrong with those that cannot be read. Best in a thread."""
+    found: list[BuiltDataset] = []
+    faults: list[str] = []
+    for id, folder, is_own in _dataset_folders(house):
+        try:
+            found.append(read_dataset(id, folder, is_own=is_own))
+        except MaterialError as error:
+            faults.append(str(error))
+    return sorted(found, key=lambda one: one.built_at, reverse=True), faults
+
+
+def require_dataset(house: Services, id: str) -> BuiltDataset:
+    """A data set by its id. Raises `Problem`, and `MaterialError` for one that is damaged."""
+    for known, folder, is_own in _dataset_folders(house, id):
+        if known == id:
+            return read_dataset(id, folder, is_own=is_own)
+    advice = "GET /datasets lists those that there are, with kind set: a source is built into one first."
+    raise Problem("not-found", f"There is no data set {id!r} that was built.", advice)
+
+
+def _dataset_folders(house: Services, id: str = "") -> list[tuple[str, Path, bool]]:
+    """Id, folder, and whether it was built here, of all data sets, or of one."""
+    sets = DataFolders(house.home).sets
+    if id:
+        own = [sets / id] if DATASET_NAME_PATTERN.fullmatch(id) else []
+    else:
+        own = sorted(path for path in sets.glob("[!.]*") if DATASET_NAME_PATTERN.fullmatch(path.name))
+    found = [(path.name, path, True) for path in own if is_built_dataset(path)]
+    for entry in read_catalogue(house.home).entries.values():
+        if entry.path and entry.name not in {name for name, _, _ in found} and is_built_dataset(entry.path):
+            found.append((entry.name, entry.path, False))
+    return found
+
+
+def read_datasheet(built: BuiltDataset) -> str:
+    """A data set's sheet, in markdown, without its pictures; empty where there is none."""
+    try:
+        text = (built.folder / DATASHEET_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("!["))

@@ -1,0 +1,84 @@
+"""Folders of uploads, data sets, builds and sample indexes in UNDERSTUDY_HOME, and the names allowed there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.web.problems import Problem
+
+FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".zip", ".txt", ".md")
+"""Of files that the readers take; text may be packed with gzip besides."""
+GZIP_SUFFIX = ".gz"
+FILE_NAME_PATTERN = re.compile(r"\w[\w .()+-]{0,119}")
+MAX_NAME_BYTES = 200
+"""Disks take 255, and what is being written has a longer name."""
+DATASET_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class DataFolders:
+    """The folders of a home."""
+
+    home: Path
+
+    @property
+    def uploads(self) -> Path:
+        """Files that were brought in."""
+        return self.home / "uploads"
+
+    @property
+    def sets(self) -> Path:
+        """Data sets that were built here."""
+        return self.home / "datasets"
+
+    def upload(self, name: str) -> Path:
+        """Where a file of this name is, or would be. Raises `Problem` for a name that no file may have."""
+        return self.uploads / parse_file_name(name)
+
+    def set(self, name: str) -> Path:
+        """Where a data set of this name is, or would be. Raises `Problem` for a name that none may have."""
+        return self.sets / parse_dataset_name(name)
+
+    def build(self, name: str) -> Path:
+        """The folder of what belongs to the making of a data set."""
+        return self.home / "builds" / parse_dataset_name(name)
+
+    def index(self, folder: Path) -> Path:
+        """The folder of the index of a data set's samples."""
+        key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+        return self.home / "cache" / f"samples-{key}"
+
+
+def parse_file_name(text: str) -> str:
+    """The name of an upload. Raises `Problem` for one that leads elsewhere, or of a kind that is not read."""
+    name = unicodedata.normalize("NFC", text.strip())
+    if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
+        raise Problem(
+            "bad-name",
+            f"A file cannot be called {name[:80]!r}.",
+            "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit.",
+        )
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    kind = suffixes[-2] if suffixes[-1:] == [GZIP_SUFFIX] and len(suffixes) > 1 else (suffixes or [""])[-1]
+    if kind not in FILE_SUFFIXES:
+        raise Problem(
+            "wrong-kind",
+            f"{name} is of no kind that is read here.",
+            f"Read are {', '.join(FILE_SUFFIXES)}, each also packed as {GZIP_SUFFIX}.",
+        )
+    return name
+
+
+def parse_dataset_name(text: str) -> str:
+    """The name of a data set. Raises `Problem`."""
+    if not DATASET_NAME_PATTERN.fullmatch(text.strip()):
+        raise Problem(
+            "bad-name",
+            f"A data set cannot be called {text.strip()[:80]!r}.",
+            "Use letters, digits, - and _, at most 64, the first a letter or digit.",
+        )
+    return text.strip()

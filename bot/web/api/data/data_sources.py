@@ -1,0 +1,323 @@
+"""Data sources: what ships, the operator's catalogue and uploads; and the rights stated for them in `rights.toml`."""
+
+from __future__ import annotations
+
+import json
+import threading
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bot.services import Services
+from bot.training.stored_datasets import HISTORY_DATASET
+from bot.web.api.data.data_folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
+from bot.web.problems import Problem
+from bot.web.template_filters import iso_timestamp
+from personas.errors import MaterialError, UnderstudyError
+from personas.home.atomic_files import write_private_file
+from personas.home.data_subjects import Consent, read_consent
+from personas.home.datasets import CATALOGUE_FILE, CatalogueEntry, dataset_statement, is_built_dataset, read_catalogue
+from personas.home.rights import (
+    PERMISSION_SETTING,
+    REQUIRED_FIELDS,
+    RIGHTS_FILE,
+    RightsStatement,
+    decide_right,
+    parse_statement,
+    read_statement,
+    statement_date_error,
+)
+from personas.schemas.base import DISCORD_API, right_error
+
+LICENSED_RIGHT = "licensed"
+
+
+RIGHT_CHOICES = (
+    ("own-writing", "Own writing: I wrote all of it"),
+    ("data-package", "Data package: what one person asked of a service about themselves, and gives"),
+    ("form", "Form: given on purpose, through a form, for this"),
+    (LICENSED_RIGHT, "Licensed: under a licence or agreement that allows it"),
+    (DISCORD_API, "Taken from Discord's API (a server's export): not trained on without Discord's permission"),
+)
+
+
+"""The rights that can be stated, and what each means."""
+
+
+MAX_STATEMENT_CHARS = 500
+
+
+RIGHTS_FILE_HEADER = (
+    "# Who states which right to the files of this folder. The dashboard writes it; comments are lost.\n"
+)
+
+
+_rights_lock = threading.Lock()
+
+
+def parse_rights_form(fields: Mapping[str, str]) -> RightsStatement:
+    """The statement of a form or body: `right`, `licence`, `stated_by`, `stated_on`, `why`. Raises `Problem`."""
+    said = {name: fields.get(name, "").strip() for name in ("right", "licence", *REQUIRED_FIELDS)}
+    if said["right"] == LICENSED_RIGHT:
+        said["right"] = f"{LICENSED_RIGHT}:{said['licence']}"
+    table = {name: said[name] for name in ("right", *REQUIRED_FIELDS)}
+    wrong = {name: why for name, value in table.items() if (why := statement_error(name, value))}
+    if "licence" in wrong.get("right", ""):  # it has a field of its own
+        wrong = {"licence": wrong.pop("right"), **wrong}
+    if wrong:
+        errors = [
+            {"field": name, "pointer": f"#/{name}", "detail": f"the statement {why}"} for name, why in wrong.items()
+        ]
+        told = f"The right cannot be taken down: the statement {', and '.join(wrong.values())}."
+        raise Problem("invalid-request", told, "Correct it.", errors=errors)
+    return parse_statement(table)
+
+
+def statement_error(name: str, value: str) -> str:
+    """What is wrong with one field of a statement, as the end of a sentence; empty when nothing is."""
+    if len(value) > MAX_STATEMENT_CHARS or not value.replace("\n", " ").isprintable():
+        return f"has a {name} that is too long, or holds unprintable characters"
+    if name == "right":
+        return right_error(value)
+    if not value.strip():
+        return f"leaves out {name}"
+    return statement_date_error(value) if name == "stated_on" else ""
+
+
+def write_statement(file: Path, statement: RightsStatement | None) -> None:
+    """Write what is stated of a file; None takes it back. Raises `Problem` where `rights.toml` cannot be read."""
+    rights = file.parent / RIGHTS_FILE
+    with _rights_lock:
+        tables = _read_rights(rights)
+        tables.pop(file.name, None)
+        if statement:
+            tables[file.name] = vars(statement)
+        if tables:
+            text = RIGHTS_FILE_HEADER + "".join(_toml_table(name, table) for name, table in sorted(tables.items()))
+            write_private_file(rights, text.encode())
+        else:
+            rights.unlink(missing_ok=True)
+
+
+def _read_rights(rights: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(rights.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Problem(
+            "conflict",
+            f"{RIGHTS_FILE} beside the uploads cannot be read: {error}.",
+            "Correct it by hand, or delete it.",
+        ) from error
+
+
+def _toml_table(name: str, table: Mapping[str, Any]) -> str:
+    lines = [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+    return f"\n[{_toml_value(name)}]\n" + "\n".join(lines) + "\n"
+
+
+def _toml_value(value: object) -> str:
+    """A string or date as TOML has it; JSON's strings are TOML's, but for what is not printable."""
+    return value.isoformat() if isinstance(value, date) else json.dumps(str(value), ensure_ascii=False)
+
+
+UPLOADS_PREFIX = "uploads/"
+
+
+SHIPPED_ORIGIN, CATALOG_ORIGIN, UPLOAD_ORIGIN, HISTORY_ORIGIN = (
+    "ships with the bot",
+    CATALOGUE_FILE,
+    "uploaded",
+    "said to the bot",
+)
+
+
+GENERAL_PREFIX = "general-"
+
+
+class FileInspection(BaseModel):
+    """What `dataset inspect` has found in a file: figures only, nobody's words. Of a file of this size and time."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    bytes: int
+    changed_ns: int
+    format: str
+    rows: int
+    conversations: int
+    turns: int
+    languages: dict[str, int] = {}
+    rejected_count: int = 0
+    reasons: dict[str, int] = {}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Something to learn from. `origin` says how it came here; `bytes` and `at` (seconds since 1970) are a file's.
+
+    `refused` says why nothing may be trained on it, empty where it may, and `advice` what to do then. `is_set` marks a
+    data set that was built; what is no file cannot be built into one: it is gathered for each training.
+    """
+
+    id: str
+    name: str
+    origin: str
+    bytes: int | None = None
+    at: float | None = None
+    statement: RightsStatement | None = None
+    refused: str = ""
+    advice: str = ""
+    about: FileInspection | None = None
+    is_set: bool = False
+    is_file: bool = True
+
+    @property
+    def asked_by(self) -> dict[str, str]:
+        """How a training request names it."""
+        return {"dataset_path": self.id} if self.id.startswith(UPLOADS_PREFIX) else {"dataset": self.id}
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether it came over the web."""
+        return self.origin == UPLOAD_ORIGIN
+
+    def as_json(self) -> dict[str, Any]:
+        """As programs are told."""
+        about = self.about.model_dump(exclude={"bytes", "changed_ns"}) if self.about else None
+        return {
+            "id": self.id,
+            "kind": "set" if self.is_set else "source",
+            "origin": self.origin,
+            "bytes": self.bytes,
+            "changed_at": iso_timestamp(self.at),
+            "right": vars(self.statement) if self.statement else None,
+            "may_train": not self.refused,
+            "refused": self.refused or None,
+            "advice": self.advice or None,
+            "about": about,
+            "train_with": self.asked_by,
+        }
+
+
+def list_sources(house: Services) -> list[DataSource]:
+    """All of them, those that ship last. Reads folders and small files, so best in a thread."""
+    home, consent = house.home, read_consent(house.home)
+    named = [_catalog_source(entry, consent) for entry in read_catalogue(home).entries.values()]
+    shipped = [_shipped_source(name, path, consent) for name, path in sorted(shipped_files(house).items())]
+    return [*list_uploads(home), *named, _history_source(consent), *shipped]
+
+
+def catalog_errors(house: Services) -> list[str]:
+    """What is wrong with the operator's catalogue."""
+    return list(read_catalogue(house.home).faults.values())
+
+
+def list_uploads(home: Path) -> list[DataSource]:
+    """The files that were uploaded, the newest first."""
+    consent = read_consent(home)
+    files = [path for path in DataFolders(home).uploads.glob("[!.]*") if path.is_file() and _is_supported(path)]
+    return sorted((_upload_source(path, consent) for path in files), key=lambda source: source.at or 0, reverse=True)
+
+
+def require_upload(home: Path, name: str) -> DataSource:
+    """One of them. Raises `Problem`."""
+    path = DataFolders(home).upload(name)
+    if not path.is_file():
+        raise Problem("not-found", f"There is no upload {name!r}.", "PUT /uploads/NAME brings one in.")
+    return _upload_source(path, read_consent(home))
+
+
+def save_inspection(file: Path, told: dict[str, Any]) -> None:
+    """Keep what an inspection has found, without anybody's words."""
+    about = file.stat()
+    kept = FileInspection.model_validate({**told, "bytes": about.st_size, "changed_ns": about.st_mtime_ns})
+    write_private_file(_inspection_file(file), kept.model_dump_json().encode())
+
+
+def delete_inspection(file: Path) -> None:
+    """What was found in a file that is no more."""
+    _inspection_file(file).unlink(missing_ok=True)
+
+
+def _inspection_file(file: Path) -> Path:
+    return file.with_name(f".{file.name}.about.json")
+
+
+def _read_inspection(file: Path) -> FileInspection | None:
+    with suppress(OSError, ValidationError, ValueError):
+        found, now = FileInspection.model_validate(json.loads(_inspection_file(file).read_bytes())), file.stat()
+        if (found.bytes, found.changed_ns) == (now.st_size, now.st_mtime_ns):
+            return found
+    return None
+
+
+def _is_supported(path: Path) -> bool:
+    return (
+        path.with_suffix("").suffix.lower() in FILE_SUFFIXES
+        if path.suffix == GZIP_SUFFIX
+        else path.suffix.lower() in FILE_SUFFIXES
+    )
+
+
+def _upload_source(path: Path, consent: Consent) -> DataSource:
+    of = path.stat()
+    statement, refused, advice = _decide_right(path.name, path, consent)
+    if not refused and statement is None:
+        refused, advice = f"Nobody has stated a right to {path.name}.", "State it below."
+    figures = (of.st_size, of.st_mtime, statement, refused, advice, _read_inspection(path))
+    return DataSource(f"{UPLOADS_PREFIX}{path.name}", path.name, UPLOAD_ORIGIN, *figures)
+
+
+def _decide_right(
+    name: str, path: Path, consent: Consent, by_form: str = ""
+) -> tuple[RightsStatement | None, str, str]:
+    """What is stated of a file, why nothing may be trained on it, and what to do then."""
+    try:
+        statement = read_statement(path)
+        verdict = decide_right(name, by_form=by_form, signed=statement.right if statement else "", consent=consent)
+    except MaterialError as error:
+        return None, error.message, error.advice
+    return statement, verdict.refused, verdict.advice
+
+
+def _shipped_source(name: str, path: Path, consent: Consent) -> DataSource:
+    by_form = "" if name.startswith(GENERAL_PREFIX) else DISCORD_API
+    of, judged = path.stat(), _decide_right(path.name, path, consent, by_form)
+    return DataSource(name, name, SHIPPED_ORIGIN, of.st_size, of.st_mtime, *judged)
+
+
+def _history_source(consent: Consent) -> DataSource:
+    """What was said to the bot, which Discord's rules are for."""
+    verdict = decide_right(HISTORY_DATASET, signed=DISCORD_API, consent=consent)
+    stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", "", consent.permission)
+    statement = stated if consent.permission else None
+    return DataSource(HISTORY_DATASET, HISTORY_DATASET, HISTORY_ORIGIN, statement=statement, refused=verdict.refused, advice=verdict.advice,
+                  is_file=False)  # fmt: skip
+
+
+def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
+    """What the catalogue names; one that is not on this machine cannot be trained on."""
+    try:
+        path = entry.located()
+        is_set = is_built_dataset(path)
+        statement = dataset_statement(path) if is_set else entry.statement
+        verdict = decide_right(entry.name, signed=statement.right, consent=consent)
+    except UnderstudyError as error:
+        return DataSource(entry.name, entry.name, CATALOG_ORIGIN, statement=entry.statement, refused=error.message,
+                      advice=error.advice)  # fmt: skip
+    of = path.stat()
+    figures = (of.st_size if path.is_file() else None, of.st_mtime, statement, verdict.refused, verdict.advice)
+    return DataSource(entry.name, entry.name, CATALOG_ORIGIN, *figures, is_set=is_set)
+
+
+def shipped_files(house: Services) -> dict[str, Path]:
+    """The logs and the general dialogue that ship, by the names under which the catalogue has them."""
+    shipped = house.catalogue.shipped
+    logs = {path.stem: path for path in shipped.logs.glob("*.json")}
+    return logs | {f"{GENERAL_PREFIX}{path.stem}": path for path in shipped.general.glob("*.jsonl")}

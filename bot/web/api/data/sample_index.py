@@ -1,0 +1,255 @@
+"""A SQLite index of a data set's samples, searched by words, split, source, conversation and drop reason."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sqlite3
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from personas.errors import MaterialError
+from personas.home.data_subjects import PEOPLE_FILE
+from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, TRAIN_FILE
+
+FORMAT_VERSION = 1
+INDEX_FILE = "index.sqlite"
+SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE), ("dropped", "dropped.jsonl"))
+SPLITS = tuple(side for side, _ in SPLIT_FILES)
+READY_TIMEOUT_S = 1.0
+"""So long a page waits for an index that is being made; most are made by then."""
+INSERT_BATCH_ROWS = 500
+MAX_REASONS, EXAMPLES_PER_REASON, MAX_EXAMPLE_CHARS = 12, 2, 140
+TOKEN_PATTERN = re.compile(r"[^\W_]+")
+SCHEMA = """
+create table about (signature text, train integer, eval integer, dropped integer);
+create table sample (
+  n integer primary key, side text, source text, talk text, reason text, begins integer, long integer
+);
+create virtual table words using fts5 (text, content='', detail=none, tokenize='unicode61 remove_diacritics 2');
+"""
+INDEXES = """
+create index by_side on sample (side, n);
+create index by_talk on sample (talk, n);
+create index by_reason on sample (reason, n) where reason != '';
+"""
+SampleJson = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SampleQuery:
+    """Which samples: with all these words (the last may be the beginning of one), of a side, a source, a talk, a
+    reason of being dropped; each empty for any. `after` is the number of the last one that was seen."""
+
+    query: str = ""
+    side: str = ""
+    source: str = ""
+    talk: str = ""
+    reason: str = ""
+    after: int = -1
+    limit: int = 20
+
+
+@dataclass(frozen=True)
+class SampleHit:
+    """A sample: its number, its side, and its line in the file of that side."""
+
+    n: int
+    side: str
+    line: SampleJson
+
+
+@dataclass(frozen=True)
+class SampleHits:
+    """Samples in their order, how many there are in all, and whether more follow."""
+
+    found: tuple[SampleHit, ...]
+    count: int
+    has_more: bool
+
+
+class SampleIndexes:
+    """The indexes of all data sets; each is made once, and anew when its data set has changed."""
+
+    def __init__(self) -> None:
+        self._making: dict[Path, asyncio.Task[None]] = {}
+
+    async def ready(self, folder: Path, place: Path, wait_s: float = READY_TIMEOUT_S) -> bool:
+        """Whether the index of a data set is there, as of now; it is made in the background where it is not.
+
+        Raises `MaterialError` when it cannot be made.
+        """
+        if await asyncio.to_thread(is_index_current, folder, place):
+            return True
+        task = self._making.get(place)
+        if task is None:
+            task = self._making[place] = asyncio.create_task(asyncio.to_thread(build_index, folder, place))
+        done, _ = await asyncio.wait({task}, timeout=wait_s)
+        if done:
+            self._making.pop(place, None)
+            task.result()
+        return bool(done)
+
+
+def prune_indexes(cache: Path, places: Sequence[Path]) -> None:
+    """Delete the indexes of data sets that are no more; `places` are those that stay."""
+    for folder in cache.glob("samples-*"):
+        if folder not in places:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_index_current(folder: Path, place: Path) -> bool:
+    """Whether there is an index, of the data set as it is."""
+    file = place / INDEX_FILE
+    if not file.exists():
+        return False
+    try:
+        with closing(_open_index(file)) as index:
+            row = index.execute("select signature from about").fetchone()
+            return bool(row) and row[0] == dataset_signature(folder)
+    except sqlite3.DatabaseError:
+        return False
+
+
+def build_index(folder: Path, place: Path) -> None:
+    """Make the index of a data set, whole or not at all. Raises `MaterialError` for a damaged data set."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700, parents=True)
+    aside, now = place / f"{INDEX_FILE}.part", dataset_signature(folder)
+    try:
+        shutil.copyfile(folder / PEOPLE_FILE, place / PEOPLE_FILE)  # first: no words without whose they are
+        with closing(sqlite3.connect(aside)) as index:
+            index.executescript(f"pragma journal_mode = off; pragma synchronous = off;{SCHEMA}")
+            counts = _insert_samples(index, folder)
+            index.executescript(INDEXES)
+            index.execute("insert into about values (?, ?, ?, ?)", (now, *(counts[side] for side in SPLITS)))
+            index.commit()
+        aside.rename(place / INDEX_FILE)
+    except (OSError, sqlite3.Error) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise MaterialError(f"The samples of {folder.name} cannot be indexed: {error}.", REBUILD_ADVICE) from error
+
+
+def dataset_signature(folder: Path) -> str:
+    """Tells one state of a data set's files from another."""
+    files = [(folder / name) for _, name in SPLIT_FILES]
+    return f"{FORMAT_VERSION} " + " ".join(
+        f"{of.st_size}:{of.st_mtime_ns}" for of in map(Path.stat, filter(Path.exists, files))
+    )
+
+
+def count_samples(place: Path) -> dict[str, int]:
+    """How many samples there are on each side, and how many were dropped."""
+    with closing(_open_index(place / INDEX_FILE)) as index:
+        row = index.execute("select train, eval, dropped from about").fetchone()
+    return dict(zip(SPLITS, row, strict=True))
+
+
+def search_samples(folder: Path, place: Path, wanted: SampleQuery) -> SampleHits:
+    """The samples that are wanted. Raises `MaterialError` where the files are not what they were."""
+    where, values = _where_clause(wanted)
+    of = "sample join words on words.rowid = sample.n" if wanted.query.strip() else "sample"
+    with closing(_open_index(place / INDEX_FILE)) as index:
+        (count,) = index.execute(f"select count(*) from {of} where {where}", values).fetchone()
+        rows = index.execute(
+            f"select n, side, begins, long from {of} where {where} and n > ? order by n limit ?",
+            (*values, wanted.after, wanted.limit + 1),
+        ).fetchall()
+    found = tuple(
+        SampleHit(n, side, _read_line(folder, side, begins, long)) for n, side, begins, long in rows[: wanted.limit]
+    )
+    return SampleHits(found, count, len(rows) > wanted.limit)
+
+
+def dropped_examples(folder: Path, place: Path, reasons: Sequence[str]) -> dict[str, list[str]]:
+    """How the first of what was dropped for each of these reasons begin, as far as that is known."""
+    found = {}
+    for reason in reasons[:MAX_REASONS]:
+        hits = search_samples(folder, place, SampleQuery(side="dropped", reason=reason, limit=EXAMPLES_PER_REASON))
+        texts = [" ".join(str(one.line.get("text") or "").split()) for one in hits.found]
+        found[reason] = [text[:MAX_EXAMPLE_CHARS] for text in texts if text]
+    return found
+
+
+def _where_clause(wanted: SampleQuery) -> tuple[str, list[str | int]]:
+    named = {"side": wanted.side, "source": wanted.source, "talk": wanted.talk, "reason": wanted.reason}
+    parts = [f"{column} = ?" for column, value in named.items() if value]
+    values: list[str | int] = [value for value in named.values() if value]
+    if wanted.query.strip():
+        words = TOKEN_PATTERN.findall(unicodedata.normalize("NFC", wanted.query))
+        parts.append("words match ?" if words else "0")
+        values += [" ".join(f'"{word}"' for word in words) + "*"] if words else []
+    return " and ".join(parts) or "1", values
+
+
+def _insert_samples(index: sqlite3.Connection, folder: Path) -> dict[str, int]:
+    """Put every line in; gives how many each side has."""
+    n, counts = 0, dict.fromkeys(SPLITS, 0)
+    for side, name in SPLIT_FILES:
+        batch: list[tuple[Any, ...]] = []
+        for begins, raw in _lines(folder / name):
+            batch.append((n, side, begins, raw))
+            n += 1
+            counts[side] += 1
+            if len(batch) == INSERT_BATCH_ROWS:
+                _insert_batch(index, batch)
+                batch = []
+        _insert_batch(index, batch)
+    return counts
+
+
+def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -> None:
+    rows, words = [], []
+    for n, side, begins, raw in batch:
+        line = _parse_line(raw)
+        reason = str(line.get("reason") or "")
+        of = (str(line.get("source") or ""), str(line.get("talk") or line.get("row") or ""), reason)
+        rows.append((n, side, *of, begins, len(raw)))
+        words.append((n, unicodedata.normalize("NFC", _searchable_text(line))))
+    index.executemany("insert into sample values (?, ?, ?, ?, ?, ?, ?)", rows)
+    index.executemany("insert into words (rowid, text) values (?, ?)", words)
+
+
+def _searchable_text(line: SampleJson) -> str:
+    """What is searched: what was said, not the card that stands before all of it."""
+    said = [str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"]
+    return "\n".join([*said, str(line.get("text") or "")])
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    begins = 0
+    if file.exists():
+        with file.open("rb") as stream:
+            for raw in stream:
+                yield begins, raw
+                begins += len(raw)
+
+
+def _parse_line(raw: bytes) -> SampleJson:
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        line = None
+    return line if isinstance(line, dict) else {}
+
+
+def _read_line(folder: Path, side: str, begins: int, long: int) -> SampleJson:
+    try:
+        with (folder / dict(SPLIT_FILES)[side]).open("rb") as stream:
+            stream.seek(begins)
+            return _parse_line(stream.read(long))
+    except OSError as error:
+        raise MaterialError(
+            f"The samples of {folder.name} cannot be read: {error.strerror}.", REBUILD_ADVICE
+        ) from error
+
+
+def _open_index(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)

@@ -1,0 +1,105 @@
+"""Chat completions and chunks in OpenAI's format."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.chat.model_names import ChatModel
+from personas.prompt import PROMPT_VERSION
+from personas.schemas.chat import ChatReply, LoreHit, ReplyToken
+
+FINISH_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
+REPLACEMENT_CHARACTER = "\ufffd"
+
+
+@dataclass(frozen=True)
+class CompletionBuilder:
+    """The answers to one request, which all bear its id."""
+
+    speaker: ChatModel
+    lore: tuple[LoreHit, ...]
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def completion(self, reply: ChatReply, text: str) -> dict[str, Any]:
+        """The whole answer at once."""
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": logprobs_json(reply.tokens),
+            "finish_reason": FINISH_REASONS[reply.finish],
+        }
+        return {**self._head("chat.completion"), "choices": [choice], "usage": usage_json(reply), **self._ours(reply)}
+
+    def chunk(
+        self, delta: dict[str, Any], *, finish: str | None = None, tokens: tuple[ReplyToken, ...] = ()
+    ) -> dict[str, Any]:
+        """A piece of it; the first says the role, the last how it ended."""
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs_json(tokens), "finish_reason": finish}
+        return {**self._head("chat.completion.chunk"), "choices": [choice]}
+
+    def begun(self) -> dict[str, Any]:
+        """The first chunk."""
+        return {**self.chunk({"role": "assistant", "content": ""}), **self._ours(None)}
+
+    def ended(self, reply: ChatReply) -> dict[str, Any]:
+        """The last chunk with a choice; the tokens' probabilities come with it, of all of them at once."""
+        return {**self.chunk({}, finish=FINISH_REASONS[reply.finish], tokens=reply.tokens), **self._ours(reply)}
+
+    def used(self, reply: ChatReply) -> dict[str, Any]:
+        """The chunk after it that counts the tokens, for whoever asked for one."""
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_json(reply)}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.speaker.id,
+            "system_fingerprint": f"{self.speaker.id}, prompt {PROMPT_VERSION}",
+        }
+
+    def _ours(self, reply: ChatReply | None) -> dict[str, Any]:
+        persona = self.speaker.persona
+        seed = {"seed": reply.seed} if reply else {}
+        told = {
+            "ai_written": True,
+            "persona": persona.id if persona else None,
+            "version": self.speaker.version,
+            "lore": lore_json(self.lore),
+            **seed,
+        }
+        return {"understudy": told}
+
+
+def usage_json(reply: ChatReply) -> dict[str, int]:
+    """How many tokens it took; the end of turn counts, as the model has to make it."""
+    total = reply.prompt_tokens + reply.new_tokens
+    return {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.new_tokens, "total_tokens": total}
+
+
+def lore_json(lore: tuple[LoreHit, ...]) -> list[dict[str, Any]]:
+    """Which passages a reply was given, the nearest first."""
+    return [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in lore]
+
+
+def logprobs_json(tokens: tuple[ReplyToken, ...]) -> dict[str, Any] | None:
+    """The tokens of a reply with their log-probabilities; None where they were not asked for."""
+    if not tokens:
+        return None
+    content = [
+        {
+            **_token_json(token.text, token.logprob),
+            "top_logprobs": [_token_json(*other) for other in token.alternatives],
+        }
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token_json(text: str, logprob: float) -> dict[str, Any]:
+    known = REPLACEMENT_CHARACTER not in text
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if known else None}

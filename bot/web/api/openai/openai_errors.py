@@ -1,0 +1,121 @@
+"""Errors below `/v1` in OpenAI's format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from bot.errors import redact_paths
+from bot.web.api.openapi import ResponseSpec
+from bot.web.problems import Problem, retry_headers
+from personas.errors import AdapterError, EngineBusyError, UnderstudyError
+from personas.prompt import PromptTooLongError
+
+STATUS_BY_SLUG = {"invalid-request": 400, "not-json-type": 400}
+"""Where OpenAI has another HTTP status than our other addresses."""
+
+
+class OpenAIError(Problem):
+    """A request that is not answered. `param` names the field at fault, `code` is for programs."""
+
+    def __init__(
+        self,
+        message: str,
+        advice: str = "",
+        *,
+        slug: str = "invalid-request",
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(slug, message, advice, headers=headers)
+        self.status, self.code, self.param = status, code, param
+
+
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+"""The schema of an error below `/v1`."""
+
+
+def error_responses(**more: str) -> dict[int, ResponseSpec]:
+    """What each request below `/v1` can be refused with, and more by status (`_429="…"`), for `described`."""
+    usual = {
+        401: "A token is needed.", 403: "Another site asks.", 414: "The address is too long.",
+        429: "Too many wrong tokens have come.", 500: "A fault.", 503: "The bot starts or ends.",
+    }  # fmt: skip
+    said = usual | {int(name.lstrip("_")): words for name, words in more.items()}
+    return {status: ResponseSpec(words, ERROR_SCHEMA) for status, words in said.items()}
+
+
+def is_openai_path(request: web.Request) -> bool:
+    """Whether the address is one that OpenAI's clients ask."""
+    return request.path == "/v1" or request.path.startswith("/v1/")
+
+
+def openai_error_response(problem: Problem) -> web.Response:
+    """The answer that tells a problem."""
+    return web.json_response(error_json(problem), status=_status(problem), headers=problem.headers)
+
+
+def error_json(problem: Problem) -> dict[str, Any]:
+    """The error object, as in an answer and as in a stream that has begun."""
+    param, code = None, "invalid_api_key" if problem.status == 401 else problem.slug.replace("-", "_")
+    if isinstance(problem, OpenAIError):
+        param, code = problem.param, problem.code or code
+    return {"error": {"message": str(problem), "type": _error_type(_status(problem)), "param": param, "code": code}}
+
+
+def openai_error(error: Exception, home: Path) -> OpenAIError | None:
+    """Why the engine made no reply, without the place of the bot's home; None for what nobody foresaw."""
+    match error:
+        case OpenAIError():
+            return error
+        case EngineBusyError():
+            return OpenAIError(
+                error.message, error.advice, slug="busy", status=429, code="rate_limit_exceeded",
+                headers=retry_headers(error),
+            )  # fmt: skip
+        case AdapterError():
+            message = f"The model's adapter cannot be used. {redact_paths(error.message, home)}"
+            advice = redact_paths(error.advice, home)
+            return OpenAIError(message, advice, slug="failed", status=422, code="model_unavailable", param="model")
+        case UnderstudyError():
+            told = redact_paths(error.message, home), redact_paths(error.advice, home)
+            return OpenAIError(*told, slug="failed", status=422, code="model_unavailable")
+        case PromptTooLongError():
+            return OpenAIError(
+                "The instructions and the persona's card leave no room for the talk and a reply.",
+                "Shorten the system messages, or ask for fewer tokens (max_tokens).",
+                code="context_length_exceeded", param="messages",
+            )  # fmt: skip
+    return None
+
+
+def _status(problem: Problem) -> int:
+    return problem.status if isinstance(problem, OpenAIError) else STATUS_BY_SLUG.get(problem.slug, problem.status)
+
+
+def _error_type(status: int) -> str:
+    if status in (401, 403):
+        return "authentication_error"
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"

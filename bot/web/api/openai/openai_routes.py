@@ -1,0 +1,264 @@
+"""`POST /v1/chat/completions` and `GET /v1/models`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiohttp import web
+
+from bot.chat.link_filter import FilteredReply, stream_filtered_reply
+from bot.chat.model_names import ChatModel, UnknownModelError, build_model_request, find_model, list_models
+from bot.personas.base_model_compat import token_counter_or_estimate
+from bot.services import Services
+from bot.web.api.openai.completion_request import (
+    ChatCompletionBody,
+    parse_chat,
+    parse_chat_body,
+    require_prompt_fits,
+    sampling_parameters,
+)
+from bot.web.api.openai.completion_response import CompletionBuilder
+from bot.web.api.openai.openai_errors import OpenAIError, error_json, error_responses, openai_error
+from bot.web.api.openapi import JSON_TYPE, BodySpec, ResponseSpec, describe_operation
+from bot.web.app_context import get_services
+from bot.web.request_body import read_json_object
+from bot.web.sse import SSE_HEADERS, is_connected
+from personas.schemas.chat import ChatRequest
+
+log = logging.getLogger(__name__)
+
+
+DISCONNECT_POLL_S = 0.2
+
+
+"""How often it is looked whether the client is still there."""
+
+
+MAX_CHAT_BODY_BYTES = 2 * 2**20
+
+
+"""Clients send the whole talk each time, however much of it fits."""
+
+
+COMPLETION_SCHEMA = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices", "usage", "understudy"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "chat.completion"},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "choices": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "object"}},
+        "usage": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "understudy": {"type": "object"},
+    },
+}
+
+
+COMPLETION_EXAMPLE = {
+    "model": "ballast",
+    "messages": [{"role": "user", "content": "Is the ferry late?"}],
+    "stream": False,
+}
+
+
+@describe_operation(
+    "Have a persona answer, as OpenAI's clients ask",
+    {
+        200: ResponseSpec(
+            "The reply, or its pieces as server-sent events.", COMPLETION_SCHEMA, (JSON_TYPE, "text/event-stream")
+        ),
+        **error_responses(
+            _400="The body is no JSON, or a field cannot be as it is: `param` names it.",
+            _404="There is no such model.",
+            _413="The body is too large.",
+            _415="The body is not JSON.",
+            _422="The version cannot be loaded.",
+            _429="Too many replies wait, or too many wrong tokens have come; Retry-After says when to ask again.",
+        ),
+    },
+    tag="openai",
+    body=BodySpec(ChatCompletionBody, COMPLETION_EXAMPLE),
+)
+async def post_chat_completion(request: web.Request) -> web.StreamResponse:
+    """The reply, as one object or as server-sent events. Its place in the engine is free once the client has gone."""
+    house = get_services(request)
+    asked = parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
+    speaker = require_model(house, asked.model)
+    wanted = _chat_request(house, speaker, asked)
+    shapes = CompletionBuilder(speaker, wanted.lore)
+    try:
+        async with stream_filtered_reply(house, wanted) as speech, _cancel_on_disconnect(request, speech):
+            if asked.stream:
+                return await _stream_completion(request, speech, shapes, asked)
+            async for _ in speech:
+                pass
+            return web.json_response(shapes.completion(speech.reply, speech.text))
+    except Exception as error:
+        if refusal := openai_error(error, house.home):
+            raise refusal from error
+        raise
+
+
+def require_model(house: Services, model: str) -> ChatModel:
+    """Whom a client means. Raises `OpenAIError`."""
+    try:
+        return find_model(house, model)
+    except UnknownModelError as error:
+        raise OpenAIError(
+            error.message, error.advice, slug="not-found", status=404, code="model_not_found", param="model"
+        ) from None
+
+
+def _chat_request(house: Services, speaker: ChatModel, asked: ChatCompletionBody) -> ChatRequest:
+    talk = parse_chat(asked, speaker.persona.name if speaker.persona else "")
+    sampling = sampling_parameters(asked, house.conversations.sampling)
+    require_prompt_fits(talk, sampling.max_new_tokens, token_counter_or_estimate(house.base_model))
+    return build_model_request(house.conversations, speaker, talk.turns, sampling, talk.instructions)
+
+
+async def _stream_completion(
+    request: web.Request, speech: FilteredReply, shapes: CompletionBuilder, asked: ChatCompletionBody
+) -> web.StreamResponse:
+    """Server-sent events. They begin with the first piece: what goes wrong before it has an HTTP status of its own."""
+    pieces = aiter(speech)
+    first = await anext(pieces, "")
+    answer = web.StreamResponse(headers=SSE_HEADERS)
+    with suppress(ConnectionError):  # nobody reads it any more
+        await answer.prepare(request)
+        try:
+            async for chunk in _chunks(first, pieces, speech, shapes, asked):
+                await _send_chunk(answer, chunk)
+        except ConnectionError:
+            raise
+        except Exception as error:  # the status has been sent: it is said in the stream
+            await _send_chunk(
+                answer, error_json(openai_error(error, get_services(request).home) or _internal_error(error))
+            )
+        await answer.write(b"data: [DONE]\n\n")
+        await answer.write_eof()
+    return answer
+
+
+async def _chunks(
+    first: str, pieces: AsyncIterator[str], speech: FilteredReply, shapes: CompletionBuilder, asked: ChatCompletionBody
+) -> AsyncIterator[dict[str, Any]]:
+    """The role, the text, how it ended; and how many tokens that took, where the client wants to know."""
+    counts = bool(asked.stream_options and asked.stream_options.include_usage)
+    more: dict[str, Any] = {"usage": None} if counts else {}
+    yield {**shapes.begun(), **more}
+    if first:
+        yield {**shapes.chunk({"content": first}), **more}
+    async for piece in pieces:
+        yield {**shapes.chunk({"content": piece}), **more}
+    yield {**shapes.ended(speech.reply), **more}
+    if counts:
+        yield shapes.used(speech.reply)
+
+
+async def _send_chunk(answer: web.StreamResponse, chunk: dict[str, Any]) -> None:
+    await answer.write(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
+
+
+def _internal_error(error: Exception) -> OpenAIError:
+    code = secrets.token_hex(4)
+    log.error("error %s", code, exc_info=error)
+    return OpenAIError("That went wrong inside the bot.", f"Its log says why under {code}.", slug="failed", status=500)
+
+
+@asynccontextmanager
+async def _cancel_on_disconnect(request: web.Request, speech: FilteredReply) -> AsyncIterator[None]:
+    """Stop the reply when the client closes the connection before its end."""
+
+    async def watch() -> None:
+        while is_connected(request):  # noqa: ASYNC110  a connection that has gone tells nobody
+            await asyncio.sleep(DISCONNECT_POLL_S)
+        speech.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+ROUTES = (("POST", "/v1/chat/completions", post_chat_completion),)
+
+
+MODEL_SCHEMA = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by", "name", "understudy"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+        "name": {"type": "string"},
+        "understudy": {"type": "object"},
+    },
+}
+
+
+MODEL_LIST_SCHEMA = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": MODEL_SCHEMA}},
+}
+
+
+@describe_operation(
+    "Who can be talked to, as models",
+    {200: ResponseSpec("All of them.", MODEL_LIST_SCHEMA), **error_responses()},
+    tag="openai",
+)
+async def get_models(request: web.Request) -> web.Response:
+    """Each persona as it speaks now, then each of its versions, then the base model."""
+    house = get_services(request)
+    data = [openai_model_json(house, speaker.id, speaker) for speaker in list_models(house)]
+    live = {
+        speaker.persona.id: require_model(house, speaker.persona.id)
+        for speaker in list_models(house)
+        if speaker.persona
+    }
+    now = [openai_model_json(house, persona_id, speaker) for persona_id, speaker in live.items()]
+    return web.json_response({"object": "list", "data": [*now, *data]})
+
+
+@describe_operation(
+    "One model",
+    {200: ResponseSpec("The model.", MODEL_SCHEMA), **error_responses(_404="There is no such model.")},
+    tag="openai",
+    path={"model": "A persona's id, or with a version: `ballast@v3`, `ballast@base`; `base` alone."},
+)
+async def get_model(request: web.Request) -> web.Response:
+    """One of them."""
+    house, model = get_services(request), request.match_info["model"]
+    return web.json_response(openai_model_json(house, model, require_model(house, model)))
+
+
+def openai_model_json(house: Services, model_id: str, speaker: ChatModel) -> dict[str, Any]:
+    """A model as OpenAI's clients read it; `name` is what Open WebUI shows."""
+    persona = speaker.persona
+    return {
+        "id": model_id,
+        "object": "model",
+        "created": _installed_at(house, speaker),
+        "owned_by": "understudy",
+        "name": persona.name if persona and model_id == persona.id else speaker.name,
+        "understudy": {"persona": persona.id if persona else None, "version": speaker.version},
+    }
+
+
+def _installed_at(house: Services, speaker: ChatModel) -> int:
+    """When the version was installed, in seconds since 1970; 0 for the base model, which was there before."""
+    installed = house.store.versions.installed(speaker.persona.id) if speaker.persona else []
+    return next((int(one.installed_at) for one in installed if one.version == speaker.version), 0)
+
+
+MODEL_ROUTES = (("GET", "/v1/models", get_models), ("GET", "/v1/models/{model}", get_model))

@@ -1,0 +1,348 @@
+"""`GET /openapi.json` and `GET /problems/SLUG`: the API's description, made from what handlers declare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import TypeAdapter
+
+from bot.web.app_context import Handler, Route
+from bot.web.problems import PROBLEMS, Problem
+
+Schema = dict[str, Any]
+
+
+BodyShape = type | Schema
+
+
+"""A pydantic model, a dataclass, anything else that pydantic can describe; or a JSON schema as it stands."""
+
+
+JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
+
+
+PATH_PARAMETER_PATTERN = re.compile(r"{(\w+)(?::[^}]*)?}")
+
+
+WORD_PATTERN = re.compile(r"[A-Za-z0-9]+")
+
+
+ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
+
+
+BODY_STATUSES = (400, 413, 415, 422)
+
+
+"""What a request with a body can be refused with."""
+
+
+COMMON_STATUSES = (401, 403, 414, 429, 500, 503)
+
+
+"""What any request can be refused with; 405 is that of a method which is not described."""
+
+
+IDEMPOTENCY_STATUSES = (400, 409, 413)
+
+
+"""What a request can be refused with that takes an Idempotency-Key."""
+
+
+API_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """A parameter of the query or the path."""
+
+    description: str
+    schema: Schema = field(default_factory=lambda: {"type": "string"})
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class ResponseSpec:
+    """An answer of one status: what it says, its shape (None: an object of no fixed shape), and its media types."""
+
+    description: str
+    shape: BodyShape | None = None
+    media: str | tuple[str, ...] = JSON_TYPE
+
+
+@dataclass(frozen=True)
+class BodySpec:
+    """What is sent. `example` is shown to whoever reads the description."""
+
+    shape: BodyShape
+    example: Any = None
+    media: str = JSON_TYPE
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class OperationSpec:
+    """What a handler says of itself."""
+
+    summary: str
+    description: str
+    answers: Mapping[int, str | ResponseSpec]
+    query: Mapping[str, str | ParameterSpec]
+    path: Mapping[str, str | ParameterSpec]
+    body: BodySpec | None
+    tag: str
+
+
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+
+def integer_parameter(low: int, high: int, description: str) -> ParameterSpec:
+    """A whole number in the query."""
+    return ParameterSpec(description, {"type": "integer", "minimum": low, "maximum": high})
+
+
+def enum_parameter(values: Iterable[str], description: str) -> ParameterSpec:
+    """One of some words in the query."""
+    return ParameterSpec(description, {"type": "string", "enum": list(values)})
+
+
+def describe_operation(
+    summary: str,
+    answers: Mapping[int, str | ResponseSpec],
+    *,
+    tag: str,
+    query: Mapping[str, str | ParameterSpec] | None = None,
+    path: Mapping[str, str | ParameterSpec] | None = None,
+    body: BodyShape | BodySpec | None = None,
+) -> Callable[[HandlerT], HandlerT]:
+    """Say what a handler takes and answers; its docstring is told, too.
+
+    `answers` has what a status means, or an `ResponseSpec` with its shape. Statuses from 400 on are problems. Those that any
+    request can get (`COMMON_STATUSES`; with a body also `BODY_STATUSES`; with a query 400; for POST those `IDEMPOTENCY_STATUSES`) need not be named;
+    name one where it means more. `query` and `path` have what a parameter means, or a `ParameterSpec` with its schema; what the
+    path holds is required in any case. `body` is the shape of the JSON that is sent (a pydantic model, a dataclass or a
+    schema), or a `BodySpec`.
+    """
+
+    def keep(handler: HandlerT) -> HandlerT:
+        sent = body if body is None or isinstance(body, BodySpec) else BodySpec(body)
+        more = " ".join((handler.__doc__ or "").split())
+        vars(handler)["described"] = OperationSpec(summary, more, answers, query or {}, path or {}, sent, tag)
+        return handler
+
+    return keep
+
+
+def operation_spec(handler: Handler) -> OperationSpec | None:
+    """What a handler says of itself; None where it says nothing."""
+    found = getattr(handler, "described", None)
+    return found if isinstance(found, OperationSpec) else None
+
+
+def build_document(routes: Iterable[Route]) -> Schema:
+    """The OpenAPI document of the routes that are described."""
+    schemas: dict[str, Schema] = {"Problem": PROBLEM_SCHEMA}
+    paths: dict[str, Schema] = {}
+    tags: dict[str, None] = {}
+    for method, path, handler in routes:
+        if said := operation_spec(handler):
+            tags[said.tag] = None
+            named = PATH_PARAMETER_PATTERN.sub(r"{\1}", path)
+            paths.setdefault(named, {})[method.lower()] = _operation(method, path, said, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Understudy",
+            "version": API_VERSION,
+            "description": "Personas, their versions, and the trainings that make them.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{}, {"token": []}],
+        "tags": [{"name": tag} for tag in tags],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "WEB_TOKEN, where one is set."}
+            },
+        },
+    }
+
+
+# ------------------------------------------------------------------------------------------ parts of the document
+
+
+def _operation(method: str, path: str, said: OperationSpec, schemas: dict[str, Schema]) -> Schema:
+    parameters = [
+        *(_parameter("path", name, said.path.get(name, "")) for name in PATH_PARAMETER_PATTERN.findall(path)),
+        *(_parameter("query", name, value) for name, value in said.query.items()),
+        *([IDEMPOTENCY_PARAMETER] if _takes_key(method, path) else []),
+    ]
+    found: Schema = {
+        "operationId": "_".join((method.lower(), *WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path)))),
+        "summary": said.summary,
+        "tags": [said.tag],
+        "responses": _responses(said, schemas, _takes_key(method, path)),
+    }
+    if said.description:
+        found["description"] = said.description
+    if parameters:
+        found["parameters"] = parameters
+    if said.body:
+        content: Schema = {"schema": _shape_schema(said.body.shape, schemas, "validation")}
+        if said.body.example is not None:
+            content["example"] = said.body.example
+        found["requestBody"] = {"required": said.body.required, "content": {said.body.media: content}}
+    return found
+
+
+def _parameter(place: str, name: str, value: str | ParameterSpec) -> Schema:
+    given = value if isinstance(value, ParameterSpec) else ParameterSpec(value)
+    found: Schema = {"name": name, "in": place, "required": given.required or place == "path", "schema": given.schema}
+    return found | ({"description": given.description} if given.description else {})
+
+
+IDEMPOTENCY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key and request are done once; the answer is the same for a day.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
+}
+
+
+def _takes_key(method: str, path: str) -> bool:
+    return method == "POST" and not path.startswith("/v1/")  # see bot.web.idempotency
+
+
+def _responses(said: OperationSpec, schemas: dict[str, Schema], takes_key: bool) -> Schema:
+    expected = {status: _status_phrase(status) for status in COMMON_STATUSES}
+    if said.query:
+        expected |= {400: _status_phrase(400)}
+    if "after" in said.query:
+        expected |= {404: "There is no entry `after`."}
+    if takes_key:
+        expected |= {status: _status_phrase(status) for status in IDEMPOTENCY_STATUSES}
+    if said.body:
+        expected |= {status: _status_phrase(status) for status in BODY_STATUSES}
+    found = {}
+    for status, value in sorted((expected | dict(said.answers)).items()):
+        given = value if isinstance(value, ResponseSpec) else ResponseSpec(value)
+        if status >= 400 and given.shape is None:
+            given = ResponseSpec(given.description, {"$ref": "#/components/schemas/Problem"}, PROBLEM_TYPE)
+        found[str(status)] = _response(status, given, schemas)
+    return found
+
+
+def _response(status: int, given: ResponseSpec, schemas: dict[str, Schema]) -> Schema:
+    answer: Schema = {"description": given.description}
+    if status not in (204, 303, 304):
+        media = (given.media,) if isinstance(given.media, str) else given.media
+        shape = _shape_schema(given.shape, schemas, "serialization") if given.shape else ANY_OBJECT
+        answer["content"] = {one: {"schema": _media_schema(one, shape)} for one in media}
+    return answer
+
+
+EVENT_SCHEMA: Schema = {
+    "type": "object",
+    "description": "One server-sent event; `data` is JSON.",
+    "required": ["data"],
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
+
+
+STRING_SCHEMA: Schema = {"type": "string"}
+
+
+def _media_schema(media: str, shape: Schema) -> Schema:
+    """A shape is that of JSON: streams of events, texts and files are what they are."""
+    return shape if media.endswith("json") else EVENT_SCHEMA if media == "text/event-stream" else STRING_SCHEMA
+
+
+def _status_phrase(status: int) -> str:
+    titles = [title for number, title in PROBLEMS.values() if number == status]
+    return "; ".join(titles) + "." if titles else "A problem."
+
+
+def _shape_schema(shape: BodyShape, schemas: dict[str, Schema], mode: Any) -> Schema:
+    if isinstance(shape, dict):
+        found = shape
+    else:
+        found = TypeAdapter(shape).json_schema(mode=mode, ref_template="#/components/schemas/{model}")
+        schemas.update(found.pop("$defs", {}))
+    name = str(found.get("title", ""))
+    if not name:
+        return found
+    schemas[name] = found
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+PROBLEM_SCHEMA: Schema = {
+    "type": "object",
+    "description": "RFC 9457. `advice` says what to do, `errors` names each wrong field and what is allowed there.",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string", "enum": [f"/problems/{slug}" for slug in PROBLEMS]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "advice": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "detail"],
+                "properties": {name: {"type": "string"} for name in ("field", "pointer", "detail", "allowed", "got")},
+            },
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class MountedRoutes:
+    """The routes that an application answers."""
+
+    routes: tuple[Route, ...]
+
+
+MOUNTED_ROUTES = web.AppKey("served", MountedRoutes)
+
+
+@describe_operation("This description", {200: "OpenAPI 3.1."}, tag="about")
+async def get_openapi(request: web.Request) -> web.Response:
+    """What each route takes and answers."""
+    return web.json_response(build_document(request.app[MOUNTED_ROUTES].routes))
+
+
+ROUTES: tuple[Route, ...] = (("GET", "/openapi.json", get_openapi),)
+
+
+PROBLEM_TYPE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "ProblemType",
+    "required": ["type", "status", "title"],
+    "properties": {"type": {"type": "string"}, "status": {"type": "integer"}, "title": {"type": "string"}},
+}
+
+
+@describe_operation(
+    "What a kind of problem is",
+    {200: ResponseSpec("Its status and title.", PROBLEM_TYPE_SCHEMA), 404: "There is no such kind."},
+    tag="about",
+    path={"slug": ParameterSpec("The last part of a problem's `type`.", {"type": "string", "enum": sorted(PROBLEMS)})},
+)
+async def get_problem_type(request: web.Request) -> web.Response:
+    """What `type` leads to."""
+    slug = request.match_info["slug"]
+    if slug not in PROBLEMS:
+        raise Problem("not-found", f"There is no problem {slug!r}.")
+    status, title = PROBLEMS[slug]
+    return web.json_response({"type": f"/problems/{slug}", "status": status, "title": title})
+
+
+PROBLEM_ROUTES: tuple[Route, ...] = (("GET", "/problems/{slug}", get_problem_type),)

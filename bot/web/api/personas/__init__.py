@@ -1,0 +1,1 @@
+"""The HTTP API of personas: cards, lore and versions."""

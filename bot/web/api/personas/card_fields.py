@@ -1,0 +1,180 @@
+"""The editable fields of a character card, their validation and their token counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Limit
+
+from bot.personas.base_model_compat import (
+    MAX_GREETING_CHARS,
+    CardTokenCount,
+    count_card_tokens,
+    require_token_budget,
+    token_counter_or_estimate,
+)
+from personas.card.spec_card import JsonObject
+from personas.card.toml_card import card_from_table, persona_from_table
+from personas.errors import CardError
+from personas.schemas.chat import Persona
+
+FieldValue = str | list[str]
+MAX_CARD_BODY_BYTES = 2**20
+"""Of a card that is sent as JSON. What is longer would never fit into a prompt; its book belongs into lore."""
+MAX_GREETINGS = 50
+WHOLE_CARD = ""
+"""The name under which stands what is wrong with no field alone."""
+
+
+@dataclass(frozen=True)
+class CardField:
+    """One field of the form. `in_prompt` says whether the model reads it."""
+
+    name: str
+    label: str
+    hint: str = ""
+    kind: Literal["line", "text", "list", "tags", "json"] = "text"
+    rows: int = 4
+    in_prompt: bool = False
+
+
+FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
+    (
+        "Who it is",
+        (
+            CardField("name", "Name", "It speaks under this name. 1 to 80 characters.", "line"),
+            CardField("nickname", "Nickname", "What {{char}} stands for below, if not the name.", "line"),
+            CardField("tagline", "Tagline", "One line for menus and lists, at most 200 characters.", "line"),
+            CardField("tags", "Tags", "Parted by commas.", "tags"),
+        ),
+    ),
+    (
+        "What the model reads",
+        (
+            CardField("system_prompt", "Opening instructions", "Begin every prompt.", in_prompt=True),
+            CardField("description", "Description", "Who {{char}} is.", rows=8, in_prompt=True),
+            CardField("personality", "Personality", in_prompt=True),
+            CardField("scenario", "Scenario", "Where the talk takes place.", in_prompt=True),
+            CardField("speech", "Manner of speaking", "In prose, where examples are no talk.", in_prompt=True),
+            CardField(
+                "mes_example",
+                "Example talks",
+                "Lines that begin with {{user}}: or {{char}}:, talks parted by <START>. They are shown to the model "
+                "before the talk, as many as fit.",
+                rows=8,
+                in_prompt=True,
+            ),
+            CardField("post_history_instructions", "Closing instructions", "End every prompt, after the talk.",
+                  in_prompt=True),
+        ),
+    ),
+    (
+        "What it says first",
+        (
+            CardField("first_mes", "Greeting", "Said when it moves into a channel."),
+            CardField("alternate_greetings", "Other greetings", "Empty ones are left out.", "list", rows=3),
+        ),
+    ),
+    (
+        "For people",
+        (
+            CardField("creator_notes", "Notes", "Never part of a prompt."),
+            CardField("license", "Licence", "", "line"),
+            CardField("more", "All else that the card holds", "JSON of the card formats: creator, character book, "
+                  "extensions. It goes along when the card is exported.", "json", rows=6),
+        ),
+    ),
+)  # fmt: skip
+FIELDS_BY_NAME = {field.name: field for _, fields in FIELD_GROUPS for field in fields}
+
+
+class CardFields(BaseModel):
+    """The fields of a card; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str | None = None
+    nickname: str | None = None
+    tagline: str | None = None
+    tags: Annotated[list[str], Limit(max_length=200)] | None = None
+    system_prompt: str | None = None
+    description: str | None = None
+    personality: str | None = None
+    scenario: str | None = None
+    speech: str | None = None
+    mes_example: str | None = None
+    post_history_instructions: str | None = None
+    first_mes: str | None = None
+    alternate_greetings: Annotated[list[str], Limit(max_length=MAX_GREETINGS)] | None = None
+    creator_notes: str | None = None
+    license: str | None = None
+    more: str | None = None
+
+    def given(self) -> dict[str, FieldValue]:
+        """What was sent of them."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+@dataclass(frozen=True)
+class CardCheck:
+    """A card as it would be: its table, and its persona or what is wrong, by field; its room where that can be told."""
+
+    table: JsonObject
+    persona: Persona | None
+    room: CardTokenCount | None
+    wrong: Mapping[str, str]
+    tokens: Mapping[str, int]
+
+
+def replace_fields(table: JsonObject, fields: Mapping[str, FieldValue]) -> JsonObject:
+    """A card's table with other texts in these fields; empty ones are left out of it."""
+    merged = table | dict(fields)
+    for name in ("tags", "alternate_greetings"):
+        merged[name] = [text.strip() for text in merged.get(name, []) if text.strip()]
+    return {name: value for name, value in merged.items() if value or name in ("id", "name")}
+
+
+def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
+    """Look at a table: to be done in a thread, the first time reads the tokenizer."""
+    count = token_counter_or_estimate(base_model)
+    tokens = {name: sum(map(count, _list_texts(table.get(name)))) for name in FIELDS_BY_NAME}
+    where = str(table["id"])
+    for name in FIELDS_BY_NAME:
+        if any("\0" in text for text in _list_texts(table.get(name))):
+            return CardCheck(
+                table, None, None, {name: "It holds a NUL, which is no sign of a text. Take it out."}, tokens
+            )
+    room = None
+    try:
+        persona = persona_from_table(table, where)
+        card_from_table(table, where)
+        room = count_card_tokens(persona, base_model)
+        require_token_budget(persona, where, room)
+    except CardError as error:
+        return CardCheck(table, None, room, {_first_invalid_field(table): str(error)}, tokens)
+    return CardCheck(table, persona, room, {}, tokens)
+
+
+def _list_texts(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, list) else []
+
+
+def _first_invalid_field(table: JsonObject) -> str:
+    """The first field that would be refused in a card of its own; `WHOLE_CARD` where it takes several."""
+    if len(table.get("first_mes", "")) > MAX_GREETING_CHARS:
+        return "first_mes"
+    for name in filter(
+        table.__contains__, FIELDS_BY_NAME
+    ):  # in their order: examples are read with a name that was found good
+        alone = {"id": "probe", "name": "Probe", name: table[name]}
+        if name == "mes_example":  # lines that begin with the name are the character's
+            alone |= {key: table[key] for key in ("name", "nickname") if table.get(key)}
+        try:
+            persona_from_table(alone, "probe")
+            if name == "more":
+                card_from_table(alone, "probe")
+        except CardError:
+            return name
+    return WHOLE_CARD

@@ -1,0 +1,348 @@
+"""`/personas/ID/card`, `/personas/ID/preview` and `POST /tokens`: reads, checks, previews and replaces a card."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Annotated, Any, get_args
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Limit
+
+from bot.chat.link_filter import FilteredReply, stream_filtered_reply
+from bot.chat.model_names import LIVE_VERSION, ChatModel, build_model_request, find_model
+from bot.errors import redact_paths
+from bot.personas.base_model_compat import load_token_counter, token_counter_or_estimate
+from bot.personas.card_import import FILE_SUFFIXES, export_card, log_card_export
+from bot.personas.registry import short_id
+from bot.services import Services
+from bot.store import BASE_MODEL_NAME
+from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation, enum_parameter
+from bot.web.api.paging import enum_query, require_known_parameters
+from bot.web.api.personas.card_fields import (
+    MAX_CARD_BODY_BYTES,
+    CardCheck,
+    CardFields,
+    FieldValue,
+    check_card_table,
+    replace_fields,
+)
+from bot.web.api.personas.persona_lookup import OwnedPersona, require_persona_in_path
+from bot.web.app_context import Route, get_services
+from bot.web.problems import Problem
+from bot.web.request_body import errors_as_problems, parse_body, read_json_object
+from bot.web.sse import SseItem, stream_events
+from personas.card import CardExport, CardForm
+from personas.card.spec_card import JsonObject
+from personas.errors import UnderstudyError
+from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
+from personas.schemas.chat import ChatRequest, Persona, Turn
+
+MAX_MESSAGE_CHARS = 4000
+
+
+class PreviewBody(BaseModel):
+    """What is said to the persona, which version of it answers, and fields of its card that are other than kept."""
+
+    model_config = ConfigDict(extra="forbid")
+    message: Annotated[str, Limit(min_length=1, max_length=MAX_MESSAGE_CHARS, pattern=r"\S")]
+    version: Annotated[str, Limit(max_length=64, description=f"a version, {LIVE_VERSION} or {BASE_MODEL_NAME}")] = (
+        LIVE_VERSION
+    )
+    card: CardFields = CardFields()
+
+
+def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
+    """Who answers: a version (`live`: the one that speaks, `base`: none) with this card. Raises `Problem`."""
+    require_valid_card(card)
+    with errors_as_problems("not-found"):
+        speaker = find_model(found.services, f"{found.id}@{version}")
+    return replace(speaker, persona=card.persona)
+
+
+def require_valid_card(card: CardCheck) -> None:
+    """Raise `Problem`, which names the field, for a card that cannot speak."""
+    if card.wrong:
+        errors = [{"field": name, "pointer": f"#/{name}" if name else "#", "detail": said}
+                  for name, said in card.wrong.items()]  # fmt: skip
+        said = "; ".join(card.wrong.values())
+        raise Problem("invalid-request", f"The card cannot be: {said}", "Correct what `errors` names.", errors=errors)
+
+
+def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
+    """What the engine is asked: as at the beginning of a talk, with the lore that the message finds."""
+    turns = [Turn(EXAMPLE_USER, message)]
+    return build_model_request(found.services.conversations, speaker, turns, found.services.conversations.sampling)
+
+
+def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:
+    """A finished reply with what it took."""
+    reply = speech.reply
+    return {
+        "text": speech.text,
+        "version": reply.version,
+        "seed": reply.seed,
+        "prompt_tokens": reply.prompt_tokens,
+        "new_tokens": reply.new_tokens,
+        "finish": reply.finish,
+        "shortened": reply.shortened,
+        "repeated": reply.repeated,
+        "lore": [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in request.lore],
+    }
+
+
+async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
+    """The reply at once, for pages without scripts. Raises `Problem` when it cannot be made."""
+    with errors_as_problems("busy"):
+        async with stream_filtered_reply(found.services, request) as speech:
+            async for _ in speech:
+                pass
+            return reply_json(speech, request)
+
+
+async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:
+    """The persona's card with other fields, looked at."""
+
+    def look() -> CardCheck:
+        table = found.services.conversations.personas.table(found.id)
+        return check_card_table(replace_fields(table, fields.given()), found.services.base_model)
+
+    return await asyncio.to_thread(look)
+
+
+@describe_operation(
+    "Hear a voice before it is kept",
+    {
+        200: ResponseSpec(
+            "Server-sent events: `text` with each piece, then `reply` with the whole, or `problem`.",
+            media="text/event-stream",
+        ),
+        404: "There is no such persona, or no such version.",
+    },
+    tag="personas",
+    body=BodySpec(PreviewBody, {"message": "Who are you?", "version": LIVE_VERSION, "card": {"tagline": "A crane."}}),
+)
+async def post_preview(request: web.Request) -> web.StreamResponse:
+    """A reply as at the beginning of a talk. Nothing is kept, neither the card nor what was said."""
+    found = require_persona_in_path(request)
+    body = parse_body(PreviewBody, await read_json_object(request, MAX_CARD_BODY_BYTES))
+    speaker = preview_model(found, body.version, await check_edited_card(found, body.card))
+    return await stream_events(request, _preview_events(found, preview_request(found, speaker, body.message)))
+
+
+async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
+    try:
+        async with stream_filtered_reply(found.services, request) as speech:
+            async for piece in speech:
+                yield "", "text", {"text": piece}
+            yield "", "reply", reply_json(speech, request)
+    except UnderstudyError as error:
+        home = found.services.home
+        told = {"detail": redact_paths(error.message, home), "advice": redact_paths(error.advice, home)}
+        yield "", "problem", told
+
+
+PREVIEW_ROUTES: tuple[Route, ...] = (("POST", "/personas/{persona_id}/preview", post_preview),)
+
+
+PERSONAS_TAG = "personas"
+
+
+NO_PERSONA_TEXT = "There is no such persona."
+
+
+FIELDS_FORMAT = "fields"
+
+
+CARD_FORMATS = (FIELDS_FORMAT, *get_args(CardForm))
+
+
+MEDIA_TYPES: dict[CardForm, str] = {
+    "png": "image/png", "v2": "application/json", "v3": "application/json", "charx": "application/zip",
+    "toml": "application/toml",
+}  # fmt: skip
+
+
+MAX_TEXTS = 100
+
+
+class TokenCountRequest(BaseModel):
+    """Texts by a name each."""
+
+    model_config = ConfigDict(extra="forbid")
+    texts: Annotated[dict[str, str], Limit(max_length=MAX_TEXTS)]
+
+
+class TokenCounts(BaseModel):
+    """Tokens by the names of the texts; `exact` is false where the served model's tokenizer is not on this machine."""
+
+    tokens: dict[str, int]
+    exact: bool
+    base_model: str
+
+
+class CardTokens(BaseModel):
+    """What a card takes: tokens by field, `prose` of every prompt, and of its examples as many as fit.
+
+    `share` is of what prompt and reply hold together, `context_tokens`.
+    """
+
+    fields: dict[str, int]
+    prose: int | None
+    examples: int | None
+    examples_used: int | None
+    tokens: int | None
+    context_tokens: int
+    share: float | None
+    exact: bool
+
+
+class CheckedCard(BaseModel):
+    """Whether a card can speak: what is wrong by field ("": of the whole), and what it takes."""
+
+    wrong: dict[str, str]
+    tokens: CardTokens
+
+
+def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
+    """What a card that was looked at takes."""
+    room = card.room
+    return CardTokens(
+        fields=dict(card.tokens),
+        prose=room.prose if room else None,
+        examples=room.examples if room else None,
+        examples_used=room.examples_used if room else None,
+        tokens=room.tokens if room else None,
+        context_tokens=CONTEXT_TOKENS,
+        share=room.share if room else None,
+        exact=load_token_counter(base_model) is not None,
+    )
+
+
+@describe_operation(
+    "Count tokens",
+    {200: ResponseSpec("Tokens by name.", TokenCounts)},
+    tag=PERSONAS_TAG,
+    body=BodySpec(TokenCountRequest, {"texts": {"greeting": "Mind the hook."}}),
+)
+async def post_tokens(request: web.Request) -> web.Response:
+    """Counts texts as the served base model reads them, without what a chat template puts around."""
+    house = get_services(request)
+    texts = parse_body(TokenCountRequest, await read_json_object(request, MAX_CARD_BODY_BYTES)).texts
+    return web.json_response((await asyncio.to_thread(_count_tokens, house, texts)).model_dump())
+
+
+def _count_tokens(house: Services, texts: dict[str, str]) -> TokenCounts:
+    """In a thread: the first time reads the tokenizer."""
+    count = token_counter_or_estimate(house.base_model)
+    exact = load_token_counter(house.base_model) is not None
+    return TokenCounts(
+        tokens={name: count(text) for name, text in texts.items()}, exact=exact, base_model=house.base_model
+    )
+
+
+@describe_operation(
+    "A card",
+    {200: ResponseSpec("The card: its fields as JSON, or a file.", None, ("application/json", *sorted(set(MEDIA_TYPES.values())))),
+     404: NO_PERSONA_TEXT, 409: "This card does not go into such a file."},
+    tag=PERSONAS_TAG,
+    query={"format": enum_parameter(CARD_FORMATS, f"{FIELDS_FORMAT} if left out; the others are files of other programs, or ours.")},
+)  # fmt: skip
+async def get_card(request: web.Request) -> web.Response:
+    """What a persona is: its fields as they are edited, or a file for other programs to read."""
+    found = require_persona_in_path(request)
+    require_known_parameters(request, "format")
+    form = enum_query(request, "format", CARD_FORMATS) or FIELDS_FORMAT
+    if form == FIELDS_FORMAT:
+        return web.json_response(await asyncio.to_thread(fields_json, found))
+    return await card_file_response(found, next(one for one in get_args(CardForm) if one == form))
+
+
+async def card_file_response(found: OwnedPersona, form: CardForm) -> web.Response:
+    """The card as a file to keep; it is listed as having left where a member gave it. Raises `Problem`."""
+    name = short_id(found.persona, found.guild_id)
+    file = f"{name}.{FILE_SUFFIXES[form]}"
+    with errors_as_problems("conflict"):
+        written = await asyncio.to_thread(_write_card_file, found, form, name)
+    log_card_export(found.services, found.guild_id, found.persona, file, written.content, "to the operator")
+    headers = {"Content-Disposition": f'attachment; filename="{file}"'}
+    return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)
+
+
+def _write_card_file(found: OwnedPersona, form: CardForm, name: str) -> CardExport:
+    card = found.services.conversations.personas.card(found.persona, found.guild_id)
+    return export_card(card, form, found.persona, name)
+
+
+def fields_json(found: OwnedPersona) -> dict[str, Any]:
+    """The fields of a card, those that are empty too."""
+    table = found.services.conversations.personas.table(found.id)
+    empty: dict[str, FieldValue] = {
+        name: [] if name in ("tags", "alternate_greetings") else "" for name in CardFields.model_fields
+    }
+    return {"id": found.id, "fields": {name: table.get(name, value) for name, value in empty.items()}}
+
+
+@describe_operation(
+    "Check a card",
+    {200: ResponseSpec("What is wrong with it, and what it takes.", CheckedCard), 404: NO_PERSONA_TEXT},
+    tag=PERSONAS_TAG,
+    body=BodySpec(CardFields, {"tagline": "A crane."}),
+)
+async def post_card_check(request: web.Request) -> web.Response:
+    """Looks at the persona's card with these fields in place of its own; nothing is kept."""
+    found = require_persona_in_path(request)
+    card = await check_edited_card(found, parse_body(CardFields, await read_json_object(request, MAX_CARD_BODY_BYTES)))
+    told = CheckedCard(wrong=dict(card.wrong), tokens=card_tokens(card, found.services.base_model))
+    return web.json_response(told.model_dump())
+
+
+@describe_operation(
+    "Rewrite a card",
+    {200: ResponseSpec("What it takes now.", CheckedCard), 404: NO_PERSONA_TEXT, 409: "Another persona has this name."},
+    tag=PERSONAS_TAG,
+    body=BodySpec(CardFields, {"tagline": "A crane."}),
+)
+async def put_card(request: web.Request) -> web.Response:
+    """The persona speaks by it from its next reply on. Fields that are left out stay; what it said before is kept.
+
+    Of a card that came with the bot a copy is made in UNDERSTUDY_HOME, which wins.
+    """
+    found = require_persona_in_path(request)
+    card = await check_edited_card(found, parse_body(CardFields, await read_json_object(request, MAX_CARD_BODY_BYTES)))
+    await replace_card(found, card)
+    told = CheckedCard(wrong={}, tokens=card_tokens(card, found.services.base_model))
+    return web.json_response(told.model_dump())
+
+
+async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
+    """Let a persona speak by a card that was looked at. Raises `Problem`."""
+    require_valid_card(card)
+    return await replace_card_table(found, card.table)
+
+
+async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
+    """Let a persona speak by this table. Raises `Problem` where another one has its name."""
+    personas = found.services.conversations.personas
+    with errors_as_problems("conflict"):
+        persona = await asyncio.to_thread(personas.rewrite, found.id, table)
+    warm_up_prompt(found, persona)
+    return persona
+
+
+def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
+    """Have what its prompts begin with now ready before they come."""
+    conversations = found.services.conversations
+    version = conversations.speaking(found.id)
+    adapter = conversations.adapter(found.id, version) if version else None
+    found.services.reply_service.engine.prepare(persona, adapter)
+
+
+ROUTES: tuple[Route, ...] = (
+    ("POST", "/tokens", post_tokens),
+    ("GET", "/personas/{persona_id}/card", get_card),
+    ("PUT", "/personas/{persona_id}/card", put_card),
+    ("POST", "/personas/{persona_id}/card/check", post_card_check),
+)

@@ -1,0 +1,159 @@
+"""Finds the persona and version that an address names, their status, and the channels where a persona speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import discord
+from aiohttp import web
+
+from bot.services import Services
+from bot.store import Channel, InstalledVersion
+from bot.web.app_context import get_services
+from bot.web.problems import Problem
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.lore import WORLD
+from personas.schemas.chat import Persona
+
+WORLD_PERSONA = Persona(WORLD, "The world")
+
+
+"""What all personas share: it has lore, and nothing else."""
+
+
+@dataclass(frozen=True)
+class OwnedPersona:
+    """A persona, and the server whose it is: 0 for one that all servers have."""
+
+    services: Services
+    guild_id: int
+    persona: Persona
+
+    @property
+    def id(self) -> str:
+        """The persona's id."""
+        return self.persona.id
+
+    @property
+    def page(self) -> str:
+        """Where its pages are."""
+        return f"/dashboard/personas/{self.id}"
+
+    @property
+    def is_world(self) -> bool:
+        """Whether it is no persona, but what all share."""
+        return self.id == WORLD
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether a copy of the operator's stands in place of a card that came with the bot."""
+        personas = self.services.conversations.personas
+        return personas.ships(self.id) and personas.has_copy(self.id)
+
+    @property
+    def ships(self) -> bool:
+        """Whether it came with the bot."""
+        return self.is_world or self.services.conversations.personas.ships(self.id)
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, for people."""
+        if self.guild_id:
+            return guild_name(self.services, self.guild_id)
+        return "the operator" if self.is_edited or not self.ships else "came with the bot"
+
+
+@dataclass(frozen=True)
+class PersonaStatus:
+    """How a persona stands.
+
+    `live` is the version that was made live (None: the base model), `since` when (seconds since 1970), `speaks` the one
+    that answers: another base model's version cannot. `newest` is the latest that may be served.
+    """
+
+    live: str | None
+    speaks: str | None
+    since: float | None
+    newest: InstalledVersion | None
+    made_for: str | None
+    versions: int
+
+
+def guild_name(house: Services, guild_id: int) -> str:
+    """A server as people call it."""
+    guild = house.client.get_guild(guild_id) if house.client else None
+    return guild.name if guild else f"server {guild_id}"
+
+
+def require_persona_in_path(request: web.Request) -> OwnedPersona:
+    """The persona that the address names. Raises `Problem` where there is none."""
+    house, wanted = get_services(request), request.match_info["persona_id"]
+    found = house.conversations.personas.whose(wanted)
+    if found is None:
+        known = ", ".join(persona.id for _, persona in house.conversations.personas.everybody())
+        raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")
+    return OwnedPersona(house, *found)
+
+
+def require_lore_owner(request: web.Request) -> OwnedPersona:
+    """The persona that the address names, or the world. Raises `Problem` where there is neither."""
+    if request.match_info["persona_id"] == WORLD:
+        return OwnedPersona(get_services(request), OPERATOR_GUILD_ID, WORLD_PERSONA)
+    return require_persona_in_path(request)
+
+
+def require_version_in_path(request: web.Request, found: OwnedPersona) -> InstalledVersion:
+    """The version that the address names, withdrawn ones too. Raises `Problem` where there is none."""
+    wanted = request.match_info["version"]
+    made = {one.version: one for one in found.services.store.versions.ever_installed(found.id)}
+    if wanted not in made:
+        advice = f"There are: {', '.join(made)}." if made else "Train one first."
+        raise Problem("not-found", f"{found.persona.name} has no version {wanted[:80]!r}.", advice)
+    return made[wanted]
+
+
+def persona_status(house: Services, persona_id: str) -> PersonaStatus:
+    """How a persona stands now."""
+    versions = house.store.versions
+    live, history, installed = versions.live(persona_id), versions.history(persona_id), versions.installed(persona_id)
+    return PersonaStatus(
+        live=live,
+        speaks=house.conversations.speaking(persona_id),
+        since=history[-1].at if history else None,
+        newest=installed[-1] if installed else None,
+        made_for=house.conversations.incompatible_versions.model_of(persona_id, live),
+        versions=len(installed),
+    )
+
+
+@dataclass(frozen=True)
+class ChannelSummary:
+    """A channel in which a persona lives."""
+
+    guild: str
+    channel: str
+    answers: str
+
+
+def channels_by_persona(house: Services) -> dict[str, list[ChannelSummary]]:
+    """By persona id the channels in which each lives."""
+    spots: dict[str, list[ChannelSummary]] = {}
+    for guild_id in sorted(_guild_ids(house)):
+        for channel in house.store.channels.of_guild(guild_id):
+            spots.setdefault(channel.persona_id, []).append(_persona_channel(house.client, channel))
+    return spots
+
+
+def _persona_channel(client: discord.Client | None, channel: Channel) -> ChannelSummary:
+    guild = client.get_guild(channel.guild_id) if client else None
+    found = guild.get_channel_or_thread(channel.channel_id) if guild else None
+    answers = "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
+    return ChannelSummary(
+        guild.name if guild else f"server {channel.guild_id}",
+        f"#{found.name}" if found else "a channel that is gone",
+        answers,
+    )
+
+
+def _guild_ids(house: Services) -> set[int]:
+    return {guild.id for guild in house.client.guilds} if house.client else house.store.guilds.known()

@@ -1,0 +1,280 @@
+"""Playground runs: side-by-side replies and dialogues, in memory, with numbered events and their JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from bot.chat.dialogue import DIALOGUE_END_TEXTS, Dialogue
+from bot.chat.link_filter import FilteredReply, reply_error_text, stream_filtered_reply
+from bot.chat.model_names import ChatModel, build_model_request
+from bot.services import Services
+from bot.web.api.openai.completion_response import lore_json, usage_json
+from bot.web.problems import Problem
+from bot.web.sse import SseItem
+from bot.web.template_filters import iso_timestamp
+from personas.schemas.chat import ChatReply, LoreHit, ReplyToken, SamplingParams, Turn
+
+if TYPE_CHECKING:
+    pass
+
+VISIBLE_BLANKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎"})
+
+
+SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
+
+
+"""From which probability on a token counts as certain, likely, possible, unlikely; below the last it is a surprise."""
+
+
+def model_json(speaker: ChatModel) -> dict[str, Any]:
+    """Who speaks."""
+    persona = speaker.persona.id if speaker.persona else None
+    return {"id": speaker.id, "name": speaker.name, "persona": persona, "version": speaker.version}
+
+
+def reply_json(line: PlaygroundReply) -> dict[str, Any]:
+    """A reply, with all that is known of it once it has ended."""
+    reply = line.reply
+    found = {
+        "line": line.number,
+        "speaker": model_json(line.speaker),
+        "state": line.state,
+        "text": line.text,
+        "error": line.error or None,
+        "lore": lore_json(line.lore),
+    }
+    if reply is None:
+        return found
+    told = {"seed": reply.seed, "finish": reply.finish, "usage": usage_json(reply), "prompt": reply.prompt}
+    told |= {"shortened": reply.shortened, "repeated": reply.repeated}
+    return {**found, **told, "tokens": [token_json(token) for token in reply.tokens]}
+
+
+def token_json(token: ReplyToken) -> dict[str, Any]:
+    """A token with its probability, by the model itself, and what else was likely there."""
+    others = [{"text": text, "probability": _probability(logprob)} for text, logprob in token.alternatives]
+    return {"text": token.text, "probability": _probability(token.logprob), "alternatives": others}
+
+
+def run_json(run: PlaygroundRun) -> dict[str, Any]:
+    """A run and how far it is."""
+    path = f"/play/runs/{run.id}"
+    links = {"self": path, "events": f"{path}/events", "page": f"/dashboard{path}"}
+    if not run.ended:
+        links["stop"] = f"{path}/stop"
+    return {
+        "id": run.id,
+        "kind": run.kind,
+        "at": iso_timestamp(run.at),
+        "prompt": run.prompt,
+        "speakers": [model_json(speaker) for speaker in run.speakers],
+        "settings": run.settings,
+        "seed": run.sampling.seed,
+        "lines": [reply_json(line) for line in run.lines],
+        "ended": run.ended or None,
+        "links": links,
+    }
+
+
+def show_blanks(text: str) -> str:
+    """A token as it can be seen: blanks that stand alone have a sign."""
+    return text if text.strip() else text.translate(VISIBLE_BLANKS) or "∅"
+
+
+def surprise_level(probability: float) -> int:
+    """How much of a surprise a token was: 0 for none, 4 for much."""
+    return next((at for at, least in enumerate(SURPRISE_THRESHOLDS) if probability >= least), len(SURPRISE_THRESHOLDS))
+
+
+def _probability(logprob: float) -> float:
+    return round(math.exp(logprob), 6)
+
+
+MAX_STORED_RUNS, MAX_ACTIVE_RUNS = 32, 4
+
+
+RunKind = Literal["together", "duet"]
+
+
+ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
+
+
+@dataclass
+class PlaygroundReply:
+    """One reply. `turns` is the talk that it answers, as its speaker sees it."""
+
+    number: int
+    speaker: ChatModel
+    turns: tuple[Turn, ...]
+    text: str = ""
+    state: ReplyState = "waiting"
+    lore: tuple[LoreHit, ...] = ()
+    reply: ChatReply | None = None
+    error: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may come."""
+        return self.state in ("waiting", "writing")
+
+    def talk(self) -> tuple[Turn, ...]:
+        """The talk with this reply in it."""
+        name = self.speaker.persona.name if self.speaker.persona else ""
+        return (*self.turns, Turn(name, self.text, by_persona=True)) if self.text else self.turns
+
+
+@dataclass
+class PlaygroundRun:
+    """What was asked for, and what has come of it so far. `ended` says in words why, once it has."""
+
+    kind: RunKind
+    speakers: tuple[ChatModel, ...]
+    prompt: str
+    sampling: SamplingParams
+    settings: dict[str, Any]
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    at: float = field(default_factory=time.time)
+    lines: list[PlaygroundReply] = field(default_factory=list)
+    ended: str = ""
+    _speeches: dict[int, FilteredReply] = field(default_factory=dict)
+    _stopped: bool = False
+    _log: list[tuple[str, Any]] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def told(self) -> int:
+        """The number of the latest event."""
+        return len(self._log)
+
+    async def events(self, after: int = 0) -> AsyncIterator[SseItem]:
+        """What happened after an event, and what happens, until the run has ended."""
+        at = max(0, after)
+        while True:
+            news = self._news
+            for name, data in self._log[at:]:
+                at += 1
+                yield str(at), name, data
+            if self.ended and at >= len(self._log):
+                return
+            await news.wait()
+
+    def stop(self) -> None:
+        """Stop what is being written; what there is stays."""
+        self._stopped = True
+        for speech in self._speeches.values():
+            speech.cancel()
+
+    async def speak(self, house: Services, speaker: ChatModel, turns: Sequence[Turn]) -> PlaygroundReply:
+        """Have somebody answer. What goes wrong is in the line."""
+        line = PlaygroundReply(len(self.lines), speaker, tuple(turns))
+        self.lines.append(line)
+        self._tell("line", {"line": line.number, "speaker": model_json(speaker)})
+        try:
+            await self._written(house, line)
+        except Exception as error:  # told in its place; the others go on
+            line.state, line.error = "failed", reply_error_text(error)
+        finally:
+            self._speeches.pop(line.number, None)
+        self._tell("done", reply_json(line))
+        return line
+
+    def end(self, why: str) -> None:
+        """Nothing more comes."""
+        self.ended = "stopped" if self._stopped else why
+        self._tell("end", {"why": self.ended})
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped it."""
+        return self._stopped
+
+    async def _written(self, house: Services, line: PlaygroundReply) -> None:
+        request = build_model_request(house.conversations, line.speaker, line.turns, self.sampling)
+        line.lore = request.lore
+        async with stream_filtered_reply(house, request) as speech:
+            self._speeches[line.number] = speech
+            if self._stopped:
+                speech.cancel()
+            async for piece in speech:
+                line.state, line.text = "writing", line.text + piece
+                self._tell("piece", {"line": line.number, "text": piece})
+            line.text, line.reply = speech.text, speech.reply
+        line.state = "stopped" if line.reply.finish == "cancelled" else "done"
+
+    def _tell(self, name: str, data: Any) -> None:
+        self._log.append((name, data))
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class PlaygroundRuns:
+    """The latest runs, and the tasks that make them."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, PlaygroundRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def get(self, run_id: str) -> PlaygroundRun:
+        """A run. Raises `Problem` for one that is no longer kept."""
+        run = self.find(run_id)
+        if run is None:
+            kept = f"the latest {MAX_STORED_RUNS} are kept, until the bot ends"
+            raise Problem("not-found", f"There is no run {run_id!r}; {kept}.", "Begin another one.")
+        return run
+
+    def find(self, run_id: str) -> PlaygroundRun | None:
+        """A run, if it is still kept."""
+        return self._runs.get(run_id)
+
+    def latest(self) -> list[PlaygroundRun]:
+        """All that are kept, the newest first."""
+        return list(reversed(self._runs.values()))
+
+    def start(self, run: PlaygroundRun, work: Coroutine[Any, Any, None]) -> PlaygroundRun:
+        """Keep a run and make it. Raises `Problem` when as many run as may at once."""
+        if len(self._tasks) >= MAX_ACTIVE_RUNS:
+            work.close()
+            raise Problem("busy", f"{MAX_ACTIVE_RUNS} runs are being written.", "Stop one, or wait.",
+                          headers={"Retry-After": "5"})  # fmt: skip
+        self._runs[run.id] = run
+        for old in [old for old in self._runs.values() if old.ended][: max(0, len(self._runs) - MAX_STORED_RUNS)]:
+            del self._runs[old.id]
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def close(self) -> None:
+        """Stop all that run."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def run_side_by_side(house: Services, run: PlaygroundRun, talks: Sequence[Sequence[Turn]]) -> None:
+    """Each speaker answers its own talk, all at once."""
+    try:
+        await asyncio.gather(*(run.speak(house, *one) for one in zip(run.speakers, talks, strict=True)))
+    finally:
+        run.end("done")
+
+
+async def run_dialogue(house: Services, run: PlaygroundRun, duet: Dialogue) -> None:
+    """Two speakers take turns until their duet ends."""
+    why = "broken off"
+    try:
+        while not run.is_stopped:
+            line = await run.speak(house, run.speakers[duet.next], duet.turns())
+            if line.state == "failed":
+                break
+            if end := duet.take(line.text):
+                why = DIALOGUE_END_TEXTS[end]
+                break
+    finally:
+        run.end(why)

@@ -1,0 +1,159 @@
+"""`GET /healthz`, `GET /metrics` (Prometheus) and `GET /system`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from bot.web.api.openapi import ResponseSpec, describe_operation
+from bot.web.api.system_state import SystemState, read_system_state
+from bot.web.app_context import Route, get_services
+from bot.web.auth import AUTHENTICATOR
+from personas.engine.metrics import EngineState
+
+HEALTH_SCHEMA = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"const": "ok"}, "jobs": {"type": "object", "additionalProperties": {"type": "integer"}}},
+}
+
+
+@describe_operation("Whether the bot is there", {200: ResponseSpec("It answers members.", HEALTH_SCHEMA)}, tag="about")
+async def get_health(request: web.Request) -> web.Response:
+    """200 once the bot answers members; 503, a problem, before and after, and when the database cannot be read.
+
+    Answered without a token, too, and then no more than that.
+    """
+    jobs = get_services(request).store.jobs
+    waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
+    more = {"jobs": {"queued": waiting, "running": running}} if request.app[AUTHENTICATOR].lets_in(request) else {}
+    return web.json_response({"status": "ok", **more})
+
+
+HEALTH_ROUTES: tuple[Route, ...] = (("GET", "/healthz", get_health),)
+
+
+GaugeValue = tuple[str, str, float | None]
+
+
+"""Name, what it is, and how much; None leaves it out."""
+
+
+class StateCollector(Collector):
+    """One state as metrics."""
+
+    def __init__(self, state: SystemState) -> None:
+        self._state = state
+
+    def collect(self) -> Iterable[Metric]:
+        state = self._state
+        yield _info_metric("understudy_build_info", "Versions of the bot and of what it runs on.", state.versions)
+        yield GaugeMetricFamily(
+            "understudy_start_time_seconds", "When the bot started, since the epoch.", state.started_at
+        )
+        yield _labelled_gauge("understudy_jobs", "Training jobs, by state.", "state", state.jobs)
+        yield from _process_metrics(state)
+        yield from _engine_metrics(state.engine)
+        yield from _gauges(_host_values(state))
+
+
+@describe_operation(
+    "Figures for Prometheus",
+    {200: ResponseSpec("Prometheus' text format.", {"type": "string"}, media="text/plain")},
+    tag="about",
+)
+async def get_metrics(request: web.Request) -> web.Response:
+    """Replies, tokens, jobs, the engine, processes, memory, disk, connection."""
+    house = get_services(request)
+    state = await read_system_state(house)
+    registry = CollectorRegistry()
+    registry.register(StateCollector(state))
+    text = generate_latest(house.watch.registry) + generate_latest(registry)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _process_metrics(state: SystemState) -> Iterator[Metric]:
+    memory: dict[str, float] = defaultdict(float)
+    cpu: dict[str, float] = defaultdict(float)
+    for one in state.processes:
+        kind = " ".join(one.what.split()[:2])  # not which job: each would be a series of its own
+        memory[kind] += one.memory_bytes
+        cpu[kind] += one.cpu_s
+    words = "Resident memory of the bot and of what it has started."
+    yield _labelled_gauge("understudy_resident_memory_bytes", words, "process", memory)
+    spent = CounterMetricFamily("understudy_cpu_seconds", "Processor time, user and system.", labels=["process"])
+    for kind, seconds in cpu.items():
+        spent.add_metric([kind], seconds)
+    yield spent
+
+
+def _engine_metrics(engine: EngineState) -> Iterator[Metric]:
+    named = {"model": engine.model, "device": engine.device, "precision": engine.precision}
+    yield _info_metric("understudy_engine_info", "What the engine serves, where, and in which precision.", named)
+    yield from _gauges(
+        (
+            ("understudy_engine_replies_running", "Replies that are being made.", engine.running),
+            ("understudy_engine_replies_waiting", "Requests that wait for their turn.", engine.waiting),
+            ("understudy_engine_rows", "Replies that are made at once at most.", engine.rows),
+            ("understudy_engine_adapters", "Adapters in memory.", len(engine.adapters)),
+            ("understudy_engine_adapter_slots", "Adapters that have a place side by side.", engine.slots),
+            ("understudy_engine_prefix_cache_bytes", "What is kept of prompts' beginnings.", engine.kept_bytes),
+            ("understudy_engine_prefix_cache_limit_bytes", "The most that is kept of them.", engine.kept_most_bytes),
+        )
+    )
+
+
+def _host_values(state: SystemState) -> Iterator[GaugeValue]:
+    machine, connection = state.machine, state.connection
+    yield "understudy_machine_memory_bytes", "Memory of the machine.", machine.memory_bytes
+    yield "understudy_machine_memory_available_bytes", "Memory that is available.", machine.available_bytes
+    yield "understudy_disk_bytes", "The disk that the home lies on.", machine.disk_bytes
+    yield "understudy_disk_free_bytes", "What of it is free.", machine.disk_free_bytes
+    yield "understudy_gpu_memory_bytes", "Memory of the graphics card.", machine.gpu_bytes
+    yield "understudy_gpu_memory_free_bytes", "What of it is free.", machine.gpu_free_bytes
+    if connection:
+        yield "understudy_connected", "1 while the bot is connected to Discord.", float(connection.is_ready)
+        yield "understudy_heartbeat_seconds", "How long Discord takes to answer.", connection.heartbeat_s
+        yield "understudy_servers", "Servers that the bot is in.", connection.servers
+
+
+def _gauges(values: Iterable[GaugeValue]) -> Iterator[Metric]:
+    for name, words, value in values:
+        if value is not None:
+            yield GaugeMetricFamily(name, words, value)
+
+
+def _labelled_gauge(name: str, words: str, label: str, values: dict[str, float] | dict[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, words, labels=[label])
+    for value, amount in values.items():
+        family.add_metric([value], amount)
+    return family
+
+
+def _info_metric(name: str, words: str, labels: dict[str, str]) -> Metric:
+    plain = {label.replace(".", "_").lower(): value for label, value in labels.items()}
+    family = GaugeMetricFamily(name, words, labels=list(plain))
+    family.add_metric(list(plain.values()), 1)
+    return family
+
+
+METRICS_ROUTES: tuple[Route, ...] = (("GET", "/metrics", get_metrics),)
+
+
+@describe_operation(
+    "How the bot, its processes and its machine stand",
+    {200: ResponseSpec("The state at this moment; sizes in bytes, times in seconds since 1970.", SystemState)},
+    tag="about",
+)
+async def get_system(request: web.Request) -> web.Response:
+    """What the system page shows: versions, processes, memory, jobs, engine, latency, warnings, health."""
+    return web.json_response(asdict(await read_system_state(get_services(request))))
+
+
+SYSTEM_ROUTES: tuple[Route, ...] = (("GET", "/system", get_system),)

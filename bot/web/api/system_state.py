@@ -1,0 +1,193 @@
+"""State of the bot, its processes and its machine at one moment."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import psutil
+
+from bot.doctor import local_checks
+from bot.doctor.local_checks import BotCheck
+from bot.errors import redact_paths
+from bot.metrics import LoggedWarning, Percentiles
+from bot.services import Services
+from bot.store import JobState
+from personas.engine.metrics import EngineState
+
+REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
+JOB_STATES: tuple[str, ...] = get_args(JobState)
+SLOW_HEARTBEAT_S = 2.0
+"""A heartbeat that takes so long means a connection that stutters."""
+
+
+@dataclass(frozen=True)
+class ProcessStats:
+    """A process of the bot. `what` is "bot", or what it was started as; `memory_bytes` is resident memory."""
+
+    what: str
+    pid: int
+    memory_bytes: int
+    cpu_s: float
+    threads: int
+    started_at: float
+
+
+@dataclass(frozen=True)
+class HostResources:
+    """What is on the machine and on the disk of the bot's home, in bytes; the graphics card's None without one."""
+
+    memory_bytes: int
+    available_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+    gpu_bytes: int | None
+    gpu_free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class DiscordConnection:
+    """The connection to Discord, or to the guild on this machine. `heartbeat_s` is None before the first."""
+
+    to: str
+    is_ready: bool
+    servers: int
+    heartbeat_s: float | None
+
+
+@dataclass(frozen=True)
+class SystemState:
+    """All of it, at `at`; times in seconds since 1970. `jobs` are counted by state."""
+
+    at: float
+    started_at: float
+    versions: dict[str, str]
+    processes: tuple[ProcessStats, ...]
+    machine: HostResources
+    connection: DiscordConnection | None
+    jobs: dict[str, int]
+    engine: EngineState
+    first_text: Percentiles
+    whole_reply: Percentiles
+    warnings: tuple[LoggedWarning, ...]
+    health: tuple[BotCheck, ...]
+
+
+async def read_system_state(house: Services) -> SystemState:
+    """The state now. What is read from disk and from the kernel is read in a thread."""
+    watch, engine = house.watch, house.reply_service.engine.state()
+    processes, machine, disk = await asyncio.to_thread(_host_stats, house.home, engine.device == "cuda")
+    connection = _discord_connection(house)
+    return SystemState(
+        at=time.time(),
+        started_at=watch.started_at,
+        versions=package_versions(),
+        processes=processes,
+        machine=machine,
+        connection=connection,
+        jobs=dict.fromkeys(JOB_STATES, 0) | {str(name): count for name, count in house.store.jobs.counts().items()},
+        engine=engine,
+        first_text=watch.first_text,
+        whole_reply=watch.whole_reply,
+        warnings=tuple(_redact_warning(one, house.home) for one in reversed(list(watch.warnings.lines))),
+        health=(_check_replies(engine), *_check_connection(connection), disk),
+    )
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """The versions of Python and of what matters most."""
+    found = {"Python": platform.python_version()}
+    for name in REPORTED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a folder that was not installed
+            continue
+    return found
+
+
+def _host_stats(home: Path, has_gpu: bool) -> tuple[tuple[ProcessStats, ...], HostResources, BotCheck]:
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(home)
+    gpu = _gpu_memory() if has_gpu else (None, None)
+    machine = HostResources(int(memory.total), int(memory.available), disk.total, disk.free, *gpu)
+    return tuple(_list_processes()), machine, local_checks.check_disk(home)
+
+
+def _list_processes() -> Iterator[ProcessStats]:
+    own = psutil.Process()
+    yield _process_stats(own, "bot")
+    for child in own.children(recursive=True):
+        try:
+            if what := _process_name(child.cmdline()):
+                yield _process_stats(child, what)
+        except psutil.Error:  # it has just ended
+            continue
+
+
+def _process_stats(of: psutil.Process, what: str) -> ProcessStats:
+    with of.oneshot():
+        times = of.cpu_times()
+        return ProcessStats(
+            what, of.pid, of.memory_info().rss, times.user + times.system, of.num_threads(), of.create_time()
+        )
+
+
+def _process_name(command: list[str]) -> str:
+    """What a child process is: "trainer run 3f9a2c41d0"; empty for one that is nothing of the bot's."""
+    if "-m" not in command[1:3]:
+        return ""
+    module, *words = command[command.index("-m") + 1 :]
+    named = [Path(word).name for word in words[:2] if not word.startswith("-")]
+    return " ".join([module, *named])
+
+
+def _gpu_memory() -> tuple[int | None, int | None]:
+    from personas.models.base_model import load_torch
+
+    torch = load_torch()
+    if not torch.cuda.is_available():
+        return None, None
+    free, total = torch.cuda.mem_get_info()
+    return int(total), int(free)
+
+
+def _discord_connection(house: Services) -> DiscordConnection | None:
+    client = house.client
+    if client is None:
+        return None
+    to = "the guild on this machine" if house.keeping.in_sandbox else "Discord"
+    beat = client.latency
+    return DiscordConnection(to, client.is_ready(), len(client.guilds), beat if 0 <= beat < float("inf") else None)
+
+
+def _check_replies(engine: EngineState) -> BotCheck:
+    words = f"{engine.running} of {engine.rows} at once, {engine.waiting} waiting"
+    if engine.waiting >= engine.rows:
+        return BotCheck("replies", "warn", words, "a faster machine or a smaller BASE_MODEL answers more at once")
+    return BotCheck("replies", "ok", words)
+
+
+def _check_connection(connection: DiscordConnection | None) -> Iterator[BotCheck]:
+    if connection is None:
+        return
+    if not connection.is_ready:
+        yield BotCheck(
+            "connection", "fail", f"not connected to {connection.to}", "it tries again by itself; see the log"
+        )
+    elif connection.heartbeat_s and connection.heartbeat_s > SLOW_HEARTBEAT_S:
+        yield BotCheck("connection", "warn", f"{connection.to} answers after {connection.heartbeat_s:.1f} s",
+                    "check the network")  # fmt: skip
+    else:
+        yield BotCheck("connection", "ok", f"connected to {connection.to}")
+
+
+def _redact_warning(one: LoggedWarning, home: Path) -> LoggedWarning:
+    return LoggedWarning(one.at, one.level, one.logger, redact_paths(one.words, home))

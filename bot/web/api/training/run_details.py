@@ -1,0 +1,255 @@
+"""Details of a run, read from its job and adapter folders: settings, resources, materials, log."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import ValidationError
+
+import bot
+from bot.errors import redact_paths
+from bot.store import TrainingJob
+from bot.web.api.training.run_history import (
+    EVENTS_FILE,
+    MetricsHistory,
+    build_history,
+    parse_event_line,
+    read_all_events,
+    read_report_history,
+)
+from personas.errors import RequestError
+from personas.home.adapters import MANIFEST_FILE
+from personas.home.job_folder import ADAPTER_FOLDER, REQUEST_FILE
+from personas.schemas.training import JobSpec
+from personas.schemas.training_events import Progress
+
+RUN_FILE, LOG_FILE, REPORT_FOLDER, DATASHEET_FILE = "run.json", "trainer.log", "report", "datasheet.json"
+LOG_TAIL_BYTES, MAX_LOG_LINES = 2**16, 300
+PROJECT_FOLDER = Path(bot.__file__).resolve().parents[1]
+NVIDIA_DRIVER_FILE = Path("/proc/driver/nvidia/version")
+CONTROL_CODE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+
+KnownFrom = Literal["run", "manifest", "request"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run trained with, by name. `known_from` the run's own record, else the adapter's manifest; else it is only
+    what was asked for, and the rest is the recipe's. `about` says what else decided it; `notes` are in words.
+    """
+
+    values: Mapping[str, Any]
+    known_from: KnownFrom
+    about: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunResources:
+    """Time in seconds and memory in bytes; None for what is not known. `share` is that of `device`, 0 to 1."""
+
+    seconds: float | None = None
+    training_seconds: float | None = None
+    peak_bytes: int | None = None
+    share: float | None = None
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """A run's record. `told_until` is the byte of its events up to which `course` goes, `unreadable` counts its lines
+    that held no event. `sheet` is the data sheet of its adapter, None before there is one.
+    """
+
+    job: TrainingJob
+    course: MetricsHistory
+    told_until: int
+    unreadable: int
+    settings: RunSettings
+    took: RunResources
+    sheet: Json | None
+    materials: tuple[Json, ...]
+    has_folder: bool
+
+
+def run_folder(home: Path, job_id: str) -> Path:
+    """The job folder of a run, which may not be there."""
+    return home / "jobs" / job_id
+
+
+def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
+    """What is kept of a job's run."""
+    folder = run_folder(home, job.job_id)
+    adapter = _adapter_folder(folder, job)
+    course, until, unreadable = _read_history(folder, adapter)
+    return RunDetails(
+        job,
+        course,
+        until,
+        unreadable,
+        _settings(folder, adapter, job),
+        _run_resources(adapter, job, course),
+        read_json(adapter / DATASHEET_FILE) if adapter else None,
+        _materials(folder, adapter),
+        folder.is_dir(),
+    )
+
+
+def run_seconds(home: Path, job: TrainingJob) -> float | None:
+    """What a run took over all its attempts, or has taken up to its last step; no file is read of one that is done."""
+    if job.started_at is None:
+        return None
+    with suppress(ValidationError):  # stored by another version of the bot
+        if job.result:
+            return job.result.seconds
+    told = (
+        parse_event_line(line)
+        for line in reversed(_file_tail(run_folder(home, job.job_id) / EVENTS_FILE)[0].split(b"\n"))
+    )
+    return next((event.seconds for event in told if isinstance(event, Progress)), None)
+
+
+def read_json(path: Path) -> Json | None:
+    """The object in a file; None where there is none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_log_tail(home: Path, job_id: str) -> str:
+    """The last lines of a run's log, without the folders of this machine; empty where there is none."""
+    text, is_cut = _file_tail(run_folder(home, job_id) / LOG_FILE)
+    lines = text.decode(errors="replace").split("\n")[1 if is_cut else 0 :]
+    shown = (
+        CONTROL_CODE_PATTERN.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines
+    )  # a bar is drawn over itself
+    return _redact_log("\n".join(line for line in shown if line.strip()), home, MAX_LOG_LINES)
+
+
+def _file_tail(path: Path) -> tuple[bytes, bool]:
+    """The end of a file, and whether there is more before it; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_TAIL_BYTES))
+            return file.read(), size > LOG_TAIL_BYTES
+    except OSError:
+        return b"", False
+
+
+def _redact_log(text: str, home: Path, lines: int) -> str:
+    text = redact_paths("\n".join(text.split("\n")[-lines:]), home)
+    for place in (sys.prefix, str(PROJECT_FOLDER), sys.base_prefix):
+        text = text.replace(f"{place}/", "")
+    return text
+
+
+def _adapter_folder(folder: Path, job: TrainingJob) -> Path | None:
+    """Where the run's adapter lies: in its place, or still in the job's folder."""
+    try:
+        installed = [Path(job.result.adapter)] if job.result else []
+    except ValidationError:
+        installed = []
+    return next((place for place in (*installed, folder / ADAPTER_FOLDER) if (place / MANIFEST_FILE).is_file()), None)
+
+
+def _read_history(folder: Path, adapter: Path | None) -> tuple[MetricsHistory, int, int]:
+    try:
+        read = read_all_events(folder / EVENTS_FILE)
+    except OSError:  # it is another program's fault, and costs the curves only
+        return MetricsHistory(), 0, 0
+    if read.told or not adapter:
+        return build_history(told.event for told in read.told), read.end, read.unreadable
+    return read_report_history(adapter / REPORT_FOLDER), read.end, read.unreadable
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+def read_run_settings(folder: Path, job: TrainingJob) -> RunSettings:
+    """What a run is held to, or was, by its job's folder or its adapter's."""
+    return _settings(folder, _adapter_folder(folder, job), job)
+
+
+def _settings(folder: Path, adapter: Path | None, job: TrainingJob) -> RunSettings:
+    """The same, where the adapter's folder is known."""
+    run = read_json(folder / RUN_FILE)
+    if run and isinstance(run.get("recipe"), dict):
+        return _settings_from_run(run)
+    manifest = read_json(adapter / MANIFEST_FILE) if adapter else None
+    if manifest and isinstance(manifest.get("hyperparameters"), dict):
+        lora = manifest.get("lora") or {}
+        modules = {"target_modules": lora["target_modules"]} if "target_modules" in lora else {}
+        about = {"base_model": manifest.get("base_model"), "threads": manifest.get("threads")}
+        return RunSettings(
+            {**manifest["hyperparameters"], **modules}, "manifest", about, _lines(manifest.get("caveats"))
+        )
+    try:
+        asked = job.request.hyperparameters.model_dump(exclude_none=True)
+    except RequestError:  # stored by another version of the bot
+        asked = {}
+    return RunSettings(asked, "request")
+
+
+def _settings_from_run(run: Json) -> RunSettings:
+    recipe: Json = run["recipe"]
+    about = {name: run.get(name) for name in ("base_model", "threads", "processes")}
+    notes = _lines(run.get("chosen"))
+    batch, accumulation = run.get("batch"), run.get("accumulation")
+    if isinstance(batch, int) and batch != recipe.get("per_device_train_batch_size"):
+        notes += (f"Memory ran out on the way: it went on with batches of {batch}, {accumulation} of them a step.",)
+    return RunSettings(recipe, "run", {name: value for name, value in about.items() if value}, notes)
+
+
+def _lines(found: object) -> tuple[str, ...]:
+    return tuple(str(line) for line in found) if isinstance(found, list) else ()
+
+
+# ------------------------------------------------------------------------------------------------ what it took
+
+
+def _run_resources(adapter: Path | None, job: TrainingJob, course: MetricsHistory) -> RunResources:
+    kept = read_json(adapter / REPORT_FOLDER / "training.json") if adapter else None
+    if kept:
+        return RunResources(
+            _number(kept.get("seconds")),
+            _number(kept.get("training_seconds")),
+            int(_number(kept.get("peak_bytes")) or 0) or None,
+            _number(kept.get("memory_share")),
+            str(kept.get("memory_of") or ""),
+        )
+    seconds = course.steps[-1].seconds if course.steps else None
+    peak = course.peak_bytes or None
+    if NVIDIA_DRIVER_FILE.exists() or peak is None:  # whether the card's memory is meant is known at the end
+        return RunResources(seconds, None, peak)
+    return RunResources(seconds, None, peak, peak / psutil.virtual_memory().total, "main memory")
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+# ------------------------------------------------------------------------------------------------ what it learned from
+
+
+def _materials(folder: Path, adapter: Path | None) -> tuple[Json, ...]:
+    """Kind, origin and right of all that went in, and by whom it is stated."""
+    try:
+        spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
+    except (OSError, ValidationError):
+        sheet = read_json(adapter / DATASHEET_FILE) if adapter else None
+        found = sheet.get("materials") if sheet else None
+        return tuple(it for it in found if isinstance(it, dict)) if isinstance(found, list) else ()
+    told = {"kind", "origin", "right", "stated_by", "stated_on", "why"}
+    return tuple(it.model_dump(include=told) for it in spec.materials)

@@ -1,0 +1,266 @@
+"""Events of a run, read from `events.jsonl` from any line on, and the metrics history built from them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import ValidationError
+
+from personas.schemas.training_events import (
+    TRAINER_EVENT,
+    Done,
+    Epoch,
+    Evaluation,
+    Failed,
+    Phase,
+    Progress,
+    TrainerEvent,
+)
+
+EVENTS_FILE = "events.jsonl"
+
+
+BLOCK_BYTES = 2**20
+
+
+"""So much is read at once; a longer line is passed over."""
+
+
+EVENT_PREFIX = b'{"event":'
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """An event, and the byte at which its line ends."""
+
+    end: int
+    event: TrainerEvent
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """What was read up to `end`. `unreadable` lines held no event. `more`: there is more to read at once.
+
+    `anew`: what was there is another file now, and was read from its beginning.
+    """
+
+    told: tuple[LoggedEvent, ...] = ()
+    end: int = 0
+    unreadable: int = 0
+    more: bool = False
+    anew: bool = False
+
+
+def read_events(path: Path, start: int, most: int | None = None) -> EventBatch:
+    """The events after a line's end, 0 for all; at most `most` of them. A file that is not there has none.
+
+    A line that has not ended yet is left for later. Raises `OSError` where the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            anew = not _is_line_end(file, start)
+            start = 0 if anew else start
+            file.seek(start)
+            block = file.read(BLOCK_BYTES)
+            is_last = not file.read(1)
+    except FileNotFoundError:
+        return EventBatch(anew=start > 0)
+    whole = block[: block.rfind(b"\n") + 1]
+    if not whole and not is_last:
+        end = _next_line_end(path, start)
+        return EventBatch(end=end, unreadable=int(end > start), more=end > start, anew=anew)
+    return _parse_lines(whole, start, most, more=not is_last, anew=anew)
+
+
+def read_all_events(path: Path) -> EventBatch:
+    """All events of a file. Raises `OSError`."""
+    told: list[LoggedEvent] = []
+    read = EventBatch(more=True)
+    unreadable = 0
+    while read.more:
+        read = read_events(path, read.end)
+        told += read.told
+        unreadable += read.unreadable
+    return EventBatch(tuple(told), read.end, unreadable)
+
+
+def is_line_end(path: Path, at: int) -> bool:
+    """Whether a line of the file ends there, or nothing has been read (0)."""
+    try:
+        with path.open("rb") as file:
+            return _is_line_end(file, at)
+    except FileNotFoundError:
+        return at == 0
+
+
+def _parse_lines(whole: bytes, start: int, most: int | None, *, more: bool, anew: bool) -> EventBatch:
+    told: list[LoggedEvent] = []
+    end, unreadable = start, 0
+    for line in whole.split(b"\n")[:-1]:
+        if most is not None and len(told) >= most:
+            return EventBatch(tuple(told), end, unreadable, True, anew)
+        end += len(line) + 1
+        event = parse_event_line(line)
+        if event is None:
+            unreadable += 1
+        else:
+            told.append(LoggedEvent(end, event))
+    return EventBatch(tuple(told), end, unreadable, more, anew)
+
+
+def parse_event_line(line: bytes) -> TrainerEvent | None:
+    """The event that a line tells, or the end of it after one that was cut off; None where it holds none."""
+    try:
+        return TRAINER_EVENT.validate_json(line)
+    except ValidationError:
+        pass
+    begins = line.rfind(EVENT_PREFIX)
+    if begins <= 0:
+        return None
+    try:
+        return TRAINER_EVENT.validate_json(line[begins:])
+    except ValidationError:
+        return None
+
+
+def _is_line_end(file: BinaryIO, at: int) -> bool:
+    if at == 0:
+        return True
+    if at > os.fstat(file.fileno()).st_size:
+        return False
+    file.seek(at - 1)
+    return file.read(1) == b"\n"
+
+
+def _next_line_end(path: Path, start: int) -> int:
+    """Where a line ends that is too long to be read; where it has not ended yet, where it begins."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while block := file.read(BLOCK_BYTES):
+            if (at := block.find(b"\n")) >= 0:
+                return file.tell() - len(block) + at + 1
+    return start
+
+
+STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
+
+
+DEFAULT_SMOOTHING, MAX_SMOOTHING = 0.9, 0.99
+
+
+REPORT_FILES = (("steps.csv", "progress"), ("evaluations.csv", "evaluation"), ("epochs.csv", "epoch"))
+
+
+@dataclass
+class MetricsHistory:
+    """What is known of a run by what it told, in the order of its steps. `last` is its last word."""
+
+    steps: list[Progress] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    phase: Phase | None = None
+    last: TrainerEvent | None = None
+    peak_bytes: int = 0
+
+    def hear(self, event: TrainerEvent) -> None:
+        """Take in the next event."""
+        self.last = event
+        match event:
+            case Phase():
+                self.phase = event
+            case Progress():
+                self._go_back_to(event.step)
+                self.steps.append(event)
+                self.peak_bytes = max(self.peak_bytes, event.memory_bytes)
+            case Evaluation():
+                self.evaluations = [it for it in self.evaluations if it.step != event.step] + [event]
+            case Epoch():
+                known = (event.stage, event.step, event.epoch)
+                self.epochs = [it for it in self.epochs if (it.stage, it.step, it.epoch) != known] + [event]
+            case Done() | Failed():
+                self.phase = None
+
+    def _go_back_to(self, step: int) -> None:
+        """Forget what was told of this step and later ones before: a checkpoint was gone on from."""
+        if self.steps and self.steps[-1].step >= step:
+            self.steps = [it for it in self.steps if it.step < step]
+            self.evaluations = [it for it in self.evaluations if it.step < step]
+            self.epochs = [it for it in self.epochs if it.step < step]
+
+    @property
+    def heldout(self) -> list[tuple[int, float]]:
+        """Steps, and the loss on held-out replies that was measured after them."""
+        measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
+        return sorted((it.step, it.eval_loss) for it in measured if it.eval_loss is not None)
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether the run has two stages."""
+        return any(it.stage for it in self.steps) or any(it.stage for it in self.epochs)
+
+    @property
+    def train_loss(self) -> float | None:
+        """The last training loss that is a mean of more than one step, where there is one; else the last step's."""
+        measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
+        means = [(it.step, it.train_loss) for it in measured if it.train_loss is not None]
+        if means:
+            return max(means)[1]
+        return self.steps[-1].loss if self.steps else None
+
+
+def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:
+    """The course of a run by all that it told."""
+    course = MetricsHistory()
+    for event in events:
+        course.hear(event)
+    return course
+
+
+def read_report_history(report: Path) -> MetricsHistory:
+    """The same by the tables in an adapter's `report/`, for a run whose job folder is gone. Empty without any."""
+    return build_history(
+        event
+        for name, kind in REPORT_FILES
+        for row in _csv_rows(report / name)
+        if (event := _row_event(kind, row)) is not None
+    )
+
+
+def smooth(values: Sequence[float], weight: float) -> list[float]:
+    """An exponential moving average without a bias towards 0, as TensorBoard draws it: each value is worth `weight` of
+    the next; sₙ = Σ wⁿ⁻ⁱ·xᵢ ⁄ Σ wⁿ⁻ⁱ over all i ≤ n. A weight of 0 leaves the values as they are.
+    """
+    total = worth = 0.0
+    means = []
+    for value in values:
+        total, worth = weight * total + value, weight * worth + 1
+        means.append(total / worth)
+    return means
+
+
+def smoothing_formula(weight: float) -> str:
+    """What `smooth` computes, for people."""
+    return f"sₙ = Σ {weight:g}ⁿ⁻ⁱ · lossᵢ ⁄ Σ {weight:g}ⁿ⁻ⁱ, over all i ≤ n"
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def _row_event(kind: str, row: dict[str, str]) -> TrainerEvent | None:
+    """A row as the event that it was written from; what the table leaves out is 0. None where it cannot be read."""
+    told: dict[str, Any] = {name: value or None for name, value in row.items()}
+    rest = {"of": told.get("step"), "eta_s": 0.0} if kind == "progress" else {}
+    try:
+        return TRAINER_EVENT.validate_python({"event": kind, **rest, **told})
+    except ValidationError:
+        return None

@@ -1,0 +1,331 @@
+"""`/finetune/jobs/ID/events`, `…/curves`, `…/log` and `/finetune/events`: a run's events as a list or a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from bot.services import Services
+from bot.store import JobState, TrainingJob
+from bot.training.queue import JobQueue
+from bot.web.api.openapi import ParameterSpec, ResponseSpec, describe_operation
+from bot.web.api.paging import PAGE_PARAMETERS, page_links, parse_page_query, require_known_parameters
+from bot.web.api.training.job_routes import (
+    JOB_LIST_SCHEMA,
+    NO_JOB_TEXT,
+    OPEN_STATES,
+    TRAINING_TAG,
+    job_json,
+    job_path,
+    queue_positions,
+    require_job,
+)
+from bot.web.api.training.run_details import read_log_tail, read_run_details, run_folder
+from bot.web.api.training.run_history import (
+    DEFAULT_SMOOTHING,
+    EVENTS_FILE,
+    MAX_SMOOTHING,
+    EventBatch,
+    MetricsHistory,
+    is_line_end,
+    read_events,
+    smooth,
+    smoothing_formula,
+)
+from bot.web.app_context import APP_CONTEXT, Route, get_services
+from bot.web.problems import Problem
+from bot.web.sse import SseItem, stream_events
+
+POLL_INTERVAL_S = 1.0
+
+
+"""The bot hears of an event a moment before it is in the file; so the file is looked at without being told, too."""
+
+
+async def stream_run_events(request: web.Request, job_id: str, start: int) -> AsyncIterator[SseItem]:
+    """All that a run has told after a byte of its events, and goes on to tell, until it has ended.
+
+    Each event's id is the byte at which it ends, and its name the event's kind. `job` is the job itself, at first and
+    whenever its state or place changes; `anew` says that what was told before is void and comes again.
+    """
+    at = start
+    shown: tuple[JobState, int | None] | None = None
+    with _subscribe_changes(_running_queue(request)) as changed:
+        while (house := request.app[APP_CONTEXT].services) and (job := house.store.jobs.get(job_id)):
+            changed.clear()
+            read = await _read_batch(house, job_id, at)
+            at = read.end
+            for item in _batch_items(read):
+                yield item
+            now = (job.state, house.queue.position(job_id))
+            if now != shown and not read.more:
+                yield str(at), "job", job_json(house, job)
+                shown = now
+            if read.more:
+                continue
+            if job.state not in OPEN_STATES:  # it was looked at before the file was, to which nothing is added any more
+                return
+            await _wait_for_change(changed)
+
+
+async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
+    """Every job as it changes, progress included; at first all that wait or train. Ids only count."""
+    number = 0
+    changed_jobs: dict[str, None] = {}
+    with _subscribe_changes(_running_queue(request), changed_jobs) as changed:
+        if house := request.app[APP_CONTEXT].services:
+            changed_jobs |= {job.job_id: None for state in OPEN_STATES for job in house.store.jobs.in_state(state)}
+        while house := request.app[APP_CONTEXT].services:
+            changed.clear()
+            jobs = [house.store.jobs.get(job_id) for job_id in changed_jobs]
+            changed_jobs.clear()
+            for job in filter(None, jobs):
+                number += 1
+                yield str(number), "job", job_json(house, job)
+            await _wait_for_change(changed)
+
+
+def _batch_items(read: EventBatch) -> Iterator[SseItem]:
+    if read.anew:
+        yield "0", "anew", {}
+    for told in read.told:
+        yield str(told.end), told.event.event, told.event.model_dump(mode="json")
+
+
+async def _read_batch(house: Services, job_id: str, at: int) -> EventBatch:
+    try:
+        return await asyncio.to_thread(read_events, run_folder(house.home, job_id) / EVENTS_FILE, at)
+    except OSError:  # nothing can be read of it now
+        return EventBatch(end=at)
+
+
+async def _wait_for_change(changed: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLL_INTERVAL_S):
+            await changed.wait()
+
+
+def _running_queue(request: web.Request) -> JobQueue | None:
+    house = request.app[APP_CONTEXT].services
+    return house.queue if house else None
+
+
+@contextmanager
+def _subscribe_changes(queue: JobQueue | None, noted: dict[str, None] | None = None) -> Iterator[asyncio.Event]:
+    """Set whenever a job changes; its id is noted."""
+    changed = asyncio.Event()
+
+    def note(job: TrainingJob) -> None:
+        if noted is not None:
+            noted[job.job_id] = None
+        changed.set()
+
+    if queue is None:
+        yield changed
+        return
+    queue.subscribe(note)
+    try:
+        yield changed
+    finally:
+        queue.unsubscribe(note)
+
+
+EVENT_STREAM_TYPE = "text/event-stream"
+
+
+EVENT_ID_PATTERN = re.compile(r"[0-9]{1,15}")
+
+
+LIST_OR_STREAM_TYPES = ("application/json", EVENT_STREAM_TYPE)
+
+
+EVENT_LIST_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["events", "links"],
+    "properties": {
+        "events": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "event"],
+                "properties": {"id": {"type": "string"}, "event": {"type": "string"}},
+            },
+        },
+        "links": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+
+
+@describe_operation(
+    "What a run told",
+    {
+        200: ResponseSpec(
+            "Events, oldest first; or, where the request accepts it, a stream of them.",
+            EVENT_LIST_SCHEMA,
+            LIST_OR_STREAM_TYPES,
+        ),
+        404: NO_JOB_TEXT,
+    },
+    tag=TRAINING_TAG,
+    query={
+        **PAGE_PARAMETERS,
+        "after": ParameterSpec("The id of the last event that is known.", {"type": "string", "pattern": "^[0-9]+$"}),
+    },
+)
+async def get_run_events(request: web.Request) -> web.StreamResponse:
+    """`phase`, `progress`, `evaluation`, `epoch`, `scorecard`, `done` and `failed`, as `events.jsonl` of the job folder
+    has them. With `Accept: text/event-stream` they come as they happen, and `job` with the job when its state changes;
+    a connection that broke is taken up by `Last-Event-ID`, and `anew` says that all before is void.
+    """
+    house, asked = get_services(request), parse_page_query(request)
+    job = require_job(house, request.match_info["job_id"])
+    if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
+        known = request.headers.get("Last-Event-ID") or asked.after or "0"
+        return await stream_events(request, stream_run_events(request, job.job_id, _event_position(known)))
+    read, is_known = await asyncio.to_thread(
+        _event_page, run_folder(house.home, job.job_id) / EVENTS_FILE, _event_position(asked.after or "0"), asked.limit
+    )
+    if not is_known:
+        raise Problem("bad-query", f"There is no event {asked.after!r}.", "`after` is the id of an event.")
+    events = [{"id": str(told.end), **told.event.model_dump(mode="json")} for told in read.told]
+    return web.json_response(
+        {"events": events, "links": page_links(request, asked, str(read.end) if read.more else None)}
+    )
+
+
+def _event_page(path: Path, start: int, limit: int) -> tuple[EventBatch, bool]:
+    """A page of events, and whether its beginning is one. Raises `Problem` where the file cannot be read."""
+    try:
+        return read_events(path, start, limit), is_line_end(path, start)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Problem(
+            "failed", f"The events cannot be read: {why}.", "Check the rights of the job's folder."
+        ) from error
+
+
+def _event_position(text: str) -> int:
+    if not EVENT_ID_PATTERN.fullmatch(text):
+        raise Problem("bad-query", f"There is no event {text[:40]!r}.", "It is the id of an event: a whole number.")
+    return int(text)
+
+
+@describe_operation(
+    "The curves of a run",
+    {200: "Losses and learning rate by step, held-out losses, epochs; what all took.", 404: NO_JOB_TEXT},
+    tag=TRAINING_TAG,
+    query={
+        "smoothing": ParameterSpec(
+            f"What a loss is worth of the next one in the smoothed curve; {DEFAULT_SMOOTHING} if left out.",
+            {"type": "number", "minimum": 0, "maximum": MAX_SMOOTHING},
+        )
+    },
+)
+async def get_curves(request: web.Request) -> web.Response:
+    """Every step that was told, raw and smoothed: where a run went on from a checkpoint, what it told last."""
+    require_known_parameters(request, "smoothing")
+    house = get_services(request)
+    job, weight = require_job(house, request.match_info["job_id"]), smoothing_query(request)
+    record = await asyncio.to_thread(read_run_details, house.home, job)
+    took, settings = record.took, record.settings
+    return web.json_response(
+        {
+            "job": job_path(job.job_id),
+            **_curves_json(record.course, weight),
+            "seconds": took.seconds,
+            "peak_bytes": took.peak_bytes,
+            "memory_share": took.share,
+            "memory_of": took.device or None,
+            "settings": dict(settings.values),
+            "settings_from": settings.known_from,
+        }
+    )
+
+
+def _curves_json(course: MetricsHistory, weight: float) -> dict[str, Any]:
+    losses, held_out = [it.loss for it in course.steps], course.heldout
+    return {
+        "steps": [it.step for it in course.steps],
+        "train_loss": losses,
+        "train_loss_smoothed": smooth(losses, weight),
+        "learning_rate": [it.lr for it in course.steps],
+        "tokens_per_s": [it.tokens_per_s for it in course.steps],
+        "memory_bytes": [it.memory_bytes for it in course.steps],
+        "heldout_steps": [step for step, _ in held_out],
+        "heldout_loss": [loss for _, loss in held_out],
+        "heldout_loss_smoothed": smooth([loss for _, loss in held_out], weight),
+        "smoothing": weight,
+        "formula": smoothing_formula(weight),
+        "epochs": _dump_events(course.epochs),
+        "evaluations": _dump_events(course.evaluations),
+    }
+
+
+def _dump_events(events: Sequence[Any]) -> list[dict[str, Any]]:
+    return [event.model_dump(mode="json", exclude={"event"}) for event in events]
+
+
+@describe_operation(
+    "The trainer's log",
+    {200: ResponseSpec("Its last lines, without the folders of the machine; empty where there is none.", media="text/plain"),
+     404: NO_JOB_TEXT},
+    tag=TRAINING_TAG,
+)  # fmt: skip
+async def get_log(request: web.Request) -> web.Response:
+    """What the run's trainer wrote on standard error, over all its attempts."""
+    require_known_parameters(request)
+    house = get_services(request)
+    job = require_job(house, request.match_info["job_id"])
+    return web.Response(text=await asyncio.to_thread(read_log_tail, house.home, job.job_id), content_type="text/plain")
+
+
+@describe_operation(
+    "What trains and waits, and every change",
+    {
+        200: ResponseSpec(
+            "All jobs that train or wait; or, where the request accepts it, a stream of `job`.",
+            JOB_LIST_SCHEMA,
+            LIST_OR_STREAM_TYPES,
+        )
+    },
+    tag=TRAINING_TAG,
+)
+async def get_changes(request: web.Request) -> web.StreamResponse:
+    """The stream tells a job whenever it changes. It begins with all that train or wait, also after a connection that
+    broke: states are told, not what led to them.
+    """
+    require_known_parameters(request)
+    house = get_services(request)
+    if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
+        return await stream_events(request, stream_job_changes(request))
+    found = [*house.store.jobs.in_state("running"), *house.queue.order()]
+    places = queue_positions(house)
+    return web.json_response({"jobs": [job_json(house, job, places) for job in found], "links": {"self": request.path}})
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", "/finetune/events", get_changes),
+    ("GET", "/finetune/jobs/{job_id}/events", get_run_events),
+    ("GET", "/finetune/jobs/{job_id}/curves", get_curves),
+    ("GET", "/finetune/jobs/{job_id}/log", get_log),
+)
+
+
+def smoothing_query(request: web.Request) -> float:
+    """The weight by which curves are smoothed. Raises `Problem`."""
+    text = request.query.get("smoothing")
+    if text is None:
+        return DEFAULT_SMOOTHING
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= MAX_SMOOTHING:
+        raise Problem("bad-query", f"smoothing is {text[:20]!r}.", f"It is a number from 0 to {MAX_SMOOTHING}.")
+    return weight

@@ -1,0 +1,33 @@
+"""Gives handlers access to the bot's services."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bot.services import Services
+from bot.web.problems import Problem
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Route = tuple[str, str, Handler]
+"""Method, path, and what answers."""
+
+
+@dataclass
+class AppContext:
+    """`house` is None while the bot starts or ends."""
+
+    services: Services | None = None
+
+
+APP_CONTEXT = web.AppKey("tenant", AppContext)
+
+
+def get_services(request: web.Request) -> Services:
+    """The house. Raises `Problem` while nobody is in."""
+    house = request.app[APP_CONTEXT].services
+    if house is None:
+        raise Problem("busy", "The bot is starting or ending.", "Try again.", headers={"Retry-After": "2"})
+    return house

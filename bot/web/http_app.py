@@ -1,0 +1,185 @@
+"""The web server: mounts every route, authenticates each request, and answers each error with a problem."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
+
+from bot.errors import redact_paths
+from bot.services import Services
+from bot.store import StoreError
+from bot.training.queue import QueueConflictError
+from bot.web import idempotency, templating
+from bot.web.api import openapi
+from bot.web.api.openai.openai_errors import is_openai_path, openai_error_response
+from bot.web.api.training import start_training
+from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route
+from bot.web.auth import AUTHENTICATOR, Authenticator
+from bot.web.csrf import PARSER_LIMITS, SECURITY_HEADERS, require_same_origin, require_short_url
+from bot.web.pages import sign_in_page
+from bot.web.problems import Problem, problem_response, retry_headers
+from bot.web.route_table import ROUTES, set_up_state
+from personas.errors import EngineBusyError, UnderstudyError
+
+log = logging.getLogger(__name__)
+
+
+MAX_LOGGED_CHARS = 200
+
+
+def filter_bad_requests(record: logging.LogRecord) -> bool:
+    """A filter for the server's log: keeps errors of its own, and tells others in a line to whoever looks for them."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        return True
+    log.debug("%s: %s", record.getMessage(), ascii(" ".join(str(error).split()))[:MAX_LOGGED_CHARS])
+    return False
+
+
+PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
+
+
+"""What is answered without a token."""
+
+
+NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
+
+
+PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+
+
+class WebServer:
+    """Serves the bot's routes in any application, before the bot is there too: they say so then."""
+
+    def __init__(self, door: Authenticator | None = None) -> None:
+        """`door` says who is let in: everybody on loopback, unless it is told otherwise."""
+        self._tenant, self._door = AppContext(), door or Authenticator()
+        self._own: set[web.AbstractRoute] = set()
+
+    def open(self, house: Services) -> None:
+        """From now on requests are answered from this house."""
+        self._tenant.services = house
+
+    def close(self) -> None:
+        """From now on requests are told to try again."""
+        self._tenant.services = None
+
+    def mount(self, app: web.Application) -> None:
+        """Add the routes to an application that may have others, for which nothing changes.
+
+        What no route of the application answers is answered with a problem.
+        """
+        app[APP_CONTEXT], app[start_training.PLANNING_LOCK], app[templating.FLASH_MESSAGES] = (
+            self._tenant,
+            start_training.PlanningLock(),
+            templating.FlashMessages(),
+        )
+        app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR], app[idempotency.IDEMPOTENCY_STATE] = (
+            openapi.MountedRoutes(ROUTES),
+            self._door,
+            idempotency.IdempotencyState(),
+        )
+        set_up_state(app)
+        app[templating.HAS_SANDBOX_PAGE] = any(resource.canonical == "/" for resource in app.router.resources())
+        at_root: tuple[Route, ...] = (
+            () if app[templating.HAS_SANDBOX_PAGE] else (("GET", "/", templating.redirect_to_dashboard),)
+        )
+        for method, path, handler in (*ROUTES, *at_root):
+            resource = app.router.add_resource(path)
+            for allowed in (method, "HEAD") if method == "GET" else (method,):
+                self._own.add(resource.add_route(allowed, handler))
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guarded(request, handler)
+
+        app.middlewares.insert(0, guarded)
+        server_logger.addFilter(filter_bad_requests)
+
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.match_info.http_exception is None and request.match_info.route not in self._own:
+            return await handler(request)
+        try:
+            answer = await self._answer(request, handler)
+        except Exception as error:  # the edge: every error has an answer
+            answer = _problem_response(request, self._problem(request, error))
+        for name, value in SECURITY_HEADERS.items():
+            answer.headers.setdefault(name, value)
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        require_same_origin(request, self._door)
+        require_short_url(request)
+        if not request.path.startswith(PUBLIC_PATHS) and not self._door.lets_in(request):
+            if templating.accepts_html(request):
+                return sign_in_page.redirect_to_sign_in(request)
+            raise Problem(
+                "sign-in", "A token is needed.", f"Send `Authorization: Bearer …`, or sign in at {sign_in_page.SIGN_IN}.",
+                headers={"WWW-Authenticate": 'Bearer realm="Understudy"'},
+            )  # fmt: skip
+        return await idempotency.respond_once(request, handler)
+
+    def _problem(self, request: web.Request, error: Exception) -> Problem:
+        match error:
+            case Problem():
+                return error
+            case web.HTTPException():
+                slug = PROBLEM_BY_STATUS.get(error.status, "bad-request" if error.status < 500 else "failed")
+                allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
+                return Problem(
+                    slug, f"{request.method} {request.path}: {error.reason}.", NOT_FOUND_ADVICE, headers=allowed
+                )
+            case UnderstudyError():
+                return self._known(request, error)
+            case web.RequestPayloadError():
+                return Problem("not-whole", "The body breaks off, or cannot be unpacked.", "Send it whole, not packed.")
+        code = secrets.token_hex(4)
+        log.error("error %s", code, exc_info=error)
+        return Problem("failed", "That went wrong inside the bot.", f"Its log says why under {code}.")
+
+    def _known(self, request: web.Request, error: UnderstudyError) -> Problem:
+        slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
+        if isinstance(error, StoreError | EngineBusyError):
+            slug = "busy"
+        elif isinstance(error, QueueConflictError):
+            slug = "conflict"
+        home = self._tenant.services.home if self._tenant.services else None
+        told = redact_paths(error.message, home), redact_paths(error.advice, home)
+        return Problem(slug, *told, headers=retry_headers(error))
+
+
+def _problem_response(request: web.Request, problem: Problem) -> web.Response:
+    """A problem as whoever asks can read it."""
+    if is_openai_path(request):
+        return openai_error_response(problem)
+    return (
+        templating.problem_page(request, problem)
+        if templating.accepts_html(request)
+        else problem_response(problem, request.path)
+    )
+
+
+@asynccontextmanager
+async def run_server(front: WebServer, port: int, host: str = "127.0.0.1") -> AsyncIterator[str]:
+    """A server with these routes alone; gives its address. Raises `OSError` when it cannot listen there."""
+    app = web.Application()
+    front.mount(app)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, **PARSER_LIMITS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield f"http://{_display_host(host)}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def _display_host(host: str) -> str:
+    """The host of an address to open: one that stands for all of the machine's own is answered on loopback, too."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    return own.get(host, f"[{host}]" if ":" in host else host)

@@ -1,0 +1,303 @@
+"""SVG charts with an accessible data table: lines, bars and intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+SERIES_COLOURS = 6
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 284, 66, 24, 12, 56
+"""Of the drawing and of the room for what stands beside its axes, in the units of its viewBox."""
+BAR_HEIGHT, BAR_GAP, LABEL_WIDTH, CHARACTER_WIDTH = 20, 10, 190, 11
+"""`CHARACTER_WIDTH` is what one takes at most, on a phone."""
+MAX_DRAWN_POINTS, MAX_TABLE_ROWS = 600, 200
+"""Points of one line that are drawn, and rows of a table: more are thinned out evenly."""
+MAX_LABEL_CHARS = 28
+"""Of a bar's label; the table has all of it."""
+DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
+"""Lines are told apart without their colours, too."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: its name and its points (x, y), x growing. A faint one stands behind another, as raw values do.
+
+    `colour` is the place, from 0, whose colour it takes; None its own.
+    """
+
+    name: str
+    points: Sequence[Point]
+    faint: bool = False
+    colour: int | None = None
+
+    def style(self, place: int) -> tuple[str, str]:
+        """Its class and its dashes, as the series at a place. A faint line is drawn through: dashes would hide it."""
+        number = (place if self.colour is None else self.colour) % SERIES_COLOURS
+        return f"s{number}" + (" faint" if self.faint else ""), "" if self.faint else DASHES[number]
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to places on one axis."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+    is_log: bool = False
+    is_whole: bool = False
+
+    def at(self, value: float) -> float:
+        low, high, value = (math.log10(v) if self.is_log else v for v in (self.low, self.high, value))
+        return self.begin + (value - low) / (high - low) * (self.end - self.begin)
+
+
+def line_chart(title: str, x: str, y: str, series: Sequence[Series], *, log_y: bool = False) -> Markup:
+    """Lines over common axes, named `x` and `y`. What is not finite is left out; so is what has no logarithm."""
+    shown = [replace(one, points=_drawable_points(one.points, log_y)) for one in series]
+    points = [point for one in shown for point in one.points]
+    if not points:
+        return Markup('<p class="empty">{}: nothing has been measured yet.</p>').format(title)
+    across = _fit_scale([point[0] for point in points], LEFT, WIDTH - RIGHT)
+    up = _fit_scale([point[1] for point in points], HEIGHT - BOTTOM, TOP, log_y)
+    drawn = [*_grid(across, up, x, y), *(_line(one, n, across, up) for n, one in enumerate(shown))]
+    label = f"{title}. " + " ".join(_aria_label(one, x, y) for one in shown if one.points)
+    legend = _legend(shown) if len(shown) > 1 else Markup("")
+    return _figure(title, label, (WIDTH, HEIGHT), drawn, legend + _table(title, x, shown))
+
+
+def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Markup:
+    """Bars from zero, one a row, each with its value."""
+    if not rows:
+        return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
+    most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
+    texts = [f"{format_figure(value)} {unit}".strip() for _, value in rows]
+    drawn, room = [], max(0, WIDTH - LABEL_WIDTH - CHARACTER_WIDTH * max(map(len, texts)) - 6)
+    for n, (name, value) in enumerate(rows):
+        top, wide = n * (BAR_HEIGHT + BAR_GAP), max(0.0, value / most * room) if math.isfinite(value) else 0
+        drawn.append(
+            Markup(
+                '<text x="{}" y="{}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{}" height="{}" '
+                'rx="2"/><text class="value" x="{}" y="{}">{}</text>'
+            ).format(LABEL_WIDTH - 8, top + 15, _shorten_label(name), LABEL_WIDTH, top, f"{wide:.1f}", BAR_HEIGHT, f"{LABEL_WIDTH + wide + 6:.1f}",
+                     top + 15, texts[n])
+        )  # fmt: skip
+    cells = Markup("").join(
+        Markup('<tr><th scope="row">{}</th><td class="number">{}</td></tr>').format(name, format_figure(value))
+        for name, value in rows
+    )
+    table = _details(title, (title, unit or "Value"), cells)
+    label = f"{title}. " + ", ".join(f"{name}: {text}" for (name, _), text in zip(rows[:12], texts, strict=False)) + "."
+    return _figure(title, label, (WIDTH, len(rows) * (BAR_HEIGHT + BAR_GAP)), drawn, table)
+
+
+@dataclass(frozen=True)
+class IntervalEstimate:
+    """An estimate and its interval."""
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+
+
+def interval_chart(title: str, rows: Sequence[IntervalEstimate]) -> Markup:
+    """Estimates with their intervals, one a row, over a common axis on which 0 is marked."""
+    if not rows:
+        return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
+    scale = _fit_scale([0.0, *(value for one in rows for value in (one.low, one.high))], LABEL_WIDTH + 10, WIDTH - 70)
+    bottom = len(rows) * (BAR_HEIGHT + BAR_GAP)
+    zero = Markup(
+        '<line class="rule" x1="{0}" x2="{0}" y1="0" y2="{1}"/><text x="{0}" y="{2}" text-anchor="middle">0</text>'
+    ).format(f"{scale.at(0):.1f}", bottom, bottom + 14)
+    figures = ((one.name, (one.estimate, one.low, one.high)) for one in rows)
+    cells = Markup("").join(
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            name, Markup("").join(Markup('<td class="number">{}</td>').format(format_figure(value)) for value in values)
+        )
+        for name, values in figures
+    )
+    spoken = ", ".join(
+        f"{one.name}: {format_figure(one.estimate)} ({format_figure(one.low)} to {format_figure(one.high)})"
+        for one in rows
+    )
+    table = _details(title, ("", "Estimate", "From", "To"), cells)
+    drawn = [zero, *(_interval_mark(one, n, scale) for n, one in enumerate(rows))]
+    return _figure(title, f"{title}. {spoken}.", (WIDTH, bottom + 18), drawn, table)
+
+
+def _interval_mark(one: IntervalEstimate, number: int, scale: _Scale) -> Markup:
+    y = number * (BAR_HEIGHT + BAR_GAP) + BAR_HEIGHT / 2
+    low, middle, high = (f"{scale.at(value):.1f}" for value in (one.low, one.estimate, one.high))
+    return Markup(
+        '<text x="{}" y="{}" dy="4" text-anchor="end">{}</text><line class="line s0" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<circle class="dot s0" cx="{}" cy="{}" r="4"/><text class="value" x="{}" y="{}" dy="4">{}</text>'
+    ).format(
+        LABEL_WIDTH - 8,
+        y,
+        _shorten_label(one.name),
+        low,
+        high,
+        y,
+        y,
+        middle,
+        y,
+        WIDTH - 60,
+        y,
+        format_figure(one.estimate),
+    )
+
+
+def format_figure(value: float) -> str:
+    """A figure in as few digits as it needs: 4 significant ones, whole numbers whole, their thousands apart."""
+    if not math.isfinite(value):
+        return "–"
+    if value == int(value) and abs(value) < 1e12:
+        return f"{value:,.0f}"
+    return f"{value:,.4g}"
+
+
+def axis_ticks(low: float, high: float, about: int = 5, *, least: float = 0.0) -> list[float]:
+    """Round values between two others, some `about` of them, at least so far apart."""
+    raw = max((high - low) / about, least)
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+# ---------------------------------------------------------------------------------------------- parts of a drawing
+
+
+def _drawable_points(points: Sequence[Point], log_y: bool) -> list[Point]:
+    return [(a, b) for a, b in points if math.isfinite(a) and math.isfinite(b) and (b > 0 or not log_y)]
+
+
+def _fit_scale(values: Sequence[float], begin: float, end: float, is_log: bool = False) -> _Scale:
+    """An axis as long as the values need. One value alone stands in the middle of an axis that begins at 0."""
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = (low / 2, high * 2) if is_log else sorted((0.0, 2 * low or 1.0))
+    return _Scale(low, high, begin, end, is_log, all(value == int(value) for value in values))
+
+
+def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    for value, label in _tick_labels(
+        _log_ticks(up) if up.is_log else axis_ticks(up.low, up.high, least=float(up.is_whole))
+    ):
+        at = f"{up.at(value):.1f}"
+        yield Markup(
+            '<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" dy="4" text-anchor="end">{}</text>'
+        ).format(LEFT, right, at, at, LEFT - 6, at, label)
+    for value, label in _tick_labels(axis_ticks(across.low, across.high, 7, least=float(across.is_whole))):
+        at = f"{across.at(value):.1f}"
+        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 20, label)
+    yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, bottom, bottom)
+    yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 7, x)
+    yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 7, f"↑ {y}")
+
+
+def _tick_labels(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Each with its figure, in as few digits as tell them apart."""
+    for digits in range(2, 16):
+        labels = [_tick_label(value, digits) for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return list(zip(values, labels, strict=True))
+
+
+def _tick_label(value: float, digits: int) -> str:
+    """A figure for beside an axis, with 2 digits in at most some five letters: "0.25", "2e-4", "1.5e6"."""
+    if value and not 1e-2 <= abs(value) < 1e5:
+        figures, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{figures.rstrip('0').removesuffix('.')}e{int(power)}"
+    return format_figure(value) if value == int(value) else f"{value:.{digits + 2}g}"
+
+
+def _log_ticks(scale: _Scale) -> list[float]:
+    powers = range(math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high)) + 1)
+    return [10.0**power for power in powers] if len(powers) > 1 else [scale.low, scale.high]
+
+
+def _line(one: Series, number: int, across: _Scale, up: _Scale) -> Markup:
+    kind, dashes = one.style(number)
+    places = [(across.at(a), up.at(b)) for a, b in thin_points(one.points, MAX_DRAWN_POINTS)]
+    if len(places) == 1:
+        return Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"/>').format(
+            kind, *(f"{place:.1f}" for place in places[0])
+        )
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+    return Markup('<polyline class="line {}" points="{}"{}/>').format(kind, path, _dash_attribute(dashes))
+
+
+def _dash_attribute(dashes: str) -> Markup:
+    return Markup(' stroke-dasharray="{}"').format(dashes) if dashes else Markup("")
+
+
+def thin_points(points: Sequence[Point], most: int) -> Sequence[Point]:
+    """At most so many of the points, evenly, the first and the last among them."""
+    if len(points) <= most:
+        return points
+    return [points[round(n * (len(points) - 1) / (most - 1))] for n in range(most)]
+
+
+def _aria_label(one: Series, x: str, y: str) -> str:
+    (first_x, first_y), (last_x, last_y) = one.points[0], one.points[-1]
+    if len(one.points) == 1:
+        return f"{one.name}: {y} {format_figure(first_y)} at {x} {format_figure(first_x)}."
+    return f"{one.name}: {y} from {format_figure(first_y)} at {x} {format_figure(first_x)} to {format_figure(last_y)} at {format_figure(last_x)}."
+
+
+def _legend(shown: Sequence[Series]) -> Markup:
+    entries = Markup("").join(
+        Markup(
+            '<li><svg viewBox="0 0 24 12" aria-hidden="true"><line class="line {}" x1="0" x2="24" y1="6" y2="6"{}/>'
+            "</svg>{}</li>"
+        ).format(kind, _dash_attribute(dashes), one.name)
+        for one, (kind, dashes) in ((one, one.style(n)) for n, one in enumerate(shown))
+    )
+    return Markup('<ul class="legend">{}</ul>').format(entries)
+
+
+def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
+    by_x = [dict(one.points) for one in shown]
+    every = sorted({at for one in by_x for at in one})
+    rows = [at for at, _ in thin_points([(at, 0.0) for at in every], MAX_TABLE_ROWS)]
+    cells = Markup("").join(
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            format_figure(at),
+            Markup("").join(
+                Markup('<td class="number">{}</td>').format(format_figure(one[at]) if at in one else "") for one in by_x
+            ),
+        )
+        for at in rows
+    )
+    left_out = f" ({len(rows)} of {len(every):,} rows)" if len(rows) < len(every) else ""
+    return _details(title + left_out, (x, *(one.name for one in shown)), cells)
+
+
+def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:
+    columns = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(Markup(' class="number"') if n else "", head)
+        for n, head in enumerate(heads)
+    )
+    return Markup(
+        '<details><summary>Figures</summary><div class="scroll" tabindex="0" role="region" aria-label="{}"><table>'
+        "<caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>"
+    ).format(f"Figures: {caption}", caption, columns, rows)
+
+
+def _figure(title: str, label: str, size: tuple[int, int], drawn: Sequence[Markup], below: Markup) -> Markup:
+    return Markup(
+        '<figure class="chart"><figcaption>{}</figcaption><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
+        "{}</figure>"
+    ).format(title, label, *size, Markup("").join(drawn), below)
+
+
+def _shorten_label(text: str) -> str:
+    return text if len(text) <= MAX_LABEL_CHARS else f"{text[: MAX_LABEL_CHARS - 1]}…"

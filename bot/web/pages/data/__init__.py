@@ -1,0 +1,1 @@
+"""Pages of data sources, data sets and plans."""

@@ -1,0 +1,354 @@
+"""`/dashboard/data/build` and `/dashboard/data/sets`: builds a data set, shows its composition, samples and review."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from bot.services import Services
+from bot.web.api.data.anonymisation_review import (
+    ReplacedTextPage,
+    add_correction,
+    read_corrections,
+    read_review,
+    remove_correction,
+)
+from bot.web.api.data.build_request import (
+    DatasetBuildBody,
+    build_arguments,
+    build_command,
+    check_build_sources,
+    parse_build_form,
+    read_build_request,
+)
+from bot.web.api.data.built_datasets import BuiltDataset, read_datasheet, require_dataset
+from bot.web.api.data.data_folders import DataFolders
+from bot.web.api.data.data_service import (
+    MAX_QUERY_CHARS,
+    MAX_SAMPLE_NUMBER,
+    DataState,
+    build_dataset,
+    delete_dataset,
+    find_samples,
+    get_data_state,
+    parse_sample_query,
+    require_own_dataset,
+)
+from bot.web.api.data.data_sources import list_sources
+from bot.web.api.data.sample_index import (
+    SPLITS,
+    SampleHits,
+    count_samples,
+    dropped_examples,
+)
+from bot.web.api.paging import integer_query, require_known_parameters
+from bot.web.app_context import Route, get_services
+from bot.web.pages.charts import bar_chart
+from bot.web.pages.data.sample_view import view_sample
+from bot.web.pages.data.upload_form import read_fields
+from bot.web.problems import Problem
+from bot.web.template_filters import shell_command, today_iso
+from bot.web.templating import DASHBOARD, form_errors, redirect_to, render_page
+from personas.errors import MaterialError
+
+DATA_PATH = f"{DASHBOARD}/data"
+
+
+BUILD_FIELDS = ("name", "persona", "names", "mix", "two_stage", "languages", "min_reply_words", "max_reply_words", "recipe",
+          "max_length", "tree_paths", "seed")  # fmt: skip
+
+
+async def get_build_form(request: web.Request) -> web.Response:
+    """The form; `rebuild` fills it as a data set was ordered before, `source` chooses a source, `persona` a persona."""
+    house = get_services(request)
+    kept = None
+    if again := request.query.get("again"):
+        kept = await asyncio.to_thread(read_build_request, DataFolders(house.home).build(again))
+    given = _request_fields(kept) if kept else dict.fromkeys(BUILD_FIELDS, "") | {"recipe": "demo-cpu"}
+    if not kept:
+        given |= {name: request.query[name] for name in ("persona", "name") if name in request.query}
+    chosen = [of.source for of in kept.sources] if kept else request.query.getall("source", [])
+    return await _render_build_form(request, house, given, chosen, replace=bool(kept))
+
+
+def _request_fields(order: DatasetBuildBody) -> dict[str, str]:
+    """An order as the form has it."""
+    found: dict[str, Any] = order.model_dump(exclude={"sources", "names", "languages", "two_stage"}, exclude_none=True)
+    text = dict.fromkeys(BUILD_FIELDS, "") | {name: str(value) for name, value in found.items()}
+    text |= {"names": ", ".join(order.names), "languages": ", ".join(order.languages)}
+    text["two_stage"] = "yes" if order.two_stage else ""
+    return text | {f"limit {of.source}": str(of.limit or "") for of in order.sources}
+
+
+async def _render_build_form(
+    request: web.Request,
+    house: Services,
+    given: Mapping[str, str],
+    chosen: list[str],
+    *,
+    replace: bool = False,
+    problem: Problem | None = None,
+    command: str = "",
+) -> web.Response:
+    known = await asyncio.to_thread(list_sources, house)
+    sources = [source for source in known if source.is_file and not source.is_set]
+    errors = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
+    return render_page(
+        request,
+        "data/build.html",
+        title="Build a data set",
+        section="data",
+        status=problem.status if problem else 200,
+        faults=form_errors(problem, {"sources": "source-1"}),
+        sources=sources,
+        personas=list(house.conversations.personas.of(0).values()),
+        recipes=house.catalogue.recipes(),
+        given={name: given.get(name, "") for name in BUILD_FIELDS},
+        limits={source.id: given.get(f"limit {source.id}", "") for source in sources},
+        chosen=chosen,
+        replace=replace,
+        wrong=errors,
+        command=command,
+    )
+
+
+async def post_build_form(request: web.Request) -> web.Response:
+    """Begin what the form orders; or, with `show`, say which command would do the same."""
+    house = get_services(request)
+    given, every = await read_fields(request)
+    chosen, replace = every.get("source", []), given.get("replace") == "yes"
+    try:
+        order = parse_build_form(given, chosen)
+        if given.get("show"):
+            await asyncio.to_thread(check_build_sources, order, house)
+            words = await asyncio.to_thread(build_arguments, order, house, with_review=False)
+            return await _render_build_form(
+                request, house, given, chosen, replace=replace, command=shell_command(build_command(words), house.home)
+            )
+        await build_dataset(house, get_data_state(request), order, replace=replace)
+    except Problem as problem:
+        return await _render_build_form(request, house, given, chosen, replace=replace, problem=problem)
+    return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
+
+
+async def rebuild(request: web.Request) -> web.Response:
+    """Build a data set once more as it was ordered, with what reviewers have corrected."""
+    house, name = get_services(request), request.match_info["name"]
+    order = await asyncio.to_thread(read_build_request, DataFolders(house.home).build(name))
+    if order is None:
+        raise Problem("not-found", f"Nobody knows how {name} was ordered.", "Fill in the form.")
+    await build_dataset(house, get_data_state(request), order, replace=True)
+    return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
+
+
+async def get_build_progress(request: web.Request) -> web.Response:
+    """How far the making of a data set is."""
+    house, name = get_services(request), request.match_info["name"]
+    place = DataFolders(house.home).set(name)
+    work = get_data_state(request).works.latest("build", name)
+    if work is None:
+        if place.exists():
+            return redirect_to(request, f"{DATA_PATH}/sets/{name}")
+        raise Problem("not-found", f"No data set {name!r} is being built.", f"See {DATA_PATH}.")
+    order = await asyncio.to_thread(read_build_request, DataFolders(house.home).build(name))
+    return render_page(
+        request,
+        "data/making.html",
+        title=f"Building {name}",
+        section="data",
+        name=name,
+        work=work,
+        order=order,
+        command=shell_command(build_command([word for word in work.words if word != "--json"]), house.home),
+        is_there=place.exists(),
+    )
+
+
+BUILD_ROUTES: tuple[Route, ...] = (
+    ("GET", f"{DATA_PATH}/build", get_build_form),
+    ("POST", f"{DATA_PATH}/build", post_build_form),
+    ("GET", f"{DATA_PATH}/builds/{{name}}", get_build_progress),
+    ("POST", f"{DATA_PATH}/builds/{{name}}/again", rebuild),
+)
+
+
+REPLACED_TEXTS_PER_PAGE = 50
+
+
+INDEX_TIMEOUT_S = 0.3
+
+
+"""So long the page of a data set waits for examples of what was dropped."""
+
+
+DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+def _render_cell(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
+    """A cell whose side is a class: styles within the page are forbidden to it."""
+    if "right" in str(tokens[at].attrs.pop("style", "")):
+        tokens[at].attrJoin("class", "number")
+    return str(renderer.renderToken(tokens, at, options, env))
+
+
+for opening in ("th_open", "td_open"):
+    DATASHEET_RENDERER.add_render_rule(opening, _render_cell)
+
+
+async def get_dataset_page(request: web.Request) -> web.Response:
+    """What a data set is."""
+    house = get_services(request)
+    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
+    stats = built.stats
+    sheet = await asyncio.to_thread(read_datasheet, built)
+    examples = await _dropped_samples(house, get_data_state(request), built)
+    rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
+    return render_page(
+        request,
+        "data/set.html",
+        title=built.id,
+        section="data",
+        built=built,
+        stats=stats,
+        composition=bar_chart("Samples by source", rows, "samples"),
+        lengths=bar_chart("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
+        sheet=_render_datasheet(sheet),
+        examples=examples,
+        today=today_iso(),
+        order=await asyncio.to_thread(read_build_request, DataFolders(house.home).build(built.id))
+        if built.is_own
+        else None,
+    )
+
+
+async def _dropped_samples(house: Services, state: DataState, built: BuiltDataset) -> dict[str, list[str]]:
+    """How some of what was dropped begins, by reason; nothing while the index is being made."""
+    place = DataFolders(house.home).index(built.folder)
+    with suppress(MaterialError):  # the page of the samples says what is wrong with them
+        if await state.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
+            return await asyncio.to_thread(dropped_examples, built.folder, place, list(built.stats.dropped))
+    return {}
+
+
+def _render_datasheet(sheet: str) -> Markup:
+    """A data sheet below the page's own headings."""
+    html: str = DATASHEET_RENDERER.render(sheet)
+    for level in (2, 1):
+        html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(f"</h{level}>", f"</h{level + 2}>")
+    return Markup(html)
+
+
+async def delete_dataset_page(request: web.Request) -> web.Response:
+    """A data set that was built here goes."""
+    id = request.match_info["id"]
+    await delete_dataset(get_services(request), get_data_state(request), id)
+    return redirect_to(request, DATA_PATH, f"The data set {id} is deleted.")
+
+
+# ------------------------------------------------------------------------------------------------------- samples
+
+
+async def get_samples_page(request: web.Request) -> web.Response:
+    """The samples, by words, side, source, talk or reason of being dropped."""
+    house, state = get_services(request), get_data_state(request)
+    require_known_parameters(request, "query", "split", "source", "talk", "reason", "after")
+    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
+    wanted = parse_sample_query(request)
+    hits = await find_samples(house, state, built, wanted)
+    title = f"Samples of {built.id}"
+    if hits is None:
+        answer = render_page(request, "data/indexing.html", title=title, section="data", built=built)
+        answer.headers["Refresh"] = "2"
+        return answer
+    place = DataFolders(house.home).index(built.folder)
+    return render_page(
+        request,
+        "data/samples.html",
+        title=title,
+        section="data",
+        built=built,
+        wanted=wanted,
+        hits=hits,
+        counts=await asyncio.to_thread(count_samples, place),
+        sides=SPLITS,
+        samples=[view_sample(found, wanted.query) for found in hits.found],
+        next=_next_page_path(request, hits),
+    )
+
+
+def _next_page_path(request: web.Request, hits: SampleHits) -> str:
+    if not hits.has_more:
+        return ""
+    asked = {name: value for name, value in request.query.items() if name != "after" and value}
+    return f"{request.path}?{urlencode({**asked, 'after': hits.found[-1].n})}"
+
+
+# -------------------------------------------------------------------------------------------------------- review
+
+
+async def get_review_page(request: web.Request) -> web.Response:
+    """What was anonymised, and what reviewers say of it."""
+    house = get_services(request)
+    require_known_parameters(request, "kind", "query", "first")
+    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
+    build, first = _build_folder(house, built), integer_query(request, "first", 0, MAX_SAMPLE_NUMBER) or 0
+    kind, query = (request.query.get(name, "")[:MAX_QUERY_CHARS] for name in ("kind", "query"))
+    finds = ReplacedTextPage()
+    if build:
+        finds = await asyncio.to_thread(
+            read_review, build, kind=kind, query=query, first=first, limit=REPLACED_TEXTS_PER_PAGE
+        )
+    after = first + len(finds.found)
+    asked = {"kind": kind, "query": query, "first": after}
+    return render_page(
+        request,
+        "data/review.html",
+        title=f"What was anonymised in {built.id}",
+        section="data",
+        built=built,
+        finds=finds,
+        kind=kind,
+        query=query,
+        chart=bar_chart("Replaced, by kind", [(name, float(n)) for name, n in built.stats.replaced.items()], "places"),
+        corrections=await asyncio.to_thread(read_corrections, build) if build else [],
+        can_build=build is not None and await asyncio.to_thread(read_build_request, build) is not None,
+        next=f"{request.path}?{urlencode(asked)}" if after < finds.count else "",
+    )
+
+
+def _build_folder(house: Services, built: BuiltDataset) -> Path | None:
+    """What belongs to the making of a data set, where it was made here."""
+    return DataFolders(house.home).build(built.id) if built.is_own else None
+
+
+async def post_correction(request: web.Request) -> web.Response:
+    """A reviewer says that a find is wrong (`keep`), that a name was missed (`also`), or takes that back."""
+    house = get_services(request)
+    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
+    require_own_dataset(built)
+    given, _ = await read_fields(request)
+    build, name = DataFolders(house.home).build(built.id), given.get("name", "")
+    if given.get("verdict") == "take_back":
+        await asyncio.to_thread(remove_correction, build, name)
+        said = "Taken back."
+    else:
+        await asyncio.to_thread(add_correction, build, given.get("verdict", ""), name)
+        said = "Noted. The next build of this data set takes it into account."
+    return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", said)
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", f"{DATA_PATH}/sets/{{id}}", get_dataset_page),
+    ("POST", f"{DATA_PATH}/sets/{{id}}/delete", delete_dataset_page),
+    ("GET", f"{DATA_PATH}/sets/{{id}}/samples", get_samples_page),
+    ("GET", f"{DATA_PATH}/sets/{{id}}/review", get_review_page),
+    ("POST", f"{DATA_PATH}/sets/{{id}}/review", post_correction),
+)

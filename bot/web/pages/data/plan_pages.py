@@ -1,0 +1,224 @@
+"""`/dashboard/data/plan`: plans a training from a form, shows the plan, and queues it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from bot.errors import redact_paths
+from bot.personas.base_model_compat import compatibility_notes
+from bot.services import Services
+from bot.web.api.data.built_datasets import list_datasets
+from bot.web.api.data.data_service import StoredPlan, get_data_state
+from bot.web.api.data.data_sources import list_sources
+from bot.web.api.training.start_training import plan_request, queue_training
+from bot.web.api.training.training_checks import (
+    available_memory_bytes,
+    requested_recipe_plan,
+)
+from bot.web.app_context import Route, get_services
+from bot.web.pages.charts import bar_chart
+from bot.web.pages.data.upload_form import read_fields
+from bot.web.problems import Problem
+from bot.web.template_filters import shell_command
+from bot.web.templating import DASHBOARD, form_errors, redirect_to, render_page
+from personas.errors import RequestError, UnderstudyError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.hyperparameters import parse_settings_line
+from personas.schemas.training import TrainingRequest
+
+PLAN_FIELDS = (
+    "task_type",
+    "persona",
+    "dataset",
+    "recipe",
+    "settings",
+    "general",
+    "start_from",
+    "base_model",
+    "job_name",
+)
+
+
+PATH_PREFIXES = ("uploads/", "datasets/")
+
+
+"""What a data set's id begins with where it is named by path."""
+
+
+def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
+    """The body that a form stands for, with nothing in it that was left empty. Raises `Problem` for its settings."""
+    text = {name: given.get(name, "").strip() for name in PLAN_FIELDS}
+    body: dict[str, Any] = {"job_name": text["job_name"] or default_job_name(text)}
+    task = text["task_type"] or "persona"
+    if task != "persona":
+        body["task_type"] = task
+    if task != "dialogue" and text["persona"]:
+        body["persona"] = text["persona"]
+    if text["dataset"]:
+        body["dataset_path" if text["dataset"].startswith(PATH_PREFIXES) else "dataset"] = text["dataset"]
+    body |= {name: text[name] for name in ("recipe", "general", "start_from", "base_model") if text[name]}
+    try:
+        settings = parse_settings_line(text["settings"].replace("\n", ",")).model_dump(exclude_none=True, mode="json")
+    except RequestError as error:
+        errors = [{"field": "settings", "pointer": "#/hyperparameters", "detail": str(error)}]
+        raise Problem("invalid-request", error.message, error.advice, errors=errors) from None
+    return body | ({"hyperparameters": settings} if settings else {})
+
+
+def default_job_name(given: Mapping[str, str]) -> str:
+    """A name for a job that was given none."""
+    of = given.get("persona") if given.get("task_type") != "dialogue" else given.get("dataset", "").rpartition("/")[2]
+    plain = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in of or "")
+    return (plain.strip("-_") or "run")[:64]
+
+
+def curl_command(body: Mapping[str, Any], url: str) -> str:
+    """The request as a person sends it from a terminal."""
+    sent = shlex.quote(json.dumps(body, ensure_ascii=False, indent=2))
+    return f"curl -X POST {url}/finetune/start-training -H 'Content-Type: application/json' -d {sent}"
+
+
+def trainer_command(request: TrainingRequest) -> str:
+    """The trainer's own command for the same run; empty where there is none (preferences are the bot's to gather)."""
+    if request.task_type == "preference":
+        return ""
+    words = ["train", *(["--persona", request.persona] if request.persona else ["--dialogue"])]
+    given = {
+        "--dataset": request.dataset or request.dataset_path,
+        "--general": request.general,
+        "--start-from": request.start_from,
+        "--base-model": request.base_model if request.base_model != "embedded" else None,
+        "--recipe": request.recipe if request.recipe != "demo-cpu" else None,
+    }
+    words += [word for option, value in given.items() if value for word in (option, value)]
+    for name, value in request.hyperparameters.model_dump(exclude_none=True, mode="json").items():
+        words += ["--set", f"{name}={_setting_text(value)}"]
+    return f"python -m trainer {shlex.join(words)}"
+
+
+def _setting_text(value: Any) -> str:
+    """A setting as `--set` takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+DATA_PATH = f"{DASHBOARD}/data"
+
+
+TASK_CHOICES = (
+    ("persona", "A persona's voice"),
+    ("dialogue", "Dialogue in general"),
+    ("preference", "A persona, by votes"),
+)
+
+
+async def get_plan_form(request: web.Request) -> web.Response:
+    """The form; the query fills it, and where that is empty the first persona stands in it."""
+    given = {name: request.query.get(name, "") for name in PLAN_FIELDS}
+    return await _render_plan_form(request, given if any(given.values()) else _default_fields(request))
+
+
+def _default_fields(request: web.Request) -> dict[str, str]:
+    return {"persona": next(iter(get_services(request).conversations.personas.of(OPERATOR_GUILD_ID)), "")}
+
+
+async def post_plan_form(request: web.Request) -> web.Response:
+    """Plan the run of the form, and show the plan at its own address; with `start`, queue the run."""
+    house, (given, _) = get_services(request), await read_fields(request)
+    forgettings = house.store.forgettings.count()
+    try:
+        body = form_to_request(given)
+        if given.get("start"):
+            job, _ = await queue_training(request, body)
+            return redirect_to(request, f"{DASHBOARD}/training/{job.job_id}", f"{job.name} is queued.")
+        wanted, plan = await plan_request(request, body)
+    except UnderstudyError as error:
+        return await _render_plan_form(request, given, problem=_as_problem(error, house))
+    id = get_data_state(request).plans.keep(StoredPlan(given, body, wanted, plan, forgettings))
+    return redirect_to(request, f"{DATA_PATH}/plans/{id}")
+
+
+async def get_plan_page(request: web.Request) -> web.Response:
+    """A plan that was made before, below the form as it was then."""
+    forgettings = get_services(request).store.forgettings.count()
+    try:
+        kept = get_data_state(request).plans.get(request.match_info["id"], forgettings)
+    except Problem as gone:
+        return await _render_plan_form(request, _default_fields(request), problem=gone)
+    return await _render_plan_form(request, kept.given, kept)
+
+
+def _as_problem(error: UnderstudyError, house: Services) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    return Problem("cannot-train", redact_paths(error.message, house.home), redact_paths(error.advice, house.home))
+
+
+async def _render_plan_form(
+    request: web.Request,
+    given: Mapping[str, str],
+    kept: StoredPlan | None = None,
+    problem: Problem | None = None,
+) -> web.Response:
+    house = get_services(request)
+    sources = [one for one in await asyncio.to_thread(list_sources, house) if not one.refused and not one.is_set]
+    sets, _ = await asyncio.to_thread(list_datasets, house)
+    told = await asyncio.to_thread(_plan_context, request, kept, house) if kept else None
+    errors = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
+    return render_page(
+        request,
+        "data/plan.html",
+        title="Plan a training",
+        section="data",
+        status=problem.status if problem else 200,
+        faults=form_errors(problem, {"dataset_path": "dataset", "hyperparameters": "settings"}),
+        given={name: given.get(name, "") for name in PLAN_FIELDS} | {"recipe": given.get("recipe") or "demo-cpu"},
+        tasks=TASK_CHOICES,
+        personas=list(house.conversations.personas.of(0).values()),
+        recipes=house.catalogue.recipes(),
+        sources=sources,
+        sets=[(next(iter(one.asked_by.values())), one) for one in sets],
+        adapters=house.catalogue.dialogue_adapters(),
+        dialogues=house.catalogue.dialogues(),
+        served=house.base_model,
+        problem=problem,
+        wrong=errors,
+        found=told,
+        conflict=house.queue.conflict(kept.wanted) if kept else None,
+    )
+
+
+def _plan_context(request: web.Request, kept: StoredPlan, house: Services) -> dict[str, Any]:
+    """What the page says of a plan."""
+    plan, wanted = kept.plan, kept.wanted
+    own, free = requested_recipe_plan(plan, wanted.recipe), available_memory_bytes()
+    return {
+        "plan": plan,
+        "made_at": kept.made_at,
+        "own": own,
+        "others": [one for one in plan.recipes if one.recipe != wanted.recipe],
+        "free": free,
+        "fits": own.memory_bytes <= free,
+        "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
+        "notes": [redact_paths(note, house.home) for note in compatibility_notes(wanted, house.base_model)],
+        "lengths": bar_chart("Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"),
+        "composition": bar_chart(
+            "Samples by source", [(name, float(n)) for name, n in plan.sources.items()], "samples"
+        ),
+        "command": shell_command(trainer_command(wanted), house.home),
+        "curl": curl_command(kept.body, f"http://{request.host}"),
+    }
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", f"{DATA_PATH}/plan", get_plan_form),
+    ("POST", f"{DATA_PATH}/plan", post_plan_form),
+    ("GET", f"{DATA_PATH}/plans/{{id}}", get_plan_page),
+)

@@ -1,0 +1,141 @@
+"""`/dashboard`: personas and their channels, current training, and alerts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bot import permissions
+from bot.doctor.discord_checks import channels_in_use
+from bot.errors import redact_paths
+from bot.services import Services
+from bot.store import TrainingJob
+from bot.web.api.personas.persona_lookup import ChannelSummary, _guild_ids, channels_by_persona
+from bot.web.app_context import Route, get_services
+from bot.web.templating import DASHBOARD, render_page
+from personas.schemas.chat import Persona
+
+DAY_S = 86_400
+
+
+RECENT_FAILURE_S = 7 * DAY_S
+
+
+MAX_LATEST_JOBS = 50
+
+
+"""Of so many latest jobs those that have failed within `RECENT_FAILURE_S` are told."""
+
+
+@dataclass(frozen=True)
+class PersonaSummary:
+    """A persona, the version that speaks for it (None: the base model), and where it lives."""
+
+    persona: Persona
+    version: str | None
+    trains: bool
+    spots: tuple[ChannelSummary, ...]
+
+
+@dataclass(frozen=True)
+class DashboardAlert:
+    """Something that wants attention: `kind` is "warn" or "bad", `path` where more is said or done."""
+
+    kind: str
+    what: str
+    advice: str
+    path: str
+
+
+async def get_overview(request: web.Request) -> web.Response:
+    """The first page."""
+    house = get_services(request)
+    jobs = house.store.jobs
+    return render_page(
+        request,
+        "overview.html",
+        title="Overview",
+        section="overview",
+        residents=list_personas(house),
+        running=jobs.in_state("running"),
+        queued=[(house.queue.position(job.job_id), job) for job in jobs.in_state("queued")],
+        concerns=list(list_alerts(house, time.time())),
+        servers=[guild.name for guild in house.client.guilds] if house.client else [],
+    )
+
+
+def list_personas(house: Services) -> list[PersonaSummary]:
+    """Every persona of every server, those that ship first."""
+    personas, spots = house.conversations.personas, channels_by_persona(house)
+    found = dict(personas.of(0))
+    for guild_id in sorted(_guild_ids(house)):
+        found |= personas.of(guild_id)
+    training = {job.persona for job in house.store.jobs.in_state("running")}
+    return [
+        PersonaSummary(one, house.conversations.speaking(one.id), one.id in training, tuple(spots.get(one.id, ())))
+        for one in found.values()
+    ]
+
+
+# ------------------------------------------------------------------------------------------ what wants attention
+
+
+def list_alerts(house: Services, now: float) -> Iterator[DashboardAlert]:
+    """What somebody has to look at, worst first."""
+    yield from _failed_jobs(house, now)
+    yield from _incompatible_versions(house)
+    yield from _missing_permissions(house)
+    yield from _undecided_versions(house)
+
+
+def _failed_jobs(house: Services, now: float) -> Iterator[DashboardAlert]:
+    seen: set[str] = set()
+    for job in house.store.jobs.page(MAX_LATEST_JOBS):
+        is_latest = job.name not in seen  # a later run of the same has taken its place
+        seen.add(job.name)
+        if is_latest and job.state == "failed" and now - (job.finished_at or now) < RECENT_FAILURE_S:
+            yield _failed_job(house, job)
+
+
+def _failed_job(house: Services, job: TrainingJob) -> DashboardAlert:
+    error, advice = (redact_paths(text or "", house.home) for text in (job.error, job.advice))
+    goes_on = " It can go on where it was." if job.can_resume else ""
+    path = f"{DASHBOARD}/training/{job.job_id}"
+    return DashboardAlert("bad", f"The training {job.name} {job.version} failed: {error}", f"{advice}{goes_on}", path)
+
+
+def _incompatible_versions(house: Services) -> Iterator[DashboardAlert]:
+    """Live versions that cannot speak, because they were made for another base model."""
+    conversations = house.conversations
+    for persona_id in dict.fromkeys(persona_id for persona_id, _, _ in house.store.versions.all_installed()):
+        live = house.store.versions.live(persona_id)
+        if model := conversations.incompatible_versions.model_of(persona_id, live):
+            what = f"{persona_id} {live} was made for {model}; the base model speaks in its place."
+            yield DashboardAlert("bad", what, f"Train it again, or start the bot with BASE_MODEL={model}.",
+                          f"{DASHBOARD}/personas/{persona_id}")  # fmt: skip
+
+
+def _missing_permissions(house: Services) -> Iterator[DashboardAlert]:
+    for guild in house.client.guilds if house.client else ():
+        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, house.store)):
+            yield DashboardAlert("warn", lack.words, lack.remedy, f"{DASHBOARD}/system")
+
+
+def _undecided_versions(house: Services) -> Iterator[DashboardAlert]:
+    """The newest version of each persona, where it does not speak and nobody has decided about it."""
+    newest = {persona_id: version for persona_id, version, _ in house.store.versions.all_installed()}
+    for persona_id, version in newest.items():
+        decided = {promotion.version for promotion in house.store.versions.history(persona_id)}
+        if version in decided:
+            continue
+        card = house.store.versions.installed(persona_id)[-1].scorecard
+        if card.verdict in ("promote", "hold"):
+            says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
+            yield DashboardAlert("warn", f"{persona_id} {version} {says}.", " ".join(card.reasons),
+                          f"{DASHBOARD}/personas/{persona_id}")  # fmt: skip
+
+
+ROUTES: tuple[Route, ...] = (("GET", DASHBOARD, get_overview),)

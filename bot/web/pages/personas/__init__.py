@@ -1,0 +1,1 @@
+"""Pages of personas: cards, lore and versions."""

@@ -1,0 +1,1 @@
+"""Pages of score cards and blind comparisons."""

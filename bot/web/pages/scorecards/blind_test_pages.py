@@ -1,0 +1,220 @@
+"""`/dashboard/cards/compare`: blind comparisons of two replies, by the rules of `/finetune compare`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import get_args
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from bot.chat.streaming_reply import remove_links
+from bot.services import Services
+from bot.store import BASE_MODEL_NAME, BlindComparison, JudgementCounts, VoteChoice
+from bot.versions.blind_test.assignment import (
+    Contest,
+    assign_comparison,
+    resolve_contest,
+    version_labels,
+    version_names,
+)
+from bot.versions.blind_test.judgement import BlindTestJudgement, judge_votes
+from bot.versions.blind_test.judgement_text import (
+    CHOICE_LABELS,
+    display_name,
+    required_votes_text,
+    ruling_text,
+    strength_text,
+)
+from bot.versions.comparison_context import record_vote
+from bot.web.app_context import Route, get_services
+from bot.web.pages.scorecards.scorecard_pages import SCORECARDS_PATH
+from bot.web.problems import Problem
+from bot.web.request_body import read_form
+from bot.web.templating import redirect_to, render_page
+from personas.errors import RequestError
+from personas.schemas.chat import Persona
+
+COMPARE_PATH = f"{SCORECARDS_PATH}/compare"
+OPERATOR_USER_ID = 0
+VOTES: tuple[VoteChoice, ...] = get_args(VoteChoice)
+
+
+@dataclass(frozen=True)
+class VoteSummary:
+    """What members' votes say of two versions, for a page."""
+
+    judgement: BlindTestJudgement
+    counts: JudgementCounts
+    one: str
+    other: str
+    strength: str
+    ruling: str
+    missing: str
+    others: list[tuple[str, str]]
+
+
+async def get_comparison_form(request: web.Request) -> web.Response:
+    """Whom to compare, what the votes say, and a comparison that waits for the operator's vote."""
+    house = get_services(request)
+    persona = _find_persona(house, request.query.get("persona"))
+    if persona is None:
+        return render_page(
+            request, "cards/compare.html", title="Blind comparison", section="cards", personas=_all_personas(house),
+            persona=None, names=[], contest=None, why_not="", shown=None, texts=(), standing=None,
+        )  # fmt: skip
+    contest, why_not = _requested_contest(house, persona, request)
+    shown = _open_comparison(house, contest) if contest else None
+    if shown:
+        house.store.comparisons.mark_shown_again(shown.seq, time.time())
+    return render_page(
+        request,
+        "cards/compare.html",
+        title=f"Blind comparison: {persona.name}",
+        section="cards",
+        personas=_all_personas(house),
+        persona=persona,
+        names=version_names(house, persona),
+        contest=contest,
+        why_not=why_not,
+        shown=shown,
+        texts=(remove_links(shown.text_a), remove_links(shown.text_b)) if shown else (),
+        standing=await _vote_summary(house, contest) if contest else None,
+    )
+
+
+async def post_comparison(request: web.Request) -> web.Response:
+    """Have two replies written, which takes some seconds, and show them."""
+    house, sent = get_services(request), await read_form(request)
+    persona = _find_persona(house, sent.get("persona"))
+    if persona is None:
+        raise Problem("invalid-request", "A persona has to be chosen.")
+    contest = resolve_contest(house, persona, sent.get("version") or None, sent.get("against") or None)
+    await assign_comparison(house, contest, OPERATOR_USER_ID, _guild_id(house, persona))
+    return redirect_to(request, _contest_path(contest))
+
+
+async def post_vote(request: web.Request) -> web.Response:
+    """Take the operator's vote, which stays as it is, and tell who wrote which."""
+    house, sent = get_services(request), await read_form(request)
+    one, choice = _require_comparison(house, sent.get("comparison", "")), sent.get("choice", "")
+    if choice not in VOTES:
+        raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
+    now = time.time()
+    taken = house.store.comparisons.vote(one.seq, OPERATOR_USER_ID, choice, now)
+    if taken:
+        await record_vote(house, one)
+    elif one.has_expired(now):
+        said = "These two had waited for a day: the vote does not count. Ask for another."
+        return redirect_to(request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", said)
+    return redirect_to(
+        request, f"{COMPARE_PATH}/{one.seq}", "" if taken else "You had voted on these two; that vote stays."
+    )
+
+
+async def get_revealed(request: web.Request) -> web.Response:
+    """A comparison that was voted on, with who wrote which."""
+    house = get_services(request)
+    one = _require_comparison(house, request.match_info["comparison"])
+    if one.choice is None:
+        raise Problem("conflict", "This comparison has not been voted on yet.", "Vote first, then it is told.")
+    persona = _find_persona(house, one.persona_id)
+    if persona is None:
+        raise Problem("not-found", "The persona of this comparison is gone.")
+    contest = _named_contest(persona, *sorted(one.versions, key=_version_number, reverse=True))
+    return render_page(
+        request,
+        "cards/revealed.html",
+        title=f"Blind comparison {one.seq}: {persona.name}",
+        section="cards",
+        persona=persona,
+        one=one,
+        texts=(remove_links(one.text_a), remove_links(one.text_b)),
+        makers=version_labels(one),
+        vote=CHOICE_LABELS[one.choice],
+        contest=contest,
+        again=_contest_path(contest),
+        standing=await _vote_summary(house, contest),
+    )
+
+
+async def _vote_summary(house: Services, contest: Contest) -> VoteSummary:
+    """All votes for the persona, wherever they were given."""
+    votes = house.store.comparisons.voted(contest.persona.id)
+    found = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
+    counts = house.store.comparisons.judgement_counts(contest.persona.id, contest.version, contest.against)
+    one, other = (display_name(name) for name in contest.names)
+    return VoteSummary(
+        judgement=found,
+        counts=counts,
+        one=one,
+        other=other,
+        strength=strength_text(found.strength) if found.strength else "",
+        ruling=ruling_text(found).replace("**", ""),
+        missing=required_votes_text(found),
+        others=[(display_name(it.version), strength_text(it)) for it in found.others],
+    )
+
+
+def _requested_contest(house: Services, persona: Persona, request: web.Request) -> tuple[Contest | None, str]:
+    """What is asked for, or why it cannot be compared."""
+    try:
+        return resolve_contest(
+            house, persona, request.query.get("version") or None, request.query.get("against") or None
+        ), ""
+    except RequestError as error:
+        return None, str(error)
+
+
+def _open_comparison(house: Services, contest: Contest) -> BlindComparison | None:
+    versions = (contest.version, contest.against)
+    guild_id = _guild_id(house, contest.persona)
+    return house.store.comparisons.find_open(OPERATOR_USER_ID, guild_id, contest.persona.id, versions, time.time())
+
+
+def _require_comparison(house: Services, number: str) -> BlindComparison:
+    one = house.store.comparisons.get(int(number)) if number.isascii() and number.isdecimal() else None
+    if one is None or one.user_id != OPERATOR_USER_ID:
+        raise Problem("not-found", "This comparison is not yours, or it is no longer kept.", "Ask for another.")
+    return one
+
+
+def _named_contest(persona: Persona, version: str, against: str) -> Contest:
+    named = (None if name == BASE_MODEL_NAME else name for name in (version, against))
+    return Contest(persona, *named)
+
+
+def _version_number(name: str) -> int:
+    return 0 if name == BASE_MODEL_NAME else int(name.removeprefix("v"))
+
+
+def _all_personas(house: Services) -> list[Persona]:
+    return [persona for _, persona in house.conversations.personas.everybody()]
+
+
+def _find_persona(house: Services, persona_id: str | None) -> Persona | None:
+    found = house.conversations.personas.whose(persona_id) if persona_id else None
+    if persona_id and found is None:
+        raise Problem("not-found", f"There is no persona {persona_id!r}.")
+    return found[1] if found else None
+
+
+def _guild_id(house: Services, persona: Persona) -> int:
+    found = house.conversations.personas.whose(persona.id)
+    return found[0] if found else 0
+
+
+def _contest_path(contest: Contest) -> str:
+    version, against = contest.names
+    asked = {"persona": contest.persona.id, "version": version, "against": against}
+    return f"{COMPARE_PATH}?{urlencode(asked)}#replies"
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", COMPARE_PATH, get_comparison_form),
+    ("POST", COMPARE_PATH, post_comparison),
+    ("POST", f"{COMPARE_PATH}/vote", post_vote),
+    ("GET", f"{COMPARE_PATH}/{{comparison:[0-9]+}}", get_revealed),
+)

@@ -1,0 +1,79 @@
+"""`/dashboard/sign-in` and `…/sign-out`: a session in exchange for the token."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from bot.web.app_context import Route
+from bot.web.auth import AUTHENTICATOR, SESSION_COOKIE, client_address
+from bot.web.problems import Problem
+from bot.web.request_body import read_form
+from bot.web.templating import DASHBOARD, redirect_to, render_page
+
+SIGN_IN, SIGN_OUT = f"{DASHBOARD}/sign-in", f"{DASHBOARD}/sign-out"
+OWN_PAGE_PATTERN = re.compile(rf"{DASHBOARD}(?:[/?][\w\-.~%/?&=+:,@!]*)?")
+
+
+async def sign_in_page(request: web.Request) -> web.Response:
+    """The form; whoever is let in already goes on."""
+    to = _own_page(request.query.get("to", DASHBOARD))
+    if request.app[AUTHENTICATOR].lets_in(request):
+        return redirect_to(request, to)
+    return _render_form(request, to)
+
+
+async def sign_in(request: web.Request) -> web.Response:
+    """A session for the right token."""
+    door, fields = request.app[AUTHENTICATOR], await read_form(request)
+    to = _own_page(fields.get("to", DASHBOARD))
+    try:
+        is_right = not door.demands_token or door.is_right(fields.get("token", "").strip(), client_address(request))
+    except Problem as problem:
+        form = _render_form(request, to, str(problem), problem.status)
+        form.headers.update(problem.headers)
+        return form
+    if not is_right:
+        return _render_form(request, to, "That is not the token.", 401)
+    answer = redirect_to(request, to)
+    answer.set_cookie(
+        SESSION_COOKIE, door.begin(), path="/", httponly=True, samesite="Strict", secure=_is_over_https(request)
+    )
+    return answer
+
+
+async def sign_out(request: web.Request) -> web.Response:
+    """The session is over, here and in the browser."""
+    request.app[AUTHENTICATOR].end(request)
+    answer = redirect_to(request, SIGN_IN, said="You are signed out.")
+    answer.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict")
+    return answer
+
+
+def redirect_to_sign_in(request: web.Request) -> web.Response:
+    """Where a page is asked for by somebody who has not signed in."""
+    to = f"?to={quote(request.path_qs, safe='')}" if request.path != DASHBOARD and request.method == "GET" else ""
+    return web.Response(status=303, headers={"Location": SIGN_IN + to})
+
+
+def _render_form(request: web.Request, to: str, error: str = "", status: int = 200) -> web.Response:
+    return render_page(request, "sign_in.html", title="Sign in", section=None, status=status, to=to, error=error)
+
+
+def _own_page(path: str) -> str:
+    """The path, if it leads to a page of ours; else the first page's."""
+    return path if OWN_PAGE_PATTERN.fullmatch(path) else DASHBOARD
+
+
+def _is_over_https(request: web.Request) -> bool:
+    # Told by the browser itself: what a proxy in between says (X-Forwarded-Proto) anybody can say.
+    return urlsplit(request.headers.get("Origin", "")).scheme == "https"
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", SIGN_IN, sign_in_page),
+    ("POST", SIGN_IN, sign_in),
+    ("POST", SIGN_OUT, sign_out),
+)

@@ -1,0 +1,163 @@
+"""`/dashboard/system`: the bot's state, refreshed while the page is open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from bot import permissions
+from bot.doctor.discord_checks import channels_in_use
+from bot.metrics import Percentiles
+from bot.permissions import MESSAGE_CONTENT, REQUIRED_PERMISSIONS, MissingPermission, permission_title
+from bot.services import Services
+from bot.web.api.system_state import SystemState, read_system_state
+from bot.web.app_context import APP_CONTEXT, Route, get_services
+from bot.web.sse import SseItem, stream_events
+from bot.web.template_filters import format_bytes, format_count, format_seconds
+from bot.web.templating import DASHBOARD, redirect_to, render_page
+
+TableRows = dict[str, list[list[str]]]
+
+
+def state_figures(state: SystemState) -> dict[str, str]:
+    """Each figure of the page, by its name there."""
+    engine, machine = state.engine, state.machine
+    trainers = [one for one in state.processes if one.what.startswith("trainer")]
+    return {
+        "uptime": format_seconds(state.at - state.started_at),
+        "bot": format_bytes(state.processes[0].memory_bytes),
+        "trainer": format_bytes(sum(one.memory_bytes for one in trainers)) if trainers else "not running",
+        "available": f"{format_bytes(machine.available_bytes)} of {format_bytes(machine.memory_bytes)}",
+        "disk": f"{format_bytes(machine.disk_free_bytes)} of {format_bytes(machine.disk_bytes)}",
+        "gpu": f"{format_bytes(machine.gpu_free_bytes)} of {format_bytes(machine.gpu_bytes)}"
+        if machine.gpu_bytes
+        else "none in use",
+        "running": f"{engine.running} of {engine.rows}",
+        "waiting": format_count(engine.waiting),
+        "adapters": f"{len(engine.adapters)} of {engine.slots}",
+        "kept": f"{format_bytes(engine.kept_bytes)} of {format_bytes(engine.kept_most_bytes)}",
+        "device": f"{engine.device}, {engine.precision}",
+        "queued": format_count(state.jobs["queued"]),
+        "in-training": format_count(state.jobs["running"]),
+        "ended": f"{state.jobs['done']} done, {state.jobs['failed']} failed, {state.jobs['cancelled']} cancelled",
+        "heartbeat": _heartbeat_text(state),
+        "replies": format_count(state.whole_reply.replies),
+        **_percentile_figures("first", state.first_text),
+        **_percentile_figures("whole", state.whole_reply),
+    }
+
+
+def state_tables(state: SystemState) -> TableRows:
+    """The rows of the tables, as texts; times in UTC."""
+    return {
+        "processes": [
+            [one.what, str(one.pid), format_bytes(one.memory_bytes), format_seconds(one.cpu_s), str(one.threads),
+             format_seconds(state.at - one.started_at)]
+            for one in state.processes
+        ],
+        "adapters": [
+            [one.name, "stacked" if one.in_slot else "by itself", format_count(one.replies)]
+            for one in reversed(state.engine.adapters)
+        ],
+        "warnings": [[_format_utc(one.at), one.level.lower(), one.words] for one in state.warnings],
+    }  # fmt: skip
+
+
+def _format_utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _percentile_figures(name: str, found: Percentiles) -> dict[str, str]:
+    return {f"{name}-{at}": format_seconds(getattr(found, at)) for at in ("p50", "p90", "p99")}
+
+
+def _heartbeat_text(state: SystemState) -> str:
+    it = state.connection
+    if it is None:
+        return "–"
+    if not it.is_ready:
+        return "not connected"
+    beat = f", {it.heartbeat_s * 1000:.0f} ms" if it.heartbeat_s is not None else ""
+    return f"{it.to}, {it.servers} server{'' if it.servers == 1 else 's'}{beat}"
+
+
+SYSTEM_PATH = f"{DASHBOARD}/system"
+
+
+REFRESH_INTERVAL_S = 2.0
+
+
+STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
+
+
+async def get_system_page(request: web.Request) -> web.Response:
+    """All of it; figures and tables are renewed by events while a script runs."""
+    house = get_services(request)
+    state, findings = await read_system_state(house), await house.watch.findings.latest(house.home)
+    return render_page(
+        request,
+        "system/system.html",
+        title="System",
+        section="system",
+        state=state,
+        figures=state_figures(state),
+        rows=state_tables(state),
+        findings=findings,
+        is_asking=house.watch.findings.is_asking,
+        lacks=(lacks := _missing_permissions(house)),
+        lacking=[lack.need for lack in lacks],
+        is_connected=bool(house.client and house.client.guilds),
+        needs=[(permission_title(need), need) for need in REQUIRED_PERMISSIONS],
+        content=MESSAGE_CONTENT,
+        reads_content=bool(house.client and house.client.intents.message_content),
+        invite=_invite_url(house),
+        colours=STATE_COLOURS,
+    )
+
+
+async def system_events(request: web.Request) -> web.StreamResponse:
+    """The same figures every two seconds."""
+    return await stream_events(request, _state_events(request, get_services(request)))
+
+
+async def run_doctor(request: web.Request) -> web.Response:
+    """Have the doctor look at everything, in the background."""
+    house = get_services(request)
+    begun = house.watch.findings.begin(house.home, house.base_model)
+    said = "The doctor is looking; it takes half a minute." if begun else "The doctor is looking already."
+    return redirect_to(request, f"{SYSTEM_PATH}#doctor", said)
+
+
+async def _state_events(request: web.Request, house: Services) -> AsyncIterator[SseItem]:
+    while request.app[APP_CONTEXT].services is not None:
+        state = await read_system_state(house)
+        data: dict[str, Any] = {"figures": state_figures(state), "rows": state_tables(state)}
+        yield "", "state", data | {"asking": house.watch.findings.is_asking}
+        await asyncio.sleep(REFRESH_INTERVAL_S)
+
+
+def _missing_permissions(house: Services) -> list[MissingPermission]:
+    guilds = house.client.guilds if house.client else []
+    return [
+        lack
+        for guild in guilds
+        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, house.store))
+    ]
+
+
+def _invite_url(house: Services) -> str:
+    """The address that lets the bot into a server; empty in the guild on this machine."""
+    if house.keeping.in_sandbox or house.client is None or not house.client.application_id:
+        return ""
+    return permissions.invite_url(house.client.application_id)
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", SYSTEM_PATH, get_system_page),
+    ("GET", f"{SYSTEM_PATH}/events", system_events),
+    ("POST", f"{SYSTEM_PATH}/doctor", run_doctor),
+)

@@ -1,0 +1,290 @@
+"""`/dashboard/training/ID/repeat`: starts a run again with changed settings."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from bot.errors import redact_paths
+from bot.services import Services
+from bot.store import TrainingJob
+from bot.training.status_text import format_duration
+from bot.web.api.training.job_routes import require_job
+from bot.web.api.training.run_details import read_run_settings, run_folder
+from bot.web.api.training.start_training import queue_training
+from bot.web.api.training.training_checks import requested_recipe_plan
+from bot.web.app_context import Route, get_services
+from bot.web.pages.training.run_view import (
+    REQUEST_FIELDS,
+    SETTING_GROUPS,
+    TRAINING_PATH,
+    SettingComparison,
+    job_guild_name,
+    run_path,
+    setting_text,
+)
+from bot.web.problems import Problem
+from bot.web.request_body import read_form
+from bot.web.template_filters import format_bytes
+from bot.web.templating import FormError, redirect_to, render_page
+from personas.errors import RequestError, UnderstudyError
+from personas.home.job_material import ShippedData
+from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values, parse_settings
+from personas.schemas.training import TrainingRequest
+
+MAX_JOB_NAME_CHARS = 64
+NUMBERED_NAME_PATTERN = re.compile(r"(.*?)-(\d{1,6})")
+SETTING_PREFIX = "set."
+"""Before the name of a setting, in the form."""
+
+DEFAULT_RECIPE = "demo-cpu"
+"""What other recipes leave out is as it is here."""
+
+RERUN_FIELDS = ("job_name", *REQUEST_FIELDS)
+TASK_TYPES = ("persona", "dialogue", "preference")
+
+
+@dataclass(frozen=True)
+class RerunField:
+    """A field of the form. `used` is what the run had; `choices`, where there are any, are all that may stand there."""
+
+    name: str
+    value: str
+    used: str
+    hint: str = ""
+    choices: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.name.removeprefix(SETTING_PREFIX)
+
+
+@dataclass(frozen=True)
+class OriginalRun:
+    """The run that is repeated: what was asked for, and the settings that it used, by name."""
+
+    job: TrainingJob
+    request: TrainingRequest
+    used: Mapping[str, Any]
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Every field of the form as the run had it."""
+        fields = {name: setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
+        return fields | {
+            SETTING_PREFIX + name: setting_text(self.used.get(name)) for name in Hyperparameters.model_fields
+        }
+
+
+@dataclass
+class RerunForm:
+    """What the form says, and what is wrong with it by field; `body` is what is sent."""
+
+    texts: Mapping[str, str]
+    errors: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+async def get_rerun_form(request: web.Request) -> web.Response:
+    """The form, filled with what the run used, under a name of its own."""
+    house, before = await _original_run(request)
+    texts = {**before.texts, "job_name": next_job_name(before.request.job_name)}
+    return _render_rerun(request, house, before, RerunForm(texts))
+
+
+async def post_rerun_form(request: web.Request) -> web.Response:
+    """Show what is other than in the run, or queue it."""
+    house, before = await _original_run(request)
+    sent = await read_form(request)
+    texts = {name: sent.get(name, "").strip() for name in before.texts}
+    wanted = await asyncio.to_thread(parse_rerun_form, before, texts)
+    if sent.get("do") != "start" or wanted.errors:
+        return _render_rerun(
+            request, house, before, wanted, status=422 if wanted.errors else 200, compared=not wanted.errors
+        )
+    try:
+        job, plan = await queue_training(request, wanted.body, guild_id=before.job.guild_id)
+    except UnderstudyError as error:
+        return _render_rerun(
+            request,
+            house,
+            before,
+            _add_field_errors(wanted, error, house),
+            status=422,
+            refused=_error_text(error, house),
+        )
+    said = f"Queued as {job.job_id}."
+    if plan:
+        own = requested_recipe_plan(plan, job.request.recipe)
+        said += f" About {own.steps:,} steps, {format_duration(own.seconds)} and {format_bytes(own.memory_bytes)} of memory."
+    return redirect_to(request, run_path(job.job_id), said)
+
+
+def next_job_name(name: str) -> str:
+    """A job's name for another run of the same: `dusk` becomes `dusk-2`, and that `dusk-3`."""
+    numbered = NUMBERED_NAME_PATTERN.fullmatch(name)
+    stem, number = (numbered[1], int(numbered[2]) + 1) if numbered else (name, 2)
+    return f"{stem[: MAX_JOB_NAME_CHARS - len(str(number)) - 1]}-{number}"
+
+
+def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm:
+    """What the form asks for.
+
+    Settings are named in it that were named before, that are changed, and that the run had other than its recipe has
+    them today. Where another recipe is chosen, that decides all else.
+    """
+    body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
+    wanted = RerunForm(texts, body=body)
+    recipe = recipe_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
+    named = before.request.hyperparameters.model_dump(exclude_none=True)
+    settings: dict[str, Any] = {}
+    for name in Hyperparameters.model_fields:
+        text, had = texts[SETTING_PREFIX + name], before.used.get(name)
+        is_changed = text != setting_text(had)
+        is_special = name in named or (
+            name in recipe and had is not None and setting_text(recipe[name]) != setting_text(had)
+        )
+        if not text or not (is_changed or is_special):
+            continue
+        try:
+            settings |= parse_settings([f"{name}={text}"]).model_dump(mode="json", exclude_none=True)
+        except RequestError as error:
+            wanted.errors[SETTING_PREFIX + name] = str(error)
+    if settings:
+        body["hyperparameters"] = settings
+    return wanted
+
+
+def recipe_values(name: str) -> dict[str, Any]:
+    """The values of a recipe as it ships today; empty for one that there is not."""
+    folder = ShippedData.beside_the_code().recipes
+    files = {path.stem: path for path in folder.glob("*.toml")}
+    if name not in files:
+        return {}
+    return {**_read_toml(files[DEFAULT_RECIPE]), **_read_toml(files[name])}
+
+
+def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[SettingComparison]:
+    """What is other than in the run, the job's own name left out."""
+    rows = (
+        SettingComparison(name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it")
+        for name, had in before.texts.items()
+        if name != "job_name" and texts[name] != had
+    )
+    return list(rows)
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def _render_rerun(
+    request: web.Request,
+    house: Services,
+    before: OriginalRun,
+    wanted: RerunForm,
+    *,
+    status: int = 200,
+    refused: str = "",
+    compared: bool = False,
+) -> web.Response:
+    job = before.job
+    faults = [FormError(said, name, name.removeprefix(SETTING_PREFIX)) for name, said in wanted.errors.items()]
+    return render_page(
+        request,
+        "training/repeat.html",
+        title=f"{job.name} {job.version} once more",
+        section="training",
+        status=status,
+        faults=faults or ([FormError(refused)] if refused else []),
+        job=job,
+        path=run_path(job.job_id),
+        server=job_guild_name(house, job.guild_id),
+        fields=[_rerun_field(house, name, before, wanted) for name in RERUN_FIELDS],
+        groups=[
+            (title, [_rerun_field(house, SETTING_PREFIX + name, before, wanted) for name in names])
+            for title, names in SETTING_GROUPS
+        ],
+        changes=changed_settings(before, wanted.texts),
+        body=wanted.body,
+        compared=compared,
+    )
+
+
+def _rerun_field(house: Services, name: str, before: OriginalRun, wanted: RerunForm) -> RerunField:
+    hint, choices = _field_hint(house, name)
+    return RerunField(name, wanted.texts[name], before.texts[name], hint, choices, wanted.errors.get(name, ""))
+
+
+def _field_hint(house: Services, name: str) -> tuple[str, tuple[str, ...]]:
+    """What may stand in a field: in words, or as choices."""
+    if name.startswith(SETTING_PREFIX):
+        setting = name.removeprefix(SETTING_PREFIX)
+        schema = Hyperparameters.model_json_schema()["properties"][setting]["anyOf"][0]
+        if schema.get("type") == "boolean":
+            return "", ("", "true", "false")
+        if "enum" in schema:
+            return "", ("", *schema["enum"])
+        return describe_allowed_values(setting), ()
+    if name == "recipe":
+        return "", tuple(house.catalogue.recipes())
+    if name == "task_type":
+        return "", TASK_TYPES
+    return FIELD_HINTS.get(name, ""), ()
+
+
+FIELD_HINTS = {
+    "job_name": "letters, digits, - and _",
+    "persona": "its id; empty for general dialogue",
+    "dataset": "by name; empty for the persona's own log",
+    "dataset_path": "or by path, for the operator's own runs",
+    "general": "general dialogue by name, for recipes that mix some in",
+    "start_from": "what is trained further",
+    "base_model": "the one that is served, unless it is the operator's own run",
+}
+
+
+async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
+    house = get_services(request)
+    job = require_job(house, request.match_info["job_id"])
+    try:
+        asked = job.request
+    except RequestError as error:
+        why = f"What {job.name} {job.version} was asked for cannot be read: {error.message}"
+        raise Problem("conflict", why, "Start a training under Data.") from None
+    folder = run_folder(house.home, job.job_id)
+    settings = await asyncio.to_thread(read_run_settings, folder, job)
+    return house, OriginalRun(job, asked, settings.values)
+
+
+def _add_field_errors(wanted: RerunForm, error: UnderstudyError, house: Services) -> RerunForm:
+    """The same with what a refusal says of single fields."""
+    found = {}
+    for one in error.errors if isinstance(error, Problem) else ():
+        name = one["field"].removeprefix("hyperparameters.")
+        key = name if name in RERUN_FIELDS else SETTING_PREFIX + name
+        found[key] = redact_paths(one["detail"], house.home)
+    return RerunForm(wanted.texts, found, wanted.body)
+
+
+def _error_text(error: UnderstudyError, house: Services) -> str:
+    advice = "" if isinstance(error, Problem) and error.errors else error.advice  # that speaks of JSON
+    return redact_paths(f"{error.message} {advice}".strip(), house.home)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", f"{TRAINING_PATH}/{{job_id}}/repeat", get_rerun_form),
+    ("POST", f"{TRAINING_PATH}/{{job_id}}/repeat", post_rerun_form),
+)

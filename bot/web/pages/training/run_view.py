@@ -1,0 +1,306 @@
+"""View model of training runs: list items, status text, settings by group, and charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from pydantic import ValidationError
+
+from bot.errors import redact_paths
+from bot.services import Services
+from bot.store import TrainingJob
+from bot.web.api.training.run_history import MetricsHistory, smooth
+from bot.web.pages.charts import Point, Series, bar_chart, line_chart
+from bot.web.templating import DASHBOARD
+from personas.errors import RequestError
+from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary
+
+SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Optimisation", (
+        "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps",
+        "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
+        "gradient_checkpointing", "packing", "seed")),
+    ("Adapter", (
+        "lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora", "loraplus_lr_ratio",
+        "neftune_noise_alpha")),
+    ("Base model while it trains", ("quant_type", "double_quant", "precision")),
+    ("Samples", (
+        "max_length", "rope_scaling_factor", "rope_scaling_type", "history_turns", "session_gap_minutes", "lore_share",
+        "heldout_share", "train_samples")),
+    ("Measuring", ("logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience")),
+    ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
+    ("Preferences", ("preference_method", "preference_beta", "preference_share")),
+)  # fmt: skip
+
+
+"""Every setting that a request may name, once, in the order in which it is looked for."""
+
+
+REQUEST_FIELDS = ("persona", "task_type", "recipe", "dataset", "dataset_path", "general", "start_from", "base_model")
+
+
+@dataclass(frozen=True)
+class SettingComparison:
+    """One setting of two runs, in words; a dash where it is set to nothing. `is_known` of both."""
+
+    name: str
+    a: str
+    b: str
+    is_known: bool = True
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two are known, and not the same."""
+        return self.is_known and self.a != self.b
+
+
+def setting_text(value: object) -> str:
+    """A value as it is typed: `true`, `0.0002`, `q_proj, v_proj`; empty for None."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        case list() | tuple():
+            return ", ".join(setting_text(it) for it in value)
+    return str(value)
+
+
+def group_settings(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Settings in words, by group; what no group knows is at the end."""
+    groups = [
+        (title, [(name, setting_text(values[name])) for name in names if name in values])
+        for title, names in SETTING_GROUPS
+    ]
+    known = {name for _, names in SETTING_GROUPS for name in names}
+    others = [(name, setting_text(value)) for name, value in values.items() if name not in known]
+    return [(title, rows) for title, rows in (*groups, ("Others", others)) if rows]
+
+
+def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingComparison]:
+    """Every setting that either has: what differs, then what is not known of one, then what is the same.
+
+    Within each they are in the groups' order, after those that no group knows.
+    """
+    order = [name for _, names in SETTING_GROUPS for name in names]
+    others = [name for name in dict.fromkeys((*a, *b)) if name not in order]
+    rows = [
+        SettingComparison(name, _setting_or_dash(a, name), _setting_or_dash(b, name), name in a and name in b)
+        for name in (*others, *order)
+        if name in a or name in b
+    ]
+    return sorted(rows, key=lambda row: (not row.differs, row.is_known))
+
+
+def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
+    return setting_text(values[name]) or "–" if name in values else "not known"
+
+
+STEP_LABEL, LOSS_LABEL = "step", "loss (nats per reply token)"
+
+
+MIB = 2**20
+
+
+def loss_chart(course: MetricsHistory, weight: float) -> Markup:
+    """Training and held-out loss by step, as they were told and smoothed."""
+    return line_chart("Loss", STEP_LABEL, LOSS_LABEL, _loss_series("", course, weight, 0))
+
+
+def rate_chart(course: MetricsHistory) -> Markup:
+    """The learning-rate schedule, as it was gone through."""
+    return line_chart("Learning rate", STEP_LABEL, "learning rate", [Series("learning rate", _rate_points(course))])
+
+
+def pace_chart(course: MetricsHistory) -> Markup:
+    """How fast the run was."""
+    points = [(it.step, it.tokens_per_s) for it in course.steps]
+    return line_chart("Speed", STEP_LABEL, "tokens/s", [Series("tokens/s", points)])
+
+
+def memory_chart(course: MetricsHistory) -> Markup:
+    """How much memory the run held after each step."""
+    points = [(it.step, it.memory_bytes / MIB) for it in course.steps]
+    return line_chart("Memory", STEP_LABEL, "MiB", [Series("MiB held", points)])
+
+
+def compare_loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
+    """The losses of two runs over each other."""
+    series = [one for n, name in enumerate(names) for one in _loss_series(f"{name}: ", courses[n], weight, 4 * n)]
+    return line_chart("Loss", STEP_LABEL, LOSS_LABEL, series)
+
+
+def compare_rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
+    """The learning rates of two runs over each other."""
+    series = [Series(name, _rate_points(course)) for name, course in zip(names, courses, strict=True)]
+    return line_chart("Learning rate", STEP_LABEL, "learning rate", series)
+
+
+def composition_chart(sheet: Mapping[str, Any]) -> Markup:
+    """Samples by source, as an adapter's data sheet counts them."""
+    by_source = sheet.get("by_source")
+    rows = by_source.items() if isinstance(by_source, dict) else ()
+    counted = [(str(name), float(count)) for name, count in rows if isinstance(count, int | float)]
+    return bar_chart("Samples by source", counted, "samples")
+
+
+def _loss_series(whose: str, course: MetricsHistory, weight: float, place: int) -> list[Series]:
+    """Four lines: both losses smoothed, then as told, faint and in the colour of their mean. `place` is the first's."""
+    steps = [it.step for it in course.steps]
+    told = [it.loss for it in course.steps]
+    held_out: list[Point] = [(float(step), loss) for step, loss in course.heldout]
+    means = smooth([loss for _, loss in held_out], weight)
+    colours = (place // 2, place // 2 + 1)
+    return [
+        Series(f"{whose}training, smoothed", _zip_points(steps, smooth(told, weight)), colour=colours[0]),
+        Series(f"{whose}held out, smoothed", _zip_points([step for step, _ in held_out], means), colour=colours[1]),
+        Series(f"{whose}training", _zip_points(steps, told), faint=True, colour=colours[0]),
+        Series(f"{whose}held out", held_out, faint=True, colour=colours[1]),
+    ]
+
+
+def _rate_points(course: MetricsHistory) -> list[Point]:
+    return [(float(it.step), it.lr) for it in course.steps]
+
+
+def _zip_points(steps: Sequence[float], values: Sequence[float]) -> list[Point]:
+    return [(float(step), value) for step, value in zip(steps, values, strict=True)]
+
+
+TRAINING_PATH = f"{DASHBOARD}/training"
+
+
+STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
+
+
+TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
+
+
+"""What `/finetune start` puts behind a persona's id where no name is given."""
+
+
+VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
+
+
+@dataclass(frozen=True)
+class JobListItem:
+    """A job as a list shows it. `given_job_name` is the job's, where it was given one. `seconds` is what it took over all
+    its attempts, or has taken up to its last step, `attempt_s` how long the attempt trains that is at it; None where
+    that is not known.
+
+    `share` of its steps is done where it trains, else None; `doing` says what it does, or why it waits or failed.
+    """
+
+    job: TrainingJob
+    path: str
+    kind: str
+    server: str
+    person: str
+    own_name: str
+    seconds: float | None
+    attempt_s: float | None
+    share: float | None
+    doing: str
+    verdict: str
+    verdict_kind: str
+    loss: str
+
+
+def run_path(job_id: str) -> str:
+    """Where a run's page is."""
+    return f"{TRAINING_PATH}/{job_id}"
+
+
+def job_list_item(
+    house: Services, job: TrainingJob, now: float, doing: str = "", seconds: float | None = None
+) -> JobListItem:
+    """A job as a list shows it; `doing` instead of what its last word says, `seconds` as `seconds_of` has them."""
+    card = read_score_summary(job)
+    verdict = card.verdict if card else ""
+    at = job.progress if job.state == "running" else None
+    return JobListItem(
+        job,
+        run_path(job.job_id),
+        STATE_CLASSES[job.state],
+        job_guild_name(house, job.guild_id),
+        requester_name(house, job.guild_id, job.requested_by),
+        given_job_name(job),
+        seconds,
+        max(0.0, now - job.started_at) if job.state == "running" and job.started_at else None,
+        at.step / at.of if isinstance(at, Progress) and at.of else None,
+        doing or redact_paths(progress_text(job), house.home),
+        verdict,
+        VERDICT_CLASSES.get(verdict, ""),
+        f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
+    )
+
+
+def given_job_name(job: TrainingJob) -> str:
+    """The name that somebody gave a job; empty where it was named after what it trains."""
+    try:
+        name = job.request.job_name
+    except RequestError:  # stored by another version of the bot
+        return ""
+    of = job.name.removeprefix("dialogue/")
+    return "" if name == of or TIMESTAMP_SUFFIX_PATTERN.fullmatch(name.removeprefix(of)) else name
+
+
+def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
+    """What was measured of a job's adapter; None where there is none that can be read."""
+    try:
+        return job.result.scorecard if job.result else None
+    except ValidationError:
+        return None
+
+
+def progress_text(job: TrainingJob) -> str:
+    """The trainer's last word in words, or why the job failed; empty where there is nothing to say."""
+    if job.state == "failed":
+        return job.error or ""
+    if job.state != "running":
+        return ""
+    match job.progress:
+        case Progress() as at:
+            return f"step {at.step:,} of {at.of:,}, loss {at.loss:.3f}"
+        case Epoch() as at:
+            return f"epoch {at.passes} done"
+        case Evaluation() as at:
+            return f"held-out replies measured after step {at.step:,}"
+        case Phase() as at:
+            return f"{at.name}: {at.detail}" if at.detail else at.name
+    return "starting"
+
+
+def job_guild_name(house: Services, guild_id: int) -> str:
+    """The server of a job by its name, where the bot sees it; jobs of the operator belong to none."""
+    if not guild_id:
+        return "the operator's"
+    guild = house.client.get_guild(guild_id) if house.client else None
+    return guild.name if guild else f"server {guild_id}"
+
+
+def requester_name(house: Services, guild_id: int, user_id: int) -> str:
+    """Who asked for a job, by the name that the bot knows; else by id."""
+    if not user_id:
+        return "the operator"
+    guild = house.client.get_guild(guild_id) if house.client else None
+    found = guild.get_member(user_id) if guild else None
+    known = found or (house.client.get_user(user_id) if house.client else None)
+    return known.display_name if known else f"member {user_id}"
+
+
+def waiting_reason(house: Services, place: int, running: Sequence[TrainingJob]) -> str:
+    """Why a job that waits does not train; `place` 1 is the next."""
+    if house.queue.is_held:
+        return "Nothing begins while a member's data are being forgotten."
+    before = f"{running[0].name} {running[0].version} trains now; one runs at a time." if running else ""
+    if place == 1:
+        return before or "It begins now."
+    others = "one other is" if place == 2 else f"{place - 1} others are"
+    return f"{before} {others.capitalize()} before it; servers take turns.".strip()

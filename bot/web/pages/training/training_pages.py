@@ -1,0 +1,340 @@
+"""`/dashboard/training`: the queue and past runs, one run, two runs compared; cancel and resume."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from aiohttp import web
+from markupsafe import Markup
+
+from bot.errors import redact_paths
+from bot.services import Services
+from bot.store import JobState, TrainingJob
+from bot.web.api.data.built_datasets import require_dataset
+from bot.web.api.paging import DEFAULT_PAGE_SIZE
+from bot.web.api.training.job_routes import JOB_STATE_NAMES, job_state_query, require_job
+from bot.web.api.training.run_details import RunDetails, read_log_tail, read_run_details, run_seconds
+from bot.web.api.training.run_history import MAX_SMOOTHING, STAGE_NAMES, smoothing_formula
+from bot.web.api.training.run_routes import smoothing_query
+from bot.web.app_context import Route, get_services
+from bot.web.pages.training import run_view
+from bot.web.pages.training.run_view import (
+    REQUEST_FIELDS,
+    TRAINING_PATH,
+    SettingComparison,
+    compare_settings,
+    group_settings,
+    job_list_item,
+    read_score_summary,
+    run_path,
+    setting_text,
+    waiting_reason,
+)
+from bot.web.template_filters import format_bytes, format_percent, format_seconds
+from bot.web.templating import DASHBOARD, redirect_to, render_page
+from personas.errors import RequestError, UnderstudyError
+from personas.schemas.training import TrainingRequest
+
+
+async def cancel_run(request: web.Request) -> web.Response:
+    """End a run that waits or trains. Raises `QueueConflictError` for one that has ended."""
+    house = get_services(request)
+    job = house.queue.cancel(require_job(house, request.match_info["job_id"]).job_id)
+    return redirect_to(request, run_path(job.job_id), f"{job.name} {job.version} is cancelled.")
+
+
+async def resume_run(request: web.Request) -> web.Response:
+    """Go on with a run that failed. Raises an `UnderstudyError` for one that cannot."""
+    house = get_services(request)
+    job = house.queue.resume(require_job(house, request.match_info["job_id"]).job_id)
+    return redirect_to(
+        request, run_path(job.job_id), f"{job.name} {job.version} waits again, and goes on where it was."
+    )
+
+
+ACTION_ROUTES: tuple[Route, ...] = (
+    ("POST", f"{TRAINING_PATH}/{{job_id}}/cancel", cancel_run),
+    ("POST", f"{TRAINING_PATH}/{{job_id}}/resume", resume_run),
+)
+
+
+MAX_SHOWN_QUEUE = 50
+
+
+MAX_SHOWN_EVALUATIONS = 30
+
+
+MAX_OTHER_RUNS = 50
+
+
+@dataclass(frozen=True)
+class RunCharts:
+    """A run's record with its charts."""
+
+    record: RunDetails
+    loss: Markup
+    rate: Markup
+    pace: Markup
+    memory: Markup
+    composition: Markup | None
+    log: str
+
+
+async def get_run_list(request: web.Request) -> web.Response:
+    """What trains, what waits and why, and every job, newest first."""
+    house, now = get_services(request), time.time()
+    persona = request.query.get("persona") or None
+    state = job_state_query(request) if request.query.get("state") else None  # a form sends what was left empty, too
+    after = require_job(house, request.query["after"]) if "after" in request.query else None
+    jobs = house.store.jobs
+    found = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
+    running, waiting = jobs.in_state("running"), house.queue.order()
+    queue = [
+        job_list_item(house, job, now, waiting_reason(house, place, running))
+        for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1)
+    ]
+    took = await asyncio.to_thread(_run_durations, house.home, [*running, *found[:DEFAULT_PAGE_SIZE]])
+    return render_page(
+        request,
+        "training/list.html",
+        title="Training",
+        section="training",
+        running=[job_list_item(house, job, now, "", took[job.job_id]) for job in running],
+        queue=queue,
+        waiting=len(waiting),
+        entries=[job_list_item(house, job, now, "", took[job.job_id]) for job in found[:DEFAULT_PAGE_SIZE]],
+        names=jobs.names(),
+        states=JOB_STATE_NAMES,
+        persona=persona,
+        state=state,
+        is_first=after is None,
+        older=_list_path(persona, state, found[DEFAULT_PAGE_SIZE - 1]) if len(found) > DEFAULT_PAGE_SIZE else "",
+        newest=_list_path(persona, state, None),
+    )
+
+
+def _run_durations(home: Path, jobs: Sequence[TrainingJob]) -> dict[str, float | None]:
+    return {job.job_id: run_seconds(home, job) for job in jobs}
+
+
+def _list_path(persona: str | None, state: JobState | None, after: TrainingJob | None) -> str:
+    asked = {"persona": persona, "state": state, "after": after.job_id if after else None}
+    query = urlencode({name: value for name, value in asked.items() if value})
+    return f"{TRAINING_PATH}?{query}" if query else TRAINING_PATH
+
+
+async def get_run(request: web.Request) -> web.Response:
+    """Everything about one run."""
+    house = get_services(request)
+    job = require_job(house, request.match_info["job_id"])
+    weight = smoothing_query(request)
+    drawn = await asyncio.to_thread(_draw_charts, house.home, job, weight)
+    shown = job_list_item(house, job, time.time(), _waiting_text(house, job))
+    record, asked = drawn.record, requested_settings(house, job)
+    return render_page(
+        request,
+        "training/run.html",
+        title=", ".join(filter(None, (f"{job.name} {job.version}", shown.own_name))),
+        section="training",
+        run=shown,
+        job=job,
+        record=record,
+        drawn=drawn,
+        card=read_score_summary(job),
+        asked=asked,
+        data_set=await asyncio.to_thread(_dataset_path, house, asked),
+        groups=group_settings(record.settings.values),
+        about=[(name, setting_text(value)) for name, value in record.settings.about.items()],
+        notes=[redact_paths(note, house.home) for note in record.settings.notes],
+        error=redact_paths(job.error or "", house.home),
+        advice=redact_paths(job.advice or "", house.home),
+        stages=STAGE_NAMES,
+        evaluations=record.course.evaluations[-MAX_SHOWN_EVALUATIONS:],
+        weight=weight,
+        most_weight=MAX_SMOOTHING,
+        formula=smoothing_formula(weight),
+        others=[other for other in other_runs(house, job) if other.job_id != job.job_id],
+        holds=house.reply_service.trainer_throttle.is_asked
+        if house.reply_service and job.state == "running"
+        else False,
+    )
+
+
+def _dataset_path(house: Services, asked: Mapping[str, str]) -> str:
+    """Where the built data set is shown that a run learned from; empty where it was none, or is gone."""
+    for name in filter(None, (asked.get("dataset"), Path(asked.get("dataset_path", "")).name)):
+        with suppress(UnderstudyError):
+            return f"{DASHBOARD}/data/sets/{quote(require_dataset(house, name).id)}"
+    return ""
+
+
+def _draw_charts(home: Path, job: TrainingJob, weight: float) -> RunCharts:
+    record = read_run_details(home, job)
+    course = record.course
+    return RunCharts(
+        record,
+        run_view.loss_chart(course, weight),
+        run_view.rate_chart(course),
+        run_view.pace_chart(course),
+        run_view.memory_chart(course),
+        run_view.composition_chart(record.sheet) if record.sheet else None,
+        read_log_tail(home, job.job_id),
+    )
+
+
+def _waiting_text(house: Services, job: TrainingJob) -> str:
+    place = house.queue.position(job.job_id)
+    return waiting_reason(house, place, house.store.jobs.in_state("running")) if place else ""
+
+
+def other_runs(house: Services, job: TrainingJob | None) -> list[TrainingJob]:
+    """The latest jobs, those of the same persona first."""
+    same = house.store.jobs.page(MAX_OTHER_RUNS, name=job.name) if job else []
+    known = {it.job_id for it in same}
+    return [*same, *(it for it in house.store.jobs.page(MAX_OTHER_RUNS) if it.job_id not in known)]
+
+
+def requested_settings(house: Services, job: TrainingJob) -> dict[str, str]:
+    """What a job was asked for, settings left out; empty where the row cannot be read."""
+    try:
+        request: TrainingRequest = job.request
+    except RequestError:
+        return {}
+    shown = {name: setting_text(getattr(request, name)) for name in REQUEST_FIELDS}
+    told = {"job_name": request.job_name, **shown}
+    return {name: redact_paths(value, house.home) for name, value in told.items() if value}
+
+
+ROUTES: tuple[Route, ...] = (
+    ("GET", TRAINING_PATH, get_run_list),
+    ("GET", f"{TRAINING_PATH}/{{job_id}}", get_run),
+)
+
+
+@dataclass(frozen=True)
+class RunPair:
+    """Two runs and what is drawn of them."""
+
+    a: RunDetails
+    b: RunDetails
+    loss: Markup
+    rate: Markup
+
+
+async def get_comparison(request: web.Request) -> web.Response:
+    """Two runs, or the choice of two."""
+    house, weight = get_services(request), smoothing_query(request)
+    jobs = [require_job(house, request.query[name]) if request.query.get(name) else None for name in "ab"]
+    pair = await asyncio.to_thread(_run_pair, house.home, jobs[0], jobs[1], weight) if all(jobs) else None
+    names = [_run_title(job) if job else "" for job in jobs]
+    return render_page(
+        request,
+        "training/compare.html",
+        title=" and ".join(filter(None, names)) or "Two runs side by side",
+        section="training",
+        jobs=jobs,
+        names=names,
+        paths=[run_path(job.job_id) if job else "" for job in jobs],
+        choices=_comparable_runs(house, jobs),
+        pair=pair,
+        results=compare_results(pair) if pair else [],
+        settings=compare_run_settings(house, pair) if pair else [],
+        weight=weight,
+        most_weight=MAX_SMOOTHING,
+        formula=smoothing_formula(weight),
+    )
+
+
+def _comparable_runs(house: Services, jobs: list[TrainingJob | None]) -> list[TrainingJob]:
+    """The runs that may be chosen: the latest, those of the first one's persona before others, and those chosen."""
+    found = other_runs(house, jobs[0])
+    known = {job.job_id for job in found}
+    return [*(job for job in jobs if job and job.job_id not in known), *found]
+
+
+def _run_title(job: TrainingJob) -> str:
+    return f"{job.name} {job.version}"
+
+
+def _run_pair(home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: float) -> RunPair | None:
+    if a is None or b is None:
+        return None
+    records = read_run_details(home, a), read_run_details(home, b)
+    courses = [record.course for record in records]
+    names = [f"A, {_run_title(a)}", f"B, {_run_title(b)}"]
+    return RunPair(
+        *records, run_view.compare_loss_chart(names, courses, weight), run_view.compare_rate_chart(names, courses)
+    )
+
+
+def compare_results(pair: RunPair) -> list[SettingComparison]:
+    """What came of both, in words; a dash where it is not known."""
+    return [SettingComparison(name, tell(pair.a) or "–", tell(pair.b) or "–") for name, tell in RESULT_ROWS]
+
+
+def compare_run_settings(house: Services, pair: RunPair) -> list[SettingComparison]:
+    """What was asked for and the settings of both. What only one asked for, the other is known to have left out."""
+    both = [(it, requested_settings(house, it.job)) for it in (pair.a, pair.b)]
+    left_out = dict.fromkeys(name for _, asked in both for name in asked)
+    return compare_settings(
+        *({**(left_out if asked else {}), **asked, **it.settings.values, **it.settings.about} for it, asked in both)
+    )
+
+
+def _score_reader(name: str, digits: int = 4) -> Callable[[RunDetails], str]:
+    def tell(record: RunDetails) -> str:
+        card = read_score_summary(record.job)
+        value: Any = getattr(card, name) if card else None
+        return f"{value:.{digits}f}" if isinstance(value, float) else str(value or "")
+
+    return tell
+
+
+def _format_loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _best_loss(record: RunDetails) -> str:
+    best = min(record.course.heldout, key=lambda measured: measured[1], default=None)
+    return f"{best[1]:.4f} after step {best[0]:,}" if best else ""
+
+
+def _step_count(record: RunDetails) -> str:
+    return f"{record.course.steps[-1].step:,}" if record.course.steps else ""
+
+
+def _sample_count(record: RunDetails) -> str:
+    samples = (record.sheet or {}).get("samples")
+    return f"{samples.get('train', 0):,}" if isinstance(samples, dict) else ""
+
+
+def _peak_memory(record: RunDetails) -> str:
+    took = record.took
+    share = f" ({format_percent(took.share, 1)} of {took.device})" if took.share is not None else ""
+    return f"{format_bytes(took.peak_bytes)}{share}" if took.peak_bytes else ""
+
+
+RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
+    ("State", lambda record: record.job.state),
+    ("Samples trained on", _sample_count),
+    ("Steps", _step_count),
+    ("Total time", lambda record: format_seconds(record.took.seconds) if record.took.seconds else ""),
+    ("Peak memory", _peak_memory),
+    ("Final training loss", lambda record: _format_loss(record.course.train_loss)),
+    ("Best held-out loss on the way", _best_loss),
+    ("Held-out loss, base model", _score_reader("loss_base")),
+    ("Held-out loss, as served", _score_reader("loss_tuned")),
+    ("General dialogue, base model", _score_reader("general_loss_base")),
+    ("General dialogue, as served", _score_reader("general_loss_tuned")),
+    ("Gate", _score_reader("verdict")),
+)
+
+
+COMPARISON_ROUTES: tuple[Route, ...] = (("GET", f"{TRAINING_PATH}/compare", get_comparison),)

@@ -1,0 +1,119 @@
+"""Server-sent events: streams items to a client, with pings, and resumes after a lost connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+from bot.errors import redact_paths
+from bot.web.app_context import APP_CONTEXT
+from personas.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
+
+SseItem = tuple[str, str, Any]
+"""Id, name and data (JSON) of one event. An id of "" gives none: then a reconnecting page does not come back to it."""
+
+PING_INTERVAL_S, RECONNECT_DELAY_MS = 15.0, 2000
+DISCONNECT_POLL_S = 0.5
+"""How often it is looked whether the page is still there: what is made for it takes the machine's time."""
+SSE_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # a proxy in between passes each event on at once
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+LINE_END_PATTERN = re.compile(r"[\r\n\0]")
+
+
+async def stream_events(
+    request: web.Request, items: AsyncIterator[SseItem], *, ping_s: float = PING_INTERVAL_S
+) -> web.StreamResponse:
+    """Send the events as they come, and a comment each 15 seconds in which there is none, until they end.
+
+    A page that comes back says in `Last-Event-ID` which event it had last; what follows that is for `items` to know.
+    Whoever goes away ends it: `items` is closed then, in its own `finally`. An error of `items` is told as a last event
+    `problem` with `message` and `advice`, since the answer has begun.
+    """
+    answer = web.StreamResponse(headers=SSE_HEADERS)
+    try:
+        await answer.prepare(request)
+        if request.method != "HEAD":
+            await answer.write(f"retry: {RECONNECT_DELAY_MS}\n\n".encode())
+            await _send_events(request, answer, items, ping_s)
+        await answer.write_eof()
+    except ConnectionError:
+        pass  # the page was closed
+    finally:
+        close = getattr(items, "aclose", None)
+        if close:
+            await close()
+    return answer
+
+
+async def _send_events(
+    request: web.Request, answer: web.StreamResponse, items: AsyncIterator[SseItem], ping_s: float
+) -> None:
+    following: asyncio.Future[SseItem] | None = None
+    silent_s = 0.0
+    try:
+        while is_connected(request):
+            following = following or asyncio.ensure_future(anext(items))
+            if not (await asyncio.wait({following}, timeout=min(DISCONNECT_POLL_S, ping_s)))[0]:
+                silent_s += DISCONNECT_POLL_S
+                if silent_s >= ping_s:
+                    await answer.write(b": still here\n\n")
+                    silent_s = 0.0
+                continue
+            item, following, silent_s = following.result(), None, 0.0
+            await answer.write(encode_event(item))
+    except StopAsyncIteration:
+        pass  # there is no more to tell
+    except ConnectionError:
+        raise
+    except Exception as error:
+        await answer.write(encode_event(("", "problem", _error_data(request, error))))
+    finally:
+        if following:
+            following.cancel()
+            await asyncio.wait({following})
+            if not following.cancelled():
+                following.exception()  # told already, or of no use to anybody any more
+
+
+def _error_data(request: web.Request, error: Exception) -> dict[str, str]:
+    if isinstance(error, UnderstudyError):
+        house = request.app[APP_CONTEXT].services
+        home = house.home if house else None
+        return {"message": redact_paths(error.message, home), "advice": redact_paths(error.advice, home)}
+    code = secrets.token_hex(4)
+    log.error("error %s", code, exc_info=error)
+    return {"message": "That went wrong inside the bot.", "advice": f"Its log says why under {code}."}
+
+
+def is_connected(request: web.Request) -> bool:
+    """Whether somebody still waits for an answer, and the bot has not begun to end."""
+    return (
+        request.transport is not None
+        and not request.transport.is_closing()
+        and request.app[APP_CONTEXT].services is not None
+    )
+
+
+def encode_event(item: SseItem) -> bytes:
+    """One event as it is sent."""
+    number, name, data = item
+    lines = [f"id: {LINE_END_PATTERN.sub(' ', number)}"] if number else []
+    lines += [f"event: {LINE_END_PATTERN.sub(' ', name)}"] if name else []
+    lines.append(f"data: {json.dumps(data, ensure_ascii=False)}")
+    return ("\n".join(lines) + "\n\n").encode()

@@ -1,0 +1,182 @@
+"""Character cards V1, V2 and V3 as JSON documents, with their picture and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from personas.errors import CardError
+
+JsonObject = dict[str, Any]
+Version = Literal[1, 2, 3]
+Container = Literal["json", "png", "charx", "toml"]
+
+SPECS: dict[Version, tuple[str, str]] = {2: ("chara_card_v2", "2.0"), 3: ("chara_card_v3", "3.0")}
+V1_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example")
+TEXT_FIELDS = (*V1_TEXT_FIELDS, "creator_notes", "system_prompt", "post_history_instructions", "nickname")
+"""The fields that hold prose, besides `name`."""
+MAX_JSON_BYTES = 16 * 2**20
+LONE_SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
+EXPECTED_FORMAT_ADVICE = (
+    "A card is a JSON object of version 1, 2 (spec chara_card_v2) or 3 (chara_card_v3), by itself or in a PNG "
+)
+EXPECTED_FORMAT_ADVICE += "or CHARX file, or a TOML file of this project."
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card. `picture` is its face as a picture file without the card; `files` are its other files by their URI."""
+
+    document: JsonObject
+    version: Version
+    container: Container
+    picture: bytes | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def data(self) -> JsonObject:
+        """The card's fields: all of a V1 card, else what is under `data`."""
+        return self.document if self.version == 1 else self.document["data"]
+
+    @property
+    def name(self) -> str:
+        """The character's name as it stands in the card."""
+        return str(self.data["name"])
+
+    def text(self, key: str) -> str:
+        """A field of prose; empty where the card has none. Lone surrogates, which no text may hold, are replaced."""
+        return replace_surrogates(self.data.get(key) or "")
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The texts of a list, such as `alternate_greetings`."""
+        return tuple(replace_surrogates(text) for text in self.data.get(key) or ())
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags; some programs write them as one text with commas."""
+        tags = self.data.get("tags") or []
+        found = tags.split(",") if isinstance(tags, str) else [tag for tag in tags if isinstance(tag, str)]
+        return tuple(replace_surrogates(tag.strip()) for tag in found if tag.strip())
+
+    @property
+    def assets(self) -> list[JsonObject]:
+        """The assets of a V3 card that have a URI."""
+        found = self.data.get("assets") or []
+        return [one for one in found if isinstance(one, dict) and isinstance(one.get("uri"), str)]
+
+    @property
+    def book(self) -> list[JsonObject]:
+        """The entries of the character book."""
+        entries = (self.data.get("character_book") or {}).get("entries") or []
+        return list(entries.values()) if isinstance(entries, dict) else list(entries)
+
+
+def replace_surrogates(text: str) -> str:
+    """Text that can be written as UTF-8: JSON can hold halves of a character, everything else cannot."""
+    return LONE_SURROGATE_PATTERN.sub("\ufffd", text)
+
+
+def parse_document(document: Any, container: Container, where: str) -> Card:
+    """The card in a JSON value. Raises `CardError` that names the field which is wrong."""
+    if not isinstance(document, dict):
+        raise CardError(f"{where} holds no card: it is JSON, but not an object.", EXPECTED_FORMAT_ADVICE)
+    card = Card(document, _version(document, where), container)
+    _validate_card(card, where)
+    return card
+
+
+def _version(document: JsonObject, where: str) -> Version:
+    spec, data = document.get("spec"), document.get("data")
+    known = {name: version for version, (name, _) in SPECS.items()}
+    if spec in known and not isinstance(data, dict):
+        raise CardError(f"{where}: data must be an object in a card of spec {spec}.", EXPECTED_FORMAT_ADVICE)
+    if spec in known:
+        return known[spec]
+    if spec is not None:
+        raise CardError(f"{where} has an unknown spec, {_short(spec)}.", f"Known: {', '.join(known)}; V1 has none.")
+    if isinstance(data, dict) and "name" in data:  # some programs leave the spec out
+        return 2
+    if "name" in document and any(key in document for key in V1_TEXT_FIELDS):
+        return 1
+    found = ", ".join(_short(key) for key in list(document)[:8]) or "nothing"
+    raise CardError(f"{where} is no character card; it holds {found}.", EXPECTED_FORMAT_ADVICE)
+
+
+def _validate_card(card: Card, where: str) -> None:
+    """Refuse values of another kind where the formats want text or lists; a null counts as left out."""
+    data, prefix = card.data, "" if card.version == 1 else "data."
+    if not isinstance(data.get("name"), str) or not data["name"].strip():
+        raise CardError(f"{where}: {prefix}name must be a text that is not empty.", "Give the character a name.")
+    for key in TEXT_FIELDS:
+        _require(data.get(key) is None or isinstance(data[key], str), where, prefix + key, "a text", data.get(key))
+    for key in ("alternate_greetings", "group_only_greetings"):
+        _require(_is_string_list(data.get(key)), where, prefix + key, "a list of texts", data.get(key))
+    assets = data.get("assets")
+    _require(assets is None or isinstance(assets, list), where, prefix + "assets", "a list of objects", assets)
+    book = data.get("character_book")
+    _require(book is None or isinstance(book, dict), where, prefix + "character_book", "an object", book)
+    _require(isinstance((book or {}).get("entries") or [], list | dict), where, prefix + "character_book.entries",
+             "a list", (book or {}).get("entries"))  # fmt: skip
+    for number, entry in enumerate(card.book):
+        place = f"{prefix}character_book.entries[{number}]"
+        _require(isinstance(entry, dict), where, place, "an object", entry)
+        content = entry.get("content")
+        _require(content is None or isinstance(content, str), where, f"{place}.content", "a text", content)
+
+
+def _require(holds: bool, where: str, field_name: str, wanted: str, value: object) -> None:
+    if not holds:
+        raise CardError(f"{where}: {field_name} must be {wanted}, not {_short(value)}.", "Correct it in the card.")
+
+
+def _is_string_list(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(text, str) for text in value))
+
+
+def _short(value: object) -> str:
+    shown = replace_surrogates(repr(value))
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The value of a JSON text. Raises `CardError` for what is not JSON, too large, too deep, or not a number."""
+    if len(data) > MAX_JSON_BYTES:
+        raise CardError(f"{where} is larger than {MAX_JSON_BYTES // 2**20} MiB of JSON.", "No card needs that much.")
+    try:
+        return json.loads(data.decode("utf-8-sig"), parse_constant=_reject_constant, parse_float=_parse_float)
+    except UnicodeDecodeError as error:
+        raise CardError(f"{where} is not UTF-8 (byte {error.start}).", "Save the card as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        at = f"line {error.lineno}, column {error.colno}"
+        raise CardError(f"{where} is not valid JSON ({at}: {error.msg}).", "Export the card anew.") from None
+    except RecursionError:
+        raise CardError(f"{where} is nested too deeply.", "No card needs that.") from None
+    except ValueError as error:
+        raise CardError(
+            f"{where} holds a number that JSON does not know: {error}.", "Correct it in the card."
+        ) from None
+
+
+def json_bytes(document: JsonObject, *, indent: int | None = None) -> bytes:
+    """The JSON text of a document, in UTF-8; equal documents give equal text."""
+    separators = None if indent else (",", ":")
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    # Halves of a character stand in JSON as escapes only.
+    return LONE_SURROGATE_PATTERN.sub(lambda half: f"\\u{ord(half[0]):04x}", text).encode()
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _parse_float(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is too large")
+    return number

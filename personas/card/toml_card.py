@@ -1,0 +1,301 @@
+"""TOML cards of this project: parsing, writing, and conversion to and from card V2 fields and macros."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from personas.card.spec_card import SPECS, Card, JsonObject, json_bytes, parse_document, parse_json, replace_surrogates
+from personas.errors import CardError
+from personas.prompt import example_turns
+from personas.schemas.chat import Persona
+from personas.unicode_normalise import fold_name, to_nfc
+
+NAME_MACROS = (
+    (re.compile(r"\{\{\s*char\s*\}\}|<char>|<bot>", re.IGNORECASE), "{{char}}"),
+    (re.compile(r"\{\{\s*user\s*\}\}|<user>", re.IGNORECASE), "{{user}}"),
+    (re.compile(r"\{\{\s*original\s*\}\}", re.IGNORECASE), "{{original}}"),
+)
+
+
+COMMENT_PATTERN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re.IGNORECASE)
+
+
+START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
+
+
+def normalise_macros(text: str) -> str:
+    """A text with one form of each name and letter, and without what its author meant for people only."""
+    text = COMMENT_PATTERN.sub("", to_nfc(text))
+    for pattern, name in NAME_MACROS:
+        text = pattern.sub(name, text)
+    return text
+
+
+def normalise_examples(text: str, name: str, nickname: str = "") -> str:
+    """Examples whose lines begin with `{{char}}:` and `{{user}}:` where V1 cards write the name and "You"."""
+    text = START_PATTERN.sub("<START>", normalise_macros(text))
+    own = "|".join(re.escape(to_nfc(one)) for one in (name, nickname) if one)
+    text = re.sub(rf"^[ \t]*(?:{own})[ \t]*:", "{{char}}:", text, flags=re.MULTILINE)
+    return re.sub(r"^[ \t]*(?:you|user)[ \t]*:", "{{user}}:", text, flags=re.MULTILINE | re.IGNORECASE)
+
+
+SHIPPED_CARDS = Path(__file__).parent.parent / "cards"
+
+
+MAX_CARD_BYTES = 4 * 2**20
+
+
+MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
+
+
+ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+SHARED_TEXT_FIELDS = ("description", "personality", "scenario", "system_prompt", "post_history_instructions", "first_mes",
+          "mes_example", "creator_notes", "nickname")  # fmt: skip
+
+
+"""Texts that have the same name in the other formats."""
+
+
+OWN_TEXT_FIELDS = ("tagline", "license", "speech")
+
+
+"""Texts that only our own form has; in the others they are in `extensions.understudy`."""
+
+
+PROSE_FIELDS = (*SHARED_TEXT_FIELDS, *OWN_TEXT_FIELDS)
+
+
+LIST_FIELDS = ("tags", "alternate_greetings")
+
+
+FIELD_ORDER = ("id", "name", "nickname", "tagline", "avatar", "description", "personality", "scenario", "system_prompt",
+         "post_history_instructions", "first_mes", "alternate_greetings", "mes_example", "speech", "tags",
+         "creator_notes", "license", "more")  # fmt: skip
+
+
+EXTENSION_KEY = "understudy"
+
+
+def read_card(path: Path) -> Persona:
+    """Read a card. Raises `CardError` naming the file and what is wrong with it."""
+    return persona_from_table(read_table(path), path, path.parent)
+
+
+def read_cards(folder: Path) -> dict[str, Persona]:
+    """All cards of a folder by persona id, in file order. One unreadable card is an error, not a missing persona."""
+    cards = {}
+    for path in sorted(folder.glob("*.toml")):
+        persona = read_card(path)
+        if persona.id in cards:
+            raise CardError(f"Two cards in {folder} have the id {persona.id!r}.", f"Rename one; the second is {path}.")
+        cards[persona.id] = persona
+    return cards
+
+
+def find_persona(personas: Mapping[str, Persona], wanted: str) -> Persona | None:
+    """The persona with this id or display name, whatever the case."""
+    key = fold_name(wanted)
+    return next((p for p in personas.values() if key in (fold_name(p.id), fold_name(p.name))), None)
+
+
+def read_table(path: Path) -> JsonObject:
+    """The file's table. Raises `CardError`."""
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise CardError(f"The card {path} exceeds {MAX_CARD_BYTES // 2**20} MiB.", "Move lore into lore files.")
+        return parse_table(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise CardError(f"There is no card at {path}.", "Check the path.") from None
+    except OSError as error:
+        raise CardError(f"The card {path} cannot be read: {error.strerror}.", "Check its rights.") from None
+
+
+def parse_table(data: bytes, where: Path | str) -> JsonObject:
+    """The table in a file's bytes. Raises `CardError`."""
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise CardError(f"The card {where} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise CardError(f"The card {where} is not valid TOML: {error}.", "Correct the named line.") from None
+
+
+def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None = None) -> Persona:
+    """The persona of a card's table; its avatar is looked for in `folder`. Raises `CardError`."""
+    if unknown := sorted(set(table) - set(FIELD_ORDER)):
+        raise CardError(f"The card {where} has unknown fields: {', '.join(unknown)}.", f"Known: {sorted(FIELD_ORDER)}.")
+    fields = {key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE_FIELDS)}
+    name = to_nfc(" ".join(fields["name"].split()))
+    if not any(letter.isprintable() for letter in name):  # of signs that nobody sees
+        name = ""
+    if not ID_PATTERN.fullmatch(fields["id"]):
+        raise CardError(
+            f"The card {where} needs an id of small letters, digits, '-' and '_'.", 'For instance id = "ballast".'
+        )
+    if not 1 <= len(name) <= 80 or re.search("discord|clyde", name, re.IGNORECASE):
+        raise CardError(
+            f"The card {where} needs a name of 1 to 80 characters without 'discord' or 'clyde'.",
+            "Discord refuses such webhook names.",
+        )
+    if len(fields["tagline"]) > MAX_TAGLINE:
+        raise CardError(f"The card {where} has a tagline of more than {MAX_TAGLINE} characters.", "Shorten it.")
+    examples = normalise_examples(fields["mes_example"], name, fields["nickname"])
+    persona = Persona(
+        id=fields["id"],
+        name=name,
+        tags=tuple(map(to_nfc, _texts(table, "tags", where))),
+        alternate_greetings=tuple(
+            normalise_macros(text).strip() for text in _texts(table, "alternate_greetings", where) if text.strip()
+        ),
+        avatar=folder / fields["avatar"] if folder and fields["avatar"] else None,
+        **{**{key: normalise_macros(fields[key]) for key in PROSE_FIELDS}, "mes_example": examples},
+    )
+    try:
+        example_turns(persona)
+    except ValueError as error:
+        raise CardError(f"The card {where}: {error}.", "Begin each line of it with {{user}}: or {{char}}:.") from None
+    return persona
+
+
+def _text(table: JsonObject, key: str, where: Path | str) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise CardError(f"The card {where}: {key} must be text.", f'Write {key} = "…".')
+    return value.strip()
+
+
+def _texts(table: JsonObject, key: str, where: Path | str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise CardError(f"The card {where}: {key} must be a list of texts.", f'For instance {key} = ["…", "…"].')
+    return tuple(value)
+
+
+# ------------------------------------------------------------------------------------------------ from and to others
+
+
+def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
+    """The table of a V2 or V3 card. Its id is the one given, the one it had here before, or made of its name."""
+    own = _own_fields(card)
+    table: JsonObject = {key: card.text(key) for key in SHARED_TEXT_FIELDS} | {
+        key: own[key] for key in OWN_TEXT_FIELDS if key in own
+    }
+    table |= {"name": replace_surrogates(card.name), "tags": list(card.tags)}
+    greetings = card.texts("alternate_greetings")
+    table["alternate_greetings"] = list(greetings) if any(greetings) else []
+    table["id"] = persona_id or own.get("id") or slug(card.name)
+    if not _has_example_dialogue(card):
+        table["mes_example"], table["speech"] = "", card.text("mes_example")
+    table["more"] = json_bytes(_unmapped_fields(card, table)).decode()
+    return table
+
+
+def card_from_table(table: JsonObject, where: str, picture: bytes | None = None) -> Card:
+    """A table as a card of the version that it had; V2 if it was written by hand. Raises `CardError`."""
+    persona = persona_from_table(table, where)
+    fresh: JsonObject = {"spec": SPECS[2][0], "spec_version": SPECS[2][1], "data": _empty_v2_data()}
+    document = parse_json(table["more"].encode(), f"{where}, more,") if table.get("more") else fresh
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, dict):
+        raise CardError(f"{where}: more does not hold the rest of a card.", "Leave it as it was written, or out.")
+    data |= {key: table[key] for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS) if table.get(key)}
+    own = {key: table[key] for key in OWN_TEXT_FIELDS if table.get(key)}
+    if "speech" in own and not table.get("mes_example"):
+        data["mes_example"] = own.pop("speech")
+    if persona.id != slug(persona.name):
+        own["id"] = persona.id
+    if own:
+        data["extensions"] = (data.get("extensions") or {}) | {EXTENSION_KEY: own}
+    card = parse_document(document, "toml", where)
+    return Card(card.document, card.version, "toml", picture)
+
+
+def slug(name: str) -> str:
+    """An id made of a name: its letters without marks, or a digest where none are left."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    made = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_ID_LENGTH].rstrip("-")
+    return made or f"card-{hashlib.sha256(replace_surrogates(name).encode()).hexdigest()[:8]}"
+
+
+def _has_example_dialogue(card: Card) -> bool:
+    examples = normalise_examples(card.text("mes_example").strip(), card.name.strip(), card.text("nickname"))
+    try:
+        example_turns(Persona("x", "x", mes_example=examples))
+    except ValueError:
+        return False
+    return True
+
+
+def _own_fields(card: Card) -> dict[str, str]:
+    extensions = card.data.get("extensions")
+    own = extensions.get(EXTENSION_KEY) if isinstance(extensions, dict) else None
+    held = own if isinstance(own, dict) else {}
+    texts = {key: replace_surrogates(value) for key, value in held.items() if isinstance(value, str)}
+    if not ID_PATTERN.fullmatch(texts.get("id", "")):
+        texts.pop("id", None)
+    return {key: texts[key] for key in ("id", *OWN_TEXT_FIELDS) if texts.get(key)}
+
+
+def _unmapped_fields(card: Card, table: JsonObject) -> JsonObject:
+    """What the fields of the table do not hold, value for value."""
+    document = copy.deepcopy(card.document)
+    data = document["data"]
+    for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS):
+        kept = table.get(key) or (table.get("speech") if key == "mes_example" else None)
+        if kept and data.get(key) == kept:
+            del data[key]
+    extensions = data.get("extensions")
+    if isinstance(extensions, dict) and isinstance(extensions.get(EXTENSION_KEY), dict):
+        for key, value in _own_fields(card).items():
+            if extensions[EXTENSION_KEY][key] == value:
+                del extensions[EXTENSION_KEY][key]
+        if not extensions[EXTENSION_KEY]:
+            del extensions[EXTENSION_KEY]
+    return document
+
+
+def _empty_v2_data() -> JsonObject:
+    """The fields that a V2 card must have."""
+    texts: JsonObject = dict.fromkeys(
+        (*(key for key in SHARED_TEXT_FIELDS if key != "nickname"), "creator", "character_version"), ""
+    )
+    return texts | {"alternate_greetings": [], "tags": [], "extensions": {}}
+
+
+# ------------------------------------------------------------------------------------------------ TOML
+
+
+def dump_toml(table: JsonObject) -> bytes:
+    """A table as a TOML file."""
+    lines = []
+    for key in (key for key in FIELD_ORDER if table.get(key)):
+        if key == "more":
+            lines.append("\n# What else the card holds, as JSON; it goes along when the card is converted again.")
+        lines.append(f"{key} = {_toml_value(table[key])}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_toml_value(text) for text in value)}]"
+    if value.isprintable() and "'" not in value and '"' in value:
+        return f"'{value}'"
+    escaped = "".join(_escape_character(letter) for letter in value)
+    return f'"""\n{escaped}"""' if "\n" in value else f'"{escaped}"'
+
+
+def _escape_character(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    if letter == "\n":
+        return letter
+    return f"\\u{ord(letter):04x}" if unicodedata.category(letter) == "Cc" else letter

@@ -1,0 +1,1 @@
+"""Compiled forward pass for Llama-like models on CPUs with AVX-512 BF16."""

@@ -1,0 +1,13 @@
+"""`python -m personas.engine.cpu_kernel`: compile the kernel ahead, in setting up and for an image without a compiler."""
+
+from __future__ import annotations
+
+import sys
+
+from personas.engine.cpu_kernel.build import KernelUnavailableError, compile_library
+
+if __name__ == "__main__":
+    try:
+        print(compile_library())
+    except KernelUnavailableError as error:
+        sys.exit(f"replies will be computed by torch: {error}")

@@ -1,0 +1,1 @@
+"""Files in UNDERSTUDY_HOME that bot and trainer share."""

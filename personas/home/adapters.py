@@ -1,0 +1,109 @@
+"""Adapter folders: manifest, checksums, verification and installation."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from personas.errors import AdapterError
+from personas.home.atomic_files import atomic_folder
+from personas.schemas.chat import AdapterRef
+from personas.schemas.training import AdapterManifest
+
+MANIFEST_FILE = "manifest.json"
+
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+CONFIG_FILE = "adapter_config.json"
+
+
+def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
+    """Where a version lies, whether or not it is there."""
+    return AdapterRef(persona_id, version, home / "models" / "persona_adapters" / persona_id / version)
+
+
+def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
+    """Write the manifest with the checksums of all files that are in the folder now."""
+    sealed = manifest.model_copy(update={"checksums": _checksums(folder)})
+    (folder / MANIFEST_FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return sealed
+
+
+ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
+
+
+NAME_ADAPTER_ADVICE = "Name a whole adapter: its folder holds manifest.json and adapter_model.safetensors."
+
+
+"""What to do about an adapter that cannot be used: one that is live, and one that somebody named."""
+
+
+def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
+    """Compare every file with the manifest. Raises `AdapterError` naming the first that differs, with the advice."""
+    try:
+        manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+        found = _checksums(folder)
+    except FileNotFoundError:
+        raise AdapterError(f"There is no complete adapter in {folder}.", advice) from None
+    except ValidationError as error:
+        raise AdapterError(f"{MANIFEST_FILE} in {folder} is damaged: {error.errors()[0]['msg']}.", advice) from error
+    except OSError as error:
+        raise AdapterError(f"The adapter in {folder} cannot be read: {error}", advice) from error
+    for name in sorted({*found, *manifest.checksums, WEIGHTS_FILE, CONFIG_FILE}):
+        if name not in manifest.checksums:
+            raise AdapterError(f"The adapter in {folder} has a file that its manifest does not know: {name}.", advice)
+        if found.get(name) != manifest.checksums[name]:
+            raise AdapterError(f"The adapter in {folder} is damaged: {name} is not as it was written.", advice)
+    return manifest
+
+
+def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
+    """Copy a verified adapter folder to its place; one that is already there and whole is left as it is.
+
+    Raises `AdapterError` for a damaged one, one that is never served, and where another one lies there.
+    """
+    manifest = verify_adapter(source)
+    require_servable(manifest, source)
+    if target.exists():
+        if verify_adapter(target).checksums != manifest.checksums:
+            raise AdapterError(f"{target} already holds another adapter.", "Choose a new version name.")
+        return manifest
+    with atomic_folder(target) as aside:
+        shutil.copytree(source, aside, dirs_exist_ok=True)
+        verify_adapter(aside)
+    return manifest
+
+
+def require_servable(manifest: AdapterManifest, folder: Path) -> None:
+    """Raise `AdapterError` for a copy that was trained for an audit: it has learned texts that were planted in it."""
+    if manifest.audit:
+        raise AdapterError(
+            f"The adapter in {folder} was trained for an audit, with planted texts: it is never served.",
+            "Use the adapter that the audit was of.",
+        )
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    sums = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name != MANIFEST_FILE:
+            with path.open("rb") as file:
+                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def verify_for_base_model(adapter: AdapterRef, base_hash: str) -> None:
+    """Compare an adapter folder with its manifest and its base model with the one served. Raises `AdapterError`."""
+    manifest = verify_adapter(adapter.folder)
+    require_servable(manifest, adapter.folder)
+    if manifest.base_model_hash != base_hash:
+        raise AdapterError(
+            f"{adapter.persona_id} {adapter.version} was made for another base model ({manifest.base_model}).",
+            "Serve that base model again, or train the persona on this one.",
+        )

@@ -1,0 +1,150 @@
+"""Adapters embedded in a character card (CHARX assets): unpack them and check that they are plain LoRA."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from personas.card import Card, read_card_file, write_card
+from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
+from personas.card.formats import convert_version
+from personas.errors import AdapterError, ExportError
+from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, require_servable, verify_adapter
+from personas.schemas.training import AdapterManifest
+from personas.schemas.training_events import ScoreSummary
+
+ADAPTER_ASSET_TYPE = "x_understudy_adapter"
+
+
+ADAPTER_URI_PREFIX = f"{ASSET_SCHEME}assets/{ADAPTER_ASSET_TYPE}/other/"
+
+
+IMPORTABLE_LORA_SETTINGS = frozenset(
+    "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights lora_alpha "
+    "lora_dropout megatron_core peft_type peft_version qalora_group_size r rank_pattern revision target_modules "
+    "task_type use_dora use_rslora".split()
+)
+
+
+"""What a stranger's adapter may set of peft's `LoraConfig`: nothing that loads modules or builds on other models."""
+
+
+MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}")
+
+
+"""How a module is named; peft would take any regular expression."""
+
+
+MAX_IMPORT_RANK = 256
+
+
+EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."
+
+
+def has_adapter(card: Card) -> bool:
+    """Whether an adapter is in the card."""
+    return ADAPTER_URI_PREFIX + MANIFEST_FILE in card.files
+
+
+def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest:
+    """Write the adapter that a card carries into a folder, byte by byte as it was, and verify it.
+
+    `where` names the card in errors. Raises `AdapterError` when there is none, or not all of it, and `OSError`.
+    """
+    if not has_adapter(card):
+        raise AdapterError(f"{where} carries no adapter.", "Name an adapter folder, or a file made with --to charx.")
+    for uri, content in card.files.items():
+        if not uri.startswith(ADAPTER_URI_PREFIX):
+            continue
+        name = uri.removeprefix(ADAPTER_URI_PREFIX)
+        if ".." in PurePosixPath(name).parts:  # a zip was checked; this is for other containers
+            raise AdapterError(f"{where} holds {name!r}, which leads out of it.", "Do not trust this file.")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return verify_adapter(folder)
+
+
+def require_plain_lora(folder: Path, manifest: AdapterManifest) -> None:
+    """Refuse what a stranger's adapter has no business with. Raises `AdapterError` that names it."""
+    require_servable(manifest, folder)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        wrong = [name for name, value in config.items() if value and name not in IMPORTABLE_LORA_SETTINGS]
+    except (ValueError, AttributeError):
+        raise AdapterError(f"The adapter's {CONFIG_FILE} cannot be read.", EXPORT_AGAIN_ADVICE) from None
+    if wrong or not _is_small_lora(config):
+        what = ", ".join(wrong) or "its kind, rank or modules"
+        raise AdapterError(f"The adapter is more than a plain LoRA, by {what}.", "Only plain ones can be imported.")
+    if not _are_losses(manifest.metrics):
+        raise AdapterError(f"The losses in the adapter's {MANIFEST_FILE} are none.", EXPORT_AGAIN_ADVICE)
+
+
+def _is_small_lora(config: dict[str, Any]) -> bool:
+    modules, ranks, alphas = (config.get(name) or {} for name in ("target_modules", "rank_pattern", "alpha_pattern"))
+    if not (isinstance(modules, list) and isinstance(ranks, dict) and isinstance(alphas, dict)):
+        return False
+    known = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
+    begun = config.get("init_lora_weights", True) in (True, False, "gaussian", None)
+    named = all(isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) for name in [*modules, *ranks, *alphas])
+    every = [config.get("r"), *ranks.values()]
+    return known and begun and named and all(isinstance(rank, int) and 1 <= rank <= MAX_IMPORT_RANK for rank in every)
+
+
+def _are_losses(metrics: ScoreSummary) -> bool:
+    pairs = (metrics.loss_base, metrics.loss_tuned, metrics.general_loss_base, metrics.general_loss_tuned)
+    return all(math.isfinite(loss) and loss > 0 for loss in pairs)
+
+
+def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
+    """The CHARX file of a card and the adapter in a folder; one that was in the card already gives way.
+
+    Raises `ExportError` when it would be larger than anybody reads a card.
+    """
+    card = remove_adapter(convert_version(card, 3))
+    files, assets = dict(card.files), list(card.data.get("assets") or [])
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        files[ADAPTER_URI_PREFIX + name] = path.read_bytes()
+        assets.append(
+            {
+                "type": ADAPTER_ASSET_TYPE,
+                "uri": ADAPTER_URI_PREFIX + name,
+                "name": name,
+                "ext": path.suffix.removeprefix(".") or "unknown",
+            }
+        )
+    if sum(map(len, files.values())) > MAX_UNPACKED_BYTES:
+        raise ExportError(
+            f"With this adapter the card would hold more than {MAX_UNPACKED_BYTES // 2**20} MiB.",
+            "Export --to adapter, and hand out card and adapter beside each other.",
+        )
+    document = {**card.document, "data": {**card.data, "assets": assets}}
+    return write_card(replace(card, document=document, files=files), "charx", where).content
+
+
+def remove_adapter(card: Card) -> Card:
+    """The card without the adapter that it carries."""
+    assets = [asset for asset in card.data.get("assets") or [] if not _is_adapter(asset)]
+    document = {**card.document, "data": {**card.data, **({"assets": assets} if assets else {})}}
+    if not assets:
+        document["data"].pop("assets", None)
+    files = {uri: content for uri, content in card.files.items() if not uri.startswith(ADAPTER_URI_PREFIX)}
+    return replace(card, document=document, files=files)
+
+
+def unpack_adapter(file: Path, folder: Path) -> Path:
+    """Write the adapter that a card file carries into a folder, byte by byte as it was, and verify it.
+
+    Raises `CardError`, or `AdapterError` when there is none, or not all of it.
+    """
+    unpack_card_adapter(read_card_file(file), folder, str(file))
+    return folder
+
+
+def _is_adapter(asset: object) -> bool:
+    return isinstance(asset, dict) and asset.get("type") == ADAPTER_ASSET_TYPE

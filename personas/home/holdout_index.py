@@ -1,0 +1,151 @@
+"""Index of held-out conversations (`heldout.bin`): keyed hashes that keep them out of training."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from personas.errors import MaterialError
+from personas.home.atomic_files import write_private_file
+
+HOLDOUT_FILE, NEW_HOLDOUT_FILE = "heldout.bin", "heldout_new.bin"
+"""In a folder: what has been held out until now; in a job's folder, what is when its run has ended."""
+HOLDOUT_FOLDER = "heldout"
+LSH_BANDS, SIGNATURE_BYTES = 16, 64
+HOLDOUT_MAGIC = b"understudy held out 1\n"
+KEY_MARK_BYTES, CHECKSUM_BYTES = 16, 32
+SIZES_BYTES = 16
+
+Hashes = NDArray[np.uint64]
+ArraySpec = tuple[np.dtype[Any], tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class HoldoutIndex:
+    """What has been held out: n conversations and m hashes of replies.
+
+    `key` is the secret under which everything is hashed. `texts` is (n,) and `replies` (m,), both in order, each once;
+    `bands` is (n, 16) uint32, `signatures` (n, 64) uint8.
+    """
+
+    key: bytes
+    texts: Hashes
+    bands: NDArray[np.uint32]
+    signatures: NDArray[np.uint8]
+    replies: Hashes
+
+    @classmethod
+    def nothing(cls, people_key: bytes) -> Self:
+        """Nothing yet, under the key of those lists of people that the same home makes."""
+        return cls(
+            hmac.digest(people_key, b"held out", "sha256"),
+            np.empty(0, np.uint64),
+            np.empty((0, LSH_BANDS), np.uint32),
+            np.empty((0, SIGNATURE_BYTES), np.uint8),
+            np.empty(0, np.uint64),
+        )
+
+    @classmethod
+    def read(cls, file: Path, people_key: bytes) -> Self:
+        """What a file holds; nothing where there is none. Raises `MaterialError` for a damaged or foreign one."""
+        nothing = cls.nothing(people_key)
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            return nothing
+        except OSError as error:
+            raise _unusable_file_error(file, f"cannot be read: {error.strerror}") from error
+        body = _verify_checksum(file, data)
+        mark, body = body[:KEY_MARK_BYTES], body[KEY_MARK_BYTES:]
+        if not hmac.compare_digest(mark, _key_mark(nothing.key)):
+            raise MaterialError(
+                f"{file} was made with another home's key, so nobody can tell here what it holds out.",
+                "Work with UNDERSTUDY_HOME set to that home, or into another folder.",
+            )
+        count, replies = np.frombuffer(body[:SIZES_BYTES], "<u8").tolist()
+        parts: list[ArraySpec] = [
+            (np.dtype("<u8"), (count,)),
+            (np.dtype("<u4"), (count, LSH_BANDS)),
+            (np.dtype("u1"), (count, SIGNATURE_BYTES)),
+            (np.dtype("<u8"), (replies,)),
+        ]
+        return cls(nothing.key, *_read_arrays(body[SIZES_BYTES:], parts))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def joined(self, other: HoldoutIndex) -> HoldoutIndex:
+        """What either holds out. Both are under the same key."""
+        assert self.key == other.key
+        texts, first = np.unique(np.concatenate([self.texts, other.texts]), return_index=True)
+        return HoldoutIndex(
+            self.key,
+            texts,
+            np.concatenate([self.bands, other.bands])[first],
+            np.concatenate([self.signatures, other.signatures])[first],
+            np.union1d(self.replies, other.replies),
+        )
+
+    def write(self, file: Path) -> None:
+        """Write a file whole, in place of what is there. Raises `OSError`."""
+        sizes = np.array([len(self.texts), len(self.replies)], "<u8")
+        parts = [
+            sizes,
+            *(self.texts.astype("<u8"), self.bands.astype("<u4")),
+            self.signatures,
+            self.replies.astype("<u8"),
+        ]
+        body = b"".join([HOLDOUT_MAGIC, _key_mark(self.key), *(part.tobytes() for part in parts)])
+        write_private_file(file, body + hashlib.sha256(body).digest())
+
+
+def holdout_file(home: Path, persona_id: str | None) -> Path:
+    """Where a home keeps what has been held out of a persona's training, or of dialogue's."""
+    return home / HOLDOUT_FOLDER / f"{persona_id or 'dialogue'}.bin"
+
+
+def add_to_holdout(home: Path, persona_id: str | None, new: HoldoutIndex, people_key: bytes) -> None:
+    """Add to what a home keeps; whoever does the same meanwhile waits. Raises `MaterialError` or `OSError`."""
+    file = holdout_file(home, persona_id)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        HoldoutIndex.read(file, people_key).joined(new).write(file)
+
+
+def _verify_checksum(file: Path, data: bytes) -> bytes:
+    """What stands between the magic and the checksum."""
+    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    if not body.startswith(HOLDOUT_MAGIC) or len(body) < len(HOLDOUT_MAGIC) + KEY_MARK_BYTES + SIZES_BYTES:
+        raise _unusable_file_error(file, "is no list of what was held out, or is cut short")
+    if hashlib.sha256(body).digest() != checksum:
+        raise _unusable_file_error(file, "is damaged: its checksum is another")
+    return body[len(HOLDOUT_MAGIC) :]
+
+
+def _read_arrays(data: bytes, parts: list[ArraySpec]) -> list[NDArray[Any]]:
+    """The arrays that lie one after another; their sizes are under the checksum."""
+    arrays, at = [], 0
+    for kind, shape in parts:
+        count = int(np.prod(shape))
+        arrays.append(np.frombuffer(data, kind, count, at).reshape(shape).astype(kind.newbyteorder("=")))
+        at += count * kind.itemsize
+    return arrays
+
+
+def _key_mark(key: bytes) -> bytes:
+    """By this a list is known to be under the key."""
+    return hmac.digest(key, b"mark", "sha256")[:KEY_MARK_BYTES]
+
+
+def _unusable_file_error(file: Path, what: str) -> MaterialError:
+    return MaterialError(
+        f"{file} {what}. It says what has been held out and must not be trained on.",
+        "Put it back from a backup. If you move it away, what it held out may be trained on.",
+    )

@@ -1,0 +1,230 @@
+"""Job folders: `request.json`, copied material and its digests, consent, hold-out, comparison targets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from personas.errors import MaterialError
+from personas.home.atomic_files import atomic_folder, write_private_file
+from personas.home.data_subjects import read_consent, read_people, write_consent, write_people
+from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
+from personas.home.job_material import SourceMaterial
+from personas.home.preferences import read_preferences
+from personas.home.pseudonyms import KEY_FILE, HomeKey, JobKeys, pseudonym_dataset_name
+from personas.models.base_model import Precision
+from personas.schemas.base import FrozenModel
+from personas.schemas.scorecard import MemberFeedback
+from personas.schemas.training import JobSpec, Material, TrainingRequest
+
+
+def material_digest(path: Path) -> str:
+    """SHA-256 of a file's content, or of a folder's relative file names and contents in sorted order.
+
+    Raises `OSError` when something cannot be read.
+    """
+    if not path.is_dir():
+        return _sha256_of_file(path).hex()
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        name = file.relative_to(path).as_posix().encode()
+        # The length keeps apart what belongs to a name and what to a content.
+        digest.update(len(name).to_bytes(8, "big") + name + _sha256_of_file(file))
+    return digest.hexdigest()
+
+
+def _sha256_of_file(file: Path) -> bytes:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()
+
+
+COMPARE_FILE = "compare.json"
+
+
+class NeighbourPaths(FrozenModel):
+    """Another persona that speaks in the same house: its live adapter's folder, and the folder of the job behind it."""
+
+    persona: str
+    adapter: str
+    job: str
+
+
+class ComparisonTargets(FrozenModel):
+    """`live` is the folder of the adapter that the persona speaks with now, None where it speaks without one.
+
+    `heard` is what members have made of the version itself, where it has spoken before them already.
+    """
+
+    format: Literal[1] = 1
+    live: str | None = None
+    neighbours: tuple[NeighbourPaths, ...] = ()
+    heard: MemberFeedback | None = None
+
+
+NO_COMPARISON = ComparisonTargets()
+
+
+def write_comparison_targets(folder: Path, compare: ComparisonTargets) -> None:
+    """Put the file in place; `compare` has paths that are absolute. Raises `OSError`."""
+    near = ComparisonTargets(
+        live=_relative_path(folder, compare.live) if compare.live else None,
+        neighbours=tuple(
+            NeighbourPaths(
+                persona=it.persona, adapter=_relative_path(folder, it.adapter), job=_relative_path(folder, it.job)
+            )
+            for it in compare.neighbours
+        ),
+        heard=compare.heard,
+    )
+    write_private_file(folder / COMPARE_FILE, near.model_dump_json(indent=1).encode() + b"\n")
+
+
+def read_comparison_targets(folder: Path) -> ComparisonTargets:
+    """What is to be compared, with absolute paths; nothing where there is no file.
+
+    Raises `MaterialError` when it cannot be read.
+    """
+    try:
+        near = ComparisonTargets.model_validate_json((folder / COMPARE_FILE).read_bytes())
+    except FileNotFoundError:
+        return NO_COMPARISON
+    except (OSError, ValidationError) as error:
+        raise MaterialError(
+            f"{folder / COMPARE_FILE} cannot be read.", "Remove it: then nothing is compared but the base model."
+        ) from error
+    return ComparisonTargets(
+        live=_absolute_path(folder, near.live) if near.live else None,
+        neighbours=tuple(
+            NeighbourPaths(
+                persona=it.persona, adapter=_absolute_path(folder, it.adapter), job=_absolute_path(folder, it.job)
+            )
+            for it in near.neighbours
+        ),
+        heard=near.heard,
+    )
+
+
+def _relative_path(folder: Path, path: str) -> str:
+    return Path(os.path.relpath(Path(path).absolute(), folder.absolute())).as_posix()
+
+
+def _absolute_path(folder: Path, path: str) -> str:
+    return os.path.normpath(folder.absolute() / path)
+
+
+REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER = "request.json", "material", "adapter"
+
+
+def ensure_job_folder(
+    folder: Path,
+    home: Path,
+    job_id: str,
+    version: str,
+    request: TrainingRequest,
+    materials: Iterable[SourceMaterial],
+    precision: Precision,
+) -> Path:
+    """Write a job's folder, whole or not at all; one that an earlier attempt wrote is used again, as of today.
+
+    Raises `OSError`, and `UnderstudyError` when the home's key, consent or what it holds out cannot be read.
+    """
+    if (folder / REQUEST_FILE).exists():
+        refresh_job_folder(folder, home, request)
+        return folder
+    for left_over in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed while copying
+        shutil.rmtree(left_over)
+    with atomic_folder(folder) as aside:
+        fill_job_folder(aside, home, job_id, version, request, materials, precision)
+    return folder
+
+
+def fill_job_folder(
+    folder: Path,
+    home: Path,
+    job_id: str,
+    version: str,
+    request: TrainingRequest,
+    materials: Iterable[SourceMaterial],
+    precision: Precision,
+) -> JobSpec:
+    """Write what a job's folder holds into one that is there and empty. Raises `OSError` or `UnderstudyError`."""
+    copied = tuple(_copy_material(material, folder / MATERIAL_FOLDER) for material in materials)
+    if people := people_in_material(folder, copied):
+        write_people(folder, people)  # until a run lists all of them
+    spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
+    JobKeys.of(home, pseudonym_dataset_name(request)).write(folder)
+    refresh_job_folder(folder, home, request)
+    (folder / REQUEST_FILE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return spec
+
+
+def people_in_material(folder: Path, materials: Iterable[Material]) -> Mapping[str, int]:
+    """Who is in a job's material by no name or id that a search would find: those who gave preferences, and whom an
+    adapter has learned from that the job goes on with. Raises `MaterialError` where their lists cannot be read.
+    """
+    people: Counter[str] = Counter()
+    for one in materials:
+        place = folder / MATERIAL_FOLDER / one.path
+        if one.kind == "preferences":
+            people.update(given.by for given in read_preferences(place))
+        elif one.kind == "adapter":
+            people.update(read_people(place))
+    return people
+
+
+def refresh_job_folder(folder: Path, home: Path, request: TrainingRequest) -> None:
+    """Today's consent, and what has been held out until today. Raises `OSError` or `UnderstudyError`."""
+    write_consent(folder, read_consent(home))
+    file = holdout_file(home, request.persona)
+    if file.exists():
+        HoldoutIndex.read(file, HomeKey.of(home).people()).write(folder / HOLDOUT_FILE)
+
+
+def store_new_holdout(home: Path, persona_id: str | None, folder: Path) -> None:
+    """Add what a finished run has held out to what the home keeps; doing so again changes nothing.
+
+    Raises `UnderstudyError` when either cannot be read, and `OSError`.
+    """
+    file = folder / NEW_HOLDOUT_FILE
+    if file.exists():  # not where an earlier program trained
+        people_key = HomeKey.of(home).people()
+        add_to_holdout(home, persona_id, HoldoutIndex.read(file, people_key), people_key)
+
+
+def store_holdout_at_home(folder: Path, home: Path) -> None:
+    """The same for a folder that the home itself has made, as its key tells. Raises as `store_new_holdout`."""
+    if (home / KEY_FILE).exists() and HomeKey.of(home).people() == JobKeys.in_folder(folder).people:
+        spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
+        store_new_holdout(home, spec.request.persona, folder)
+
+
+def _ignore_outside_links(root: Path) -> Callable[[str, list[str]], list[str]]:
+    """What of a folder is not copied: links that lead out of it."""
+    inside = root.resolve()
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if not Path(folder, name).resolve().is_relative_to(inside)]
+
+    return ignored
+
+
+def _copy_material(material: SourceMaterial, target: Path) -> Material:
+    if material.text:
+        place = target / material.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(material.text, encoding="utf-8")
+    for source, name in material.copies:
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, place, ignore=_ignore_outside_links(source))
+        else:
+            shutil.copyfile(source, place)
+    return material.copied(material_digest(target / material.path))

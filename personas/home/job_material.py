@@ -1,0 +1,178 @@
+"""Material of a training job before it is copied into the job folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from personas.card import SHIPPED_CARDS
+from personas.errors import RequestError
+from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
+from personas.home.data_subjects import Consent
+from personas.home.datasets import CatalogueEntry, combine_rights, dataset_statement, is_built_dataset
+from personas.home.rights import RightsStatement, decide_right, read_statement
+from personas.lore import WORLD
+from personas.schemas.base import DISCORD_API, Right
+from personas.schemas.training import Material
+
+MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
+
+PROJECT_STATEMENT = "own-writing", "the Understudy authors", "Written for this project, which they ship with."
+"""Cards and lore that ship: right, who states it, why."""
+
+
+@dataclass(frozen=True)
+class ShippedData:
+    """Where the files lie that ship with the project."""
+
+    logs: Path
+    general: Path
+    lore: Path
+    cards: Path
+    recipes: Path
+
+    @classmethod
+    def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
+        """The files of a source tree."""
+        data = root / "data"
+        return cls(data / "logs", data / "general", data / "rag-resources", cards, root / "trainer" / "recipes")
+
+    @classmethod
+    def beside_the_code(cls) -> Self:
+        """The files of the source tree that this code runs from."""
+        return cls.of(Path(__file__).resolve().parents[2])
+
+
+@dataclass(frozen=True)
+class SourceMaterial:
+    """Material before it is copied. `copies` pairs each file or folder with its path inside the job's material.
+
+    `text` is what lies under `path` where it is made for the job. `arrived` is the day on which it came (ISO 8601),
+    empty where each of its messages says that for itself.
+    """
+
+    kind: MaterialKind
+    path: str
+    origin: str
+    stated: RightsStatement
+    arrived: str = ""
+    copies: tuple[tuple[Path, str], ...] = ()
+    text: str = ""
+    format: str | None = None
+    persona_names: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> Right:
+        """Under which right it is used."""
+        return self.stated.right
+
+    def copied(self, sha256: str) -> Material:
+        """The entry for the job folder, once the copy's digest is known."""
+        return Material(
+            kind=self.kind,
+            path=self.path,
+            origin=self.origin,
+            right=self.stated.right,
+            stated_by=self.stated.stated_by,
+            stated_on=self.stated.stated_on,
+            why=self.stated.why,
+            arrived=self.arrived,
+            sha256=sha256,
+            format=self.format,
+            persona_names=self.persona_names,
+        )
+
+
+def stated_material(
+    kind: MaterialKind, path: str, origin: str, stated: tuple[Right, str, str], *copies: tuple[Path, str]
+) -> SourceMaterial:
+    """A card or lore; what it is used for was stated when it came."""
+    right, stated_by, why = stated
+    day = max(modification_date(source) for source, _ in copies)
+    return SourceMaterial(kind, path, origin, RightsStatement(right, stated_by, day, why), day, copies)
+
+
+def shipped_lore_material(shipped: ShippedData, persona_id: str) -> list[SourceMaterial]:
+    """The lore of a persona and of the world, where there is any."""
+    folders = [folder for owner in (persona_id, WORLD) if (folder := shipped.lore / owner).is_dir()]
+    copies = tuple((folder, f"lore/{folder.name}") for folder in folders)
+    return [stated_material("lore", "lore", shipped.lore.name, PROJECT_STATEMENT, *copies)] if folders else []
+
+
+def shipped_general_material(
+    shipped: ShippedData, consent: Consent, without: Path | None = None
+) -> list[SourceMaterial]:
+    """General dialogue, but for one file of it."""
+    files = sorted(shipped.general.glob("*.jsonl"))
+    return [shipped_file_material("general", path, consent) for path in files if path != without]
+
+
+def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> SourceMaterial:
+    """A file that ships, with what is stated beside it; a log without counts as taken from Discord's API.
+
+    Raises `MaterialError` where it may not be trained on.
+    """
+    stated = read_statement(file)
+    by_form = DISCORD_API if kind == "log" else ""
+    right = decide_right(file.name, by_form=by_form, signed=stated.right if stated else "", consent=consent).require()
+    path, day = f"{file.parent.name}/{file.name}", modification_date(file)
+    stated = stated or RightsStatement(right, "", day, "")
+    return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
+
+
+def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Consent) -> SourceMaterial:
+    """The operator's data set; where it lies is nobody else's business. Raises `MaterialError` as `shipped_file_material` does."""
+    file = entry.located()
+    if is_built_dataset(file):
+        return built_dataset_material(file, entry.name, consent)
+    decide_right(entry.name, signed=entry.statement.right, consent=consent).require()
+    path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
+    arrived, origin, names = entry.statement.stated_on, entry.hub or entry.name, entry.persona_names
+    copies = ((file, path),)
+    return SourceMaterial(kind, path, origin, entry.statement, arrived, copies, "", entry.format, names)
+
+
+def built_dataset_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:
+    """A data set that `dataset build` made. Raises `MaterialError` where it may not be trained on."""
+    stated = dataset_statement(folder)
+    decide_right(origin, signed=stated.right, consent=consent).require()
+    path = f"named/{origin}"
+    return SourceMaterial("dataset", path, origin, stated, "", ((folder, path),))
+
+
+def dialogue_adapter_folder(home: Path, job_name: str) -> Path:
+    """Where the adapter of a dialogue job of this name belongs."""
+    return home / "models" / "dialogue" / job_name
+
+
+def dialogue_adapter_material(home: Path, job_name: str, consent: Consent) -> SourceMaterial:
+    """A dialogue adapter of the home, to start from. Raises as `adapter_material` does, and `RequestError` for no such one."""
+    place = dialogue_adapter_folder(home, job_name)
+    if not place.is_dir():
+        there = sorted(path.name for path in place.parent.glob("[!.]*/"))
+        known = f"There are: {', '.join(there)}." if there else "Train one first: task_type dialogue."
+        raise RequestError(f"There is no dialogue adapter {job_name!r} to start from.", known)
+    return adapter_material(place, job_name, consent)
+
+
+def adapter_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:
+    """An adapter to start from, once each of its files has been compared with its manifest.
+
+    Raises `AdapterError` for a damaged one, and `MaterialError` where what it learned may not be trained on any more.
+    """
+    manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
+    right = combine_rights(manifest.rights) if manifest.rights else ""
+    decide_right(f"The adapter {origin}", signed=right, consent=consent).require()
+    day = manifest.created_at[:10]
+    stated = RightsStatement(
+        right, f"the adapter {origin}", day, "Its data sheet says who states the rights to its samples."
+    )
+    path = f"adapter/{origin}"
+    return SourceMaterial("adapter", path, origin, stated, day, ((folder, path),))
+
+
+def modification_date(path: Path) -> str:
+    """The day on which a file came, as far as the disk knows (ISO 8601)."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()

@@ -1,0 +1,90 @@
+"""Review files and their deletion dates (`reviews.json`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from personas.errors import MaterialError
+from personas.home.atomic_files import write_private_file
+
+REVIEWS_FILE = "reviews.json"
+
+
+class ReviewFile(BaseModel):
+    """A file to be checked, and when it is deleted (seconds since 1970)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    delete_at: float
+
+
+class ReviewFileList(BaseModel):
+    """`reviews.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    reviews: tuple[ReviewFile, ...] = ()
+
+
+def record_review_file(home: Path, path: Path, delete_at: float) -> None:
+    """List a file; one that is listed already gets the new time. Raises `MaterialError` and `OSError`."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = ReviewFile(path=str(path.absolute()), delete_at=delete_at)
+    with _review_lock(home):
+        _write_reviews(home, [review for review in _read_reviews(home) if review.path != new.path] + [new])
+
+
+def list_review_files(home: Path) -> list[Path]:
+    """The files that are listed. Raises `MaterialError`."""
+    return [Path(review.path) for review in _read_reviews(home)]
+
+
+def delete_expired_reviews(home: Path, now: float) -> list[str]:
+    """Delete the files whose time is over; gives their paths.
+
+    Raises `MaterialError` for a list that cannot be read, and `OSError`, after all others, for a file that stays.
+    """
+    if not (home / REVIEWS_FILE).exists():
+        return []
+    deleted, kept, failure = [], [], None
+    with _review_lock(home):
+        for review in _read_reviews(home):
+            try:
+                if review.delete_at <= now:
+                    Path(review.path).unlink(missing_ok=True)
+                    deleted.append(review.path)
+                else:
+                    kept.append(review)
+            except OSError as error:
+                failure = error
+                kept.append(review)
+        if deleted:
+            _write_reviews(home, kept)
+    if failure:
+        raise failure
+    return deleted
+
+
+def _review_lock(home: Path) -> FileLock:
+    return FileLock(home / f".{REVIEWS_FILE}.lock")
+
+
+def _read_reviews(home: Path) -> tuple[ReviewFile, ...]:
+    try:
+        return ReviewFileList.model_validate_json((home / REVIEWS_FILE).read_bytes()).reviews
+    except FileNotFoundError:
+        return ()
+    except ValidationError as error:
+        raise MaterialError(
+            f"{home / REVIEWS_FILE} cannot be read, so nobody knows which review files are to be deleted.",
+            "Delete those that you know of by hand, then this file.",
+        ) from error
+
+
+def _write_reviews(home: Path, reviews: list[ReviewFile]) -> None:
+    text = ReviewFileList(reviews=tuple(reviews)).model_dump_json(indent=1)
+    write_private_file(home / REVIEWS_FILE, text.encode() + b"\n")

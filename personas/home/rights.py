@@ -1,0 +1,198 @@
+"""Rights to training material: statements in `rights.toml` and the decision whether to train on a source."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from personas.errors import MaterialError
+from personas.home.data_subjects import Consent
+from personas.schemas.base import (
+    DISCORD_API,
+    RIGHTS,
+    Right,
+    right_error,
+)
+
+RIGHTS_FILE = "rights.toml"
+
+
+REQUIRED_FIELDS = ("stated_by", "stated_on", "why")
+
+
+STATEMENT_FIELDS = frozenset(("right", *REQUIRED_FIELDS))
+
+
+RELEASE_DATE = date(2026, 11, 21)
+
+
+"""Until then dates count on machines whose clocks are behind, too: what ships states its rights before it."""
+
+
+COMMAND_LINE_STATEMENT = "stated on the command line"
+
+
+"""Who states a right that `--right` claims."""
+
+
+PERMISSION_SETTING, OPT_IN_COMMAND = "DISCORD_PERMISSION", "/privacy opt-in"
+
+
+"""One of `RIGHTS`, with the licence's or agreement's own name in place of `<name>`."""
+
+
+@dataclass(frozen=True)
+class RightsStatement:
+    """A stated right: by whom, when (ISO 8601 date), and why it is so."""
+
+    right: Right
+    stated_by: str
+    stated_on: str
+    why: str
+
+
+@dataclass(frozen=True)
+class RightsDecision:
+    """What is decided about a source: trained on under `right`, or refused, with what would be needed instead.
+
+    `right` is empty where there is none.
+    """
+
+    right: Right
+    refused: str = ""
+    advice: str = ""
+
+    def require(self) -> Right:
+        """The right. Raises `MaterialError` where the source is refused."""
+        if self.refused:
+            raise MaterialError(self.refused, self.advice)
+        return self.right
+
+
+def decide_right(
+    name: str, *, by_form: Right = "", signed: Right = "", claimed: Right = "", consent: Consent
+) -> RightsDecision:
+    """Whether a source may be trained on. Everything that trains, or plans or prepares it, asks here.
+
+    `by_form` is the right that its format says by itself (`discord-api`, `data-package`), empty where it says none;
+    `signed` the one in `rights.toml` or the operator's catalogue; `claimed` the one on the command line, which counts
+    only where neither says anything. Of `discord-api` only what opted-in members wrote may then be taken.
+    """
+    right = signed or by_form or claimed
+    if not right:
+        return RightsDecision(
+            "", f"{name} may not be trained on: nobody has stated a right to it.", describe_rights_statement(name)
+        )
+    if right != DISCORD_API or (consent.permission and consent.opted_in):
+        return RightsDecision(right)
+    lacking = (
+        "nobody has opted in"
+        if consent.permission
+        else "Discord's developer policy forbids training on that without Discord's permission"
+    )
+    refused = f"{name} may not be trained on: it came through Discord's API, and {lacking}."
+    unheard = f"`--right {claimed}` does not change that. " if claimed and claimed != DISCORD_API else ""
+    return RightsDecision(
+        right,
+        refused,
+        f"{unheard}{describe_discord_requirements(consent)} {describe_rights_statement(name, else_=True)}",
+    )
+
+
+def describe_discord_requirements(consent: Consent) -> str:
+    """What has to be there before something that came through Discord's API is trained on, and what of it is."""
+    stated = "which is stated" if consent.permission else "which is not stated"
+    count = len(consent.opted_in)
+    opted_in = f"{count} so far" if count else "nobody so far"
+    return (
+        f"It takes both Discord's permission, in the operator's setting {PERMISSION_SETTING} ({stated}), and members who have "
+        f"opted in with {OPT_IN_COMMAND} ({opted_in}); only what they wrote is taken then."
+    )
+
+
+def describe_rights_statement(name: str, *, else_: bool = False) -> str:
+    """How a right is stated for good."""
+    lead = "If it did not come through Discord's API, whoever" if else_ else "Whoever"
+    return (
+        f'{lead} holds the rights states so in {RIGHTS_FILE} beside it: a table ["{name}"] with right (own-writing, '
+        "data-package, form or licensed:<name>), stated_by, stated_on and why; the operator's catalogue may, too."
+    )
+
+
+def no_consent_error(name: str) -> MaterialError:
+    """The refusal of what came through Discord's API and holds nothing by members who opted in."""
+    return MaterialError(
+        f"Nothing in {name} may be trained on: it came through Discord's API, and of those who are answered in it, or "
+        "play the persona, nobody has opted in.",
+        f"Members opt in with {OPT_IN_COMMAND}; they are known by their Discord ids.",
+    )
+
+
+# ------------------------------------------------------------------------------------------------ statements
+
+
+def read_statement(file: Path) -> RightsStatement | None:
+    """What `rights.toml` beside a file or folder states of it, None without a word.
+
+    Raises `MaterialError` when it cannot be read or leaves something out.
+    """
+    rights = file.parent / RIGHTS_FILE
+    short = f"{rights.parent.name}/{rights.name}"  # as members may see it: without the folders of this machine
+    try:
+        stated = tomllib.loads(rights.read_text(encoding="utf-8-sig")).get(file.name)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+        raise MaterialError(
+            f"{short} cannot be read: {reason}.", "Correct it; nothing is trained until then."
+        ) from error
+    if not isinstance(stated, dict) or not stated:
+        return None
+    if unknown := sorted(stated.keys() - STATEMENT_FIELDS):
+        raise MaterialError(
+            f"{short} has unknown fields for {file.name}: {', '.join(unknown)}.",
+            f"Known: {', '.join(sorted(STATEMENT_FIELDS))}.",
+        )
+    if not stated.get("right"):
+        return None
+    if wrong := statement_error(stated):
+        raise MaterialError(f"{short} {wrong} for {file.name}.", f"Known rights: {', '.join(RIGHTS)}.")
+    return parse_statement(stated)
+
+
+def statement_error(stated: Mapping[str, object]) -> str:
+    """What is wrong with a table that states a right, as the end of a sentence; empty when it is complete."""
+    if missing := [key for key in REQUIRED_FIELDS if not stated.get(key)]:
+        return f"leaves out {', '.join(missing)}"
+    return statement_date_error(stated["stated_on"]) or right_error(stated.get("right"))
+
+
+def statement_date_error(stated_on: object) -> str:
+    """What is wrong with the date of a statement, as the end of a sentence; empty when nothing is."""
+    if not (on := _iso_date(stated_on)):
+        return "has a stated_on that is no date (2026-11-20)"
+    if date.fromisoformat(on) > max(datetime.now(UTC).date() + timedelta(days=1), RELEASE_DATE):
+        return f"has a stated_on that has not come yet ({on})"
+    return ""
+
+
+def parse_statement(stated: Mapping[str, object]) -> RightsStatement:
+    """The statement of a complete table."""
+    on = _iso_date(stated["stated_on"])
+    return RightsStatement(str(stated["right"]), str(stated["stated_by"]), on, str(stated["why"]))
+
+
+def _iso_date(value: object) -> str:
+    """A date as ISO 8601 writes it; empty for what is none."""
+    if isinstance(value, datetime):
+        value = value.date()
+    if isinstance(value, date):
+        return value.isoformat()
+    try:
+        return date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        return ""

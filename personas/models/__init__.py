@@ -1,0 +1,1 @@
+"""Base models: find, fetch, quantise, load."""

@@ -1,0 +1,313 @@
+"""Base models: find, fetch, fingerprint and load them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from safetensors import SafetensorError
+
+from personas.errors import BaseModelError, NoMemoryError
+from personas.models.bundled_model import embedded_folder
+from personas.models.rope_scaling import DEFAULT_SCALING_TYPE, RopeScaling, ScalingType, apply_scaling, parse_scaling
+
+SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
+
+
+"""What of a model's files is fetched."""
+
+
+def fetch_snapshot(name: str, revision: str = "") -> Path:
+    """The folder of a model at a commit, tag or branch (the main one if left out), whose name is the commit's.
+
+    Where no hub can be reached, what was fetched before is found. Raises `BaseModelError` with what is in the way.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=SNAPSHOT_PATTERNS))
+    except errors.GatedRepoError as error:
+        why, advice = "the hub gives it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
+        raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
+    except errors.RepositoryNotFoundError as error:
+        why, advice = "the hub has no such model, or it is private", "Check the spelling; a private one needs HF_TOKEN."
+        raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
+    except errors.RevisionNotFoundError as error:
+        why = f"the hub has no commit, tag or branch {revision!r} of it"
+        advice = "Check what stands behind the @, or leave it out for the newest."
+        raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
+    except errors.HFValidationError as error:
+        why = f"The base model {name!r} is neither a folder nor a model's id on a hub."
+        raise BaseModelError(
+            why, "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
+        ) from error
+    except Exception as error:  # what the network says comes in many kinds
+        kind = "" if isinstance(error, errors.LocalEntryNotFoundError) else f" ({type(error).__name__})"
+        raise BaseModelError(
+            f"The base model {_with_revision(name, revision)!r} is no folder here, and no hub could be reached{kind}.",
+            "Check the network and try again, or set BASE_MODEL to `embedded` or a model folder.",
+        ) from error
+
+
+def find_snapshot(name: str, revision: str = "") -> Path:
+    """The same folder without asking a hub. Raises `BaseModelError`."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=SNAPSHOT_PATTERNS, local_files_only=True)
+        )
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        raise BaseModelError(
+            f"The base model {_with_revision(name, revision)!r} is not on this machine.",
+            "Name `embedded`, a model folder, or a model that was fetched from a hub before.",
+        ) from None
+
+
+def _with_revision(name: str, revision: str) -> str:
+    return f"{name}@{revision}" if revision else name
+
+
+EMBEDDED = "embedded"
+
+
+FINGERPRINT_SAMPLE_BYTES = 2**20
+
+
+MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
+
+
+"""How transformers' error names shapes that differ."""
+
+
+LOADING_MEMORY_FACTOR = 1.15
+
+
+"""Room for buffers beside the weights themselves while a model is loaded."""
+
+
+Precision = Literal["bfloat16", "float32", "int8", "nf4"]
+
+
+"""What a model serves in. `int8` and `nf4` are of the linear layers' weights; the rest is in what is best here."""
+
+
+TrainingPrecision = Literal["bfloat16", "float16", "float32"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that was found. `name` finds the same one again: that of a model of a hub holds its commit.
+
+    `source` is the folder that it lies in. `revision` is the commit, empty for one that came from no hub.
+    """
+
+    name: str
+    source: str
+    weight_bytes: int
+    revision: str = ""
+    scaling: RopeScaling | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the model's files."""
+        return Path(self.source)
+
+    @property
+    def repository(self) -> str:
+        """The name without revision and scaling, as other programs know the model."""
+        place = self.name.removesuffix(f"#{self.scaling}")
+        return place.removesuffix(f"@{self.revision}") if self.revision else place
+
+
+def locate(name: str, *, fetch: bool = True) -> BaseModel:
+    """Find a base model; one named by hub id is downloaded where a hub can be reached. Raises `BaseModelError`.
+
+    Without `fetch` nothing is asked of a hub: only what was downloaded before is found.
+    """
+    place, scaling = _split_scaling(name)
+    folder, revision = embedded_folder() if place == EMBEDDED else Path(place).expanduser(), ""
+    if not folder.is_dir():
+        repository, _, wanted = place.partition("@")
+        folder = (fetch_snapshot if fetch else find_snapshot)(repository, wanted)
+        revision = folder.name
+        place = f"{repository}@{revision}"
+    if not (folder / "config.json").exists():
+        raise BaseModelError(f"The folder {folder} holds no config.json.", "Name a folder with a transformers model.")
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if not weights:
+        raise BaseModelError(f"The folder {folder} holds no *.safetensors weights.", "Convert the model.")
+    found = BaseModel(place, str(folder), weights, revision)
+    read_config(found)
+    return replace(found, name=f"{place}#{scaling}", scaling=scaling) if scaling else found
+
+
+def apply_rope_settings(base: BaseModel, kind: ScalingType, factor: float) -> BaseModel:
+    """The base model with its positions scaled so; a factor of 1 leaves it as its name says.
+
+    Raises `BaseModelError` when its name says otherwise, or the model cannot be scaled.
+    """
+    wanted = RopeScaling(kind, factor)
+    if base.scaling and factor != 1 and base.scaling != wanted:
+        raise BaseModelError(
+            f"The base model {base.name} is scaled by {base.scaling}, and the settings ask for {wanted}.",
+            "Give one of them: rope_scaling_type and rope_scaling_factor, or #TYPE:FACTOR in the name.",
+        )
+    if factor != 1 and not base.scaling:
+        base = replace(base, name=f"{base.name}#{wanted}", scaling=wanted)
+    if base.scaling:
+        load_config(base)
+    return base
+
+
+def name_with_scaling(name: str, kind: ScalingType | None, factor: float | None) -> str:
+    """The name of a base model that settings scale; a name that says a scaling itself stays as it is."""
+    if factor in (None, 1) or "#" in name:
+        return name
+    return f"{name}#{RopeScaling(kind or DEFAULT_SCALING_TYPE, factor or 1)}"
+
+
+def read_config(base: BaseModel) -> dict[str, Any]:
+    """What the model's `config.json` says of the part that reads text. Raises `BaseModelError`."""
+    try:
+        config: Any = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise unreadable_file_error(base, "config.json", error) from error
+    text = config.get("text_config", config) if isinstance(config, dict) else None
+    if not isinstance(text, dict):
+        raise unreadable_file_error(base, "config.json", "it is no JSON object")
+    return text
+
+
+def unreadable_file_error(base: BaseModel, file: str, why: object) -> BaseModelError:
+    """The error of a file of a model that is damaged, or was not fetched whole."""
+    return BaseModelError(f"The {file} of {base.name} cannot be read: {why}.", "Fetch it again.")
+
+
+def max_positions(base: BaseModel) -> int | None:
+    """How many tokens the model reads at most, its scaling counted in; None where its configuration does not say."""
+    config = read_config(base)
+    own: int | None = config.get("max_position_embeddings", config.get("n_positions"))
+    return own and round(own * base.scaling.factor) if base.scaling else own
+
+
+def load_config(base: BaseModel) -> Any:
+    """The model's transformers configuration, its positions scaled. Raises `BaseModelError`."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base.source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"The configuration of {base.name} cannot be read: {error}.", "Check the model."
+        ) from error
+    if base.scaling:
+        apply_scaling(config, base.scaling, base.name)
+    return config
+
+
+def fingerprint(base: BaseModel) -> str:
+    """SHA-256 over configuration, tokenizer, scaling and, of each weight file, its size, first and last MiB.
+
+    The first MiB holds the safetensors header with every tensor's name, shape and place.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
+        file = base.folder / name
+        digest.update(file.read_bytes() if file.exists() else b"absent")
+    for file in sorted(base.folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as weights:
+            digest.update(f"{file.name}:{size}".encode() + weights.read(FINGERPRINT_SAMPLE_BYTES))
+            weights.seek(max(0, size - FINGERPRINT_SAMPLE_BYTES))
+            digest.update(weights.read())
+    if base.scaling:
+        digest.update(str(base.scaling).encode())
+    return digest.hexdigest()
+
+
+def require_memory(needed_bytes: int, what: str) -> None:
+    """Raise `NoMemoryError` when so much memory is not free now."""
+    free = psutil.virtual_memory().available
+    if needed_bytes > free:
+        raise NoMemoryError(
+            f"{what} needs about {needed_bytes / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
+            "Close other programs, or choose a smaller BASE_MODEL.",
+        )
+
+
+def load_torch() -> Any:
+    """torch, with threads that sleep while they wait for their next piece of work.
+
+    By default they spin. Where the cores are shared, with a retrain above all, each process then waits for threads that
+    wait for each other's turn, and replies take several times as long. Read once, when the library is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    return torch
+
+
+def best_precision() -> Literal["bfloat16", "float32"]:
+    """bfloat16 where this machine computes it natively, float32 elsewhere."""
+    torch = load_torch()
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The model's tokenizer. Raises `BaseModelError` when it has no chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = read_tokenizer(AutoTokenizer, base, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise BaseModelError(f"The model {base.name} has no chat template.", "Choose an instruct or chat model.")
+    return tokenizer
+
+
+def read_tokenizer(kind: Any, base: BaseModel, **options: Any) -> Any:
+    """The model's tokenizer as a class of transformers reads it. Raises `BaseModelError`."""
+    try:
+        return kind.from_pretrained(base.source, **options)
+    except Exception as error:  # the library names no kind of its own for a damaged file
+        why = f"{type(error).__name__}: {error}"
+        raise BaseModelError(
+            f"The tokenizer of {base.name} cannot be read ({why}).", "Fetch its tokenizer.json again."
+        ) from error
+
+
+def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) -> Any:
+    """The causal language model in evaluation mode. `options` go to `from_pretrained`. Raises `BaseModelError`."""
+    torch = load_torch()
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would garble logs and pipes
+    factor = 2 if precision == "float32" else 1
+    require_memory(int(base.weight_bytes * factor * LOADING_MEMORY_FACTOR), f"The base model {base.name}")
+    if base.scaling:
+        options["config"] = load_config(base)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base.source, dtype=getattr(torch, precision), trust_remote_code=False, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if MISMATCHED_SIZES_MARKER in str(error):  # which ends with "see the above report"
+            raise BaseModelError(
+                f"The weights of {base.name} have other shapes than its config.json says.", "Fetch the model again."
+            ) from None
+        raise BaseModelError(f"The base model {base.name} cannot be loaded: {error}.", "Check the model.") from error
+    return model.eval()
+
+
+def _split_scaling(name: str) -> tuple[str, RopeScaling | None]:
+    place, mark, scaling = name.rpartition("#")
+    if not mark or Path(name).expanduser().is_dir():
+        return name, None
+    return place, parse_scaling(scaling)

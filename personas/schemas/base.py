@@ -1,0 +1,72 @@
+"""Base class, rights field type and validation messages shared by all schemas."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from personas.errors import RequestError
+
+
+class FrozenModel(BaseModel):
+    """Frozen, and refuses unknown fields, so that a slip is an error and not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+DEPENDENT_DEFAULT_ERROR = "default_factory_not_called"
+
+
+"""The error of a field whose default waits for another one, which is wrong itself."""
+
+
+def explain_validation_error(error: ValidationError) -> RequestError:
+    """Translate a validation error into one line that names each field, what came and what was expected."""
+    parts = []
+    for item in error.errors():
+        if item["type"] == DEPENDENT_DEFAULT_ERROR:
+            continue
+        where = ".".join(str(part) for part in item["loc"]) or "request"
+        came = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
+        said = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "string_pattern_mismatch":
+            said = "use letters, digits, - and _ only, at most 64 of them"
+        parts.append(f"{where}: {said}{came}")
+    return RequestError(
+        "The request is not valid: " + "; ".join(parts) + ".", "Correct the named fields and try again."
+    )
+
+
+DISCORD_API = "discord-api"
+
+
+DATA_PACKAGE = "data-package"
+
+
+UNLICENSED_RIGHTS = ("own-writing", DATA_PACKAGE, "form", DISCORD_API)
+
+
+RIGHTS = (*UNLICENSED_RIGHTS, "licensed:<name>")
+
+
+LICENSED_PATTERN = re.compile(r"licensed:[^\s<>|\x00-\x1f\x7f][^<>|\x00-\x1f\x7f]{0,63}")
+
+
+def right_error(right: object) -> str:
+    """What is wrong with a right, as the end of a sentence; empty when nothing is."""
+    if isinstance(right, str) and (right in UNLICENSED_RIGHTS or LICENSED_PATTERN.fullmatch(right)):
+        return ""
+    if isinstance(right, str) and right.partition(":")[0] == "licensed":
+        return "does not name the licence: write licensed:<name>, such as licensed:CC-BY-4.0"
+    return f"names an unknown right, {right!r}"
+
+
+def _validate_right(right: str) -> str:
+    if wrong := right_error(right):
+        raise ValueError(f"it {wrong}")
+    return right
+
+
+Right = Annotated[str, AfterValidator(_validate_right)]

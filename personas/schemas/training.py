@@ -1,0 +1,154 @@
+"""Training types shared by the bot and the trainer: request, job, material, adapter manifest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from personas.schemas.base import FrozenModel, Right
+from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.training_events import (
+    ScoreSummary,
+)
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
+
+
+PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a letter or digit"
+
+
+TaskType = Literal["persona", "dialogue", "preference"]
+
+
+"""A persona's voice, dialogue in general, or a persona's voice by what was preferred of it."""
+
+
+def _default_recipe(given: dict[str, Any]) -> str:
+    """Preferences are learned by a recipe of their own unless another is named."""
+    return "preference" if given.get("task_type") == "preference" else "demo-cpu"
+
+
+class TrainingRequest(FrozenModel):
+    """The published REST body of a training job (`POST /finetune/start-training`).
+
+    `dataset` names an entry of the catalogue, `dataset_path` a path; without either, a persona takes its own material.
+    `general` names general dialogue for a persona's recipe that mixes some in, `start_from` a dialogue adapter that is
+    trained further. A preference job goes on from the persona's version that `start_from` names, else from the live
+    one, by what members preferred; its talk holds the replies that measure it.
+    """
+
+    job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=JOB_NAME_DESCRIPTION)]
+    base_model: Annotated[str, Field(min_length=1, max_length=512)] = "embedded"
+    dataset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    task_type: TaskType = "persona"
+    persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=PERSONA_ID_DESCRIPTION)] | None = (
+        None
+    )
+    general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    start_from: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=JOB_NAME_DESCRIPTION)] | None
+    ) = None
+    recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": "demo-cpu"})] = Field(
+        default_factory=_default_recipe
+    )
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.task_type == "preference" and self.general:
+            raise ValueError("task_type preference mixes no general dialogue in: leave general out")
+        if self.dataset and self.dataset_path:
+            raise ValueError("give dataset or dataset_path, not both")
+        if self.task_type != "dialogue" and not self.persona:
+            raise ValueError(f"task_type {self.task_type} needs a persona")
+        if self.task_type == "dialogue" and self.persona:
+            raise ValueError("task_type dialogue trains no persona: leave persona out, or use task_type persona")
+        if self.task_type == "dialogue" and self.general:
+            raise ValueError(
+                "task_type dialogue trains on general dialogue alone: leave general out, or name a persona"
+            )
+        return self
+
+
+class Material(FrozenModel):
+    """A file or folder of a job: who states which right to it, when (ISO 8601), why; the day it came, if it is one.
+
+    `persona_names` are further names and ids under which the persona speaks in it. A `dataset` is a folder that
+    `dataset build` made, an `adapter` the one that is trained further, `preferences` what was liked better than what
+    (`personas.home.preferences`).
+    """
+
+    kind: Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
+    path: str
+    origin: str
+    right: Right
+    stated_by: str
+    sha256: str
+    stated_on: str = ""
+    why: str = ""
+    arrived: str = ""
+    format: str | None = None
+    persona_names: tuple[str, ...] = ()
+
+
+class JobSpec(FrozenModel):
+    """`request.json`: with `material/`, `keys.json`, `consent.json` beside it, all that a `trainer run FOLDER` needs.
+
+    `serving_precision` is the precision the engine serves in; the losses are measured in it.
+    """
+
+    format: Literal[1] = 1
+    job_id: str
+    version: str
+    request: TrainingRequest
+    materials: tuple[Material, ...]
+    serving_precision: Literal["bfloat16", "float32", "int8", "nf4"] = "bfloat16"
+
+
+class ParentAdapterInfo(FrozenModel):
+    """The adapter that was trained further: whose it was, its version and job, and the SHA-256 of its weights."""
+
+    persona: str | None
+    version: str
+    job_id: str
+    weights: str
+
+
+class AdapterManifest(FrozenModel):
+    """`manifest.json` of an adapter folder.
+
+    `rights` counts samples by right, `threads` is how many computed and `kernels` say with what, `caveats` say in words
+    what was not as asked, `checksums` maps each other file of the folder to its SHA-256. `audit` marks a copy that was
+    trained with planted texts to see what is learned by heart: it is never served.
+    """
+
+    format: Literal[1] = 1
+    persona: str | None
+    version: str
+    job_id: str
+    created_at: str
+    base_model: str
+    base_model_hash: str
+    prompt_version: str
+    lora: dict[str, int | float | list[str]]
+    recipe: str
+    hyperparameters: dict[str, int | float | str]
+    training_precision: str
+    serving_precision: str
+    dataset_hash: str
+    dataset: dict[str, int]
+    rights: dict[str, int]
+    seed: int
+    packages: dict[str, str]
+    threads: int | None = None
+    kernels: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
+    start_from: ParentAdapterInfo | None = None
+    audit: bool = False
+    metrics: ScoreSummary
+    checksums: dict[str, str]

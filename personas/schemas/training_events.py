@@ -1,0 +1,125 @@
+"""Events of a training run, one JSON object a line, and the summary of its score card."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from personas.schemas.base import FrozenModel
+
+
+class Phase(FrozenModel):
+    """The run enters a named phase."""
+
+    event: Literal["phase"] = "phase"
+    name: Literal["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
+    detail: str = ""
+
+
+class Progress(FrozenModel):
+    """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
+
+    `memory_bytes` is held now: of the GPU, or of main memory by the process and all below it. `seconds` counts since
+    the run began, over all its processes; `held_s` of them this one waited because whoever started it needed the
+    machine, which is no part of `tokens_per_s` and `eta_s`. `trouble` says what goes wrong without ending the run,
+    while it does. `stage` is 1 or 2 where a run has two: steps are counted over both then, epochs in each.
+    """
+
+    event: Literal["progress"] = "progress"
+    step: int
+    of: int
+    epoch: float
+    loss: float
+    lr: float
+    tokens_per_s: float
+    eta_s: float
+    memory_bytes: int
+    seconds: float = 0.0
+    held_s: float = 0.0
+    trouble: str = ""
+    stage: int = 0
+
+
+class Evaluation(FrozenModel):
+    """The held-out replies were measured between two steps; losses as in `Epoch`, since the last evaluation."""
+
+    event: Literal["evaluation"] = "evaluation"
+    step: int
+    epoch: float
+    train_loss: float | None
+    eval_loss: float
+    stage: int = 0
+
+
+class Epoch(FrozenModel):
+    """One pass over the samples is done, `step` its last; `seconds` without measuring and waiting. `share` of it was
+    made: less than 1 where `max_steps` ended the run.
+
+    Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
+    The latter is None where the recipe measures less often.
+    """
+
+    event: Literal["epoch"] = "epoch"
+    epoch: int
+    train_loss: float | None
+    eval_loss: float | None
+    seconds: float
+    step: int = 0
+    stage: int = 0
+    share: float = 1.0
+
+    @property
+    def passes(self) -> str:
+        """How many passes are made by then, for people: `2`, or `1.25`."""
+        return f"{self.epoch - 1 + self.share:.2f}".rstrip("0").rstrip(".")
+
+
+class ScoreSummary(FrozenModel):
+    """What was measured, in the precision that serves, on conversations held out from training.
+
+    Losses are mean negative log-likelihoods in nats per reply token, the end of turn included, after the same prompts.
+    `verdict` is the gate's (`promote`, `hold` or `reject`), with its reasons and what to do; empty where it was not
+    asked. All that was measured is in the adapter's `scorecard.json` (`personas.schemas.scorecard`).
+    """
+
+    heldout_replies: int
+    heldout_tokens: int
+    loss_base: float
+    loss_tuned: float
+    general_loss_base: float
+    general_loss_tuned: float
+    precision: str
+    verdict: str = ""
+    reasons: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+class ScoreCardEvent(FrozenModel):
+    """The measurements of the new adapter."""
+
+    event: Literal["scorecard"] = "scorecard"
+    scorecard: ScoreSummary
+
+
+class Done(FrozenModel):
+    """The adapter folder is complete under its final name. `seconds` of work count over all processes of the run."""
+
+    event: Literal["done"] = "done"
+    adapter: str
+    seconds: float
+
+
+class Failed(FrozenModel):
+    """The run ended without an adapter. `retry` tells whether the same request could succeed later."""
+
+    event: Literal["failed"] = "failed"
+    cause: str
+    advice: str = ""
+    retry: bool = False
+
+
+TrainerEvent = Annotated[
+    Phase | Progress | Evaluation | Epoch | ScoreCardEvent | Done | Failed, Field(discriminator="event")
+]
+TRAINER_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)

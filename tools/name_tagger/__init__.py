@@ -1,0 +1,1 @@
+"""Trains the name tagger: generated texts in, model.crf.xz out."""

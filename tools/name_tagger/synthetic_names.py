@@ -1,0 +1,158 @@
+"""Generates names of people of many origins, in the forms in which people write them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from random import Random
+
+from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, read_list
+
+INVENTED_SHARE = 0.12
+"""So many names are made of syllables, so that the tagger learns to go by what stands around a name as well."""
+FAMILY_FIRST_SHARES = {"chinese": 0.6, "vietnamese": 0.97, "korean": 0.5, "japanese": 0.2, "hungarian": 0.3}
+FREQUENT_ORIGINS = ("english", "english", "english", "vietnamese", "german", "french", "spanish")
+"""Drawn as often again as the other origins."""
+PARTICLES = {
+    "dutch": ("van", "van der", "de", "van den", "van de", "ter"),
+    "german": ("von", "zu", "von der"),
+    "french": ("de", "de la", "du", "d'"),
+    "spanish": ("de", "de la", "del", "de los"),
+    "portuguese": ("da", "de", "dos", "do"),
+    "italian": ("di", "de", "della", "dello"),
+    "arabic": ("al-", "El ", "Al ", "bin ", "ben ", "Abu "),
+}
+SYLLABLES = {
+    "given": (
+        "ka li mo ra ta shi be no el ma ja ri so du ni ve lo an ar is or fe gi hu ke pa zi",
+        "a na n ya s lin ra o",
+    ),
+    "family": (
+        "bar kel mor tan ver sto hal gri pen dra win fal kor lem nov rad sal tor ul zam bo che",
+        "ski son ez ov er man ić sen ley ton escu ian idis nen ini eau aru ko sson vič berg oglu",
+    ),
+}
+TITLES = (
+    "Mr. Mrs. Ms. Mr Mrs Ms Miss Dr. Dr Prof. Professor Doctor Sir Lord Lady Captain Sergeant Judge Sister Father Herr "
+    "Frau Madame Monsieur Mme M. Señor Señora Sr. Sra. Signor Signora Dott. Mevrouw Fru Pan Paní"
+).split()
+NICKNAME_PARTS = (
+    "x",
+    "_",
+    "the",
+    "dark",
+    "mr",
+    "wolf",
+    "fox",
+    "pixel",
+    "toast",
+    "noodle",
+    "gamer",
+    "lord",
+    "bean",
+    "moss",
+)
+
+
+class NameGenerator:
+    """Draws names; the same random numbers give the same names."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._given = dict(read_list(LISTS_FOLDER / "given.txt"))
+        self._family: dict[str, list[str]] = {}
+        for origin, names in read_list(LISTS_FOLDER / "family.txt"):
+            self._family.setdefault(origin, []).extend(names)
+        self._vietnamese_middle = next(words for group, words in _words() if group == "middle")
+
+    @cached_property
+    def _origins(self) -> list[str]:
+        return [*self._given, *FREQUENT_ORIGINS]
+
+    def origin(self) -> str:
+        """Where a person's name comes from."""
+        return self._random.choice(self._origins)
+
+    def first(self, origin: str = "") -> str:
+        """A given name, sometimes a double one."""
+        if self._random.random() < INVENTED_SHARE:
+            return self._invented("given")
+        names = self._given[origin or self.origin()]
+        name = self._random.choice(names)
+        if self._random.random() < 0.03:
+            return f"{name}{self._random.choice('- ')}{self._random.choice(names)}"
+        return name
+
+    def last(self, origin: str = "") -> str:
+        """A family name, with particles and hyphens as they come."""
+        origin = origin or self.origin()
+        if self._random.random() < INVENTED_SHARE:
+            return self._invented("family")
+        names = self._family[origin]
+        name = self._random.choice(names)
+        if origin in PARTICLES and self._random.random() < (0.35 if origin == "dutch" else 0.12):
+            particle = self._random.choice(PARTICLES[origin])
+            return particle + name if particle[-1] in "-' " else f"{particle} {name}"
+        if self._random.random() < 0.05:
+            return f"{name}-{self._random.choice(names)}"
+        if origin in ("spanish", "portuguese") and self._random.random() < 0.25:
+            return f"{name} {self._random.choice(names)}"
+        return name
+
+    def full(self, origin: str = "") -> str:
+        """Given and family name in the order and form of their origin."""
+        origin = origin or self.origin()
+        if origin == "vietnamese":
+            return self.vietnamese()
+        first, last = self.first(origin), self.last(origin)
+        draw = self._random.random()
+        if draw < FAMILY_FIRST_SHARES.get(origin, 0.0):
+            return f"{last} {first}"
+        if draw > 0.97:
+            return f"{first} {last}, Jr." if self._random.random() < 0.3 else f"{last.upper()} {first}"
+        return f"{first} {self._middle(origin)}{last}"
+
+    def vietnamese(self) -> str:
+        """Family name, middle names, given name."""
+        family = self._random.choice(self._family["vietnamese"])
+        middle = self._random.sample(self._vietnamese_middle, self._random.choice((0, 1, 1, 1, 2)))
+        given = self._random.choice(self._given["vietnamese"])
+        return f"{given} {family}" if self._random.random() < 0.05 else " ".join([family, *middle, given])
+
+    def last_first(self) -> str:
+        """ "Family, Given" as lists have it."""
+        origin = self.origin()
+        return f"{self.last(origin)}, {self.first(origin)}{self._random.choice(('', '', ' ' + self._initial() + '.'))}"
+
+    def initials(self) -> str:
+        """ "J. R. Family" and the like."""
+        dots = self._random.choice(("{0}. {1}", "{0}.{2}. {1}", "{0}. {2}. {1}", "{0} {1}"))
+        return dots.format(self._initial(), self.last(), self._initial())
+
+    def title(self) -> str:
+        """What stands before a family name and is no part of it."""
+        return self._random.choice(TITLES)
+
+    def nick(self) -> str:
+        """A name that somebody chose for a chat: no person's name by itself."""
+        base = self._random.choice((self.first().lower(), self._random.choice(NICKNAME_PARTS)))
+        return (
+            base + self._random.choice(NICKNAME_PARTS) + self._random.choice(("", "", str(self._random.randrange(100))))
+        )
+
+    def _middle(self, origin: str) -> str:
+        draw = self._random.random()
+        if draw < 0.14:
+            return f"{self._initial()}. " if draw < 0.09 else f"{self._initial()} "
+        return f"{self.first(origin)} " if draw < 0.2 else ""
+
+    def _initial(self) -> str:
+        return self._random.choice("ABCDEFGHIJKLMNOPRSTUVWYZ")
+
+    def _invented(self, part: str) -> str:
+        stems, ends = (syllables.split() for syllables in SYLLABLES[part])
+        stem = "".join(self._random.choices(stems, k=self._random.choice((1, 2, 2))))
+        return (stem + self._random.choice(ends)).capitalize()
+
+
+def _words() -> list[tuple[str, list[str]]]:
+    return list(read_list(LISTS_FOLDER / "words.txt"))

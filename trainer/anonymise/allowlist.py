@@ -1,0 +1,80 @@
+"""Names that are not replaced: those of the persona and its lore, and a reviewer's corrections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from personas.errors import RequestError
+from personas.lore import LoreIndex
+from personas.schemas.chat import Persona
+from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
+from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN
+
+UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
+
+
+WORD = rf"[{UPPER}][{LATIN}]+"
+
+
+NAME = re.compile(rf"{WORD}(?:[ -](?:of |the |van |de )?(?:{WORD}|[0-9]+)){{0,4}}")
+
+
+LOWERCASE_WORD = re.compile(rf"(?<![{LATIN}'’])[a-z\u00df-\u00f6\u00f8-\u00ff][{LATIN}]+")
+
+
+def own_names(persona: Persona | None) -> tuple[str, ...]:
+    """What a persona is called."""
+    return tuple(dict.fromkeys(filter(None, (persona.name, persona.nickname)))) if persona else ()
+
+
+def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[str]:
+    """The proper names in a persona's card and lore."""
+    texts = [passage.text for passage in lore.passages] if lore else []
+    texts += [passage.heading for passage in lore.passages] if lore else []
+    if persona:
+        texts += [persona.description, persona.personality, persona.scenario, persona.first_mes, persona.mes_example]
+    return proper_names(texts)
+
+
+def proper_names(texts: Iterable[str]) -> frozenset[str]:
+    """Words with a capital, alone and as they stand together, but for those that a text writes without one, too."""
+    texts = list(texts)
+    small = {word for text in texts for word in LOWERCASE_WORD.findall(text)}
+    found = {name for text in texts for name in NAME.findall(text) if name[0].isupper()}
+    words = {word for name in found for word in name.split() if word[0].isupper()}
+    own = {word for word in words if len(word) > 2 and word.lower() not in small and not _is_common(word)}
+    return frozenset(own | {name for name in found if " " in name})
+
+
+def _is_common(word: str) -> bool:
+    signs = load_gazetteer().of(word)
+    return word.lower() in ENGLISH_WORDS or ("c" in signs and "g" not in signs)
+
+
+@dataclass(frozen=True)
+class NameCorrections:
+    """`keep` are names that stay, `also` names that are replaced wherever they stand."""
+
+    keep: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+
+def read_corrections(file: Path) -> NameCorrections:
+    """A file with one correction a line, `keep NAME` or `also NAME`; a list's dash may stand before it.
+
+    Raises `RequestError` naming the line that is neither, and `OSError`.
+    """
+    said: dict[str, list[str]] = {"keep": [], "also": []}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        what, _, name = line.strip().lstrip("-").strip().partition(" ")
+        if not line.strip():
+            continue
+        if what not in said or not name.strip():
+            raise RequestError(
+                f"{file}, line {number}: {line.strip()[:60]!r} is no correction.", "Write `keep NAME` or `also NAME`."
+            )
+        said[what].append(name.strip())
+    return NameCorrections(tuple(said["keep"]), tuple(said["also"]))

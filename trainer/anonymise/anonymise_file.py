@@ -1,0 +1,255 @@
+"""Anonymises a whole file, of chat logs or of rows with a text column, in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TextIO
+
+from personas.errors import MaterialError
+from trainer.anonymise.anonymiser import Anonymiser
+from trainer.anonymise.name_detector import NameDetector
+from trainer.anonymise.output_files import ReviewLog, open_atomic
+from trainer.anonymise.spans import replace_entities
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.formats.tabular import COLUMNS_FORMAT
+from trainer.sources.reader import read_source
+from trainer.sources.registry import detect_format
+from trainer.sources.source_file import Peek, Record, SourceFile, open_source, resolve_path
+from trainer.sources.source_format import ReadOptions
+
+MIN_ID_VALUE = 10**14
+
+
+"""Whole numbers from here on may be somebody's id or number."""
+
+
+ID_PLACEHOLDER = "[id]"
+
+
+def is_text_table(file: SourceFile, format: str | None) -> bool:
+    """Whether a file holds rows of texts and no talk in a known format."""
+    peek = file.peek()
+    rows = peek.records or (peek.head,)
+    if format or 2 * sum("text" in row for row in rows) <= len(rows):
+        return False
+    if not any(isinstance(row.get("text"), str) for row in rows):
+        return False
+    return _is_not_conversation(peek, file)
+
+
+def _is_not_conversation(peek: Peek, file: SourceFile) -> bool:
+    try:
+        return (
+            any(set(row) == {"text"} for row in peek.records or (peek.head,))
+            or detect_format(file.path).name == COLUMNS_FORMAT
+        )
+    except MaterialError:
+        return True
+
+
+def anonymise_row(row: dict[str, Any], anonymiser: Anonymiser) -> dict[str, Any]:
+    """The row with its text replaced and `entities` beside it; other texts in it are replaced too."""
+    text = row["text"]
+    entities = anonymiser.found(text)
+    others = {key: _anonymise_value(value, anonymiser) for key, value in row.items() if key not in ("text", "entities")}
+    return {"text": replace_entities(text, entities), **others, "entities": [asdict(entity) for entity in entities]}
+
+
+def _anonymise_value(value: Any, anonymiser: Anonymiser) -> Any:
+    if isinstance(value, str):
+        return anonymiser.anonymise_text(value)
+    if isinstance(value, list):
+        return [_anonymise_value(one, anonymiser) for one in value]
+    if isinstance(value, dict):
+        return {key: _anonymise_value(one, anonymiser) for key, one in value.items()}
+    return ID_PLACEHOLDER if isinstance(value, int) and abs(value) >= MIN_ID_VALUE else value
+
+
+def write_rows(rows: Iterable[dict[str, Any]], out: TextIO, suffix: str) -> None:
+    """Write rows as the file's suffix says: a JSON array, CSV (`entities` as JSON), or JSON Lines."""
+    if suffix == ".csv":
+        _write_csv(iter(rows), out)
+    elif suffix == ".json":
+        lead = "["
+        for row in rows:
+            out.write(f"{lead}\n{_json(row)}")
+            lead = ","
+        out.write("[]\n" if lead == "[" else "\n]\n")
+    else:
+        out.writelines(f"{_json(row)}\n" for row in rows)
+
+
+def _write_csv(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
+    first = next(rows, None)
+    if first is None:
+        return
+    columns = list(first)
+    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in itertools.chain([first], rows):
+        writer.writerow({key: value if isinstance(value, str) else _json(value) for key, value in row.items()})
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+ROWS_ADVICE = '\n  or rows with a "text": {"text": "…"} as JSON, JSON Lines or CSV'
+
+
+NO_TEXT_REASON = "no text"
+
+
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+"""When the first message of every conversation was said, as far as the log tells: real times would tell who spoke."""
+
+
+ProgressCallback = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class AnonymiseRequest:
+    """What is to be anonymised, and where to.
+
+    `anonymiser` has met nobody yet; `review` lists what it replaces.
+    """
+
+    source: Path
+    out: Path
+    options: ReadOptions
+    anonymiser: Anonymiser
+    format: str | None = None
+    review: ReviewLog | None = None
+
+
+@dataclass
+class AnonymiseStats:
+    """What became of the file's records."""
+
+    texts: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def reject(self, item: RejectedRecord) -> None:
+        """Count records that are not written."""
+        self.rejected[item.reason] += item.rows
+
+
+def anonymise_file(order: AnonymiseRequest, heard: ProgressCallback) -> dict[str, Any]:
+    """Write `out`, whole or not at all, and give the figures. Raises `UnderstudyError` and `OSError`."""
+    names, account = order.anonymiser.names, AnonymiseStats()
+    begun = time.monotonic()  # the tagger is in memory now
+    file = open_source(resolve_path(order.source))
+    with order.review or nullcontext(), open_atomic(order.out) as out:
+        if is_text_table(file, order.format):
+            write_rows(_anonymise_rows(file, order, account, heard), out, order.out.suffix.lower())
+        else:
+            _read_speakers(order, heard)
+            write_rows(_anonymise_conversations(order, account, heard), out, ".jsonl")
+        if not account.texts:
+            why = f": {next(iter(account.rejected))}" if account.rejected else ""
+            raise MaterialError(
+                f"Nothing in {order.source.name} can be used{why}.", "Give rows with a text, or a talk."
+            )
+    return {**_figures(order, account, time.monotonic() - begun), **_detector_figures(names)}
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def _anonymise_rows(
+    file: SourceFile, order: AnonymiseRequest, account: AnonymiseStats, heard: ProgressCallback
+) -> Iterator[dict[str, Any]]:
+    for record in file.records():
+        heard("anonymising", 1)
+        if isinstance(record, RejectedRecord):
+            account.reject(record)
+        elif not isinstance(record[1].get("text"), str):
+            account.reject(RejectedRecord(record[0], NO_TEXT_REASON))
+        else:
+            yield _anonymise_record(record, order, account)
+
+
+def _anonymise_record(record: Record, order: AnonymiseRequest, account: AnonymiseStats) -> dict[str, Any]:
+    account.texts += 1
+    if order.review:
+        order.review.row = record[0]
+    return anonymise_row(record[1], order.anonymiser)
+
+
+# --------------------------------------------------------------------------------------------------------------- talk
+
+
+def _read_speakers(order: AnonymiseRequest, heard: ProgressCallback) -> None:
+    try:
+        detect_format(order.source, order.format, order.options)
+    except MaterialError as error:
+        is_unknown = error.advice.startswith("Known formats")
+        raise MaterialError(error.message, error.advice + ROWS_ADVICE * is_unknown) from None
+    for item in read_source(order.source, order.options, order.format):
+        heard("meeting people", item.rows)
+        if isinstance(item, Conversation):
+            order.anonymiser.meet(item)
+
+
+def _anonymise_conversations(
+    order: AnonymiseRequest, account: AnonymiseStats, heard: ProgressCallback
+) -> Iterator[dict[str, Any]]:
+    number = 0
+    for item in read_source(order.source, order.options, order.format):
+        heard("anonymising", item.rows)
+        if isinstance(item, RejectedRecord):
+            account.reject(item)
+            continue
+        number += 1
+        if order.review:
+            order.review.row = item.messages[0].row
+        account.texts += len(item.messages)
+        yield from _log_lines(order.anonymiser.masked(item), number)
+
+
+def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, Any]]:
+    """The messages as `trainer.sources.formats.understudy_log` reads them; a persona's id is its name."""
+    for place, message in enumerate(conversation.messages):
+        name = message.speaker.name
+        yield {
+            "channel": str(number),
+            "id": str(place + 1),
+            "at": (EPOCH + timedelta(seconds=place)).isoformat(),
+            "author": name,
+            "author_id": message.speaker.id if message.speaker.is_persona else sha256(name.encode()).hexdigest()[:16],
+            "text": message.text,
+            "is_bot": False,
+        }
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def _detector_figures(names: NameDetector) -> dict[str, Any]:
+    return {"names_found_by": names.by, "patterns_only": dict(names.patterns_only)}
+
+
+def _figures(order: AnonymiseRequest, account: AnonymiseStats, seconds: float) -> dict[str, Any]:
+    anonymiser = order.anonymiser
+    return {
+        "texts": account.texts,
+        "replaced": dict(anonymiser.counts.most_common()),
+        "people": anonymiser.people_count,
+        "strangers": len(anonymiser.strangers),
+        "rejected": dict(account.rejected),
+        "review_deleted_on": order.review.delete_on if order.review else None,
+        "seconds": round(seconds, 2),
+        "texts_per_s": round(account.texts / max(seconds, 1e-6), 1),
+    }

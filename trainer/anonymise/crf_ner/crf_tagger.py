@@ -1,0 +1,136 @@
+"""CRF tagger: its model file, and the people and addresses that it finds in a text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import lzma
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pycrfsuite  # type: ignore[import-untyped]
+
+from personas.errors import UnderstudyError
+from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
+from trainer.anonymise.crf_ner.token_features import FeatureExtractor
+from trainer.anonymise.crf_ner.word_tokens import is_alphabetic, is_east_asian, tokenise
+
+MODEL_FILE = Path(__file__).parent / "model.crf.xz"
+
+
+MODEL_FORMAT = 1
+
+
+LABEL_KINDS = {"P": "PERSON", "A": "STREET_ADDRESS"}
+
+
+"""A label's second letter to its kind; other labels ("X": another name, "O": nothing) are no findings."""
+
+
+MIN_PROBABILITY = 0.2
+
+
+"""A token this probable is taken: what is missed harms somebody, what is taken wrongly costs a word. Chosen by trial:
+lower finds little more."""
+
+
+log = logging.getLogger(__name__)
+
+
+class TaggerError(UnderstudyError):
+    """The tagger's model file is missing or damaged."""
+
+
+@dataclass(frozen=True)
+class CrfTagger:
+    """Finds people and street addresses in text in Latin letters. For one thread at a time."""
+
+    name: str
+    """Which model this is: its size and the start of its checksum, for reports."""
+    _crf: pycrfsuite.Tagger = field(repr=False)
+    _features: FeatureExtractor = field(repr=False)
+    _model: bytes = field(repr=False)
+    """crfsuite reads it where it lies, so it must live as long as the tagger."""
+
+    def find(self, text: str) -> list[tuple[str, int, int, float]]:
+        """(kind, start, end, score) in the order of the text: PERSON and STREET_ADDRESS, offsets in code points, the
+        score the least probable token's probability. Nothing where Chinese, Japanese or Korean prevails."""
+        if is_east_asian(text):
+            return []
+        cut = tokenise(text)
+        if not cut.words:
+            return []
+        self._crf.set(self._features.of(cut.words))
+        labels = self._crf.tag()
+        likely = [{kind: self._likely(kind, index) for kind in LABEL_KINDS} for index in range(len(labels))]
+        return [
+            (
+                LABEL_KINDS[kind],
+                cut.starts[first],
+                cut.ends[last],
+                round(min(likely[at][kind] for at in range(first, last + 1)), 3),
+            )
+            for kind, first, last in label_runs(raise_probable_labels(labels, likely))
+            if is_alphabetic(text[cut.starts[first] : cut.ends[last]])
+        ]
+
+    def _likely(self, kind: str, index: int) -> float:
+        """How probable it is that a token is part of such a name or address."""
+        return float(self._crf.marginal("B" + kind, index) + self._crf.marginal("I" + kind, index))
+
+
+def raise_probable_labels(labels: list[str], likely: list[dict[str, float]]) -> list[str]:
+    """The best labels, with tokens added that are no finding in them but probable enough to be one."""
+    found: list[str] = []
+    for label, kinds in zip(labels, likely, strict=True):
+        kind = max(kinds, key=kinds.__getitem__)
+        if label[1:] not in LABEL_KINDS and kinds[kind] >= MIN_PROBABILITY:
+            label = ("I" if found and found[-1][1:] == kind else "B") + kind
+        found.append(label)
+    return found
+
+
+def label_runs(labels: list[str]) -> list[tuple[str, int, int]]:
+    """(kind's letter, first, last) for every run "BP IP …" or "BA IA …"."""
+    found: list[tuple[str, int, int]] = []
+    for index, label in enumerate(labels):
+        kind = label[1:]
+        if kind not in LABEL_KINDS:
+            continue
+        if label[0] == "I" and found and found[-1][0] == kind and found[-1][2] == index - 1:
+            found[-1] = (kind, found[-1][1], index)
+        else:
+            found.append((kind, index, index))
+    return found
+
+
+def load_tagger(path: Path = MODEL_FILE) -> CrfTagger | None:
+    """The tagger, or None, with the reason in the log, where the model file is missing or damaged."""
+    try:
+        head, model = read_model(path)
+        crf = pycrfsuite.Tagger()
+        crf.open_inmemory(model)
+    except (TaggerError, ValueError) as error:
+        log.warning("Names and addresses are found by rules only. %s", error)
+        return None
+    return CrfTagger(
+        f"CRF {len(model) / 1e6:.1f} MB {head['sha256'][:8]}", crf, FeatureExtractor(load_gazetteer().of), model
+    )
+
+
+def read_model(path: Path) -> tuple[dict[str, str], bytes]:
+    """(head, crfsuite's model). Raises `TaggerError`."""
+    advice = "Train it anew: python -m tools.name_tagger.train"
+    try:
+        line, _, packed = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise TaggerError(f"{path.name} cannot be read: {error.strerror}.", advice) from error
+    try:
+        head = json.loads(line)
+        whole = head["format"] == MODEL_FORMAT and head["sha256"] == hashlib.sha256(packed).hexdigest()
+    except (ValueError, KeyError, TypeError) as error:
+        raise TaggerError(f"{path.name} is no model of the tagger's.", advice) from error
+    if not whole:
+        raise TaggerError(f"{path.name} is damaged, or of another format.", advice)
+    return head, lzma.decompress(packed)

@@ -1,0 +1,137 @@
+"""Gazetteer: the lists that hold a word, such as given names, family names, months and street words (lists/*.txt)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+LISTS_FOLDER = Path(__file__).parent / "lists"
+
+
+GROUP_SIGNS = {
+    "common": "c",
+    "syllable": "w",
+    "month": "m",
+    "title": "t",
+    "particle": "p",
+    "middle": "v",
+    "street": "s",
+    "unit": "u",
+    "country": "n",
+    "region": "r",
+    "city": "y",
+    "org": "o",
+    "brand": "b",
+}
+
+
+"""The letter by which features name a group of words.txt; given names are "g", family names "f"."""
+
+
+GROUPS_WITHOUT_DIACRITICS = {"w": "z"}
+
+
+"""The group of a word without its diacritics, where that is another: Vietnamese typed in plain letters."""
+
+
+MIN_FOLDED_CHARS = 4
+
+
+"""Shorter words with diacritics are looked up as they are written: without them they are other words."""
+
+
+ENGLISH_SUFFIXES = (
+    *(("ies", ("y",)), ("ied", ("y",)), ("ily", ("y",)), ("es", ("",)), ("s", ("",)), ("ed", ("", "e")), ("d", ("",))),
+    *(
+        ("ing", ("", "e")),
+        ("ings", ("", "e")),
+        ("ly", ("", "le")),
+        ("er", ("", "e")),
+        ("ers", ("", "e")),
+        ("est", ("", "e")),
+    ),
+    *(("ness", ("", "y")), ("less", ("",)), ("ful", ("",)), ("ment", ("",)), ("able", ("", "e")), ("ism", ("", "e"))),
+)
+
+
+"""Of English words, each with what may have stood in its place."""
+
+
+_LETTERS = str.maketrans(
+    {"đ": "d", "ł": "l", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ı": "i", "’": "'"}
+)
+
+
+def fold_word(word: str) -> str:
+    """Lower case without diacritics."""
+    decomposed = unicodedata.normalize("NFD", word.lower())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).translate(_LETTERS)
+
+
+def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(group, words) for each line "group: words"; a group may have several lines."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            group, _, words = line.partition(":")
+            yield group, words.split()
+
+
+@dataclass(frozen=True)
+class Gazetteer:
+    """`groups` maps a lower-case word to the letters of its groups; `capitals` counts in capitals only."""
+
+    groups: dict[str, str]
+    capitals: dict[str, str]
+
+    @classmethod
+    def read(cls) -> Gazetteer:
+        """From the lists beside the code."""
+        groups: dict[str, set[str]] = {}
+        capitals: dict[str, set[str]] = {}
+        for sign, word in _words_with_signs():
+            if word.isupper() and len(word) <= 2 and sign in "rsu":  # "OR", "IN" and "P" are Oregon and so on
+                capitals.setdefault(word, set()).add(sign)
+            else:
+                lower, plain = unicodedata.normalize("NFC", word.lower()), fold_word(word)
+                groups.setdefault(lower, set()).add(sign)
+                if plain != lower:
+                    groups.setdefault(plain, set()).add(GROUPS_WITHOUT_DIACRITICS.get(sign, sign))
+        return cls(*({w: "".join(sorted(signs)) for w, signs in each.items()} for each in (groups, capitals)))
+
+    def of(self, word: str) -> str:
+        """The letters of the groups that hold the word, in alphabetical order."""
+        lower = unicodedata.normalize("NFC", word.lower())
+        found = self.groups.get(lower, "")
+        if not found and len(word) >= MIN_FOLDED_CHARS and not lower.isascii():
+            found = self.groups.get(fold_word(lower), "")
+        if not found and lower.isascii() and self._is_inflected(lower):
+            found = "c"
+        more = self.capitals.get(word)
+        return "".join(sorted({*found, *more})) if more else found
+
+    def _is_inflected(self, word: str) -> bool:
+        """Whether an ordinary English word stands behind an ending: "founders", "injured", "stopping"."""
+        for ending, others in ENGLISH_SUFFIXES:
+            if word.endswith(ending) and len(word) > len(ending) + 2:
+                stem = word[: -len(ending)]
+                double = stem[:-1] if stem[-1] == stem[-2] else stem
+                if any("c" in self.groups.get(form, "") for form in (double, *(stem + other for other in others))):
+                    return True
+        return False
+
+
+def _words_with_signs() -> Iterator[tuple[str, str]]:
+    for name, sign in (("given.txt", "g"), ("family.txt", "f")):
+        for _, words in read_list(LISTS_FOLDER / name):
+            yield from ((sign, word) for word in words)
+    for group, words in read_list(LISTS_FOLDER / "words.txt"):
+        yield from ((GROUP_SIGNS[group], word) for word in words)
+
+
+@lru_cache(maxsize=1)
+def load_gazetteer() -> Gazetteer:
+    """The lists, read once."""
+    return Gazetteer.read()

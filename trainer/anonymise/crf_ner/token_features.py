@@ -1,0 +1,177 @@
+"""Features of a token for the CRF: shape, gazetteer groups, neighbours, line and text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainer.anonymise.crf_ner.gazetteer import fold_word
+
+MAX_CACHED_WORDS = 50_000
+"""So many words keep their features (some 60 MB); then all are made anew."""
+WINDOW_TOKENS = 5
+"""How many tokens before and after a number or name are searched for street words and postal codes."""
+PAD = "\v"
+"""Stands before the first and after the last token."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordFeatures:
+    """The features of a word by itself, by the place from which it is seen."""
+
+    key: str
+    """Groups and shape together, which the features of pairs are made of."""
+    lower: str
+    own: list[str]
+    before: list[str]
+    after: list[str]
+    two_before: list[str]
+    two_after: list[str]
+    is_street: bool
+    is_number: bool
+    vietnamese: int
+    """1 for what is a word in Vietnamese only, -1 for what is one in other languages only."""
+
+
+class FeatureExtractor:
+    """Makes the features of texts. `groups_of` says in which lists a word stands (see `Vocabulary.of`)."""
+
+    def __init__(self, groups_of: Callable[[str], str]) -> None:
+        self._groups_of = groups_of
+        self._kept: dict[str, WordFeatures] = {}
+        self._outside = self._made(PAD)
+
+    def of(self, words: Sequence[str]) -> list[list[str]]:
+        """One list of features per token."""
+        seen = [self._word(word) for word in words]
+        padded = [self._outside, self._outside, *seen, self._outside, self._outside]
+        text = _case(words) + ("vi" if sum(word.vietnamese for word in seen) > 0 else "")
+        lines = _line_keys(seen)
+        near = _nearby_marks(seen)
+        rows: list[list[str]] = []
+        for index, word in enumerate(seen):
+            left2, left, _, right, right2 = padded[index : index + 5]
+            key = word.key
+            rows.append(
+                [
+                    *word.own,
+                    *left.before,
+                    *right.after,
+                    *left2.two_before,
+                    *right2.two_after,
+                    f"{text}|{key}",
+                    f"{lines[index]}|{key}",
+                    f"{near[index]}|{key}",
+                    f"{left.key}<{key}",
+                    f"{key}>{right.key}",
+                    f"{left.lower}<<{key}",
+                    f"{key}>>{right.lower}",
+                    f"{left2.lower}<{left.lower}<{word.key[0]}",
+                ]
+            )
+        return rows
+
+    def _word(self, word: str) -> WordFeatures:
+        found = self._kept.get(word)
+        if found is None:
+            if len(self._kept) >= MAX_CACHED_WORDS:
+                self._kept.clear()
+            found = self._kept[word] = self._made(word)
+        return found
+
+    def _made(self, word: str) -> WordFeatures:
+        groups, shape = self._groups_of(word), word_shape(word)
+        lower = _feature_word(word, shape)
+        key = f"{shape}{groups}"
+        own = [f"w={lower}", f"s={shape}", f"k={key}", *(f"{shape[0]}+{sign}" for sign in groups)]
+        if shape[0] in "Xxm" and len(word) > 3:
+            plain = fold_word(word)
+            own += [f"{shape[0]}e{size}={plain[-size:]}" for size in (2, 3, 4, 5, 6) if len(plain) > size]
+            own.append(f"{shape[0]}b={plain[:2]}")
+        return WordFeatures(
+            key,
+            lower,
+            own,
+            [f"-w={lower}", f"-k={key}", f"-s={shape}"],
+            [f"+w={lower}", f"+k={key}", f"+s={shape}"],
+            [f"--w={lower}", f"--k={key}"],
+            [f"++w={lower}", f"++k={key}"],
+            "c" not in groups and ("s" in groups or "u" in groups),
+            shape[0] in "9b",
+            ("w" in groups or "z" in groups) - ("c" in groups),
+        )
+
+
+def word_shape(word: str) -> str:
+    """X name-like, A all capitals, I one capital, x lower case, m mixed, 9 and its length, b digits and letters, else
+    the sign itself."""
+    if word.isdigit():
+        return f"9{min(len(word), 6)}"
+    if not word[0].isalnum():
+        return word if len(word) == 1 else "'s"
+    if any(letter.isdigit() for letter in word):
+        return "b1" if word[0].isdigit() else "b0"
+    if len(word) == 1:
+        return "I" if word.isupper() else "i"
+    return _letters(word)
+
+
+def _letters(word: str) -> str:
+    if word.islower():
+        return "x"
+    if word.isupper():
+        return "A2" if len(word) == 2 else "A"
+    if word[0].isupper() and word[1:].islower():
+        return "X"
+    return "Xm" if word[0].isupper() else "m"
+
+
+def _feature_word(word: str, shape: str) -> str:
+    """The word as a feature names it: numbers by their length only."""
+    return shape if shape[0] in "9b" else word.lower()
+
+
+def _case(words: Sequence[str]) -> str:
+    """How a text is written: mostly in lower case, in capitals, in title case, or as prose is."""
+    letters = [word for word in words if word[0].isalpha()]
+    upper = sum(word[0].isupper() for word in letters)
+    if not upper:
+        return "low"
+    if all(word.isupper() for word in letters if len(word) > 1):
+        return "cap"
+    return "mix" if upper < 0.6 * len(letters) or len(letters) < 4 else "ttl"
+
+
+def _line_keys(words: Sequence[WordFeatures]) -> list[str]:
+    """Per token: is it the first of a sentence or a line, or what the line's label before a colon says."""
+    keys: list[str] = []
+    label, first = "", "B"
+    last_words: list[str] = []
+    for word in words:
+        keys.append(f"{first}{label}")
+        first = ""
+        if word.key == "\n":
+            label, first, last_words = "", "L", []
+        elif word.key in ".!?":
+            label, first, last_words = "", "S", []
+        elif word.key == ":" and len(last_words) <= 3:
+            label, first = "=" + " ".join(last_words[-1:]), "C"
+        elif word.key in '"“*>-•':
+            first = "Q"
+        else:
+            last_words.append(word.lower)
+    return keys
+
+
+def _nearby_marks(words: Sequence[WordFeatures]) -> list[str]:
+    """Per token: whether street words and numbers stand a few tokens before or after it."""
+    streets = [index for index, word in enumerate(words) if word.is_street]
+    numbers = [index for index, word in enumerate(words) if word.is_number]
+    marks: list[list[str]] = [["", "", "", ""] for _ in words]
+    for place, (sign, found) in enumerate((("s", streets), ("n", numbers))):
+        for index in found:
+            for near in range(max(0, index - WINDOW_TOKENS), index):
+                marks[near][2 * place + 1] = f"{sign}>"
+            for near in range(index + 1, min(len(words), index + WINDOW_TOKENS + 1)):
+                marks[near][2 * place] = f"<{sign}"
+    return ["".join(mark) for mark in marks]

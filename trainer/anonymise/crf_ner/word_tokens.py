@@ -1,0 +1,64 @@
+"""Splits text into word tokens with offsets, and detects East Asian text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+COMBINING_MARKS = "\u0300-\u036f"
+"""Combining marks: Vietnamese and others are sometimes written letter by letter and mark by mark."""
+EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d"
+EAST_ASIAN_LETTER_WEIGHT = 2.0
+"""One such letter says about as much as so many Latin ones."""
+
+TOKEN_PATTERN = re.compile(
+    rf"""
+    (?P<markup> https?://[^\s<>]+ | www\.[^\s<>]+ | [^\s<>()\[\]"',;:]+@[^\s<>()\[\]"',;:]+ | <a?[@:#][^\s<>]*> | @\w+ )
+  | (?P<line> [^\S\n]*\n\s* )
+  | (?P<east> [{EAST_ASIAN}]+ )
+  | (?P<owner> ['’][sS](?![^\W_]) )
+  | (?P<word> (?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+ (?:['’](?![sS](?![^\W_]))(?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+)* )
+  | (?P<sign> \S )
+    """,
+    re.VERBOSE,
+)
+UNPRINTABLE = "\ufffd"
+"""Stands for halves of surrogate pairs and control signs, which crfsuite's strings cannot hold."""
+_AS_KIND = {"line": "\n", "markup": "\t"}
+_EAST = re.compile(rf"[{EAST_ASIAN}]")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass(frozen=True)
+class TokenisedText:
+    """The tokens of one text: `words[i]` stands at `text[starts[i]:ends[i]]`;
+
+    A line's end is "\\n", a link or mention "\\t".
+    """
+
+    words: list[str]
+    starts: list[int]
+    ends: list[int]
+
+
+def tokenise(text: str) -> TokenisedText:
+    """Words with their apostrophes, numbers, single signs, line ends; links, e-mail addresses and mentions whole."""
+    words: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for match in TOKEN_PATTERN.finditer(text):
+        words.append(_AS_KIND.get(match.lastgroup or "") or (match[0] if match[0].isprintable() else UNPRINTABLE))
+        starts.append(match.start())
+        ends.append(match.end())
+    return TokenisedText(words, starts, ends)
+
+
+def is_east_asian(text: str) -> bool:
+    """Whether Chinese, Japanese or Korean prevails in a text."""
+    east = len(_EAST.findall(text))
+    return bool(east) and east * EAST_ASIAN_LETTER_WEIGHT >= len(_LETTER.findall(text)) - east
+
+
+def is_alphabetic(found: str) -> bool:
+    """Whether a finding is in letters, and in none of those that the tagger does not read."""
+    return _LETTER.search(found) is not None and not _EAST.search(found)

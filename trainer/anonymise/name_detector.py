@@ -1,0 +1,195 @@
+"""Detects names of people outside the log by installed models and the CRF tagger, or else by cue words."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Self, cast
+
+from trainer.anonymise import ner
+from trainer.anonymise.capitalisation import CapitalisationStats
+from trainer.anonymise.crf_ner import load_tagger
+from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
+from trainer.anonymise.crf_ner.word_tokens import is_east_asian
+from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN
+from trainer.anonymise.ner import ANY_LANGUAGE, NerModel
+from trainer.anonymise.ner_postprocess import blank_code, refine_findings
+from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
+
+UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
+
+
+NAME_WORD = rf"[{UPPER}](?:[{LATIN}]|['’-](?=[{LATIN}]))+"
+
+
+NAME = rf"(?P<name>{NAME_WORD}(?: (?:[A-Z]\. )?(?:(?:de|van|von|der|da|di|del|la|le|bin|al) )?{NAME_WORD}){{0,3}})"
+
+
+TITLE = r"(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|mister)"
+
+
+NAME_AFTER = rf"(?:{TITLE}(?:\.\s?|\s))?(?!{TITLE}(?![{LATIN}])){NAME}"
+
+
+"""A title is no part of a name."""
+
+
+SURE_CUES = (
+    r"(?i:my name is|my name's|everyone calls me|call me|i am called|ask for|dear|(?:named|called) (?:him|her|it|them)|"
+    r"his name is|her name is|their name is|tên (?:tôi|mình|em|anh|chị) là|kính gửi|thân gửi|attn:?)\s+"
+)
+
+
+WEAK_CUES = (
+    r"(?i:name is|named|this is|i'm|i am|regards,|cheers,|sincerely,|love,|thanks,|yours,|signed,|speak (?:to|with)|"
+    r"talk to|married to|account of|follow up with|said|says|asked|tên là|tôi là|mình là|em là|gặp|gửi|name:|customer:|"
+    r"contact:|patient:)\s+"
+)
+
+
+VOCATIVE_START = (
+    r"(?:^|(?<=[.!?\n]\s)|(?<=\n))(?P<name>[A-Z][a-z]{2,})(?=, (?:can|could|would|will|please|I|you|are|do|did|what|"
+    r"where|how|why|when|who|thank|let|come|have|is)(?![a-z]))"
+)
+
+
+TITLES = (
+    r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Madam|Captain|Sergeant|Officer|Judge|Senator|Aunt|Uncle|Anh|Chị|Cô|Chú|"
+    r"Bác|Ông|Bà|Thầy|anh|chị|cô|chú|bác|ông|bà|thầy)\.?\s"
+)
+
+
+SURE_PATTERNS = (re.compile(rf"(?<![{LATIN}0-9_@#/.]){SURE_CUES}{NAME_AFTER}"), re.compile(VOCATIVE_START))
+
+
+WEAK_PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES))
+
+
+TITLED_NAME = re.compile(rf"(?<![{LATIN}0-9_@#/.])(?i:mr|mrs|ms|mx|dr|prof|miss)(?:\.\s?|\s){NAME}")
+
+
+CJK_CUES = (
+    re.compile(
+        "(?:我叫|我的名字是|我名叫|他叫|她叫|姓名[:：]|联系人[:：])"
+        "(?P<name>[\u4e00-\u9fff]{2,4}?)(?=[，。,.!！？?\\s、的]|$)"
+    ),
+    re.compile(
+        "(?:私は|僕は|俺は|名前は|氏名[:：])\\s?"
+        "(?P<name>[\u3041-\u30fc\u4e00-\u9fff]{2,6}?)(?=です|と申し|といい|と言い|だ。)"
+    ),
+)
+
+
+RANK_WORDS = frozenset("president speaker chairman minister mayor right wrong universe robot".split())
+
+
+CAPITALISED_NON_NAMES = frozenset(
+    """I'm I Sure Not Well However Also Again First Second Finally Honestly Anyway Sorry Please Thanks Hello Yeah Okay
+    Actually The A An In At On Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February
+    March April May June July August September October November December
+    English French German Spanish Chinese Japanese Vietnamese American British God Jesus Christmas""".split()
+)
+
+
+def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
+    """`PERSON` after a cue word or a title, in the four languages; `sure`: only where hardly anything else stands."""
+    for pattern in SURE_PATTERNS if sure else (*SURE_PATTERNS, *WEAK_PATTERNS):
+        for match in pattern.finditer(text):
+            first = match["name"].split()[0]
+            if (
+                first not in CAPITALISED_NON_NAMES
+                and first.lower() not in RANK_WORDS
+                and (first.lower() not in ENGLISH_WORDS or " " in match["name"])
+            ):
+                yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+    for match in TITLED_NAME.finditer(text):
+        if end := _name_end(match["name"]):
+            yield EntitySpan("PERSON", match.start("name"), match.start("name") + end, RANK_CUE)
+    for pattern in CJK_CUES:
+        for match in pattern.finditer(text):
+            yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+
+
+def _name_end(written: str) -> int:
+    """Where the name ends that stands behind a title: before the first word that is none. 0: there is no name."""
+    end = 0
+    for match in re.finditer(rf"[{LATIN}'’-]+", written):
+        signs = load_gazetteer().of(match[0])
+        is_word = "c" in signs and (not {"g", "f"} & {*signs} or (end > 0 and match[0].isupper()))
+        if match[0][0].isupper() and (is_word or match[0] in CAPITALISED_NON_NAMES or match[0].lower() in RANK_WORDS):
+            break
+        end = match.end()
+    return end
+
+
+CUE_RULES_LABEL = "cue words and titles"
+
+
+KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
+
+
+UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
+
+
+"""What a model's own encoding refuses."""
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class NameDetector:
+    """Finds names; `patterns_only` counts texts in which nobody but patterns and the log's names looked, by language.
+
+    `models` are by language, "" for any; `tagger` reads what is written in Latin letters.
+    """
+
+    models: Mapping[str, NerModel] = field(default_factory=dict)
+    tagger: NerModel | None = None
+    patterns_only: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def available(cls) -> Self:
+        """What there is on this machine; nothing is downloaded."""
+        return cls(*_load_models())
+
+    @property
+    def by(self) -> str:
+        """Who finds names, for reports."""
+        finders = [*dict.fromkeys(finder.name for finder in self.models.values())]
+        finders += [f"tagger ({self.tagger.name})"] if self.tagger else []
+        return ", ".join(finders) or CUE_RULES_LABEL
+
+    def found(self, text: str, written: CapitalisationStats, *, is_first: bool = True) -> list[EntitySpan]:
+        """`PERSON` and `STREET_ADDRESS`; `written` is how all texts write words. `is_first`: no later piece of a text
+        that is counted already."""
+        text = blank_code(UNENCODABLE.sub("\ufffd", text))
+        language = detect_cjk_language(text)
+        finders = [finder for key, finder in self.models.items() if key in (ANY_LANGUAGE, language or "en")]
+        if self.tagger and not language:
+            finders.append(self.tagger)
+        if not finders:
+            self.patterns_only[language or "any"] += is_first
+            return list(find_names_by_cues(text, sure=False))
+        spans = (
+            EntitySpan(cast(EntityKind, kind), s, e, RANK_MODEL) for one in finders for kind, s, e, _ in one.find(text)
+        )
+        return [*refine_findings(text, spans, written), *find_names_by_cues(text, sure=True)]
+
+
+@functools.cache
+def _load_models() -> tuple[Mapping[str, NerModel], NerModel | None]:
+    return ner.installed_models(), load_tagger()
+
+
+def detect_cjk_language(text: str) -> str:
+    """zh, ja or ko where Chinese, Japanese or Korean prevails; empty elsewhere."""
+    if not is_east_asian(text):
+        return ""
+    if KANA.search(text):
+        return "ja"
+    return "ko" if HANGUL.search(text) else "zh"

@@ -1,0 +1,233 @@
+"""Matches the names of a log's people, and allowed names, in texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from trainer.anonymise.capitalisation import TOKEN, VIETNAMESE_WITHOUT_DIACRITICS, casefold_composed, fold_diacritics
+from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, HONORIFICS, LATIN_TITLES, PARTICLES, VOCATIVES
+from trainer.anonymise.name_variants import KANA_ONLY, MAX_AMBIGUOUS_LETTERS, NameForm
+
+WORD_SEPARATORS = frozenset(("", " ", "  ", "_", ".", "-", "'", "’", "ʼ", "‘", "\n", "\u3000", "·", "・"))
+"""What may lie between the words of a name."""
+NAME_SEPARATORS = WORD_SEPARATORS - {"", "\n"}
+REPEATED_LETTERS = re.compile(r"(.)\1{2,}")
+CJK_SIGN = re.compile(f"[{CJK}]")
+OPENING_SIGNS = " \t\"'“”‘’(*_[>-•"
+ARTICLE = re.compile(r"(?:^|[^a-z])(?:the|a|an|my|your|no)$")
+SENTENCE_ENDS = ".!?…:;\n。！？：；"
+
+
+@dataclass(frozen=True, slots=True)
+class NameMatch:
+    """A known name in a text. `who` is the person's id, "" where the name stays. One that is not sure is a name of two
+    or more words that are written as mere words: it is the person's only if somebody else finds a name there."""
+
+    who: str
+    start: int
+    end: int
+    is_sure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _TextWord:
+    """A word of a text: casefolded, and without diacritics too."""
+
+    start: int
+    end: int
+    plain: str
+    folded: str
+
+
+class NameMatcher:
+    """An index of forms; `found` looks each word of a text up in it."""
+
+    def __init__(self, forms: Iterable[NameForm]) -> None:
+        """Of two forms with the same words the first stands."""
+        self._by_word: dict[str, list[NameForm]] = {}
+        self._by_sign: dict[str, list[NameForm]] = {}
+        seen: set[tuple[str, ...]] = set()
+        for form in forms:
+            if form.words in seen:
+                continue
+            seen.add(form.words)
+            if CJK_SIGN.search(form.words[0]):
+                self._by_sign.setdefault(form.words[0][0], []).append(form)
+            else:
+                self._by_word.setdefault(fold_diacritics(form.words[0]), []).append(form)
+        for group in (*self._by_word.values(), *self._by_sign.values()):
+            group.sort(key=lambda form: (len(form.words), sum(map(len, form.words))), reverse=True)
+
+    def found(self, text: str) -> list[NameMatch]:
+        """The known names in a text, in order; of two that overlap the one that begins first, then the longer."""
+        found: list[NameMatch] = []
+        if self._by_sign:
+            found += self._in_cjk(text)
+        if self._by_word:
+            found += self._in_words(text)
+        found.sort(key=lambda one: (one.start, -one.end))
+        doubtful = [one for one in found if not one.is_sure]
+        kept: list[NameMatch] = []
+        for one in found:
+            if not one.is_sure:
+                continue
+            if not kept or one.start >= kept[-1].end:
+                kept.append(one)
+            if len(kept) > 1 and _is_same_person(text, kept[-2], kept[-1]):
+                kept[-2:] = [NameMatch(one.who, kept[-2].start, kept[-1].end)]
+        ends = {one.start: one.end for one in kept}
+        free = [one for one in doubtful if not any(s < one.end and one.start < e for s, e in ends.items())]
+        return sorted([*kept, *free], key=lambda one: one.start)
+
+    # --------------------------------------------------------------------------------------- words with spaces between
+
+    def _in_words(self, text: str) -> Iterator[NameMatch]:
+        words = [_word(match) for match in TOKEN.finditer(text)]
+        place = 0
+        while place < len(words):
+            hits = [*self._at(text, words, place)]
+            hit = next((hit for hit in hits if hit[0].is_sure), hits[0] if hits else None)
+            if hit:
+                yield hit[0]
+            place += hit[1] if hit else 1
+
+    def _at(self, text: str, words: list[_TextWord], place: int) -> Iterator[tuple[NameMatch, int]]:
+        """What begins at a word, and of how many words it is."""
+        for key, cut in _lookup_keys(words[place].folded):
+            for form in self._by_word.get(key, ()):
+                end = _match_end(form, text, words, place, key)
+                if end is None:
+                    continue
+                end = end - cut if len(form.words) == 1 else end
+                is_meant = _is_mention(form, text, words[place].start, end, words[place])
+                if is_meant or (form.is_full and len(form.words) > 1):
+                    yield NameMatch(form.who, words[place].start, end, is_meant), len(form.words) if is_meant else 1
+
+    # ------------------------------------------------------------------------------------------- without spaces between
+
+    def _in_cjk(self, text: str) -> Iterator[NameMatch]:
+        small = text.lower()
+        if len(small) != len(text):
+            small = text
+        place = 0
+        while place < len(text):
+            hit = next((f for f in self._by_sign.get(small[place], ()) if _is_cjk_mention(f, small, place)), None)
+            if hit:
+                yield NameMatch(hit.who, place, place + len(hit.words[0]))
+            place += len(hit.words[0]) if hit else 1
+
+
+def _is_same_person(text: str, first: NameMatch, second: NameMatch) -> bool:
+    """Whether two names beside each other are parts of one person's."""
+    return first.who == second.who and text[first.end : second.start] in NAME_SEPARATORS
+
+
+def _word(match: re.Match[str]) -> _TextWord:
+    written = match[0]
+    plain = casefold_composed(written)
+    return _TextWord(match.start(), match.end(), plain, plain if plain.isascii() else fold_diacritics(plain))
+
+
+def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
+    """Under what a word is looked up, and how much of its end is not part of the name: Alices, Miraaa."""
+    yield word, 0
+    if word.endswith("s") and len(word) > MAX_AMBIGUOUS_LETTERS and word not in ENGLISH_WORDS:
+        yield word[:-1], 1
+    if (short := REPEATED_LETTERS.sub(r"\1", word)) != word:
+        yield short, 0
+
+
+def _match_end(form: NameForm, text: str, words: list[_TextWord], place: int, key: str) -> int | None:
+    """Where the form ends that begins at a word, None where it is not there."""
+    if len(form.words) == 1:
+        return words[place].end if _is_spelling_of(form.words[0], words[place], key) else None
+    if place + len(form.words) > len(words):
+        return None
+    for offset, wanted in enumerate(form.key):
+        word = words[place + offset]
+        is_last = offset == len(form.words) - 1
+        if word.folded != wanted and not (is_last and word.folded == wanted + "s"):
+            return None
+        if offset and text[words[place + offset - 1].end : word.start] not in WORD_SEPARATORS:
+            return None
+    last = words[place + len(form.words) - 1]
+    return last.end - (last.folded != form.key[-1])
+
+
+def _is_spelling_of(name: str, word: _TextWord, key: str) -> bool:
+    """Whether a word is this name: as it is, or without any of its diacritics, but not with other ones."""
+    if word.folded != key or word.plain == word.folded:
+        return True
+    return word.plain == name
+
+
+def _is_mention(form: NameForm, text: str, start: int, end: int, word: _TextWord) -> bool:
+    if form.manner == "anywhere" and not _is_ambiguous(form, word):
+        return True
+    manner = form.manner if form.manner != "anywhere" else "written"
+    if start and text[start - 1] == "@":
+        return True
+    if manner == "at":
+        return False
+    if LATIN_TITLES.search(text[max(0, start - 12) : start].lower()) or VOCATIVES.match(text[end : end + 5].lower()):
+        return True
+    if manner == "called" or not _has_capitals(text, start, end):
+        return False
+    return manner == "written" or len(form.words) > 1 or _is_name_like(text, start, end)
+
+
+def _is_ambiguous(form: NameForm, word: _TextWord) -> bool:
+    """A short name that is written without its diacritics, or a stretched one, may be some word."""
+    if len(form.words) > 1:
+        return False
+    name = form.words[0]
+    return (
+        word.plain != name
+        and name != fold_diacritics(name)
+        and len(name) <= MAX_AMBIGUOUS_LETTERS
+        and name in VIETNAMESE_WITHOUT_DIACRITICS
+    )
+
+
+def _has_capitals(text: str, start: int, end: int) -> bool:
+    """Whether each word begins with one, in a text that is not all capitals."""
+    written = text[start:end]
+    if len(written) > 1 and written.isupper() and text.isupper():
+        return False
+    return all(part[0].isupper() or not part[0].isalpha() for part in re.findall(r"[^\W_]+", written))
+
+
+def _is_name_like(text: str, start: int, end: int) -> bool:
+    """Whether a word with a capital stands where words have none: in a sentence, behind no article; or is called."""
+    before = text[max(0, start - 32) : start].rstrip(OPENING_SIGNS)
+    follows = text[end : end + 1]
+    if not before or before[-1] in SENTENCE_ENDS:
+        return follows in (",", "!", "") or (follows == "?" and not text[end + 1 :].strip())
+    return ARTICLE.search(before[-6:].lower()) is None
+
+
+def _is_cjk_mention(form: NameForm, text: str, place: int) -> bool:
+    """Whether a form without spaces stands at a place of a text, and is meant there."""
+    name = form.words[0]
+    if not text.startswith(name, place):
+        return False
+    before, after = text[place - 1 : place], text[place + len(name) : place + len(name) + 4]
+    if before == "@" or HONORIFICS.match(after):
+        return form.manner != "at" or before == "@" or _has_no_cjk_before(before)
+    if form.manner in ("at", "called"):
+        return False
+    return not KANA_ONLY.fullmatch(name) or _is_kana_delimited(name, before, after)
+
+
+def _has_no_cjk_before(before: str) -> bool:
+    return not before or not CJK_SIGN.match(before)
+
+
+def _is_kana_delimited(name: str, before: str, after: str) -> bool:
+    """Kana run on; a name in them ends where another kind of sign or a particle follows."""
+    if "\u30a0" <= name[0] <= "\u30ff":
+        return not any("\u30a1" <= sign <= "\u30fc" for sign in (before, after[:1]) if sign)
+    opens = not before or not "\u3040" <= before <= "\u309f" or PARTICLES.match(before) is not None
+    return opens and PARTICLES.match(after) is not None

@@ -1,0 +1,189 @@
+"""Generates the forms under which texts may mention a person of the log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from trainer.anonymise.capitalisation import TOKEN, WORD, CapitalisationStats, casefold_composed, fold_diacritics
+from trainer.anonymise.language_data import CJK, CJK_SURNAMES, CJK_WORDS, ENGLISH_WORDS, HAN, LATIN
+
+MatchContext = Literal["anywhere", "written", "capital", "called", "at"]
+"""Where a form means the person: wherever it stands; with a capital; with a capital where no sentence begins; beside a
+title, a greeting or an honorific; behind an @ only. Each includes those after it."""
+MIN_NAME_LETTERS = 3
+"""Shorter names are mostly words of their own ("I", "Al")."""
+HAS_CJK = re.compile(f"[{CJK}]")
+CAMEL_CASE_BOUNDARY = re.compile(r"(?<=[a-zà-ỹ])(?=[A-Z])")
+COMPOUND_NAME = re.compile(rf"(?<![{LATIN}0-9_])[{LATIN}]+(?:['’ʼ‘-][{LATIN}]+)+(?![{LATIN}0-9_])")
+HIRAGANA = re.compile("[\u3040-\u309f]+")
+HANGUL_NAME = re.compile("[\uac00-\ud7a3]{3}")
+KANA_ONLY = re.compile("[\u3040-\u309f]+|[\u30a0-\u30ff]+")
+MAX_AMBIGUOUS_LETTERS = 4
+"""Up to so many letters a name that loses its diacritics may be another word: `Hà` and `ha ha`, `Tuấn` and `tuan`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameForm:
+    """A form of a name. `words`: casefolded, with diacritics; one of Chinese characters or kana is a single one.
+
+    `is_full`: a name as the log gives it, not a part. `who` is the person's id, "" for a name that stays.
+    """
+
+    words: tuple[str, ...]
+    who: str
+    manner: MatchContext
+    is_full: bool = False
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The words without their diacritics."""
+        return tuple(map(fold_diacritics, self.words))
+
+
+def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
+    """The forms of names that stay as they are."""
+    for name in names:
+        if HAS_CJK.search(name):
+            yield NameForm((name.casefold(),), "", "anywhere", is_full=True)
+        elif words := tuple(map(casefold_composed, TOKEN.findall(name))):
+            yield NameForm(words, "", "anywhere", is_full=True)
+
+
+def full_name_forms(who: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
+    """The names that the log gives a person."""
+    for name in _clean_names(names):
+        yield from (
+            _cjk_full_forms(who, name, written) if HAS_CJK.search(name) else _latin_full_forms(who, name, written)
+        )
+
+
+def partial_name_forms(who: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
+    """What is made of a person's names."""
+    for name in _clean_names(names):
+        yield from _cjk_part_forms(who, name) if HAS_CJK.search(name) else _latin_part_forms(who, name, written)
+
+
+def _clean_names(names: Iterable[str]) -> list[str]:
+    return [stripped for name in names if (stripped := name.strip().lstrip("@").strip())]
+
+
+# ------------------------------------------------------------------------------------------------ Latin and the like
+
+
+def _latin_full_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+    words = tuple(map(casefold_composed, TOKEN.findall(name)))
+    if not words:
+        return
+    letters = sum(map(str.isalpha, name))
+    if len(words) > 1:
+        is_phrase = all(word in ENGLISH_WORDS or word.isdigit() for word in words) or letters < MIN_NAME_LETTERS
+        yield NameForm(words, who, "capital" if is_phrase else "anywhere", is_full=True)
+    elif letters < MIN_NAME_LETTERS:
+        yield NameForm(words, who, "called" if letters > 1 else "at", is_full=True)
+    else:
+        yield NameForm(words, who, _context_of(words[0], written), is_full=True)
+
+
+def _context_of(word: str, written: CapitalisationStats) -> MatchContext:
+    if not written.is_ordinary(word):
+        return "anywhere"
+    return "written" if written.is_mostly_capital(word) else "capital"
+
+
+def _latin_part_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+    """Words inside names by which others call people: `Mira` for `mira_wet`, unless texts use it as a word."""
+    for joined in WORD.findall(name):
+        if joined != name and len(joined) > MAX_AMBIGUOUS_LETTERS and CAMEL_CASE_BOUNDARY.search(joined):
+            yield NameForm((casefold_composed(joined),), who, "anywhere")
+    yield from _compound_forms(who, name, written)
+    yield from _word_pair_forms(who, name)
+    for part in WORD.findall(CAMEL_CASE_BOUNDARY.sub(" ", name)):
+        word = casefold_composed(part)
+        if len(word) < 2 or part == name:
+            continue
+        if len(word) < MIN_NAME_LETTERS:
+            if part[0].isupper() and word not in ENGLISH_WORDS:
+                yield NameForm((word,), who, "called")
+        elif not written.is_ordinary(word) and (written.is_mostly_capital(word) or _is_name_part(part, word, written)):
+            yield NameForm((word,), who, "anywhere")
+        elif part[0].isupper():
+            yield NameForm((word,), who, "written" if written.is_mostly_capital(word) else "capital")
+
+
+def _compound_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+    """`O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or without either, in any case."""
+    for compound in COMPOUND_NAME.findall(name):
+        words = tuple(casefold_composed(word) for word in WORD.findall(compound))
+        joined = "".join(words)
+        if len(joined) > MIN_NAME_LETTERS:
+            yield NameForm(words, who, "capital" if all(word in ENGLISH_WORDS for word in words) else "anywhere")
+            yield NameForm((joined,), who, _context_of(joined, written))
+
+
+def _word_pair_forms(who: str, name: str) -> Iterator[NameForm]:
+    """Two words of a name of three or more, `Nhật Hạ` of Phạm Nhật Hạ: together they mean the person, in any case."""
+    words = [casefold_composed(part) for part in WORD.findall(name)]
+    for pair in pairwise(words if len(words) > 2 else ()):
+        if not any(len(word) < 2 or word in ENGLISH_WORDS for word in pair):
+            yield NameForm(pair, who, "anywhere")
+
+
+def _is_name_part(part: str, word: str, written: CapitalisationStats) -> bool:
+    """Whether a name that is shown gives this part with a capital, and no text takes it for a word."""
+    return (
+        part[0].isupper()
+        and not written.is_used_as_word(word)
+        and (not part.isascii() or len(word) > MAX_AMBIGUOUS_LETTERS)
+    )
+
+
+# ------------------------------------------------------------------------------------------- Chinese, Japanese, Korean
+
+
+def _cjk_full_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+    yield NameForm((name.casefold(),), who, _cjk_context(name.casefold()), is_full=True)
+    if (joined := re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)) != name:
+        yield NameForm((joined.casefold(),), who, "anywhere", is_full=True)
+    if latin := re.sub(f"[{CJK}]+", " ", name).strip():
+        yield from (form for form in _latin_full_forms(who, latin, written) if not form.words[0].isdigit())
+
+
+def _cjk_part_forms(who: str, name: str) -> Iterator[NameForm]:
+    parts = re.findall(f"[{CJK}]+", name)
+    for part in parts:
+        if part != name:
+            yield NameForm((part,), who, _cjk_context(part) if len(part) > 1 else "called")
+        if HANGUL_NAME.fullmatch(part):
+            yield NameForm((part[1:],), who, "anywhere")
+        if re.fullmatch(f"[{HAN}]+", part) and len(parts) == 1:
+            yield from _han_forms(who, part)
+
+
+def _cjk_context(name: str) -> MatchContext:
+    if len(name) == 1:
+        return "at"
+    if name in CJK_WORDS or (HIRAGANA.fullmatch(name) and len(name) < MIN_NAME_LETTERS):
+        return "called"
+    return "anywhere"
+
+
+def _han_forms(who: str, name: str) -> Iterator[NameForm]:
+    """`小明`, `老王`, `王`哥 for 王小明; `田中`さん for 田中太郎."""
+    surname = name[:2] if name[:2] in CJK_SURNAMES else name[:1] if name[:1] in CJK_SURNAMES else ""
+    given = name[len(surname) :]
+    if surname and 1 <= len(given) <= 2:
+        if len(given) == 2:
+            yield NameForm((given,), who, _cjk_context(given))
+        else:
+            yield NameForm((given * 2,), who, _cjk_context(given * 2))
+        for lead in "小老阿":
+            yield from (NameForm((lead + sign,), who, _cjk_context(lead + sign)) for sign in {surname, given[-1]})
+        yield from (NameForm((part,), who, "called") for part in {surname, given, given[-1]})
+    elif len(name) == 4:
+        yield from (NameForm((part,), who, _cjk_context(part)) for part in (name[:2], name[2:]))
+    elif len(name) == 3:
+        yield from (NameForm((part,), who, "called") for part in (name[:2], name[1:], name[2:]))

@@ -1,0 +1,130 @@
+"""Post-processes the findings of an NER model: drops what is no name, corrects boundaries, adds repeated mentions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from trainer.anonymise.capitalisation import WORD, CapitalisationStats
+from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
+from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, LATIN
+from trainer.anonymise.network_identifiers import CODE
+from trainer.anonymise.spans import RANK_MODEL, EntitySpan
+
+NON_NAME_WORDS = frozenset(
+    """ah aha alas anyway aw aye bah c'mon cheers come'on congrats damn dang dear er gee gosh ha haha hah hello hey hi
+    hm hmm huh lol meh nah nope oh okay ok omg ooh oops ouch ow phew please sorry thanks thx tsk ugh uh uhm um
+    wait wow wtf yay yeah yep yikes yo yup traceback exception error warning apis openai chatgpt gpt vicuna
+    alpaca llama christmas easter halloween""".split()
+)
+"""What begins a sentence with a capital and is nobody, casefolded."""
+TITLES = frozenset(
+    "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint aunt".split()
+)
+NAME_WORD = re.compile(rf"[{LATIN}][{LATIN}'’-]{{3,}}")
+NAME_PREFIX = re.compile(
+    rf"(?:(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|mister|captain)(?![{LATIN}'’-])|"
+    rf"(?i:(?:i['’]m|i['’](?:ve|ll|d)|(?:you|we|they)['’](?:re|ve|ll)|(?:he|she|it|that|here|this|who|what)['’]s)(?![{LATIN}])|"
+    rf"(?:hey|hi|hello|dear|thanks)(?![{LATIN}'’-])))[.,!]?\s*"
+)
+"""What stands before a name and is no part of it."""
+PLACE_NAME = re.compile(
+    r"German [Ss]hepherd|H[oồ] Ch[ií] Minh(?: City)?|(?:San|Santa|New|Saint|St\.?) [A-Z][a-z]+ City"
+)
+"""What is called like somebody: a dog, cities."""
+NON_ADDRESS_SIGNS = re.compile(
+    r"[\[\]{}<>=|\\]|^(?:gate|exit|level|page|line|stage|round|bus|platform|track|part|step|day|chapter|lap) "
+    r"[0-9]+ [a-z]+$"
+)
+"""In what is no address: code, and what is numbered."""
+COMMON_WORD_GROUPS = frozenset("cwz")
+"""Signs of words: English, Vietnamese, and Vietnamese in plain letters."""
+NON_PERSON_GROUPS = frozenset("cmnoby")
+PRECEDING_WORD = re.compile(rf"(?:[a-z,;(“\"]\s|^)(?P<word>[^\W\d_a-z][{LATIN}'’-]+) $")
+IS_CJK = re.compile(f"[{CJK}]")
+HAS_DIGIT = re.compile("[0-9]")
+SENTENCE_START = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
+
+
+def blank_code(text: str) -> str:
+    """The text with code blotted out, sign for sign: models take what stands in it for names."""
+    return CODE.sub(lambda code: re.sub(r"\S", " ", code[0]), text) if "`" in text else text
+
+
+def refine_findings(text: str, spans: Iterable[EntitySpan], written: CapitalisationStats) -> Iterator[EntitySpan]:
+    """The findings that may stand, and what follows from them."""
+    bare = (_strip_prefix(text, span) for span in spans)
+    kept = [_extend_left(text, span) for span in bare if span and _is_plausible(text, span, written)]
+    yield from kept
+    yield from _repeated_mentions(text, [span for span in kept if span.kind == "PERSON"])
+
+
+def _strip_prefix(text: str, span: EntitySpan) -> EntitySpan | None:
+    """A person without the title and the "I'm" before the name; None where there is nothing more."""
+    if span.kind != "PERSON":
+        return span
+    start = span.start
+    while lead := NAME_PREFIX.match(text, start, span.end):
+        start = lead.end()
+    return EntitySpan(span.kind, start, span.end, span.rank) if start < span.end else None
+
+
+def _is_plausible(text: str, span: EntitySpan, written: CapitalisationStats) -> bool:
+    found = text[span.start : span.end]
+    if IS_CJK.search(found):
+        return True
+    words = [word for word in WORD.findall(found) if len(word) > 1]
+    signs = [load_gazetteer().of(word) for word in words]
+    if span.kind == "STREET_ADDRESS":
+        if NON_ADDRESS_SIGNS.search(found):
+            return False
+        has_street = any("s" in sign or "u" in sign for sign in signs)
+        return has_street or (HAS_DIGIT.search(found) is not None and any(word[0].isupper() for word in words))
+    if _is_place(text, span) or all(word.casefold() in NON_NAME_WORDS | TITLES for word in words):
+        return False
+    if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
+        return any(map(_is_given, signs)) or (
+            len(signs) > 1 and not any(map(COMMON_WORD_GROUPS.intersection, signs)) and " " in found
+        )
+    if len(words) > 1 and COMMON_WORD_GROUPS.intersection(signs[0]) and all(word.islower() for word in words[1:]):
+        return False
+    if len(words) == 1 and SENTENCE_START.search(text[max(0, span.start - 8) : span.start]):
+        return _is_given(signs[0]) or (
+            not NON_PERSON_GROUPS.intersection(signs[0]) and not written.only_begins(words[0])
+        )
+    return not all(NON_PERSON_GROUPS.intersection(sign) and "g" not in sign and "f" not in sign for sign in signs)
+
+
+def _is_place(text: str, span: EntitySpan) -> bool:
+    around = PLACE_NAME.finditer(text, max(0, span.start - 16), min(len(text), span.end + 16))
+    return any(place.start() < span.end and span.start < place.end() for place in around)
+
+
+def _is_given(sign: str) -> bool:
+    """Whether a word is a given name and no word besides."""
+    return "g" in sign and "c" not in sign
+
+
+def _extend_left(text: str, span: EntitySpan) -> EntitySpan:
+    """A person with the word before, where that has a capital inside a sentence and is no word or title."""
+    if span.kind != "PERSON" or not text[span.start].isupper():
+        return span
+    match = PRECEDING_WORD.search(text[max(0, span.start - 32) : span.start])
+    if (
+        not match
+        or match["word"].endswith(("'s", "’s"))
+        or match["word"].casefold() in ENGLISH_WORDS | TITLES | NON_NAME_WORDS
+        or match.start("word") == 0
+        or NAME_PREFIX.match(match["word"])
+    ):
+        return span
+    return EntitySpan(span.kind, span.start - len(match["word"]) - 1, span.end, span.rank)
+
+
+def _repeated_mentions(text: str, people: list[EntitySpan]) -> Iterator[EntitySpan]:
+    words = {word for span in people for word in NAME_WORD.findall(text[span.start : span.end])}
+    for word in words:
+        if word.casefold() in ENGLISH_WORDS or text.count(word) < 2:
+            continue
+        for match in re.finditer(rf"(?<![{LATIN}0-9_@/.]){re.escape(word)}(?![{LATIN}0-9_@/])", text):
+            yield EntitySpan("PERSON", *match.span(), RANK_MODEL)

@@ -1,0 +1,130 @@
+"""Private output files: atomic writes, and the review log of replacements, which is deleted after some days."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from personas.home.review_files import record_review_file
+from trainer.anonymise.spans import Entity
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[TextIO]:
+    """A file written aside, that takes its name at the end; after an error there is none.
+
+    What a killed process has left of the same file is removed first: it holds half a result, and nobody knows of it.
+    Errors of writing name the file.
+    """
+    _remove_stale(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with name_file_in_errors(path):
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="") as out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+                os.fchmod(out.fileno(), _default_mode())
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def name_file_in_errors(path: Path) -> Iterator[None]:
+    """Errors of the system that name no file, as those of writing, name this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _remove_stale(path: Path) -> None:
+    for left in path.parent.glob("." + path.name.translate(GLOB_ESCAPES) + ".*"):
+        process = left.suffix[1:]
+        if process.isdecimal() and left.name == f".{path.name}.{process}" and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+
+
+GLOB_ESCAPES = {ord(sign): f"[{sign}]" for sign in "*?["}
+
+
+"""A file's own signs that a pattern would take for something else."""
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _default_mode() -> int:
+    """What a file has that is made without a word about it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+CONTEXT_CHARS = 40
+
+
+"""Characters on either side."""
+
+
+DAY_S = 86_400.0
+
+
+class ReviewLog(AbstractContextManager["ReviewLog"]):
+    """Writes the file: a line that says when it is deleted, then one line for each replacement."""
+
+    def __init__(self, path: Path, home: Path, now: float, days: int) -> None:
+        """`now` in seconds since 1970. Raises `MaterialError` and `OSError`."""
+        record_review_file(home, path, now + days * DAY_S)
+        path.unlink(missing_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._path = path
+        self._out = os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass")
+        self.delete_on = datetime.fromtimestamp(now + days * DAY_S, UTC).isoformat(timespec="seconds")
+        self.source = self.row = ""
+        self._write({"delete_on": self.delete_on, "why": "It names the people whom the result hides."})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with name_file_in_errors(self._path):
+            self._out.close()
+
+    def note(self, text: str, entities: Sequence[Entity]) -> None:
+        """Write down what is replaced in a text; `row` says where it is from, `source` in which of several files."""
+        of = {"source": self.source} if self.source else {}
+        for entity in entities:
+            around = text[max(0, entity.start - CONTEXT_CHARS) : entity.end + CONTEXT_CHARS]
+            self._write(
+                {
+                    **of,
+                    "row": self.row,
+                    "kind": entity.kind,
+                    "original": text[entity.start : entity.end],
+                    "replacement": entity.replacement,
+                    "context": " ".join(around.split()),
+                }
+            )
+
+    def _write(self, line: dict[str, str]) -> None:
+        with name_file_in_errors(self._path):
+            self._out.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,125 @@
+"""Recognises telephone numbers by libphonenumber, by their grouping, and by the words beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import phonenumbers
+
+from trainer.anonymise.language_data import HAN, text_before
+from trainer.anonymise.spans import RANK_PATTERN, EntitySpan
+
+CANDIDATE = re.compile(
+    r"(?<![0-9_])(?<!0x)(?<![0-9][.,:])(?:\+|\(\+?)?[0-9]+(?:(?:[ .()/-]|\) |\)-| \(|-\(| - ){1}[0-9]+){0,8}"
+    r"(?:\s?(?:x|ext\.?|#)\s?[0-9]{1,6})?(?![0-9_]|[.,:][0-9])"
+)
+EXTENSION = re.compile(r"\s?(?:x|ext\.?|#)\s?[0-9]{1,6}$")
+REGIONS = "US GB DE FR VN CN JP AU BE NL CH AT SE IN KR TW NZ IE IT ES PL BR".split()
+"""Whose national numbers are known when they begin with 0; the world's are when they begin with +."""
+CUE = re.compile(
+    r"phone|(?<![a-z])tel(?![a-z])|(?<![a-z])call(?!ed)|mobile|cell|(?<![a-z])fax|desk:|whatsapp|text me|(?<![a-z])sms|"
+    r"answering|messages? (?:to|from)|hotline|viber|zalo|dial|reach (?:me|us|him|her|them)|"
+    r"(?:my|his|her|their|our|your) number|số điện|sdt|điện thoại|(?<![a-zà-ỹ])s?đt|gọi|liên hệ|di động|"
+    r"电话|手机|号码|致电|拨打|打给|電話|携帯|連絡先|ファックス|ファクス"
+)
+OTHER_NUMBER_CUE = re.compile(
+    r"(?:order|tracking|invoice|ticket|serial|isbn|issn|ean|upc|sku|ref(?:erence)?|version|account|case|claim|"
+    r"confirmation|flight|part|model|seed|score|population|timestamp|build|issue|id|pin|zip|card|license|licence|passport|"
+    r"đơn hàng|mã|订单|单号|注文|整理|型号)[^0-9a-z]{0,3}(?:number|no\.?|id|code|is|号码?|番号)?[^0-9a-z]{0,4}(?:is )?$"
+)
+MONEY = re.compile(r"[$€£¥₫#№]\s?$")
+MONEY_AFTER = re.compile(
+    r"\s?(?:%|đ(?![a-zà-ỹ])|vnd|đồng|usd|eur|円|元|块|dollars|euros|points|xp|gold|people|users|years)"
+)
+DATE = re.compile(
+    r"(?:[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2(?:[0-9]{4}|[0-9]{2}))(?: [0-9]{1,2})?"
+)
+YEARS = re.compile(r"(?:1[5-9]|20)[0-9]{2} ?[-/] ?(?:1[5-9]|20)[0-9]{2}")
+NORTH_AMERICAN = re.compile(r"(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-./])[2-9][0-9]{2}[-. ][0-9]{4}")
+FICTIONAL = re.compile(r"555-01[0-9]{2}")
+CN_MOBILE = re.compile(r"(?:86)?1[3-9][0-9]{9}")
+BARE_MOBILE = re.compile(r"0(?:[35789][0-9]{8}|[789]0[0-9]{8}|7[0-9]{9}|1[5-7][0-9]{8,9}|[67][0-9]{8})")
+"""Without any sign between: Vietnamese, Japanese, British, German, French mobile numbers."""
+FUNCTION_CALL = re.compile(r"(?:^|[^A-Za-z_])(?!tel|phone|fax|mobile|cell)[A-Za-z_][A-Za-z0-9_.]*\($")
+"""Before an argument: `foo(1234567890)`."""
+ISBN_START = re.compile(r"97[89][ -]?[0-9]")
+
+
+def find_phone_numbers(text: str) -> Iterator[EntitySpan]:
+    """`PHONE_NUMBER`: international ones; national ones by their grouping; what a word before them calls one."""
+    for match in CANDIDATE.finditer(text):
+        if len(match[0]) >= 7:
+            yield from _numbers_within(text, match.start(), match.end())
+
+
+def _numbers_within(text: str, start: int, end: int) -> Iterator[EntitySpan]:
+    """The longest number in a run of digits; numbers of other kinds may stand beside it with only a space between."""
+    starts = [start, *(start + space.end() for space in re.finditer(" (?=[0-9(+])", text[start:end]))]
+    ends = [end, *(start + space.start() for space in reversed(list(re.finditer("(?<=[0-9]) ", text[start:end]))))]
+    for first in starts:
+        for last in ends:
+            first = first + 1 if text[first] == "(" and ")" not in text[first:last] else first
+            if (
+                last - first >= 7
+                and _is_phone(text, first, last)
+                and not FUNCTION_CALL.search(text[max(0, first - 32) : first])
+            ):
+                yield EntitySpan("PHONE_NUMBER", first, last, RANK_PATTERN)
+                return
+
+
+def _is_phone(text: str, start: int, end: int) -> bool:
+    written = EXTENSION.sub("", text[start:end])
+    digits = re.sub("[^0-9]", "", written)
+    if not 7 <= len(digits) <= 15 or _is_other(text, start, end, written):
+        return False
+    if CUE.search(text_before(text, start, 32)):
+        return True
+    if written.startswith(("+", "(+", "00")):
+        return _is_international(written, digits)
+    return _is_national(text, written, digits)
+
+
+def _is_other(text: str, start: int, end: int, written: str) -> bool:
+    """A date, years, money, a book's number, or what the word before it says."""
+    said = text_before(text, start, 32)
+    if OTHER_NUMBER_CUE.search(said) or MONEY.search(said) or MONEY_AFTER.match(text[end : end + 8].lower()):
+        return True
+    return any(form.fullmatch(written) for form in (DATE, YEARS)) or ISBN_START.match(written) is not None
+
+
+def _is_international(written: str, digits: str) -> bool:
+    plus = "+" + re.sub(r"\(0\)", "", written).lstrip("(+0")
+    number = _parsed(plus, None)
+    return number is not None and (phonenumbers.is_valid_number(number) or len(digits) >= 10)
+
+
+def _is_national(text: str, written: str, digits: str) -> bool:
+    if FICTIONAL.fullmatch(written) or NORTH_AMERICAN.fullmatch(written):
+        return True
+    if digits == written:  # without any sign between
+        if CN_MOBILE.fullmatch(digits):
+            return re.search(f"[{HAN}]", text) is not None
+        return BARE_MOBILE.fullmatch(digits) is not None and _is_valid(digits)
+    groups = re.split("[^0-9]+", written.strip("("))
+    if CN_MOBILE.fullmatch(digits) and [len(group) for group in groups] == [3, 4, 4]:
+        return True
+    if written.lstrip("(")[0] != "0" or len(digits) < 9 or any(len(group) < 2 for group in groups):
+        return False
+    return len({*re.findall("[./-]", written)}) <= 1 and _is_valid(written)
+
+
+def _is_valid(written: str) -> bool:
+    return any(
+        (number := _parsed(written, region)) is not None and phonenumbers.is_valid_number(number) for region in REGIONS
+    )
+
+
+def _parsed(written: str, region: str | None) -> phonenumbers.PhoneNumber | None:
+    """The number, if it has a length that its country uses."""
+    try:
+        number = phonenumbers.parse(written, region)
+    except phonenumbers.NumberParseException:
+        return None
+    return number if phonenumbers.is_possible_number(number) else None

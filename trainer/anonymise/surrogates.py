@@ -1,0 +1,137 @@
+"""Surrogate values: pseudonyms by HMAC of a person's ID, and replacements for all other kinds."""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+import re
+from collections.abc import Collection, Iterable, Iterator
+
+from personas.home.pseudonyms import INVENTED_NAMES
+from trainer.anonymise.capitalisation import TOKEN, fold_diacritics
+from trainer.anonymise.spans import EntityKind
+from trainer.sources.conversation import SourceSpeaker
+
+
+def assign_pseudonyms(members: Iterable[SourceSpeaker], key: bytes, barred: Collection[str] = ()) -> dict[str, str]:
+    """Speaker id to pseudonym, no two alike. A speaker that finds its name taken moves on to the next free one.
+
+    `barred` are words, casefolded, that are no pseudonyms here, because somebody is called so.
+    """
+    pseudonyms: dict[str, str] = {}
+    taken: set[str] = set()
+    for member in members:
+        if member.id in pseudonyms:
+            continue
+        candidates = _candidates(_hmac_index(key, member.id, len(INVENTED_NAMES)), barred)
+        pseudonyms[member.id] = next(name for name in candidates if name not in taken)
+        taken.add(pseudonyms[member.id])
+    return pseudonyms
+
+
+def non_speaker_pseudonym(name: str, key: bytes, barred: Collection[str] = ()) -> str:
+    """What stands for somebody who does not speak in the log: word for word, first and last, so that a part of a name
+    is the same part of its pseudonym."""
+    words = TOKEN.findall(name)
+    whole = [word for word in words if len(word) > 1] or words or [name]
+    named = [whole[0], whole[-1]] if len(whole) > 1 else whole
+    return " ".join(
+        next(_candidates(_hmac_index(key, f"name:{fold_diacritics(word)}", len(INVENTED_NAMES)), barred))
+        for word in named
+    )
+
+
+def keyed_index(key: bytes, kind: str, value: str, count: int) -> int:
+    """A number below `count` that belongs to a value of a kind: the same each time under one key."""
+    return _hmac_index(key, f"{kind}\0{value}", count)
+
+
+def _hmac_index(key: bytes, what: str, count: int) -> int:
+    return int.from_bytes(hmac.digest(key, what.encode("utf-8", "surrogatepass"), "sha256")[:8], "big") % count
+
+
+def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
+    """The names from `start` on; when all have been offered, again with a number behind each."""
+    free = 0
+    for step in itertools.count():
+        round_, name = step // len(INVENTED_NAMES), INVENTED_NAMES[(start + step) % len(INVENTED_NAMES)]
+        if name.casefold() not in barred:
+            free += 1
+            yield name + (str(round_ + 1) if round_ else "")
+        elif round_ and not free:  # everybody is called like a pseudonym
+            yield f"{name}{round_ + 1}"
+
+
+PLACEHOLDERS: dict[str, str] = {
+    "STREET_ADDRESS": "[address]",
+    "CREDIT_CARD": "[card number]",
+    "IBAN_CODE": "[account number]",
+    "US_SSN": "[social security number]",
+    "VN_ID": "[identity number]",
+    "CN_ID": "[identity number]",
+    "JP_MY_NUMBER": "[identity number]",
+    "PASSPORT": "[identity number]",
+    "SECRET": "[key removed]",
+    "URL_SECRET": "removed",
+}
+
+
+EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org")
+
+
+EXAMPLE_IPV4_PREFIXES = ("192.0.2", "198.51.100", "203.0.113")
+
+
+PHONE_AREA_CODES = "201 212 305 312 404 415 503 512 617 702".split()
+
+
+SURROGATE_FORMAT = re.compile(
+    rf"[a-z]+[0-9]{{3}}@(?:{'|'.join(map(re.escape, EXAMPLE_DOMAINS))})|(?:{'|'.join(PHONE_AREA_CODES)})-555-01[0-9]{{2}}"
+    rf"|(?:{'|'.join(map(re.escape, EXAMPLE_IPV4_PREFIXES))})\.[0-9]+|2001:db8::[0-9a-f]+"
+)
+
+
+UNKNOWN_MEMBER = "someone"
+
+
+NON_MEMBER_MENTIONS = {"@&": "@role", "#": "#channel"}
+
+
+MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]+)>")
+
+
+def surrogate_for(kind: EntityKind, value: str, key: bytes, members: dict[str, str]) -> str:
+    """The replacement of a value of any kind but PERSON. `members` are pseudonyms by Discord id."""
+    if kind in PLACEHOLDERS:
+        return PLACEHOLDERS[kind]
+    if kind == "DISCORD_ID":
+        return _surrogate_id(value, members)
+    value = value.casefold()
+    if kind == "PHONE_NUMBER":
+        digits = re.sub("[^0-9]", "", value)
+        area = PHONE_AREA_CODES[keyed_index(key, "area", digits, len(PHONE_AREA_CODES))]
+        return f"{area}-555-01{keyed_index(key, kind, digits, 100):02}"
+    if kind == "IP_ADDRESS":
+        return _surrogate_ip(value, key)
+    name = f"{INVENTED_NAMES[keyed_index(key, kind, value, len(INVENTED_NAMES))].lower()}{keyed_index(key, 'number', value, 900) + 100}"
+    if kind == "EMAIL_ADDRESS":
+        return f"{name}@{EXAMPLE_DOMAINS[keyed_index(key, 'domain', value, len(EXAMPLE_DOMAINS))]}"
+    return f"@{name}" if value.startswith("@") else name
+
+
+def _surrogate_id(value: str, members: dict[str, str]) -> str:
+    mention = MENTION.fullmatch(value)
+    if not mention:
+        return "[id]"
+    return NON_MEMBER_MENTIONS.get(mention["sign"]) or members.get(mention["id"], UNKNOWN_MEMBER)
+
+
+def _surrogate_ip(value: str, key: bytes) -> str:
+    if ":" in value:
+        return f"2001:db8::{keyed_index(key, 'ipv6', value, 0xFFFF) + 1:x}"
+    return f"{EXAMPLE_IPV4_PREFIXES[keyed_index(key, 'net', value, 3)]}.{keyed_index(key, 'ipv4', value, 254) + 1}"
+
+
+def is_surrogate(value: str) -> bool:
+    """Whether a value is of the form of a replacement, which is nobody's: a masked text is found to hold it."""
+    return SURROGATE_FORMAT.fullmatch(value.casefold()) is not None

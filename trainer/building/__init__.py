@@ -1,1 +1,0 @@
-"""Data sets from sources: filtered, without duplicates, split, mixed, written, and read again."""

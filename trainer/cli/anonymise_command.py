@@ -1,0 +1,167 @@
+"""`python -m trainer anonymise`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personas.errors import RequestError
+from trainer.cli.argtypes import DEFAULT_REVIEW_DAYS, retention_days
+
+if TYPE_CHECKING:
+    from trainer.anonymise import Anonymiser
+    from trainer.anonymise.output_files import ReviewLog
+
+HELP = """\
+Takes personal data out of a file, and puts the people in it under pseudonyms:
+
+  python -m trainer anonymise --in talk.json --out talk.anonymised.jsonl --report report.json --review
+  python -m trainer anonymise --in texts.csv --out texts.anonymised.csv --report report.json
+
+FILE is talk in any format that `dataset inspect` knows, which comes back as a log with one message a line, or rows with
+a "text" (JSON, JSON Lines, CSV), which come back with it replaced and with entities: [{kind, start, end, replacement}],
+offsets into the original. docs/privacy.md says what is found, and what is not. Pseudonymised is not anonymous.
+"""
+
+
+def add_anonymise(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+    """Adds `anonymise`; its parser is given back for its command to be set."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "anonymise",
+        help="take personal data out of a file",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--in", dest="source", type=Path, required=True, metavar="FILE", help="what to anonymise; left as it is")
+    add("--out", type=Path, required=True, metavar="FILE", help="the result; replaced")
+    add("--report", type=Path, required=True, metavar="FILE", help="what was replaced, counted (JSON); replaced")
+    add("--review", action="store_true", help="list what was replaced beside the report, for you alone to check")
+    add(
+        "--review-days",
+        type=retention_days,
+        default=DEFAULT_REVIEW_DAYS,
+        metavar="N",
+        help="delete that after so many days (14)",
+    )
+    add("--persona", metavar="P", help="whose name stays, and its lore's names: an id, a name or a card file")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in chat logs")
+    add("--format", metavar="F", help="read the file as this format (default: recognised by its content)")
+    add("--keep", nargs="+", action="extend", default=[], metavar="NAME", help="names that stay")
+    add("--also", nargs="+", action="extend", default=[], metavar="NAME", help="names to replace wherever they stand")
+    add("--corrections", type=Path, metavar="FILE", help="more of both, one a line: `keep NAME` or `also NAME`")
+    return parser
+
+
+def anonymise(options: argparse.Namespace) -> None:
+    """Runs `anonymise`."""
+    from personas.home.review_files import delete_expired_reviews
+    from trainer.anonymise import anonymise_file
+    from trainer.anonymise.output_files import open_atomic
+    from trainer.cli.progress_view import ProgressCounter
+    from trainer.process.environment import find_home
+    from trainer.sources.source_format import ReadOptions
+
+    _require_distinct_paths(options)
+    place = find_home()
+    try:
+        delete_expired_reviews(place, time.time())
+        review = _review(options, place)
+        anonymiser, persona = _anonymiser(options, place, review)
+        reading = ReadOptions(persona=persona, persona_names=tuple(options.names))
+        order = anonymise_file.AnonymiseRequest(
+            options.source, options.out, reading, anonymiser, options.format, review
+        )
+        with ProgressCounter() as counting:
+            told = anonymise_file.anonymise_file(order, counting.heard)
+        with open_atomic(options.report) as report:
+            report.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise _write_error(error) from error
+    print("\n".join(_summary_lines(told, options)), file=sys.stderr)
+
+
+def _write_error(error: OSError) -> RequestError:
+    from personas.cli_entry import DISK_FULL_ERRNOS
+
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in DISK_FULL_ERRNOS:
+        return RequestError(f"{where}the disk is full.", "Free some space, then run the same command again.")
+    return RequestError(f"{where}{error.strerror or error}.", "Check the path and its rights.")
+
+
+def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | None) -> tuple[Anonymiser, Any]:
+    from personas.home.pseudonyms import HomeKey
+    from trainer.anonymise import Anonymiser
+    from trainer.anonymise.allowlist import world_names
+
+    persona = lore = None
+    if options.persona:
+        from trainer.cli.dataset_args import load_lore_index, load_persona
+
+        persona = load_persona(options.persona, home)
+        lore = load_lore_index(persona, None, home)
+    keep, also = _corrections(options)
+    key = HomeKey.of(home).pseudonyms(f"anonymise/{options.source.absolute()}")
+    anonymiser = Anonymiser(
+        key,
+        persona=persona,
+        keep=world_names(persona, lore),
+        keep_always=keep,
+        also=also,
+        tell=review.note if review else None,
+    )
+    return anonymiser, persona
+
+
+def _review(options: argparse.Namespace, home: Path) -> ReviewLog | None:
+    from trainer.anonymise.output_files import ReviewLog
+
+    if not options.review:
+        return None
+    return ReviewLog(review_path(options.report), home, time.time(), options.review_days)
+
+
+def review_path(report: Path) -> Path:
+    """Where what was replaced is listed."""
+    return report.with_name(f"{report.stem}.review.jsonl")
+
+
+def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """What a person has found wrong: names that stay, and names that were missed."""
+    from trainer.anonymise.allowlist import NameCorrections, read_corrections
+
+    found = read_corrections(options.corrections) if options.corrections else NameCorrections()
+    return [*options.keep, *found.keep], [*options.also, *found.also]
+
+
+def _require_distinct_paths(options: argparse.Namespace) -> None:
+    """No file is both read and written, none written twice, and none a device. Raises `RequestError`."""
+    from trainer.cli.paths import require_writable
+
+    paths = [options.source, options.out, options.report, *([review_path(options.report)] if options.review else [])]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise RequestError("--in, --out and --report name one file twice.", "Give each a file of its own.")
+    for path in (options.out, options.report):
+        require_writable(path)
+
+
+def _summary_lines(told: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    replaced = ", ".join(f"{kind} {count:,}" for kind, count in told["replaced"].items()) or "nothing"
+    lines = [
+        f"{options.out}: {told['texts']:,} texts, {told['texts_per_s']:,.0f} a second",
+        f"replaced: {replaced}",
+        f"names found by: {told['names_found_by']}",
+    ]
+    if told["patterns_only"]:
+        of = ", ".join(f"{language} {count:,}" for language, count in told["patterns_only"].items())
+        lines.append(f"patterns and known names only: {of} texts")
+    if told["rejected"]:
+        lines.append(f"left out: {sum(told['rejected'].values()):,} records (why is in the report)")
+    if told["review_deleted_on"]:
+        lines.append(f"to check: {review_path(options.report)}, deleted on {told['review_deleted_on'][:10]}")
+    return lines

@@ -1,0 +1,176 @@
+"""Builds a job from command-line options: material, request, parent adapter."""
+
+import argparse
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from personas.card import read_card_file
+from personas.card.toml_card import dump_toml, table_from_card
+from personas.errors import MaterialError, RequestError
+from personas.home.data_subjects import Consent, read_consent
+from personas.home.datasets import combine_rights, is_built_dataset
+from personas.home.job_material import (
+    ShippedData,
+    SourceMaterial,
+    adapter_material,
+    built_dataset_material,
+    dialogue_adapter_material,
+    modification_date,
+    shipped_file_material,
+    shipped_general_material,
+    stated_material,
+)
+from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
+from personas.home.shared_personas import card_material, lore_material, shared_card_files
+from personas.schemas.chat import Persona
+from personas.schemas.training import TrainingRequest
+from trainer.cli.argtypes import parse_setting_args
+from trainer.cli.dataset_args import default_source, load_persona
+from trainer.data.data_mixture import SourceSpec
+from trainer.recipe.resolve import make_request
+from trainer.sources.reader import list_rights
+from trainer.sources.source_file import resolve_path
+from trainer.sources.source_format import ReadOptions
+from trainer.train.job_folder import JobDraft
+
+
+def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
+    """What the command line asks for.
+
+    Raises `UnderstudyError` when it names something that is not there or may not be trained on.
+    """
+    if options.dialogue and options.persona:
+        raise RequestError("--dialogue trains no persona.", "Leave out one of --dialogue and --persona.")
+    if not (options.persona or options.dataset):
+        raise RequestError("There is nothing to train.", "Name a --persona, or --dialogue with a --dataset.")
+    persona = load_persona(options.persona, home) if options.persona else None
+    consent, shipped = read_consent(home), ShippedData.beside_the_code()
+    materials = [
+        *_persona_material(persona, options, shipped, home),
+        _training_material(persona, options, home, shipped, consent),
+    ]
+    mixed = _general_material(options, home, consent) if options.general else None
+    used = {path for it in (*materials, *filter(None, [mixed])) for path, _ in it.copies}
+    general = shipped_general_material(shipped, consent)
+    # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
+    others = [it for it in general if not used.intersection(path for path, _ in it.copies)] or general
+    materials += [*filter(None, [mixed]), *others]
+    if options.start_from:
+        materials.append(_parent_adapter_material(options.start_from, home, consent))
+    return JobDraft(home, _training_request(options, persona, materials), tuple(materials))
+
+
+OWN_CARD_RIGHT = "own-writing", "whoever named it on the command line", "Named to be trained."
+
+
+# ------------------------------------------------------------------------------------------------ material
+
+
+def _persona_material(
+    persona: Persona | None, options: argparse.Namespace, shipped: ShippedData, home: Path
+) -> list[SourceMaterial]:
+    if persona is None:
+        return []
+    file = Path(options.persona).expanduser()
+    known = shared_card_files(shipped.cards, home)
+    if not file.is_file():
+        card = card_material(shipped, home, persona.id)
+    elif file.suffix == ".toml":
+        card = stated_material("card", file.name, file.name, OWN_CARD_RIGHT, (file, file.name))
+    else:
+        table = dump_toml(table_from_card(read_card_file(file), persona.id)).decode()
+        stated = RightsStatement(OWN_CARD_RIGHT[0], OWN_CARD_RIGHT[1], modification_date(file), OWN_CARD_RIGHT[2])
+        card = SourceMaterial("card", f"{persona.id}.toml", file.name, stated, modification_date(file), text=table)
+    return [card, *(lore_material(shipped, home, persona.id) if persona.id in known else [])]
+
+
+def _training_material(
+    persona: Persona | None, options: argparse.Namespace, home: Path, shipped: ShippedData, consent: Consent
+) -> SourceMaterial:
+    """The persona's own log, a data set that was built, or a source in any format."""
+    kind = "log" if persona else "messages"
+    if options.dataset is None and persona:
+        own = shipped.logs / f"{persona.id}.json"
+        if not own.is_file():
+            raise RequestError(f"{persona.name} has no talk of its own to learn from.", "Name a --dataset.")
+        return shipped_file_material("log", own, consent)
+    source = default_source(options, home)
+    if is_built_dataset(source.path):
+        return built_dataset_material(source.path.absolute(), source.path.resolve().name, consent)
+    return _source_material(kind, source, options, persona, consent)
+
+
+def _general_material(options: argparse.Namespace, home: Path, consent: Consent) -> SourceMaterial:
+    """General dialogue, by path or by name."""
+    named = argparse.Namespace(**{**vars(options), "dataset": options.general})
+    source = default_source(named, home)
+    if is_built_dataset(source.path):
+        raise RequestError(f"{options.general} is a built data set.", "Name it as --dataset, or its sources here.")
+    return _source_material("messages", source, options, None, consent)
+
+
+def _source_material(
+    kind: str, source: SourceSpec, options: argparse.Namespace, persona: Persona | None, consent: Consent
+) -> SourceMaterial:
+    """A file or folder in any format, under the right that is stated, or that its format says."""
+    path = resolve_path(source.path)
+    if not path.exists():
+        raise MaterialError(f"There is no {source.path}.", "Check the path.")
+    signed = source.statement or read_statement(source.path)
+    reading = ReadOptions(
+        persona=persona,
+        right=signed.right if signed else "",
+        claimed="" if signed else options.right or "",
+        consent=consent,
+    )
+    right = combine_rights(dict.fromkeys(list_rights(path, reading, source.format), 1))
+    arrived = modification_date(path)
+    stated = signed or RightsStatement(right, "", arrived, "")
+    if not signed and right == options.right:
+        stated = RightsStatement(right, COMMAND_LINE_STATEMENT, datetime.now(UTC).date().isoformat(), "")
+    origin = source.path.as_posix() if path != source.path else path.resolve().name
+    place = f"named/{origin.replace('/', '-')}"
+    names = (*options.names, *source.persona_names) if persona else ()
+    copies = ((path, place),)
+    of = (stated, signed.stated_on if signed else arrived, copies, "", source.format, names)
+    return SourceMaterial("log" if kind == "log" else "messages", place, origin, *of)
+
+
+def _parent_adapter_material(named: str, home: Path, consent: Consent) -> SourceMaterial:
+    """An adapter's folder, or a dialogue adapter of the home by its name."""
+    folder = Path(named).expanduser()
+    if folder.is_dir():
+        return adapter_material(folder.absolute(), _slug(folder.resolve().name), consent)
+    if "/" in named:
+        raise RequestError(f"There is no folder {named}.", "Name an adapter's folder, or a dialogue adapter by name.")
+    return dialogue_adapter_material(home, named, consent)
+
+
+# ------------------------------------------------------------------------------------------------ request
+
+
+def _training_request(
+    options: argparse.Namespace, persona: Persona | None, materials: list[SourceMaterial]
+) -> TrainingRequest:
+    base = Path(options.base_model).expanduser()
+    start = next((it.origin for it in materials if it.kind == "adapter"), None)
+    path = Path(options.dataset).expanduser() if options.dataset else None
+    is_path = path is not None and path.exists()
+    return make_request(
+        job_name=_slug(f"{persona.id if persona else 'dialogue'}-{options.recipe}"),
+        base_model=str(base.absolute()) if base.is_dir() else options.base_model,
+        dataset=None if is_path else options.dataset,
+        dataset_path=str(path.absolute()) if path and is_path else None,
+        task_type="persona" if persona else "dialogue",
+        persona=persona.id if persona else None,
+        general=Path(options.general).name if options.general else None,
+        start_from=start,
+        recipe=options.recipe,
+        hyperparameters=parse_setting_args(options),
+    )
+
+
+def _slug(text: str) -> str:
+    """The text as a job's name may be."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:64] or "run"

@@ -1,0 +1,236 @@
+"""Turns command-line options into a data set to build: persona, lore, sources, settings."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from personas.card import SHIPPED_CARDS, find_persona, read_card_file, to_persona
+from personas.errors import MaterialError, RequestError
+from personas.home.data_subjects import read_consent
+from personas.home.datasets import read_catalogue
+from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
+from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
+from personas.home.shared_personas import read_persona_lore, read_shared_personas, shared_card_files
+from personas.lore import WORLD, LoreIndex, Passage, read_lore
+from personas.models.base_model import locate
+from personas.prompt import Renderer
+from personas.schemas.chat import Persona
+from personas.schemas.training import TrainingRequest
+from trainer.anonymise.allowlist import NameCorrections, read_corrections
+from trainer.cli.argtypes import column_mapping, parse_setting_args
+from trainer.data.builder import DatasetPlan, SourceItems
+from trainer.data.data_mixture import SourceSpec, parse_mix, parse_source, source_names
+from trainer.data.quality_filters import QualityFilters, list_languages
+from trainer.data.writer import DatasetBuildSpec
+from trainer.process.environment import find_home as the_home
+from trainer.recipe.auto_recipe import resolve_for_data
+from trainer.recipe.resolve import make_request, resolve_recipe
+from trainer.schemas import Recipe
+from trainer.sources.conversation import day_of
+from trainer.sources.reader import read_usable
+from trainer.sources.source_file import resolve_path
+from trainer.sources.source_format import ReadOptions
+from trainer.train.job import load_fast_tokenizer
+
+SHIPPED_DATA = Path(__file__).parent.parent.parent / "data"
+
+
+GENERAL_PREFIX = "general-"
+
+
+"""How the names of general dialogue that ships begin."""
+
+
+def build_order(
+    options: argparse.Namespace, sources: Sequence[SourceSpec] = (), home: Path | None = None
+) -> DatasetBuildSpec:
+    """What `build` and `plan` are asked for; `sources` are those to take where none is named, `home` is the bot's.
+
+    Raises `UnderstudyError`, above all where one may not be trained on, before anything is read that takes long.
+    """
+    home = home or the_home()
+    persona = load_persona(options.persona, home) if options.persona else None
+    named = [_parse_source(text, home) for text in options.source] or list(sources)
+    names = source_names(named)
+    recipe = _dataset_recipe(options, persona)
+    base, keys = locate(options.base_model), _find_keys(options, persona, home, named)
+    recipe = resolve_for_data(options.recipe, recipe, base)
+    plan = DatasetPlan(
+        renderer=Renderer(load_fast_tokenizer(base)),
+        recipe=recipe,
+        persona=persona,
+        lore=load_lore_index(persona, options.lore, home) if persona else None,
+        key=keys.pseudonyms,
+        people_key=keys.people,
+        filters=_make_filters(options),
+        limits={name: source.limit for name, source in zip(names, named, strict=True) if source.limit},
+        mix=parse_mix(options.mix) if options.mix else (),
+        stages=options.two_stage,
+        seed=options.seed,
+        corrections=read_corrections(options.corrections) if options.corrections else NameCorrections(),
+    )
+    consent = read_consent(home)
+    stated = {name: _find_statement(source, options) for name, source in zip(names, named, strict=True)}
+    read = [
+        (name, _read_items(name, source, replace(_read_options(options, plan, source, stated[name]), consent=consent)))
+        for name, source in zip(names, named, strict=True)
+    ]
+    return DatasetBuildSpec(plan, base, read, {name: it for name, it in stated.items() if it}, consent.permission, home)
+
+
+def find_named_source(name: str, home: Path) -> SourceSpec | None:
+    """A data set by name: one that ships, or one of the operator's catalogue.
+
+    Raises `MaterialError` for one of the catalogue that is not on this machine.
+    """
+    kind, file = ("general", name.removeprefix(GENERAL_PREFIX)) if name.startswith(GENERAL_PREFIX) else ("logs", name)
+    shipped = SHIPPED_DATA / kind / f"{file}.{'jsonl' if kind == 'general' else 'json'}"
+    if "/" not in name and shipped.is_file():
+        return SourceSpec(shipped)
+    entry = read_catalogue(home).entries.get(name)
+    return SourceSpec(entry.located(), entry.format, None, entry.statement, entry.persona_names) if entry else None
+
+
+def _parse_source(text: str, home: Path) -> SourceSpec:
+    """What `--source` says: a path, or where there is none a data set by name."""
+    given = parse_source(text)
+    if given.path.exists() or not (named := find_named_source(str(given.path), home)):
+        return given
+    return replace(named, format=given.format or named.format, limit=given.limit)
+
+
+def load_persona(wanted: str, home: Path) -> Persona:
+    """The persona of a card file, or by id or name one for everybody: with the operator's card, else as it ships.
+
+    Raises `CardError` or `RequestError`.
+    """
+    path = Path(wanted).expanduser()
+    if path.is_file():
+        return to_persona(read_card_file(path), str(path))
+    known = read_shared_personas(SHIPPED_CARDS, home)
+    if found := find_persona(known, wanted):
+        return found
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise RequestError(f"There is no persona {wanted!r}.{hint}", f"Known: {', '.join(known)}; or name a card file.")
+
+
+def load_lore_index(persona: Persona, folder: Path | None, home: Path) -> LoreIndex | None:
+    """The persona's lore and the world's, as `load_passages` finds them; None for none."""
+    passages = load_passages(persona, folder, home)
+    return LoreIndex(passages) if passages else None
+
+
+def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Passage]:
+    """A persona's lore and the world's: those of a folder, else for a persona for everybody what its replies have.
+
+    Raises `RequestError` for no such folder, `LoreError` for a file of the operator's that cannot be read.
+    """
+    known = shared_card_files(SHIPPED_CARDS, home)
+    if folder is None:
+        return read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, known) if persona.id in known else []
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
+    return read_lore(folder, (persona.id, WORLD), known)
+
+
+def _dataset_request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:
+    """The request that a run of this would have."""
+    return make_request(
+        job_name="plan",
+        task_type="persona" if persona else "dialogue",
+        persona=persona.id if persona else None,
+        recipe=options.recipe,
+        hyperparameters=parse_setting_args(options),
+    )
+
+
+def _dataset_recipe(options: argparse.Namespace, persona: Persona | None) -> Recipe:
+    return resolve_recipe(_dataset_request(options, persona))
+
+
+def _make_filters(options: argparse.Namespace) -> QualityFilters:
+    languages = tuple(code.strip().lower() for code in options.languages.split(",") if code.strip())
+    least, most = options.min_reply_words, options.max_reply_words
+    for name, words, lowest in (("--min-reply-words", least, 0), ("--max-reply-words", most, 1)):
+        if words < lowest:
+            raise RequestError(f"{name} {words} is not possible.", f"Give {lowest} or more.")
+    if least > most:
+        raise RequestError(f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more.")
+    if unknown := [code for code in languages if code not in list_languages()]:
+        raise RequestError(
+            f"There is no language {unknown[0]!r} that can be told.", f"Codes: {', '.join(sorted(list_languages()))}."
+        )
+    return QualityFilters(languages, least, most)
+
+
+def _find_keys(
+    options: argparse.Namespace, persona: Persona | None, home: Path, sources: Sequence[SourceSpec]
+) -> JobKeys:
+    """The keys of what is made of these sources: a run's where it is the data set of a run, else theirs alone."""
+    request = _dataset_request(options, persona)
+    if options.source:
+        paths = sorted(str(source.path.resolve()) for source in sources)
+        return JobKeys.of(home, "\0".join([request.persona or "dialogue", *paths]))
+    return JobKeys.of(home, pseudonym_dataset_name(request.model_copy(update={"dataset": options.dataset})))
+
+
+def _find_statement(source: SourceSpec, options: argparse.Namespace) -> RightsStatement | None:
+    """What is stated of a source: beside it, in the catalogue it is named in, or on the command line."""
+    if signed := source.statement or read_statement(source.path):
+        return signed
+    if not options.right:
+        return None
+    return RightsStatement(options.right, COMMAND_LINE_STATEMENT, datetime.now(UTC).date().isoformat(), "")
+
+
+def _read_options(
+    options: argparse.Namespace, plan: DatasetPlan, source: SourceSpec, stated: RightsStatement | None
+) -> ReadOptions:
+    """How a source is read."""
+    is_claimed = stated is not None and stated.stated_by == COMMAND_LINE_STATEMENT
+    return ReadOptions(
+        persona=plan.persona,
+        persona_names=(*options.names, *source.persona_names) if plan.persona else (),
+        right=stated.right if stated and not is_claimed else "",
+        claimed=stated.right if stated and is_claimed else "",
+        arrived=stated.stated_on if stated and not is_claimed else "",
+        session_gap_s=plan.recipe.session_gap_minutes * 60,
+        mapping=column_mapping(options.map),
+        oasst_paths=options.tree_paths,
+        languages=plan.filters.languages,
+    )
+
+
+def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceItems:
+    if not source.path.exists() and "/" not in str(source.path):
+        raise MaterialError(f"There is no file {source.path}.", "Check the path.")
+    # What nobody signed for came when its file did; a data set of a hub, when it was fetched.
+    path = resolve_path(source.path)
+    arrived = options.arrived or day_of(path.stat().st_mtime if path.exists() else 0)
+    return read_usable(source.path, replace(options, source=name, arrived=arrived), source.format)
+
+
+def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
+    """What to learn from where no source is named: a data set by name, or the persona's own talk."""
+    from personas.home.datasets import read_catalogue
+    from trainer.cli.dataset_args import SHIPPED_DATA, find_named_source, load_persona
+    from trainer.data.data_mixture import parse_source
+
+    if not options.dataset and not options.persona:
+        raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")
+    name = options.dataset or load_persona(options.persona, home).id
+    if options.dataset and Path(name).expanduser().exists():
+        return parse_source(name)
+    if "/" in name:
+        raise RequestError(f"There is no file or folder {name}.", "Check the path, or name a data set.")
+    if named := find_named_source(name, home):
+        return named
+    read = read_catalogue(home)
+    known = ", ".join([*sorted(path.stem for path in (SHIPPED_DATA / "logs").glob("*.json")), *read.entries])
+    raise RequestError(read.faults.get(name, f"There is no data set {name!r}."), f"Known: {known}; or name a path.")

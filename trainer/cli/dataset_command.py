@@ -1,0 +1,247 @@
+"""`python -m trainer dataset inspect|build|export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personas.cli_common import add_examples
+from personas.errors import RequestError
+from personas.home.rights import RIGHTS_FILE
+from personas.schemas.base import DISCORD_API, RIGHTS
+from trainer.cli.argtypes import (
+    DEFAULT_REVIEW_DAYS,
+    add_progress_interval,
+    add_settings,
+    column_mapping,
+    key_value,
+    retention_days,
+    right_name,
+)
+from trainer.cli.error_handling import with_error_handling
+
+if TYPE_CHECKING:
+    from trainer.anonymise.output_files import ReviewLog
+    from trainer.data.writer import DatasetBuildSpec
+
+BUILD_HELP = """\
+Makes a data set of one or more sources, one sample per reply:
+
+  python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast
+  python -m trainer dataset build --persona oda --source talk.jsonl:4000 --source oda.json --mix 80:20 --out build/oda
+
+A source is PATH, PATH=FORMAT, PATH:COUNT (so many of its samples at most) or PATH=FORMAT:COUNT; in place of a path it
+may be a name, of a log that ships (ballast) or an entry of catalogue.toml. Its format is recognised by content. A right
+to each must be stated: in rights.toml beside it, or by --right, which does not lift what came through Discord's API out
+of Discord's rules (docs/privacy.md).
+
+Three ways to train a persona: its own talk alone, over a chat model; --mix 80:20, general talk and its own in that
+ratio; --two-stage, all general talk first, then its own.
+"""
+
+
+EXPORT_EXAMPLE = "python -m trainer dataset export build/ballast --to openai --out ballast.jsonl"
+
+
+EXPORT_FORMATS = ("openai", "sharegpt", "alpaca")
+
+
+def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Adds `build_dataset`; its parser is given back for its command to be set."""
+    build = subcommands.add_parser(
+        "build",
+        help="make a data set of sources: filtered, without duplicates, split, mixed",
+        description=BUILD_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_sources(build, required=True)
+    add = build.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
+    add("--review", type=Path, metavar="FILE", help="list what is anonymised in it, for you alone to check")
+    add(
+        "--review-days",
+        type=retention_days,
+        default=DEFAULT_REVIEW_DAYS,
+        metavar="N",
+        help="delete that after so many days (14)",
+    )
+    add("--json", action="store_true", help="print one JSON object")
+    add_progress_interval(build)
+    return build
+
+
+def add_export(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Adds `export_dataset_file`."""
+    export = subcommands.add_parser("export", help="write a data set in another tool's format")
+    add_examples(export, EXPORT_EXAMPLE)
+    export.add_argument("folder", type=Path, metavar="DIR", help="a data set's folder, as `build_dataset` makes it")
+    export.add_argument("--to", choices=EXPORT_FORMATS, required=True, help="the format")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
+    export.add_argument("--eval", action="store_true", help="write the held-out samples (default: those to train on)")
+    export.add_argument("--json", action="store_true", help="print one JSON object")
+    return export
+
+
+def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Adds what `build_dataset` and `plan` share: sources, and how samples are made of them."""
+    add = parser.add_argument
+    add("--persona", metavar="P", help="a persona's id or name, or a card file; without, a data set of dialogue")
+    add(
+        "--as",
+        dest="names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="who is P in chat logs: a name, id or role",
+    )
+    add("--source", action="append", default=[], required=required, metavar="PATH[=FORMAT][:COUNT]", help="may repeat")
+    add("--mix", metavar="80:20", help="general talk to the persona's; or one number per source, in their order")
+    add("--two-stage", action="store_true", help="general samples first, then the persona's")
+    add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: those that ship)")
+    add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
+    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help="as for `inspect`")
+    add("--tree-paths", choices=("best", "all"), default="best", help="of message trees: which paths to take")
+    add("--languages", default="", metavar="en,vi", help="keep only these")
+    add("--min-reply-words", type=int, default=0, metavar="N", help="drop shorter replies")
+    add("--max-reply-words", type=int, default=1_000_000, metavar="N", help="drop longer replies")
+    add("--recipe", default="demo-cpu", metavar="R", help="whose lengths and shares hold (default: demo-cpu)")
+    add_settings(parser)
+    add("--max-length", type=int, metavar="TOKENS", help="most tokens of a sample (default: the recipe's)")
+    add("--base-model", default="embedded", metavar="M", help="whose tokenizer counts (default: embedded)")
+    add("--corrections", type=Path, metavar="FILE", help="names to keep or to replace, as for `anonymise`")
+    add("--seed", type=int, default=0, metavar="N", help="decides what is taken where not all is (default: 0)")
+
+
+def build_dataset(options: argparse.Namespace) -> None:
+    """Runs `dataset build`."""
+    from trainer.cli.dataset_args import build_order
+    from trainer.cli.paths import require_writable
+    from trainer.cli.progress_view import ProgressCounter
+    from trainer.data.layout import require_free
+    from trainer.data.writer import write_dataset
+
+    require_free(options.out)
+    require_writable(options.out)
+    order: DatasetBuildSpec = build_order(options)
+    if options.review:
+        order = replace(order, review=_review_file(options))
+    with ProgressCounter(options.tell_every) as counting:
+        told = write_dataset(options.out.absolute(), order, counting.heard)
+    if options.json:
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        print("\n".join(_build_summary(told, options.out)))
+
+
+def _review_file(options: argparse.Namespace) -> ReviewLog:
+    from personas.home.review_files import delete_expired_reviews
+    from trainer.anonymise.output_files import ReviewLog
+    from trainer.cli.paths import require_writable
+    from trainer.data.layout import require_outside
+    from trainer.process.environment import find_home
+
+    require_outside(options.review)
+    if options.review.absolute().parent == options.out.absolute():
+        raise RequestError("--review names a file in the data set's folder.", "Name another: it tells who is in it.")
+    require_writable(options.review, "Name another place with --review.")
+    options.review.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place, now = find_home(), time.time()
+    delete_expired_reviews(place, now)
+    return ReviewLog(options.review, place, now, options.review_days)
+
+
+def export_dataset_file(options: argparse.Namespace) -> None:
+    """Runs `dataset export`."""
+    from trainer.cli.paths import log_export, require_writable
+    from trainer.data.dataset_export import export_dataset
+
+    require_writable(options.out)
+    exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
+    log_export("data set", options.folder, options.out)
+    rights_file = options.out.parent / RIGHTS_FILE if any(exported.rights) else None
+    if options.json:
+        told = {"path": str(options.out), "samples": exported.samples, "rights": dict(exported.rights)}
+        print(json.dumps({**told, "rights_file": str(rights_file) if rights_file else None}, ensure_ascii=False))
+    else:
+        print(f"{exported.samples:,} samples in {options.out}")
+        if rights_file:
+            print(f"the right to them is stated in {rights_file}: keep it beside the file")
+    if count := exported.rights.get(DISCORD_API):
+        print(
+            f"warning: {count:,} of them came through Discord's API. Discord forbids training on them without its "
+            "permission, with any tool, and forgetting does not reach files that have left.",
+            file=sys.stderr,
+        )
+
+
+def _build_summary(told: dict[str, Any], out: Path) -> list[str]:
+    samples = told["samples"]
+    sources = ", ".join(f"{name} {count:,}" for name, count in told["sources"].items())
+    lines = [
+        f"{out}: {samples['train']:,} samples to train on, {samples['eval']:,} held out, {told['tokens']:,} tokens",
+        f"from {sources}",
+        f"{told['rows_used']:,} of {told['rows']:,} records used",
+        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in told["dropped"].items()),
+        f"hash {told['hash']}",
+    ]
+    return lines
+
+
+INSPECT_EXAMPLES = (
+    "python -m trainer dataset inspect talk.json",
+    "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
+)
+
+
+BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
+
+
+def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
+    """Adds `dataset` and what belongs to it."""
+    dataset = commands.add_parser("dataset", help="look into material and make data sets of it")
+    add_examples(dataset, *INSPECT_EXAMPLES, BUILD_EXAMPLE, EXPORT_EXAMPLE)
+    subcommands = dataset.add_subparsers(required=True, metavar="COMMAND")
+    inspect = subcommands.add_parser(
+        "inspect", help="what a file or folder holds: its format, conversations, what cannot be used and why"
+    )
+    add_examples(inspect, *INSPECT_EXAMPLES)
+    inspect.add_argument(
+        "path", type=_nonempty_path, metavar="PATH", help="a file, a folder, or the id of a data set on the hub"
+    )
+    inspect.add_argument("--format", metavar="F", help="read it as this format (default: recognised by its content)")
+    inspect.add_argument(
+        "--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
+        help="which column is what, such as user=question assistant=reply, or messages=talk from=who value=said",
+    )  # fmt: skip
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    add_progress_interval(inspect)
+    inspect.set_defaults(command=with_error_handling(_inspect))
+    add_build(subcommands).set_defaults(command=with_error_handling(build_dataset))
+    add_export(subcommands).set_defaults(command=with_error_handling(export_dataset_file))
+
+
+def _nonempty_path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from trainer.cli.progress_view import ProgressCounter
+    from trainer.data.inspection import format_summary, inspect_source
+    from trainer.sources.source_format import ReadOptions
+
+    path: Path = options.path
+    with ProgressCounter(options.tell_every) as counting:
+        heard = partial(counting.heard, "reading")
+        found = inspect_source(path, ReadOptions(mapping=column_mapping(options.map)), options.format, heard)
+    if options.json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join(format_summary(found, path.name or path.resolve().name)))

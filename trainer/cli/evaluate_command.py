@@ -1,0 +1,185 @@
+"""`python -m trainer evaluate`: the score card of an existing adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from personas.errors import RequestError
+
+if TYPE_CHECKING:
+    from personas.home.job_folder import ComparisonTargets, NeighbourPaths
+    from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
+    from personas.schemas.training import AdapterManifest, JobSpec
+    from personas.schemas.training_events import TrainerEvent
+    from trainer.train.job import PreparedJob
+
+EVALUATE_HELP = """\
+Makes the score card of an adapter: what it says and what it predicts, beside the base model and the live version, with
+the gate's verdict. Measured on what was held out of its training, in no more time than the training took.
+
+  python -m trainer evaluate --adapter ~/.understudy/models/persona_adapters/oda/v2
+  python -m trainer evaluate --adapter runs/oda/adapter --against ~/.understudy/models/persona_adapters/oda/v1
+  python -m trainer evaluate --adapter runs/oda/adapter --neighbour thrip=runs/thrip/adapter,runs/thrip --quick --json
+  python -m trainer evaluate --adapter runs/oda/adapter --audit          trains a copy with planted texts, too
+
+The job's folder, which holds what was held out, is found beside the adapter or in the bot's home, or named with --job.
+Progress goes to standard error; scorecard.json and scorecard.md lie in --out.
+"""
+DEFAULT_OUTPUT = Path("build") / "evaluate"
+DEFAULT_TRAINING_S = 180.0
+"""Seconds for the card of an adapter that does not say how long its training took."""
+
+
+def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Adds `evaluate`."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="the score card of an adapter, and the gate's verdict",
+        description=EVALUATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = evaluate.add_argument
+    add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
+    add("--against", type=Path, metavar="DIR", help="the version that speaks now (else as the job's folder has it)")
+    add("--job", type=Path, metavar="FOLDER", help="the folder of the job that made the adapter")
+    add(
+        "--neighbour",
+        type=_neighbour_arg,
+        action="append",
+        default=[],
+        metavar="PERSONA=ADAPTER,JOB",
+        help="another persona, with its adapter's and its job's folder; may repeat",
+    )
+    add("--quick", action="store_true", help="all sections in a fifth of the time, from fewer prompts")
+    add("--audit", action="store_true", help="train a copy with planted texts, and say what it learns by heart")
+    add("--home", type=Path, metavar="DIR", help="the bot's home (else UNDERSTUDY_HOME, ~/.understudy)")
+    add("--out", type=Path, metavar="DIR", help=f"where the card goes (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)")
+    add("--json", action="store_true", help="print scorecard.json")
+    return evaluate
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Runs `evaluate`."""
+    from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
+    from trainer.cli.paths import require_writable
+    from trainer.report.scorecard_files import write_scorecard
+    from trainer.report.scorecard_markdown import render_markdown
+    from trainer.train.job import prepare_job
+
+    logging.getLogger().setLevel(logging.WARNING)
+    adapter = options.adapter.expanduser().absolute()
+    manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
+    folder, spec = _find_job(adapter, manifest, options)
+    compare = _read_comparison(folder, options)
+    out = (
+        (options.out or DEFAULT_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}").expanduser().absolute()
+    )
+    require_writable(out)
+    job = prepare_job(folder, spec)
+    card = _make_score_card(adapter, manifest, job, compare, options.quick)
+    if options.audit:
+        card = card.model_copy(update={"audit": _run_audit(job, out / "audit")})
+    out.mkdir(parents=True, exist_ok=True)
+    write_scorecard(out, card)
+    print(card.model_dump_json() if options.json else render_markdown(card), end="\n" if options.json else "")
+    _print_progress(f"{out}")
+
+
+def _make_score_card(
+    adapter: Path, manifest: AdapterManifest, job: PreparedJob, compare: ComparisonTargets, is_quick: bool
+) -> ScoreCard:
+    from trainer.evaluate.candidates import Candidate
+    from trainer.evaluate.data_checks import read_training_losses
+    from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
+
+    new = Candidate(manifest.version, adapter)
+    extent: EvaluationExtent = "quick" if is_quick else "full"
+    of = (job, new, _read_training_seconds(adapter), compare, extent)
+    return evaluate_version(EvaluationRequest(*of, tell=_print_progress, losses=read_training_losses(adapter)))
+
+
+def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
+    from trainer.cli.progress_view import EventPrinter
+    from trainer.study.canary_audit import run_canary_audit
+    from trainer.train.job import RunContext
+
+    shown = EventPrinter(sys.stderr)
+
+    def show(event: TrainerEvent) -> None:
+        shown.write(event.model_dump_json())
+
+    return run_canary_audit(job, folder, RunContext(show, lambda: None))
+
+
+def _find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
+    """The folder of the job that made the adapter. Raises `RequestError` where there is none, or another's is named."""
+    from trainer.cli.paths import resolve_home
+    from trainer.data.job_inputs import read_spec
+
+    home = resolve_home(options.home)
+    places = [options.job.expanduser().absolute()] if options.job else [adapter.parent, home / "jobs" / manifest.job_id]
+    folder = next((place for place in places if (place / "request.json").is_file()), None)
+    if folder is None:
+        raise RequestError(
+            f"There is no folder of the job {manifest.job_id}, which made the adapter.",
+            "Name it with --job: it holds what was held out of the training.",
+        )
+    spec = read_spec(folder)
+    if spec.request.persona != manifest.persona:
+        made_for, of = (persona or "dialogue" for persona in (spec.request.persona, manifest.persona))
+        raise RequestError(
+            f"{folder} is a job for {made_for}, and the adapter is {of}'s.", "Name the job that made the adapter."
+        )
+    return folder, spec
+
+
+def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTargets:
+    """What the command line names, or else what the job's folder does.
+
+    Raises `AdapterError` or `RequestError` where something that is named is not there whole.
+    """
+    from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
+    from personas.home.job_folder import read_comparison_targets
+
+    if options.against:
+        verify_adapter(options.against.expanduser(), NAME_ADAPTER_ADVICE)
+    for neighbour in options.neighbour:
+        verify_adapter(Path(neighbour.adapter), NAME_ADAPTER_ADVICE)
+        if not Path(neighbour.job).is_dir():
+            raise RequestError(f"There is no folder {neighbour.job}.", "Name the job that made the adapter.")
+    named = read_comparison_targets(folder)
+    changes: dict[str, object] = {}
+    if options.against:
+        changes["live"] = str(options.against.expanduser().absolute())
+    if options.neighbour:
+        changes["neighbours"] = tuple(options.neighbour)
+    return named.model_copy(update=changes)
+
+
+def _read_training_seconds(adapter: Path) -> float:
+    """How long the adapter's training took."""
+    try:
+        told = json.loads((adapter / "report" / "training.json").read_text(encoding="utf-8"))
+        return float(told.get("training_seconds") or told["seconds"])
+    except (OSError, ValueError, KeyError):
+        return DEFAULT_TRAINING_S
+
+
+def _neighbour_arg(text: str) -> NeighbourPaths:
+    from personas.home.job_folder import NeighbourPaths
+
+    persona, equals, folders = text.partition("=")
+    adapter, comma, job = folders.partition(",")
+    if not (persona and equals and adapter and comma and job):
+        raise argparse.ArgumentTypeError(f"expected PERSONA=ADAPTER,JOB, got {text!r}")
+    paths = (str(Path(folder).expanduser().absolute()) for folder in (adapter, job))
+    return NeighbourPaths(**dict(zip(("persona", "adapter", "job"), (persona, *paths), strict=True)))
+
+
+def _print_progress(text: str) -> None:
+    print(f"… {text}", file=sys.stderr, flush=True)

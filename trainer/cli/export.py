@@ -1,0 +1,94 @@
+"""The command `trainer export`; loads model libraries only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.process.events import failed_event
+
+if TYPE_CHECKING:
+    from trainer.export.exporter import ExportReport
+
+HELP = """\
+Makes an adapter usable in other programs. Each export is loaded back and compared with adapter and base model on the
+same prompts; one that differs by more than its format explains is not kept.
+
+  adapter     peft's folder: configuration, weights, model card
+  merged      a model folder in 16 bits, for transformers and all that reads its folders
+  gguf        the merged model as one GGUF file, F16 or Q8_0, for llama.cpp and LM Studio
+  gguf-lora   the adapter alone as GGUF, for llama.cpp's --lora
+  ollama      a folder for `ollama create`: base model and adapter as GGUF, and a Modelfile with the persona
+  charx       the persona's card with the adapter inside; --adapter reads it again
+
+  python -m trainer export --adapter ~/.understudy/models/persona_adapters/oda/v1 --to ollama --out build/oda
+"""
+TARGET_NAMES = ("adapter", "merged", "gguf", "gguf-lora", "ollama", "charx")
+EXIT_DONE, EXIT_FAILED = 0, 1
+
+
+def add_export_command(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+    """Adds `export`."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        "export",
+        help="make an adapter usable in other programs",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version, or a card made by charx"
+    )
+    command.add_argument("--to", choices=TARGET_NAMES, required=True, help="what to make")
+    command.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file or folder to make")
+    command.add_argument("--quantise", choices=("f16", "q8_0"), help="how gguf and ollama store weights (default: f16)")
+    command.add_argument("--card", type=Path, metavar="FILE", help="the persona's card, where it is not a shipped one")
+    command.add_argument("--json", action="store_true", help="print export.json")
+    command.set_defaults(command=run_export)
+    return command
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Returns the exit code."""
+    from trainer.cli.paths import log_export
+    from trainer.export.exporter import export_adapter
+
+    for chatty in ("gguf", "bitsandbytes"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    try:
+        adapter, out = options.adapter.expanduser().absolute(), options.out.expanduser().absolute()
+        report = export_adapter(adapter, options.to, out, options.quantise, options.card, _print_progress)
+        log_export("adapter", adapter, report.out)
+    except Exception as error:  # the edge
+        failed = failed_event(error)
+        print(f"{failed.cause} {failed.advice}".strip(), file=sys.stderr)
+        return EXIT_FAILED
+    print(json.dumps(report.held, ensure_ascii=False) if options.json else format_report(report))
+    return EXIT_DONE
+
+
+def format_report(report: ExportReport) -> str:
+    """A report for people."""
+    held, outcome = report.held, report.outcome
+    form = f"{held['to']}, {held['quantise']}" if held["quantise"] else held["to"]
+    compared = held["compared"]
+    lines = [
+        f"{report.out} ({form}): {held['bytes'] / 1e6:.1f} MB in {held['seconds']:.0f} s",
+        f"Loaded back, against adapter and base at {compared['positions']} positions of {compared['prompts']} prompts: "
+        f"{outcome.difference}",
+    ]
+    if outcome.rounding:
+        lines.append(f"Its format alone explains: {outcome.rounding}; beyond that: {outcome.beyond}")
+    if outcome.llama_cpp:
+        lines.append(f"In llama.cpp: {outcome.llama_cpp}")
+    made = (f"There was no folder {report.made_for_it}: it was made.",) if report.made_for_it else ()
+    return "\n".join([*lines, *(f"note: {note}" for note in (*outcome.notes, *made))])
+
+
+def _print_progress(text: str) -> None:
+    """A line of progress, where somebody watches."""
+    if sys.stderr.isatty():
+        print(f"… {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,189 @@
+"""`python -m trainer lore ask|extract|synthesise`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personas.cli_common import add_examples
+from personas.errors import RequestError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from trainer.cli.argtypes import positive_int
+from trainer.cli.error_handling import with_error_handling
+from trainer.process.cancellation import Terminated
+
+if TYPE_CHECKING:
+    from personas.lore import LoreRanking, Passage, PassageMatch
+    from personas.schemas.chat import Persona
+
+MAX_SHOWN_PASSAGES = 6
+SYNTHESISE_HELP = """\
+Writes in-character dialogues about the persona's lore, made by the local engine or by an OpenAI-compatible endpoint.
+
+  python -m trainer lore synthesise --persona oda --count 50 --out build/oda
+  python -m trainer lore synthesise --persona oda --count 50 --out build/oda \\
+         --endpoint http://localhost:8000/v1 --model NAME      (a key, if it takes one, in OPENAI_API_KEY)
+
+Run again, it goes on where it was stopped. Each dialogue that is dropped is counted with its reason.
+"""
+
+ASK_EXAMPLES = (
+    'python -m trainer lore ask --persona oda "Who keeps the lamp?"',
+    'python -m trainer lore ask --persona oda "What is rope for?" --all --json',
+)
+EXTRACT_EXAMPLES = ("python -m trainer lore extract --persona oda --out build/oda-lore",)
+
+
+def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
+    """Adds `lore` and what belongs to it."""
+    group = commands.add_parser("lore", help="ask lore, and make material of it")
+    add_examples(group, *ASK_EXAMPLES, *EXTRACT_EXAMPLES)
+    lore = group.add_subparsers(required=True, metavar="COMMAND")
+    ask = lore.add_parser("ask", help="which lore a question finds, what it does not find, and why")
+    add_examples(ask, *ASK_EXAMPLES)
+    ask.add_argument("question", metavar="QUESTION")
+    ask.add_argument("--all", action="store_true", help=f"show every passage (default: the best {MAX_SHOWN_PASSAGES})")
+    ask.set_defaults(command=with_error_handling(_ask))
+    extract = lore.add_parser("extract", help="a proposed addition to the card, and pairs, by rules")
+    add_examples(extract, *EXTRACT_EXAMPLES)
+    extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    extract.set_defaults(command=with_error_handling(_extract))
+    synthesise = lore.add_parser(
+        "synthesise", help="in-character dialogues, made by a model", description=SYNTHESISE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    synthesise.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    synthesise.add_argument("--count", type=positive_int, required=True, metavar="N", help="how many dialogues to keep")
+    synthesise.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible API (default: the local engine)")
+    synthesise.add_argument("--model", metavar="M", default="embedded", help="the model's name, folder or hub id")
+    synthesise.add_argument("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
+    synthesise.add_argument("--seed", type=int, default=0, metavar="S", help="draws other words (default: 0)")
+    synthesise.set_defaults(command=with_error_handling(_synthesise))
+    for command in (ask, extract, synthesise):
+        command.add_argument("--persona", required=True, metavar="P", help="its id or name, or a card file")
+        command.add_argument("--lore", type=Path, metavar="DIR", help="a folder of markdown (default: the bot's)")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
+    """The persona, and its lore and the world's. Raises `RequestError` for no lore at all."""
+    from trainer.cli.dataset_args import load_passages, load_persona
+    from trainer.cli.paths import resolve_home
+
+    home = resolve_home(None)
+    persona = load_persona(options.persona, home)
+    passages = load_passages(persona, options.lore, home)
+    if not passages:
+        folder = options.lore or home / "lore" / str(OPERATOR_GUILD_ID)
+        raise RequestError(
+            f"There is no lore of {persona.name} in {folder}.",
+            f"Put markdown into {folder / persona.id}, or say `persona: {persona.id}` in its front matter.",
+        )
+    return persona, passages
+
+
+def _ask(options: argparse.Namespace) -> None:
+    from personas.lore import LoreIndex
+    from trainer.cli.paths import resolve_home
+
+    if not options.question.strip():
+        raise RequestError("There is no question.", "Write what somebody would ask.")
+    persona, passages = load_persona_lore(options)
+    home = resolve_home(None)
+    # A cache of its own, where the bot keeps its: no passage is read twice.
+    index = LoreIndex(passages, home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None)
+    weighed = index.weigh(persona.id, options.question)
+    index.close()
+    shown = weighed.matches if options.all else weighed.matches[:MAX_SHOWN_PASSAGES]
+    if options.json:
+        print(json.dumps(_ask_json(weighed, shown), ensure_ascii=False))
+    else:
+        print("\n".join(_ask_table(weighed, shown)))
+
+
+def _ask_json(weighed: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]:
+    from personas.lore import MIN_SCORE
+
+    given = weighed.given()
+    return {
+        "threshold": MIN_SCORE,
+        "words": weighed.terms,
+        "small_talk": weighed.small_talk,
+        "matches": [
+            {
+                "given": match in given,
+                "found": match.found,
+                "score": match.score,
+                "by_meaning": match.by_meaning,
+                "cosine": match.cosine,
+                "by_words": match.by_words,
+                "words": match.words,
+                "source": match.passage.source,
+                "heading": match.passage.heading,
+                "text": match.passage.text,
+            }
+            for match in shown
+        ],
+    }
+
+
+def _ask_table(weighed: LoreRanking, shown: list[PassageMatch]) -> list[str]:
+    from personas.lore import MIN_SCORE
+
+    found, given = [match for match in weighed.matches if match.found], weighed.given()
+    words = ", ".join(weighed.terms) or "none that tell anything"
+    talk = "" if weighed.small_talk is None else f"; nearness to small talk {weighed.small_talk:.2f}"
+    lines = [
+        f"words looked for: {words}{talk}",
+        f"{len(found)} of {len(weighed.matches)} passages found (a score of {MIN_SCORE:g} or more); a prompt gets "
+        f"{len(given) or 'none'}",
+    ]
+    for match in shown:
+        shared = ", ".join(f"{word} {weight:.2f}" for word, weight in match.words.items()) or "none"
+        cosine = "another language, not compared" if match.cosine is None else f"cosine {match.cosine:.2f}"
+        verdict = "given" if match in given else "found" if match.found else "not found"
+        lines += [
+            "",
+            f"{verdict:<9} {match.score:5.2f}  {match.passage.source}  [{match.passage.heading}]",
+            f"          meaning {match.by_meaning:+.2f} ({cosine}); words {match.by_words:+.2f} (shared: {shared})",
+            *(f"          {line}" for line in match.passage.text.splitlines()),
+        ]
+    return lines
+
+
+def _extract(options: argparse.Namespace) -> None:
+    from trainer.cli.paths import require_writable
+    from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
+
+    require_writable(options.out)
+    persona, passages = load_persona_lore(options)
+    found = extract_lore(persona, passages)
+    counts = write_extraction(persona, found, options.out)
+    if options.json:
+        print(json.dumps({**counts, "left_out": found.left_out}))
+        return
+    print(f"{persona.name}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f" in {options.out}")
+    for reason, count in found.left_out.items():
+        print(f"  left out {count:>4}  {reason}")
+
+
+def _synthesise(options: argparse.Namespace) -> None:
+    from trainer.cli.paths import require_writable
+    from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
+    from trainer.data.synthetic.reply_backends import choose_backend
+
+    require_writable(options.out)
+    persona, passages = load_persona_lore(options)
+    order = SynthesisRequest(persona, tuple(passages), options.count, options.out, options.seed)
+    try:
+        told = synthesise_dialogues(order, choose_backend(options.endpoint, options.model, options.adapter))
+    except (KeyboardInterrupt, Terminated) as stop:
+        raise type(stop)("Run it again to go on: what was made is kept.") from None
+    if options.json:
+        print(json.dumps(told, ensure_ascii=False))
+        return
+    print(f"{told['kept']} of {told['made']} dialogues kept: {told['file']}")
+    for reason, count in told["dropped"].items():
+        print(f"  dropped {count:>4}  {reason}")

@@ -1,0 +1,164 @@
+"""`python -m trainer plan`, and `run FOLDER --dry-run`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personas.errors import RequestError, UnderstudyError
+from trainer.cli.argtypes import parse_setting_args
+from trainer.cli.dataset_args import default_source
+from trainer.cli.dataset_command import add_sources
+from trainer.cli.paths import resolve_home
+
+if TYPE_CHECKING:
+    from trainer.report.run_plan import RunPlan
+
+PLAN_HELP = """\
+Says what a run would do and writes nothing: what is kept, what is dropped and why, how long, how much memory.
+
+  python -m trainer plan --persona ballast                            its own talk, as `/finetune start` would take it
+  python -m trainer plan --persona ballast --source talk.json --mix 80:20 …      sources as for `dataset build`
+  python -m trainer plan --dataset build/ballast                      a built data set
+  python -m trainer plan --persona ballast --dataset harbour-talk     one of catalogue.toml
+"""
+
+
+BAR_WIDTH_CHARS = 40
+
+
+def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Adds `show_plan`."""
+    plan = commands.add_parser(
+        "plan", help="what a run would do", description=PLAN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_sources(plan, required=False)
+    plan.add_argument("--dataset", metavar="D", help="a built data set's folder, a source, or a name of the catalogue")
+    add_plan_output(plan)
+    return plan
+
+
+def add_plan_output(parser: argparse.ArgumentParser) -> None:
+    """Adds how a plan is printed, and where earlier runs lie."""
+    parser.add_argument("--home", type=Path, metavar="DIR", help="the bot's home (else UNDERSTUDY_HOME, ~/.understudy)")
+    parser.add_argument("--samples", action="store_true", help="show three samples, what is learned between ⟦ and ⟧")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def show_plan(options: argparse.Namespace) -> None:
+    """Runs `show_plan`."""
+    from trainer.estimate.run_estimate import adapters_by_recency
+
+    home = resolve_home(options.home)
+    _print_plan(_make_plan(options, home), adapters_by_recency(home), options)
+
+
+def show_run_plan(options: argparse.Namespace, named: Mapping[Path, Path] | None = None) -> None:
+    """Runs `run FOLDER --dry-run`. `named` says of what lies in the folder where it was copied from, for errors."""
+    from trainer.estimate.run_estimate import adapters_by_recency
+    from trainer.report.run_plan import plan_job
+
+    os.nice(options.nice)
+    try:
+        planned = plan_job(options.folder)
+    except UnderstudyError as told:
+        error = _with_original_paths(told, named or {})
+        if options.json:  # for whoever cannot tell the error from what else is said
+            print(json.dumps({"error": error.message, "advice": error.advice}, ensure_ascii=False))
+        raise error from told
+    _print_plan(planned, adapters_by_recency(resolve_home(options.home)), options)
+
+
+def _with_original_paths(error: UnderstudyError, named: Mapping[Path, Path]) -> UnderstudyError:
+    """The error with the places that were named, not those of their copies."""
+    texts = [error.message, error.advice]
+    for copied in sorted(named, key=lambda path: len(str(path)), reverse=True):  # one may begin as another does
+        texts = [text.replace(str(copied), str(named[copied])) for text in texts]
+    return UnderstudyError(*texts)
+
+
+def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
+    from personas.home.data_subjects import read_consent
+    from personas.home.datasets import STATS_FILE, is_built_dataset
+    from trainer.cli.dataset_args import build_order
+    from trainer.cli.progress_view import ProgressCounter
+    from trainer.report.run_plan import plan_dataset, plan_sources
+
+    if options.dataset and options.source:
+        raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
+    folder = Path(options.dataset or "").expanduser()
+    if options.dataset and (is_built_dataset(folder) or (folder / STATS_FILE).is_file()):
+        _require_persona(folder, options, home)
+        return plan_dataset(folder, options.recipe, parse_setting_args(options), read_consent(home))
+    sources = [default_source(options, home)] if not options.source else []
+    with ProgressCounter() as counting:
+        return plan_sources(build_order(options, sources, home), options.recipe, counting.heard)
+
+
+def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> None:
+    """Raise `RequestError` for another persona's data set."""
+    from trainer.cli.dataset_args import load_persona
+    from trainer.data.layout import read_stats
+
+    wanted, made_for = options.persona and load_persona(options.persona, home).id, read_stats(folder)["persona"]
+    if wanted and wanted != made_for:
+        raise RequestError(
+            f"{folder} was made for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or no --persona."
+        )
+
+
+def _print_plan(planned: RunPlan, adapters: Iterable[Path], options: argparse.Namespace) -> None:
+    told = planned.as_json(adapters, with_samples=options.samples)
+    print(json.dumps(told, ensure_ascii=False) if options.json else "\n".join(_plan_table(told)))
+
+
+def _plan_table(told: dict[str, Any]) -> list[str]:
+    samples, spread = told["samples"], told["tokens_per_sample"]
+    sources = ", ".join(f"{name} {count:,}" for name, count in told["sources"].items())
+    lines = [
+        f"{told['persona'] or 'dialogue'} over {told['base_model']}: {samples['train']:,} samples to train on, "
+        f"{samples['eval']:,} held out, {told['tokens']:,} tokens",
+        f"from {sources}",
+        f"{told['rows_used']:,} of {told['rows']:,} records used",
+        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in told["dropped"].items()),
+        "tokens per sample",
+        *_length_histogram(spread),
+    ]
+    for recipe in told["recipes"]:
+        lines.append(
+            f"{recipe['recipe']}: {recipe['steps']:,} steps, about {_rounded_duration(recipe['seconds'])}, "
+            f"{recipe['memory_bytes'] / 2**30:.1f} GiB of memory ({recipe['basis']})"
+        )
+        if recipe["recipe"] == told["recipe"]:
+            lines += [f"  note: {warning}" for warning in recipe["warnings"]]
+            lines += _memory_advice(recipe["memory_bytes"], told)
+    lines.append("and then its score card, in as much time again at most (--card quick: a fifth, --card losses: none)")
+    return [*lines, *(f"\n{example}" for example in told.get("examples", []))]
+
+
+def _memory_advice(needed: int, told: dict[str, Any]) -> list[str]:
+    """What to do where the run does not fit."""
+    free = told["free_bytes"]
+    if needed <= free:
+        return []
+    ways = [way for way in told["lighter"] if way["memory_bytes"] <= free]
+    with_less = " ".join(f"--set {name}={str(value).lower()}" for name, value in ways[0]["set"].items()) if ways else ""
+    would = f"; with {with_less} it would" if ways else ", and no settings would make it fit"
+    return [f"  It does not fit: {free / 2**30:.1f} GiB are free{would}."]
+
+
+def _length_histogram(spread: dict[str, Any]) -> list[str]:
+    most = max(spread["counts"], default=1) or 1
+    return [
+        f"  from {low:>6,}  {count:>7,}  {'█' * round(BAR_WIDTH_CHARS * count / most)}".rstrip()
+        for low, count in zip(spread["edges"], spread["counts"], strict=False)
+    ]
+
+
+def _rounded_duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

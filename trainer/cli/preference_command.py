@@ -1,0 +1,111 @@
+"""`python -m trainer preference`: trains an adapter further on preferences."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from personas.errors import MaterialError, RequestError
+from personas.home.rights import RightsStatement
+from trainer.cli.argtypes import add_settings, right_name
+from trainer.cli.plan_command import add_plan_output
+
+if TYPE_CHECKING:
+    from personas.home.job_material import SourceMaterial
+    from trainer.train.job_folder import JobDraft
+
+PREFERENCE_HELP = """\
+Lets a persona's adapter go on learning from what was liked better than what, by KTO or DPO.
+
+  python -m trainer preference --adapter models/persona_adapters/ballast/v3 --pairs votes.jsonl --dry-run
+  python -m trainer preference --adapter DIR --pairs votes.jsonl --pairs taught.jsonl --method dpo
+  python -m trainer preference --adapter DIR --pairs votes.jsonl --set learning_rate=1e-6 --set preference_share=0.2
+
+A line of a file says what was asked, which reply was chosen and which rejected, and who said so, under a key:
+
+  {"prompt": [{"name": "Guest", "text": "Do you ever rust?"}], "chosen": "…", "rejected": "…", "kind": "comparison",
+   "by": "<32 hex digits>", "right": "form", "at": "2026-11-20"}
+
+From 300 such lines on they are learned from, and the adapter as it is stays the reference. Fewer only filter: the
+persona is trained anew, as the adapter was, without replies that were voted down and with those that were taught. The
+persona's own talk (--dataset, else what ships) measures the result.
+"""
+
+
+def add_preference(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Adds `preference`."""
+    parser = commands.add_parser(
+        "preference",
+        help="let an adapter go on learning from what was liked better than what",
+        description=PREFERENCE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--adapter", required=True, type=Path, metavar="DIR", help="the adapter that goes on, and is the reference")
+    add("--pairs", required=True, action="append", type=Path, metavar="FILE", help="preferences; may repeat")
+    add("--persona", metavar="P", help="whose adapter it is, or a card file (default: as the adapter says)")
+    add("--dataset", metavar="D", help="its talk, as for `train` (default: what ships for the persona)")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in the talk; may repeat")
+    add("--method", choices=("kto", "dpo"), help="as preference_method (default: the recipe's, kto)")
+    add("--recipe", default="preference", metavar="R", help="default: preference; `recipes` lists them")
+    add_settings(parser)
+    add("--base-model", metavar="M", help="default: the one that the adapter was made for")
+    add("--right", type=right_name, metavar="R", help="the right to talk that has no rights.toml")
+    add("--out", type=Path, metavar="DIR", help="the run's folder")
+    add("--make-only", action="store_true", help="make the folder and do not run it, to be run elsewhere")
+    add("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
+    add_plan_output(parser)
+    parser.set_defaults(sweep=[], general=None, dialogue=False, start_from=None, max_length=None)
+    return parser
+
+
+def draft_preference_job(options: argparse.Namespace, home: Path) -> JobDraft:
+    """What the command line asks for. Raises `UnderstudyError` when it names something that is not there."""
+    from dataclasses import replace
+
+    from personas.home.adapters import verify_adapter
+    from trainer.cli.create_job import draft_job
+
+    folder = options.adapter.expanduser()
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder {options.adapter}.", "Name an adapter's folder.")
+    made = verify_adapter(folder)
+    if made.persona is None:
+        raise RequestError(f"{options.adapter} is nobody's voice.", "Name the adapter of a persona.")
+    if options.persona and options.persona != made.persona and not Path(options.persona).expanduser().exists():
+        asked_for = f"{options.adapter} is {made.persona}'s adapter, not {options.persona}'s."
+        raise RequestError(asked_for, "Leave --persona out, or name that persona's adapter.")
+    options.start_from, options.persona = str(folder), options.persona or made.persona
+    options.base_model = options.base_model or made.base_model
+    if options.method:
+        options.settings = [*options.settings, f"preference_method={options.method}"]
+    wanted = draft_job(options, home)
+    changes = {"task_type": "preference", "job_name": f"{wanted.request.persona}-preference"}
+    preferences = tuple(_preference_material(path, number) for number, path in enumerate(options.pairs))
+    return replace(
+        wanted, request=wanted.request.model_copy(update=changes), materials=(*wanted.materials, *preferences)
+    )
+
+
+def _preference_material(path: Path, number: int) -> SourceMaterial:
+    from personas.home.datasets import combine_rights
+    from personas.home.job_material import SourceMaterial, modification_date
+    from personas.home.preferences import read_preferences
+
+    file = path.expanduser()
+    if not file.is_file():
+        raise MaterialError(f"There is no {path}.", "Check the path.")
+    found = read_preferences(file)
+    if not found:
+        raise MaterialError(f"{path} holds no preference.", "A line each; `preference --help` shows one.")
+    stated = RightsStatement(
+        combine_rights(Counter(one.right for one in found)),
+        "each of its lines",
+        datetime.now(UTC).date().isoformat(),
+        "Each line says under which right it was given.",
+    )
+    place = f"preferences/{number}-{file.name}"
+    return SourceMaterial("preferences", place, file.name, stated, modification_date(file), ((file, place),))

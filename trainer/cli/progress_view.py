@@ -1,0 +1,137 @@
+"""Shows progress and a run's events on a terminal: one moving line, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from tqdm import tqdm
+
+from personas.cli_common import PROGRESS_INTERVAL_S, LogProgress
+from personas.schemas.training_events import (
+    TRAINER_EVENT,
+    Epoch,
+    Evaluation,
+    Phase,
+    Progress,
+    ScoreCardEvent,
+    ScoreSummary,
+    TrainerEvent,
+)
+from trainer.report.run_report import format_duration
+
+
+class ProgressCounter:
+    """A counter on standard error, one line for each thing that is done."""
+
+    def __init__(self, every_s: float = PROGRESS_INTERVAL_S) -> None:
+        self._bar: Any = None
+        self._doing, self._count = "", 0
+        self._plain = LogProgress(every_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def heard(self, doing: str, more: int) -> None:
+        """So many more records or samples of what is being done."""
+        if self._doing != doing:
+            self.__exit__(None, None, None)
+            self._bar = tqdm(desc=doing, unit=" rows", file=sys.stderr, disable=None)
+            self._doing, self._count = doing, 0
+        self._bar.update(more)
+        self._count += more
+        self._plain.say(f"{doing}: {self._count:,} rows")
+
+
+EVENT_INTERVAL_S = 10.0
+
+
+CLEAR_LINE = "\r\x1b[K"
+
+
+class EventPrinter:
+    """Takes the place of the stream to which events go as JSON, a line each."""
+
+    def __init__(self, out: TextIO, every_s: float = EVENT_INTERVAL_S) -> None:
+        """`every_s`: how often a step is told where nobody sees a line move."""
+        self._out, self._every_s = out, every_s
+        self._moves = out.isatty()
+        self._told_at = float("-inf")
+
+    @property
+    def name(self) -> str:
+        """Of the stream."""
+        return str(self._out.name)
+
+    def write(self, line: str) -> None:
+        """Show one event. Raises `OSError` when nobody reads any more."""
+        event = TRAINER_EVENT.validate_json(line)
+        if isinstance(event, Progress):
+            self._step(event)
+        elif text := _format_event(event):
+            self._out.write(f"{CLEAR_LINE if self._moves else ''}{text}\n")
+
+    def flush(self) -> None:
+        """Have it seen."""
+        self._out.flush()
+
+    def _step(self, event: Progress) -> None:
+        now = time.monotonic()
+        if self._moves:
+            self._out.write(CLEAR_LINE + format_step(event))
+        elif now - self._told_at >= self._every_s or event.step == event.of:
+            self._told_at = now
+            self._out.write(format_step(event) + "\n")
+
+
+def format_step(event: Progress) -> str:
+    """`step 12/46  epoch 0.52  loss 2.1034  1,034 tokens/s  1.92 GB  3:10 left`."""
+    parts = [
+        f"step {event.step:,}/{event.of:,}",
+        f"stage {event.stage}" if event.stage else "",
+        f"epoch {event.epoch:.2f}",
+        f"loss {event.loss:.4f}",
+        f"{event.tokens_per_s:,.0f} tokens/s",
+        f"{event.memory_bytes / 1e9:.2f} GB",
+        f"{format_duration(event.eta_s)} left",
+        event.trouble,
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _format_event(event: TrainerEvent) -> str:
+    """What happened between steps; empty for what is told elsewhere."""
+    match event:
+        case Phase():
+            return event.name + (f": {event.detail}" if event.detail else "")
+        case Epoch():
+            stage = f"stage {event.stage}, " if event.stage else ""
+            losses = (("training", event.train_loss), ("held out", event.eval_loss))
+            told = ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
+            return f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}" + (
+                f": {told}" if told else ""
+            )
+        case Evaluation():
+            return f"held out loss {event.eval_loss:.4f} after step {event.step:,}"
+        case ScoreCardEvent():
+            return _format_scores(event.scorecard)
+    return ""
+
+
+def _format_scores(card: ScoreSummary) -> str:
+    losses = (
+        f"held-out replies: {card.loss_base:.4f} nats a token before, {card.loss_tuned:.4f} now "
+        f"({1 - card.loss_tuned / card.loss_base:.1%} lower); general dialogue: {card.general_loss_base:.4f} before, "
+        f"{card.general_loss_tuned:.4f} now"
+    )
+    if not card.verdict:
+        return losses
+    return "\n".join([losses, f"the gate says: {card.verdict}", *(f"  {it}" for it in (*card.reasons, *card.advice))])

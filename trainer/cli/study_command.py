@@ -1,0 +1,147 @@
+"""`python -m trainer study`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from personas.cli_common import add_examples
+from personas.schemas.base import RIGHTS
+from trainer.cli.argtypes import add_settings, positive_int, right_name
+from trainer.cli.error_handling import with_error_handling
+from trainer.cli.paths import resolve_home
+from trainer.process.environment import configure_process, restart_with_allocator_settings
+from trainer.process.events import claim_stdout
+
+if TYPE_CHECKING:
+    from trainer.cli.train_command import JobRunner
+    from trainer.study.scale import ScalePoint
+    from trainer.train.job_folder import JobDraft
+
+STUDY_HELP = """\
+Studies take many runs. `scale` says how much data a persona needs: it trains on more and more of it, each time with
+several seeds.
+
+  python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3
+
+Each run is kept in the study's folder as soon as it is measured. The same command goes on where it was stopped or
+killed; with further sizes it is the same study, and grows. At its end stand study.md, study.json and a chart.
+"""
+
+SCALE_EXAMPLES = (
+    "python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3",
+    "python -m trainer study scale --persona oda --sizes 20,40 --runs 2 --set num_train_epochs=1 --json",
+)
+
+
+def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Adds `study scale`."""
+    study = commands.add_parser(
+        "study",
+        help="many runs, and what they say together",
+        description=STUDY_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = study.add_subparsers(required=True, metavar="KIND")
+    scale = kinds.add_parser("scale", help="held-out loss and ROUGE by the number of samples trained on")
+    add_examples(scale, *SCALE_EXAMPLES)
+    add = scale.add_argument
+    add("--persona", required=True, metavar="P", help="a persona's id or name, or a card file")
+    add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="how many samples are trained on")
+    add("--runs", type=positive_int, default=3, metavar="N", help="runs of each size, each with a seed of its own: 3")
+    add("--dataset", metavar="D", help="its talk, as for `train` (default: what ships for the persona)")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in the talk; may repeat")
+    add("--recipe", default="demo-cpu", metavar="R", help="how to train (default: demo-cpu)")
+    add_settings(scale)
+    add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
+    add("--right", type=right_name, metavar="R", help=f"the right to what has no rights.toml: {', '.join(RIGHTS)}")
+    add("--out", type=Path, metavar="DIR", help="the study's folder (else in the bot's home)")
+    add("--home", type=Path, metavar="DIR", help="the bot's home (else UNDERSTUDY_HOME, ~/.understudy)")
+    add("--json", action="store_true", help="print one JSON object at the end")
+    scale.set_defaults(general=None, dialogue=False, start_from=None)
+    return scale
+
+
+def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
+    """Runs `study scale`; `run` runs a job folder (`options.folder`) and tells its events to a stream."""
+    from trainer.cli.progress_view import EventPrinter
+    from trainer.study.scale import STUDY_FILE, run_scale_study
+    from trainer.study.scale_report import score_adapter, study_markdown, write_study
+
+    restart_with_allocator_settings()
+    made: list[tuple[JobDraft, list[ScalePoint], Path]] = []
+    if code := with_error_handling(lambda options: made.append(_draft_study(options)))(options):
+        return code
+    (wanted, points, folder), options.card = made[0], "losses"
+    configure_process(options.nice, options.threads)
+    out = claim_stdout()
+    logging.getLogger().setLevel(logging.WARNING)
+
+    def tell(line: str) -> None:
+        if not options.json:
+            print(f"\n{line}", file=out, flush=True)
+
+    def run_one(job: Path) -> int:
+        options.folder = job
+        return run(options, EventPrinter(out) if not options.json else _NullStream())  # type: ignore[arg-type]  # as in `train`
+
+    codes: list[int] = []
+
+    def study(_: argparse.Namespace) -> None:
+        results, code = run_scale_study(wanted, points, options.settings, folder, run_one, score_adapter, tell)
+        codes.append(code)
+        if code:
+            return
+        write_study(folder, wanted.request.persona, results)
+        if options.json:
+            print((folder / STUDY_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
+        else:
+            print(
+                "",
+                study_markdown(wanted.request.persona, results),
+                "",
+                f"chart: {folder / 'study.svg'}",
+                sep="\n",
+                file=out,
+            )
+
+    tell(str(folder))
+    code = with_error_handling(study)(options) or codes[0]
+    if code:
+        tell("The same command goes on with it.")
+    out.flush()
+    return code
+
+
+class _NullStream:
+    """Where a run's events go when one JSON object is wanted at the end."""
+
+    name = "events"
+
+    def write(self, line: str) -> None:
+        """Nothing is shown."""
+
+    def flush(self) -> None:
+        """Nothing is held."""
+
+
+def _draft_study(options: argparse.Namespace) -> tuple[JobDraft, list[ScalePoint], Path]:
+    from trainer.cli.create_job import draft_job
+    from trainer.cli.paths import require_writable
+    from trainer.study.scale import scale_folder, scale_points
+
+    home = resolve_home(options.home)
+    out = options.out.expanduser().absolute() if options.out else None
+    require_writable(out or home)
+    points = scale_points(options.sizes, options.runs, options.settings)
+    wanted = draft_job(options, home)
+    return wanted, points, out or scale_folder(wanted)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected sizes such as 50,100,200, got {text!r}") from None

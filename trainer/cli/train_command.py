@@ -1,0 +1,241 @@
+"""`python -m trainer train`: makes a job folder from options and runs it, or sweeps a setting."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from personas.errors import RequestError
+from personas.models.base_model import EMBEDDED, name_with_scaling
+from personas.schemas.base import RIGHTS
+from trainer.cli.argtypes import add_settings, parse_setting_args, right_name
+from trainer.cli.error_handling import with_error_handling
+from trainer.cli.paths import resolve_home
+from trainer.cli.plan_command import add_plan_output, show_run_plan
+from trainer.process.environment import configure_process, restart_with_allocator_settings
+from trainer.process.events import claim_stdout
+from trainer.recipe.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
+from trainer.train.distributed import distributed_context
+
+if TYPE_CHECKING:
+    from trainer.study.sweep import SweepPoint
+    from trainer.train.job_folder import JobDraft
+
+TRAIN_HELP = """\
+Trains an adapter: a persona's, or one for dialogue in general.
+
+  python -m trainer train --persona ballast                                   on its own talk
+  python -m trainer train --persona ballast --dataset build/ballast           on a data set that `dataset build` made
+  python -m trainer train --persona ada.toml --dataset talk.json --as Wick    on a log in which it speaks as Wick
+  python -m trainer train --persona oda --recipe mixed-80-20 --general chat.jsonl
+  python -m trainer train --dialogue --dataset chat.jsonl --recipe s3-dialogue --base-model Qwen/Qwen2.5-3B-Instruct
+  python -m trainer train --persona oda --start-from ~/.understudy/runs/dialogue-s3-dialogue-3f9a2c41d0/adapter
+  python -m trainer train --persona oda --set learning_rate=5e-4 --set lora_r=8 --dry-run
+  python -m trainer train --persona oda --sweep learning_rate=2e-4,5e-4,1e-3
+
+Everything that the run takes is copied into a folder of its own (--out; in the bot's home unless given), under its
+rights. The same command goes on where it was stopped, and so does `run FOLDER`, on another machine too.
+"""
+JobRunner = Callable[[argparse.Namespace, TextIO], int]
+
+
+def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Adds `run_train_command`."""
+    train = commands.add_parser(
+        "train",
+        help="train a persona's adapter, or one for dialogue",
+        description=TRAIN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = train.add_argument
+    add("--persona", metavar="P", help="a persona's id or name, or a card file")
+    add("--dialogue", action="store_true", help="train no persona: dialogue in general")
+    add(
+        "--dataset", metavar="D", help="a built data set's folder, a file or folder of talk, or a name of the catalogue"
+    )
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in the talk; may repeat")
+    add("--general", metavar="G", help="general dialogue for recipes that mix some in: a file, a folder, or a name")
+    add("--start-from", metavar="A", help="train this adapter further: its folder, or a dialogue adapter's name")
+    add("--recipe", default="demo-cpu", metavar="R", help="how to train (default: demo-cpu); `recipes` lists them")
+    add_settings(train)
+    add("--sweep", action="append", default=[], metavar="NAME=V,V,…", help="a run for each value, and the best of them")
+    add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
+    add("--right", type=right_name, metavar="R", help=f"the right to what has no rights.toml: {', '.join(RIGHTS)}")
+    add("--out", type=Path, metavar="DIR", help="the run's folder")
+    add("--make-only", action="store_true", help="make the folder and do not run it, to be run elsewhere")
+    add("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
+    add_plan_output(train)
+    return train
+
+
+def run_train_command(options: argparse.Namespace, run: JobRunner) -> int:
+    """Runs `run_train_command`; `run` runs a job folder (`options.folder`) and tells its events to a stream."""
+    if options.dry_run:
+        return with_error_handling(_show_dry_run)(options)
+    restart_with_allocator_settings()
+    if options.sweep:
+        return run_sweep_command(options, run)
+    made: list[Path] = []
+    if code := with_error_handling(lambda options: made.append(_make_job_folder(options)))(options):
+        return code
+    options.folder = made[0]
+    if options.make_only:
+        print(options.folder)
+        return 0
+    configure_process(options.nice, resume_thread_count(options.folder) or options.threads)
+    if options.json:
+        return run(options, claim_stdout())
+    return _run_with_progress(options, run)
+
+
+def run_sweep_command(options: argparse.Namespace, run: JobRunner) -> int:
+    """Runs `train --sweep`: one run after another, then the table of them all and the best one's adapter."""
+    from trainer.cli.progress_view import EventPrinter
+    from trainer.study.sweep import best_result, run_sweep, sweep_results_table, write_sweep_results
+
+    made: list[tuple[SweepPoint, Path]] = []
+    if code := with_error_handling(lambda options: made.extend(_make_sweep(options)))(options):
+        return code
+    home, options.card = made[0][1].parent.parent, options.card or "losses"
+    configure_process(
+        options.nice, next(filter(None, (resume_thread_count(folder) for _, folder in made)), options.threads)
+    )
+    out = claim_stdout()
+    if not options.json:
+        logging.getLogger().setLevel(logging.WARNING)
+
+    def tell(line: str) -> None:
+        if not options.json:
+            print(f"\n{line}", file=out, flush=True)
+
+    def run_one(folder: Path) -> int:
+        options.folder = folder
+        return run(options, out if options.json else EventPrinter(out))  # type: ignore[arg-type]  # as above
+
+    def end(_: argparse.Namespace) -> None:
+        best = best_result(results)
+        write_sweep_results(home, results, best)
+        if options.json:
+            print((home / "sweep.json").read_text(encoding="utf-8").replace("\n", ""), file=out)
+        else:
+            job = home / "sweep" / best.name
+            print(
+                "", sweep_results_table(results, best), "", *_next_step_lines(job, home / "adapter"), sep="\n", file=out
+            )
+
+    tell(str(home))
+    results, code = run_sweep(made, run_one, tell)
+    if code:
+        tell("The same command goes on with it.")
+    code = code or with_error_handling(end)(options)
+    out.flush()
+    return code
+
+
+def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
+    from trainer.cli.progress_view import EventPrinter
+
+    logging.getLogger().setLevel(logging.WARNING)  # phases are shown
+    out = claim_stdout()
+    goes_on = (options.folder / CHECKPOINTS_FOLDER).is_dir()
+    print(f"{options.folder}{': going on from its last checkpoint' if goes_on else ''}", file=out)
+    print(_adapter_owner_note(options), end="", file=out, flush=True)
+    code = run(options, EventPrinter(out))  # type: ignore[arg-type]  # as much of a stream as events need
+    print(file=out)
+    for line in _result_lines(options.folder, code):
+        print(line, file=out)
+    out.flush()
+    return code
+
+
+def _adapter_owner_note(options: argparse.Namespace) -> str:
+    """A line on who can use the adapter, where it is not the bot as it comes."""
+    settings = parse_setting_args(options)
+    wanted = name_with_scaling(options.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
+    if wanted == os.environ.get("BASE_MODEL", EMBEDDED):
+        return ""
+    return f"for a bot with BASE_MODEL={wanted}: one that serves another base model cannot use the adapter\n"
+
+
+def _result_lines(folder: Path, code: int) -> list[str]:
+    if code:
+        return [f"goes on with: python -m trainer run {shlex.quote(str(folder))}"]
+    return _next_step_lines(folder, folder / "adapter")
+
+
+def _next_step_lines(folder: Path, adapter: Path) -> list[str]:
+    """What can be done with the adapter of a job."""
+    return [
+        f"adapter: {adapter}",
+        f"what was trained on: python -m trainer mask {shlex.quote(str(folder))}",
+        f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to gguf --out FILE",
+        f"what it is like: {adapter / 'scorecard.md'}",
+        f"what its training was like: {adapter / 'report' / 'README.md'}",
+    ]
+
+
+def _make_job_folder(options: argparse.Namespace) -> Path:
+    from trainer.train.job_folder import make_job_folder
+
+    home, out = _resolve_paths(options)
+    return make_job_folder(_draft_job(options, home), out)
+
+
+def _make_sweep(options: argparse.Namespace) -> list[tuple[SweepPoint, Path]]:
+    from trainer.study.sweep import make_sweep_folders, sweep_folder, sweep_points
+
+    home, out = _resolve_paths(options)
+    wanted, points = _draft_job(options, home), sweep_points(options.sweep, options.settings)
+    return make_sweep_folders(wanted, points, out or sweep_folder(wanted, [point for point, _ in points]))
+
+
+def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """The home, and the folder that is named for what is made."""
+    from trainer.cli.paths import require_writable
+
+    if distributed_context(os.environ).is_distributed:
+        raise RequestError(
+            "Several processes cannot make one folder together.",
+            "Make it with --make-only, then: accelerate launch -m trainer run FOLDER",
+        )
+    home = resolve_home(options.home)
+    out = options.out.expanduser().absolute() if options.out else None
+    if out:
+        require_writable(out)
+    else:
+        require_writable(home, "It is the home: set UNDERSTUDY_HOME to a folder that can be written, or name --out.")
+    return home, out
+
+
+def _show_dry_run(options: argparse.Namespace) -> None:
+    from personas.home.job_folder import MATERIAL_FOLDER
+    from trainer.study.sweep import sweep_points
+    from trainer.train.job_folder import temporary_job_folder
+
+    wanted = _draft_job(options, resolve_home(options.home))
+    points = sweep_points(options.sweep, options.settings) if options.sweep else []
+    with temporary_job_folder(
+        wanted.with_settings(points[0][1]) if points else wanted, Path(tempfile.gettempdir())
+    ) as (
+        folder,
+        _,
+    ):
+        options.folder = folder
+        show_run_plan(
+            options, {folder / MATERIAL_FOLDER / place: path for it in wanted.materials for path, place in it.copies}
+        )
+    if points and not options.json:
+        print(f"{len(points)} runs: the first is shown; they are {', '.join(point.name for point, _ in points)}.")
+
+
+def _draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
+    from trainer.cli.create_job import draft_job
+
+    asks: Callable[[argparse.Namespace, Path], JobDraft] = options.asks or draft_job
+    return asks(options, home)

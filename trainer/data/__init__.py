@@ -1,0 +1,1 @@
+"""The data pipeline: clean, deduplicate, split, render, write, load."""

@@ -1,0 +1,165 @@
+"""Mixes sources and general dialogue: limits, ratios, and what measures forgetting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from personas.errors import MaterialError, RequestError
+from personas.home.rights import RightsStatement
+from trainer.data.dedup_split import hash_fraction
+from trainer.schemas import Recipe
+from trainer.sources.conversation import Conversation
+
+Item = TypeVar("Item")
+
+
+GENERAL_HOLDOUT_SHARE = 1 / 3
+
+
+"""Share of general dialogue that is never trained on where the rest is."""
+
+
+def mixes_general(recipe: Recipe) -> bool:
+    """Whether a persona's recipe trains on general dialogue besides."""
+    return recipe.general_share > 0 or recipe.first_stage_epochs > 0
+
+
+def split_general(
+    messages: Sequence[Conversation], general: Sequence[Conversation]
+) -> tuple[list[Conversation], list[Conversation]]:
+    """What measures forgetting, and what may be trained on, in the order in which it is taken.
+
+    `messages` were named to be trained on; `general` is the dialogue that measures. Raises `MaterialError` when there
+    is too little to do both.
+    """
+    named = {talk.raw_text for talk in messages}
+    apart = [talk for talk in general if talk.raw_text not in named]
+    if not (messages and apart):  # what is trained on is what would measure
+        apart = _general_holdout_third(general)
+    kept = {talk.raw_text for talk in apart}
+    return apart, order_by_text([talk for talk in messages or general if talk.raw_text not in kept], _conversation_text)
+
+
+def order_by_text(items: Sequence[Item], text: Callable[[Item], str]) -> list[Item]:
+    """General talk in the order in which it is taken, which nothing but its text decides."""
+    return sorted(items, key=lambda item: hash_fraction("general", text(item)))
+
+
+def general_sample_count(recipe: Recipe, own: int) -> int | None:
+    """How many general samples go with so many of the persona's; None for all there are."""
+    share = recipe.general_share
+    return round(own * share / (1 - share)) if share else None
+
+
+def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
+    """What to say of a share that there was too little general dialogue to reach; empty where it was reached."""
+    asked = general_sample_count(recipe, own)
+    if asked is None or taken >= asked:
+        return ""
+    return (
+        f"General dialogue was to be {recipe.general_share:.0%} of what is trained on. There are {taken:,} samples of "
+        f"it to {own:,} of the persona's: it is {taken / (taken + own):.0%}."
+    )
+
+
+def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation]:
+    """The conversations below the border in their draw, and where none or all are, the one that comes nearest."""
+    ordered = order_by_text(general, _conversation_text)
+    if len({talk.raw_text for talk in ordered}) < 2:
+        raise MaterialError(
+            "There is only one general dialogue; training on some and measuring with others takes two.",
+            "Give more of them.",
+        )
+    below = [talk for talk in ordered if hash_fraction("general", talk.raw_text) < GENERAL_HOLDOUT_SHARE]
+    if len(below) == len(ordered):
+        below = [talk for talk in below if talk.raw_text != ordered[-1].raw_text]
+    return below or ordered[:1]
+
+
+def _conversation_text(conversation: Conversation) -> str:
+    return conversation.raw_text
+
+
+SOURCE_PATTERN = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<limit>\d+))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source as named on the command line. `limit`: at most so many of its samples, None for all.
+
+    `statement` is what the catalogue states of it, where it is named there, `persona_names` who in it is the persona.
+    """
+
+    path: Path
+    format: str | None = None
+    limit: int | None = None
+    statement: RightsStatement | None = None
+    persona_names: tuple[str, ...] = ()
+
+
+def parse_source(text: str) -> SourceSpec:
+    """`PATH[=FORMAT][:COUNT]`; what exists as a path under the whole text is one. Raises `RequestError`."""
+    whole = Path(text).expanduser()
+    if text and whole.exists():
+        return SourceSpec(whole)
+    found = SOURCE_PATTERN.fullmatch(text)
+    if not found:
+        raise RequestError(f"{text!r} names no source.", "Write PATH, PATH=FORMAT, PATH:COUNT or PATH=FORMAT:COUNT.")
+    limit = int(found["limit"]) if found["limit"] else None
+    if limit == 0:
+        raise RequestError(f"{text!r} takes none of its samples.", "Leave the source out, or give a count from 1.")
+    return SourceSpec(Path(found["path"]).expanduser(), found["format"], limit)
+
+
+def parse_mix(text: str) -> tuple[float, ...]:
+    """`80:20` and the like: two or more numbers above zero. Raises `RequestError`."""
+    parts = text.split(":")
+    try:
+        weights = tuple(float(part) for part in parts)
+    except ValueError:
+        weights = ()
+    if len(weights) < 2 or not all(0 < weight < float("inf") for weight in weights):
+        raise RequestError(f"{text!r} is no ratio.", "Write numbers above zero with : between them, such as 80:20.")
+    return weights
+
+
+def source_names(sources: Sequence[SourceSpec]) -> list[str]:
+    """What the sources are called: their files' names, with as much of the path as tells them apart."""
+    paths = [source.path.absolute() for source in sources]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise RequestError(f"{twice.name} is named twice as a source.", "Name each source once.")
+    names = [path.name for path in paths]
+    depth = 1
+    while len(set(names)) < len(names):
+        depth += 1
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+    return names
+
+
+def interleave(streams: Sequence[Iterator[Item]], weights: Sequence[float]) -> Iterator[Item]:
+    """Items in the ratio of the weights, until the stream whose turn it is has ended: more would break the ratio."""
+    taken = [0] * len(streams)
+    while True:
+        turn = min(range(len(streams)), key=lambda number: (taken[number] + 1) / weights[number])
+        try:
+            item = next(streams[turn])
+        except StopIteration:
+            return
+        taken[turn] += 1
+        yield item
+
+
+def split_limit(limit: int | None, train: int, heldout: int) -> tuple[int, int]:
+    """How many samples a source gives to (train, held out), from how many conversations it has for each."""
+    unbounded = 2**62
+    if limit is None:
+        return unbounded, unbounded
+    if not train or not heldout:
+        return limit, limit
+    of_heldout = min(max(round(limit * heldout / (train + heldout)), 1), max(limit - 1, 0))
+    return limit - of_heldout, of_heldout

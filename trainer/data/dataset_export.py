@@ -1,0 +1,172 @@
+"""Exports a built data set to OpenAI, ShareGPT and Alpaca files, with its rights beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from personas.errors import RequestError
+from personas.home.datasets import EVAL_FILE, TRAIN_FILE, combine_rights, format_right_counts, is_built_dataset
+from personas.home.rights import RIGHTS_FILE
+from trainer.data.layout import read_samples, require_outside
+
+TABLE_NAME = re.compile(r"^\s*\[(.+)\]\s*(?:#.*)?$")
+
+
+def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
+    """State the right to a file that is made of a data set; what `rights.toml` says of other files stays.
+
+    `rights` counts its samples by right, "" where they do not say. Of several rights `discord-api` stands for all, and
+    without it the reason lists them. Raises `RequestError` where the statement cannot be added, and `OSError`.
+    """
+    stated = {right: count for right, count in rights.items() if right}
+    if not stated:
+        return
+    right = combine_rights(stated)
+    why = f"Exported; samples by right: {format_right_counts(stated)}. The data sheet of the data set says who states them."
+    table = [
+        f"[{_quoted(out.name)}]",
+        f"right = {_quoted(right)}",
+        f"stated_by = {_quoted(f'the data set {folder.resolve().name}')}",
+        f"stated_on = {datetime.now(UTC).date().isoformat()}",
+        f"why = {_quoted(why)}",
+    ]
+    file = out.parent / RIGHTS_FILE
+    try:
+        before = file.read_text(encoding="utf-8-sig") if file.exists() else ""
+        whole = f"{_remove_table(before, out.name).rstrip()}\n\n" if before.strip() else ""
+        whole += "\n".join(table) + "\n"
+        if _parse_other_tables(before, out.name) != _parse_other_tables(whole, out.name):
+            raise ValueError("its tables are not written one after another")
+    except (ValueError, OSError) as error:
+        raise RequestError(
+            f"{file} cannot take up the right to {out.name}: {error}.", "Correct it, or name a file in another folder."
+        ) from error
+    _write_rights(file, whole)
+
+
+def _remove_table(text: str, name: str) -> str:
+    """The file's text without the table of this name."""
+    kept, is_ours = [], False
+    for line in text.splitlines():
+        if TABLE_NAME.match(line):
+            is_ours = False
+            with suppress(tomllib.TOMLDecodeError):  # such as a line of an array
+                is_ours = name in tomllib.loads(line)
+        if not is_ours or line.lstrip().startswith("#"):  # a remark may be about the next table
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _parse_other_tables(text: str, name: str) -> dict[str, object]:
+    return {key: value for key, value in tomllib.loads(text).items() if key != name}
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _write_rights(file: Path, text: str) -> None:
+    descriptor, aside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as written:
+            written.write(text)
+        Path(aside).chmod(0o644)
+        Path(aside).replace(file)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+
+
+ChatMessage = dict[str, str]
+
+
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+
+
+SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
+
+
+@dataclass(frozen=True)
+class ExportedDataset:
+    """How many samples were written, and how many of them by right ("" where they do not say)."""
+
+    samples: int
+    rights: Mapping[str, int]
+
+
+def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = False) -> ExportedDataset:
+    """Write the samples to train on, or those held out; the file is there whole or not at all, never without its right.
+
+    A file whose name ends in `.jsonl` holds one object a line, any other of a target that is an array one array.
+    Raises `RequestError` for a folder that is no data set or a file that cannot be it, `MaterialError` for a data set
+    that is damaged or has no such samples.
+    """
+    if not is_built_dataset(folder):
+        raise RequestError(f"{folder} holds no data set.", "Name a folder that `dataset build` made.")
+    if out.is_dir():
+        raise RequestError(f"{out} is a folder.", "Name a file.")
+    require_outside(out)
+    shape, is_lines = EXPORT_FORMATS[target]
+    is_lines = is_lines or out.suffix.lower() in JSONL_SUFFIXES
+    source = folder / (EVAL_FILE if held_out else TRAIN_FILE)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            rights = Counter[str]()
+            count = _write_samples(file, _convert_samples(read_samples(source), shape, rights), is_lines)
+        Path(aside).chmod(0o644)
+        write_right(out, folder, rights)
+        Path(aside).replace(out)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+    return ExportedDataset(count, rights)
+
+
+def _convert_samples(
+    samples: Iterable[dict[str, Any]], shape: Callable[[list[ChatMessage]], dict[str, Any]], rights: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    for sample in samples:
+        rights[str(sample.get("right") or "")] += 1
+        yield shape(sample["messages"])
+
+
+def _write_samples(file: TextIO, shaped: Iterable[dict[str, Any]], is_lines: bool) -> int:
+    count = 0
+    for count, sample in enumerate(shaped, start=1):
+        before = "" if is_lines else "[\n" if count == 1 else ",\n"
+        file.write(before + json.dumps(sample, ensure_ascii=False) + ("\n" if is_lines else ""))
+    file.write("" if is_lines else "\n]\n")
+    return count
+
+
+def _openai(messages: list[ChatMessage]) -> dict[str, Any]:
+    return {"messages": messages}
+
+
+def _sharegpt(messages: list[ChatMessage]) -> dict[str, Any]:
+    return {"conversations": [{"from": SHAREGPT_ROLES[m["role"]], "value": m["content"]} for m in messages]}
+
+
+def _alpaca(messages: list[ChatMessage]) -> dict[str, Any]:
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    *before, question, reply = [m["content"] for m in messages[bool(system) :]]
+    history = [list(pair) for pair in zip(before[::2], before[1::2], strict=False)]
+    return {"instruction": question, "input": "", "output": reply, "system": system, "history": history}
+
+
+EXPORT_FORMATS: dict[str, tuple[Callable[[list[ChatMessage]], dict[str, Any]], bool]] = {
+    "openai": (_openai, True),
+    "sharegpt": (_sharegpt, False),
+    "alpaca": (_alpaca, False),
+}

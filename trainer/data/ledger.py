@@ -1,0 +1,197 @@
+"""Accounts for every record and participant of a data set: used, or dropped with a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from personas.home.pseudonyms import keyed_person
+from trainer.sources.conversation import Conversation, RejectedRecord, SourceSpeaker, day_of
+
+LEADS_TO_NO_REPLY = "leads to no reply"
+
+
+"""What was said after the last reply, or too long before the next one to be shown with it."""
+
+
+PREVIEW_CHARACTERS = 200
+
+
+MAX_SHOWN_REASONS = 5
+
+
+@dataclass(frozen=True)
+class DroppedRecord:
+    """Records, or one reply of a record that is used otherwise (`rows` 0), that nothing is learned from.
+
+    `text` is how they begin, as far as that is known, `speakers` who speaks in them, under the names that they have
+    there, `arrived` the day on which they came (ISO 8601).
+    """
+
+    source: str
+    row: str
+    reason: str
+    rows: int
+    text: str = ""
+    right: str = ""
+    speakers: tuple[str, ...] = ()
+    arrived: str = ""
+
+
+def describe_dropped(dropped: Mapping[str, int]) -> str:
+    """What was dropped and why, as a sentence behind another; empty where nothing was."""
+    reasons = Counter(dropped).most_common()
+    shown = [f"{count:,} × {reason}" for reason, count in reasons[:MAX_SHOWN_REASONS] if count]
+    if len(reasons) > MAX_SHOWN_REASONS:
+        shown.append(f"{sum(count for _, count in reasons[MAX_SHOWN_REASONS:]):,} for other reasons")
+    return f" Dropped: {', '.join(shown)}." if shown else ""
+
+
+def _ignore_drop(drop: DroppedRecord) -> None:
+    pass
+
+
+@dataclass
+class Ledger:
+    """Counts records. `rows` is always `rows_used` plus all of `dropped`; `note` hears of each drop.
+
+    `replies` counts replies that were dropped, of records used or not.
+    """
+
+    note: Callable[[DroppedRecord], None] = _ignore_drop
+    rows: int = 0
+    rows_used: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    replies: Counter[str] = field(default_factory=Counter)
+    by_source: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def reject(self, source: str, rejected: RejectedRecord) -> None:
+        """Records that their source could not use."""
+        self._drop(DroppedRecord(source, rejected.row, rejected.reason, rejected.rows))
+
+    def add_dropped(self, dropped: Mapping[str, int]) -> None:
+        """Records that were dropped before, by reason."""
+        self.dropped.update(dropped)
+        self.rows += sum(dropped.values())
+
+    def drop(self, conversation: Conversation, reason: str) -> None:
+        """A conversation that is not used at all."""
+        self.replies[reason] += sum(message.speaker.is_persona for message in conversation.messages)
+        self._drop(_drop_all(conversation, reason))
+
+    def settle(self, conversation: Conversation, used: Collection[int], faults: Mapping[int, str]) -> None:
+        """A conversation whose messages at the places `used` are in samples; `faults` says which replies are not, why.
+
+        Where each record is one message they are counted one by one; elsewhere (a row that holds a whole talk) what is
+        used in part counts as used.
+        """
+        self.replies.update(faults.values())
+        messages = conversation.messages
+        if conversation.rows > 1 and sum(message.rows for message in messages) == conversation.rows:
+            for place, message in enumerate(messages):
+                self._settle(conversation, place, message.rows, place in used, faults)
+            return
+        if not used:
+            reason = next(iter(faults.values()), LEADS_TO_NO_REPLY)
+            self._drop(_drop_all(conversation, reason))
+            return
+        self._use(conversation.source, conversation.rows)
+        for place in faults:
+            self._settle(conversation, place, 0, False, faults)
+
+    def _settle(
+        self, conversation: Conversation, place: int, rows: int, is_used: bool, faults: Mapping[int, str]
+    ) -> None:
+        message = conversation.messages[place]
+        if is_used:
+            self._use(conversation.source, rows)
+            rows = 0
+        if not is_used or place in faults:  # a reply that is not learned from can still stand before the next one
+            reason = faults.get(place, LEADS_TO_NO_REPLY)
+            text, arrived = message.text[:PREVIEW_CHARACTERS], conversation.arrived or day_of(message.at)
+            of = (conversation.right, (message.speaker.name,), arrived)
+            self._drop(DroppedRecord(conversation.source, message.row, reason, rows, text, *of))
+
+    def _use(self, source: str, rows: int) -> None:
+        self.rows += rows
+        self.rows_used += rows
+        self._of(source)["used"] += rows
+
+    def _drop(self, drop: DroppedRecord) -> None:
+        self.rows += drop.rows
+        if drop.rows:
+            self.dropped[drop.reason] += drop.rows
+            self._of(drop.source)["dropped"] += drop.rows
+        self.note(drop)
+
+    def _of(self, source: str) -> Counter[str]:
+        return self.by_source.setdefault(source, Counter())
+
+
+def _drop_all(conversation: Conversation, reason: str) -> DroppedRecord:
+    messages = conversation.messages
+    return DroppedRecord(
+        conversation.source,
+        messages[0].row if messages else "",
+        reason,
+        conversation.rows,
+        _preview(conversation),
+        conversation.right,
+        tuple(dict.fromkeys(message.speaker.name for message in messages)),
+        conversation.arrived or (day_of(messages[-1].at) if messages else ""),
+    )
+
+
+def _preview(conversation: Conversation) -> str:
+    """How it begins, as it stands now: under pseudonyms where they have been given."""
+    return "\n".join(message.text for message in conversation.messages[:4])[:PREVIEW_CHARACTERS]
+
+
+PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))
+
+
+"""Ids of speakers that stand for whoever it was."""
+
+
+class Participants:
+    """Meets conversations before names are replaced, then counts samples.
+
+    Whoever is met is listed, also with no sample: they may be named in one.
+    """
+
+    def __init__(self, strangers: Mapping[str, int] | None = None) -> None:
+        """`strangers` are people who do not speak: casefolded names to the number of places that name them."""
+        self._strangers = strangers if strangers is not None else {}
+        self._names: dict[str, set[str]] = {}
+        self._samples: Counter[str] = Counter()
+
+    def meet(self, conversation: Conversation) -> None:
+        """Note who speaks in a conversation, and who of its people is not heard in it."""
+        for message in conversation.messages:
+            if not message.speaker.is_persona:
+                self._note(message.speaker)
+            for id in message.by:
+                self._names.setdefault(id, set())
+        for speaker in conversation.unheard:
+            self._note(speaker)
+
+    def heard(self, people: Iterable[str]) -> None:
+        """Count a sample in which people of these ids speak."""
+        self._samples.update(people)
+
+    def listed(self, key: bytes) -> dict[str, int]:
+        """Keyed people to samples, each under the id and under all names."""
+        listed: Counter[str] = Counter()
+        for id, names in self._names.items():
+            # Logs without ids know people by their names alone.
+            own = [] if id in names else [id]
+            for person in {*own, *(f"name:{name.casefold()}" for name in names)}:
+                listed[keyed_person(key, person)] += self._samples[id]
+        for name, count in self._strangers.items():
+            listed[keyed_person(key, f"name:{name}")] += count
+        return dict(listed)
+
+    def _note(self, speaker: SourceSpeaker) -> None:
+        if speaker.id not in PLACEHOLDER_IDS:
+            self._names.setdefault(speaker.id, set()).update(speaker.names)

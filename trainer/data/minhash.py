@@ -1,0 +1,242 @@
+"""Finds exact and near duplicates among any number of texts with MinHash LSH, with signatures on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_SIMILARITY = 0.8
+NUM_BANDS, ROWS_PER_BAND = 16, 8
+NUM_PERMUTATIONS = NUM_BANDS * ROWS_PER_BAND
+SHINGLE_WORDS = 3
+BATCH_SHINGLES = 100_000
+COMPARE_BATCH_PAIRS = 50_000
+MAX_BUCKET_NEIGHBOURS = 64
+"""In a band that more texts share, each is compared with the next so many only: a template repeated a million times
+would take for ever, and what is closest meets again in other bands."""
+
+MAX_CACHED_WORDS = 500_000
+
+# Chinese and Japanese do without spaces: there each character counts as a word. So do Thai and Lao.
+UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+ASCII_WORD = re.compile(r"\w+")
+
+IndexArray = NDArray[np.int64]
+_rng = np.random.Generator(np.random.PCG64(20261120))  # PCG64's stream is promised to stay as it is
+_FACTORS = _rng.integers(1, 2**31, NUM_PERMUTATIONS, dtype=np.uint32) * 2 + 1
+_SUMMANDS = _rng.integers(0, 2**32, NUM_PERMUTATIONS, dtype=np.uint32)
+_BAND_FACTORS = _rng.integers(1, 2**63, ROWS_PER_BAND, dtype=np.uint64) * 2 + 1
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, lower case, without punctuation."""
+    return (ASCII_WORD if text.isascii() else WORD).findall(text.casefold())
+
+
+class MinHashIndex:
+    """Takes texts one after another, then says which belong together. Its files lie in `folder` and go at the end."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder` None puts the files where the system keeps temporary ones."""
+        self._files = ExitStack()
+        self._exact, self._minima, *self._bands = [
+            self._files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  closed by the stack
+            for _ in range(NUM_BANDS + 2)
+        ]
+        self._hash_of = _WordHashes()
+        self._pending: list[list[int]] = []
+        self._pending_shingles = self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, text: str) -> None:
+        """Add the next text."""
+        words = split_words(text)
+        self._exact.write(_exact_key(words, text))
+        hash_of = self._hash_of
+        self._pending.append([hash_of[word] for word in words] or [hash_of[text.strip()]])
+        self._pending_shingles += len(words)
+        self._count += 1
+        if self._pending_shingles >= BATCH_SHINGLES or len(self._pending) >= BATCH_SHINGLES:
+            self._flush()
+
+    def clusters(self) -> tuple[IndexArray, IndexArray]:
+        """For each text the number of the first text that equals it, and of the first of its near duplicates.
+
+        A text that has none stands for itself. Clusters are transitive: what is like one of them belongs to it.
+        """
+        self._flush()
+        union = _UnionFind(self._count)
+        for left, right in _equal_pairs(self.exact_keys(), crowd=1):
+            union.join(left, right)
+        exact = union.roots()
+        numbers = np.flatnonzero(exact == np.arange(self._count))  # one of each set of equals stands for them
+        for band in range(NUM_BANDS):
+            for left, right in _equal_pairs(self.band(band)[numbers], MAX_BUCKET_NEIGHBOURS):
+                self._join_similar(union, numbers[left], numbers[right])
+        return exact, union.roots()
+
+    def exact_keys(self) -> NDArray[np.uint64]:
+        """For each text a number that texts of the same words share."""
+        self._flush()
+        return np.asarray(_read(self._exact, np.uint64))
+
+    def band(self, number: int) -> NDArray[np.uint64]:
+        """For each text the key of one of its `NUM_BANDS` bands: near duplicates share one at least."""
+        self._flush()
+        return np.asarray(_read(self._bands[number], np.uint64))
+
+    def signatures(self, numbers: IndexArray) -> NDArray[np.uint16]:
+        """The minima of some texts, (numbers, MINIMA): the share in which two agree estimates their similarity."""
+        self._flush()
+        if not len(numbers):
+            return np.empty((0, NUM_PERMUTATIONS), np.uint16)
+        mapped = np.memmap(self._minima, dtype=np.uint16, mode="r", shape=(self._count, NUM_PERMUTATIONS))
+        return np.asarray(mapped[numbers])
+
+    def _join_similar(self, union: _UnionFind, left: IndexArray, right: IndexArray) -> None:
+        roots = union.roots()
+        apart = roots[left] != roots[right]
+        left, right = left[apart], right[apart]
+        for start in range(0, len(left), COMPARE_BATCH_PAIRS):
+            some, others = left[start : start + COMPARE_BATCH_PAIRS], right[start : start + COMPARE_BATCH_PAIRS]
+            agreement = (self.signatures(some) == self.signatures(others)).mean(axis=1)
+            union.join(some[agreement >= MIN_SIMILARITY], others[agreement >= MIN_SIMILARITY])
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        minima = _minhash(self._pending)
+        # Sixteen bits of a minimum tell two apart nearly as well as 32, in half the room.
+        self._minima.write((minima >> np.uint32(16)).astype(np.uint16).tobytes())
+        keys = minima.reshape(-1, NUM_BANDS, ROWS_PER_BAND).astype(np.uint64)
+        for band, file in enumerate(self._bands):
+            file.write((keys[:, band] * _BAND_FACTORS).sum(axis=1, dtype=np.uint64).tobytes())
+        for file in (self._exact, self._minima, *self._bands):
+            file.flush()
+        self._pending, self._pending_shingles = [], 0
+
+
+def words_key(words: list[str]) -> int:
+    """64 bits that texts of these words share, and with them hardly any other text."""
+    return int.from_bytes(_exact_key(words, ""), "little")
+
+
+def _exact_key(words: list[str], text: str) -> bytes:
+    exact = " ".join(words) if words else text.strip()  # a text of signs alone equals only itself
+    return hashlib.blake2b(exact.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def merge_clusters(clusters: IndexArray, keys: NDArray[np.uint64]) -> IndexArray:
+    """Clusters, those made one that hold texts with the same key; key 0 joins nothing."""
+    union = _UnionFind(len(clusters))
+    union.join(np.arange(len(clusters)), clusters)
+    keyed = np.flatnonzero(keys)
+    for left, right in _equal_pairs(keys[keyed], crowd=1):
+        union.join(keyed[left], keyed[right])
+    return union.roots()
+
+
+class _WordHashes(dict[str, int]):
+    """Word to a 32-bit hash that is the same everywhere and always (Python's own is not)."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= MAX_CACHED_WORDS:
+            self.clear()
+        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+        self[word] = value = int.from_bytes(digest, "little")
+        return value
+
+
+def _minhash(texts: list[list[int]]) -> NDArray[np.uint32]:
+    """Each text's minima, (texts, MINIMA), from the hashes of its words."""
+    lengths = np.array([len(text) for text in texts])
+    words = np.fromiter((word for text in texts for word in text), dtype=np.uint32, count=int(lengths.sum()))
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    shingles = words.copy()
+    place = np.arange(len(words)) - np.repeat(starts, lengths)
+    for step in range(1, SHINGLE_WORDS):
+        # What lies before its text's beginning counts as zero, so that texts of one or two words have shingles too.
+        before = np.where(place >= step, np.roll(words, step), np.uint32(0))
+        shingles = _mix_bits(shingles) ^ (before * np.uint32(0x9E3779B1))
+    shingles = _mix_bits(shingles)
+    # A long text's first two shingles are cut short by its beginning; left in, they are two among many.
+    result = np.empty((len(texts), NUM_PERMUTATIONS), dtype=np.uint32)
+    for number in range(NUM_PERMUTATIONS):
+        result[:, number] = np.minimum.reduceat(shingles * _FACTORS[number] + _SUMMANDS[number], starts)
+    return result
+
+
+def _mix_bits(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Murmur3's finaliser: every bit of the input moves every bit of the output."""
+    hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return hashes ^ (hashes >> np.uint32(16))
+
+
+def _read(file: IO[bytes], kind: Any) -> NDArray[Any]:
+    file.seek(0)
+    return np.fromfile(file, dtype=kind)
+
+
+def _equal_pairs(keys: NDArray[np.uint64], crowd: int) -> Iterator[tuple[IndexArray, IndexArray]]:
+    """Pairs of places with equal keys: neighbours first, then those further apart, up to `crowd` among equals."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    # Only keys that come more than once matter, mostly few.
+    same = ordered[1:] == ordered[:-1]
+    several = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(keys) else order
+    order, ordered = order[several], ordered[several]
+    for apart in range(1, crowd + 1):
+        equal = ordered[apart:] == ordered[:-apart]
+        if not equal.any():
+            return
+        yield order[:-apart][equal], order[apart:][equal]
+
+
+class _UnionFind:
+    """Which of the numbers below `count` belong together (union-find; a root is its cluster's lowest number)."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = np.arange(count)
+
+    def join(self, left: IndexArray, right: IndexArray) -> None:
+        """Join each pair."""
+        for one, other in zip(left.tolist(), right.tolist(), strict=True):
+            a, b = self._root(one), self._root(other)
+            if a != b:
+                self._parent[max(a, b)] = min(a, b)
+
+    def roots(self) -> IndexArray:
+        """Each number's root."""
+        while True:
+            grand = self._parent[self._parent]
+            if np.array_equal(grand, self._parent):
+                return self._parent.copy()
+            self._parent = grand
+
+    def _root(self, number: int) -> int:
+        while (parent := int(self._parent[number])) != number:
+            self._parent[number] = self._parent[parent]
+            number = parent
+        return number

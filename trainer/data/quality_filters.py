@@ -1,0 +1,106 @@
+"""Filters replies and conversations by content, repetition, boilerplate, length and language."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.data.minhash import split_words
+from trainer.sources.conversation import Conversation
+
+BOILERPLATE = re.compile(
+    r"""
+    \bas\ an?\ (ai|artificial\ intelligence)\b
+    | \bi(\ a|['’])m\ (just\ |only\ )?(an?\ )?(ai\b|artificial\ intelligence|(large\ )?language\ model|chatgpt|gpt-?\d)
+    | \bas\ a\ (large\ )?language\ model\b
+    | \b(created|developed|trained)\ by\ (openai|anthropic|google\ ai)\b
+    | \bmy\ knowledge\ cut-?off\b
+    | \bi(['’]m|\ am)\ sorry,?\ but\ i\ (can(no|['’])t|am\ (not\ able|unable)\ to)
+      \ (assist|comply|fulfill|help\ (you\ )?with)\b
+    | 作为(一[个名款])?\ *(ai|人工智能|大?语言模型)
+    | là\ một\ (mô\ hình\ ngôn\ ngữ|trợ\ lý\ ai|trí\ tuệ\ nhân\ tạo)
+    | \bcomo\ (un\ )?modelo\ de\ (lenguaje|linguagem)\b
+    | \ben\ tant\ qu['’](ia\b|intelligence\ artificielle|assistant\ ia\b)
+    | \bals\ (ki|künstliche\ intelligenz)\b
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+UNDECIDED, NO_LANGUAGE = "und", "zxx"
+MAX_LANGUAGE_CHARACTERS = 2000
+BOILERPLATE_HINTS = (
+    " ai", "artificial", "language model", "gpt", "openai", "anthropic", "knowledge", "sorry", "为ai", "为 ai", "模型",
+    "人工智能", "mô hình", "trợ lý", "trí tuệ", "modelo de", "en tant qu", "als k",
+)  # fmt: skip
+"""Without one of these there is none of it; they are found twenty times as fast."""
+
+MIN_REPETITION_WORDS = 24
+MIN_DISTINCT_WORD_SHARE = 0.5
+"""A long reply of whose three-word sequences fewer are different goes round in circles."""
+
+REPEATED_CHARACTER = re.compile(r"(\S)\1{39}")
+"""Nobody writes one sign forty times and means it."""
+
+
+@dataclass(frozen=True)
+class QualityFilters:
+    """What a data set takes. `languages`: codes such as `en`, none for all; lengths are those of a reply."""
+
+    languages: tuple[str, ...] = ()
+    min_reply_words: int = 0
+    max_reply_words: int = 1_000_000
+
+    def reply_fault(self, text: str) -> str:
+        """Why a reply is not to be learned from; empty when it is."""
+        words = split_words(text)
+        if not (words or _has_content(text)):
+            return "reply without a word"
+        if len(words) < self.min_reply_words:
+            return "reply too short"
+        if len(words) > self.max_reply_words:
+            return "reply too long"
+        folded = text.casefold()
+        if any(sign in folded for sign in BOILERPLATE_HINTS) and BOILERPLATE.search(folded):
+            return "boilerplate"
+        if REPEATED_CHARACTER.search(text) or _is_repetitive(words):
+            return "repetition"
+        return ""
+
+    def language_fault(self, conversation: Conversation) -> str:
+        """Why a conversation's language is not wanted; empty when it is, when nobody asks, or when nobody can tell."""
+        if not self.languages:
+            return ""
+        said = conversation.lang.replace("_", "-").split("-")[0].lower()
+        language = said or detect_language("\n".join(message.text for message in conversation.messages))
+        return "" if language in (*self.languages, UNDECIDED) else f"language: {language}"
+
+
+def detect_language(text: str) -> str:
+    """The language of a text as an ISO 639-1 code, or `UNDECIDED` where that is less than even odds."""
+    return str(_identifier().classify(text[:MAX_LANGUAGE_CHARACTERS])[0])
+
+
+def list_languages() -> frozenset[str]:
+    """The codes of the languages that can be told apart."""
+    return frozenset(code for code in _identifier().nb_classes if code != NO_LANGUAGE)
+
+
+@functools.cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # unpacks its model, which takes a while
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=0.5)
+
+
+def _has_content(text: str) -> bool:
+    """Emoji and the like: an answer without words can still be one."""
+    return any(unicodedata.category(character) in ("So", "Sk", "Sm", "No") for character in text)
+
+
+def _is_repetitive(words: list[str]) -> bool:
+    if len(words) < MIN_REPETITION_WORDS:
+        return False
+    sequences = set(zip(words, words[1:], words[2:], strict=False))
+    return len(sequences) < MIN_DISTINCT_WORD_SHARE * (len(words) - 2)

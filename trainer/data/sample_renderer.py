@@ -1,0 +1,190 @@
+"""Renders conversations to training samples, one per reply, with the prompt used when serving."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from personas.errors import MaterialError
+from personas.lore import MAX_LORE_PASSAGES, LoreIndex
+from personas.prompt import Renderer, TokenizedSample
+from personas.schemas.chat import LoreHit, Persona, Turn
+from trainer.data.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fraction
+from trainer.data.ledger import describe_dropped
+from trainer.data.quality_filters import QualityFilters
+from trainer.schemas import Recipe
+from trainer.sources.conversation import Conversation, author_ids, day_of, persona_speaks
+
+UNBOUNDED_TOKENS = 10**9
+NOTHING_TRAINED = "no token of the reply to train on"
+TOO_LONG, HELD_OUT_BEFORE = "too long", "held out before"
+
+
+@dataclass(frozen=True)
+class RenderedSample:
+    """A sample and what it was made of: the turns that its prompt shows, last turn included, and their `places`.
+
+    `persona` is whose card stands before them. `trimmed` counts earlier turns that did not fit. `talk` is the row of
+    the conversation's first message, which tells it from others of its source. `speakers` are those who speak in it
+    under the names they have there, `people` the ids of those who are people. `arrived` is the day on which it came
+    (ISO 8601), empty where nobody knows.
+    """
+
+    sample: TokenizedSample
+    persona: Persona | None
+    turns: tuple[Turn, ...]
+    reply: str
+    lore: tuple[LoreHit, ...]
+    row: str
+    places: range
+    trimmed: int
+    talk: str
+    speakers: tuple[str, ...]
+    people: tuple[str, ...]
+    arrived: str
+
+
+class SampleRenderer:
+    """Makes samples; of two equal ones, over all calls, only the first."""
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        persona: Persona | None,
+        lore: LoreIndex | None,
+        recipe: Recipe,
+        filters: QualityFilters | None,
+    ) -> None:
+        """`persona` has its card and `lore` put before the conversations in which it speaks. No `filters`: all fits."""
+        self._renderer, self._persona, self._lore = renderer, persona, lore
+        self._recipe, self._filters = recipe, filters
+        self._seen: set[bytes] = set()
+
+    def made_from(
+        self, conversation: Conversation, faults: dict[int, str], kept_back: Collection[int] = ()
+    ) -> Iterator[RenderedSample]:
+        """One sample per reply that follows somebody's turn, is worth learning from, fits, and has not come before.
+
+        `faults` gets the place of every other reply, and why. `kept_back` are replies, counted from 0, of which none is
+        made because they were held out before.
+        """
+        persona = self._card(conversation)
+        turns = [Turn(m.speaker.name, m.text, m.speaker.is_persona) for m in conversation.messages]
+        replies = [place for place, turn in enumerate(turns) if turn.by_persona]
+        held_back = {place for number, place in enumerate(filter(None, replies)) if number in kept_back}
+        for place in replies:
+            turn = turns[place]
+            fault = HELD_OUT_BEFORE if place in held_back else self._fault(turn, place)
+            made = None if fault else self._made(persona, turns[:place], conversation, place)
+            fault = fault or ("" if made else TOO_LONG) or self._nothing_trained(made) or self._come_before(made)
+            if fault:
+                faults[place] = fault
+            elif made:
+                yield made
+
+    def _fault(self, turn: Turn, place: int) -> str:
+        if not place:
+            return UNADDRESSED_REPLY
+        return self._filters.reply_fault(turn.text) if self._filters else ""
+
+    def _card(self, conversation: Conversation) -> Persona | None:
+        """Whose card goes first: the persona's where it speaks; else what came with the conversation stands for one."""
+        persona = self._persona
+        if persona and persona_speaks(persona, conversation):
+            return persona
+        if not conversation.system:
+            return None
+        name = next(m.speaker.name for m in conversation.messages if m.speaker.is_persona)
+        return Persona("", name, description=conversation.system)
+
+    def _made(
+        self, persona: Persona | None, before: Sequence[Turn], conversation: Conversation, place: int
+    ) -> RenderedSample | None:
+        """The sample, its history trimmed to fit, or None when it does not fit without any history."""
+        reply = conversation.messages[place].text
+        turns, longest = before[-self._recipe.history_turns :], self._recipe.max_length
+        hits = self._hits(persona, turns[-1].text, reply)
+        sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
+        kept = len(turns)
+        if len(sample.ids) > longest:
+            if len(self._renderer.sample(persona, turns[-1:], reply, hits, UNBOUNDED_TOKENS).ids) > longest:
+                return None
+            sample = self._renderer.sample(persona, turns, reply, hits, longest)
+            kept = self._renderer.prompt(persona, turns, hits, longest - sample.reply_tokens).turns_kept
+        return RenderedSample(
+            sample,
+            persona,
+            tuple(turns[-kept:]),
+            reply,
+            tuple(hits),
+            trimmed=len(turns) - kept,
+            **_provenance(conversation, range(place - kept, place + 1)),
+        )
+
+    def _hits(self, persona: Persona | None, question: str, reply: str) -> list[LoreHit]:
+        chosen = hash_fraction("lore", question + reply) < self._recipe.lore_share
+        if not (chosen and self._lore and persona and persona is self._persona):
+            return []
+        return self._lore.search(persona.id, question, MAX_LORE_PASSAGES)
+
+    def _nothing_trained(self, made: RenderedSample | None) -> str:
+        assert made is not None
+        return NOTHING_TRAINED if has_no_targets(self._renderer, made.sample) else ""
+
+    def _come_before(self, made: RenderedSample | None) -> str:
+        assert made is not None
+        digest = hashlib.blake2b(repr((made.sample.ids, made.sample.mask)).encode(), digest_size=16).digest()
+        if digest in self._seen:
+            return EXACT_DUPLICATE
+        self._seen.add(digest)
+        return ""
+
+
+def has_no_targets(renderer: Renderer, sample: TokenizedSample) -> bool:
+    """Whether loss is taken on nothing but the end of the turn, or on nothing at all."""
+    return sample.reply_tokens <= len(renderer.end_ids)
+
+
+def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
+    """Where the sample of these places came from, as the last fields of `RenderedSample`."""
+    messages = [conversation.messages[place] for place in places]
+    return {
+        "row": messages[-1].row,
+        "places": places,
+        "talk": conversation.messages[0].row,
+        "speakers": tuple(dict.fromkeys(message.speaker.name for message in messages)),
+        "people": tuple(dict.fromkeys(id for message in messages for id in author_ids(message))),
+        "arrived": conversation.arrived or day_of(messages[-1].at),
+    }
+
+
+class SampleHash:
+    """SHA-256 over the SHA-256 of what is trained on and that of what is held out: token ids and masks, in order."""
+
+    def __init__(self) -> None:
+        self._sides = {False: hashlib.sha256(), True: hashlib.sha256()}
+
+    def add(self, sample: TokenizedSample, *, held_out: bool) -> None:
+        """Add the next sample of its side."""
+        self._sides[held_out].update(repr((sample.ids, sample.mask)).encode())
+
+    def hexdigest(self) -> str:
+        """The hash."""
+        return hashlib.sha256(b"".join(side.digest() for side in self._sides.values())).hexdigest()
+
+
+def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> None:
+    """Raise `MaterialError` when there is no reply to learn from, or none to measure with; `dropped` by reason."""
+    if train and heldout:
+        return
+    advice = "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough."
+    if dropped.get(TOO_LONG, 0) > train + heldout:
+        advice = (
+            "Raise max_length: the card and the reply alone must fit it. Where it is the base model's own limit, take "
+            "a base model that reads longer texts, or a shorter card."
+        )
+    raise MaterialError(
+        f"{train} replies to learn from and {heldout} to measure with are too few.{describe_dropped(dropped)}", advice
+    )

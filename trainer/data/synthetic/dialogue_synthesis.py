@@ -1,0 +1,250 @@
+"""Synthesises in-character dialogues about lore with a model, resumable after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from personas.cli_common import LogProgress
+from personas.errors import MaterialError
+from personas.lore import WORLD, Passage
+from personas.prompt import EXAMPLE_USER
+from personas.schemas.chat import LoreHit, Persona, Turn
+from trainer.data.synthetic.lore_extraction import find_subject, question_about, write_file_atomically
+from trainer.data.synthetic.reply_backends import ReplyBackend, ReplySession, choose_backend
+from trainer.data.synthetic.reply_filter import ReplyFilter
+
+__all__ = ["SynthesisRequest", "choose_backend", "synthesise_dialogues"]
+
+COMBINED_FILE = "all_characters_synthetic.jsonl"
+MAX_ATTEMPTS_PER_DIALOGUE = 12
+"""At most so many attempts per dialogue that is wanted: a model that cannot do it must not be asked for ever."""
+WORLD_SHARE = 0.25
+FOLLOW_UPS = (
+    "How do you feel about that?",
+    "Did it trouble you?",
+    "Tell me more.",
+    "And what did you say?",
+    "Why is that?",
+)
+OPENING_TEMPLATES = (
+    "Good evening. {}",
+    "{}",
+    "I have been wondering. {}",
+    "Sit with me a while. {}",
+    "{} I am new here.",
+)
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """What is wanted."""
+
+    persona: Persona
+    passages: tuple[Passage, ...]
+    count: int
+    out: Path
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SynthesisAttempt:
+    """What one number stands for."""
+
+    number: int
+    passage: Passage
+    questions: tuple[str, ...]
+    seed: int
+
+
+def synthesise_dialogues(order: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
+    """Makes dialogues until there are enough: {made, kept, dropped: {reason: n}, file}. Raises `UnderstudyError`.
+
+    `MaterialError` when the folder holds attempts of another order, or the model does not yield enough.
+    """
+    order.out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(order.out / ".synthetic.lock", timeout=0):
+            return _run_synthesis(order, voice)
+    except Timeout:
+        raise MaterialError(f"Another run writes to {order.out}.", "Wait for it, or name another --out.") from None
+
+
+def _run_synthesis(order: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
+    journal = _Journal(order, voice.name)
+    judge = ReplyFilter(order.persona, order.passages)
+    for row in journal.kept:
+        judge.keep(_replies(row["messages"]))
+    if len(journal.kept) < order.count:
+        asyncio.run(_generate_until_enough(order, voice, journal, judge))
+    kept = journal.kept[: order.count]
+    file = order.out / f"{order.persona.id}_synthetic.jsonl"
+    write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    _write_all(order.out)
+    told = {"made": journal.made, "kept": len(kept), "dropped": dict(journal.dropped.most_common()), "file": str(file)}
+    if len(kept) < order.count:
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in journal.dropped.most_common(3))
+        raise MaterialError(
+            f"Of {journal.made} dialogues {len(kept)} could be kept ({reasons}); they are in {file}.",
+            "Use a larger model or the persona's adapter, or ask for fewer.",
+        )
+    return told
+
+
+async def _generate_until_enough(
+    order: SynthesisRequest, voice: ReplyBackend, journal: _Journal, judge: ReplyFilter
+) -> None:
+    plain = LogProgress()
+    async with voice.speaking() as speaker:
+        with tqdm(total=order.count, initial=len(journal.kept), desc=order.persona.name, unit=" dialogues",
+                  file=sys.stderr, disable=None) as bar:  # fmt: skip
+            while len(journal.kept) < order.count and journal.made < MAX_ATTEMPTS_PER_DIALOGUE * order.count:
+                missing = order.count - len(journal.kept)
+                numbers = range(journal.made, journal.made + min(voice.at_once, missing))
+                attempts = [plan_attempt(order, number) for number in numbers]
+                done = await asyncio.gather(*(_generate_dialogue(order, speaker, each) for each in attempts))
+                for each, messages in zip(attempts, done, strict=True):
+                    fault = _fault(judge, messages, each.passage)
+                    journal.add(each, messages, fault)
+                    if fault is None:
+                        judge.keep(_replies(messages))
+                        bar.update()
+                dropped = sum(journal.dropped.values())
+                bar.set_postfix(dropped=dropped)
+                plain.say(f"{order.persona.name}: {len(journal.kept)} of {order.count} dialogues, {dropped} dropped")
+
+
+async def _generate_dialogue(
+    order: SynthesisRequest, speaker: ReplySession, planned: SynthesisAttempt
+) -> list[dict[str, str]]:
+    hit = LoreHit(planned.passage.source, planned.passage.heading, planned.passage.text, 1.0)
+    turns: list[Turn] = []
+    for place, question in enumerate(planned.questions):
+        turns.append(Turn(EXAMPLE_USER, question))
+        said = await speaker.reply(order.persona, turns, hit, planned.seed + place)
+        turns.append(Turn(order.persona.name, said.text if said.complete else trim_to_sentence(said.text), True))
+        if not turns[-1].text:
+            break
+    roles = {True: "assistant", False: "user"}
+    return [{"role": roles[turn.by_persona], "content": turn.text} for turn in turns]
+
+
+def trim_to_sentence(text: str) -> str:
+    """A reply that was cut off for its length, without the sentence that it broke off in."""
+    ends = [match.end() for match in re.finditer(r"[.!?…。！？][*\"”’)」』]*(?=\s|$)", text)]
+    return text[: ends[-1]] if ends else ""
+
+
+def _fault(judge: ReplyFilter, messages: list[dict[str, str]], about: Passage) -> str | None:
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    for question, reply in zip(asked, _replies(messages), strict=True):
+        if fault := judge.fault(reply, question, about):
+            return fault
+    return None
+
+
+def plan_attempt(order: SynthesisRequest, number: int) -> SynthesisAttempt:
+    """What an attempt is about: every passage has its turn before one comes again, in an order that the seed draws."""
+    own = [passage for passage in order.passages if passage.owner != WORLD]
+    world = [passage for passage in order.passages if passage.owner == WORLD and passage.text.isascii()]
+    shared = not own or (bool(world) and _seeded_index(order, f"world {number}", 1000) < 1000 * WORLD_SHARE)
+    chosen = world if shared else own
+    if not chosen:
+        chosen = list(order.passages)
+    turn, place = divmod(number, len(chosen))
+    ranked = sorted(range(len(chosen)), key=lambda index: _seeded_index(order, f"passage {turn} {index}", 2**48))
+    passage = chosen[ranked[place]]
+    question = question_about(passage.heading, find_subject(order.persona, own)) if passage.heading else "What is new?"
+    opener = OPENING_TEMPLATES[_seeded_index(order, f"opener {number}", len(OPENING_TEMPLATES))]
+    more = FOLLOW_UPS[_seeded_index(order, f"aside {number}", len(FOLLOW_UPS))]
+    questions = (
+        (opener.format(question), more) if _seeded_index(order, f"turns {number}", 2) else (opener.format(question),)
+    )
+    return SynthesisAttempt(number, passage, questions, _seeded_index(order, f"seed {number}", 2**31 - 8))
+
+
+def _seeded_index(order: SynthesisRequest, what: str, below: int) -> int:
+    digest = hmac.digest(f"understudy synthetic {order.seed}".encode(), f"{order.persona.id} {what}".encode(), "sha256")
+    return int.from_bytes(digest[:8], "big") % below
+
+
+class _Journal:
+    """All attempts so far, on the disk. A last line that a kill cut short is taken off: its attempt is made again."""
+
+    def __init__(self, order: SynthesisRequest, generator: str) -> None:
+        self._order, self._generator = order, generator
+        self._path = order.out / f"{order.persona.id}_synthetic.attempts.jsonl"
+        self.kept: list[dict[str, Any]] = []
+        self.dropped: Counter[str] = Counter()
+        self.made = 0
+        lines = list(self._whole_lines())
+        if not lines:
+            write_file_atomically(self._path, json.dumps(self._header()) + "\n")
+        elif lines[0] != self._header():
+            raise MaterialError(
+                f"{self._path} holds dialogues of another model, card, lore or seed.", "Name another --out."
+            )
+        for line in lines[1:]:
+            self._count(line)
+
+    def add(self, planned: SynthesisAttempt, messages: list[dict[str, str]], fault: str | None) -> None:
+        """Write an attempt down."""
+        passage = planned.passage
+        where = {"source": passage.source, "heading": passage.heading, "generator": self._generator,
+                 "seed": planned.seed, "attempt": planned.number}  # fmt: skip
+        row = {"messages": messages, "persona": self._order.persona.id, "provenance": where}
+        line = {"row": row, "dropped": fault}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._count(line)
+
+    def _count(self, line: dict[str, Any]) -> None:
+        self.made += 1
+        if line["dropped"]:
+            self.dropped[line["dropped"]] += 1
+        else:
+            self.kept.append(line["row"])
+
+    def _header(self) -> dict[str, Any]:
+        material = repr((self._order.persona.name, self._order.persona.description, self._order.passages))
+        return {"generator": self._generator, "seed": self._order.seed,
+                "material": hashlib.sha256(material.encode()).hexdigest()}  # fmt: skip
+
+    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        if not self._path.exists():
+            return
+        data = self._path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            with self._path.open("r+b") as file:
+                file.truncate(len(whole))
+        for line in whole.splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise MaterialError(f"{self._path} is damaged.", "Remove it, or name another --out.") from None
+
+
+def _replies(messages: list[dict[str, str]]) -> list[str]:
+    return [message["content"] for message in messages if message["role"] == "assistant"]
+
+
+def _write_all(out: Path) -> None:
+    """All personas' dialogues in one file."""
+    files = sorted(path for path in out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE)
+    write_file_atomically(out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files))

@@ -1,0 +1,246 @@
+"""Rejects generated replies that are out of character, contradict the lore or repeat, each with a reason."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from personas.lore import Passage
+from personas.lore.index_terms import STOP_WORDS, is_mostly_ascii, query_terms
+from personas.lore.minilm import load_minilm
+from personas.prompt import example_turns
+from personas.schemas.chat import Persona
+from trainer.data.synthetic.lore_extraction import NAME, extract_facts, find_people, find_subject
+
+REFUSAL = re.compile(
+    r"\bI(?:'m| am) (?:sorry|afraid),? (?:but )?I (?:can(?:no|')t|am (?:not able|unable))|"
+    r"\bI(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide|discuss)|"
+    r"\bI can(?:no|')t (?:help|assist|provide|fulfil|comply)",
+    re.IGNORECASE,
+)
+OUT_OF_CHARACTER = re.compile(
+    r"\b(?:as an? (?:AI|artificial|language model|assistant|chatbot)|(?:AI|large|language) (?:language )?model|"
+    r"AI assistant|I(?:'m| am) an? (?:AI|assistant|chatbot|bot|fictional)|role-?play|OpenAI|"
+    r"how (?:can|may) I (?:help|assist) you|the (?:user|prompt|passage|context above))\b|\{\{|<\|",
+    re.IGNORECASE,
+)
+OTHERS_TURN = re.compile(r"^\s*(?:[A-Z]\w+(?: [A-Z]\w+){0,2}|user|assistant):\s", re.MULTILINE)
+CONTRACTION = re.compile(
+    r"\b(?:\w+n['’]t|(?:I|you|we|they|he|she|it|that|there)['’](?:m|re|ve|ll|d|s))\b", re.IGNORECASE
+)
+SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+UNITS = dict(zip(SMALL.split(), range(20), strict=True))
+TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+VALUE = (
+    rf"\b(?:(?P<digits>\d[\d,]*)|(?P<tens>{'|'.join(TENS)})(?:[- ](?P<one>{'|'.join(list(UNITS)[1:10])}))?|"
+    rf"(?P<unit>{'|'.join(UNITS)}))\b"
+)
+ANY_NUMBER = re.compile(VALUE, re.IGNORECASE)
+NUMBER = re.compile(VALUE + r"\s+(?P<noun>[a-z]{3,})\b", re.IGNORECASE)
+LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
+IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
+"""What somebody says that they are."""
+COMMON_WORDS = frozenset("little bit very good fool friend man woman person".split())
+UNCOUNTED_NOUNS = frozenset(
+    "more other less time times and but the who things thing people ones last first little days".split()
+)
+COPIED_RUN_WORDS, MAX_REPLY_SIMILARITY, MAX_SENTENCE_LENGTH_RATIO = 14, 0.5, 3.0
+MIN_TOPIC_WORDS, MIN_TOPIC_SIMILARITY = 4, 0.35
+SMALL_NUMBER = 12
+"""Up to here a number may be said of anything; a larger one that is nowhere in lore or card is made up."""
+SENTENCE_END = re.compile(r"[.!?…。！？][*\"”’)」』]*$|\*$")
+ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Lord Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
+                    "Saturday January February March April May June July August September October November December "
+                    "Christmas English".split())  # fmt: skip
+"""Capitalised words that are nobody's name."""
+
+
+@dataclass(frozen=True)
+class SpeakingStyle:
+    """How the examples of a card speak. Shares are of their replies; None where there are too few to tell."""
+
+    contracted: float | None
+    exclaimed: float | None
+    starred: float | None
+    sentence_words: float | None
+
+
+class ReplyFilter:
+    """Finds what is wrong with replies of one persona. Remembers what it let pass, to know a repetition."""
+
+    def __init__(self, persona: Persona, passages: Sequence[Passage]) -> None:
+        self._persona, self._manner = persona, measure_style(persona)
+        self._lore_words = " ".join(_words(" ".join(passage.text for passage in passages)))
+        self._known = " ".join(
+            [persona.name, persona.description, persona.scenario, persona.mes_example, persona.first_mes]
+            + [f"{passage.heading} {passage.text}" for passage in passages]
+        ).casefold()
+        self._numbers = _numbers(" . ".join(passage.text for passage in passages))
+        self._cannot = _negated_verbs(persona, passages)
+        self._subject = find_subject(persona, list(passages))
+        self._loose = find_numbers(self._known)
+        self._kept: list[set[tuple[str, ...]]] = [_shingles(turn.text) for turn in example_turns(persona)]
+
+    def keep(self, replies: Sequence[str]) -> None:
+        """Replies that are kept; what comes like them is a repetition."""
+        self._kept += [_shingles(reply) for reply in replies]
+
+    def fault(self, reply: str, asked: str, about: Passage) -> str | None:
+        """The first thing that is wrong with a reply to a question about a passage, or None."""
+        checks: tuple[tuple[str, bool], ...] = (
+            ("empty", len(_words(reply)) < 3),
+            ("cut off", not SENTENCE_END.search(reply)),
+            ("refuses", bool(REFUSAL.search(reply))),
+            ("breaks character", bool(OUT_OF_CHARACTER.search(reply) or OTHERS_TURN.search(reply))),
+            ("speaks of itself as of another", self._as_another(reply, about)),
+            ("out of voice", self._out_of_voice(reply)),
+            ("contradicts lore", self.contradicts(reply, asked)),
+            ("names somebody who is not in the lore", self._invents(reply, asked)),
+            ("repeats", self._repeats(reply)),
+        )
+        fault = next((reason for reason, wrong in checks if wrong), None)
+        return fault or ("speaks of something else" if self._elsewhere(reply, asked, about) else None)
+
+    def _as_another(self, reply: str, about: Passage) -> bool:
+        """By name, or by pronoun where that can mean nobody else."""
+        names, pronoun = "|".join(map(re.escape, self._subject.names)), self._subject.pronoun
+        told = re.compile(rf"(?:^|[.!?] )(?:{names}) (?:is|was|has|had|does|can|will|would|says|said|\w+s|\w+ed)\b")
+        if told.search(reply) or not pronoun:
+            return bool(told.search(reply))
+        if re.match(rf"\W*{pronoun}\b", reply, re.IGNORECASE):
+            return True
+        alone = about.owner == self._persona.id and not find_people(about.text, self._subject)
+        return alone and re.search(rf"\b{pronoun}\b", reply, re.IGNORECASE) is not None
+
+    def _elsewhere(self, reply: str, asked: str, about: Passage) -> bool:
+        """Neither a word of the passage, nor near to it in meaning. Passages the embedding model cannot read pass."""
+        if not is_mostly_ascii(about.text) or not is_mostly_ascii(reply):
+            return False
+        told = set(query_terms(about.text)) & set(query_terms(reply))
+        if len(told) >= MIN_TOPIC_WORDS:
+            return False
+        texts = load_minilm().embed([reply, f"{about.heading}. {about.text}"])
+        return float(texts[0] @ texts[1]) < MIN_TOPIC_SIMILARITY
+
+    def _out_of_voice(self, reply: str) -> bool:
+        manner = self._manner
+        return (
+            (manner.contracted == 0 and bool(CONTRACTION.search(reply)))
+            or (manner.exclaimed == 0 and "!" in reply)
+            or (manner.starred == 0 and bool(re.search(r"\*[^*]+\*", reply)))
+            or (manner.starred == 1 and "*" not in reply)
+            or (
+                manner.sentence_words is not None
+                and _sentence_words(reply) > MAX_SENTENCE_LENGTH_RATIO * manner.sentence_words
+            )
+        )
+
+    def contradicts(self, reply: str, asked: str) -> bool:
+        """A number of something that lore numbers otherwise or not at all, "I am a …" of which neither card nor lore
+        knows, or "I can …" where lore says cannot."""
+        said, question = _numbers(reply), _numbers(asked)
+        for noun, numbers in said.items():
+            if noun in self._numbers and not numbers <= self._numbers[noun] | question.get(noun, set()):
+                return True
+        known = f"{self._known} {asked.casefold()}"
+        if any(number > SMALL_NUMBER for number in find_numbers(reply) - self._loose - find_numbers(asked)):
+            return True
+        if any(word.casefold() not in known for word in LARGE.findall(reply)):
+            return True
+        if any(not _says_any(known, claim) for claim in IDENTITY.findall(reply)):
+            return True
+        verbs = "|".join(self._cannot)
+        return (
+            bool(verbs) and re.search(rf"\bI (?:can|could|do|often|love to|like to) (?:{verbs})\b", reply) is not None
+        )
+
+    def _invents(self, reply: str, asked: str) -> bool:
+        known = f"{self._known} {asked.casefold()}"
+        words = (word for name in NAME.findall(reply) for word in name.split() if word not in ALLOWED_NAMES)
+        return any(word.casefold() not in known for word in words)
+
+    def _repeats(self, reply: str) -> bool:
+        words, shingles = _words(reply), _shingles(reply)
+        runs = [" ".join(words[at : at + COPIED_RUN_WORDS]) for at in range(len(words) - COPIED_RUN_WORDS + 1)]
+        copied = any(run in self._lore_words for run in runs)
+        circling = len(words) > 12 and len(shingles) < 0.7 * (len(words) - 2)
+        alike = any(
+            len(shingles & kept) > MAX_REPLY_SIMILARITY * min(len(shingles), len(kept) or 1) for kept in self._kept
+        )
+        return copied or circling or (bool(shingles) and alike)
+
+
+def measure_style(persona: Persona) -> SpeakingStyle:
+    """What the replies in the card's examples, and its greeting, have in common."""
+    replies = [turn.text for turn in example_turns(persona) if turn.by_persona]
+    replies += [persona.first_mes] if persona.first_mes else []
+    if len(replies) < 3:
+        return SpeakingStyle(None, None, None, None)
+    return SpeakingStyle(
+        contracted=_share(bool(CONTRACTION.search(reply)) for reply in replies),
+        exclaimed=_share("!" in reply for reply in replies),
+        starred=_share(bool(re.search(r"\*[^*]+\*", reply)) for reply in replies),
+        sentence_words=sum(map(_sentence_words, replies)) / len(replies),
+    )
+
+
+def _share(values: Iterable[bool]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _sentence_words(text: str) -> float:
+    pieces = [piece for piece in re.split(r"[.!?…。！？]+", text) if piece.strip()]
+    return len(text.split()) / max(1, len(pieces))
+
+
+def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
+    """The verbs of which the persona's lore says that it cannot, or never does: in base form."""
+    verbs = []
+    for fact in extract_facts(persona, [passage for passage in passages if passage.owner == persona.id]):
+        if fact.spoken:
+            verbs += re.findall(r"^I (?:cannot|can't|do not|don't|never) (\w+)", fact.spoken)
+    return list(dict.fromkeys(map(re.escape, verbs)))
+
+
+def _numbers(text: str) -> dict[str, set[int]]:
+    """Numbers by the noun that follows, its plural made singular."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for match in NUMBER.finditer(text):
+        noun = match["noun"].casefold()
+        if noun in UNCOUNTED_NOUNS:
+            continue
+        found[noun.removesuffix("s")].add(_value(match))
+    return dict(found)
+
+
+def find_numbers(text: str) -> set[int]:
+    """All numbers of a text, whatever they count."""
+    return {_value(match) for match in ANY_NUMBER.finditer(text)}
+
+
+def _value(match: re.Match[str]) -> int:
+    if match["digits"]:
+        return int(match["digits"].replace(",", "")[:12])
+    if match["tens"]:
+        return TENS[match["tens"].casefold()] + UNITS.get((match["one"] or "zero").casefold(), 0)
+    return UNITS[match["unit"].casefold()]
+
+
+def _says_any(known: str, claim: str) -> bool:
+    words = [word for word in claim.casefold().split() if word not in STOP_WORDS]
+    return not words or any(word in COMMON_WORDS or re.search(rf"\b{re.escape(word)}\b", known) for word in words)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _shingles(text: str) -> set[tuple[str, ...]]:
+    words = _words(text)
+    return {tuple(words[at : at + 3]) for at in range(len(words) - 2)}

@@ -1,0 +1,234 @@
+"""Runs all checks, predicts which recipes fit which base models, and formats the result."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from personas.errors import BaseModelError
+from personas.models.base_model import BaseModel, locate
+from trainer.doctor import environment_checks, hardware_checks, software_checks
+from trainer.doctor.hardware_checks import GIB, MachineCheck
+from trainer.estimate.memory_model import predict_memory
+from trainer.estimate.model_shape import shape_from_config
+from trainer.machine import (
+    MAIN_MEMORY,
+    MachineSpec,
+    free_memory_bytes,
+    list_gpus,
+    probe_machine_without_torch,
+    total_memory_bytes,
+)
+from trainer.recipe.auto_recipe import AUTO_RECIPE, ModelTraits, SampleStats, choose_recipe, model_traits
+from trainer.recipe.resolve import load_recipe, recipe_names
+from trainer.schemas import Recipe
+
+MODELS_FILE = Path(__file__).parent / "models.toml"
+
+
+GPU_SIZES_GIB = (6, 16, 24)
+
+
+"""Of an RTX 3060 for laptops, a T4, and an RTX 3090 or 4090."""
+
+
+ASSUMED_SAMPLES, ASSUMED_REPLY_SHARE = 1000, 0.25
+
+
+"""What `auto` reckons with here: so many samples of the full length, so much of them replies."""
+
+
+@dataclass(frozen=True)
+class RecipeFit:
+    """A recipe over a model. `here_bytes` is predicted for this machine, `card_bytes` for the smallest card that holds
+    it, or for the largest where none does; `card_gib` is that card's size, 0 where none holds it.
+    """
+
+    model: str
+    recipe: str
+    here_bytes: int
+    fits_here: bool
+    card_bytes: int
+    card_gib: int
+
+
+def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit]:
+    """Every recipe over the base model, if there is one, and each known model, with samples of its full length.
+
+    Raises `BaseModelError` when the base model does not say how large it is.
+    """
+    models = ({base.name: model_traits(base)} if base else {}) | known_models()
+    return [_predict_fit(model, name, models[model], machine) for model in models for name in recipe_names()]
+
+
+def known_models() -> dict[str, ModelTraits]:
+    """The models of `models.toml`, the smallest first."""
+    table = tomllib.loads(MODELS_FILE.read_text(encoding="utf-8"))
+    return {name: _read_model(config) for name, config in table.items()}
+
+
+def _read_model(config: Mapping[str, object]) -> ModelTraits:
+    return ModelTraits(
+        shape_from_config(config), int(str(config["max_position_embeddings"])), str(config["model_type"])
+    )
+
+
+def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec) -> RecipeFit:
+    here = _required_bytes(name, sizes, machine)
+    for card_gib in GPU_SIZES_GIB:
+        card = MachineSpec(True, "bf16" if card_gib != 16 else "fp16", card_gib * GIB, card_gib * GIB, f"{card_gib} GB")
+        needed = _required_bytes(name, sizes, card)
+        if needed <= card.memory_bytes:
+            return RecipeFit(model, name, here, here <= machine.memory_bytes, needed, card_gib)
+    return RecipeFit(model, name, here, here <= machine.memory_bytes, needed, 0)
+
+
+def _required_bytes(name: str, model: ModelTraits, machine: MachineSpec) -> int:
+    recipe = _recipe_for_model(name, model, replace(machine, free_bytes=machine.memory_bytes))
+    longest = min(recipe.max_length, model.context or recipe.max_length)
+    return predict_memory(recipe, model.shape, longest, machine).total
+
+
+def _recipe_for_model(name: str, model: ModelTraits, machine: MachineSpec) -> Recipe:
+    recipe = load_recipe(name)
+    if name != AUTO_RECIPE:
+        return recipe
+    longest = choose_recipe(
+        recipe, model, SampleStats(ASSUMED_SAMPLES, recipe.max_length, 0), machine
+    ).recipe.max_length
+    replies = SampleStats(ASSUMED_SAMPLES, longest, round(ASSUMED_SAMPLES * longest * ASSUMED_REPLY_SHARE))
+    return choose_recipe(recipe, model, replies, machine).recipe
+
+
+STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
+
+
+NAME_WIDTH, CELL_WIDTH, RECIPE_WIDTH = 16, 10, 17
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """What the doctor found. `predict_recipe_fits` has every recipe over every model."""
+
+    machine: MachineSpec
+    checks: tuple[MachineCheck, ...]
+    fits: tuple[RecipeFit, ...]
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the checks without which a run does not work."""
+        return [check.name for check in self.checks if check.state == "fail"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The published object of `doctor --json`."""
+        return {
+            "well": not self.failed,
+            "machine": asdict(self.machine),
+            "checks": [asdict(check) for check in self.checks],
+            "fits": [asdict(fit) for fit in self.fits],
+        }
+
+
+def run_checks(base_model: str, home: Path, heard: Callable[[str], None] = lambda _: None) -> DoctorReport:
+    """Look at everything; `heard` is told what is looked at. Nothing is fetched, and nothing stays behind."""
+    checks: list[MachineCheck] = []
+
+    def take(what: str, check: Callable[[], MachineCheck]) -> None:
+        heard(what)
+        checks.append(check())
+
+    heard("torch")
+    torch_check, torch = software_checks.check_torch()
+    machine = _usable_machine(torch)
+    take("Python", software_checks.check_python)
+    take("packages", software_checks.check_packages)
+    checks.append(torch_check)
+    take("graphics card", lambda: hardware_checks.check_gpus(list_gpus(), torch))
+    take("processor", hardware_checks.check_processor)
+    base = _find_base_model(base_model)
+    found = _recipe_fits(base, machine)
+    least = min((fit.here_bytes for fit in found if base and fit.model == base.name), default=0)
+    take("memory", lambda: hardware_checks.check_memory(machine, least))
+    take("4-bit weights", software_checks.check_quantisation)
+    take("compilers", software_checks.check_compilers)
+    take("torch.compile", software_checks.check_torch_compile)
+    take("extras", software_checks.check_extras)
+    take("disk", lambda: environment_checks.check_disk(home))
+    take("model hub", environment_checks.check_hub)
+    take("base model", lambda: environment_checks.check_base_model(base_model))
+    return DoctorReport(machine, tuple(checks), tuple(found))
+
+
+def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
+    """The report for a terminal."""
+    for check in report.checks:
+        yield f"{_format_state(check, coloured)}  {check.name:<{NAME_WIDTH}}{check.found}"
+        if check.remedy:
+            yield f"{'':<{NAME_WIDTH + 6}}→ {check.remedy}"
+    room = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
+    yield ""
+    yield f"GiB that a run needs on this machine ({room}; ✗ does not fit)"
+    yield from _fit_table(report.fits, lambda fit: f"{fit.here_bytes / GIB:.1f}{' ' if fit.fits_here else '✗'}")
+    cards = ", ".join(map(str, GPU_SIZES_GIB))
+    yield ""
+    yield f"GiB that it needs on a graphics card of {cards} GB, and the smallest that holds it (✗ none)"
+    yield from _fit_table(report.fits, lambda fit: f"{fit.card_bytes / GIB:.1f} {fit.card_gib or '✗'}".rjust(7))
+    yield (
+        "The most that any part of the run takes. A model whose weights fit a card in 16 bits is served and measured "
+        "in 16 there, a larger one in 4: it may need less."
+    )
+    yield "Predicted over samples of each recipe's full length; a run's own plan reckons with its samples."
+
+
+def remedy_lines(report: DoctorReport) -> Iterator[str]:
+    """What to do about each thing that is not well."""
+    return (f"{check.name}: {check.remedy}" for check in report.checks if check.remedy)
+
+
+def _usable_machine(torch: hardware_checks.TorchBuild | None) -> MachineSpec:
+    """This machine: without its graphics card where torch does not compute on it."""
+    machine = probe_machine_without_torch()
+    if machine.has_cuda and not (torch and torch.sees_gpu):
+        return MachineSpec(
+            False, torch.best if torch else machine.best, total_memory_bytes(), free_memory_bytes(), MAIN_MEMORY
+        )
+    return replace(machine, best=torch.best) if torch else machine
+
+
+def _find_base_model(name: str) -> BaseModel | None:
+    try:
+        return locate(name, fetch=False)
+    except BaseModelError:  # that check says so
+        return None
+
+
+def _recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit]:
+    try:
+        return predict_recipe_fits(base, machine)
+    except BaseModelError:
+        return predict_recipe_fits(None, machine)
+
+
+def _fit_table(found: Sequence[RecipeFit], cell: Callable[[RecipeFit], str]) -> Iterator[str]:
+    """Recipes by models."""
+    models = list(dict.fromkeys(fit.model for fit in found))
+    heads = [_short_model_name(model) for model in models]
+    for line in (0, 1):
+        yield " " * RECIPE_WIDTH + "".join(f"{head[line]:>{CELL_WIDTH}}" for head in heads)
+    for recipe in recipe_names():
+        cells = "".join(f"{cell(fit):>{CELL_WIDTH}}" for fit in found if fit.recipe == recipe)
+        yield f"{recipe:<{RECIPE_WIDTH}}{cells}"
+
+
+def _short_model_name(model: str) -> tuple[str, str]:
+    """Family and size of a model, as far as its name has them: Qwen2.5, 3B."""
+    name = model.rstrip("/").rpartition("/")[2].partition("@")[0].partition("-Instruct")[0]
+    family, _, size = name.rpartition("-")
+    return (family or name)[: CELL_WIDTH - 1], size[: CELL_WIDTH - 1] if family else ""
+
+
+def _format_state(check: MachineCheck, coloured: bool) -> str:
+    return f"\x1b[{STATE_COLOURS[check.state]}m{check.state:<4}\x1b[0m" if coloured else f"{check.state:<4}"

@@ -1,0 +1,153 @@
+"""Checks the hardware: GPUs, processor, main memory; and the type of a check's result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from trainer.machine import MIN_BF16_CAPABILITY, Gpu, MachineSpec, has_bfloat16, total_memory_bytes
+
+CheckState = Literal["ok", "warn", "fail"]
+
+
+"""`warn`: runs work, but slower, or not all of them; `fail`: a run as the recipes ship does not work."""
+
+
+GIB = 2**30
+
+
+MAX_ERROR_CHARS = 300
+
+
+@dataclass(frozen=True)
+class MachineCheck:
+    """`found` is what was found, for people; `remedy` what to do about it, empty where all is well."""
+
+    name: str
+    state: CheckState
+    found: str
+    remedy: str = ""
+
+
+def run_python(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:
+    """Whether a Python of its own ran the code to its end, and what it printed, or the last line of its complaint.
+
+    What may crash its process, hang, or load libraries for good, is tried there.
+    """
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment)
+    except subprocess.TimeoutExpired:
+        return False, f"it did not end within {timeout_s:.0f} s"
+    if done.returncode == 0:
+        return True, done.stdout.strip()
+    said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+    return False, said[-1][:MAX_ERROR_CHARS]
+
+
+CGROUP_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+CUDA_TORCH_ADVICE = 'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What torch says of itself. `cuda` is the CUDA that it was built for, empty for a build without."""
+
+    version: str
+    cuda: str
+    sees_gpu: bool
+    best: str
+
+
+def check_gpus(cards: Sequence[Gpu], torch: TorchBuild | None) -> MachineCheck:
+    """The graphics cards, and whether torch computes on them."""
+    if not cards:
+        return MachineCheck("graphics card", "ok", "none: everything is computed on the processor")
+    named = "; ".join(
+        f"{card.name}, {card.free_bytes / GIB:.1f} of {card.memory_bytes / GIB:.1f} GiB free, driver {card.driver}"
+        for card in cards
+    )
+    if torch is None:
+        return MachineCheck("graphics card", "warn", named, "see torch")
+    if not torch.cuda:
+        return MachineCheck(
+            "graphics card", "warn", f"{named}; torch {torch.version} computes without CUDA", CUDA_TORCH_ADVICE
+        )
+    if not torch.sees_gpu:
+        found = f"{named}; torch {torch.version}, built for CUDA {torch.cuda}, does not see it"
+        return MachineCheck(
+            "graphics card", "fail", found, "update the driver to one for that CUDA, or restart the machine"
+        )
+    precision = "bfloat16" if cards[0].capability >= MIN_BF16_CAPABILITY else "float16 only"
+    return MachineCheck("graphics card", "ok", f"{named}; CUDA {torch.cuda}, {precision}")
+
+
+def check_processor() -> MachineCheck:
+    """Cores that may be used, and the 16-bit products they have."""
+    cores, present = available_cores(), os.cpu_count() or 1
+    of = "" if cores == present else f" of {present}"
+    flags = _cpu_flags()
+    tiles = ", AMX" if "amx_bf16" in flags else ""
+    if has_bfloat16():
+        return MachineCheck("processor", "ok", f"{_cpu_model()}: {cores:g}{of} cores, bfloat16{tiles}")
+    found = f"{_cpu_model()}: {cores:g}{of} cores, no bfloat16"
+    return MachineCheck(
+        "processor", "warn", found, "runs are some four times slower; a processor with AVX512-BF16 or AMX helps"
+    )
+
+
+def available_cores() -> float:
+    """Those that this process may run on, of which a container may have a share."""
+    allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        quota, period = CGROUP_CPU_QUOTA.read_text(encoding="ascii").split()
+        return min(allowed, int(quota) / int(period))
+    except (OSError, ValueError):  # no container, or one without a quota ("max")
+        return allowed
+
+
+def check_memory(machine: MachineSpec, least_bytes: int) -> MachineCheck:
+    """Memory for a run, of which the lightest recipe needs `least_bytes` over the chosen base model."""
+    total, swap = total_memory_bytes(), psutil.swap_memory().total
+    found = f"{_gib(machine.free_bytes)} of {_gib(machine.memory_bytes)} free, {machine.device}"
+    if machine.has_cuda:
+        found += f"; {_gib(total)} of main memory"
+    if total < (installed := int(psutil.virtual_memory().total)):
+        found += f", a container's share of {_gib(installed)}"
+    found += f"; {_gib(swap)} of swap"
+    needs = f"the lightest recipe takes {_gib(least_bytes)}"
+    if least_bytes > machine.memory_bytes:
+        return MachineCheck(
+            "memory", "fail", f"{found}; {needs}", "choose a smaller BASE_MODEL, or a machine with more memory"
+        )
+    if least_bytes > machine.free_bytes:
+        return MachineCheck(
+            "memory", "warn", f"{found}; {needs}", "close other programs, or wait until they have ended"
+        )
+    return MachineCheck("memory", "ok", found)
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _cpu_model() -> str:
+    named = (line.partition(":")[2].strip() for line in _cpu_flags().splitlines() if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"

@@ -1,0 +1,289 @@
+"""Compares predicted with measured memory and time over short runs in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from personas.errors import TrainingError
+from personas.home.job_material import ShippedData
+from trainer.machine import total_memory_bytes
+
+CASE_PERSONA, CASE_DIALOGUE = "ballast", ShippedData.beside_the_code().general / "dialogue.jsonl"
+
+
+EMBEDDED_MODEL, MEDIUM_MODEL, LARGE_MODEL = "embedded", "llama-30m", "qwen2-340m"
+
+
+LONG_HISTORY_SETTINGS: Mapping[str, object] = MappingProxyType({"history_turns": 64, "session_gap_minutes": 720})
+
+
+"""Few conversations, which prompts show as far back as they may."""
+
+
+CASE_MODEL_CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        MEDIUM_MODEL: {
+            "model_type": "llama",
+            "hidden_size": 384,
+            "intermediate_size": 1024,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+        },
+        LARGE_MODEL: {
+            "model_type": "qwen2",
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 20,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+        },
+    }
+)
+
+
+"""Models with random weights: what they take does not depend on what they have learned."""
+
+
+@dataclass(frozen=True)
+class CalibrationCase:
+    """A run of a few steps. `what` is it trained on: `persona` or `dialogue`; `settings` differ from demo-cpu's."""
+
+    name: str
+    what: str
+    settings: Mapping[str, object]
+    base: str = EMBEDDED_MODEL
+    steps: int = field(default=3)
+
+    @property
+    def words(self) -> list[str]:
+        """For `python -m trainer train`."""
+        of = ["--persona", CASE_PERSONA] if self.what == "persona" else ["--dialogue", "--dataset", str(CASE_DIALOGUE)]
+        settings = {"max_steps": self.steps, "heldout_share": 0.06, **self.settings}
+        return [*of, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
+
+
+def _batch_settings(rows: int, accumulation: int = 1, /, **others: object) -> dict[str, object]:
+    return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": accumulation, **others}
+
+
+CASES = (
+    CalibrationCase("demo-cpu as it ships", "persona", {}),
+    CalibrationCase("demo-cpu as it ships, thirty steps", "persona", {}, steps=30),
+    CalibrationCase("one sample at a time", "persona", _batch_settings(1, 4)),
+    CalibrationCase("activations computed twice", "persona", {"gradient_checkpointing": "true"}),
+    CalibrationCase("eight at a time, up to 512 tokens", "persona", _batch_settings(8, max_length=512)),
+    CalibrationCase("up to 1024 tokens", "persona", _batch_settings(2, max_length=1024, **LONG_HISTORY_SETTINGS)),
+    CalibrationCase(
+        "sixteen short ones, not quantised", "dialogue", _batch_settings(16, max_length=160, quant_type="none")
+    ),
+    CalibrationCase("rank 64, optimiser in 8 bits", "dialogue", _batch_settings(4, lora_r=64, optim="adamw_8bit")),
+    CalibrationCase("float32", "dialogue", _batch_settings(2, precision="fp32", quant_type="none", lora_r=8)),
+    CalibrationCase(
+        "no dropout, attention only", "dialogue", _batch_settings(8, lora_dropout=0, target_modules="q_proj,v_proj")
+    ),
+    CalibrationCase("30 M weights, sixteen at a time", "dialogue", _batch_settings(16), MEDIUM_MODEL),
+    CalibrationCase("340 M weights", "dialogue", _batch_settings(2, 2), LARGE_MODEL),
+    CalibrationCase(
+        "340 M weights, computed twice",
+        "persona",
+        _batch_settings(2, 1, gradient_checkpointing="true"),
+        LARGE_MODEL,
+        steps=2,
+    ),
+)
+
+
+QUICK_CASES = (CASES[0], CASES[2], CASES[10])
+
+
+"""What takes a minute or two."""
+
+
+def make_random_model(name: str, folder: Path) -> None:
+    """A model of one of `CASE_MODEL_CONFIGS`, its weights random, with the embedded model's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from personas.models.base_model import load_tokenizer, locate
+
+    tokenizer = load_tokenizer(locate(EMBEDDED_MODEL))
+    shape = dict(CASE_MODEL_CONFIGS[name])
+    config = AutoConfig.for_model(
+        shape.pop("model_type"),
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        **shape,
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+CALIBRATION_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+
+
+RUN_TIMEOUT_S = 900
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """A run: what was predicted, what was measured. `memory` is the prediction by what holds it."""
+
+    name: str
+    base_model: str
+    settings: dict[str, str]
+    longest_tokens: int
+    predicted_bytes: int
+    measured_bytes: int
+    predicted_s: float
+    measured_s: float
+    basis: str
+    memory: dict[str, int]
+
+    @property
+    def memory_ratio(self) -> float:
+        """Predicted by measured."""
+        return self.predicted_bytes / self.measured_bytes
+
+    @property
+    def time_ratio(self) -> float:
+        """Predicted by measured."""
+        return self.predicted_s / self.measured_s
+
+
+def run_calibration(
+    cases: Iterable[CalibrationCase], folder: Path, say: Callable[[str], None]
+) -> list[CalibrationResult]:
+    """Run each case in an empty folder. Raises `TrainingError` when one fails."""
+    found = []
+    for number, case in enumerate(cases, 1):
+        say(f"{number}: {case.name} …")
+        found.append(_run_case(case, folder, folder / f"run-{number}"))
+        say(
+            f"   {found[-1].memory_ratio:.2f} of {found[-1].measured_bytes / 2**30:.2f} GiB, "
+            f"{found[-1].time_ratio:.2f} of {found[-1].measured_s:.0f} s"
+        )
+    return found
+
+
+def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResult:
+    home, base = folder / "home", case.base
+    home.mkdir(exist_ok=True)
+    if base != EMBEDDED_MODEL:
+        base = str(folder / case.base)
+        if not Path(base).exists():
+            make_random_model(case.base, Path(base))
+    made = ["train", *case.words, "--base-model", base, "--home", str(home), "--out", str(job)]
+    _run_trainer(*made, "--make-only")
+    nobody = str(folder / "nobody")  # no earlier run tells how fast this machine is
+    planned = json.loads(_run_trainer("run", str(job), "--dry-run", "--json", "--home", nobody).splitlines()[-1])
+    _run_trainer("run", str(job), "--home", str(home), "--ignore-memory", "--card", "losses")
+    told = next(recipe for recipe in planned["recipes"] if recipe["recipe"] == planned["recipe"])
+    report = json.loads((job / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
+    settings = {word.partition("=")[0]: word.partition("=")[2] for word in case.words if "=" in word}
+    return CalibrationResult(
+        name=case.name,
+        base_model=case.base,
+        settings=settings,
+        longest_tokens=planned["longest_tokens"],
+        predicted_bytes=told["memory_bytes"],
+        measured_bytes=report["peak_bytes"],
+        predicted_s=told["seconds"],
+        measured_s=report["seconds"],
+        basis=told["basis"],
+        memory=told["memory"],
+    )
+
+
+def _run_trainer(*words: str) -> str:
+    """What `python -m trainer …` prints."""
+    command = [sys.executable, "-m", "trainer", *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
+        raise TrainingError(f"python -m trainer {' '.join(words)} failed: {''.join(last)}", "Run it alone.") from error
+    except subprocess.TimeoutExpired as error:
+        raise TrainingError(
+            f"{words[0]} took longer than {RUN_TIMEOUT_S} s.", "Try again when less is running."
+        ) from error
+    return done.stdout
+
+
+def calibration_json(found: Iterable[CalibrationResult]) -> dict[str, Any]:
+    """The published object of `predictions --json`."""
+    return {
+        "machine": {
+            "cores": os.cpu_count(),
+            "memory_bytes": total_memory_bytes(),
+            "system": platform.platform(terse=True),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in CALIBRATION_PACKAGES},
+        },
+        "runs": [
+            {**asdict(it), "memory_ratio": round(it.memory_ratio, 3), "time_ratio": round(it.time_ratio, 3)}
+            for it in found
+        ],
+    }
+
+
+def calibration_markdown(told: dict[str, Any]) -> str:
+    """The same as a page of markdown."""
+    machine, versions, runs = told["machine"], told["versions"], told["runs"]
+    parts = list(dict.fromkeys(part for run in runs for part in run["memory"]))
+    gib = 2**30
+    lines = [
+        "# Predictions and measurements",
+        "",
+        "Made by `python -m trainer predictions`: each configuration is planned, then run for a few steps in a process",
+        "of its own. Memory is the most that the run held, as its report says it; time is the whole run, with a score",
+        "card of losses alone (`--card losses`). Both are predicted before anything is loaded. Settings that are not",
+        "named are those of demo-cpu.",
+        "",
+        f"{machine['cores']} cores, {machine['memory_bytes'] / gib:.0f} GiB, {machine['system']}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "",
+        "| configuration | base model | longest | memory predicted | measured | ratio "
+        "| time predicted | measured | ratio |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
+        *(
+            f"| {run['name']} | {run['base_model']} | {run['longest_tokens']} | {run['predicted_bytes'] / gib:.2f} GiB "
+            f"| {run['measured_bytes'] / gib:.2f} GiB | {run['memory_ratio']:.2f} | {run['predicted_s']:.0f} s "
+            f"| {run['measured_s']:.0f} s | {run['time_ratio']:.2f} |"
+            for run in runs
+        ),
+        "",
+        f"Memory: {_worst_ratio(runs, 'memory_ratio')} Time: {_worst_ratio(runs, 'time_ratio')} Its basis: {runs[0]['basis']}.",
+        "",
+        "## What holds the predicted memory (MiB)",
+        "",
+        f"| configuration | {' | '.join(parts)} |",
+        f"| --- |{' --: |' * len(parts)}",
+        *(f"| {run['name']} | {' | '.join(str(run['memory'].get(part, 0) >> 20) for part in parts)} |" for run in runs),
+        "",
+        "## Settings",
+        "",
+        *(f"- {run['name']}: {', '.join(f'{key}={value}' for key, value in run['settings'].items())}" for run in runs),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _worst_ratio(runs: Iterable[dict[str, Any]], key: str) -> str:
+    ratios = [run[key] for run in runs]
+    return f"from {min(ratios):.2f} to {max(ratios):.2f} of what was measured."

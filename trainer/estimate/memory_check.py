@@ -1,0 +1,150 @@
+"""Refuses a run that does not fit into free memory, and lists recipe changes that would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+
+from personas.errors import NoMemoryError
+from personas.models.base_model import BaseModel
+from trainer.estimate.run_estimate import MachineSpeed, estimate_run
+from trainer.estimate.workload import Workload
+from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
+from trainer.schemas import Recipe
+
+MAX_ACCUMULATION_STEPS, MIN_RANK, MIN_LENGTH_TOKENS = 256, 8, 128
+
+
+RecipeChanges = dict[str, int | str]
+
+
+@dataclass(frozen=True)
+class MemoryReduction:
+    """What to `set`, and what the run takes then."""
+
+    set: RecipeChanges
+    memory_bytes: int
+    seconds: int
+
+    @property
+    def words(self) -> str:
+        """For a command line."""
+        return " ".join(f"--set {name}={str(value).lower()}" for name, value in self.set.items())
+
+
+def memory_reductions(
+    recipe: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec | None = None
+) -> list[MemoryReduction]:
+    """Ways to run the recipe with less and less memory, from the one that changes least."""
+    machine = machine or probe_machine_without_torch()
+    ways: list[MemoryReduction] = []
+    least = estimate_run("", recipe, base, work, speed, machine)["memory_bytes"]
+    for changes in _candidate_changes(recipe, machine):
+        took = _estimate_change(recipe.model_copy(update=changes), base, work, speed, machine)
+        if took["memory_bytes"] < least:
+            least = took["memory_bytes"]
+            ways.append(MemoryReduction(changes, least, took["seconds"]))
+    return ways
+
+
+def _estimate_change(
+    changed: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec
+) -> dict[str, Any]:
+    # History is trimmed to a shorter length, so that hardly a sample is lost to it.
+    train = [min(tokens, changed.max_length) for tokens in work.train]
+    return estimate_run("", changed, base, replace(work, train=train), speed, machine)
+
+
+def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeChanges]:
+    """Each on top of those before it, but for the batch, which is tried as it was with activations computed twice."""
+    yield from _smaller_batches(recipe)
+    changes: RecipeChanges = {}
+    if not recipe.gradient_checkpointing:
+        changes = {"gradient_checkpointing": True}
+        yield changes
+        yield from ({**changes, **batch} for batch in _smaller_batches(recipe))
+    for batch in _smaller_batches(recipe):
+        changes = {**changes, **batch}  # the last is the smallest
+    for change in _cheaper_numerics(recipe, machine):
+        changes = {**changes, **change}
+        yield changes
+    for change in _smaller_adapters(recipe):
+        changes = {**changes, **change}
+        yield changes
+
+
+def _smaller_batches(recipe: Recipe) -> Iterator[RecipeChanges]:
+    batch, accumulation = recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
+    while batch > 1:
+        batch, accumulation = batch // 2, min(MAX_ACCUMULATION_STEPS, accumulation * 2)
+        yield {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+
+
+def _cheaper_numerics(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeChanges]:
+    if not recipe.optim.endswith("8bit"):
+        yield {"optim": "paged_adamw_8bit" if machine.has_cuda else "adamw_8bit"}
+    if recipe.precision == "fp32" and machine.best != "fp32":
+        yield {"precision": machine.best}
+    if recipe.quant_type == "none" and machine.has_cuda:
+        yield {"quant_type": "nf4"}
+
+
+def _smaller_adapters(recipe: Recipe) -> Iterator[RecipeChanges]:
+    rank, alpha, length = recipe.lora_r, recipe.lora_alpha, recipe.max_length
+    while rank > MIN_RANK:
+        rank, alpha = max(MIN_RANK, rank // 2), max(1, alpha // 2)  # what the adapter adds counts as much
+        yield {"lora_r": rank, "lora_alpha": alpha}
+    while length > MIN_LENGTH_TOKENS:
+        length = max(MIN_LENGTH_TOKENS, length // 2)
+        yield {"max_length": length}
+
+
+IGNORE_MEMORY_ADVICE = "--ignore-memory trains all the same"
+
+
+def require_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec | None = None) -> None:
+    """Raise `NoMemoryError` when a run would need more than this process could have, naming settings that would fit.
+
+    `machine` is this one, where none is given; what this process holds of it counts as free.
+    """
+    machine = machine or probe_machine()
+    free = available_memory_bytes(machine)
+    needed = estimate_run("", recipe, base, work, MachineSpeed(1.0, ""), machine)["memory_bytes"]
+    if needed <= free:
+        return
+    way = next(
+        (
+            way
+            for way in memory_reductions(recipe, base, work, MachineSpeed(1.0, ""), machine)
+            if way.memory_bytes <= free
+        ),
+        None,
+    )
+    raise NoMemoryError(
+        f"The run needs about {_gib(needed)} of memory ({machine.device}); {_gib(free)} are free.", _advice(way)
+    )
+
+
+def available_memory_bytes(machine: MachineSpec) -> int:
+    """Bytes that a run in this process could have."""
+    return machine.free_bytes + (0 if machine.has_cuda else own_memory_bytes())
+
+
+def own_memory_bytes() -> int:
+    """Bytes that this process holds."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def _advice(way: MemoryReduction | None) -> str:
+    if way is None:
+        return (
+            f"No settings would make it fit: free some memory, or choose a smaller base model; {IGNORE_MEMORY_ADVICE}."
+        )
+    return f"With {way.words} it would need {_gib(way.memory_bytes)}. Or free some memory; {IGNORE_MEMORY_ADVICE}."
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

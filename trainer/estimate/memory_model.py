@@ -1,0 +1,286 @@
+"""Predicts a run's peak memory by part: weights, gradients, optimiser state, retained activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from personas.models.serving_model import requires_4_bit
+from trainer.estimate.model_shape import ModelShape
+from trainer.estimate.workload import EVAL_BATCH_SIZE, BatchShape, Workload
+from trainer.machine import MachineSpec
+from trainer.process.environment import ALLOCATOR_SETTINGS
+from trainer.schemas import Recipe
+
+MAX_LOGIT_BYTES = 2**29
+
+
+"""What the logits of replies that are measured together may take, as in `trainer.train.losses`, which would load torch."""
+
+
+FLOAT32_BYTES = 4
+
+
+HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])
+
+
+"""Bytes by which the heap grows."""
+
+
+DROPOUT_MASK_BYTES = 1
+
+
+"""Byte for each value that dropout decided on."""
+
+
+GATE_MODULES, ATTENTION_INPUT_MODULES = ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")
+
+
+LOSS_COPIES = 4
+
+
+"""Of the float32 logits: themselves, their log-softmax, the gradient that comes to it, and the one that it gives."""
+
+
+BACKWARD_COPIES, SCORE_COPIES = 4, 2
+
+
+"""At once, on the way back through one layer: gradients as wide as the feed-forward's middle, and of the scores."""
+
+
+SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
+
+
+"""Of what only comes and goes in a layer, attention's scores and the feed-forward's middle, without and with
+checkpointing: what is left as holes in the heap. Fitted to measured runs."""
+
+
+def retained_activation_bytes(
+    shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, *, has_scores: bool = True
+) -> int:
+    """Bytes that are kept when the loss has been computed, without those of the loss itself.
+
+    `value_bytes` is what a value takes in the precision that is computed in. Fused attention, as on GPUs, keeps its
+    result in place of the scores.
+    """
+
+    def layer(part: BatchShape) -> int:
+        scores = _attention_score_bytes(shape, part) if has_scores else part.rows * part.own * shape.attended
+        return _layer_activation_bytes(shape, recipe, part, value_bytes) + scores * value_bytes
+
+    if recipe.gradient_checkpointing:
+        whole = batch.whole
+        return shape.layers * whole.tokens * shape.width * value_bytes + layer(whole)
+    return shape.layers * sum(layer(part) for part in batch.parts)
+
+
+def loss_bytes(shape: ModelShape, batch: BatchShape) -> int:
+    """Bytes of the loss over the trained tokens' logits, on the way back."""
+    return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
+
+
+def backward_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int) -> int:
+    """Bytes of the gradients that one layer holds at once on the way back."""
+    part = batch.whole if recipe.gradient_checkpointing else batch
+    middle = BACKWARD_COPIES * part.rows * part.own * shape.intermediate
+    return value_bytes * max(middle, SCORE_COPIES * _attention_score_bytes(shape, part))
+
+
+def fragmentation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, base_bytes: int) -> int:
+    """Bytes of the heap that lie free between what is kept, and into which nothing fits.
+
+    Each layer leaves holes where its scores and its feed-forward's middle came and went: the next layer's do not fit
+    into them, because something small that is kept has been put there. Under checkpointing they go twice. And what came
+    and went while the base model was loaded leaves some: a step of the heap at most, and at most twice what it holds.
+    Batches of other lengths leave more, until it is given back (`trainer.train.callbacks`).
+    """
+    parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
+    middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
+    holes = sum(
+        SCORES_LEFT * _attention_score_bytes(shape, part) + middle_left * part.rows * part.own * shape.intermediate
+        for part in parts
+    )
+    return round(shape.layers * holes * value_bytes) + min(HEAP_STEP_BYTES, 2 * base_bytes)
+
+
+def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
+    """Bytes that measuring a batch takes: keys and values of all layers, and the loss over its logits."""
+    seen = batch.rows * (batch.own + batch.shared)
+    cached = 2 * shape.layers * seen * shape.keys * value_bytes
+    at_once = max(batch.trained / batch.rows, MAX_LOGIT_BYTES // (shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)))
+    logits = round(min(batch.trained, at_once)) * shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)
+    layer = value_bytes * max(3 * batch.rows * batch.own * shape.intermediate, 2 * _attention_score_bytes(shape, batch))
+    return cached + max(logits, layer)
+
+
+def _layer_activation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int) -> int:
+    """What one layer keeps of a batch, but for attention's scores."""
+    tokens, seen = batch.rows * batch.own, batch.rows * (batch.own + batch.shared)
+    norms = 2 * FLOAT32_BYTES * shape.width
+    feed_forward = (
+        3 * shape.intermediate * value_bytes
+    )  # the gate before and after SiLU, and what it is multiplied with
+    values = norms + shape.attended * value_bytes + feed_forward
+    return (
+        tokens * (values + _adapter_activation_bytes(shape, recipe, value_bytes)) + seen * 2 * shape.keys * value_bytes
+    )
+
+
+def _adapter_activation_bytes(shape: ModelShape, recipe: Recipe, value_bytes: int) -> int:
+    """Bytes that a layer's adapters keep of a token: what comes in, once for those that share it, and what A gives."""
+    targets = [name for name in recipe.target_modules if name in shape.adaptable]
+    inputs = {_shared_input_group(name): shape.adaptable[name][0] for name in targets}
+    each = value_bytes + (DROPOUT_MASK_BYTES if recipe.lora_dropout else 0)
+    return sum(inputs.values()) * each + len(targets) * recipe.lora_r * value_bytes
+
+
+def _shared_input_group(name: str) -> str:
+    return next((group[0] for group in (ATTENTION_INPUT_MODULES, GATE_MODULES) if name in group), name)
+
+
+def _attention_score_bytes(shape: ModelShape, batch: BatchShape) -> int:
+    """Attention's weights of one layer: of each head, from each own token to each that stands before it."""
+    return batch.rows * shape.heads * batch.own * (batch.own + batch.shared)
+
+
+LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 780 * 2**20, 500 * 2**20
+
+
+"""Torch, transformers, peft, trl, datasets, and the samples; on a GPU what CUDA's context may take: not measured."""
+
+
+GPU_FRAGMENTATION_SHARE = 0.1
+
+
+"""Of what comes and goes at each step, by CUDA's allocator."""
+
+
+WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
+
+
+"""Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
+
+
+PACKED_WEIGHT_BYTES, DOUBLE_QUANT_WEIGHT_BYTES = 0.5625, 0.516
+
+
+"""Bytes of a 4-bit weight with its constants: a float32 for 64 weights, or a byte and a float32 for 256 of these."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes at the peak, by what holds them: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`,
+    `activations` (kept for the way back), `loss` (logits, and gradients on their way), `measuring` (what measuring
+    takes beyond training), `allocator` (what is neither used nor given back), `checkpoint` (the best one's file, as
+    it is read back).
+    """
+
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+def predict_memory(recipe: Recipe, shape: ModelShape, longest_tokens: int, machine: MachineSpec) -> MemoryEstimate:
+    """What a run over samples of at most so many tokens would hold on a machine at its peak: nothing shared, a quarter
+    of each sample its reply.
+    """
+    work = Workload([longest_tokens] * recipe.per_device_train_batch_size, [longest_tokens] * EVAL_BATCH_SIZE)
+    longest = recipe.model_copy(update={"max_length": longest_tokens})
+    return memory_of_batches(recipe, shape, work.largest_trained(longest), work.largest_measured(longest), machine)
+
+
+def memory_of_batches(
+    recipe: Recipe, shape: ModelShape, trained: BatchShape, measured: BatchShape, machine: MachineSpec
+) -> MemoryEstimate:
+    """The same where the greatest batches are known: the one that is trained on, and the one that is measured."""
+    value, served = compute_dtype_bytes(recipe, machine), 2 if machine.has_cuda or machine.best == "bf16" else 4
+    base, weights = _training_base_bytes(recipe, shape, value, machine), adapter_parameter_count(recipe, shape)
+    trained = trained.whole if machine.has_cuda else trained  # nothing is shared on a GPU
+    # Autocast keeps a 16-bit copy of the adapter, too.
+    adapter, state = (
+        weights * (WEIGHT_BYTES + (value if value < WEIGHT_BYTES else 0)),
+        weights * _optimiser_state_bytes(recipe, machine),
+    )
+    training = {
+        "adapter": adapter,
+        "gradients": weights * GRADIENT_BYTES,
+        "optimiser": state,
+        "activations": retained_activation_bytes(shape, recipe, trained, value, has_scores=not machine.has_cuda),
+        "loss": max(loss_bytes(shape, trained), backward_bytes(shape, recipe, trained, value)),
+    }
+    wasted = (
+        round(GPU_FRAGMENTATION_SHARE * (training["activations"] + training["loss"]))
+        if machine.has_cuda
+        else fragmentation_bytes(shape, recipe, trained, value, base)
+    )
+    training_at_most = base + sum(training.values()) + wasted
+    between = evaluation_bytes(shape, measured, value) + base + adapter + state
+    after = evaluation_bytes(shape, measured, served) + _serving_base_bytes(shape, served, machine) + weights * served
+    return MemoryEstimate(
+        {
+            "libraries": CUDA_CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES,
+            "base model": base,
+            **training,
+            "allocator": wasted,
+            "checkpoint": 0 if machine.has_cuda or recipe.eval_strategy == "no" else weights * WEIGHT_BYTES + state,
+            "measuring": max(0, between - training_at_most, after - training_at_most),
+        }
+    )
+
+
+def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
+    """Weights of the recipe's adapter over the modules that the model has: r · (inputs + outputs) for each matrix, and
+    with DoRA a magnitude for each output.
+    """
+    sizes = [shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable]
+    each = [recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0) for inputs, outputs in sizes]
+    return shape.layers * sum(each)
+
+
+def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:
+    """Of a value in the precision that the recipe computes in on this machine (`trainer.recipe.hardware_fit`)."""
+    wanted = machine.best if recipe.precision == "auto" else recipe.precision
+    computed = wanted if machine.has_cuda or wanted == "fp32" else machine.best
+    return 4 if computed == "fp32" else 2
+
+
+def _optimiser_state_bytes(recipe: Recipe, machine: MachineSpec) -> int:
+    """Bytes of optimiser state for each adapter weight. Paged state leaves a GPU that is full."""
+    if machine.has_cuda and recipe.optim.startswith("paged_"):
+        return 0
+    return OPTIMISER_STATE_8BIT_BYTES if recipe.optim.endswith("8bit") else OPTIMISER_STATE_BYTES
+
+
+def _training_base_bytes(recipe: Recipe, shape: ModelShape, value: int, machine: MachineSpec) -> int:
+    """Bytes of the base model while it is trained on."""
+    if recipe.quant_type == "none":
+        return shape.weights * value if machine.has_cuda else _cpu_model_bytes(shape, value)
+    if machine.has_cuda:
+        return _quantised_model_bytes(
+            shape, value, DOUBLE_QUANT_WEIGHT_BYTES if recipe.double_quant else PACKED_WEIGHT_BYTES
+        )
+    rest = shape.weights - shape.linear_weights
+    # Unpacked; what is not quantised stays where the file is mapped, and all of the file with it, or is copied.
+    return shape.linear_weights * value + (shape.weight_bytes if value == shape.stored else rest * value)
+
+
+def _serving_base_bytes(shape: ModelShape, value: int, machine: MachineSpec) -> int:
+    """Bytes of the base model while what was trained is measured over it (`personas.models.serving_model`)."""
+    if not machine.has_cuda:
+        return _cpu_model_bytes(shape, value)
+    if machine.memory_bytes and requires_4_bit(shape.weight_bytes, machine.memory_bytes):
+        return _quantised_model_bytes(shape, value, DOUBLE_QUANT_WEIGHT_BYTES)
+    return shape.weights * value
+
+
+def _quantised_model_bytes(shape: ModelShape, value: int, packed: float) -> int:
+    """Bytes of the whole model with its linear layers in 4 bits."""
+    return round(shape.linear_weights * packed) + (shape.weights - shape.linear_weights) * value
+
+
+def _cpu_model_bytes(shape: ModelShape, value: int) -> int:
+    """Bytes of the whole model on a CPU: the file as it is mapped, or a copy in another precision."""
+    return shape.weight_bytes if value == shape.stored else shape.weights * value

@@ -1,0 +1,110 @@
+"""The shape of a base model, read from its config.json: layers, widths, parameter counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from personas.errors import BaseModelError
+from personas.models.base_model import BaseModel, read_config
+
+BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Of a weight, by the precision that a configuration names."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a decoder. `attended` is the width of all query heads together, `keys` that of all key heads.
+
+    `weight_bytes` is what the weights take as they lie on disk.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    attended: int
+    keys: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+    weight_bytes: int
+
+    @property
+    def stored(self) -> int:
+        """Bytes of a weight on disk."""
+        return 4 if self.weight_bytes > 3 * self.weights else 2
+
+    @property
+    def linear_weights(self) -> int:
+        """Weights of the layers' matrices: those that a quantised model holds in 4 bits."""
+        return self.layers * sum(inner * outer for inner, outer in self.projections.values())
+
+    @property
+    def embedding_weights(self) -> int:
+        """Weights of the embeddings, and of the head where it is not the same matrix."""
+        return self.vocabulary * self.width * (1 if self.tied else 2)
+
+    @property
+    def weights(self) -> int:
+        """All weights: matrices, embeddings, and two norms a layer and one at the end."""
+        return self.linear_weights + self.embedding_weights + (2 * self.layers + 1) * self.width
+
+    @property
+    def projections(self) -> Mapping[str, tuple[int, int]]:
+        """Inputs and outputs of each matrix of a layer, by the name that recipes use."""
+        width, attended, keys, inner = self.width, self.attended, self.keys, self.intermediate
+        return {
+            "q_proj": (width, attended),
+            "k_proj": (width, keys),
+            "v_proj": (width, keys),
+            "o_proj": (attended, width),
+            "gate_proj": (width, inner),
+            "up_proj": (width, inner),
+            "down_proj": (inner, width),
+        }
+
+    @property
+    def adaptable(self) -> Mapping[str, tuple[int, int]]:
+        """`projections`, and those that some models compute as one."""
+        fused = {
+            "qkv_proj": (self.width, self.attended + 2 * self.keys),
+            "gate_up_proj": (self.width, 2 * self.intermediate),
+        }
+        return {**self.projections, **fused}
+
+
+def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None) -> ModelShape:
+    """The shape that a `config.json` describes; without `weight_bytes` they follow from it.
+
+    Raises `BaseModelError` when it is no decoder's.
+    """
+    config = config.get("text_config", config)
+    try:
+        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        head = int(config.get("head_dim") or width // heads)
+        shape = ModelShape(
+            layers=int(config["num_hidden_layers"]),
+            width=width,
+            heads=heads,
+            attended=heads * head,
+            keys=int(config.get("num_key_value_heads") or heads) * head,
+            intermediate=int(config.get("intermediate_size") or 4 * width),
+            vocabulary=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            weight_bytes=weight_bytes or 0,
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise BaseModelError(
+            f"The model's config.json does not say how large its layers are ({type(error).__name__}: {error}).",
+            "Choose a decoder such as Llama, Qwen or Mistral.",
+        ) from error
+    if weight_bytes is not None:
+        return shape
+    stored = BYTES_PER_DTYPE.get(str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), 2)
+    return ModelShape(**{**vars(shape), "weight_bytes": shape.weights * stored})
+
+
+def model_shape_of(base: BaseModel) -> ModelShape:
+    """The shape of a base model that was found. Raises `BaseModelError`."""
+    return shape_from_config(read_config(base), base.weight_bytes)

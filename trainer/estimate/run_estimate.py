@@ -1,0 +1,283 @@
+"""Estimates a run's steps, time and memory by recipe, scaled to this machine's measured speed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
+
+from personas.errors import UnderstudyError
+from personas.models.base_model import BaseModel
+from personas.schemas.hyperparameters import PreferenceMethod
+from trainer.data.preference_policy import GOOD_REPLIES_KEY
+from trainer.estimate.memory_model import (
+    MemoryEstimate,
+    adapter_parameter_count,
+    compute_dtype_bytes,
+    memory_of_batches,
+    retained_activation_bytes,
+)
+from trainer.estimate.model_shape import ModelShape, model_shape_of
+from trainer.estimate.workload import EVAL_BATCH_SIZE, BatchShape, Workload
+from trainer.machine import MachineSpec, probe_machine_without_torch
+from trainer.schemas import Recipe, epoch_count, optimiser_steps
+
+FLOPS_PER_S, FLOAT32_FLOPS_PER_S, ACTIVATION_BYTES_PER_S = 6e11, 4.5e11, 1.4e9
+
+
+"""Of the reference machine, two cores that multiply in bfloat16 in hardware: products in bfloat16 and in float32, and
+bytes kept of a batch.
+"""
+
+
+LAYER_OVERHEAD_S = 1.2e-3
+
+
+"""Of a layer's many small operations, however little they compute, each time that a batch or its beginning passes."""
+
+
+OPTIMISER_UPDATE_S, OPTIMISER_UPDATE_8BIT_S = 2e-9, 3e-8
+
+
+"""Of an adapter's weight at each step: 8-bit state is unpacked and packed again."""
+
+
+FORWARD_SHARE = 0.25
+
+
+"""Of the time beside the products, what is spent on the way there."""
+
+
+STARTUP_S, LOAD_BYTES_PER_S, MODEL_LOAD_COUNT = 7.0, 4e8, 3
+
+
+"""Libraries and material; the base model is read three times."""
+
+
+REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "kto": 3}
+
+
+"""How often a batch goes through without gradients beside its training: the reference reads what is judged and, in KTO,
+both it and the version that learns read each prompt with another one's reply."""
+
+
+MAX_SIMULATED_BATCHES = 200
+
+
+"""Batches that are reckoned, evenly among all by length: enough for a mean."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What of a run takes time, in seconds of the reference machine; tokens are counted as the run itself does."""
+
+    training_s: float
+    measuring_s: float
+    trained_tokens: float
+
+
+def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int) -> RunCost:
+    """What a run computes; `value_bytes` is of a value in the precision that is computed in."""
+    lengths = work.fitting(recipe)
+    counted = work.counted(recipe)
+    steps, epochs = optimiser_steps(recipe, counted), epoch_count(recipe, counted)
+
+    def trained(batch: BatchShape) -> float:
+        learned = _batch_seconds(recipe, shape, batch, value_bytes, 2 + recipe.gradient_checkpointing, trains=True)
+        return learned + REFERENCE_PASSES[work.judged] * measured(batch)
+
+    def measured(batch: BatchShape) -> float:
+        return _batch_seconds(recipe, shape, batch, value_bytes, 1, trains=False)
+
+    epoch_s = _total_seconds(work, lengths, work.rows(recipe), trained)
+    heldout_s = _total_seconds(work, work.heldout, EVAL_BATCH_SIZE, measured)
+    general_s = _total_seconds(Workload((), ()), work.general, EVAL_BATCH_SIZE, measured)
+    passes = 2 + _evaluation_count(recipe, steps, epochs)  # before, after, and on the way
+    update_s = OPTIMISER_UPDATE_8BIT_S if recipe.optim.endswith("8bit") else OPTIMISER_UPDATE_S
+    updates_s = steps * adapter_parameter_count(recipe, shape) * update_s
+    return RunCost(epoch_s * epochs + updates_s, heldout_s * passes + 2 * general_s, sum(lengths) * epochs)
+
+
+def startup_s(shape: ModelShape) -> float:
+    """Seconds in which nothing is computed yet."""
+    return STARTUP_S + MODEL_LOAD_COUNT * shape.weight_bytes / LOAD_BYTES_PER_S
+
+
+def _evaluation_count(recipe: Recipe, steps: int, epochs: float) -> int:
+    """How often held-out replies are measured on the way, and after the last step in any case."""
+    if recipe.eval_strategy == "epoch":
+        return math.ceil(epochs)
+    return math.ceil(steps / recipe.eval_steps) if recipe.eval_strategy == "steps" else 0
+
+
+def _total_seconds(work: Workload, lengths: Sequence[int], rows: int, seconds: Callable[[BatchShape], float]) -> float:
+    """Seconds of all batches of samples of about one length each."""
+    batches = list(_batches(work, sorted(lengths), rows))
+    tried = batches[:: math.ceil(len(batches) / MAX_SIMULATED_BATCHES)] if batches else []
+    return sum(map(seconds, tried)) * len(batches) / max(len(tried), 1)
+
+
+def _batches(work: Workload, lengths: Sequence[int], rows: int) -> Iterator[BatchShape]:
+    for start in range(0, len(lengths), rows):
+        together = lengths[start : start + rows]
+        yield work.batch(len(together), together[-1])
+
+
+def _batch_seconds(
+    recipe: Recipe, shape: ModelShape, batch: BatchShape, value_bytes: int, ways: int, *, trains: bool
+) -> float:
+    """Of one batch that goes through the layers `ways` times: there, there again under checkpointing, and back.
+
+    A frozen matrix is multiplied with once on each way, an adapter's twice on the way back, as attention's tensors are.
+    """
+    part = batch.whole if recipe.gradient_checkpointing and trains else batch
+    adapters = adapter_parameter_count(recipe, shape) * (ways + 1 if trains else 1)
+    scores = sum(piece.rows * piece.own * (piece.own + piece.shared) for piece in part.parts)
+    flop = (
+        2 * part.tokens * (shape.linear_weights * ways + adapters)
+        + 4 * shape.layers * shape.attended * scores * (ways + 1 if trains else 1)
+        + 2 * batch.trained * shape.vocabulary * shape.width * (2 if trains else 1)
+    )
+    kept = retained_activation_bytes(
+        shape, recipe.model_copy(update={"gradient_checkpointing": False}), part, value_bytes
+    )
+    share = 1 + FORWARD_SHARE * (ways - 2) if trains else FORWARD_SHARE
+    calls_s = shape.layers * len(part.parts) * (ways + 1 if trains else 1) * LAYER_OVERHEAD_S
+    return (
+        flop / (FLOPS_PER_S if value_bytes == 2 else FLOAT32_FLOPS_PER_S)
+        + kept * share / ACTIVATION_BYTES_PER_S
+        + calls_s
+    )
+
+
+REFERENCE_GFLOPS = 258.0
+
+
+"""Of the reference machine, two cores with bfloat16 in hardware, where numpy multiplies float32 matrices."""
+
+
+DEFAULT_GPU_SPEEDUP = 30.0
+
+
+"""Where no run has been on the GPU: a guess, and called one."""
+
+
+PROBE_MATRIX_SIZE, PROBE_COUNT = 384, 60
+
+
+MIN_REFERENCE_STEPS, MIN_REFERENCE_SECONDS = 10, 60.0
+
+
+"""Of a run whose speed is to be believed; and how many of them are asked:"""
+
+
+MAX_REFERENCE_RUNS = 3
+
+
+@dataclass(frozen=True)
+class MachineSpeed:
+    """How many times as fast as the reference machine this one is, and where the number comes from."""
+
+    pace: float
+    basis: str
+
+
+def estimate_run(
+    name: str, recipe: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec | None = None
+) -> dict[str, Any]:
+    """What the recipe would take; seconds for the whole run, bytes at the peak and what holds them."""
+    machine = machine or probe_machine_without_torch()
+    shape, samples = model_shape_of(base), len(work.fitting(recipe))
+    computed = run_cost(recipe, shape, work, compute_dtype_bytes(recipe, machine))
+    memory = estimate_memory(recipe, base, work, machine)
+    return {
+        "recipe": name,
+        "samples": samples,
+        "steps": optimiser_steps(recipe, work.counted(recipe)),
+        "trained_tokens": round(computed.trained_tokens),
+        "seconds": round(startup_s(shape) + (computed.training_s + computed.measuring_s) / speed.pace),
+        "memory_bytes": memory.total,
+        "memory": dict(memory.parts),
+        "tokens_per_s": round(computed.trained_tokens / max(computed.training_s, 1e-9) * speed.pace),
+        "basis": speed.basis,
+    }
+
+
+def estimate_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec) -> MemoryEstimate:
+    """The most memory that a run over these samples would hold on a machine."""
+    batches = (work.largest_trained(recipe), work.largest_measured(recipe))
+    return memory_of_batches(recipe, model_shape_of(base), *batches, machine)
+
+
+def estimate_speed(base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path]) -> MachineSpeed:
+    """The speed to expect; `adapters` are folders of earlier runs on this machine, the latest first.
+
+    Of such a run it is known what it was set to, not how long its samples were: they count as long as those of `work`.
+    """
+    machine = probe_machine_without_torch()
+    if found := list(islice(_speeds_of_runs(base, recipe, work, adapters, machine), MAX_REFERENCE_RUNS)):
+        return min(found, key=lambda it: abs(it.pace - statistics.median_high(run.pace for run in found)))
+    if machine.has_cuda:
+        return MachineSpeed(DEFAULT_GPU_SPEEDUP, "a guess: no run on this GPU was long enough to tell")
+    return MachineSpeed(_measure_gflops() / REFERENCE_GFLOPS, "measured runs, scaled to this machine's matrix products")
+
+
+def adapters_by_recency(home: Path) -> list[Path]:
+    """The adapter folders of the runs under a bot's home, the latest first."""
+    places = ("jobs/*/adapter", "runs/*/adapter", "models/persona_adapters/*/*")
+    folders = [folder for place in places for folder in home.glob(place)]
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def _speeds_of_runs(
+    base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path], machine: MachineSpec
+) -> Iterator[MachineSpeed]:
+    """The speed of each run that was long enough."""
+    for folder in adapters:
+        try:
+            if speed := _speed_of_run(base, recipe, work, folder, machine):
+                yield speed
+        except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError, ValidationError, UnderstudyError):
+            continue  # not a finished run's
+
+
+def _speed_of_run(
+    base: BaseModel, recipe: Recipe, work: Workload, folder: Path, machine: MachineSpec
+) -> MachineSpeed | None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    with (folder / "report" / "steps.csv").open(encoding="utf-8", newline="") as file:
+        first, *_, last = csv.DictReader(file)
+    took_s = float(last["seconds"]) - float(first["seconds"])
+    if manifest["base_model"] != base.name or int(last["step"]) < MIN_REFERENCE_STEPS or took_s < MIN_REFERENCE_SECONDS:
+        return None
+    if GOOD_REPLIES_KEY in manifest["dataset"]:  # the reference computed, too
+        return None
+    known = {key: value for key, value in manifest["hyperparameters"].items() if key in Recipe.model_fields}
+    then = Recipe.model_validate({**recipe.model_dump(), **known, "max_length": recipe.max_length})
+    computed = run_cost(then, model_shape_of(base), replace(work, judged=None), compute_dtype_bytes(then, machine))
+    pace = float(last["tokens_per_s"]) / (computed.trained_tokens / computed.training_s)
+    return MachineSpeed(pace, f"the run of {manifest['created_at'][:16]} on this machine")
+
+
+def _measure_gflops() -> float:
+    """GFLOP/s of float32 matrix products on all cores: one core's best, as if nothing else ran, times their number."""
+    matrix = np.ones((PROBE_MATRIX_SIZE, PROBE_MATRIX_SIZE), dtype=np.float32)
+    took = []
+    with threadpool_limits(1):
+        for _ in range(PROBE_COUNT):
+            begun = time.perf_counter()
+            matrix @ matrix
+            took.append(time.perf_counter() - begun)
+    return float(2 * PROBE_MATRIX_SIZE**3 / min(took) / 1e9) * (os.cpu_count() or 1)

@@ -1,0 +1,1 @@
+"""Measures a version for its score card."""

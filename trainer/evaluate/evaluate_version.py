@@ -1,0 +1,204 @@
+"""Evaluates a version section by section within a time budget: produces its score card with the gate's verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from personas.errors import UnderstudyError
+from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
+from personas.models.base_model import fingerprint
+from personas.prompt import Renderer
+from personas.schemas.scorecard import AdapterStamp, EvaluationExtent, MemberFeedback, ScoreCard, Separation, Side
+from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
+from trainer.evaluate.data_checks import data_checks_section
+from trainer.evaluate.generation import measure_replies
+from trainer.evaluate.loss_sections import dialogue_losses, general_section, heldout_section, instruction_losses
+from trainer.evaluate.memorisation import add_reply_pii, memorisation_section
+from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, paired_losses
+from trainer.evaluate.persona_separation import NO_OTHER_PERSONA, OtherPersona, load_other_personas, separation_section
+from trainer.gate.verdict import judge
+from trainer.machine import release_memory
+from trainer.train.job import PreparedJob
+from trainer.train.losses import TokenLosses, mean_loss, require_finite_loss
+
+QUICK_TIME_SHARE = 1 / 5
+GENERATION_SEEDS = (0, 1, 2)
+DIALOGUE_TIME_SHARE, INSTRUCTIONS_TIME_SHARE, MEMORISATION_TIME_SHARE, SEPARATION_TIME_SHARE = 0.15, 0.05, 0.1, 0.2
+"""Shares of the time that is left when each of these begins, of general dialogue's on a quick card; the rest is for
+what is generated."""
+LOSSES_ONLY_REASON = "Only losses were measured."
+SECTIONS_BEYOND_LOSSES = ("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side")
+
+
+@dataclass(frozen=True)
+class BaseLosses:
+    """What the base model's losses are, where they were measured before: on all held-out replies, on all dialogue."""
+
+    heldout: Sequence[TokenLosses]
+    general: Sequence[TokenLosses]
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """Both, in nats per reply token."""
+        heldout, general = (mean_loss([it.whole for it in losses]) for losses in (self.heldout, self.general))
+        return heldout, general
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """A card that is asked for: of `new`, the adapter that `job` made, beside what `compare` names.
+
+    `training_s` is how long its training took; the card takes no longer. `losses` are those of the training's steps.
+    `tell` is told what is measured now, `between` called between two batches; either may stop it. `clock` counts the
+    seconds that the card may take.
+    """
+
+    job: PreparedJob
+    new: Candidate
+    training_s: float
+    compare: ComparisonTargets = NO_COMPARISON
+    extent: EvaluationExtent = "full"
+    known: BaseLosses | None = None
+    tell: Callable[[str], None] = lambda text: None
+    between: Callable[[], None] = lambda: None
+    losses: Sequence[float] = ()
+    clock: Callable[[], float] = time.monotonic
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate_version(order: EvaluationRequest) -> ScoreCard:
+    """Measure a version, and have the gate judge it.
+
+    Raises `UnderstudyError` when the new version cannot be compared at all; what else cannot is left out, and said.
+    """
+    began = time.monotonic()
+    budget = TimeBudget(order.training_s * (QUICK_TIME_SHARE if order.extent == "quick" else 1), order.clock)
+    sides = load_candidates(order)
+    try:
+        card = _measured(order, sides, budget)
+    finally:
+        sides.close()
+    card = card.model_copy(update={"left_out": order.left_out, "seconds": round(time.monotonic() - began, 1)})
+    return card.model_copy(update={"verdict": judge(card, order.job.spec.request.recipe)})
+
+
+def _measured(order: EvaluationRequest, sides: Candidates, budget: TimeBudget) -> ScoreCard:
+    data = order.job.data
+    _begin(order, f"{len(data.heldout)} held-out replies")
+    known = {BASE: order.known.heldout} if order.known else {}
+    heldout = paired_losses(sides.use, sides.names, data.heldout, None, order.between, known)
+    require_finite_loss(heldout.means()[NEW], "the held-out replies, with the new adapter,", order.job.recipe)
+    end_tokens = len(Renderer(sides.tokenizer).end_ids)
+    _begin(order, "general dialogue")
+    known = {BASE: order.known.general} if order.known else {}
+    little = budget.part(DIALOGUE_TIME_SHARE) if order.extent == "quick" else None
+    dialogue = dialogue_losses(sides, data, little, known, order.between)
+    card = ScoreCard(
+        persona=order.job.spec.request.persona,
+        version=order.new.version,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        base_model_hash=fingerprint(order.job.base),
+        precision=sides.precision,
+        quick=order.extent == "quick",
+        seconds=0,
+        seeds=GENERATION_SEEDS,
+        adapters={side: sides.made(side) for side in sides.names},
+        heldout=heldout_section(heldout, data.heldout_prompt_replies, end_tokens),
+        general=general_section(dialogue, data),
+        learned=data_checks_section(data, order.job.recipe, order.losses),
+        heard=_member_feedback(order.compare.heard, sides.made(LIVE) if LIVE in sides.names else None),
+    )
+    if order.extent == "losses":
+        order.left_out.update(dict.fromkeys(SECTIONS_BEYOND_LOSSES, LOSSES_ONLY_REASON))
+    else:
+        card = _whole(card, order, sides, heldout, dialogue, budget)
+    return card.model_copy(update={"base_is_base": sides.base_is_base()})
+
+
+def _begin(order: EvaluationRequest, what: str) -> None:
+    """Go on with a part of the card; what the last one left in the heap fits none of this one's batches."""
+    release_memory()
+    order.tell(what)
+
+
+def _member_feedback(heard: MemberFeedback | None, live: AdapterStamp | None) -> MemberFeedback | None:
+    """What members have said, if it was said beside the version that speaks now."""
+    return heard if heard and heard.against == (live.version if live else BASE) else None
+
+
+def load_candidates(order: EvaluationRequest) -> Candidates:
+    """Base, live and new version over one model; a live version that cannot be compared is left out, and said."""
+    job, live = order.job, order.compare.live
+    prompt = job.data.heldout[0]
+    probe = prompt.ids[: prompt.mask.index(True)]
+    speaks = order.extent != "losses"
+    sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=speaks)
+    if live:
+        try:
+            sides.add(LIVE, Candidate.sealed(Path(live)))
+        except UnderstudyError as error:
+            order.left_out[LIVE] = error.message
+    else:
+        order.left_out[LIVE] = "The base model speaks now: no version is live."
+    sides.add(NEW, order.new)
+    return sides
+
+
+def _whole(
+    card: ScoreCard,
+    order: EvaluationRequest,
+    sides: Candidates,
+    heldout: PairedLosses[Side],
+    dialogue: PairedLosses[Side],
+    budget: TimeBudget,
+) -> ScoreCard:
+    """The card with the other sections."""
+    data, between = order.job.data, order.between
+    _begin(order, "instruction replies")
+    instructions = instruction_losses(sides, budget.part(INSTRUCTIONS_TIME_SHARE), between)
+    _begin(order, "trained replies")
+    end_tokens = len(Renderer(sides.tokenizer).end_ids)
+    memorised = memorisation_section(
+        sides, data, heldout.means(), end_tokens, budget.part(MEMORISATION_TIME_SHARE), between
+    )
+    neighbours, missing = load_other_personas(order.job, order.compare.neighbours)
+    separation = _separation(order, sides, neighbours, missing, budget.part(SEPARATION_TIME_SHARE))
+    others = {it.persona: it.data for it in neighbours}
+    release_memory()
+    spoken = measure_replies(sides, order.job, budget, GENERATION_SEEDS, order.tell, others, between)
+    order.left_out.update(spoken.left_out)
+    return card.model_copy(
+        update={
+            "general": general_section(dialogue, data, instructions),
+            "separation": separation,
+            "memorised": add_reply_pii(memorised, data, spoken.replies, sides.tokenizer),
+            "voice": spoken.voice,
+            "facts": spoken.facts,
+            "text": spoken.text,
+            "safety": spoken.safety,
+            "side_by_side": spoken.side_by_side,
+        }
+    )
+
+
+def _separation(
+    order: EvaluationRequest,
+    sides: Candidates,
+    neighbours: Sequence[OtherPersona],
+    missing: Sequence[str],
+    budget: TimeBudget,
+) -> Separation | None:
+    """The section, or None and the reason why it is left out."""
+    persona = order.job.spec.request.persona
+    if persona is None:
+        order.left_out["separation"] = "The adapter is nobody's."
+        return None
+    if not neighbours:
+        order.left_out["separation"] = " ".join([NO_OTHER_PERSONA, *missing])
+        return None
+    _begin(order, f"{len(neighbours) + 1} personas' replies under each other's adapters")
+    return separation_section(sides, persona, order.job.data, neighbours, budget, order.between)

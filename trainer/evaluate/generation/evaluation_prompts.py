@@ -1,0 +1,125 @@
+"""Prompts for all candidates: rendered as served, selected deterministically, interleaved by task."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from personas.lore import LoreIndex
+from personas.lore.index_terms import is_mostly_ascii
+from personas.lore.minilm import load_minilm
+from personas.prompt import EXAMPLE_USER, Renderer, TokenizedSample
+from personas.schemas.chat import LoreHit, Persona, SamplingParams, Turn
+from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, GENERAL_TASK, HELDOUT_TASK, SMALL_TALK_TASK
+from trainer.data.dataset import Dataset
+from trainer.data.dedup_split import hash_fraction
+from trainer.evaluate.generation.lore_facts import FactQuestion
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, read_small_talk
+from trainer.schemas import PromptReply
+
+MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, GENERAL_TASK: 10, SMALL_TALK_TASK: 10}
+"""So many prompts of a task are asked at most; of facts and safety all."""
+TASK_PRIORITY = {HELDOUT_TASK: 0.5}
+"""Voices are told by held-out prompts alone: when half of the others have been asked, all of these have."""
+CONTEXT_TOKENS = 2048 - SamplingParams().max_new_tokens
+NEAREST_REFERENCES, MAX_COMPARED_MESSAGES = 3, 200
+"""Small talk has so many references, the persona's own replies to what is nearest to it among so many messages."""
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Renders prompts as the bot would ask them. `lore` None: there is none to be found."""
+
+    renderer: Renderer
+    persona: Persona | None
+    lore: LoreIndex | None
+
+    def asked(
+        self, task: str, number: int, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), *, once: bool = False
+    ) -> EvaluationPrompt:
+        """A prompt of these turns."""
+        ids = self.renderer.prompt(self.persona, turns, lore, CONTEXT_TOKENS).ids
+        askers = dict.fromkeys(turn.name for turn in turns if not turn.by_persona)
+        stop = tuple(f"\n{name}:" for name in askers)
+        return EvaluationPrompt(task, number, ids, turns[-1].text, turns[-1].name, stop, once)
+
+    def found(self, message: str) -> list[LoreHit]:
+        """The lore that would go with a message."""
+        return self.lore.search(self.persona.id, message) if self.lore and self.persona else []
+
+    def said(self, task: str, number: int, message: str, *, aided: bool = True, once: bool = False) -> EvaluationPrompt:
+        """A prompt of one message, by a guest, with the lore that matches it where it is `aided`."""
+        lore = self.found(message) if aided else []
+        return self.asked(task, number, [Turn(EXAMPLE_USER, message)], lore, once=once)
+
+    def of_sample(self, task: str, number: int, sample: TokenizedSample, said: PromptReply) -> EvaluationPrompt:
+        """The prompt of a sample, token for token."""
+        ids = sample.ids[: len(sample.ids) - sample.reply_tokens]
+        asker = _asker_name(self.renderer.tokenizer.decode(ids), said.message) if self.persona else ""
+        return EvaluationPrompt(task, number, ids, said.message, asker, (f"\n{asker}:",) if asker else ())
+
+
+def heldout_prompts(asking: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
+    """Prompts of held-out replies. Their number is the reply's place in the data."""
+    places = [n for n, said in enumerate(data.heldout_prompt_replies) if said.by_persona or asking.persona is None]
+    return [asking.of_sample(HELDOUT_TASK, n, data.heldout[n], data.heldout_prompt_replies[n])
+            for n in select_places(places, data.heldout_prompt_replies, MAX_PROMPTS_BY_TASK[HELDOUT_TASK])]  # fmt: skip
+
+
+def general_prompts(asking: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
+    """Prompts of general dialogue that is not trained on. Their number is the reply's place in the data."""
+    places = select_places(
+        range(len(data.general_prompt_replies)), data.general_prompt_replies, MAX_PROMPTS_BY_TASK[GENERAL_TASK]
+    )
+    return [asking.of_sample(GENERAL_TASK, n, data.general[n], data.general_prompt_replies[n]) for n in places]
+
+
+def fact_prompts(asking: PromptBuilder, questions: Sequence[FactQuestion]) -> list[EvaluationPrompt]:
+    """The questions, once with the lore that is found for them and once without."""
+    aided = [asking.said(FACTS_TASK, n, question.text) for n, question in enumerate(questions)]
+    return aided + [
+        asking.said(FACTS_WITHOUT_LORE_TASK, n, it.text, aided=False, once=True) for n, it in enumerate(questions)
+    ]
+
+
+def small_talk_prompts(asking: PromptBuilder) -> list[EvaluationPrompt]:
+    """Greetings and the like."""
+    lines = [line for line in read_small_talk() if is_mostly_ascii(line)][: MAX_PROMPTS_BY_TASK[SMALL_TALK_TASK]]
+    return [asking.said(SMALL_TALK_TASK, n, line) for n, line in enumerate(lines)]
+
+
+def nearest_replies(asked: Sequence[EvaluationPrompt], known: Sequence[PromptReply]) -> dict[int, list[str]]:
+    """By the number of each prompt, the replies to those known messages that are nearest to it in meaning."""
+    few = [known[n] for n in select_places(range(len(known)), known, MAX_COMPARED_MESSAGES)]
+    if not few or not asked:
+        return {}
+    vectors = load_minilm().embed([it.message for it in few])
+    near = np.argsort(-(load_minilm().embed([it.message for it in asked]) @ vectors.T), axis=1, kind="stable")
+    return {it.number: [few[n].reply for n in row[:NEAREST_REFERENCES]] for it, row in zip(asked, near, strict=True)}
+
+
+def interleave_tasks(asked: Iterable[EvaluationPrompt]) -> list[EvaluationPrompt]:
+    """The first prompt of each task, then the others so that, wherever one stops, of each task about the same share has
+    been asked, and of those in `TASK_PRIORITY` a larger one."""
+    listed = list(asked)
+    counts, so_far, order = Counter(it.task for it in listed), Counter[str](), []
+    for place, it in enumerate(listed):
+        order.append((so_far[it.task] / counts[it.task] * TASK_PRIORITY.get(it.task, 1.0), place, it))
+        so_far[it.task] += 1
+    return [it for _, _, it in sorted(order, key=lambda entry: entry[:2])]
+
+
+def select_places(places: Iterable[int], said: Sequence[PromptReply], most: int) -> list[int]:
+    """At most so many places, drawn by what was said and nothing else."""
+    return sorted(places, key=lambda n: (hash_fraction("spoken", f"{said[n].message}\n{said[n].reply}"), n))[:most]
+
+
+def _asker_name(prompt: str, message: str) -> str:
+    """Under whose name a message stands in a rendered prompt; empty where that cannot be told."""
+    first = message.strip().split("\n")[0]
+    found = re.findall(rf"([^\n\]>:]{{1,64}}): {re.escape(first)}", prompt)
+    return str(found[-1]).strip() if found and first else ""

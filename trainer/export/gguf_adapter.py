@@ -1,0 +1,180 @@
+"""Writes a LoRA adapter as GGUF and reads it back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFType, GGUFWriter, Keys
+from torch import Tensor
+
+from personas.errors import ExportError
+from trainer.export.gguf_format import (
+    Array,
+    GgufArchitecture,
+    GgufTensor,
+    architecture_of,
+    open_gguf,
+    read_tensor,
+    read_value,
+    write_gguf,
+)
+
+MAX_DELTA_ERROR = 1e-5
+"""By how much a module's change of weights may differ after reading, as a share of its largest value."""
+
+
+@dataclass(frozen=True)
+class LoraModule:
+    """One adapted layer of the base model: its name there, A [r, in], B [out, r], and peft's scale."""
+
+    name: str
+    a: Array
+    b: Array
+    scale: float
+
+    @property
+    def alpha(self) -> float:
+        """What llama.cpp has to be told for this module."""
+        return self.scale * float(self.a.shape[0])
+
+
+def list_lora_modules(adapted: Any) -> list[LoraModule]:
+    """The adapter's modules, as peft applies them. Raises `ExportError` for what a GGUF adapter cannot express."""
+    from peft.tuners.lora import Linear, LoraLayer
+
+    config, active = adapted.peft_config[adapted.active_adapter], adapted.active_adapter
+    _require_plain(config)
+    found = []
+    for name, layer in adapted.get_base_model().named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        if not isinstance(layer, Linear) or active not in layer.lora_A:
+            raise ExportError(f"{name} is adapted in a way that a GGUF adapter has no place for.", "Export --to gguf.")
+        if name == "lm_head" and adapted.get_base_model().config.tie_word_embeddings:
+            raise ExportError("lm_head is adapted and tied to the embedding.", "Export --to adapter.")
+        a, b = (part[active].weight.detach().float().cpu().numpy() for part in (layer.lora_A, layer.lora_B))
+        found.append(LoraModule(name, a, b, float(layer.scaling[active])))
+    return found
+
+
+def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str) -> None:
+    """The adapter file, in float32 as it was trained. Raises `ExportError`, `OSError`."""
+    architecture = architecture_of(config)
+    alpha = Counter(module.alpha for module in modules).most_common(1)[0][0]
+
+    def describe(writer: GGUFWriter) -> None:
+        writer.add_type(GGUFType.ADAPTER)
+        writer.add_string(Keys.Adapter.TYPE, "lora")
+        writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)
+        writer.add_name(name)
+
+    write_gguf(path, architecture.gguf, describe, list(_entries(modules, architecture, config, alpha)))
+
+
+def read_adapter(path: Path, config: Any) -> dict[str, Array]:
+    """What the file adds to each weight, by the base model's names of its modules: (alpha / r)·B·A, [out, in].
+
+    The rows are put back by transformers' own reversal. Raises `ExportError` for a damaged file.
+    """
+    reader = open_gguf(path)
+    if read_value(reader, "general.type") != GGUFType.ADAPTER or read_value(reader, Keys.Adapter.TYPE) != "lora":
+        raise ExportError(f"{path.name} is no LoRA adapter.", "Export it again.")
+    alpha = float(read_value(reader, Keys.Adapter.LORA_ALPHA))
+    tensors = {tensor.name: read_tensor(tensor) for tensor in reader.tensors}
+    architecture = architecture_of(config)
+    deltas = {}
+    for name, gguf_name in _gguf_names(architecture, config).items():
+        a, b = (tensors.pop(f"{gguf_name}.weight.lora_{part}", None) for part in "ab")
+        if a is not None and b is not None:
+            deltas[name] = _unpermute_rows(b @ a, gguf_name, architecture, config) * (alpha / a.shape[0])
+    if tensors:
+        raise ExportError(f"{path.name} holds tensors of no module: {', '.join(sorted(tensors)[:3])}.", "Export again.")
+    return deltas
+
+
+def require_same_deltas(adapted: Any, deltas: dict[str, Array]) -> float:
+    """Compare what was read with what peft adds to each weight; returns the largest share. Raises `ExportError`."""
+    worst = 0.0
+    wanted = {module.name for module in list_lora_modules(adapted)}
+    if wanted != set(deltas):
+        raise ExportError(f"The file lacks {', '.join(sorted(wanted ^ set(deltas))[:3])}.", "Report this fault.")
+    for name, delta in deltas.items():
+        layer = adapted.get_base_model().get_submodule(name)
+        theirs = layer.get_delta_weight(adapted.active_adapter).detach().float().cpu().numpy()
+        largest = float(np.abs(theirs).max()) or 1.0
+        apart = float(np.abs(theirs - delta).max()) / largest
+        if not apart <= MAX_DELTA_ERROR:
+            raise ExportError(
+                f"Read back, {name} changes by {apart:.2g} of its largest value too much.", "Nothing was kept."
+            )
+        worst = max(worst, apart)
+    return worst
+
+
+def add_deltas(model: Any, deltas: dict[str, Array]) -> Any:
+    """Add what was read from a file to the weights of a base model in float32; returns the model."""
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            weight: Tensor = model.get_submodule(name).weight
+            weight += torch.from_numpy(delta)
+    return model
+
+
+def _entries(
+    modules: list[LoraModule], architecture: GgufArchitecture, config: Any, alpha: float
+) -> Iterator[GgufTensor]:
+    names = _gguf_names(architecture, config)
+    for module in modules:
+        if module.name not in names:
+            raise ExportError(f"{module.name} has no name in GGUF.", "Export --to adapter.")
+        gguf_name = f"{names[module.name]}.weight"
+        rest = module.alpha / alpha
+        b = module.b if rest == 1.0 else module.b * np.float32(rest)
+        for part, values in (("a", module.a), ("b", architecture.stored(b, gguf_name, config))):
+            yield _entry(f"{gguf_name}.lora_{part}", values)
+
+
+def _entry(name: str, values: Array) -> GgufTensor:
+    return GgufTensor(name, tuple(values.shape), GGMLQuantizationType.F32, lambda: values)
+
+
+def _gguf_names(architecture: GgufArchitecture, config: Any) -> dict[str, str]:
+    """GGUF's names of the linear layers."""
+    inner = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+             "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
+    layers = [f"model.layers.{layer}.{name}" for layer in range(config.num_hidden_layers) for name in inner]
+    names = architecture.names(config)
+    return {name: str(names.get_name(name)) for name in [*layers, "lm_head"]}
+
+
+def _unpermute_rows(rows: Array, gguf_name: str, architecture: GgufArchitecture, config: Any) -> Array:
+    """Rows in transformers' order."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
+
+    heads = {"num_attention_heads": config.num_attention_heads, "num_key_value_heads": config.num_key_value_heads}
+    reader = TENSOR_PROCESSORS.get(architecture.gguf, TensorProcessor)(config=heads)
+    weights: Array = reader.process(rows, f"{gguf_name}.weight").weights
+    return weights
+
+
+def _require_plain(config: Any) -> None:
+    """Refuse what is more than A and B over linear layers."""
+    beyond = {
+        "DoRA": config.use_dora,
+        "biases": config.bias != "none" or config.lora_bias,
+        f"whole modules ({config.modules_to_save})": config.modules_to_save,
+        "trained tokens": config.trainable_token_indices,
+        "parameters": config.target_parameters,
+        "repeated layers": config.layer_replication,
+    }
+    if there := [name for name, used in beyond.items() if used]:
+        raise ExportError(
+            f"This adapter holds {' and '.join(there)}, for which a GGUF adapter has no place.",
+            "Export --to gguf, with the adapter merged into the model.",
+        )

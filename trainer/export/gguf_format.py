@@ -1,0 +1,239 @@
+"""GGUF architectures and files: tensor names, row permutation, quantisation, writing and reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from gguf import (
+    MODEL_ARCH,
+    MODEL_ARCH_NAMES,
+    GGMLQuantizationType,
+    GGUFReader,
+    GGUFWriter,
+    LlamaFileType,
+    TensorNameMap,
+    dequantize,
+    get_tensor_name_map,
+    quantize,
+)
+from numpy.typing import NDArray
+
+from personas.errors import ExportError
+
+Array = NDArray[Any]
+
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class GgufArchitecture:
+    """A known class of models. `gguf` is llama.cpp's name of it."""
+
+    name: str
+    arch: MODEL_ARCH
+    permuted: bool
+
+    @property
+    def gguf(self) -> str:
+        """What `general.architecture` says."""
+        return MODEL_ARCH_NAMES[self.arch]
+
+    def names(self, config: Any) -> TensorNameMap:
+        """From transformers' names of tensors to GGUF's."""
+        return get_tensor_name_map(self.arch, config.num_hidden_layers)
+
+    def stored(self, tensor: Array, gguf_name: str, config: Any) -> Array:
+        """A weight, bias or LoRA B [out, …] of transformers with its rows in the order in which GGUF stores them."""
+        if not self.permuted:
+            return tensor
+        if ".attn_q." in gguf_name:
+            return permute_rows(tensor, config.num_attention_heads)
+        if ".attn_k." in gguf_name:
+            return permute_rows(tensor, config.num_key_value_heads)
+        return tensor
+
+
+ARCHITECTURES = {
+    known.name: known
+    for known in (
+        GgufArchitecture("LlamaForCausalLM", MODEL_ARCH.LLAMA, permuted=True),
+        GgufArchitecture("MistralForCausalLM", MODEL_ARCH.LLAMA, permuted=True),
+        GgufArchitecture("Qwen2ForCausalLM", MODEL_ARCH.QWEN2, permuted=False),
+        GgufArchitecture("Qwen3ForCausalLM", MODEL_ARCH.QWEN3, permuted=False),
+    )
+}
+
+
+def architecture_of(config: Any) -> GgufArchitecture:
+    """The architecture of a transformers configuration. Raises `ExportError` for one that is not known here."""
+    name = _name(config)
+    known = ARCHITECTURES.get(name)
+    if known is None:
+        raise ExportError(
+            f"GGUF of a {name} is not made here; known are {', '.join(ARCHITECTURES)}.",
+            "Export --to merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py.",
+        )
+    _require_supported(config, name)
+    return known
+
+
+def is_supported(config: Any) -> bool:
+    """Whether there is a GGUF of models of this kind."""
+    return _name(config) in ARCHITECTURES
+
+
+def permute_rows(rows: Array, heads: int) -> Array:
+    """Rows [heads · 2 · half, …] regrouped from halves to neighbouring pairs within each head."""
+    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def head_size(config: Any) -> int:
+    """How many dimensions a head has."""
+    size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return size
+
+
+def rope_type(config: Any) -> str:
+    """How the model's positions are scaled: one of `ROPE_TYPES`."""
+    return str((config.rope_parameters or {}).get("rope_type", "default"))
+
+
+def _name(config: Any) -> str:
+    return str((config.architectures or [type(config).__name__])[0])
+
+
+def _require_supported(config: Any, name: str) -> None:
+    """Refuse what llama.cpp computes differently, or what is not written here."""
+    advice = "Export --to merged: transformers knows it."
+    if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") and getattr(config, "attention_bias", False):
+        raise ExportError(f"This {name} has biases in its attention, which are not written to GGUF here.", advice)
+    if getattr(config, "mlp_bias", False):
+        raise ExportError(f"This {name} has biases in its feed-forward layers, which llama.cpp has not.", advice)
+    if config.hidden_act != "silu":
+        raise ExportError(f"This {name} computes with {config.hidden_act}; llama.cpp takes silu.", advice)
+    if rope_type(config) not in ROPE_TYPES:
+        raise ExportError(
+            f"RoPE scaling of type {rope_type(config)!r} is not written to GGUF here; known are "
+            f"{', '.join(ROPE_TYPES)}.",
+            advice,
+        )
+
+
+Quantise = Literal["f16", "q8_0"]
+
+
+TENSOR_TYPES = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0, "f32": GGMLQuantizationType.F32}
+
+
+FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0, "f32": LlamaFileType.ALL_F32}
+
+
+Q8_BLOCK_SIZE = 32
+
+
+MAX_F16 = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor to be written: its GGUF name, its shape, its type in the file, and where its float32 values are from."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    values: Callable[[], Array]
+
+
+def tensor_type(shape: Sequence[int], quantise: Quantise) -> GGMLQuantizationType:
+    """How a tensor of this shape is stored: vectors stay float32, rows that are no whole blocks float16."""
+    if len(shape) == 1:
+        return GGMLQuantizationType.F32
+    if quantise == "q8_0" and shape[-1] % Q8_BLOCK_SIZE:
+        return GGMLQuantizationType.F16
+    return TENSOR_TYPES[quantise]
+
+
+def round_values(values: Array, kind: GGMLQuantizationType) -> Array:
+    """Float32 values as a file of this type gives them back."""
+    return np.ascontiguousarray(dequantize(encode_values(values, kind, ""), kind), dtype=np.float32)
+
+
+def encode_values(values: Array, kind: GGMLQuantizationType, name: str) -> Array:
+    """Float32 values in the form in which they are stored. Raises `ExportError` where float16 cannot hold them."""
+    if kind == GGMLQuantizationType.F16 and float(np.abs(values).max(initial=0.0)) > MAX_F16:
+        raise ExportError(f"{name} holds values beyond {MAX_F16:.0f}, which F16 cannot.", "Export --to merged.")
+    return quantize(np.ascontiguousarray(values, dtype=np.float32), kind)
+
+
+def write_gguf(path: Path, arch: str, describe: Callable[[GGUFWriter], None], entries: Sequence[GgufTensor]) -> None:
+    """A GGUF file of what `describe` says and the tensors, each computed when its turn comes. Raises `OSError`."""
+    writer = GGUFWriter(path, arch)
+    try:
+        describe(writer)
+        for entry in entries:
+            writer.add_tensor_info(
+                entry.name, entry.shape, np.dtype(np.float32), _stored_bytes(entry), raw_dtype=entry.kind
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        _write_tensors(writer, entries)
+    finally:
+        writer.close()
+
+
+def _write_tensors(writer: GGUFWriter, entries: Sequence[GgufTensor]) -> None:
+    # `write_tensor_data` uses numpy's tofile, which hides why a write failed.
+    file = writer.fout[0] if writer.fout else None
+    if file is None:
+        raise ValueError("the header comes first")
+    writer.write_padding(file, file.tell())
+    for entry in entries:
+        data = encode_values(entry.values(), entry.kind, entry.name)
+        file.write(data.tobytes())
+        writer.write_padding(file, data.nbytes)
+    file.flush()
+
+
+def _stored_bytes(entry: GgufTensor) -> int:
+    block, size = GGUF_SIZES[entry.kind]
+    return int(np.prod(entry.shape)) // block * size
+
+
+GGUF_SIZES = {
+    GGMLQuantizationType.F32: (1, 4),
+    GGMLQuantizationType.F16: (1, 2),
+    GGMLQuantizationType.Q8_0: (Q8_BLOCK_SIZE, 34),
+}
+
+
+"""Values in a block, and its bytes."""
+
+
+def open_gguf(path: Path) -> GGUFReader:
+    """The file, with all of its tensors there. Raises `ExportError` for one that is cut or no GGUF."""
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OSError) as error:
+        raise ExportError(f"{path.name} is damaged: {error}.", "Export it again.") from error
+    for tensor in reader.tensors:
+        if tensor.data_offset + tensor.n_bytes > path.stat().st_size:
+            raise ExportError(f"{path.name} is cut short: {tensor.name} is not all there.", "Export it again.")
+    return reader
+
+
+def read_value(reader: GGUFReader, key: str) -> Any:
+    """What the file says under a key; None where it does not."""
+    found = reader.get_field(key)
+    return None if found is None else found.contents()
+
+
+def read_tensor(tensor: Any) -> Array:
+    """A tensor's values, float32, in the shape that torch gives it."""
+    return np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)

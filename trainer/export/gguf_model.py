@@ -1,0 +1,396 @@
+"""Writes a whole model with tokenizer and chat template as one GGUF file, and loads it back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType, TokenType
+
+from personas.chat_template import FIXED_DATE
+from personas.errors import ExportError
+from personas.prompt import Renderer
+from personas.schemas.chat import Turn
+from trainer.export.gguf_format import (
+    FILE_TYPES,
+    Array,
+    GgufArchitecture,
+    GgufTensor,
+    Quantise,
+    architecture_of,
+    head_size,
+    open_gguf,
+    read_tensor,
+    read_value,
+    rope_type,
+    round_values,
+    tensor_type,
+    write_gguf,
+)
+
+Json = dict[str, Any]
+
+
+Step = tuple[str, str]
+
+
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+
+
+LLAMA3_REGEX = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+QWEN2_REGEX = LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+
+
+TEKKEN_REGEX = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]*[{LOWER}]+|[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]+[{LOWER}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+BYTES, BYTES_AND_WORDS = ("ByteLevel", ""), ("ByteLevel", "gpt-2")
+
+
+PRE_TOKENIZERS: dict[tuple[Step, ...], str] = {
+    (BYTES_AND_WORDS,): "gpt-2",
+    (("Digits", "each"), BYTES_AND_WORDS): "smollm",
+    (("Split", LLAMA3_REGEX), BYTES): "llama-bpe",
+    (("Split", QWEN2_REGEX), BYTES): "qwen2",
+    (("Split", TEKKEN_REGEX), BYTES): "tekken",
+}
+
+
+"""llama.cpp's names (src/llama-vocab.cpp) by the steps of `tokenizer.json`."""
+
+
+STRFTIME_CALL = re.compile(r"strftime_now\([^()]*\)")
+
+
+UNMERGED_SCORE = -1e6
+
+
+"""The score of a piece that no merge makes."""
+
+
+@dataclass(frozen=True)
+class GgufVocabulary:
+    """What `tokenizer.ggml.*` says. `scores` belong to SentencePiece's kind, `merges` and `pre` to byte-level BPE."""
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    scores: list[float] | None
+    merges: list[str] | None
+    space_prefix: bool
+
+
+def build_vocabulary(tokenizer: Any, size: int) -> GgufVocabulary:
+    """The vocabulary of a tokenizer, padded to the `size` rows of the model's embedding. Raises `ExportError`."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ExportError("This model's tokenizer has no tokenizer.json.", "Save it as a fast tokenizer first.")
+    described: Json = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = described["model"]
+    if model["type"] != "BPE":
+        raise ExportError(f"GGUF of a {model['type']} tokenizer is not made here; BPE is.", "Export --to merged.")
+    tokens, types = _tokens(described, size)
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    if model.get("byte_fallback"):
+        types = [
+            TokenType.BYTE if kind == TokenType.NORMAL and _is_byte(token) else kind
+            for token, kind in zip(tokens, types, strict=True)
+        ]
+        return GgufVocabulary(
+            "llama", "default", tokens, types, _scores(tokens, merges), None, _space_prefix(described)
+        )
+    return GgufVocabulary(
+        "gpt2", _pre_tokenizer(described), tokens, types, None, [" ".join(pair) for pair in merges], False
+    )
+
+
+def write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> GgufVocabulary:
+    """All of `tokenizer.*`. Returns the vocabulary that was written. Raises `ExportError`."""
+    tokenizer = renderer.tokenizer
+    held = build_vocabulary(tokenizer, size)
+    writer.add_tokenizer_model(held.model)
+    writer.add_tokenizer_pre(held.pre)
+    writer.add_token_list(held.tokens)
+    writer.add_token_types(held.types)
+    if held.scores is not None:
+        writer.add_token_scores(held.scores)
+        writer.add_add_space_prefix(held.space_prefix)
+    if held.merges is not None:
+        writer.add_token_merges(held.merges)
+    for add, number in (
+        (writer.add_bos_token_id, tokenizer.bos_token_id),
+        (writer.add_eos_token_id, tokenizer.eos_token_id),
+        (writer.add_unk_token_id, tokenizer.unk_token_id),
+        (writer.add_pad_token_id, tokenizer.pad_token_id),
+    ):
+        if number is not None:
+            add(number)
+    if len(renderer.end_ids) == 1:
+        writer.add_eot_token_id(renderer.end_ids[0])
+    writer.add_add_bos_token(begins_with_bos(renderer))
+    writer.add_add_eos_token(False)
+    writer.add_chat_template(freeze_template(tokenizer.get_chat_template()))
+    return held
+
+
+def begins_with_bos(renderer: Renderer) -> bool:
+    """Whether prompts begin with a token that stands nowhere else in them, which llama.cpp then puts there itself."""
+    bos = renderer.tokenizer.bos_token
+    text = renderer.prompt(None, [Turn("", "1"), Turn("", "2", True), Turn("", "3")]).text
+    return bool(bos) and text.startswith(bos) and text.count(bos) == 1
+
+
+def freeze_template(template: str) -> str:
+    """The chat template with what our prompts fix: the date, and no thinking aloud."""
+    template, before = STRFTIME_CALL.sub(f"'{FIXED_DATE}'", template), ""
+    if "date_string" in template:
+        before += f"{{% set date_string = '{FIXED_DATE}' %}}"
+    if "enable_thinking" in template:
+        before += "{% set enable_thinking = false %}"
+    return before + template
+
+
+def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:
+    """Every token by its number, with its type. What the tokenizer does not know is padding."""
+    unknown = described["model"].get("unk_token")
+    tokens = {number: (token, TokenType.NORMAL) for token, number in described["model"]["vocab"].items()}
+    for added in described["added_tokens"]:
+        kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+        tokens[added["id"]] = (added["content"], TokenType.UNKNOWN if added["content"] == unknown else kind)
+    if max(tokens) >= size:
+        raise ExportError(
+            f"The tokenizer has {max(tokens) + 1} tokens, but the model embeds {size}.", "Check the base model."
+        )
+    padded = [tokens.get(number, (f"[PAD{number}]", TokenType.UNUSED)) for number in range(size)]
+    return [token for token, _ in padded], [int(kind) for _, kind in padded]
+
+
+def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
+    """Scores by which llama.cpp merges in the order of the merges: it takes the pair whose whole scores highest."""
+    rank: dict[str, int] = {}
+    for number, pair in enumerate(merges):
+        rank.setdefault("".join(pair), number)
+    return [float(-rank[token]) if token in rank else UNMERGED_SCORE for token in tokens]
+
+
+def _is_byte(token: str) -> bool:
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+
+def _space_prefix(described: Json) -> bool:
+    """Whether a space is put before the text."""
+    steps = [*_flat(described.get("normalizer"), "normalizers"), *_flat(described["pre_tokenizer"], "pretokenizers")]
+    return any(
+        step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme") != "never")
+        for step in steps
+    )
+
+
+def _pre_tokenizer(described: Json) -> str:
+    steps = tuple(_step(step) for step in _flat(described["pre_tokenizer"], "pretokenizers"))
+    if steps not in PRE_TOKENIZERS:
+        shown = "; ".join(" ".join(step).strip() for step in steps)[:200] or "nothing"
+        raise ExportError(
+            f"llama.cpp has no known name for how this tokenizer splits text ({shown}).",
+            f"Known are {', '.join(PRE_TOKENIZERS.values())}. Export --to merged, or --to gguf-lora.",
+        )
+    return PRE_TOKENIZERS[steps]
+
+
+def _step(step: Json) -> Step:
+    """One step of a pre-tokenizer, reduced to what decides."""
+    match step:
+        case {"type": "ByteLevel", "add_prefix_space": False}:
+            return BYTES_AND_WORDS if step.get("use_regex", True) else BYTES
+        case {"type": "Digits", "individual_digits": True}:
+            return "Digits", "each"
+        case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}:
+            return "Split", _canonical(regex)
+    return str(step["type"]), json.dumps(step, sort_keys=True)
+
+
+def _canonical(regex: str) -> str:
+    """The same regex in one spelling: some files write out the case of contractions."""
+    return regex.replace("(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", CONTRACTIONS)
+
+
+def _flat(step: Json | None, inner: str) -> list[Json]:
+    if step is None:
+        return []
+    if step["type"] == "Sequence":
+        return [one for part in step[inner] for one in _flat(part, inner)]
+    return [step]
+
+
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale", "mscale_all_dim"}
+
+
+"""Settings of YaRN of which only llama.cpp's defaults are written here."""
+
+
+def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, name: str) -> None:
+    """The model, whose weights are float32, with tokenizer and chat template. Raises `ExportError`, `OSError`."""
+    config = model.config
+    architecture = architecture_of(config)
+
+    def describe(writer: GGUFWriter) -> None:
+        writer.add_name(name)
+        writer.add_file_type(FILE_TYPES[quantise])
+        writer.add_quantization_version(2)
+        _describe(writer, config)
+        write_tokenizer(writer, renderer, config.vocab_size)
+
+    entries = [_rope_entry(model)] if rope_type(config) == "llama3" else []
+    write_gguf(path, architecture.gguf, describe, [*entries, *_entries(model, architecture, quantise)])
+
+
+def round_weights(model: Any, quantise: Quantise) -> None:
+    """Round the model's weights, in place, as the file's format does: what the format alone explains."""
+    for _, weight in _weights(model):
+        weight.copy_(torch.from_numpy(round_values(weight.numpy(), tensor_type(tuple(weight.shape), quantise))))
+
+
+def load_gguf_model(path: Path) -> Any:
+    """The model that a file holds, in float32, positions scaled as llama.cpp does it from what the file says.
+
+    Raises `ExportError` for a damaged file.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+
+    reader = open_gguf(path)
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    arch = read_value(reader, "general.architecture")
+    config.head_dim = read_value(reader, Keys.Attention.KEY_LENGTH.format(arch=arch))  # transformers reads it for some
+    config.rope_parameters = _rope_parameters(reader, arch)
+    quiet = logging.getLogger("transformers")
+    before = quiet.level
+    try:
+        quiet.setLevel(logging.ERROR)
+        with contextlib.redirect_stderr(io.StringIO()):  # its counter of tensors
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                config=config,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+            )
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        raise ExportError(f"{path.name} cannot be loaded back: {error}.", "Report this fault.") from error
+    finally:
+        quiet.setLevel(before)
+    _scale_positions(model, reader)
+    return model.eval()
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def _describe(writer: GGUFWriter, config: Any) -> None:
+    head = head_size(config)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(head)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    kind = rope_type(config)
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(RopeScalingType(kind))
+        writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+    if kind == "yarn":
+        unusual = [key for key in YARN_KEYS if config.rope_parameters.get(key) is not None]
+        if unusual:
+            raise ExportError(
+                f"This model's YaRN has settings that are not written to GGUF here: {', '.join(sorted(unusual))}.",
+                "Export --to merged.",
+            )
+        writer.add_rope_scaling_orig_ctx_len(
+            config.rope_parameters.get("original_max_position_embeddings") or config.max_position_embeddings
+        )
+
+
+def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> list[GgufTensor]:
+    names = architecture.names(model.config)
+    entries = []
+    for name, weight in _weights(model):
+        stem, _, suffix = name.rpartition(".")
+        gguf_stem = names.get_name(stem)
+        if gguf_stem is None:
+            raise ExportError(f"{name} has no name in GGUF.", "Export --to merged.")
+        gguf_name = f"{gguf_stem}.{suffix}"
+        shape = tuple(weight.shape)
+        values = _stored(weight, architecture, gguf_name, model.config)
+        entries.append(GgufTensor(gguf_name, shape, tensor_type(shape, quantise), values))
+    return entries
+
+
+def _stored(weight: Any, architecture: GgufArchitecture, name: str, config: Any) -> Callable[[], Array]:
+    return lambda: architecture.stored(weight.detach().float().numpy(), name, config)
+
+
+def _weights(model: Any) -> list[tuple[str, Any]]:
+    """Every weight once: tied ones under the name of the embedding."""
+    return [(name, weight.detach()) for name, weight in model.named_parameters()]
+
+
+def _rope_entry(model: Any) -> GgufTensor:
+    """What llama.cpp divides the frequencies by. Llama 3 scales each, and the model has them computed already."""
+    rotary = model.model.rotary_emb
+    factors = (_frequencies(rotary.config) / rotary.inv_freq.float().cpu()).numpy()
+    return GgufTensor(ROPE_FACTORS, tuple(factors.shape), tensor_type(factors.shape, "f16"), lambda: factors)
+
+
+def _frequencies(config: Any) -> torch.Tensor:
+    head = head_size(config)
+    theta: float = config.rope_parameters["rope_theta"]
+    return torch.pow(theta, -torch.arange(0, head, 2, dtype=torch.float32) / head)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def _rope_parameters(reader: GGUFReader, arch: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": read_value(reader, Keys.Rope.FREQ_BASE.format(arch=arch)),
+    }
+    if kind := read_value(reader, Keys.Rope.SCALING_TYPE.format(arch=arch)):
+        found |= {"rope_type": kind, "factor": read_value(reader, Keys.Rope.SCALING_FACTOR.format(arch=arch))}
+    if original := read_value(reader, Keys.Rope.SCALING_ORIG_CTX_LEN.format(arch=arch)):
+        found["original_max_position_embeddings"] = original
+    return found
+
+
+def _scale_positions(model: Any, reader: GGUFReader) -> None:
+    """Divide the frequencies by the factors in the file, which transformers leaves out."""
+    for tensor in reader.tensors:
+        if tensor.name == ROPE_FACTORS:
+            rotary = model.model.rotary_emb
+            scaled = _frequencies(model.config) / torch.from_numpy(np.array(read_tensor(tensor)))
+            rotary.inv_freq = rotary.original_inv_freq = scaled

@@ -1,0 +1,113 @@
+"""Compares an export with llama.cpp itself, where `xllamacpp` is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from personas.errors import ExportError
+from trainer.export.loaded_adapter import LoadedAdapter
+from trainer.export.logit_diff import compare_logits
+
+PACKAGE = "xllamacpp"
+MAX_KL = 0.1
+"""Nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats."""
+MIN_LOG_PROBABILITY = -60.0
+"""The log-probability of a token that llama.cpp does not name."""
+
+
+@dataclass(frozen=True)
+class LlamaCppResult:
+    """At the last position of each prompt: the mean KL divergence, the share of equal choices; and how many of the
+    prompts it cuts into the same tokens."""
+
+    kl: float
+    same_choice: float
+    same_tokens: int
+    prompts: int
+
+    def as_json(self) -> dict[str, float]:
+        """The four by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"KL {self.kl:.2g}, same choice {self.same_choice:.0%}, the same tokens in {self.same_tokens} of "
+            f"{self.prompts} prompts"
+        )
+
+
+def is_installed() -> bool:
+    """Whether llama.cpp can be asked."""
+    return importlib.util.find_spec(PACKAGE) is not None
+
+
+def compare_with_llama_cpp(
+    model: Path, adapter: Path | None, source: LoadedAdapter, reference: Tensor, say: Callable[[str], None]
+) -> LlamaCppResult | None:
+    """Ask llama.cpp, or None where it is not installed. Raises `ExportError` when it says something else."""
+    if not is_installed():
+        return None
+    say("asking llama.cpp")
+    server = _start_server(model, adapter, max(len(sample.ids) for sample in source.samples) + 8)
+    plain = source.tokenizer("a", add_special_tokens=False)["input_ids"][-1]
+    last, same = [], 0
+    for sample in source.samples:
+        last.append(_next_token(server, list(sample.ids), reference.shape[-1], plain))
+        text = source.tokenizer.decode(sample.ids)
+        ours = source.tokenizer(text, add_special_tokens=False)["input_ids"]
+        same += _tokenise(server, text) == ours
+    difference = compare_logits(reference[:, -1:], torch.stack(last).unsqueeze(1))
+    found = LlamaCppResult(difference.kl, difference.same_choice, same, len(last))
+    if not found.kl <= MAX_KL:
+        raise ExportError(f"llama.cpp reads the export otherwise: {found}.", "Nothing was kept. Report this fault.")
+    return found
+
+
+def _start_server(model: Path, adapter: Path | None, context: int) -> Any:
+    xllamacpp = importlib.import_module(PACKAGE)
+
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(model)
+    settings.n_ctx = context
+    settings.n_parallel = 1
+    settings.n_gpu_layers = 0
+    settings.warmup = False
+    settings.verbosity = -1
+    settings.cpuparams.n_threads = os.cpu_count() or 1
+    if adapter is not None:
+        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    try:
+        return xllamacpp.Server(settings)
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"llama.cpp cannot load the export: {error}.", "Report this fault.") from error
+
+
+def _next_token(server: Any, ids: list[int], size: int, plain: int) -> Tensor:
+    """The log-probability of each token after these, [vocabulary]. `plain` is any token that is a whole letter."""
+    # An end of turn or half a letter would be answered without probabilities. Those told are from before the bias.
+    asked = {"prompt": ids, "max_tokens": 1, "n_probs": size, "temperature": 0.0, "logit_bias": [[plain, 1000.0]]}
+    answer = server.handle_completions({**asked, "cache_prompt": False})
+    found = torch.full((size,), MIN_LOG_PROBABILITY)
+    for one in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+        if one["id"] < size:
+            found[one["id"]] = max(one["logprob"], MIN_LOG_PROBABILITY)
+    return found
+
+
+def _tokenise(server: Any, text: str) -> list[int]:
+    body = json.dumps({"content": text, "parse_special": True, "add_special": False}).encode()
+    request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        tokens: list[int] = json.load(answer)["tokens"]
+    return tokens

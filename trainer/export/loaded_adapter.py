@@ -1,0 +1,172 @@
+"""Loads a verified adapter with its base model, tokenizer, renderer and persona."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from personas.card import SHIPPED_CARDS, Card, read_card, read_card_file, to_persona
+from personas.engine.peft_runner import PeftSwitcher
+from personas.errors import AdapterError, ExportError
+from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter
+from personas.home.card_adapter import unpack_adapter
+from personas.home.shared_personas import shared_card_files
+from personas.models.base_model import (
+    BaseModel,
+    fingerprint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    load_torch,
+    locate,
+)
+from personas.prompt import Renderer, TokenizedSample
+from personas.schemas.chat import AdapterRef, Persona
+from personas.schemas.training import AdapterManifest
+from trainer.export.logit_diff import comparison_samples, compute_logits, require_equal_logits
+from trainer.process.environment import find_home
+
+DEFAULT_CONTEXT_TOKENS = 2048
+
+
+@dataclass
+class LoadedAdapter:
+    """An adapter that was verified. Models are loaded when asked for, one at a time, and computed in float32."""
+
+    folder: Path
+    manifest: AdapterManifest
+    base: BaseModel
+    tokenizer: Any
+    renderer: Renderer
+    persona: Persona | None
+    card: Card | None
+    config: Any
+    _adapted: PeftSwitcher | None = None
+    _reference: Tensor | None = None
+    _samples: list[TokenizedSample] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Whose adapter it is, with its version."""
+        return f"{self.manifest.persona or 'dialogue'}-{self.manifest.version}"
+
+    @property
+    def samples(self) -> list[TokenizedSample]:
+        """The prompts, with replies, on which exports are compared."""
+        if not self._samples:
+            context = getattr(self.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
+            self._samples = comparison_samples(self.renderer, self.persona, context)
+        return self._samples
+
+    @property
+    def adapted(self) -> Any:
+        """The peft model: the adapter, active, over the values of the 16-bit base model."""
+        if self._adapted is None:
+            self._adapted = PeftSwitcher(self.base_in_float32(), self.manifest.base_model_hash)
+            self._adapted.load(self.ref)
+        return self._adapted.model
+
+    @property
+    def ref(self) -> AdapterRef:
+        """The adapter as the engine names it."""
+        return AdapterRef(self.manifest.persona or "dialogue", self.manifest.version, self.folder)
+
+    @property
+    def reference(self) -> Tensor:
+        """What adapter and base say to the prompts: the logits that every export is compared with."""
+        if self._reference is None:
+            self._reference = compute_logits(self.adapted, self.samples)
+        return self._reference
+
+    @property
+    def doubt(self) -> str:
+        """Whether the card may be another persona's than the adapter; empty where it is that persona's own."""
+        trained = self.manifest.persona
+        if self.card is None or trained is None or to_persona(self.card, "").id == trained:
+            return ""
+        return f"The card is {self.card.name}'s, and the adapter was trained as {trained}: is it the right card?"
+
+    def base_in_float32(self) -> Any:
+        """A new copy of the base model: the values of its 16-bit weights, in float32."""
+        torch = load_torch()
+        stored = str(getattr(self.config, "dtype", "")).removeprefix("torch.")
+        if stored in ("bfloat16", "float16"):
+            return load_model(self.base, "float32")
+        return load_model(self.base, "bfloat16").to(torch.float32)
+
+    def merged(self) -> Any:
+        """The model with the adapter added to its weights, in float32. The source holds no model afterwards.
+
+        Raises `ExportError` when it does not say what adapter and base say.
+        """
+        reference, adapted = self.reference, self.adapted
+        self._adapted = None
+        model = adapted.merge_and_unload()
+        require_equal_logits(
+            reference, compute_logits(model, self.samples), "The merged model differs from adapter and base"
+        )
+        return model
+
+    def release(self) -> None:
+        """Forget the loaded model; the reference stays."""
+        self._adapted = None
+        gc.collect()
+
+
+@contextmanager
+def open_adapter(adapter: Path, card: Path | None) -> Iterator[LoadedAdapter]:
+    """The adapter in a folder, or in a CHARX card, with all that belongs to it.
+
+    Raises `AdapterError` for a damaged one or one of another base model, `BaseModelError`, `CardError`.
+    """
+    if adapter.is_file():
+        with tempfile.TemporaryDirectory(prefix="understudy-export-") as scratch:
+            folder = unpack_adapter(adapter, Path(scratch) / "adapter")
+            yield _load(folder, card or adapter)
+    else:
+        if not (adapter / MANIFEST_FILE).exists():
+            raise AdapterError(
+                f"There is no adapter in {adapter}.",
+                "Name the folder of one version: it holds manifest.json and adapter_model.safetensors.",
+            )
+        yield _load(adapter, card)
+
+
+def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
+    manifest = verify_adapter(folder)
+    require_servable(manifest, folder)
+    base = locate(manifest.base_model)
+    if fingerprint(base) != manifest.base_model_hash:
+        raise AdapterError(
+            f"The base model {manifest.base_model} is not the one that this adapter was trained on.",
+            "Restore that base model, or train the persona on this one.",
+        )
+    card, persona = _find_card(manifest, card_file)
+    tokenizer = load_tokenizer(base)
+    return LoadedAdapter(folder, manifest, base, tokenizer, Renderer(tokenizer), persona, card, load_config(base))
+
+
+def _find_card(manifest: AdapterManifest, file: Path | None) -> tuple[Card | None, Persona | None]:
+    if file is not None:
+        card = read_card_file(file)
+        return card, to_persona(card, str(file), manifest.persona or "")
+    file = shared_card_files(SHIPPED_CARDS, find_home()).get(manifest.persona or "")
+    if file is None:
+        return None, None
+    return read_card_file(file), read_card(file)
+
+
+def require_card(source: LoadedAdapter, to: str) -> tuple[Card, Persona]:
+    """Card and persona of the adapter. Raises `ExportError` where none is known."""
+    if source.card is None or source.persona is None:
+        whose = source.manifest.persona
+        known = f"There is no card of {whose} here" if whose else "This adapter belongs to no persona"
+        raise ExportError(f"{known}, and --to {to} needs one.", "Name its card: --card FILE.")
+    return source.card, source.persona

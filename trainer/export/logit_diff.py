@@ -1,0 +1,101 @@
+"""Computes logits on fixed prompts and compares two models by them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from personas.errors import ExportError
+from personas.prompt import Renderer, TokenizedSample
+from personas.schemas.chat import LoreHit, Persona, Turn
+
+COMPARED_POSITIONS = 24
+"""So many last positions of each prompt and reply are compared: the reply's and the last of the prompt."""
+MAX_PROMPT_TOKENS = 1600
+
+RELATIVE_NOISE = 2e-3
+"""What float32 arithmetic in another order may change, as a share of the logits' standard deviation."""
+
+COMPARISON_DIALOGUES: tuple[tuple[tuple[str, bool], ...], ...] = (
+    (("Good evening. Who are you?", False),),
+    (("hi", False), ("Hello. What brings you here?", True), ("I feel awful today, nothing worked.", False)),
+    (("What do you do all day, from 7:30 to 18:45?", False),),
+    (("Chào bạn, hôm nay trời mưa 12345 giọt 🙂 — nói gì đi?", False),),
+    (("Tell me  a story:\n\n1. the sea\n2. it's late", False), ("No.", True), ("Why not?!", False)),
+)
+COMPARISON_REPLY = "I will tell you, since you ask. It takes 20 minutes, and it isn't sad."
+
+
+@dataclass(frozen=True)
+class LogitDiff:
+    """Between two sets of logits: the largest of one logit, the mean KL divergence in nats per token, and the share of
+    positions at which both would choose the same token."""
+
+    max_abs: float
+    kl: float
+    same_choice: float
+
+    def as_json(self) -> dict[str, float]:
+        """The three numbers by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"max |Δ logit| {self.max_abs:.2g}, KL {self.kl:.2g}, same choice {self.same_choice:.1%}"
+
+
+def comparison_samples(renderer: Renderer, persona: Persona | None, context: int) -> list[TokenizedSample]:
+    """A handful of prompts with a reply each, rendered as when serving."""
+    lore = (LoreHit("harbour.md", "The harbour", "The harbour has 3 cranes and one bell.", 1.0),)
+    room = min(MAX_PROMPT_TOKENS, context)
+    return [
+        renderer.sample(
+            persona,
+            [Turn("Guest", text, by_persona) for text, by_persona in talk],
+            COMPARISON_REPLY,
+            lore if number % 2 else (),
+            room,
+        )
+        for number, talk in enumerate(COMPARISON_DIALOGUES)
+    ]
+
+
+def compute_logits(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:
+    """The logits [samples, positions, vocabulary], float32, of the last `COMPARED_POSITIONS` of each sample."""
+    with torch.inference_mode():
+        rows = [
+            model(input_ids=torch.tensor([sample.ids]), use_cache=False, logits_to_keep=COMPARED_POSITIONS).logits[0]
+            for sample in samples
+        ]
+    return torch.stack(rows).float()
+
+
+def compare_logits(reference: Tensor, other: Tensor) -> LogitDiff:
+    """How far `other` lies from `reference`. Raises `ExportError` when they are not comparable, or no numbers."""
+    if other.shape[-1] < reference.shape[-1] or not bool(torch.isfinite(other).all()):
+        raise ExportError("The export computes no sensible logits.", "This is a fault of the program; report it.")
+    other = other[..., : reference.shape[-1]]  # padded vocabularies
+    before, after = reference.log_softmax(-1), other.log_softmax(-1)
+    kl = (before.exp() * (before - after)).sum(-1).mean()
+    same = (reference.argmax(-1) == other.argmax(-1)).float().mean()
+    return LogitDiff(float((reference - other).abs().max()), max(0.0, float(kl)), float(same))
+
+
+def require_equal_logits(one: Tensor, other: Tensor, what: str) -> LogitDiff:
+    """Both up to the noise of arithmetic. Raises `ExportError` naming `what` differs."""
+    found, allowed = compare_logits(one, other), allowed_noise(one)
+    if not found.max_abs <= allowed:
+        raise ExportError(
+            f"{what}: {found}; allowed are {allowed:.2g} per logit.",
+            "Nothing was kept. Export --to adapter is exact; report this with the versions of your packages.",
+        )
+    return found
+
+
+def allowed_noise(logits: Tensor) -> float:
+    """By how much equal models may differ in one logit."""
+    return RELATIVE_NOISE * float(logits.std()) if math.isfinite(float(logits.std())) else 0.0

@@ -1,0 +1,391 @@
+"""Ollama folders: the Modelfile, and a Go template equivalent to the model's chat template."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from personas.errors import ExportError
+from personas.prompt import EXAMPLE_USER, Renderer, fill_macros, system_text
+from personas.schemas.chat import Persona, SamplingParams, Turn
+from trainer.export.gguf_model import begins_with_bos
+from trainer.export.loaded_adapter import DEFAULT_CONTEXT_TOKENS
+from trainer.export.logit_diff import COMPARISON_DIALOGUES
+
+SYSTEM_PROBE, LAST_PROBE, SECOND_PROBE = "SYSTEM-PROBE", "LAST-PROBE", "SECOND-PROBE"
+
+
+FIRST_USER_PROBE, FIRST_REPLY_PROBE, SECOND_REPLY_PROBE = "FIRST-PROBE", "ANSWER-PROBE", "REPLY-PROBE"
+
+
+IS_LAST = "eq (len (slice $.Messages $i)) 1"
+
+
+IS_FIRST = "le $i 1"
+
+
+SYSTEM_SEPARATOR = "\n\n"
+
+
+"""What our renderer and most templates put between a system text and the message that it joins."""
+
+
+OllamaMessage = dict[str, str]
+
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ChatTemplateParts:
+    """What the chat template writes around each message. `system` says where a system text goes: in a message of its
+    own, or into the first or the last one of the user."""
+
+    system: str
+    start: str
+    system_before: str
+    system_after: str
+    user_before: str
+    user_after: str
+    reply_before: str
+    reply_after: str
+    opening: str
+
+
+def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
+    """The form of a model's chat template; `bos` is what the runtime puts first by itself. Raises `ExportError`."""
+    probe = Persona("probe", "Probe", description=SYSTEM_PROBE)
+    turns = [Turn(EXAMPLE_USER, FIRST_USER_PROBE), Turn("", FIRST_REPLY_PROBE, True), Turn(EXAMPLE_USER, SECOND_PROBE)]
+    turns += [Turn("", SECOND_REPLY_PROBE, True), Turn(EXAMPLE_USER, LAST_PROBE)]
+    text = renderer.prompt(probe, turns).text.removeprefix(bos).replace(f"{EXAMPLE_USER}: ", "")
+    alone = renderer.prompt(None, turns).text.removeprefix(bos)
+    try:
+        return _parse_template(text, alone, renderer.end_of_turn)
+    except ValueError as error:
+        raise ExportError(
+            "This model's chat template is of no form that is written for Ollama here.",
+            "Export --to gguf: the file carries the chat template itself.",
+        ) from error
+
+
+def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = "") -> str:
+    """The template. `user` stands before each message of the user, `closing` after the last."""
+    own = form.system == "own"
+    joined = {"first": f"and $.System ({IS_FIRST})", "last": f"and $.System ({IS_LAST})"}.get(form.system)
+    inside = f"{{{{ if {joined} }}}}{{{{ $.System }}}}{SYSTEM_SEPARATOR}{{{{ end }}}}" if joined else ""
+    ending = f"{{{{ if {IS_LAST} }}}}{_literal(SYSTEM_SEPARATOR + closing)}{{{{ end }}}}" if closing else ""
+    start = _literal(form.start)
+    parts = [
+        f"{{{{ if not .System }}}}{start}{{{{ end }}}}" if own and start else start,
+        "{{ range $i, $m := .Messages }}",
+        '{{ if eq .Role "system" }}',
+        f"{_literal(form.system_before)}{{{{ .Content }}}}{_literal(form.system_after)}" if own else "",
+        '{{ else if eq .Role "user" }}',
+        f"{_literal(form.user_before)}{inside}{_literal(user)}{{{{ .Content }}}}{ending}{_literal(form.user_after)}",
+        "{{ else }}",
+        f"{_literal(form.reply_before)}{{{{ .Content }}}}{_literal(form.reply_after)}",
+        "{{ end }}{{ end }}",
+        _literal(form.opening),
+    ]
+    return "".join(parts)
+
+
+def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:
+    """Raises `ValueError` when the words do not stand where they stand in every known form."""
+    system = _layout(text)
+    joined = SYSTEM_PROBE + SYSTEM_SEPARATOR
+    plain = text if system == "own" else text.replace(joined, "", 1)
+    first = _before(plain, SYSTEM_PROBE if system == "own" else FIRST_USER_PROBE)
+    reply_to_user = _between(plain, FIRST_REPLY_PROBE, SECOND_PROBE)
+    user_to_reply, opening = _between(plain, FIRST_USER_PROBE, FIRST_REPLY_PROBE), plain.partition(LAST_PROBE)[2]
+    head = _between(plain, SYSTEM_PROBE, FIRST_USER_PROBE) if system == "own" else first
+    ended, rest = _split_turn_end(reply_to_user, end)
+    user_before = _common_prefix(head[::-1], rest[::-1])[::-1]
+    both = _common_prefix(user_to_reply, opening)
+    user_after = ended if ended and both.startswith(ended) else both
+    if user_to_reply != _between(plain, SECOND_PROBE, SECOND_REPLY_PROBE) or reply_to_user != _between(
+        plain, SECOND_REPLY_PROBE, LAST_PROBE
+    ):
+        raise ValueError("turns differ")
+    start = _before(alone, FIRST_USER_PROBE)
+    if not start.endswith(user_before) or (system != "own" and start != first):
+        raise ValueError("the first message differs")
+    return ChatTemplateParts(
+        system=system,
+        start=start.removesuffix(user_before),
+        system_before=first if system == "own" else "",
+        system_after=head.removesuffix(user_before) if system == "own" else "",
+        user_before=user_before,
+        user_after=user_after,
+        reply_before=user_to_reply.removeprefix(user_after),
+        reply_after=reply_to_user.removesuffix(user_before),
+        opening=opening.removeprefix(user_after),
+    )
+
+
+def _split_turn_end(between: str, end: str) -> tuple[str, str]:
+    """What ends a turn, with the space after it, and what begins the next. Any cut would do; this one reads well."""
+    before, there, after = between.partition(end)
+    rest = after.lstrip()
+    return before + there + after.removesuffix(rest), rest
+
+
+def _common_prefix(one: str, other: str) -> str:
+    """What both texts begin with."""
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return "".join(letter for letter, _ in alike)
+
+
+def _layout(text: str) -> str:
+    after = text.partition(SYSTEM_PROBE)[2]
+    if after.startswith(SYSTEM_SEPARATOR + FIRST_USER_PROBE):
+        return "first"
+    return "last" if after.startswith(SYSTEM_SEPARATOR + LAST_PROBE) else "own"
+
+
+def _before(text: str, word: str) -> str:
+    found, there, _ = text.partition(word)
+    if not there:
+        raise ValueError(word)
+    return found
+
+
+def _between(text: str, left: str, right: str) -> str:
+    _, there, rest = text.partition(left)
+    if not there:
+        raise ValueError(left)
+    return _before(rest, right)
+
+
+def _literal(text: str) -> str:
+    return text.replace("{{", '{{ "{{" }}')
+
+
+# ------------------------------------------------------------------------------------------------ running it
+
+ACTION = re.compile(r"\{\{ (.*?) \}\}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What an action can see: all messages, the system text, and the message that the range stands at."""
+
+    messages: list[OllamaMessage]
+    at: int = 0
+
+    @property
+    def system(self) -> str:
+        return SYSTEM_SEPARATOR.join(message["content"] for message in self.messages if message["role"] == "system")
+
+    @property
+    def message(self) -> OllamaMessage:
+        return self.messages[self.at]
+
+
+VALUES: dict[str, Callable[[_Scope], str]] = {
+    ".Content": lambda scope: scope.message["content"],
+    "$.System": lambda scope: scope.system,
+    '"{{"': lambda scope: "{{",
+}
+
+
+CONDITIONS: dict[str, Callable[[_Scope], bool]] = {
+    'eq .Role "system"': lambda scope: scope.message["role"] == "system",
+    'eq .Role "user"': lambda scope: scope.message["role"] == "user",
+    "not .System": lambda scope: not scope.system,
+    IS_LAST: lambda scope: len(scope.messages[scope.at :]) == 1,
+    f"and $.System ({IS_FIRST})": lambda scope: bool(scope.system) and scope.at <= 1,
+    f"and $.System ({IS_LAST})": lambda scope: bool(scope.system) and len(scope.messages[scope.at :]) == 1,
+}
+
+
+def run_go_template(template: str, messages: list[OllamaMessage]) -> str:
+    """What Ollama makes of messages with a template of the actions above. Raises `ValueError` for other actions."""
+    pieces = ACTION.split(template)  # texts at even places, actions at odd ones
+    tokens = [(place % 2 == 1, piece) for place, piece in enumerate(pieces) if piece]
+    nodes, rest = _block(tokens)
+    if rest:
+        raise ValueError(f"{rest[0]} closes nothing")
+    return "".join(_run_nodes(nodes, _Scope(messages)))
+
+
+_Token = tuple[bool, str]
+
+
+_Node = tuple[str, list[tuple[str, list["_Node"]]]]
+
+
+"""A text or value with no branches, or an `if` or `range` with its branches, each under its condition."""
+
+
+def _block(tokens: list[_Token]) -> tuple[list[_Node], list[_Token]]:
+    """The nodes up to an `else` or `end` that belongs to the caller, and what follows them."""
+    nodes: list[_Node] = []
+    while tokens:
+        (is_action, text), *tokens = tokens
+        if not is_action:
+            nodes.append(("text " + text, []))
+        elif text.startswith(("if ", "range ")):
+            node, tokens = _branches(text, tokens)
+            nodes.append(node)
+        elif text == "end" or text.startswith("else"):
+            return nodes, [(is_action, text), *tokens]
+        else:
+            nodes.append(("value " + text, []))
+    return nodes, []
+
+
+def _branches(opening: str, tokens: list[_Token]) -> tuple[_Node, list[_Token]]:
+    kind, _, condition = opening.partition(" ")
+    branches: list[tuple[str, list[_Node]]] = []
+    while True:
+        body, tokens = _block(tokens)
+        branches.append((condition, body))
+        if not tokens:
+            raise ValueError(f"{opening} is never closed")
+        (_, closing), *tokens = tokens
+        if closing == "end":
+            return (kind, branches), tokens
+        condition = closing.removeprefix("else").strip().removeprefix("if ")
+
+
+def _run_nodes(nodes: list[_Node], scope: _Scope) -> Iterator[str]:
+    for what, branches in nodes:
+        kind, _, rest = what.partition(" ")
+        if kind == "text":
+            yield rest
+        elif kind == "value":
+            yield _lookup_action(VALUES, rest)(scope)
+        elif kind == "range":
+            for place in range(len(scope.messages)):
+                yield from _run_nodes(branches[0][1], _Scope(scope.messages, place))
+        else:
+            chosen = next((body for when, body in branches if not when or _lookup_action(CONDITIONS, when)(scope)), [])
+            yield from _run_nodes(chosen, scope)
+
+
+def _lookup_action(table: Mapping[str, Callable[[_Scope], Value]], action: str) -> Callable[[_Scope], Value]:
+    if action not in table:
+        raise ValueError(f"unknown action: {action}")
+    return table[action]
+
+
+BASE_FILE, ADAPTER_FILE, MODELFILE_NAME = "base.gguf", "adapter.gguf", "Modelfile"
+
+
+QUOTES = '"""'
+
+
+def render_modelfile(renderer: Renderer, persona: Persona | None, context: int) -> str:
+    """The Modelfile of a persona, or of nobody in particular. Raises `ExportError` for what it cannot express."""
+    closing = _closing(persona)
+    form = extract_template_parts(renderer, _bos(renderer))
+    template = build_go_template(form, f"{EXAMPLE_USER}: " if persona else "", closing)
+    lines = [
+        f"# {persona.name if persona else 'An adapter'}: `ollama create NAME -f {MODELFILE_NAME}` in this folder, then "
+        "`ollama run NAME`.",
+        f"FROM ./{BASE_FILE}",
+        f"ADAPTER ./{ADAPTER_FILE}",
+        f"TEMPLATE {_quote(template)}",
+    ]
+    system, examples = _messages(renderer, persona)
+    if system:
+        lines.append(f"SYSTEM {_quote(system)}")
+    lines += [f"MESSAGE {message['role']} {_quote(message['content'])}" for message in examples]
+    lines += [f"PARAMETER {name} {value}" for name, value in _parameters(renderer, context)]
+    if persona and persona.license:
+        lines.append(f"LICENSE {_quote(persona.license)}")
+    return "\n".join(lines) + "\n"
+
+
+def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None) -> None:
+    """Run a Modelfile's template on talks: it has to give our renderer's prompts. Raises `ExportError`."""
+    held = parse_modelfile(text)
+    template = next(value for name, value in held if name == "TEMPLATE")
+    before: list[OllamaMessage] = [{"role": "system", "content": value} for name, value in held if name == "SYSTEM"]
+    before += [
+        {"role": name.removeprefix("MESSAGE "), "content": value} for name, value in held if name.startswith("MESSAGE ")
+    ]
+    for talk in COMPARISON_DIALOGUES:
+        turns = [Turn(EXAMPLE_USER, said, by_persona) for said, by_persona in talk]
+        messages = [{"role": "assistant" if by else "user", "content": said} for said, by in talk]
+        wanted = renderer.prompt(persona, turns, max_tokens=2**20).text.removeprefix(_bos(renderer))
+        if run_go_template(template, [*before, *messages]) != wanted:
+            raise ExportError(
+                "Ollama's template would not make the prompts that the adapter was trained on.",
+                "Export --to gguf: the file carries the model's own chat template.",
+            )
+
+
+def _messages(renderer: Renderer, persona: Persona | None) -> tuple[str, list[OllamaMessage]]:
+    """The system text and the card's examples, without what the template adds: the user's name before each message."""
+    if persona is None:
+        return "", []
+    messages = renderer.messages(persona, [Turn(EXAMPLE_USER, "")])[:-1]
+    if messages and messages[0]["role"] == "system":
+        system, messages = messages[0]["content"], messages[1:]
+    else:  # a model without a system role has it in the first message
+        system = system_text(persona, EXAMPLE_USER).strip()
+    held = []
+    for message in messages:
+        content = message["content"].removeprefix(f"{system}{SYSTEM_SEPARATOR}")
+        held.append({**message, "content": content.removeprefix(f"{EXAMPLE_USER}: ")})
+    return system, held
+
+
+def _closing(persona: Persona | None) -> str:
+    return fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER).strip() if persona else ""
+
+
+def _parameters(renderer: Renderer, context: int) -> list[tuple[str, object]]:
+    sampling = SamplingParams()
+    stops = dict.fromkeys((renderer.end_of_turn, renderer.tokenizer.eos_token))
+    return [
+        ("temperature", sampling.temperature),
+        ("top_p", sampling.top_p),
+        ("repeat_penalty", sampling.repetition_penalty),
+        ("num_predict", sampling.max_new_tokens),
+        ("num_ctx", min(context, DEFAULT_CONTEXT_TOKENS)),
+        *(("stop", f'"{stop}"') for stop in stops if stop),
+    ]
+
+
+def _bos(renderer: Renderer) -> str:
+    return renderer.tokenizer.bos_token if begins_with_bos(renderer) else ""
+
+
+def _quote(text: str) -> str:
+    """A value of many lines. Ollama ends it at the first line that ends with three quotation marks."""
+    if any(line.rstrip().endswith(QUOTES) for line in text.split("\n")[:-1]):
+        raise ExportError(f"A Modelfile cannot hold a text with {QUOTES} at the end of a line.", "Change the card.")
+    return f"{QUOTES}{text}{QUOTES}"
+
+
+def parse_modelfile(text: str) -> list[tuple[str, str]]:
+    """The instructions of a Modelfile with their values, as Ollama's parser finds them. Raises `ExportError`."""
+    found: list[tuple[str, str]] = []
+    lines = text.split("\n")
+    while lines:
+        name, _, value = lines.pop(0).partition(" ")
+        if not name or name.startswith("#"):
+            continue
+        role = ""
+        if name == "MESSAGE":
+            role, _, value = value.partition(" ")
+        while value.startswith(QUOTES) and not (len(value) >= 6 and value.endswith(QUOTES)):
+            if not lines:
+                raise ExportError(f"The Modelfile's {name} does not end.", "Export it again.")
+            value += "\n" + lines.pop(0)
+        if value.startswith(QUOTES):
+            value = value[3:-3]
+        found.append((f"{name} {role}".strip(), value))
+    return found
+
+
+def write_modelfile(folder: Path, text: str) -> None:
+    """Put it where `ollama create` looks for it."""
+    (folder / MODELFILE_NAME).write_text(text, encoding="utf-8")

@@ -1,1 +1,0 @@
-"""Learning from preferences: what was liked better than what, and replies that somebody taught."""

@@ -1,0 +1,1 @@
+"""Recipes, and how one is resolved for a job, a machine and its data."""

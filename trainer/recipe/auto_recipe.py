@@ -1,0 +1,335 @@
+"""Chooses the recipe `auto`: settings that follow from machine, base model and samples, with reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from personas.models.base_model import BaseModel, max_positions, read_config
+from personas.prompt import TokenizedSample
+from personas.schemas.hyperparameters import Hyperparameters
+from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
+from trainer.estimate.model_shape import ModelShape, model_shape_of
+from trainer.machine import MachineSpec, probe_machine_without_torch
+from trainer.recipe.resume_config import ResumeConfig
+from trainer.schemas import Recipe
+
+AUTO_RECIPE = "auto"
+
+
+MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0.9
+
+
+"""What a run may plan to take: other programs live in main memory, few in a GPU's."""
+
+
+CANDIDATE_LENGTHS, MAX_CPU_LENGTH, MIN_FULL_HISTORY_LENGTH = (2048, 1024, 640, 512, 384, 256), 1024, 512
+
+
+MAX_16BIT_WEIGHT_SHARE = 0.4
+
+
+"""16-bit weights may take so much of the memory before they are held in 4 bits."""
+
+
+MAX_CPU_BATCH, MAX_GPU_BATCH, MIN_GPU_BATCH = 4, 16, 2
+
+
+"""More samples at once are no faster: measured on two cores (demo-cpu); on a GPU some thousand tokens fill it. Rather
+than go below the least, a GPU computes activations twice."""
+
+
+SAMPLES_PER_STEP = ((100, 4), (2_000, 8), (20_000, 16), (math.inf, 32))
+
+
+"""Samples an optimiser step, by how many there are: with large batches LoRA learns worse (Schulman et al., LoRA Without
+Regret, 2025); the published recipes take 16 for 9,000 to 30,000."""
+
+
+MIN_EPOCHS = ((2_000, 3), (20_000, 2), (math.inf, 1))
+
+
+TARGET_STEPS, MAX_EPOCHS = 60, 8
+
+
+BITS_PER_WEIGHT, BITS_PER_TOKEN = 2, 1
+
+
+"""What an adapter's weight can hold, and what a token of text asks of it (LoRA Without Regret)."""
+
+
+MAX_RANK, ALPHA = 64, 32
+
+
+REFERENCE_LEARNING_RATE, REFERENCE_WIDTH, WIDTH_EXPONENTS, DEFAULT_WIDTH_EXPONENT = 5e-4, 2000, {"qwen": 0.0775}, 0.781
+
+
+"""Best rates over many models (Thinking Machines, tinker-cookbook): 5e-4 · (2000 / width) ^ exponent, at α = 32."""
+
+
+MAX_AUTO_LEARNING_RATE = 1e-3
+
+
+"""Chosen on held-out dialogues for the narrowest model that was tried, of width 576."""
+
+
+NO_DROPOUT_SAMPLES, EVALUATIONS_PER_EPOCH = 10_000, 4
+
+
+@dataclass(frozen=True)
+class SampleStats:
+    """The samples to train on: how many, tokens of the longest, and tokens that carry loss in all of them."""
+
+    samples: int
+    longest: int
+    trained_tokens: int
+
+
+@dataclass(frozen=True)
+class ModelTraits:
+    """A base model: its sizes, the tokens that it attends to at most (0 where it does not say), its kind."""
+
+    shape: ModelShape
+    context: int
+    kind: str
+
+
+class RecipeChooser:
+    """The recipe while it is being chosen."""
+
+    def __init__(self, recipe: Recipe, model: ModelTraits, machine: MachineSpec) -> None:
+        self.recipe, self.why = recipe, list[str]()
+        self._given, self._model, self._machine = recipe.model_fields_set, model, machine
+        self._share = machine.memory_bytes * (MAX_GPU_MEMORY_SHARE if machine.has_cuda else MAX_MAIN_MEMORY_SHARE)
+        self._room = min(self._share, (machine.free_bytes or machine.memory_bytes) * MAX_FREE_MEMORY_SHARE)
+
+    def choose_data_settings(self) -> None:
+        """How long samples may be, with how much history: whatever is free at the moment, the same on this machine."""
+        longest = self._model.context or CANDIDATE_LENGTHS[0]
+        longest = longest if self._machine.has_cuda else min(longest, MAX_CPU_LENGTH)
+        lengths = [length for length in CANDIDATE_LENGTHS if length <= longest] or [longest]
+        one = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "quant_type": self._lightest()}
+        fitting = [length for length in lengths if self._memory(length, **one) <= self._share]
+        within = f"the model attends to {self._model.context:,}" if self._model.context else "the model sets no bound"
+        fit = f"one such sample fits into {_gib(self._share)}" if fitting else f"nothing fits into {_gib(self._share)}"
+        self._take(f"{within}, and {fit}", max_length=(fitting or lengths[-1:])[0])
+        turns = 8 if self.recipe.max_length >= MIN_FULL_HISTORY_LENGTH else 4
+        self._take(f"as much of the talk as {self.recipe.max_length} tokens have room for", history_turns=turns)
+
+    def choose_run_settings(self, replies: SampleStats) -> None:
+        """All else."""
+        self._precision()
+        self._quantisation()
+        self._rank(replies)
+        self._rate()
+        self._optimiser()
+        samples = _by_size(SAMPLES_PER_STEP, replies.samples)
+        self._batches(replies, samples)
+        self._epochs(replies, self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps)
+
+    def _precision(self) -> None:
+        where = self._machine.device if self._machine.has_cuda else "this processor"
+        self._take(f"what {where} multiplies fastest in", precision=self._machine.best)
+
+    def _lightest(self) -> str:
+        return "nf4" if self._machine.has_cuda else "none"
+
+    def _quantisation(self) -> None:
+        takes = self._model.shape.weights * 2
+        if not self._machine.has_cuda:
+            why = "on a CPU 4-bit weights are unpacked before training and would save nothing"
+            self._take(why, quant_type="none")
+        elif takes <= MAX_16BIT_WEIGHT_SHARE * self._room:
+            self._take(f"{_gib(takes)} of weights leave room enough of {_gib(self._room)}", quant_type="none")
+        else:
+            self._take(f"{_gib(takes)} of weights would take too much of {_gib(self._room)}", quant_type="nf4")
+
+    def _rank(self, replies: SampleStats) -> None:
+        rank, bits = self.recipe.lora_r, replies.trained_tokens * BITS_PER_TOKEN
+        while rank < MAX_RANK and self._capacity(rank) < bits:
+            rank *= 2
+        millions = self._capacity(rank) / BITS_PER_WEIGHT / 1e6
+        why = f"{millions:.1f} M weights hold what {replies.trained_tokens:,} tokens of replies teach"
+        self._take(why, lora_r=rank)
+        self._take("the best learning rate then hardly depends on the rank", lora_alpha=ALPHA)
+        if replies.samples >= NO_DROPOUT_SAMPLES:
+            self._take(f"{replies.samples:,} samples are not learned by heart", lora_dropout=0.0)
+
+    def _capacity(self, rank: int) -> int:
+        """Bits."""
+        return BITS_PER_WEIGHT * adapter_parameter_count(
+            self.recipe.model_copy(update={"lora_r": rank}), self._model.shape
+        )
+
+    def _rate(self) -> None:
+        width = self._model.shape.width
+        exponent = next(
+            (it for kind, it in WIDTH_EXPONENTS.items() if self._model.kind.startswith(kind)), DEFAULT_WIDTH_EXPONENT
+        )
+        rate = float(f"{REFERENCE_LEARNING_RATE * (REFERENCE_WIDTH / width) ** exponent:.2g}")
+        why = f"{REFERENCE_LEARNING_RATE:g} · ({REFERENCE_WIDTH} / width {width}) ^ {exponent:g}"
+        if rate > MAX_AUTO_LEARNING_RATE:
+            rate, why = MAX_AUTO_LEARNING_RATE, f"the most that was found good; {why} would be more"
+        self._take(why, learning_rate=rate)
+
+    def _optimiser(self) -> None:
+        if self._machine.has_cuda and self.recipe.quant_type != "none":
+            self._take("memory is short: its state takes 8 bits, and may leave the GPU", optim="paged_adamw_8bit")
+        else:
+            self._take("there is memory for its whole state", optim="adamw_torch_fused")
+
+    def _batches(self, replies: SampleStats, samples: int) -> None:
+        """The largest batch that fits, better without computing activations twice than with."""
+        most = min(samples, MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH, replies.samples or 1)
+        if "gradient_accumulation_steps" in self._given:
+            most = min(most, max(1, samples // self.recipe.gradient_accumulation_steps))
+        for checkpointing in self._open("gradient_checkpointing", (False, True)):
+            least = MIN_GPU_BATCH if self._machine.has_cuda and not checkpointing else 1
+            for batch in self._open("per_device_train_batch_size", _powers_of_two(most, least)):
+                changes = {"gradient_checkpointing": checkpointing, "per_device_train_batch_size": batch}
+                if self._fits(replies.longest, **changes):
+                    return self._take_batch(replies, samples, changes, "fit into")
+        return self._take_batch(replies, samples, changes, "is the least, and takes")
+
+    def _take_batch(self, replies: SampleStats, samples: int, changes: dict[str, Any], fit: str) -> None:
+        batch, checkpointing = changes["per_device_train_batch_size"], changes["gradient_checkpointing"]
+        accumulation = min(math.ceil(samples / batch), _setting_maximum("gradient_accumulation_steps"))
+        needs, counted = self._memory(replies.longest, **changes), "1 sample" if batch == 1 else f"{batch} samples"
+        twice = "batches would not fit otherwise" if checkpointing else "there is memory to keep what is computed"
+        held = f"{counted} of {replies.longest} tokens {fit} {needs / 2**30:.1f} of {_gib(self._room)}"
+        self._take(twice, gradient_checkpointing=checkpointing)
+        self._take(held, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
+
+    def _epochs(self, replies: SampleStats, samples: int) -> None:
+        a_pass = max(1, math.ceil(replies.samples / samples))
+        least = _by_size(MIN_EPOCHS, replies.samples)
+        epochs = min(MAX_EPOCHS, max(least, math.ceil(TARGET_STEPS / a_pass)))
+        if self.recipe.max_steps:
+            epochs = math.ceil(self.recipe.max_steps / a_pass)
+        else:
+            self._take(f"{replies.samples:,} samples are {a_pass:,} steps an epoch", num_train_epochs=float(epochs))
+            epochs = math.ceil(self.recipe.num_train_epochs)
+        if epochs > 1:
+            patience = 1 if epochs <= 3 else 2
+            why = "ends the run once held-out replies become no likelier"
+            self._take(why, eval_strategy="epoch", early_stopping_patience=patience)
+        else:
+            every = max(1, a_pass // EVALUATIONS_PER_EPOCH)
+            self._take("within the only epoch", eval_strategy="steps", eval_steps=every, early_stopping_patience=2)
+
+    def _open(self, name: str, choices: Sequence[Any]) -> Sequence[Any]:
+        """What a setting may be: as it was given, or one of these."""
+        return (getattr(self.recipe, name),) if name in self._given else choices
+
+    def _take(self, why: str, **values: Any) -> None:
+        """Set what is open of these, and note it."""
+        if mine := {name: value for name, value in values.items() if name not in self._given}:
+            self.recipe = with_values(self.recipe, **mine)
+            self.why.append(
+                f"chosen {', '.join(f'{name} {_format_value(value)}' for name, value in mine.items())}: {why}."
+            )
+
+    def _fits(self, longest: int, **changes: Any) -> bool:
+        return self._memory(longest, **changes) <= self._room
+
+    def _memory(self, longest: int, **changes: Any) -> int:
+        changed = {name: value for name, value in changes.items() if name not in self._given}
+        recipe = self.recipe.model_copy(update=changed)
+        return predict_memory(recipe, self._model.shape, longest, self._machine).total
+
+
+def with_values(recipe: Recipe, **values: Any) -> Recipe:
+    """The recipe with other values, which do not count as set by the request."""
+    return Recipe.model_construct(_fields_set=recipe.model_fields_set, **{**dict(recipe), **values})
+
+
+def _by_size(table: Sequence[tuple[float, int]], size: int) -> int:
+    return next(value for below, value in table if size < below)
+
+
+def _powers_of_two(most: int, least: int) -> list[int]:
+    """Powers of two from `most` down to `least`, as far as there are any."""
+    return [2**power for power in range(most.bit_length() - 1, -1, -1) if 2**power >= min(least, most)]
+
+
+def _setting_maximum(name: str) -> int:
+    return int(Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]["maximum"])
+
+
+def _format_value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+AUTO_SETTINGS = frozenset(
+    ("max_length", "history_turns", "precision", "quant_type", "lora_r", "lora_alpha", "lora_dropout", "learning_rate",
+     "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
+     "num_train_epochs", "eval_strategy", "eval_steps", "early_stopping_patience")
+)  # fmt: skip
+
+
+"""What it chooses."""
+
+
+@dataclass(frozen=True)
+class RecipeChoice:
+    """A recipe in which nothing is left to choose, and `why` what was chosen was chosen; one line each."""
+
+    recipe: Recipe
+    why: tuple[str, ...] = ()
+
+
+def resolve_for_data(
+    name: str, recipe: Recipe, base: BaseModel, begun: ResumeConfig | None = None, machine: MachineSpec | None = None
+) -> Recipe:
+    """The recipe by which samples are made: as a run that was `begun` has it. One that is not `auto` stays as it is."""
+    if name != AUTO_RECIPE:
+        return recipe
+    if begun:
+        return with_values(
+            recipe, **{key: getattr(begun.recipe, key) for key in AUTO_SETTINGS - recipe.model_fields_set}
+        )
+    choice = RecipeChooser(recipe, model_traits(base), machine or probe_machine_without_torch())
+    choice.choose_data_settings()
+    return choice.recipe
+
+
+def resolve_for_run(
+    name: str,
+    recipe: Recipe,
+    base: BaseModel,
+    replies: SampleStats,
+    begun: ResumeConfig | None = None,
+    machine: MachineSpec | None = None,
+) -> RecipeChoice:
+    """The recipe for a run over these samples. What a run that was `begun` was held to is not chosen again."""
+    if name != AUTO_RECIPE:
+        return RecipeChoice(recipe)
+    if begun:
+        return RecipeChoice(recipe, begun.chosen)
+    return choose_recipe(recipe, model_traits(base), replies, machine or probe_machine_without_torch())
+
+
+def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec) -> RecipeChoice:
+    """All that the request leaves open."""
+    choice = RecipeChooser(recipe, model, machine)
+    choice.choose_data_settings()
+    choice.choose_run_settings(replies)
+    return RecipeChoice(choice.recipe, tuple(choice.why))
+
+
+def model_traits(base: BaseModel) -> ModelTraits:
+    """What a base model's folder says of it. Raises `BaseModelError`."""
+    shape = model_shape_of(base)
+    return ModelTraits(shape, max_positions(base) or 0, str(read_config(base).get("model_type", "")))
+
+
+def sample_stats(samples: Sequence[TokenizedSample]) -> SampleStats:
+    """Of the samples themselves."""
+    longest = max((len(sample.ids) for sample in samples), default=0)
+    return SampleStats(len(samples), longest, sum(sample.reply_tokens for sample in samples))

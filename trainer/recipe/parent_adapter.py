@@ -1,0 +1,156 @@
+"""The adapter that a job trains further: its checks, its effect on the recipe, its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from personas.errors import AdapterError, RequestError
+from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, require_servable, verify_adapter
+from personas.home.data_subjects import read_people
+from personas.models.base_model import BaseModel, fingerprint
+from personas.prompt import PROMPT_VERSION
+from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.training import AdapterManifest, JobSpec, ParentAdapterInfo
+from trainer.data.dataset import Dataset
+from trainer.data.job_inputs import parent_adapter_folder
+from trainer.data.preference_policy import GOOD_REPLIES_KEY
+from trainer.data.sample_sets import add_counts
+from trainer.recipe.resolve import make_request, resolve_recipe
+from trainer.schemas import Recipe
+
+SHAPE_SETTINGS = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+    "target_modules": "target_modules",
+}
+"""Settings that an adapter's weights decide, and peft's names for them."""
+PREFERENCE_SETTING_PREFIXES = ("preference_", "heldout_share")
+"""How settings begin that a job of preferences keeps where it trains anew."""
+
+
+@dataclass(frozen=True)
+class ParentAdapter:
+    """An adapter's folder, its manifest, and the SHA-256 of its weights."""
+
+    folder: Path
+    manifest: AdapterManifest
+    weights: str
+
+    @property
+    def told(self) -> ParentAdapterInfo:
+        """What the manifest of the new adapter says of it."""
+        made = self.manifest
+        return ParentAdapterInfo(persona=made.persona, version=made.version, job_id=made.job_id, weights=self.weights)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as when it was made."""
+        if self.manifest.prompt_version == PROMPT_VERSION:
+            return ()
+        return (
+            f"The adapter that is trained further learned prompts of format {self.manifest.prompt_version}; they are "
+            f"of format {PROMPT_VERSION} now.",
+        )
+
+    def shaped(self, recipe: Recipe, asked: Hyperparameters) -> Recipe:
+        """The recipe with the adapter's shape. Raises `RequestError` naming what was asked for otherwise."""
+        config = _read_peft_config(self.folder)
+        own: dict[str, Any] = {name: config[key] for name, key in SHAPE_SETTINGS.items()}
+        own["target_modules"] = _order_modules(own["target_modules"], recipe.target_modules)
+        for name, value in asked.model_dump(include=set(SHAPE_SETTINGS), exclude_none=True).items():
+            if _comparable(value) != _comparable(own[name]):
+                raise RequestError(
+                    f"{name} cannot be {_format_setting(value)}: the adapter that is to be trained further has "
+                    f"{_format_setting(own[name])}.",
+                    f"Leave {name} out, or train a new adapter.",
+                )
+        return recipe.model_copy(update=own)
+
+    def trained_by(self, recipe: Recipe, asked: Hyperparameters) -> Recipe:
+        """The recipe by which the adapter itself was trained, with what is asked for set otherwise.
+
+        Of one that has learned from preferences itself the default recipe, and of the given one what is about samples
+        and preferences.
+        """
+        made = self.manifest
+        table = {**made.hyperparameters, "target_modules": made.lora["target_modules"]}
+        if GOOD_REPLIES_KEY in made.dataset:
+            table = resolve_recipe(make_request(job_name="again", task_type="dialogue")).model_dump()
+        kept = {
+            name: getattr(recipe, name) for name in Recipe.model_fields if name.startswith(PREFERENCE_SETTING_PREFIXES)
+        }
+        known = {name: value for name, value in table.items() if name in Recipe.model_fields}
+        own = asked.model_dump(exclude_none=True)
+        again = Recipe.model_validate({**recipe.model_dump(), **known, **kept, **own})
+        return Recipe.model_construct(_fields_set=set(own), **dict(again))
+
+    def with_people(self, data: Dataset) -> Dataset:
+        """The samples, with those who are in the adapter among the people: the new one has learned from them too."""
+        return replace(data, people=add_counts(data.people, read_people(self.folder)))
+
+
+def find_parent_adapter(folder: Path, spec: JobSpec, base: BaseModel) -> ParentAdapter | None:
+    """The adapter that the job in a folder trains further, verified; None where it trains a new one.
+
+    Raises `AdapterError` for a damaged one, one that is never served, and one that was made for another base model.
+    """
+    place = parent_adapter_folder(folder, spec)
+    if place is None:
+        return None
+    manifest = verify_adapter(place)
+    require_servable(manifest, place)
+    if manifest.base_model_hash != fingerprint(base):
+        raise AdapterError(
+            f"The adapter to start from was made for the base model {manifest.base_model}, not for {base.name}.",
+            "Train over that base model, or start from another adapter.",
+        )
+    return ParentAdapter(place, manifest, hashlib.sha256((place / WEIGHTS_FILE).read_bytes()).hexdigest())
+
+
+def load_parent_weights(folder: Path, model: Any) -> None:
+    """Put an adapter's weights into the new adapter of a model. Raises `AdapterError` when they do not fit it."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+        left = set_peft_model_state_dict(model, weights).unexpected_keys
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise AdapterError(f"The adapter in {folder} does not fit: {error}", "Start from another adapter.") from error
+    expected = sum(1 for weight in model.parameters() if weight.requires_grad)
+    if left or len(weights) != expected:
+        raise AdapterError(
+            f"The adapter in {folder} has {len(weights)} matrices, and {expected} are to be trained.",
+            "Start from another adapter.",
+        )
+
+
+def _read_peft_config(folder: Path) -> dict[str, Any]:
+    """peft's configuration of an adapter."""
+    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    if missing := sorted(set(SHAPE_SETTINGS.values()) - config.keys()):
+        raise AdapterError(
+            f"The {CONFIG_FILE} of the adapter lacks {', '.join(missing)}.", "Start from another adapter."
+        )
+    return config
+
+
+def _order_modules(names: list[str], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, first those that the recipe names, as it does."""
+    return (*(name for name in wanted if name in names), *sorted(set(names) - set(wanted)))
+
+
+def _comparable(value: Any) -> Any:
+    return set(value) if isinstance(value, list | tuple) else value
+
+
+def _format_setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, list | tuple) else f"{value}"

@@ -1,0 +1,190 @@
+"""Writes an adapter's documents: manifest, model card and data sheet."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personas.formatting import markdown_table
+from personas.models.base_model import fingerprint
+from personas.prompt import PROMPT_VERSION
+from personas.schemas.training import AdapterManifest, JobSpec
+from personas.schemas.training_events import ScoreSummary
+from trainer.data.dataset import Dataset
+from trainer.data.dataset_card import render_permission_note
+from trainer.recipe.resume_config import ResumeConfig
+from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section
+
+if TYPE_CHECKING:
+    from trainer.train.job import PreparedJob
+
+VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+
+
+def make_manifest(
+    job: PreparedJob, frozen: ResumeConfig, caveats: tuple[str, ...], training: TrainingRecord
+) -> AdapterManifest:
+    """The manifest, without checksums: those are taken when the folder is sealed."""
+    spec, recipe = job.spec, frozen.used
+    lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
+    return AdapterManifest(
+        persona=spec.request.persona,
+        version=spec.version,
+        job_id=spec.job_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        base_model=job.base.name,
+        base_model_hash=fingerprint(job.base),
+        prompt_version=PROMPT_VERSION,
+        lora={**lora, "target_modules": list(recipe.target_modules)},
+        recipe=spec.request.recipe,
+        hyperparameters=recipe.hyperparameters,
+        training_precision=f"{recipe.quant_type} base, {recipe.precision} compute, float32 adapter",
+        serving_precision=spec.serving_precision,
+        dataset_hash=job.data.hash,
+        dataset=job.data.counts,
+        rights=job.data.rights,
+        seed=recipe.seed,
+        packages=frozen.packages,
+        threads=frozen.threads,
+        kernels=training.kernels,
+        caveats=caveats,
+        start_from=job.start.told if job.start else None,
+        metrics=training.metrics,
+        checksums={},
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of the packages that compute."""
+    return {name: importlib.metadata.version(name) for name in VERSIONED_PACKAGES}
+
+
+DATA_SHEET_FILE, DATA_SHEET_MARKDOWN = "datasheet.json", "datasheet.md"
+
+
+def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:
+    """`datasheet.json` and the same for people, `datasheet.md`. Raises `OSError`."""
+    sheet = {
+        "format": 1,
+        "samples": {"train": len(data.trained), "heldout": len(data.heldout)},
+        "by_right": data.rights,
+        "by_source": data.sources,
+        "arrived": dict(sorted(data.days.items())),
+        "replaced": dict(data.replaced),
+        "dropped": dict(data.ledger.dropped.most_common()),
+        "permission": data.permission,
+        "materials": [
+            it.model_dump(include={"kind", "origin", "right", "stated_by", "stated_on", "why", "arrived"})
+            for it in spec.materials
+        ],
+        "stated": {name: dict(stated) for name, stated in data.stated.items()},
+        "hash": data.hash,
+    }
+    (folder / DATA_SHEET_FILE).write_text(json.dumps(sheet, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / DATA_SHEET_MARKDOWN).write_text(_data_sheet_markdown(spec, sheet), encoding="utf-8")
+
+
+def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
+    samples, days = sheet["samples"], [day for day in sheet["arrived"] if day]
+    stated = ("kind", "origin", "right", "stated_by", "stated_on", "why")
+    parts = [
+        f"# The data of {spec.request.persona or 'dialogue'} {spec.version}",
+        f"{samples['train']:,} samples were trained on, {samples['heldout']:,} held out. "
+        + (f"They came from {days[0]} to {days[-1]}." if days else ""),
+        "## Rights",
+        _counts_table("right", sheet["by_right"]),
+        render_permission_note(sheet["permission"]) if sheet["permission"] else "",
+        markdown_table(
+            ("material", "origin", "right", "stated by", "on", "why"),
+            ([it[key] for key in stated] for it in sheet["materials"]),
+            numbers=False,
+        ),
+        _inherited_rights(sheet["stated"]),
+        "## Sources",
+        _counts_table("source", sheet["by_source"]),
+        "## Replaced",
+        _counts_table("kind", sheet["replaced"], "places") if sheet["replaced"] else "Members appear under pseudonyms.",
+        "Pseudonymised is not anonymous: whoever has the key in the bot's home can tell who is meant.",
+        "## Left out",
+        _counts_table("reason", sheet["dropped"], "records") if sheet["dropped"] else "Nothing.",
+        f"Hash of the samples: `{sheet['hash']}`. `people.json` lists who is in them, under a key.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _inherited_rights(stated: Mapping[str, Mapping[str, str]]) -> str:
+    """What the built data set says of its own sources."""
+    if not stated:
+        return ""
+    rows = [
+        (name, *(of.get(key, "") for key in ("right", "stated_by", "stated_on", "why"))) for name, of in stated.items()
+    ]
+    head = ("source in the data set", "right", "stated by", "on", "why")
+    return markdown_table(head, rows, numbers=False)
+
+
+def _counts_table(what: str, counts: Mapping[str, int], of: str = "samples") -> str:
+    return markdown_table((what, of), ((name, f"{count:,}") for name, count in counts.items()))
+
+
+def write_model_card(folder: Path, manifest: AdapterManifest, training: TrainingRecord) -> None:
+    """`README.md`, after https://arxiv.org/abs/1810.03993: what it is, from what, how made, how good."""
+    name = manifest.persona or "dialogue"
+    sections = [
+        f"# {name} {manifest.version}",
+        f"A LoRA adapter for the base model `{manifest.base_model}`, made on {manifest.created_at} by the job "
+        f"`{manifest.job_id}`. It belongs to that base model only (hash `{manifest.base_model_hash[:16]}…`).",
+        _parent_section(manifest),
+        "## Results",
+        _metrics_table(manifest.metrics),
+        "## Training",
+        training_section(training, f"{REPORT_FOLDER}/"),
+        f"[{REPORT_FOLDER}/README.md]({REPORT_FOLDER}/README.md) has the curves as tables; beside it lie files for spreadsheets and "
+        "TensorBoard.",
+        "## Data",
+        _key_value_table(("right", "samples"), manifest.rights.items()),
+        _key_value_table(("composition", "number"), manifest.dataset.items()),
+        "Members appear under pseudonyms; [datasheet.md](datasheet.md) says where the samples are from. The loss was "
+        "taken on the replies and their ends of turn only.",
+        "## Settings",
+        f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in {manifest.training_precision}, measured and "
+        f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}.",
+        _key_value_table(("setting", "value"), [*manifest.hyperparameters.items(), *manifest.lora.items()]),
+        *manifest.caveats,
+        "Packages: " + ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) + ".",
+    ]
+    (folder / "README.md").write_text("\n\n".join(part for part in sections if part) + "\n", encoding="utf-8")
+
+
+def _parent_section(manifest: AdapterManifest) -> str:
+    """Which adapter it went on from; empty for one that was new."""
+    if (start := manifest.start_from) is None:
+        return ""
+    return (
+        f"Its training went on from the adapter {start.persona or 'dialogue'} {start.version} (job `{start.job_id}`, "
+        f"weights `{start.weights[:16]}…`)."
+    )
+
+
+def _metrics_table(metrics: ScoreSummary) -> str:
+    gain = 1 - metrics.loss_tuned / metrics.loss_base
+    rows = [
+        ("held-out replies, base model", f"{metrics.loss_base:.4f}"),
+        ("held-out replies, this adapter", f"{metrics.loss_tuned:.4f} ({gain:.1%} lower)"),
+        ("general dialogue, base model", f"{metrics.general_loss_base:.4f}"),
+        ("general dialogue, this adapter", f"{metrics.general_loss_tuned:.4f}"),
+    ]
+    note = (
+        f"Loss in nats per reply token, end of turn included, after the same prompts; {metrics.heldout_replies} "
+        f"held-out replies hold {metrics.heldout_tokens} tokens. Measured in {metrics.precision}."
+    )
+    return _key_value_table(("measure", "value"), rows) + "\n\n" + note
+
+
+def _key_value_table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
+    lines = [f"| {left} | {right} |" for left, right in [head, ("---", "---"), *rows]]
+    return "\n".join(lines)

@@ -1,0 +1,166 @@
+"""Shows which tokens of a data set, a job or sources carry loss."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from personas.home.datasets import EVAL_FILE, TRAIN_FILE
+from personas.models.base_model import locate
+from personas.prompt import Renderer, TokenizedSample
+from trainer.data.builder import DatasetBuilder
+from trainer.data.dataset import Dataset
+from trainer.data.dedup_split import HELD_OUT, TRAIN
+from trainer.data.layout import read_samples, read_stats
+from trainer.data.ledger import Ledger
+from trainer.data.loader import render_lines
+from trainer.data.writer import DatasetBuildSpec, ReadProgress, previous_holdout
+from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
+
+SIDE_NAMES = ((TRAIN, "train"), (HELD_OUT, "eval"))
+"""Sides and their names in `--json`, which are those of a data set's files."""
+
+TRAINED_BEGIN, TRAINED_END = "⟦", "⟧"
+
+
+REJECTED_BEGIN, REJECTED_END = "⟪", "⟫"
+
+
+@dataclass(frozen=True)
+class MaskedSample:
+    """A sample as text: `parts` in order, each with whether it carries loss. Token counts are the trainer's.
+
+    A `rejected` reply is judged and not learned from: its loss makes it less likely.
+    """
+
+    side: str
+    parts: tuple[tuple[str, bool], ...]
+    lossy: int
+    tokens: int
+    rejected: bool = False
+
+    @property
+    def trained(self) -> int:
+        """How many tokens are learned from."""
+        return 0 if self.rejected else self.lossy
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """What the reply stands between."""
+        return (REJECTED_BEGIN, REJECTED_END) if self.rejected else (TRAINED_BEGIN, TRAINED_END)
+
+    def as_text(self) -> str:
+        """With what is trained on between ⟦ and ⟧, and a reply that was rejected between ⟪ and ⟫."""
+        begin, end = self.marks
+        return "".join(f"{begin}{text}{end}" if lossy else text for text, lossy in self.parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in `mask --json` and `plan --json`: `parts` are pairs of text and whether it is trained on."""
+        parts = [[text, lossy and not self.rejected] for text, lossy in self.parts]
+        told = {"trained_tokens": self.trained, "tokens": self.tokens, "parts": parts}
+        rejected = [text for text, lossy in self.parts if lossy]
+        return {**told, "rejected_tokens": self.lossy, "rejected": "".join(rejected)} if self.rejected else told
+
+
+@dataclass
+class MaskSummary:
+    """What was found: the first samples to train on in full, and counts over all of them, held-out ones included.
+
+    `dropped` counts replies that make no sample, by reason, `rejected` samples whose reply is judged alone, and the
+    tokens of these replies.
+    """
+
+    base_model: str
+    limit: int
+    shown: list[MaskedSample] = field(default_factory=list)
+    samples: Counter[str] = field(default_factory=Counter)
+    trained: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def add(self, tokenizer: Any, sample: TokenizedSample, side: str, *, rejected: bool = False) -> None:
+        """Count a sample, and keep it if it is among the first."""
+        self.samples[side] += 1
+        self.tokens[side] += len(sample.ids)
+        if rejected:
+            self.rejected.update(samples=1, tokens=sample.reply_tokens)
+        else:
+            self.trained[side] += sample.reply_tokens
+        if side == TRAIN and len(self.shown) < self.limit:
+            self.shown.append(mask_sample(tokenizer, sample, side, rejected=rejected))
+
+    def as_json(self) -> dict[str, Any]:
+        """The published object of `mask --json`."""
+        return {
+            "base_model": self.base_model,
+            "samples": {name: self.samples[side] for side, name in SIDE_NAMES},
+            "trained_tokens": {name: self.trained[side] for side, name in SIDE_NAMES},
+            "tokens": {name: self.tokens[side] for side, name in SIDE_NAMES},
+            "dropped": dict(self.dropped.most_common()),
+            **({"rejected": dict(self.rejected)} if self.rejected else {}),
+            "shown": [it.as_json() for it in self.shown],
+        }
+
+
+def mask_sample(tokenizer: Any, sample: TokenizedSample, side: str = TRAIN, *, rejected: bool = False) -> MaskedSample:
+    """A sample as text."""
+    return MaskedSample(side, tuple(split_by_loss(tokenizer, sample)), sample.reply_tokens, len(sample.ids), rejected)
+
+
+def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
+    """What a job trains on, each with whether its reply was rejected; such come in turns with the others."""
+    if data.preferences is None:
+        yield from ((sample, False) for sample in data.train)
+        return
+    marked = list(zip(data.train, (not one.is_good for one in data.preferences.judged), strict=True))
+    sides = ([pair for pair in marked if pair[1] is bad] for bad in (False, True))
+    yield from (pair for pairs in itertools.zip_longest(*sides) for pair in pairs if pair)
+
+
+def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str, bool]]:
+    """The sample's text in pieces that wholly carry loss, or not at all."""
+    for learned, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
+        yield tokenizer.decode([id for id, _ in group]), learned
+
+
+def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
+    """Of a job folder's run. Raises `UnderstudyError` as the run would."""
+    job = prepare_job_without_torch(folder)
+    masks = MaskSummary(job.base.name, limit, dropped=Counter(job.data.ledger.replies))
+    for sample, rejected in labelled_samples(job.data):
+        masks.add(job.tokenizer, sample, TRAIN, rejected=rejected)
+    for sample in job.data.heldout:
+        masks.add(job.tokenizer, sample, HELD_OUT)
+    return masks
+
+
+def mask_summary_of_sources(order: DatasetBuildSpec, limit: int, heard: ReadProgress) -> MaskSummary:
+    """Of sources, as `dataset build` would take them; nothing is left of what is made for it."""
+    plan, masks = replace(order.plan, held_out=previous_holdout(order)), MaskSummary(order.base.name, limit)
+    with tempfile.TemporaryDirectory(prefix="understudy-mask-") as folder:
+        with DatasetBuilder(plan, Ledger(), Path(folder)) as builder:
+            for source, items in order.sources:
+                builder.take(source, items, partial(heard, f"reading {source}"))
+            for built in builder.samples():
+                masks.add(plan.renderer.tokenizer, built.made.sample, built.side)
+                heard("making samples", 1)
+        masks.dropped.update(builder.ledger.replies)
+    return masks
+
+
+def mask_summary_of_dataset(folder: Path, limit: int) -> MaskSummary:
+    """Of a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
+    base = locate(read_stats(folder)["base_model"])
+    masks = MaskSummary(base.name, limit)
+    renderer = Renderer(load_fast_tokenizer(base))
+    for side, name in ((TRAIN, TRAIN_FILE), (HELD_OUT, EVAL_FILE)):
+        for _, sample in render_lines(read_samples(folder / name), renderer, masks.dropped):
+            masks.add(renderer.tokenizer, sample, side)
+    return masks

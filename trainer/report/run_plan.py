@@ -1,0 +1,230 @@
+"""Plans a run without running it: data kept and dropped, time and memory by recipe."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from personas.home.data_subjects import Consent
+from personas.home.datasets import EVAL_FILE, TRAIN_FILE
+from personas.home.rights import decide_right
+from personas.models.base_model import BaseModel, apply_rope_settings, locate
+from personas.schemas.base import DISCORD_API
+from personas.schemas.hyperparameters import Hyperparameters
+from trainer.data.builder import DatasetBuilder
+from trainer.data.dataset_card import DatasetStatistics, dataset_summary, length_distribution
+from trainer.data.dedup_split import TRAIN
+from trainer.data.layout import read_participants, read_samples, read_stats
+from trainer.data.ledger import Ledger
+from trainer.data.sample_renderer import TOO_LONG, SampleHash, require_both_sides
+from trainer.data.writer import DatasetBuildSpec, ReadProgress, previous_holdout
+from trainer.estimate.memory_check import memory_reductions
+from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_speed
+from trainer.estimate.workload import Workload, WorkloadCounter, workload_of
+from trainer.machine import probe_machine_without_torch
+from trainer.recipe.auto_recipe import RecipeChoice, SampleStats, resolve_for_run, sample_stats
+from trainer.recipe.hardware_fit import HardwareFit, fit_to_hardware, skip_activation_checkpointing, stage_warnings
+from trainer.recipe.model_fit import context_length_error, match_target_modules
+from trainer.recipe.resolve import load_recipe, recipe_names
+from trainer.recipe.resume_config import find_resume_config
+from trainer.report.loss_mask_view import MaskedSample, labelled_samples, mask_sample
+from trainer.schemas import Recipe
+from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
+
+MAX_EXAMPLE_SAMPLES = 3
+
+
+PREFERENCE_RECIPE = "preference"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run that could be: its samples' figures (`told` as `dataset build` tells them) and what it would run with.
+
+    `examples` are samples to train on; of `history_trimmed` the oldest turns did not fit, and `context_length_error` are replies
+    that make no sample because they do not fit at all. `why` says why the recipe `auto` has chosen these settings,
+    `notes` what of the material is not as asked. `first` is what a first stage would learn from. `by_preference`: an
+    adapter goes on with preferences, for which no other recipe is meant.
+    """
+
+    persona: str | None
+    base: BaseModel
+    recipe: str
+    settings: Recipe
+    told: dict[str, Any]
+    work: Workload
+    replies: SampleStats
+    examples: tuple[MaskedSample, ...]
+    history_trimmed: int
+    too_long: int
+    why: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    first: Workload | None = None
+    by_preference: bool = False
+
+    def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
+        """The published object of `plan --json`. `adapters` are those of earlier runs, for their speed."""
+        speed = estimate_speed(self.base, self.settings, self.work, adapters)
+        others = [name for name in recipe_names() if name != PREFERENCE_RECIPE and not self.by_preference]
+        recipes = {name: load_recipe(name) for name in others} | {self.recipe: self.settings}
+        machine = probe_machine_without_torch()
+        return {
+            "persona": self.persona,
+            "base_model": self.base.name,
+            "recipe": self.recipe,
+            **self.told,
+            "longest_tokens": max(self.work.seen(self.settings), default=0),
+            "tokens_per_sample": length_distribution([*self.work.train, *self.work.heldout]),
+            "recipes": [self._told_of(name, recipe, speed) for name, recipe in recipes.items()],
+            "free_bytes": machine.free_bytes,
+            "lighter": [vars(way) for way in memory_reductions(self.settings, self.base, self.work, speed, machine)],
+            "truncation": {
+                "max_length": self.settings.max_length,
+                "history_trimmed": self.history_trimmed,
+                "too_long": self.too_long,
+            },
+            **(self._shown() if with_samples else {}),
+        }
+
+    def _shown(self) -> dict[str, Any]:
+        """The first samples, as text for people and in parts for programs."""
+        return {
+            "examples": [it.as_text() for it in self.examples],
+            "masks": [it.as_json() for it in self.examples],
+        }
+
+    def _told_of(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
+        """What a recipe would take here; `warnings` say what of it cannot be done here, or is hardly meant."""
+        mine = name == self.recipe
+        chosen = RecipeChoice(recipe, self.why) if mine else resolve_for_run(name, recipe, self.base, self.replies)
+        fit = self._fitted(chosen.recipe)
+        took = estimate_run(name, fit.recipe, self.base, self.work, speed)
+        notes = [*self._notes_on_model(chosen.recipe), *fit.notes]
+        first = self.first if mine else None
+        warnings = stage_warnings(chosen.recipe, took["samples"], len(first.train) if first else 0)
+        if first:
+            took = _add_first_stage(took, estimate_run(name, chosen.recipe.first_stage, self.base, first, speed))
+        return {**took, "warnings": [*chosen.why, *(self.notes if mine else ()), *notes, *warnings]}
+
+    def _fitted(self, recipe: Recipe) -> HardwareFit:
+        """The recipe as a run would have it here."""
+        machine = probe_machine_without_torch()
+        fit = fit_to_hardware(recipe, machine)
+        if recipe.gradient_checkpointing and "gradient_checkpointing" in recipe.model_fields_set:
+            return fit
+        return skip_activation_checkpointing(fit, self.base, self.work, machine, machine.free_bytes)
+
+    def _notes_on_model(self, recipe: Recipe) -> list[str]:
+        """What of a recipe the base model has another way, or cannot read."""
+        base = apply_rope_settings(self.base, recipe.rope_scaling_type, recipe.rope_scaling_factor)
+        longest = max((tokens for tokens in self.work.train if tokens <= recipe.max_length), default=0)
+        error = context_length_error(base, longest)
+        return [*match_target_modules(recipe, base)[1], *([str(error)] if error else [])]
+
+
+def plan_job(folder: Path) -> RunPlan:
+    """The plan of a job folder's run. Raises `UnderstudyError` as the run would."""
+    job = prepare_job_without_torch(folder)
+    data, request = job.data, job.spec.request
+    sums = [sum(len(sample.ids) for sample in side) for side in (data.trained, data.heldout)]
+    told = {
+        "samples": {"train": len(data.trained), "eval": len(data.heldout)},
+        "tokens": sum(sums),
+        "rows": data.ledger.rows,
+        "rows_used": data.ledger.rows_used,
+        "dropped": dict(data.ledger.dropped.most_common()),
+        "sources": data.sources,
+        "hash": data.hash,
+    }
+    method = data.preferences.method if data.preferences else None
+    work = workload_of(data.train, data.heldout, data.general, method)
+    shown = itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
+    examples = tuple(mask_sample(job.tokenizer, sample, rejected=bad) for sample, bad in shown)
+    replies = sample_stats(data.train)
+    chosen = resolve_for_run(request.recipe, job.recipe, job.base, replies, find_resume_config(folder, job.spec))
+    first = workload_of(data.first, ()) if data.first else None
+    fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
+    of = (told, work, replies, examples, *fitting, chosen.why, data.caveats, first)
+    by_preference = request.task_type == "preference"
+    return RunPlan(request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference)
+
+
+def _add_first_stage(took: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """What both stages take together. The program is started once."""
+    sums = {name: took[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
+    seconds = round(took["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
+    most = max(took, first, key=lambda it: it["memory_bytes"])
+    return {**took, **sums, "seconds": seconds, "memory_bytes": most["memory_bytes"], "memory": most["memory"]}
+
+
+def plan_sources(order: DatasetBuildSpec, recipe: str, heard: ReadProgress) -> RunPlan:
+    """The plan for sources that are named on the command line; nothing is left of what is made for it."""
+    plan, statistics, digest = replace(order.plan, held_out=previous_holdout(order)), DatasetStatistics(), SampleHash()
+    count = WorkloadCounter()
+    examples: list[MaskedSample] = []
+    with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
+        builder = stack.enter_context(DatasetBuilder(plan, Ledger(), Path(folder)))
+        for source, items in order.sources:
+            builder.take(source, items, partial(heard, f"reading {source}"))
+        for built in builder.samples():
+            sample, trains = built.made.sample, built.side == TRAIN
+            statistics.add(built)
+            digest.add(sample, held_out=not trains)
+            (count.train_on if trains else count.hold_out)(sample)
+            if trains and len(examples) < MAX_EXAMPLE_SAMPLES:
+                examples.append(mask_sample(plan.renderer.tokenizer, sample))
+            heard("making samples", 1)
+    require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
+    told, work = dataset_summary(statistics, builder.ledger, digest.hexdigest()), count.work()
+    replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
+    chosen = resolve_for_run(recipe, plan.recipe, order.base, replies)
+    fitting = (statistics.with_trimmed_history, builder.ledger.replies[TOO_LONG])
+    of = (told, work, replies, tuple(examples), *fitting, chosen.why)
+    return RunPlan(plan.persona_id, order.base, recipe, chosen.recipe, *of)
+
+
+def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> RunPlan:
+    """The plan for a data set that `dataset build` made.
+
+    Raises `MaterialError` when it is damaged, and when it may not be trained on under today's consent.
+    """
+    settings = load_recipe(recipe, changes)
+    stats = read_stats(folder)
+    read_participants(folder)
+    told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
+    persona, base_model = stats["persona"], stats["base_model"]
+    lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
+    if any(line.get("right") == DISCORD_API for side in lines for line in side):
+        decide_right(folder.resolve().name, signed=DISCORD_API, consent=consent).require()
+    train, heldout = ([line["tokens"] for line in side] for side in lines)
+    examples = tuple(_plain_masked_sample(line) for line in lines[0][:MAX_EXAMPLE_SAMPLES])
+    base, trained_tokens = locate(base_model), sum(line.get("reply_tokens", 0) for line in lines[0])
+    work = Workload(
+        train, heldout, shared=_shared_prefix_tokens(base, lines[0]), reply_tokens=trained_tokens / len(train) or None
+    )
+    replies = SampleStats(len(train), max(train), trained_tokens)
+    chosen = resolve_for_run(recipe, settings, base, replies)
+    fitting = (stats.get("with_trimmed_history", 0), stats.get("dropped_replies", {}).get(TOO_LONG, 0))
+    return RunPlan(persona, base, recipe, chosen.recipe, told, work, replies, examples, *fitting, chosen.why)
+
+
+def _shared_prefix_tokens(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:
+    """Tokens that all prompts of a built data set begin with."""
+    beginnings = [line["messages"][0]["content"] for line in lines]
+    first, last = min(beginnings), max(beginnings)  # what these share, all between them share, too
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return len(load_fast_tokenizer(base)("".join(pair[0] for pair in alike))["input_ids"])
+
+
+def _plain_masked_sample(line: dict[str, Any]) -> MaskedSample:
+    """A line of a data set without a model's control tokens."""
+    *before, reply = line["messages"]
+    prompt = "".join(f"{message['role']}: {message['content']}\n" for message in before)
+    parts = ((f"{prompt}{reply['role']}: ", False), (reply["content"], True))
+    return MaskedSample(TRAIN, parts, line.get("reply_tokens", 0), line["tokens"])

@@ -1,0 +1,278 @@
+"""Writes an adapter's report/ folder: loss curves, tables and figures of its training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from personas.formatting import markdown_table
+from personas.schemas.training_events import Epoch, Evaluation, Progress, ScoreSummary
+from trainer.data.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR
+from trainer.data.dataset_charts import new_figure, save_figure
+from trainer.machine import MemoryPeak
+from trainer.process.events import StepEvent
+from trainer.train.experiment_tracker import TENSORBOARD_FOLDER, write_tensorboard_file
+
+SMOOTHING_FACTOR = 0.9
+
+
+SMOOTHING_FORMULA = "sₙ = Σ 0.9ⁿ⁻ⁱ·lossᵢ ⁄ Σ 0.9ⁿ⁻ⁱ, over all i ≤ n"
+
+
+"""What `moving_average` computes, in words for a legend."""
+
+
+@dataclass(frozen=True)
+class LossCurves:
+    """Steps and values belong together; `heldout` pairs them, where held-out replies were measured on the way."""
+
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    rates: tuple[float, ...]
+    heldout: tuple[tuple[int, float], ...]
+
+
+def make_curves(history: Sequence[StepEvent]) -> LossCurves:
+    """The curves of a run's whole history."""
+    progress = [event for event in history if isinstance(event, Progress)]
+    measured = [event for event in history if isinstance(event, Evaluation | Epoch)]
+    return LossCurves(
+        tuple(event.step for event in progress),
+        tuple(event.loss for event in progress),
+        tuple(event.lr for event in progress),
+        tuple((event.step, event.eval_loss) for event in measured if event.eval_loss is not None),
+    )
+
+
+def moving_average(values: Sequence[float]) -> Iterator[float]:
+    """The mean of all values so far, each worth 0.9 of the next: an exponential moving average without a bias to 0."""
+    total = weight = 0.0
+    for value in values:
+        total, weight = SMOOTHING_FACTOR * total + value, SMOOTHING_FACTOR * weight + 1
+        yield total / weight
+
+
+STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes", "seconds")
+
+
+EPOCH_COLUMNS = ("epoch", "step", "train_loss", "eval_loss", "seconds")
+
+
+EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
+
+
+STAGE_LABELS = {1: "1: general dialogue", 2: "2: the persona"}
+
+
+REPORT_FOLDER = "report"
+
+
+MAX_SHOWN_STEPS = 20
+
+
+def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
+    """The training losses that were told step by step; of two stages, those of the last."""
+    last = max((event.stage for event in history), default=0)
+    return tuple(event.loss for event in history if isinstance(event, Progress) and event.stage == last)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What is known of a run at its end. `seconds` of the whole run, over all its processes, `training_s` of it until
+    the adapter was measured, without waiting; `kernels` computed it."""
+
+    history: tuple[StepEvent, ...]
+    seconds: float
+    peak: MemoryPeak
+    metrics: ScoreSummary
+    kernels: tuple[str, ...] = ()
+    training_s: float = 0.0
+
+    @property
+    def train_loss(self) -> float:
+        """The last that was told: of the last epoch or interval between measurements, else of the last step."""
+        for event in reversed(self.history):
+            if isinstance(event, Progress):
+                return event.loss
+            if event.train_loss is not None:
+                return event.train_loss
+        return float("nan")
+
+
+def write_run_report(folder: Path, training: TrainingRecord) -> None:
+    """`report/`: three tables as CSV, `training.json`, both curves, TensorBoard's file, and `README.md` for people."""
+    report, history = folder / REPORT_FOLDER, training.history
+    report.mkdir()
+    stage = ("stage",) if has_stages(history) else ()
+    _write_csv(report / "steps.csv", STEP_COLUMNS + stage, [event for event in history if isinstance(event, Progress)])
+    _write_csv(report / "epochs.csv", EPOCH_COLUMNS + stage, [event for event in history if isinstance(event, Epoch)])
+    if evaluations := [event for event in history if isinstance(event, Evaluation)]:
+        _write_csv(report / "evaluations.csv", EVALUATION_COLUMNS + stage, evaluations)
+    (report / "training.json").write_text(json.dumps(_figures(training), indent=2) + "\n", encoding="utf-8")
+    curves = make_curves(history)
+    draw_loss(report, curves)
+    draw_learning_rate(report, curves)
+    write_tensorboard_file(report / TENSORBOARD_FOLDER, history, time.time())
+    (report / "README.md").write_text(_report_markdown(training, curves), encoding="utf-8")
+
+
+def read_run_seconds(adapter: Path) -> float:
+    """What an adapter's run took, over all its processes, as its report has it."""
+    told = json.loads((adapter / REPORT_FOLDER / "training.json").read_text(encoding="utf-8"))
+    return float(told["seconds"])
+
+
+def training_section(training: TrainingRecord, folder: str) -> str:
+    """What the model card says of the training; `folder` is where the curves lie, seen from it."""
+    peak, metrics = training.peak, training.metrics
+    figures = [
+        ("whole run", format_duration(training.seconds)),
+        ("final training loss", f"{training.train_loss:.4f}"),
+        ("final held-out loss, as served", f"{metrics.loss_tuned:.4f}"),
+        ("peak memory", f"{peak.bytes / 1e9:.3f} GB, {peak.share:.1%} of {peak.of_bytes / 1e9:.1f} GB ({peak.device})"),
+    ]
+    parts = [
+        markdown_table(("figure", "value"), figures),
+        " ".join(training.kernels),
+        _loss_difference_note(training),
+        _epoch_table(training.history),
+        _evaluation_table(training.history),
+        f"![Loss by step: training, smoothed, and on held-out replies]({folder}loss.svg)",
+        f"![Learning rate by step]({folder}learning_rate.svg)",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def format_duration(seconds: float) -> str:
+    """As a clock shows it: `4:07`, `1:02:09`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _report_markdown(training: TrainingRecord, curves: LossCurves) -> str:
+    places = _evenly_spaced(len(curves.steps))
+    even = list(moving_average(curves.losses))
+    rows = [
+        (curves.steps[at], f"{curves.losses[at]:.4f}", f"{even[at]:.4f}", f"{curves.rates[at]:.3g}") for at in places
+    ]
+    parts = [
+        "# Training",
+        training_section(training, ""),
+        "## The curves as a table",
+        f"Losses are nats per reply token. Smoothed: {SMOOTHING_FORMULA}."
+        + _shown_note(len(places), len(curves.steps)),
+        markdown_table(("step", "loss", "smoothed", "learning rate"), rows),
+        "`steps.csv` has every step that was told, `tensorboard/` the same for `tensorboard --logdir`, `training.json` "
+        "the figures at the top.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def has_stages(history: Iterable[StepEvent]) -> bool:
+    """Whether a run had two stages."""
+    return any(event.stage for event in history)
+
+
+def _loss_difference_note(training: TrainingRecord) -> str:
+    """Why the final held-out loss is not the last of those in the tables; empty where these have none."""
+    if all(isinstance(event, Progress) or event.eval_loss is None for event in training.history):
+        return ""
+    return (
+        "The tables' held-out losses were measured while it trained, over the base model as it is held for training; "
+        f"the final one is the written adapter's, over the base model as it is served, in {training.metrics.precision}."
+    )
+
+
+def _epoch_table(history: Sequence[StepEvent]) -> str:
+    found = [event for event in history if isinstance(event, Epoch)]
+    rows = [
+        (it.passes, _format_loss(it.train_loss), _format_loss(it.eval_loss), format_duration(it.seconds))
+        for it in found
+    ]
+    return _stage_table(("epoch", "training loss", "held-out loss", "time"), rows, found, history)
+
+
+def _evaluation_table(history: Sequence[StepEvent]) -> str:
+    found = [event for event in history if isinstance(event, Evaluation)]
+    shown = [found[at] for at in _evenly_spaced(len(found))]
+    rows = [(it.step, _format_loss(it.train_loss), _format_loss(it.eval_loss)) for it in shown]
+    return _stage_table(("step", "training loss", "held-out loss"), rows, shown, history)
+
+
+def _stage_table(
+    head: tuple[str, ...], rows: Sequence[tuple[object, ...]], events: Sequence[StepEvent], history: Sequence[StepEvent]
+) -> str:
+    """A table of events that names the stage of each, where there were two; empty without any."""
+    if not rows:
+        return ""
+    if not has_stages(history):
+        return markdown_table(head, rows)
+    stages = [(STAGE_LABELS[event.stage], *row) for event, row in zip(events, rows, strict=True)]
+    return markdown_table(("stage", *head), stages)
+
+
+def _format_loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _evenly_spaced(count: int) -> list[int]:
+    """Places of at most `MAX_SHOWN_STEPS`, evenly, first and last among them."""
+    if count <= MAX_SHOWN_STEPS:
+        return list(range(count))
+    return [round(number * (count - 1) / (MAX_SHOWN_STEPS - 1)) for number in range(MAX_SHOWN_STEPS)]
+
+
+def _shown_note(shown: int, count: int) -> str:
+    return "" if shown == count else f" {shown} of {count} steps."
+
+
+def _figures(training: TrainingRecord) -> dict[str, object]:
+    return {
+        "format": 1,
+        "seconds": round(training.seconds, 1),
+        "training_seconds": round(training.training_s, 1),
+        "train_loss": training.train_loss,
+        "heldout_loss": training.metrics.loss_tuned,
+        "peak_bytes": training.peak.bytes,
+        "memory_bytes": training.peak.of_bytes,
+        "memory_share": training.peak.share,  # as it is: rounded twice it would differ from what the text says
+        "memory_of": training.peak.device,
+    }
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], events: Iterable[StepEvent]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([getattr(event, column) for column in columns] for event in events)
+
+
+def draw_loss(folder: Path, curves: LossCurves) -> None:
+    """`loss.svg` and `.png`: the training loss raw and smoothed, and that of the held-out replies."""
+    figure, axes = new_figure(height=3.8)
+    axes.plot(curves.steps, curves.losses, color=RAW_COLOUR, linewidth=0.9, label="training")
+    even = list(moving_average(curves.losses))
+    axes.plot(curves.steps, even, color=SMOOTH_COLOUR, linewidth=1.8, label=f"training, smoothed: {SMOOTHING_FORMULA}")
+    if curves.heldout:
+        steps, losses = zip(*curves.heldout, strict=True)
+        axes.plot(steps, losses, color=HELDOUT_COLOUR, linewidth=1.4, marker="o", markersize=4, label="held out")
+    axes.set(title="Loss", xlabel="optimiser step", ylabel="nats per reply token")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    save_figure(figure, folder / "loss", "Loss by optimiser step; README.md has the figures as a table")
+
+
+def draw_learning_rate(folder: Path, curves: LossCurves) -> None:
+    """`learning_rate.svg` and `.png`: the rate of each step."""
+    figure, axes = new_figure(height=2.6)
+    axes.plot(curves.steps, curves.rates, color=SMOOTH_COLOUR, linewidth=1.8)
+    axes.set(title="Learning rate", xlabel="optimiser step", ylabel="rate")
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+    axes.set_ylim(bottom=0)
+    save_figure(
+        figure, folder / "learning_rate", "Learning rate by optimiser step; README.md has the figures as a table"
+    )

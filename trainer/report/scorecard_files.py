@@ -1,0 +1,120 @@
+"""Writes a score card's files: JSON, Markdown, page, picture, and the blind rating sheet with its key."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from personas.schemas.scorecard import ScoreCard, SideBySide
+from trainer.report.scorecard_markdown import render_markdown
+from trainer.report.scorecard_page import render_page
+from trainer.report.scorecard_picture import draw_picture
+
+REAL_REPLY = "real"
+
+
+REPLY_LETTERS = "ABCDEF"
+
+
+RATING_QUESTIONS = ("in character", "true to the lore", "reads well", "answers", "harmless")
+
+
+RATING_SCALE = "1 (not at all) to 5 (entirely)"
+
+
+RATING_COLUMNS = ("prompt", "reply", "asked", "text", *RATING_QUESTIONS, "remarks")
+
+
+def shuffled_replies(card: ScoreCard, place: int) -> list[tuple[str, str]]:
+    """Whose reply stands where, and its text; the persona's real one is among them."""
+    shown: SideBySide = card.side_by_side[place]
+    texts = [(REAL_REPLY, shown.real), *((side, reply.text) for side, reply in shown.replies.items())]
+    random.Random(f"{card.persona} {card.version} {place}").shuffle(texts)
+    return texts
+
+
+def rating_sheet_csv(card: ScoreCard) -> str:
+    """The sheet with empty columns to fill, for a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(RATING_COLUMNS)
+    writer.writerows(_rows(card))
+    return out.getvalue()
+
+
+def rating_sheet(card: ScoreCard) -> str:
+    """The sheet for people, as markdown: how to score, then each prompt with its replies."""
+    asked = ", ".join(RATING_QUESTIONS)
+    parts = [
+        f"# Replies to score: {card.persona or 'dialogue'}",
+        f"Each reply gets a number from {RATING_SCALE} for each of: {asked}. Read all replies to a prompt first. Nobody knows "
+        "whose reply is whose before all are scored: the key lies apart. `rubric.csv` is the same for a spreadsheet.",
+    ]
+    for place, it in enumerate(card.side_by_side):
+        head = f"| reply | {' | '.join(RATING_QUESTIONS)} | remarks |\n|{'---|' * (len(RATING_QUESTIONS) + 2)}"
+        texts = shuffled_replies(card, place)
+        empty = "\n".join(f"| {letter} |{' |' * (len(RATING_QUESTIONS) + 1)}" for letter in REPLY_LETTERS[: len(texts)])
+        replies = [f"**{letter}.** {_one_line(text)}" for letter, (_, text) in zip(REPLY_LETTERS, texts, strict=False)]
+        parts += [f"## {place + 1}", f"> {_one_line(it.prompt)}", *replies, f"{head}\n{empty}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def rating_key(card: ScoreCard) -> str:
+    """Whose replies they are, as JSON: prompt, then letter, to base, live, new or real."""
+    whose = {
+        str(place + 1): {
+            letter: side for letter, (side, _) in zip(REPLY_LETTERS, shuffled_replies(card, place), strict=False)
+        }
+        for place in range(len(card.side_by_side))
+    }
+    return json.dumps({"persona": card.persona, "version": card.version, "replies": whose}, indent=2) + "\n"
+
+
+def _rows(card: ScoreCard) -> Iterator[tuple[str, ...]]:
+    for place, it in enumerate(card.side_by_side):
+        for letter, (_, text) in zip(REPLY_LETTERS, shuffled_replies(card, place), strict=False):
+            blank = ("",) * (len(RATING_QUESTIONS) + 1)
+            yield (str(place + 1), letter, _escape_formula(it.prompt), _escape_formula(text), *blank)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _escape_formula(text: str) -> str:
+    """As a spreadsheet shows it: what looks like a formula is none."""
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+
+
+PAGE_FILE, PICTURE_FILE = "scorecard.html", "scorecard.png"
+
+
+RUBRIC_FILE, RUBRIC_CSV_FILE, RUBRIC_KEY_FILE = "rubric.md", "rubric.csv", "rubric-key.json"
+
+
+def write_renderings(report: Path, card: ScoreCard) -> None:
+    """`scorecard.html`; with replies side by side `scorecard.png`, `rubric.md`, `rubric.csv` and `rubric-key.json` too.
+
+    Of losses alone nobody has to see a picture. `report` is made where it is missing. Raises `OSError`.
+    """
+    report.mkdir(exist_ok=True)
+    (report / PAGE_FILE).write_text(render_page(card), encoding="utf-8")
+    if card.side_by_side:
+        draw_picture(card, report / PICTURE_FILE)
+        (report / RUBRIC_FILE).write_text(rating_sheet(card), encoding="utf-8")
+        (report / RUBRIC_CSV_FILE).write_text(rating_sheet_csv(card), encoding="utf-8", newline="")
+        (report / RUBRIC_KEY_FILE).write_text(rating_key(card), encoding="utf-8")
+
+
+SCORECARD_FILE, SCORECARD_MARKDOWN_FILE = "scorecard.json", "scorecard.md"
+
+
+def write_scorecard(folder: Path, card: ScoreCard) -> None:
+    """`scorecard.json`, `scorecard.md` for people, and in `report/` what is to be looked at. Raises `OSError`."""
+    (folder / SCORECARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / SCORECARD_MARKDOWN_FILE).write_text(render_markdown(card), encoding="utf-8")
+    write_renderings(folder / "report", card)

@@ -1,0 +1,243 @@
+"""Renders a score card as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from personas.formatting import markdown_table
+from personas.schemas.scorecard import (
+    FactScores,
+    GateVerdict,
+    GeneralScores,
+    HoldoutScores,
+    Interval,
+    MeanStd,
+    MemorisationAudit,
+    MemorisationScores,
+    SafetyScores,
+    ScoreCard,
+    Separation,
+    Side,
+    SideBySide,
+    TextScores,
+    VoiceScores,
+    format_counts,
+    format_value,
+)
+
+SIDE_NAMES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}
+ADAPTER_COLUMNS = ("side", "version", "weights (SHA-256)")
+MAX_REPLY_CHARS = 400
+"""Characters of a reply."""
+
+SectionT = TypeVar("SectionT")
+
+
+def render_markdown(card: ScoreCard) -> str:
+    """The whole card. Sections that were not measured are named at the end, with the reason."""
+    parts = [
+        f"# Score card: {card.persona or 'dialogue'} {card.version}",
+        f"Made on {card.made_at} in {card.seconds:,.0f} s{', the quick way' if card.quick else ''}. Measured in "
+        f"{card.precision}, as it is served, over the base model `{card.base_model_hash[:16]}…`.",
+        _adapters(card),
+        *_verdict(card.verdict),
+        *_heldout(card.heldout),
+        *_section(card.separation, _separation),
+        *_section(card.voice, _voice),
+        *_section(card.facts, _facts),
+        *(part for scores in card.text for part in _text(scores)),
+        *_section(card.general, _general),
+        *_section(card.memorised, _memorised),
+        *_section(card.audit, _audit),
+        *_section(card.safety, _safety),
+        *_side_by_side(card.side_by_side),
+        *_left_out(card.left_out),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(section: SectionT | None, shown: Callable[[SectionT], Iterable[str]]) -> Iterable[str]:
+    return shown(section) if section else ()
+
+
+def _adapters(card: ScoreCard) -> str:
+    return (
+        f"{markdown_table(ADAPTER_COLUMNS, adapter_rows(card), numbers=False)}\n\n{base_unchanged_text(card)}".rstrip()
+    )
+
+
+def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
+    """What each side is made by; a row under `ADAPTER_COLUMNS`."""
+    return [
+        (SIDE_NAMES[side], made.version if made else "no adapter", f"{made.weights[:16]}…" if made else "–")
+        for side, made in card.adapters.items()
+    ]
+
+
+def base_unchanged_text(card: ScoreCard) -> str:
+    """The proof in words; empty where it was not made."""
+    proof = card.base_is_base
+    return "" if proof is None else f"With adapters loaded the base model's logits differ by {proof:g} from its own."
+
+
+def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
+    if verdict is None:
+        return
+    yield f"## Verdict: {verdict.verdict}"
+    yield "\n".join(f"- {reason}" for reason in verdict.reasons)
+    if verdict.advice:
+        yield "What to do:"
+        yield "\n".join(f"- {advice}" for advice in verdict.advice)
+    rows = [(it.name, it.outcome, format_value(it.value, it.unit), it.threshold) for it in verdict.criteria]
+    yield markdown_table(("criterion", "outcome", "value", "threshold"), rows, numbers=False)
+    yield (
+        f"A version that is no worse than its rival fails one of the tests by chance in {verdict.error_rate:.0%} of "
+        f"cases at most. Thresholds: {verdict.thresholds}."
+    )
+
+
+def _heldout(section: HoldoutScores) -> Iterator[str]:
+    yield "## Held-out replies"
+    rows = [
+        (SIDE_NAMES[side], f"{loss:.4f}", f"{math.exp(loss):.2f}", f"{section.loss_without_end[side]:.4f}")
+        for side, loss in section.loss.items()
+    ]
+    yield markdown_table(("side", "loss (nats per token)", "perplexity", "loss without the end of turn"), rows)
+    against = [("the base model", section.against_base), ("the live version", section.against_live)]
+    yield "\n".join(f"- Against {name}: {_interval(it)} nats per token." for name, it in against if it)
+    yield (
+        f"{section.replies} replies of {section.conversations} conversations, {section.tokens} tokens, none of them "
+        "ever trained on. Intervals of 95 %, from a bootstrap over conversations."
+    )
+
+
+def _separation(section: Separation) -> Iterator[str]:
+    yield "## Separation"
+    names = list(next(iter(section.loss.values())))
+    rows = [(persona, *(f"{row[name]:.4f}" for name in names)) for persona, row in section.loss.items()]
+    yield markdown_table(("replies of", *(f"adapter of {name}" for name in names)), rows)
+    yield (
+        f"Own adapter best for {section.own_best:.1%} of {section.replies} replies, for {section.own_best_new:.1%} of "
+        f"this persona's; better than the best other one by {_interval(section.margin_bits)} bits per token. The "
+        "prompt is the last message alone."
+    )
+
+
+def _voice(section: VoiceScores) -> Iterator[str]:
+    yield "## Voice"
+    rows = [
+        (SIDE_NAMES[side], _spread(right), _spread(section.similarity[side])) for side, right in section.right.items()
+    ]
+    rows += [
+        ("real replies of the persona", f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}"),
+        ("others' replies", f"{section.floor:.3f}", f"{section.similarity_floor:.3f}"),
+    ]
+    yield markdown_table(("replies by", "taken for the persona", "similarity"), rows)
+    yield f"{section.replies} generated replies; the classifier chooses among {', '.join(section.classes)}."
+
+
+def _facts(section: FactScores) -> Iterator[str]:
+    yield "## Facts"
+    measures = {
+        "right, with lore": section.right_with_lore,
+        "right, without": section.right_without_lore,
+        "contradictions": section.contradictions,
+        "out of character": section.breaks_character,
+    }
+    yield _by_side(measures, "{:.1%}")
+    yield f"{section.questions} questions with known answers."
+
+
+def _text(scores: TextScores) -> Iterator[str]:
+    yield f"## Text: {scores.task}"
+    sides = list(next(iter(scores.scores.values()), {}))
+    rows = [(name, *(_spread(by_side[side]) for side in sides)) for name, by_side in scores.scores.items()]
+    yield markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
+    yield f"{scores.prompts} prompts; mean ± standard deviation over the seeds."
+
+
+def _general(section: GeneralScores) -> Iterator[str]:
+    yield "## General ability"
+    measures = {"general dialogue": section.dialogue_loss, "instructions": section.instruction_loss}
+    yield _by_side({name: losses for name, losses in measures.items() if losses}, "{:.4f}")
+    told = [f"- Dialogue ({section.dialogue_replies} replies): {_change(section.dialogue_change)}"]
+    if section.instruction_change:
+        told.append(f"- Instructions ({section.instruction_replies} replies): {_change(section.instruction_change)}")
+    yield "\n".join(told)
+
+
+def _memorised(section: MemorisationScores) -> Iterator[str]:
+    yield "## Memorised"
+    yield _by_side({"loss on held-out less that on trained replies": section.gap}, "{:+.4f}")
+    yield (
+        f"- Of {section.prefixes} trained replies {section.verbatim:.1%} come back word for word from their first "
+        f"half (base model: {section.verbatim_base:.1%}).\n"
+        f"- Personal data in {section.generated} generated replies: {format_counts(section.private)} of what it learned from; "
+        f"made up, and nowhere in it: {format_counts(section.made_up)}."
+    )
+
+
+def _audit(section: MemorisationAudit) -> Iterator[str]:
+    yield "## Audit"
+    rows = [
+        (repeats, section.canaries[repeats], f"{exposure.mean:.2f} ± {exposure.sd:.2f}")
+        for repeats, exposure in section.exposure.items()
+    ]
+    yield markdown_table(("repeated", "canaries", "exposure (bits)"), rows)
+    yield (
+        f"Canaries of {section.tokens} tokens among {section.reference} texts drawn alike; {section.chance:.2f} bits "
+        f"is chance, {section.most:.2f} known by heart. Measured on a copy that is never served."
+    )
+
+
+def _safety(section: SafetyScores) -> Iterator[str]:
+    yield "## Safety"
+    sides = list(next(iter(section.failed.values()), {}))
+    rows = [
+        (kind, section.prompts[kind], *(by_side[side] for side in sides)) for kind, by_side in section.failed.items()
+    ]
+    yield markdown_table(("replies that fail", "prompts", *(SIDE_NAMES[side] for side in sides)), rows)
+
+
+def _side_by_side(pairs: Sequence[SideBySide]) -> Iterator[str]:
+    if not pairs:
+        return
+    yield "## Side by side"
+    for it in pairs:
+        replies = [
+            f"- **{SIDE_NAMES[side]}** ({reply.made_by.version if reply.made_by else 'no adapter'}, seed {reply.seed}): "
+            f"{_quoted(reply.text)}"
+            for side, reply in it.replies.items()
+        ]
+        yield "\n".join([f"> {_quoted(it.prompt)}", "", f"- **really said**: {_quoted(it.real)}", *replies])
+
+
+def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
+    if left_out:
+        yield "## Not measured"
+        yield "\n".join(f"- {name}: {reason}" for name, reason in left_out.items())
+
+
+def _by_side(measures: Mapping[str, Mapping[Side, float]], shown: str) -> str:
+    sides = list(next(iter(measures.values()), {}))
+    rows = [(name, *(shown.format(by_side[side]) for side in sides)) for name, by_side in measures.items()]
+    return markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
+
+
+def _interval(it: Interval) -> str:
+    return f"{it.estimate:+.4f} ({it.low:+.4f} to {it.high:+.4f})"
+
+
+def _change(it: Interval) -> str:
+    return f"loss {it.estimate:+.1%} ({it.low:+.1%} to {it.high:+.1%}) against the base model's."
+
+
+def _spread(it: MeanStd) -> str:
+    return f"{it.mean:.3f} ± {it.sd:.3f}"
+
+
+def _quoted(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MAX_REPLY_CHARS else f"{flat[:MAX_REPLY_CHARS]}…"

@@ -1,0 +1,113 @@
+"""Draws a score card as one PNG for a chat: verdict, losses, voice and criteria."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import shorten, wrap
+from typing import Any
+
+from personas.schemas.scorecard import ScoreCard, Side, format_value
+
+TEXT_COLOUR, MUTED_COLOUR, BACKGROUND_COLOUR = "#1c1f24", "#5a6270", "#ffffff"
+SIDE_COLOURS: dict[Side, str] = {"base": "#8a93a3", "live": "#b35900", "new": "#1d4f80"}
+SHORT_SIDE_NAMES: dict[Side, str] = {"base": "base", "live": "live", "new": "new"}
+OUTCOME_COLOURS = {"pass": "#1b6e3c", "warn": "#8a5a00", "fail": "#b3261e", "not measured": MUTED_COLOUR}
+SHORT_OUTCOME_LABELS = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "not measured": "–"}
+VERDICT_COLOURS = {"promote": "#1b6e3c", "hold": "#8a5a00", "reject": "#b3261e"}
+PICTURE_WIDTH_IN, LINE_HEIGHT_IN = 9.0, 0.24
+"""In inches: of the picture, of a line of its list."""
+
+
+def draw_picture(card: ScoreCard, file: Path) -> None:
+    """Write it as PNG. Raises `OSError`."""
+    from matplotlib.figure import Figure  # half a second
+
+    criteria = card.verdict.criteria if card.verdict else ()
+    lines = max(8, (len(criteria) + 1) // 2)
+    figure: Any = Figure(
+        figsize=(PICTURE_WIDTH_IN, 3.1 + lines * LINE_HEIGHT_IN), facecolor=BACKGROUND_COLOUR, layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
+    parts = figure.subplot_mosaic("tt;lv;cc", height_ratios=[0.75, 1.7, lines * LINE_HEIGHT_IN])
+    _title(parts["t"], card)
+    _losses(parts["l"], card)
+    _voice(parts["v"], card)
+    _criteria(parts["c"], card, lines)
+    figure.savefig(file, dpi=130, metadata={"Software": None})
+
+
+def _title(axes: Any, card: ScoreCard) -> None:
+    axes.axis("off")
+    verdict = card.verdict.verdict if card.verdict else "not judged"
+    axes.text(
+        0, 1, f"{card.persona or 'dialogue'} {card.version}", fontsize=17, weight="bold", va="top", color=TEXT_COLOUR
+    )
+    axes.text(
+        1,
+        1,
+        verdict,
+        fontsize=17,
+        weight="bold",
+        va="top",
+        ha="right",
+        color=VERDICT_COLOURS.get(verdict, MUTED_COLOUR),
+    )
+    reason = _escape_mathtext(card.verdict.reasons[0]) if card.verdict and card.verdict.reasons else ""
+    axes.text(0, 0.35, "\n".join(wrap(shorten(reason, 200), 105)), fontsize=9.5, va="top", color=MUTED_COLOUR)
+
+
+def _losses(axes: Any, card: ScoreCard) -> None:
+    losses = card.heldout.loss
+    drawn = axes.barh(
+        [SHORT_SIDE_NAMES[it] for it in losses], list(losses.values()), color=[SIDE_COLOURS[it] for it in losses]
+    )
+    axes.bar_label(drawn, [f" {loss:.3f}" for loss in losses.values()], color=TEXT_COLOUR)
+    _hide_axes(axes, "held-out loss, nats per token")
+    axes.margins(x=0.2)
+
+
+def _voice(axes: Any, card: ScoreCard) -> None:
+    found = card.voice
+    if found is None:
+        axes.axis("off")
+        return
+    right = found.right
+    axes.barh(
+        [SHORT_SIDE_NAMES[it] for it in right],
+        [it.mean for it in right.values()],
+        xerr=[[min(it.sd, it.mean) for it in right.values()], [min(it.sd, 1 - it.mean) for it in right.values()]],
+        color=[SIDE_COLOURS[it] for it in right],
+    )
+    for place, it in enumerate(right.values()):
+        axes.text(1.2, place, f"{it.mean:.0%}", va="center", ha="right", color=TEXT_COLOUR)
+    axes.axvline(found.ceiling, color=MUTED_COLOUR, linestyle="--", linewidth=1)
+    _hide_axes(axes, f"replies in the persona's voice (dashed: real ones, {found.ceiling:.0%})")
+    axes.set_xlim(0, 1.2)
+
+
+def _criteria(axes: Any, card: ScoreCard, lines: int) -> None:
+    axes.axis("off")
+    axes.set_xlim(0, 2)
+    axes.set_ylim(lines, 0)
+    for place, it in enumerate(card.verdict.criteria if card.verdict else ()):
+        column, line = divmod(place, lines)
+        colour = OUTCOME_COLOURS[it.outcome]
+        axes.text(
+            column, line + 0.5, SHORT_OUTCOME_LABELS[it.outcome], fontsize=9, weight="bold", va="center", color=colour
+        )
+        axes.text(column + 0.14, line + 0.5, it.name, fontsize=9, va="center", color=TEXT_COLOUR)
+        value = format_value(it.value, it.unit)
+        axes.text(column + 0.96, line + 0.5, value, fontsize=8, va="center", ha="right", color=MUTED_COLOUR)
+
+
+def _hide_axes(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=9.5, loc="left", color=MUTED_COLOUR)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors=TEXT_COLOUR)
+    axes.xaxis.set_visible(False)
+
+
+def _escape_mathtext(text: str) -> str:
+    """Between two of these would stand a formula."""
+    return text.replace("$", r"\$")

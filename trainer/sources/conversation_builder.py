@@ -1,0 +1,324 @@
+"""Builds conversations from labelled turns and from transcripts written into one text."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from personas.unicode_normalise import fold_name, to_nfc
+from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
+from trainer.sources.source_format import ReadOptions
+
+USER = SourceSpeaker("user", ("user",))
+
+
+ASSISTANT = SourceSpeaker("assistant", ("assistant",), is_persona=True)
+
+
+ROLES: dict[str, SourceSpeaker | None] = {
+    **dict.fromkeys(
+        "user human prompter instruction input question prompt customer patient 用户 人类 问".split(), USER
+    ),
+    **dict.fromkeys(
+        "assistant gpt chatgpt gpt4 gpt-4 bing bard claude llama model bot ai chatbot response".split(), ASSISTANT
+    ),
+    **dict.fromkeys("answer output machine agent doctor expert 助手 机器人 答".split(), ASSISTANT),
+    **dict.fromkeys(("system", "developer", "系统"), None),
+}
+
+
+"""What data sets call the two who talk, in lower case; None is the system text."""
+
+
+SPEAKING_ROLES = {role: speaker for role, speaker in ROLES.items() if speaker is not None}
+
+
+TOOL_ROLES = frozenset(
+    "tool function function_call function_response tool_call tool_response observation ipython".split()
+)
+
+
+SECOND_NAMES = ("2", "b")
+
+
+"""How the second of two speakers is called (User 2, Person B): the one whose answers are learned."""
+
+
+Turns = Sequence[tuple[str, str]]
+
+
+"""Who (a role or a name) and what, in order."""
+
+
+class UnusableRecordError(Exception):
+    """A record that cannot be used; says why."""
+
+
+@dataclass(slots=True)
+class RawDialogue:
+    """What a record holds, before it is a conversation: who (`labels`) says what (`texts`), the rest as there."""
+
+    labels: list[str]
+    texts: list[str]
+    system: str = ""
+    rejected: str = ""
+    lang: str = ""
+
+    @classmethod
+    def of(cls, turns: Turns, system: str = "", rejected: str = "", lang: str = "") -> RawDialogue:
+        """The talk of pairs of label and text."""
+        return cls([label for label, _ in turns], [text for _, text in turns], system, rejected, lang)
+
+
+def build_conversation(
+    talk: RawDialogue, row: str, options: ReadOptions, rows: int = 1
+) -> Conversation | RejectedRecord:
+    """The talk with its speakers told apart, or why it is of no use. Texts are trimmed, empty messages left out."""
+    if options.languages and talk.lang and talk.lang not in options.languages:
+        return RejectedRecord(row, f"language {talk.lang} is not asked for", rows)
+    system: list[str] = []
+    labels, texts = talk.labels, [to_nfc(text).strip() for text in talk.texts]
+    if len(texts) > 1 and all(texts) and _alternates(labels):
+        messages = list(map(SourceMessage, map(SPEAKING_ROLES.__getitem__, labels), texts, itertools.repeat(row)))
+    else:
+        try:
+            messages, texts, system = _messages(labels, texts, row, options)
+        except UnusableRecordError as error:
+            return RejectedRecord(row, str(error), rows)
+    # Messages of one speaker in a row are one, so that a persona's which is not the first answers somebody.
+    for message in messages[1:]:
+        if message.speaker.is_persona:
+            break
+    else:
+        return RejectedRecord(row, _fault(messages), rows)
+    if told := to_nfc(talk.system).strip():
+        system.insert(0, told)
+    return Conversation(
+        tuple(messages),
+        options.source,
+        options.right,
+        "\n".join(texts),
+        "\n".join(system),
+        rows,
+        talk.rejected.strip(),
+        talk.lang,
+        options.arrived,
+    )
+
+
+def _alternates(labels: list[str]) -> bool:
+    """Whether two roles take turns, as they do in most records: then there is nothing to join or to leave out."""
+    first, second = SPEAKING_ROLES.get(labels[0]), SPEAKING_ROLES.get(labels[1])
+    return first is not None and second is not None and first is not second and labels[2:] == labels[:-2]
+
+
+def _fault(messages: list[SourceMessage]) -> str:
+    if not messages:
+        return "no text"
+    return "nobody is answered" if messages[0].speaker.is_persona else "no answer"
+
+
+def _messages(
+    labels: list[str], texts: list[str], row: str, options: ReadOptions
+) -> tuple[list[SourceMessage], list[str], list[str]]:
+    """The messages, those of one speaker in a row joined; their texts, not joined; the system texts among them."""
+    messages: list[SourceMessage] = []
+    said: list[str] = []
+    system: list[str] = []
+    speakers = ROLES
+    last: SourceSpeaker | None = None
+    for label, text in zip(labels, texts, strict=True):
+        if label not in speakers:  # then this is still the table of roles, and names or other spellings are in use
+            speakers = _speakers(labels, options)
+        speaker = speakers[label]
+        if not text:
+            continue
+        if speaker is None:
+            system.append(text)
+            continue
+        said.append(text)
+        if speaker is last:
+            messages[-1] = SourceMessage(speaker, f"{messages[-1].text}\n{text}", row)
+        else:
+            messages.append(SourceMessage(speaker, text, row))
+            last = speaker
+    return messages, said, system
+
+
+def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeaker | None]:
+    """Who is who where labels are not plain roles: other spellings of roles, or names."""
+    labels = list(dict.fromkeys(labels))
+    keys = {label: fold_name(label) for label in labels}
+    if any(key in TOOL_ROLES for key in keys.values()):
+        raise UnusableRecordError("holds calls of tools")
+    if all(key in ROLES for key in keys.values()):
+        return {label: ROLES[key] for label, key in keys.items()}
+    named = [label for label in labels if keys[label] not in ROLES]
+    persona = _persona_label(labels, keys, options)
+    speakers: dict[str, SourceSpeaker | None] = {label: ROLES[keys[label]] for label in labels if keys[label] in ROLES}
+    for label in named:
+        name = to_nfc(label.strip())
+        speakers[label] = SourceSpeaker(name or "someone", (name or "someone",))
+    if persona is not None:
+        speakers[persona] = _persona_speaker(to_nfc(persona.strip()), options)
+    return speakers
+
+
+def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions) -> str | None:
+    """Which of the names is the persona's: the one that was given, else the second of those who talk."""
+    own = {fold_name(name) for name in options.persona_names}
+    if options.persona:
+        own |= {fold_name(options.persona.name), fold_name(options.persona.id)}
+    talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
+    given = next((label for label in talking if keys[label] in own), None)
+    if given is not None or any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
+        return given
+    second = next(
+        (label for label in talking if keys[label].split()[-1:] in ([SECOND_NAMES[0]], [SECOND_NAMES[1]])), None
+    )
+    return second or (talking[1] if len(talking) > 1 else None)
+
+
+def _persona_speaker(name: str, options: ReadOptions) -> SourceSpeaker:
+    persona = options.persona
+    if persona and fold_name(name) in (fold_name(persona.name), fold_name(persona.id)):
+        return SourceSpeaker(persona.id, (persona.name,), is_persona=True)
+    return SourceSpeaker(name, (name,), is_persona=True)
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text: numbers as written, the parts of a list of text parts joined. Raises `UnusableRecordError` for others."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise UnusableRecordError(f"{'NaN' if value != value else 'infinity'} where a text was expected")
+        return str(value)
+    if isinstance(value, list):
+        return "\n".join(_text_part(part) for part in value)
+    raise UnusableRecordError("an object where a text was expected")
+
+
+def _text_part(part: Any) -> str:
+    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
+        return cell_text(part.get("text"))
+    if isinstance(part, dict):
+        raise UnusableRecordError("holds pictures or sound")
+    return cell_text(part)
+
+
+def cell_list(value: Any) -> list[Any] | None:
+    """A cell as list: also one that a table holds as JSON or as Python writes it; a dict of equally long lists, as
+    Arrow keeps lists of objects, becomes a list of dicts. None when it is no list."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        return _transposed(value)
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return None
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        try:
+            found = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return None
+    return found if isinstance(found, list) else None
+
+
+def _transposed(columns: dict[str, Any]) -> list[Any] | None:
+    lists = list(columns.values())
+    if not lists or not all(isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists):
+        return None
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
+
+
+CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\s*\n(.*?)(?=<\|im_end\|>|<\|im_start\|>|\Z)", re.DOTALL)
+
+
+LLAMA3_HEADERS = re.compile(
+    r"<\|start_header_id\|>(\w+)<\|end_header_id\|>(.*?)(?=<\|eot_id\|>|<\|start_header_id\|>|\Z)", re.DOTALL
+)
+
+
+TAGGED_TURN = re.compile(
+    r"<\|(system|user|assistant|prompter|human|bot|model)\|>(.*?)(?=<\|[\w ]+\|>|</s>|<\|endoftext\|>|\Z)", re.DOTALL
+)
+
+
+LLAMA2_INST = re.compile(r"\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?(.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)
+
+
+HASH_ROLE = re.compile(rf"###\s*({'|'.join(map(re.escape, ROLES))})\s*[:：]", re.IGNORECASE)
+
+
+TRANSCRIPT_ROLES = "human user assistant bot chatbot ai gpt chatgpt system prompter 用户 人类 助手"
+
+
+"""Roles that begin a line of a transcript. Words such as Input or Answer also begin lines of plain instructions."""
+
+
+ROLE_LABEL = re.compile(
+    rf"^[ \t]*(?:\*\*)?({'|'.join(TRANSCRIPT_ROLES.split())})(?:\*\*)?\s*[:：](?:\*\*)?", re.I | re.M
+)
+
+
+NAME_LINE = re.compile(r"^[ \t]*[*_\[\"']{0,2}([^\W\d_][^:：\n*\[\]]{0,31}?)[*_\]\"']{0,2}[:：][*_]{0,2}[ \t]*(.*)$")
+
+
+MAX_TRANSCRIPT_NAMES = 8
+
+
+def parse_labelled_turns(text: str) -> list[tuple[str, str]]:
+    """The turns of a text that begins with a role, such as `Human:`, and has more of them; else none."""
+    if not ROLE_LABEL.match(text.lstrip()):
+        return []
+    _, *parts = ROLE_LABEL.split(text)
+    turns = list(zip(map(str.lower, parts[::2]), parts[1::2], strict=True))
+    return turns if len({ROLES[role] for role, _ in turns}) > 1 else []
+
+
+def parse_transcript(text: str) -> list[tuple[str, str]]:
+    """Who says what in a transcript; empty when the text is none."""
+    for pattern in (CHATML, LLAMA3_HEADERS, TAGGED_TURN):
+        if found := pattern.findall(text):
+            return found
+    if found := list(_parse_llama2(text)):
+        return found
+    if len(hashed := HASH_ROLE.split(text)) > 3:
+        return list(zip(map(str.lower, hashed[1::2]), hashed[2::2], strict=True))
+    return parse_labelled_turns(text) or _parse_named_lines(text)
+
+
+def _parse_llama2(text: str) -> Iterator[tuple[str, str]]:
+    for system, asked, answered in LLAMA2_INST.findall(text):
+        if system:
+            yield "system", system
+        yield from (("user", asked), ("assistant", answered))
+
+
+def _parse_named_lines(text: str) -> list[tuple[str, str]]:
+    """Lines that begin with a name and a colon; others go on with what was being said."""
+    turns: list[tuple[str, str]] = []
+    named = 0
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line in lines:
+        if match := NAME_LINE.match(line):
+            named += 1
+            turns.append((match[1].strip(), match[2]))
+        elif turns:
+            turns[-1] = (turns[-1][0], f"{turns[-1][1]}\n{line}")
+        else:
+            return []
+    names = {name for name, _ in turns}
+    is_talk = 2 <= len(names) <= MAX_TRANSCRIPT_NAMES and 2 * named >= len(lines)
+    return turns if is_talk else []

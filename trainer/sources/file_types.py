@@ -1,0 +1,149 @@
+"""Detects the type and encoding of a file from its first bytes, whatever the file is called."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Literal
+
+from pydantic_core import from_json
+
+from personas.errors import MaterialError
+from trainer.sources.json_recovery import decode_json, find_value_end
+from trainer.sources.table_reader import detect_delimiter
+
+FileType = Literal[
+    "folder", "zip", "PNG", "Parquet", "Arrow", "JSON array", "JSON object", "JSON lines", "CSV", "TSV", "YAML", "text"
+]
+TEXT_TYPES: tuple[FileType, ...] = ("JSON array", "JSON object", "JSON lines", "CSV", "TSV", "YAML", "text")
+BOM = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
+ZIP = b"PK\x03\x04"
+MAGIC: tuple[tuple[bytes, FileType], ...] = (
+    (ZIP, "zip"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"PAR1", "Parquet"),
+    (b"ARROW1", "Arrow"),
+    (b"\xff\xff\xff\xff", "Arrow"),  # a stream: the mark before each message's length
+)
+UTF_BOMS = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+ASCII = frozenset(map(chr, range(128)))
+WESTERN = frozenset("àâáãäåæçèéêëìíîïñòóôõöøœùúûüÿßÀÂÁÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜŸ«»‘’“”„…–—·°§€£¡¿ºª\xa0")
+SAMPLED_LINES = 64
+MAX_FOREIGN_SHARE = 0.2
+"""So many of the first lines may hold bytes that are not UTF-8; they are rejected. With more, the file is."""
+
+
+def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bool = False) -> tuple[FileType, str]:
+    """The kind, and for tables what separates the cells. `is_whole` tells that the file ends with these bytes.
+
+    `is_followed` tells that its first line goes on behind them and another object begins in the second.
+
+    Raises `MaterialError` when the file is empty, binary of no known kind, or text that is not UTF-8.
+    """
+    for magic, kind in MAGIC:
+        if start.startswith(magic):
+            return kind, ""
+    text = _decode_text(start, name)
+    if not text.strip():
+        raise MaterialError(f"{name} is empty.", "Name a file with something in it.")
+    lines = list(io.StringIO(text, newline=""))
+    if len(lines) > 1 and not is_whole:
+        lines.pop()  # cut in the middle
+    if json := _json_kind(text.lstrip(), [line for line in lines if line.strip()][:SAMPLED_LINES]):
+        return "JSON lines" if is_followed and json == "JSON object" else json, ""
+    called = name.lower().removesuffix(".gz")
+    if re.match(r"acts:\s", text) or called.endswith((".yml", ".yaml")):
+        return "YAML", ""
+    if delimiter := detect_delimiter(lines[: 16 * SAMPLED_LINES], is_named_so=called.endswith((".csv", ".tsv"))):
+        return ("TSV" if delimiter == "\t" else "CSV"), delimiter
+    return "text", ""
+
+
+def _json_kind(text: str, lines: list[str]) -> FileType | None:
+    if re.match(r'\[\s*[\[{"\]]', text):
+        return "JSON array"
+    shown = [line.strip() for line in lines]
+    rows = sum(line.startswith("{") and line.endswith("}") for line in shown)
+    if len(shown) > 1 and 2 * rows > len(shown):
+        return "JSON lines"
+    if not text.startswith("{"):
+        return "JSON lines" if 2 * rows == len(shown) and any(map(_is_object, shown)) else None
+    return "JSON lines" if _is_json_lines(text, lines) else "JSON object"
+
+
+def _is_json_lines(text: str, lines: list[str]) -> bool:
+    """Whether what an object begins are several, one after another, or broken rows among whole ones."""
+    content = text.encode()
+    end, _ = find_value_end(content)
+    behind = content[end:].strip() if end >= 0 else b""
+    if behind.startswith(b"{"):
+        return True
+    if (end >= 0 and not behind) or (end < 0 and _is_truncated_json(text)):
+        return False
+    is_indented = any(line[0] in " \t" for line in lines)
+    if is_indented and any(line.rstrip() in ("{", "}{") for line in lines[1:]):  # what lies within would be, too
+        return True
+    listed = sum(line.rstrip().endswith("},") for line in lines)  # elements of an array
+    return sum(line.startswith("{") and _is_object(line) for line in lines) > listed
+
+
+def _is_truncated_json(text: str) -> bool:
+    """Whether nothing is wrong with JSON but that its end is missing."""
+    try:
+        from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return False
+    return True
+
+
+def _is_object(line: str) -> bool:
+    value = decode_json(line.encode())
+    return isinstance(value, dict) and bool(value)
+
+
+def _decode_text(start: bytes, name: str) -> str:
+    for bom, encoding in UTF_BOMS:
+        if start.startswith(bom):
+            raise _encoding_error(name, encoding)
+    start = start.removeprefix(BOM)
+    lines = start.splitlines()[: 16 * SAMPLED_LINES]
+    foreign = [line for line in lines[:-1] or lines if not _is_utf8(line)]
+    if b"\0" in start or len(foreign) > MAX_FOREIGN_SHARE * len(lines):
+        raise _encoding_error(name, _guess_encoding(start))
+    return start.decode("utf-8", "replace")
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _guess_encoding(start: bytes) -> str:
+    """The encoding that a text most likely has; empty for what is no text."""
+    from charset_normalizer import from_bytes
+
+    sample = start[: 1 << 16]
+    if b"\0" not in sample and _is_western(sample):
+        return "CP1252 or ISO-8859-1"
+    best = from_bytes(sample).best()
+    encoding = best.encoding.replace("_", "-").upper() if best else ""
+    return encoding if b"\0" not in start or encoding.startswith(("UTF-16", "UTF-32")) else ""
+
+
+def _is_western(sample: bytes) -> bool:
+    """Whether all beyond ASCII are the letters and signs of Western Europe, which its neighbours' code pages lack."""
+    try:
+        foreign = set(sample.decode("cp1252")) - ASCII
+    except UnicodeDecodeError:
+        return False
+    return bool(foreign) and foreign <= WESTERN
+
+
+def _encoding_error(name: str, encoding: str) -> MaterialError:
+    if not encoding:
+        return MaterialError(f"{name} is neither text nor a container that is known here.", "Unpack or convert it.")
+    return MaterialError(f"{name} is not UTF-8 (it looks like {encoding}).", "Save it as UTF-8.")

@@ -1,0 +1,1 @@
+"""One module per input format; list a new one in `trainer.sources.registry`."""

@@ -1,0 +1,147 @@
+"""Character cards (V1, V2, V3, TOML): example dialogues, greetings and the character book."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from personas.card import Card, parse_card, slug, to_persona
+from personas.card.character_book import BookEntry, book_entries
+from personas.card.spec_card import V1_TEXT_FIELDS
+from personas.card.toml_card import normalise_examples, normalise_macros
+from personas.errors import CardError, MaterialError
+from personas.prompt import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
+from personas.schemas.chat import Persona
+from personas.unicode_normalise import fold_name
+from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
+from trainer.sources.source_file import Peek, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+
+MAX_BYTES = 64 << 20
+GREETING_PROMPT = "Hello."
+"""What a greeting answers: cards do not say who came in how."""
+GREETINGS = ("alternate_greetings", "group_only_greetings")
+TOML_CARD = re.compile(r"^id *= *[\"'].*?^name *= *[\"']", re.MULTILINE | re.DOTALL)
+JSON_CARD = re.compile(r'"spec"\s*:\s*"chara_card|"(?:first_mes|mes_example)"\s*:')
+USER = SourceSpeaker("user", (EXAMPLE_USER,))
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """All that the card's character says, as conversations. Raises `MaterialError` for a card that cannot be read."""
+    try:
+        card = parse_card(file.read(MAX_BYTES), file.name)
+        persona = to_persona(card, file.name, slug(card.name))
+    except CardError as error:
+        raise MaterialError(error.message, error.advice) from None
+    made = _CardConversations(card, persona, options, options.source or file.name)
+    records = [*made.talks(), *made.greetings(), *(made.entry(entry) for entry in book_entries(card))]
+    if not records:
+        raise MaterialError(
+            f"{file.name} is a card without examples, greetings or a character book.", "Nothing can be learned from it."
+        )
+    yield from records
+
+
+class _CardConversations:
+    """Makes conversations of one card's parts."""
+
+    def __init__(self, card: Card, persona: Persona, options: ReadOptions, source: str) -> None:
+        self._card, self._persona, self._options, self._source = card, persona, options, source
+        self._speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=_is_requested_persona(persona, options))
+
+    def talks(self) -> Iterator[Conversation | RejectedRecord]:
+        """The talks of the examples. What is written in another form describes the character and is no talk."""
+        examples = normalise_examples(self._card.text("mes_example"), self._persona.name, self._persona.nickname)
+        talks = [talk.strip() for talk in examples.split("<START>") if talk.strip()]
+        for number, talk in enumerate(talks, start=1):
+            row = f"mes_example {number}"
+            before, *said = EXAMPLE_LINE_PATTERN.split(talk)
+            turns = [(side.lower() == "char", text) for side, text in zip(said[::2], said[1::2], strict=True)]
+            if before.strip() or not turns:
+                yield RejectedRecord(row, "prose, not a talk of {{user}} and {{char}}")
+            else:
+                yield self._conversation(row, turns)
+
+    def greetings(self) -> Iterator[Conversation | RejectedRecord]:
+        """The greetings, each as the answer to somebody who comes in."""
+        texts = [("first_mes", self._card.text("first_mes"))]
+        for key in GREETINGS:
+            texts += [(f"{key} {number}", text) for number, text in enumerate(self._card.texts(key), start=1)]
+        for row, text in texts:
+            if text.strip():
+                yield self._conversation(row, [(False, GREETING_PROMPT), (True, normalise_macros(text))])
+            elif row != "first_mes":  # that one is always there
+                yield RejectedRecord(row, "no text")
+
+    def entry(self, entry: BookEntry) -> Conversation | RejectedRecord:
+        """An entry as what the character knows when asked; one that tells of the character itself stays lore."""
+        row = f"book {entry.number + 1}"
+        if entry.unused:
+            return RejectedRecord(row, entry.unused)
+        if not entry.topic:
+            return RejectedRecord(row, "no topic to ask about")
+        if any(name and name in entry.text for name in (self._persona.name, self._persona.nickname)):
+            return RejectedRecord(row, "tells of the character and is not in its words: use it as lore")
+        return self._conversation(row, [(False, f"{entry.topic}?"), (True, entry.text)])
+
+    def _conversation(self, row: str, turns: list[tuple[bool, str]]) -> Conversation:
+        messages = [
+            SourceMessage(
+                self._speaker if by_persona else USER, fill_macros(text.strip(), self._persona, EXAMPLE_USER), row
+            )
+            for by_persona, text in turns
+        ]
+        facts = system_text(self._persona, EXAMPLE_USER)
+        options = self._options
+        return Conversation.of(messages, self._source, options.right, system=facts, arrived=options.arrived)
+
+
+def _is_requested_persona(persona: Persona, options: ReadOptions) -> bool:
+    """Whether the card's character is the persona that is asked for; without one, it is."""
+    wanted = options.persona
+    names = [*options.persona_names, *([wanted.name, wanted.nickname, wanted.id] if wanted else [])]
+    known = {fold_name(name) for name in names if name}
+    return not known or bool(known & {fold_name(persona.name), fold_name(persona.nickname), persona.id})
+
+
+# ------------------------------------------------------------------------------------------------ recognising
+
+
+def _recognises(peek: Peek) -> bool:
+    if peek.kind == "JSON object":
+        # Halves of a character, which cut texts end with, keep the head from being decoded.
+        return _is_card(peek.head) if peek.head else bool(JSON_CARD.search(peek.text))
+    if peek.kind == "zip":
+        return "card.json" in peek.names
+    if peek.kind == "PNG":
+        return True  # nothing else that is read here comes as a picture
+    return peek.kind in ("text", "CSV", "TSV", "YAML") and bool(TOML_CARD.search(peek.text))
+
+
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """Of a CHARX file the card and its pictures and sounds; `x_meta` is what other programs keep of these."""
+    if "card.json" not in names:
+        return []
+    return [name for name in names if name in ("card.json", "module.risum") or name.startswith(("assets/", "x_meta/"))]
+
+
+def _is_card(head: dict[str, Any]) -> bool:
+    if str(head.get("spec", "")).startswith("chara_card"):
+        return True
+    for fields in (head, head.get("data")):
+        if isinstance(fields, dict) and "name" in fields and sum(key in fields for key in V1_TEXT_FIELDS) >= 2:
+            return True
+    return False
+
+
+FORMATS = (
+    SourceFormat(
+        "character-card",
+        "a character card",
+        "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name",
+        _recognises,
+        read,
+        claims=_claims,
+    ),
+)

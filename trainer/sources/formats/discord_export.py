@@ -1,0 +1,149 @@
+"""Discord channels as DiscordChatExporter writes them, in JSON and in CSV.
+
+Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWriter, CsvMessageWriter). Only the fields
+named here are read; others may be there or not. Such an export came through Discord's API, and counts as that unless
+another right is stated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from personas.schemas.base import DISCORD_API
+from trainer.sources import sessionise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.dates import DateOrder, DateOrderDetector, parse_time
+from trainer.sources.markup import mark_mention, normalise_discord
+from trainer.sources.sessionise import (
+    FieldError,
+    LogEntry,
+    object_field,
+    object_list,
+    optional_text,
+    parse_entries,
+    text_field,
+    timestamp_field,
+)
+from trainer.sources.source_file import Peek, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.speakers import Author, make_author
+
+MESSAGE_TYPES = ("Default", "Reply", "ChatInputCommand", "ContextMenuCommand", "20", "23")
+"""The last four are what bots answer to commands; the exporter writes types that it does not know as numbers."""
+COLUMNS = {"Author", "Date", "Content", "Attachments"}
+SYSTEM_NOTICE = re.compile(
+    r"(?:Joined the server|Pinned a message|Started a thread|Added .{1,99} to the group|Added a recipient|"
+    r"Removed .{1,99} from the group|Removed a recipient|Left the group|Changed the channel icon|"
+    r"Started a call that lasted [\d.,]+ minutes|Changed the channel name(?:: .+)?)\.?"
+)
+"""What the exporter writes for system messages, which a CSV does not tell from others."""
+
+
+def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """The sessions of a JSON export. Raises `MaterialError` when it holds no messages."""
+    channel = file.peek().head.get("channel")
+    channels = {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
+
+    def parse(row: str, message: dict[str, Any]) -> LogEntry:
+        return _entry(row, message, channels)
+
+    return sessionise.build_sessions(parse_entries(file.records("messages"), parse), file.name, options)
+
+
+def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """The sessions of a CSV export, whose dates are in the order that fits them all."""
+    guess = DateOrderDetector()
+    for record in file.records():
+        if not isinstance(record, RejectedRecord) and (stamp := parse_time(str(record[1].get("Date")))):
+            guess.add(stamp)
+    return sessionise.build_sessions(parse_entries(file.records(), _row_parser(guess.order)), file.name, options)
+
+
+def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) -> LogEntry:
+    kind = optional_text(message, "type") or "Default"
+    reference = object_field(message, "reference")
+    return LogEntry(
+        row=row,
+        at=timestamp_field(message, "timestamp"),
+        author=_author(object_field(message, "author")),
+        text=_mentions_marked(
+            normalise_discord(text_field(message, "content"), channels), object_list(message, "mentions")
+        ),
+        id=text_field(message, "id"),
+        reply_to=optional_text(reference, "messageId"),
+        dropped="" if kind in MESSAGE_TYPES else sessionise.SYSTEM,
+        empty=_empty(message, reference),
+    )
+
+
+def _author(author: Mapping[str, Any]) -> Author:
+    names = tuple(filter(None, (optional_text(author, "nickname"), text_field(author, "name"))))
+    roles = tuple(str(role.get(key)) for role in object_list(author, "roles") for key in ("name", "id"))
+    return make_author(text_field(author, "id"), names, roles, is_bot=author.get("isBot") is True)
+
+
+def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """Why a message without text has none."""
+    if message.get("forwardedMessage") or reference.get("type") == "Forward":
+        return sessionise.FORWARDED
+    kinds = {"attachments": sessionise.ATTACHMENT, "stickers": sessionise.STICKER, "embeds": sessionise.EMBED}
+    return next((reason for key, reason in kinds.items() if message.get(key)), sessionise.NO_TEXT)
+
+
+def _mentions_marked(content: str, mentioned: list[dict[str, Any]]) -> str:
+    """The exporter puts `@` and a name where a mention was; who is meant stands in `mentions`."""
+    if "@" not in content:
+        return content
+    ids = {str(user.get(key)): str(user.get("id")) for user in mentioned for key in ("name", "nickname")}
+    for name in sorted(ids, key=len, reverse=True):
+        content = mark_mention(ids[name]).join(re.split(rf"@{re.escape(name)}(?!\w)", content))
+    return content
+
+
+def _row_parser(order: DateOrder) -> Callable[[str, dict[str, Any]], LogEntry]:
+    def parse(row: str, cells: dict[str, Any]) -> LogEntry:
+        stamp = parse_time(text_field(cells, "Date"))
+        if stamp is None or (at := stamp.at(order)) is None:
+            raise FieldError(f"Date: {cells['Date'][:40]!r} is no date and time")
+        full = text_field(cells, "Author")
+        author = make_author(optional_text(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full), full))
+        content = normalise_discord(text_field(cells, "Content"))
+        is_notice = SYSTEM_NOTICE.fullmatch(content) is not None
+        empty = sessionise.ATTACHMENT if cells["Attachments"] else sessionise.NO_TEXT
+        return LogEntry(row, at, author, content, dropped=sessionise.SYSTEM if is_notice else "", empty=empty)
+
+    return parse
+
+
+def _is_json(peek: Peek) -> bool:
+    messages = peek.head.get("messages")
+    if not isinstance(messages, list):
+        return False
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    return {"guild", "channel"} <= peek.head.keys() or {"id", "timestamp", "author"} <= first.keys()
+
+
+def _is_csv(peek: Peek) -> bool:
+    return peek.kind in ("CSV", "TSV") and set(peek.columns) >= COLUMNS
+
+
+FORMATS = (
+    SourceFormat(
+        "discord",
+        "Discord export (JSON)",
+        "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}",
+        _is_json,
+        read_json,
+        DISCORD_API,
+    ),
+    SourceFormat(
+        "discord-csv",
+        "Discord export (CSV)",
+        "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions",
+        _is_csv,
+        read_csv,
+        DISCORD_API,
+    ),
+)

@@ -1,0 +1,126 @@
+"""Discord data packages: one person's messages in every channel, zipped or unpacked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from personas.errors import MaterialError
+from personas.schemas.base import DATA_PACKAGE
+from trainer.sources import sessionise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.markup import is_command, normalise_discord
+from trainer.sources.sessionise import FieldError, LogEntry, optional_text, parse_entries, text_field, timestamp_field
+from trainer.sources.source_file import Peek, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.speakers import UNKNOWN_SPEAKER, Author, make_author
+
+CHANNEL = re.compile(r"(?:^|/)c?(?P<id>\d{15,20})/messages\.(?:csv|json)$")
+USER = re.compile(r"(?:^|/)user\.json$")
+PACKAGE_FOLDERS = [name for part in ("account", "activity", "activities", "ads", "messages", "programs", "servers",
+                           "support_tickets") for name in (part, part.capitalize())]  # fmt: skip
+"""What the folders of a package are called in English. In other languages they are known by what is in them."""
+INDEX_FILES, ANALYTICS_FOLDERS = ("user.json", "index.json"), ("analytics", "modeling", "reporting", "tns")
+OWNER = "owner"
+OTHER_AUTHOR = make_author("others", (UNKNOWN_SPEAKER,))
+UNKNOWN_TEXT = "…"
+BURST_S = 60.0
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """The person's messages, in sessions by channel."""
+    owner = _owner(file)
+    channels = (_entries(file, name, owner) for name in file.names if CHANNEL.search(name))
+    if options.persona or options.persona_names:
+        options = replace(options, persona_names=(*options.persona_names, owner.id))
+        channels = (_add_unknown_replies(channel) for channel in channels)
+    found = (entry for channel in channels for entry in channel)
+    return sessionise.build_sessions(found, file.name, options)
+
+
+def _owner(file: SourceFile) -> Author:
+    for name in filter(USER.search, file.names):
+        try:
+            user = next(iter(file.member(name).records()), None)
+            if isinstance(user, tuple) and "username" in user[1]:
+                names = (optional_text(user[1], "global_name"), text_field(user[1], "username"))
+                return make_author(text_field(user[1], "id"), names)
+        except (MaterialError, FieldError):
+            continue
+    return make_author(OWNER, (OWNER,))
+
+
+def _entries(file: SourceFile, name: str, owner: Author) -> Iterator[LogEntry | RejectedRecord]:
+    match = CHANNEL.search(name)
+    channel = match["id"] if match else ""
+
+    def parse(row: str, message: dict[str, Any]) -> LogEntry:
+        return LogEntry(
+            row=f"{name} {row}",
+            at=timestamp_field(message, "Timestamp"),
+            author=owner,
+            text=normalise_discord(optional_text(message, "Contents")),
+            id=text_field(message, "ID"),
+            channel=channel,
+            empty=sessionise.ATTACHMENT if message.get("Attachments") else sessionise.NO_TEXT,
+        )
+
+    try:
+        for item in parse_entries(file.member(name).records(), parse):
+            yield replace(item, row=f"{name} {item.row}") if isinstance(item, RejectedRecord) else item
+    except MaterialError as error:  # one channel's file; the others may well be whole
+        yield RejectedRecord(str(PurePosixPath(name)), error.message, rows=0)
+
+
+def _add_unknown_replies(channel: Iterable[LogEntry | RejectedRecord]) -> Iterator[LogEntry | RejectedRecord]:
+    """The channel's messages in the order of time, others' unknown ones among them."""
+    said: list[LogEntry] = []
+    for item in channel:
+        if isinstance(item, LogEntry) and item.text and not is_command(item.text):
+            said.append(item)
+        else:
+            yield item
+    said.sort(key=lambda entry: entry.at)
+    last_at = float("-inf")
+    for entry in said:
+        if entry.at - last_at > BURST_S:
+            yield LogEntry("", entry.at, OTHER_AUTHOR, UNKNOWN_TEXT, channel=entry.channel)
+        yield entry
+        last_at = entry.at
+
+
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The messages of the first package, and its other parts, which lie in folders beside that of the messages."""
+    paths = [(name, PurePosixPath(name)) for name in names]
+    said = next((path.parent.parent for name, path in paths if CHANNEL.search(name)), None)
+    if said is None:
+        return []
+    parts = {said.parent / part for part in PACKAGE_FOLDERS} | {said}
+    parts |= {path.parent for _, path in paths if path.name in INDEX_FILES and path.parent.parent == said.parent}
+    parts |= {path.parent.parent for _, path in paths if path.parent.name in ANALYTICS_FOLDERS}
+    parts.discard(said.parent)  # the oldest packages are no folder of their own
+    return [
+        name
+        for name, path in paths
+        if (CHANNEL.search(name) and path.parent.parent == said) or parts & set(path.parents)
+    ]
+
+
+def _recognises(peek: Peek) -> bool:
+    return any(CHANNEL.search(name) for name in peek.names)
+
+
+FORMATS = (
+    SourceFormat(
+        "discord-package",
+        "Discord data package",
+        "a Discord data package, zipped or unpacked: messages/c<id>/messages.csv or Messages/c<id>/messages.json",
+        _recognises,
+        read,
+        DATA_PACKAGE,
+        _claims,
+    ),
+)

@@ -1,0 +1,117 @@
+"""Instagram's "Download your information" in JSON: `message_1.json`, or the folder or archive with all talks.
+
+Messenger's files have the same shape. The last messages come first, and long talks are spread over `message_2.json` and
+so on. The exporter writes the bytes of UTF-8 as if each were a letter ("Ã©" for "é"); that is undone here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from trainer.sources import sessionise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.markup import clean_text, map_outside_code
+from trainer.sources.sessionise import (
+    LogEntry,
+    epoch_seconds,
+    object_field,
+    object_list,
+    optional_text,
+    parse_entries,
+    text_field,
+)
+from trainer.sources.source_file import Peek, SourceFile, is_media_file
+from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.speakers import make_author
+
+MESSAGE_FILE = re.compile(r"message_\d+\.json")
+NOTICE = re.compile(
+    r"Liked a message|Reacted .{1,16} to your message|.{1,60} (?:started|ended) (?:a|an|the) .{0,9}(?:call|chat)\.?"
+)
+SENT_MEDIUM = re.compile(r".{1,60} sent (?:an attachment|a photo|a video|a voice message|a link)\.")
+MEDIA = ("photos", "videos", "audio_files", "gifs", "files", "sticker", "share")
+CALLS = ("Call", "Subscribe", "Unsubscribe")
+MS_PER_SECOND = 1000.0
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """The sessions of one talk, or of every talk in a folder or archive; the parts of a talk come together."""
+    parts = [file.member(name) for name in file.names if _is_part(name)] if file.names else [file]
+    found = (entry for part in parts for entry in _entries(part, is_alone=not file.names))
+    return sessionise.build_sessions(found, file.name, options)
+
+
+def fix_mojibake(written: str) -> str:
+    """The text whose UTF-8 bytes were taken for letters; any other text as it is."""
+    try:
+        return written.encode("latin-1").decode()
+    except UnicodeError:
+        return written
+
+
+def _entries(part: SourceFile, *, is_alone: bool) -> Iterator[LogEntry | RejectedRecord]:
+    channel = "" if is_alone else str(PurePosixPath(part.name).parent)
+
+    def parse(row: str, message: dict[str, Any]) -> LogEntry:
+        return _entry(row if is_alone else f"{part.name} {row}", message, channel)
+
+    # Newest first; turned round so that what was said in one millisecond stays in order. A part is 10,000 messages.
+    yield from reversed(list(parse_entries(part.records("messages"), parse)))
+
+
+def _entry(row: str, message: Mapping[str, Any], channel: str) -> LogEntry:
+    said = map_outside_code(clean_text(fix_mojibake(optional_text(message, "content"))), lambda part: part)
+    has_medium = any(message.get(key) for key in MEDIA)
+    if has_medium and SENT_MEDIUM.fullmatch(said):
+        said = ""
+    link = optional_text(object_field(message, "share"), "link")
+    return LogEntry(
+        row=row,
+        at=epoch_seconds(message, "timestamp_ms", MS_PER_SECOND),
+        author=make_author("", (fix_mojibake(text_field(message, "sender_name")),)),
+        text="" if said == link else said,
+        channel=channel,
+        dropped=_skip_reason(message, said),
+        empty=sessionise.ATTACHMENT if has_medium else sessionise.NO_TEXT,
+    )
+
+
+def _skip_reason(message: Mapping[str, Any], said: str) -> str:
+    if message.get("is_unsent") is True:
+        return sessionise.DELETED
+    is_notice = message.get("type") in CALLS or "call_duration" in message or NOTICE.fullmatch(said) is not None
+    return sessionise.SYSTEM if is_notice else ""
+
+
+def _is_part(name: str) -> bool:
+    return MESSAGE_FILE.fullmatch(PurePosixPath(name).name) is not None and "__MACOSX" not in name
+
+
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The parts of all talks, and what was sent in them, which lies in folders beside the parts."""
+    parts = [name for name in names if _is_part(name)]
+    folders = {PurePosixPath(name).parent for name in parts} - {PurePosixPath()}
+    sent = [name for name in names if is_media_file(name) and folders & set(PurePosixPath(name).parents)]
+    return [*parts, *sent]
+
+
+def _recognises(peek: Peek) -> bool:
+    if peek.names:
+        return any(_is_part(name) for name in peek.names)
+    is_ours = any({"sender_name", "timestamp_ms"} <= row.keys() for row in object_list(peek.head, "messages"))
+    return is_ours or {"participants", "messages", "thread_path"} <= peek.head.keys()
+
+
+FORMATS = (
+    SourceFormat(
+        "instagram",
+        "Instagram messages",
+        "an Instagram or Messenger talk: {participants, messages: [{sender_name, timestamp_ms, content}]}",
+        _recognises,
+        read,
+        claims=_claims,
+    ),
+)

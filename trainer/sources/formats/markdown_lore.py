@@ -1,0 +1,73 @@
+"""Markdown lore, recognised so that the user can be told where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from personas.errors import LoreError, MaterialError
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.source_file import Peek, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+
+LORE_FORMAT = "lore"
+MAX_BYTES = 64 << 20
+SUFFIXES = (".md", ".markdown")
+LORE_HINT = "lore goes into data/rag-resources, or is named with --lore"
+NO_PERSONA = "nobody, as neither its front matter nor a folder says whose it is"
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """Each passage, as what cannot be learned from, and whose it is."""
+    from personas.lore import parse_lore, split_markdown  # the package holds the weights that find lore
+
+    try:
+        stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
+    except UnicodeDecodeError as error:
+        raise MaterialError(f"{file.name} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except LoreError as error:
+        raise MaterialError(error.message, error.advice) from None
+    owners = " and ".join(stated) or _folder_persona(file.name) or NO_PERSONA
+    for number, (heading, _) in enumerate(split_markdown(text), start=1):
+        yield RejectedRecord(f"passage {number} ({heading})", f"lore of {owners}: no talk; {LORE_HINT}")
+
+
+def _folder_persona(name: str) -> str:
+    """The folder in which a file lies, below the one that is read."""
+    parts = PurePosixPath(name).parts
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _recognises(peek: Peek) -> bool:
+    if peek.kind not in ("text", "CSV", "TSV", "YAML"):
+        return False
+    if peek.name.lower().endswith(SUFFIXES):
+        return (
+            peek.kind == "text"
+            or any(line.startswith("#") for line in peek.text.splitlines())
+            or _has_front_matter(peek)
+        )
+    return _has_front_matter(peek)
+
+
+def _has_front_matter(peek: Peek) -> bool:
+    """Whether front matter says so, which nothing but lore has."""
+    if not peek.text.startswith("---"):
+        return False
+    from personas.lore import parse_lore
+
+    try:
+        return bool(parse_lore(peek.text, peek.name)[0])
+    except LoreError:
+        return False
+
+
+FORMATS = (
+    SourceFormat(
+        "lore",
+        "Lore",
+        f"markdown, in a folder for each persona or with `persona:` on top; {LORE_HINT}",
+        _recognises,
+        read,
+    ),
+)

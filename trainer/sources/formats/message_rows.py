@@ -1,0 +1,236 @@
+"""Row schemas with lists of messages, texts, pairs or transcripts (OpenAI, ShareGPT, UltraChat, DailyDialog)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.sources.columns import (
+    ROLE_COLUMNS,
+    ColumnRoles,
+    Row,
+    RowSchema,
+    find_column,
+    message_keys,
+    normalise_column,
+)
+from trainer.sources.conversation_builder import (
+    ROLES,
+    TOOL_ROLES,
+    RawDialogue,
+    Turns,
+    UnusableRecordError,
+    cell_list,
+    cell_text,
+    parse_transcript,
+)
+
+
+def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tuple[str, str]]:
+    """Turns of a list of messages. Raises `UnusableRecordError` for messages that are none and roles that do not exist."""
+    return list(zip(*_sides(messages, from_key, value_key), strict=True))
+
+
+def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
+    """Labels and texts. Most messages are as they should be; where one is not, all are looked at one by one."""
+    try:
+        labels, texts = [message[from_key] for message in messages], [message[value_key] for message in messages]
+        if set(map(type, texts)) == {str} and ROLES.keys() >= set(labels):
+            return labels, texts
+    except (KeyError, TypeError):
+        pass
+    turns = [_turn(message, number, from_key, value_key) for number, message in enumerate(messages, start=1)]
+    return [label for label, _ in turns], [text for _, text in turns]
+
+
+def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str, str]:
+    if not isinstance(message, dict):
+        raise UnusableRecordError(f"message {number} is no object")
+    label = message.get(from_key)
+    if not isinstance(label, str | int) or not str(label).strip():
+        raise UnusableRecordError(f"message {number} does not say who speaks ({from_key!r})")
+    label = str(label)
+    if message.get("tool_calls") or message.get("function_call"):
+        raise UnusableRecordError("holds calls of tools")
+    if from_key == "role" and label.casefold() not in ROLES and label.casefold() not in TOOL_ROLES:
+        raise UnusableRecordError(f"message {number} has an unknown role {label[:20]!r}")
+    if value_key not in message:
+        raise UnusableRecordError(f"message {number} has no {value_key!r}")
+    return label, cell_text(message[value_key])
+
+
+# ------------------------------------------------------------------------------------------------ lists of messages
+
+
+def _plan_messages(row: Row) -> ColumnRoles | None:
+    return _plan_list([name for name in row if normalise_column(name) in ROLE_COLUMNS["messages"]], row)
+
+
+def _plan_list(names: list[str], row: Row) -> ColumnRoles | None:
+    for name in names:
+        if (messages := _dicts(row[name])) and (keys := message_keys(messages)):
+            return ColumnRoles(add_optional_roles(row, {"messages": name}), *keys)
+    return None
+
+
+def _dicts(cell: Any) -> list[Any]:
+    found = cell_list(cell) if cell else None
+    return found if found and isinstance(found[0], dict) else []
+
+
+def add_optional_roles(row: Row, by_role: dict[str, str]) -> dict[str, str]:
+    """The same, with the columns of system text and language where there are any."""
+    for role in ("system", "lang"):
+        if (column := find_column(row, role)) and column not in by_role.values():
+            by_role[role] = column
+    return by_role
+
+
+def _plan_openai(row: Row) -> ColumnRoles | None:
+    columns = _plan_messages(row)
+    return columns if columns and columns.from_key == "role" else None
+
+
+def dialogue_from_messages(row: Row, columns: ColumnRoles) -> RawDialogue:
+    """A talk from a list of messages."""
+    messages = columns.get(row, "messages")
+    if type(messages) is not list:
+        messages = cell_list(messages)
+    if not messages:
+        raise UnusableRecordError("no messages")
+    return _add_system_and_language(RawDialogue(*_sides(messages, columns.from_key, columns.value_key)), row, columns)
+
+
+def make_dialogue(turns: Turns, row: Row, columns: ColumnRoles) -> RawDialogue:
+    """The turns with the row's system text and language."""
+    return _add_system_and_language(RawDialogue.of(turns), row, columns)
+
+
+def _add_system_and_language(talk: RawDialogue, row: Row, columns: ColumnRoles) -> RawDialogue:
+    if len(columns.by_role) > 1:
+        system, lang = columns.get(row, "system"), columns.get(row, "lang")
+        talk.system = system if isinstance(system, str) else ""
+        talk.lang = lang if isinstance(lang, str) else ""
+    return talk
+
+
+# ------------------------------------------------------------------------------------------------ lists of texts
+
+
+def _plan_texts(row: Row) -> ColumnRoles | None:
+    name = find_column(row, "messages")
+    texts = cell_list(row[name]) if name else None
+    is_talk = texts and len(texts) > 1 and all(isinstance(text, str) for text in texts)
+    return ColumnRoles(add_optional_roles(row, {"messages": name})) if name and is_talk else None
+
+
+def _plan_ultrachat(row: Row) -> ColumnRoles | None:
+    columns = _plan_texts(row)
+    return columns if columns and columns.by_role["messages"] == "data" else None
+
+
+def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
+    """A talk from a list of texts by two who take turns; each may begin with who says it."""
+    texts = columns.get(row, "messages")
+    if type(texts) is not list:
+        texts = cell_list(texts)
+    if not texts:
+        raise UnusableRecordError("no messages")
+    if set(map(type, texts)) != {str}:
+        texts = [cell_text(text) for text in texts]
+    # Rows of this shape are pairs by position; a label before each text is kept only where all have one.
+    if ":" in texts[0][:32] and len(spoken := parse_transcript("\n".join(texts))) == len(texts):
+        return make_dialogue(spoken, row, columns)
+    labels = ["user", "assistant"] * ((len(texts) + 1) // 2)
+    return _add_system_and_language(RawDialogue(labels[: len(texts)], texts), row, columns)
+
+
+# ------------------------------------------------------------------------------------------------ lists of pairs
+
+
+def _plan_pairs(row: Row) -> ColumnRoles | None:
+    for name in row:
+        pairs = _dicts(row[name]) if name != "data" else []
+        if pairs and (user := find_column(pairs[0], "user")) and (assistant := find_column(pairs[0], "assistant")):
+            return ColumnRoles(add_optional_roles(row, {"messages": name}), user, assistant)
+    return None
+
+
+def _dialogue_from_pairs(row: Row, columns: ColumnRoles) -> RawDialogue:
+    turns: list[tuple[str, str]] = []
+    for number, pair in enumerate(cell_list(columns.get(row, "messages")) or [], start=1):
+        if not isinstance(pair, dict):
+            raise UnusableRecordError(f"turn {number} is no object")
+        turns.append(("user", cell_text(pair.get(columns.from_key))))
+        turns.append(("assistant", cell_text(pair.get(columns.value_key))))
+    return make_dialogue(turns, row, columns)
+
+
+# ------------------------------------------------------------------------------------------------ transcripts
+
+
+def _plan_transcript(row: Row) -> ColumnRoles | None:
+    name = find_column(row, "transcript") or next((column for column in ("prompt", "sample") if column in row), None)
+    cell = row[name] if name else None
+    if not isinstance(cell, str) or not parse_transcript(cell):
+        return None
+    return ColumnRoles(add_optional_roles(row, {"transcript": str(name)}))
+
+
+def dialogue_from_transcript(row: Row, columns: ColumnRoles) -> RawDialogue:
+    """A talk from a text in which each line, or mark, says who speaks."""
+    turns = parse_transcript(cell_text(columns.get(row, "transcript")))
+    if not turns:
+        raise UnusableRecordError("no line says who speaks")
+    return make_dialogue(turns, row, columns)
+
+
+MESSAGE_SCHEMAS: tuple[RowSchema, ...] = (
+    RowSchema(
+        "openai",
+        "OpenAI messages",
+        '{"messages": [{"role": "user", "content": "…"}]}',
+        _plan_openai,
+        dialogue_from_messages,
+    ),
+    RowSchema(
+        "sharegpt",
+        "ShareGPT",
+        '{"conversations": [{"from": "human", "value": "…"}]}',
+        _plan_messages,
+        dialogue_from_messages,
+    ),
+    RowSchema(
+        "ultrachat", "UltraChat", '{"id": "…", "data": ["question", "answer", …]}', _plan_ultrachat, dialogue_from_texts
+    ),
+    RowSchema(
+        "pairs",
+        "Pairs in a list",
+        '{"conversation": [{"human": "…", "assistant": "…"}]}',
+        _plan_pairs,
+        _dialogue_from_pairs,
+    ),
+)
+
+
+FALLBACK_SCHEMAS: tuple[RowSchema, ...] = (
+    RowSchema(
+        "messages",
+        "Messages in a list",
+        'a list of {"speaker": "…", "text": "…"} in any column',
+        lambda row: _plan_list(list(row), row),
+        dialogue_from_messages,
+    ),
+    RowSchema(
+        "turns", "Turns in a list", '{"dialog": ["one says", "the other says", …]}', _plan_texts, dialogue_from_texts
+    ),
+    RowSchema(
+        "transcript",
+        "Transcript in a column",
+        '{"text": "Human: …\\nAssistant: …"}',
+        _plan_transcript,
+        dialogue_from_transcript,
+    ),
+)
+
+
+"""Shapes to be looked for last: their columns hold other things elsewhere."""

@@ -1,0 +1,339 @@
+"""OpenAssistant conversation trees (OASST1, OASST2), as trees and as one message a row."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
+from trainer.sources.conversation_builder import ASSISTANT, USER
+from trainer.sources.source_file import Peek, Record, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+
+ROLES = {"prompter": USER, "user": USER, "assistant": ASSISTANT}
+
+
+MIN_QUALITY = 0.25
+
+
+"""Below this mean of the reviewers' votes (0 to 1) a message is left out."""
+
+
+BAD_STATES = ("aborted_low_grade", "halted_by_moderator")
+
+
+OFF_PATH = "not on the best-ranked path"
+
+
+@dataclass(slots=True, eq=False)
+class MessageNode:
+    """A message of a tree. `fault` says why it cannot be used, `rank` is the reviewers' (0 is best).
+
+    `size` counts the messages from here down, `answers` tells whether usable ones among them hold an answer.
+    """
+
+    id: str
+    text: str
+    speaker: SourceSpeaker | None
+    rank: float
+    lang: str
+    fault: str
+    replies: list[MessageNode] = field(default_factory=list)
+    size: int = 1
+    answers: bool = False
+
+
+def parse_node(row: dict[str, Any]) -> MessageNode:
+    get = row.get
+    text, rank, lang = get("text"), get("rank"), get("lang")
+    role = get("role")
+    speaker = ROLES.get(role) if isinstance(role, str) else None
+    fault = ""
+    if not isinstance(text, str) or not text.strip():
+        fault = "no text"
+    elif get("deleted"):
+        fault = "deleted"
+    elif get("review_result") is False or _is_low(get("labels")):
+        fault = "low quality"
+    elif speaker is None:
+        fault = f"unknown role {str(role)[:20]!r}"
+    return MessageNode(
+        str(get("message_id") or ""),
+        text.strip() if isinstance(text, str) else "",
+        speaker,
+        rank if isinstance(rank, int | float) else float("inf"),
+        lang if isinstance(lang, str) else "",
+        fault,
+    )
+
+
+def _is_low(labels: Any) -> bool:
+    """`labels` is {quality: {value, count}} in trees, {name: […], value: […]} in rows."""
+    if not isinstance(labels, dict):
+        return False
+    quality = labels.get("quality")
+    value = quality.get("value") if isinstance(quality, dict) else None
+    names, values = labels.get("name"), labels.get("value")
+    if isinstance(names, list) and isinstance(values, list) and "quality" in names[: len(values)]:
+        value = values[names.index("quality")]
+    return isinstance(value, int | float) and value < MIN_QUALITY
+
+
+def _recognises_trees(peek: Peek) -> bool:
+    rows = peek.records or ([peek.head] if peek.head else [])
+    trees = [row for row in rows if isinstance(row.get("prompt"), dict) and "text" in row["prompt"]]
+    return bool(trees) and 2 * len(trees) >= len(rows)
+
+
+def _read_trees(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    for record in file.records():
+        if isinstance(record, RejectedRecord):
+            yield record
+            continue
+        place, row = record
+        prompt = row.get("prompt")
+        if not isinstance(prompt, dict):
+            yield RejectedRecord(place, "no tree: it has no prompt")
+        else:
+            yield from extract_conversations(
+                annotate_tree(_parse_tree(prompt)), str(row.get("tree_state") or ""), place, options
+            )
+
+
+def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
+    """The tree of nested replies. Replies that are no objects become nodes that cannot be used."""
+    root = parse_node(prompt)
+    open_ = [(root, prompt)]
+    for node, row in open_:
+        replies = row.get("replies")
+        if not isinstance(replies, list):
+            continue
+        for reply in replies:
+            if isinstance(reply, dict):
+                child = parse_node(reply)
+                open_.append((child, reply))
+            else:
+                child = MessageNode("", "", None, float("inf"), "", "no message")
+            node.replies.append(child)
+    return root
+
+
+def annotate_tree(root: MessageNode) -> MessageNode:
+    """The tree with `size` and `answers` set. Nothing here recurses: trees may be thousands of messages deep."""
+    order = [root]
+    for node in order:
+        order.extend(node.replies)
+    for node in reversed(order):
+        node.size = 1 + sum([reply.size for reply in node.replies])
+        below = node.speaker is ASSISTANT or any([reply.answers for reply in node.replies])
+        node.answers = below and not node.fault
+    return root
+
+
+def extract_conversations(
+    root: MessageNode, state: str, place: str, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """What a tree holds. Every node is on a path, or rejected."""
+    if state in BAD_STATES:
+        yield RejectedRecord(place, f"the tree was {state.replace('_', ' ')}", root.size)
+        return
+    if options.languages and root.lang and root.lang not in options.languages:
+        yield RejectedRecord(place, f"language {root.lang} is not asked for", root.size)
+        return
+    used: set[int] = set()
+    paths = _all_paths(root) if options.oasst_paths == "all" else filter(None, [_best_path(root)])
+    for path in paths:
+        fresh = [node for node in path if id(node) not in used]
+        used.update(map(id, fresh))
+        yield _conversation(path, place, len(fresh), options)
+    yield from _unused(root, used, place)
+
+
+def _best_path(root: MessageNode) -> list[MessageNode]:
+    """From the root by the best-ranked replies to the last answer; where none is ranked, where most was said."""
+    path: list[MessageNode] = []
+    node: MessageNode | None = root
+    while node is not None and not node.fault:
+        path.append(node)
+        usable = [reply for reply in node.replies if not reply.fault]
+        node = min(usable, key=lambda reply: (reply.rank, -reply.size), default=None)
+    return _to_answer(path)
+
+
+def _to_answer(path: list[MessageNode]) -> list[MessageNode]:
+    while path and path[-1].speaker is not ASSISTANT:
+        path.pop()
+    return path if len(path) > 1 else []
+
+
+def _all_paths(root: MessageNode) -> Iterator[list[MessageNode]]:
+    """Every path from the root to an answer that no further answer follows."""
+    open_ = [[root]] if root.answers else []
+    while open_:
+        path = open_.pop()
+        on = [reply for reply in path[-1].replies if reply.answers]
+        if not on and len(path) > 1:
+            yield path
+        open_.extend([*path, reply] for reply in reversed(on))
+
+
+def _conversation(path: list[MessageNode], place: str, rows: int, options: ReadOptions) -> Conversation:
+    messages = [SourceMessage(node.speaker or USER, node.text, place) for node in path]
+    worse = [reply for reply in path[-2].replies if not reply.fault and reply.rank != float("inf")]
+    worst = max(worse, key=lambda reply: reply.rank, default=path[-1])
+    rejected = worst.text if worst.rank > path[-1].rank else ""
+    return Conversation.of(
+        messages,
+        options.source,
+        options.right,
+        rows=rows,
+        rejected=rejected,
+        lang=path[0].lang,
+        arrived=options.arrived,
+    )
+
+
+def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedRecord]:
+    """The nodes on no path, those with the same reason counted together."""
+    reasons: dict[str, int] = {}
+    open_ = [(root, "")]
+    while open_:
+        node, above = open_.pop()
+        fault = node.fault or above
+        if id(node) not in used:
+            reason = fault or (OFF_PATH if node.answers else "no answer")
+            reasons[reason] = reasons.get(reason, 0) + 1
+        after = f"after a message that is left out: {fault.removeprefix(_AFTER_REJECTED)}" if fault else ""
+        open_.extend((reply, after) for reply in node.replies)
+    for reason, rows in reasons.items():
+        yield RejectedRecord(place, reason, rows)
+
+
+_AFTER_REJECTED = "after a message that is left out: "
+
+
+TREE_FORMATS = (
+    SourceFormat(
+        "oasst-trees",
+        "OASST conversation trees",
+        '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}',
+        _recognises_trees,
+        _read_trees,
+    ),
+)
+
+
+def _recognises_rows(peek: Peek) -> bool:
+    rows = [row for row in peek.records if {"message_id", "parent_id", "text", "role"} <= row.keys()]
+    return bool(rows) and 2 * len(rows) >= len(peek.records)
+
+
+def _read_rows(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    grouped = _tree_runs(file) if _is_grouped(file) else _sorted_on_disk(file)
+    for item in grouped:
+        if isinstance(item, RejectedRecord):
+            yield item
+        else:
+            yield from _read_tree(item, options)
+
+
+def _tree_id(row: dict[str, Any]) -> str:
+    return str(row.get("message_tree_id") or row.get("message_id") or "")
+
+
+def _is_grouped(file: SourceFile) -> bool:
+    """Whether each tree's messages stand together, as in the published files. Eight bytes a tree are kept."""
+    seen: set[int] = set()
+    current = ""
+    for record in file.records():
+        if isinstance(record, RejectedRecord):
+            continue
+        if (tree := _tree_id(record[1])) != current:
+            if hash(tree) in seen:
+                return False
+            seen.add(hash(tree))
+            current = tree
+    return True
+
+
+def _tree_runs(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]:
+    run: list[Record] = []
+    for record in file.records():
+        if isinstance(record, RejectedRecord):
+            yield record
+            continue
+        if run and _tree_id(run[0][1]) != _tree_id(record[1]):
+            yield run
+            run = []
+        run.append(record)
+    if run:
+        yield run
+
+
+def _sorted_on_disk(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]:
+    """The trees of a file in which they are mixed up, put together in a database that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder, sqlite3.connect(f"{folder}/trees.db") as database:
+        database.execute("create table node (tree text, place text, row blob)")
+        for record in file.records():
+            if isinstance(record, RejectedRecord):
+                yield record
+            else:
+                packed = orjson.dumps(record[1], default=str)
+                database.execute("insert into node values (?, ?, ?)", (_tree_id(record[1]), record[0], packed))
+        yield from _grouped(database.execute("select tree, place, row from node order by tree, rowid"))
+
+
+def _grouped(rows: Iterable[tuple[str, str, bytes]]) -> Iterator[list[Record]]:
+    run: list[Record] = []
+    current = None
+    for tree, place, packed in rows:
+        if run and tree != current:
+            yield run
+            run = []
+        current = tree
+        run.append((place, orjson.loads(packed)))
+    if run:
+        yield run
+
+
+def _read_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    nodes: dict[str, MessageNode] = {}
+    parents: list[tuple[str, MessageNode, str]] = []
+    for place, row in records:
+        node = parse_node(row)
+        if node.id in nodes or not node.id:
+            yield RejectedRecord(place, "a message of this id came before" if node.id else "no message_id")
+            continue
+        nodes[node.id] = node
+        parents.append((place, node, str(row.get("parent_id") or "")))
+    for _, node, parent in parents:
+        if parent in nodes:
+            nodes[parent].replies.append(node)
+    state = str(records[0][1].get("tree_state") or "")
+    reached = 0
+    for place, root, parent in parents:
+        if parent in nodes:
+            continue
+        reached += annotate_tree(root).size
+        if parent:
+            yield RejectedRecord(place, "the message it answers is not there", root.size)
+        else:
+            yield from extract_conversations(root, state, place, options)
+    if reached < len(nodes):
+        yield RejectedRecord(records[0][0], "messages that answer each other in a circle", len(nodes) - reached)
+
+
+MESSAGE_FORMATS = (
+    SourceFormat(
+        "oasst",
+        "OASST messages",
+        '{"message_id", "parent_id", "text", "role": "prompter" | "assistant", "lang", "rank"}',
+        _recognises_rows,
+        _read_rows,
+    ),
+)

@@ -1,0 +1,192 @@
+"""Row schemas of preference pairs and scored answers (HH-RLHF, UltraFeedback, DPO pairs, SHP)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
+from trainer.sources.conversation_builder import (
+    ROLES,
+    RawDialogue,
+    Turns,
+    UnusableRecordError,
+    cell_list,
+    cell_text,
+    parse_transcript,
+)
+from trainer.sources.formats.message_rows import message_turns
+from trainer.sources.formats.qa_rows import answer_text, parse_side
+
+SCORE_KEYS = tuple("overall_score score pm_score rating reward votes upvotes rank ranking".split())
+SCORE_LIST_KEYS = tuple("scores ratings rewards ranks rank ranking overall_scores".split())
+ANSWER_LIST_KEYS = tuple(
+    "completions responses answers responses_and_scores outputs output candidates response answer".split()
+)
+COMPARISON_KEYS = (
+    ("response_0", "response_1", "better_response_id"),
+    ("human_ref_A", "human_ref_B", "labels"),
+    ("conversation_a", "conversation_b", "winner"),
+    ("response_a", "response_b", "winner"),
+    ("response_a", "response_b", "preference"),
+    ("output_1", "output_2", "preference"),
+    ("completion_a", "completion_b", "preference"),
+)
+"""Two answers and the column that says which is better."""
+SECOND_IS_BETTER = ("1", "2", "b", "model_b", "response_b", "second")
+FIRST_WHERE_ONE = ("human_ref_A", "output_1")
+"""Sets that say 1 for the first answer."""
+
+
+def _plan_chosen(row: Row) -> ColumnRoles | None:
+    chosen, rejected = find_column(row, "chosen"), find_column(row, "rejected")
+    if not chosen or not rejected:
+        return None
+    by_role = {"chosen": chosen, "rejected": rejected}
+    messages = next((name for name in ("conversations", "messages") if isinstance(row.get(name), list)), None)
+    for role, column in (
+        ("messages", messages),
+        *((role, find_column(row, role)) for role in ("user", "input", "system", "lang")),
+    ):
+        if column:
+            by_role[role] = column
+    return ColumnRoles(by_role)
+
+
+def _dialogue_from_chosen(row: Row, columns: ColumnRoles) -> RawDialogue:
+    chosen, rejected = (_answer(columns.get(row, role)) for role in ("chosen", "rejected"))
+    is_whole = any(ROLES.get(label.lower()) is ROLES["user"] for label, _ in chosen)
+    asked: list[tuple[str, str]] = []
+    if not is_whole:
+        asked = [*_history_turns(columns.get(row, "messages")), *_prompt_turns(row, columns)]
+    system = columns.get(row, "system")
+    return _preferred([*asked, *chosen], rejected, system if isinstance(system, str) else "")
+
+
+def _prompt_turns(row: Row, columns: ColumnRoles) -> list[tuple[str, str]]:
+    turns = [
+        turn for role in ("user", "input") if (cell := columns.get(row, role)) for turn in parse_side(cell, "user")
+    ]
+    # HH-RLHF and its kin end the question with the label of the answer that is to come.
+    return turns[:-1] if turns and not turns[-1][1].strip() else turns
+
+
+def _history_turns(messages: Any) -> list[tuple[str, str]]:
+    found = cell_list(messages) or []
+    keys = message_keys(found)
+    return list(message_turns(found, *keys)) if keys else []
+
+
+def _answer(value: Any) -> Turns:
+    if isinstance(value, str):
+        return (
+            parse_transcript(value)
+            if value.lstrip().startswith(("Human:", "User:", "<|", "### "))
+            else [("assistant", value)]
+        )
+    if isinstance(value, dict) and not message_keys([value]):
+        return [("assistant", answer_text(value))]
+    return parse_side(value, "assistant")
+
+
+def _preferred(turns: Turns, rejected: Turns, system: str = "", lang: str = "") -> RawDialogue:
+    worse = rejected[-1][1] if rejected else ""
+    if not turns or not turns[-1][1].strip():
+        raise UnusableRecordError("the better answer is empty")
+    return RawDialogue.of(turns, system, "" if worse.strip() == turns[-1][1].strip() else worse, lang)
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def _plan_scored(row: Row) -> ColumnRoles | None:
+    user, answers = (
+        find_column(row, "user") or find_column(row, "input"),
+        next((name for name in ANSWER_LIST_KEYS if cell_list(row.get(name))), None),
+    )
+    if not user or not answers or user == answers:
+        return None
+    found = cell_list(row[answers]) or []
+    keys = [key for key in SCORE_KEYS if isinstance(found[0], dict) and key in found[0]]
+    lists = [name for name in SCORE_LIST_KEYS if len(cell_list(row.get(name)) or []) == len(found)]
+    if not keys and not lists:
+        return None
+    by_role = {"user": user, "assistant": answers}
+    if system := find_column(row, "system"):
+        by_role["system"] = system
+    return ColumnRoles(by_role, *((keys[0], "") if keys else ("", lists[0])))
+
+
+def _dialogue_from_scores(row: Row, columns: ColumnRoles) -> RawDialogue:
+    """`from_key` is the key of the score inside each answer, or `value_key` the column of all scores."""
+    answers = cell_list(columns.get(row, "assistant")) or []
+    name = columns.from_key or columns.value_key
+    raw = (
+        cell_list(row.get(name))
+        if columns.value_key
+        else [a.get(name) if isinstance(a, dict) else None for a in answers]
+    )
+    scores = [_number(score) for score in raw or []]
+    scored = [(score, answer_text(a)) for score, a in zip(scores, answers, strict=False) if score is not None]
+    scored = [(-score if "rank" in name else score, text) for score, text in scored if text.strip()]
+    if not scored:
+        raise UnusableRecordError("no answer has a score")
+    best, worst = max(scored, key=lambda pair: pair[0]), min(scored, key=lambda pair: pair[0])
+    rejected = [("assistant", worst[1])] if worst[0] < best[0] else []
+    system = columns.get(row, "system")
+    turns = [*parse_side(columns.get(row, "user"), "user"), ("assistant", best[1])]
+    return _preferred(turns, rejected, system if isinstance(system, str) else "")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+# ------------------------------------------------------------------------------------------------ verdicts
+
+
+def _plan_verdict(row: Row) -> ColumnRoles | None:
+    for first, second, verdict in COMPARISON_KEYS:
+        if first in row and second in row and verdict in row:
+            user = find_column(row, "user") or find_column(row, "history") or find_column(row, "input")
+            by_role = {"chosen": first, "rejected": second, "label": verdict}
+            return ColumnRoles({**by_role, **({"user": user} if user else {})})
+    return None
+
+
+def _dialogue_from_comparison(row: Row, columns: ColumnRoles) -> RawDialogue:
+    verdict = cell_text(columns.get(row, "label")).strip().lower()
+    if verdict in ("", "tie", "tie (bothbad)", "none"):
+        raise UnusableRecordError("neither answer is the better one")
+    second_is_better = verdict in SECOND_IS_BETTER
+    if columns.by_role["chosen"] in FIRST_WHERE_ONE:
+        second_is_better = verdict != "1"
+    answers = [_answer(columns.get(row, role)) for role in ("chosen", "rejected")]
+    better, worse = reversed(answers) if second_is_better else answers
+    is_whole = any(ROLES.get(label.lower()) is ROLES["user"] for label, _ in better)
+    return _preferred([*([] if is_whole else _prompt_turns(row, columns)), *better], worse)
+
+
+PREFERENCE_SCHEMAS: tuple[RowSchema, ...] = (
+    RowSchema(
+        "preference", "Better and worse answer", '{"prompt", "chosen", "rejected"}', _plan_chosen, _dialogue_from_chosen
+    ),
+    RowSchema(
+        "scored",
+        "Scored answers",
+        '{"instruction", "completions": [{"response", "score"}]}',
+        _plan_scored,
+        _dialogue_from_scores,
+    ),
+    RowSchema(
+        "verdict",
+        "Two answers and which is better",
+        '{"prompt", "response_0", "response_1", "better_response_id"}',
+        _plan_verdict,
+        _dialogue_from_comparison,
+    ),
+)

@@ -1,0 +1,154 @@
+"""Row schemas of question and answer, with or without history (Alpaca, BELLE, Firefly, Dolly, OpenOrca)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
+from trainer.sources.conversation_builder import (
+    RawDialogue,
+    Turns,
+    UnusableRecordError,
+    cell_list,
+    cell_text,
+    parse_labelled_turns,
+    parse_transcript,
+)
+from trainer.sources.formats.message_rows import add_optional_roles, make_dialogue, message_turns
+
+NO_INPUT = ("<noinput>", "nan", "none", "n/a", "无")
+ANSWER_KEYS = ("response", "text", "output", "answer", "completion", "content", "value", "body")
+
+
+def _plan_answers(row: Row) -> ColumnRoles | None:
+    by_role = {role: column for role in ("user", "input", "assistant", "history") if (column := find_column(row, role))}
+    if "user" not in by_role and "input" in by_role:
+        by_role["user"] = by_role.pop("input")
+    if not {"user", "assistant"} <= by_role.keys():
+        return None
+    return ColumnRoles(add_optional_roles(row, by_role))
+
+
+def _plan_exactly(*names: str) -> Callable[[Row], ColumnRoles | None]:
+    """The plan of a set whose rows have all these columns, besides which they may have others."""
+    return lambda row: _plan_answers(row) if all(name in row for name in names) else None
+
+
+def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
+    """A talk from instruction (and input, history) and answer; the first of several answers."""
+    turns = [*_history(columns.get(row, "history")), *parse_side(columns.get(row, "user"), "user")]
+    given = columns.get(row, "input")
+    if given is not None and (given := cell_text(given)).strip() and given.strip().lower() not in NO_INPUT:
+        turns.append(("user", given))
+    answer = columns.get(row, "assistant")
+    answers = cell_list(answer) if isinstance(answer, list | dict) else None
+    if answers and isinstance(answers[0], dict) and message_keys(answers):
+        turns.extend(parse_side(answers, "assistant"))
+    elif answers:
+        turns.append(("assistant", next((found for each in answers if (found := answer_text(each)).strip()), "")))
+    else:
+        turns.append(("assistant", cell_text(answer)))
+    return make_dialogue(turns, row, columns)
+
+
+def answer_text(answer: Any) -> str:
+    """The text of an answer that may stand in an object of its own."""
+    if isinstance(answer, dict):
+        key = next((key for key in ANSWER_KEYS if key in answer), None)
+        return cell_text(answer[key]) if key else ""
+    return cell_text(answer)
+
+
+def parse_side(value: Any, role: str) -> list[tuple[str, str]]:
+    """Turns of a question or an answer: a text, a transcript whose last turn may still be open, or messages."""
+    messages = cell_list(value) if isinstance(value, list | dict) else None
+    if messages and isinstance(messages[0], dict) and (keys := message_keys(messages)):
+        return list(message_turns(messages, *keys))
+    if isinstance(value, dict) and (keys := message_keys([value])):
+        return list(message_turns([value], *keys))
+    text = cell_text(value)
+    return parse_labelled_turns(text) or [(role, text)]
+
+
+def _history(value: Any) -> Turns:
+    """What was said before: pairs of question and answer, messages, texts in turn, or a transcript.
+
+    Raises `UnusableRecordError` for what is none of these: an answer is not learned without what it goes back to.
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", *NO_INPUT)):
+        return []
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        if turns := parse_transcript(value):
+            return turns
+        raise UnusableRecordError("history: nothing says who speaks")
+    items = cell_list(value)
+    if items is None:
+        raise UnusableRecordError("history: a list was expected")
+    return [turn for place, item in enumerate(items) for turn in _history_item(item, place)]
+
+
+def _history_item(item: Any, place: int) -> Turns:
+    """The turns of one item of a history, counted from 0."""
+    if isinstance(item, list | tuple):
+        if len(item) not in (0, 2):
+            raise UnusableRecordError(f"history {place + 1}: a pair of question and answer was expected")
+        return list(zip(("user", "assistant"), (cell_text(text) for text in item), strict=False))
+    if isinstance(item, dict) and (keys := message_keys([item])):
+        return message_turns([item], *keys)
+    if isinstance(item, dict) and (user := find_column(item, "user")) and (answer := find_column(item, "assistant")):
+        return [("user", cell_text(item[user])), ("assistant", cell_text(item[answer]))]
+    return [("user" if place % 2 == 0 else "assistant", cell_text(item))]
+
+
+QA_SCHEMAS: tuple[RowSchema, ...] = (
+    RowSchema(
+        "history",
+        "Answer with history",
+        '{"prompt", "response", "history": [["…", "…"]]}',
+        lambda row: _plan_answers(row) if find_column(row, "history") else None,
+        dialogue_from_answer,
+    ),
+    RowSchema(
+        "firefly",
+        "Firefly",
+        '{"kind", "input", "target"}',
+        _plan_exactly("kind", "input", "target"),
+        dialogue_from_answer,
+    ),
+    RowSchema(
+        "alpaca",
+        "Alpaca",
+        '{"instruction", "input", "output"}',
+        _plan_exactly("instruction", "input", "output"),
+        dialogue_from_answer,
+    ),
+    RowSchema(
+        "belle",
+        "BELLE evaluation",
+        '{"question", "std_answer", "class"}',
+        _plan_exactly("question", "std_answer"),
+        dialogue_from_answer,
+    ),
+    RowSchema(
+        "wizardlm",
+        "WizardLM",
+        '{"instruction", "output"}',
+        _plan_exactly("instruction", "output"),
+        dialogue_from_answer,
+    ),
+    RowSchema(
+        "dolly",
+        "Dolly",
+        '{"instruction", "context", "response"}',
+        _plan_exactly("instruction", "response"),
+        dialogue_from_answer,
+    ),
+    RowSchema(
+        "answers",
+        "Questions and answers",
+        "a column such as prompt or question, one such as response or answer",
+        _plan_answers,
+        dialogue_from_answer,
+    ),
+)

@@ -1,0 +1,236 @@
+"""Slack's export of a workspace: a zip (or its folder) with users.json, channels.json and channel/YYYY-MM-DD.json.
+
+Format: https://slack.com/help/articles/220556107 and, for texts, https://docs.slack.dev/messaging/formatting-message-text.
+A thread is a talk of its own, apart from the channel that goes on around it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from personas.errors import MaterialError
+from trainer.sources import sessionise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.markup import clean_text, convert_emphasis, map_outside_code, mark_mention
+from trainer.sources.sessionise import (
+    FieldError,
+    LogEntry,
+    epoch_seconds,
+    object_field,
+    object_list,
+    optional_text,
+    parse_entries,
+    text_field,
+)
+from trainer.sources.source_file import Peek, SourceFile, is_media_file
+from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.speakers import Author, make_author
+
+DAY_FILE = re.compile(r"(?:^|/)(?P<channel>[^/]+)/\d{4}-\d{2}-\d{2}\.json$")
+CHANNEL_LISTS = ("channels.json", "groups.json", "dms.json", "mpims.json")
+WORKSPACE_FILES = ("users.json", *CHANNEL_LISTS, "integration_logs.json", "canvases.json", "lists.json", "file_conversations.json",
+         "org_users.json", "huddle_transcripts.json")  # fmt: skip
+"""What stands at the top of an export, beside a folder for each channel."""
+MESSAGE_SUBTYPES = (
+    "",
+    "me_message",
+    "thread_broadcast",
+    "reply_broadcast",
+    "file_share",
+    "file_comment",
+    "bot_message",
+)
+UPLOADED = re.compile(r"<@[^>]+> (?:uploaded|shared) a file: <[^>]+>(?: and commented: (?P<comment>.*))?", re.DOTALL)
+"""What file messages said before 2018; the words after it are the person's own."""
+TOKEN = re.compile(
+    r"<(?:@(?P<user>[A-Z0-9]+)|#(?P<channel>[A-Z0-9]+)|!(?P<special>[^|>]+)|(?P<link>[^|<>\s]+))(?:\|(?P<label>[^>]*))?>"
+)
+SLACKBOT = "USLACKBOT"
+
+
+@dataclass(frozen=True)
+class SlackWorkspace:
+    """Who and what the ids in messages stand for."""
+
+    users: Mapping[str, Author]
+    channels: Mapping[str, str]
+
+    def author(self, message: Mapping[str, Any]) -> Author:
+        """The author; a bot goes by its id and the name that it gave itself."""
+        profile = object_field(message, "bot_profile")
+        bot, user = optional_text(message, "bot_id"), optional_text(message, "user")
+        if bot or message.get("subtype") == "bot_message":
+            names = (optional_text(message, "username"), optional_text(profile, "name"))
+            return make_author(user or bot, names, tuple(filter(None, (bot,))), is_bot=True)
+        if user in self.users:
+            return self.users[user]
+        return _person(user or text_field(message, "user"), object_field(message, "user_profile"))
+
+    def written(self, raw: str) -> str:
+        """A text in Discord's markup."""
+        parts = TOKEN.split(clean_text(raw))
+        pieces = [html.unescape(parts[0])]
+        for place in range(1, len(parts), TOKEN.groups + 1):
+            user, channel, special, link, label = parts[place : place + TOKEN.groups]
+            pieces.append(
+                mark_mention(user) if user else html.unescape(self._named(channel, special, link, label or ""))
+            )
+            pieces.append(html.unescape(parts[place + TOKEN.groups]))
+        return map_outside_code("".join(pieces), lambda part: convert_emphasis(_without_skin(part)))
+
+    def _named(self, channel: str | None, special: str | None, link: str | None, label: str) -> str:
+        if channel:
+            return f"#{label or self.channels.get(channel, 'channel')}"
+        if special:
+            return label or f"@{special.split('^')[0]}"
+        link = str(link)
+        bare = re.sub(r"^(?:mailto:|tel:|https?://)", "", link).rstrip("/")
+        return (label or link) if label.rstrip("/") in ("", link, bare) or ":/" not in link else f"[{label}]({link})"
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """The sessions of every channel, each thread apart."""
+    workspace = _workspace(file)
+    days = sorted(name for name in file.names if DAY_FILE.search(name))
+    found = (entry for name in days for entry in _entries(file, name, workspace))
+    return sessionise.build_sessions(found, file.name, options, has_edits=True)
+
+
+def _workspace(file: SourceFile) -> SlackWorkspace:
+    users, channels = dict[str, Author](), dict[str, str]()
+    for user in _read_lists(file, ("users.json",)):
+        profile = object_field(user, "profile") | {"name": user.get("name")}
+        person = _person(text_field(user, "id"), profile)
+        users[person.id] = replace(person, is_bot=user.get("is_bot") is True or person.id == SLACKBOT)
+    for channel in _read_lists(file, CHANNEL_LISTS):
+        channels[text_field(channel, "id")] = optional_text(channel, "name") or "channel"
+    return SlackWorkspace(users, channels)
+
+
+def _read_lists(file: SourceFile, lists: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The objects of the lists at the top of the export that can be read; messages do without the others."""
+    for name in file.names:
+        if PurePosixPath(name).name not in lists:
+            continue
+        for record in file.member(name).records():
+            if not isinstance(record, RejectedRecord) and isinstance(record[1].get("id"), str):
+                yield record[1]
+
+
+def _person(id: str, profile: Mapping[str, Any]) -> Author:
+    keys = ("display_name", "real_name", "name")
+    return make_author(id, tuple(name for key in keys if isinstance(name := profile.get(key), str)))
+
+
+def _entries(file: SourceFile, name: str, workspace: SlackWorkspace) -> Iterator[LogEntry | RejectedRecord]:
+    match = DAY_FILE.search(name)
+    channel = match["channel"] if match else ""
+
+    def parse(row: str, message: dict[str, Any]) -> LogEntry:
+        return _entry(f"{name} {row}", message, channel, workspace)
+
+    try:
+        for item in parse_entries(file.member(name).records(), parse):
+            yield replace(item, row=f"{name} {item.row}") if isinstance(item, RejectedRecord) else item
+    except MaterialError as error:  # one day's file; the others may well be whole
+        yield RejectedRecord(name, error.message, rows=0)
+
+
+def _entry(row: str, record: Mapping[str, Any], channel: str, workspace: SlackWorkspace) -> LogEntry:
+    kind, at = optional_text(record, "subtype"), epoch_seconds(record, "ts")
+    if kind == "message_deleted":
+        earlier = object_field(record, "previous_message")
+        return LogEntry(
+            row,
+            at,
+            make_author("", ()),
+            "",
+            channel=_thread(earlier, channel),
+            deletes=text_field(record, "deleted_ts"),
+        )
+    message = object_field(record, "message") if kind == "message_changed" else record
+    if kind == "message_changed" and optional_text(message, "subtype") == "tombstone":
+        return LogEntry(
+            row, at, make_author("", ()), "", channel=_thread(message, channel), deletes=text_field(message, "ts")
+        )
+    shown, author = _text_and_author(message, workspace)
+    subtype = optional_text(message, "subtype")
+    dropped = "" if subtype in MESSAGE_SUBTYPES else sessionise.DELETED if subtype == "tombstone" else sessionise.SYSTEM
+    id, thread = text_field(message, "ts"), optional_text(message, "thread_ts")
+    return LogEntry(
+        row=row,
+        at=epoch_seconds(message, "ts"),
+        author=author,
+        text=workspace.written(shown) if not dropped else "",
+        id=id,
+        reply_to=thread if thread != id else "",
+        channel=_thread(message, channel),
+        dropped=dropped,
+        empty=_empty(message),
+    )
+
+
+def _thread(message: Mapping[str, Any], channel: str) -> str:
+    thread = optional_text(message, "thread_ts")
+    return f"{channel} {thread}" if thread else channel
+
+
+def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> tuple[str, Author]:
+    """The person's own words, and who the person is."""
+    comment = object_field(message, "comment")
+    if message.get("subtype") == "file_comment" and comment:
+        return text_field(comment, "comment"), workspace.author(comment)
+    shown = optional_text(message, "text")
+    if "file" in message and (match := UPLOADED.fullmatch(shown)):
+        shown = match["comment"] or ""
+    if message.get("type", "message") != "message":
+        raise FieldError("type: a message was expected")
+    return shown, workspace.author(message)
+
+
+def _empty(message: Mapping[str, Any]) -> str:
+    if message.get("file") or message.get("files"):
+        return sessionise.ATTACHMENT
+    return sessionise.EMBED if object_list(message, "attachments") or message.get("blocks") else sessionise.NO_TEXT
+
+
+def _without_skin(text: str) -> str:
+    return re.sub(r":skin-tone-\d:", "", text)
+
+
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The lists at the top of a workspace, the days of its channels, and what was sent there."""
+    tops = {PurePosixPath(name).parent for name in names if PurePosixPath(name).name in ("users.json", *CHANNEL_LISTS)}
+    for top in sorted(tops):
+        paths = [(name, PurePosixPath(name)) for name in names]
+        channels = {path.parent for name, path in paths if DAY_FILE.search(name) and path.parent.parent == top}
+        if channels:
+            return [
+                name
+                for name, path in paths
+                if (path.parent == top and path.name in WORKSPACE_FILES)
+                or (path.parent in channels and DAY_FILE.search(name))
+                or (channels & set(path.parents) and is_media_file(name))
+            ]
+    return []
+
+
+def _recognises(peek: Peek) -> bool:
+    return bool(_claims(peek.names))
+
+
+FORMATS = (
+    SourceFormat(
+        "slack",
+        "Slack export",
+        "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json",
+        _recognises,
+        read,
+        claims=_claims,
+    ),
+)

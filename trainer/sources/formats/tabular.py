@@ -1,0 +1,245 @@
+"""Turns row schemas into formats, and reads unknown tables by guessed or mapped columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from personas.card import ID_PATTERN
+from personas.errors import MaterialError
+from personas.schemas.base import DISCORD_API
+from personas.unicode_normalise import fold_name
+from trainer.sources.columns import (
+    MAX_SHOWN_COLUMNS,
+    ROLE_COLUMNS,
+    ColumnRoles,
+    Row,
+    RowSchema,
+    guess_columns,
+    message_keys,
+    normalise_column,
+    parse_mapping,
+    require_roles,
+)
+from trainer.sources.conversation import Conversation, RejectedRecord, replace_assistant
+from trainer.sources.conversation_builder import RawDialogue, UnusableRecordError, build_conversation, cell_list
+from trainer.sources.formats.message_rows import (
+    FALLBACK_SCHEMAS,
+    MESSAGE_SCHEMAS,
+    dialogue_from_messages,
+    dialogue_from_texts,
+    dialogue_from_transcript,
+)
+from trainer.sources.formats.personachat import PERSONA_SCHEMAS
+from trainer.sources.formats.preference_rows import PREFERENCE_SCHEMAS
+from trainer.sources.formats.qa_rows import QA_SCHEMAS, dialogue_from_answer
+from trainer.sources.source_file import Peek, Record, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+
+ROW_SCHEMAS = (*PREFERENCE_SCHEMAS, *PERSONA_SCHEMAS, *MESSAGE_SCHEMAS, *QA_SCHEMAS, *FALLBACK_SCHEMAS)
+COLUMNS_FORMAT = "columns"
+"""The format of tables that are no known set."""
+MESSAGE_LIST_KEYS = tuple(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items"))
+"""A member of these names holds the messages of one talk, not the rows of a table."""
+SAMPLED_ROWS = 16
+"""So many of the first rows decide what a table is."""
+RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue], ColumnRoles]
+
+
+def first_rows(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row]:
+    """The first rows of a table, or of the arrays in a JSON object; the object itself when it is a row."""
+    rows = [row for _, rows in _arrays(peek, mapping or {}) for row in rows] or list(peek.records)
+    return rows or [dict.fromkeys(peek.columns, "") if peek.columns else peek.head]  # of a table without rows its names
+
+
+def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
+    """Members of a JSON object that hold rows. An object that is itself a row has none."""
+    if mapping and peek.head.keys() >= set(parse_mapping(mapping).by_role.values()):
+        return []
+    lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
+    arrays = [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
+    certain = [
+        (name, rows) for name, rows in arrays if normalise_column(name) not in MESSAGE_LIST_KEYS and _are_rows(rows)
+    ]
+    if certain or any(_plan(shape, peek.head) for shape in ROW_SCHEMAS):
+        return certain
+    return arrays
+
+
+def _are_rows(rows: list[Row]) -> bool:
+    return 2 * sum(_first_schema(row) is not None for row in rows[:SAMPLED_ROWS]) > len(rows[:SAMPLED_ROWS])
+
+
+def guess_roles(peek: Peek, options: ReadOptions) -> ColumnRoles | None:
+    """How unknown columns would be read. Raises `MaterialError` for a mapping that names no role or no column."""
+    rows = first_rows(peek, options.mapping)
+    if not options.mapping:
+        return guess_columns([row for row in rows if row.keys() == rows[0].keys()]) if rows[0] else None
+    columns = parse_mapping(options.mapping)
+    held = {column for row in rows for column in row}
+    if missing := [column for column in columns.by_role.values() if column not in held]:
+        require_roles(options.mapping, held)
+        raise MaterialError(
+            f"{peek.name} has no column {missing[0]!r}.",
+            f"It has {', '.join(map(str, sorted(held)[:MAX_SHOWN_COLUMNS]))}.",
+        )
+    return columns
+
+
+def _recognises(shape: RowSchema) -> Callable[[Peek], bool]:
+    return lambda peek: _main_schema(peek) is shape
+
+
+def _main_schema(peek: Peek) -> RowSchema | None:
+    """The shape that most of the first rows have, if half of them have a known one."""
+    rows = first_rows(peek)[:SAMPLED_ROWS]
+    found = [shape for row in rows if (shape := _first_schema(row))]
+    return max(ROW_SCHEMAS, key=found.count) if found and 2 * len(found) >= len(rows) else None
+
+
+def _first_schema(row: Row) -> RowSchema | None:
+    return next((shape for shape in ROW_SCHEMAS if _plan(shape, row)), None)
+
+
+def _plan(shape: RowSchema, row: Row) -> ColumnRoles | None:
+    try:
+        return shape.plan(row)
+    except UnusableRecordError:
+        return None
+
+
+def _recognises_columns(peek: Peek) -> bool:
+    if peek.kind == "JSON object" and not _arrays(peek, {}):
+        return False
+    return guess_roles(peek, ReadOptions()) is not None or (bool(peek.columns) and not peek.records)
+
+
+def _read_as(shape: RowSchema) -> Callable[[SourceFile, ReadOptions], Iterator[Conversation | RejectedRecord]]:
+    def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+        return read_rows(file, options, shape, None)
+
+    return read
+
+
+def _read_columns(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    columns = guess_roles(file.peek(), options)
+    if columns:
+        return read_rows(file, options, None, (_dialogue_parser(columns), columns))
+    if file.peek().records:
+        raise MaterialError(f"The columns of {file.name} cannot be told apart.", "Name them: --map user=COLUMN …")
+    return read_rows(file, options, None, None)  # a table without rows, or whose first ones are all broken
+
+
+def _dialogue_parser(columns: ColumnRoles) -> Callable[[Row, ColumnRoles], RawDialogue]:
+    roles = columns.by_role
+    if "messages" in roles:
+        return dialogue_from_messages if columns.from_key else _dialogue_from_list
+    if "transcript" in roles:
+        return dialogue_from_transcript
+    if "assistant" in roles and ("user" in roles or "history" in roles):
+        return dialogue_from_answer
+    raise MaterialError(
+        "Nothing says which column holds the answers.", "Name user and assistant, messages, or transcript."
+    )
+
+
+def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
+    """A list that the operator names: of messages under any known keys, or of texts in turn."""
+    keys = message_keys(cell_list(columns.get(row, "messages")) or [])
+    return (
+        dialogue_from_messages(row, ColumnRoles(columns.by_role, *keys)) if keys else dialogue_from_texts(row, columns)
+    )
+
+
+def read_rows(
+    file: SourceFile, options: ReadOptions, main: RowSchema | None, unknown: RowParser | None
+) -> Iterator[Conversation | RejectedRecord]:
+    """One conversation a row. Rows of other known shapes than `main` are read as what they are.
+
+    What a row's columns are for is found out once for all rows with the same columns; `unknown` is the plan for those
+    of no known shape and, where the operator made it, for all.
+    """
+    forced = unknown if options.mapping else None
+    plans: dict[tuple[str, ...], RowParser] = {}
+    for record in _records(file, options):
+        if isinstance(record, RejectedRecord):
+            yield record
+            continue
+        place, row = record
+        key = tuple(row)
+        plan = forced or plans.get(key)
+        if plan is None:
+            plan = _plan_for(row, main) or (unknown if unknown and _fits(row, unknown[1]) else None)
+            if plan is None:
+                yield RejectedRecord(place, _schema_mismatch(row, main))
+                continue
+            plans[key] = plan
+        try:
+            talk = plan[0](row, plan[1])
+        except UnusableRecordError as error:
+            yield RejectedRecord(place, str(error))
+        else:
+            found = build_conversation(talk, place, options)
+            if row.get("right") == DISCORD_API and isinstance(found, Conversation):  # as our own data sets say
+                found = replace(found, right=DISCORD_API)
+            yield _assign_persona(found, row, options) if options.persona and "persona" in row else found
+
+
+def _assign_persona(
+    found: Conversation | RejectedRecord, row: Row, options: ReadOptions
+) -> Conversation | RejectedRecord:
+    """Messages that name whose they are (as `lore synthesise` writes them): the assistant is that persona."""
+    whose, persona = row["persona"], options.persona
+    if not (persona and isinstance(whose, str) and "messages" in row and isinstance(found, Conversation)):
+        return found
+    if fold_name(whose) in (fold_name(persona.id), fold_name(persona.name)):
+        return replace_assistant(persona, found)
+    another = RejectedRecord(found.messages[0].row, f"speaks as {whose}", found.rows)
+    return another if ID_PATTERN.fullmatch(whose) else found  # else it is prose about somebody
+
+
+def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
+    for shape in (*([main] if main else []), *ROW_SCHEMAS):
+        if columns := _plan(shape, row):
+            return shape.talk, columns
+    return None
+
+
+def _fits(row: Row, columns: ColumnRoles) -> bool:
+    return row.keys() >= set(columns.by_role.values())
+
+
+def _schema_mismatch(row: Row, main: RowSchema | None) -> str:
+    held = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
+    return f"not {main.expected if main else 'of a known shape'}: it has {held}"
+
+
+def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
+    peek = file.peek()
+    wanted = {name for name, _ in _arrays(peek, options.mapping)} if file.kind == "JSON object" else set()
+    if not wanted:
+        yield from file.records()
+        return
+    # What a peek shows in full is known; arrays that come later are judged by how they begin.
+    known = list(peek.head)[: -1 if file.is_cut else None]
+    for name, records in file.arrays():
+        if name in wanted:
+            yield from records
+        elif name not in known and not isinstance(first := next(records, None), RejectedRecord | None):
+            yield first
+            yield from records
+
+
+FORMATS = (
+    *(
+        SourceFormat(shape.name, shape.title, shape.expected, _recognises(shape), _read_as(shape))
+        for shape in ROW_SCHEMAS
+    ),
+    SourceFormat(
+        COLUMNS_FORMAT,
+        "Unknown columns",
+        "a table with texts in two columns, or a list of messages in one; --map says which",
+        _recognises_columns,
+        _read_columns,
+    ),
+)

@@ -1,0 +1,141 @@
+"""Telegram's "Export chat history" and "Export Telegram data" in JSON: `result.json` of one chat, or of all of them.
+
+Format: what Telegram Desktop writes (export/output/export_output_json.cpp in telegramdesktop/tdesktop). A text is a
+string, or a list of strings and entities `{type, text}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from trainer.sources import sessionise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.markup import clean_text, map_outside_code, mark_mention
+from trainer.sources.sessionise import (
+    FieldError,
+    LogEntry,
+    epoch_seconds,
+    object_list,
+    optional_text,
+    parse_entries,
+    text_field,
+    timestamp_field,
+)
+from trainer.sources.source_file import Peek, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.speakers import make_author
+
+CHAT_LISTS = ("chats", "left_chats")
+CHAT_TYPES = ("personal_chat", "bot_chat", "saved_messages", "replies", "verify_codes", "private_group",
+         "private_supergroup", "public_supergroup", "private_channel", "public_channel")  # fmt: skip
+DELETED_ACCOUNT = "Deleted Account"
+ENTITY_MARKUP = {"bold": "**", "italic": "*", "underline": "__", "strikethrough": "~~", "spoiler": "||", "code": "`"}
+"""Discord's signs for Telegram's entities."""
+MEDIA_FIELDS = ("photo", "file", "media_type", "sticker_emoji", "contact_information", "location_information", "poll")
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """The sessions of one chat, or of every chat of a whole export."""
+    head = file.peek().head
+    found: Iterator[LogEntry | RejectedRecord]
+    if file.kind == "JSON object" and "messages" not in head:
+        found = (entry for name in CHAT_LISTS for entry in _chats(file, name))
+    else:
+        found = parse_entries(file.records("messages"), lambda row, message: _entry(row, message, head))
+    return sessionise.build_sessions(found, file.name, options)
+
+
+def _chats(file: SourceFile, name: str) -> Iterator[LogEntry | RejectedRecord]:
+    """The messages of all chats of a list, of which one alone may be larger than memory."""
+    for number, (chat, messages) in enumerate(file.grouped((name, "list"), "messages"), start=1):
+
+        def parse(row: str, message: dict[str, Any], number: int = number, chat: dict[str, Any] = chat) -> LogEntry:
+            return _entry(f"{name} {number}, {row}", message, chat)
+
+        for item in parse_entries(messages, parse):
+            yield replace(item, row=f"{name} {number}, {item.row}") if isinstance(item, RejectedRecord) else item
+
+
+def _entry(row: str, message: Mapping[str, Any], chat: Mapping[str, Any]) -> LogEntry:
+    spoken = text_field(message, "type") == "message"
+    names = (optional_text(message, "from"),) if spoken else ()
+    author_id = optional_text(message, "from_id")
+    is_bot = chat.get("type") == "bot_chat" and author_id == f"user{chat.get('id')}"
+    has_medium = any(message.get(key) for key in MEDIA_FIELDS)
+    return LogEntry(
+        row=row,
+        at=epoch_seconds(message, "date_unixtime") if "date_unixtime" in message else timestamp_field(message, "date"),
+        author=make_author(author_id, names if any(names) else (DELETED_ACCOUNT,), is_bot=is_bot),
+        text=_render_text(message.get("text")) if spoken else "",
+        id=optional_text(message, "id"),
+        reply_to="" if "reply_to_peer_id" in message else optional_text(message, "reply_to_message_id"),
+        channel=optional_text(chat, "id"),
+        dropped=_skip_reason(message) if spoken else sessionise.SYSTEM,
+        empty=sessionise.ATTACHMENT if has_medium else sessionise.NO_TEXT,
+    )
+
+
+def _skip_reason(message: Mapping[str, Any]) -> str:
+    forwarded = [message[key] for key in ("forwarded_from", "saved_from") if key in message]
+    if any(source != message.get("from") for source in forwarded):
+        return sessionise.FORWARDED
+    return sessionise.BOT if message.get("via_bot") else ""
+
+
+def _render_text(value: object) -> str:
+    """The text in Discord's markup. Raises `FieldError` for what is neither a text nor a list of pieces."""
+    if isinstance(value, str):
+        return map_outside_code(clean_text(value), lambda part: part)
+    if not isinstance(value, list):
+        raise FieldError("text: a text or a list was expected")
+    return map_outside_code("".join(_piece(piece) for piece in value), lambda part: part)
+
+
+def _piece(piece: object) -> str:
+    if isinstance(piece, str):
+        return clean_text(piece)
+    if not isinstance(piece, dict) or not isinstance(piece.get("text"), str):
+        raise FieldError("text: a piece is neither a text nor an entity")
+    kind, said = piece.get("type"), clean_text(piece["text"])
+    if kind == "mention_name":
+        return mark_mention(f"user{piece.get('user_id')}")
+    if kind == "mention":
+        return mark_mention(said.removeprefix("@"))
+    if kind == "pre":
+        return f"```{optional_text(piece, 'language')}\n{said}\n```"
+    if kind == "blockquote":
+        return "".join(f"> {line}\n" for line in said.splitlines())
+    if kind == "text_link" and piece.get("href") != said:
+        return f"[{said}]({optional_text(piece, 'href')})"
+    return _wrap(ENTITY_MARKUP.get(str(kind), ""), said)
+
+
+def _wrap(sign: str, said: str) -> str:
+    """Signs stand next to letters, so the space around a piece stays outside of them."""
+    around = re.fullmatch(r"(\s*)(.*?)(\s*)", said, re.DOTALL)
+    return f"{around[1]}{sign}{around[2]}{sign}{around[3]}" if sign and around and around[2] else said
+
+
+def _recognises(peek: Peek) -> bool:
+    head = peek.head
+    if any(isinstance(head.get(name), dict) and "list" in head[name] for name in CHAT_LISTS):
+        return True
+    if head.get("messages") == [] and {"name", "type", "id"} <= head.keys():
+        return head["type"] in CHAT_TYPES
+    rows = object_list(head, "messages")
+    first = next((row for row in rows if {"id", "type", "date"} <= row.keys()), {})
+    return bool({"from", "from_id", "actor", "actor_id", "text", "action"} & first.keys())
+
+
+FORMATS = (
+    SourceFormat(
+        "telegram",
+        "Telegram export",
+        "a Telegram export in JSON: {name, type, id, messages: [{id, type, date, from, from_id, text}]}",
+        _recognises,
+        read,
+    ),
+)

@@ -1,0 +1,234 @@
+"""WhatsApp chats as "Export chat" writes them: text, one message after another, some over several lines.
+
+No description is published; what is known comes from exports in many languages and from the parsers that people wrote
+for them (https://github.com/Pustur/whatsapp-chat-parser among others). iOS puts date and time in brackets, Android
+puts ` - ` behind them; both follow the device's language. What WhatsApp says itself (system messages, "image omitted")
+is in that language too. On iOS it begins with a left-to-right mark; on Android, what stands for a medium or follows an
+edited text is in angle brackets. By these it is told without knowing the language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from personas.errors import MaterialError
+from trainer.sources import sessionise
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.dates import (
+    DATE_FIRST,
+    SPACE,
+    TIME_FIRST,
+    DateOrder,
+    DateOrderDetector,
+    WrittenTime,
+    time_of_match,
+)
+from trainer.sources.markup import clean_text, convert_emphasis, map_outside_code, mark_mention
+from trainer.sources.sessionise import LogEntry
+from trainer.sources.source_file import Peek, SourceFile, is_media_file
+from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.speakers import make_author
+
+DIRECTION_MARK = "\u200e"
+DIRECTION_MARKS = "[\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]*"
+AFTER_TIMESTAMP = rf"(?:(?P<bracket>\]){SPACE}*|{SPACE}[-–]{SPACE}|,{SPACE}(?=[^:\n]{{1,60}} : )|:{SPACE})(?P<rest>.*)"
+HEADERS = tuple(
+    re.compile(
+        rf"{DIRECTION_MARKS}\[?{DIRECTION_MARKS}{written}{DIRECTION_MARKS}{AFTER_TIMESTAMP}", re.IGNORECASE | re.DOTALL
+    )
+    for written in (DATE_FIRST, TIME_FIRST)
+)
+SPEAKER = re.compile(r"(?P<name>[^:\n\"“”„«»]{1,60}?) ?:(?: |(?=\n)|$)(?P<text>.*)", re.DOTALL)
+"""A name holds no quotation marks: `Ann changed the subject to "News: today"` is a system message."""
+APP_TEXT = re.compile(rf"^{DIRECTION_MARK}[^\n]*|\s*{DIRECTION_MARK}(?:<[^<>\n]+>|(?:\S+ ){{0,2}}\S+)\s*\Z")
+ANGLED = re.compile(r"[ \t]*<(?=[^<>]*(?: |[^\x00-\x7f]))[^<>=/\"\n]{4,80}>[ \t]*$", re.MULTILINE)
+ATTACHED = re.compile(r"^\S[^\n/]*\.\w{2,5} \([^()\n]+\)$|<[^<>:\n]{3,30}: [^<>\n]+\.\w{2,5}>", re.MULTILINE)
+FILE_NAME = re.compile(r"[^\n]+\.\w{2,5}")
+PLACE_OR_POLL = re.compile(r"[^\W\d]+: https?://maps\.\S+|[^\W\d]{2,12}:\n.*\(\d+ [^\W\d]+\)", re.DOTALL)
+MENTIONED = re.compile("@(?:\u2068([^\u2068\u2069\n]+)\u2069|(\\d{7,15})\\b)")
+DELETED_NOTICES = {
+    "this message was deleted",
+    "you deleted this message",
+    "diese nachricht wurde gelöscht",
+    "du hast diese nachricht gelöscht",
+    "se eliminó este mensaje",
+    "eliminaste este mensaje",
+    "ce message a été supprimé",
+    "vous avez supprimé ce message",
+    "esta mensagem foi apagada",
+    "você apagou esta mensagem",
+    "mensagem apagada",
+    "questo messaggio è stato eliminato",
+    "hai eliminato questo messaggio",
+    "dit bericht is verwijderd",
+    "je hebt dit bericht verwijderd",
+    "сообщение удалено",
+    "данное сообщение удалено",
+    "вы удалили данное сообщение",
+    "bu mesaj silindi",
+    "bu mesajı sildiniz",
+    "pesan ini telah dihapus",
+    "anda menghapus pesan ini",
+    "tin nhắn này đã bị xóa",
+    "bạn đã xóa tin nhắn này",
+    "此訊息已刪除",
+    "您已刪除此訊息",
+    "此消息已删除",
+    "您删除了这条消息",
+    "このメッセージは削除されました",
+    "삭제된 메시지입니다",
+    "تم حذف هذه الرسالة",
+    "waiting for this message",
+    "waiting for this message. this may take a while",
+    "null",
+}
+"""What Android writes in place of a deleted message, or of one that never arrived, without its last full stop."""
+FOREIGN = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8 (see `SourceFile.lines`)."""
+NO_DATE = "a date or time that does not exist"
+Style = tuple[bool, str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageHeader:
+    """The beginning of a message. `style` is how date and time are set, the same in all of a file."""
+
+    stamp: WrittenTime
+    style: Style
+    rest: str
+
+
+def parse_header(line: str) -> MessageHeader | None:
+    """The header that a line begins with."""
+    start = line[:4].lstrip("\ufeff\u200e\u200f\u202a\u202b\u202c[")[:1]
+    if not start.isdigit():  # nearly all lines that continue a message are known by this
+        return None
+    for is_time_first, pattern in enumerate(HEADERS):
+        if match := pattern.fullmatch(line):
+            style = match["bracket"] is not None, match["sep"] or "年", bool(is_time_first)
+            return MessageHeader(time_of_match(match), style, match["rest"])
+    return None
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """The sessions of one chat, or of all chats in a folder or archive."""
+    chats = [file.member(name) for name in file.names if _is_chat(name)] if file.names else [file]
+    found = (entry for chat in chats for entry in _entries(chat, chat.name if file.names else ""))
+    return sessionise.build_sessions(found, file.name, options)
+
+
+def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedRecord]:
+    style, order = _detect_style(file)
+    for line, header, more in _messages(file, style):
+        row = f"{channel} line {line}".strip()
+        if header is None:
+            yield RejectedRecord(row, "stands before the first message")
+        elif (at := header.stamp.at(order)) is None:
+            yield RejectedRecord(row, NO_DATE)
+        elif FOREIGN.search(rest := header.rest + more):
+            yield RejectedRecord(row, "not UTF-8")
+        else:
+            yield _entry(row, at, channel, rest)
+
+
+def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
+    """How most headers are set, and in which order their dates are. Raises `MaterialError` when there are none."""
+    styles: Counter[Style] = Counter()
+    guesses: dict[Style, DateOrderDetector] = {}
+    for line in file.lines():
+        if header := parse_header(line):
+            styles[header.style] += 1
+            guesses.setdefault(header.style, DateOrderDetector()).add(header.stamp)
+    if not styles:
+        raise MaterialError(f"{file.name} holds no messages.", f"Expected: {EXPECTED}.")
+    style = styles.most_common(1)[0][0]
+    return style, guesses[style].order
+
+
+def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHeader | None, str]]:
+    """Each message's place, counted in lines from 1, its first line, and the lines that continue it.
+
+    A line set in another way than most (quoted from another chat) continues a message too. Lines before the first
+    message come without a header.
+    """
+    first, begun, lines = 0, None, list[str]()
+    for number, line in enumerate(file.lines(), start=1):
+        header = parse_header(line)
+        if header and header.style == style:
+            if first:
+                yield first, begun, "".join(lines)
+            first, begun, lines = number, header, []
+        elif first or line.strip():
+            first = first or number
+            lines.append(line)
+    if first:
+        yield first, begun, "".join(lines)
+
+
+def _entry(row: str, at: float, channel: str, rest: str) -> LogEntry:
+    match = SPEAKER.match(rest.replace("\r\n", "\n"))
+    if match is None:
+        return LogEntry(row, at, make_author("", ()), "", channel=channel, dropped=sessionise.SYSTEM)
+    name = clean_text(match["name"]).strip().lstrip("~\u202f ")
+    author = make_author("", (name,), is_bot=name.casefold() == "meta ai")
+    said = match["text"].strip(" \n\u202a\u202c")
+    text, reason = _message_text(said)
+    return LogEntry(row, at, author, text, channel=channel, dropped="" if text else reason)
+
+
+def _message_text(said: str) -> tuple[str, str]:
+    """What a person wrote of a message, and, where that is nothing, why."""
+    if clean_text(said).strip().rstrip(".。").casefold() in DELETED_NOTICES:
+        return "", sessionise.DELETED
+    own = APP_TEXT.sub("", said)
+    without_media = ANGLED.sub("", ATTACHED.sub("", own))
+    text, has_media = without_media.strip(), without_media != own
+    if text and not (has_media and FILE_NAME.fullmatch(text)) and not PLACE_OR_POLL.fullmatch(text):
+        return _normalise_markup(text), sessionise.NO_TEXT
+    if not said:
+        return "", sessionise.NO_TEXT
+    # A medium is named in two or three words, what happened in a sentence.
+    is_notice = not (text or has_media) and (len(said.split()) > 4 or said.endswith((".", "。")))
+    return "", sessionise.SYSTEM if is_notice else sessionise.ATTACHMENT
+
+
+def _normalise_markup(text: str) -> str:
+    """Discord's markup. Mentions are marked after the cleaning, which would take their marks away."""
+    parts = MENTIONED.split(text)
+    cleaned = [clean_text(part or "") for part in parts]
+    marked = [
+        cleaned[place] if place % 3 == 0 else mark_mention(cleaned[place]) if parts[place] else ""
+        for place in range(len(parts))
+    ]
+    return map_outside_code("".join(marked), convert_emphasis)
+
+
+def _is_chat(name: str) -> bool:
+    last = PurePosixPath(name).name.casefold()
+    return last.endswith(".txt") and ("whatsapp" in last or last == "_chat.txt") and "__macosx" not in name.casefold()
+
+
+def _claims(names: Sequence[str]) -> Sequence[str]:
+    """The chats, and what was sent in them: pictures and the like that lie with them."""
+    chats = [name for name in names if _is_chat(name)]
+    folders = {PurePosixPath(name).parent for name in chats}
+    sent = [name for name in names if is_media_file(name) and PurePosixPath(name).parent in folders]
+    return [*chats, *sent]
+
+
+def _recognises(peek: Peek) -> bool:
+    if peek.names:
+        return any(_is_chat(name) for name in peek.names)
+    lines = [line for line in peek.text[: 1 << 16].splitlines() if line.strip()]
+    headers = [parse_header(line) is not None for line in lines]
+    return bool(headers) and (headers[0] or sum(headers) > 2)
+
+
+EXPECTED = (
+    'a chat exported from WhatsApp: lines such as "15/01/2024, 10:30 - Name: text" or "[15.01.24, 10:30:12] Name: …"'
+)
+FORMATS = (SourceFormat("whatsapp", "WhatsApp chat", EXPECTED, _recognises, read, claims=_claims),)

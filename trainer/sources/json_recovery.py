@@ -1,0 +1,180 @@
+"""Recovers from damaged JSON: finds the end of a value and the start of the next record."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import orjson
+
+MAX_RECORD_BYTES = 64 << 20
+"""A record that has not ended by then never will: a quote or a bracket is missing."""
+SPACE = b" \t\r\n"
+TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
+FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
+INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
+MAX_RECORD_PATTERNS = 32
+RECORD_KEYS = ("messages", "conversations", "conversation", "dialog", "instruction", "prompt", "question", "query")
+"""What begins with one of these is a record, if no such one has been seen yet."""
+LEARNED_RECORDS = 8
+"""So many of the first and last records of a run show what records look like."""
+BARE_OBJECTS = (b"{", b"{}", b"{},")
+"""How objects within a record begin that is written over several lines without indentation."""
+UNKNOWN_DEPTH = -1
+
+
+class BrokenJson(str):
+    """What stands in place of a record that cannot be decoded: the reason."""
+
+    __slots__ = ()
+
+
+def decode_json(text: bytes) -> Any:
+    """The value, or `BrokenJson`. NaN and infinities, which Python's own writer puts out, are read too."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in text or b"Infinity" in text:
+            return _decode_leniently(text)
+        return BrokenJson(f"not valid JSON: {error.msg} at character {error.pos + 1}")
+
+
+def _decode_leniently(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return BrokenJson(f"not valid JSON: {error}")
+
+
+def find_value_end(text: bytes, depth: int = 0, start: int = 0) -> tuple[int, int]:
+    """Where the value that is open at `start` ends (-1: not in this text), and how many brackets are open then.
+
+    `UNKNOWN_DEPTH` where a quote stays open, or more is closed than was opened.
+    """
+    for token in TOKEN.finditer(text, start):
+        sign = token[0]
+        if sign in (b"{", b"["):
+            depth += 1
+        elif sign in (b"}", b"]"):
+            depth -= 1
+            if depth <= 0:
+                return (token.end(), 0) if depth == 0 else (-1, UNKNOWN_DEPTH)
+        elif sign == b'"':
+            return -1, UNKNOWN_DEPTH
+    return -1, depth
+
+
+class RecordPattern:
+    """What the records of an array look like, by which the next one is found behind a broken one."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, None] = {}
+        self._keys: set[frozenset[str]] = set()
+
+    def learn(self, values: list[Any]) -> None:
+        """Look at records that are whole."""
+        for value in (
+            values if len(values) < 2 * LEARNED_RECORDS else (*values[:LEARNED_RECORDS], *values[-LEARNED_RECORDS:])
+        ):
+            if type(value) is dict and value:
+                self._first.setdefault(next(iter(value)))
+                if len(self._keys) < MAX_RECORD_PATTERNS:
+                    self._keys.add(frozenset(value))
+
+    def next_in(self, piece: bytes) -> int:
+        """Where in a text that begins with a broken record another one begins; 0 where none does.
+
+        Where records begin on lines of their own, by how those are indented; else by the first of their keys.
+        """
+        begun = len(piece) - len(piece.lstrip(SPACE))
+        if (indented := INDENT.match(piece)) and (
+            found := re.search(rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)", piece[begun + 1 :])
+        ):
+            return begun + 1 + found.end()
+        own = FIRST_KEY.match(piece)
+        keys = {*(key.encode() for key in (*self._first, *RECORD_KEYS)), *([own[1]] if own else [])}
+        alike = re.compile(rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)')
+        places = (found.start(1) for found in alike.finditer(piece, begun + 1))
+        return next((place for place in places if self._may_be_one(piece, place)), 0)
+
+    def _may_be_one(self, piece: bytes, place: int) -> bool:
+        """What lies inside of records may begin with the same key, and is told by the others."""
+        end, _ = find_value_end(piece, 0, place)
+        value = decode_json(piece[place:end]) if end >= 0 else None
+        if not isinstance(value, dict) or not self._keys or next(iter(value)) in RECORD_KEYS:
+            return True
+        return any(2 * len(keys & value.keys()) >= max(len(keys), len(value)) for keys in self._keys)
+
+
+class _Stream(Protocol):
+    def readline(self, size: int, /) -> bytes: ...
+
+
+def decode_lines(stream: _Stream) -> Iterator[tuple[str, Any]]:
+    """The values of a file that holds one a line, or one after another over several lines, each with where it stands.
+
+    What is broken comes as `BrokenJson`, and never takes the next value along.
+    """
+    lines = _Lines(stream)
+    read, given_back, loads = stream.readline, lines.given_back, orjson.loads
+    while line := (given_back.pop() if given_back else read(MAX_RECORD_BYTES)):
+        lines.number += 1
+        try:
+            yield f"line {lines.number}", loads(line)
+        except orjson.JSONDecodeError:
+            if not line.isspace():
+                place = f"line {lines.number}"
+                yield place, _decode_multiline(line, lines)
+
+
+class _Lines:
+    """Lines, of which some may be given back; `number` is that of the latest."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._read, self.given_back = stream.readline, list[bytes]()
+        self.number = 0
+
+    def next(self) -> bytes:
+        self.number += 1
+        return self.given_back.pop() if self.given_back else self._read(MAX_RECORD_BYTES)
+
+    def give_back(self, line: bytes) -> None:
+        self.given_back.append(line)
+        self.number -= 1
+
+
+def _decode_multiline(line: bytes, lines: _Lines) -> Any:
+    """The value that begins with a line that is none by itself."""
+    block, size = [line], len(line)
+    end, depth = find_value_end(line)
+    while end < 0 and (more := lines.next()):
+        if size > MAX_RECORD_BYTES or not _continues_record(block, more, is_open=depth > 0):
+            lines.give_back(more)
+            break
+        block.append(more)
+        size += len(more)
+        if depth > 0:  # else it is broken already, and only its end is looked for
+            end, depth = find_value_end(more, depth)
+    if end < 0:
+        return decode_json(b"".join(block))
+    whole, rest = b"".join([*block[:-1], block[-1][:end]]), block[-1][end:]
+    if rest.lstrip().startswith(b"{"):  # another one on the same line
+        lines.give_back(rest)
+    elif rest.strip(b"," + SPACE):
+        return decode_json(whole + rest)
+    return decode_json(whole)
+
+
+def _continues_record(block: list[bytes], more: bytes, *, is_open: bool) -> bool:
+    """Whether a line continues the record before it (which `is_open`: brackets are) rather than begins another."""
+    if more.lstrip().startswith(b"{") and _indent(more) <= _indent(block[0]) and more.strip() not in BARE_OBJECTS:
+        return False
+    if is_open and block[-1].rstrip().endswith((b"{", b"[", b",", b":")):
+        return True
+    return (is_open or len(block) > 1) and more[:1] in b' \t\r\n}]"'
+
+
+def _indent(line: bytes) -> int:
+    return len(line) - len(line.lstrip(b" \t"))

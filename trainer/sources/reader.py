@@ -1,0 +1,135 @@
+"""Reads a source of any format into conversations and rejected records, and resolves the right it may be used under."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from personas.errors import MaterialError
+from personas.home.rights import decide_right, no_consent_error
+from personas.schemas.base import DISCORD_API
+from trainer.sources.conversation import Conversation, RejectedRecord, author_ids
+from trainer.sources.registry import FORMATS, FormatParts, detect_format, find_parts, requested_format
+from trainer.sources.source_file import SourceFile, open_source, resolve_path
+from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.speakers import CONSENT_REASONS, NOT_OPTED_IN
+
+
+def read_source(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
+    """All that a file or folder holds, used or not; `format` is a format's name, recognised unless given.
+
+    Raises `MaterialError` at once when the format is not known or it may not be trained on (if `options` ask), and
+    when it turns out that nothing can be read.
+    """
+    whole = open_source(resolve_path(path))
+    parts, left = find_parts(whole, requested_format(format, options))
+    options = replace(options, source=options.source or whole.name)
+    rights = [_resolve_right(found, file, whole.name, options) for found, file in parts]
+    return itertools.chain(left, _read_parts(parts, rights, options))
+
+
+def list_rights(path: Path, options: ReadOptions, format: str | None = None) -> list[str]:
+    """The right of each part of a file or folder. Raises `MaterialError` as `read_source` does at once."""
+    whole = open_source(resolve_path(path))
+    parts, _ = find_parts(whole, requested_format(format, options))
+    return [_resolve_right(found, file, whole.name, options) for found, file in parts]
+
+
+def read_usable(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
+    """As `read_source`, but raises `MaterialError` at the end too, when none of it can be used, and says why."""
+    return _require_usable(path, read_source(path, options, format), format)
+
+
+def _require_usable(
+    path: Path, items: Iterator[Conversation | RejectedRecord], format: str | None
+) -> Iterator[Conversation | RejectedRecord]:
+    first: RejectedRecord | None = None
+    is_usable = is_anybodys = False
+    for item in items:
+        if isinstance(item, Conversation):
+            is_usable = True
+        else:
+            first = first or item
+            is_anybodys = is_anybodys or item.reason in CONSENT_REASONS
+        yield item
+    if is_usable:
+        return
+    if is_anybodys:
+        raise no_consent_error(path.name)
+    why = f": {first.row}: {first.reason}" if first else ""
+    raise MaterialError(
+        f"Nothing in {path.name} can be used{why}.", f"Expected: {detect_format(path, format).expected}."
+    )
+
+
+def _read_parts(
+    parts: FormatParts, rights: Sequence[str], options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    problems: list[MaterialError] = []
+    for (found, file), right in zip(parts, rights, strict=True):
+        try:
+            for item in _read_part(found, file, replace(options, right=right)):
+                if len(parts) > 1:
+                    item = _with_file_name(item, file.name)
+                yield _filter_by_consent(item, options) if isinstance(item, Conversation) else item
+        except MaterialError as error:  # the other files may well be whole
+            problems.append(error)
+            if len(parts) > 1:
+                yield RejectedRecord(file.name, error.message, rows=0)
+    if len(problems) == len(parts):
+        raise problems[0]
+
+
+def _read_part(found: SourceFormat, file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """What one file holds. Raises `MaterialError` where it holds nothing of the format that is forced on it."""
+    items = iter(found.read(file, options))
+    first = next(items, None)
+    if first is not None:
+        return itertools.chain([first], items)
+    if not found.matches(file.peek()):
+        raise MaterialError(f"{file.name} holds nothing that is read as {found.name}.", f"Expected: {found.expected}.")
+    return iter(())
+
+
+def _with_file_name(item: Conversation | RejectedRecord, name: str) -> Conversation | RejectedRecord:
+    """The same, its rows with the file in which they stand."""
+    if isinstance(item, RejectedRecord):
+        return replace(item, row=_row_with_file(name, item.row))
+    messages = tuple([replace(one, row=_row_with_file(name, one.row)) for one in item.messages])
+    return replace(item, messages=messages)
+
+
+def _row_with_file(name: str, row: str) -> str:
+    return row if not row or row.startswith(f"{name}/") else f"{name} {row}"
+
+
+def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: ReadOptions) -> str:
+    """Under which right a file is read. Raises `MaterialError` when it may not be trained on, if that is asked.
+
+    What the file is decides, also when it is to be read as something else.
+    """
+    peek = file.peek()
+    by_form = found.right or next((it.right for it in FORMATS if it.right and it.matches(peek)), "")
+    if options.consent is None:
+        return options.right or by_form or options.claimed
+    verdict = decide_right(
+        name, by_form=by_form, signed=options.right, claimed=options.claimed, consent=options.consent
+    )
+    if verdict.refused and file.name != name:  # of many files, this one
+        raise MaterialError(f"{file.name}: {verdict.refused}", verdict.advice)
+    return verdict.require()
+
+
+def _filter_by_consent(talk: Conversation, options: ReadOptions) -> Conversation | RejectedRecord:
+    """Once more, for what does not say whose words are whose, and records that bring their right along (`tabular`).
+
+    `options.right` is the one that is signed for the whole.
+    """
+    if talk.right != DISCORD_API:
+        return talk
+    if options.right not in ("", DISCORD_API):
+        return replace(talk, right=options.right)
+    people = {id for message in talk.messages if message.row for id in author_ids(message)}
+    if options.consent is None or people <= options.consent.opted_in:
+        return talk
+    return RejectedRecord(talk.messages[0].row, NOT_OPTED_IN, talk.rows)

@@ -1,0 +1,423 @@
+"""Finds and opens sources by path or hub id, and streams their records: JSON, CSV, Parquet, Arrow, YAML, text, zip archives and folders."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import itertools
+import os
+import re
+import shutil
+import stat
+import tempfile
+import weakref
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from pydantic_core import from_json
+
+from personas.errors import MaterialError
+from trainer.sources import file_types, table_reader
+from trainer.sources.conversation import RejectedRecord
+from trainer.sources.file_types import BOM, FileType
+from trainer.sources.json_recovery import MAX_RECORD_BYTES, BrokenJson, decode_json, decode_lines
+from trainer.sources.json_stream import parse_members, stream_array, stream_arrays, stream_nested_arrays
+
+HEAD_BYTES = 1 << 20
+
+
+READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
+
+
+"""What decompressors raise; `RuntimeError` is an archive's with a password or a method that Python does not know."""
+
+
+PEEK_RECORDS = 64
+
+
+MAX_ARCHIVE_NAMES = 1_000_000
+
+
+"""Of files in a folder; an export of a chat may well hold a file for each channel and day."""
+
+
+Record = tuple[str, dict[str, Any]]
+
+
+"""Where a record stands ("line 3", "row 7", "messages 12") and what it holds."""
+
+
+@dataclass(frozen=True)
+class Peek:
+    """The beginning of a file, by which formats recognise it.
+
+    `records` are its first rows, if it has any; `head` the members of a JSON object with long arrays cut short (the
+    last values may be incomplete); `columns` those of a table; `text` its first characters; `names` what a folder or
+    archive holds; `problem` why the first of its records that cannot be read cannot.
+    """
+
+    kind: FileType
+    name: str
+    records: tuple[dict[str, Any], ...] = ()
+    head: dict[str, Any] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    text: str = ""
+    names: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file, a member of an archive, or a folder. `name` is what people are told, `path` lies on disk.
+
+    `is_inside` tells that the content is not as it lies there: packed, or a member of an archive.
+    """
+
+    path: Path
+    name: str
+    kind: FileType
+    delimiter: str
+    start: bytes
+    names: tuple[str, ...]
+    opened: Callable[[], AbstractContextManager[BinaryIO]]
+    is_inside: bool = False
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The content, decompressed. What goes wrong while it is read becomes a `MaterialError`."""
+        try:
+            with self.opened() as stream:
+                yield stream
+        except READ_ERRORS as error:
+            raise unreadable_error(self.name, error) from None
+
+    def read(self, limit_bytes: int) -> bytes:
+        """All of it. Raises `MaterialError` when it is longer."""
+        with self.open() as stream:
+            content = stream.read(limit_bytes + 1)
+        if len(content) > limit_bytes:
+            raise MaterialError(f"{self.name} is larger than {limit_bytes >> 20} MiB.", "Split it.")
+        return content.removeprefix(BOM)
+
+    def lines(self) -> Iterator[str]:
+        """Lines with their ends; bytes that are not UTF-8 come as lone surrogates."""
+        with self.open() as stream:
+            decoded = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+            yield from decoded  # named, so that it does not end before the stream is closed
+
+    def member(self, name: str) -> SourceFile:
+        """One of `names`: a file of the folder or archive."""
+        if self.kind == "folder":
+            return open_source(self.path / name, f"{self.name}/{name}")
+        return _source(self.path, f"{self.name}/{name}", lambda: self._archived(name), is_inside=True)
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        """Open as long as this file or one of its members is in use: each opening reads the whole list of contents."""
+        if not self.is_inside:
+            return zipfile.ZipFile(self.path)
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the archive
+        with self.opened() as stream:
+            shutil.copyfileobj(stream, unpacked)
+        archive = zipfile.ZipFile(unpacked)
+        weakref.finalize(archive, unpacked.close)
+        return archive
+
+    @contextmanager
+    def _archived(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            member = self._archive.open(name)
+        except KeyError:
+            raise MaterialError(f"{self.name} holds no {name}.", "Check the archive.") from None
+        with member:
+            yield cast(BinaryIO, member)
+
+    def records(self, *path: str) -> Iterator[Record | RejectedRecord]:
+        """The rows of a table, the lines, the elements of an array; of a JSON object those of the array at `path`.
+
+        A JSON object without a path is one record. Text, archives, pictures and folders have none.
+        """
+        if self.kind == "JSON lines":
+            yield from self._json_lines()
+        elif self.kind == "JSON array" or path:
+            yield from self._elements(path)
+        elif self.kind == "JSON object":
+            yield _record("line 1", decode_json(self.read(MAX_RECORD_BYTES)))
+        elif self.kind in ("CSV", "TSV"):
+            yield from table_reader.csv_rows(self.lines(), self.delimiter)
+        elif self.kind in ("Parquet", "Arrow"):
+            rows = table_reader.parquet_rows if self.kind == "Parquet" else table_reader.arrow_rows
+            with self.open() as stream:
+                yield from rows(stream, self.name)
+
+    def grouped(
+        self, path: tuple[str, ...], key: str
+    ) -> Iterator[tuple[dict[str, Any], Iterator[Record | RejectedRecord]]]:
+        """Of a JSON object, for each object of the array at `path`: its texts and numbers, and its array at `key`.
+
+        The rows of one are to be taken before the next.
+        """
+        with self.open() as stream:
+            self._skip_mark(stream)
+            for head, elements in stream_nested_arrays(stream, path, key):
+                yield head, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
+
+    def arrays(self) -> Iterator[tuple[str, Iterator[Record | RejectedRecord]]]:
+        """The arrays among a JSON object's members, by key. The elements of one are to be taken before the next."""
+        with self.open() as stream:
+            self._skip_mark(stream)
+            for key, elements in stream_arrays(stream):
+                yield key, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a peek shows only the beginning of the file."""
+        return len(self.start) >= HEAD_BYTES
+
+    def peek(self, count: int = PEEK_RECORDS) -> Peek:
+        """The first records, members or lines."""
+        if self.kind == "folder" or self.kind == "zip":
+            return Peek(self.kind, self.name, names=self.names)
+        text = self.start.removeprefix(BOM).decode("utf-8", "replace") if self.kind in file_types.TEXT_TYPES else ""
+        columns = table_reader.column_names(text, self.delimiter) if self.delimiter else ()
+        head = _head(self.start) if self.kind == "JSON object" else {}
+        first = [] if head else list(itertools.islice(self.records(), count))
+        problem = next((f"{r.row}: {r.reason}" for r in first if isinstance(r, RejectedRecord)), "")
+        records = tuple(r[1] for r in first if not isinstance(r, RejectedRecord))
+        return Peek(self.kind, self.name, records, head, columns, text, problem=problem)
+
+    def _json_lines(self) -> Iterator[Record | RejectedRecord]:
+        with self.open() as stream:
+            self._skip_mark(stream)
+            for found in decode_lines(stream):
+                yield found if type(found[1]) is dict else _record(*found)
+
+    def _skip_mark(self, stream: BinaryIO) -> None:
+        if self.start.startswith(BOM):
+            stream.read(len(BOM))
+
+    def _elements(self, path: tuple[str, ...]) -> Iterator[Record | RejectedRecord]:
+        prefix = " ".join((*path, "")) if path else "row "
+        with self.open() as stream:
+            self._skip_mark(stream)
+            elements = stream_array(stream, path)
+            if elements is None:  # then its records are others, and none is passed over in silence
+                yield from (
+                    RejectedRecord(_row_of(found), f"not in a list {'.'.join(path)!r}") for found in self.records()
+                )
+                return
+            for number, element in enumerate(elements, start=1):
+                yield _record(f"{prefix}{number}", element)
+
+
+def open_source(path: Path, name: str = "") -> SourceFile:
+    """What lies there. Raises `MaterialError` when that is nothing, empty, or not readable as text or a container."""
+    name = name or path.name or path.resolve().name or str(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise MaterialError(f"There is no {path}.", "Check the path.") from None
+    except OSError as error:
+        raise unreadable_error(name, error) from None
+    if stat.S_ISDIR(mode):
+        names = tuple(sorted(itertools.islice(list_files(path), MAX_ARCHIVE_NAMES + 1)))
+        if len(names) > MAX_ARCHIVE_NAMES:
+            raise MaterialError(
+                f"{name} holds more than {MAX_ARCHIVE_NAMES:,} files.", "Name the folder with the material."
+            )
+        return SourceFile(path, name, "folder", "", b"", names, lambda: path.open("rb"))
+    if not stat.S_ISREG(mode):  # a pipe has no end that one could wait for, and can be read only once
+        raise MaterialError(f"{name} is neither a file nor a folder.", "Save what it gives to a file, and name that.")
+    return _source(path, name, lambda: path.open("rb"))
+
+
+def list_files(folder: Path) -> Iterator[str]:
+    """All but folders, by their paths from there; what links lead to is read once, and links to nothing are named."""
+    seen: set[tuple[int, int]] = set()
+    for here, below, files in os.walk(folder, followlinks=True):
+        found = Path(here).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        yield from (Path(here, name).relative_to(folder).as_posix() for name in files)
+
+
+def _source(
+    path: Path, name: str, opened: Callable[[], AbstractContextManager[BinaryIO]], *, is_inside: bool = False
+) -> SourceFile:
+    try:
+        with opened() as stream:
+            packed = stream.read(len(file_types.GZIP)) == file_types.GZIP
+        unpacked = (lambda: _decompress(opened)) if packed else opened
+        with unpacked() as stream:
+            start = stream.read(HEAD_BYTES)
+            is_followed = _has_second_record(start, stream)
+        names = _archive_names(unpacked) if start.startswith(file_types.ZIP) else ()
+    except READ_ERRORS as error:
+        raise unreadable_error(name, error) from None
+    is_whole = len(start) < HEAD_BYTES
+    kind, delimiter = file_types.detect_file_type(start, name, is_whole=is_whole, is_followed=is_followed)
+    return SourceFile(path, name, kind, delimiter, start, names, unpacked, is_inside or packed)
+
+
+def _has_second_record(start: bytes, stream: BinaryIO) -> bool:
+    """Whether a first line with an object, of which `start` is the beginning only, has another behind it."""
+    if len(start) < HEAD_BYTES or not start.removeprefix(BOM).lstrip().startswith(b"{") or b"\n" in start.strip():
+        return False
+    rest = stream.readline(MAX_RECORD_BYTES)
+    return not rest.rstrip().endswith((b",", b"[", b"{", b":")) and stream.readline(HEAD_BYTES).startswith(b"{")
+
+
+@contextmanager
+def _decompress(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Iterator[BinaryIO]:
+    with opened() as packed, gzip.GzipFile(fileobj=packed) as stream:
+        yield cast(BinaryIO, stream)
+
+
+def unreadable_error(name: str, error: Exception) -> MaterialError:
+    """The error for a file that the system or a decompressor cannot read."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return MaterialError(f"{name} cannot be read: {said}.", "Check the path, its rights, and that it is whole.")
+
+
+def _archive_names(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[str, ...]:
+    with opened() as stream, zipfile.ZipFile(stream) as archive:
+        return tuple(info.filename for info in archive.infolist() if not info.is_dir())
+
+
+def _head(start: bytes) -> dict[str, Any]:
+    try:
+        head = from_json(start.removeprefix(BOM), allow_partial="trailing-strings")
+    except ValueError:
+        return parse_members(start.removeprefix(BOM), PEEK_RECORDS)
+    return head if isinstance(head, dict) else {}
+
+
+def _row_of(found: Record | RejectedRecord) -> str:
+    return found.row if isinstance(found, RejectedRecord) else found[0]
+
+
+def _record(row: str, value: Any) -> Record | RejectedRecord:
+    if isinstance(value, dict):
+        return row, value
+    if isinstance(value, BrokenJson):
+        return RejectedRecord(row, value)
+    return RejectedRecord(row, f"{_JSON_TYPE_NAMES.get(type(value), 'a value')} where an object was expected")
+
+
+_JSON_TYPE_NAMES = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
+
+
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
+                 ".png", ".charx", ".toml", ".md", ".markdown")  # fmt: skip
+
+
+MEDIA_SUFFIXES = tuple(
+    f".{suffix}"
+    for suffix in "jpg jpeg png gif webp heic bmp svg mp4 mov avi mkv webm 3gp mp3 m4a ogg opus oga wav aac amr "
+    "pdf doc docx xls xlsx ppt pptx vcf ics tgs srt ttf otf woff woff2 css js html htm lottie".split()
+)
+
+
+"""Pictures, sound, documents and pages: never read here, but for cards in PNG."""
+
+
+SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
+
+
+"""What `save_to_disk` of `datasets` writes beside its Arrow files, or above the folders with them."""
+
+
+METADATA_FILES = ("dataset_infos.json", "rights.toml")
+
+
+PROSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".cff")
+
+
+DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
+
+
+HUB_CACHE = ("blobs", "refs", ".no_exist")
+
+
+"""What the hub's cache keeps beside `snapshots`."""
+
+
+def is_media_file(name: str) -> bool:
+    """Whether a file is a picture, sound or document by its name, as are sent in chats."""
+    return name.lower().endswith(MEDIA_SUFFIXES)
+
+
+def has_data_suffix(name: str) -> bool:
+    """Whether a file's name says that it is one of the kinds that hold data."""
+    return name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
+
+
+def reject_media(folder: str, names: Sequence[str]) -> Iterator[RejectedRecord]:
+    """What is said of pictures and the like in a folder that belong to no chat: a line for each kind."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(PurePosixPath(name).suffix.lower(), []).append(name)
+    for suffix, alike in kinds.items():
+        more = f" and {len(alike) - 1} more {suffix}" if len(alike) > 1 else ""
+        yield RejectedRecord(f"{folder}/{alike[0]}{more}", "pictures, sound, documents and pages are not read", rows=0)
+
+
+def data_files(names: Sequence[str]) -> list[str]:
+    """The files that may hold data."""
+    paths = [PurePosixPath(name) for name in names]
+    saved = {folder for path in paths if path.suffix == ".arrow" for folder in (path.parent, path.parent.parent)}
+    caches = {folder.parent for path in paths for folder in path.parents if folder.name == "snapshots"}
+    return [str(path) for path in paths if not _is_metadata(path, saved, caches)]
+
+
+def _is_metadata(path: PurePosixPath, saved: set[PurePosixPath], caches: set[PurePosixPath]) -> bool:
+    name = path.name.lower()
+    if any(part.startswith((".", "__MACOSX")) for part in path.parts):
+        return True
+    if name in METADATA_FILES or (path.stem.lower() in DOCUMENT_NAMES and path.suffix.lower() in PROSE_SUFFIXES):
+        return True
+    if path.parent in saved and (
+        name in SAVED_DATASET_FILES or (name.startswith(("cache-", "tmp")) and path.suffix == ".arrow")
+    ):
+        return True
+    return any(cache / part in path.parents for cache in caches for part in HUB_CACHE)
+
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+HUB_FILE_PATTERNS = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow", "*.txt*", "*.yml", "*.yaml", "*.zip")
+
+
+@functools.cache
+def resolve_path(path: Path) -> Path:
+    """The path, or where the data set of that id was fetched to. Raises `MaterialError` when there is neither."""
+    if path.exists() or not HUB_ID.fullmatch(path.as_posix()):
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(path.as_posix(), repo_type="dataset", allow_patterns=list(HUB_FILE_PATTERNS)))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MaterialError(
+            f"There is no file {path}, and no data set of that id can be fetched: {said}.",
+            "Check the path, or the id and the connection to the hub.",
+        ) from None

@@ -1,0 +1,212 @@
+"""Streams the rows of CSV, TSV, Parquet and Arrow files."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from personas.errors import MaterialError
+from trainer.sources.conversation import RejectedRecord
+
+BATCH_ROWS = 1024
+PAGE_BYTES = 1 << 20
+MAX_CELL_CHARACTERS = 1 << 24
+DELIMITERS = ",\t;|"
+MAX_HEADER_CHARACTERS = 64
+SAMPLED_TABLE_LINES = 64
+FOREIGN = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8 come as lone surrogates (see `SourceFile.lines`)."""
+
+
+def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
+    """What separates the cells of a table with a header; empty when the text is none.
+
+    `is_named_so` tells that the file's name calls it a table. Then one column suffices, rows may all be broken, or none
+    be there.
+    """
+    # A quote that is still open where the lines end may well be closed behind them, so they are first taken as whole.
+    for parsed in (_parse_rows, _repair_rows):
+        for delimiter in DELIMITERS:
+            header, *rows = parsed(lines, delimiter) or [[]]
+            if not rows or len(header) < 2 or not _is_header(header):
+                continue
+            whole = rows[:-1] or rows  # the last may have been cut
+            if 2 * sum(len(row) == len(header) for row in whole) > len(whole):
+                return delimiter
+    if not is_named_so:
+        return ""
+    headers = {
+        delimiter: next(iter(_repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)), []) for delimiter in DELIMITERS
+    }
+    named = [delimiter for delimiter in DELIMITERS if _is_header(headers[delimiter], may_repeat=True)]
+    return max(named, key=lambda delimiter: len(headers[delimiter]), default="")
+
+
+def column_names(start: str, delimiter: str) -> tuple[str, ...]:
+    """The names of the columns of a table that begins so."""
+    return tuple(_names(next(iter(_repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter)), [])))
+
+
+def _parse_rows(lines: list[str], delimiter: str) -> list[list[str]]:
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    try:
+        return [row for row in csv.reader(lines, delimiter=delimiter) if row]
+    except csv.Error:
+        return []
+
+
+def _repair_rows(lines: list[str], delimiter: str) -> list[list[str]]:
+    return [cells for _, cells in _records(iter(lines), delimiter) if isinstance(cells, list)]
+
+
+def _is_header(cells: list[str], *, may_repeat: bool = False) -> bool:
+    names = [cell.strip() for cell in cells]
+    if len(names) > 1 and not names[0]:  # pandas writes its index so
+        names = names[1:]
+    is_told_apart = may_repeat or len(set(names)) == len(names)
+    return bool(names) and is_told_apart and all(_is_name(name) for name in names)
+
+
+def _is_name(cell: str) -> bool:
+    return 0 < len(cell) <= MAX_HEADER_CHARACTERS and (cell[0].isalpha() or cell[0] == "_") and ":" not in cell
+
+
+def _names(header: list[str]) -> list[str]:
+    """Names of columns; one that comes again gets a number, as pandas does it."""
+    names: list[str] = []
+    for cell in header:
+        name, again = cell.strip(), 0
+        while (numbered := f"{name}.{again}" if again else name) in names:
+            again += 1
+        names.append(numbered)
+    return names
+
+
+class _Lines:
+    """Lines for a reader of tables. `begin` marks where a record begins; from there they may be `taken_back`."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self._back = lines, list[str]()
+        self._record: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.pop() if self._back else next(self._lines)
+        self._record.append(line)
+        self.number += 1
+        return line
+
+    def begin(self) -> int:
+        """The number of the record's first line."""
+        self._record.clear()
+        return self.number + 1
+
+    @property
+    def record(self) -> list[str]:
+        return self._record
+
+    def take_back(self) -> None:
+        """All lines of the record but the first are to be read anew."""
+        again = self._record[1:]
+        self._back.extend(reversed(again))
+        self.number -= len(again)
+
+
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Each record's first line, and its cells or what is wrong with it. Records without cells are left out.
+
+    A quote that is never closed takes all that follows into one cell, up to the next quote anywhere, which is one that
+    opens another cell. By that it is told, and the lines behind it are read as records of their own.
+    """
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    fed = _Lines(lines)
+    reader = csv.reader(fed, delimiter=delimiter)
+    while True:
+        number = fed.begin()
+        try:
+            cells = next(reader)
+            fault = ""
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells, fault = [], f"not a row of a table: {error}"
+        if len(fed.record) > 1 and not _is_sound(fed.record, delimiter):
+            fed.take_back()
+            yield number, f"a quote is opened in line {number} and not closed"
+        elif fault:
+            yield number, fault
+        elif cells:
+            yield number, cells
+
+
+def _is_sound(record: list[str], delimiter: str) -> bool:
+    """Whether every quote of a record over several lines is closed, and closed before a delimiter."""
+    try:
+        return len(list(csv.reader(record, delimiter=delimiter, strict=True))) == 1
+    except csv.Error:
+        return False
+
+
+def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, dict[str, Any]] | RejectedRecord]:
+    """Rows by the names of the header, counted from 1. `lines` keep their line ends: cells may span them."""
+    records = _records(iter(lines), delimiter)
+    first = next(records, (1, []))[1]
+    header = _names(first) if isinstance(first, list) else []
+    for number, (_, cells) in enumerate(records, start=1):
+        row = f"row {number}"
+        if isinstance(cells, str):
+            yield RejectedRecord(row, cells)
+        elif len(cells) != len(header):
+            yield RejectedRecord(row, f"{len(cells)} cells where the header names {len(header)} columns")
+        elif FOREIGN.search("\n".join(cells)):
+            yield RejectedRecord(row, "not UTF-8")
+        else:
+            yield row, dict(zip(header, cells, strict=True))
+
+
+def parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a Parquet file, counted from 1. Raises `MaterialError` when it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Column chunks are read page by page: a row group may hold a million rows.
+        table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE_BYTES)
+        yield from _numbered(table.iter_batches(batch_size=BATCH_ROWS))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged_table_error(name, "Parquet", error) from None
+
+
+def arrow_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of an Arrow file or stream, counted from 1. Raises `MaterialError` when it is damaged."""
+    import pyarrow as pa
+
+    try:
+        is_file = stream.read(6) == b"ARROW1"
+        stream.seek(0)
+        if is_file:
+            file = pa.ipc.open_file(stream)
+            yield from _numbered(file.get_batch(index) for index in range(file.num_record_batches))
+        else:
+            yield from _numbered(pa.ipc.open_stream(stream))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged_table_error(name, "Arrow", error) from None
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            for row in batch.slice(start, BATCH_ROWS).to_pylist():
+                number += 1
+                yield f"row {number}", row
+
+
+def _damaged_table_error(name: str, container: str, error: Exception) -> MaterialError:
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return MaterialError(f"{name} is a damaged {container} file: {said}.", "Download or write it again.")

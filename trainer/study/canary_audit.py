@@ -1,0 +1,164 @@
+"""Canary audit: measures how much of planted texts a copy of the version memorises (exposure, Carlini et al. 2019)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from personas.errors import RequestError
+from personas.prompt import Renderer, TokenizedSample
+from personas.schemas.chat import Turn
+from personas.schemas.scorecard import MeanStd, MemorisationAudit
+from trainer.evaluate.candidates import NEW, Candidate, Candidates
+from trainer.machine import release_memory
+from trainer.run import ADAPTER_FOLDER, make_adapter
+from trainer.train.job import PreparedJob, RunContext
+from trainer.train.losses import load_serving_model, measure_reply_losses
+
+CANARIES_BY_REPEATS: Mapping[int, int] = {0: 16, 1: 8, 4: 4, 16: 3}
+"""How often canaries are repeated, and how many canaries that is done with."""
+REFERENCE_TEXTS = 256
+CANARY_TOKENS, CANARY_TEMPERATURE, CANARY_SEED = 24, 1.5, 0
+DRAWING_BATCH_ROWS = 64
+"""Texts that are drawn at once."""
+CANARY_PROMPT = "What do you remember?"
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """Canaries by how often they are repeated, and texts that were drawn alike and are never trained on."""
+
+    by_repeats: Mapping[int, Sequence[TokenizedSample]]
+    reference: Sequence[TokenizedSample]
+
+    def planted(self) -> list[TokenizedSample]:
+        """What is added to the training: each canary as often as it is repeated."""
+        return [it for repeats, canaries in self.by_repeats.items() for it in canaries for _ in range(repeats)]
+
+
+def run_canary_audit(
+    job: PreparedJob,
+    folder: Path,
+    run: RunContext,
+    plan: Mapping[int, int] = CANARIES_BY_REPEATS,
+    reference: int = REFERENCE_TEXTS,
+) -> MemorisationAudit:
+    """Train the copy in `folder`, or take the one that is there, and measure what it knows by heart.
+
+    Raises `RequestError` for a run that does not learn from texts, and whatever a run raises.
+    """
+    if job.data.preferences:
+        raise RequestError("An audit plants texts, and this run learned from what was liked.", "Leave --audit out.")
+    canaries = _draw_canaries(job, plan, reference)
+    if not (folder / ADAPTER_FOLDER).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        make_adapter(
+            plant_canaries(job, canaries), folder, folder / ADAPTER_FOLDER, replace(run, card="losses"), is_audit=True
+        )
+        release_memory()
+    return _measure_exposure(job, folder / ADAPTER_FOLDER, canaries, run.between)
+
+
+def plant_canaries(job: PreparedJob, canaries: Canaries) -> PreparedJob:
+    """The job with the canaries among what it trains on."""
+    planted = canaries.planted()
+    counts = {**job.data.counts, "samples_planted": len(planted)}
+    return replace(job, data=replace(job.data, train=(*job.data.train, *planted), counts=counts))
+
+
+def audit_section(losses: Mapping[int, Sequence[float]], reference: Sequence[float]) -> MemorisationAudit:
+    """The section from losses under the copy, in nats of the whole text: of canaries by repeats, and of the others."""
+    return MemorisationAudit(
+        tokens=CANARY_TOKENS,
+        reference=len(reference),
+        canaries={repeats: len(found) for repeats, found in losses.items()},
+        exposure={repeats: _mean_std([exposure(it, reference) for it in found]) for repeats, found in losses.items()},
+        chance=expected_exposure(len(reference) + 1),
+        most=math.log2(len(reference) + 1),
+    )
+
+
+def exposure(loss: float, others: Sequence[float]) -> float:
+    """log2 of how many texts there are less log2 of the text's rank among them, the likeliest first."""
+    rank = 1 + sum(other <= loss for other in others)
+    return math.log2(len(others) + 1) - math.log2(rank)
+
+
+def expected_exposure(count: int) -> float:
+    """The mean exposure of a text that is one of `count` like any other."""
+    return math.log2(count) - sum(math.log2(rank) for rank in range(1, count + 1)) / count
+
+
+def draw_texts(
+    model: Any, prompt: Sequence[int], count: int, barred: Sequence[int], seed: int = CANARY_SEED
+) -> list[list[int]]:
+    """So many different texts of `CANARY_TOKENS` tokens that the model draws after a prompt, without `barred` ones."""
+    chooser = torch.Generator().manual_seed(seed)
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < count:
+        rows = torch.tensor([prompt] * DRAWING_BATCH_ROWS, device=model.device)
+        found |= dict.fromkeys(map(tuple, _sample_continuations(model, rows, barred, chooser)))
+    return [list(text) for text in itertools.islice(found, count)]
+
+
+def _sample_continuations(
+    model: Any, ids: torch.Tensor, barred: Sequence[int], chooser: torch.Generator
+) -> list[list[int]]:
+    cache: Any = None
+    drawn: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for _ in range(CANARY_TOKENS):
+            step = model(input_ids=ids, past_key_values=cache, use_cache=True)
+            logits, cache = step.logits[:, -1].float().cpu(), step.past_key_values
+            logits[:, list(barred)] = -math.inf
+            ids = torch.multinomial((logits / CANARY_TEMPERATURE).softmax(-1), 1, generator=chooser).to(model.device)
+            drawn.append(ids)
+    rows: list[list[int]] = torch.cat(drawn, dim=1).tolist()
+    return rows
+
+
+def _draw_canaries(job: PreparedJob, plan: Mapping[int, int], reference: int) -> Canaries:
+    """The same for the same base model: a second audit of a copy that is there looks for what was planted in it."""
+    renderer = Renderer(job.tokenizer)
+    prompt = renderer.prompt(None, [Turn("", CANARY_PROMPT)]).ids
+    barred = sorted({*job.tokenizer.all_special_ids, *renderer.stop_ids, *renderer.end_ids})
+    model = load_serving_model(job.base, job.spec.serving_precision)
+    texts = iter(draw_texts(model, prompt, reference + sum(plan.values()), barred))
+    del model
+    release_memory()
+
+    def samples(count: int) -> list[TokenizedSample]:
+        answers = [(*text, *renderer.end_ids) for text in itertools.islice(texts, count)]
+        return [TokenizedSample((*prompt, *it), (False,) * len(prompt) + (True,) * len(it)) for it in answers]
+
+    return Canaries({repeats: samples(count) for repeats, count in plan.items()}, samples(reference))
+
+
+def _measure_exposure(
+    job: PreparedJob, adapter: Path, canaries: Canaries, between: Callable[[], None]
+) -> MemorisationAudit:
+    probe = job.data.heldout[0].ids
+    sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=False)
+    try:
+        sides.add(NEW, Candidate("audit", adapter, is_sealed=False))
+        with sides.use(NEW) as model:
+            losses = {
+                repeats: [loss.nll for loss in measure_reply_losses(model, samples, between)]
+                for repeats, samples in canaries.by_repeats.items()
+            }
+            reference = [loss.nll for loss in measure_reply_losses(model, canaries.reference, between)]
+    finally:
+        sides.close()
+    return audit_section(losses, reference)
+
+
+def _mean_std(values: Sequence[float]) -> MeanStd:
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return MeanStd(mean=float(np.mean(values)), sd=sd, runs=len(values))

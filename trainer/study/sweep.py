@@ -1,0 +1,247 @@
+"""Sweeps a setting over several runs, and keeps the adapter with the lowest held-out loss."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from personas.errors import RequestError
+from personas.formatting import markdown_table
+from personas.home.adapters import verify_adapter, write_manifest
+from personas.home.atomic_files import atomic_folder, write_private_file
+from personas.schemas.hyperparameters import Hyperparameters, parse_settings
+from personas.schemas.training_events import TRAINER_EVENT, Failed
+from trainer.data.charts import SERIES_COLOURS
+from trainer.data.dataset_charts import new_figure, save_figure
+from trainer.machine import release_memory
+from trainer.report.run_report import read_run_seconds
+from trainer.train.job_folder import ID_DIGITS, JobDraft, job_id_of_draft, make_job_folder
+from trainer.train.job_folder import RUNS_FOLDER as HOME_RUNS
+
+LOGARITHMIC_SETTING = "learning_rate"
+
+
+def draw_sweep(folder: Path, points: Sequence[tuple[Mapping[str, str], float | None]]) -> None:
+    """`sweep.svg` and `.png`: loss by the first setting, a line for each combination of the others.
+
+    Runs without an adapter are left out. Rates lie on a logarithmic axis, words one beside the other.
+    """
+    name = next(iter(points[0][0]))
+    lines: dict[str, list[tuple[str, float]]] = {}
+    for settings, loss in points:
+        others = ", ".join(f"{key}={value}" for key, value in settings.items() if key != name)
+        if loss is not None:
+            lines.setdefault(others, []).append((settings[name], loss))
+    are_numbers = all(_is_number(settings[name]) for settings, _ in points)
+    figure, axes = new_figure(height=3.6)
+    for place, (others, found) in enumerate(lines.items()):
+        if are_numbers:
+            found.sort(key=lambda pair: float(pair[0]))
+        xs = [float(value) if are_numbers else value for value, _ in found]
+        style = {"color": SERIES_COLOURS[place % len(SERIES_COLOURS)], "label": others or "held-out replies"}
+        axes.plot(xs, [loss for _, loss in found], marker="o", linewidth=1.4, **style)
+    if are_numbers and name.endswith(LOGARITHMIC_SETTING):
+        axes.set_xscale("log")
+    axes.set(title="Sweep", xlabel=name, ylabel="nats per held-out reply token")
+    if len(lines) > 1:
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    save_figure(figure, folder / "sweep", f"Held-out loss by {name}; sweep.json has the figures")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+SWEEP_RUNS_FOLDER, SWEEP_RESULTS_FILE, SWEEP_ADAPTER_FOLDER = "sweep", "sweep.json", "adapter"
+
+
+DIVERGED_CAUSE = "diverged"
+
+
+SettingPairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One run of a sweep: the settings that are its own, as they were written."""
+
+    pairs: SettingPairs
+
+    @property
+    def name(self) -> str:
+        """Of its folder, and in tables: `learning_rate=1e-4`."""
+        return ",".join(f"{name}={value}" for name, value in self.pairs)
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a run came to. `loss` is on held-out replies in nats per token, None without an adapter.
+
+    `why` says why there is none. `heldout_tokens` tells whether two runs were measured on the same.
+    """
+
+    name: str
+    settings: dict[str, str]
+    loss: float | None = None
+    loss_base: float | None = None
+    general_loss: float | None = None
+    heldout_tokens: int = 0
+    seconds: float = 0.0
+    why: str = ""
+
+
+def sweep_points(sweeps: Sequence[str], settings: Sequence[str]) -> list[tuple[SweepPoint, Hyperparameters]]:
+    """All combinations of `name=value,value…`, each with the settings of its run.
+
+    Raises `RequestError` that names the wrong one, and what is allowed.
+    """
+    names, values = [], []
+    for text in sweeps:
+        name, _, listed = (part.strip() for part in text.partition("="))
+        each = list(dict.fromkeys(value.strip() for value in listed.split(",") if value.strip()))
+        if len(each) < 2:
+            raise RequestError(f"{text!r} is no sweep.", "Write name=value,value such as learning_rate=1e-4,2e-4.")
+        if name == "target_modules":
+            raise RequestError("target_modules cannot be swept: its values are lists.", "Start a run for each.")
+        names.append(name)
+        values.append(each)
+    points = [SweepPoint(tuple(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)]
+    return [(point, parse_settings([*settings, *(f"{n}={v}" for n, v in point.pairs)])) for point in points]
+
+
+def sweep_folder(wanted: JobDraft, points: Sequence[SweepPoint]) -> Path:
+    """Where a sweep over these settings lies in the home: with further values of the same it is the same sweep."""
+    names = ",".join(name for name, _ in points[0].pairs)
+    digest = hashlib.sha256(f"{job_id_of_draft(wanted)} {names}".encode()).hexdigest()
+    return wanted.home / HOME_RUNS / f"{wanted.request.job_name}-sweep-{digest[:ID_DIGITS]}"
+
+
+def make_sweep_folders(
+    wanted: JobDraft, points: Sequence[tuple[SweepPoint, Hyperparameters]], out: Path
+) -> list[tuple[SweepPoint, Path]]:
+    """The job folders of a sweep, those of an earlier one among them. Raises whatever `make_job_folder` does."""
+    if (out / "request.json").exists():
+        raise RequestError(f"{out} holds a run, and no sweep.", "Name another --out.")
+    (out / SWEEP_RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
+    return [
+        (point, make_job_folder(wanted.with_settings(own), out / SWEEP_RUNS_FOLDER / point.name))
+        for point, own in points
+    ]
+
+
+def run_sweep(
+    folders: Sequence[tuple[SweepPoint, Path]], run: Callable[[Path], int], tell: Callable[[str], None]
+) -> tuple[list[SweepResult], int]:
+    """Run what is not done yet, one after another: the results so far, and the exit code of what ended the sweep.
+
+    A run that cannot succeed as it is does not end it; one that was stopped, or that could succeed later, does.
+    """
+    results: list[SweepResult] = []
+    for number, (point, folder) in enumerate(folders, 1):
+        if not (ended := read_sweep_result(point, folder)):
+            tell(f"{number} of {len(folders)}: {point.name}")
+            code = run(folder)
+            release_memory()
+            failure = _read_failure(folder)
+            if code and not failure.is_final:
+                return results, code
+            ended = read_sweep_result(point, folder) or SweepResult(point.name, dict(point.pairs), why=failure.cause)
+        results.append(ended)
+    return results, 0
+
+
+def read_sweep_result(point: SweepPoint, folder: Path) -> SweepResult | None:
+    """What a run came to, where it is done or has diverged. Raises `AdapterError` for a damaged adapter."""
+    of = (point.name, dict(point.pairs))
+    if (folder / SWEEP_ADAPTER_FOLDER).is_dir():
+        metrics = verify_adapter(folder / SWEEP_ADAPTER_FOLDER).metrics
+        losses = (metrics.loss_tuned, metrics.loss_base, metrics.general_loss_tuned)
+        return SweepResult(*of, *losses, metrics.heldout_tokens, read_run_seconds(folder / SWEEP_ADAPTER_FOLDER))
+    cause = _read_failure(folder).cause
+    return SweepResult(*of, why=cause) if DIVERGED_CAUSE in cause else None
+
+
+def best_result(results: Sequence[SweepResult]) -> SweepResult:
+    """The one with the lowest loss. Raises `RequestError` where there is none."""
+    done = [result for result in results if result.loss is not None and math.isfinite(result.loss)]
+    if not done:
+        raise RequestError("None of the runs ended in an adapter.", "Try smaller values, such as of learning_rate.")
+    return min(done, key=lambda result: result.loss or 0.0)
+
+
+def write_sweep_results(out: Path, results: Sequence[SweepResult], best: SweepResult) -> None:
+    """`sweep.json`, its chart, and the best adapter as the sweep's own. Raises `OSError`."""
+    told = {"best": best.name, "runs": [asdict(result) for result in results]}
+    write_private_file(out / SWEEP_RESULTS_FILE, json.dumps(told, indent=2).encode() + b"\n")
+    draw_sweep(out, [(result.settings, result.loss) for result in results])
+    _install_best_adapter(out, results, best)
+
+
+def sweep_results_table(results: Sequence[SweepResult], best: SweepResult | None = None) -> str:
+    """All runs, the best one marked, for terminals and model cards alike."""
+    rows = [
+        (
+            f"{result.name}{' (best)' if result is best else ''}",
+            "–" if result.loss is None else f"{result.loss:.4f}",
+            "–" if result.general_loss is None else f"{result.general_loss:.4f}",
+            result.why or f"{result.seconds:,.0f} s",
+        )
+        for result in results
+    ]
+    lines = [markdown_table(("setting", "held-out loss", "general loss", "time"), rows)]
+    if len({result.heldout_tokens for result in results if result.loss is not None}) > 1:
+        lines.append(
+            "These settings change what is held out or how it is asked: the losses are not of the same replies."
+        )
+    return "\n\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _RunFailure:
+    cause: str = ""
+    is_final: bool = True
+
+
+def _read_failure(folder: Path) -> _RunFailure:
+    """How the last run in a folder failed, by its last event; nothing where it did not."""
+    try:
+        last = (folder / "events.jsonl").read_bytes().splitlines()[-1]
+        event = TRAINER_EVENT.validate_json(last)
+    except (OSError, IndexError, ValueError):
+        return _RunFailure()
+    return _RunFailure(event.cause, not event.retry) if isinstance(event, Failed) else _RunFailure()
+
+
+def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: SweepResult) -> None:
+    """Have the best adapter lie in the sweep's folder, its card saying among which it was chosen."""
+    target, source = out / SWEEP_ADAPTER_FOLDER, out / SWEEP_RUNS_FOLDER / best.name / SWEEP_ADAPTER_FOLDER
+    text = (
+        f"\n## Sweep\n\nChosen among {len(results)} runs by its loss on held-out replies, which is therefore a little "
+        f"lower than on others.\n\n{sweep_results_table(results, best)}\n"
+    )
+    card = (source / "README.md").read_text(encoding="utf-8") + text
+    if target.is_dir() and (target / "README.md").read_text(encoding="utf-8") == card:
+        return
+    manifest = verify_adapter(source)
+    chosen = f"Chosen among {len(results)} runs of a sweep by its loss on held-out replies: {best.name}."
+    fresh, earlier = out / f".{SWEEP_ADAPTER_FOLDER}.new", out / f".{SWEEP_ADAPTER_FOLDER}.earlier"
+    for left_over in (fresh, earlier):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with atomic_folder(fresh) as aside:
+        shutil.copytree(source, aside, dirs_exist_ok=True)
+        (aside / "README.md").write_text(card, encoding="utf-8")
+        write_manifest(aside, manifest.model_copy(update={"caveats": (*manifest.caveats, chosen)}))
+    if target.exists():
+        target.rename(earlier)
+    fresh.rename(target)
+    shutil.rmtree(earlier, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Trains an adapter: stages, data collation, checkpoints, callbacks."""

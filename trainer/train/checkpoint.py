@@ -1,0 +1,153 @@
+"""Writes and reads checkpoints as safetensors and JSON: weights, optimiser, random state."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from personas.errors import TrainingError
+
+log = logging.getLogger(__name__)
+
+TENSORS_FILE, STATE_FILE = "tensors.safetensors", "state.json"
+CHECKPOINT_PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is kept, by name; values are nested dicts, lists, numbers, texts and tensors."""
+
+    parts: Mapping[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write both files into a folder that is there. Raises `OSError` or `SafetensorError`."""
+        tensors: dict[str, Tensor] = {}
+        packed = {name: _flatten_tensors(value, name, tensors) for name, value in self.parts.items()}
+        save_file(tensors, folder / TENSORS_FILE)
+        state = {"sha256": _digest(folder / TENSORS_FILE), "parts": packed}
+        (folder / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Checkpoint:
+        """Read a checkpoint back. Raises `TrainingError` when it is damaged."""
+        try:
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            if state["sha256"] != _digest(folder / TENSORS_FILE):
+                raise ValueError("its tensors are not as they were written")
+            tensors = load_file(folder / TENSORS_FILE)
+            return cls({name: _restore_tensors(value, tensors) for name, value in state["parts"].items()})
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+            raise TrainingError(f"The checkpoint {folder} is damaged: {error}.", "Remove it and run again.") from error
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the latest first."""
+    found = [
+        path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdecimal()
+    ]
+    return sorted(found, key=checkpoint_step, reverse=True)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The optimiser step after which a checkpoint was kept."""
+    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
+
+
+def latest_valid_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that can be read; damaged ones are passed over, and logged."""
+    for path in list_checkpoints(folder):
+        try:
+            Checkpoint.read(path)
+        except TrainingError as error:
+            log.warning("%s", error)
+        else:
+            return path
+    return None
+
+
+def capture_random_state() -> dict[str, Any]:
+    """The state of every generator that training may draw from."""
+    numpy = np.random.get_state(legacy=False)
+    assert isinstance(numpy, dict)
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": torch.from_numpy(numpy["state"]["key"].astype("int64"))}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Let every generator go on from where it was."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    numpy = state["numpy"]
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].numpy().astype("uint32")}})
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def trainable_weights(model: Any) -> dict[str, Tensor]:
+    """The weights that are being trained, by name."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def restore_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Put weights back in their place. Raises `TrainingError` when they are another model's."""
+    present = trainable_weights(model)
+    if {name: weight.shape for name, weight in present.items()} != {n: w.shape for n, w in weights.items()}:
+        raise TrainingError("The checkpoint is of another adapter.", "Remove the run's checkpoints and run again.")
+    for name, weight in present.items():
+        weight.copy_(weights[name])
+
+
+def _flatten_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The value as JSON; its tensors go into `tensors`, under their paths. Keys of dicts keep their kind."""
+    match value:
+        case Tensor():
+            tensors[path] = value.detach().cpu().contiguous().clone()
+            return {"tensor": path}
+        case Mapping():
+            items = [[key, _flatten_tensors(item, f"{path}.{key}", tensors)] for key, item in value.items()]
+            return {"dict": items}
+        case list() | tuple():
+            return {"list": [_flatten_tensors(item, f"{path}.{place}", tensors) for place, item in enumerate(value)]}
+        case bool() | int() | float() | str() | None:
+            return value
+    raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _restore_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    match kind:
+        case "tensor":
+            return tensors[content]
+        case "dict":
+            return dict(_pairs(content, tensors))
+        case "list":
+            return [_restore_tensors(item, tensors) for item in content]
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _pairs(content: list[list[Any]], tensors: Mapping[str, Tensor]) -> Iterator[tuple[Any, Any]]:
+    return ((key, _restore_tensors(item, tensors)) for key, item in content)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,137 @@
+"""Collates samples into tensors (padded with a shared prefix, or packed), and computes reply logits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from personas.prompt import TokenizedSample
+
+IGNORE_INDEX = -100
+"""Label of a token that is not trained on, as in transformers."""
+
+PADDING_SAMPLE = TokenizedSample((0, 0), (False, False))
+"""Fills up the last batches where several processes need equally many of them: nothing is learned from it."""
+
+
+def collate(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
+    """The samples as `prefix_ids` [1, p], and what follows it as `input_ids` and `labels` [samples, longest − p].
+
+    A label stands where its token stands, not before it. `lengths` [samples] counts each sample's own tokens.
+    """
+    prefix = shared_prefix_length(samples)
+    longest = max(len(sample.ids) for sample in samples) - prefix
+    input_ids = torch.zeros(len(samples), longest, dtype=torch.long)
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
+    for row, sample in enumerate(samples):
+        ids = torch.tensor(sample.ids[prefix:])
+        input_ids[row, : len(ids)] = ids
+        labels[row, : len(ids)] = ids.masked_fill(~torch.tensor(sample.mask[prefix:]), IGNORE_INDEX)
+    return {
+        "prefix_ids": torch.tensor([samples[0].ids[:prefix]], dtype=torch.long),
+        "input_ids": input_ids,
+        "labels": labels,
+        "lengths": torch.tensor([len(sample.ids) for sample in samples]),
+    }
+
+
+def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
+    """The samples in one row: `input_ids`, `position_ids` and `labels` [1, all tokens]; `prefix_ids` is empty [1, 0].
+
+    A sample's first token has no label: what stands before it belongs to another one. `lengths` is as in `collate`.
+    """
+    row = pack_ids([sample.ids for sample in samples])
+    ids = row["input_ids"]
+    trained = torch.tensor([[is_trained for sample in samples for is_trained in sample.mask]])
+    return {
+        **row,
+        "prefix_ids": ids[:, :0],
+        "labels": ids.masked_fill(~trained | (row["position_ids"] == 0), IGNORE_INDEX),
+        "lengths": torch.tensor([len(sample.ids) for sample in samples]),
+    }
+
+
+def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Texts of token ids in one row: `input_ids` and `position_ids` [1, all tokens]; each begins at position 0."""
+    return {
+        "input_ids": torch.tensor([[token for text in texts for token in text]]),
+        "position_ids": torch.tensor([[place for text in texts for place in range(len(text))]]),
+    }
+
+
+def drop_padding_samples(samples: Sequence[TokenizedSample]) -> Sequence[TokenizedSample]:
+    """The samples without `PADDING_SAMPLE`; one of these where there is nothing else, so that there is something to compute."""
+    return [sample for sample in samples if any(sample.mask)] or samples[:1]
+
+
+def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
+    """How many tokens all prompts begin with. Each prompt's last token stays out: it predicts the reply's first."""
+    shortest_prompt = min(sample.mask.index(True) if any(sample.mask) else len(sample.ids) for sample in samples)
+    # What the first and the last in order share, all between them share too.
+    first, last = min(sample.ids for sample in samples), max(sample.ids for sample in samples)
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return min(sum(1 for _ in alike), shortest_prompt - 1)
+
+
+def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """The negative log-likelihood of each trained token, in nats, [trained tokens], row after row."""
+    logits, targets = reply_logits(model, batch)
+    return functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the model expects at each trained token, [trained tokens, vocabulary], and the tokens that stand there."""
+    prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
+    shares = prefix.shape[1] > 0
+    if shares and _recomputes_layers(model):
+        ids = torch.cat([prefix.expand(len(ids), -1), ids], dim=1)
+        labels = functional.pad(labels, (prefix.shape[1], 0), value=IGNORE_INDEX)
+        shares = False
+    targets = labels[:, 1:]
+    trained = targets != IGNORE_INDEX
+    cache = _prefix_cache(model, prefix, len(ids)) if shares else None
+    where = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    with _logits_only(model, functional.pad(trained, (0, 1))):
+        logits = model(input_ids=ids, past_key_values=cache, use_cache=shares, **where).logits[0]
+    return logits, targets[trained]
+
+
+def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
+    """The keys and values of the shared beginning, once for each row."""
+    with _logits_only(model, torch.zeros_like(prefix, dtype=torch.bool)):
+        cache = model(input_ids=prefix, use_cache=True).past_key_values
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+def _recomputes_layers(model: Any) -> bool:
+    """Whether the model keeps no keys and values while it trains, because it computes its layers twice."""
+    return model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+@contextmanager
+def _logits_only(model: Any, positions: Tensor) -> Iterator[None]:
+    """Inside, `model` gives logits [1, n, vocabulary] of the n marked positions [rows, length] only.
+
+    The head is the costliest layer of a small model, and most tokens are prompt. The positions are picked between
+    decoder and head, so that whatever the model does after its head (scaling, soft capping) stays as it is.
+    """
+    alone = model.module if isinstance(model, DistributedDataParallel) else model
+    causal = alone.get_base_model() if hasattr(alone, "get_base_model") else alone
+
+    def pick(_decoder: Any, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[positions].unsqueeze(0)
+        return output
+
+    hook = causal.base_model.register_forward_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,174 @@
+"""Logs a run's metrics to TensorBoard files, and to Weights & Biases where a key is set."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from personas.schemas.training_events import Epoch, Evaluation, Progress
+from trainer.process.events import StepEvent
+
+TENSORBOARD_FOLDER = "tensorboard"
+FLUSH_INTERVAL_S = 5.0
+WANDB_KEY_VARIABLE, WANDB_PROJECT_VARIABLE, WANDB_TIMEOUT_S = "WANDB_API_KEY", "WANDB_PROJECT", 30
+DEFAULT_WANDB_PROJECT = "understudy"
+
+log = logging.getLogger(__name__)
+
+
+class TensorBoardFile:
+    """A TensorBoard event file. Raises `OSError` when it cannot be written.
+
+    Written record by record rather than through a `SummaryWriter`, whose thread dies of a full disk and blocks whoever
+    feeds it, and whose files carry the machine's name.
+    """
+
+    def __init__(self, folder: Path, begun: float, first_step: int = 0) -> None:
+        """`begun`: seconds since the epoch. What other files of the folder say of `first_step` and later is void."""
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+        from tensorboardX.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = sum(1 for _ in folder.iterdir())
+        self._event = Event
+        self._writer = RecordWriter(str(folder / f"events.out.tfevents.{begun:.0f}.{taken}"))
+        self._write(Event(wall_time=begun, file_version="brain.Event:2"))
+        if first_step:
+            void = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=begun, step=first_step, session_log=void))
+
+    def add(self, step: int, figures: Mapping[str, float], at: float) -> None:
+        """Add figures by name; `at` in seconds since the epoch."""
+        from tensorboardX.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+        self._write(self._event(wall_time=at, step=step, summary=Summary(value=values)))
+
+    def flush(self) -> None:
+        """Have it on disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Done."""
+        self._writer.close()
+
+    def _write(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+
+
+def event_metrics(told: StepEvent) -> tuple[int, dict[str, float]]:
+    """The step of an event, and its figures by the names they have in TensorBoard and wandb."""
+    match told:
+        case Progress():
+            named = {
+                "train/loss": told.loss,
+                "train/learning_rate": told.lr,
+                "train/tokens_per_s": told.tokens_per_s,
+                "train/memory_bytes": float(told.memory_bytes),
+            }
+            return told.step, named
+        case Evaluation():
+            return told.step, {"eval/loss": told.eval_loss}
+        case Epoch():
+            parts = {"epoch/train_loss": told.train_loss, "eval/loss": told.eval_loss, "epoch/seconds": told.seconds}
+            return told.step, {name: value for name, value in parts.items() if value is not None}
+
+
+def write_tensorboard_file(folder: Path, history: Iterable[StepEvent], ended: float) -> None:
+    """A run's whole history as one event file. Raises `OSError`."""
+    history = list(history)
+    seconds = [event.seconds for event in history if isinstance(event, Progress)]
+    begun = ended - (seconds[-1] if seconds else 0.0)
+    file = TensorBoardFile(folder, begun)
+    at = begun
+    for event in history:
+        at = begun + event.seconds if isinstance(event, Progress) else at
+        step, figures = event_metrics(event)
+        file.add(step, figures, at)
+    file.close()
+
+
+class ExperimentTracker:
+    """Follows a run while it trains."""
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        """`folder` is the job's, `name` the run's, `settings` what it trains with."""
+        self._folder = folder
+        self._file: TensorBoardFile | None = None
+        self._failed = False
+        self._flushed_at = time.monotonic()
+        self._wandb: Any = None
+        if environ.get(WANDB_KEY_VARIABLE):
+            self._wandb = _start_wandb_run(
+                folder, name, settings, environ.get(WANDB_PROJECT_VARIABLE) or DEFAULT_WANDB_PROJECT
+            )
+
+    def note(self, told: StepEvent) -> None:
+        """Pass an event on."""
+        step, figures = event_metrics(told)
+        if not self._failed:
+            self._to_file(step, figures)
+        if self._wandb is not None:
+            self._to_wandb(step, figures)
+
+    def close(self) -> None:
+        """The training has ended, or stopped."""
+        try:
+            if self._file:
+                self._file.close()
+        except OSError as error:
+            self._give_up(error)
+        if self._wandb is not None:
+            try:
+                self._wandb.finish()
+            except Exception as error:  # another's code, over a network
+                log.warning("wandb did not finish: %s", error)
+
+    def _to_file(self, step: int, figures: Mapping[str, float]) -> None:
+        try:
+            if self._file is None:
+                self._file = TensorBoardFile(self._folder / TENSORBOARD_FOLDER, time.time(), step)
+            self._file.add(step, figures, time.time())
+            if time.monotonic() - self._flushed_at > FLUSH_INTERVAL_S:
+                self._flushed_at = time.monotonic()
+                self._file.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._failed = True
+        log.warning("TensorBoard's file is no longer written: %s", error.strerror)
+
+    def _to_wandb(self, step: int, figures: Mapping[str, float]) -> None:
+        try:
+            self._wandb.log(dict(figures), step=step)
+        except Exception as error:  # another's code, over a network
+            log.warning("wandb gets nothing more: %s", error)
+            self._wandb = None
+
+
+def _start_wandb_run(folder: Path, name: str, settings: Mapping[str, Any], project: str) -> Any:
+    """A run of wandb, None where it is not installed or does not answer."""
+    if importlib.util.find_spec("wandb") is None:
+        log.warning("%s is set, but wandb is not installed: pip install wandb", WANDB_KEY_VARIABLE)
+        return None
+    try:
+        wandb = importlib.import_module("wandb")
+        quiet = wandb.Settings(init_timeout=WANDB_TIMEOUT_S, console="off", silent=True)
+        return wandb.init(
+            project=project,
+            id=folder.name,
+            name=name,
+            config=dict(settings),
+            dir=folder,
+            resume="allow",
+            settings=quiet,
+        )
+    except Exception as error:  # another's code, over a network
+        log.warning("wandb is left out: %s", error)
+        return None

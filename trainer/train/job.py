@@ -1,0 +1,143 @@
+"""Prepares a job (recipe, base model, tokenizer, data) and carries a run's context: events, checks, usage."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from personas.models.base_model import BaseModel, apply_rope_settings, load_tokenizer, locate, read_tokenizer
+from personas.prompt import Renderer
+from personas.schemas.scorecard import EvaluationExtent
+from personas.schemas.training import JobSpec
+from personas.schemas.training_events import Phase, TrainerEvent
+from trainer.data.dataset import Dataset, make_dataset
+from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.preference_policy import only_filters
+from trainer.machine import MemoryWatch
+from trainer.process.pause import PauseControl
+from trainer.recipe.auto_recipe import resolve_for_data
+from trainer.recipe.model_fit import match_target_modules, require_context_length
+from trainer.recipe.parent_adapter import ParentAdapter, find_parent_adapter
+from trainer.recipe.resolve import resolve_recipe
+from trainer.recipe.resume_config import CHECKPOINT_INTERVAL_S, find_resume_config
+from trainer.schemas import Recipe
+from trainer.train.distributed import DistributedContext
+
+
+class RunUsage:
+    """Counts from when it is made. What was spent after the last checkpoint of an earlier process is not known."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryWatch()
+        self._begun = time.perf_counter()
+        self._seconds_before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, without the time in which nothing ran."""
+        return self._seconds_before + time.perf_counter() - self._begun
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"seconds": self.seconds, "peak_bytes": self.memory.peak().bytes}
+
+    def load_state_dict(self, kept: Mapping[str, Any]) -> None:
+        """Add what an earlier process spent, as a checkpoint has it; nothing where there is none."""
+        if not kept:
+            return
+        self._seconds_before = float(kept.get("seconds", 0.0))
+        self.memory.peak_before = int(kept.get("peak_bytes", 0))
+
+
+def load_fast_tokenizer(base: BaseModel) -> Any:
+    """The same tokens as `load_tokenizer` gives, in half a second.
+
+    transformers' automatic class loads torch, which takes seconds. What a tokenizer does stands in `tokenizer.json`,
+    where a model has one. Raises `BaseModelError`.
+    """
+    if not (base.folder / "tokenizer.json").exists():
+        return load_tokenizer(base)
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = read_tokenizer(PreTrainedTokenizerFast, base)
+    return tokenizer if tokenizer.chat_template else load_tokenizer(base)  # which says what is missing
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job that is ready to run. `tokenizer` is the base model's; `notes` say what it has other than as asked.
+
+    `start` is the adapter that is trained further, None for a new one.
+    """
+
+    spec: JobSpec
+    recipe: Recipe
+    base: BaseModel
+    tokenizer: Any
+    data: Dataset
+    notes: tuple[str, ...] = ()
+    start: ParentAdapter | None = None
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept.
+
+    `account` counts its time from here on; `hold` is waited for between batches. `processes` compute it together.
+    `ignores_memory`: it begins even where the memory that it needs is not free. `card` says how much is measured of the
+    adapter (`trainer.evaluate.evaluate_version`).
+    """
+
+    emit: Callable[[TrainerEvent], None]
+    check: Callable[[], None]
+    checkpoint_s: float = CHECKPOINT_INTERVAL_S
+    account: RunUsage = field(default_factory=RunUsage)
+    hold: PauseControl = field(default_factory=PauseControl)
+    processes: DistributedContext = field(default_factory=DistributedContext)
+    skips_memory_check: bool = False
+    card: EvaluationExtent = "losses"
+
+    def between(self) -> None:
+        """Between two batches that are measured: give way, and stop when asked to."""
+        self.hold.wait()
+        self.check()
+
+    def enter(self, phase: Phase) -> None:
+        """Report a phase, and stop before it when asked to."""
+        self.check()
+        log.info("%s %s", phase.name, phase.detail)
+        self.emit(phase)
+
+
+def prepare_job(folder: Path, spec: JobSpec) -> PreparedJob:
+    """Everything that is known before a model is loaded. The same folder gives the same samples every time."""
+    return _prepare_job(folder, spec, load_tokenizer)
+
+
+def prepare_job_without_torch(folder: Path) -> PreparedJob:
+    """The same, without the model libraries: for a plan of the run."""
+    return _prepare_job(folder, read_spec(folder), load_fast_tokenizer)
+
+
+def _prepare_job(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any]) -> PreparedJob:
+    recipe = resolve_recipe(spec.request)
+    base = apply_rope_settings(locate(spec.request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
+    start = find_parent_adapter(folder, spec, base)
+    if start and only_filters(folder, spec, recipe):
+        recipe, start = start.trained_by(recipe, spec.request.hyperparameters), None
+    recipe = resolve_for_data(spec.request.recipe, recipe, base, find_resume_config(folder, spec))
+    recipe, notes = match_target_modules(start.shaped(recipe, spec.request.hyperparameters) if start else recipe, base)
+    tokenizer = tokenizer_of(base)
+    data = make_dataset(read_job_inputs(folder, spec, recipe), Renderer(tokenizer), recipe)
+    data = start.with_people(data) if start else data
+    require_context_length(base, max(len(sample.ids) for sample in (*data.trained, *data.heldout, *data.general)))
+    return PreparedJob(
+        spec, recipe, base, tokenizer, data, (*notes, *(start.notes if start else ()), *data.caveats), start
+    )

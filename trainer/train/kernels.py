@@ -1,0 +1,255 @@
+"""Chooses attention and fused kernels for a model and machine: flash, flex, Liger, CPU attention and dropout."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
+
+from trainer.machine import MachineSpec
+from trainer.schemas import Recipe
+from trainer.train.collator import pack_ids
+
+GROUPED_ATTENTION = "grouped_matmul"
+
+
+DROPOUT_LEVELS = 256
+
+
+def use_grouped_attention(model: Any) -> None:
+    """Let the model attend by two batched matrix products where it would use torch's attention on the CPU.
+
+    Torch's fused kernel saves memory, but takes four times as long for prompts of some hundred tokens with a mask.
+    """
+    standard = model.config._attn_implementation == "sdpa" and not hasattr(model.config, "attn_logit_softcapping")
+    if standard and model.device.type == "cpu":
+        model.set_attn_implementation(GROUPED_ATTENTION)
+
+
+def grouped_attention(
+    _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Softmax attention. `query` [rows, heads, new, d]; `key` [rows, kv heads, seen, d]; `value` as `key`, or of
+    another width; `mask` [1, 1, new, seen], added; all rows have the same.
+
+    The query heads that share a key head lie next to each other, so they can be multiplied with it as one long head,
+    and no key has to be copied. Returns [rows, new, heads, d].
+    """
+    rows, heads, new, width = query.shape
+    groups, seen = key.shape[1], key.shape[2]
+    together = heads // groups * new
+    queries = query.reshape(rows * groups, together, width)
+    keys, values = (tensor.reshape(rows * groups, seen, tensor.shape[3]) for tensor in (key, value))
+    masks = mask[0].to(query.dtype).expand(heads // groups, new, seen).reshape(1, together, seen)
+    weights = torch.baddbmm(masks, queries, keys.transpose(1, 2), alpha=scaling).softmax(-1)
+    return torch.bmm(weights, values).view(rows, heads, new, value.shape[3]).transpose(1, 2), None
+
+
+AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)
+
+
+AttentionMaskInterface.register(GROUPED_ATTENTION, eager_mask)
+
+
+def share_dropout(peft_model: Any) -> None:
+    """Let all adapters of the model drop their inputs through one `SharedDropout`."""
+    shares: dict[float, SharedDropout] = {}
+    for module in peft_model.modules():
+        for name, dropout in getattr(module, "lora_dropout", {}).items():
+            if isinstance(dropout, nn.Dropout):
+                module.lora_dropout[name] = shares.setdefault(dropout.p, SharedDropout(dropout.p))
+
+
+class SharedDropout(nn.Module):
+    """Dropout that draws once for modules that are called with the same tensor one after another (q, k, v; gate, up).
+
+    The rate is rounded to 1/256, so that one random byte decides on each value; drawing a float for each and masking
+    every module's input anew takes as long as the matrix products do.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self._dropped_levels = round(rate * DROPOUT_LEVELS)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`values` with some of them zero and the others scaled up, in training; as they are otherwise."""
+        if not self.training:
+            self._last = None
+            return values
+        if self._last is None or self._last[0] is not values:
+            dropped: Tensor = _SharedDropoutFunction.apply(values, self._dropped_levels)  # type: ignore[no-untyped-call]
+            self._last = (values, dropped)
+        return self._last[1]
+
+
+class _SharedDropoutFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, dropped_levels: int) -> Tensor:
+        words = torch.empty(-(-values.numel() // 8), dtype=torch.int64)
+        # Eight bytes from each draw, which needs the whole range: torch's default leaves out the sign bit.
+        levels = words.random_(-(2**63), None).view(torch.uint8)[: values.numel()].view(values.shape)
+        kept = levels >= dropped_levels
+        ctx.save_for_backward(kept)
+        ctx.scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped_levels)
+        return torch.where(kept, values * ctx.scale, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (kept,) = ctx.saved_tensors
+        return torch.where(kept, gradients[0] * ctx.scale, 0), None
+
+
+LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")
+
+
+"""What Liger binds to single layers."""
+
+
+def liger_unavailable_reason(model: Any, machine: MachineSpec) -> str:
+    """Why Liger cannot be used, empty where it can."""
+    if not machine.has_cuda:
+        return "needs CUDA"
+    if importlib.util.find_spec("liger_kernel") is None:
+        return "not installed"
+    kind = model.config.model_type
+    return "" if kind in _liger_patches().MODEL_TYPE_TO_APPLY_LIGER_FN else f"does not know models of the kind {kind}"
+
+
+@contextmanager
+def liger_kernels(model: Any) -> Iterator[None]:
+    """Inside, the model (with or without an adapter around it) computes with Liger's kernels."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    modelling = sys.modules[type(causal).__module__]
+    functions, layers = dict(vars(modelling)), [(layer, _bound_methods(layer)) for layer in causal.modules()]
+    _liger_patches()._apply_liger_kernel_to_instance(
+        model=causal, cross_entropy=False, fused_linear_cross_entropy=False
+    )
+    try:
+        yield
+    finally:
+        vars(modelling).update(functions)
+        for layer, before in layers:
+            for name in LIGER_PATCHED_ATTRIBUTES:
+                vars(layer).pop(name, None)
+            vars(layer).update(before)
+
+
+def _bound_methods(layer: Any) -> dict[str, Any]:
+    return {name: vars(layer)[name] for name in LIGER_PATCHED_ATTRIBUTES if name in vars(layer)}
+
+
+def _liger_patches() -> ModuleType:
+    return importlib.import_module("liger_kernel.transformers.monkey_patch")
+
+
+FLASH_ATTENTION, FLEX_ATTENTION = "flash_attention_2", "flex_attention"
+
+
+MAX_LOGIT_DIFFERENCE = 1e-2
+
+
+"""What a sample's logits may differ by, as a share of their size: rounding to 16 bits, far less than a look costs."""
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KernelSelection:
+    """What was chosen. `packing`: samples lie in one row without padding. `notes` say all of it in words."""
+
+    packing: bool
+    liger: bool
+    notes: tuple[str, ...]
+
+    @contextmanager
+    def in_use(self, model: Any) -> Iterator[None]:
+        """Inside, what patches the model does; afterwards it is as it was."""
+        if not self.liger:
+            yield
+            return
+        with liger_kernels(model):
+            yield
+
+
+def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSelection:
+    """Choose for a base model that is loaded and has no adapter yet, and let it attend in the way that was chosen."""
+    notes: list[str] = []
+    packing = _choose_attention(model, recipe, machine, notes)
+    how = "samples packed without padding" if packing else "what the prompts of a batch share computed once"
+    if not packing and recipe.gradient_checkpointing:
+        how = "samples padded"
+    no_liger = liger_unavailable_reason(model, machine)
+    notes = [
+        f"Attention: {model.config._attn_implementation}, {how}.",
+        *notes,
+        "Logits: of trained tokens only.",
+        f"Optimiser: {recipe.optim}.",
+        f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
+    ]
+    return KernelSelection(packing, not no_liger, tuple(notes))
+
+
+def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec, notes: list[str]) -> bool:
+    """Let the model attend in the best way; whether samples are packed. What was tried in vain goes into `notes`."""
+    if recipe.packing == "off":
+        return False
+    before = model.config._attn_implementation
+    for way in _packing_candidates(machine):
+        if why_not := _packing_unavailable_reason(model, way):
+            notes.append(f"{way} was not used: {why_not}.")
+        else:
+            return True
+    model.set_attn_implementation(before)
+    if recipe.packing == "auto":
+        return False
+    if why_not := _packing_unavailable_reason(model, before):
+        notes.append(f"Samples are not packed: {why_not}.")
+        return False
+    return True
+
+
+def _packing_candidates(machine: MachineSpec) -> Sequence[str]:
+    """Kinds of attention that pass over what lies between two samples, the best first; on a CPU there is none."""
+    if not machine.has_cuda:
+        return ()
+    installed = {FLASH_ATTENTION: is_flash_attn_2_available(), FLEX_ATTENTION: is_torch_flex_attn_available()}
+    return [way for way, is_here in installed.items() if is_here]
+
+
+def _packing_unavailable_reason(model: Any, way: str) -> str:
+    """Let the model attend so and try it on two samples in one row: why it cannot be, empty where it can.
+
+    The second one's logits have to stay what they are when the first is another.
+    """
+    try:
+        model.set_attn_implementation(way)
+        first, second = (_second_sample_logits(model, token) for token in (3, 7))
+    except Exception as error:  # kernels fail in many ways, and each has another one to take its place
+        log.info("kernels that do not work here", exc_info=True)
+        return f"it does not work here ({type(error).__name__})"
+    if (first - second).abs().max() > MAX_LOGIT_DIFFERENCE * first.abs().max():
+        return "the model lets samples in one row see each other"
+    return ""
+
+
+def _second_sample_logits(model: Any, token: int) -> torch.Tensor:
+    """The logits of the second of two samples in one row; the first repeats a token."""
+    batch = pack_ids([[token] * 16, list(range(3, 19))])
+    with torch.inference_mode():
+        row = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        logits: torch.Tensor = model(**row, use_cache=False).logits
+    return logits[0, 16:].float()

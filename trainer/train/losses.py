@@ -1,0 +1,176 @@
+"""Computes held-out reply losses, and detects divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from personas.errors import TrainingError
+from personas.models import serving_model
+from personas.models.base_model import BaseModel, Precision
+from personas.prompt import TokenizedSample
+from trainer.schemas import Recipe
+from trainer.train.collator import collate, pack, reply_logits
+from trainer.train.kernels import use_grouped_attention
+
+EVAL_MAX_SAMPLES, EVAL_MAX_LOGIT_BYTES = 16, 2**29
+
+
+"""Samples measured at once, and what their logits may take. Nothing is kept for gradients, so that it can be more than
+in training; logits are large where vocabularies are."""
+
+
+BYTES_PER_LOGIT = 10
+
+
+"""In the model's precision, in float32, and as the loss needs them."""
+
+
+@dataclass(frozen=True)
+class ReplyLoss:
+    """Of one reply, end of turn included: the sum of its tokens' negative log-likelihoods (nats), and their number."""
+
+    nll: float
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLosses:
+    """Of one reply's tokens, end of turn included: each one's negative log-likelihood in nats, [tokens] float64, and
+    whether it was the likeliest, so that greedy decoding would have gone on with it, [tokens]."""
+
+    nll: NDArray[np.float64]
+    likeliest: NDArray[np.bool_]
+
+    @property
+    def whole(self) -> ReplyLoss:
+        """Of the reply."""
+        return ReplyLoss(float(self.nll.sum()), len(self.nll))
+
+    def without(self, last: int) -> ReplyLoss:
+        """Of the reply without so many last tokens, such as those of the end of turn."""
+        return ReplyLoss(float(self.nll[: len(self.nll) - last].sum()), len(self.nll) - last)
+
+
+def load_serving_model(base: BaseModel, precision: Precision) -> Any:
+    """The base model as the engine serves it."""
+    model = serving_model.load_serving_model(base, precision)
+    use_grouped_attention(model)
+    return model
+
+
+def measure_reply_losses(
+    model: Any, samples: Sequence[TokenizedSample], between: Callable[[], None] = lambda: None, packing: bool = False
+) -> list[ReplyLoss]:
+    """The loss of each sample's reply, in order, as `measure_token_losses`."""
+    return [losses.whole for losses in measure_token_losses(model, samples, between, packing)]
+
+
+def measure_token_losses(
+    model: Any, samples: Sequence[TokenizedSample], between: Callable[[], None] = lambda: None, packing: bool = False
+) -> list[TokenLosses]:
+    """The losses of each sample's tokens, in order; `between` is called after each batch.
+
+    The longest samples come first: what a batch leaves in the heap is then large enough for the next.
+
+    With `packing` the samples of a batch lie in one row, as in training with the kernels that want it so.
+    """
+    laid_out = pack if packing else collate
+    losses: dict[int, TokenLosses] = {}
+    by_length = sorted(range(len(samples)), key=lambda place: -len(samples[place].ids))
+    was_training = model.training
+    model.eval()
+    for places in _batches(by_length, samples, model.config.get_text_config().vocab_size):
+        chosen = [samples[place] for place in places]
+        losses |= zip(places, _measure_batch(model, chosen, laid_out(chosen)), strict=True)
+        between()
+    model.train(was_training)
+    return [losses[place] for place in range(len(samples))]
+
+
+def _batches(order: Sequence[int], samples: Sequence[TokenizedSample], vocabulary: int) -> Iterator[list[int]]:
+    """The places in order, as many together as may be; one at least."""
+    most_tokens = EVAL_MAX_LOGIT_BYTES // (BYTES_PER_LOGIT * vocabulary)
+    batch: list[int] = []
+    tokens = 0
+    for place in order:
+        if batch and (len(batch) == EVAL_MAX_SAMPLES or tokens + samples[place].reply_tokens > most_tokens):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(place)
+        tokens += samples[place].reply_tokens
+    if batch:
+        yield batch
+
+
+def mean_loss(losses: Sequence[ReplyLoss]) -> float:
+    """Nats per reply token. Raises `ValueError` without any loss."""
+    if not losses:
+        raise ValueError("no losses to average")
+    return math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
+
+
+def _measure_batch(model: Any, samples: list[TokenizedSample], tensors: dict[str, Tensor]) -> list[TokenLosses]:
+    batch = {name: tensor.to(model.device) for name, tensor in tensors.items()}
+    ends = np.cumsum([sample.reply_tokens for sample in samples])[:-1]
+    with torch.inference_mode():
+        logits, targets = reply_logits(model, batch)
+        losses = functional.cross_entropy(logits.float(), targets, reduction="none").double().cpu().numpy()
+        likeliest = (logits.argmax(-1) == targets).cpu().numpy()
+    return [TokenLosses(*parts) for parts in zip(np.split(losses, ends), np.split(likeliest, ends), strict=True)]
+
+
+DIVERGENCE_RISE_NATS = 3.0
+
+
+DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES = 10, 2
+
+
+MIN_ADVISED_LEARNING_RATE = 1e-6
+
+
+SHORT_WARMUP_SHARE = 0.1
+
+
+def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: Recipe, start: float | None) -> None:
+    """Raise `TrainingError` when the losses so far, one a step, the last one at `step` of `steps`, have diverged.
+
+    `start` is the untrained model's loss on held-out replies (nats per token), None where it was not measured: then
+    the first logged loss stands for it.
+    """
+    last = losses[-1]
+    if not math.isfinite(last):
+        raise _divergence_error(f"The loss is {last} at step {step}: training has diverged.", steps, recipe)
+    window = max(DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES * recipe.logging_steps)
+    begin = losses[0] if start is None else start
+    if len(losses) > window and min(losses[-window:]) > begin + DIVERGENCE_RISE_NATS:
+        far = f"The loss began at {begin:.2f} and has been above {begin + DIVERGENCE_RISE_NATS:.2f}"
+        how_long = f"for {window} steps; it is {last:.2f} at step {step}"
+        raise _divergence_error(f"{far} {how_long}: training has diverged.", steps, recipe)
+
+
+def require_finite_loss(loss: float, what: str, recipe: Recipe) -> None:
+    """Raise `TrainingError` when a measured loss is no number. `what` says what was measured."""
+    if not math.isfinite(loss):
+        raise _divergence_error(f"The loss of {what} is {loss}: training has diverged.", 0, recipe)
+
+
+def _divergence_error(message: str, steps: int, recipe: Recipe) -> TrainingError:
+    rate = recipe.learning_rate
+    advice = [
+        f"Lower the learning rate, which was {rate:g}: set learning_rate={max(rate / 10, MIN_ADVISED_LEARNING_RATE):g}."
+    ]
+    warmup = recipe.warmup_steps or recipe.warmup_ratio * steps
+    if warmup < SHORT_WARMUP_SHARE * steps:
+        advice.append(f"A longer warm-up helps too: warmup_ratio={SHORT_WARMUP_SHARE:g}.")
+    if recipe.max_grad_norm > 1:
+        advice.append(f"So does a smaller max_grad_norm than {recipe.max_grad_norm:g}: 1 is usual.")
+    return TrainingError(message, " ".join(advice))
