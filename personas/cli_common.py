@@ -11,11 +11,10 @@ from pathlib import Path
 
 SHELLS = ("bash", "zsh", "fish")
 
-
 FOLDER_METAVARS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
-
-
 """Placeholders in help texts that stand for a folder."""
+
+PROGRESS_INTERVAL_S = 10.0
 
 
 def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.ArgumentParser:
@@ -86,9 +85,6 @@ def _is_path_action(action: argparse.Action) -> bool:
         return True
     told = getattr(read, "__annotations__", {}).get("return")
     return told in (Path, "Path")  # a function that gives one
-
-
-PROGRESS_INTERVAL_S = 10.0
 
 
 class LogProgress:

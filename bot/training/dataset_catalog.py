@@ -30,7 +30,6 @@ from personas.home.datasets import (
     read_catalogue,
 )
 from personas.home.job_material import (
-    MaterialKind,
     ShippedData,
     SourceMaterial,
     adapter_material,
@@ -45,7 +44,7 @@ from personas.home.job_material import (
 from personas.home.rights import PERMISSION_SETTING, RightsStatement, decide_right, read_statement
 from personas.home.shared_personas import OPERATOR_GUILD_ID, card_material, lore_material, shared_card_files
 from personas.schemas.base import DISCORD_API
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import MaterialKind, TrainingRequest
 
 PATH_ADVICE = (
     "Give a path from UNDERSTUDY_HOME, from where the bot was started, or an absolute one; or the id of a data set "

@@ -17,15 +17,14 @@ from personas.home.job_folder import (
     write_comparison_targets,
 )
 from personas.home.job_material import SourceMaterial, dialogue_adapter_folder
-from personas.models.base_model import Precision
-from personas.schemas.training import AdapterManifest
+from personas.schemas.training import AdapterManifest, ServingPrecision
 
 
 def write_job_folder(
     home: Path,
     job: TrainingJob,
     materials: Iterable[SourceMaterial],
-    precision: Precision,
+    precision: ServingPrecision,
     compare: ComparisonTargets = NO_COMPARISON,
 ) -> Path:
     """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent, with what has

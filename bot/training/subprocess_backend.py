@@ -26,8 +26,7 @@ from bot.training.training_plan import TrainingPlan, plan_run
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
 from personas.home.job_material import dialogue_adapter_folder
-from personas.models.base_model import Precision
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import ServingPrecision, TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, Done, Failed, ScoreSummary, TrainerEvent
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
@@ -188,7 +187,7 @@ class SubprocessBackend:
         *,
         threads: int,
         nice: int,
-        serving_precision: Precision,
+        serving_precision: ServingPrecision,
         environ: Mapping[str, str],
         secrets: Mapping[str, str] = MappingProxyType({}),
         command: Sequence[str] = TRAINER_COMMAND,

@@ -20,8 +20,7 @@ from bot.training.status_text import format_duration
 from personas.errors import TrainingError
 from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
-from personas.models.base_model import Precision
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import ServingPrecision, TrainingRequest
 
 PREVIEWS_FOLDER = "previews"
 """The folder in the home in which previews work. What is left in it after `kill -9` goes when the bot starts."""
@@ -135,7 +134,7 @@ async def plan_run(
     home: Path,
     request: TrainingRequest,
     materials: Iterable[SourceMaterial],
-    precision: Precision,
+    precision: ServingPrecision,
 ) -> TrainingPlan:
     """Ask the trainer, a process of its own, over a job folder that goes at the end.
 

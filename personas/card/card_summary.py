@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from personas.card.character_book import book_entries
 from personas.card.formats import card_picture, picture_type, to_persona
 from personas.card.spec_card import TEXT_FIELDS, Card, replace_surrogates
 from personas.errors import BaseModelError, CardError
+from personas.models.base_model import EMBEDDED
+from personas.models.bundled_model import unpacked_folder
 from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 
 CountTokens = Callable[[str], int]
@@ -20,11 +24,6 @@ PREVIEW_CHARACTERS = 72
 
 def token_counter(base_model: str) -> CountTokens | None:
     """Counts tokens as a base model does; None where its tokenizer is not at hand. Loads no model library."""
-    from tokenizers import Tokenizer
-
-    from personas.models.base_model import EMBEDDED
-    from personas.models.bundled_model import unpacked_folder
-
     folder = unpacked_folder() if base_model == EMBEDDED else Path(base_model).expanduser()
     file = folder / "tokenizer.json"
     if not file.is_file():

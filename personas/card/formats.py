@@ -36,31 +36,35 @@ from personas.errors import CardError
 from personas.schemas.chat import Persona
 
 CardForm = Literal["toml", "v2", "v3", "png", "charx"]
-
-
 CARD_FORMS: tuple[CardForm, ...] = get_args(CardForm)
-
 
 BACKFILL_NOTICE = (
     "This character card is Character Card V3, but it is loaded as a Character Card V2. Please use a Character Card V3 "
     "compatible application to use this character card properly."
 )
-
-
 """What the V3 specification asks writers to say in the V2 copy beside a V3 card."""
 
-
 DEFAULT_ICON: JsonObject = {"type": "icon", "uri": "ccdefault:", "name": "main", "ext": "png"}
-
-
 PICTURE_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
-
-
 PICTURE_DROPPED_NOTE = "The picture around the card is left out: the card has an icon of its own."
-
 
 V2_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example", "creator_notes", "system_prompt",
             "post_history_instructions", "creator", "character_version")  # fmt: skip
+
+MAX_FILE_BYTES = 256 * 2**20
+JPEG_SIGNATURE, WEBP_SIGNATURE = b"\xff\xd8\xff", b"RIFF"
+
+FOREIGN_SIGNATURES = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    JPEG_SIGNATURE: "a JPEG picture",
+    WEBP_SIGNATURE: "a WebP picture",
+    b"GIF8": "a GIF",
+}
+
+CONVERTED_PICTURE_ADVICE = (
+    "Cards travel in PNG pictures; many sites convert them and lose the card: get the original file."
+)
 
 
 @dataclass(frozen=True)
@@ -280,26 +284,6 @@ def _with_data(card: Card, changed: JsonObject) -> Card:
 def _data_uri(asset: JsonObject, content: bytes) -> str:
     kind = mimetypes.guess_type(f"x.{asset.get('ext')}")[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-MAX_FILE_BYTES = 256 * 2**20
-
-
-JPEG_SIGNATURE, WEBP_SIGNATURE = b"\xff\xd8\xff", b"RIFF"
-
-
-FOREIGN_SIGNATURES = {
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    JPEG_SIGNATURE: "a JPEG picture",
-    WEBP_SIGNATURE: "a WebP picture",
-    b"GIF8": "a GIF",
-}
-
-
-CONVERTED_PICTURE_ADVICE = (
-    "Cards travel in PNG pictures; many sites convert them and lose the card: get the original file."
-)
 
 
 def read_card_file(path: Path) -> Card:

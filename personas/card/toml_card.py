@@ -23,11 +23,27 @@ NAME_MACROS = (
     (re.compile(r"\{\{\s*original\s*\}\}", re.IGNORECASE), "{{original}}"),
 )
 
-
 COMMENT_PATTERN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re.IGNORECASE)
-
-
 START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
+MAX_CARD_BYTES = 4 * 2**20
+MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
+ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+SHARED_TEXT_FIELDS = ("description", "personality", "scenario", "system_prompt", "post_history_instructions", "first_mes",
+          "mes_example", "creator_notes", "nickname")  # fmt: skip
+"""Texts that have the same name in the other formats."""
+
+OWN_TEXT_FIELDS = ("tagline", "license", "speech")
+"""Texts that only our own form has; in the others they are in `extensions.understudy`."""
+
+PROSE_FIELDS = (*SHARED_TEXT_FIELDS, *OWN_TEXT_FIELDS)
+LIST_FIELDS = ("tags", "alternate_greetings")
+
+FIELD_ORDER = ("id", "name", "nickname", "tagline", "avatar", "description", "personality", "scenario", "system_prompt",
+         "post_history_instructions", "first_mes", "alternate_greetings", "mes_example", "speech", "tags",
+         "creator_notes", "license", "more")  # fmt: skip
+
+EXTENSION_KEY = "understudy"
 
 
 def normalise_macros(text: str) -> str:
@@ -47,42 +63,6 @@ def normalise_examples(text: str, name: str, nickname: str = "") -> str:
 
 
 SHIPPED_CARDS = Path(__file__).parent.parent / "cards"
-
-
-MAX_CARD_BYTES = 4 * 2**20
-
-
-MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
-
-
-ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
-
-SHARED_TEXT_FIELDS = ("description", "personality", "scenario", "system_prompt", "post_history_instructions", "first_mes",
-          "mes_example", "creator_notes", "nickname")  # fmt: skip
-
-
-"""Texts that have the same name in the other formats."""
-
-
-OWN_TEXT_FIELDS = ("tagline", "license", "speech")
-
-
-"""Texts that only our own form has; in the others they are in `extensions.understudy`."""
-
-
-PROSE_FIELDS = (*SHARED_TEXT_FIELDS, *OWN_TEXT_FIELDS)
-
-
-LIST_FIELDS = ("tags", "alternate_greetings")
-
-
-FIELD_ORDER = ("id", "name", "nickname", "tagline", "avatar", "description", "personality", "scenario", "system_prompt",
-         "post_history_instructions", "first_mes", "alternate_greetings", "mes_example", "speech", "tags",
-         "creator_notes", "license", "more")  # fmt: skip
-
-
-EXTENSION_KEY = "understudy"
 
 
 def read_card(path: Path) -> Persona:

@@ -17,10 +17,11 @@ from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.metrics import EngineState, MetricsCallback, RequestMetrics, ignore_metrics
 from personas.engine.scheduler import AdmissionControl
 from personas.models import base_model
-from personas.models.base_model import BaseModel, Precision
+from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
 from personas.prompt import CONTEXT_TOKENS, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona
+from personas.schemas.training import ServingPrecision
 
 if TYPE_CHECKING:
     from ctypes import CDLL
@@ -124,7 +125,7 @@ class LLMEngine:
     """
 
     base: BaseModel
-    precision: Precision
+    precision: ServingPrecision
     threads: int | None = None
     max_waiting: int = 64
     context_tokens: int = CONTEXT_TOKENS

@@ -13,10 +13,11 @@ from personas.engine.cpu_kernel.build import (
     require_supported_cpu,
 )
 from personas.errors import BaseModelError
-from personas.models.base_model import Precision, best_precision, load_torch
+from personas.models.base_model import best_precision, load_torch
+from personas.schemas.training import ServingPrecision
 
 PrecisionSetting = Literal["auto", "bf16", "fp32", "int8", "nf4"]
-PRECISION_BY_SETTING: dict[PrecisionSetting, Precision | None] = {
+PRECISION_BY_SETTING: dict[PrecisionSetting, ServingPrecision | None] = {
     "auto": None,
     "bf16": "bfloat16",
     "fp32": "float32",
@@ -33,7 +34,7 @@ INT8_MEASURED_MODELS: frozenset[str] = frozenset()
 class PrecisionChoice:
     """A precision, and why it."""
 
-    precision: Precision
+    precision: ServingPrecision
     why: str
 
 

@@ -14,12 +14,12 @@ from personas.schemas.chat import AdapterRef
 from personas.schemas.training import AdapterManifest
 
 MANIFEST_FILE = "manifest.json"
-
-
 WEIGHTS_FILE = "adapter_model.safetensors"
-
-
 CONFIG_FILE = "adapter_config.json"
+ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
+
+NAME_ADAPTER_ADVICE = "Name a whole adapter: its folder holds manifest.json and adapter_model.safetensors."
+"""What to do about an adapter that cannot be used: one that is live, and one that somebody named."""
 
 
 def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
@@ -32,15 +32,6 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
     sealed = manifest.model_copy(update={"checksums": _checksums(folder)})
     (folder / MANIFEST_FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return sealed
-
-
-ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
-
-
-NAME_ADAPTER_ADVICE = "Name a whole adapter: its folder holds manifest.json and adapter_model.safetensors."
-
-
-"""What to do about an adapter that cannot be used: one that is live, and one that somebody named."""
 
 
 def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:

@@ -18,30 +18,19 @@ from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import ScoreSummary
 
 ADAPTER_ASSET_TYPE = "x_understudy_adapter"
-
-
 ADAPTER_URI_PREFIX = f"{ASSET_SCHEME}assets/{ADAPTER_ASSET_TYPE}/other/"
-
 
 IMPORTABLE_LORA_SETTINGS = frozenset(
     "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights lora_alpha "
     "lora_dropout megatron_core peft_type peft_version qalora_group_size r rank_pattern revision target_modules "
     "task_type use_dora use_rslora".split()
 )
-
-
 """What a stranger's adapter may set of peft's `LoraConfig`: nothing that loads modules or builds on other models."""
 
-
 MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}")
-
-
 """How a module is named; peft would take any regular expression."""
 
-
 MAX_IMPORT_RANK = 256
-
-
 EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."
 
 

@@ -6,18 +6,19 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from personas.errors import MaterialError
 from personas.home.atomic_files import write_private_file
+from personas.schemas.base import FrozenModel
 
 PEOPLE_FILE = "people.json"
+CONSENT_FILE = "consent.json"
 
 
-class DataSubjects(BaseModel):
+class DataSubjects(FrozenModel):
     """`people.json`: for each person, in how many samples they speak or are named."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
     people: Mapping[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], Annotated[int, Field(ge=0)]]
 
@@ -46,16 +47,12 @@ def contains_any_person(folder: Path, people: Collection[str]) -> bool:
         return True
 
 
-CONSENT_FILE = "consent.json"
-
-
-class Consent(BaseModel):
+class Consent(FrozenModel):
     """`permission` is where and when Discord gave its permission to train, as the operator states it; empty without.
 
     `opted_in` are the Discord ids of the members who agreed that what they write is trained on.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
     permission: str = ""
     opted_in: frozenset[str] = frozenset()

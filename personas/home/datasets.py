@@ -16,15 +16,15 @@ from personas.home.rights import RightsStatement, parse_statement, statement_err
 from personas.schemas.base import DISCORD_API, Right, right_error
 
 TRAIN_FILE, EVAL_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "stats.json"
-
-
 REBUILD_ADVICE = "Build the data set anew."
 
-
 MIXED_RIGHT = "licensed:mixed"
-
-
 """The right to what holds samples under several, none of them Discord's."""
+
+CATALOGUE_FILE = "catalogue.toml"
+CATALOGUE_FIELDS = {"path", "hub", "right", "stated_by", "stated_on", "why", "format", "persona_names"}
+ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
+HUB_ID_PATTERN = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_built_dataset(folder: Path) -> bool:
@@ -60,18 +60,6 @@ def dataset_statement(folder: Path) -> RightsStatement:
         raise MaterialError(f"{folder.name} holds samples without a right.", REBUILD_ADVICE)
     why = f"Samples by right: {format_right_counts(counts)}. Its data sheet says who states them."
     return RightsStatement(combine_rights(counts), f"the data set {folder.name}", day, why)
-
-
-CATALOGUE_FILE = "catalogue.toml"
-
-
-CATALOGUE_FIELDS = {"path", "hub", "right", "stated_by", "stated_on", "why", "format", "persona_names"}
-
-
-ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
-
-
-HUB_ID_PATTERN = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)

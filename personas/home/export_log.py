@@ -9,7 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+
+from personas.schemas.base import FrozenModel
 
 EXPORTS_FILE = "exports.jsonl"
 ExportKind = Literal["data set", "adapter", "history", "card", "backup"]
@@ -17,10 +19,9 @@ EVERYBODY = "*"
 """In place of a list of people: all who were in the home then, as in a backup."""
 
 
-class ExportRecord(BaseModel):
+class ExportRecord(FrozenModel):
     """A file that left: `at` in seconds since 1970, `people` keyed, or `EVERYBODY` alone."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     at: float
     what: ExportKind
     path: str

@@ -19,10 +19,12 @@ from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutI
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import read_preferences
 from personas.home.pseudonyms import KEY_FILE, HomeKey, JobKeys, pseudonym_dataset_name
-from personas.models.base_model import Precision
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import MemberFeedback
-from personas.schemas.training import JobSpec, Material, TrainingRequest
+from personas.schemas.training import JobSpec, Material, ServingPrecision, TrainingRequest
+
+COMPARE_FILE = "compare.json"
+REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER = "request.json", "material", "adapter"
 
 
 def material_digest(path: Path) -> str:
@@ -43,9 +45,6 @@ def material_digest(path: Path) -> str:
 def _sha256_of_file(file: Path) -> bytes:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").digest()
-
-
-COMPARE_FILE = "compare.json"
 
 
 class NeighbourPaths(FrozenModel):
@@ -119,9 +118,6 @@ def _absolute_path(folder: Path, path: str) -> str:
     return os.path.normpath(folder.absolute() / path)
 
 
-REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER = "request.json", "material", "adapter"
-
-
 def ensure_job_folder(
     folder: Path,
     home: Path,
@@ -129,7 +125,7 @@ def ensure_job_folder(
     version: str,
     request: TrainingRequest,
     materials: Iterable[SourceMaterial],
-    precision: Precision,
+    precision: ServingPrecision,
 ) -> Path:
     """Write a job's folder, whole or not at all; one that an earlier attempt wrote is used again, as of today.
 
@@ -152,7 +148,7 @@ def fill_job_folder(
     version: str,
     request: TrainingRequest,
     materials: Iterable[SourceMaterial],
-    precision: Precision,
+    precision: ServingPrecision,
 ) -> JobSpec:
     """Write what a job's folder holds into one that is there and empty. Raises `OSError` or `UnderstudyError`."""
     copied = tuple(_copy_material(material, folder / MATERIAL_FOLDER) for material in materials)

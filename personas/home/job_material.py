@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from personas.card import SHIPPED_CARDS
 from personas.errors import RequestError
@@ -15,9 +15,7 @@ from personas.home.datasets import CatalogueEntry, combine_rights, dataset_state
 from personas.home.rights import RightsStatement, decide_right, read_statement
 from personas.lore import WORLD
 from personas.schemas.base import DISCORD_API, Right
-from personas.schemas.training import Material
-
-MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
+from personas.schemas.training import Material, MaterialKind
 
 PROJECT_STATEMENT = "own-writing", "the Understudy authors", "Written for this project, which they ship with."
 """Cards and lore that ship: right, who states it, why."""

@@ -6,26 +6,25 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from personas.errors import MaterialError
 from personas.home.atomic_files import write_private_file
+from personas.schemas.base import FrozenModel
 
 REVIEWS_FILE = "reviews.json"
 
 
-class ReviewFile(BaseModel):
+class ReviewFile(FrozenModel):
     """A file to be checked, and when it is deleted (seconds since 1970)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
     delete_at: float
 
 
-class ReviewFileList(BaseModel):
+class ReviewFileList(FrozenModel):
     """`reviews.json`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
     reviews: tuple[ReviewFile, ...] = ()
 

@@ -18,30 +18,16 @@ from personas.schemas.base import (
 )
 
 RIGHTS_FILE = "rights.toml"
-
-
 REQUIRED_FIELDS = ("stated_by", "stated_on", "why")
-
-
 STATEMENT_FIELDS = frozenset(("right", *REQUIRED_FIELDS))
 
-
 RELEASE_DATE = date(2026, 11, 21)
-
-
 """Until then dates count on machines whose clocks are behind, too: what ships states its rights before it."""
 
-
 COMMAND_LINE_STATEMENT = "stated on the command line"
-
-
 """Who states a right that `--right` claims."""
 
-
 PERMISSION_SETTING, OPT_IN_COMMAND = "DISCORD_PERMISSION", "/privacy opt-in"
-
-
-"""One of `RIGHTS`, with the licence's or agreement's own name in place of `<name>`."""
 
 
 @dataclass(frozen=True)

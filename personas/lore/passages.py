@@ -18,21 +18,27 @@ from personas.lore.index_terms import UNSEGMENTED_PATTERN
 from personas.unicode_normalise import to_nfc
 
 MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
-
-
 """Without headings that are underlined: in notes a line of dashes under text is a rule. References stay text."""
 
-
 STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
-
-
 HTML_TAG_PATTERN = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
 
-
 LABELLED_LINE_PATTERN = re.compile(r"(\*\*\*|\*\*|__)(?=\S).{1,60}?\1")
-
-
 """How a line of a stat block begins: **Armor Class** 10."""
+
+log = logging.getLogger(__name__)
+
+WORLD = "_world"
+"""The owner of lore that every persona shares."""
+
+MAX_PASSAGE_WORDS = 90
+OWNER_KEYS = ("persona", "personas", "character", "owner")
+FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
+
+SENTENCE_END_PATTERN = re.compile(
+    rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATION_LOOKBEHIND}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])|(?<=[。！？])[」』”]?|\n"
+)
 
 
 @dataclass(frozen=True)
@@ -146,32 +152,6 @@ def _table_rows(tokens: list[Token]) -> Iterator[str]:
 def _plain_line(text: str) -> str:
     """One line, without the marks of strong text; those of emphasis stay, since titles of works are written so."""
     return " ".join(STRONG_PATTERN.sub(r"\2", HTML_TAG_PATTERN.sub(" ", text)).split())
-
-
-log = logging.getLogger(__name__)
-
-
-WORLD = "_world"
-
-
-"""The owner of lore that every persona shares."""
-
-
-MAX_PASSAGE_WORDS = 90
-
-
-OWNER_KEYS = ("persona", "personas", "character", "owner")
-
-
-FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-
-
-ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
-
-
-SENTENCE_END_PATTERN = re.compile(
-    rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATION_LOOKBEHIND}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])|(?<=[。！？])[」』”]?|\n"
-)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,22 @@ from safetensors import SafetensorError
 
 from personas.errors import BaseModelError, NoMemoryError
 from personas.models.bundled_model import embedded_folder
-from personas.models.rope_scaling import DEFAULT_SCALING_TYPE, RopeScaling, ScalingType, apply_scaling, parse_scaling
+from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
+from personas.schemas.hyperparameters import DEFAULT_ROPE_TYPE, RopeType
 
 SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
-
-
 """What of a model's files is fetched."""
+
+EMBEDDED = "embedded"
+FINGERPRINT_SAMPLE_BYTES = 2**20
+
+MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
+"""How transformers' error names shapes that differ."""
+
+LOADING_MEMORY_FACTOR = 1.15
+"""Room for buffers beside the weights themselves while a model is loaded."""
+
+TrainingPrecision = Literal["bfloat16", "float16", "float32"]
 
 
 def fetch_snapshot(name: str, revision: str = "") -> Path:
@@ -73,33 +83,6 @@ def _with_revision(name: str, revision: str) -> str:
     return f"{name}@{revision}" if revision else name
 
 
-EMBEDDED = "embedded"
-
-
-FINGERPRINT_SAMPLE_BYTES = 2**20
-
-
-MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
-
-
-"""How transformers' error names shapes that differ."""
-
-
-LOADING_MEMORY_FACTOR = 1.15
-
-
-"""Room for buffers beside the weights themselves while a model is loaded."""
-
-
-Precision = Literal["bfloat16", "float32", "int8", "nf4"]
-
-
-"""What a model serves in. `int8` and `nf4` are of the linear layers' weights; the rest is in what is best here."""
-
-
-TrainingPrecision = Literal["bfloat16", "float16", "float32"]
-
-
 @dataclass(frozen=True)
 class BaseModel:
     """A base model that was found. `name` finds the same one again: that of a model of a hub holds its commit.
@@ -147,7 +130,7 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     return replace(found, name=f"{place}#{scaling}", scaling=scaling) if scaling else found
 
 
-def apply_rope_settings(base: BaseModel, kind: ScalingType, factor: float) -> BaseModel:
+def apply_rope_settings(base: BaseModel, kind: RopeType, factor: float) -> BaseModel:
     """The base model with its positions scaled so; a factor of 1 leaves it as its name says.
 
     Raises `BaseModelError` when its name says otherwise, or the model cannot be scaled.
@@ -165,11 +148,11 @@ def apply_rope_settings(base: BaseModel, kind: ScalingType, factor: float) -> Ba
     return base
 
 
-def name_with_scaling(name: str, kind: ScalingType | None, factor: float | None) -> str:
+def name_with_scaling(name: str, kind: RopeType | None, factor: float | None) -> str:
     """The name of a base model that settings scale; a name that says a scaling itself stays as it is."""
     if factor in (None, 1) or "#" in name:
         return name
-    return f"{name}#{RopeScaling(kind or DEFAULT_SCALING_TYPE, factor or 1)}"
+    return f"{name}#{RopeScaling(kind or DEFAULT_ROPE_TYPE, factor or 1)}"
 
 
 def read_config(base: BaseModel) -> dict[str, Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from personas.errors import BaseModelError
+from personas.schemas.hyperparameters import MAX_ROPE_FACTOR, RopeType
 
-ScalingType = Literal["linear", "dynamic", "yarn"]
-DEFAULT_SCALING_TYPE: ScalingType = "yarn"
-MAX_SCALING_FACTOR = 8.0
 SCALING_PATTERN = re.compile(r"(?P<type>[a-z]+):(?P<factor>[0-9]+(\.[0-9]+)?)")
 
 
@@ -20,7 +18,7 @@ class RopeScaling:
     alone are divided (the NTK-aware way); `yarn` (arXiv 2309.00071) does that by wavelength, and sharpens attention.
     """
 
-    type: ScalingType
+    type: RopeType
     factor: float
 
     def __str__(self) -> str:
@@ -30,11 +28,11 @@ class RopeScaling:
 def parse_scaling(text: str) -> RopeScaling:
     """A scaling as it is written in a base model's name. Raises `BaseModelError`."""
     found = SCALING_PATTERN.fullmatch(text)
-    if not (found and found["type"] in get_args(ScalingType) and 1 < float(found["factor"]) <= MAX_SCALING_FACTOR):
+    if not (found and found["type"] in get_args(RopeType) and 1 < float(found["factor"]) <= MAX_ROPE_FACTOR):
         raise BaseModelError(
             f"{text!r} is no RoPE scaling.",
-            f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(ScalingType))} and a factor above 1, up to "
-            f"{MAX_SCALING_FACTOR:g}: embedded#yarn:2.",
+            f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(RopeType))} and a factor above 1, up to "
+            f"{MAX_ROPE_FACTOR:g}: embedded#yarn:2.",
         )
     return RopeScaling(found["type"], float(found["factor"]))  # type: ignore[arg-type]  # it is one of them
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 from typing import Any, Literal
 
-from personas.models.base_model import BaseModel, Precision, best_precision, load_model, load_torch
+from personas.models.base_model import BaseModel, best_precision, load_model, load_torch
+from personas.schemas.training import ServingPrecision
 
 Device = Literal["cpu", "cuda"]
 
@@ -32,7 +33,7 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_serving_model(base: BaseModel, precision: Precision, device: Device | None = None) -> Any:
+def load_serving_model(base: BaseModel, precision: ServingPrecision, device: Device | None = None) -> Any:
     """The model on the GPU, where there is one, in 16 bits or, where those leave no room, in 4; on the CPU otherwise.
 
     `device` says which of them, whatever there is. `precision` is the CPU's; of a GPU only `nf4` is asked. One without
@@ -57,7 +58,7 @@ def precision_of(model: Any) -> str:
     return "int8" if is_int8_model(model) else str(model.dtype).removeprefix("torch.")
 
 
-def _load_on_cpu(base: BaseModel, precision: Precision) -> Any:
+def _load_on_cpu(base: BaseModel, precision: ServingPrecision) -> Any:
     if precision == "int8":
         from personas.models.int8_linear import quantise_model
 

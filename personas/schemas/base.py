@@ -9,17 +9,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from personas.errors import RequestError
 
+DEPENDENT_DEFAULT_ERROR = "default_factory_not_called"
+"""The error of a field whose default waits for another one, which is wrong itself."""
+
+DISCORD_API = "discord-api"
+DATA_PACKAGE = "data-package"
+UNLICENSED_RIGHTS = ("own-writing", DATA_PACKAGE, "form", DISCORD_API)
+RIGHTS = (*UNLICENSED_RIGHTS, "licensed:<name>")
+LICENSED_PATTERN = re.compile(r"licensed:[^\s<>|\x00-\x1f\x7f][^<>|\x00-\x1f\x7f]{0,63}")
+
 
 class FrozenModel(BaseModel):
     """Frozen, and refuses unknown fields, so that a slip is an error and not a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-DEPENDENT_DEFAULT_ERROR = "default_factory_not_called"
-
-
-"""The error of a field whose default waits for another one, which is wrong itself."""
 
 
 def explain_validation_error(error: ValidationError) -> RequestError:
@@ -39,21 +42,6 @@ def explain_validation_error(error: ValidationError) -> RequestError:
     )
 
 
-DISCORD_API = "discord-api"
-
-
-DATA_PACKAGE = "data-package"
-
-
-UNLICENSED_RIGHTS = ("own-writing", DATA_PACKAGE, "form", DISCORD_API)
-
-
-RIGHTS = (*UNLICENSED_RIGHTS, "licensed:<name>")
-
-
-LICENSED_PATTERN = re.compile(r"licensed:[^\s<>|\x00-\x1f\x7f][^<>|\x00-\x1f\x7f]{0,63}")
-
-
 def right_error(right: object) -> str:
     """What is wrong with a right, as the end of a sentence; empty when nothing is."""
     if isinstance(right, str) and (right in UNLICENSED_RIGHTS or LICENSED_PATTERN.fullmatch(right)):
@@ -70,3 +58,4 @@ def _validate_right(right: str) -> str:
 
 
 Right = Annotated[str, AfterValidator(_validate_right)]
+"""One of `RIGHTS`, with the name of the licence or agreement in place of `<name>`."""

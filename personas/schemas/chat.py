@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-# ------------------------------------------------------------------------------------------------ talking
-
 
 @dataclass(frozen=True)
 class Persona:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from personas.errors import RequestError
-from personas.models.rope_scaling import DEFAULT_SCALING_TYPE, MAX_SCALING_FACTOR, ScalingType
 from personas.schemas.base import FrozenModel
 
 QuantType = Literal["nf4", "fp4", "none"]
@@ -18,6 +17,10 @@ Optimiser = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_ada
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
 Packing = Literal["auto", "on", "off"]
+RopeType = Literal["linear", "dynamic", "yarn"]
+
+DEFAULT_ROPE_TYPE: RopeType = "yarn"
+MAX_ROPE_FACTOR = 8.0
 
 Rank = Annotated[int, Field(ge=1, le=256)]
 Alpha = Annotated[int, Field(ge=1, le=1024)]
@@ -35,9 +38,7 @@ Accumulation = Annotated[int, Field(ge=1, le=256)]
 Patience = Annotated[int, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 SequenceLength = Annotated[int, Field(ge=64, le=32768)]
-RopeType = ScalingType
-DEFAULT_ROPE_TYPE = DEFAULT_SCALING_TYPE
-RopeFactor = Annotated[float, Field(ge=1, le=MAX_SCALING_FACTOR)]
+RopeFactor = Annotated[float, Field(ge=1, le=MAX_ROPE_FACTOR)]
 TurnCount = Annotated[int, Field(ge=1, le=64)]
 Minutes = Annotated[float, Field(gt=0, le=100_000)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -11,9 +10,19 @@ from personas.schemas.base import FrozenModel
 from personas.schemas.training_events import ScoreSummary
 
 Side = Literal["base", "live", "new"]
-
-
 Outcome = Literal["pass", "warn", "fail", "not measured"]
+EvaluationExtent = Literal["full", "quick", "losses"]
+
+HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK, GENERAL_TASK, SAFETY_TASK = (
+    "heldout",
+    "facts",
+    "facts without lore",
+    "small_talk",
+    "general",
+    "safety",
+)
+
+GENERAL_VOICE, MEMBERS_VOICE = "general", "members"
 
 
 class Interval(FrozenModel):
@@ -148,6 +157,26 @@ class SafetyScores(FrozenModel):
 
     prompts: dict[str, int]
     failed: dict[str, dict[Side, int]]
+
+
+class MemberFeedback(FrozenModel):
+    """What members have made of a version, beside `against`: the name of another one, or `base`.
+
+    `votes` are blind ones, by `members` who could be counted. The version is preferred in `least` to `most` of
+    comparisons, as far as they make that certain; both None where too few were counted. `up` and `down` are the 👍 and
+    👎 on its replies, then on the other's. `evidence` is what one coin has become that was bet on the version being
+    disliked more, of which 40 is reached by accident in one of 40 cases at most; None where the two were not tried side
+    by side.
+    """
+
+    against: str
+    votes: int
+    members: int
+    least: float | None = None
+    most: float | None = None
+    up: tuple[int, int] = (0, 0)
+    down: tuple[int, int] = (0, 0)
+    evidence: float | None = None
 
 
 class AdapterStamp(FrozenModel):
@@ -292,56 +321,3 @@ class ScoreCard(FrozenModel):
             reasons=verdict.reasons if verdict else (),
             advice=verdict.advice if verdict else (),
         )
-
-
-UNKNOWN_VALUE = "–"
-
-
-def format_value(value: float | None, unit: str) -> str:
-    """A value with its unit. Of a share what follows the word is told too: `share more` is `3.0% more`."""
-    if value is None:
-        return UNKNOWN_VALUE
-    if unit.startswith("of "):
-        return f"{value:.1%}"
-    return f"{value:.1%}{unit.removeprefix('share')}" if unit.startswith("share") else f"{value:.3g} {unit}".strip()
-
-
-def format_counts(counted: Mapping[str, int]) -> str:
-    """How often what was found, such as kinds of personal data: `2 × ip address, 1 × secret`."""
-    return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counted.items()) or "none"
-
-
-class MemberFeedback(FrozenModel):
-    """What members have made of a version, beside `against`: the name of another one, or `base`.
-
-    `votes` are blind ones, by `members` who could be counted. The version is preferred in `least` to `most` of
-    comparisons, as far as they make that certain; both None where too few were counted. `up` and `down` are the 👍 and
-    👎 on its replies, then on the other's. `evidence` is what one coin has become that was bet on the version being
-    disliked more, of which 40 is reached by accident in one of 40 cases at most; None where the two were not tried side
-    by side.
-    """
-
-    against: str
-    votes: int
-    members: int
-    least: float | None = None
-    most: float | None = None
-    up: tuple[int, int] = (0, 0)
-    down: tuple[int, int] = (0, 0)
-    evidence: float | None = None
-
-
-EvaluationExtent = Literal["full", "quick", "losses"]
-
-
-HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK, GENERAL_TASK, SAFETY_TASK = (
-    "heldout",
-    "facts",
-    "facts without lore",
-    "small_talk",
-    "general",
-    "safety",
-)
-
-
-GENERAL_VOICE, MEMBERS_VOICE = "general", "members"

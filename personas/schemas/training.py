@@ -8,23 +8,20 @@ from pydantic import Field, model_validator
 
 from personas.schemas.base import FrozenModel, Right
 from personas.schemas.hyperparameters import Hyperparameters
-from personas.schemas.training_events import (
-    ScoreSummary,
-)
+from personas.schemas.training_events import ScoreSummary
 
-# ------------------------------------------------------------------------------------------------ training
+PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a letter or digit"
+
+TaskType = Literal["persona", "dialogue", "preference"]
+"""A persona's voice, dialogue in general, or a persona's voice by what was preferred of it."""
 
 
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
 
+MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
 
-PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a letter or digit"
-
-
-TaskType = Literal["persona", "dialogue", "preference"]
-
-
-"""A persona's voice, dialogue in general, or a persona's voice by what was preferred of it."""
+ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
+"""Precision a base model is served in. With `int8` and `nf4` only the linear layers' weights are quantised."""
 
 
 def _default_recipe(given: dict[str, Any]) -> str:
@@ -83,7 +80,7 @@ class Material(FrozenModel):
     (`personas.home.preferences`).
     """
 
-    kind: Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
+    kind: MaterialKind
     path: str
     origin: str
     right: Right
@@ -107,7 +104,7 @@ class JobSpec(FrozenModel):
     version: str
     request: TrainingRequest
     materials: tuple[Material, ...]
-    serving_precision: Literal["bfloat16", "float32", "int8", "nf4"] = "bfloat16"
+    serving_precision: ServingPrecision = "bfloat16"
 
 
 class ParentAdapterInfo(FrozenModel):

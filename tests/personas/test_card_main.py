@@ -37,7 +37,7 @@ def test_show_json_has_stable_keys(card, capsys):
 
 
 def test_without_the_tokenizer_nothing_is_counted(card, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("personas.models.bundled_model.unpacked_folder", lambda: tmp_path)
+    monkeypatch.setattr("personas.card.card_summary.unpacked_folder", lambda: tmp_path)
     assert main(["card", "show", str(card), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["prompt_tokens"] is None and shown["fields"]["personality"]["tokens"] is None

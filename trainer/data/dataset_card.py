@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from personas.formatting import markdown_table
 from personas.schemas.base import DISCORD_API
+from personas.schemas.formatting import markdown_table
 from trainer.data.builder import BuiltSample, DatasetPlan
 from trainer.data.dedup_split import TRAIN
 from trainer.data.ledger import Ledger

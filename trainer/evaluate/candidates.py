@@ -14,10 +14,11 @@ import torch
 from personas.engine.engine_core import EngineParts, SchedulerLimits, build_engine_parts
 from personas.engine.peft_runner import PeftSwitcher
 from personas.home.adapters import NAME_ADAPTER_ADVICE, WEIGHTS_FILE, verify_adapter
-from personas.models.base_model import BaseModel, Precision, fingerprint
+from personas.models.base_model import BaseModel, fingerprint
 from personas.models.serving_model import precision_of
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import AdapterStamp, Side
+from personas.schemas.training import ServingPrecision
 from trainer.train.losses import load_serving_model
 
 BASE: Side = "base"
@@ -69,7 +70,7 @@ class Candidates:
 
     @classmethod
     def load(
-        cls, base: BaseModel, tokenizer: Any, precision: Precision, probe: Sequence[int], *, speaks: bool = True
+        cls, base: BaseModel, tokenizer: Any, precision: ServingPrecision, probe: Sequence[int], *, speaks: bool = True
     ) -> Candidates:
         """The base model as it is served, alone; whether it `speaks`, too. Raises `BaseModelError`."""
         model = load_serving_model(base, precision)

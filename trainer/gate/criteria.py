@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from personas.schemas.scorecard import (
-    GENERAL_VOICE,
-    MEMBERS_VOICE,
-    Interval,
-    ScoreCard,
-    Side,
-    VoiceScores,
-    format_counts,
-)
+from personas.schemas.formatting import format_counts
+from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, Interval, ScoreCard, Side, VoiceScores
 from trainer.gate.measurement import (
     UNIT_COUNT,
     UNIT_NATS,

@@ -11,7 +11,7 @@ from typing import Any
 
 from personas.errors import RequestError, TrainingError
 from personas.models.base_model import BaseModel, max_positions, unreadable_file_error
-from personas.models.rope_scaling import MAX_SCALING_FACTOR
+from personas.schemas.hyperparameters import MAX_ROPE_FACTOR
 from trainer.schemas import Recipe
 
 FUSED_QKV_MODULES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack")
@@ -155,8 +155,8 @@ def context_length_error(base: BaseModel, longest: int) -> RequestError | None:
         return None
     own = reads / (base.scaling.factor if base.scaling else 1)
     factor = math.ceil(longest / own * ROPE_FACTOR_QUARTERS) / ROPE_FACTOR_QUARTERS
-    scale = f"Set rope_scaling_factor={factor:g}, or max_length={reads}." if factor <= MAX_SCALING_FACTOR else ""
+    scale = f"Set rope_scaling_factor={factor:g}, or max_length={reads}." if factor <= MAX_ROPE_FACTOR else ""
     return RequestError(
         f"The longest sample has {longest} tokens; the base model {base.name} reads {reads}.",
-        scale or f"Set max_length={reads}: more than {MAX_SCALING_FACTOR:g} times its own length no scaling gives it.",
+        scale or f"Set max_length={reads}: more than {MAX_ROPE_FACTOR:g} times its own length no scaling gives it.",
     )

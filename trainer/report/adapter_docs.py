@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personas.formatting import markdown_table
 from personas.models.base_model import fingerprint
 from personas.prompt import PROMPT_VERSION
+from personas.schemas.formatting import markdown_table
 from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import ScoreSummary
 from trainer.data.dataset import Dataset

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from personas.formatting import markdown_table
+from personas.schemas.formatting import markdown_table
 from personas.schemas.training_events import Epoch, Evaluation, Progress, ScoreSummary
 from trainer.data.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR
 from trainer.data.dataset_charts import new_figure, save_figure

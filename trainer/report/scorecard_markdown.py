@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from personas.formatting import markdown_table
+from personas.schemas.formatting import format_counts, format_value, markdown_table
 from personas.schemas.scorecard import (
     FactScores,
     GateVerdict,
@@ -23,8 +23,6 @@ from personas.schemas.scorecard import (
     SideBySide,
     TextScores,
     VoiceScores,
-    format_counts,
-    format_value,
 )
 
 SIDE_NAMES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from personas.schemas.scorecard import (
-    GateVerdict,
-    Interval,
-    MeanStd,
-    ReplyText,
-    ScoreCard,
-    Side,
-    format_counts,
-    format_value,
-)
+from personas.schemas.formatting import format_counts, format_value
+from personas.schemas.scorecard import GateVerdict, Interval, MeanStd, ReplyText, ScoreCard, Side
 from trainer.report.scorecard_markdown import ADAPTER_COLUMNS, adapter_rows, base_unchanged_text
 from trainer.report.svg_charts import ChartRow, ReferenceLine, bar_chart, interval_chart
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any
 
-from personas.schemas.scorecard import ScoreCard, Side, format_value
+from personas.schemas.formatting import format_value
+from personas.schemas.scorecard import ScoreCard, Side
 
 TEXT_COLOUR, MUTED_COLOUR, BACKGROUND_COLOUR = "#1c1f24", "#5a6270", "#ffffff"
 SIDE_COLOURS: dict[Side, str] = {"base": "#8a93a3", "live": "#b35900", "new": "#1d4f80"}

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from personas.formatting import markdown_table
 from personas.home.atomic_files import write_private_file
 from personas.prompt import Renderer
+from personas.schemas.formatting import markdown_table
 from personas.schemas.scorecard import MeanStd
 from trainer.data.charts import HELDOUT_COLOUR, SERIES_COLOURS
 from trainer.data.dataset_charts import new_figure, save_figure

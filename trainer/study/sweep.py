@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from personas.errors import RequestError
-from personas.formatting import markdown_table
 from personas.home.adapters import verify_adapter, write_manifest
 from personas.home.atomic_files import atomic_folder, write_private_file
+from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 from personas.schemas.training_events import TRAINER_EVENT, Failed
 from trainer.data.charts import SERIES_COLOURS

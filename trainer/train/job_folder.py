@@ -18,9 +18,8 @@ from personas.home.job_folder import REQUEST_FILE, fill_job_folder, refresh_job_
 from personas.home.job_material import (
     SourceMaterial,
 )
-from personas.models.base_model import Precision
 from personas.schemas.hyperparameters import Hyperparameters
-from personas.schemas.training import JobSpec, TrainingRequest
+from personas.schemas.training import JobSpec, ServingPrecision, TrainingRequest
 from trainer.data.job_inputs import read_spec
 from trainer.machine import probe_machine_without_torch
 
@@ -60,7 +59,7 @@ def temporary_job_folder(wanted: JobDraft, beside: Path) -> Iterator[tuple[Path,
         yield folder, spec
 
 
-def _default_serving_precision(base: str) -> Precision:
+def _default_serving_precision(base: str) -> ServingPrecision:
     """What a bot on this machine serves a base model in, unless its operator wants another."""
     machine = probe_machine_without_torch()
     if not machine.has_cuda and not int8_obstacle(base):

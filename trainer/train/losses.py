@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from personas.errors import TrainingError
 from personas.models import serving_model
-from personas.models.base_model import BaseModel, Precision
+from personas.models.base_model import BaseModel
 from personas.prompt import TokenizedSample
+from personas.schemas.training import ServingPrecision
 from trainer.schemas import Recipe
 from trainer.train.collator import collate, pack, reply_logits
 from trainer.train.kernels import use_grouped_attention
@@ -60,7 +61,7 @@ class TokenLosses:
         return ReplyLoss(float(self.nll[: len(self.nll) - last].sum()), len(self.nll) - last)
 
 
-def load_serving_model(base: BaseModel, precision: Precision) -> Any:
+def load_serving_model(base: BaseModel, precision: ServingPrecision) -> Any:
     """The base model as the engine serves it."""
     model = serving_model.load_serving_model(base, precision)
     use_grouped_attention(model)

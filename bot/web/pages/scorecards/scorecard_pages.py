@@ -19,7 +19,8 @@ from personas.home.adapters import adapter_ref
 from personas.home.job_material import dialogue_adapter_folder
 from personas.schemas.base import explain_validation_error
 from personas.schemas.chat import Persona
-from personas.schemas.scorecard import ScoreCard, format_value
+from personas.schemas.formatting import format_value
+from personas.schemas.scorecard import ScoreCard
 from personas.schemas.scorecard import ScoreCard as FullScoreCard
 from personas.schemas.training_events import ScoreSummary
 

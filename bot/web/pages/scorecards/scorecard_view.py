@@ -9,16 +9,8 @@ from typing import Literal
 from markupsafe import Markup
 
 from bot.web.pages.charts import IntervalEstimate, bar_chart, interval_chart
-from personas.schemas.scorecard import (
-    Interval,
-    MeanStd,
-    ScoreCard,
-    Side,
-    SideBySide,
-    TextScores,
-    VoiceScores,
-    format_counts,
-)
+from personas.schemas.formatting import format_counts
+from personas.schemas.scorecard import Interval, MeanStd, ScoreCard, Side, SideBySide, TextScores, VoiceScores
 
 SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "this version"}
 
