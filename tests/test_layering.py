@@ -1,4 +1,4 @@
-"""The arrows between the packages: bot → personas ← trainer, and the sandbox alone."""
+"""Checks the imports between the packages: bot → personas ← trainer, the sandbox alone, start-up without torch."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ PACKAGES = ("bot", "personas", "trainer")
 
 
 def imports_of(path: Path) -> set[str]:
-    """Every module of the project that a file imports, wherever in the file it does so."""
+    """Returns every module of the project that a file imports, at its top or inside a function."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -20,7 +20,7 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             names.add(node.module)
-    return {name for name in names if name.split(".")[0] in PACKAGES}
+    return {name for name in names if name.split(".")[0] in (*PACKAGES, "benchmarks", "tools", "tests")}
 
 
 def files(package: str) -> list[Path]:
@@ -38,12 +38,12 @@ def test_packages_import_only_downwards(package, allowed):
 
 
 def test_the_sandbox_imports_nothing_of_the_project():
-    for path in (ROOT / "bot" / "sandbox").rglob("*.py"):
+    for path in files("bot/sandbox"):
         wrong = {name for name in imports_of(path) if not name.startswith("bot.sandbox")}
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
-def test_only_the_composition_root_and_the_local_guild_know_the_sandbox():
+def test_only_the_composition_root_and_the_demo_guild_know_the_sandbox():
     knowing = {
         path.relative_to(ROOT).as_posix()
         for path in files("bot")
@@ -56,7 +56,7 @@ def test_only_the_composition_root_and_the_local_guild_know_the_sandbox():
     "module", ["bot.cli.run", "bot.demo", "bot.cli.ask", "trainer.cli.main", "personas.card.card_cli"]
 )
 def test_importing_loads_no_model_library(module):
-    """Help texts and wrong settings are answered at once; models are loaded where they are needed."""
+    """Help texts and errors in settings are printed at once; models are loaded where they are needed."""
     code = f"import sys, {module}; print([name for name in ('torch', 'transformers') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
@@ -66,7 +66,7 @@ def test_files_and_functions_stay_small():
     for package in PACKAGES:
         for path in files(package):
             text = path.read_text(encoding="utf-8")
-            assert text.count("\n") <= 300, f"{path} is longer than 300 lines"
+            assert text.count("\n") <= 500, f"{path} is longer than 500 lines"
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     length = (node.end_lineno or 0) - node.lineno + 1

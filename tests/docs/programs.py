@@ -1,4 +1,4 @@
-"""What there is to be named in a document: options of our programs, slash commands, web addresses, targets, tests."""
+"""Names that documents may use: options of the commands, slash commands, web addresses, make targets, tests, code."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from discord.ext import commands
 
 from tests.docs.reading import ROOT
 
-OURS = ("bot", "personas", "trainer", "tests")
+PACKAGES = ("bot", "personas", "trainer", "benchmarks", "tools", "tests")
+MAINS = {"bot": "bot.cli.run", "personas": "personas.card.card_cli", "trainer": "trainer.cli.main"}
+"""The module of each package's command line, which its `__main__` imports late."""
 ANY = re.compile(r"[A-Z…<\[{(|].*|.*…")
-"""A word that stands for another: FILE, DIR, …, [--json]."""
+"""A placeholder: FILE, DIR, …, [--json]."""
 
 
 class _Captured(Exception):
@@ -34,7 +36,7 @@ class _Captured(Exception):
 
 @cache
 def parser_of(module: str) -> argparse.ArgumentParser | None:
-    """The parser with which a program reads its words; None where it takes none."""
+    """Returns the parser of a program's arguments, or None if it takes none."""
 
     def capture(self: argparse.ArgumentParser, *_: object, **__: object) -> None:
         raise _Captured(self)
@@ -48,18 +50,18 @@ def parser_of(module: str) -> argparse.ArgumentParser | None:
 
 
 def module_of(words: list[str]) -> tuple[str, list[str]]:
-    """The module with the program's `main`, and the words behind the program's name."""
+    """Returns the module with the program's `main`, and the program's arguments."""
     if words[0].endswith("model_inference"):
         return "bot.cli.ask", words[1:]
     name = words[2]
+    if name in MAINS:
+        return MAINS[name], words[3:]
     is_package = bool((found := importlib.util.find_spec(name)) and found.submodule_search_locations)
-    if is_package:
-        name += ".cli" if importlib.util.find_spec(f"{name}.cli") else ".__main__"
-    return name, words[3:]
+    return name + ".__main__" * is_package, words[3:]
 
 
 def wrong_words(line: str) -> str:
-    """Why a command line of ours cannot be typed so; "" where it can. Values and files are not looked at."""
+    """Returns what is wrong with one of our command lines, or "". Values and files are not checked."""
     typed = takewhile(lambda word: word not in (">", "<", ";"), shlex.split(line))
     words = [word for word in typed if not re.fullmatch(r"[A-Z_]+=.*", word)]
     if words[0] == "make":
@@ -71,7 +73,7 @@ def wrong_words(line: str) -> str:
     if words[1:] == ["-m"]:
         return ""
     module, rest = module_of(words)
-    if module.split(".")[0] not in OURS:
+    if module.split(".")[0] not in PACKAGES:
         return ""
     if importlib.util.find_spec(module) is None:
         return f"no program {module}"
@@ -98,18 +100,18 @@ def _wrong(parser: argparse.ArgumentParser, words: list[str]) -> str:
             parser, extra = choices[word.split("|")[0]], []
         elif not choices and "…" not in word:
             extra.append(word)
-    takes = sum({None: 1, "?": 1, "*": 99, "+": 99}.get(it.nargs, 99) for it in _places(parser))
+    takes = sum({None: 1, "?": 1, "*": 99, "+": 99}.get(it.nargs, 99) for it in _positional(parser))
     return f"{parser.prog} takes no {extra[takes]}" if len(extra) > takes else ""
 
 
 def _taken(nargs: object, words: list[str]) -> int:
-    """How many of the words behind an option are its values."""
+    """Counts the values that an option takes from the words after it."""
     values = len(list(takewhile(lambda word: not word.startswith("-"), words)))
     return min(values, {None: 1, "?": 1, "*": values, "+": values}.get(nargs, nargs))  # type: ignore[call-overload]
 
 
-def _places(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """What a parser takes by its place, not by a name."""
+def _positional(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Returns the positional arguments of a parser."""
     return [it for it in parser._actions if not it.option_strings and not isinstance(it, argparse._SubParsersAction)]
 
 
@@ -120,13 +122,13 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 
 @cache
 def targets() -> frozenset[str]:
-    """What `make` can make."""
+    """Returns the targets of the Makefile."""
     return frozenset(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 @cache
 def slash_commands() -> dict[str, frozenset[str]]:
-    """Every slash command of the bot, without the slash, with its options."""
+    """Maps each slash command of the bot, without the slash, to its options."""
     import bot.cogs
 
     found: dict[str, frozenset[str]] = {}
@@ -135,21 +137,21 @@ def slash_commands() -> dict[str, frozenset[str]]:
         for _, cog in inspect.getmembers(module, inspect.isclass):
             if issubclass(cog, commands.Cog) and cog.__module__ == module.__name__:
                 group = f"{cog.__cog_group_name__} " if issubclass(cog, commands.GroupCog) else ""
-                found.update((f"{group}{name}", options) for name, options in _told(cog.__cog_app_commands__))
+                found.update((f"{group}{name}", options) for name, options in _with_options(cog.__cog_app_commands__))
     return found
 
 
-def _told(those: object) -> Iterator[tuple[str, frozenset[str]]]:
-    for command in those:  # type: ignore[attr-defined]  # as discord.py keeps them
+def _with_options(commands_: object) -> Iterator[tuple[str, frozenset[str]]]:
+    for command in commands_:  # type: ignore[attr-defined]  # discord.py leaves them untyped
         if isinstance(command, app_commands.Group):
-            yield from ((f"{command.name} {name}", options) for name, options in _told(command.commands))
+            yield from ((f"{command.name} {name}", options) for name, options in _with_options(command.commands))
         elif isinstance(command, app_commands.Command):
             yield command.name, frozenset(it.display_name for it in command.parameters)
 
 
-def wrong_slash(said: str) -> str:
-    """Why `/command option:value …` is none of ours; "" where it is."""
-    words = said.removeprefix("/").split()
+def wrong_slash(text: str) -> str:
+    """Returns what is wrong with `/command option:value …`, or ""."""
+    words = text.removeprefix("/").split()
     known = slash_commands()
     for length in range(len(words), 0, -1):
         name = " ".join(words[:length])
@@ -161,14 +163,14 @@ def wrong_slash(said: str) -> str:
 
 @cache
 def addresses() -> frozenset[tuple[str, str]]:
-    """Method and path of all that the web server answers."""
+    """Returns the method and path of every route of the web server."""
     from bot.web.route_table import ROUTES
 
     return frozenset((method, _plain(path)) for method, path, *_ in ROUTES)
 
 
 def has_address(method: str, path: str) -> bool:
-    """Whether something answers there; what stands in for a part (JOB, {id}) matches any."""
+    """Tells whether a route matches; a placeholder for a part (JOB, {id}) matches any."""
     asked = _plain(path.split("?")[0])
     return any(method in (its, "") and _fits(asked, known) for its, known in addresses())
 
@@ -185,7 +187,7 @@ def _fits(asked: str, known: str) -> bool:
 
 @cache
 def names_in(path: str) -> frozenset[str]:
-    """The names of the tests in a file."""
+    """Returns the names of the tests in a file."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     return frozenset(
         it.name for it in ast.walk(tree) if isinstance(it, ast.FunctionDef | ast.AsyncFunctionDef) if "test" in it.name
@@ -193,9 +195,49 @@ def names_in(path: str) -> frozenset[str]:
 
 
 @contextmanager
-def said_where(page: str, line: int) -> Iterator[None]:
-    """Puts the place in the document before what fails."""
+def located(page: str, line: int) -> Iterator[None]:
+    """Prefixes a failed assertion with the place in the document."""
     try:
         yield
     except AssertionError as error:
         raise AssertionError(f"{page}:{line}: {error}") from None
+
+
+# ------------------------------------------------------------------------------------------------------------- code
+
+
+@cache
+def source_files() -> frozenset[str]:
+    """Returns each Python file of the project, as a path from the root."""
+    paths = [path for package in (*PACKAGES, "examples") for path in (ROOT / package).rglob("*.py")]
+    return frozenset(path.relative_to(ROOT).as_posix() for path in paths)
+
+
+@cache
+def defined_in(path: str) -> frozenset[str]:
+    """Returns the names of the classes, functions, methods, fields and constants that a file defines or imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return frozenset(found)
+
+
+@cache
+def defined_names() -> frozenset[str]:
+    """Returns all names that the project defines."""
+    return frozenset(name for path in source_files() for name in defined_in(path))
+
+
+def has_module(name: str) -> bool:
+    """Tells whether a dotted name is a module or package of the project, or a name defined in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        path, rest = "/".join(parts[:length]), parts[length:]
+        if file := next((it for it in (f"{path}.py", f"{path}/__init__.py") if it in source_files()), ""):
+            return all(part in defined_in(file) for part in rest)
+    return False

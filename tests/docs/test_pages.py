@@ -1,30 +1,49 @@
-"""What the documents lead to and name is there: files, headings, commands, settings, addresses."""
+"""Checks that files, headings, commands, settings, addresses and code that the documents name exist."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 
 from bot.permissions import REQUIRED_PERMISSIONS
 from bot.settings import SETTINGS_BY_NAME
-from tests.docs.programs import has_address, said_where, slash_commands, targets, wrong_slash, wrong_words
-from tests.docs.reading import ROOT, anchors, commands, links, pages, rows, spans
+from tests.docs.programs import (
+    PACKAGES,
+    defined_names,
+    has_address,
+    has_module,
+    located,
+    slash_commands,
+    source_files,
+    targets,
+    wrong_slash,
+    wrong_words,
+)
+from tests.docs.reading import ROOT, anchors, commands, fences, links, pages, rows, spans
 
-FILE = re.compile(r"(?:bot|personas|trainer|tests|data|docs|examples|requirements)/[\w./*-]+")
+FILE = re.compile(rf"(?:{'|'.join(PACKAGES)}|data|docs|examples|requirements)/[\w./*-]+")
+PYTHON_FILE = re.compile(r"(?<![\w/.~-])(?:[\w-]+/)*\w+\.py\b")
+MODULE = re.compile(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.[a-zA-Z_]\w*)+\b(?!\.\w)")
+CLASS = re.compile(r"[A-Z][a-z0-9]+(?:[A-Z]\w*)+")
+FUNCTION = re.compile(r"(?:\w+\.)*([a-z_]\w+)\(\)")
 VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
-ASKED = re.compile(r"(GET|POST|PUT|DELETE) (/\S+)")
+ADDRESS = re.compile(r"(GET|POST|PUT|DELETE) (/\S+)")
 SLASH = re.compile(r"/([a-z]+)(?: |$)")
+FOREIGN_NAMES = frozenset({"discord.py", "bot.example.org"})
+"""Names that look like code of this project and are not."""
 ALL = pages()
+CODE_PAGES = [page for page in ALL if page in ("README.md", "CONTRIBUTING.md") or page.startswith("docs/")]
+FIRST_WORDS = {name.split()[0] for name in slash_commands()}
 
 
 @cache
 def code() -> str:
-    """All that could read a variable."""
-    places, files = ("bot", "personas", "trainer", "tests"), ("Makefile", ".env.example", "Dockerfile", "compose.yaml")
-    found = [path.read_text(encoding="utf-8") for place in places for path in (ROOT / place).rglob("*.py")]
-    return "\n".join([*found, *((ROOT / name).read_text(encoding="utf-8") for name in files)])
+    """Returns everything that could read a variable."""
+    files = ("Makefile", ".env.example", "Dockerfile", "compose.yaml")
+    return "\n".join((ROOT / name).read_text(encoding="utf-8") for name in (*sorted(source_files()), *files))
 
 
 @pytest.mark.parametrize("page", ALL)
@@ -32,7 +51,7 @@ def test_every_link_leads_somewhere(page):
     for line, address in links(page):
         if re.match(r"[a-z]+:", address):
             continue
-        with said_where(page, line):
+        with located(page, line):
             name, _, heading = address.partition("#")
             target = (ROOT / page).parent / name if name else ROOT / page
             assert target.exists(), f"there is no {address}"
@@ -43,28 +62,83 @@ def test_every_link_leads_somewhere(page):
 
 @pytest.mark.parametrize("page", ALL)
 def test_every_command_can_be_typed_so(page):
-    for line, said in commands(page):
-        with said_where(page, line):
-            wrong = wrong_words(said)
-            assert not wrong, f"`{said}`: {wrong}"
+    for line, typed in commands(page):
+        with located(page, line):
+            wrong = wrong_words(typed)
+            assert not wrong, f"`{typed}`: {wrong}"
 
 
 @pytest.mark.parametrize("page", ALL)
 def test_what_is_named_in_code_is_there(page):
-    for line, said in spans(page):
-        with said_where(page, line):
-            if (slash := SLASH.match(said)) and slash[1] in FIRST_WORDS:
-                wrong = wrong_slash(said)
+    for line, span in spans(page):
+        with located(page, line):
+            if (slash := SLASH.match(span)) and slash[1] in FIRST_WORDS:
+                wrong = wrong_slash(span)
                 assert not wrong, wrong
-            elif asked := ASKED.match(said):
-                assert has_address(asked[1], asked[2]), f"nothing answers {said}"
-            elif FILE.fullmatch(said):
-                assert list(ROOT.glob(said.rstrip("/"))), f"there is no {said}"
-            elif VARIABLE.fullmatch(said):
-                assert re.search(rf"\b{said}\b", code()), f"nothing reads {said}"
+            elif request := ADDRESS.match(span):
+                assert has_address(request[1], request[2]), f"nothing answers {span}"
+            elif FILE.fullmatch(span):
+                assert list(ROOT.glob(span.rstrip("/"))), f"there is no {span}"
+            elif VARIABLE.fullmatch(span):
+                assert re.search(rf"\b{span}\b", code()), f"nothing reads {span}"
 
 
-FIRST_WORDS = {name.split()[0] for name in slash_commands()}
+# ------------------------------------------------------------------------------------------------------------- code
+
+
+def missing_code(text: str) -> Iterator[str]:
+    """Yields the files and modules of the project that a text names and that do not exist."""
+    named = [path for path in PYTHON_FILE.findall(text) if not _is_file(path)]
+    named += [
+        name for name in MODULE.findall(text) if not name.endswith((".md", ".py", ".log")) and not has_module(name)
+    ]
+    yield from (name for name in named if name not in FOREIGN_NAMES)
+
+
+def _is_file(path: str) -> bool:
+    """Tells whether a Python file exists; a path below one of the packages has to be a whole one."""
+    if path.split("/")[0] in (*PACKAGES, "examples"):
+        return path in source_files()
+    return any(f"/{known}".endswith(f"/{path}") for known in source_files())
+
+
+def missing_name(span: str) -> str:
+    """Returns the class or function that a code span names if the project does not define it, else ""."""
+    function = FUNCTION.fullmatch(span)
+    name = function[1] if function else span if CLASS.fullmatch(span) else ""
+    return "" if name in defined_names() else name
+
+
+@pytest.mark.parametrize("page", CODE_PAGES)
+def test_files_modules_and_classes_named_in_a_page_exist(page):
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), start=1):
+        with located(page, number):
+            missing = list(missing_code(line))
+            assert not missing, f"there is no {', '.join(missing)}"
+    for number, span in spans(page):
+        with located(page, number):
+            assert not missing_name(span), f"nothing defines {span}"
+
+
+def test_the_tree_in_the_readme_shows_the_folders_and_files_there_are():
+    tree = next(fence for fence in fences("README.md") if fence.body.startswith("personas/"))
+    assert len(tree.body.splitlines()) <= 22
+    top = ""
+    for line in tree.body.splitlines():
+        names = re.match(r"((?:[\w.]+(?:/|\.py)\s+)+)", line.strip())
+        assert names, line
+        if not line.startswith(" "):
+            top = names[1].split()[0]
+        below = "" if not line.startswith(" ") else top
+        with located("README.md", tree.line):
+            assert all((ROOT / below / name).exists() for name in names[1].split()), line
+
+
+def test_the_checks_of_code_see_what_is_wrong():
+    wrong = "bot/nowhere.py, trainer.nowhere.main and nowhere.py, but trainer/run.py and tests.docs"
+    assert list(missing_code(wrong)) == ["bot/nowhere.py", "nowhere.py", "trainer.nowhere.main"]
+    assert missing_name("TrainingNowhere") and missing_name("run_nowhere()")
+    assert not missing_name("TrainingRequest") and not missing_name("Renderer.prompt()") and not missing_name("a word")
 
 
 def test_the_checks_see_what_is_wrong():
@@ -80,22 +154,26 @@ def test_the_checks_see_what_is_wrong():
     assert not anchors("docs/backup.md") & {"nowhere"} and "what-is-in-it" in anchors("docs/backup.md")
 
 
-def test_every_target_is_told_and_every_setting_explained():
-    told = (ROOT / "Makefile").read_text(encoding="utf-8")
+def test_every_target_has_a_help_text_and_every_setting_an_explanation():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     explained = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert {name for name in targets() if name not in ("lint",)} <= set(re.findall(r"^([a-z-]+):.*##", told, re.M))
+    assert {name for name in targets() if name != "lint"} <= set(re.findall(r"^([a-z-]+):.*##", makefile, re.M))
     assert set(SETTINGS_BY_NAME) == set(re.findall(r"^# ([A-Z_]+)=", explained, re.M))
 
 
 def test_every_page_is_on_the_map():
-    led_to = {(ROOT / "docs" / address.partition("#")[0]).resolve() for _, address in links("docs/README.md")}
+    linked = {(ROOT / "docs" / address.partition("#")[0]).resolve() for _, address in links("docs/README.md")}
     missing = {page for page in ALL if page.startswith("docs/") and page != "docs/README.md"}
-    missing = {page for page in missing if (ROOT / page).resolve() not in led_to}
+    missing = {page for page in missing if (ROOT / page).resolve() not in linked}
     assert not missing, f"docs/README.md does not lead to {', '.join(sorted(missing))}"
 
 
+def test_the_readme_is_at_most_150_lines_long():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 150
+
+
 def test_going_live_asks_for_what_the_bot_needs():
-    told = [row.text(0).casefold() for row in rows("docs/howto/go-live.md") if row.text(0)[0].isupper()]
-    assert told == [
+    named = [row.text(0).casefold() for row in rows("docs/howto/go-live.md") if row.text(0)[0].isupper()]
+    assert named == [
         it.permission.replace("_", " ").replace("view channel", "view channels") for it in REQUIRED_PERMISSIONS
     ]

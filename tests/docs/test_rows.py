@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.docs.programs import has_address, names_in, said_where, wrong_slash, wrong_words
+from tests.docs.programs import has_address, located, names_in, wrong_slash, wrong_words
 from tests.docs.reading import PROGRAMS, ROOT, Row, rows
 
 PAGE = "docs/rows.md"
@@ -42,7 +42,7 @@ def test_every_row_is_there_once():
 @pytest.mark.parametrize("name", ROWS)
 def test_what_shows_a_row_is_there(name):
     row: Row = ROWS[name]
-    with said_where(PAGE, row.line):
+    with located(PAGE, row.line):
         assert row.code(HERE) or row.links(HERE), f"{name} does not say how it is done"
         assert any(said.startswith("tests/") for said in row.code(SHOWN_BY)), f"{name} names no test"
         wrong = [said for said in map(missing, row.code(SHOWN_BY)) if said]
