@@ -4,7 +4,7 @@ import hashlib
 
 from personas.home.data_subjects import PEOPLE_FILE, write_people
 from personas.home.export_log import EVERYBODY, EXPORTS_FILE, find_exports_containing, read_exports, record_export
-from trainer.cli.paths import log_export
+from trainer.cli.error_handling import log_export
 from trainer.process.environment import find_home
 
 ADA, BO = "a" * 32, "b" * 32

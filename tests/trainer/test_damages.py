@@ -24,8 +24,7 @@ from tests.trainer.gate_cards import RECIPE, good_card
 from tests.trainer.jobs import persona_job
 from trainer.anonymise import Anonymiser
 from trainer.data.job_inputs import read_spec
-from trainer.evaluate.data_checks import data_checks_section, loss_curve_of, read_training_losses
-from trainer.evaluate.memorisation import count_pii
+from trainer.evaluate.memorisation import count_pii, data_checks_section, loss_curve_of, read_training_losses
 from trainer.gate.criteria import NON_PATTERN_KINDS
 from trainer.gate.verdict import judge, outcomes_of
 from trainer.schemas import PromptReply

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from personas.models.base_model import EMBEDDED, locate
-from trainer.doctor import doctor_report, environment_checks, hardware_checks, software_checks
+from trainer.doctor import doctor_report, hardware_checks, software_checks
 from trainer.doctor.doctor_report import GPU_SIZES_GIB, known_models, predict_recipe_fits
-from trainer.doctor.environment_checks import check_disk, check_embedded_model, check_hub
 from trainer.doctor.hardware_checks import MachineCheck, TorchBuild, run_python
+from trainer.doctor.software_checks import check_disk, check_embedded_model, check_hub
 from trainer.estimate.memory_model import predict_memory
 from trainer.machine import Gpu, MachineSpec, list_gpus
 from trainer.recipe.resolve import load_recipe, recipe_names
@@ -200,13 +200,13 @@ def test_a_disk_is_measured_where_the_home_will_be(tmp_path):
 
 @pytest.mark.parametrize(("free", "state"), [(GIB // 2, "fail"), (2 * GIB, "warn"), (50 * GIB, "ok")])
 def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch, free, state):
-    monkeypatch.setattr(environment_checks, "MIN_WRITE_BYTES_PER_S", 0.0)
+    monkeypatch.setattr(software_checks, "MIN_WRITE_BYTES_PER_S", 0.0)
     check = check_disk(tmp_path, lambda _: SimpleNamespace(free=free))
     assert check.state == state and bool(check.remedy) == (state != "ok")
 
 
 def test_a_slow_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment_checks, "MIN_WRITE_BYTES_PER_S", 1e15)
+    monkeypatch.setattr(software_checks, "MIN_WRITE_BYTES_PER_S", 1e15)
     assert check_disk(tmp_path, lambda _: SimpleNamespace(free=50 * GIB)).remedy.startswith("checkpoints take long")
 
 
@@ -241,7 +241,7 @@ def test_a_hub_that_answers_is_reachable_whatever_it_says(monkeypatch):
 
 def test_a_hub_that_is_not_there_or_never_answers_is_a_warning(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(environment_checks, "HUB_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(software_checks, "HUB_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for address in (f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1", "no address"):
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
@@ -265,9 +265,9 @@ def test_the_embedded_model_is_whole_or_said_to_be_damaged(tmp_path):
 
 
 def test_a_base_model_that_is_not_here_is_told_without_fetching_it(tmp_path):
-    check = environment_checks.check_base_model("owner/no-such-model")
+    check = software_checks.check_base_model("owner/no-such-model")
     assert check.state == "fail" and "not on this machine" in check.found and check.remedy
-    assert environment_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
+    assert software_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
 
 
 # ------------------------------------------------------------------------------------------ what fits
@@ -307,7 +307,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(software_checks, "check_quantisation", lambda: MachineCheck("4-bit weights", "ok", "come back"))
     monkeypatch.setattr(software_checks, "check_torch_compile", lambda: MachineCheck("torch.compile", "ok", "compiles"))
     monkeypatch.setattr(
-        environment_checks, "check_hub", lambda: MachineCheck("model hub", "warn", "not reachable", "check the network")
+        software_checks, "check_hub", lambda: MachineCheck("model hub", "warn", "not reachable", "check the network")
     )
 
 

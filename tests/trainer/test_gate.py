@@ -10,8 +10,7 @@ from tests.trainer.gate_cards import RECIPE, good_card, interval, of_text, sprea
 from trainer.gate.advice import ADVICE_BY_CRITERION
 from trainer.gate.criteria import criterion_measurements
 from trainer.gate.measurement import fisher_p_value, holm_rejections, p_value_of_interval
-from trainer.gate.thresholds import read_default_table, thresholds_for
-from trainer.gate.verdict import judge
+from trainer.gate.verdict import judge, read_default_table, thresholds_for
 
 GOOD = good_card()
 TITLES = {it.name: it.title for it in criterion_measurements(GOOD)}

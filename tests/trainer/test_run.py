@@ -125,7 +125,6 @@ def check_adapter(folder: Path) -> None:
         "report/learning_rate.svg",
         "report/loss.png",
         "report/loss.svg",
-        "report/scorecard.html",
         "report/steps.csv",
         "report/training.json",
         "scorecard.json",

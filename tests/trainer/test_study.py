@@ -29,8 +29,8 @@ from trainer.study.scale import (
     run_scale_study,
     scale_points,
     summarise_sizes,
+    write_study,
 )
-from trainer.study.scale_report import write_study
 from trainer.train.job import prepare_job_without_torch
 
 SETTINGS = ("lora_r=2", "lora_alpha=4", "num_train_epochs=1")

@@ -141,7 +141,7 @@ def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 def _require_distinct_paths(options: argparse.Namespace) -> None:
     """No file is both read and written, none written twice, and none a device. Raises `RequestError`."""
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
 
     paths = [options.source, options.out, options.report, *([review_path(options.report)] if options.review else [])]
     if len({path.resolve() for path in paths}) < len(paths):

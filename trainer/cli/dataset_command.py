@@ -121,7 +121,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
 def build_dataset(options: argparse.Namespace) -> None:
     """Runs `dataset build`."""
     from trainer.cli.dataset_args import build_order
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
     from trainer.cli.progress_view import ProgressCounter
     from trainer.data.layout import require_free
     from trainer.data.writer import write_dataset
@@ -142,7 +142,7 @@ def build_dataset(options: argparse.Namespace) -> None:
 def _review_file(options: argparse.Namespace) -> ReviewLog:
     from personas.home.review_files import delete_expired_reviews
     from trainer.anonymise.output_files import ReviewLog
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
     from trainer.data.layout import require_outside
     from trainer.process.environment import find_home
 
@@ -158,7 +158,7 @@ def _review_file(options: argparse.Namespace) -> ReviewLog:
 
 def export_dataset_file(options: argparse.Namespace) -> None:
     """Runs `dataset export`."""
-    from trainer.cli.paths import log_export, require_writable
+    from trainer.cli.error_handling import log_export, require_writable
     from trainer.data.dataset_export import export_dataset
 
     require_writable(options.out)

@@ -66,7 +66,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def evaluate(options: argparse.Namespace) -> None:
     """Runs `evaluate`."""
     from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
     from trainer.report.scorecard_files import write_scorecard
     from trainer.report.scorecard_markdown import render_markdown
     from trainer.train.job import prepare_job
@@ -94,8 +94,8 @@ def _make_score_card(
     adapter: Path, manifest: AdapterManifest, job: PreparedJob, compare: ComparisonTargets, is_quick: bool
 ) -> ScoreCard:
     from trainer.evaluate.candidates import Candidate
-    from trainer.evaluate.data_checks import read_training_losses
     from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
+    from trainer.evaluate.memorisation import read_training_losses
 
     new = Candidate(manifest.version, adapter)
     extent: EvaluationExtent = "quick" if is_quick else "full"
@@ -118,7 +118,7 @@ def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
 
 def _find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
     """The folder of the job that made the adapter. Raises `RequestError` where there is none, or another's is named."""
-    from trainer.cli.paths import resolve_home
+    from trainer.cli.error_handling import resolve_home
     from trainer.data.job_inputs import read_spec
 
     home = resolve_home(options.home)

@@ -53,7 +53,7 @@ def add_export_command(commands: argparse._SubParsersAction[Any]) -> argparse.Ar
 
 def run_export(options: argparse.Namespace) -> int:
     """Returns the exit code."""
-    from trainer.cli.paths import log_export
+    from trainer.cli.error_handling import log_export
     from trainer.export.exporter import export_adapter
 
     for chatty in ("gguf", "bitsandbytes"):

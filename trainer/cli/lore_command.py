@@ -70,7 +70,7 @@ def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
 def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
     """The persona, and its lore and the world's. Raises `RequestError` for no lore at all."""
     from trainer.cli.dataset_args import load_passages, load_persona
-    from trainer.cli.paths import resolve_home
+    from trainer.cli.error_handling import resolve_home
 
     home = resolve_home(None)
     persona = load_persona(options.persona, home)
@@ -86,7 +86,7 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
 
 def _ask(options: argparse.Namespace) -> None:
     from personas.lore import LoreIndex
-    from trainer.cli.paths import resolve_home
+    from trainer.cli.error_handling import resolve_home
 
     if not options.question.strip():
         raise RequestError("There is no question.", "Write what somebody would ask.")
@@ -154,7 +154,7 @@ def _ask_table(weighed: LoreRanking, shown: list[PassageMatch]) -> list[str]:
 
 
 def _extract(options: argparse.Namespace) -> None:
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
     from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
 
     require_writable(options.out)
@@ -170,7 +170,7 @@ def _extract(options: argparse.Namespace) -> None:
 
 
 def _synthesise(options: argparse.Namespace) -> None:
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
     from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
     from trainer.data.synthetic.reply_backends import choose_backend
 

@@ -22,12 +22,11 @@ from trainer.cli.anonymise_command import add_anonymise, anonymise
 from trainer.cli.argtypes import positive_int
 from trainer.cli.dataset_command import add_dataset
 from trainer.cli.doctor_command import add_doctor, add_predictions, show_doctor_report, show_predictions
-from trainer.cli.error_handling import with_error_handling
+from trainer.cli.error_handling import resolve_home, with_error_handling
 from trainer.cli.evaluate_command import add_evaluate, evaluate
 from trainer.cli.export import add_export_command
 from trainer.cli.lore_command import add_lore
 from trainer.cli.mask_command import add_mask, show_mask
-from trainer.cli.paths import resolve_home
 from trainer.cli.plan_command import add_plan, add_plan_output, show_plan, show_run_plan
 from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
@@ -176,7 +175,7 @@ def _run_worker(options: argparse.Namespace, stop: CancelToken, processes: Distr
 
 
 def _matrix(options: argparse.Namespace) -> int:
-    from trainer.evaluate.cross_persona_loss import print_loss_matrix
+    from trainer.evaluate.persona_separation import print_loss_matrix
 
     try:
         print_loss_matrix(dict(options.adapter), dict(options.job), as_json=options.json)

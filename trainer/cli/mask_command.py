@@ -11,7 +11,7 @@ from personas.cli_common import supports_colour
 from personas.errors import RequestError
 from trainer.cli.dataset_args import default_source
 from trainer.cli.dataset_command import add_sources
-from trainer.cli.paths import resolve_home
+from trainer.cli.error_handling import resolve_home
 
 if TYPE_CHECKING:
     from trainer.report.loss_mask_view import MaskedSample, MaskSummary

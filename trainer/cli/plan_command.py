@@ -13,7 +13,7 @@ from personas.errors import RequestError, UnderstudyError
 from trainer.cli.argtypes import parse_setting_args
 from trainer.cli.dataset_args import default_source
 from trainer.cli.dataset_command import add_sources
-from trainer.cli.paths import resolve_home
+from trainer.cli.error_handling import resolve_home
 
 if TYPE_CHECKING:
     from trainer.report.run_plan import RunPlan

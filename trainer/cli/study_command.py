@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from personas.cli_common import add_examples
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import add_settings, positive_int, right_name
-from trainer.cli.error_handling import with_error_handling
-from trainer.cli.paths import resolve_home
+from trainer.cli.error_handling import resolve_home, with_error_handling
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
 
@@ -67,8 +66,7 @@ def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Runs `study scale`; `run` runs a job folder (`options.folder`) and tells its events to a stream."""
     from trainer.cli.progress_view import EventPrinter
-    from trainer.study.scale import STUDY_FILE, run_scale_study
-    from trainer.study.scale_report import score_adapter, study_markdown, write_study
+    from trainer.study.scale import STUDY_FILE, run_scale_study, score_adapter, study_markdown, write_study
 
     restart_with_allocator_settings()
     made: list[tuple[JobDraft, list[ScalePoint], Path]] = []
@@ -129,7 +127,7 @@ class _NullStream:
 
 def _draft_study(options: argparse.Namespace) -> tuple[JobDraft, list[ScalePoint], Path]:
     from trainer.cli.create_job import draft_job
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
     from trainer.study.scale import scale_folder, scale_points
 
     home = resolve_home(options.home)

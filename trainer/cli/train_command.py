@@ -15,8 +15,7 @@ from personas.errors import RequestError
 from personas.models.base_model import EMBEDDED, name_with_scaling
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import add_settings, parse_setting_args, right_name
-from trainer.cli.error_handling import with_error_handling
-from trainer.cli.paths import resolve_home
+from trainer.cli.error_handling import resolve_home, with_error_handling
 from trainer.cli.plan_command import add_plan_output, show_run_plan
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
@@ -197,7 +196,7 @@ def _make_sweep(options: argparse.Namespace) -> list[tuple[SweepPoint, Path]]:
 
 def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
     """The home, and the folder that is named for what is made."""
-    from trainer.cli.paths import require_writable
+    from trainer.cli.error_handling import require_writable
 
     if distributed_context(os.environ).is_distributed:
         raise RequestError(

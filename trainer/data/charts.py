@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 """Told apart by people who see few colours, and in grey."""
 
 
@@ -15,3 +21,57 @@ SERIES_COLOURS = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555"
 
 
 """Of lines that are alike: as dark as these."""
+
+
+def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:
+    """`composition.svg` and `.png`: samples by source, those held out apart."""
+    names = [name.replace("$", r"\$") for name in by_source]  # between two of these would stand a formula
+    figure, axes = new_figure(height=1.6 + 0.45 * len(names))
+    train = [of["train"] for of in by_source.values()]
+    held_out = [of["eval"] for of in by_source.values()]
+    axes.barh(names, train, color=TRAIN_COLOUR, label="train")
+    bars = axes.barh(names, held_out, left=train, color=EVAL_COLOUR, label="eval")
+    total = max(sum(train) + sum(held_out), 1)
+    sums = [left + right for left, right in zip(train, held_out, strict=True)]
+    axes.bar_label(bars, [f" {count:,} ({count / total:.0%})" for count in sums])
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set(title="Composition", xlabel="samples")
+    axes.legend(loc="lower right", frameon=False)
+    save_figure(figure, folder / "composition")
+
+
+def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
+    """`lengths.svg` and `.png`: how many samples have how many tokens; `limit` is the most that a sample may have."""
+    edges: Sequence[int] = spread["edges"]
+    figure, axes = new_figure(height=3.2)
+    widths = [right - left for left, right in itertools.pairwise(edges)]
+    axes.bar(edges[:-1], spread["counts"], widths, align="edge", color=TRAIN_COLOUR, edgecolor="white", linewidth=0.5)
+    axes.axvline(limit, color=EVAL_COLOUR, linestyle="--", label=f"limit: {limit} tokens")
+    axes.set(title="Length", xlabel="tokens per sample, prompt and reply", ylabel="samples")
+    axes.legend(frameon=False)
+    save_figure(figure, folder / "lengths")
+
+
+TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
+
+
+def new_figure(height: float) -> tuple[Any, Any]:
+    """A figure of our width, and its axes."""
+    from matplotlib.figure import Figure  # half a second; no pyplot, which keeps figures and may look for a screen
+
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure: Any, path: Path, title: str = "") -> None:
+    """Write it as SVG and PNG. Raises `OSError`."""
+    from matplotlib import rc_context
+
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a source's name; the table has it
+        # Without its date, the same figures give the same file.
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None} | ({"Title": title} if title else {}))
+        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})

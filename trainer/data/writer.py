@@ -22,8 +22,8 @@ from personas.prompt import Renderer
 from personas.schemas.base import DISCORD_API
 from trainer.anonymise.output_files import ReviewLog
 from trainer.data.builder import BuiltSample, DatasetBuilder, DatasetPlan, SourceItems
+from trainer.data.charts import draw_composition, draw_lengths
 from trainer.data.dataset_card import DatasetStatistics, dataset_details, dataset_summary, render_data_sheet
-from trainer.data.dataset_charts import draw_composition, draw_lengths
 from trainer.data.dedup_split import TRAIN
 from trainer.data.layout import DROPPED_FILE, install_dataset, require_free, staging_folder
 from trainer.data.ledger import DroppedRecord, Ledger

@@ -10,7 +10,7 @@ from typing import Any
 
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, locate
-from trainer.doctor import environment_checks, hardware_checks, software_checks
+from trainer.doctor import hardware_checks, software_checks
 from trainer.doctor.hardware_checks import GIB, MachineCheck
 from trainer.estimate.memory_model import predict_memory
 from trainer.estimate.model_shape import shape_from_config
@@ -156,9 +156,9 @@ def run_checks(base_model: str, home: Path, heard: Callable[[str], None] = lambd
     take("compilers", software_checks.check_compilers)
     take("torch.compile", software_checks.check_torch_compile)
     take("extras", software_checks.check_extras)
-    take("disk", lambda: environment_checks.check_disk(home))
-    take("model hub", environment_checks.check_hub)
-    take("base model", lambda: environment_checks.check_base_model(base_model))
+    take("disk", lambda: software_checks.check_disk(home))
+    take("model hub", software_checks.check_hub)
+    take("base model", lambda: software_checks.check_base_model(base_model))
     return DoctorReport(machine, tuple(checks), tuple(found))
 
 

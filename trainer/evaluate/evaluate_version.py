@@ -14,10 +14,9 @@ from personas.models.base_model import fingerprint
 from personas.prompt import Renderer
 from personas.schemas.scorecard import AdapterStamp, EvaluationExtent, MemberFeedback, ScoreCard, Separation, Side
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
-from trainer.evaluate.data_checks import data_checks_section
 from trainer.evaluate.generation import measure_replies
 from trainer.evaluate.loss_sections import dialogue_losses, general_section, heldout_section, instruction_losses
-from trainer.evaluate.memorisation import add_reply_pii, memorisation_section
+from trainer.evaluate.memorisation import add_reply_pii, data_checks_section, memorisation_section
 from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, paired_losses
 from trainer.evaluate.persona_separation import NO_OTHER_PERSONA, OtherPersona, load_other_personas, separation_section
 from trainer.gate.verdict import judge

@@ -9,9 +9,8 @@ from pathlib import Path
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.scorecard import GeneralScores, HoldoutScores, Interval, Side
 from trainer.data.dataset import Dataset
-from trainer.evaluate.bootstrap import bootstrap_ratio
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidates
-from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, paired_losses
+from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, bootstrap_ratio, paired_losses
 from trainer.schemas import PromptReply
 from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from personas.schemas.formatting import markdown_table
 from personas.schemas.training_events import Epoch, Evaluation, Progress, ScoreSummary
-from trainer.data.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR
-from trainer.data.dataset_charts import new_figure, save_figure
+from trainer.data.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR, new_figure, save_figure
 from trainer.machine import MemoryPeak
 from trainer.process.events import StepEvent
 from trainer.train.experiment_tracker import TENSORBOARD_FOLDER, write_tensorboard_file

@@ -11,21 +11,15 @@ from pathlib import Path
 
 from personas.schemas.scorecard import ScoreCard, SideBySide
 from trainer.report.scorecard_markdown import render_markdown
-from trainer.report.scorecard_page import render_page
 from trainer.report.scorecard_picture import draw_picture
 
+SCORECARD_FILE, SCORECARD_MARKDOWN_FILE, PICTURE_FILE = "scorecard.json", "scorecard.md", "scorecard.png"
+RUBRIC_FILE, RUBRIC_CSV_FILE, RUBRIC_KEY_FILE = "rubric.md", "rubric.csv", "rubric-key.json"
+
 REAL_REPLY = "real"
-
-
 REPLY_LETTERS = "ABCDEF"
-
-
 RATING_QUESTIONS = ("in character", "true to the lore", "reads well", "answers", "harmless")
-
-
 RATING_SCALE = "1 (not at all) to 5 (entirely)"
-
-
 RATING_COLUMNS = ("prompt", "reply", "asked", "text", *RATING_QUESTIONS, "remarks")
 
 
@@ -90,31 +84,22 @@ def _escape_formula(text: str) -> str:
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
 
 
-PAGE_FILE, PICTURE_FILE = "scorecard.html", "scorecard.png"
-
-
-RUBRIC_FILE, RUBRIC_CSV_FILE, RUBRIC_KEY_FILE = "rubric.md", "rubric.csv", "rubric-key.json"
-
-
 def write_renderings(report: Path, card: ScoreCard) -> None:
-    """`scorecard.html`; with replies side by side `scorecard.png`, `rubric.md`, `rubric.csv` and `rubric-key.json` too.
+    """Write the picture, the rating sheet, its CSV and its key into `report` if the card has replies side by side.
 
-    Of losses alone nobody has to see a picture. `report` is made where it is missing. Raises `OSError`.
+    A card of losses alone has none of them. Creates `report` if needed. Raises `OSError`.
     """
+    if not card.side_by_side:
+        return
     report.mkdir(exist_ok=True)
-    (report / PAGE_FILE).write_text(render_page(card), encoding="utf-8")
-    if card.side_by_side:
-        draw_picture(card, report / PICTURE_FILE)
-        (report / RUBRIC_FILE).write_text(rating_sheet(card), encoding="utf-8")
-        (report / RUBRIC_CSV_FILE).write_text(rating_sheet_csv(card), encoding="utf-8", newline="")
-        (report / RUBRIC_KEY_FILE).write_text(rating_key(card), encoding="utf-8")
-
-
-SCORECARD_FILE, SCORECARD_MARKDOWN_FILE = "scorecard.json", "scorecard.md"
+    draw_picture(card, report / PICTURE_FILE)
+    (report / RUBRIC_FILE).write_text(rating_sheet(card), encoding="utf-8")
+    (report / RUBRIC_CSV_FILE).write_text(rating_sheet_csv(card), encoding="utf-8", newline="")
+    (report / RUBRIC_KEY_FILE).write_text(rating_key(card), encoding="utf-8")
 
 
 def write_scorecard(folder: Path, card: ScoreCard) -> None:
-    """`scorecard.json`, `scorecard.md` for people, and in `report/` what is to be looked at. Raises `OSError`."""
+    """Write `scorecard.json`, `scorecard.md`, and the files for people in `report/`. Raises `OSError`."""
     (folder / SCORECARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / SCORECARD_MARKDOWN_FILE).write_text(render_markdown(card), encoding="utf-8")
     write_renderings(folder / "report", card)

@@ -17,8 +17,7 @@ from personas.home.atomic_files import atomic_folder, write_private_file
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 from personas.schemas.training_events import TRAINER_EVENT, Failed
-from trainer.data.charts import SERIES_COLOURS
-from trainer.data.dataset_charts import new_figure, save_figure
+from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.machine import release_memory
 from trainer.report.run_report import read_run_seconds
 from trainer.train.job_folder import ID_DIGITS, JobDraft, job_id_of_draft, make_job_folder

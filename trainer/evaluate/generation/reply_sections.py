@@ -28,17 +28,20 @@ from personas.schemas.scorecard import (
 from trainer.data.dataset import Dataset
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
+    SafetyTrial,
     fact_prompts,
     general_prompts,
     heldout_prompts,
     interleave_tasks,
+    measure_safety,
     nearest_replies,
+    safety_prompts,
+    safety_trials,
     small_talk_prompts,
 )
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, fact_questions, measure_facts
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply, select_replies
-from trainer.evaluate.generation.safety_prompts import SafetyTrial, measure_safety, safety_prompts, safety_trials
 from trainer.evaluate.generation.text_metrics import References, text_scores
 from trainer.evaluate.generation.voice_classifier import MIN_CLASS_TEXTS, collect_voices, measure_voice
 from trainer.evaluate.paired_losses import TimeBudget

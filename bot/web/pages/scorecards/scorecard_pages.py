@@ -33,7 +33,6 @@ DIALOGUE_PREFIX = "dialogue"
 SCORECARD_FILES = {
     "scorecard.json": "the card for programs",
     "scorecard.md": "the card as text",
-    "scorecard.html": "the card as a page of its own",
     "scorecard.png": "the card as a picture",
     "rubric.md": "a sheet to score replies on",
     "rubric.csv": "the same for a spreadsheet",
