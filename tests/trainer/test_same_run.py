@@ -1,0 +1,106 @@
+"""The same inputs give the same samples and the same `run.json` as in every version since 2854d7e."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from personas.card import SHIPPED_CARDS
+from personas.prompt import TokenizedSample
+from tests.trainer.jobs import mixing_job, persona_job, write_request
+from trainer.process.cancellation import RunCancelled
+from trainer.run import run_job
+from trainer.train.job import RunContext, prepare_job_without_torch
+
+DATA = Path(__file__).parents[2] / "data"
+MACHINE_KEYS, MACHINE_SETTINGS = ("threads", "packages"), ("precision", "gradient_checkpointing")
+"""Values of `run.json`, and of the recipe in it, that depend on the machine."""
+
+
+def shipped_job(folder: Path, persona: str) -> Path:
+    """A shipped persona's job over its own log, lore and general dialogue."""
+    material = folder / "material"
+    material.mkdir(parents=True)
+    shutil.copy(next(SHIPPED_CARDS.glob(f"**/{persona}.toml")), material)
+    shutil.copy(DATA / "logs" / f"{persona}.json", material / f"log-{persona}.json")
+    shutil.copy(DATA / "general" / "dialogue.jsonl", material / "general-dialogue.jsonl")
+    for place in (persona, "_world"):
+        shutil.copytree(DATA / "rag-resources" / place, material / "lore" / place)
+    kinds = {
+        "card": f"{persona}.toml",
+        "log": f"log-{persona}.json",
+        "lore": "lore",
+        "general": "general-dialogue.jsonl",
+    }
+    return write_request(folder, "embedded", kinds, persona=persona)
+
+
+def sha256_of(samples: Sequence[TokenizedSample]) -> str:
+    return hashlib.sha256(repr([(sample.ids, sample.mask) for sample in samples]).encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("persona", "dataset_hash", "samples"),
+    [
+        (
+            "ballast",
+            "dcb7f15e35aad2e7b809659f70b6c21b87ac8b01912896989b3e54d5cbf8b7cf",
+            "1d21273bf49c177041699f3dab83def8907ead98a0c63e84475281407cee2601",
+        ),
+        (
+            "oda",
+            "6bb092640a9e9ee61ed74f1a0b424241b2bfc90c231cf0d977b3bb76bcd92329",
+            "c0cb595c85e1abacf30dc22d3fb08979857aa7c33182be2c6575fdbb5fd33fb1",
+        ),
+        (
+            "thrip",
+            "6468d670fc5ec308433dc8c8fbc139d7257c4eee4b4d5a2621c844d105f6c3a8",
+            "1642ecf92018b81205a0541f800214d628d576297f6b3ccb93226863e724caf3",
+        ),
+    ],
+)
+def test_the_shipped_logs_give_the_same_samples(tmp_path, persona, dataset_hash, samples):
+    data = prepare_job_without_torch(shipped_job(tmp_path, persona)).data
+    assert data.hash == dataset_hash
+    assert sha256_of((*data.train, *data.heldout, *data.general)) == samples
+
+
+def locked_config(folder: Path) -> dict:
+    """`run.json` of a run that is cancelled before it loads its base model, without what the machine decides."""
+
+    def cancel(event) -> None:
+        if event.event == "phase" and event.name == "base model":
+            raise RunCancelled("the test")
+
+    with pytest.raises(RunCancelled):
+        run_job(folder, RunContext(cancel, lambda: None))
+    config = json.loads((folder / "run.json").read_text())
+    for key in MACHINE_KEYS:
+        del config[key]
+    for key in MACHINE_SETTINGS:
+        del config["recipe"][key]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("dialogues", "recipe", "expected"),
+    [
+        ((), "demo-cpu", "b9da694254266bdab3e9aaac6bb1cf4c919d4569f8b9ae20472d82d91d8fae84"),
+        ((9, 6), "two-stage", "46c5a522467e6a1603e216557e913bf5f626eda34bed185a5a0adba50ddf2e09"),
+        ((9,), "mixed-80-20", "5923cc6eb2ed0079b945fd8523e9dd9d8f7d85cafdd62da469417ae9aa4cbf35"),
+    ],
+)
+def test_a_run_is_held_to_the_same_configuration(tmp_path, dialogues, recipe, expected):
+    """`dialogues` counts the general ones that measure, and those that are named to train on."""
+    folder = tmp_path / "job"
+    if dialogues:
+        mixing_job(folder, "embedded", *dialogues, recipe=recipe)
+    else:
+        persona_job(folder, "embedded")
+    config = json.dumps(locked_config(folder), sort_keys=True)
+    assert hashlib.sha256(config.encode()).hexdigest() == expected
