@@ -94,31 +94,43 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         sandbox = await _open_sandbox(settings, town, front, stack) if settings.in_sandbox else None
         url = sandbox.url if sandbox and settings.is_local else await _open_web_server(settings, front, stack)
         personas = PersonaRegistry(shipped.cards, settings.home)
-        keeping = _privacy_services(settings, sandbox)
+        privacy = _privacy_services(settings, sandbox)
         # Before anything reads the home: nobody who was forgotten is in what follows.
-        await resume_erasures(settings.home, store, keeping, personas.all_names())
+        await resume_erasures(settings.home, store, privacy, personas.all_names())
         _check_cards(personas, shipped)
         lore = await _open_lore(settings, shipped, personas, stack)
-        watch = _open_metrics(settings, stack)
-        engine = await _open_engine(settings, watch, stack)
+        metrics = _open_metrics(settings, stack)
+        engine = await _open_engine(settings, metrics, stack)
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
         clock = SystemClock()
         compare = functools.partial(comparison_context, settings.home, store, personas)
         backend = _create_backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, GpuOffloadBackend(backend, engine), clock)
         behind = await _find_incompatible(settings, store, engine.base)
-        conversations = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, behind)
+        throttle = TrainerThrottle(backend.hold)
+        builder = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, behind)
 
-        def house(client: discord.Client) -> Services:
-            voices, way = SenderRegistry(client, store), TrainerThrottle(backend.hold)
-            answerer = ReplyService(store, engine, conversations, voices, ReplyButtonViews(), way)
+        def create_services(client: discord.Client) -> Services:
+            senders = SenderRegistry(client, store)
             return Services(
-                store, conversations, answerer, queue, catalogue, settings.base_model, settings.home, keeping=keeping,
-                comparisons_per_day=settings.comparisons_per_day, client=client, watch=watch,
+                store=store,
+                engine=engine,
+                personas=personas,
+                throttle=throttle,
+                request_builder=builder,
+                reply_service=ReplyService(store, engine, builder, senders, ReplyButtonViews(), throttle),
+                queue=queue,
+                catalogue=catalogue,
+                base_model=settings.base_model,
+                home=settings.home,
+                privacy=privacy,
+                comparisons_per_day=settings.comparisons_per_day,
                 max_upload_bytes=settings.max_upload_gib * 2**30,
-            )  # fmt: skip
+                client=client,
+                metrics=metrics,
+            )
 
-        client, running = await _connect_client(settings, house, sandbox, stack)
+        client, running = await _connect_client(settings, create_services, sandbox, stack)
         if sandbox:
             await demo_guild.assign_channel_personas(client, sandbox, client.services.reply_service, town.homes)
         ChannelPrefixWarmup(client.services).start(client)
@@ -142,10 +154,10 @@ async def _open_lore(
 
 
 def _open_metrics(settings: Settings, stack: AsyncExitStack) -> BotMetrics:
-    watch = BotMetrics(settings)
-    stack.enter_context(watch.listening())
-    stack.push_async_callback(watch.findings.close)
-    return watch
+    metrics = BotMetrics(settings)
+    stack.enter_context(metrics.listening())
+    stack.push_async_callback(metrics.findings.close)
+    return metrics
 
 
 def _default_sampling(settings: Settings) -> SamplingParams:
@@ -209,12 +221,12 @@ def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
     )
 
 
-async def _open_engine(settings: Settings, watch: BotMetrics, stack: AsyncExitStack) -> LLMEngine:
+async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> LLMEngine:
     log.info("loading the base model (%s) …", settings.base_model)
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
     chosen = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
     log.info("the base model serves in %s: %s", chosen.precision, chosen.why)
-    engine = LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=watch.reply)
+    engine = LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=metrics.reply)
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
@@ -242,13 +254,16 @@ def _create_backend(
 
 
 async def _connect_client(
-    settings: Settings, house: Callable[[discord.Client], Services], sandbox: Sandbox | None, stack: AsyncExitStack
+    settings: Settings,
+    create_services: Callable[[discord.Client], Services],
+    sandbox: Sandbox | None,
+    stack: AsyncExitStack,
 ) -> tuple[BotClient, asyncio.Task[None]]:
     """Log in and wait until ready; without the message content intent where Discord does not grant it."""
     token = sandbox.token if sandbox else settings.discord_token
     wanted = settings.message_content_intent
     for message_content in dict.fromkeys((wanted, False)):
-        client = BotClient(house, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
+        client = BotClient(create_services, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
         running = asyncio.create_task(client.start(token), name="discord")
         try:
             await _wait_until_ready(client, running)

@@ -33,7 +33,7 @@ class BotClient(Bot):
     """The bot. Speaks slash commands, mentions and, with the message content intent, plain messages."""
 
     def __init__(
-        self, make_house: Callable[[discord.Client], Services], *, message_content: bool, guilds_settle_s: float
+        self, create_services: Callable[[discord.Client], Services], *, message_content: bool, guilds_settle_s: float
     ) -> None:
         """`guilds_settle_s`: how long after the latest guild to wait for another before being ready."""
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it never speaks aloud
@@ -47,7 +47,7 @@ class BotClient(Bot):
             chunk_guilds_at_startup=False,
             guild_ready_timeout=guilds_settle_s,
         )
-        self.services = make_house(self)
+        self.services = create_services(self)
         self._resumed = False
 
     async def setup_hook(self) -> None:
@@ -109,13 +109,13 @@ class BotClient(Bot):
 class ChannelPrefixWarmup:
     """Asks the engine to prepare; it does so while nobody waits for it."""
 
-    def __init__(self, house: Services) -> None:
-        self._house = house
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def start(self, client: Bot) -> None:
         """Prepare the channels of all servers, and hear from then on when another version speaks."""
         for guild in client.guilds:
-            for persona_id in dict.fromkeys(at.persona_id for at in self._house.store.channels.of_guild(guild.id)):
+            for persona_id in dict.fromkeys(at.persona_id for at in self._services.store.channels.of_guild(guild.id)):
                 self._prepare(guild.id, persona_id)
         client.add_listener(self._changed, "on_version_changed")
 
@@ -123,8 +123,8 @@ class ChannelPrefixWarmup:
         self._prepare(guild_id or 0, persona_id)
 
     def _prepare(self, guild_id: int, persona_id: str) -> None:
-        conversations = self._house.conversations
-        if persona := conversations.personas.get(persona_id, guild_id):
-            version = conversations.speaking(persona_id)
-            adapter = conversations.adapter(persona_id, version) if version else None
-            self._house.reply_service.engine.prepare(persona, adapter)
+        request_builder = self._services.request_builder
+        if persona := self._services.personas.get(persona_id, guild_id):
+            version = request_builder.speaking(persona_id)
+            adapter = request_builder.adapter(persona_id, version) if version else None
+            self._services.engine.prepare(persona, adapter)

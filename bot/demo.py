@@ -160,14 +160,14 @@ class DemoSession:
         raise UnderstudyError(f"The training did not end within {TRAINING_TIMEOUT_S:.0f} s.")
 
     def _note_card(self, persona_id: str) -> None:
-        house, figures = self._app.services, self.figures
-        newest = house.store.versions.installed(persona_id)[-1]
+        services, figures = self._app.services, self.figures
+        newest = services.store.versions.installed(persona_id)[-1]
         card = newest.scorecard
         figures.loss_base[persona_id] = round(card.loss_base, 4)
         figures.loss_tuned[persona_id] = round(card.loss_tuned, 4)
         figures.general_loss_change[persona_id] = round(card.general_loss_tuned / card.general_loss_base - 1, 4)
         figures.verdict[persona_id] = card.verdict
-        file = house.conversations.adapter(persona_id, newest.version).folder / "scorecard.json"
+        file = services.request_builder.adapter(persona_id, newest.version).folder / "scorecard.json"
         voice = ScoreCard.model_validate_json(file.read_bytes()).voice
         if voice:
             figures.voice_right[persona_id] = round(voice.right["new"].mean, 4)
@@ -190,7 +190,7 @@ async def run_demo(personas: list[str], started: float) -> tuple[DemoResult, dic
         folders = {}
         for persona_id in personas:
             newest = app.services.store.versions.installed(persona_id)[-1]
-            adapter = app.services.conversations.adapter(persona_id, newest.version).folder
+            adapter = app.services.request_builder.adapter(persona_id, newest.version).folder
             folders[persona_id] = (settings.home / "jobs" / newest.job_id, adapter)
     return story.figures, folders
 

@@ -104,7 +104,7 @@ async def assign_channel_personas(
     guild = client.get_guild(sandbox.guild_id)
     assert guild is not None  # the sandbox's only guild, and the client is ready
     for channel in guild.text_channels:
-        persona = answerer.conversations.personas.get(homes.get(channel.name, ""), guild.id)
+        persona = answerer.request_builder.personas.get(homes.get(channel.name, ""), guild.id)
         if persona and not answerer.store.channels.get(guild.id, channel.id):
             setting = Channel(guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time())
             answerer.store.channels.assign(setting)

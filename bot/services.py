@@ -13,51 +13,57 @@ from bot.chat.dialogue import DialogueRunner
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.reply_service import IncomingMessage, ReplyService
 from bot.metrics import BotMetrics
-from bot.privacy.identifiers import PersonIdentifiers
+from bot.personas.registry import PersonaRegistry
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
+from bot.training.resource_sharing import TrainerThrottle
+from personas.engine import Engine
 
 
 @dataclass(frozen=True)
 class PrivacyServices:
-    """What the operator states of privacy: see `Settings`. `leave_sandbox` forgets in what stands in for Discord."""
+    """The operator's privacy settings (`bot.settings.Settings`).
+
+    `forget_in_sandbox` erases a person (`bot.privacy.identifiers.PersonIdentifiers`) from the sandbox; None on Discord.
+    """
 
     permission: str = ""
     history_days: int = 90
     in_sandbox: bool = False
-    forget_in_sandbox: Callable[[PersonIdentifiers], None] | None = None
+    forget_in_sandbox: Callable[..., None] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
-    """What the cogs work with; made once in `bot.app`."""
+    """Everything that cogs, pages and the API work with; created once, in `bot.app`."""
 
     store: Store
-    conversations: ChatRequestBuilder
+    engine: Engine
+    personas: PersonaRegistry
+    throttle: TrainerThrottle
+    request_builder: ChatRequestBuilder
     reply_service: ReplyService
     queue: JobQueue
     catalogue: DatasetCatalog
     base_model: str
     home: Path
     unanswered: dict[int, IncomingMessage] = field(default_factory=dict)
-    """By direct-message channel: what somebody said before having chosen whom to talk to."""
-    keeping: PrivacyServices = field(default_factory=PrivacyServices)
+    """By direct-message channel: the message of a member who has not chosen a persona yet."""
+    privacy: PrivacyServices = field(default_factory=PrivacyServices)
     comparisons_per_day: int = 20
-    """How often a member may vote between two replies in 24 hours."""
+    """Blind votes a member may cast in 24 hours."""
     max_upload_bytes: int = 8 * 2**30
-    """How large a file may be that is brought in."""
+    """Size limit of an uploaded file."""
     pending_comparisons: set[int] = field(default_factory=set)
-    """For whom two replies are being written just now."""
+    """Ids of the members for whom two replies are being generated."""
     dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
-    """Which personas talk with each other just now."""
     client: discord.Client | None = None
-    """The connection to Discord or the sandbox: which servers and channels there are, and what may be done there."""
-    watch: BotMetrics = field(default_factory=BotMetrics)
-    """What is remembered of the bot itself, to be looked at."""
+    """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None without one."""
+    metrics: BotMetrics = field(default_factory=BotMetrics)
 
 
 class Bot(commands.Bot):
-    """A client whose cogs find everything in `house`."""
+    """A client whose cogs reach everything through `services`."""
 
     services: Services

@@ -248,7 +248,7 @@ class _DialogueRun:
             return MEMBER_SPOKE_TEXT
         if any(self.reply_service.rules.muted(persona, place) for persona in talk.personas):
             return MUTED_TEXT
-        known = self.reply_service.conversations.personas
+        known = self.reply_service.request_builder.personas
         return "" if all(known.get(persona.id, place.guild_id) for persona in talk.personas) else PERSONA_REMOVED_TEXT
 
     async def _line(self, persona: Persona) -> str | None:
@@ -271,7 +271,7 @@ class _DialogueRun:
         return reply.text
 
     async def _followed(self, persona: Persona, live: StreamingReply) -> ChatReply:
-        talks, talk = self.reply_service.conversations, self.talk
+        talks, talk = self.reply_service.request_builder, self.talk
         speaker = ChatModel(persona, talks.speaking(persona.id), talk.place.guild_id)
         request = build_model_request(talks, speaker, talk.duet.turns(), talks.sampling)
         live.lore = request.lore

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from bot.chat.streaming_reply import LINK_PATTERN, LINK_PLACEHOLDER, remove_links
 from bot.errors import error_text
-from bot.services import Services
-from personas.engine import ReplyStream
+from bot.training.resource_sharing import TrainerThrottle
+from personas.engine import Engine, ReplyStream
 from personas.prompt import PromptTooLongError
 from personas.schemas.chat import ChatReply, ChatRequest
 
@@ -49,13 +49,15 @@ class FilteredReply:
 
 
 @asynccontextmanager
-async def stream_filtered_reply(house: Services, request: ChatRequest) -> AsyncIterator[FilteredReply]:
-    """Have the engine make a reply; whatever is left of it at the end of the block is stopped.
+async def stream_filtered_reply(
+    engine: Engine, throttle: TrainerThrottle, request: ChatRequest
+) -> AsyncIterator[FilteredReply]:
+    """Generate a reply; it is cancelled at the end of the block. The trainer is paused meanwhile.
 
-    A training gives way meanwhile. Raises `EngineBusyError`; other errors come out of the speech.
+    Raises `EngineBusyError`; iteration raises other errors of the engine.
     """
-    with house.reply_service.trainer_throttle.reply():
-        speech = FilteredReply(house.reply_service.engine.submit(request))
+    with throttle.reply():
+        speech = FilteredReply(engine.submit(request))
         try:
             yield speech
         finally:

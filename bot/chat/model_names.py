@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from bot.chat.prompt_context import ChatRequestBuilder, stop_sequences
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
-
-if TYPE_CHECKING:
-    from bot.services import Services
 
 LIVE_VERSION = "live"
 """In place of a version: the one that speaks now. It may be left out."""
@@ -46,38 +42,38 @@ class ChatModel:
         return f"{self.persona.name} ({self.version or 'base model'})"
 
 
-def find_model(house: Services, name: str) -> ChatModel:
+def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
     """Who is meant. Raises `UnknownModelError`, which says whom there is."""
     who, named, version = name.partition("@")
     if name == BASE_MODEL_NAME:
         return ChatModel()
-    guild_id, persona = _find_persona(house, who)
+    guild_id, persona = _find_persona(builder, who)
     if not named or version == LIVE_VERSION:
-        return ChatModel(persona, house.conversations.speaking(persona.id), guild_id)
+        return ChatModel(persona, builder.speaking(persona.id), guild_id)
     if version == BASE_MODEL_NAME:
         return ChatModel(persona, None, guild_id)
-    if version not in (known := servable_versions(house, persona)):
+    if version not in (known := servable_versions(builder, persona)):
         others = ", ".join(f"{persona.id}@{one}" for one in [*known, BASE_MODEL_NAME])
-        model = house.conversations.incompatible_versions.model_of(persona.id, version)
+        model = builder.incompatible_versions.model_of(persona.id, version)
         why = f"{version} was made for {model}, which is not served here." if model else f"There is no {name!r}."
         raise UnknownModelError(why, f"There are: {persona.id}, {others}.")
     return ChatModel(persona, version, guild_id)
 
 
-def list_models(house: Services) -> Iterator[ChatModel]:
+def list_models(builder: ChatRequestBuilder) -> Iterator[ChatModel]:
     """Everybody there is: each persona with its versions, the newest first, and the base model in its part; at the end
     the base model alone.
     """
-    for guild_id, persona in house.conversations.personas.everybody():
-        for version in [*reversed(servable_versions(house, persona)), None]:
+    for guild_id, persona in builder.personas.everybody():
+        for version in [*reversed(servable_versions(builder, persona)), None]:
             yield ChatModel(persona, version, guild_id)
     yield ChatModel()
 
 
-def servable_versions(house: Services, persona: Persona) -> list[str]:
+def servable_versions(builder: ChatRequestBuilder, persona: Persona) -> list[str]:
     """The versions of a persona that can be served here, oldest first."""
-    behind = house.conversations.incompatible_versions
-    installed = (one.version for one in house.store.versions.installed(persona.id))
+    behind = builder.incompatible_versions
+    installed = (one.version for one in builder.store.versions.installed(persona.id))
     return [version for version in installed if not behind.model_of(persona.id, version)]
 
 
@@ -100,8 +96,8 @@ def build_model_request(
     )
 
 
-def _find_persona(house: Services, wanted: str) -> tuple[int, Persona]:
-    everybody = house.conversations.personas.everybody()
+def _find_persona(builder: ChatRequestBuilder, wanted: str) -> tuple[int, Persona]:
+    everybody = builder.personas.everybody()
     by_id = [one for one in everybody if one[1].id == wanted]
     by_name = [one for one in everybody if one[1].name.casefold() == wanted.strip().casefold()]
     found = by_id or by_name

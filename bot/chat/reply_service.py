@@ -86,7 +86,7 @@ class ReplyService:
 
     store: Store
     engine: Engine
-    conversations: ChatRequestBuilder
+    request_builder: ChatRequestBuilder
     voices: SenderRegistry
     views: ReplyViews
     trainer_throttle: TrainerThrottle
@@ -128,7 +128,7 @@ class ReplyService:
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Make a reply anew, in the same message. Raises `UnderstudyError`, and changes nothing, when it may not be."""
         reply = self.store.replies.get(event_id)
-        persona = self.conversations.personas.get(reply.persona_id, reply.guild_id) if reply else None
+        persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id) if reply else None
         if reply is None or persona is None or reply.trigger_seq is None:
             raise RefusedError("What this reply answered is no longer there.", "Ask again.")
         self.rules.require_owner(reply.asked_by, user, "have this reply made anew")
@@ -203,7 +203,7 @@ class ReplyService:
                 self.store.replies.finish(cut.event_id, "failed")
 
     async def _take_up(self, cut: StoredReply, channel: SpeakChannel | None) -> None:
-        persona = self.conversations.personas.get(cut.persona_id, cut.guild_id)
+        persona = self.request_builder.personas.get(cut.persona_id, cut.guild_id)
         if persona is None or channel is None:
             self.store.replies.finish(cut.event_id, "failed")
         elif cut.trigger_seq is None or time.time() - cut.created_at > MAX_RESUME_AGE_S:
@@ -219,7 +219,7 @@ class ReplyService:
     # ------------------------------------------------------------------------------------------ one reply
 
     def _request(self, task: ReplyTask) -> ChatRequest:
-        return self.conversations.request(task.persona, task.place, task.trigger_seq, task.event_id)
+        return self.request_builder.request(task.persona, task.place, task.trigger_seq, task.event_id)
 
     async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None = None) -> None:
         """Make it, from the request (or from the stream that was asked for already) to the stored text."""
@@ -321,7 +321,7 @@ class ReplyService:
 
     async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, reply.channel_id)
-        persona = self.conversations.personas.get(reply.persona_id, reply.guild_id)
+        persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
         if running := self._running.get(reply.event_id):
             running[1].cancel()
         if channel and persona:

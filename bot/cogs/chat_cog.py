@@ -43,23 +43,23 @@ class PersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], 
             await respond_privately(interaction, error_text(error))
 
     async def _chosen(self, interaction: discord.Interaction[Bot], persona_id: str) -> None:
-        house, channel = interaction.client.services, interaction.channel
-        persona = house.conversations.personas.get(persona_id, 0)
+        services, channel = interaction.client.services, interaction.channel
+        persona = services.personas.get(persona_id, 0)
         if persona is None or not isinstance(channel, discord.DMChannel):
             raise RefusedError("This persona is no longer here.", "Write to me again for a new menu.")
         await interaction.response.defer()
         place = channel_ref(channel)
         setting = Channel(place.guild_id, place.channel_id, persona.id, "everything", interaction.user.id, time.time())
-        house.store.channels.assign(setting)
-        if asked := house.unanswered.pop(channel.id, None):
-            await house.reply_service.answer(asked, persona, channel)
+        services.store.channels.assign(setting)
+        if asked := services.unanswered.pop(channel.id, None):
+            await services.reply_service.answer(asked, persona, channel)
         else:
-            await house.reply_service.greet(persona, channel, interaction.user.display_name)
+            await services.reply_service.greet(persona, channel, interaction.user.display_name)
 
 
-def persona_select_view(house: Services) -> discord.ui.View:
+def persona_select_view(services: Services) -> discord.ui.View:
     """The menu of the personas that everybody can talk to. Raises `RefusedError` when there are none."""
-    personas = list(house.conversations.personas.of(0).values())[:MAX_SELECT_OPTIONS]
+    personas = list(services.personas.of(0).values())[:MAX_SELECT_OPTIONS]
     if not personas:
         raise RefusedError("There are no personas here.", "The operator can add cards to personas/cards.")
     view = discord.ui.View(timeout=None)
@@ -210,10 +210,10 @@ class ChatCog(commands.Cog):
         if message.reference is None or message.reference.message_id is None:
             return None
         reply = self.bot.services.store.replies.of_message(message.reference.message_id)
-        return self.bot.services.conversations.personas.get(reply.persona_id, reply.guild_id) if reply else None
+        return self.bot.services.personas.get(reply.persona_id, reply.guild_id) if reply else None
 
     def _persona(self, channel: SpeakChannel) -> Persona | None:
-        return self.bot.services.conversations.persona_in(channel_ref(channel))
+        return self.bot.services.request_builder.persona_in(channel_ref(channel))
 
     def _words(self, message: discord.Message) -> str:
         """The message without the mention that called the bot; other mentions read as names."""

@@ -61,11 +61,11 @@ class CompareCommands(commands.Cog):
         against: str | None = None,
         invite: bool = True,
     ) -> None:
-        channel, house = interaction.channel, self.bot.services
+        channel, services = interaction.channel, self.bot.services
         if not isinstance(channel, GuildChannel):
             raise RefusedError("Versions are compared in text channels and threads.", "Try it there.")
         await interaction.response.defer(ephemeral=True)
-        contest = resolve_contest(house, persona_or_channel_default(interaction, persona), version, against)
+        contest = resolve_contest(services, persona_or_channel_default(interaction, persona), version, against)
         if invite:
             view = _view(CompareButton.of(contest))
             await channel.send(invitation_text(contest), view=view, allowed_mentions=NO_MENTIONS)
@@ -86,11 +86,11 @@ class CompareCommands(commands.Cog):
         against: str | None = None,
     ) -> None:
         await interaction.response.defer(ephemeral=True)
-        house, guild_id = self.bot.services, interaction.guild_id or 0
-        contest = resolve_contest(house, persona_or_channel_default(interaction, persona), version, against)
-        votes = house.store.comparisons.voted(contest.persona.id, guild_id)
+        services, guild_id = self.bot.services, interaction.guild_id or 0
+        contest = resolve_contest(services, persona_or_channel_default(interaction, persona), version, against)
+        votes = services.store.comparisons.voted(contest.persona.id, guild_id)
         found = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
-        counts = house.store.comparisons.judgement_counts(
+        counts = services.store.comparisons.judgement_counts(
             contest.persona.id, contest.version, contest.against, guild_id
         )
         words = judgement_text(contest.persona, found, counts)
@@ -167,8 +167,8 @@ COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)
 async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     """Show a member the comparison that they have not voted on yet, else a new one. Raises `UnderstudyError`."""
     _require_can_compare(interaction, contest.persona)
-    house, guild_id = interaction.client.services, interaction.guild_id or 0
-    one = await assign_comparison(house, contest, interaction.user.id, guild_id)
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    one = await assign_comparison(services, contest, interaction.user.id, guild_id)
     view = _view(*(ComparisonVoteButton(one.seq, choice) for choice in ("a", "b", "tie", "bad")))
     await interaction.followup.send(
         question_text(one, contest.persona),

@@ -72,32 +72,32 @@ class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-
         super().__init__(discord.ui.Button(label="Stop", custom_id=f"duet-stop:{begun_at}"))
 
     async def pressed(self, interaction: Interaction) -> None:
-        house = interaction.client.services
-        talk = house.dialogue_runner.of_guild(interaction.guild_id or 0)
+        services = interaction.client.services
+        talk = services.dialogue_runner.of_guild(interaction.guild_id or 0)
         if talk is None or talk.begun_at != self.begun_at:
             await interaction.response.edit_message(view=None)
             return
-        house.reply_service.rules.require_owner(talk.asked_by, interaction.user, "stop this duet")
+        services.reply_service.rules.require_owner(talk.asked_by, interaction.user, "stop this duet")
         talk.stop()
         await interaction.response.defer()
 
 
-def _require_possible(house: Services, pair: tuple[Persona, Persona], channel: GuildChannel) -> None:
+def _require_possible(services: Services, pair: tuple[Persona, Persona], channel: GuildChannel) -> None:
     """Raise `RefusedError` where these two cannot talk here now."""
     if pair[0].id == pair[1].id:
         raise RefusedError(f"{pair[0].name} cannot talk with itself.", "Name another persona.")
     for persona in pair:
-        house.reply_service.rules.require_unmuted(persona, channel_ref(channel))
-    if under_way := house.dialogue_runner.of_guild(channel.guild.id):
+        services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
+    if under_way := services.dialogue_runner.of_guild(channel.guild.id):
         raise RefusedError(f"A duet is under way in {under_way.channel.mention}.", "Stop it, or wait for its end.")
 
 
 async def _run_dialogue(
     interaction: Interaction, channel: GuildChannel, pair: tuple[Persona, Persona], opening: str, turns: int
 ) -> None:
-    house, author = interaction.client.services, interaction.user
+    services, author = interaction.client.services, interaction.user
     asked = IncomingMessage(interaction.id, author.id, author.display_name, opening.strip())
-    begun_at = _store_opening(house, channel, asked)
+    begun_at = _store_opening(services, channel, asked)
     names = pair[0].name, pair[1].name
     head, both = quote_member(asked.author_name, asked.text), " and ".join(names)
     duet = Dialogue(names, Turn(asked.author_name, asked.text), turns)
@@ -115,18 +115,18 @@ async def _run_dialogue(
 
     talk = ChannelDialogue(channel, pair, duet, author.id, begun_at, buttons, over)
     asks = f"{both} talk with each other, up to {turns} lines. Stop ends it; so does whoever speaks to one of them."
-    with house.dialogue_runner.begun(talk):
+    with services.dialogue_runner.begun(talk):
         await interaction.response.send_message(
             f"{head}\n-# {asks}", view=buttons(), allowed_mentions=NO_MENTIONS, suppress_embeds=True
         )
         first = await interaction.original_response()
-        await house.dialogue_runner.perform(talk, house.reply_service)
+        await services.dialogue_runner.perform(talk, services.reply_service)
 
 
-def _store_opening(house: Services, channel: GuildChannel, asked: IncomingMessage) -> int:
+def _store_opening(services: Services, channel: GuildChannel, asked: IncomingMessage) -> int:
     """Keep the opening as something that was said here; gives its `seq`."""
     place = channel_ref(channel)
-    return house.store.messages.append(
+    return services.store.messages.append(
         guild_id=place.guild_id,
         channel_id=place.channel_id,
         author_id=asked.author_id,

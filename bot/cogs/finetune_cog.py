@@ -149,8 +149,8 @@ class FinetuneCog(
         job = self.bot.services.queue.enqueue(
             request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
         )
-        house = self.bot.services
-        notes = [redact_paths(note, house.home) for note in compatibility_notes(request, house.base_model)]
+        services = self.bot.services
+        notes = [redact_paths(note, services.home) for note in compatibility_notes(request, services.base_model)]
         said = [f"Queued as `{job.job_id}`. Its progress is below.", *notes]
         await interaction.followup.send("\n".join(said), ephemeral=True)
         self._messages.follow(job)

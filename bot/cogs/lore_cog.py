@@ -65,9 +65,9 @@ class LoreCommands(commands.Cog):
 
     @lore_remove.autocomplete("file")
     async def _lore_files(self, interaction: Interaction, current: str) -> Choices:
-        house, guild_id = interaction.client.services, interaction.guild_id or 0
-        whose = house.conversations.personas.find(str(interaction.namespace.persona or ""), guild_id)
-        names = _guild_lore(house).files(guild_id, whose.id) if whose and guild_id else []
+        services, guild_id = interaction.client.services, interaction.guild_id or 0
+        whose = services.personas.find(str(interaction.namespace.persona or ""), guild_id)
+        names = _guild_lore(services).files(guild_id, whose.id) if whose and guild_id else []
         found = [name for name in names if current.casefold() in name]
         return [app_commands.Choice(name=name[:100], value=name) for name in found[:MAX_CHOICES]]
 
@@ -78,7 +78,7 @@ class LoreCommands(commands.Cog):
         self, interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: str | None = None
     ) -> None:
         whom = persona_or_channel_default(interaction, persona)
-        lore = interaction.client.services.conversations.lore
+        lore = interaction.client.services.request_builder.lore
         weighed = lore.weigh(whom.id, question, interaction.guild_id or 0)
         await interaction.response.send_message(
             _matches_text(whom, weighed),
@@ -119,9 +119,9 @@ class LoreForm(discord.ui.Modal):
 
 
 async def _add_lore(interaction: Interaction, guild_id: int, whose: Persona, name: str, content: bytes) -> None:
-    house = interaction.client.services
-    file, passages = await _guild_lore(house).add(guild_id, whose.id, name, content)
-    house.store.people.give(Contribution(guild_id, whose.id, file, interaction.user.id, time.time()))
+    services = interaction.client.services
+    file, passages = await _guild_lore(services).add(guild_id, whose.id, name, content)
+    services.store.people.give(Contribution(guild_id, whose.id, file, interaction.user.id, time.time()))
     count = "1 passage" if passages == 1 else f"{passages} passages"
     await interaction.followup.send(
         f"{whose.name} knows `{file}` now ({count}), in this server only. "
@@ -130,8 +130,8 @@ async def _add_lore(interaction: Interaction, guild_id: int, whose: Persona, nam
     )
 
 
-def _guild_lore(house: Services) -> GuildLore:
-    return GuildLore(house.home, house.conversations.lore)
+def _guild_lore(services: Services) -> GuildLore:
+    return GuildLore(services.home, services.request_builder.lore)
 
 
 def _guild_id(interaction: Interaction) -> int:

@@ -59,17 +59,21 @@ class CardCommands(commands.Cog):
         if card.size > MAX_CARD_BYTES:
             raise RefusedError(f"{card.filename} has more than 25 MB.", "Leave its largest pictures out.")
         await interaction.response.defer(ephemeral=True)
-        house = interaction.client.services
-        arrived = await import_card(house, guild_id, await card.read(), card.filename, persona_id or "")
+        services = interaction.client.services
+        arrived = await import_card(
+            services.personas, services.base_model, guild_id, await card.read(), card.filename, persona_id or ""
+        )
         brought, read = arrived.brought, arrived.card
-        house.store.people.give(
+        services.store.people.give(
             Contribution(guild_id, brought.persona.id, CARD_CONTRIBUTION, interaction.user.id, time.time())
         )
-        kept = await import_character_book(_guild_lore(house), guild_id, brought.persona, read)
+        kept = await import_character_book(_guild_lore(services), guild_id, brought.persona, read)
         words = [*_import_lines(arrived, guild_id), *(f"{line} See `/persona lore ask`." for line in kept)]
         asked_in = (guild_id, interaction.channel_id or 0, interaction.user.id)
-        said, job = await install_bundled_adapter(house, asked_in, brought.persona.id, read, card.filename)
-        view = job_buttons(job, house.store.versions.live(brought.persona.id)) if job else None
+        said, job = await install_bundled_adapter(
+            services.home, services.store, services.base_model, asked_in, brought.persona.id, read, card.filename
+        )
+        view = job_buttons(job, services.store.versions.live(brought.persona.id)) if job else None
         await interaction.followup.send("\n".join([*words, *said]), ephemeral=True, view=view or discord.utils.MISSING)
 
     @app_commands.command(description="Get a persona's character card as a file (moderators).")
@@ -90,14 +94,16 @@ class CardCommands(commands.Cog):
     ) -> None:
         guild_id, whose = _require_guild(interaction), require_persona(interaction, persona)
         await interaction.response.defer(ephemeral=True)
-        name, personas = short_id(whose, guild_id), interaction.client.services.conversations.personas
-        written = await asyncio.to_thread(lambda: export_card(personas.card(whose, guild_id), form, whose, name))
+        services, name = interaction.client.services, short_id(whose, guild_id)
+        written = await asyncio.to_thread(
+            lambda: export_card(services.personas.card(whose, guild_id), form, whose, name)
+        )
         files = {f"{name}.{FILE_SUFFIXES[form]}": written.content, **written.beside}
         if sum(map(len, files.values())) > interaction.filesize_limit:
             raise RefusedError(f"The card of {whose.name} is too large for a message here.", "Choose another format.")
         whither = f"to a moderator of the server {guild_id}"
         log_card_export(
-            interaction.client.services, guild_id, whose, f"{name}.{FILE_SUFFIXES[form]}", written.content, whither
+            services.home, services.store, guild_id, whose, f"{name}.{FILE_SUFFIXES[form]}", written.content, whither
         )
         await interaction.followup.send(
             "\n".join([f"The card of **{whose.name}**.", *written.notes]),
@@ -110,9 +116,9 @@ class CardCommands(commands.Cog):
     @app_commands.autocomplete(persona=autocomplete_personas)
     async def remove(self, interaction: Interaction, persona: str) -> None:
         guild_id, who = _require_guild(interaction), require_persona(interaction, persona)
-        house, lore = interaction.client.services, _guild_lore(interaction.client.services)
+        services, lore = interaction.client.services, _guild_lore(interaction.client.services)
         await interaction.response.defer(ephemeral=True)
-        await remove_persona(house, lore, guild_id, who)
+        await remove_persona(services.personas, services.store, lore, guild_id, who)
         await interaction.followup.send(
             f"**{who.name}** is gone, and lives nowhere here any more. Importing the card again brings them back.",
             ephemeral=True,
@@ -127,8 +133,8 @@ def _require_guild(interaction: Interaction) -> int:
     return interaction.guild_id
 
 
-def _guild_lore(house: Services) -> GuildLore:
-    return GuildLore(house.home, house.conversations.lore)
+def _guild_lore(services: Services) -> GuildLore:
+    return GuildLore(services.home, services.request_builder.lore)
 
 
 def _import_lines(arrived: CardImport, guild_id: int) -> list[str]:
@@ -209,7 +215,7 @@ class PersonaCog(
     async def show(self, interaction: Interaction) -> None:
         place = channel_ref(self._channel(interaction))
         setting = self.bot.services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-        persona = self.bot.services.conversations.persona_in(place)
+        persona = self.bot.services.request_builder.persona_in(place)
         if setting is None or persona is None:
             raise RefusedError("No persona lives here.", "A moderator can change that with `/persona set`.")
         live = self._live_words(persona) or "base model (not trained yet)"
@@ -225,25 +231,25 @@ class PersonaCog(
 
     @app_commands.command(name="list", description="List the personas and where they live.")
     async def list_(self, interaction: Interaction) -> None:
-        house = self.bot.services
-        places = house.store.channels.of_guild(interaction.guild_id) if interaction.guild_id else []
+        services = self.bot.services
+        places = services.store.channels.of_guild(interaction.guild_id) if interaction.guild_id else []
         lines = []
         guild_id = interaction.guild_id or 0
-        for persona in house.conversations.personas.of(guild_id).values():
+        for persona in services.personas.of(guild_id).values():
             where = " ".join(f"<#{place.channel_id}>" for place in places if place.persona_id == persona.id)
             live = self._live_words(persona) or "base model"
             lines.append(
                 f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live}) {where}\n{persona.tagline}".strip()
             )
-        mutes = house.store.mutes.of_guild(guild_id)
+        mutes = services.store.mutes.of_guild(guild_id)
         lines += [f"Silenced: {self._mute_words(mute)}" for mute in mutes]
         await interaction.response.send_message("\n".join(lines)[:2000] or "No personas.", ephemeral=True)
 
     def _live_words(self, persona: Persona) -> str:
         """The live version; of one that was made for another base model, that it does not speak. Empty for none."""
-        house = self.bot.services
-        live = house.store.versions.live(persona.id) or ""
-        behind = house.conversations.incompatible_versions.model_of(persona.id, live)
+        services = self.bot.services
+        live = services.store.versions.live(persona.id) or ""
+        behind = services.request_builder.incompatible_versions.model_of(persona.id, live)
         return f"{live}, made for another base model; ours speaks until it is trained again" if behind else live
 
     @app_commands.command(description="Let no persona live in this channel (moderators).")
@@ -323,7 +329,7 @@ class PersonaCog(
         return Mute(place.guild_id, channel_id, persona_id, interaction.user.id, time.time())
 
     def _mute_words(self, mute: Mute) -> str:
-        persona = self.bot.services.conversations.personas.get(mute.persona_id, mute.guild_id)
+        persona = self.bot.services.personas.get(mute.persona_id, mute.guild_id)
         whom = persona.name if persona else mute.persona_id or "all personas"
         return f"{whom} in {f'<#{mute.channel_id}>' if mute.channel_id else 'the whole server'}"
 

@@ -53,12 +53,12 @@ class PrivacyCog(
         name="opt-in", description="Agree that personas learn from what you write; first I explain it."
     )
     async def opt_in(self, interaction: Interaction) -> None:
-        house, language = interaction.client.services, language_of(interaction.locale)
-        decision = house.store.people.decision(interaction.user.id)
+        services, language = interaction.client.services, language_of(interaction.locale)
+        decision = services.store.people.decision(interaction.user.id)
         if decision and decision.opted_in:
             await _send(interaction, translate(language, "opt_in_already"))
             return
-        stated = house.keeping.permission
+        stated = services.privacy.permission
         permission = translate(language, "permission_stated" if stated else "permission_missing", statement=stated)
         view = _view(OptInButton(language))
         await _send(interaction, translate(language, "opt_in_ask", permission=permission), view=view)
@@ -148,7 +148,7 @@ PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
 def operator_name(interaction: Interaction) -> str:
     """Who runs the bot, as Discord names them; nobody else can answer for it."""
     language, application = language_of(interaction.locale), interaction.client.application
-    if interaction.client.services.keeping.in_sandbox:
+    if interaction.client.services.privacy.in_sandbox:
         return translate(language, "operator_sandbox")
     if application is None:
         return translate(language, "operator_unknown")
@@ -156,10 +156,10 @@ def operator_name(interaction: Interaction) -> str:
 
 
 def _privacy_report(interaction: Interaction) -> MemberReport:
-    house = interaction.client.services
+    services = interaction.client.services
     names = tuple(member_names(interaction.user))
     return MemberReport(
-        _deletion_service(interaction).forgetter, interaction.user.id, names, house.keeping.history_days
+        _deletion_service(interaction).forgetter, interaction.user.id, names, services.privacy.history_days
     )
 
 

@@ -128,15 +128,15 @@ def _score_card_file(job: TrainingJob) -> discord.File | None:
     return discord.File(path, description="The score card of the new version") if path.is_file() else None
 
 
-def current_job_text(house: Services, job: TrainingJob) -> str:
+def current_job_text(services: Services, job: TrainingJob) -> str:
     """A job in words, as it is at this moment."""
-    position, gives_way = house.queue.position(job.job_id), house.reply_service.trainer_throttle.is_asked
-    return job_status_text(job, position, time.time(), live_version(house, job), gives_way=gives_way)
+    position, gives_way = services.queue.position(job.job_id), services.throttle.is_asked
+    return job_status_text(job, position, time.time(), live_version(services, job), gives_way=gives_way)
 
 
-def live_version(house: Services, job: TrainingJob) -> str | None:
+def live_version(services: Services, job: TrainingJob) -> str | None:
     """The version of a job's persona that speaks."""
-    return house.store.versions.live(job.persona) if job.persona else None
+    return services.store.versions.live(job.persona) if job.persona else None
 
 
 async def promote_with_reply(interaction: Interaction, persona: Persona, version: str) -> str:
@@ -152,9 +152,9 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
 
     The interaction has been acknowledged.
     """
-    house, guild_id = interaction.client.services, interaction.guild_id or 0
-    spoke_already = house.store.versions.live(persona.id) == version
-    if found := await promotion.find_objections(house, persona.id, version, guild_id):
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    spoke_already = services.store.versions.live(persona.id) == version
+    if found := await promotion.find_objections(services, persona.id, version, guild_id):
         view = discord.ui.View(timeout=None)
         view.add_item(PromoteAnywayButton(persona.id, version))
         why = "\n".join(f"- {reason}" for reason in found.reasons)

@@ -98,10 +98,10 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
 
     async def pressed(self, interaction: Interaction) -> None:
         reply, _, _ = _require_reply(interaction, self.event_id)
-        house = interaction.client.services
-        if house.reply_service.is_running(reply.event_id):
+        services = interaction.client.services
+        if services.reply_service.is_running(reply.event_id):
             raise RefusedError("This reply is being written.", "Vote once it is there.")
-        votes = house.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
+        votes = services.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
         await interaction.response.edit_message(view=ReplyButtonViews().ended(reply.event_id, votes))
         interaction.client.dispatch("reply_judged", reply.event_id)
 
@@ -177,9 +177,9 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
 
 def _require_reply(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:
     """The reply that a button or a form belongs to. Raises `RefusedError` when it is not known any more."""
-    house, channel = interaction.client.services, interaction.channel
-    reply = house.reply_service.rules.require_reply(house.store.replies.get(event_id))
-    persona = house.conversations.personas.get(reply.persona_id, reply.guild_id)
+    services, channel = interaction.client.services, interaction.channel
+    reply = services.reply_service.rules.require_reply(services.store.replies.get(event_id))
+    persona = services.personas.get(reply.persona_id, reply.guild_id)
     if persona is None or not isinstance(channel, SpeakChannel):
         raise RefusedError("The persona that said this is no longer here.", "Talk to another one.")
     return reply, persona, channel

@@ -33,17 +33,17 @@ from personas.schemas.chat import Persona
 
 async def start_rollout(interaction: Interaction, new: NewRollout) -> Rollout:
     """Load the version, so that a damaged one never gets to speak, and let it answer its part."""
-    house = interaction.client.services
-    house.store.versions.require_installed(new.persona_id, new.version)
-    await house.reply_service.engine.load(house.conversations.adapter(new.persona_id, new.version))
-    return house.store.rollouts.start(new, time.time())
+    services = interaction.client.services
+    services.store.versions.require_installed(new.persona_id, new.version)
+    await services.engine.load(services.request_builder.adapter(new.persona_id, new.version))
+    return services.store.rollouts.start(new, time.time())
 
 
 def require_speaks_in(interaction: Interaction, persona: Persona, channel: discord.TextChannel) -> None:
     """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
-    conversations = interaction.client.services.conversations
+    request_builder = interaction.client.services.request_builder
     places: list[SpeakChannel] = [channel, *channel.threads]
-    here = [conversations.persona_in(channel_ref(place)) for place in places]
+    here = [request_builder.persona_in(channel_ref(place)) for place in places]
     if not any(it and it.id == persona.id for it in here):
         raise RequestError(
             f"{persona.name} does not live in #{channel.name}, so none of its versions would answer there.",
@@ -249,7 +249,7 @@ class RolloutCommands(commands.Cog):
     async def rollout_status(self, interaction: Interaction) -> None:
         rollouts, now = self.bot.services.store.rollouts, time.time()
         told, tried = [], []
-        for who in self.bot.services.conversations.personas.of(interaction.guild_id or 0).values():
+        for who in self.bot.services.personas.of(interaction.guild_id or 0).values():
             for one in rollouts.running(who.id, now):
                 if one.guild_id == interaction.guild_id:
                     told.append(rollout_text.status_text(one, who.name, compare_rollout(self.bot.services.store, one)))

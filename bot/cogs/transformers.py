@@ -28,7 +28,7 @@ def require_moderator(interaction: Interaction) -> None:
 
 def require_persona(interaction: Interaction, wanted: str) -> Persona:
     """The persona with this id or name that there is here. Raises `RequestError` that names those there are."""
-    personas, guild_id = interaction.client.services.conversations.personas, interaction.guild_id or 0
+    personas, guild_id = interaction.client.services.personas, interaction.guild_id or 0
     persona = personas.find(wanted, guild_id)
     if persona is None:
         names = ", ".join(f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values())
@@ -43,7 +43,7 @@ def persona_or_channel_default(interaction: Interaction, wanted: str | None) -> 
     channel = interaction.channel
     here = None
     if isinstance(channel, SpeakChannel):
-        here = interaction.client.services.conversations.persona_in(channel_ref(channel))
+        here = interaction.client.services.request_builder.persona_in(channel_ref(channel))
     if here is None:
         raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
     return here
@@ -65,7 +65,7 @@ def submitted_form(interaction: Interaction, prefix: str) -> tuple[str, dict[str
 
 async def autocomplete_personas(interaction: Interaction, current: str) -> Choices:
     """Autocomplete for personas."""
-    personas = interaction.client.services.conversations.personas.of(interaction.guild_id or 0)
+    personas = interaction.client.services.personas.of(interaction.guild_id or 0)
     wanted = current.casefold()
     found = [p for p in personas.values() if wanted in p.name.casefold() or wanted in p.id]
     return [app_commands.Choice(name=p.name, value=p.id) for p in found[:MAX_CHOICES]]

@@ -17,9 +17,8 @@ from pydantic import ValidationError
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
-from bot.personas.registry import ImportedPersona
-from bot.services import Services
-from bot.store import CARD_CONTRIBUTION, JobResult, TrainingJob
+from bot.personas.registry import ImportedPersona, PersonaRegistry
+from bot.store import CARD_CONTRIBUTION, JobResult, Store, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
 from personas.card import Card, CardExport, CardForm, parse_card, to_persona, write_card
 from personas.card.character_book import book_as_lore
@@ -61,7 +60,14 @@ class CardImport:
 
 
 async def import_card(
-    house: Services, guild_id: int, data: bytes, file: str, wanted_id: str = "", *, keeping: bool = False
+    personas: PersonaRegistry,
+    base_model: str,
+    guild_id: int,
+    data: bytes,
+    file: str,
+    wanted_id: str = "",
+    *,
+    keeping: bool = False,
 ) -> CardImport:
     """Make a card's file a persona of a guild, 0 for all of them; with `keeping` what it replaces is kept.
 
@@ -71,9 +77,8 @@ async def import_card(
     def bring_in() -> CardImport:
         card = parse_card(data, file, MAX_UNPACKED_BYTES)
         persona = to_persona(card, file)
-        room = count_card_tokens(persona, house.base_model)
+        room = count_card_tokens(persona, base_model)
         require_token_budget(persona, file, room)
-        personas = house.conversations.personas
         return CardImport(personas.bring_in(guild_id, card, file, wanted_id, keeping=keeping), card, room)
 
     return await asyncio.to_thread(bring_in)
@@ -95,21 +100,23 @@ async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona
     return [f"Its character book is lore now ({count})."] if passages else []
 
 
-async def remove_persona(house: Services, lore: GuildLore, guild_id: int, persona: Persona) -> None:
+async def remove_persona(
+    personas: PersonaRegistry, store: Store, lore: GuildLore, guild_id: int, persona: Persona
+) -> None:
     """Remove a guild's own persona, 0 for one of all guilds: card, lore, and from where it lives. Its versions stay.
 
     Raises `RefusedError` for one that came with the bot.
     """
-    house.conversations.personas.remove(guild_id, persona)
-    house.store.people.take_back(guild_id, persona.id, CARD_CONTRIBUTION)
+    personas.remove(guild_id, persona)
+    store.people.take_back(guild_id, persona.id, CARD_CONTRIBUTION)
     for file in lore.files(guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)
-        house.store.people.take_back(guild_id, persona.id, file)
+        store.people.take_back(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
-    for where in [guild_id] if guild_id else [0, *sorted(house.store.guilds.known())]:
-        for channel in house.store.channels.of_guild(where):
+    for where in [guild_id] if guild_id else [0, *sorted(store.guilds.known())]:
+        for channel in store.channels.of_guild(where):
             if channel.persona_id == persona.id:
-                house.store.channels.clear(where, channel.channel_id)
+                store.channels.clear(where, channel.channel_id)
 
 
 def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> CardExport:
@@ -120,12 +127,14 @@ def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> Card
         raise RefusedError(error.message, "Choose another format.") from error
 
 
-def log_card_export(house: Services, guild_id: int, persona: Persona, file: str, content: bytes, whither: str) -> None:
+def log_card_export(
+    home: Path, store: Store, guild_id: int, persona: Persona, file: str, content: bytes, whither: str
+) -> None:
     """List a card that leaves, under whoever gave it; `whither` says where it went."""
-    giver = house.store.people.contributor(guild_id, persona.id, CARD_CONTRIBUTION)
+    giver = store.people.contributor(guild_id, persona.id, CARD_CONTRIBUTION)
     if giver is not None:
-        people = {keyed_person(HomeKey.of(house.home).people(), str(giver))}
-        record_export(house.home, "card", f"{file}, {whither}", people, hashlib.sha256(content).hexdigest())
+        people = {keyed_person(HomeKey.of(home).people(), str(giver))}
+        record_export(home, "card", f"{file}, {whither}", people, hashlib.sha256(content).hexdigest())
 
 
 IMPORT_JOB_NAME = "imported"
@@ -144,7 +153,7 @@ RequestOrigin = tuple[int, int, int]
 
 
 async def install_bundled_adapter(
-    house: Services, asked_in: RequestOrigin, persona_id: str, card: Card, where: str
+    home: Path, store: Store, base_model: str, asked_in: RequestOrigin, persona_id: str, card: Card, where: str
 ) -> tuple[list[str], TrainingJob | None]:
     """Install the adapter that a card carries as the persona's next version.
 
@@ -155,22 +164,22 @@ async def install_bundled_adapter(
         return [], None
 
     def place_of(version: str) -> Path:
-        return adapter_ref(house.home, persona_id, version).folder
+        return adapter_ref(home, persona_id, version).folder
 
     with tempfile.TemporaryDirectory(prefix="understudy-card-") as aside:
         try:
-            manifest = await asyncio.to_thread(_unpack_adapter, card, Path(aside), where, house.base_model)
+            manifest = await asyncio.to_thread(_unpack_adapter, card, Path(aside), where, base_model)
         except (AdapterError, BaseModelError) as error:
             return [f"The adapter in the card stays in it, and is not installed: {error}"], None
-        here = {one.version: place_of(one.version) for one in house.store.versions.installed(persona_id)}
+        here = {one.version: place_of(one.version) for one in store.versions.installed(persona_id)}
         if version := await asyncio.to_thread(_find_installed, here, manifest):
             return [f"The adapter in the card is here already: it is {version}."], None
-        version = house.store.versions.reserve(persona_id)
+        version = store.versions.reserve(persona_id)
         place = place_of(version)
         await asyncio.to_thread(install_adapter_folder, Path(aside), place)
-    new = NewTrainingJob(secrets.token_hex(5), *asked_in, _import_request(house, persona_id, manifest))
+    new = NewTrainingJob(secrets.token_hex(5), *asked_in, _import_request(base_model, persona_id, manifest))
     result = JobResult(adapter=str(place), seconds=0.0, scorecard=_without_verdict(manifest), imported=True)
-    job = house.store.jobs.add_imported(new, version, result, time.time())
+    job = store.jobs.add_imported(new, version, result, time.time())
     return [f"The adapter in the card is its version {version}: **Promote** lets it speak."], job
 
 
@@ -198,13 +207,13 @@ def _find_installed(here: Mapping[str, Path], manifest: AdapterManifest) -> str 
 
 
 def _without_verdict(manifest: AdapterManifest) -> ScoreSummary:
-    """Its maker's losses without its maker's verdict: this house's gate has not seen it."""
+    """Its maker's losses without its maker's verdict: this bot's gate has not seen it."""
     return manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})
 
 
-def _import_request(house: Services, persona_id: str, manifest: AdapterManifest) -> TrainingRequest:
+def _import_request(base_model: str, persona_id: str, manifest: AdapterManifest) -> TrainingRequest:
     """What the row in the store says was asked for: who, over which base model, and how it was trained."""
-    request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=house.base_model, persona=persona_id)
+    request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
     if not RECIPE_NAME_PATTERN.fullmatch(manifest.recipe):  # another program's
         return request
     return TrainingRequest.model_validate({**request.model_dump(exclude_unset=True), "recipe": manifest.recipe})

@@ -52,25 +52,25 @@ class LiveBotHooks:
             await queue.set_aside(job_id)
 
     async def drop(self, persona_id: str, version: str) -> None:
-        house = self.client.services
-        house.reply_service.stop_replies(of=persona_id)
-        await house.reply_service.engine.drop(house.conversations.adapter(persona_id, version))
+        services = self.client.services
+        services.reply_service.stop_replies(of=persona_id)
+        await services.engine.drop(services.request_builder.adapter(persona_id, version))
 
     async def files_changed(self, paths: Collection[str]) -> None:
-        house = self.client.services
+        services = self.client.services
         parts = [Path(path).parts for path in paths]
         if any(part[0] == "personas" for part in parts):
-            await asyncio.to_thread(house.conversations.personas.reload_guild_cards)
-        lore = GuildLore(house.home, house.conversations.lore, house.catalogue.shipped.lore)
+            await asyncio.to_thread(services.personas.reload_guild_cards)
+        lore = GuildLore(services.home, services.request_builder.lore, services.catalogue.shipped.lore)
         owners = {
             (int(part[1]), part[2]) for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit()
         }
         for guild_id, persona_id in sorted(owners):
             await lore.refresh(guild_id, persona_id)
-        house.conversations.lore.compact()
+        services.request_builder.lore.compact()
 
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
-        await self.client.services.reply_service.engine.clear_prefix_cache()
+        await self.client.services.engine.clear_prefix_cache()
         try:
             withdrawn = tuple([self._trained_anew(one) for one in receipt.withdrawn])
             dialogues = tuple([self._dialogue_anew(one) for one in receipt.dialogues])
@@ -116,7 +116,7 @@ class LiveBotHooks:
         """Say in the channels concerned that a version was withdrawn; whoever it was about is not named."""
         if one.now is None:
             return
-        personas = self.client.services.conversations.personas
+        personas = self.client.services.personas
         for guild in self.client.guilds:
             persona = personas.get(one.persona_id, guild.id)
             if persona is None:
@@ -176,16 +176,16 @@ class ErasureService:
     @property
     def forgetter(self) -> ErasureRunner:
         """Forgets in this home, with the bot around it."""
-        house = self._bot.services
-        consents = ConsentMirror(house.home, house.store, house.keeping.permission)
+        services = self._bot.services
+        consents = ConsentMirror(services.home, services.store, services.privacy.permission)
         return ErasureRunner(
-            house.home,
-            house.store,
+            services.home,
+            services.store,
             consents,
             time.time,
             LiveBotHooks(self._bot),
-            house.conversations.personas.all_names(),
-            house.keeping.forget_in_sandbox,
+            services.personas.all_names(),
+            services.privacy.forget_in_sandbox,
         )
 
     def start(self) -> None:
@@ -216,11 +216,11 @@ class ErasureService:
         self._let_go(user_id)
 
     def _let_go(self, user_id: int) -> None:
-        house = self._bot.services
-        house.reply_service.stop_replies(to=user_id)
-        house.dialogue_runner.stop_asked_by(user_id)
-        for channel_id in [key for key, asked in house.unanswered.items() if asked.author_id == user_id]:
-            del house.unanswered[channel_id]
+        services = self._bot.services
+        services.reply_service.stop_replies(to=user_id)
+        services.dialogue_runner.stop_asked_by(user_id)
+        for channel_id in [key for key, asked in services.unanswered.items() if asked.author_id == user_id]:
+            del services.unanswered[channel_id]
         self._wake.set()
 
     # ------------------------------------------------------------------------------------------ in the background

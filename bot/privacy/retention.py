@@ -146,8 +146,8 @@ class RetentionPeriods:
 class Retention:
     """Deletes what has been kept long enough. Use it from the event loop's thread."""
 
-    def __init__(self, house: Services, clock: Clock, limits: RetentionPeriods) -> None:
-        self._house, self._clock, self._limits = house, clock, limits
+    def __init__(self, services: Services, clock: Clock, limits: RetentionPeriods) -> None:
+        self._services, self._clock, self._limits = services, clock, limits
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._client: commands.Bot | None = None
@@ -175,7 +175,7 @@ class Retention:
     async def _on_removed(self, guild: discord.Guild) -> None:
         """A server has removed the bot, or is no more. (One that cannot be reached for a while makes another event.)"""
         log.warning("The bot is no longer in %s; what is kept of it goes in %d days", guild.id, self._limits.guild_days)
-        self._house.store.guilds.left(guild.id, self._clock.now())
+        self._services.store.guilds.left(guild.id, self._clock.now())
         if not self._limits.guild_days:
             self._wake.set()
 
@@ -189,14 +189,14 @@ class Retention:
             return
         here = {guild.id for guild in client.guilds}
         self._present(here)
-        known = self._house.store.guilds.known() | find_guilds_on_disk(self._house.home)
-        others = self._house.store.guilds.guilds_of_other_account(client.application_id)
+        known = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
+        others = self._services.store.guilds.guilds_of_other_account(client.application_id)
         for guild_id in known - here - others:
-            self._house.store.guilds.left(guild_id, self._clock.now())
+            self._services.store.guilds.left(guild_id, self._clock.now())
 
     def _present(self, guild_ids: set[int]) -> None:
         assert self._client is not None and self._client.application_id is not None  # it has logged in
-        self._house.store.guilds.present(guild_ids, self._client.application_id)
+        self._services.store.guilds.present(guild_ids, self._client.application_id)
 
     # -------------------------------------------------------------------------------------- the work
 
@@ -217,14 +217,14 @@ class Retention:
     async def tidy(self) -> bool:
         """Delete all that is due. False when something could not be deleted."""
         self._failed = False
-        now, home = self._clock.now(), self._house.home
+        now, home = self._clock.now(), self._services.home
         said_before = now - self._limits.history_days * DAY_S
         with self._logged("servers that have removed the bot"):
             self._compare()
         with self._logged("old conversations"):
-            self._house.store.messages.delete_before(said_before)
+            self._services.store.messages.delete_before(said_before)
         with self._logged("old answers over HTTP"):
-            self._house.store.answered.forget_old(now)
+            self._services.store.answered.forget_old(now)
         for guild_id in self._due_guilds(now):
             with self._logged(f"the server {guild_id}"):
                 await self._end(guild_id, now)
@@ -237,7 +237,7 @@ class Retention:
         with self._logged("review files"):
             await asyncio.to_thread(delete_expired_reviews, home, now)
         with self._logged("what was deleted in the database"):
-            self._house.store.trim()
+            self._services.store.trim()
         return not self._failed
 
     @contextmanager
@@ -254,17 +254,17 @@ class Retention:
     def _due_guilds(self, now: float) -> list[int]:
         # Also what was left at this very moment, where it goes at once.
         left_until = math.nextafter(now - self._limits.guild_days * DAY_S, math.inf)
-        return self._house.store.guilds.left_before(left_until)
+        return self._services.store.guilds.left_before(left_until)
 
     async def _end(self, guild_id: int, now: float) -> None:
-        house = self._house
-        for job in house.store.jobs.of_guild(guild_id, limit=-1):
+        services = self._services
+        for job in services.store.jobs.of_guild(guild_id, limit=-1):
             if job.state in ("queued", "running"):
-                house.queue.cancel(job.job_id)  # while its trainer still writes this fails, and comes again
-        house.conversations.personas.remove_guild(guild_id)
-        for folder in (house.home / "lore" / str(guild_id)).glob("*/"):
-            house.conversations.lore.replace(guild_owner(guild_id, folder.name), ())
-        end = GuildDeletion.of(house.home, house.store, guild_id)
+                services.queue.cancel(job.job_id)  # while its trainer still writes this fails, and comes again
+        services.personas.remove_guild(guild_id)
+        for folder in (services.home / "lore" / str(guild_id)).glob("*/"):
+            services.request_builder.lore.replace(guild_owner(guild_id, folder.name), ())
+        end = GuildDeletion.of(services.home, services.store, guild_id)
         end.withdraw(now)
         await asyncio.to_thread(end.delete_files)
         end.delete_rows(now)
@@ -277,7 +277,7 @@ class Retention:
 
         The adapter stays in its place and the job in the store.
         """
-        job = self._house.store.jobs.get(folder.name)
+        job = self._services.store.jobs.get(folder.name)
         if job is None or (job.finished_at is not None and job.finished_at < before):
             await asyncio.to_thread(_delete_if_from_discord, folder, None if job else before)
 

@@ -31,22 +31,22 @@ def comparison_context(home: Path, store: Store, personas: PersonaRegistry, job:
     )
 
 
-async def record_vote(house: Services, vote: BlindComparison) -> None:
+async def record_vote(services: Services, vote: BlindComparison) -> None:
     """After a blind vote, note what members have made of both versions."""
     for version in vote.versions:
-        await record_member_feedback(house, vote.persona_id, version)
+        await record_member_feedback(services, vote.persona_id, version)
 
 
-async def record_member_feedback(house: Services, persona_id: str, version: str) -> None:
+async def record_member_feedback(services: Services, persona_id: str, version: str) -> None:
     """Write what members have made of a version until now into the folder of the job that made it.
 
     There `python -m trainer evaluate` finds it. Nothing is written for the live version, nor where the folder is gone.
     """
-    job_id = house.store.versions.job_of(persona_id, version)
-    job = house.store.jobs.get(job_id) if job_id else None
-    if job and (found := await summarise_votes(house.store, persona_id, version, time.time())):
-        compare = comparison_context(house.home, house.store, house.conversations.personas, job)
-        await _write_if_possible(house.home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
+    job_id = services.store.versions.job_of(persona_id, version)
+    job = services.store.jobs.get(job_id) if job_id else None
+    if job and (found := await summarise_votes(services.store, persona_id, version, time.time())):
+        compare = comparison_context(services.home, services.store, services.personas, job)
+        await _write_if_possible(services.home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
 
 
 async def _write_if_possible(folder: Path, compare: ComparisonTargets) -> None:

@@ -30,89 +30,91 @@ class PromotionObjections:
 
 
 async def promote_version(
-    house: Services, persona_id: str, version: str, guild_id: int, channel_id: int, by: int
+    services: Services, persona_id: str, version: str, guild_id: int, channel_id: int, by: int
 ) -> bool:
     """Make a version live after loading it, so that a damaged one never gets to speak. False where it was live.
 
     `guild_id` and `channel_id` are where that was decided, 0 on the machine itself. Raises `RequestError` for one that
     is not installed, and `AdapterError`.
     """
-    house.store.versions.require_installed(persona_id, version)
-    await house.reply_service.engine.load(house.conversations.adapter(persona_id, version))
+    services.store.versions.require_installed(persona_id, version)
+    await services.engine.load(services.request_builder.adapter(persona_id, version))
     new = NewRollout(persona_id, version, guild_id, channel_id, by, share=100)
-    if house.store.rollouts.promote(new, time.time()) is None:
+    if services.store.rollouts.promote(new, time.time()) is None:
         return False
-    _dispatch_version_changed(house, guild_id, persona_id)
+    _dispatch_version_changed(services, guild_id, persona_id)
     return True
 
 
-def roll_back_version(house: Services, persona: Persona, guild_id: int, by: int) -> Promotion:
+def roll_back_version(services: Services, persona: Persona, guild_id: int, by: int) -> Promotion:
     """Make the version live that was so before. Raises `RequestError` where there is none."""
-    store = house.store
+    store = services.store
     try:
         row = store.rollouts.roll_back(persona.id, by, time.time(), guild_id)
     except RequestError as error:
         how = "Make one live with `/finetune promote`." if store.versions.installed(persona.id) else "Train one first."
         raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
-    _dispatch_version_changed(house, guild_id, persona.id)
+    _dispatch_version_changed(services, guild_id, persona.id)
     return row
 
 
-async def promote_automatically(house: Services, job: TrainingJob) -> bool:
+async def promote_automatically(services: Services, job: TrainingJob) -> bool:
     """Make a job's version live where its server has chosen so and the gate says promote. Whether that was done.
 
     It is loaded first, so that a damaged one never gets to speak; one that cannot be loaded waits for a moderator.
     """
-    if job.persona is None or not _may_promote(house, job):
+    if job.persona is None or not _may_promote(services, job):
         return False
-    if await member_objections(house, job.persona, job.version, job.guild_id):
+    if await member_objections(services, job.persona, job.version, job.guild_id):
         return False
     new = NewRollout(job.persona, job.version, job.guild_id, job.channel_id, AUTOMATIC_USER_ID, share=100)
     try:
-        house.store.versions.require_installed(job.persona, job.version)
-        await house.reply_service.engine.load(house.conversations.adapter(job.persona, job.version))
-        done = house.store.rollouts.promote(new, time.time(), kind="automatic promotion")
+        services.store.versions.require_installed(job.persona, job.version)
+        await services.engine.load(services.request_builder.adapter(job.persona, job.version))
+        done = services.store.rollouts.promote(new, time.time(), kind="automatic promotion")
     except (UnderstudyError, StoreError) as error:
         log.warning("%s of %s was not promoted by itself: %s", job.version, job.persona, error)
         return False
     return done is not None
 
 
-async def find_objections(house: Services, persona_id: str, version: str, guild_id: int) -> PromotionObjections | None:
+async def find_objections(
+    services: Services, persona_id: str, version: str, guild_id: int
+) -> PromotionObjections | None:
     """What the gate and the members of a guild (of all, where the operator asks) hold against an installed version.
 
     None where there is nothing, and for the one that speaks.
     """
-    if house.store.versions.live(persona_id) == version:
+    if services.store.versions.live(persona_id) == version:
         return None
-    members = await member_objections(house, persona_id, version, guild_id)
-    found = (it.scorecard for it in house.store.versions.installed(persona_id) if it.version == version)
+    members = await member_objections(services, persona_id, version, guild_id)
+    found = (it.scorecard for it in services.store.versions.installed(persona_id) if it.version == version)
     card = next(found, None)
     if card and card.verdict == REJECT_VERDICT:
         return PromotionObjections("The gate rejects", (*members, *card.reasons))
     return PromotionObjections("Members speak against", members) if members else None
 
 
-async def member_objections(house: Services, persona_id: str, version: str, guild_id: int) -> tuple[str, ...]:
+async def member_objections(services: Services, persona_id: str, version: str, guild_id: int) -> tuple[str, ...]:
     """What the members of a guild (of all, where the operator asks) hold against a version for certain."""
-    found = await summarise_votes(house.store, persona_id, version, time.time(), guild_id or None)
+    found = await summarise_votes(services.store, persona_id, version, time.time(), guild_id or None)
     return vote_objections(found)
 
 
-def _dispatch_version_changed(house: Services, guild_id: int, persona_id: str) -> None:
+def _dispatch_version_changed(services: Services, guild_id: int, persona_id: str) -> None:
     """Another version speaks: messages with buttons, and what the engine has ready, follow.
 
     What the operator decides is seen wherever a version of this persona was trained.
     """
-    made_by = (house.store.jobs.get(made.job_id) for made in house.store.versions.installed(persona_id))
+    made_by = (services.store.jobs.get(made.job_id) for made in services.store.versions.installed(persona_id))
     trained_in = {job.guild_id for job in made_by if job} if guild_id == OPERATOR_GUILD_ID else set()
-    if house.client:
+    if services.client:
         for one in {guild_id} | trained_in:
-            house.client.dispatch("version_changed", one, persona_id)
+            services.client.dispatch("version_changed", one, persona_id)
 
 
-def _may_promote(house: Services, job: TrainingJob) -> bool:
+def _may_promote(services: Services, job: TrainingJob) -> bool:
     result = job.result
     if job.state != "done" or result is None or result.imported or result.scorecard.verdict != "promote":
         return False
-    return house.store.guilds.is_auto_promotion_enabled(job.guild_id)
+    return services.store.guilds.is_auto_promotion_enabled(job.guild_id)

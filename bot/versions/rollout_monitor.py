@@ -83,7 +83,7 @@ class RolloutMonitor:
                     self.bot.services.store.rollouts.mark_announced(rollout.seq)
 
     async def _tell(self, rollout: Rollout) -> None:
-        persona = self.bot.services.conversations.personas.get(rollout.persona_id, rollout.guild_id)
+        persona = self.bot.services.personas.get(rollout.persona_id, rollout.guild_id)
         channel = await fetch_channel(self.bot, rollout.channel_id)
         if persona is None or channel is None:
             return  # nobody is left to be told

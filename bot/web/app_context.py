@@ -17,7 +17,7 @@ Route = tuple[str, str, Handler]
 
 @dataclass
 class AppContext:
-    """`house` is None while the bot starts or ends."""
+    """`services` is None while the bot starts or ends."""
 
     services: Services | None = None
 
@@ -26,8 +26,8 @@ APP_CONTEXT = web.AppKey("tenant", AppContext)
 
 
 def get_services(request: web.Request) -> Services:
-    """The house. Raises `Problem` while nobody is in."""
-    house = request.app[APP_CONTEXT].services
-    if house is None:
+    """The services. Raises `Problem` while nobody is in."""
+    services = request.app[APP_CONTEXT].services
+    if services is None:
         raise Problem("busy", "The bot is starting or ending.", "Try again.", headers={"Retry-After": "2"})
-    return house
+    return services

@@ -62,9 +62,9 @@ class WebServer:
         self._tenant, self._door = AppContext(), door or Authenticator()
         self._own: set[web.AbstractRoute] = set()
 
-    def open(self, house: Services) -> None:
-        """From now on requests are answered from this house."""
-        self._tenant.services = house
+    def open(self, services: Services) -> None:
+        """From now on requests are answered from this services."""
+        self._tenant.services = services
 
     def close(self) -> None:
         """From now on requests are told to try again."""

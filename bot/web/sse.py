@@ -93,8 +93,8 @@ async def _send_events(
 
 def _error_data(request: web.Request, error: Exception) -> dict[str, str]:
     if isinstance(error, UnderstudyError):
-        house = request.app[APP_CONTEXT].services
-        home = house.home if house else None
+        services = request.app[APP_CONTEXT].services
+        home = services.home if services else None
         return {"message": redact_paths(error.message, home), "advice": redact_paths(error.advice, home)}
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=error)

@@ -105,18 +105,26 @@ async def on_stage(
 
         queue = JobQueue(store, backend, SystemClock())
         lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]))
-        conversations = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
+        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
 
-        def house(client: Any) -> Services:
-            voices, way = SenderRegistry(client, store), TrainerThrottle(backend.hold)
-            answerer = ReplyService(store, engine, conversations, voices, ReplyButtonViews(), way)
-            catalogue = DatasetCatalog(shipped, "embedded", home, store)
-            keeping = PrivacyServices(permission, 90, True, partial(forget_in_sandbox, sandbox))
+        def create_services(client: Any) -> Services:
+            senders, throttle = SenderRegistry(client, store), TrainerThrottle(backend.hold)
             return Services(
-                store, conversations, answerer, queue, catalogue, "embedded", home, keeping=keeping, client=client
+                store=store,
+                engine=engine,
+                personas=personas,
+                throttle=throttle,
+                request_builder=builder,
+                reply_service=ReplyService(store, engine, builder, senders, ReplyButtonViews(), throttle),
+                queue=queue,
+                catalogue=DatasetCatalog(shipped, "embedded", home, store),
+                base_model="embedded",
+                home=home,
+                privacy=PrivacyServices(permission, 90, True, partial(forget_in_sandbox, sandbox)),
+                client=client,
             )
 
-        client = BotClient(house, message_content=message_content, guilds_settle_s=0.1)
+        client = BotClient(create_services, message_content=message_content, guilds_settle_s=0.1)
         running = asyncio.create_task(client.start(sandbox.token))
         ready = asyncio.create_task(client.wait_until_ready())
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)

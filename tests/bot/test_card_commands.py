@@ -162,7 +162,7 @@ async def test_a_removed_persona_leaves_its_channels(stage):
 )
 async def test_what_cannot_be_a_persona_is_refused_with_the_reason(stage, content, name, words):
     await told(await bring_in(stage, content, name), words)
-    assert len(stage.client.services.conversations.personas.of(stage.sandbox.guild_id)) == 3
+    assert len(stage.client.services.personas.of(stage.sandbox.guild_id)) == 3
 
 
 async def test_members_neither_import_nor_export(stage):

@@ -58,7 +58,7 @@ def carrying(folder):
 
 
 def versions(stage):
-    persona = stage.client.services.conversations.personas.find("mira", stage.sandbox.guild_id)
+    persona = stage.client.services.personas.find("mira", stage.sandbox.guild_id)
     return persona.id, [one.version for one in stage.store.versions.installed(persona.id)]
 
 
@@ -185,7 +185,7 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         await moderator.click(said, "Promote")
-        persona = app.services.conversations.personas.find("mira", stage.guild_id)
+        persona = app.services.personas.find("mira", stage.guild_id)
         await until(lambda: app.services.store.versions.live(persona.id) == "v1")
         mark, channel_id = len(stage.events), stage.channel(OFFICE)["id"]
         await moderator.say(OFFICE, "evening")

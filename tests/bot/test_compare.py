@@ -230,10 +230,12 @@ async def test_versions_can_be_named_and_members_left_alone(stage):
 
 
 async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_of_all(stage):
-    house, owner = stage.client.services, guild_owner(stage.sandbox.guild_id, "ballast")
-    house.conversations.lore.replace(owner, [Passage(owner, "z.md", "Zephyrine", "The zephyrine leaks at the rivet.")])
-    (house.home / "prompts").mkdir()
-    (house.home / "prompts" / "general.txt").write_text("Does the zephyrine leak?")
+    services, owner = stage.client.services, guild_owner(stage.sandbox.guild_id, "ballast")
+    services.request_builder.lore.replace(
+        owner, [Passage(owner, "z.md", "Zephyrine", "The zephyrine leaks at the rivet.")]
+    )
+    (services.home / "prompts").mkdir()
+    (services.home / "prompts" / "general.txt").write_text("Does the zephyrine leak?")
     await stage.member.say(QUAY, "Does the zephyrine leak?")
     await stage.sees("Take")
     (talk,) = stage.engine.requests

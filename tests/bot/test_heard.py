@@ -100,25 +100,25 @@ class TestThumbs:
 
 async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(stage):
     last = votes(stage.store, 12, "b")
-    house = stage.client.services
-    await record_vote(house, last)
-    folder = house.home / "jobs" / house.store.versions.job_of("ballast", "v2")
+    services = stage.client.services
+    await record_vote(services, last)
+    folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
     assert not folder.exists(), "nothing is made anew of a job whose folder is gone"
     folder.mkdir(parents=True)
-    await record_vote(house, last)
+    await record_vote(services, last)
     found = read_comparison_targets(folder)
     assert isinstance(found.heard, MemberFeedback) and found.heard.against == "v1" and found.heard.votes == 120
     assert found.live.endswith("ballast/v1")
 
 
 async def test_thumbs_are_noted_too_also_when_they_have_ended_the_trial(stage):
-    house, now = stage.client.services, time.time()
-    folder = house.home / "jobs" / house.store.versions.job_of("ballast", "v2")
+    services, now = stage.client.services, time.time()
+    folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
     folder.mkdir(parents=True)
-    rollout = house.store.rollouts.start(NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now)
-    dislike(house.store, rollout, 12, at=now)
-    stage.client.dispatch("reply_judged", next(it.event_id for it in house.store.tallies.of_rollout(rollout.seq)))
-    await until(lambda: house.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists())
+    rollout = services.store.rollouts.start(NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now)
+    dislike(services.store, rollout, 12, at=now)
+    stage.client.dispatch("reply_judged", next(it.event_id for it in services.store.tallies.of_rollout(rollout.seq)))
+    await until(lambda: services.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists())
     found = read_comparison_targets(folder).heard
     assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
 
@@ -135,11 +135,11 @@ async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
 
 @pytest.mark.parametrize(("choice", "is_promoted"), [("b", False), ("a", True)])
 async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_promoted):
-    house, guild = stage.client.services, stage.client.guilds[0].id
-    house.store.guilds.set_auto_promotion(guild, True)
-    job = house.store.jobs.get(house.store.versions.job_of("ballast", "v2"))
+    services, guild = stage.client.services, stage.client.guilds[0].id
+    services.store.guilds.set_auto_promotion(guild, True)
+    job = services.store.jobs.get(services.store.versions.job_of("ballast", "v2"))
     better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
-    votes(house.store, 30, choice, guild=guild)
+    votes(services.store, 30, choice, guild=guild)
     made = replace(job, guild_id=guild, result_json=better.model_dump_json())
-    assert await promote_automatically(house, made) is is_promoted
-    assert house.store.versions.live("ballast") == ("v2" if is_promoted else "v1")
+    assert await promote_automatically(services, made) is is_promoted
+    assert services.store.versions.live("ballast") == ("v2" if is_promoted else "v1")

@@ -47,7 +47,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(h
     async with open_app(load_settings(None, environ), ShippedData.beside_the_code()) as app:
         told = f"Made for another base model than {tiny_base.source}: ballast v1 (for {tmp_path / 'other'}). The base"
         assert told in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
-        assert app.services.conversations.speaking("oda") == "v1"
+        assert app.services.request_builder.speaking("oda") == "v1"
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
         assert (
@@ -64,7 +64,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(h
         channel = app.sandbox.channel(QUAY)["id"]
         stored = app.services.store.messages.recent(int(channel))
         assert {m.adapter_version for m in stored if m.persona_id == "ballast"} == {None}
-        assert app.services.conversations.speaking("ballast") is None
+        assert app.services.request_builder.speaking("ballast") is None
 
 
 def test_a_version_is_left_behind_by_its_manifest(home, tmp_path, tiny_base):

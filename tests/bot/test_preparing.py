@@ -21,12 +21,14 @@ class Client(SimpleNamespace):
 
 
 def house_of(store, home, live):
-    conversations = SimpleNamespace(
+    request_builder = SimpleNamespace(
         personas=SimpleNamespace(get=lambda persona, guild: PEOPLE.get((0, persona)) or PEOPLE.get((guild, persona))),
         speaking=live.get,
         adapter=lambda persona, version: adapter_ref(home, persona, version),
     )
-    return SimpleNamespace(store=store, conversations=conversations, reply_service=SimpleNamespace(engine=FakeEngine()))
+    return SimpleNamespace(
+        store=store, request_builder=request_builder, personas=request_builder.personas, engine=FakeEngine()
+    )
 
 
 async def test_each_persona_of_each_server_is_prepared_with_the_version_that_speaks(tmp_path):
@@ -36,9 +38,9 @@ async def test_each_persona_of_each_server_is_prepared_with_the_version_that_spe
         ):
             store.channels.assign(Channel(guild, 10 + number, persona, "mentions", 5, 0.0))
         live = {"ada": "v2"}
-        house, client = house_of(store, tmp_path, live), Client(guilds=[HERE, THERE], listeners={})
-        prepared = house.reply_service.engine.prepared
-        ChannelPrefixWarmup(house).start(client)
+        services, client = house_of(store, tmp_path, live), Client(guilds=[HERE, THERE], listeners={})
+        prepared = services.engine.prepared
+        ChannelPrefixWarmup(services).start(client)
         ada = ("ada", adapter_ref(tmp_path, "ada", "v2"))
         assert sorted(prepared, key=str) == sorted([ada, ada, ("bo", None)], key=str), "bo is not known in server 1"
         prepared.clear()

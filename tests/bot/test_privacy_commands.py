@@ -209,8 +209,8 @@ async def test_a_channel_or_thread_that_is_deleted_on_discord_is_deleted_here(st
 
 
 async def test_the_operator_on_discord_is_named(stage):
-    house = stage.client.services
-    stage.client.services = replace(house, keeping=replace(house.keeping, in_sandbox=False))
+    services = stage.client.services
+    stage.client.services = replace(services, privacy=replace(services.privacy, in_sandbox=False))
     owner = stage.client.application.owner
     words = (await told(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
     assert f"<@{owner.id}>" in words

@@ -27,7 +27,7 @@ LIMITS = RetentionPeriods(history_days=90, guild_days=14)
 
 
 class Bench:
-    """A house with real parts, without a client."""
+    """Services with real parts, without a client."""
 
     def __init__(self, home, limits=LIMITS):
         self.home, self.clock, self.backend = home, FakeClock(), FakeTrainingBackend()
@@ -35,8 +35,19 @@ class Bench:
         personas = PersonaRegistry(SHIPPED_CARDS, home)
         self.lore = LoreIndex(read_all_guild_lore(home), home / "cache" / "lore.sqlite")
         self.queue = JobQueue(self.store, self.backend, self.clock)
-        conversations = ChatRequestBuilder(self.store, personas, self.lore, SamplingParams(), home)
-        self.services = Services(self.store, conversations, None, self.queue, None, "embedded", home)
+        builder = ChatRequestBuilder(self.store, personas, self.lore, SamplingParams(), home)
+        self.services = Services(
+            store=self.store,
+            engine=None,
+            personas=personas,
+            throttle=None,
+            request_builder=builder,
+            reply_service=None,
+            queue=self.queue,
+            catalogue=None,
+            base_model="embedded",
+            home=home,
+        )
         self.retention = Retention(self.services, self.clock, limits)
 
     @property
@@ -162,7 +173,7 @@ async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(be
     bench.clock.advance(1)
     assert await bench.retention.tidy()
     assert bench.store.guilds.known() == {THERE} and of_guild(bench.home, HERE) == []
-    personas = bench.services.conversations.personas
+    personas = bench.services.personas
     assert OWN not in personas.of(HERE) and OTHERS in personas.of(THERE)
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=HERE) == []
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=THERE)

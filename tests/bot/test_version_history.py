@@ -15,9 +15,9 @@ CHANNEL, MINA, OTHER_GUILD = 2, 70007, 12
 
 def history(stage, persona="ballast"):
     """All pages as one text."""
-    house = stage.client.services
-    who = house.conversations.personas.get(persona, 0)
-    return "\n".join(VersionHistory(house, who, int(stage.sandbox.guild_id)).pages())
+    services = stage.client.services
+    who = services.personas.get(persona, 0)
+    return "\n".join(VersionHistory(services, who, int(stage.sandbox.guild_id)).pages())
 
 
 def entries(text):

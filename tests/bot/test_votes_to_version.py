@@ -58,23 +58,23 @@ async def test_votes_become_a_version_that_the_gate_compares_with_the_live_one(t
     wanted = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0",
               "MAX_NEW_TOKENS": "12", "COMPARISONS_PER_DAY": "40", "TRAINER_CARD": "losses"}  # fmt: skip
     async with open_app(load_settings(None, wanted), ShippedData.beside_the_code(), town) as app:
-        house, moderator = app.services, app.sandbox.member(MODERATOR)
+        services, moderator = app.services, app.sandbox.member(MODERATOR)
         first = await trained(app, settings=FAST)
         await moderator.slash(QUAY, "finetune promote", version=first.version)
-        await until(lambda: house.store.versions.live("ballast") == first.version, 20)
+        await until(lambda: services.store.versions.live("ballast") == first.version, 20)
 
         await told(await moderator.slash(QUAY, "finetune compare", version="base"))
         (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]
         await asyncio.gather(*(votes_of(app, invitation, name) for name in names))
-        cast = house.store.comparisons.voted("ballast")
+        cast = services.store.comparisons.voted("ballast")
         assert len(cast) == MEMBERS * EACH and {one.versions for one in cast} == {("base", "v1"), ("v1", "base")}
 
         second = await trained(app, task_type="preference", settings="max_steps=4, learning_rate=1e-3, max_length=2000")
-        folder = adapter_ref(house.home, "ballast", second.version).folder
+        folder = adapter_ref(services.home, "ballast", second.version).folder
         made, card = verify_adapter(folder), ScoreCard.model_validate_json((folder / "scorecard.json").read_bytes())
         assert made.start_from.version == first.version and made.dataset["preferences_members"] == MEMBERS
         assert made.dataset["preferences_used"] >= 300 and made.dataset["replies_bad"] > made.dataset["replies_good"]
-        assert read_comparison_targets(house.home / "jobs" / second.job_id).live.endswith(f"ballast/{first.version}")
+        assert read_comparison_targets(services.home / "jobs" / second.job_id).live.endswith(f"ballast/{first.version}")
         assert card.adapters["live"].version == first.version and card.heldout.against_live is not None
         asked = {it.name: it.outcome for it in card.verdict.criteria}
         assert asked["no worse than the live version"] in ("pass", "warn", "fail")

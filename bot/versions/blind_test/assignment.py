@@ -102,38 +102,38 @@ class Contest:
         return self.version or BASE_MODEL_NAME, self.against or BASE_MODEL_NAME
 
 
-def resolve_contest(house: Services, persona: Persona, version: str | None, against: str | None) -> Contest:
+def resolve_contest(services: Services, persona: Persona, version: str | None, against: str | None) -> Contest:
     """The versions that somebody named, `base` being the base model.
 
     Without a name it is the newest that does not speak, against the one that speaks now. Raises `RequestError` where
     there is none, and for one that is not installed or cannot be served.
     """
-    speaking = house.conversations.speaking(persona.id)
-    other = _resolve_version(house, persona, against) if against else speaking
-    one = _resolve_version(house, persona, version) if version else _newest_version(house, persona, other)
+    speaking = services.request_builder.speaking(persona.id)
+    other = _resolve_version(services, persona, against) if against else speaking
+    one = _resolve_version(services, persona, version) if version else _newest_version(services, persona, other)
     if one == other:
         raise RequestError(f"Both are {one or 'the base model'}.", "Name two versions, with `version` and `against`.")
     return Contest(persona, one, other)
 
 
-def version_names(house: Services, persona: Persona) -> list[str]:
+def version_names(services: Services, persona: Persona) -> list[str]:
     """What can be compared, newest first, the base model last."""
-    behind = house.conversations.incompatible_versions
-    found = [one.version for one in house.store.versions.installed(persona.id)]
+    behind = services.request_builder.incompatible_versions
+    found = [one.version for one in services.store.versions.installed(persona.id)]
     return [*(version for version in reversed(found) if not behind.model_of(persona.id, version)), BASE_MODEL_NAME]
 
 
-async def generate_comparison(house: Services, contest: Contest, user_id: int, guild_id: int) -> NewBlindComparison:
+async def generate_comparison(services: Services, contest: Contest, user_id: int, guild_id: int) -> NewBlindComparison:
     """A comparison for one member: a prompt that they have seen least, two replies, in an order drawn by chance.
 
     Each is made for one member alone: were it shown to many, what chance made of two replies would sway all of them.
     Raises `UnderstudyError` when a reply cannot be made, and `RequestError` where both say the same each time.
     """
-    prompts = prompts_for(contest.persona.id, house.home)
-    seen = house.store.comparisons.prompts_seen(user_id, contest.persona.id)
+    prompts = prompts_for(contest.persona.id, services.home)
+    seen = services.store.comparisons.prompts_seen(user_id, contest.persona.id)
     for _ in range(MAX_GENERATION_ATTEMPTS):
         prompt = draw_prompt(prompts, seen)
-        one, other = await _generate_both(house, contest, prompt, guild_id)
+        one, other = await _generate_both(services, contest, prompt, guild_id)
         if remove_links(one.text) != remove_links(other.text):
             pair = [(contest.version, one), (contest.against, other)]
             random.shuffle(pair)
@@ -151,30 +151,30 @@ def version_labels(one: BlindComparison) -> tuple[str, str]:
     return a, b
 
 
-def _resolve_version(house: Services, persona: Persona, name: str) -> str | None:
+def _resolve_version(services: Services, persona: Persona, name: str) -> str | None:
     if name == BASE_MODEL_NAME:
         return None
-    house.store.versions.require_installed(persona.id, name)
-    if model := house.conversations.incompatible_versions.model_of(persona.id, name):
+    services.store.versions.require_installed(persona.id, name)
+    if model := services.request_builder.incompatible_versions.model_of(persona.id, name):
         raise RequestError(f"{name} was made for {model}, which is not served here.", "Name another version.")
     return name
 
 
-def _newest_version(house: Services, persona: Persona, other: str | None) -> str:
-    for name in version_names(house, persona):
+def _newest_version(services: Services, persona: Persona, other: str | None) -> str:
+    for name in version_names(services, persona):
         if name not in (BASE_MODEL_NAME, other):
             return name
     raise RequestError(f"{persona.name} has no second version to compare.", "Train one with `/finetune start`.")
 
 
 async def _generate_both(
-    house: Services, contest: Contest, prompt: ComparisonPrompt, guild_id: int
+    services: Services, contest: Contest, prompt: ComparisonPrompt, guild_id: int
 ) -> tuple[ChatReply, ChatReply]:
     """Both replies, made at once; when one fails, the other is not waited for."""
     requests = [
-        _request(house, contest.persona, version, prompt, guild_id) for version in (contest.version, contest.against)
+        _request(services, contest.persona, version, prompt, guild_id) for version in (contest.version, contest.against)
     ]
-    making = [asyncio.ensure_future(_complete_reply(house, request)) for request in requests]
+    making = [asyncio.ensure_future(_complete_reply(services, request)) for request in requests]
     try:
         one, other = await asyncio.gather(*making)
     finally:
@@ -185,9 +185,9 @@ async def _generate_both(
     return one, other
 
 
-async def _complete_reply(house: Services, request: ChatRequest) -> ChatReply:
-    with house.reply_service.trainer_throttle.reply():
-        stream = house.reply_service.engine.submit(request)
+async def _complete_reply(services: Services, request: ChatRequest) -> ChatReply:
+    with services.throttle.reply():
+        stream = services.engine.submit(request)
         try:
             async for _ in stream:
                 pass
@@ -197,13 +197,13 @@ async def _complete_reply(house: Services, request: ChatRequest) -> ChatReply:
 
 
 def _request(
-    house: Services, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int
+    services: Services, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int
 ) -> ChatRequest:
     """As in a talk that begins with the prompt. A guild's lore is asked for its own personas only.
 
     What a version of a persona for everybody says here may come to train that persona, for all guilds.
     """
-    talks = house.conversations
+    talks = services.request_builder
     lore_of = guild_id if persona.id.endswith(guild_suffix(guild_id)) else 0
     return ChatRequest(
         persona=persona,
@@ -218,35 +218,35 @@ def _request(
 VOTE_LIMIT_WINDOW_S = 86_400.0
 
 
-async def assign_comparison(house: Services, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
+async def assign_comparison(services: Services, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
     """The comparison that a member has not voted on yet, else a new one, noted as shown now.
 
     One at a time is made for each member. Raises `RefusedError` where they have voted as often as one may, or where
     their replies are being written, and `UnderstudyError` where none can be made.
     """
-    require_votes_left(house, user_id)
+    require_votes_left(services, user_id)
     now, pair = time.time(), (contest.version, contest.against)
-    one = house.store.comparisons.find_open(user_id, guild_id, contest.persona.id, pair, now)
+    one = services.store.comparisons.find_open(user_id, guild_id, contest.persona.id, pair, now)
     if one is None:
-        return await _new_comparison(house, contest, user_id, guild_id)
-    house.store.comparisons.mark_shown_again(one.seq, now)
+        return await _new_comparison(services, contest, user_id, guild_id)
+    services.store.comparisons.mark_shown_again(one.seq, now)
     return one
 
 
-def require_votes_left(house: Services, user_id: int) -> None:
+def require_votes_left(services: Services, user_id: int) -> None:
     """Raise `RefusedError` where a member has voted as often as one may in 24 hours."""
-    most = house.comparisons_per_day
-    if house.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S) >= most:
+    most = services.comparisons_per_day
+    if services.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S) >= most:
         often = "once" if most == 1 else f"{most} times"
         raise RefusedError(f"You have voted {often} in the last 24 hours, as often as one may.", "Come back tomorrow.")
 
 
-async def _new_comparison(house: Services, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
-    if user_id in house.pending_comparisons:
+async def _new_comparison(services: Services, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
+    if user_id in services.pending_comparisons:
         raise RefusedError("Your two replies are being written.", "They come in a moment.")
-    house.pending_comparisons.add(user_id)
+    services.pending_comparisons.add(user_id)
     try:
-        made = await generate_comparison(house, contest, user_id, guild_id)
+        made = await generate_comparison(services, contest, user_id, guild_id)
     finally:
-        house.pending_comparisons.discard(user_id)
-    return house.store.comparisons.show(made, time.time())
+        services.pending_comparisons.discard(user_id)
+    return services.store.comparisons.show(made, time.time())

@@ -116,41 +116,43 @@ def set_up_playground(app: web.Application) -> None:
     app.on_shutdown.append(close)
 
 
-def start_side_by_side(house: Services, runs: PlaygroundRuns, asked: PlayBody) -> PlaygroundRun:
+def start_side_by_side(services: Services, runs: PlaygroundRuns, asked: PlayBody) -> PlaygroundRun:
     """Have several answer a prompt, or the next one of a talk. Raises `Problem`."""
     prompt = Turn(EXAMPLE_USER, asked.prompt)
     talks: list[tuple[Turn, ...]]
     if asked.after is None:
-        who, talks = _find_models(house, asked.models), [(prompt,)] * len(asked.models)
+        who, talks = _find_models(services, asked.models), [(prompt,)] * len(asked.models)
     elif asked.models:
         raise _field_problem("models", "A talk goes on with the speakers it had.", "Leave models out, or after.")
     else:
         lines = _require_ended(runs.get(asked.after)).lines
         who, talks = tuple(line.speaker for line in lines), [(*line.talk(), prompt) for line in lines]
-    run = _new_run(house, "together", who, asked.prompt, asked)
-    return runs.start(run, run_side_by_side(house, run, talks))
+    run = _new_run(services, "together", who, asked.prompt, asked)
+    return runs.start(run, run_side_by_side(services, run, talks))
 
 
-def start_dialogue(house: Services, runs: PlaygroundRuns, asked: DialogueBody) -> PlaygroundRun:
+def start_dialogue(services: Services, runs: PlaygroundRuns, asked: DialogueBody) -> PlaygroundRun:
     """Have two talk with each other. Raises `Problem`."""
-    one, other = who = _find_models(house, asked.models)
+    one, other = who = _find_models(services, asked.models)
     if one.persona is None or other.persona is None:
         raise _field_problem("models", "The base model alone has no part to play.", "Name two personas.")
     names = one.persona.name, other.persona.name
-    run = _new_run(house, "duet", who, asked.opening, asked)
+    run = _new_run(services, "duet", who, asked.opening, asked)
     run.settings["turns"] = asked.turns
-    return runs.start(run, run_dialogue(house, run, Dialogue(names, Turn(EXAMPLE_USER, asked.opening), asked.turns)))
+    return runs.start(run, run_dialogue(services, run, Dialogue(names, Turn(EXAMPLE_USER, asked.opening), asked.turns)))
 
 
-def _new_run(house: Services, kind: Any, who: tuple[ChatModel, ...], prompt: str, how: SamplingBody) -> PlaygroundRun:
-    return PlaygroundRun(kind, who, prompt, how.sampling(house.conversations.sampling), how.settings())
+def _new_run(
+    services: Services, kind: Any, who: tuple[ChatModel, ...], prompt: str, how: SamplingBody
+) -> PlaygroundRun:
+    return PlaygroundRun(kind, who, prompt, how.sampling(services.request_builder.sampling), how.settings())
 
 
-def _find_models(house: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:
+def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:
     if not names:
         raise _field_problem("models", "Nobody is asked.", "Choose at least one persona.")
     try:
-        return tuple(find_model(house, name) for name in names)
+        return tuple(find_model(services.request_builder, name) for name in names)
     except UnknownModelError as error:
         raise _field_problem("models", error.message, error.advice) from None
 

@@ -170,13 +170,13 @@ class PlaygroundRun:
         for speech in self._speeches.values():
             speech.cancel()
 
-    async def speak(self, house: Services, speaker: ChatModel, turns: Sequence[Turn]) -> PlaygroundReply:
+    async def speak(self, services: Services, speaker: ChatModel, turns: Sequence[Turn]) -> PlaygroundReply:
         """Have somebody answer. What goes wrong is in the line."""
         line = PlaygroundReply(len(self.lines), speaker, tuple(turns))
         self.lines.append(line)
         self._tell("line", {"line": line.number, "speaker": model_json(speaker)})
         try:
-            await self._written(house, line)
+            await self._written(services, line)
         except Exception as error:  # told in its place; the others go on
             line.state, line.error = "failed", reply_error_text(error)
         finally:
@@ -194,10 +194,10 @@ class PlaygroundRun:
         """Whether somebody has stopped it."""
         return self._stopped
 
-    async def _written(self, house: Services, line: PlaygroundReply) -> None:
-        request = build_model_request(house.conversations, line.speaker, line.turns, self.sampling)
+    async def _written(self, services: Services, line: PlaygroundReply) -> None:
+        request = build_model_request(services.request_builder, line.speaker, line.turns, self.sampling)
         line.lore = request.lore
-        async with stream_filtered_reply(house, request) as speech:
+        async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
             self._speeches[line.number] = speech
             if self._stopped:
                 speech.cancel()
@@ -257,20 +257,20 @@ class PlaygroundRuns:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def run_side_by_side(house: Services, run: PlaygroundRun, talks: Sequence[Sequence[Turn]]) -> None:
+async def run_side_by_side(services: Services, run: PlaygroundRun, talks: Sequence[Sequence[Turn]]) -> None:
     """Each speaker answers its own talk, all at once."""
     try:
-        await asyncio.gather(*(run.speak(house, *one) for one in zip(run.speakers, talks, strict=True)))
+        await asyncio.gather(*(run.speak(services, *one) for one in zip(run.speakers, talks, strict=True)))
     finally:
         run.end("done")
 
 
-async def run_dialogue(house: Services, run: PlaygroundRun, duet: Dialogue) -> None:
+async def run_dialogue(services: Services, run: PlaygroundRun, duet: Dialogue) -> None:
     """Two speakers take turns until their duet ends."""
     why = "broken off"
     try:
         while not run.is_stopped:
-            line = await run.speak(house, run.speakers[duet.next], duet.turns())
+            line = await run.speak(services, run.speakers[duet.next], duet.turns())
             if line.state == "failed":
                 break
             if end := duet.take(line.text):

@@ -70,11 +70,11 @@ class StateCollector(Collector):
 )
 async def get_metrics(request: web.Request) -> web.Response:
     """Replies, tokens, jobs, the engine, processes, memory, disk, connection."""
-    house = get_services(request)
-    state = await read_system_state(house)
+    services = get_services(request)
+    state = await read_system_state(services)
     registry = CollectorRegistry()
     registry.register(StateCollector(state))
-    text = generate_latest(house.watch.registry) + generate_latest(registry)
+    text = generate_latest(services.metrics.registry) + generate_latest(registry)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -81,11 +81,11 @@ class SystemState:
     health: tuple[BotCheck, ...]
 
 
-async def read_system_state(house: Services) -> SystemState:
+async def read_system_state(services: Services) -> SystemState:
     """The state now. What is read from disk and from the kernel is read in a thread."""
-    watch, engine = house.watch, house.reply_service.engine.state()
-    processes, machine, disk = await asyncio.to_thread(_host_stats, house.home, engine.device == "cuda")
-    connection = _discord_connection(house)
+    watch, engine = services.metrics, services.engine.state()
+    processes, machine, disk = await asyncio.to_thread(_host_stats, services.home, engine.device == "cuda")
+    connection = _discord_connection(services)
     return SystemState(
         at=time.time(),
         started_at=watch.started_at,
@@ -93,11 +93,11 @@ async def read_system_state(house: Services) -> SystemState:
         processes=processes,
         machine=machine,
         connection=connection,
-        jobs=dict.fromkeys(JOB_STATES, 0) | {str(name): count for name, count in house.store.jobs.counts().items()},
+        jobs=dict.fromkeys(JOB_STATES, 0) | {str(name): count for name, count in services.store.jobs.counts().items()},
         engine=engine,
         first_text=watch.first_text,
         whole_reply=watch.whole_reply,
-        warnings=tuple(_redact_warning(one, house.home) for one in reversed(list(watch.warnings.lines))),
+        warnings=tuple(_redact_warning(one, services.home) for one in reversed(list(watch.warnings.lines))),
         health=(_check_replies(engine), *_check_connection(connection), disk),
     )
 
@@ -159,11 +159,11 @@ def _gpu_memory() -> tuple[int | None, int | None]:
     return int(total), int(free)
 
 
-def _discord_connection(house: Services) -> DiscordConnection | None:
-    client = house.client
+def _discord_connection(services: Services) -> DiscordConnection | None:
+    client = services.client
     if client is None:
         return None
-    to = "the guild on this machine" if house.keeping.in_sandbox else "Discord"
+    to = "the guild on this machine" if services.privacy.in_sandbox else "Discord"
     beat = client.latency
     return DiscordConnection(to, client.is_ready(), len(client.guilds), beat if 0 <= beat < float("inf") else None)
 

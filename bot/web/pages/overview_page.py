@@ -52,30 +52,30 @@ class DashboardAlert:
 
 async def get_overview(request: web.Request) -> web.Response:
     """The first page."""
-    house = get_services(request)
-    jobs = house.store.jobs
+    services = get_services(request)
+    jobs = services.store.jobs
     return render_page(
         request,
         "overview.html",
         title="Overview",
         section="overview",
-        residents=list_personas(house),
+        residents=list_personas(services),
         running=jobs.in_state("running"),
-        queued=[(house.queue.position(job.job_id), job) for job in jobs.in_state("queued")],
-        concerns=list(list_alerts(house, time.time())),
-        servers=[guild.name for guild in house.client.guilds] if house.client else [],
+        queued=[(services.queue.position(job.job_id), job) for job in jobs.in_state("queued")],
+        concerns=list(list_alerts(services, time.time())),
+        servers=[guild.name for guild in services.client.guilds] if services.client else [],
     )
 
 
-def list_personas(house: Services) -> list[PersonaSummary]:
+def list_personas(services: Services) -> list[PersonaSummary]:
     """Every persona of every server, those that ship first."""
-    personas, spots = house.conversations.personas, channels_by_persona(house)
+    personas, spots = services.personas, channels_by_persona(services)
     found = dict(personas.of(0))
-    for guild_id in sorted(_guild_ids(house)):
+    for guild_id in sorted(_guild_ids(services)):
         found |= personas.of(guild_id)
-    training = {job.persona for job in house.store.jobs.in_state("running")}
+    training = {job.persona for job in services.store.jobs.in_state("running")}
     return [
-        PersonaSummary(one, house.conversations.speaking(one.id), one.id in training, tuple(spots.get(one.id, ())))
+        PersonaSummary(one, services.request_builder.speaking(one.id), one.id in training, tuple(spots.get(one.id, ())))
         for one in found.values()
     ]
 
@@ -83,55 +83,55 @@ def list_personas(house: Services) -> list[PersonaSummary]:
 # ------------------------------------------------------------------------------------------ what wants attention
 
 
-def list_alerts(house: Services, now: float) -> Iterator[DashboardAlert]:
+def list_alerts(services: Services, now: float) -> Iterator[DashboardAlert]:
     """What somebody has to look at, worst first."""
-    yield from _failed_jobs(house, now)
-    yield from _incompatible_versions(house)
-    yield from _missing_permissions(house)
-    yield from _undecided_versions(house)
+    yield from _failed_jobs(services, now)
+    yield from _incompatible_versions(services)
+    yield from _missing_permissions(services)
+    yield from _undecided_versions(services)
 
 
-def _failed_jobs(house: Services, now: float) -> Iterator[DashboardAlert]:
+def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
     seen: set[str] = set()
-    for job in house.store.jobs.page(MAX_LATEST_JOBS):
+    for job in services.store.jobs.page(MAX_LATEST_JOBS):
         is_latest = job.name not in seen  # a later run of the same has taken its place
         seen.add(job.name)
         if is_latest and job.state == "failed" and now - (job.finished_at or now) < RECENT_FAILURE_S:
-            yield _failed_job(house, job)
+            yield _failed_job(services, job)
 
 
-def _failed_job(house: Services, job: TrainingJob) -> DashboardAlert:
-    error, advice = (redact_paths(text or "", house.home) for text in (job.error, job.advice))
+def _failed_job(services: Services, job: TrainingJob) -> DashboardAlert:
+    error, advice = (redact_paths(text or "", services.home) for text in (job.error, job.advice))
     goes_on = " It can go on where it was." if job.can_resume else ""
     path = f"{DASHBOARD}/training/{job.job_id}"
     return DashboardAlert("bad", f"The training {job.name} {job.version} failed: {error}", f"{advice}{goes_on}", path)
 
 
-def _incompatible_versions(house: Services) -> Iterator[DashboardAlert]:
+def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
     """Live versions that cannot speak, because they were made for another base model."""
-    conversations = house.conversations
-    for persona_id in dict.fromkeys(persona_id for persona_id, _, _ in house.store.versions.all_installed()):
-        live = house.store.versions.live(persona_id)
-        if model := conversations.incompatible_versions.model_of(persona_id, live):
+    request_builder = services.request_builder
+    for persona_id in dict.fromkeys(persona_id for persona_id, _, _ in services.store.versions.all_installed()):
+        live = services.store.versions.live(persona_id)
+        if model := request_builder.incompatible_versions.model_of(persona_id, live):
             what = f"{persona_id} {live} was made for {model}; the base model speaks in its place."
             yield DashboardAlert("bad", what, f"Train it again, or start the bot with BASE_MODEL={model}.",
                           f"{DASHBOARD}/personas/{persona_id}")  # fmt: skip
 
 
-def _missing_permissions(house: Services) -> Iterator[DashboardAlert]:
-    for guild in house.client.guilds if house.client else ():
-        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, house.store)):
+def _missing_permissions(services: Services) -> Iterator[DashboardAlert]:
+    for guild in services.client.guilds if services.client else ():
+        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, services.store)):
             yield DashboardAlert("warn", lack.words, lack.remedy, f"{DASHBOARD}/system")
 
 
-def _undecided_versions(house: Services) -> Iterator[DashboardAlert]:
+def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:
     """The newest version of each persona, where it does not speak and nobody has decided about it."""
-    newest = {persona_id: version for persona_id, version, _ in house.store.versions.all_installed()}
+    newest = {persona_id: version for persona_id, version, _ in services.store.versions.all_installed()}
     for persona_id, version in newest.items():
-        decided = {promotion.version for promotion in house.store.versions.history(persona_id)}
+        decided = {promotion.version for promotion in services.store.versions.history(persona_id)}
         if version in decided:
             continue
-        card = house.store.versions.installed(persona_id)[-1].scorecard
+        card = services.store.versions.installed(persona_id)[-1].scorecard
         if card.verdict in ("promote", "hold"):
             says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
             yield DashboardAlert("warn", f"{persona_id} {version} {says}.", " ".join(card.reasons),

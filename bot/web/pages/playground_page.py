@@ -180,20 +180,20 @@ def _run_path(run: PlaygroundRun) -> str:
     return f"{PLAYGROUND_PATH}/runs/{run.id}"
 
 
-def _form_values(house: Services, given: dict[str, Any]) -> dict[str, Any]:
-    usual = house.conversations.sampling
+def _form_values(services: Services, given: dict[str, Any]) -> dict[str, Any]:
+    usual = services.request_builder.sampling
     given = {name: value for name, value in given.items() if name in SamplingBody.model_fields}
-    return {"given": given, "usual": usual, "limits": FORM_LIMITS, "choices": _persona_options(house)}
+    return {"given": given, "usual": usual, "limits": FORM_LIMITS, "choices": _persona_options(services)}
 
 
-def _persona_options(house: Services) -> list[PersonaOptions]:
+def _persona_options(services: Services) -> list[PersonaOptions]:
     found: dict[str, list[tuple[str, str]]] = {}
-    for one in list_models(house):
+    for one in list_models(services.request_builder):
         if one.persona is None:
             found["No persona"] = [(BASE_MODEL_NAME, "Base model alone")]
             continue
         if one.persona.name not in found:
-            live = house.conversations.speaking(one.persona.id)
+            live = services.request_builder.speaking(one.persona.id)
             found[one.persona.name] = [(one.persona.id, f"{one.persona.name}, {LIVE_VERSION} ({live or 'base model'})")]
         found[one.persona.name].append((one.id, one.name))
     return [PersonaOptions(label, tuple(options)) for label, options in found.items()]

@@ -96,8 +96,8 @@ STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
 
 async def get_system_page(request: web.Request) -> web.Response:
     """All of it; figures and tables are renewed by events while a script runs."""
-    house = get_services(request)
-    state, findings = await read_system_state(house), await house.watch.findings.latest(house.home)
+    services = get_services(request)
+    state, findings = await read_system_state(services), await services.metrics.findings.latest(services.home)
     return render_page(
         request,
         "system/system.html",
@@ -107,14 +107,14 @@ async def get_system_page(request: web.Request) -> web.Response:
         figures=state_figures(state),
         rows=state_tables(state),
         findings=findings,
-        is_asking=house.watch.findings.is_asking,
-        lacks=(lacks := _missing_permissions(house)),
+        is_asking=services.metrics.findings.is_asking,
+        lacks=(lacks := _missing_permissions(services)),
         lacking=[lack.need for lack in lacks],
-        is_connected=bool(house.client and house.client.guilds),
+        is_connected=bool(services.client and services.client.guilds),
         needs=[(permission_title(need), need) for need in REQUIRED_PERMISSIONS],
         content=MESSAGE_CONTENT,
-        reads_content=bool(house.client and house.client.intents.message_content),
-        invite=_invite_url(house),
+        reads_content=bool(services.client and services.client.intents.message_content),
+        invite=_invite_url(services),
         colours=STATE_COLOURS,
     )
 
@@ -126,34 +126,34 @@ async def system_events(request: web.Request) -> web.StreamResponse:
 
 async def run_doctor(request: web.Request) -> web.Response:
     """Have the doctor look at everything, in the background."""
-    house = get_services(request)
-    begun = house.watch.findings.begin(house.home, house.base_model)
+    services = get_services(request)
+    begun = services.metrics.findings.begin(services.home, services.base_model)
     said = "The doctor is looking; it takes half a minute." if begun else "The doctor is looking already."
     return redirect_to(request, f"{SYSTEM_PATH}#doctor", said)
 
 
-async def _state_events(request: web.Request, house: Services) -> AsyncIterator[SseItem]:
+async def _state_events(request: web.Request, services: Services) -> AsyncIterator[SseItem]:
     while request.app[APP_CONTEXT].services is not None:
-        state = await read_system_state(house)
+        state = await read_system_state(services)
         data: dict[str, Any] = {"figures": state_figures(state), "rows": state_tables(state)}
-        yield "", "state", data | {"asking": house.watch.findings.is_asking}
+        yield "", "state", data | {"asking": services.metrics.findings.is_asking}
         await asyncio.sleep(REFRESH_INTERVAL_S)
 
 
-def _missing_permissions(house: Services) -> list[MissingPermission]:
-    guilds = house.client.guilds if house.client else []
+def _missing_permissions(services: Services) -> list[MissingPermission]:
+    guilds = services.client.guilds if services.client else []
     return [
         lack
         for guild in guilds
-        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, house.store))
+        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, services.store))
     ]
 
 
-def _invite_url(house: Services) -> str:
+def _invite_url(services: Services) -> str:
     """The address that lets the bot into a server; empty in the guild on this machine."""
-    if house.keeping.in_sandbox or house.client is None or not house.client.application_id:
+    if services.privacy.in_sandbox or services.client is None or not services.client.application_id:
         return ""
-    return permissions.invite_url(house.client.application_id)
+    return permissions.invite_url(services.client.application_id)
 
 
 ROUTES: tuple[Route, ...] = (

@@ -122,21 +122,27 @@ async def desk_in(home: Path, door: Authenticator | None = None) -> AsyncIterato
         backend, clock, nobody = Backend(catalogue), FakeClock(), cast(Any, None)
         queue = JobQueue(store, backend, clock)
         personas, engine, lore = PersonaRegistry(shipped.cards, home), FakeEngine(), LoreIndex([])
-        conversations = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
-        answerer = ReplyService(
-            store,
-            engine,
-            conversations,
-            SenderRegistry(nobody, store),
-            ReplyButtonViews(),
-            TrainerThrottle(backend.hold),
-        )
+        throttle = TrainerThrottle(backend.hold)
+        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
         front = WebServer(door)
-        house = Services(store, conversations, answerer, queue, catalogue, "embedded", home)
-        front.open(house)
+        services = Services(
+            store=store,
+            engine=engine,
+            personas=personas,
+            throttle=throttle,
+            request_builder=builder,
+            reply_service=ReplyService(
+                store, engine, builder, SenderRegistry(nobody, store), ReplyButtonViews(), throttle
+            ),
+            queue=queue,
+            catalogue=catalogue,
+            base_model="embedded",
+            home=home,
+        )
+        front.open(services)
         jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address
         async with run_server(front, 0) as url, aiohttp.ClientSession(url, cookie_jar=jar) as session:
-            yield Desk(home, store, queue, backend, front, url, session, clock, engine, services=house)
+            yield Desk(home, store, queue, backend, front, url, session, clock, engine, services=services)
         await queue.stop()
         lore.close()
 

@@ -23,7 +23,7 @@ PAGE = "/dashboard/personas/ballast"
 
 
 def personas_of(desk):
-    return desk.front._tenant.services.conversations.personas
+    return desk.front._tenant.services.personas
 
 
 class FormReader(HTMLParser):

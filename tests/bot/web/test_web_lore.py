@@ -15,13 +15,13 @@ PAGE = "/dashboard/personas/ballast/lore"
 
 
 def lore_in(desk):
-    return desk.front._tenant.services.conversations.lore
+    return desk.front._tenant.services.request_builder.lore
 
 
 async def furnish(desk):
     """The shipped lore of Ballast, found as in the running bot."""
-    house = desk.front._tenant.services
-    await GuildLore(house.home, lore_in(desk), house.catalogue.shipped.lore).refresh(0, "ballast")
+    services = desk.front._tenant.services
+    await GuildLore(services.home, lore_in(desk), services.catalogue.shipped.lore).refresh(0, "ballast")
 
 
 async def ask(desk, message=QUESTION, **more):
@@ -84,8 +84,8 @@ async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(desk):
 
 
 async def test_lore_of_a_server_counts_there_and_can_be_mended(desk):
-    house = desk.front._tenant.services
-    await GuildLore(house.home, lore_in(desk)).add(77, "ballast", "umbrella", UMBRELLA.encode())
+    services = desk.front._tenant.services
+    await GuildLore(services.home, lore_in(desk)).add(77, "ballast", "umbrella", UMBRELLA.encode())
     assert ("ballast/umbrella.md", "given") not in outcomes(await ask(desk))
     assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, guild="77"))
     page = (await desk.submit(PAGE, ask=QUESTION, guild="77"))[1]
@@ -157,12 +157,12 @@ async def test_what_cannot_be_added_comes_again_in_its_form(desk):
 
 
 async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(desk):
-    house = desk.front._tenant.services
+    services = desk.front._tenant.services
     await desk.ask("PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"})
     await desk.ask("DELETE", "/personas/ballast/lore/lifts-and-lanterns.md")
     await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane."})
     request = TrainingRequest(job_name="j", persona="ballast")
-    by_kind = {one.kind: one for one in house.catalogue.materials_for(request)}
+    by_kind = {one.kind: one for one in services.catalogue.materials_for(request)}
     card, lore = by_kind["card"], dict((name, path) for path, name in by_kind["lore"].copies)
     assert "A crane." in card.copies[0][0].read_text() and card.right == "form"
     assert "It was sold." in lore[f"lore/ballast/{PIANO}"].read_text()

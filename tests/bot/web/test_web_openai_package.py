@@ -111,5 +111,5 @@ async def test_a_real_engine_tells_its_tokens_and_frees_its_row(tmp_path, tiny_b
         stream = await ask(model="ballast", messages=HELLO, stream=True, max_tokens=1024)
         await anext(aiter(stream))
         await stream.close()
-        engine = app.services.reply_service.engine
+        engine = app.services.engine
         await until(lambda: not engine._parts.batch.running and not engine._streams, 5)

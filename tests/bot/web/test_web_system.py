@@ -45,7 +45,7 @@ def value(family, **labels):
 
 
 async def test_metrics_are_what_prometheus_reads(desk):
-    watch = desk.services.watch
+    watch = desk.services.metrics
     watch.reply(answered())
     watch.reply(RequestMetrics(None, 0.1, 0, 0, "failed"))
     request = TrainingRequest(job_name="j", persona="oda")
@@ -91,15 +91,15 @@ async def test_programs_are_told_the_state(desk):
 
 
 async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk):
-    house = desk.services
-    house.watch.reply(answered(0.25, 2.0))
-    with house.watch.listening():
-        logging.getLogger("bot.test").warning("a <script>alert(1)</script> in %s", house.home)
+    services = desk.services
+    services.metrics.reply(answered(0.25, 2.0))
+    with services.metrics.listening():
+        logging.getLogger("bot.test").warning("a <script>alert(1)</script> in %s", services.home)
         logging.getLogger("bot.test").info("nobody has to see this")
     status, text, headers = await text_of(desk, "/dashboard/system")
     assert status == 200 and "script-src 'self'" in headers["Content-Security-Policy"]
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
-    assert "UNDERSTUDY_HOME" in text and str(house.home) not in text and "nobody has to see" not in text
+    assert "UNDERSTUDY_HOME" in text and str(services.home) not in text and "nobody has to see" not in text
     assert ">0.2 s<" in text.replace("0.3 s", "0.2 s") and ">2.0 s<" in text
     assert "Manage Webhooks" in text and "speak under a persona" in text
 
@@ -112,7 +112,7 @@ async def test_an_open_page_is_told_again_and_again(desk, monkeypatch):
         async for line in answer.content:
             if line.startswith(b"data: "):
                 events.append(json.loads(line[6:]))
-                desk.services.watch.reply(answered())
+                desk.services.metrics.reply(answered())
             if len(events) == 2:
                 break
     assert events[0]["figures"]["replies"] == "0" and events[1]["figures"]["replies"] == "1"
@@ -127,7 +127,7 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
         await go.wait()
         return [BotCheck("torch", "warn", "slow <b>", "wait for it")]
 
-    desk.services.watch.findings.ask = ask
+    desk.services.metrics.findings.ask = ask
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert "has not looked at this machine" in text
     for _ in range(2):
@@ -137,7 +137,7 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert "The doctor is looking" in text
     go.set()
-    await until(lambda: not desk.services.watch.findings.is_asking)
+    await until(lambda: not desk.services.metrics.findings.is_asking)
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert asked == ["embedded"] and "slow &lt;b&gt;" in text and "wait for it" in text
 

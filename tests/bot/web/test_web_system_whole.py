@@ -25,7 +25,7 @@ def settings(tmp_path, tiny_base):
 async def test_a_reply_is_counted_and_timed(settings, tiny_base):
     async with open_app(settings, ShippedData.beside_the_code()) as app, aiohttp.ClientSession(app.url) as session:
         await app.sandbox.member(MEMBER).say(QUAY, "is the ferry late?")
-        watch = app.services.watch
+        watch = app.services.metrics
         await until(lambda: watch.whole_reply.replies == 1, 30)
         async with session.get("/metrics") as answer:
             found = {it.name: it for it in text_string_to_metric_families(await answer.text())}

@@ -18,7 +18,7 @@ GOOD = SCORECARD.model_copy(update={"verdict": "promote", "reasons": ("It fits b
 PAGE = "/dashboard/personas/ballast"
 
 
-def house(dashboard):
+def services(dashboard):
     return dashboard.stage.client.services
 
 
@@ -44,12 +44,12 @@ async def test_a_card_is_written_heard_and_saved(dashboard, phone):
     await expect(page.locator("#made")).to_contain_text("in the prompt; ended where it repeated itself")
     dashboard.stage.engine.told = {}
     await expect(page.locator("#reply")).to_have_text("Bollard hears: who are you?")
-    assert house(dashboard).reply_service.engine.requests[-1].persona.scenario.startswith("A quay at low tide")
-    assert house(dashboard).conversations.personas.get("ballast", 0).name == "Ballast"
+    assert services(dashboard).engine.requests[-1].persona.scenario.startswith("A quay at low tide")
+    assert services(dashboard).personas.get("ballast", 0).name == "Ballast"
     await assert_accessible(page)
     await page.get_by_role("button", name="Save the card").click()
     await expect(page.get_by_role("status").first).to_contain_text("Bollard speaks by this card")
-    assert house(dashboard).conversations.personas.get("ballast", 0).name == "Bollard"
+    assert services(dashboard).personas.get("ballast", 0).name == "Bollard"
     await page.get_by_role("link", name="until").click()
     await expect(page.get_by_role("heading", name="Scenario")).to_be_visible()
     await assert_accessible(page)
@@ -88,7 +88,7 @@ async def test_a_reply_can_be_stopped_and_another_greeting_has_room(dashboard):
     await expect(page.locator("#reply")).to_have_text("Ballast ")
     await page.get_by_role("button", name="Stop").click()
     await expect(page.get_by_text("Stopped.")).to_be_visible()
-    await until(lambda: not dashboard.stage.client.services.reply_service.trainer_throttle._replies)
+    await until(lambda: not dashboard.stage.client.services.throttle._replies)
     engine.free.set()
 
 
@@ -129,7 +129,7 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await page.get_by_role("button", name="Promote v2").click()
     await expect(page.get_by_role("status").first).to_contain_text("v2 of Ballast speaks from the next reply on.")
     await expect(page.get_by_role("img", name="The versions of Ballast in time.")).to_contain_text("v2")
-    assert house(dashboard).store.versions.live("ballast") == "v2"
+    assert services(dashboard).store.versions.live("ballast") == "v2"
     await page.get_by_role("link", name="Roll back").click()
     await page.get_by_role("button", name="Roll back to the base model").click()
     await expect(page.get_by_role("status").first).to_contain_text("The base model speaks for Ballast")
@@ -144,7 +144,7 @@ async def test_without_scripts_a_voice_is_heard_and_a_card_saved(dashboard):
     await expect(page.locator("#reply")).to_have_text("Ballast hears: evening")
     await expect(page.get_by_label("Tagline")).to_have_value("A crane with an opinion.")
     await page.get_by_role("button", name="Save the card").click()
-    assert house(dashboard).conversations.personas.get("ballast", 0).tagline == "A crane with an opinion."
+    assert services(dashboard).personas.get("ballast", 0).tagline == "A crane with an opinion."
 
 
 async def test_times_in_the_drawing_of_versions_are_the_readers_own(dashboard):

@@ -83,12 +83,23 @@ async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
             home, catalogue, clock, threads=1, nice=0, serving_precision="bfloat16", environ=os.environ, command=command
         )
         queue, front = JobQueue(store, backend, clock), WebServer()
-        house = Services(store, nobody, nobody, queue, catalogue, "embedded", home)
-        front.open(house)
+        services = Services(
+            store=store,
+            engine=nobody,
+            personas=nobody,
+            throttle=nobody,
+            request_builder=nobody,
+            reply_service=nobody,
+            queue=queue,
+            catalogue=catalogue,
+            base_model="embedded",
+            home=home,
+        )
+        front.open(services)
         queue.start()
         async with run_server(front, 0) as url:
             dashboard = Dashboard(browser, url)
-            yield Hall(home, store, queue, house, front, dashboard)
+            yield Hall(home, store, queue, services, front, dashboard)
             await dashboard.close()
         await queue.stop()
 

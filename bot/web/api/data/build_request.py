@@ -110,9 +110,9 @@ def _source_fields(form: Mapping[str, str], source: str) -> dict[str, str]:
     return {"source": source} | ({"limit": limit} if limit else {})
 
 
-def check_build_sources(order: DatasetBuildBody, house: Services) -> dict[str, DataSource]:
+def check_build_sources(order: DatasetBuildBody, services: Services) -> dict[str, DataSource]:
     """The sources of an order, by id. Raises `Problem` for what is not there, or may not be trained on."""
-    known = {source.id: source for source in list_sources(house)}
+    known = {source.id: source for source in list_sources(services)}
     errors = []
     for of in order.sources:
         source = known.get(of.source)
@@ -121,11 +121,11 @@ def check_build_sources(order: DatasetBuildBody, house: Services) -> dict[str, D
             errors.append(_field_error("sources", f"{of.source} {why}: name logs, dialogue or uploads"))
         elif source.refused:
             errors.append(_field_error("sources", f"{source.refused} {source.advice}"))
-    if order.persona and order.persona not in house.conversations.personas.of(0) and not _card_path(order, house.home):
+    if order.persona and order.persona not in services.personas.of(0) and not _card_path(order, services.home):
         errors.append(_field_error("persona", f"There is no persona {order.persona!r}"))
-    if order.recipe not in house.catalogue.recipes():
+    if order.recipe not in services.catalogue.recipes():
         errors.append(_field_error("recipe", f"There is no recipe {order.recipe!r}"))
-    if (order.name in known) and not DataFolders(house.home).set(order.name).exists():
+    if (order.name in known) and not DataFolders(services.home).set(order.name).exists():
         errors.append(_field_error("name", f"{order.name} is the name of another data set"))
     if errors:
         said = " ".join(f"{error['detail'].rstrip('.')}." for error in errors)
@@ -133,15 +133,15 @@ def check_build_sources(order: DatasetBuildBody, house: Services) -> dict[str, D
     return known
 
 
-def build_arguments(order: DatasetBuildBody, house: Services, *, with_review: bool = True) -> list[str]:
+def build_arguments(order: DatasetBuildBody, services: Services, *, with_review: bool = True) -> list[str]:
     """The words after `python -m trainer`, with paths from the home on."""
     words = ["dataset", "build"]
     if order.persona:
-        words += ["--persona", _card_path(order, house.home) or order.persona, *_lore_paths(order, house.home)]
+        words += ["--persona", _card_path(order, services.home) or order.persona, *_lore_paths(order, services.home)]
     words += [word for name in order.names for word in ("--as", name)]
     for of in order.sources:
         words += ["--source", f"{of.source}:{of.limit}" if of.limit else of.source]
-    build = DataFolders(house.home).build(order.name).relative_to(house.home)
+    build = DataFolders(services.home).build(order.name).relative_to(services.home)
     given = {
         "--mix": order.mix,
         "--languages": ",".join(order.languages),
@@ -151,8 +151,8 @@ def build_arguments(order: DatasetBuildBody, house: Services, *, with_review: bo
         "--max-length": order.max_length,
         "--tree-paths": order.tree_paths if order.tree_paths != "best" else "",
         "--seed": order.seed,
-        "--base-model": house.base_model if house.base_model != "embedded" else "",
-        "--corrections": build / CORRECTIONS_FILE if (house.home / build / CORRECTIONS_FILE).exists() else "",
+        "--base-model": services.base_model if services.base_model != "embedded" else "",
+        "--corrections": build / CORRECTIONS_FILE if (services.home / build / CORRECTIONS_FILE).exists() else "",
         "--review": build / REVIEW_FILE if with_review else "",
     }
     words += [word for option, value in given.items() if value for word in (option, str(value))]

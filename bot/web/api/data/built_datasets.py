@@ -116,11 +116,11 @@ def read_dataset(id: str, folder: Path, *, is_own: bool) -> BuiltDataset:
         ) from error
 
 
-def list_datasets(house: Services) -> tuple[list[BuiltDataset], list[str]]:
+def list_datasets(services: Services) -> tuple[list[BuiltDataset], list[str]]:
     """All data sets, the newest first, and what is wrong with those that cannot be read. Best in a thread."""
     found: list[BuiltDataset] = []
     faults: list[str] = []
-    for id, folder, is_own in _dataset_folders(house):
+    for id, folder, is_own in _dataset_folders(services):
         try:
             found.append(read_dataset(id, folder, is_own=is_own))
         except MaterialError as error:
@@ -128,24 +128,24 @@ def list_datasets(house: Services) -> tuple[list[BuiltDataset], list[str]]:
     return sorted(found, key=lambda one: one.built_at, reverse=True), faults
 
 
-def require_dataset(house: Services, id: str) -> BuiltDataset:
+def require_dataset(services: Services, id: str) -> BuiltDataset:
     """A data set by its id. Raises `Problem`, and `MaterialError` for one that is damaged."""
-    for known, folder, is_own in _dataset_folders(house, id):
+    for known, folder, is_own in _dataset_folders(services, id):
         if known == id:
             return read_dataset(id, folder, is_own=is_own)
     advice = "GET /datasets lists those that there are, with kind set: a source is built into one first."
     raise Problem("not-found", f"There is no data set {id!r} that was built.", advice)
 
 
-def _dataset_folders(house: Services, id: str = "") -> list[tuple[str, Path, bool]]:
+def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, bool]]:
     """Id, folder, and whether it was built here, of all data sets, or of one."""
-    sets = DataFolders(house.home).sets
+    sets = DataFolders(services.home).sets
     if id:
         own = [sets / id] if DATASET_NAME_PATTERN.fullmatch(id) else []
     else:
         own = sorted(path for path in sets.glob("[!.]*") if DATASET_NAME_PATTERN.fullmatch(path.name))
     found = [(path.name, path, True) for path in own if is_built_dataset(path)]
-    for entry in read_catalogue(house.home).entries.values():
+    for entry in read_catalogue(services.home).entries.values():
         if entry.path and entry.name not in {name for name, _, _ in found} and is_built_dataset(entry.path):
             found.append((entry.name, entry.path, False))
     return found

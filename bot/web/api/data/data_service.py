@@ -112,31 +112,31 @@ def get_data_state(request: web.Request) -> DataState:
 PROGRESS_INTERVAL_TEXT_S = "0.5"
 
 
-def inspect_upload(house: Services, state: DataState, name: str) -> DataJob:
+def inspect_upload(services: Services, state: DataState, name: str) -> DataJob:
     """Have the trainer say what an upload is. Raises `Problem`."""
-    file = DataFolders(house.home).upload(name)
+    file = DataFolders(services.home).upload(name)
 
     async def keep(work: DataJob) -> None:
         await asyncio.to_thread(save_inspection, file, work.told)
 
     words = ("dataset", "inspect", f"{UPLOADS_PREFIX}{file.name}", "--json", "--tell-every", PROGRESS_INTERVAL_TEXT_S)
-    return state.works.start(house.home, "inspect", file.name, words, keep)
+    return state.works.start(services.home, "inspect", file.name, words, keep)
 
 
-async def set_right(house: Services, name: str, statement: RightsStatement | None) -> DataSource:
+async def set_right(services: Services, name: str, statement: RightsStatement | None) -> DataSource:
     """Take down who states which right to an upload; None takes it back. Raises `Problem`."""
-    await asyncio.to_thread(require_upload, house.home, name)
-    await asyncio.to_thread(write_statement, DataFolders(house.home).upload(name), statement)
-    return await asyncio.to_thread(require_upload, house.home, name)
+    await asyncio.to_thread(require_upload, services.home, name)
+    await asyncio.to_thread(write_statement, DataFolders(services.home).upload(name), statement)
+    return await asyncio.to_thread(require_upload, services.home, name)
 
 
-async def delete_upload(house: Services, state_: DataState, name: str) -> None:
+async def delete_upload(services: Services, state_: DataState, name: str) -> None:
     """Delete an upload with all that is known of it. Raises `Problem` while something is done to it."""
-    source = await asyncio.to_thread(require_upload, house.home, name)
+    source = await asyncio.to_thread(require_upload, services.home, name)
     for work in state_.works.going():
         if work.subject == source.name or f"{UPLOADS_PREFIX}{source.name}" in " ".join(work.words):
             raise Problem("conflict", f"Something is being made of {source.name}.", "Wait for it, or cancel it.")
-    await asyncio.to_thread(_delete_upload_files, DataFolders(house.home).upload(source.name))
+    await asyncio.to_thread(_delete_upload_files, DataFolders(services.home).upload(source.name))
 
 
 def _delete_upload_files(file: Path) -> None:
@@ -145,17 +145,17 @@ def _delete_upload_files(file: Path) -> None:
     write_statement(file, None)
 
 
-async def build_dataset(house: Services, state_: DataState, order: DatasetBuildBody, *, replace: bool) -> DataJob:
+async def build_dataset(services: Services, state_: DataState, order: DatasetBuildBody, *, replace: bool) -> DataJob:
     """Build a data set as it is ordered. Raises `Problem` for what cannot be, and for one that is there already."""
-    places = DataFolders(house.home)
-    await asyncio.to_thread(check_build_sources, order, house)
+    places = DataFolders(services.home)
+    await asyncio.to_thread(check_build_sources, order, services)
     if places.set(order.name).exists() and not replace:
         raise Problem("conflict", f"There is a data set {order.name} already.", "Choose another name, or replace it.")
-    words = await asyncio.to_thread(build_arguments, order, house)
+    words = await asyncio.to_thread(build_arguments, order, services)
     for folder in (places.sets, places.build(order.name)):
         await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
     work = state_.works.start(
-        house.home, "build", order.name, (*words, "--json", "--tell-every", PROGRESS_INTERVAL_TEXT_S), _do_nothing
+        services.home, "build", order.name, (*words, "--json", "--tell-every", PROGRESS_INTERVAL_TEXT_S), _do_nothing
     )
     await asyncio.to_thread(save_build_request, places.build(order.name), order)
     return work
@@ -165,14 +165,14 @@ async def _do_nothing(work: DataJob) -> None:
     """A data set is in its place when its build has ended."""
 
 
-async def delete_dataset(house: Services, state_: DataState, id: str) -> None:
+async def delete_dataset(services: Services, state_: DataState, id: str) -> None:
     """Delete a data set that was built here, with all that belongs to its making. Raises `Problem`."""
-    built = await asyncio.to_thread(require_dataset, house, id)
+    built = await asyncio.to_thread(require_dataset, services, id)
     require_own_dataset(built)
     work = state_.works.latest("build", built.id)
     if work and work.is_open:
         raise Problem("conflict", f"{built.id} is being built.", "Wait for it, or cancel it.")
-    await asyncio.to_thread(_delete_dataset_files, DataFolders(house.home), built)
+    await asyncio.to_thread(_delete_dataset_files, DataFolders(services.home), built)
 
 
 def _delete_dataset_files(places: DataFolders, built: BuiltDataset) -> None:
@@ -236,10 +236,10 @@ def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> S
 
 
 async def find_samples(
-    house: Services, state: DataState, built: BuiltDataset, wanted: SampleQuery
+    services: Services, state: DataState, built: BuiltDataset, wanted: SampleQuery
 ) -> SampleHits | None:
     """The samples; None while their index is being made."""
-    place = DataFolders(house.home).index(built.folder)
+    place = DataFolders(services.home).index(built.folder)
     if not await state.indexes.ready(built.folder, place):
         return None
     return await asyncio.to_thread(search_samples, built.folder, place, wanted)

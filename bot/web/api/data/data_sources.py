@@ -205,17 +205,17 @@ class DataSource:
         }
 
 
-def list_sources(house: Services) -> list[DataSource]:
+def list_sources(services: Services) -> list[DataSource]:
     """All of them, those that ship last. Reads folders and small files, so best in a thread."""
-    home, consent = house.home, read_consent(house.home)
+    home, consent = services.home, read_consent(services.home)
     named = [_catalog_source(entry, consent) for entry in read_catalogue(home).entries.values()]
-    shipped = [_shipped_source(name, path, consent) for name, path in sorted(shipped_files(house).items())]
+    shipped = [_shipped_source(name, path, consent) for name, path in sorted(shipped_files(services).items())]
     return [*list_uploads(home), *named, _history_source(consent), *shipped]
 
 
-def catalog_errors(house: Services) -> list[str]:
+def catalog_errors(services: Services) -> list[str]:
     """What is wrong with the operator's catalogue."""
-    return list(read_catalogue(house.home).faults.values())
+    return list(read_catalogue(services.home).faults.values())
 
 
 def list_uploads(home: Path) -> list[DataSource]:
@@ -316,8 +316,8 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
     return DataSource(entry.name, entry.name, CATALOG_ORIGIN, *figures, is_set=is_set)
 
 
-def shipped_files(house: Services) -> dict[str, Path]:
+def shipped_files(services: Services) -> dict[str, Path]:
     """The logs and the general dialogue that ship, by the names under which the catalogue has them."""
-    shipped = house.catalogue.shipped
+    shipped = services.catalogue.shipped
     logs = {path.stem: path for path in shipped.logs.glob("*.json")}
     return logs | {f"{GENERAL_PREFIX}{path.stem}": path for path in shipped.general.glob("*.jsonl")}

@@ -98,17 +98,17 @@ def _build_json(work: DataJob) -> dict[str, Any]:
 )  # fmt: skip
 async def get_datasets(request: web.Request) -> web.Response:
     """Built data sets, uploads, the operator's catalogue, and what ships; with the right to each."""
-    house, asked = get_services(request), parse_page_query(request, "kind")
+    services, asked = get_services(request), parse_page_query(request, "kind")
     kind = enum_query(request, "kind", ("source", "set"))
-    every = sorted(await asyncio.to_thread(_all_datasets, house), key=lambda one: str(one["id"]))
+    every = sorted(await asyncio.to_thread(_all_datasets, services), key=lambda one: str(one["id"]))
     left = [one for one in every if (asked.after is None or one["id"] > asked.after) and kind in (None, one["kind"])]
     last = left[asked.limit - 1]["id"] if len(left) > asked.limit else None
     return web.json_response({"datasets": left[: asked.limit], "links": page_links(request, asked, last)})
 
 
-def _all_datasets(house: Services) -> list[dict[str, Any]]:
-    built = [dataset_json(one) for one in list_datasets(house)[0]]
-    return built + [source_json(source) for source in list_sources(house) if not source.is_set]
+def _all_datasets(services: Services) -> list[dict[str, Any]]:
+    built = [dataset_json(one) for one in list_datasets(services)[0]]
+    return built + [source_json(source) for source in list_sources(services) if not source.is_set]
 
 
 @describe_operation(
@@ -117,10 +117,10 @@ def _all_datasets(house: Services) -> list[dict[str, Any]]:
 )  # fmt: skip
 async def get_dataset(request: web.Request) -> web.Response:
     """Samples by source and right, what was dropped and why. A source has its right; uploads are at `/uploads`."""
-    house, id = get_services(request), request.match_info["id"]
-    sources = await asyncio.to_thread(list_sources, house)
+    services, id = get_services(request), request.match_info["id"]
+    sources = await asyncio.to_thread(list_sources, services)
     named = next((one for one in sources if one.id == id and not one.is_set), None)
-    told = source_json(named) if named else dataset_json(await asyncio.to_thread(require_dataset, house, id))
+    told = source_json(named) if named else dataset_json(await asyncio.to_thread(require_dataset, services, id))
     return web.json_response(told)
 
 
@@ -210,11 +210,11 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
 )  # fmt: skip
 async def get_samples(request: web.Request) -> web.Response:
     """Each as its line in `train.jsonl`, `eval.jsonl` or `dropped.jsonl` has it."""
-    house, state = get_services(request), get_data_state(request)
+    services, state = get_services(request), get_data_state(request)
     asked = parse_page_query(request, "query", "split", "source", "talk", "reason")
     integer_query(request, "after", 0, MAX_SAMPLE_NUMBER)
-    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
-    hits = await find_samples(house, state, built, parse_sample_query(request, asked.limit))
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    hits = await find_samples(services, state, built, parse_sample_query(request, asked.limit))
     if hits is None:
         raise Problem("busy", "The samples are being indexed.", "Try again.", headers={"Retry-After": "2"})
     last = str(hits.found[-1].n) if hits.has_more else None

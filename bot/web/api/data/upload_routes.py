@@ -115,8 +115,8 @@ def upload_path(name: str) -> str:
 )
 async def get_uploads(request: web.Request) -> web.Response:
     """What they are, as far as it has been looked into, and what is stated of each."""
-    house, asked = get_services(request), parse_page_query(request)
-    every = sorted(await asyncio.to_thread(list_uploads, house.home), key=lambda source: source.name)
+    services, asked = get_services(request), parse_page_query(request)
+    every = sorted(await asyncio.to_thread(list_uploads, services.home), key=lambda source: source.name)
     found = [source for source in every if asked.after is None or source.name > asked.after]
     last = found[asked.limit - 1].name if len(found) > asked.limit else None
     shown = [source_json(source) for source in found[: asked.limit]]
@@ -141,13 +141,13 @@ async def get_uploads(request: web.Request) -> web.Response:
 )
 async def put_upload(request: web.Request) -> web.Response:
     """The body is the file, streamed to the disk. Nothing may be trained on until a right is stated."""
-    house, state = get_services(request), get_data_state(request)
+    services, state = get_services(request), get_data_state(request)
     require_known_parameters(request, "replace")
     replace = enum_query(request, "replace", ("true", "false")) == "true"
-    place = DataFolders(house.home).upload(request.match_info["name"])
+    place = DataFolders(services.home).upload(request.match_info["name"])
     read = partial(request.content.read, READ_CHUNK_BYTES)
     received = await store_upload(
-        read, place, state, replace=replace, most_bytes=house.max_upload_bytes, expected_bytes=request.content_length
+        read, place, state, replace=replace, most_bytes=services.max_upload_bytes, expected_bytes=request.content_length
     )
     path = upload_path(place.name)
     told = {"name": place.name, "bytes": received.bytes, "sha256": received.sha256, "links": {"self": path}}
@@ -220,9 +220,9 @@ async def remove_right(request: web.Request) -> web.Response:
 )  # fmt: skip
 async def post_inspect(request: web.Request) -> web.Response:
     """The trainer reads all of it: its format, how much of it can be used, and why the rest cannot."""
-    house, name = get_services(request), request.match_info["name"]
-    source = await asyncio.to_thread(require_upload, house.home, name)
-    work = inspect_upload(house, get_data_state(request), source.name)
+    services, name = get_services(request), request.match_info["name"]
+    source = await asyncio.to_thread(require_upload, services.home, name)
+    work = inspect_upload(services, get_data_state(request), source.name)
     told = {**work.as_json(), "links": {"upload": upload_path(source.name)}}
     return web.json_response(told, status=202)
 

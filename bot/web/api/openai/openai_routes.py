@@ -88,39 +88,42 @@ COMPLETION_EXAMPLE = {
 )
 async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     """The reply, as one object or as server-sent events. Its place in the engine is free once the client has gone."""
-    house = get_services(request)
+    services = get_services(request)
     asked = parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
-    speaker = require_model(house, asked.model)
-    wanted = _chat_request(house, speaker, asked)
+    speaker = require_model(services, asked.model)
+    wanted = _chat_request(services, speaker, asked)
     shapes = CompletionBuilder(speaker, wanted.lore)
     try:
-        async with stream_filtered_reply(house, wanted) as speech, _cancel_on_disconnect(request, speech):
+        async with (
+            stream_filtered_reply(services.engine, services.throttle, wanted) as speech,
+            _cancel_on_disconnect(request, speech),
+        ):
             if asked.stream:
                 return await _stream_completion(request, speech, shapes, asked)
             async for _ in speech:
                 pass
             return web.json_response(shapes.completion(speech.reply, speech.text))
     except Exception as error:
-        if refusal := openai_error(error, house.home):
+        if refusal := openai_error(error, services.home):
             raise refusal from error
         raise
 
 
-def require_model(house: Services, model: str) -> ChatModel:
+def require_model(services: Services, model: str) -> ChatModel:
     """Whom a client means. Raises `OpenAIError`."""
     try:
-        return find_model(house, model)
+        return find_model(services.request_builder, model)
     except UnknownModelError as error:
         raise OpenAIError(
             error.message, error.advice, slug="not-found", status=404, code="model_not_found", param="model"
         ) from None
 
 
-def _chat_request(house: Services, speaker: ChatModel, asked: ChatCompletionBody) -> ChatRequest:
+def _chat_request(services: Services, speaker: ChatModel, asked: ChatCompletionBody) -> ChatRequest:
     talk = parse_chat(asked, speaker.persona.name if speaker.persona else "")
-    sampling = sampling_parameters(asked, house.conversations.sampling)
-    require_prompt_fits(talk, sampling.max_new_tokens, token_counter_or_estimate(house.base_model))
-    return build_model_request(house.conversations, speaker, talk.turns, sampling, talk.instructions)
+    sampling = sampling_parameters(asked, services.request_builder.sampling)
+    require_prompt_fits(talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model))
+    return build_model_request(services.request_builder, speaker, talk.turns, sampling, talk.instructions)
 
 
 async def _stream_completion(
@@ -219,14 +222,14 @@ MODEL_LIST_SCHEMA = {
 )
 async def get_models(request: web.Request) -> web.Response:
     """Each persona as it speaks now, then each of its versions, then the base model."""
-    house = get_services(request)
-    data = [openai_model_json(house, speaker.id, speaker) for speaker in list_models(house)]
+    services = get_services(request)
+    data = [openai_model_json(services, speaker.id, speaker) for speaker in list_models(services.request_builder)]
     live = {
-        speaker.persona.id: require_model(house, speaker.persona.id)
-        for speaker in list_models(house)
+        speaker.persona.id: require_model(services, speaker.persona.id)
+        for speaker in list_models(services.request_builder)
         if speaker.persona
     }
-    now = [openai_model_json(house, persona_id, speaker) for persona_id, speaker in live.items()]
+    now = [openai_model_json(services, persona_id, speaker) for persona_id, speaker in live.items()]
     return web.json_response({"object": "list", "data": [*now, *data]})
 
 
@@ -238,26 +241,26 @@ async def get_models(request: web.Request) -> web.Response:
 )
 async def get_model(request: web.Request) -> web.Response:
     """One of them."""
-    house, model = get_services(request), request.match_info["model"]
-    return web.json_response(openai_model_json(house, model, require_model(house, model)))
+    services, model = get_services(request), request.match_info["model"]
+    return web.json_response(openai_model_json(services, model, require_model(services, model)))
 
 
-def openai_model_json(house: Services, model_id: str, speaker: ChatModel) -> dict[str, Any]:
+def openai_model_json(services: Services, model_id: str, speaker: ChatModel) -> dict[str, Any]:
     """A model as OpenAI's clients read it; `name` is what Open WebUI shows."""
     persona = speaker.persona
     return {
         "id": model_id,
         "object": "model",
-        "created": _installed_at(house, speaker),
+        "created": _installed_at(services, speaker),
         "owned_by": "understudy",
         "name": persona.name if persona and model_id == persona.id else speaker.name,
         "understudy": {"persona": persona.id if persona else None, "version": speaker.version},
     }
 
 
-def _installed_at(house: Services, speaker: ChatModel) -> int:
+def _installed_at(services: Services, speaker: ChatModel) -> int:
     """When the version was installed, in seconds since 1970; 0 for the base model, which was there before."""
-    installed = house.store.versions.installed(speaker.persona.id) if speaker.persona else []
+    installed = services.store.versions.installed(speaker.persona.id) if speaker.persona else []
     return next((int(one.installed_at) for one in installed if one.version == speaker.version), 0)
 
 

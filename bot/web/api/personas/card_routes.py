@@ -58,7 +58,7 @@ def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatMod
     """Who answers: a version (`live`: the one that speaks, `base`: none) with this card. Raises `Problem`."""
     require_valid_card(card)
     with errors_as_problems("not-found"):
-        speaker = find_model(found.services, f"{found.id}@{version}")
+        speaker = find_model(found.services.request_builder, f"{found.id}@{version}")
     return replace(speaker, persona=card.persona)
 
 
@@ -74,7 +74,7 @@ def require_valid_card(card: CardCheck) -> None:
 def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
     """What the engine is asked: as at the beginning of a talk, with the lore that the message finds."""
     turns = [Turn(EXAMPLE_USER, message)]
-    return build_model_request(found.services.conversations, speaker, turns, found.services.conversations.sampling)
+    return build_model_request(found.services.request_builder, speaker, turns, found.services.request_builder.sampling)
 
 
 def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:
 async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
     """The reply at once, for pages without scripts. Raises `Problem` when it cannot be made."""
     with errors_as_problems("busy"):
-        async with stream_filtered_reply(found.services, request) as speech:
+        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
             async for _ in speech:
                 pass
             return reply_json(speech, request)
@@ -106,7 +106,7 @@ async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardChec
     """The persona's card with other fields, looked at."""
 
     def look() -> CardCheck:
-        table = found.services.conversations.personas.table(found.id)
+        table = found.services.personas.table(found.id)
         return check_card_table(replace_fields(table, fields.given()), found.services.base_model)
 
     return await asyncio.to_thread(look)
@@ -134,7 +134,7 @@ async def post_preview(request: web.Request) -> web.StreamResponse:
 
 async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
     try:
-        async with stream_filtered_reply(found.services, request) as speech:
+        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
             async for piece in speech:
                 yield "", "text", {"text": piece}
             yield "", "reply", reply_json(speech, request)
@@ -229,17 +229,17 @@ def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
 )
 async def post_tokens(request: web.Request) -> web.Response:
     """Counts texts as the served base model reads them, without what a chat template puts around."""
-    house = get_services(request)
+    services = get_services(request)
     texts = parse_body(TokenCountRequest, await read_json_object(request, MAX_CARD_BODY_BYTES)).texts
-    return web.json_response((await asyncio.to_thread(_count_tokens, house, texts)).model_dump())
+    return web.json_response((await asyncio.to_thread(_count_tokens, services, texts)).model_dump())
 
 
-def _count_tokens(house: Services, texts: dict[str, str]) -> TokenCounts:
+def _count_tokens(services: Services, texts: dict[str, str]) -> TokenCounts:
     """In a thread: the first time reads the tokenizer."""
-    count = token_counter_or_estimate(house.base_model)
-    exact = load_token_counter(house.base_model) is not None
+    count = token_counter_or_estimate(services.base_model)
+    exact = load_token_counter(services.base_model) is not None
     return TokenCounts(
-        tokens={name: count(text) for name, text in texts.items()}, exact=exact, base_model=house.base_model
+        tokens={name: count(text) for name, text in texts.items()}, exact=exact, base_model=services.base_model
     )
 
 
@@ -266,19 +266,27 @@ async def card_file_response(found: OwnedPersona, form: CardForm) -> web.Respons
     file = f"{name}.{FILE_SUFFIXES[form]}"
     with errors_as_problems("conflict"):
         written = await asyncio.to_thread(_write_card_file, found, form, name)
-    log_card_export(found.services, found.guild_id, found.persona, file, written.content, "to the operator")
+    log_card_export(
+        found.services.home,
+        found.services.store,
+        found.guild_id,
+        found.persona,
+        file,
+        written.content,
+        "to the operator",
+    )
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)
 
 
 def _write_card_file(found: OwnedPersona, form: CardForm, name: str) -> CardExport:
-    card = found.services.conversations.personas.card(found.persona, found.guild_id)
+    card = found.services.personas.card(found.persona, found.guild_id)
     return export_card(card, form, found.persona, name)
 
 
 def fields_json(found: OwnedPersona) -> dict[str, Any]:
     """The fields of a card, those that are empty too."""
-    table = found.services.conversations.personas.table(found.id)
+    table = found.services.personas.table(found.id)
     empty: dict[str, FieldValue] = {
         name: [] if name in ("tags", "alternate_greetings") else "" for name in CardFields.model_fields
     }
@@ -325,7 +333,7 @@ async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
 
 async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
     """Let a persona speak by this table. Raises `Problem` where another one has its name."""
-    personas = found.services.conversations.personas
+    personas = found.services.personas
     with errors_as_problems("conflict"):
         persona = await asyncio.to_thread(personas.rewrite, found.id, table)
     warm_up_prompt(found, persona)
@@ -334,10 +342,10 @@ async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
 
 def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
     """Have what its prompts begin with now ready before they come."""
-    conversations = found.services.conversations
-    version = conversations.speaking(found.id)
-    adapter = conversations.adapter(found.id, version) if version else None
-    found.services.reply_service.engine.prepare(persona, adapter)
+    request_builder = found.services.request_builder
+    version = request_builder.speaking(found.id)
+    adapter = request_builder.adapter(found.id, version) if version else None
+    found.services.engine.prepare(persona, adapter)
 
 
 ROUTES: tuple[Route, ...] = (

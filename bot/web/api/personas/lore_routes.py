@@ -51,9 +51,9 @@ class LoreFile:
     left_out: bool = False
 
 
-def lore_store(house: Services) -> GuildLore:
+def lore_store(services: Services) -> GuildLore:
     """All files of lore, as they are changed here: what they held before is kept."""
-    return GuildLore(house.home, house.conversations.lore, house.catalogue.shipped.lore, keeping=True)
+    return GuildLore(services.home, services.request_builder.lore, services.catalogue.shipped.lore, keeping=True)
 
 
 def lore_guild_ids(found: OwnedPersona) -> list[int]:
@@ -66,7 +66,7 @@ def lore_guild_ids(found: OwnedPersona) -> list[int]:
 
 def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
     """Every file, those that ship first. To be read in a thread."""
-    by_source = _passages_by_source(found.services.conversations.lore.passages)
+    by_source = _passages_by_source(found.services.request_builder.lore.passages)
     count = token_counter_or_estimate(found.services.base_model)
 
     def measured(owner: str, name: str) -> tuple[int, int]:
@@ -243,7 +243,7 @@ MATCHES_SCHEMA: dict[str, Any] = {
 
 async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[LoreRanking, list[MatchExplanation]]:
     """A message against all lore that the persona has in a server, best first."""
-    weighed = found.services.conversations.lore.weigh(
+    weighed = found.services.request_builder.lore.weigh(
         found.id, message, guild_id
     )  # on the event loop, as the index asks
     return weighed, await asyncio.to_thread(

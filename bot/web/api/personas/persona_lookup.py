@@ -47,13 +47,13 @@ class OwnedPersona:
     @property
     def is_edited(self) -> bool:
         """Whether a copy of the operator's stands in place of a card that came with the bot."""
-        personas = self.services.conversations.personas
+        personas = self.services.personas
         return personas.ships(self.id) and personas.has_copy(self.id)
 
     @property
     def ships(self) -> bool:
         """Whether it came with the bot."""
-        return self.is_world or self.services.conversations.personas.ships(self.id)
+        return self.is_world or self.services.personas.ships(self.id)
 
     @property
     def owner(self) -> str:
@@ -79,20 +79,20 @@ class PersonaStatus:
     versions: int
 
 
-def guild_name(house: Services, guild_id: int) -> str:
+def guild_name(services: Services, guild_id: int) -> str:
     """A server as people call it."""
-    guild = house.client.get_guild(guild_id) if house.client else None
+    guild = services.client.get_guild(guild_id) if services.client else None
     return guild.name if guild else f"server {guild_id}"
 
 
 def require_persona_in_path(request: web.Request) -> OwnedPersona:
     """The persona that the address names. Raises `Problem` where there is none."""
-    house, wanted = get_services(request), request.match_info["persona_id"]
-    found = house.conversations.personas.whose(wanted)
+    services, wanted = get_services(request), request.match_info["persona_id"]
+    found = services.personas.whose(wanted)
     if found is None:
-        known = ", ".join(persona.id for _, persona in house.conversations.personas.everybody())
+        known = ", ".join(persona.id for _, persona in services.personas.everybody())
         raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")
-    return OwnedPersona(house, *found)
+    return OwnedPersona(services, *found)
 
 
 def require_lore_owner(request: web.Request) -> OwnedPersona:
@@ -112,16 +112,16 @@ def require_version_in_path(request: web.Request, found: OwnedPersona) -> Instal
     return made[wanted]
 
 
-def persona_status(house: Services, persona_id: str) -> PersonaStatus:
+def persona_status(services: Services, persona_id: str) -> PersonaStatus:
     """How a persona stands now."""
-    versions = house.store.versions
+    versions = services.store.versions
     live, history, installed = versions.live(persona_id), versions.history(persona_id), versions.installed(persona_id)
     return PersonaStatus(
         live=live,
-        speaks=house.conversations.speaking(persona_id),
+        speaks=services.request_builder.speaking(persona_id),
         since=history[-1].at if history else None,
         newest=installed[-1] if installed else None,
-        made_for=house.conversations.incompatible_versions.model_of(persona_id, live),
+        made_for=services.request_builder.incompatible_versions.model_of(persona_id, live),
         versions=len(installed),
     )
 
@@ -135,12 +135,12 @@ class ChannelSummary:
     answers: str
 
 
-def channels_by_persona(house: Services) -> dict[str, list[ChannelSummary]]:
+def channels_by_persona(services: Services) -> dict[str, list[ChannelSummary]]:
     """By persona id the channels in which each lives."""
     spots: dict[str, list[ChannelSummary]] = {}
-    for guild_id in sorted(_guild_ids(house)):
-        for channel in house.store.channels.of_guild(guild_id):
-            spots.setdefault(channel.persona_id, []).append(_persona_channel(house.client, channel))
+    for guild_id in sorted(_guild_ids(services)):
+        for channel in services.store.channels.of_guild(guild_id):
+            spots.setdefault(channel.persona_id, []).append(_persona_channel(services.client, channel))
     return spots
 
 
@@ -155,5 +155,5 @@ def _persona_channel(client: discord.Client | None, channel: Channel) -> Channel
     )
 
 
-def _guild_ids(house: Services) -> set[int]:
-    return {guild.id for guild in house.client.guilds} if house.client else house.store.guilds.known()
+def _guild_ids(services: Services) -> set[int]:
+    return {guild.id for guild in services.client.guilds} if services.client else services.store.guilds.known()

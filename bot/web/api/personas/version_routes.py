@@ -145,10 +145,10 @@ def persona_json(found: OwnedPersona, spots: tuple[ChannelSummary, ...]) -> dict
     }
 
 
-def version_json(house: Services, made: InstalledVersion) -> dict[str, Any]:
+def version_json(services: Services, made: InstalledVersion) -> dict[str, Any]:
     """The published object of one version, without what stands in its folder."""
     path = persona_path(made.persona_id, "versions", made.version)
-    versions, behind = house.store.versions, house.conversations.incompatible_versions
+    versions, behind = services.store.versions, services.request_builder.incompatible_versions
     return {
         "version": made.version,
         "job": made.job_id,
@@ -166,9 +166,9 @@ def change_json(change: Promotion) -> dict[str, Any]:
     return {"version": change.version, "at": iso_timestamp(change.at), "kind": change.kind, "why": change.why}
 
 
-def read_version_folder(house: Services, made: InstalledVersion) -> dict[str, Any]:
+def read_version_folder(services: Services, made: InstalledVersion) -> dict[str, Any]:
     """What the version's folder tells: the whole score card, and the manifest. To be read in a thread."""
-    folder = house.conversations.adapter(made.persona_id, made.version).folder
+    folder = services.request_builder.adapter(made.persona_id, made.version).folder
     told: dict[str, Any] = {"full_scorecard": None, "manifest": None}
     for key, name, shape in (
         ("full_scorecard", "scorecard.json", ScoreCard),
@@ -212,15 +212,13 @@ class PromoteBody(BaseModel):
 )  # fmt: skip
 async def get_personas(request: web.Request) -> web.Response:
     """Every persona of every server, those of all servers first."""
-    house, asked = get_services(request), parse_page_query(request)
-    everybody = [
-        OwnedPersona(house, guild_id, persona) for guild_id, persona in house.conversations.personas.everybody()
-    ]
+    services, asked = get_services(request), parse_page_query(request)
+    everybody = [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
     ids = [one.id for one in everybody]
     if asked.after is not None and asked.after not in ids:
         raise Problem("not-found", f"There is no persona {asked.after[:80]!r}.", "Begin without `after`.")
     begin = ids.index(asked.after) + 1 if asked.after is not None else 0
-    shown, spots = everybody[begin : begin + asked.limit], channels_by_persona(house)
+    shown, spots = everybody[begin : begin + asked.limit], channels_by_persona(services)
     last = shown[-1].id if begin + asked.limit < len(everybody) else None
     listed = [persona_json(one, tuple(spots.get(one.id, ()))) for one in shown]
     return web.json_response({"personas": listed, "links": page_links(request, asked, last)})
@@ -319,17 +317,17 @@ async def post_rollback(request: web.Request) -> web.Response:
 
 async def promote_version(found: OwnedPersona, made: InstalledVersion, *, anyway: bool) -> bool:
     """Make a version live; False where it was. Raises `Problem` where it may not, or cannot."""
-    house, version = found.services, made.version
-    if house.store.versions.is_withdrawn(found.id, version):
+    services, version = found.services, made.version
+    if services.store.versions.is_withdrawn(found.id, version):
         raise Problem("conflict", f"{version} was withdrawn.", "Train another one.")
-    if model := house.conversations.incompatible_versions.model_of(found.id, version):
+    if model := services.request_builder.incompatible_versions.model_of(found.id, version):
         raise Problem("conflict", f"{version} was made for {model}, which is not served here.", "Train it again.")
-    objections = await promotion.find_objections(house, found.id, version, OPERATOR_GUILD_ID)
+    objections = await promotion.find_objections(services, found.id, version, OPERATOR_GUILD_ID)
     if objections and not anyway:
         why = "Read why, and say `anyway` if you want it all the same."
         raise Problem("conflict", f"{objections.who} {version}: {' '.join(objections.reasons)}", why)
     with errors_as_problems("conflict"):
-        return await promotion.promote_version(house, found.id, version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID)
+        return await promotion.promote_version(services, found.id, version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID)
 
 
 def roll_back_version(found: OwnedPersona) -> Promotion:

@@ -67,13 +67,13 @@ def job_path(job_id: str) -> str:
     return f"/finetune/jobs/{job_id}"
 
 
-def job_json(house: Services, job: TrainingJob, places: Mapping[str, int] | None = None) -> dict[str, Any]:
+def job_json(services: Services, job: TrainingJob, places: Mapping[str, int] | None = None) -> dict[str, Any]:
     """The published object. Ids of Discord are text: they are longer than JSON's numbers may be.
 
     `places` are those in the queue, of a list of jobs: see `queue_positions`.
     """
     request = _stored_request(job)
-    place = house.queue.position(job.job_id) if places is None else places.get(job.job_id)
+    place = services.queue.position(job.job_id) if places is None else places.get(job.job_id)
     return {
         "job_id": job.job_id,
         "state": job.state,
@@ -82,9 +82,9 @@ def job_json(house: Services, job: TrainingJob, places: Mapping[str, int] | None
         "name": job.name,
         "persona": job.persona,
         "version": job.version,
-        "versions": _versions_json(house, job),
-        "request": _request_json(house, request) if request else None,
-        "notes": [redact_paths(note, house.home) for note in compatibility_notes(request, house.base_model)]
+        "versions": _versions_json(services, job),
+        "request": _request_json(services, request) if request else None,
+        "notes": [redact_paths(note, services.home) for note in compatibility_notes(request, services.base_model)]
         if request
         else [],
         "attempt": job.attempt,
@@ -92,16 +92,16 @@ def job_json(house: Services, job: TrainingJob, places: Mapping[str, int] | None
         "started_at": iso_timestamp(job.started_at),
         "finished_at": iso_timestamp(job.finished_at),
         "progress": job.progress.model_dump(mode="json") if job.progress else None,
-        "result": _result_json(house.home, job),
-        "error": redact_paths(job.error, house.home) if job.error else None,
-        "advice": redact_paths(job.advice, house.home) if job.advice else None,
+        "result": _result_json(services.home, job),
+        "error": redact_paths(job.error, services.home) if job.error else None,
+        "advice": redact_paths(job.advice, services.home) if job.advice else None,
         "links": _job_links(job),
     }
 
 
-def queue_positions(house: Services) -> dict[str, int]:
+def queue_positions(services: Services) -> dict[str, int]:
     """The place of each job that waits; 1 is the next."""
-    return {job.job_id: place for place, job in enumerate(house.queue.order(), start=1)}
+    return {job.job_id: place for place, job in enumerate(services.queue.order(), start=1)}
 
 
 def _job_links(job: TrainingJob) -> dict[str, str]:
@@ -118,16 +118,18 @@ def _stored_request(job: TrainingJob) -> TrainingRequest | None:
         return None
 
 
-def _request_json(house: Services, request: TrainingRequest) -> dict[str, Any]:
+def _request_json(services: Services, request: TrainingRequest) -> dict[str, Any]:
     shown = request.model_dump(mode="json", exclude_none=True)
-    return {key: redact_paths(value, house.home) if isinstance(value, str) else value for key, value in shown.items()}
+    return {
+        key: redact_paths(value, services.home) if isinstance(value, str) else value for key, value in shown.items()
+    }
 
 
-def _versions_json(house: Services, job: TrainingJob) -> dict[str, Any] | None:
+def _versions_json(services: Services, job: TrainingJob) -> dict[str, Any] | None:
     """Which versions of the persona there are, and which speaks."""
     if job.persona is None:
         return None
-    versions = house.store.versions
+    versions = services.store.versions
     return {
         "live": versions.live(job.persona),
         "installed": [version.version for version in versions.installed(job.persona)],
@@ -185,25 +187,25 @@ NO_JOB_TEXT = "There is no such job."
 )
 async def get_jobs(request: web.Request) -> web.Response:
     """All jobs, or those of a server, of a persona, or in a state."""
-    house, asked = get_services(request), parse_page_query(request, "guild", "persona", "state")
-    found = house.store.jobs.page(
+    services, asked = get_services(request), parse_page_query(request, "guild", "persona", "state")
+    found = services.store.jobs.page(
         asked.limit + 1,
         guild_id=integer_query(request, "guild", 0, MAX_DISCORD_ID),
         name=request.query.get("persona"),
         state=job_state_query(request),
-        after=require_job(house, asked.after) if asked.after is not None else None,
+        after=require_job(services, asked.after) if asked.after is not None else None,
     )
     last = found[asked.limit - 1].job_id if len(found) > asked.limit else None
-    places = queue_positions(house)
-    shown = [job_json(house, job, places) for job in found[: asked.limit]]
+    places = queue_positions(services)
+    shown = [job_json(services, job, places) for job in found[: asked.limit]]
     return web.json_response({"jobs": shown, "links": page_links(request, asked, last)})
 
 
 @describe_operation("One job", {200: ResponseSpec("The job.", JOB_SCHEMA), 404: NO_JOB_TEXT}, tag=TRAINING_TAG)
 async def get_job(request: web.Request) -> web.Response:
     """Its state, the trainer's last word, what came of it."""
-    house = get_services(request)
-    return web.json_response(job_json(house, require_job(house, request.match_info["job_id"])))
+    services = get_services(request)
+    return web.json_response(job_json(services, require_job(services, request.match_info["job_id"])))
 
 
 @describe_operation(
@@ -217,9 +219,9 @@ async def get_job(request: web.Request) -> web.Response:
 )
 async def cancel_job(request: web.Request) -> web.Response:
     """Ends for good a job that waits or trains; nothing that is live changes."""
-    house = get_services(request)
-    job = require_job(house, request.match_info["job_id"])
-    return web.json_response(job_json(house, house.queue.cancel(job.job_id)))
+    services = get_services(request)
+    job = require_job(services, request.match_info["job_id"])
+    return web.json_response(job_json(services, services.queue.cancel(job.job_id)))
 
 
 @describe_operation(
@@ -234,14 +236,14 @@ async def cancel_job(request: web.Request) -> web.Response:
 )
 async def resume_job(request: web.Request) -> web.Response:
     """Goes on, from its last checkpoint, with a job that failed for a reason that somebody has mended."""
-    house = get_services(request)
-    job = require_job(house, request.match_info["job_id"])
-    return web.json_response(job_json(house, house.queue.resume(job.job_id)))
+    services = get_services(request)
+    job = require_job(services, request.match_info["job_id"])
+    return web.json_response(job_json(services, services.queue.resume(job.job_id)))
 
 
-def require_job(house: Services, job_id: str) -> TrainingJob:
+def require_job(services: Services, job_id: str) -> TrainingJob:
     """The job with this id. Raises `Problem`."""
-    job = house.store.jobs.get(job_id)
+    job = services.store.jobs.get(job_id)
     if job is None:
         advice = "The page Training shows those that there are, GET /finetune/jobs lists them."
         raise Problem("not-found", f"There is no job {job_id!r}.", advice)

@@ -57,15 +57,15 @@ async def stream_run_events(request: web.Request, job_id: str, start: int) -> As
     at = start
     shown: tuple[JobState, int | None] | None = None
     with _subscribe_changes(_running_queue(request)) as changed:
-        while (house := request.app[APP_CONTEXT].services) and (job := house.store.jobs.get(job_id)):
+        while (services := request.app[APP_CONTEXT].services) and (job := services.store.jobs.get(job_id)):
             changed.clear()
-            read = await _read_batch(house, job_id, at)
+            read = await _read_batch(services, job_id, at)
             at = read.end
             for item in _batch_items(read):
                 yield item
-            now = (job.state, house.queue.position(job_id))
+            now = (job.state, services.queue.position(job_id))
             if now != shown and not read.more:
-                yield str(at), "job", job_json(house, job)
+                yield str(at), "job", job_json(services, job)
                 shown = now
             if read.more:
                 continue
@@ -79,15 +79,15 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
     number = 0
     changed_jobs: dict[str, None] = {}
     with _subscribe_changes(_running_queue(request), changed_jobs) as changed:
-        if house := request.app[APP_CONTEXT].services:
-            changed_jobs |= {job.job_id: None for state in OPEN_STATES for job in house.store.jobs.in_state(state)}
-        while house := request.app[APP_CONTEXT].services:
+        if services := request.app[APP_CONTEXT].services:
+            changed_jobs |= {job.job_id: None for state in OPEN_STATES for job in services.store.jobs.in_state(state)}
+        while services := request.app[APP_CONTEXT].services:
             changed.clear()
-            jobs = [house.store.jobs.get(job_id) for job_id in changed_jobs]
+            jobs = [services.store.jobs.get(job_id) for job_id in changed_jobs]
             changed_jobs.clear()
             for job in filter(None, jobs):
                 number += 1
-                yield str(number), "job", job_json(house, job)
+                yield str(number), "job", job_json(services, job)
             await _wait_for_change(changed)
 
 
@@ -98,9 +98,9 @@ def _batch_items(read: EventBatch) -> Iterator[SseItem]:
         yield str(told.end), told.event.event, told.event.model_dump(mode="json")
 
 
-async def _read_batch(house: Services, job_id: str, at: int) -> EventBatch:
+async def _read_batch(services: Services, job_id: str, at: int) -> EventBatch:
     try:
-        return await asyncio.to_thread(read_events, run_folder(house.home, job_id) / EVENTS_FILE, at)
+        return await asyncio.to_thread(read_events, run_folder(services.home, job_id) / EVENTS_FILE, at)
     except OSError:  # nothing can be read of it now
         return EventBatch(end=at)
 
@@ -112,8 +112,8 @@ async def _wait_for_change(changed: asyncio.Event) -> None:
 
 
 def _running_queue(request: web.Request) -> JobQueue | None:
-    house = request.app[APP_CONTEXT].services
-    return house.queue if house else None
+    services = request.app[APP_CONTEXT].services
+    return services.queue if services else None
 
 
 @contextmanager
@@ -183,13 +183,16 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
     has them. With `Accept: text/event-stream` they come as they happen, and `job` with the job when its state changes;
     a connection that broke is taken up by `Last-Event-ID`, and `anew` says that all before is void.
     """
-    house, asked = get_services(request), parse_page_query(request)
-    job = require_job(house, request.match_info["job_id"])
+    services, asked = get_services(request), parse_page_query(request)
+    job = require_job(services, request.match_info["job_id"])
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         known = request.headers.get("Last-Event-ID") or asked.after or "0"
         return await stream_events(request, stream_run_events(request, job.job_id, _event_position(known)))
     read, is_known = await asyncio.to_thread(
-        _event_page, run_folder(house.home, job.job_id) / EVENTS_FILE, _event_position(asked.after or "0"), asked.limit
+        _event_page,
+        run_folder(services.home, job.job_id) / EVENTS_FILE,
+        _event_position(asked.after or "0"),
+        asked.limit,
     )
     if not is_known:
         raise Problem("bad-query", f"There is no event {asked.after!r}.", "`after` is the id of an event.")
@@ -230,9 +233,9 @@ def _event_position(text: str) -> int:
 async def get_curves(request: web.Request) -> web.Response:
     """Every step that was told, raw and smoothed: where a run went on from a checkpoint, what it told last."""
     require_known_parameters(request, "smoothing")
-    house = get_services(request)
-    job, weight = require_job(house, request.match_info["job_id"]), smoothing_query(request)
-    record = await asyncio.to_thread(read_run_details, house.home, job)
+    services = get_services(request)
+    job, weight = require_job(services, request.match_info["job_id"]), smoothing_query(request)
+    record = await asyncio.to_thread(read_run_details, services.home, job)
     took, settings = record.took, record.settings
     return web.json_response(
         {
@@ -280,9 +283,11 @@ def _dump_events(events: Sequence[Any]) -> list[dict[str, Any]]:
 async def get_log(request: web.Request) -> web.Response:
     """What the run's trainer wrote on standard error, over all its attempts."""
     require_known_parameters(request)
-    house = get_services(request)
-    job = require_job(house, request.match_info["job_id"])
-    return web.Response(text=await asyncio.to_thread(read_log_tail, house.home, job.job_id), content_type="text/plain")
+    services = get_services(request)
+    job = require_job(services, request.match_info["job_id"])
+    return web.Response(
+        text=await asyncio.to_thread(read_log_tail, services.home, job.job_id), content_type="text/plain"
+    )
 
 
 @describe_operation(
@@ -301,12 +306,14 @@ async def get_changes(request: web.Request) -> web.StreamResponse:
     broke: states are told, not what led to them.
     """
     require_known_parameters(request)
-    house = get_services(request)
+    services = get_services(request)
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         return await stream_events(request, stream_job_changes(request))
-    found = [*house.store.jobs.in_state("running"), *house.queue.order()]
-    places = queue_positions(house)
-    return web.json_response({"jobs": [job_json(house, job, places) for job in found], "links": {"self": request.path}})
+    found = [*services.store.jobs.in_state("running"), *services.queue.order()]
+    places = queue_positions(services)
+    return web.json_response(
+        {"jobs": [job_json(services, job, places) for job in found], "links": {"self": request.path}}
+    )
 
 
 ROUTES: tuple[Route, ...] = (

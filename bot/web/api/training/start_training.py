@@ -99,23 +99,23 @@ async def queue_training(
 
     Raises `Problem` or another `UnderstudyError` where it could not be run here, with nothing queued.
     """
-    house = get_services(request)
-    parse_body(TrainingRequest, {"base_model": house.base_model, **body})
-    wanted = build_training_request(body, house)
+    services = get_services(request)
+    parse_body(TrainingRequest, {"base_model": services.base_model, **body})
+    wanted = build_training_request(body, services)
     async with request.app[PLANNING_LOCK]:
-        if known := _existing_job(house, job_id, wanted):
+        if known := _existing_job(services, job_id, wanted):
             return known, None
-        await require_startable(house, body, guild_id)
-        plan = await require_memory(house, body, guild_id)
-        house = get_services(request)  # the bot may have ended meanwhile
-        return _enqueue(house, wanted, guild_id, job_id), plan
+        await require_startable(services, body, guild_id)
+        plan = await require_memory(services, body, guild_id)
+        services = get_services(request)  # the bot may have ended meanwhile
+        return _enqueue(services, wanted, guild_id, job_id), plan
 
 
-def _enqueue(house: Services, wanted: TrainingRequest, guild_id: int, job_id: str | None) -> TrainingJob:
-    job = house.queue.enqueue(
+def _enqueue(services: Services, wanted: TrainingRequest, guild_id: int, job_id: str | None) -> TrainingJob:
+    job = services.queue.enqueue(
         wanted, guild_id=guild_id, channel_id=NO_CHANNEL_ID, requested_by=NO_USER_ID, job_id=job_id or ""
     )
-    for note in compatibility_notes(wanted, house.base_model):
+    for note in compatibility_notes(wanted, services.base_model):
         log.warning("the job %s: %s", job.job_id, note)
     return job
 
@@ -126,8 +126,8 @@ def _idempotent_job_id(request: web.Request) -> str | None:
     return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
 
 
-def _existing_job(house: Services, job_id: str | None, wanted: TrainingRequest) -> TrainingJob | None:
-    job = house.store.jobs.get(job_id) if job_id else None
+def _existing_job(services: Services, job_id: str | None, wanted: TrainingRequest) -> TrainingJob | None:
+    job = services.store.jobs.get(job_id) if job_id else None
     if job is None:
         return None
     try:
@@ -144,9 +144,9 @@ def _existing_job(house: Services, job_id: str | None, wanted: TrainingRequest) 
     return job
 
 
-def _accepted_response(house: Services, job: TrainingJob, more: dict[str, Any] | None = None) -> web.Response:
+def _accepted_response(services: Services, job: TrainingJob, more: dict[str, Any] | None = None) -> web.Response:
     headers = {"Location": job_path(job.job_id)}
-    return web.json_response({**job_json(house, job), **(more or {})}, status=202, headers=headers)
+    return web.json_response({**job_json(services, job), **(more or {})}, status=202, headers=headers)
 
 
 def _plan_json(plan: TrainingPlan, request: TrainingRequest) -> dict[str, Any]:
@@ -170,12 +170,12 @@ ROUTES: tuple[Route, ...] = (("POST", "/finetune/start-training", post_training)
 
 async def plan_request(request: web.Request, body: dict[str, Any]) -> tuple[TrainingRequest, TrainingPlan]:
     """The request of a body, and what its run would do, whatever is in the queue. Raises `UnderstudyError`s."""
-    house = get_services(request)
-    parse_body(TrainingRequest, {"base_model": house.base_model, **body})
-    wanted = build_training_request(body, house)
+    services = get_services(request)
+    parse_body(TrainingRequest, {"base_model": services.base_model, **body})
+    wanted = build_training_request(body, services)
     async with request.app[PLANNING_LOCK]:
-        await require_available(house, body)
-        return wanted, await house.queue.plan(wanted)
+        await require_available(services, body)
+        return wanted, await services.queue.plan(wanted)
 
 
 @describe_operation(

@@ -26,49 +26,49 @@ MEMORY_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps", "
 RequestJson = dict[str, Any]
 
 
-def build_training_request(body: RequestJson, house: Services) -> TrainingRequest:
+def build_training_request(body: RequestJson, services: Services) -> TrainingRequest:
     """A body as a request; without a base model it means the one that is served. Raises `ValidationError`."""
-    return TrainingRequest.model_validate({"base_model": house.base_model, **body})
+    return TrainingRequest.model_validate({"base_model": services.base_model, **body})
 
 
-async def require_startable(house: Services, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
+async def require_startable(services: Services, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
     """Raise `Problem` when the request names what is not here, may not be used, or is in the way of another job.
 
     `guild_id` is the server that it is queued for.
     """
-    await require_available(house, body, guild_id)
-    house.queue.check(build_training_request(body, house), guild_id)
+    await require_available(services, body, guild_id)
+    services.queue.check(build_training_request(body, services), guild_id)
 
 
-async def require_available(house: Services, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
+async def require_available(services: Services, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
     """Raise `Problem` when the request names what is not on this machine, with what could be run instead."""
-    wrong = await asyncio.to_thread(_find_unavailable, house, build_training_request(body, house))
+    wrong = await asyncio.to_thread(_find_unavailable, services, build_training_request(body, services))
     if not wrong:
         return
-    proposal = await _propose_available(house, body, wrong, guild_id)
+    proposal = await _propose_available(services, body, wrong, guild_id)
     raise Problem(
         "cannot-train",
-        " ".join(redact_paths(error.message, house.home) for error in wrong.values()),
+        " ".join(redact_paths(error.message, services.home) for error in wrong.values()),
         "`errors` says what each field needs" + ("; `would_work` is a body that runs here." if proposal else "."),
         errors=[
-            {"field": field, "pointer": f"#/{field}", "detail": redact_paths(str(error), house.home)}
+            {"field": field, "pointer": f"#/{field}", "detail": redact_paths(str(error), services.home)}
             for field, error in wrong.items()
         ],
         more={"would_work": proposal} if proposal else None,
     )
 
 
-async def require_memory(house: Services, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> TrainingPlan:
+async def require_memory(services: Services, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> TrainingPlan:
     """Ask the trainer what the run would do. Raises `Problem` where its memory is not there, with what would fit."""
-    request = build_training_request(body, house)
-    plan = await house.queue.plan(request, guild_id)
+    request = build_training_request(body, services)
+    plan = await services.queue.plan(request, guild_id)
     free, needed = available_memory_bytes(), requested_recipe_plan(plan, request.recipe).memory_bytes
     if needed <= free:
         return plan
     proposal = next(_fitting_alternatives(body, plan, free), None)
-    if proposal is None and request.base_model != house.base_model:
+    if proposal is None and request.base_model != services.base_model:
         served = {field: value for field, value in body.items() if field != "base_model"}
-        proposal = await _propose_fitting(house, served, guild_id)
+        proposal = await _propose_fitting(services, served, guild_id)
     raise Problem(
         "no-memory",
         f"The training needs about {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
@@ -99,21 +99,21 @@ def requested_recipe_plan(plan: TrainingPlan, recipe: str) -> RecipeEstimate:
 # ------------------------------------------------------------------------------------------------ what is not here
 
 
-def _find_unavailable(house: Services, request: TrainingRequest) -> dict[str, UnderstudyError]:
+def _find_unavailable(services: Services, request: TrainingRequest) -> dict[str, UnderstudyError]:
     wrong: dict[str, UnderstudyError] = {}
-    if not is_same_model(request.base_model, house.base_model) and (error := _base_model_error(request.base_model)):
+    if not is_same_model(request.base_model, services.base_model) and (error := _base_model_error(request.base_model)):
         wrong["base_model"] = error
     if request.dataset_path:
         try:
-            require_copyable(resolve_dataset_path(house.home, request.dataset_path).path, house.home)
+            require_copyable(resolve_dataset_path(services.home, request.dataset_path).path, services.home)
         except UnderstudyError as error:
             wrong["dataset_path"] = error
     if request.persona:
         try:
-            house.catalogue.card(request.persona)
+            services.catalogue.card(request.persona)
         except UnderstudyError as error:
             wrong["persona"] = error
-    known = house.catalogue.recipes()
+    known = services.catalogue.recipes()
     if request.recipe not in known:
         wrong["recipe"] = UnderstudyError(f"There is no recipe {request.recipe!r}.", f"Known: {', '.join(known)}.")
     return wrong
@@ -130,26 +130,26 @@ def _base_model_error(name: str) -> UnderstudyError | None:
 
 
 async def _propose_available(
-    house: Services, body: RequestJson, wrong: Mapping[str, object], guild_id: int
+    services: Services, body: RequestJson, wrong: Mapping[str, object], guild_id: int
 ) -> RequestJson | None:
     """The nearest body that runs here, with nothing of what is wrong; None where there is none."""
-    others = _alternatives(house, body, wrong)
-    named = next((other for other in others if _is_acceptable(house, other, guild_id)), None)
-    return await _propose_fitting(house, named, guild_id) if named else None
+    others = _alternatives(services, body, wrong)
+    named = next((other for other in others if _is_acceptable(services, other, guild_id)), None)
+    return await _propose_fitting(services, named, guild_id) if named else None
 
 
-def _alternatives(house: Services, body: RequestJson, wrong: Mapping[str, object]) -> Iterator[RequestJson]:
+def _alternatives(services: Services, body: RequestJson, wrong: Mapping[str, object]) -> Iterator[RequestJson]:
     """Bodies without the wrong fields; a dialogue job then takes a data set of the catalogue."""
     rest = {field: value for field, value in body.items() if field not in wrong}
     yield rest
     if "dataset_path" in wrong:
-        for dataset in house.catalogue.datasets():
+        for dataset in services.catalogue.datasets():
             yield {**rest, "dataset": dataset}
 
 
-def _is_acceptable(house: Services, body: RequestJson, guild_id: int) -> bool:
+def _is_acceptable(services: Services, body: RequestJson, guild_id: int) -> bool:
     try:
-        house.queue.check(build_training_request(body, house), guild_id)
+        services.queue.check(build_training_request(body, services), guild_id)
     except (UnderstudyError, ValidationError):
         return False
     return True
@@ -158,11 +158,11 @@ def _is_acceptable(house: Services, body: RequestJson, guild_id: int) -> bool:
 # ------------------------------------------------------------------------------------------------ what would fit
 
 
-async def _propose_fitting(house: Services, body: RequestJson, guild_id: int) -> RequestJson | None:
+async def _propose_fitting(services: Services, body: RequestJson, guild_id: int) -> RequestJson | None:
     """The body, or the nearest to it, whose run fits into memory; None where there is none."""
-    request = build_training_request(body, house)
+    request = build_training_request(body, services)
     try:
-        plan = await house.queue.plan(request, guild_id)
+        plan = await services.queue.plan(request, guild_id)
     except UnderstudyError:
         return None
     free = available_memory_bytes()

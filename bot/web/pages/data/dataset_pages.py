@@ -68,15 +68,15 @@ BUILD_FIELDS = ("name", "persona", "names", "mix", "two_stage", "languages", "mi
 
 async def get_build_form(request: web.Request) -> web.Response:
     """The form; `rebuild` fills it as a data set was ordered before, `source` chooses a source, `persona` a persona."""
-    house = get_services(request)
+    services = get_services(request)
     kept = None
     if again := request.query.get("again"):
-        kept = await asyncio.to_thread(read_build_request, DataFolders(house.home).build(again))
+        kept = await asyncio.to_thread(read_build_request, DataFolders(services.home).build(again))
     given = _request_fields(kept) if kept else dict.fromkeys(BUILD_FIELDS, "") | {"recipe": "demo-cpu"}
     if not kept:
         given |= {name: request.query[name] for name in ("persona", "name") if name in request.query}
     chosen = [of.source for of in kept.sources] if kept else request.query.getall("source", [])
-    return await _render_build_form(request, house, given, chosen, replace=bool(kept))
+    return await _render_build_form(request, services, given, chosen, replace=bool(kept))
 
 
 def _request_fields(order: DatasetBuildBody) -> dict[str, str]:
@@ -90,7 +90,7 @@ def _request_fields(order: DatasetBuildBody) -> dict[str, str]:
 
 async def _render_build_form(
     request: web.Request,
-    house: Services,
+    services: Services,
     given: Mapping[str, str],
     chosen: list[str],
     *,
@@ -98,7 +98,7 @@ async def _render_build_form(
     problem: Problem | None = None,
     command: str = "",
 ) -> web.Response:
-    known = await asyncio.to_thread(list_sources, house)
+    known = await asyncio.to_thread(list_sources, services)
     sources = [source for source in known if source.is_file and not source.is_set]
     errors = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
     return render_page(
@@ -109,8 +109,8 @@ async def _render_build_form(
         status=problem.status if problem else 200,
         faults=form_errors(problem, {"sources": "source-1"}),
         sources=sources,
-        personas=list(house.conversations.personas.of(0).values()),
-        recipes=house.catalogue.recipes(),
+        personas=list(services.personas.of(0).values()),
+        recipes=services.catalogue.recipes(),
         given={name: given.get(name, "") for name in BUILD_FIELDS},
         limits={source.id: given.get(f"limit {source.id}", "") for source in sources},
         chosen=chosen,
@@ -122,43 +122,48 @@ async def _render_build_form(
 
 async def post_build_form(request: web.Request) -> web.Response:
     """Begin what the form orders; or, with `show`, say which command would do the same."""
-    house = get_services(request)
+    services = get_services(request)
     given, every = await read_fields(request)
     chosen, replace = every.get("source", []), given.get("replace") == "yes"
     try:
         order = parse_build_form(given, chosen)
         if given.get("show"):
-            await asyncio.to_thread(check_build_sources, order, house)
-            words = await asyncio.to_thread(build_arguments, order, house, with_review=False)
+            await asyncio.to_thread(check_build_sources, order, services)
+            words = await asyncio.to_thread(build_arguments, order, services, with_review=False)
             return await _render_build_form(
-                request, house, given, chosen, replace=replace, command=shell_command(build_command(words), house.home)
+                request,
+                services,
+                given,
+                chosen,
+                replace=replace,
+                command=shell_command(build_command(words), services.home),
             )
-        await build_dataset(house, get_data_state(request), order, replace=replace)
+        await build_dataset(services, get_data_state(request), order, replace=replace)
     except Problem as problem:
-        return await _render_build_form(request, house, given, chosen, replace=replace, problem=problem)
+        return await _render_build_form(request, services, given, chosen, replace=replace, problem=problem)
     return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
 
 
 async def rebuild(request: web.Request) -> web.Response:
     """Build a data set once more as it was ordered, with what reviewers have corrected."""
-    house, name = get_services(request), request.match_info["name"]
-    order = await asyncio.to_thread(read_build_request, DataFolders(house.home).build(name))
+    services, name = get_services(request), request.match_info["name"]
+    order = await asyncio.to_thread(read_build_request, DataFolders(services.home).build(name))
     if order is None:
         raise Problem("not-found", f"Nobody knows how {name} was ordered.", "Fill in the form.")
-    await build_dataset(house, get_data_state(request), order, replace=True)
+    await build_dataset(services, get_data_state(request), order, replace=True)
     return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
 
 
 async def get_build_progress(request: web.Request) -> web.Response:
     """How far the making of a data set is."""
-    house, name = get_services(request), request.match_info["name"]
-    place = DataFolders(house.home).set(name)
+    services, name = get_services(request), request.match_info["name"]
+    place = DataFolders(services.home).set(name)
     work = get_data_state(request).works.latest("build", name)
     if work is None:
         if place.exists():
             return redirect_to(request, f"{DATA_PATH}/sets/{name}")
         raise Problem("not-found", f"No data set {name!r} is being built.", f"See {DATA_PATH}.")
-    order = await asyncio.to_thread(read_build_request, DataFolders(house.home).build(name))
+    order = await asyncio.to_thread(read_build_request, DataFolders(services.home).build(name))
     return render_page(
         request,
         "data/making.html",
@@ -167,7 +172,7 @@ async def get_build_progress(request: web.Request) -> web.Response:
         name=name,
         work=work,
         order=order,
-        command=shell_command(build_command([word for word in work.words if word != "--json"]), house.home),
+        command=shell_command(build_command([word for word in work.words if word != "--json"]), services.home),
         is_there=place.exists(),
     )
 
@@ -205,11 +210,11 @@ for opening in ("th_open", "td_open"):
 
 async def get_dataset_page(request: web.Request) -> web.Response:
     """What a data set is."""
-    house = get_services(request)
-    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
+    services = get_services(request)
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     stats = built.stats
     sheet = await asyncio.to_thread(read_datasheet, built)
-    examples = await _dropped_samples(house, get_data_state(request), built)
+    examples = await _dropped_samples(services, get_data_state(request), built)
     rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
     return render_page(
         request,
@@ -223,15 +228,15 @@ async def get_dataset_page(request: web.Request) -> web.Response:
         sheet=_render_datasheet(sheet),
         examples=examples,
         today=today_iso(),
-        order=await asyncio.to_thread(read_build_request, DataFolders(house.home).build(built.id))
+        order=await asyncio.to_thread(read_build_request, DataFolders(services.home).build(built.id))
         if built.is_own
         else None,
     )
 
 
-async def _dropped_samples(house: Services, state: DataState, built: BuiltDataset) -> dict[str, list[str]]:
+async def _dropped_samples(services: Services, state: DataState, built: BuiltDataset) -> dict[str, list[str]]:
     """How some of what was dropped begins, by reason; nothing while the index is being made."""
-    place = DataFolders(house.home).index(built.folder)
+    place = DataFolders(services.home).index(built.folder)
     with suppress(MaterialError):  # the page of the samples says what is wrong with them
         if await state.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
             return await asyncio.to_thread(dropped_examples, built.folder, place, list(built.stats.dropped))
@@ -258,17 +263,17 @@ async def delete_dataset_page(request: web.Request) -> web.Response:
 
 async def get_samples_page(request: web.Request) -> web.Response:
     """The samples, by words, side, source, talk or reason of being dropped."""
-    house, state = get_services(request), get_data_state(request)
+    services, state = get_services(request), get_data_state(request)
     require_known_parameters(request, "query", "split", "source", "talk", "reason", "after")
-    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     wanted = parse_sample_query(request)
-    hits = await find_samples(house, state, built, wanted)
+    hits = await find_samples(services, state, built, wanted)
     title = f"Samples of {built.id}"
     if hits is None:
         answer = render_page(request, "data/indexing.html", title=title, section="data", built=built)
         answer.headers["Refresh"] = "2"
         return answer
-    place = DataFolders(house.home).index(built.folder)
+    place = DataFolders(services.home).index(built.folder)
     return render_page(
         request,
         "data/samples.html",
@@ -296,10 +301,10 @@ def _next_page_path(request: web.Request, hits: SampleHits) -> str:
 
 async def get_review_page(request: web.Request) -> web.Response:
     """What was anonymised, and what reviewers say of it."""
-    house = get_services(request)
+    services = get_services(request)
     require_known_parameters(request, "kind", "query", "first")
-    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
-    build, first = _build_folder(house, built), integer_query(request, "first", 0, MAX_SAMPLE_NUMBER) or 0
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    build, first = _build_folder(services, built), integer_query(request, "first", 0, MAX_SAMPLE_NUMBER) or 0
     kind, query = (request.query.get(name, "")[:MAX_QUERY_CHARS] for name in ("kind", "query"))
     finds = ReplacedTextPage()
     if build:
@@ -324,18 +329,18 @@ async def get_review_page(request: web.Request) -> web.Response:
     )
 
 
-def _build_folder(house: Services, built: BuiltDataset) -> Path | None:
+def _build_folder(services: Services, built: BuiltDataset) -> Path | None:
     """What belongs to the making of a data set, where it was made here."""
-    return DataFolders(house.home).build(built.id) if built.is_own else None
+    return DataFolders(services.home).build(built.id) if built.is_own else None
 
 
 async def post_correction(request: web.Request) -> web.Response:
     """A reviewer says that a find is wrong (`keep`), that a name was missed (`also`), or takes that back."""
-    house = get_services(request)
-    built = await asyncio.to_thread(require_dataset, house, request.match_info["id"])
+    services = get_services(request)
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     require_own_dataset(built)
     given, _ = await read_fields(request)
-    build, name = DataFolders(house.home).build(built.id), given.get("name", "")
+    build, name = DataFolders(services.home).build(built.id), given.get("name", "")
     if given.get("verdict") == "take_back":
         await asyncio.to_thread(remove_correction, build, name)
         said = "Taken back."

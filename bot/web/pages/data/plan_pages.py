@@ -126,13 +126,13 @@ async def get_plan_form(request: web.Request) -> web.Response:
 
 
 def _default_fields(request: web.Request) -> dict[str, str]:
-    return {"persona": next(iter(get_services(request).conversations.personas.of(OPERATOR_GUILD_ID)), "")}
+    return {"persona": next(iter(get_services(request).personas.of(OPERATOR_GUILD_ID)), "")}
 
 
 async def post_plan_form(request: web.Request) -> web.Response:
     """Plan the run of the form, and show the plan at its own address; with `start`, queue the run."""
-    house, (given, _) = get_services(request), await read_fields(request)
-    forgettings = house.store.forgettings.count()
+    services, (given, _) = get_services(request), await read_fields(request)
+    forgettings = services.store.forgettings.count()
     try:
         body = form_to_request(given)
         if given.get("start"):
@@ -140,7 +140,7 @@ async def post_plan_form(request: web.Request) -> web.Response:
             return redirect_to(request, f"{DASHBOARD}/training/{job.job_id}", f"{job.name} is queued.")
         wanted, plan = await plan_request(request, body)
     except UnderstudyError as error:
-        return await _render_plan_form(request, given, problem=_as_problem(error, house))
+        return await _render_plan_form(request, given, problem=_as_problem(error, services))
     id = get_data_state(request).plans.keep(StoredPlan(given, body, wanted, plan, forgettings))
     return redirect_to(request, f"{DATA_PATH}/plans/{id}")
 
@@ -155,10 +155,12 @@ async def get_plan_page(request: web.Request) -> web.Response:
     return await _render_plan_form(request, kept.given, kept)
 
 
-def _as_problem(error: UnderstudyError, house: Services) -> Problem:
+def _as_problem(error: UnderstudyError, services: Services) -> Problem:
     if isinstance(error, Problem):
         return error
-    return Problem("cannot-train", redact_paths(error.message, house.home), redact_paths(error.advice, house.home))
+    return Problem(
+        "cannot-train", redact_paths(error.message, services.home), redact_paths(error.advice, services.home)
+    )
 
 
 async def _render_plan_form(
@@ -167,10 +169,10 @@ async def _render_plan_form(
     kept: StoredPlan | None = None,
     problem: Problem | None = None,
 ) -> web.Response:
-    house = get_services(request)
-    sources = [one for one in await asyncio.to_thread(list_sources, house) if not one.refused and not one.is_set]
-    sets, _ = await asyncio.to_thread(list_datasets, house)
-    told = await asyncio.to_thread(_plan_context, request, kept, house) if kept else None
+    services = get_services(request)
+    sources = [one for one in await asyncio.to_thread(list_sources, services) if not one.refused and not one.is_set]
+    sets, _ = await asyncio.to_thread(list_datasets, services)
+    told = await asyncio.to_thread(_plan_context, request, kept, services) if kept else None
     errors = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
     return render_page(
         request,
@@ -181,21 +183,21 @@ async def _render_plan_form(
         faults=form_errors(problem, {"dataset_path": "dataset", "hyperparameters": "settings"}),
         given={name: given.get(name, "") for name in PLAN_FIELDS} | {"recipe": given.get("recipe") or "demo-cpu"},
         tasks=TASK_CHOICES,
-        personas=list(house.conversations.personas.of(0).values()),
-        recipes=house.catalogue.recipes(),
+        personas=list(services.personas.of(0).values()),
+        recipes=services.catalogue.recipes(),
         sources=sources,
         sets=[(next(iter(one.asked_by.values())), one) for one in sets],
-        adapters=house.catalogue.dialogue_adapters(),
-        dialogues=house.catalogue.dialogues(),
-        served=house.base_model,
+        adapters=services.catalogue.dialogue_adapters(),
+        dialogues=services.catalogue.dialogues(),
+        served=services.base_model,
         problem=problem,
         wrong=errors,
         found=told,
-        conflict=house.queue.conflict(kept.wanted) if kept else None,
+        conflict=services.queue.conflict(kept.wanted) if kept else None,
     )
 
 
-def _plan_context(request: web.Request, kept: StoredPlan, house: Services) -> dict[str, Any]:
+def _plan_context(request: web.Request, kept: StoredPlan, services: Services) -> dict[str, Any]:
     """What the page says of a plan."""
     plan, wanted = kept.plan, kept.wanted
     own, free = requested_recipe_plan(plan, wanted.recipe), available_memory_bytes()
@@ -207,12 +209,12 @@ def _plan_context(request: web.Request, kept: StoredPlan, house: Services) -> di
         "free": free,
         "fits": own.memory_bytes <= free,
         "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
-        "notes": [redact_paths(note, house.home) for note in compatibility_notes(wanted, house.base_model)],
+        "notes": [redact_paths(note, services.home) for note in compatibility_notes(wanted, services.base_model)],
         "lengths": bar_chart("Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"),
         "composition": bar_chart(
             "Samples by source", [(name, float(n)) for name, n in plan.sources.items()], "samples"
         ),
-        "command": shell_command(trainer_command(wanted), house.home),
+        "command": shell_command(trainer_command(wanted), services.home),
         "curl": curl_command(kept.body, f"http://{request.host}"),
     }
 

@@ -33,11 +33,11 @@ DATA_PATH = f"{DASHBOARD}/data"
 
 async def get_data_page(request: web.Request) -> web.Response:
     """All sources and data sets, and where files are brought in."""
-    house, works = get_services(request), get_data_state(request).works
-    sources = await asyncio.to_thread(list_sources, house)
-    sets, faults = await asyncio.to_thread(list_datasets, house)
-    places = DataFolders(house.home)
-    await asyncio.to_thread(prune_indexes, house.home / "cache", [places.index(one.folder) for one in sets])
+    services, works = get_services(request), get_data_state(request).works
+    sources = await asyncio.to_thread(list_sources, services)
+    sets, faults = await asyncio.to_thread(list_datasets, services)
+    places = DataFolders(services.home)
+    await asyncio.to_thread(prune_indexes, services.home / "cache", [places.index(one.folder) for one in sets])
     return render_page(
         request,
         "data/index.html",
@@ -46,7 +46,7 @@ async def get_data_page(request: web.Request) -> web.Response:
         ours=[source for source in sources if source.origin != SHIPPED_ORIGIN and not source.is_set],
         shipped=[source for source in sources if source.origin == SHIPPED_ORIGIN],
         sets=sets,
-        damaged=[*catalog_errors(house), *faults],
+        damaged=[*catalog_errors(services), *faults],
         going=works.going(),
         failed=works.failed("build"),
         kinds=FILE_SUFFIXES,
@@ -57,18 +57,18 @@ async def get_data_page(request: web.Request) -> web.Response:
 
 async def post_upload(request: web.Request) -> web.Response:
     """A file, or what was pasted; then the trainer says what it is."""
-    house, state = get_services(request), get_data_state(request)
-    sent = await read_upload_form(request, state, DataFolders(house.home))
+    services, state = get_services(request), get_data_state(request)
+    sent = await read_upload_form(request, state, DataFolders(services.home))
     assert sent.received is not None  # or there was a problem
     name = sent.received.path.name
-    inspect_upload(house, state, name)
+    inspect_upload(services, state, name)
     return redirect_to(request, upload_page_path(name), f"{name} is here. State below whose it is.")
 
 
 async def get_upload_page(request: web.Request) -> web.Response:
     """What an upload is, and who states which right to it."""
-    house = get_services(request)
-    source = await asyncio.to_thread(require_upload, house.home, request.match_info["name"])
+    services = get_services(request)
+    source = await asyncio.to_thread(require_upload, services.home, request.match_info["name"])
     return _render_upload(request, source)
 
 
@@ -104,17 +104,17 @@ def _statement_fields(source: DataSource) -> dict[str, str]:
 
 async def post_right(request: web.Request) -> web.Response:
     """Take down who states which right to an upload, or take that back."""
-    house, name = get_services(request), request.match_info["name"]
+    services, name = get_services(request), request.match_info["name"]
     given, _ = await read_fields(request)
     if given.get("take_back"):
-        await set_right(house, name, None)
+        await set_right(services, name, None)
         return redirect_to(request, upload_page_path(name), "Nobody states a right to it any more: it trains nothing.")
     try:
-        source = await set_right(house, name, parse_rights_form(given))
+        source = await set_right(services, name, parse_rights_form(given))
     except Problem as problem:
         if not problem.errors:
             raise
-        source = await asyncio.to_thread(require_upload, house.home, name)
+        source = await asyncio.to_thread(require_upload, services.home, name)
         return _render_upload(request, source, _statement_fields(source) | given, problem)
     said = source.refused or f"{source.name} may be learned from: {source.statement.right if source.statement else ''}."
     return redirect_to(request, upload_page_path(name), said)
@@ -122,9 +122,9 @@ async def post_right(request: web.Request) -> web.Response:
 
 async def inspect_again(request: web.Request) -> web.Response:
     """Look into an upload again."""
-    house, name = get_services(request), request.match_info["name"]
-    await asyncio.to_thread(require_upload, house.home, name)
-    inspect_upload(house, get_data_state(request), name)
+    services, name = get_services(request), request.match_info["name"]
+    await asyncio.to_thread(require_upload, services.home, name)
+    inspect_upload(services, get_data_state(request), name)
     return redirect_to(request, upload_page_path(name))
 
 

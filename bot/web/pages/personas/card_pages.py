@@ -143,7 +143,7 @@ async def get_revision_page(request: web.Request) -> web.Response:
     """What the card said before, beside what it says now."""
     found = require_persona_in_path(request)
     before, kept = await _require_revision(found, request.match_info["number"])
-    table = found.services.conversations.personas.table(found.id)
+    table = found.services.personas.table(found.id)
     return render_page(
         request,
         "personas/earlier.html",
@@ -168,7 +168,7 @@ async def restore_revision(request: web.Request) -> web.Response:
 async def restore_shipped_card(request: web.Request) -> web.Response:
     """Let the persona speak by the card that came with the bot."""
     found = require_persona_in_path(request)
-    personas = found.services.conversations.personas
+    personas = found.services.personas
     if not found.is_edited:
         raise Problem("conflict", f"{found.persona.name} speaks by no other card.", "Nothing was changed.")
     await asyncio.to_thread(personas.remove, found.guild_id, found.persona, keeping=True)
@@ -193,10 +193,10 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
 async def _stored_card(found: OwnedPersona) -> StoredCard:
     """What is kept, read in a thread."""
 
-    voices = servable_versions(found.services, found.persona)
+    voices = servable_versions(found.services.request_builder, found.persona)
 
     def read() -> StoredCard:
-        personas = found.services.conversations.personas
+        personas = found.services.personas
         table = replace_fields(personas.table(found.id), {})
         stamp = hashlib.sha256(json_bytes(table)).hexdigest()[:16]
         card = check_card_table(table, found.services.base_model)
@@ -247,7 +247,7 @@ def _render_card(
 
 async def _require_revision(found: OwnedPersona, number: str) -> tuple[JsonObject, Revision]:
     """One of the earlier tables. Raises `Problem` where it is gone, or cannot be read."""
-    earlier = found.services.conversations.personas.earlier(found.id)
+    earlier = found.services.personas.earlier(found.id)
     with errors_as_problems("not-found"):
         content = await asyncio.to_thread(earlier.read, number)
         table = parse_table(content, found.id)

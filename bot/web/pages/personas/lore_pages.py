@@ -169,7 +169,7 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
 
 
 def _all_passages(found: OwnedPersona) -> Sequence[Passage]:
-    return found.services.conversations.lore.passages
+    return found.services.request_builder.lore.passages
 
 
 async def _render_file(request: web.Request, text: str, wrong: str, status: int = 200) -> web.Response:

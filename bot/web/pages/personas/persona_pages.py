@@ -54,11 +54,9 @@ async def get_persona_list(request: web.Request) -> web.Response:
 def _render_list(
     request: web.Request, fields: Mapping[str, str] | None = None, wrong: Problem | None = None
 ) -> web.Response:
-    house = get_services(request)
-    spots = channels_by_persona(house)
-    everybody = [
-        OwnedPersona(house, guild_id, persona) for guild_id, persona in house.conversations.personas.everybody()
-    ]
+    services = get_services(request)
+    spots = channels_by_persona(services)
+    everybody = [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
     return render_page(
         request,
         "personas/list.html",
@@ -68,22 +66,28 @@ def _render_list(
         faults=[FormError(str(wrong), "file", "File")] if wrong else (),
         wrong={"file": str(wrong)} if wrong else {},
         short_name=(fields or {}).get("id", ""),
-        listed=[PersonaListItem(one, persona_status(house, one.id), spots.get(one.id, [])) for one in everybody],
+        listed=[PersonaListItem(one, persona_status(services, one.id), spots.get(one.id, [])) for one in everybody],
     )
 
 
 async def post_card_import(request: web.Request) -> web.Response:
     """Make a card's file a persona for all servers."""
-    house, sent = get_services(request), FileForm()
+    services, sent = get_services(request), FileForm()
     try:
         sent = await _read_card_form(request)
         with errors_as_problems("invalid-request"):
             arrived = await import_card(
-                house, OPERATOR_GUILD_ID, sent.content, sent.name, sent.fields.get("id", "").strip(), keeping=True
+                services.personas,
+                services.base_model,
+                OPERATOR_GUILD_ID,
+                sent.content,
+                sent.name,
+                sent.fields.get("id", "").strip(),
+                keeping=True,
             )
     except Problem as problem:
         return _render_list(request, sent.fields, problem)
-    found = OwnedPersona(house, OPERATOR_GUILD_ID, arrived.brought.persona)
+    found = OwnedPersona(services, OPERATOR_GUILD_ID, arrived.brought.persona)
     said = await _install_attachments(found, arrived, sent.name)
     verb = "is a persona of all servers now" if arrived.brought.is_new else "has a new card"
     return redirect_to(request, found.page, f"{found.persona.name} {verb}. {said}".strip())
@@ -96,7 +100,10 @@ async def replace_card_file(request: web.Request) -> web.Response:
         sent = await _read_card_form(request)
         with errors_as_problems("invalid-request"):
             short = short_id(found.persona, found.guild_id)
-            arrived = await import_card(found.services, found.guild_id, sent.content, sent.name, short, keeping=True)
+            here = found.services
+            arrived = await import_card(
+                here.personas, here.base_model, found.guild_id, sent.content, sent.name, short, keeping=True
+            )
     except Problem as problem:
         return await render_rejected_card(request, found, problem)
     said = await _install_attachments(
@@ -123,8 +130,8 @@ async def confirm_remove(request: web.Request) -> web.Response:
 async def remove_persona_page(request: web.Request) -> web.Response:
     """Remove it with its lore."""
     found = _require_removable(request)
-    lore = GuildLore(found.services.home, found.services.conversations.lore, found.services.catalogue.shipped.lore)
-    await remove_persona(found.services, lore, found.guild_id, found.persona)
+    lore = GuildLore(found.services.home, found.services.request_builder.lore, found.services.catalogue.shipped.lore)
+    await remove_persona(found.services.personas, found.services.store, lore, found.guild_id, found.persona)
     return redirect_to(request, "/dashboard/personas", f"{found.persona.name} is gone, and lives nowhere any more.")
 
 
@@ -146,8 +153,15 @@ async def _read_card_form(request: web.Request) -> FileForm:
 async def _install_attachments(found: OwnedPersona, arrived: CardImport, file: str) -> str:
     """Take up what a card brings besides: its book as lore, its adapter as a version. Says what became of them."""
     said = await import_character_book(lore_store(found.services), found.guild_id, found.persona, arrived.card)
+    services = found.services
     notes, _ = await install_bundled_adapter(
-        found.services, (found.guild_id, 0, OPERATOR_USER_ID), found.id, arrived.card, file
+        services.home,
+        services.store,
+        services.base_model,
+        (found.guild_id, 0, OPERATOR_USER_ID),
+        found.id,
+        arrived.card,
+        file,
     )
     warm_up_prompt(found, found.persona)
     return " ".join([*said, *(note.replace("**", "") for note in notes)])

@@ -100,9 +100,9 @@ class VersionTimeline:
         return self.made.scorecard.loss_tuned / self.made.scorecard.loss_base - 1
 
 
-def version_timelines(house: Services, persona_id: str) -> list[VersionTimeline]:
+def version_timelines(services: Services, persona_id: str) -> list[VersionTimeline]:
     """Every version of a persona, withdrawn ones too, the newest first, and the base model at the end."""
-    versions = house.store.versions
+    versions = services.store.versions
     live, changes = versions.live(persona_id), versions.history(persona_id)
     found = {
         made.version: VersionTimeline(made, made.version == live, versions.is_withdrawn(persona_id, made.version))
@@ -112,7 +112,7 @@ def version_timelines(house: Services, persona_id: str) -> list[VersionTimeline]
     for began, after in pairwise([*changes, None]):
         if began is not None:
             found.get(began.version or "", base).spans.append(_live_period(began, after))
-    for tried in house.store.rollouts.everywhere(persona_id):
+    for tried in services.store.rollouts.everywhere(persona_id):
         if not tried.is_promoted and tried.version in found:
             found[tried.version].trials.append(_rollout_period(tried))
     if not changes or changes[0].version is not None:
@@ -249,7 +249,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
         score_words=score_text,
         before=_previous_version(found),
         rollouts=_rollout_rows(found, now),
-        behind=found.services.conversations.incompatible_versions,
+        behind=found.services.request_builder.incompatible_versions,
     )
 
 

@@ -58,54 +58,54 @@ class VoteSummary:
 
 async def get_comparison_form(request: web.Request) -> web.Response:
     """Whom to compare, what the votes say, and a comparison that waits for the operator's vote."""
-    house = get_services(request)
-    persona = _find_persona(house, request.query.get("persona"))
+    services = get_services(request)
+    persona = _find_persona(services, request.query.get("persona"))
     if persona is None:
         return render_page(
-            request, "cards/compare.html", title="Blind comparison", section="cards", personas=_all_personas(house),
+            request, "cards/compare.html", title="Blind comparison", section="cards", personas=_all_personas(services),
             persona=None, names=[], contest=None, why_not="", shown=None, texts=(), standing=None,
         )  # fmt: skip
-    contest, why_not = _requested_contest(house, persona, request)
-    shown = _open_comparison(house, contest) if contest else None
+    contest, why_not = _requested_contest(services, persona, request)
+    shown = _open_comparison(services, contest) if contest else None
     if shown:
-        house.store.comparisons.mark_shown_again(shown.seq, time.time())
+        services.store.comparisons.mark_shown_again(shown.seq, time.time())
     return render_page(
         request,
         "cards/compare.html",
         title=f"Blind comparison: {persona.name}",
         section="cards",
-        personas=_all_personas(house),
+        personas=_all_personas(services),
         persona=persona,
-        names=version_names(house, persona),
+        names=version_names(services, persona),
         contest=contest,
         why_not=why_not,
         shown=shown,
         texts=(remove_links(shown.text_a), remove_links(shown.text_b)) if shown else (),
-        standing=await _vote_summary(house, contest) if contest else None,
+        standing=await _vote_summary(services, contest) if contest else None,
     )
 
 
 async def post_comparison(request: web.Request) -> web.Response:
     """Have two replies written, which takes some seconds, and show them."""
-    house, sent = get_services(request), await read_form(request)
-    persona = _find_persona(house, sent.get("persona"))
+    services, sent = get_services(request), await read_form(request)
+    persona = _find_persona(services, sent.get("persona"))
     if persona is None:
         raise Problem("invalid-request", "A persona has to be chosen.")
-    contest = resolve_contest(house, persona, sent.get("version") or None, sent.get("against") or None)
-    await assign_comparison(house, contest, OPERATOR_USER_ID, _guild_id(house, persona))
+    contest = resolve_contest(services, persona, sent.get("version") or None, sent.get("against") or None)
+    await assign_comparison(services, contest, OPERATOR_USER_ID, _guild_id(services, persona))
     return redirect_to(request, _contest_path(contest))
 
 
 async def post_vote(request: web.Request) -> web.Response:
     """Take the operator's vote, which stays as it is, and tell who wrote which."""
-    house, sent = get_services(request), await read_form(request)
-    one, choice = _require_comparison(house, sent.get("comparison", "")), sent.get("choice", "")
+    services, sent = get_services(request), await read_form(request)
+    one, choice = _require_comparison(services, sent.get("comparison", "")), sent.get("choice", "")
     if choice not in VOTES:
         raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
     now = time.time()
-    taken = house.store.comparisons.vote(one.seq, OPERATOR_USER_ID, choice, now)
+    taken = services.store.comparisons.vote(one.seq, OPERATOR_USER_ID, choice, now)
     if taken:
-        await record_vote(house, one)
+        await record_vote(services, one)
     elif one.has_expired(now):
         said = "These two had waited for a day: the vote does not count. Ask for another."
         return redirect_to(request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", said)
@@ -116,11 +116,11 @@ async def post_vote(request: web.Request) -> web.Response:
 
 async def get_revealed(request: web.Request) -> web.Response:
     """A comparison that was voted on, with who wrote which."""
-    house = get_services(request)
-    one = _require_comparison(house, request.match_info["comparison"])
+    services = get_services(request)
+    one = _require_comparison(services, request.match_info["comparison"])
     if one.choice is None:
         raise Problem("conflict", "This comparison has not been voted on yet.", "Vote first, then it is told.")
-    persona = _find_persona(house, one.persona_id)
+    persona = _find_persona(services, one.persona_id)
     if persona is None:
         raise Problem("not-found", "The persona of this comparison is gone.")
     contest = _named_contest(persona, *sorted(one.versions, key=_version_number, reverse=True))
@@ -136,15 +136,15 @@ async def get_revealed(request: web.Request) -> web.Response:
         vote=CHOICE_LABELS[one.choice],
         contest=contest,
         again=_contest_path(contest),
-        standing=await _vote_summary(house, contest),
+        standing=await _vote_summary(services, contest),
     )
 
 
-async def _vote_summary(house: Services, contest: Contest) -> VoteSummary:
+async def _vote_summary(services: Services, contest: Contest) -> VoteSummary:
     """All votes for the persona, wherever they were given."""
-    votes = house.store.comparisons.voted(contest.persona.id)
+    votes = services.store.comparisons.voted(contest.persona.id)
     found = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
-    counts = house.store.comparisons.judgement_counts(contest.persona.id, contest.version, contest.against)
+    counts = services.store.comparisons.judgement_counts(contest.persona.id, contest.version, contest.against)
     one, other = (display_name(name) for name in contest.names)
     return VoteSummary(
         judgement=found,
@@ -158,24 +158,24 @@ async def _vote_summary(house: Services, contest: Contest) -> VoteSummary:
     )
 
 
-def _requested_contest(house: Services, persona: Persona, request: web.Request) -> tuple[Contest | None, str]:
+def _requested_contest(services: Services, persona: Persona, request: web.Request) -> tuple[Contest | None, str]:
     """What is asked for, or why it cannot be compared."""
     try:
         return resolve_contest(
-            house, persona, request.query.get("version") or None, request.query.get("against") or None
+            services, persona, request.query.get("version") or None, request.query.get("against") or None
         ), ""
     except RequestError as error:
         return None, str(error)
 
 
-def _open_comparison(house: Services, contest: Contest) -> BlindComparison | None:
+def _open_comparison(services: Services, contest: Contest) -> BlindComparison | None:
     versions = (contest.version, contest.against)
-    guild_id = _guild_id(house, contest.persona)
-    return house.store.comparisons.find_open(OPERATOR_USER_ID, guild_id, contest.persona.id, versions, time.time())
+    guild_id = _guild_id(services, contest.persona)
+    return services.store.comparisons.find_open(OPERATOR_USER_ID, guild_id, contest.persona.id, versions, time.time())
 
 
-def _require_comparison(house: Services, number: str) -> BlindComparison:
-    one = house.store.comparisons.get(int(number)) if number.isascii() and number.isdecimal() else None
+def _require_comparison(services: Services, number: str) -> BlindComparison:
+    one = services.store.comparisons.get(int(number)) if number.isascii() and number.isdecimal() else None
     if one is None or one.user_id != OPERATOR_USER_ID:
         raise Problem("not-found", "This comparison is not yours, or it is no longer kept.", "Ask for another.")
     return one
@@ -190,19 +190,19 @@ def _version_number(name: str) -> int:
     return 0 if name == BASE_MODEL_NAME else int(name.removeprefix("v"))
 
 
-def _all_personas(house: Services) -> list[Persona]:
-    return [persona for _, persona in house.conversations.personas.everybody()]
+def _all_personas(services: Services) -> list[Persona]:
+    return [persona for _, persona in services.personas.everybody()]
 
 
-def _find_persona(house: Services, persona_id: str | None) -> Persona | None:
-    found = house.conversations.personas.whose(persona_id) if persona_id else None
+def _find_persona(services: Services, persona_id: str | None) -> Persona | None:
+    found = services.personas.whose(persona_id) if persona_id else None
     if persona_id and found is None:
         raise Problem("not-found", f"There is no persona {persona_id!r}.")
     return found[1] if found else None
 
 
-def _guild_id(house: Services, persona: Persona) -> int:
-    found = house.conversations.personas.whose(persona.id)
+def _guild_id(services: Services, persona: Persona) -> int:
+    found = services.personas.whose(persona.id)
     return found[0] if found else 0
 
 

@@ -72,29 +72,29 @@ class ScoreCardLocation:
         return next((file for file in found if file.is_file()), None)
 
 
-def require_location(house: Services, name: str) -> ScoreCardLocation:
+def require_location(services: Services, name: str) -> ScoreCardLocation:
     """The place of `oda/v2` or `dialogue/harbour`. Raises `Problem` for one that is not there."""
     owner, _, version = name.partition("/")
-    if version in {one.version for one in house.store.versions.ever_installed(owner)}:
-        return ScoreCardLocation(owner, version, adapter_ref(house.home, owner, version).folder)
-    if owner == DIALOGUE_PREFIX and version in {job.request.job_name for job in list_dialogue_jobs(house)}:
-        return ScoreCardLocation(None, version, dialogue_adapter_folder(house.home, version))
+    if version in {one.version for one in services.store.versions.ever_installed(owner)}:
+        return ScoreCardLocation(owner, version, adapter_ref(services.home, owner, version).folder)
+    if owner == DIALOGUE_PREFIX and version in {job.request.job_name for job in list_dialogue_jobs(services)}:
+        return ScoreCardLocation(None, version, dialogue_adapter_folder(services.home, version))
     raise Problem("not-found", f"There is no version {name}.", "The list of score cards has all of them.")
 
 
-def list_dialogue_jobs(house: Services) -> list[TrainingJob]:
+def list_dialogue_jobs(services: Services) -> list[TrainingJob]:
     """The finished jobs for dialogue, newest first."""
-    names = [name for name in house.store.jobs.names() if name.startswith(f"{DIALOGUE_PREFIX}/")]
-    found = [job for name in names for job in house.store.jobs.page(1, name=name, state="done")]
+    names = [name for name in services.store.jobs.names() if name.startswith(f"{DIALOGUE_PREFIX}/")]
+    found = [job for name in names for job in services.store.jobs.page(1, name=name, state="done")]
     return sorted(found, key=lambda job: -job.seq)[:MAX_DIALOGUE_JOBS]
 
 
-def read_card_summary(house: Services, place: ScoreCardLocation) -> ScoreSummary | None:
+def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSummary | None:
     """What the database knows of a version's card."""
     if place.persona:
-        found = house.store.versions.ever_installed(place.persona)
+        found = services.store.versions.ever_installed(place.persona)
         return next((one.scorecard for one in found if one.version == place.version), None)
-    made = (job for job in list_dialogue_jobs(house) if job.request.job_name == place.version)
+    made = (job for job in list_dialogue_jobs(services) if job.request.job_name == place.version)
     return next((job.result.scorecard for job in made if job.result), None)
 
 
@@ -156,8 +156,8 @@ class PersonaVersions:
 
 async def get_card_list(request: web.Request) -> web.Response:
     """Every version with what the gate said of it."""
-    house = get_services(request)
-    found = _list_personas(house)
+    services = get_services(request)
+    found = _list_personas(services)
     return render_page(
         request,
         "cards/list.html",
@@ -165,23 +165,23 @@ async def get_card_list(request: web.Request) -> web.Response:
         section="cards",
         personas=found,
         names=[listed.name for one in found for listed in one.versions],
-        dialogues=[(job, job.result) for job in list_dialogue_jobs(house) if job.result],
+        dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
         colours=scorecard_view.VERDICT_CLASSES,
     )
 
 
 async def get_card(request: web.Request) -> web.Response:
     """All that was measured of one version."""
-    house = get_services(request)
-    place = require_location(house, _card_name_in_path(request))
-    card, short = await read_full_card(place), read_card_summary(house, place)
+    services = get_services(request)
+    place = require_location(services, _card_name_in_path(request))
+    card, short = await read_full_card(place), read_card_summary(services, place)
     files = await asyncio.to_thread(
         lambda: {name: words for name, words in SCORECARD_FILES.items() if place.file(name)}
     )
     return render_page(
         request,
         "cards/one.html",
-        title=f"Score card: {_card_title(house, place)}",
+        title=f"Score card: {_card_title(services, place)}",
         section="cards",
         place=place,
         card=card,
@@ -192,15 +192,15 @@ async def get_card(request: web.Request) -> web.Response:
         sides=scorecard_view.SIDE_LABELS,
         colours=scorecard_view.VERDICT_CLASSES,
         files=files,
-        others=_other_cards(house, place),
-        live=house.store.versions.live(place.persona) if place.persona else None,
+        others=_other_cards(services, place),
+        live=services.store.versions.live(place.persona) if place.persona else None,
     )
 
 
 async def get_two_cards(request: web.Request) -> web.Response:
     """Two cards side by side."""
-    house = get_services(request)
-    places = [require_location(house, request.query.get(which, "")) for which in ("a", "b")]
+    services = get_services(request)
+    places = [require_location(services, request.query.get(which, "")) for which in ("a", "b")]
     found = [await read_full_card(place) for place in places]
     if missing := [place.name for place, card in zip(places, found, strict=True) if card is None]:
         raise Problem("not-found", f"There is no whole card of {missing[0]}.", _evaluate_command(places[0]))
@@ -238,17 +238,17 @@ async def get_card_file(request: web.Request) -> web.FileResponse:
     return web.FileResponse(file, headers=headers)
 
 
-def _list_personas(house: Services) -> list[PersonaVersions]:
-    known: dict[str, Persona] = {one.id: one for _, one in house.conversations.personas.everybody()}
-    with_versions = dict.fromkeys(persona_id for persona_id, _, _ in house.store.versions.all_installed())
+def _list_personas(services: Services) -> list[PersonaVersions]:
+    known: dict[str, Persona] = {one.id: one for _, one in services.personas.everybody()}
+    with_versions = dict.fromkeys(persona_id for persona_id, _, _ in services.store.versions.all_installed())
     return [
-        PersonaVersions(it, known[it].name if it in known else it, _list_versions(house, it))
+        PersonaVersions(it, known[it].name if it in known else it, _list_versions(services, it))
         for it in sorted(with_versions, key=lambda it: (it not in known, it))
     ]
 
 
-def _list_versions(house: Services, persona_id: str) -> list[ScoredVersion]:
-    versions = house.store.versions
+def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
+    versions = services.store.versions
     live, served = versions.live(persona_id), {one.version for one in versions.installed(persona_id)}
     return [
         ScoredVersion(f"{persona_id}/{one.version}", one, one.version == live, one.version not in served)
@@ -256,10 +256,10 @@ def _list_versions(house: Services, persona_id: str) -> list[ScoredVersion]:
     ]
 
 
-def _other_cards(house: Services, place: ScoreCardLocation) -> list[str]:
+def _other_cards(services: Services, place: ScoreCardLocation) -> list[str]:
     if place.persona is None:
         return []
-    found = house.store.versions.ever_installed(place.persona)
+    found = services.store.versions.ever_installed(place.persona)
     return [f"{place.persona}/{one.version}" for one in reversed(found) if one.version != place.version]
 
 
@@ -274,8 +274,8 @@ def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, 
     ]
 
 
-def _card_title(house: Services, place: ScoreCardLocation) -> str:
-    found = house.conversations.personas.whose(place.persona) if place.persona else None
+def _card_title(services: Services, place: ScoreCardLocation) -> str:
+    found = services.personas.whose(place.persona) if place.persona else None
     return f"{found[1].name} {place.version}" if found else place.name
 
 

@@ -96,31 +96,31 @@ class RerunForm:
 
 async def get_rerun_form(request: web.Request) -> web.Response:
     """The form, filled with what the run used, under a name of its own."""
-    house, before = await _original_run(request)
+    services, before = await _original_run(request)
     texts = {**before.texts, "job_name": next_job_name(before.request.job_name)}
-    return _render_rerun(request, house, before, RerunForm(texts))
+    return _render_rerun(request, services, before, RerunForm(texts))
 
 
 async def post_rerun_form(request: web.Request) -> web.Response:
     """Show what is other than in the run, or queue it."""
-    house, before = await _original_run(request)
+    services, before = await _original_run(request)
     sent = await read_form(request)
     texts = {name: sent.get(name, "").strip() for name in before.texts}
     wanted = await asyncio.to_thread(parse_rerun_form, before, texts)
     if sent.get("do") != "start" or wanted.errors:
         return _render_rerun(
-            request, house, before, wanted, status=422 if wanted.errors else 200, compared=not wanted.errors
+            request, services, before, wanted, status=422 if wanted.errors else 200, compared=not wanted.errors
         )
     try:
         job, plan = await queue_training(request, wanted.body, guild_id=before.job.guild_id)
     except UnderstudyError as error:
         return _render_rerun(
             request,
-            house,
+            services,
             before,
-            _add_field_errors(wanted, error, house),
+            _add_field_errors(wanted, error, services),
             status=422,
-            refused=_error_text(error, house),
+            refused=_error_text(error, services),
         )
     said = f"Queued as {job.job_id}."
     if plan:
@@ -188,7 +188,7 @@ def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[Sett
 
 def _render_rerun(
     request: web.Request,
-    house: Services,
+    services: Services,
     before: OriginalRun,
     wanted: RerunForm,
     *,
@@ -207,10 +207,10 @@ def _render_rerun(
         faults=faults or ([FormError(refused)] if refused else []),
         job=job,
         path=run_path(job.job_id),
-        server=job_guild_name(house, job.guild_id),
-        fields=[_rerun_field(house, name, before, wanted) for name in RERUN_FIELDS],
+        server=job_guild_name(services, job.guild_id),
+        fields=[_rerun_field(services, name, before, wanted) for name in RERUN_FIELDS],
         groups=[
-            (title, [_rerun_field(house, SETTING_PREFIX + name, before, wanted) for name in names])
+            (title, [_rerun_field(services, SETTING_PREFIX + name, before, wanted) for name in names])
             for title, names in SETTING_GROUPS
         ],
         changes=changed_settings(before, wanted.texts),
@@ -219,12 +219,12 @@ def _render_rerun(
     )
 
 
-def _rerun_field(house: Services, name: str, before: OriginalRun, wanted: RerunForm) -> RerunField:
-    hint, choices = _field_hint(house, name)
+def _rerun_field(services: Services, name: str, before: OriginalRun, wanted: RerunForm) -> RerunField:
+    hint, choices = _field_hint(services, name)
     return RerunField(name, wanted.texts[name], before.texts[name], hint, choices, wanted.errors.get(name, ""))
 
 
-def _field_hint(house: Services, name: str) -> tuple[str, tuple[str, ...]]:
+def _field_hint(services: Services, name: str) -> tuple[str, tuple[str, ...]]:
     """What may stand in a field: in words, or as choices."""
     if name.startswith(SETTING_PREFIX):
         setting = name.removeprefix(SETTING_PREFIX)
@@ -235,7 +235,7 @@ def _field_hint(house: Services, name: str) -> tuple[str, tuple[str, ...]]:
             return "", ("", *schema["enum"])
         return describe_allowed_values(setting), ()
     if name == "recipe":
-        return "", tuple(house.catalogue.recipes())
+        return "", tuple(services.catalogue.recipes())
     if name == "task_type":
         return "", TASK_TYPES
     return FIELD_HINTS.get(name, ""), ()
@@ -253,31 +253,31 @@ FIELD_HINTS = {
 
 
 async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
-    house = get_services(request)
-    job = require_job(house, request.match_info["job_id"])
+    services = get_services(request)
+    job = require_job(services, request.match_info["job_id"])
     try:
         asked = job.request
     except RequestError as error:
         why = f"What {job.name} {job.version} was asked for cannot be read: {error.message}"
         raise Problem("conflict", why, "Start a training under Data.") from None
-    folder = run_folder(house.home, job.job_id)
+    folder = run_folder(services.home, job.job_id)
     settings = await asyncio.to_thread(read_run_settings, folder, job)
-    return house, OriginalRun(job, asked, settings.values)
+    return services, OriginalRun(job, asked, settings.values)
 
 
-def _add_field_errors(wanted: RerunForm, error: UnderstudyError, house: Services) -> RerunForm:
+def _add_field_errors(wanted: RerunForm, error: UnderstudyError, services: Services) -> RerunForm:
     """The same with what a refusal says of single fields."""
     found = {}
     for one in error.errors if isinstance(error, Problem) else ():
         name = one["field"].removeprefix("hyperparameters.")
         key = name if name in RERUN_FIELDS else SETTING_PREFIX + name
-        found[key] = redact_paths(one["detail"], house.home)
+        found[key] = redact_paths(one["detail"], services.home)
     return RerunForm(wanted.texts, found, wanted.body)
 
 
-def _error_text(error: UnderstudyError, house: Services) -> str:
+def _error_text(error: UnderstudyError, services: Services) -> str:
     advice = "" if isinstance(error, Problem) and error.errors else error.advice  # that speaks of JSON
-    return redact_paths(f"{error.message} {advice}".strip(), house.home)
+    return redact_paths(f"{error.message} {advice}".strip(), services.home)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

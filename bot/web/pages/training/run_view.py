@@ -218,7 +218,7 @@ def run_path(job_id: str) -> str:
 
 
 def job_list_item(
-    house: Services, job: TrainingJob, now: float, doing: str = "", seconds: float | None = None
+    services: Services, job: TrainingJob, now: float, doing: str = "", seconds: float | None = None
 ) -> JobListItem:
     """A job as a list shows it; `doing` instead of what its last word says, `seconds` as `seconds_of` has them."""
     card = read_score_summary(job)
@@ -228,13 +228,13 @@ def job_list_item(
         job,
         run_path(job.job_id),
         STATE_CLASSES[job.state],
-        job_guild_name(house, job.guild_id),
-        requester_name(house, job.guild_id, job.requested_by),
+        job_guild_name(services, job.guild_id),
+        requester_name(services, job.guild_id, job.requested_by),
         given_job_name(job),
         seconds,
         max(0.0, now - job.started_at) if job.state == "running" and job.started_at else None,
         at.step / at.of if isinstance(at, Progress) and at.of else None,
-        doing or redact_paths(progress_text(job), house.home),
+        doing or redact_paths(progress_text(job), services.home),
         verdict,
         VERDICT_CLASSES.get(verdict, ""),
         f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
@@ -277,27 +277,27 @@ def progress_text(job: TrainingJob) -> str:
     return "starting"
 
 
-def job_guild_name(house: Services, guild_id: int) -> str:
+def job_guild_name(services: Services, guild_id: int) -> str:
     """The server of a job by its name, where the bot sees it; jobs of the operator belong to none."""
     if not guild_id:
         return "the operator's"
-    guild = house.client.get_guild(guild_id) if house.client else None
+    guild = services.client.get_guild(guild_id) if services.client else None
     return guild.name if guild else f"server {guild_id}"
 
 
-def requester_name(house: Services, guild_id: int, user_id: int) -> str:
+def requester_name(services: Services, guild_id: int, user_id: int) -> str:
     """Who asked for a job, by the name that the bot knows; else by id."""
     if not user_id:
         return "the operator"
-    guild = house.client.get_guild(guild_id) if house.client else None
+    guild = services.client.get_guild(guild_id) if services.client else None
     found = guild.get_member(user_id) if guild else None
-    known = found or (house.client.get_user(user_id) if house.client else None)
+    known = found or (services.client.get_user(user_id) if services.client else None)
     return known.display_name if known else f"member {user_id}"
 
 
-def waiting_reason(house: Services, place: int, running: Sequence[TrainingJob]) -> str:
+def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob]) -> str:
     """Why a job that waits does not train; `place` 1 is the next."""
-    if house.queue.is_held:
+    if services.queue.is_held:
         return "Nothing begins while a member's data are being forgotten."
     before = f"{running[0].name} {running[0].version} trains now; one runs at a time." if running else ""
     if place == 1:

@@ -45,15 +45,15 @@ from personas.schemas.training import TrainingRequest
 
 async def cancel_run(request: web.Request) -> web.Response:
     """End a run that waits or trains. Raises `QueueConflictError` for one that has ended."""
-    house = get_services(request)
-    job = house.queue.cancel(require_job(house, request.match_info["job_id"]).job_id)
+    services = get_services(request)
+    job = services.queue.cancel(require_job(services, request.match_info["job_id"]).job_id)
     return redirect_to(request, run_path(job.job_id), f"{job.name} {job.version} is cancelled.")
 
 
 async def resume_run(request: web.Request) -> web.Response:
     """Go on with a run that failed. Raises an `UnderstudyError` for one that cannot."""
-    house = get_services(request)
-    job = house.queue.resume(require_job(house, request.match_info["job_id"]).job_id)
+    services = get_services(request)
+    job = services.queue.resume(require_job(services, request.match_info["job_id"]).job_id)
     return redirect_to(
         request, run_path(job.job_id), f"{job.name} {job.version} waits again, and goes on where it was."
     )
@@ -89,27 +89,27 @@ class RunCharts:
 
 async def get_run_list(request: web.Request) -> web.Response:
     """What trains, what waits and why, and every job, newest first."""
-    house, now = get_services(request), time.time()
+    services, now = get_services(request), time.time()
     persona = request.query.get("persona") or None
     state = job_state_query(request) if request.query.get("state") else None  # a form sends what was left empty, too
-    after = require_job(house, request.query["after"]) if "after" in request.query else None
-    jobs = house.store.jobs
+    after = require_job(services, request.query["after"]) if "after" in request.query else None
+    jobs = services.store.jobs
     found = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
-    running, waiting = jobs.in_state("running"), house.queue.order()
+    running, waiting = jobs.in_state("running"), services.queue.order()
     queue = [
-        job_list_item(house, job, now, waiting_reason(house, place, running))
+        job_list_item(services, job, now, waiting_reason(services, place, running))
         for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1)
     ]
-    took = await asyncio.to_thread(_run_durations, house.home, [*running, *found[:DEFAULT_PAGE_SIZE]])
+    took = await asyncio.to_thread(_run_durations, services.home, [*running, *found[:DEFAULT_PAGE_SIZE]])
     return render_page(
         request,
         "training/list.html",
         title="Training",
         section="training",
-        running=[job_list_item(house, job, now, "", took[job.job_id]) for job in running],
+        running=[job_list_item(services, job, now, "", took[job.job_id]) for job in running],
         queue=queue,
         waiting=len(waiting),
-        entries=[job_list_item(house, job, now, "", took[job.job_id]) for job in found[:DEFAULT_PAGE_SIZE]],
+        entries=[job_list_item(services, job, now, "", took[job.job_id]) for job in found[:DEFAULT_PAGE_SIZE]],
         names=jobs.names(),
         states=JOB_STATE_NAMES,
         persona=persona,
@@ -132,12 +132,12 @@ def _list_path(persona: str | None, state: JobState | None, after: TrainingJob |
 
 async def get_run(request: web.Request) -> web.Response:
     """Everything about one run."""
-    house = get_services(request)
-    job = require_job(house, request.match_info["job_id"])
+    services = get_services(request)
+    job = require_job(services, request.match_info["job_id"])
     weight = smoothing_query(request)
-    drawn = await asyncio.to_thread(_draw_charts, house.home, job, weight)
-    shown = job_list_item(house, job, time.time(), _waiting_text(house, job))
-    record, asked = drawn.record, requested_settings(house, job)
+    drawn = await asyncio.to_thread(_draw_charts, services.home, job, weight)
+    shown = job_list_item(services, job, time.time(), _waiting_text(services, job))
+    record, asked = drawn.record, requested_settings(services, job)
     return render_page(
         request,
         "training/run.html",
@@ -149,29 +149,27 @@ async def get_run(request: web.Request) -> web.Response:
         drawn=drawn,
         card=read_score_summary(job),
         asked=asked,
-        data_set=await asyncio.to_thread(_dataset_path, house, asked),
+        data_set=await asyncio.to_thread(_dataset_path, services, asked),
         groups=group_settings(record.settings.values),
         about=[(name, setting_text(value)) for name, value in record.settings.about.items()],
-        notes=[redact_paths(note, house.home) for note in record.settings.notes],
-        error=redact_paths(job.error or "", house.home),
-        advice=redact_paths(job.advice or "", house.home),
+        notes=[redact_paths(note, services.home) for note in record.settings.notes],
+        error=redact_paths(job.error or "", services.home),
+        advice=redact_paths(job.advice or "", services.home),
         stages=STAGE_NAMES,
         evaluations=record.course.evaluations[-MAX_SHOWN_EVALUATIONS:],
         weight=weight,
         most_weight=MAX_SMOOTHING,
         formula=smoothing_formula(weight),
-        others=[other for other in other_runs(house, job) if other.job_id != job.job_id],
-        holds=house.reply_service.trainer_throttle.is_asked
-        if house.reply_service and job.state == "running"
-        else False,
+        others=[other for other in other_runs(services, job) if other.job_id != job.job_id],
+        holds=services.throttle.is_asked if services.reply_service and job.state == "running" else False,
     )
 
 
-def _dataset_path(house: Services, asked: Mapping[str, str]) -> str:
+def _dataset_path(services: Services, asked: Mapping[str, str]) -> str:
     """Where the built data set is shown that a run learned from; empty where it was none, or is gone."""
     for name in filter(None, (asked.get("dataset"), Path(asked.get("dataset_path", "")).name)):
         with suppress(UnderstudyError):
-            return f"{DASHBOARD}/data/sets/{quote(require_dataset(house, name).id)}"
+            return f"{DASHBOARD}/data/sets/{quote(require_dataset(services, name).id)}"
     return ""
 
 
@@ -189,19 +187,19 @@ def _draw_charts(home: Path, job: TrainingJob, weight: float) -> RunCharts:
     )
 
 
-def _waiting_text(house: Services, job: TrainingJob) -> str:
-    place = house.queue.position(job.job_id)
-    return waiting_reason(house, place, house.store.jobs.in_state("running")) if place else ""
+def _waiting_text(services: Services, job: TrainingJob) -> str:
+    place = services.queue.position(job.job_id)
+    return waiting_reason(services, place, services.store.jobs.in_state("running")) if place else ""
 
 
-def other_runs(house: Services, job: TrainingJob | None) -> list[TrainingJob]:
+def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]:
     """The latest jobs, those of the same persona first."""
-    same = house.store.jobs.page(MAX_OTHER_RUNS, name=job.name) if job else []
+    same = services.store.jobs.page(MAX_OTHER_RUNS, name=job.name) if job else []
     known = {it.job_id for it in same}
-    return [*same, *(it for it in house.store.jobs.page(MAX_OTHER_RUNS) if it.job_id not in known)]
+    return [*same, *(it for it in services.store.jobs.page(MAX_OTHER_RUNS) if it.job_id not in known)]
 
 
-def requested_settings(house: Services, job: TrainingJob) -> dict[str, str]:
+def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
     """What a job was asked for, settings left out; empty where the row cannot be read."""
     try:
         request: TrainingRequest = job.request
@@ -209,7 +207,7 @@ def requested_settings(house: Services, job: TrainingJob) -> dict[str, str]:
         return {}
     shown = {name: setting_text(getattr(request, name)) for name in REQUEST_FIELDS}
     told = {"job_name": request.job_name, **shown}
-    return {name: redact_paths(value, house.home) for name, value in told.items() if value}
+    return {name: redact_paths(value, services.home) for name, value in told.items() if value}
 
 
 ROUTES: tuple[Route, ...] = (
@@ -230,9 +228,9 @@ class RunPair:
 
 async def get_comparison(request: web.Request) -> web.Response:
     """Two runs, or the choice of two."""
-    house, weight = get_services(request), smoothing_query(request)
-    jobs = [require_job(house, request.query[name]) if request.query.get(name) else None for name in "ab"]
-    pair = await asyncio.to_thread(_run_pair, house.home, jobs[0], jobs[1], weight) if all(jobs) else None
+    services, weight = get_services(request), smoothing_query(request)
+    jobs = [require_job(services, request.query[name]) if request.query.get(name) else None for name in "ab"]
+    pair = await asyncio.to_thread(_run_pair, services.home, jobs[0], jobs[1], weight) if all(jobs) else None
     names = [_run_title(job) if job else "" for job in jobs]
     return render_page(
         request,
@@ -242,19 +240,19 @@ async def get_comparison(request: web.Request) -> web.Response:
         jobs=jobs,
         names=names,
         paths=[run_path(job.job_id) if job else "" for job in jobs],
-        choices=_comparable_runs(house, jobs),
+        choices=_comparable_runs(services, jobs),
         pair=pair,
         results=compare_results(pair) if pair else [],
-        settings=compare_run_settings(house, pair) if pair else [],
+        settings=compare_run_settings(services, pair) if pair else [],
         weight=weight,
         most_weight=MAX_SMOOTHING,
         formula=smoothing_formula(weight),
     )
 
 
-def _comparable_runs(house: Services, jobs: list[TrainingJob | None]) -> list[TrainingJob]:
+def _comparable_runs(services: Services, jobs: list[TrainingJob | None]) -> list[TrainingJob]:
     """The runs that may be chosen: the latest, those of the first one's persona before others, and those chosen."""
-    found = other_runs(house, jobs[0])
+    found = other_runs(services, jobs[0])
     known = {job.job_id for job in found}
     return [*(job for job in jobs if job and job.job_id not in known), *found]
 
@@ -279,9 +277,9 @@ def compare_results(pair: RunPair) -> list[SettingComparison]:
     return [SettingComparison(name, tell(pair.a) or "–", tell(pair.b) or "–") for name, tell in RESULT_ROWS]
 
 
-def compare_run_settings(house: Services, pair: RunPair) -> list[SettingComparison]:
+def compare_run_settings(services: Services, pair: RunPair) -> list[SettingComparison]:
     """What was asked for and the settings of both. What only one asked for, the other is known to have left out."""
-    both = [(it, requested_settings(house, it.job)) for it in (pair.a, pair.b)]
+    both = [(it, requested_settings(services, it.job)) for it in (pair.a, pair.b)]
     left_out = dict.fromkeys(name for _, asked in both for name in asked)
     return compare_settings(
         *({**(left_out if asked else {}), **asked, **it.settings.values, **it.settings.about} for it, asked in both)
