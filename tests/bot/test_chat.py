@@ -275,7 +275,7 @@ async def test_an_event_that_comes_twice_is_answered_once(stage):
     await stage.finished(QUAY, 0)
     channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
     message = discord.utils.get(stage.client.cached_messages, id=int(said["id"]))
-    await stage.client.get_cog("Chat").on_message(message)
+    await stage.client.get_cog("ChatCog").on_message(message)
     await asyncio.sleep(0.1)
     assert len(stage.engine.requests) == 1 and channel is not None
 

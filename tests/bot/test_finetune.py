@@ -95,7 +95,7 @@ async def test_a_member_may_neither_command_nor_press(stage):
 
 async def test_the_code_refuses_a_member_even_where_the_server_opened_the_command(stage):
     """An admin can open a command to everyone in the server's settings; then only the check in code holds."""
-    cog = stage.client.get_cog("Finetune")
+    cog = stage.client.get_cog("FinetuneCog")
     for who, allowed in ((stage.member, False), (stage.moderator, True)):
         person = await stage.client.guilds[0].fetch_member(int(who.id))
         with nullcontext() if allowed else pytest.raises(RefusedError, match="Only moderators"):
