@@ -35,7 +35,9 @@ class ShippedData:
     def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
         """The files of a source tree."""
         data = root / "data"
-        return cls(data / "logs", data / "general", data / "rag-resources", cards, root / "trainer" / "recipes")
+        return cls(
+            data / "logs", data / "general", data / "rag-resources", cards, root / "trainer" / "recipe" / "recipes"
+        )
 
     @classmethod
     def beside_the_code(cls) -> Self:

@@ -29,7 +29,7 @@ class Works:
     def __init__(self, folder, base):
         self.home, self.base = folder / "home", base
         shipped = ship(folder / "source")
-        shutil.copy(ROOT / "trainer" / "recipes" / "demo-cpu.toml", shipped.recipes)
+        shutil.copy(ROOT / "trainer" / "recipe" / "recipes" / "demo-cpu.toml", shipped.recipes)
         (shipped.cards / "ada.toml").write_text(ADA)
         (shipped.logs / "ada.json").write_text(export(talks(16)))
         (shipped.general / "chat.jsonl").write_text(dialogues(3))
