@@ -1,1 +1,4 @@
-"""What a persona is, and how it speaks. Imports neither `bot` nor `trainer`."""
+"""Shared core of bot and trainer: personas, prompts, base models, the engine, and the files of a home.
+
+Imports neither `bot` nor `trainer`.
+"""

@@ -1,4 +1,4 @@
-"""`python -m personas`: hands over to `personas.card.card_cli`, once Ctrl-C is no traceback."""
+"""Entry point of `python -m personas`; imports `personas.card.card_cli` once Ctrl-C is handled."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from personas import cli_entry
 
 
 def main() -> int:
-    """Returns the exit code."""
+    """Run the command and return its exit code."""
     return cli_entry.run(_command)
 
 
 def _command() -> Callable[[], int]:
-    from personas.card import card_cli  # heavy
+    from personas.card import card_cli  # takes 0.2 s: Ctrl-C is handled before it is imported
 
     return card_cli.main
 

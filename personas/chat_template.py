@@ -10,16 +10,16 @@ from jinja2 import TemplateError
 from personas.unicode_normalise import to_nfc
 
 FIXED_DATE = "01 January 2025"
-"""What templates that print a date get: prompts must not change from one day to the next."""
+"""Date for templates that print one: the same turns must render to the same prompt on every day."""
 
 FIXED_CLOCK_MACRO = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
-"""Put before a template, it hides the clock that transformers gives to templates."""
+"""Prepended to a template; it hides the clock that transformers passes to templates."""
 
 TURN_MARKER_PATTERN = re.compile(r"\[/?[A-Z_]{2,}\]|<[|｜/]?[^<>\s]{1,40}>")
-"""What in a template's own text marks turns though the tokenizer knows no control token of that name: `[/INST]`."""
+"""Turn markers in a template's own text that are no control tokens of the tokenizer, such as `[/INST]`."""
 
 ROLE_PATTERN = re.compile(r"^(\w+):", re.MULTILINE)
-"""And what marks them where a template names who speaks in plain words: `Assistant:`."""
+"""Turn markers of templates that name the speaker in plain text: `Assistant:`."""
 
 REPLY_PROBE = "ANSWER-PROBE"
 
@@ -27,82 +27,90 @@ Message = dict[str, str]
 
 
 class ChatTemplate:
-    """Renders with one tokenizer. All that it knows of the template it has found by rendering probes.
+    """Chat template of one tokenizer. Its properties are found by rendering probe messages.
 
-    `has_system` says whether there is a system role. `lead` stands before a reply's first word: a blank, with some
-    templates. `end_of_turn` follows a reply, `end_ids` are its tokens; any of `stop_ids` ends a reply.
+    `has_system`: the template has a system role. `reply_prefix` stands before a reply's first word (a space, in some
+    templates). `end_of_turn` follows a reply and `end_ids` are its tokens; each of `stop_ids` ends a reply.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._template = FIXED_CLOCK_MACRO + tokenizer.get_chat_template()
-        talk = self.render([_user("hello"), _assistant("well"), _user("hello")])
-        self._control = sorted({*_special_tokens(tokenizer), *TURN_MARKER_PATTERN.findall(talk)}, key=len, reverse=True)
-        for token in self._control:
-            talk = talk.replace(token, "\n")
-        self._roles = re.compile(rf"^({'|'.join(ROLE_PATTERN.findall(talk)) or '(?!)'}):", re.MULTILINE)
+        rendered = self.render([_user("hello"), _assistant("well"), _user("hello")])
+        markers = {*_special_tokens(tokenizer), *TURN_MARKER_PATTERN.findall(rendered)}
+        self._control_tokens = sorted(markers, key=len, reverse=True)
+        for token in self._control_tokens:
+            rendered = rendered.replace(token, "\n")
+        self._role_pattern = re.compile(rf"^({'|'.join(ROLE_PATTERN.findall(rendered)) or '(?!)'}):", re.MULTILINE)
         self.has_system = self._accepts_system()
-        self.lead = self._probe_lead()
+        self.reply_prefix = self._probe_reply_prefix()
         self.end_of_turn = self._probe_end_of_turn()
         self.end_ids = tuple(self.encode(self.end_of_turn))
         single = self.end_ids if len(self.end_ids) == 1 else ()
         eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         self.stop_ids = tuple(dict.fromkeys((*single, *eos)))
 
-    def render(self, messages: list[Message], prompt: bool = True) -> str:
-        """The talk as text; a `prompt` ends where the next reply begins. Raises jinja2's `TemplateError`."""
+    def render(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
+        """Render messages as text, up to where the next reply begins with `add_generation_prompt`.
+
+        Raises jinja2's `TemplateError`.
+        """
         rendered: str = self._tokenizer.apply_chat_template(
             messages,
             chat_template=self._template,
             tokenize=False,
-            add_generation_prompt=prompt,
+            add_generation_prompt=add_generation_prompt,
             date_string=FIXED_DATE,
             enable_thinking=False,
         )
         return rendered
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, none added."""
+        """Encode a text without adding special tokens."""
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def plain(self, text: str) -> str:
-        """`broken_up`, without blanks at either end."""
+    def sanitise(self, text: str) -> str:
+        """Strip the text and break up its control tokens."""
         return self.break_control_tokens(text.strip())
 
     def break_control_tokens(self, text: str) -> str:
-        """Text that cannot end its own turn: what the model takes for a turn's mark is broken up where it was typed.
+        """Break up typed control tokens and turn markers, so that a text cannot end its own turn.
 
-        Letters are brought to the form that tokenizers know (`personas.unicode_normalise`).
+        The text is normalised to NFC first, the form that tokenizers know.
         """
         text = to_nfc(text)
-        for token in self._control:
+        for token in self._control_tokens:
             text = text.replace(token, token[0] + " " + token[1:])
-        return self._roles.sub(r"\1 :", text)
+        return self._role_pattern.sub(r"\1 :", text)
 
     def _accepts_system(self) -> bool:
         try:
-            marked = [{"role": "system", "content": "SYSTEM-PROBE"}, _user("hello")]
-            return "SYSTEM-PROBE" in self.render(marked)
+            messages = [{"role": "system", "content": "SYSTEM-PROBE"}, _user("hello")]
+            return "SYSTEM-PROBE" in self.render(messages)
         except TemplateError:
             return False
 
-    def _probe_lead(self) -> str:
-        """What stands between where the template lets a reply begin and its first word.
+    def _probe_reply_prefix(self) -> str:
+        """Find the text between the generation prompt and the first word of a reply.
 
-        Where the tokenizer puts a blank before every text by itself, there is none to add.
+        Empty where the tokenizer itself puts a space before every text.
         """
-        begun = self.render([_user("hello")])
-        before = self.render([_user("hello"), _assistant(REPLY_PROBE)], prompt=False).rpartition(REPLY_PROBE)[0]
-        lead = before.removeprefix(begun)
-        parts = self.encode(begun) + self.encode(lead + REPLY_PROBE)
-        return lead if not lead.strip() and parts == self.encode(before + REPLY_PROBE) else ""
+        opening = self.render([_user("hello")])
+        conversation = self.render([_user("hello"), _assistant(REPLY_PROBE)], add_generation_prompt=False)
+        before = conversation.rpartition(REPLY_PROBE)[0]
+        prefix = before.removeprefix(opening)
+        parts = self.encode(opening) + self.encode(prefix + REPLY_PROBE)
+        return prefix if not prefix.strip() and parts == self.encode(before + REPLY_PROBE) else ""
 
     def _probe_end_of_turn(self) -> str:
-        """What follows a reply, up to its first control token: some templates end the whole talk after it."""
-        talk = [_user("hello"), _assistant(REPLY_PROBE)]
-        after = self.render(talk, prompt=False).rpartition(REPLY_PROBE)[2].strip()
-        found = [(after.find(token), -len(token)) for token in self._control if token in after]
+        """Find the text after a reply up to its first control token.
+
+        Some templates end the whole conversation after it.
+        """
+        conversation = [_user("hello"), _assistant(REPLY_PROBE)]
+        after = self.render(conversation, add_generation_prompt=False).rpartition(REPLY_PROBE)[2].strip()
+        found = [(after.find(token), -len(token)) for token in self._control_tokens if token in after]
         first, size = min(found, default=(len(after), 0))
         end: str = after[: first - size] or self._tokenizer.eos_token
         return end

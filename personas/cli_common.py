@@ -1,4 +1,4 @@
-"""Shared command-line helpers: examples in help, shell completion, colours and progress for logs."""
+"""Command-line helpers: examples in help, shell completion, colours, and progress lines for logs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 SHELLS = ("bash", "zsh", "fish")
 
 FOLDER_METAVARS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
-"""Placeholders in help texts that stand for a folder."""
+"""Metavars that stand for a folder; other paths are completed as files."""
 
 PROGRESS_INTERVAL_S = 10.0
 
 
 def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.ArgumentParser:
-    """The parser with examples at the end of its help; they begin with its `prog`."""
+    """Append examples to the help of a parser, and return it. Each line begins with the parser's `prog`."""
     examples = "\n".join(f"  {line}" for line in lines)
     parser.epilog = "\n\n".join(filter(None, [parser.epilog, f"examples:\n{examples}"]))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -26,13 +26,13 @@ def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.Argum
 
 
 def supports_colour() -> bool:
-    """Whether standard output shows colours, and is to."""
+    """Return True if standard output is a terminal that shows colours, and NO_COLOR is not set."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) -> str:
-    """A script for these commands, each under its `prog`, in one of `SHELLS`."""
-    import shtab  # nothing else needs it
+    """Build the completion script of these commands, each under its `prog`, for one of `SHELLS`."""
+    import shtab  # takes 30 ms, and only completion needs it
 
     scripts = {}
     for parser in parsers:
@@ -41,37 +41,37 @@ def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) ->
         scripts[parser.prog] = shtab.complete(parser, shell=shell)
     if shell == "zsh":
         return _zsh_script(scripts)
-    kept = "  local sub_parsers\n"  # else `line` of whoever is at the shell is lost
-    return "\n".join(script.replace(kept, f"{kept}  local line\n") for script in scripts.values())
+    local = "  local sub_parsers\n"  # without `local line` the script overwrites a variable of the user's shell
+    return "\n".join(script.replace(local, f"{local}  local line\n") for script in scripts.values())
 
 
 def _zsh_script(scripts: Mapping[str, str]) -> str:
-    """One script of several: found in `fpath` under each command's name, or read by `eval` or `source`."""
+    """Join zsh scripts into one that works in `fpath` under each command's name, and with `eval` or `source`."""
     bodies = (script.partition("\n")[2].partition("\ntypeset -A opt_args\n")[0] for script in scripts.values())
     functions = "\n".join(bodies).replace("  local context", "  local -A opt_args\n  local context")
-    at_once = "\n".join(f"  compdef _shtab_{name.replace('-', '_')} {name}" for name in scripts)
+    compdefs = "\n".join(f"  compdef _shtab_{name.replace('-', '_')} {name}" for name in scripts)
     return f"""\
 #compdef {" ".join(scripts)}
 {functions}
 if [[ $zsh_eval_context[-1] == (eval|file) ]]; then
-{at_once}
+{compdefs}
 else
   _shtab_${{service//-/_}} "$@"
 fi"""
 
 
 def iter_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parser and those of all its commands, in the order of their help."""
+    """Yield the parser and those of all its subcommands, in the order of their help."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for command in dict.fromkeys(action.choices.values()):  # one may have several names
+            for command in dict.fromkeys(action.choices.values()):  # a command may have aliases
                 yield from iter_parsers(command)
 
 
 def _complete_paths(parser: argparse.ArgumentParser) -> None:
-    """Have what takes a path complete paths."""
-    import shtab
+    """Complete paths for the arguments that take one."""
+    import shtab  # as above
 
     for action in parser._actions:
         if _is_path_action(action):
@@ -80,22 +80,21 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
 
 
 def _is_path_action(action: argparse.Action) -> bool:
-    read = action.type
-    if read is Path:
+    if action.type is Path:
         return True
-    told = getattr(read, "__annotations__", {}).get("return")
-    return told in (Path, "Path")  # a function that gives one
+    returned = getattr(action.type, "__annotations__", {}).get("return")
+    return returned in (Path, "Path")  # a function that returns a path
 
 
 class LogProgress:
-    """Lines on standard error for a log or a pipe; none before it takes long, none where a bar is seen."""
+    """Progress lines on standard error for a log or a pipe. A terminal shows a progress bar instead."""
 
-    def __init__(self, every_s: float = PROGRESS_INTERVAL_S) -> None:
-        self._every_s, self._said = every_s, time.monotonic()
+    def __init__(self, interval_s: float = PROGRESS_INTERVAL_S) -> None:
+        self._interval_s, self._last_s = interval_s, time.monotonic()
 
-    def say(self, line: str) -> None:
-        """Print the line unless it is too soon, or standard error is a terminal."""
+    def update(self, line: str) -> None:
+        """Print the line, unless the last one is less than the interval ago or standard error is a terminal."""
         now = time.monotonic()
-        if now - self._said >= self._every_s and not sys.stderr.isatty():
-            self._said = now
+        if now - self._last_s >= self._interval_s and not sys.stderr.isatty():
+            self._last_s = now
             print(line, file=sys.stderr, flush=True)

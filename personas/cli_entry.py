@@ -17,19 +17,19 @@ DISK_FULL_MESSAGE = "The disk is full. Free some space, then run the same comman
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
-    """The exit code of the command that `load` imports. Ctrl-C ends it at any moment: with 130, and one line."""
+    """Run the command that `load` imports and return its exit code. Ctrl-C ends it at any moment: 130, and one line."""
     _reopen_closed_streams()
     _set_interrupt_handler(_exit_immediately)
     command = load()
     _set_interrupt_handler(signal.default_int_handler)
     try:
         code = _exit_code(command)
-        sys.stdout.flush()  # what cannot be written is to be known here, not when the interpreter ends
+        sys.stdout.flush()  # errors must appear here, not at the exit of the interpreter
     except KeyboardInterrupt as stop:
         print_error(f"Stopped. {stop}".rstrip())
         discard_output()
-        os._exit(EXIT_INTERRUPTED)  # threads that compute are not waited for
-    except BrokenPipeError:  # whoever read, as `head`, has enough
+        os._exit(EXIT_INTERRUPTED)  # without waiting for threads that compute
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         discard_output()
         code = EXIT_BROKEN_PIPE
     except OSError as error:
@@ -43,37 +43,37 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
 
 
 def print_error(line: str) -> None:
-    """Print a line on standard error, if it can be."""
+    """Print a line on standard error; failures to write are ignored."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def discard_output() -> None:
-    """What waits to be written is written as far as it can be; it would fail again at the interpreter's end."""
+    """Flush standard output, or redirect it to /dev/null where that fails: the interpreter flushes again at exit."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         return
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _exit_code(command: Callable[[], int]) -> int:
     try:
         return command()
-    except SystemExit as end:  # argparse's: help was asked for, or its words are not understood
+    except SystemExit as end:  # argparse: --help or invalid arguments
         return int(end.code or EXIT_DONE)
 
 
 def _reopen_closed_streams() -> None:
-    """Give a stream that the shell closed (`>&-`) to nowhere; what an encoding lacks is printed as a question mark."""
+    """Open /dev/null for streams the shell closed (`>&-`); unencodable characters are printed as question marks."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere != number:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -81,12 +81,12 @@ def _reopen_closed_streams() -> None:
 
 
 def _set_interrupt_handler(handler: Callable[[int, FrameType | None], object]) -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell starts what is to run in the background
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # shells ignore it for background jobs
         signal.signal(signal.SIGINT, handler)
 
 
 def _exit_immediately(_number: int, _frame: FrameType | None) -> None:
-    """Nothing has begun yet, or everything is done: a `KeyboardInterrupt` would only break an import, or the end."""
+    """Exit at once: outside the command a `KeyboardInterrupt` would only break an import or the shutdown."""
     with contextlib.suppress(OSError):
         os.write(2, b"Stopped.\n")
     os._exit(EXIT_INTERRUPTED)

@@ -1,13 +1,13 @@
-"""One small tree of errors. Each says what went wrong and, in `advice`, what to do about it.
+"""Errors of the project, in one small tree. Each has a message and, in `advice`, what to do about it.
 
-Edges (Discord, web, terminal) translate them once; nothing in between swallows them.
+Each edge (Discord, web, terminal) translates them once; nothing in between swallows them.
 """
 
 
 class UnderstudyError(Exception):
-    """Something a person can mend. `str()` gives the message followed by the advice.
+    """An error a person can fix. `str()` gives the message followed by the advice.
 
-    Of a job, `can_resume` says that the same one could go on once that has been done.
+    `can_resume`: a job that failed with this error can be resumed once it is fixed.
     """
 
     can_resume = False
@@ -27,43 +27,43 @@ class LoreError(UnderstudyError):
 
 
 class MaterialError(UnderstudyError):
-    """Training material that cannot be read, or from which nothing can be learned."""
+    """Training material that cannot be read or contains nothing to train on."""
 
 
 class MaterialGoneError(MaterialError):
-    """Training material that is no longer where it was."""
+    """Training material that is no longer at its path."""
 
     can_resume = True
 
 
 class KeyFileError(UnderstudyError):
-    """The home's key, which says who is who, cannot be read."""
+    """The home's key, from which pseudonyms are derived, cannot be read."""
 
 
 class TrainingError(UnderstudyError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class BaseModelError(UnderstudyError):
-    """A base model that cannot be found, read, or held in memory."""
+    """A base model that cannot be found, read, or loaded into memory."""
 
 
 class NoMemoryError(BaseModelError):
-    """There is less memory free than is needed."""
+    """Too little free memory."""
 
     can_resume = True
 
 
 class AdapterError(UnderstudyError):
-    """An adapter folder that is missing, damaged, or made for another base model."""
+    """An adapter folder that is missing, damaged, or trained for another base model."""
 
 
 class RequestError(UnderstudyError):
-    """A request that names something unknown or out of range."""
+    """A request with an unknown name or a value out of range."""
 
 
 class EngineBusyError(UnderstudyError):
-    """More replies are waiting than the engine accepts. `wait_s` is for how long, as far as it can be told."""
+    """The queue of the engine is full. `wait_s` estimates when to try again."""
 
     def __init__(self, message: str, advice: str = "", wait_s: float = 5.0) -> None:
         super().__init__(message, advice)
@@ -71,4 +71,4 @@ class EngineBusyError(UnderstudyError):
 
 
 class ExportError(UnderstudyError):
-    """An export that cannot be made, or that does not say what the adapter says."""
+    """An export that failed or does not reproduce the adapter."""

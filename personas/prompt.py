@@ -11,18 +11,18 @@ from personas.chat_template import ChatTemplate, Message
 from personas.schemas.chat import LoreHit, Persona, Turn
 
 PROMPT_VERSION = "3"
-"""Changes whenever the same turns would render to other tokens. Adapters record it."""
+"""Must change whenever the same turns would render to other tokens. Adapters record it."""
 
 HISTORY_BLOCK_TURNS = 4
-"""History is dropped in blocks of so many turns, so that the prefix of a prompt stays the same for a while."""
+"""History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same for a while."""
 
 EXAMPLE_USER = "Guest"
-"""Who asks in a card's examples: always the same name, so that all members' prompts begin with the same tokens."""
+"""The user's name in a card's examples: always the same, so that all members' prompts share a prefix."""
 
 CONTEXT_TOKENS = 2048
-"""What prompt and reply may take together."""
+"""Default limit for prompt and reply together."""
 MAX_CARD_TOKENS = 1400
-"""What a card's prose and examples may take of a prompt: talks beyond that are left out."""
+"""Limit for a card's prose and examples within a prompt; example conversations beyond it are left out."""
 
 EXAMPLE_LINE_PATTERN = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
@@ -33,7 +33,10 @@ class PromptTooLongError(ValueError):
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A rendered prompt. `turns_kept` counts the turns that fitted; of the last the middle is out where `shortened`."""
+    """A rendered prompt. `turns_kept` counts the turns that fitted.
+
+    `shortened`: the middle of the last turn was left out.
+    """
 
     ids: tuple[int, ...]
     text: str
@@ -43,7 +46,7 @@ class RenderedPrompt:
 
 @dataclass(frozen=True)
 class TokenizedSample:
-    """A training sample: `ids` and `mask` have the same length; the mask is True where loss is taken."""
+    """A training sample. `ids` and `mask` have the same length; the mask is True for tokens with loss."""
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
@@ -55,7 +58,7 @@ class TokenizedSample:
 
 
 class Renderer:
-    """Renders with one tokenizer and its own chat template."""
+    """Renders prompts and samples with one tokenizer and its chat template."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -73,11 +76,11 @@ class Renderer:
     ) -> RenderedPrompt:
         """Render card, history and the last member turn (with its lore) up to where the reply begins.
 
-        `instructions` come after the card's prose; training never has any.
+        `instructions` follow the card's prose; training has none.
 
-        Drops whole blocks of the oldest turns until it fits in `max_tokens`; if the last turn alone is too long, its
-        middle is left out, and beside a card that leaves no room at all its examples are. Raises `ValueError` if the
-        last turn is not a member's, and `PromptTooLongError`, which is one, if not even an empty turn fits.
+        Drops blocks of the oldest turns until the prompt fits `max_tokens`. If the last turn alone is too long, its
+        middle is left out; if the card leaves no room at all, its examples are dropped. Raises `ValueError` if the last
+        turn is not a member's, and its subclass `PromptTooLongError` if not even an empty turn fits.
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
@@ -102,77 +105,75 @@ class Renderer:
         lore: Sequence[LoreHit] = (),
         max_tokens: int = CONTEXT_TOKENS,
     ) -> TokenizedSample:
-        """Render a prompt and the reply to it; `max_tokens` bounds the whole."""
+        """Render a prompt and its reply; `max_tokens` limits both together."""
         answer = self._answer(reply)
         return _masked_sample(self.prompt(persona, turns, lore, max_tokens - len(answer)).ids, answer)
 
-    def sample_of(self, messages: list[Message], reply: str) -> TokenizedSample:
-        """A sample from chat messages that `messages` made, as data sets keep them, and the reply to them.
+    def sample_from_messages(self, messages: list[Message], reply: str) -> TokenizedSample:
+        """Render a sample from chat messages (as `messages` returns and data sets store them) and the reply to them.
 
-        Another model's renderer may have made them: this one's control tokens are broken up in them, and where its
-        template knows no system message the first turn begins with it.
+        Another model's renderer may have built the messages: this model's control tokens in them are broken up, and
+        where its template has no system role the system message is prepended to the first turn.
         """
-        plain = [{**message, "content": self._chat.break_control_tokens(message["content"])} for message in messages]
-        if plain[0]["role"] == "system":
-            plain = self._with_system(plain[0]["content"], plain[1:])
-        return _masked_sample(self._chat.encode(self._chat.render(plain)), self._answer(reply))
+        messages = [{**message, "content": self._chat.break_control_tokens(message["content"])} for message in messages]
+        if messages[0]["role"] == "system":
+            messages = self._with_system(messages[0]["content"], messages[1:])
+        return _masked_sample(self._chat.encode(self._chat.render(messages)), self._answer(reply))
 
     def _answer(self, reply: str) -> list[int]:
-        return self._chat.encode(self._chat.lead + self._chat.plain(reply)) + list(self.end_ids)
+        return self._chat.encode(self._chat.reply_prefix + self._chat.sanitise(reply)) + list(self.end_ids)
 
-    def piece(self, token: int) -> str:
-        """A token alone as text, the blank that it begins with too; U+FFFD where it is a part of a character."""
-        if self._anchor is None:  # decoded alone, tokens of some tokenizers lose their blank
+    def decode_token(self, token: int) -> str:
+        """Decode one token, with its leading space; U+FFFD for part of a character."""
+        if self._anchor is None:  # some tokenizers drop the leading space of a token decoded alone
             ids = self._chat.encode("a")
             self._anchor = ids[-1], len(self.tokenizer.decode(ids[-1:]))
         before, size = self._anchor
         text: str = self.tokenizer.decode([before, token])
         return text[size:]
 
-    # -------------------------------------------------------------------------------- from turns to messages
-
     def messages(
         self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), instructions: str = ""
     ) -> list[Message]:
-        """The chat messages that a prompt is rendered from, the system message first where there is one."""
+        """Build the chat messages of a prompt, the system message first if there is one."""
         examples = self._examples(persona) if persona else []
-        messages = self._merged(persona, examples) + self._merged(persona, turns)
+        messages = self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
         if lore:
-            messages[-1]["content"] = self._notes(lore) + "\n\n" + messages[-1]["content"]
+            messages[-1]["content"] = self._format_lore(lore) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
-            last = fill_macros(persona.post_history_instructions, persona, turns[-1].name)
-            messages[-1]["content"] += "\n\n" + self._chat.plain(last)
+            closing = fill_macros(persona.post_history_instructions, persona, turns[-1].name)
+            messages[-1]["content"] += "\n\n" + self._chat.sanitise(closing)
         parts = (system_text(persona, turns[-1].name), instructions)
-        return self._with_system(self._chat.plain("\n".join(part for part in parts if part)), messages)
+        return self._with_system(self._chat.sanitise("\n".join(part for part in parts if part)), messages)
 
     def _examples(self, persona: Persona) -> list[Turn]:
-        """The card's examples, as many of its talks as leave room for the real one. The card alone decides."""
+        """Select the card's example conversations that fit `MAX_CARD_TOKENS`. Depends on the card alone."""
         room = MAX_CARD_TOKENS - len(self._chat.encode(system_text(persona, EXAMPLE_USER)))
         kept: list[Turn] = []
-        for talk in _example_talks(persona):
-            room -= sum(len(self._chat.encode(turn.text)) for turn in talk)
+        for conversation in _example_conversations(persona):
+            room -= sum(len(self._chat.encode(turn.text)) for turn in conversation)
             if room < 0:
                 break
-            kept += talk
+            kept += conversation
         return kept
 
-    def _merged(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
-        """One message for all that one side says in a row: templates want the sides to alternate."""
+    def _merge_turns(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
+        """Merge consecutive turns of one side into a message: templates require alternating roles."""
         messages: list[Message] = []
         for turn in turns:
             role = "assistant" if turn.by_persona else "user"
-            text = self._chat.plain(turn.text) if turn.by_persona or persona is None else self._said(turn)
+            text = self._chat.sanitise(turn.text) if turn.by_persona or persona is None else self._speaker_line(turn)
             if messages and messages[-1]["role"] == role:
                 messages[-1]["content"] += "\n" + text
-            elif messages or role == "user":  # many templates refuse a talk that the assistant opens
+            elif messages or role == "user":  # many templates reject conversations that the assistant opens
                 messages.append({"role": role, "content": text})
         return messages
 
-    def _said(self, turn: Turn) -> str:
-        return self._chat.plain(f"{turn.name.strip()}: {turn.text.strip()}")
+    def _speaker_line(self, turn: Turn) -> str:
+        return self._chat.sanitise(f"{turn.name.strip()}: {turn.text.strip()}")
 
-    def _notes(self, lore: Sequence[LoreHit]) -> str:
-        return "\n".join(f"[{self._chat.plain(hit.heading)}] {self._chat.plain(hit.text)}" for hit in lore)
+    def _format_lore(self, lore: Sequence[LoreHit]) -> str:
+        return "\n".join(f"[{self._chat.sanitise(hit.heading)}] {self._chat.sanitise(hit.text)}" for hit in lore)
 
     def _with_system(self, system: str, messages: list[Message]) -> list[Message]:
         if not system:
@@ -198,10 +199,10 @@ def _masked_sample(prompt: Sequence[int], answer: Sequence[int]) -> TokenizedSam
 
 
 def system_text(persona: Persona | None, user: str) -> str:
-    """The system message: the card's prose with `{{char}}` and `{{user}}` filled in; empty without a persona.
+    """Build the system message: the card's prose with `{{char}}` and `{{user}}` filled in; empty without a persona.
 
-    `creator_notes` and `tags` are for people and never appear here. `{{original}}`, by which cards V2 mean the
-    instructions of the program, stands for nothing: here the card is all there is.
+    `creator_notes` and `tags` are for people and never appear here. `{{original}}`, which stands for a program's own
+    instructions in V2 cards, is replaced by nothing: here the card is the whole system message.
     """
     if persona is None:
         return ""
@@ -211,32 +212,32 @@ def system_text(persona: Persona | None, user: str) -> str:
 
 
 def example_turns(persona: Persona) -> list[Turn]:
-    """The talk in the card's `mes_example`, for a model to go on in the same voice.
+    """Parse the conversations in the card's `mes_example`.
 
-    Its form is that of character cards V2: each line begins with `{{user}}:` or `{{char}}:` (what follows it up to the
-    next such line belongs to it), and `<START>` divides talks. Raises `ValueError` when it is anything else: each talk
-    has to begin with the user and end with the character.
+    The format is that of V2 cards: each line begins with `{{user}}:` or `{{char}}:` (text up to the next such line
+    belongs to it), and `<START>` separates conversations. Raises `ValueError` for anything else: each conversation has
+    to begin with the user and end with the character.
     """
-    return [turn for talk in _example_talks(persona) for turn in talk]
+    return [turn for conversation in _example_conversations(persona) for turn in conversation]
 
 
-def _example_talks(persona: Persona) -> list[list[Turn]]:
-    talks: list[list[Turn]] = []
-    for talk in persona.mes_example.split("<START>"):
-        before, *said = EXAMPLE_LINE_PATTERN.split(talk.strip())
-        sides = [side.lower() == "char" for side in said[::2]]
+def _example_conversations(persona: Persona) -> list[list[Turn]]:
+    conversations: list[list[Turn]] = []
+    for conversation in persona.mes_example.split("<START>"):
+        before, *lines = EXAMPLE_LINE_PATTERN.split(conversation.strip())
+        sides = [side.lower() == "char" for side in lines[::2]]
         if before or (sides and (sides[0] or not sides[-1])):
-            raise ValueError("mes_example has to go {{user}}: … {{char}}: …, with <START> between talks")
+            raise ValueError("mes_example has to go {{user}}: … {{char}}: …, with <START> between conversations")
         turns = []
-        for by_persona, text in zip(sides, said[1::2], strict=True):
+        for by_persona, text in zip(sides, lines[1::2], strict=True):
             name = persona.name if by_persona else EXAMPLE_USER
             turns.append(Turn(name, fill_macros(text.strip(), persona, EXAMPLE_USER), by_persona))
-        talks.append(turns)
-    return talks
+        conversations.append(turns)
+    return conversations
 
 
 def fill_macros(text: str, persona: Persona, user: str) -> str:
-    """A text of the card with names in place of `{{char}}` and `{{user}}`."""
-    # The user's name comes last: nobody's name is read as a macro.
+    """Replace `{{char}}` and `{{user}}` in a text of the card by names."""
+    # The user's name comes last, so that macros in a name stay as they are.
     text = text.replace("{{original}}", "").replace("{{char}}", persona.nickname or persona.name)
     return text.replace("{{user}}", user)

@@ -6,10 +6,10 @@ import unicodedata
 
 
 def to_nfc(text: str) -> str:
-    """The text with each letter and its marks as one sign, where there is one."""
+    """Compose letters and their combining marks into single characters (NFC)."""
     return unicodedata.normalize("NFC", text)
 
 
 def fold_name(name: str) -> str:
-    """What a name is compared by: whatever its case, and however its letters are written."""
+    """Return the form in which names are compared: stripped, case-folded and in NFC."""
     return to_nfc(to_nfc(name.strip()).casefold())

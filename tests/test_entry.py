@@ -59,18 +59,18 @@ runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
 AT_WORK = """
 import signal, sys, threading, time
-from personas import entry
+from personas import cli_entry
 def command():
     threading.Thread(target=time.sleep, args=(60,)).start()
     print("so far")
     signal.raise_signal(signal.SIGINT)
-sys.exit(entry.run(lambda: command))
+sys.exit(cli_entry.run(lambda: command))
 """
 AT_THE_END = """
 import atexit, signal, sys
-from personas import entry
+from personas import cli_entry
 atexit.register(signal.raise_signal, signal.SIGINT)
-sys.exit(entry.run(lambda: lambda: 0))
+sys.exit(cli_entry.run(lambda: lambda: 0))
 """
 
 
@@ -102,7 +102,7 @@ def interrupted(code):
 
 
 def test_what_a_shell_runs_in_the_background_stays_deaf_to_ctrl_c():
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom personas import entry\nentry.run("
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom personas import cli_entry\nentry.run("
     code += "lambda: lambda: signal.raise_signal(signal.SIGINT) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")

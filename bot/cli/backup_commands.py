@@ -156,7 +156,7 @@ def _print_json(value: dict[str, Any]) -> None:
 @contextmanager
 def _progress_bar(doing: str) -> Iterator[ProgressFactory]:
     """A bar on standard error where that is a terminal, a line now and then where it is not."""
-    plain = LogProgress()
+    progress = LogProgress()
     with tqdm(desc=doing, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False) as bar:
 
         def total(size: int) -> ProgressCallback:
@@ -167,7 +167,7 @@ def _progress_bar(doing: str) -> Iterator[ProgressFactory]:
                 nonlocal done
                 done += more
                 bar.update(more)
-                plain.say(f"{doing}: {done / 2**20:,.0f} of {size / 2**20:,.0f} MB")
+                progress.update(f"{doing}: {done / 2**20:,.0f} of {size / 2**20:,.0f} MB")
 
             return heard
 

@@ -247,10 +247,10 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
     """Leave the request to the bot that runs, and wait until it has been done."""
     since = time.time()
     file = leave_request(home, OperatorErasureRequest(user_id=arguments.user, names=tuple(arguments.name)))
-    plain = LogProgress()
+    progress = LogProgress()
     while time.time() - since < ERASURE_TIMEOUT_S:
         time.sleep(ERASURE_POLL_INTERVAL_S)
-        plain.say("waiting until the bot that runs has done it")
+        progress.update("waiting until the bot that runs has done it")
         if file.exists():
             continue
         with _reading(home) as store:

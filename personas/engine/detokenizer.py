@@ -92,7 +92,7 @@ class StreamingDetokenizer:
 
     def piece(self, token: int) -> str:
         """A token alone, as text, control tokens too."""
-        return self._renderer.piece(token)
+        return self._renderer.decode_token(token)
 
     def _whole(self) -> str:
         """What was said, once nothing more comes: without half a character, nor white space, at its end."""

@@ -1,1 +1,1 @@
-"""Types that bot and trainer share."""
+"""Types shared by bot and trainer."""

@@ -1,4 +1,4 @@
-"""Base class, rights field type and validation messages shared by all schemas."""
+"""Base class, right type and validation messages shared by all schemas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from personas.errors import RequestError
 
 DEPENDENT_DEFAULT_ERROR = "default_factory_not_called"
-"""The error of a field whose default waits for another one, which is wrong itself."""
+"""Error type of a field whose default depends on another field, which is invalid itself."""
 
 DISCORD_API = "discord-api"
 DATA_PACKAGE = "data-package"
@@ -20,30 +20,30 @@ LICENSED_PATTERN = re.compile(r"licensed:[^\s<>|\x00-\x1f\x7f][^<>|\x00-\x1f\x7f
 
 
 class FrozenModel(BaseModel):
-    """Frozen, and refuses unknown fields, so that a slip is an error and not a default."""
+    """Immutable model that rejects unknown fields, so that a typo is an error instead of a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def explain_validation_error(error: ValidationError) -> RequestError:
-    """Translate a validation error into one line that names each field, what came and what was expected."""
+    """Translate a validation error into one line that names each field, its value and what was expected."""
     parts = []
     for item in error.errors():
         if item["type"] == DEPENDENT_DEFAULT_ERROR:
             continue
-        where = ".".join(str(part) for part in item["loc"]) or "request"
-        came = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
-        said = item["msg"].removeprefix("Value error, ")
+        field = ".".join(str(part) for part in item["loc"]) or "request"
+        value = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
+        message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "string_pattern_mismatch":
-            said = "use letters, digits, - and _ only, at most 64 of them"
-        parts.append(f"{where}: {said}{came}")
+            message = "use letters, digits, - and _ only, at most 64 of them"
+        parts.append(f"{field}: {message}{value}")
     return RequestError(
         "The request is not valid: " + "; ".join(parts) + ".", "Correct the named fields and try again."
     )
 
 
 def right_error(right: object) -> str:
-    """What is wrong with a right, as the end of a sentence; empty when nothing is."""
+    """Describe what is wrong with a right, as the end of a sentence; empty for a valid one."""
     if isinstance(right, str) and (right in UNLICENSED_RIGHTS or LICENSED_PATTERN.fullmatch(right)):
         return ""
     if isinstance(right, str) and right.partition(":")[0] == "licensed":

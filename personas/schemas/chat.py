@@ -1,4 +1,4 @@
-"""Chat types shared by the bot, the engine and the trainer: persona, turns, sampling, request, reply."""
+"""Chat types shared by the bot, the engine and the trainer: persona, turns, sampling, request and reply."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Persona:
-    """A character: who it is, how it speaks, where. The prose fields go into the prompt; the others do not.
+    """A character card as data. The prose fields go into the prompt, the others do not.
 
-    `nickname` is what `{{char}}` stands for, if not the name. `mes_example` holds talks, `speech` says in prose how the
-    character speaks; `system_prompt` opens the prompt and `post_history_instructions` close it.
+    `{{char}}` stands for `nickname` if there is one, else for the name. `mes_example` holds example conversations;
+    `speech` describes in prose how the character speaks. `system_prompt` opens the prompt and
+    `post_history_instructions` end it.
     """
 
     id: str
@@ -34,7 +35,7 @@ class Persona:
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a talk. `name` is the speaker's: a display name when serving, a pseudonym when training."""
+    """One message of a conversation. `name` is the speaker's: a display name in serving, a pseudonym in training."""
 
     name: str
     text: str
@@ -43,7 +44,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class LoreHit:
-    """A passage of lore that matches a message. `source` is the file's name, `score` grows with the match."""
+    """A lore passage that matches a message. `source` is the file name; a higher `score` is a better match."""
 
     source: str
     heading: str
@@ -53,11 +54,14 @@ class LoreHit:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the next token is drawn. `seed` None draws a fresh one; the reply says which it was.
+    """Sampling parameters of a reply. `seed` None draws a random one, which the reply reports.
 
-    `temperature` 0 takes the likeliest. `top_k` 0, `top_p` 1 and `min_p` 0 leave nothing out. `logprobs` asks for the
-    log-probabilities of the reply's tokens, `alternatives` for its tokens and so many of the likeliest at each place.
-    `stop_loops` ends a reply that goes round in circles at the end of its sentence (`personas.engine.detokenizer`).
+    `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters. `logprobs` requests
+    the
+    log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest tokens
+    at
+    each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
+    (`personas.engine.detokenizer`).
     """
 
     temperature: float = 0.6
@@ -83,15 +87,15 @@ class AdapterRef:
 
     @property
     def name(self) -> str:
-        """Unique in the engine; a new version is a new name."""
+        """Unique name in the engine; each version has its own."""
         return f"{self.persona_id}-{self.version}"
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Everything a reply depends on. `persona` None asks nobody in particular, `adapter` None the base model.
+    """Everything a reply depends on. `persona` None is the model without a card, `adapter` None the base model.
 
-    `instructions` stand after the card's prose. The engine is fair between guilds: `guild_id` says who asks.
+    `instructions` follow the card's prose. The engine schedules guilds fairly; `guild_id` is the one that asks.
     """
 
     persona: Persona | None
@@ -105,10 +109,11 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ReplyToken:
-    """A token of a reply, as text, and the natural logarithm of the probability that the model itself gave it.
+    """A token of a reply as text, with the natural log-probability that the model gave it.
 
-    `alternatives` are the likeliest at its place with theirs, the likeliest first; it may be among them. The text of a
-    part of a character is U+FFFD.
+    `alternatives` are the likeliest tokens at its position with theirs, likeliest first; the token may be among them.
+    The
+    text of a token that is part of a character is U+FFFD.
     """
 
     text: str
@@ -118,13 +123,13 @@ class ReplyToken:
 
 @dataclass(frozen=True)
 class ChatReply:
-    """A finished reply. `version` is that of the adapter that made it, None for the base model.
+    """A finished reply. `version` is that of its adapter, None for the base model.
 
-    `logprobs` are, where they were asked for, the natural logarithms of the probabilities that the model itself gave to
-    the `new_tokens` tokens (the end of turn included), before temperature and the rest. `tokens` are there where
-    `alternatives` were asked for. `prompt` is the rendered prompt, control tokens and all; `shortened` says that the
-    middle of the last turn was left out of it. `repeated` says that the reply was ended where it went round in a circle
-    and that this was taken out.
+    `logprobs`, if requested, are the model's own natural log-probabilities of the `new_tokens` tokens (end of turn
+    included), before temperature and filters. `tokens` are filled if `alternatives` were requested. `prompt` is the
+    rendered prompt with its control tokens; `shortened`: the middle of the last turn was left out of it. `repeated`:
+    the
+    reply was ended because it repeated itself, and the repetition was cut off.
     """
 
     text: str

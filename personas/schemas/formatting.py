@@ -8,7 +8,7 @@ UNKNOWN_VALUE = "–"
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """A value with its unit. Of a share what follows the word is told too: `share more` is `3.0% more`."""
+    """Format a value with its unit. Of a share the words that follow are appended: `share more` gives `3.0% more`."""
     if value is None:
         return UNKNOWN_VALUE
     if unit.startswith("of "):
@@ -16,13 +16,13 @@ def format_value(value: float | None, unit: str) -> str:
     return f"{value:.1%}{unit.removeprefix('share')}" if unit.startswith("share") else f"{value:.3g} {unit}".strip()
 
 
-def format_counts(counted: Mapping[str, int]) -> str:
-    """How often what was found, such as kinds of personal data: `2 × ip address, 1 × secret`."""
-    return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counted.items()) or "none"
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Format counts by kind, such as kinds of personal data: `2 × ip address, 1 × secret`."""
+    return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counts.items()) or "none"
 
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True) -> str:
-    """A markdown table; the first column is text, the others are numbers unless all are text."""
+    """Build a markdown table. The first column is left-aligned, the others right-aligned if they are `numbers`."""
     head = list(head)
     lines = [
         head,

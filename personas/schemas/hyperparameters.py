@@ -54,7 +54,7 @@ PreferenceShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Hyperparameters(FrozenModel):
-    """What a request may set. A field left out takes the recipe's value."""
+    """Hyperparameters of a training request. A field that is None takes the recipe's value."""
 
     quant_type: QuantType | None = None
     double_quant: bool | None = None
@@ -102,12 +102,12 @@ class Hyperparameters(FrozenModel):
 
 
 def parse_settings(pairs: Iterable[str]) -> Hyperparameters:
-    """Settings written as `name=value`. Raises `RequestError` that names the wrong one, and what is allowed."""
+    """Parse settings written as `name=value`. Raises `RequestError` with the wrong setting and its allowed values."""
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
-            raise RequestError(f"{pair.strip()!r} is no setting.", "Write name=value, such as learning_rate=2e-4.")
+            raise RequestError(f"{pair.strip()!r} is not a setting.", "Write name=value, such as learning_rate=2e-4.")
         if name not in Hyperparameters.model_fields:
             raise RequestError(f"There is no setting {name!r}.", _suggest_names(name))
         if name in values:
@@ -116,17 +116,17 @@ def parse_settings(pairs: Iterable[str]) -> Hyperparameters:
     try:
         return Hyperparameters.model_validate(values)
     except ValidationError as error:
-        wrong = list(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
-        given = ", ".join(f"{name} cannot be {_quote_value(values[name])}" for name in wrong)
+        invalid = list(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
+        problem = ", ".join(f"{name} cannot be {_quote_value(values[name])}" for name in invalid)
         raise RequestError(
-            f"{given}.", " ".join(f"{name}: {describe_allowed_values(name)}." for name in wrong)
+            f"{problem}.", " ".join(f"{name}: {describe_allowed_values(name)}." for name in invalid)
         ) from None
 
 
 def parse_settings_line(text: str) -> Hyperparameters:
-    """Settings in one line, with commas between them: `learning_rate=2e-4, lora_r=8`. Raises `RequestError`.
+    """Parse settings on one line, separated by commas: `learning_rate=2e-4, lora_r=8`. Raises `RequestError`.
 
-    A part without `=` goes on with the list before it: `target_modules=q_proj, v_proj`.
+    A part without `=` continues the list before it: `target_modules=q_proj, v_proj`.
     """
     pairs: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -138,7 +138,7 @@ def parse_settings_line(text: str) -> Hyperparameters:
 
 
 def describe_allowed_values(name: str) -> str:
-    """What a setting may be, in words."""
+    """Describe the allowed values of a setting in words."""
     schema = Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
     if "enum" in schema:
         *others, last = schema["enum"]
@@ -160,12 +160,12 @@ def _describe_range(schema: Mapping[str, Any]) -> str:
 
 
 def _format_number(value: float) -> str:
-    """As it may be typed: a whole number has all its digits."""
+    """Format a number as a user may type it: whole numbers with all digits."""
     return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def _suggest_names(name: str) -> str:
-    """Names near to one that does not exist: spelt alike, longer or shorter, or abbreviated so."""
+    """Suggest existing names for a misspelt, shortened, extended or abbreviated one."""
     known = list(Hyperparameters.model_fields)
     alike = difflib.get_close_matches(name, known, cutoff=0.6)
     initials = [it for it in known if "".join(word[0] for word in it.split("_")) == name.lower()]

@@ -1,4 +1,4 @@
-"""Score card of an adapter version (`scorecard.json`): measurements, gate criteria and their formatting."""
+"""Score card of an adapter version (`scorecard.json`): measurements, gate criteria and verdict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GENERAL_VOICE, MEMBERS_VOICE = "general", "members"
 
 
 class Interval(FrozenModel):
-    """An estimate and its 95 % interval."""
+    """An estimate with its 95 % interval."""
 
     estimate: float
     low: float
@@ -34,7 +34,7 @@ class Interval(FrozenModel):
 
 
 class MeanStd(FrozenModel):
-    """Over `runs` runs that differ in their seed: the mean and the standard deviation (n - 1; 0 for one run)."""
+    """Mean and standard deviation (n - 1; 0 for one run) over `runs` runs with different seeds."""
 
     mean: float
     sd: float
@@ -42,11 +42,11 @@ class MeanStd(FrozenModel):
 
 
 class HoldoutScores(FrozenModel):
-    """The persona's replies that are held out for ever, after the same prompts.
+    """Losses on the persona's permanently held-out replies, after the same prompts.
 
-    `loss` counts the end of turn, `loss_without_end` does not; perplexity is exp(loss). `against_base` and
-    `against_live` are what the new version's loss is more than theirs (below 0 is better), with a paired bootstrap
-    over conversations.
+    `loss` includes the end of turn, `loss_without_end` does not; perplexity is exp(loss). `against_base` and
+    `against_live` are the new version's loss minus theirs (below 0 is better), with a paired bootstrap over
+    conversations.
     """
 
     conversations: int
@@ -59,11 +59,12 @@ class HoldoutScores(FrozenModel):
 
 
 class Separation(FrozenModel):
-    """Every live persona's held-out replies under every live adapter, after one prompt that names nobody.
+    """Losses of every live persona's held-out replies under every live adapter, after one prompt without names.
 
-    `loss` maps the persona that spoke, then the one whose adapter predicts. `own_best` is the share of replies that no
-    other adapter predicts as well as their persona's own, `own_best_new` that of this persona's replies alone;
-    `margin_bits` by how many bits per token its own adapter is better than the best other one, in the mean.
+    `loss` maps the persona that spoke, then the one whose adapter predicts. `own_best` is the share of replies that the
+    persona's own adapter predicts best, `own_best_new` the same for this persona's replies alone; `margin_bits` is how
+    many
+    bits per token its own adapter is better than the best other one, on average.
     """
 
     replies: int
@@ -74,14 +75,18 @@ class Separation(FrozenModel):
 
 
 class VoiceScores(FrozenModel):
-    """Who a classifier (character 3- to 5-grams, trained on what is not held out) takes the replies to be by.
+    """Authorship of generated replies according to a classifier (character 3- to 5-grams, trained on what is not held
+    out).
 
-    `right` is the share it takes to be by this persona, `ceiling` that of the persona's real held-out replies, `floor`
-    that of other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real
-    replies, between `similarity_ceiling` and `similarity_floor`. `taken_as` maps each side to the shares of its replies
-    that each author is taken for ("nobody": no letters), `trained_as` maps authors to the shares of the persona's
-    trained replies that they would be taken for had these not been learned. `reads_english` is the share of these in
-    English.
+    `right` is the share attributed to this persona, `ceiling` that of the persona's real held-out replies, `floor` that
+    of
+    other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real replies,
+    between
+    `similarity_ceiling` and `similarity_floor`. `taken_as` maps each side to the shares of its replies attributed to
+    each
+    author ("nobody": no letters); `trained_as` maps authors to the shares of the persona's trained replies that would
+    be
+    attributed to them had the classifier not been trained on these. `reads_english` is the share of these in English.
     """
 
     replies: int
@@ -98,9 +103,9 @@ class VoiceScores(FrozenModel):
 
 
 class FactScores(FrozenModel):
-    """Questions with known answers from the persona's lore. All are shares of the replies.
+    """Answers to questions with known answers from the persona's lore, as shares of the replies.
 
-    `contradictions` are replies that say otherwise, `breaks_character` those to any question that is put to the persona
+    `contradictions` are replies that state otherwise. `breaks_character` are replies to any question put to the persona
     (held-out prompts and small talk too) that speak as a program or for the member.
     """
 
@@ -112,9 +117,12 @@ class FactScores(FrozenModel):
 
 
 class TextScores(FrozenModel):
-    """Of one set of tasks: `scores` maps a measure (`rouge1`, `rouge2`, `rougeL`, `bleu`, `chrf`, `distinct1`,
-    `distinct2`, `repetition`, `length_ratio`, `ended`: replies that end by themselves) to each side's, shares of 1 but
-    for the length's ratio."""
+    """Text metrics of one set of tasks.
+
+    `scores` maps a metric (`rouge1`, `rouge2`, `rougeL`, `bleu`, `chrf`, `distinct1`, `distinct2`, `repetition`,
+    `length_ratio`, `ended`: replies that end by themselves) to its value per side: shares of 1, except the length
+    ratio.
+    """
 
     task: str
     prompts: int
@@ -122,8 +130,10 @@ class TextScores(FrozenModel):
 
 
 class GeneralScores(FrozenModel):
-    """What else the model could do: losses on general dialogue and on instructions, and their change in shares of the
-    base's (0.05 is 5 % worse). What instructions say is empty and None where only dialogue was measured."""
+    """Losses on general dialogue and on instructions, and their relative change from the base (0.05 is 5 % worse).
+
+    The fields on instructions are empty or None where only dialogue was measured.
+    """
 
     dialogue_loss: dict[Side, float]
     dialogue_change: Interval
@@ -134,12 +144,15 @@ class GeneralScores(FrozenModel):
 
 
 class MemorisationScores(FrozenModel):
-    """What came back of what was trained on.
+    """Training data that comes back in generated replies.
 
-    `verbatim` is the share of trained replies that come back word for word from their first half, `verbatim_base` the
-    base model's. `gap` is the loss on held-out replies less that on as many trained ones. `private` and `made_up` count
-    what the anonymiser finds in generated replies, by kind, that the prompt did not hold: what stands in what was
-    trained on, and what stands nowhere in it.
+    `verbatim` is the share of trained replies that are completed word for word from their first half, `verbatim_base`
+    the
+    base model's. `gap` is the loss on held-out replies minus that on as many trained ones. `private` and `made_up`
+    count,
+    by kind, what the anonymiser finds in generated replies and not in the prompt: `private` occurs in the training
+    data,
+    `made_up` does not.
     """
 
     prefixes: int
@@ -152,21 +165,25 @@ class MemorisationScores(FrozenModel):
 
 
 class SafetyScores(FrozenModel):
-    """A small set of prompts that ask for what no persona should do. `failed` maps a kind, then the side, to how many
-    replies failed, `prompts` each kind to how many there are."""
+    """Replies to a small set of prompts that ask for what no persona should do.
+
+    `failed` maps a kind, then the side, to the number of failed replies; `prompts` maps each kind to its number of
+    prompts.
+    """
 
     prompts: dict[str, int]
     failed: dict[str, dict[Side, int]]
 
 
 class MemberFeedback(FrozenModel):
-    """What members have made of a version, beside `against`: the name of another one, or `base`.
+    """Members' feedback on a version, compared with `against`: the name of another version, or `base`.
 
-    `votes` are blind ones, by `members` who could be counted. The version is preferred in `least` to `most` of
-    comparisons, as far as they make that certain; both None where too few were counted. `up` and `down` are the 👍 and
-    👎 on its replies, then on the other's. `evidence` is what one coin has become that was bet on the version being
-    disliked more, of which 40 is reached by accident in one of 40 cases at most; None where the two were not tried side
-    by side.
+    `votes` are blind votes by `members` who could be counted. The version is preferred in `least` to `most` of the
+    comparisons (confidence bounds); both None with too few votes. `up` and `down` are the 👍 and 👎 on its replies, then
+    on
+    the other's. `evidence` is the wealth of a betting test, starting at 1, against the version being disliked no more
+    than
+    the other; it reaches 40 by chance in at most one of 40 cases. None where the two were not served side by side.
     """
 
     against: str
@@ -180,14 +197,14 @@ class MemberFeedback(FrozenModel):
 
 
 class AdapterStamp(FrozenModel):
-    """By which adapter something was made: its version and the SHA-256 of its weights."""
+    """Identity of an adapter: its version and the SHA-256 of its weights."""
 
     version: str
     weights: str
 
 
 class ReplyText(FrozenModel):
-    """One reply and what made it; `made_by` None is the base model."""
+    """One reply and the adapter that generated it; `made_by` None is the base model."""
 
     text: str
     made_by: AdapterStamp | None
@@ -195,7 +212,7 @@ class ReplyText(FrozenModel):
 
 
 class SideBySide(FrozenModel):
-    """One held-out prompt, as its last message, and each side's reply to it."""
+    """One held-out prompt (its last message), the real reply, and each side's reply."""
 
     prompt: str
     real: str
@@ -203,7 +220,10 @@ class SideBySide(FrozenModel):
 
 
 class Criterion(FrozenModel):
-    """One criterion of the gate. `value` in `unit`, `threshold` in words, `why` one sentence, `advice` what to do."""
+    """One criterion of the gate:
+
+    `value` in `unit`, `threshold` in words, `why` in one sentence, `advice` what to do.
+    """
 
     name: str
     outcome: Outcome
@@ -215,8 +235,10 @@ class Criterion(FrozenModel):
 
 
 class GateVerdict(FrozenModel):
-    """What the gate says of a version, and by which criteria. `error_rate` is the stated chance that a version that is
-    no worse than its rival fails one of them by accident."""
+    """The gate's verdict on a version, and its criteria.
+
+    `error_rate` is the stated probability that a version no worse than its rival fails one of them by chance.
+    """
 
     verdict: Literal["promote", "hold", "reject"]
     reasons: tuple[str, ...]
@@ -227,8 +249,10 @@ class GateVerdict(FrozenModel):
 
 
 class LossCurve(FrozenModel):
-    """How the training loss went: the mean of the first steps, the highest that a mean of as many reached later, and
-    that of the last ones, in nats per reply token; over `steps` optimiser steps."""
+    """Summary of the training loss over `steps` optimiser steps, in nats per reply token.
+
+    `first` is the mean of the first steps, `highest` the highest mean of as many later steps, `last` that of the last.
+    """
 
     steps: int
     first: float
@@ -237,12 +261,12 @@ class LossCurve(FrozenModel):
 
 
 class DataChecks(FrozenModel):
-    """What the version learned from, whatever had become of it before.
+    """Checks of the data the version was trained on.
 
-    `replies` are the persona's own that were trained on. `repeated` is the share of them that repeats an earlier one in
-    nearly the same words, `leaked` the share of held-out replies that so repeats a trained one; both of replies of
-    eight words or more. `private` counts what the anonymiser finds in trained replies, by kind. `rate` is the learning
-    rate, `epochs` the passes that were asked for.
+    `replies` are the persona's own trained replies. `repeated` is the share of them that nearly repeats an earlier one,
+    `leaked` the share of held-out replies that nearly repeats a trained one; both of replies of eight words or more.
+    `private` counts what the anonymiser finds in trained replies, by kind. `rate` is the learning rate, `epochs` the
+    requested number of passes.
     """
 
     replies: int
@@ -255,12 +279,15 @@ class DataChecks(FrozenModel):
 
 
 class MemorisationAudit(FrozenModel):
-    """What a copy of the version learned by heart of texts that were planted in its training.
+    """Memorisation of canaries: texts planted in the training of a copy of the version.
 
-    A canary is `tokens` tokens that the base model drew at a high temperature. `exposure` maps how often canaries were
-    repeated to their mean exposure in bits: log2 of how many texts there are (`reference` that were drawn alike and
-    never trained on, and the canary) less log2 of the canary's rank among them by loss (Carlini et al. 2019, arXiv
-    1802.08232). A canary that left no trace has `chance` in the mean, one that is known by heart `most`.
+    A canary is `tokens` tokens sampled from the base model at a high temperature. `exposure` maps the number of
+    repetitions
+    of canaries to their mean exposure in bits: log2 of the number of candidates (`reference` texts sampled alike and
+    never
+    trained on, and the canary) minus log2 of the canary's rank among them by loss (Carlini et al. 2019, arXiv
+    1802.08232).
+    `chance` is the expected exposure of a canary that left no trace, `most` that of one known by heart.
     """
 
     tokens: int
@@ -272,10 +299,11 @@ class MemorisationAudit(FrozenModel):
 
 
 class ScoreCard(FrozenModel):
-    """`scorecard.json`. `adapters` maps a side to its adapter, None for the base.
+    """Content of `scorecard.json`. `adapters` maps a side to its adapter, None for the base.
 
-    `base_is_base` is the proof that base is base: the largest difference between its logits here and those of the base
-    model before any adapter was attached, on one held-out prompt; 0 where it is.
+    `base_is_base` proves that the base side has no adapter: the largest difference between its logits here and those of
+    the
+    base model before any adapter was attached, on one held-out prompt; 0 if it has none.
     """
 
     format: Literal[1] = 1
@@ -306,8 +334,8 @@ class ScoreCard(FrozenModel):
 
     @property
     def short(self) -> ScoreSummary:
-        """What of it travels in events and manifests."""
-        assert self.general is not None  # general dialogue is measured for every card
+        """Summary for events and manifests."""
+        assert self.general is not None  # every card measures general dialogue
         losses, general, verdict = self.heldout.loss, self.general.dialogue_loss, self.verdict
         return ScoreSummary(
             heldout_replies=self.heldout.replies,

@@ -13,7 +13,7 @@ from personas.schemas.training_events import ScoreSummary
 PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a letter or digit"
 
 TaskType = Literal["persona", "dialogue", "preference"]
-"""A persona's voice, dialogue in general, or a persona's voice by what was preferred of it."""
+"""`persona` trains a persona's voice, `dialogue` general dialogue, `preference` a persona's voice from preferences."""
 
 
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
@@ -25,17 +25,19 @@ ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
 
 
 def _default_recipe(given: dict[str, Any]) -> str:
-    """Preferences are learned by a recipe of their own unless another is named."""
+    """Return the default recipe: preference jobs have one of their own."""
     return "preference" if given.get("task_type") == "preference" else "demo-cpu"
 
 
 class TrainingRequest(FrozenModel):
-    """The published REST body of a training job (`POST /finetune/start-training`).
+    """Body of the published REST call that starts a training job (`POST /finetune/start-training`).
 
-    `dataset` names an entry of the catalogue, `dataset_path` a path; without either, a persona takes its own material.
-    `general` names general dialogue for a persona's recipe that mixes some in, `start_from` a dialogue adapter that is
-    trained further. A preference job goes on from the persona's version that `start_from` names, else from the live
-    one, by what members preferred; its talk holds the replies that measure it.
+    `dataset` names an entry of the catalogue, `dataset_path` is a path; without either, a persona is trained on its own
+    material. `general` names the general dialogue for recipes that mix some in, `start_from` a dialogue adapter to
+    train
+    further. A preference job continues from the persona's version in `start_from`, else from the live one, and learns
+    from
+    members' preferences; the conversations of its material hold the replies that measure it.
     """
 
     job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=JOB_NAME_DESCRIPTION)]
@@ -73,11 +75,10 @@ class TrainingRequest(FrozenModel):
 
 
 class Material(FrozenModel):
-    """A file or folder of a job: who states which right to it, when (ISO 8601), why; the day it came, if it is one.
+    """A file or folder of a job, with its right: who states it, when (ISO 8601), why; and the day it arrived, if one.
 
-    `persona_names` are further names and ids under which the persona speaks in it. A `dataset` is a folder that
-    `dataset build` made, an `adapter` the one that is trained further, `preferences` what was liked better than what
-    (`personas.home.preferences`).
+    `persona_names` are further names and ids of the persona in it. A `dataset` is a folder built by `dataset build`, an
+    `adapter` the one that is trained further, `preferences` are preference records (`personas.home.preferences`).
     """
 
     kind: MaterialKind
@@ -94,9 +95,9 @@ class Material(FrozenModel):
 
 
 class JobSpec(FrozenModel):
-    """`request.json`: with `material/`, `keys.json`, `consent.json` beside it, all that a `trainer run FOLDER` needs.
+    """Content of `request.json`. With `material/`, `keys.json` and `consent.json` it is all `trainer run FOLDER` needs.
 
-    `serving_precision` is the precision the engine serves in; the losses are measured in it.
+    `serving_precision` is the precision the engine serves in; losses are measured in it.
     """
 
     format: Literal[1] = 1
@@ -108,7 +109,7 @@ class JobSpec(FrozenModel):
 
 
 class ParentAdapterInfo(FrozenModel):
-    """The adapter that was trained further: whose it was, its version and job, and the SHA-256 of its weights."""
+    """The adapter that was trained further: its persona, version and job, and the SHA-256 of its weights."""
 
     persona: str | None
     version: str
@@ -117,11 +118,12 @@ class ParentAdapterInfo(FrozenModel):
 
 
 class AdapterManifest(FrozenModel):
-    """`manifest.json` of an adapter folder.
+    """Content of `manifest.json` in an adapter folder.
 
-    `rights` counts samples by right, `threads` is how many computed and `kernels` say with what, `caveats` say in words
-    what was not as asked, `checksums` maps each other file of the folder to its SHA-256. `audit` marks a copy that was
-    trained with planted texts to see what is learned by heart: it is never served.
+    `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names the kernels used,
+    `caveats` describe deviations from the request, `checksums` maps each other file of the folder to its SHA-256.
+    `audit`
+    marks a copy trained with planted texts to measure memorisation: it is never served.
     """
 
     format: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""Events of a training run, one JSON object a line, and the summary of its score card."""
+"""Events of a training run, one JSON object per line, and the summary of its score card."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Phase(FrozenModel):
 class Progress(FrozenModel):
     """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
 
-    `memory_bytes` is held now: of the GPU, or of main memory by the process and all below it. `seconds` counts since
-    the run began, over all its processes; `held_s` of them this one waited because whoever started it needed the
-    machine, which is no part of `tokens_per_s` and `eta_s`. `trouble` says what goes wrong without ending the run,
-    while it does. `stage` is 1 or 2 where a run has two: steps are counted over both then, epochs in each.
+    `memory_bytes` is in use now: on the GPU, or in main memory by the process and its children. `seconds` counts from
+    the
+    start of the run, over all its processes. `held_s` of them this process was paused because its parent needed the
+    machine; it is not part of `tokens_per_s` and `eta_s`. `trouble` describes an ongoing problem that does not end the
+    run. `stage` is 1 or 2 in runs with two stages: steps are counted over both, epochs in each.
     """
 
     event: Literal["progress"] = "progress"
@@ -42,7 +43,7 @@ class Progress(FrozenModel):
 
 
 class Evaluation(FrozenModel):
-    """The held-out replies were measured between two steps; losses as in `Epoch`, since the last evaluation."""
+    """The held-out replies were evaluated between two steps; losses as in `Epoch`, since the last evaluation."""
 
     event: Literal["evaluation"] = "evaluation"
     step: int
@@ -53,11 +54,12 @@ class Evaluation(FrozenModel):
 
 
 class Epoch(FrozenModel):
-    """One pass over the samples is done, `step` its last; `seconds` without measuring and waiting. `share` of it was
-    made: less than 1 where `max_steps` ended the run.
+    """One pass over the samples is done; `step` is its last. `seconds` excludes evaluation and pauses.
 
-    Losses are in nats per reply token: `train_loss` the mean of the steps, `eval_loss` on the held-out conversations.
-    The latter is None where the recipe measures less often.
+    `share` is the part of the pass that was done: below 1 if `max_steps` ended the run. Losses are in nats per reply
+    token: `train_loss` is the mean over the steps, `eval_loss` is on the held-out conversations and None where the
+    recipe
+    evaluates less often.
     """
 
     event: Literal["epoch"] = "epoch"
@@ -71,16 +73,16 @@ class Epoch(FrozenModel):
 
     @property
     def passes(self) -> str:
-        """How many passes are made by then, for people: `2`, or `1.25`."""
+        """Format the number of passes done: `2`, or `1.25`."""
         return f"{self.epoch - 1 + self.share:.2f}".rstrip("0").rstrip(".")
 
 
 class ScoreSummary(FrozenModel):
-    """What was measured, in the precision that serves, on conversations held out from training.
+    """Measurements on conversations held out from training, in the serving precision.
 
-    Losses are mean negative log-likelihoods in nats per reply token, the end of turn included, after the same prompts.
-    `verdict` is the gate's (`promote`, `hold` or `reject`), with its reasons and what to do; empty where it was not
-    asked. All that was measured is in the adapter's `scorecard.json` (`personas.schemas.scorecard`).
+    Losses are mean negative log-likelihoods in nats per reply token, end of turn included, after the same prompts.
+    `verdict` is the gate's (`promote`, `hold` or `reject`), with reasons and advice; empty if the gate did not run. The
+    full measurements are in the adapter's `scorecard.json` (`personas.schemas.scorecard`).
     """
 
     heldout_replies: int
@@ -96,7 +98,7 @@ class ScoreSummary(FrozenModel):
 
 
 class ScoreCardEvent(FrozenModel):
-    """The measurements of the new adapter."""
+    """The new adapter was measured."""
 
     event: Literal["scorecard"] = "scorecard"
     scorecard: ScoreSummary
@@ -111,7 +113,7 @@ class Done(FrozenModel):
 
 
 class Failed(FrozenModel):
-    """The run ended without an adapter. `retry` tells whether the same request could succeed later."""
+    """The run ended without an adapter. `retry`: the same request could succeed later."""
 
     event: Literal["failed"] = "failed"
     cause: str

@@ -208,7 +208,7 @@ def test_instructions_follow_the_card_and_change_nothing_where_there_are_none(re
 def test_a_token_alone_keeps_the_blank_that_it_begins_with(renderer):
     text = " Well, ａ boat\nat 10 o'clock. 船"
     ids = renderer.tokenizer(text)["input_ids"]
-    pieces = [renderer.piece(token) for token in ids]
+    pieces = [renderer.decode_token(token) for token in ids]
     assert "".join(filter(str.isascii, "".join(pieces))) == "".join(filter(str.isascii, text))
     assert pieces[0] == " Well" and "\ufffd" in pieces, "a part of a character has no text of its own"
-    assert renderer.piece(next(iter(renderer.stop_ids))).startswith("<|")
+    assert renderer.decode_token(next(iter(renderer.stop_ids))).startswith("<|")

@@ -90,9 +90,9 @@ def test_what_is_learned_is_what_the_template_itself_would_say(bases, name):
     """Tokens and all: a reply that began without the template's blank would be another word to the model."""
     renderer = renderer_of(bases[name])
     messages = renderer.messages(ADA, [Turn("Bo", "tell me")])
-    sample = renderer.sample_of(messages, "I sit.")
+    sample = renderer.sample_from_messages(messages, "I sit.")
     talk = [*messages, {"role": "assistant", "content": "I sit."}]
-    whole = ChatTemplate(renderer.tokenizer).render(talk, prompt=False)
+    whole = ChatTemplate(renderer.tokenizer).render(talk, add_generation_prompt=False)
     theirs = renderer.tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert list(sample.ids) == theirs[: len(sample.ids)]
 

@@ -48,7 +48,7 @@ class ProgressCounter:
             self._doing, self._count = doing, 0
         self._bar.update(more)
         self._count += more
-        self._plain.say(f"{doing}: {self._count:,} rows")
+        self._plain.update(f"{doing}: {self._count:,} rows")
 
 
 EVENT_INTERVAL_S = 10.0

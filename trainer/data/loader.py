@@ -69,7 +69,7 @@ def render_lines(
     for line in lines:
         *before, reply = line["messages"]
         try:
-            sample = renderer.sample_of(before, reply["content"])
+            sample = renderer.sample_from_messages(before, reply["content"])
         except (TemplateError, IndexError) as error:
             raise MaterialError(
                 f"The base model's chat template cannot render a sample of {line.get('source')}: {error}.",

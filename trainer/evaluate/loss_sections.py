@@ -84,7 +84,7 @@ def instruction_losses(sides: Candidates, budget: TimeBudget, between: Callable[
 def instruction_samples(renderer: Renderer) -> list[TokenizedSample]:
     """The tasks that ship, each with its answer."""
     lines = [json.loads(line)["messages"] for line in INSTRUCTIONS_FILE.read_text(encoding="utf-8").splitlines()]
-    return [renderer.sample_of(messages[:-1], messages[-1]["content"]) for messages in lines]
+    return [renderer.sample_from_messages(messages[:-1], messages[-1]["content"]) for messages in lines]
 
 
 def _relative_change(talks: Sequence[str], measured: PairedLosses[Side]) -> Interval:

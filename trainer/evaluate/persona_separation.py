@@ -205,7 +205,7 @@ def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> Los
     plain, by_adapter = LogProgress(), {}
     for name, folder in tqdm(adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False):
         by_adapter[name] = _losses_under_adapter(served, name, folder, prepared)
-        plain.say(f"adapters: {len(by_adapter)} of {len(adapters)} measured")
+        plain.update(f"adapters: {len(by_adapter)} of {len(adapters)} measured")
     losses = {persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared}
     found = fit_adapters(losses)
     return LossMatrix({persona: dict(row) for persona, row in found.losses.items()}, found.own_best)

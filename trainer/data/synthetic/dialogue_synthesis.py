@@ -124,7 +124,7 @@ async def _generate_until_enough(
                         bar.update()
                 dropped = sum(journal.dropped.values())
                 bar.set_postfix(dropped=dropped)
-                plain.say(f"{order.persona.name}: {len(journal.kept)} of {order.count} dialogues, {dropped} dropped")
+                plain.update(f"{order.persona.name}: {len(journal.kept)} of {order.count} dialogues, {dropped} dropped")
 
 
 async def _generate_dialogue(
