@@ -102,7 +102,7 @@ def interrupted(code):
 
 
 def test_what_a_shell_runs_in_the_background_stays_deaf_to_ctrl_c():
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom personas import cli_entry\nentry.run("
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom personas import cli_entry\ncli_entry.run("
     code += "lambda: lambda: signal.raise_signal(signal.SIGINT) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")

@@ -181,9 +181,9 @@ class MemberFeedback(FrozenModel):
     `votes` are blind votes by `members` who could be counted. The version is preferred in `least` to `most` of the
     comparisons (confidence bounds); both None with too few votes. `up` and `down` are the 👍 and 👎 on its replies, then
     on
-    the other's. `evidence` is the wealth of a betting test, starting at 1, against the version being disliked no more
-    than
-    the other; it reaches 40 by chance in at most one of 40 cases. None where the two were not served side by side.
+    the other's. `evidence` is the wealth, from 1, of a bet that the version is disliked more; it reaches 40 by chance
+    in at
+    most one of 40 cases. None where the two were not served side by side.
     """
 
     against: str
@@ -220,9 +220,9 @@ class SideBySide(FrozenModel):
 
 
 class Criterion(FrozenModel):
-    """One criterion of the gate:
+    """One criterion of the gate.
 
-    `value` in `unit`, `threshold` in words, `why` in one sentence, `advice` what to do.
+    `value` is in `unit`, `threshold` in words; `why` is one sentence, `advice` says what to do.
     """
 
     name: str

@@ -39,7 +39,7 @@ def test_a_line_of_settings_may_hold_a_list():
         ("weight_decay=nan", "weight_decay cannot be 'nan'.", "a number from 0 to 1."),
         ("optim=sgd", "optim cannot be 'sgd'.", "adamw_8bit, paged_adamw_8bit or paged_adamw_32bit."),
         ("use_dora=perhaps", "use_dora cannot be 'perhaps'.", "true or false."),
-        ("lora_r", "'lora_r' is no setting.", "Write name=value"),
+        ("lora_r", "'lora_r' is not a setting.", "Write name=value"),
         ("lr=1e-3", "There is no setting 'lr'.", "learning_rate"),
         ("epochs=2", "There is no setting 'epochs'.", "Did you mean num_train_epochs or"),
         ("lora_rank=2", "There is no setting 'lora_rank'.", "lora_r"),
