@@ -17,16 +17,16 @@ Route = tuple[str, str, Handler]
 
 @dataclass
 class AppContext:
-    """`services` is None while the bot starts or ends."""
+    """`services` is None while the bot starts or stops."""
 
     services: Services | None = None
 
 
-APP_CONTEXT = web.AppKey("tenant", AppContext)
+APP_CONTEXT = web.AppKey("app context", AppContext)
 
 
 def get_services(request: web.Request) -> Services:
-    """The services. Raises `Problem` while nobody is in."""
+    """Return the services. Raises `Problem` while the bot starts or stops."""
     services = request.app[APP_CONTEXT].services
     if services is None:
         raise Problem("busy", "The bot is starting or ending.", "Try again.", headers={"Retry-After": "2"})

@@ -141,7 +141,7 @@ class Authenticator:
         self._sessions.pop(_session_key(request.cookies.get(SESSION_COOKIE, "")), None)
 
 
-AUTHENTICATOR = web.AppKey("door", Authenticator)
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 
 
 def is_signed_in(request: web.Request) -> bool:

@@ -39,13 +39,13 @@ def require_short_url(request: web.Request) -> None:
         raise Problem("address-too-long", said, "Ask for less, or send it in a body.")
 
 
-def require_same_origin(request: web.Request, door: Authenticator) -> None:
+def require_same_origin(request: web.Request, authenticator: Authenticator) -> None:
     """Raise `Problem` for a request by another name, or from another site's page; or a form that no page here sent."""
     hosts = request.headers.getall("Host", [])
     # An address that is whole, as proxies are asked, names a host besides the header: that is `request.host` then.
-    if len(hosts) != 1 or not all(_is_own_host(host, door) for host in (hosts[0], request.host)):
+    if len(hosts) != 1 or not all(_is_own_host(host, authenticator) for host in (hosts[0], request.host)):
         advice = "Ask 127.0.0.1, localhost or [::1]" + (
-            "." if door.is_local else "; or this machine's address, or a name that WEB_NAMES lists."
+            "." if authenticator.is_local else "; or this machine's address, or a name that WEB_NAMES lists."
         )
         raise Problem("not-from-here", "The Host header does not name this machine.", advice)
     if _is_cross_site(request, hosts[0]):
@@ -56,16 +56,18 @@ def require_same_origin(request: web.Request, door: Authenticator) -> None:
         _require_same_origin_form(request)
 
 
-def _is_own_host(host: str, door: Authenticator) -> bool:
+def _is_own_host(host: str, authenticator: Authenticator) -> bool:
     found = HOST_PATTERN.fullmatch(host)
     name = found["name"].strip("[]").casefold() if found else host
-    if found and (name == "localhost" or name in door.names or name + (found["port"] or "") in door.names):
+    if found and (
+        name == "localhost" or name in authenticator.names or name + (found["port"] or "") in authenticator.names
+    ):
         return True
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    return address.is_loopback or not (door.is_local or address.is_unspecified)
+    return address.is_loopback or not (authenticator.is_local or address.is_unspecified)
 
 
 def _is_cross_site(request: web.Request, host: str) -> bool:

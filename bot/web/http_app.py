@@ -28,8 +28,6 @@ from bot.web.route_table import ROUTES, set_up_state
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
-
-
 MAX_LOGGED_CHARS = 200
 
 
@@ -43,32 +41,26 @@ def filter_bad_requests(record: logging.LogRecord) -> bool:
 
 
 PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
-
-
 """What is answered without a token."""
-
-
 NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
-
-
 PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 class WebServer:
     """Serves the bot's routes in any application, before the bot is there too: they say so then."""
 
-    def __init__(self, door: Authenticator | None = None) -> None:
-        """`door` says who is let in: everybody on loopback, unless it is told otherwise."""
-        self._tenant, self._door = AppContext(), door or Authenticator()
+    def __init__(self, authenticator: Authenticator | None = None) -> None:
+        """`authenticator` says who is let in: everybody on loopback, unless it is told otherwise."""
+        self._context, self._authenticator = AppContext(), authenticator or Authenticator()
         self._own: set[web.AbstractRoute] = set()
 
     def open(self, services: Services) -> None:
         """From now on requests are answered from this services."""
-        self._tenant.services = services
+        self._context.services = services
 
     def close(self) -> None:
         """From now on requests are told to try again."""
-        self._tenant.services = None
+        self._context.services = None
 
     def mount(self, app: web.Application) -> None:
         """Add the routes to an application that may have others, for which nothing changes.
@@ -76,13 +68,13 @@ class WebServer:
         What no route of the application answers is answered with a problem.
         """
         app[APP_CONTEXT], app[start_training.PLANNING_LOCK], app[templating.FLASH_MESSAGES] = (
-            self._tenant,
+            self._context,
             start_training.PlanningLock(),
             templating.FlashMessages(),
         )
         app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR], app[idempotency.IDEMPOTENCY_STATE] = (
             openapi.MountedRoutes(ROUTES),
-            self._door,
+            self._authenticator,
             idempotency.IdempotencyState(),
         )
         set_up_state(app)
@@ -114,15 +106,17 @@ class WebServer:
         return answer
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        require_same_origin(request, self._door)
+        require_same_origin(request, self._authenticator)
         require_short_url(request)
-        if not request.path.startswith(PUBLIC_PATHS) and not self._door.lets_in(request):
+        if not request.path.startswith(PUBLIC_PATHS) and not self._authenticator.lets_in(request):
             if templating.accepts_html(request):
                 return sign_in_page.redirect_to_sign_in(request)
             raise Problem(
-                "sign-in", "A token is needed.", f"Send `Authorization: Bearer …`, or sign in at {sign_in_page.SIGN_IN}.",
+                "sign-in",
+                "A token is needed.",
+                f"Send `Authorization: Bearer …`, or sign in at {sign_in_page.SIGN_IN}.",
                 headers={"WWW-Authenticate": 'Bearer realm="Understudy"'},
-            )  # fmt: skip
+            )
         return await idempotency.respond_once(request, handler)
 
     def _problem(self, request: web.Request, error: Exception) -> Problem:
@@ -149,7 +143,7 @@ class WebServer:
             slug = "busy"
         elif isinstance(error, QueueConflictError):
             slug = "conflict"
-        home = self._tenant.services.home if self._tenant.services else None
+        home = self._context.services.home if self._context.services else None
         told = redact_paths(error.message, home), redact_paths(error.advice, home)
         return Problem(slug, *told, headers=retry_headers(error))
 

@@ -22,23 +22,11 @@ from personas.errors import UnderstudyError
 from personas.schemas.base import DEPENDENT_DEFAULT_ERROR
 
 MAX_BODY_BYTES = 64 * 2**10
-
-
 MAX_FORM_BYTES, MAX_FORM_FIELDS = 2**20, 2000
-
-
 FORM_TYPE = "application/x-www-form-urlencoded"
-
-
 MAX_REPORTED_ERRORS, MAX_SHOWN_CHARS = 50, 80
-
-
 CACHED_BODY = web.RequestKey("the whole body", bytes)
-
-
 """Where a request keeps its body when it was read before the handler's turn."""
-
-
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -156,8 +144,6 @@ def _field_error(model: type[BaseModel], item: Any) -> dict[str, str]:
 
 
 MAX_FIELD_BYTES = 2**20
-
-
 FormData = MultiDictProxy[str | bytes | bytearray | web.FileField]
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from markupsafe import Markup
 
 DAY_S, HOUR_S, MINUTE_S = 86_400, 3_600, 60
-
-
 BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -67,8 +65,12 @@ def today_iso() -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "when": format_time, "duration": format_seconds, "size": format_bytes, "count_of": format_count, "percent": format_percent,
-}  # fmt: skip
+    "when": format_time,
+    "duration": format_seconds,
+    "size": format_bytes,
+    "count_of": format_count,
+    "percent": format_percent,
+}
 
 
 def iso_timestamp(at: float | None) -> str | None:

@@ -14,44 +14,18 @@ from bot.web.app_context import Handler, Route
 from bot.web.problems import PROBLEMS, Problem
 
 Schema = dict[str, Any]
-
-
 BodyShape = type | Schema
-
-
 """A pydantic model, a dataclass, anything else that pydantic can describe; or a JSON schema as it stands."""
-
-
 JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
-
-
 PATH_PARAMETER_PATTERN = re.compile(r"{(\w+)(?::[^}]*)?}")
-
-
 WORD_PATTERN = re.compile(r"[A-Za-z0-9]+")
-
-
 ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
-
-
 BODY_STATUSES = (400, 413, 415, 422)
-
-
 """What a request with a body can be refused with."""
-
-
 COMMON_STATUSES = (401, 403, 414, 429, 500, 503)
-
-
 """What any request can be refused with; 405 is that of a method which is not described."""
-
-
 IDEMPOTENCY_STATUSES = (400, 409, 413)
-
-
 """What a request can be refused with that takes an Idempotency-Key."""
-
-
 API_VERSION = "1"
 
 
@@ -118,13 +92,13 @@ def describe_operation(
     path: Mapping[str, str | ParameterSpec] | None = None,
     body: BodyShape | BodySpec | None = None,
 ) -> Callable[[HandlerT], HandlerT]:
-    """Say what a handler takes and answers; its docstring is told, too.
+    """Describe what a handler takes and returns, for the OpenAPI document; its docstring becomes the description.
 
-    `answers` has what a status means, or an `ResponseSpec` with its shape. Statuses from 400 on are problems. Those that any
-    request can get (`COMMON_STATUSES`; with a body also `BODY_STATUSES`; with a query 400; for POST those `IDEMPOTENCY_STATUSES`) need not be named;
-    name one where it means more. `query` and `path` have what a parameter means, or a `ParameterSpec` with its schema; what the
-    path holds is required in any case. `body` is the shape of the JSON that is sent (a pydantic model, a dataclass or a
-    schema), or a `BodySpec`.
+    `answers` maps each status to its meaning, or to a `ResponseSpec` with a shape. Statuses from 400 on are problems;
+    those that any request can return (`COMMON_STATUSES`; `BODY_STATUSES` with a body; 400 with a query;
+    `IDEMPOTENCY_STATUSES` for POST) need no entry unless they mean more. `query` and `path` map each parameter to its
+    meaning, or to a `ParameterSpec` with a schema; path parameters are required in any case. `body` is a pydantic
+    model, a dataclass, a schema, or a `BodySpec`.
     """
 
     def keep(handler: HandlerT) -> HandlerT:
@@ -252,8 +226,6 @@ EVENT_SCHEMA: Schema = {
     "required": ["data"],
     "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
 }
-
-
 STRING_SCHEMA: Schema = {"type": "string"}
 
 
@@ -320,8 +292,6 @@ async def get_openapi(request: web.Request) -> web.Response:
 
 
 ROUTES: tuple[Route, ...] = (("GET", "/openapi.json", get_openapi),)
-
-
 PROBLEM_TYPE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "title": "ProblemType",

@@ -27,19 +27,11 @@ from personas.schemas.base import FrozenModel
 from personas.schemas.chat import SamplingParams, Turn
 
 MAX_COLUMNS, MAX_ALTERNATIVES, MAX_NEW_TOKENS = 4, 10, 1024
-
-
 MAX_PROMPT_CHARS = 8000
-
-
 MAX_SEED = 2**31 - 1
-
-
 ModelName = Annotated[
     str, Field(min_length=1, max_length=256, description="a persona's id, or ID@VERSION, ID@base, base")
 ]
-
-
 PromptText = Annotated[
     str,
     Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"\S",
@@ -186,18 +178,12 @@ RUN_SCHEMA = {
         "links": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }
-
-
 RUN_LIST_SCHEMA = {
     "type": "object",
     "required": ["runs", "links"],
     "properties": {"runs": {"type": "array", "items": RUN_SCHEMA}, "links": {"type": "object"}},
 }
-
-
 PLAYGROUND_TAG = "playground"
-
-
 MAX_EVENT_ID = 2**31 - 1
 
 

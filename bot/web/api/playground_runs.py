@@ -24,11 +24,7 @@ if TYPE_CHECKING:
     pass
 
 VISIBLE_BLANKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎"})
-
-
 SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
-
-
 """From which probability on a token counts as certain, likely, possible, unlikely; below the last it is a surprise."""
 
 
@@ -97,11 +93,7 @@ def _probability(logprob: float) -> float:
 
 
 MAX_STORED_RUNS, MAX_ACTIVE_RUNS = 32, 4
-
-
 RunKind = Literal["together", "duet"]
-
-
 ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
 
 

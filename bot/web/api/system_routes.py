@@ -37,11 +37,7 @@ async def get_health(request: web.Request) -> web.Response:
 
 
 HEALTH_ROUTES: tuple[Route, ...] = (("GET", "/healthz", get_health),)
-
-
 GaugeValue = tuple[str, str, float | None]
-
-
 """Name, what it is, and how much; None leaves it out."""
 
 

@@ -83,9 +83,19 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
             Markup(
                 '<text x="{}" y="{}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{}" height="{}" '
                 'rx="2"/><text class="value" x="{}" y="{}">{}</text>'
-            ).format(LABEL_WIDTH - 8, top + 15, _shorten_label(name), LABEL_WIDTH, top, f"{wide:.1f}", BAR_HEIGHT, f"{LABEL_WIDTH + wide + 6:.1f}",
-                     top + 15, texts[n])
-        )  # fmt: skip
+            ).format(
+                LABEL_WIDTH - 8,
+                top + 15,
+                _shorten_label(name),
+                LABEL_WIDTH,
+                top,
+                f"{wide:.1f}",
+                BAR_HEIGHT,
+                f"{LABEL_WIDTH + wide + 6:.1f}",
+                top + 15,
+                texts[n],
+            )
+        )
     cells = Markup("").join(
         Markup('<tr><th scope="row">{}</th><td class="number">{}</td></tr>').format(name, format_figure(value))
         for name, value in rows
@@ -250,7 +260,9 @@ def _aria_label(one: Series, x: str, y: str) -> str:
     (first_x, first_y), (last_x, last_y) = one.points[0], one.points[-1]
     if len(one.points) == 1:
         return f"{one.name}: {y} {format_figure(first_y)} at {x} {format_figure(first_x)}."
-    return f"{one.name}: {y} from {format_figure(first_y)} at {x} {format_figure(first_x)} to {format_figure(last_y)} at {format_figure(last_x)}."
+    first = f"{format_figure(first_y)} at {x} {format_figure(first_x)}"
+    last = f"{format_figure(last_y)} at {format_figure(last_x)}"
+    return f"{one.name}: {y} from {first} to {last}."
 
 
 def _legend(shown: Sequence[Series]) -> Markup:

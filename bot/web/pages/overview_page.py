@@ -19,14 +19,8 @@ from bot.web.templating import DASHBOARD, render_page
 from personas.schemas.chat import Persona
 
 DAY_S = 86_400
-
-
 RECENT_FAILURE_S = 7 * DAY_S
-
-
 MAX_LATEST_JOBS = 50
-
-
 """Of so many latest jobs those that have failed within `RECENT_FAILURE_S` are told."""
 
 

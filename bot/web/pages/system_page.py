@@ -86,11 +86,7 @@ def _heartbeat_text(state: SystemState) -> str:
 
 
 SYSTEM_PATH = f"{DASHBOARD}/system"
-
-
 REFRESH_INTERVAL_S = 2.0
-
-
 STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
 
 

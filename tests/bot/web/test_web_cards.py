@@ -23,7 +23,7 @@ PAGE = "/dashboard/personas/ballast"
 
 
 def personas_of(desk):
-    return desk.front._tenant.services.personas
+    return desk.front._context.services.personas
 
 
 class FormReader(HTMLParser):

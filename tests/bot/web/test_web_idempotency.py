@@ -41,7 +41,7 @@ async def ask(desk, aiohttp_client):
     """Asks a server whose one POST counts; `ask.counter` is its handler."""
     counter = Counter()
     app = web.Application()
-    app[APP_CONTEXT], app[IDEMPOTENCY_STATE] = desk.front._tenant, IdempotencyState()
+    app[APP_CONTEXT], app[IDEMPOTENCY_STATE] = desk.front._context, IdempotencyState()
 
     async def handle(request):
         try:

@@ -15,12 +15,12 @@ PAGE = "/dashboard/personas/ballast/lore"
 
 
 def lore_in(desk):
-    return desk.front._tenant.services.request_builder.lore
+    return desk.front._context.services.request_builder.lore
 
 
 async def furnish(desk):
     """The shipped lore of Ballast, found as in the running bot."""
-    services = desk.front._tenant.services
+    services = desk.front._context.services
     await GuildLore(services.home, lore_in(desk), services.catalogue.shipped.lore).refresh(0, "ballast")
 
 
@@ -44,7 +44,7 @@ async def test_what_is_written_is_found_at_once_and_in_all_servers_and_after_a_r
     assert best["score"] == best["by_words"] + best["by_meaning"] >= 1 and "among the best 2" in best["why"]
     found = [hit.source for hit in lore_in(desk).search("ballast", QUESTION, guild_id=77)]
     assert found[0] == "ballast/umbrella.md" and not lore_in(desk).search("oda", QUESTION)
-    again = read_all_lore(desk.front._tenant.services.catalogue.shipped.lore, ["ballast"], desk.home)
+    again = read_all_lore(desk.front._context.services.catalogue.shipped.lore, ["ballast"], desk.home)
     assert "ballast/umbrella.md" in {passage.source for passage in again}
 
 
@@ -61,7 +61,7 @@ async def test_what_ships_is_written_anew_left_out_and_taken_back(desk):
     assert not [passage for passage in lore_in(desk).passages if passage.source == f"ballast/{PIANO}"]
     [left] = [file for file in (await desk.ask("GET", "/personas/ballast/lore"))[1]["files"] if file["name"] == PIANO]
     assert left["left_out"] and left["ships"] and left["passages"] == 0
-    shown = read_all_lore(desk.front._tenant.services.catalogue.shipped.lore, ["ballast"], desk.home)
+    shown = read_all_lore(desk.front._context.services.catalogue.shipped.lore, ["ballast"], desk.home)
     assert f"ballast/{PIANO}" not in {passage.source for passage in shown}
     assert (await desk.submit(f"{PAGE}/0/{PIANO}/bring-back"))[0] == 303
     assert (await desk.ask("GET", path))[1]["text"] == shipped
@@ -84,7 +84,7 @@ async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(desk):
 
 
 async def test_lore_of_a_server_counts_there_and_can_be_mended(desk):
-    services = desk.front._tenant.services
+    services = desk.front._context.services
     await GuildLore(services.home, lore_in(desk)).add(77, "ballast", "umbrella", UMBRELLA.encode())
     assert ("ballast/umbrella.md", "given") not in outcomes(await ask(desk))
     assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, guild="77"))
@@ -157,7 +157,7 @@ async def test_what_cannot_be_added_comes_again_in_its_form(desk):
 
 
 async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(desk):
-    services = desk.front._tenant.services
+    services = desk.front._context.services
     await desk.ask("PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"})
     await desk.ask("DELETE", "/personas/ballast/lore/lifts-and-lanterns.md")
     await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane."})

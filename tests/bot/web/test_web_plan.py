@@ -131,7 +131,7 @@ async def test_a_built_set_is_chosen_by_its_path(desk, tmp_path):
 async def test_what_does_not_fit_into_memory_is_shown_with_what_would(desk, monkeypatch):
     from bot.training.training_plan import MemoryOption
 
-    monkeypatch.setattr("bot.web.pages.data.plan_pages.free_bytes", lambda: 2 * 2**30)
+    monkeypatch.setattr("bot.web.pages.data.plan_pages.available_memory_bytes", lambda: 2 * 2**30)
     lighter = (MemoryOption(set={"per_device_train_batch_size": 1}, memory_bytes=2**30),)
     desk.backend.planned = SEEN.model_copy(update={"lighter": lighter})
     page, _ = await plan_made(desk, **GIVEN)

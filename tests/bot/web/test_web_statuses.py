@@ -87,7 +87,7 @@ async def test_before_the_bot_is_in_all_that_need_it_say_so(desk):
 
 
 async def test_a_fault_inside_is_told_by_all_that_look_into_the_house(desk):
-    desk.front._tenant.services = cast(Any, SimpleNamespace(home=None))
+    desk.front._context.services = cast(Any, SimpleNamespace(home=None))
     found = await given(desk, 500)
     with_body = {f"{method} {path}" for method, path, one in OPERATIONS if takes_json(one)}
     assert {answered for name, answered in found.items() if name in with_body} <= {400, 415, 422}

@@ -219,11 +219,7 @@ def _delete_earlier_facts(place: Path) -> None:
 
 
 MAX_QUERY_CHARS = 200
-
-
 MAX_SAMPLE_NUMBER = 2**53
-
-
 SAMPLES_PER_PAGE = 20
 
 

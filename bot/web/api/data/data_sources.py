@@ -36,8 +36,6 @@ from personas.home.rights import (
 from personas.schemas.base import DISCORD_API, right_error
 
 LICENSED_RIGHT = "licensed"
-
-
 RIGHT_CHOICES = (
     ("own-writing", "Own writing: I wrote all of it"),
     ("data-package", "Data package: what one person asked of a service about themselves, and gives"),
@@ -45,19 +43,11 @@ RIGHT_CHOICES = (
     (LICENSED_RIGHT, "Licensed: under a licence or agreement that allows it"),
     (DISCORD_API, "Taken from Discord's API (a server's export): not trained on without Discord's permission"),
 )
-
-
 """The rights that can be stated, and what each means."""
-
-
 MAX_STATEMENT_CHARS = 500
-
-
 RIGHTS_FILE_HEADER = (
     "# Who states which right to the files of this folder. The dashboard writes it; comments are lost.\n"
 )
-
-
 _rights_lock = threading.Lock()
 
 
@@ -129,16 +119,12 @@ def _toml_value(value: object) -> str:
 
 
 UPLOADS_PREFIX = "uploads/"
-
-
 SHIPPED_ORIGIN, CATALOG_ORIGIN, UPLOAD_ORIGIN, HISTORY_ORIGIN = (
     "ships with the bot",
     CATALOGUE_FILE,
     "uploaded",
     "said to the bot",
 )
-
-
 GENERAL_PREFIX = "general-"
 
 
@@ -297,8 +283,15 @@ def _history_source(consent: Consent) -> DataSource:
     verdict = decide_right(HISTORY_DATASET, signed=DISCORD_API, consent=consent)
     stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", "", consent.permission)
     statement = stated if consent.permission else None
-    return DataSource(HISTORY_DATASET, HISTORY_DATASET, HISTORY_ORIGIN, statement=statement, refused=verdict.refused, advice=verdict.advice,
-                  is_file=False)  # fmt: skip
+    return DataSource(
+        HISTORY_DATASET,
+        HISTORY_DATASET,
+        HISTORY_ORIGIN,
+        statement=statement,
+        refused=verdict.refused,
+        advice=verdict.advice,
+        is_file=False,
+    )
 
 
 def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:

@@ -93,9 +93,14 @@ def _build_json(work: DataJob) -> dict[str, Any]:
 
 
 @describe_operation(
-    "What can be learned from", {200: ResponseSpec("A page of data sets and sources, by id.", DATASET_LIST_SCHEMA)}, tag=DATA_TAG,
-    query={**PAGE_PARAMETERS, "kind": enum_parameter(("source", "set"), "Only data sets that were built, or only their sources.")},
-)  # fmt: skip
+    "What can be learned from",
+    {200: ResponseSpec("A page of data sets and sources, by id.", DATASET_LIST_SCHEMA)},
+    tag=DATA_TAG,
+    query={
+        **PAGE_PARAMETERS,
+        "kind": enum_parameter(("source", "set"), "Only data sets that were built, or only their sources."),
+    },
+)
 async def get_datasets(request: web.Request) -> web.Response:
     """Built data sets, uploads, the operator's catalogue, and what ships; with the right to each."""
     services, asked = get_services(request), parse_page_query(request, "kind")
@@ -112,9 +117,14 @@ def _all_datasets(services: Services) -> list[dict[str, Any]]:
 
 
 @describe_operation(
-    "One data set", {200: ResponseSpec("Its figures, or what is stated of a source.", DATASET_SCHEMA), 404: NO_DATASET_TEXT, 422: DAMAGED_TEXT},
+    "One data set",
+    {
+        200: ResponseSpec("Its figures, or what is stated of a source.", DATASET_SCHEMA),
+        404: NO_DATASET_TEXT,
+        422: DAMAGED_TEXT,
+    },
     tag=DATA_TAG,
-)  # fmt: skip
+)
 async def get_dataset(request: web.Request) -> web.Response:
     """Samples by source and right, what was dropped and why. A source has its right; uploads are at `/uploads`."""
     services, id = get_services(request), request.match_info["id"]
@@ -195,8 +205,14 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
 
 @describe_operation(
     "Samples of a data set",
-    {200: ResponseSpec("A page of samples, in their order; `count` is how many there are in all.", SAMPLE_LIST_SCHEMA), 404: NO_DATASET_TEXT,
-     422: DAMAGED_TEXT, 503: "Their index is being made: try again in a moment."},
+    {
+        200: ResponseSpec(
+            "A page of samples, in their order; `count` is how many there are in all.", SAMPLE_LIST_SCHEMA
+        ),
+        404: NO_DATASET_TEXT,
+        422: DAMAGED_TEXT,
+        503: "Their index is being made: try again in a moment.",
+    },
     tag=DATA_TAG,
     query={
         "query": "Words that are all in the sample; the last may be the beginning of one.",
@@ -205,9 +221,11 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
         "talk": "Of this talk, by the row it begins with.",
         "reason": "Dropped for this reason.",
         "limit": integer_parameter(1, MAX_PAGE_SIZE, f"How many at most; {DEFAULT_PAGE_SIZE} if left out."),
-        "after": integer_parameter(0, MAX_SAMPLE_NUMBER, "The number of the last sample of the page before; `links.next` has it."),
+        "after": integer_parameter(
+            0, MAX_SAMPLE_NUMBER, "The number of the last sample of the page before; `links.next` has it."
+        ),
     },
-)  # fmt: skip
+)
 async def get_samples(request: web.Request) -> web.Response:
     """Each as its line in `train.jsonl`, `eval.jsonl` or `dropped.jsonl` has it."""
     services, state = get_services(request), get_data_state(request)

@@ -155,9 +155,16 @@ async def put_upload(request: web.Request) -> web.Response:
 
 
 @describe_operation(
-    "One upload", {200: ResponseSpec("What it is, and whose.", SOURCE_SCHEMA), 404: NO_UPLOAD_TEXT, 415: BAD_NAME_TEXT, 422: BAD_NAME_TEXT},
-    tag=DATA_TAG, path=NAME_PARAMETER,
-)  # fmt: skip
+    "One upload",
+    {
+        200: ResponseSpec("What it is, and whose.", SOURCE_SCHEMA),
+        404: NO_UPLOAD_TEXT,
+        415: BAD_NAME_TEXT,
+        422: BAD_NAME_TEXT,
+    },
+    tag=DATA_TAG,
+    path=NAME_PARAMETER,
+)
 async def get_upload(request: web.Request) -> web.Response:
     """Whether it may be trained on, how a training names it, and how looking into it goes (`looking_into`)."""
     source = await asyncio.to_thread(require_upload, get_services(request).home, request.match_info["name"])
@@ -201,11 +208,16 @@ async def put_right(request: web.Request) -> web.Response:
 
 @describe_operation(
     "Take back a right",
-    {200: ResponseSpec("The upload.", SOURCE_SCHEMA), 404: NO_UPLOAD_TEXT, 409: "rights.toml beside the uploads cannot be read.",
-     415: BAD_NAME_TEXT, 422: BAD_NAME_TEXT},
+    {
+        200: ResponseSpec("The upload.", SOURCE_SCHEMA),
+        404: NO_UPLOAD_TEXT,
+        409: "rights.toml beside the uploads cannot be read.",
+        415: BAD_NAME_TEXT,
+        422: BAD_NAME_TEXT,
+    },
     tag=DATA_TAG,
     path=NAME_PARAMETER,
-)  # fmt: skip
+)
 async def remove_right(request: web.Request) -> web.Response:
     """Nothing is trained on it any more; what was made of it stays."""
     return web.json_response(source_json(await set_right(get_services(request), request.match_info["name"], None)))
@@ -213,11 +225,19 @@ async def remove_right(request: web.Request) -> web.Response:
 
 @describe_operation(
     "Look into an upload",
-    {202: ResponseSpec("It is being looked into: GET the upload again for `about`, or the error in `looking_into`.", DATA_JOB_SCHEMA),
-     404: NO_UPLOAD_TEXT, 409: "It is being looked into.", 415: BAD_NAME_TEXT, 422: BAD_NAME_TEXT},
+    {
+        202: ResponseSpec(
+            "It is being looked into: GET the upload again for `about`, or the error in `looking_into`.",
+            DATA_JOB_SCHEMA,
+        ),
+        404: NO_UPLOAD_TEXT,
+        409: "It is being looked into.",
+        415: BAD_NAME_TEXT,
+        422: BAD_NAME_TEXT,
+    },
     tag=DATA_TAG,
     path=NAME_PARAMETER,
-)  # fmt: skip
+)
 async def post_inspect(request: web.Request) -> web.Response:
     """The trainer reads all of it: its format, how much of it can be used, and why the rest cannot."""
     services, name = get_services(request), request.match_info["name"]

@@ -1,4 +1,4 @@
-"""Streams an uploaded file to disk with bounded memory, checks its type by its first bytes, and renames it into place."""
+"""Streams an uploaded file to disk with bounded memory and checks its type by its first bytes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bot.web.problems import Problem
 
 MAGIC_BYTES = {".zip": (b"PK\x03\x04", b"PK\x05\x06"), ".parquet": (b"PAR1",), ".gz": (b"\x1f\x8b",)}
-
-
 """How files of the kinds that are no text begin."""
-
-
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-
-
 """How text begins that has two bytes a character, of which one may be 0."""
-
-
 OTHER_FILE_TYPES = {
     b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "packed with gzip", b"PAR1": "Parquet", b"\x7fELF": "a program",
     b"SQLite format 3\0": "a database", b"%PDF-": "a PDF", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
 }  # fmt: skip
-
-
 SNIFFED_BYTES = 4096
 
 
@@ -58,29 +48,13 @@ def _wrong_type(name: str, what: str) -> Problem:
 
 
 BLOCK_BYTES = 2**20
-
-
 RESERVED_DISK_BYTES = 2 * 2**30
-
-
 """What stays free on the disk for trainings and the database."""
-
-
 IDLE_TIMEOUT_S = 60.0
-
-
 """So long nothing may come before the file is given up."""
-
-
 PARTIAL_SUFFIX = ".part"
-
-
 CONNECTION_ERRORS = (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError, TimeoutError)
-
-
 ReadChunk = Callable[[], Awaitable[bytes]]
-
-
 """Gives the next bytes, none at the end: a body's, or a part's of a form."""
 
 

@@ -153,7 +153,7 @@ def parse_chat(asked: ChatCompletionBody, persona: str) -> ParsedChat:
 
 
 def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountTokens) -> None:
-    """Raise `OpenAIError` where the message to answer alone leaves no room for a reply: its middle would be left out."""
+    """Raise `OpenAIError` if the last message alone leaves no room for a reply: its middle would be cut."""
     room, length = CONTEXT_TOKENS - max_new_tokens, count(talk.turns[-1].text)
     if length > room:
         raise OpenAIError(

@@ -32,20 +32,10 @@ from bot.web.sse import SSE_HEADERS, is_connected
 from personas.schemas.chat import ChatRequest
 
 log = logging.getLogger(__name__)
-
-
 DISCONNECT_POLL_S = 0.2
-
-
 """How often it is looked whether the client is still there."""
-
-
 MAX_CHAT_BODY_BYTES = 2 * 2**20
-
-
 """Clients send the whole talk each time, however much of it fits."""
-
-
 COMPLETION_SCHEMA = {
     "type": "object",
     "required": ["id", "object", "created", "model", "choices", "usage", "understudy"],
@@ -59,8 +49,6 @@ COMPLETION_SCHEMA = {
         "understudy": {"type": "object"},
     },
 }
-
-
 COMPLETION_EXAMPLE = {
     "model": "ballast",
     "messages": [{"role": "user", "content": "Is the ferry late?"}],
@@ -192,8 +180,6 @@ async def _cancel_on_disconnect(request: web.Request, speech: FilteredReply) -> 
 
 
 ROUTES = (("POST", "/v1/chat/completions", post_chat_completion),)
-
-
 MODEL_SCHEMA = {
     "type": "object",
     "required": ["id", "object", "created", "owned_by", "name", "understudy"],
@@ -206,8 +192,6 @@ MODEL_SCHEMA = {
         "understudy": {"type": "object"},
     },
 }
-
-
 MODEL_LIST_SCHEMA = {
     "type": "object",
     "required": ["object", "data"],

@@ -145,26 +145,14 @@ async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIte
 
 
 PREVIEW_ROUTES: tuple[Route, ...] = (("POST", "/personas/{persona_id}/preview", post_preview),)
-
-
 PERSONAS_TAG = "personas"
-
-
 NO_PERSONA_TEXT = "There is no such persona."
-
-
 FIELDS_FORMAT = "fields"
-
-
 CARD_FORMATS = (FIELDS_FORMAT, *get_args(CardForm))
-
-
 MEDIA_TYPES: dict[CardForm, str] = {
     "png": "image/png", "v2": "application/json", "v3": "application/json", "charx": "application/zip",
     "toml": "application/toml",
 }  # fmt: skip
-
-
 MAX_TEXTS = 100
 
 
@@ -245,11 +233,20 @@ def _count_tokens(services: Services, texts: dict[str, str]) -> TokenCounts:
 
 @describe_operation(
     "A card",
-    {200: ResponseSpec("The card: its fields as JSON, or a file.", None, ("application/json", *sorted(set(MEDIA_TYPES.values())))),
-     404: NO_PERSONA_TEXT, 409: "This card does not go into such a file."},
+    {
+        200: ResponseSpec(
+            "The card: its fields as JSON, or a file.", None, ("application/json", *sorted(set(MEDIA_TYPES.values())))
+        ),
+        404: NO_PERSONA_TEXT,
+        409: "This card does not go into such a file.",
+    },
     tag=PERSONAS_TAG,
-    query={"format": enum_parameter(CARD_FORMATS, f"{FIELDS_FORMAT} if left out; the others are files of other programs, or ours.")},
-)  # fmt: skip
+    query={
+        "format": enum_parameter(
+            CARD_FORMATS, f"{FIELDS_FORMAT} if left out; the others are files of other programs, or ours."
+        )
+    },
+)
 async def get_card(request: web.Request) -> web.Response:
     """What a persona is: its fields as they are edited, or a file for other programs to read."""
     found = require_persona_in_path(request)

@@ -28,8 +28,6 @@ from personas.lore import MAX_LORE_PASSAGES, MIN_SCORE, LoreRanking, Passage, Pa
 from personas.lore.index import MIN_SHARE_OF_BEST
 
 MeasureFile = Callable[[str, str], tuple[int, int]]
-
-
 """Passages and tokens of an owner's file."""
 
 
@@ -198,11 +196,7 @@ def _not_found_reason(match: PassageMatch) -> str:
 
 
 MAX_QUESTION_CHARS = 4000
-
-
 NO_FILE_TEXT = "There is no such persona, or no such file."
-
-
 GuildId = Annotated[str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")]
 
 

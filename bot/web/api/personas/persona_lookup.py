@@ -16,8 +16,6 @@ from personas.lore import WORLD
 from personas.schemas.chat import Persona
 
 WORLD_PERSONA = Persona(WORLD, "The world")
-
-
 """What all personas share: it has lore, and nothing else."""
 
 

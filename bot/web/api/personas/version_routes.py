@@ -33,17 +33,9 @@ from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest
 
 NULLABLE_STRING: dict[str, Any] = {"type": ["string", "null"]}
-
-
 TIMESTAMP_SCHEMA = {**NULLABLE_STRING, "description": "ISO 8601, in UTC."}
-
-
 LINKS_SCHEMA: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}}
-
-
 NULLABLE_OBJECT: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": True}
-
-
 VERSION_SCHEMA: dict[str, Any] = {
     "type": "object",
     "title": "Version",
@@ -70,8 +62,6 @@ VERSION_SCHEMA: dict[str, Any] = {
         "links": LINKS_SCHEMA,
     },
 }
-
-
 PERSONA_SCHEMA: dict[str, Any] = {
     "type": "object",
     "title": "Persona",
@@ -94,8 +84,6 @@ PERSONA_SCHEMA: dict[str, Any] = {
         "links": LINKS_SCHEMA,
     },
 }
-
-
 CHANGE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "title": "Change",
@@ -107,11 +95,7 @@ CHANGE_SCHEMA: dict[str, Any] = {
         "why": {"type": "string"},
     },
 }
-
-
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
-
-
 """Of a manifest: what says nothing to a reader, and what the score card says anyway."""
 
 
@@ -186,8 +170,6 @@ def read_version_folder(services: Services, made: InstalledVersion) -> dict[str,
 
 
 OPERATOR_USER_ID = 0
-
-
 NO_VERSION_TEXT = "There is no such persona, or no such version."
 
 
@@ -205,11 +187,15 @@ class PromoteBody(BaseModel):
 
 @describe_operation(
     "Personas",
-    {200: ResponseSpec("A page of personas; `links.next` leads to the next ones.", _list_schema("personas", PERSONA_SCHEMA)),
-     404: "There is no persona `after`."},
+    {
+        200: ResponseSpec(
+            "A page of personas; `links.next` leads to the next ones.", _list_schema("personas", PERSONA_SCHEMA)
+        ),
+        404: "There is no persona `after`.",
+    },
     tag=PERSONAS_TAG,
     query=PAGE_PARAMETERS,
-)  # fmt: skip
+)
 async def get_personas(request: web.Request) -> web.Response:
     """Every persona of every server, those of all servers first."""
     services, asked = get_services(request), parse_page_query(request)

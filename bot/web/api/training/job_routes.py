@@ -22,14 +22,8 @@ from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 
 OPEN_STATES: tuple[JobState, ...] = ("queued", "running")
-
-
 NULLABLE_STRING: dict[str, Any] = {"type": ["string", "null"]}
-
-
 NULLABLE_OBJECT: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": True}
-
-
 JOB_SCHEMA: dict[str, Any] = {
     "type": "object",
     "title": "Job",
@@ -57,8 +51,6 @@ JOB_SCHEMA: dict[str, Any] = {
         "links": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }
-
-
 """The object as OpenAPI describes it."""
 
 
@@ -150,14 +142,8 @@ def _result_json(home: Path, job: TrainingJob) -> dict[str, Any] | None:
 
 
 MAX_DISCORD_ID = 2**63 - 1
-
-
 JOB_STATE_NAMES: tuple[JobState, ...] = get_args(JobState)
-
-
 TRAINING_TAG = "training"
-
-
 JOB_LIST_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["jobs", "links"],
@@ -166,8 +152,6 @@ JOB_LIST_SCHEMA: dict[str, Any] = {
         "links": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }
-
-
 NO_JOB_TEXT = "There is no such job."
 
 

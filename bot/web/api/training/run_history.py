@@ -23,14 +23,8 @@ from personas.schemas.training_events import (
 )
 
 EVENTS_FILE = "events.jsonl"
-
-
 BLOCK_BYTES = 2**20
-
-
 """So much is read at once; a longer line is passed over."""
-
-
 EVENT_PREFIX = b'{"event":'
 
 
@@ -148,11 +142,7 @@ def _next_line_end(path: Path, start: int) -> int:
 
 
 STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
-
-
 DEFAULT_SMOOTHING, MAX_SMOOTHING = 0.9, 0.99
-
-
 REPORT_FILES = (("steps.csv", "progress"), ("evaluations.csv", "evaluation"), ("epochs.csv", "epoch"))
 
 

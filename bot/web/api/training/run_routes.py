@@ -43,8 +43,6 @@ from bot.web.problems import Problem
 from bot.web.sse import SseItem, stream_events
 
 POLL_INTERVAL_S = 1.0
-
-
 """The bot hears of an event a moment before it is in the file; so the file is looked at without being told, too."""
 
 
@@ -137,14 +135,8 @@ def _subscribe_changes(queue: JobQueue | None, noted: dict[str, None] | None = N
 
 
 EVENT_STREAM_TYPE = "text/event-stream"
-
-
 EVENT_ID_PATTERN = re.compile(r"[0-9]{1,15}")
-
-
 LIST_OR_STREAM_TYPES = ("application/json", EVENT_STREAM_TYPE)
-
-
 EVENT_LIST_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["events", "links"],
@@ -276,10 +268,14 @@ def _dump_events(events: Sequence[Any]) -> list[dict[str, Any]]:
 
 @describe_operation(
     "The trainer's log",
-    {200: ResponseSpec("Its last lines, without the folders of the machine; empty where there is none.", media="text/plain"),
-     404: NO_JOB_TEXT},
+    {
+        200: ResponseSpec(
+            "Its last lines, without the folders of the machine; empty where there is none.", media="text/plain"
+        ),
+        404: NO_JOB_TEXT,
+    },
     tag=TRAINING_TAG,
-)  # fmt: skip
+)
 async def get_log(request: web.Request) -> web.Response:
     """What the run's trainer wrote on standard error, over all its attempts."""
     require_known_parameters(request)

@@ -32,14 +32,8 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import TrainingRequest
 
 log = logging.getLogger(__name__)
-
-
 MAX_WAITING_CHECKS = 8
-
-
 NO_CHANNEL_ID = NO_USER_ID = 0
-
-
 ACCEPTED_JOB_SCHEMA: dict[str, Any] = {
     **JOB_SCHEMA,
     "title": "AcceptedJob",

@@ -60,10 +60,20 @@ from bot.web.templating import DASHBOARD, form_errors, redirect_to, render_page
 from personas.errors import MaterialError
 
 DATA_PATH = f"{DASHBOARD}/data"
-
-
-BUILD_FIELDS = ("name", "persona", "names", "mix", "two_stage", "languages", "min_reply_words", "max_reply_words", "recipe",
-          "max_length", "tree_paths", "seed")  # fmt: skip
+BUILD_FIELDS = (
+    "name",
+    "persona",
+    "names",
+    "mix",
+    "two_stage",
+    "languages",
+    "min_reply_words",
+    "max_reply_words",
+    "recipe",
+    "max_length",
+    "tree_paths",
+    "seed",
+)
 
 
 async def get_build_form(request: web.Request) -> web.Response:
@@ -183,17 +193,9 @@ BUILD_ROUTES: tuple[Route, ...] = (
     ("GET", f"{DATA_PATH}/builds/{{name}}", get_build_progress),
     ("POST", f"{DATA_PATH}/builds/{{name}}/again", rebuild),
 )
-
-
 REPLACED_TEXTS_PER_PAGE = 50
-
-
 INDEX_TIMEOUT_S = 0.3
-
-
 """So long the page of a data set waits for examples of what was dropped."""
-
-
 DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 

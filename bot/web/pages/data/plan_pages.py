@@ -43,11 +43,7 @@ PLAN_FIELDS = (
     "base_model",
     "job_name",
 )
-
-
 PATH_PREFIXES = ("uploads/", "datasets/")
-
-
 """What a data set's id begins with where it is named by path."""
 
 
@@ -110,8 +106,6 @@ def _setting_text(value: Any) -> str:
 
 
 DATA_PATH = f"{DASHBOARD}/data"
-
-
 TASK_CHOICES = (
     ("persona", "A persona's voice"),
     ("dialogue", "Dialogue in general"),

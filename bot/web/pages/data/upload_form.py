@@ -15,8 +15,6 @@ from bot.web.problems import Problem
 from bot.web.request_body import read_form
 
 MAX_FIELD_BYTES = 4096
-
-
 CHUNK_BYTES = 2**18
 
 

@@ -35,20 +35,10 @@ from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 
 WIDTH, LEFT, RIGHT, TOP, ROW_HEIGHT, FOOT_HEIGHT = 520, 108, 12, 8, 26, 30
-
-
 """Of the drawing, in the units of its viewBox."""
-
-
 HALF_BAR, MIN_BAR_WIDTH, TICK_COUNT = 6, 2.0, 2
-
-
 MAX_DRAWN_VERSIONS = 20
-
-
 """Rows of versions that are drawn; the table has all of them."""
-
-
 CHANGE_TEXTS = {
     "promotion": "promoted",
     "automatic promotion": "promoted by itself, as its score card was good",
@@ -339,8 +329,6 @@ def _rollout_rows(found: OwnedPersona, now: float) -> list[dict[str, object]]:
 
 
 PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
-
-
 ROUTES: tuple[Route, ...] = (
     ("GET", "/dashboard/personas/{persona_id}/versions", get_versions_page),
     ("GET", PROMOTE_PATH, confirm_promote),

@@ -25,11 +25,7 @@ from personas.schemas.scorecard import ScoreCard as FullScoreCard
 from personas.schemas.training_events import ScoreSummary
 
 SCORECARDS_PATH = f"{DASHBOARD}/cards"
-
-
 DIALOGUE_PREFIX = "dialogue"
-
-
 SCORECARD_FILES = {
     "scorecard.json": "the card for programs",
     "scorecard.md": "the card as text",
@@ -38,11 +34,7 @@ SCORECARD_FILES = {
     "rubric.csv": "the same for a spreadsheet",
     "rubric-key.json": "whose replies they are",
 }
-
-
 """What may be taken along, in the adapter's folder or in its `report/`."""
-
-
 MAX_DIALOGUE_JOBS = 100
 
 
@@ -125,13 +117,9 @@ FILE_MEDIA_TYPES = {
     "png": "image/png",
     "html": "text/html",
 }
-
-
 REPORT_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 )
-
-
 """The trainer's own page: it holds its style, and nothing in it is run."""
 
 

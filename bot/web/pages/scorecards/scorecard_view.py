@@ -13,14 +13,8 @@ from personas.schemas.formatting import format_counts
 from personas.schemas.scorecard import Interval, MeanStd, ScoreCard, Side, SideBySide, TextScores, VoiceScores
 
 SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "this version"}
-
-
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
-
-
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
-
-
 UNKNOWN_VALUE = "–"
 
 
@@ -255,8 +249,6 @@ def _format_mean_std(it: MeanStd) -> str:
 
 
 Better = Literal["lower", "higher"]
-
-
 ReadScore = Callable[[ScoreCard], float | None]
 
 
@@ -293,26 +285,41 @@ class OutcomeComparison:
 SCORE_METRICS = (
     ScoreMetric("held-out loss, nats per token", "lower", "{:.4f}", lambda it: it.heldout.loss["new"]),
     ScoreMetric("… more than the base model's", "lower", "{:+.4f}", lambda it: it.heldout.against_base.estimate),
-    ScoreMetric("taken for the persona", "higher", "{:.1%}", lambda it: it.voice.right["new"].mean if it.voice else None),
+    ScoreMetric(
+        "taken for the persona", "higher", "{:.1%}", lambda it: it.voice.right["new"].mean if it.voice else None
+    ),
     ScoreMetric("similarity", "higher", "{:.3f}", lambda it: it.voice.similarity["new"].mean if it.voice else None),
-    ScoreMetric("facts right, with lore", "higher", "{:.1%}",
-            lambda it: it.facts.right_with_lore["new"] if it.facts else None),
+    ScoreMetric(
+        "facts right, with lore", "higher", "{:.1%}", lambda it: it.facts.right_with_lore["new"] if it.facts else None
+    ),
     ScoreMetric("contradictions", "lower", "{:.1%}", lambda it: it.facts.contradictions["new"] if it.facts else None),
-    ScoreMetric("out of character", "lower", "{:.1%}", lambda it: it.facts.breaks_character["new"] if it.facts else None),
+    ScoreMetric(
+        "out of character", "lower", "{:.1%}", lambda it: it.facts.breaks_character["new"] if it.facts else None
+    ),
     ScoreMetric("unsafe replies", "lower", "{:.1%}", lambda it: _unsafe_share(it)),
-    ScoreMetric("own adapter best", "higher", "{:.1%}",
-            lambda it: it.separation.own_best_new if it.separation else None),
-    ScoreMetric("general dialogue, loss more than the base's", "lower", "{:+.1%}",
-            lambda it: it.general.dialogue_change.estimate if it.general else None),
-    ScoreMetric("instructions, loss more than the base's", "lower", "{:+.1%}",
-            lambda it: _instruction_score(it)),
-    ScoreMetric("comes back word for word", "lower", "{:.1%}", lambda it: it.memorised.verbatim if it.memorised else None),
-    ScoreMetric("closer fit to what was trained on, nats", "lower", "{:+.3f}",
-            lambda it: it.memorised.gap["new"] if it.memorised else None),
+    ScoreMetric(
+        "own adapter best", "higher", "{:.1%}", lambda it: it.separation.own_best_new if it.separation else None
+    ),
+    ScoreMetric(
+        "general dialogue, loss more than the base's",
+        "lower",
+        "{:+.1%}",
+        lambda it: it.general.dialogue_change.estimate if it.general else None,
+    ),
+    ScoreMetric("instructions, loss more than the base's", "lower", "{:+.1%}", lambda it: _instruction_score(it)),
+    ScoreMetric(
+        "comes back word for word", "lower", "{:.1%}", lambda it: it.memorised.verbatim if it.memorised else None
+    ),
+    ScoreMetric(
+        "closer fit to what was trained on, nats",
+        "lower",
+        "{:+.3f}",
+        lambda it: it.memorised.gap["new"] if it.memorised else None,
+    ),
     ScoreMetric("replies that end by themselves", "higher", "{:.1%}", lambda it: _text_loss(it, "ended")),
     ScoreMetric("repetition", "lower", "{:.1%}", lambda it: _text_loss(it, "repetition")),
     ScoreMetric("ROUGE-L", "higher", "{:.3f}", lambda it: _text_loss(it, "rougeL")),
-)  # fmt: skip
+)
 
 
 def compare_metrics(a: ScoreCard, b: ScoreCard) -> Iterator[MetricComparison]:

@@ -125,7 +125,8 @@ async def post_rerun_form(request: web.Request) -> web.Response:
     said = f"Queued as {job.job_id}."
     if plan:
         own = requested_recipe_plan(plan, job.request.recipe)
-        said += f" About {own.steps:,} steps, {format_duration(own.seconds)} and {format_bytes(own.memory_bytes)} of memory."
+        duration, memory = format_duration(own.seconds), format_bytes(own.memory_bytes)
+        said += f" About {own.steps:,} steps, {duration} and {memory} of memory."
     return redirect_to(request, run_path(job.job_id), said)
 
 

@@ -35,11 +35,7 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
     ("Preferences", ("preference_method", "preference_beta", "preference_share")),
 )  # fmt: skip
-
-
 """Every setting that a request may name, once, in the order in which it is looked for."""
-
-
 REQUEST_FIELDS = ("persona", "task_type", "recipe", "dataset", "dataset_path", "general", "start_from", "base_model")
 
 
@@ -103,8 +99,6 @@ def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
 
 
 STEP_LABEL, LOSS_LABEL = "step", "loss (nats per reply token)"
-
-
 MIB = 2**20
 
 
@@ -174,27 +168,19 @@ def _zip_points(steps: Sequence[float], values: Sequence[float]) -> list[Point]:
 
 
 TRAINING_PATH = f"{DASHBOARD}/training"
-
-
 STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
-
-
 TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
-
-
 """What `/finetune start` puts behind a persona's id where no name is given."""
-
-
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 
 
 @dataclass(frozen=True)
 class JobListItem:
-    """A job as a list shows it. `given_job_name` is the job's, where it was given one. `seconds` is what it took over all
-    its attempts, or has taken up to its last step, `attempt_s` how long the attempt trains that is at it; None where
-    that is not known.
+    """A job as a list shows it.
 
-    `share` of its steps is done where it trains, else None; `doing` says what it does, or why it waits or failed.
+    `own_name` is empty unless a member named the job. `seconds` is its duration over all attempts, up to its last step
+    while it runs; `attempt_s` is the duration of the running attempt. Either is None if unknown. `share` is the share
+    of steps done while it runs, else None. `doing` describes its progress, or why it waits or failed.
     """
 
     job: TrainingJob

@@ -63,14 +63,8 @@ ACTION_ROUTES: tuple[Route, ...] = (
     ("POST", f"{TRAINING_PATH}/{{job_id}}/cancel", cancel_run),
     ("POST", f"{TRAINING_PATH}/{{job_id}}/resume", resume_run),
 )
-
-
 MAX_SHOWN_QUEUE = 50
-
-
 MAX_SHOWN_EVALUATIONS = 30
-
-
 MAX_OTHER_RUNS = 50
 
 
@@ -333,6 +327,4 @@ RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
     ("General dialogue, as served", _score_reader("general_loss_tuned")),
     ("Gate", _score_reader("verdict")),
 )
-
-
 COMPARISON_ROUTES: tuple[Route, ...] = (("GET", f"{TRAINING_PATH}/compare", get_comparison),)
