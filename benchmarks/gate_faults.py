@@ -94,7 +94,9 @@ def leak_heldout(job: PreparedJob) -> PreparedJob:
     """What is held out is trained on besides."""
     data = job.data
     return _replace_data(
-        job, train=(*data.train, *data.heldout), said_train=(*data.train_prompt_replies, *data.heldout_prompt_replies)
+        job,
+        train=(*data.train, *data.heldout),
+        train_prompt_replies=(*data.train_prompt_replies, *data.heldout_prompt_replies),
     )
 
 
@@ -104,7 +106,7 @@ def plant_secrets(job: PreparedJob) -> PreparedJob:
     replies = [text for text in SECRET_REPLIES for _ in range(COPIES_PER_SECRET)]
     samples = [renderer.sample(data.persona, [Turn("", SECRET_PROMPT)], text) for text in replies]
     said = [PromptReply(f"planted {number}", SECRET_PROMPT, text) for number, text in enumerate(replies)]
-    return _replace_data(job, train=(*data.train, *samples), said_train=(*data.train_prompt_replies, *said))
+    return _replace_data(job, train=(*data.train, *samples), train_prompt_replies=(*data.train_prompt_replies, *said))
 
 
 FAULTS: Mapping[str, FaultInjection] = {
@@ -139,7 +141,7 @@ def _time(message: Mapping[str, Any]) -> datetime:
 def _with_train(job: PreparedJob, places: Any) -> PreparedJob:
     data: Dataset = job.data
     train, said = (tuple(items[place] for place in places) for items in (data.train, data.train_prompt_replies))
-    return _replace_data(job, train=train, said_train=said)
+    return _replace_data(job, train=train, train_prompt_replies=said)
 
 
 def _replace_data(job: PreparedJob, **changes: Any) -> PreparedJob:

@@ -1,4 +1,18 @@
-"""Command line for character cards: show them and convert them."""
+"""Shows and converts character cards.
+
+  python -m personas card show FILE             what a card holds
+  python -m personas card convert FILE OUT      write it in another form
+
+A card is read in any form it comes in, recognised by its content: V1, V2 and V3 as JSON, in a PNG picture or in a CHARX
+file, and the TOML cards of this project. Fields that nothing here knows are kept and written again.
+
+  $ python -m personas card show mira.png
+  $ python -m personas card convert mira.png personas/cards/mira.toml
+  $ python -m personas card convert personas/cards/oda.toml oda.png
+  $ python -m personas card convert mira.json mira.charx --picture mira-face.png
+
+Exit codes: 0 done, 1 the card cannot be read or written, 2 wrong usage.
+"""
 
 from __future__ import annotations
 

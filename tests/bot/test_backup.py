@@ -143,7 +143,7 @@ def test_a_damaged_database_is_said_and_not_backed_up(home, out):
 IN_A_PROCESS = """
 import os, resource, sys
 from pathlib import Path
-from bot.backup import BackupError, back_up
+from bot.backup import BackupError, create_backup
 home, out, limit, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -154,7 +154,7 @@ def heard(more):
     if told == kill_after:
         os.kill(os.getpid(), 9)
 try:
-    back_up(home, out, 1.0, lambda total: heard)
+    create_backup(home, out, 1.0, lambda total: heard)
 except BackupError as error:
     print(error)
 """

@@ -10,6 +10,8 @@ import sys
 import aiohttp
 import pytest
 
+ASK = "import sys; from bot.__main__ import ask_main; sys.exit(ask_main())"
+
 
 class Process:
     """A bot in a process of its own, and its page's API."""
@@ -103,7 +105,7 @@ async def test_what_stops_a_start_is_one_line_and_exit_code_1(tmp_path, environm
 
 async def ask(*arguments, piped="", home):
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot.__main__", *arguments,
+        sys.executable, "-c", ASK, *arguments,
         env={**os.environ, "UNDERSTUDY_HOME": str(home), "MAX_NEW_TOKENS": "8"},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_no
     adapter, job = two_trained["ada"] / "adapter", prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
     copy = shutil.copytree(adapter, tmp_path / "copy")
     write_manifest(copy, verify_adapter(copy).model_copy(update={"audit": True}))
-    monkeypatch.setattr("trainer.recipe.parent_adapter.adapter_to_start_from", lambda folder, spec: copy)
+    monkeypatch.setattr("trainer.recipe.parent_adapter.parent_adapter_folder", lambda folder, spec: copy)
     served = PeftSwitcher(None, fingerprint(job.base))
     for refused in (
         lambda: install_adapter_folder(copy, tmp_path / "home" / "v1"),

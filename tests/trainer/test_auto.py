@@ -1,4 +1,4 @@
-"""The recipe `auto_recipe`: what it chooses where, that it says why, and that a run keeps to what it chose."""
+"""The recipe `auto`: what it chooses where, that it says why, and that a run keeps to what it chose."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
     assert told == [free.sub("GiB", why) for why in kept.chosen]
     assert planned["steps"] == [event.of for event in heard if isinstance(event, Progress)][-1]
     card = (job / "adapter" / "README.md").read_text(encoding="utf-8")
-    assert "4 samples of" in card and "`auto_recipe`" in card
+    assert "4 samples of" in card and "`auto`" in card
 
 
 def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_base, monkeypatch):

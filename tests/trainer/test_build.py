@@ -434,7 +434,7 @@ def slow_build(house):
     script = """
 import sys, time
 from pathlib import Path
-from trainer.data import write as module
+from trainer.data import writer as module
 from trainer.cli.main import main
 
 def wait(*_):

@@ -113,7 +113,7 @@ def test_ctrl_c_ends_with_a_line_and_130(house, monkeypatch, capsys, command):
     def interrupted(*_arguments):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("trainer.sources.located", interrupted)
+    monkeypatch.setattr("trainer.sources.reader.resolve_path", interrupted)
     code, out, err = run(monkeypatch, capsys, *command)
     assert (code, out, err.strip()) == (130, "", "Stopped.") and not Path("new").exists()
 

@@ -39,7 +39,7 @@ def small(gib, has_cuda=False):
 @pytest.fixture
 def alone(monkeypatch):
     """This process holds nothing."""
-    monkeypatch.setattr(trainer.estimate.memory_check, "held_here", lambda: 0)
+    monkeypatch.setattr(trainer.estimate.memory_check, "own_memory_bytes", lambda: 0)
 
 
 @pytest.mark.parametrize("has_cuda", [False, True])
@@ -63,7 +63,7 @@ def test_a_machine_that_is_too_small_for_anything_is_told_so(alone):
 
 
 def test_what_this_process_holds_already_is_free_for_it(monkeypatch):
-    monkeypatch.setattr(trainer.estimate.memory_check, "held_here", lambda: GIB)
+    monkeypatch.setattr(trainer.estimate.memory_check, "own_memory_bytes", lambda: GIB)
     assert available_memory_bytes(small(2)) == 3 * GIB and available_memory_bytes(small(2, has_cuda=True)) == 2 * GIB
 
 
@@ -78,15 +78,15 @@ def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_roo
         raise LoadedError
 
     monkeypatch.setattr(serving_model, "load_serving_model", load_served)
-    monkeypatch.setattr(trainer.estimate.memory_check, "held_here", lambda: 0)
-    monkeypatch.setattr(trainer.estimate.memory_check, "machine_here", lambda: small(0.25))
+    monkeypatch.setattr(trainer.estimate.memory_check, "own_memory_bytes", lambda: 0)
+    monkeypatch.setattr(trainer.estimate.memory_check, "probe_machine", lambda: small(0.25))
     with pytest.raises(NoMemoryError) as refused:
         run_job(folder, RunContext(heard.append, lambda: None))
     assert failed_event(refused.value).retry and not (folder / "adapter").exists()
     assert "base model" not in [getattr(event, "name", "") for event in heard]
     with pytest.raises(LoadedError):
         run_job(folder, RunContext(heard.append, lambda: None, skips_memory_check=True))
-    monkeypatch.setattr(trainer.estimate.memory_check, "machine_here", lambda: small(4))
+    monkeypatch.setattr(trainer.estimate.memory_check, "probe_machine", lambda: small(4))
     with pytest.raises(LoadedError):
         run_job(folder, RunContext(heard.append, lambda: None))
 
@@ -116,5 +116,5 @@ def test_a_plan_says_what_is_free_and_what_holds_the_rest(tmp_path, tiny_base, c
 
 def test_a_plan_that_does_not_fit_says_what_would(tmp_path, tiny_base, command, monkeypatch):
     folder = persona_job(tmp_path / "job", tiny_base.source)
-    monkeypatch.setattr(trainer.report.run_plan, "machine_guessed", lambda: small(0.25))
+    monkeypatch.setattr(trainer.report.run_plan, "probe_machine_without_torch", lambda: small(0.25))
     assert "It does not fit: 0.2 GiB are free" in command("run", str(folder), "--dry-run")[1]

@@ -167,7 +167,7 @@ class Starter(io.StringIO):
 def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
     theirs, ours = os.pipe()
     monkeypatch.setattr(pause, "STDIN_FD", theirs)
-    monkeypatch.setattr(trainer.cli.main, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
     folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
     of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
     assert trainer.cli.main._run(argparse.Namespace(folder=folder, **of), out) == 0

@@ -27,7 +27,7 @@ def out_of_memory_at(monkeypatch, step, times):
 
         return train_adapter(base, tokenizer, dataclasses.replace(course, listen=listen))
 
-    monkeypatch.setattr(trainer.train.sft_trainer, "train_adapter", failing)
+    monkeypatch.setattr(trainer.train.sft_trainer, "train_sft", failing)
 
 
 def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkeypatch):

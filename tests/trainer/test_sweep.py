@@ -52,7 +52,7 @@ def wanted(tmp_path_factory, tiny_base):
 @pytest.fixture
 def run(monkeypatch):
     """Runs a folder as `trainer run` does; with a rate of 5e-3 every loss counts as too high."""
-    monkeypatch.setattr(trainer.cli.main, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
 
     def ran(folder):
         diverges = "5e-3" in folder.name

@@ -204,9 +204,9 @@ def train(command, tmp_path, monkeypatch):
     """Runs `train` to its end in this process: exit code, output, errors."""
     little = shipping_little(tmp_path)
     monkeypatch.setattr(ShippedData, "beside_the_code", lambda: little)
-    monkeypatch.setattr("trainer.cli.train_command.settle", lambda nice, threads: None)
+    monkeypatch.setattr("trainer.cli.train_command.configure_process", lambda nice, threads: None)
     monkeypatch.setattr("trainer.cli.train_command.claim_stdout", lambda: sys.stdout)
-    monkeypatch.setattr("trainer.cli.main.stop_on_signals", lambda stop: None)
+    monkeypatch.setattr("trainer.cli.main.cancel_on_signals", lambda stop: None)
     return lambda *words: command("train", *words)
 
 

@@ -13,11 +13,11 @@ from trainer.train.callbacks import HeapTrimCallback, can_trim_heap
 STEPS = """
 import json, sys
 import psutil
-from trainer.train.callbacks import HeapTrimmer
+from trainer.train.callbacks import HeapTrimCallback
 
 MB = 2**20
 held = lambda: psutil.Process().memory_info().rss / MB
-trimmer = HeapTrimmer(allowed_bytes=32 * MB)
+trimmer = HeapTrimCallback(allowed_bytes=32 * MB)
 trimmer.on_step_end(None, None, None)
 large = [bytearray(b"x") * MB for _ in range(200)]
 pinned = bytearray(b"x") * MB

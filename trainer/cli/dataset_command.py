@@ -80,7 +80,7 @@ def add_export(subcommands: argparse._SubParsersAction[argparse.ArgumentParser])
     """Adds `export_dataset_file`."""
     export = subcommands.add_parser("export", help="write a data set in another tool's format")
     add_examples(export, EXPORT_EXAMPLE)
-    export.add_argument("folder", type=Path, metavar="DIR", help="a data set's folder, as `build_dataset` makes it")
+    export.add_argument("folder", type=Path, metavar="DIR", help="a data set's folder, as `dataset build` writes it")
     export.add_argument("--to", choices=EXPORT_FORMATS, required=True, help="the format")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
     export.add_argument("--eval", action="store_true", help="write the held-out samples (default: those to train on)")

@@ -1,4 +1,38 @@
-"""`python -m trainer completion`: scripts by which shells complete the trainer's commands."""
+"""Trains and compares adapters.
+
+  python -m trainer train …             train a persona's adapter, or one for dialogue
+  python -m trainer preference …        let an adapter go on learning from what was liked better than what
+  python -m trainer study scale …       how a persona's voice grows with its data
+  python -m trainer run FOLDER          train the job in FOLDER
+  python -m trainer evaluate …          an adapter's score card, and the gate's verdict
+  python -m trainer matrix …            compare adapters on each other's held-out replies
+  python -m trainer dataset inspect …   what a file or folder of material holds
+  python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
+  python -m trainer plan …              what a run would do
+  python -m trainer mask …              what is trained on in each sample
+  python -m trainer recipes …           the recipes, and what each value does
+  python -m trainer predictions …       how near predicted memory and time are to measured ones
+  python -m trainer doctor …            what this machine can train, what is wrong with it, and the remedies
+  python -m trainer export …            make an adapter usable in other programs
+  python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
+  python -m trainer completion bash     completion of these commands in a shell
+  python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
+
+A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
+it learns from). The bot makes such folders; one made by hand, or on another machine, works the same way:
+
+  $ python -m trainer run ~/jobs/ballast --threads 2
+  {"event":"phase","name":"material","detail":""}
+  …
+  {"event":"done","adapter":"/home/me/jobs/ballast/adapter","seconds":142.1}
+
+Standard output holds one JSON event a line and nothing else; FOLDER/events.jsonl keeps them. The log goes to standard
+error. A run that was stopped or killed goes on from its last checkpoint when the same folder is run again, and ends
+with the same weights as if nothing had happened. On a folder whose adapter is complete it ends at once.
+
+Exit codes: 0 done, 1 it failed and the message says why, 2 wrong usage, 3 another trainer
+works on this folder, 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +234,7 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     run.add_argument(
         "--stop-on-eof", action="store_true", help="wait and go on as standard input says; stop at its end"
     )
-    run.add_argument("--dry-run", action="store_true", help="only say what would be done, as `show_plan` does")
+    run.add_argument("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
     add_plan_output(run)
     run.set_defaults(command=_run)
 

@@ -35,9 +35,9 @@ LOAD_TIMEOUT_S, COMPILE_TIMEOUT_S, VERSION_TIMEOUT_S = 120, 180, 10
 
 TORCH_CODE = """
 import json, torch
-from trainer.machine import machine_here
+from trainer.machine import probe_machine
 print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or "",
-                  "sees_gpu": torch.cuda.is_available(), "best": machine_here().best}))
+                  "sees_gpu": torch.cuda.is_available(), "best": probe_machine().best}))
 """
 ROUND_TRIP_CODE = """
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
