@@ -46,14 +46,14 @@ class TestDiscord:
         await made.stop()
 
     async def test_a_wrong_token_is_one_clear_error(self, discord, settings):
-        wrong = dataclasses.replace(settings, discord_token="MTAw.wrong.token")
+        wrong = settings.model_copy(update={"discord_token": "MTAw.wrong.token"})
         with pytest.raises(SettingsError, match=r"does not accept DISCORD_TOKEN.*Reset Token") as caught:
             async with open_app(wrong, SHIPPED):
                 pass
         assert "wrong.token" not in str(caught.value)
 
     async def test_an_intent_that_is_not_granted_is_said_and_done_without(self, discord, settings, caplog):
-        right = dataclasses.replace(settings, discord_token=discord.token, message_content_intent=True)
+        right = settings.model_copy(update={"discord_token": discord.token, "message_content_intent": True})
         async with open_app(right, SHIPPED) as app:
             assert app.sandbox is None
             assert "does not grant this bot the message content intent" in caplog.text
@@ -64,7 +64,7 @@ class TestDiscord:
             await discord.wait_for("edit", lambda m: "AI-written" in m["content"], since=mark)
 
     async def test_an_unreachable_discord_is_said(self, discord, settings):
-        right = dataclasses.replace(settings, discord_token=discord.token)
+        right = settings.model_copy(update={"discord_token": discord.token})
         await discord.stop()
         with pytest.raises(SettingsError, match="Discord cannot be reached"):
             async with open_app(right, SHIPPED):
@@ -77,7 +77,7 @@ async def test_a_port_in_use_is_named(settings):
     await web.TCPSite(other, "127.0.0.1", 0).start()
     port = other.addresses[0][1]
     with pytest.raises(SettingsError, match=rf"Port {port} cannot be used.*WEB_PORT"):
-        async with open_app(dataclasses.replace(settings, web_port=port), SHIPPED):
+        async with open_app(settings.model_copy(update={"web_port": port}), SHIPPED):
             pass
     await other.cleanup()
 
@@ -136,7 +136,7 @@ async def test_a_base_model_that_cannot_be_used_is_named(tmp_path, settings, bas
         with (source / "model.safetensors").open("r+b") as weights:
             weights.truncate(2**43)  # a sparse file of 8 TiB
     with pytest.raises(BaseModelError, match=words):
-        async with open_app(dataclasses.replace(settings, base_model=str(source)), SHIPPED):
+        async with open_app(settings.model_copy(update={"base_model": str(source)}), SHIPPED):
             pass
 
 

@@ -198,7 +198,7 @@ async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
 
 async def test_a_token_that_discord_does_not_know_and_no_discord_at_all(on_sandbox):
     sandbox, settings = on_sandbox
-    unknown = dataclasses.replace(settings, discord_token=TOKEN)
+    unknown = settings.model_copy(update={"discord_token": TOKEN})
     (check,) = await discord_checks.check_discord(unknown)
     assert check.state == "fail" and "does not accept" in check.found
     with pytest.raises(discord_checks.DiscordError, match="does not accept"):

@@ -1,6 +1,5 @@
 """Settings: where they come from, what is refused and in which words, and that `.env.example` tells the truth."""
 
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -196,7 +195,7 @@ def test_the_example_and_the_settings_name_the_same(tmp_path):
         line.removeprefix("# ").split("=")[0] for line in lines if line.removeprefix("# ").split("=")[0].isupper()
     ]
     assert sorted(assigned) == sorted(setting.name for setting in SETTINGS)
-    assert sorted(setting.field for setting in SETTINGS) == sorted(f.name for f in dataclasses.fields(Settings))
+    assert sorted(setting.field for setting in SETTINGS) == sorted(Settings.model_fields)
 
 
 def test_the_example_with_every_line_switched_on_is_valid(tmp_path):

@@ -6,7 +6,6 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
 
 from bot.settings import SETTINGS, Setting, Settings
 from personas.schemas.hyperparameters import describe_allowed_values
@@ -55,7 +54,7 @@ def _group(about: str, those: list[Setting]) -> Iterator[str]:
 def _default(setting: Setting) -> str:
     if setting.field in SAID_OTHERWISE:
         return SAID_OTHERWISE[setting.field]
-    value = next(it.default for it in fields(Settings) if it.name == setting.field)
+    value = Settings.model_fields[setting.field].default
     return (f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`") if value not in ("", ()) else "none"
 
 

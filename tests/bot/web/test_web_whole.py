@@ -144,7 +144,7 @@ async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(s
     discord = Sandbox(dataclasses.replace(SKERROW_SEED, message_content=False))
     await discord.start()
     with patch_discord(discord):
-        on_discord = dataclasses.replace(settings, discord_token=discord.token)
+        on_discord = settings.model_copy(update={"discord_token": discord.token})
         async with open_app(on_discord, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
             assert app.sandbox is None and app.url != discord.url and app.url.startswith("http://127.0.0.1:")
             assert (await asked(session, "/healthz"))["status"] == "ok"
@@ -159,7 +159,9 @@ TOKEN = "correct-horse-battery-staple"
 
 
 async def test_opened_to_others_it_demands_the_token_and_the_guild_stays_on_this_machine(settings):
-    to_others = dataclasses.replace(settings, web_host="0.0.0.0", web_token=TOKEN, web_names=("bot.example.org",))
+    to_others = settings.model_copy(
+        update={"web_host": "0.0.0.0", "web_token": TOKEN, "web_names": ("bot.example.org",)}
+    )
     async with open_app(to_others, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
         assert app.url.rpartition(":")[2] != app.sandbox.url.rpartition(":")[2]
         assert app.sandbox.url.startswith("http://127.0.0.1:")
