@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
+from pydantic import BaseModel, Field
 
 from personas.errors import EngineBusyError, UnderstudyError
 
@@ -38,6 +39,28 @@ PROBLEMS = {
     "no-room": (507, "The disk has no room for this"),
 }
 """By the last part of `type`: HTTP status and title."""
+
+
+class FieldProblem(BaseModel):
+    """A wrong field of a request: its name and JSON pointer, what is wrong, what is allowed there, and what came."""
+
+    field: str
+    pointer: str = ""
+    detail: str
+    allowed: str = ""
+    got: str = ""
+
+
+class ProblemDetails(BaseModel):
+    """Problem details as in RFC 9457. `advice` says what to do, `errors` names each wrong field."""
+
+    type: Annotated[str, Field(json_schema_extra={"enum": [f"/problems/{slug}" for slug in PROBLEMS]})]
+    title: str
+    status: int
+    detail: str
+    instance: str
+    advice: str = ""
+    errors: list[FieldProblem] = []
 
 
 class Problem(UnderstudyError):

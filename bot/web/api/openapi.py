@@ -5,28 +5,49 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from aiohttp import web
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, PlainSerializer, TypeAdapter
 
 from bot.web.app_context import Handler, Route
-from bot.web.problems import PROBLEMS, Problem
+from bot.web.problems import PROBLEMS, Problem, ProblemDetails
+from bot.web.template_filters import iso_timestamp
 
 Schema = dict[str, Any]
 BodyShape = type | Schema
-"""A pydantic model, a dataclass, anything else that pydantic can describe; or a JSON schema as it stands."""
+"""A pydantic model, a dataclass, another type that pydantic can describe, or a JSON schema."""
 JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
 PATH_PARAMETER_PATTERN = re.compile(r"{(\w+)(?::[^}]*)?}")
 WORD_PATTERN = re.compile(r"[A-Za-z0-9]+")
 ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
+STRING_SCHEMA: Schema = {"type": "string"}
 BODY_STATUSES = (400, 413, 415, 422)
-"""What a request with a body can be refused with."""
+"""Statuses with which any request with a body can be refused."""
 COMMON_STATUSES = (401, 403, 414, 429, 500, 503)
-"""What any request can be refused with; 405 is that of a method which is not described."""
+"""Statuses with which any request can be refused; 405 is for methods that are not described."""
 IDEMPOTENCY_STATUSES = (400, 409, 413)
-"""What a request can be refused with that takes an Idempotency-Key."""
+"""Statuses with which any request that takes an Idempotency-Key can be refused."""
 API_VERSION = "1"
+REF_TEMPLATE = "#/components/schemas/{model}"
+Json = dict[str, Any]
+Links = dict[str, str]
+Timestamp = Annotated[float | None, PlainSerializer(iso_timestamp, return_type=str | None)]
+"""Seconds since 1970, published as ISO 8601 in UTC."""
+
+
+class ApiModel(BaseModel):
+    """An object that the API returns. Fields with a default are left out unless they are set."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    def as_json(self) -> Json:
+        """The object as JSON values."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def response(self, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+        """The object as a response."""
+        return web.json_response(self.as_json(), status=status, headers=headers)
 
 
 @dataclass(frozen=True)
@@ -117,15 +138,13 @@ def operation_spec(handler: Handler) -> OperationSpec | None:
 
 
 def build_document(routes: Iterable[Route]) -> Schema:
-    """The OpenAPI document of the routes that are described."""
-    schemas: dict[str, Schema] = {"Problem": PROBLEM_SCHEMA}
+    """Build the OpenAPI document of the described routes."""
+    described = [(method, path, spec) for method, path, handler in routes if (spec := operation_spec(handler))]
+    shapes = _collect_shapes(spec for _, _, spec in described)
     paths: dict[str, Schema] = {}
-    tags: dict[str, None] = {}
-    for method, path, handler in routes:
-        if said := operation_spec(handler):
-            tags[said.tag] = None
-            named = PATH_PARAMETER_PATTERN.sub(r"{\1}", path)
-            paths.setdefault(named, {})[method.lower()] = _operation(method, path, said, schemas)
+    for method, path, spec in described:
+        named = PATH_PARAMETER_PATTERN.sub(r"{\1}", path)
+        paths.setdefault(named, {})[method.lower()] = _operation(method, path, spec, shapes)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -135,10 +154,10 @@ def build_document(routes: Iterable[Route]) -> Schema:
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"token": []}],
-        "tags": [{"name": tag} for tag in tags],
+        "tags": [{"name": tag} for tag in dict.fromkeys(spec.tag for _, _, spec in described)],
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": shapes.components,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "WEB_TOKEN, where one is set."}
             },
@@ -146,10 +165,33 @@ def build_document(routes: Iterable[Route]) -> Schema:
     }
 
 
+@dataclass(frozen=True)
+class ShapeSchemas:
+    """JSON schemas of all shapes by shape and mode, and the components to which they refer."""
+
+    schemas: Mapping[tuple[Any, Any], Schema]
+    components: Schema
+
+    def find(self, shape: BodyShape, mode: str) -> Schema:
+        """The schema of a shape; one that is a schema already stays as it is."""
+        return shape if isinstance(shape, dict) else self.schemas[shape, mode]
+
+
+def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:
+    used: dict[tuple[Any, Any], None] = {(ProblemDetails, "serialization"): None}
+    for spec in specs:
+        sent = [(spec.body.shape, "validation")] if spec.body else []
+        returned = [(one.shape, "serialization") for one in spec.answers.values() if isinstance(one, ResponseSpec)]
+        used |= dict.fromkeys(pair for pair in (*sent, *returned) if isinstance(pair[0], type))
+    adapters = [(shape, mode, TypeAdapter(shape)) for shape, mode in used]
+    schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=REF_TEMPLATE)
+    return ShapeSchemas(schemas, definitions["$defs"])
+
+
 # ------------------------------------------------------------------------------------------ parts of the document
 
 
-def _operation(method: str, path: str, said: OperationSpec, schemas: dict[str, Schema]) -> Schema:
+def _operation(method: str, path: str, said: OperationSpec, shapes: ShapeSchemas) -> Schema:
     parameters = [
         *(_parameter("path", name, said.path.get(name, "")) for name in PATH_PARAMETER_PATTERN.findall(path)),
         *(_parameter("query", name, value) for name, value in said.query.items()),
@@ -159,14 +201,14 @@ def _operation(method: str, path: str, said: OperationSpec, schemas: dict[str, S
         "operationId": "_".join((method.lower(), *WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path)))),
         "summary": said.summary,
         "tags": [said.tag],
-        "responses": _responses(said, schemas, _takes_key(method, path)),
+        "responses": _responses(said, shapes, _takes_key(method, path)),
     }
     if said.description:
         found["description"] = said.description
     if parameters:
         found["parameters"] = parameters
     if said.body:
-        content: Schema = {"schema": _shape_schema(said.body.shape, schemas, "validation")}
+        content: Schema = {"schema": shapes.find(said.body.shape, "validation")}
         if said.body.example is not None:
             content["example"] = said.body.example
         found["requestBody"] = {"required": said.body.required, "content": {said.body.media: content}}
@@ -192,7 +234,7 @@ def _takes_key(method: str, path: str) -> bool:
     return method == "POST" and not path.startswith("/v1/")  # see bot.web.idempotency
 
 
-def _responses(said: OperationSpec, schemas: dict[str, Schema], takes_key: bool) -> Schema:
+def _responses(said: OperationSpec, shapes: ShapeSchemas, takes_key: bool) -> Schema:
     expected = {status: _status_phrase(status) for status in COMMON_STATUSES}
     if said.query:
         expected |= {400: _status_phrase(400)}
@@ -206,16 +248,16 @@ def _responses(said: OperationSpec, schemas: dict[str, Schema], takes_key: bool)
     for status, value in sorted((expected | dict(said.answers)).items()):
         given = value if isinstance(value, ResponseSpec) else ResponseSpec(value)
         if status >= 400 and given.shape is None:
-            given = ResponseSpec(given.description, {"$ref": "#/components/schemas/Problem"}, PROBLEM_TYPE)
-        found[str(status)] = _response(status, given, schemas)
+            given = ResponseSpec(given.description, ProblemDetails, PROBLEM_TYPE)
+        found[str(status)] = _response(status, given, shapes)
     return found
 
 
-def _response(status: int, given: ResponseSpec, schemas: dict[str, Schema]) -> Schema:
+def _response(status: int, given: ResponseSpec, shapes: ShapeSchemas) -> Schema:
     answer: Schema = {"description": given.description}
     if status not in (204, 303, 304):
         media = (given.media,) if isinstance(given.media, str) else given.media
-        shape = _shape_schema(given.shape, schemas, "serialization") if given.shape else ANY_OBJECT
+        shape = shapes.find(given.shape, "serialization") if given.shape else ANY_OBJECT
         answer["content"] = {one: {"schema": _media_schema(one, shape)} for one in media}
     return answer
 
@@ -226,7 +268,6 @@ EVENT_SCHEMA: Schema = {
     "required": ["data"],
     "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
 }
-STRING_SCHEMA: Schema = {"type": "string"}
 
 
 def _media_schema(media: str, shape: Schema) -> Schema:
@@ -237,42 +278,6 @@ def _media_schema(media: str, shape: Schema) -> Schema:
 def _status_phrase(status: int) -> str:
     titles = [title for number, title in PROBLEMS.values() if number == status]
     return "; ".join(titles) + "." if titles else "A problem."
-
-
-def _shape_schema(shape: BodyShape, schemas: dict[str, Schema], mode: Any) -> Schema:
-    if isinstance(shape, dict):
-        found = shape
-    else:
-        found = TypeAdapter(shape).json_schema(mode=mode, ref_template="#/components/schemas/{model}")
-        schemas.update(found.pop("$defs", {}))
-    name = str(found.get("title", ""))
-    if not name:
-        return found
-    schemas[name] = found
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-PROBLEM_SCHEMA: Schema = {
-    "type": "object",
-    "description": "RFC 9457. `advice` says what to do, `errors` names each wrong field and what is allowed there.",
-    "required": ["type", "title", "status", "detail", "instance"],
-    "properties": {
-        "type": {"type": "string", "enum": [f"/problems/{slug}" for slug in PROBLEMS]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-        "advice": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "detail"],
-                "properties": {name: {"type": "string"} for name in ("field", "pointer", "detail", "allowed", "got")},
-            },
-        },
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -292,27 +297,29 @@ async def get_openapi(request: web.Request) -> web.Response:
 
 
 ROUTES: tuple[Route, ...] = (("GET", "/openapi.json", get_openapi),)
-PROBLEM_TYPE_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "ProblemType",
-    "required": ["type", "status", "title"],
-    "properties": {"type": {"type": "string"}, "status": {"type": "integer"}, "title": {"type": "string"}},
-}
+
+
+class ProblemTypeInfo(ApiModel):
+    """A kind of problem."""
+
+    type: str
+    status: int
+    title: str
 
 
 @describe_operation(
     "What a kind of problem is",
-    {200: ResponseSpec("Its status and title.", PROBLEM_TYPE_SCHEMA), 404: "There is no such kind."},
+    {200: ResponseSpec("Its status and title.", ProblemTypeInfo), 404: "There is no such kind."},
     tag="about",
-    path={"slug": ParameterSpec("The last part of a problem's `type`.", {"type": "string", "enum": sorted(PROBLEMS)})},
+    path={"slug": enum_parameter(sorted(PROBLEMS), "The last part of a problem's `type`.")},
 )
 async def get_problem_type(request: web.Request) -> web.Response:
-    """What `type` leads to."""
+    """The page to which a problem's `type` leads."""
     slug = request.match_info["slug"]
     if slug not in PROBLEMS:
         raise Problem("not-found", f"There is no problem {slug!r}.")
     status, title = PROBLEMS[slug]
-    return web.json_response({"type": f"/problems/{slug}", "status": status, "title": title})
+    return ProblemTypeInfo(type=f"/problems/{slug}", status=status, title=title).response()
 
 
 PROBLEM_ROUTES: tuple[Route, ...] = (("GET", "/problems/{slug}", get_problem_type),)

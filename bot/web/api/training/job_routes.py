@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -13,91 +13,117 @@ from bot.errors import redact_paths
 from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
 from bot.store import JobResult, JobState, TrainingJob
-from bot.web.api.openapi import ResponseSpec, describe_operation, enum_parameter, integer_parameter
+from bot.web.api.openapi import (
+    ApiModel,
+    Json,
+    Links,
+    ResponseSpec,
+    Timestamp,
+    describe_operation,
+    enum_parameter,
+    integer_parameter,
+)
 from bot.web.api.paging import PAGE_PARAMETERS, enum_query, integer_query, page_links, parse_page_query
 from bot.web.app_context import Route, get_services
 from bot.web.problems import Problem
-from bot.web.template_filters import iso_timestamp
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 
 OPEN_STATES: tuple[JobState, ...] = ("queued", "running")
-NULLABLE_STRING: dict[str, Any] = {"type": ["string", "null"]}
-NULLABLE_OBJECT: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": True}
-JOB_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "Job",
-    "required": ["job_id", "state", "name", "version", "links"],
-    "properties": {
-        "job_id": {"type": "string"},
-        "state": {"enum": list(get_args(JobState))},
-        "place": {"type": ["integer", "null"], "description": "In the queue; 1 is the next."},
-        "guild": {"type": "string", "description": "The server; 0 for the operator's own jobs."},
-        "name": {"type": "string", "description": "The persona's id, or `dialogue/` and the job's name."},
-        "persona": NULLABLE_STRING,
-        "version": {"type": "string"},
-        "versions": {**NULLABLE_OBJECT, "description": "Which versions the persona has, and which speaks."},
-        "request": {**NULLABLE_OBJECT, "description": "What was asked for; null where it cannot be read."},
-        "notes": {"type": "array", "items": {"type": "string"}},
-        "attempt": {"type": "integer"},
-        **{
-            name: {**NULLABLE_STRING, "description": "ISO 8601, in UTC."}
-            for name in ("queued_at", "started_at", "finished_at")
-        },
-        "progress": {**NULLABLE_OBJECT, "description": "The trainer's last word."},
-        "result": {**NULLABLE_OBJECT, "description": "Adapter, seconds and score card of a job that is done."},
-        "error": NULLABLE_STRING,
-        "advice": NULLABLE_STRING,
-        "links": {"type": "object", "additionalProperties": {"type": "string"}},
-    },
-}
-"""The object as OpenAPI describes it."""
+JOB_STATE_NAMES: tuple[JobState, ...] = get_args(JobState)
+SHARED_JOB_FIELDS = (
+    "job_id", "state", "name", "persona", "version", "attempt", "queued_at", "started_at", "finished_at"
+)  # fmt: skip
+"""Fields that a response takes from a job as they are."""
+MAX_DISCORD_ID = 2**63 - 1
+TRAINING_TAG = "training"
+NO_JOB_TEXT = "There is no such job."
+
+
+class JobVersions(ApiModel):
+    """Versions of a job's persona: the live one, and all that are installed."""
+
+    live: str | None
+    installed: list[str]
+
+
+class JobResultSummary(ApiModel):
+    """Result of a finished job: its adapter's folder, its duration and its score card."""
+
+    adapter: str
+    seconds: float
+    scorecard: Json
+
+
+class JobResponse(ApiModel):
+    """A training job. Discord's ids are text, as they exceed JSON's numbers."""
+
+    job_id: str
+    state: JobState
+    place: int | None
+    """Position in the queue; 1 is the next."""
+    guild: str
+    """The server; 0 for the operator's own jobs."""
+    name: str
+    """The persona's id, or `dialogue/` and the job's name."""
+    persona: str | None
+    version: str
+    versions: JobVersions | None
+    request: Json | None
+    """The training request; null if it cannot be read."""
+    notes: list[str]
+    attempt: int
+    queued_at: Timestamp
+    started_at: Timestamp
+    finished_at: Timestamp
+    progress: Json | None
+    """The trainer's last event."""
+    result: JobResultSummary | None
+    error: str | None
+    advice: str | None
+    links: Links
+
+    @classmethod
+    def of(cls, services: Services, job: TrainingJob, positions: Mapping[str, int] | None = None) -> JobResponse:
+        """Describe a job; `positions` are those of all queued jobs, for a list: see `queue_positions`."""
+        request, home = _stored_request(job), services.home
+        same = {name: getattr(job, name) for name in SHARED_JOB_FIELDS}
+        return cls(
+            **same,
+            place=services.queue.position(job.job_id) if positions is None else positions.get(job.job_id),
+            guild=str(job.guild_id),
+            versions=_job_versions(services, job.persona) if job.persona is not None else None,
+            request=_redact_request(request, home) if request else None,
+            notes=[redact_paths(note, home) for note in compatibility_notes(request, services.base_model)]
+            if request
+            else [],
+            progress=job.progress.model_dump(mode="json") if job.progress else None,
+            result=_result_summary(home, job),
+            error=redact_paths(job.error, home) if job.error else None,
+            advice=redact_paths(job.advice, home) if job.advice else None,
+            links=_job_links(job),
+        )
+
+
+class JobListResponse(ApiModel):
+    """A page of jobs."""
+
+    jobs: list[JobResponse]
+    links: Links
 
 
 def job_path(job_id: str) -> str:
-    """Where a job is asked for."""
+    """The address of a job."""
     return f"/finetune/jobs/{job_id}"
 
 
-def job_json(services: Services, job: TrainingJob, places: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """The published object. Ids of Discord are text: they are longer than JSON's numbers may be.
-
-    `places` are those in the queue, of a list of jobs: see `queue_positions`.
-    """
-    request = _stored_request(job)
-    place = services.queue.position(job.job_id) if places is None else places.get(job.job_id)
-    return {
-        "job_id": job.job_id,
-        "state": job.state,
-        "place": place,
-        "guild": str(job.guild_id),
-        "name": job.name,
-        "persona": job.persona,
-        "version": job.version,
-        "versions": _versions_json(services, job),
-        "request": _request_json(services, request) if request else None,
-        "notes": [redact_paths(note, services.home) for note in compatibility_notes(request, services.base_model)]
-        if request
-        else [],
-        "attempt": job.attempt,
-        "queued_at": iso_timestamp(job.queued_at),
-        "started_at": iso_timestamp(job.started_at),
-        "finished_at": iso_timestamp(job.finished_at),
-        "progress": job.progress.model_dump(mode="json") if job.progress else None,
-        "result": _result_json(services.home, job),
-        "error": redact_paths(job.error, services.home) if job.error else None,
-        "advice": redact_paths(job.advice, services.home) if job.advice else None,
-        "links": _job_links(job),
-    }
-
-
 def queue_positions(services: Services) -> dict[str, int]:
-    """The place of each job that waits; 1 is the next."""
+    """Map each queued job to its position; 1 is the next."""
     return {job.job_id: place for place, job in enumerate(services.queue.order(), start=1)}
 
 
 def _job_links(job: TrainingJob) -> dict[str, str]:
-    """Where it and what it tells are, and what can be done to it now."""
+    """The addresses of a job, its events and the actions it allows now."""
     path = job_path(job.job_id)
     can = {"events": True, "curves": True, "log": True, "cancel": job.state in OPEN_STATES, "resume": job.can_resume}
     return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
@@ -110,25 +136,18 @@ def _stored_request(job: TrainingJob) -> TrainingRequest | None:
         return None
 
 
-def _request_json(services: Services, request: TrainingRequest) -> dict[str, Any]:
+def _redact_request(request: TrainingRequest, home: Path) -> Json:
     shown = request.model_dump(mode="json", exclude_none=True)
-    return {
-        key: redact_paths(value, services.home) if isinstance(value, str) else value for key, value in shown.items()
-    }
+    return {key: redact_paths(value, home) if isinstance(value, str) else value for key, value in shown.items()}
 
 
-def _versions_json(services: Services, job: TrainingJob) -> dict[str, Any] | None:
-    """Which versions of the persona there are, and which speaks."""
-    if job.persona is None:
-        return None
+def _job_versions(services: Services, persona_id: str) -> JobVersions:
     versions = services.store.versions
-    return {
-        "live": versions.live(job.persona),
-        "installed": [version.version for version in versions.installed(job.persona)],
-    }
+    installed = [version.version for version in versions.installed(persona_id)]
+    return JobVersions(live=versions.live(persona_id), installed=installed)
 
 
-def _result_json(home: Path, job: TrainingJob) -> dict[str, Any] | None:
+def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
     try:
         result: JobResult | None = job.result
     except ValidationError:
@@ -138,27 +157,13 @@ def _result_json(home: Path, job: TrainingJob) -> dict[str, Any] | None:
     adapter = Path(result.adapter)
     place = adapter.relative_to(home) if adapter.is_relative_to(home) else Path(adapter.name)
     scorecard = result.scorecard.model_dump(mode="json")
-    return {"adapter": place.as_posix(), "seconds": result.seconds, "scorecard": scorecard}
-
-
-MAX_DISCORD_ID = 2**63 - 1
-JOB_STATE_NAMES: tuple[JobState, ...] = get_args(JobState)
-TRAINING_TAG = "training"
-JOB_LIST_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["jobs", "links"],
-    "properties": {
-        "jobs": {"type": "array", "items": JOB_SCHEMA},
-        "links": {"type": "object", "additionalProperties": {"type": "string"}},
-    },
-}
-NO_JOB_TEXT = "There is no such job."
+    return JobResultSummary(adapter=place.as_posix(), seconds=result.seconds, scorecard=scorecard)
 
 
 @describe_operation(
     "Jobs, newest first",
     {
-        200: ResponseSpec("A page of jobs; `links.next` leads to the older ones.", JOB_LIST_SCHEMA),
+        200: ResponseSpec("A page of jobs; `links.next` leads to the older ones.", JobListResponse),
         404: "There is no job `after`.",
     },
     tag=TRAINING_TAG,
@@ -180,22 +185,22 @@ async def get_jobs(request: web.Request) -> web.Response:
         after=require_job(services, asked.after) if asked.after is not None else None,
     )
     last = found[asked.limit - 1].job_id if len(found) > asked.limit else None
-    places = queue_positions(services)
-    shown = [job_json(services, job, places) for job in found[: asked.limit]]
-    return web.json_response({"jobs": shown, "links": page_links(request, asked, last)})
+    positions = queue_positions(services)
+    jobs = [JobResponse.of(services, job, positions) for job in found[: asked.limit]]
+    return JobListResponse(jobs=jobs, links=page_links(request, asked, last)).response()
 
 
-@describe_operation("One job", {200: ResponseSpec("The job.", JOB_SCHEMA), 404: NO_JOB_TEXT}, tag=TRAINING_TAG)
+@describe_operation("One job", {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT}, tag=TRAINING_TAG)
 async def get_job(request: web.Request) -> web.Response:
     """Its state, the trainer's last word, what came of it."""
     services = get_services(request)
-    return web.json_response(job_json(services, require_job(services, request.match_info["job_id"])))
+    return JobResponse.of(services, require_job(services, request.match_info["job_id"])).response()
 
 
 @describe_operation(
     "Cancel a job",
     {
-        200: ResponseSpec("The job, cancelled.", JOB_SCHEMA),
+        200: ResponseSpec("The job, cancelled.", JobResponse),
         404: NO_JOB_TEXT,
         409: "It has ended, or the key belongs to another request.",
     },
@@ -205,13 +210,13 @@ async def cancel_job(request: web.Request) -> web.Response:
     """Ends for good a job that waits or trains; nothing that is live changes."""
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])
-    return web.json_response(job_json(services, services.queue.cancel(job.job_id)))
+    return JobResponse.of(services, services.queue.cancel(job.job_id)).response()
 
 
 @describe_operation(
     "Resume a job",
     {
-        200: ResponseSpec("The job, queued again.", JOB_SCHEMA),
+        200: ResponseSpec("The job, queued again.", JobResponse),
         404: NO_JOB_TEXT,
         409: "It cannot go on, or the key belongs to another request.",
         422: "What it needs is not here.",
@@ -222,7 +227,7 @@ async def resume_job(request: web.Request) -> web.Response:
     """Goes on, from its last checkpoint, with a job that failed for a reason that somebody has mended."""
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])
-    return web.json_response(job_json(services, services.queue.resume(job.job_id)))
+    return JobResponse.of(services, services.queue.resume(job.job_id)).response()
 
 
 def require_job(services: Services, job_id: str) -> TrainingJob:

@@ -14,14 +14,14 @@ from aiohttp import web
 from bot.services import Services
 from bot.store import JobState, TrainingJob
 from bot.training.queue import JobQueue
-from bot.web.api.openapi import ParameterSpec, ResponseSpec, describe_operation
+from bot.web.api.openapi import ApiModel, Links, ParameterSpec, ResponseSpec, describe_operation
 from bot.web.api.paging import PAGE_PARAMETERS, page_links, parse_page_query, require_known_parameters
 from bot.web.api.training.job_routes import (
-    JOB_LIST_SCHEMA,
     NO_JOB_TEXT,
     OPEN_STATES,
     TRAINING_TAG,
-    job_json,
+    JobListResponse,
+    JobResponse,
     job_path,
     queue_positions,
     require_job,
@@ -63,7 +63,7 @@ async def stream_run_events(request: web.Request, job_id: str, start: int) -> As
                 yield item
             now = (job.state, services.queue.position(job_id))
             if now != shown and not read.more:
-                yield str(at), "job", job_json(services, job)
+                yield str(at), "job", JobResponse.of(services, job).as_json()
                 shown = now
             if read.more:
                 continue
@@ -85,7 +85,7 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
             changed_jobs.clear()
             for job in filter(None, jobs):
                 number += 1
-                yield str(number), "job", job_json(services, job)
+                yield str(number), "job", JobResponse.of(services, job).as_json()
             await _wait_for_change(changed)
 
 
@@ -137,21 +137,20 @@ def _subscribe_changes(queue: JobQueue | None, noted: dict[str, None] | None = N
 EVENT_STREAM_TYPE = "text/event-stream"
 EVENT_ID_PATTERN = re.compile(r"[0-9]{1,15}")
 LIST_OR_STREAM_TYPES = ("application/json", EVENT_STREAM_TYPE)
-EVENT_LIST_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["events", "links"],
-    "properties": {
-        "events": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["id", "event"],
-                "properties": {"id": {"type": "string"}, "event": {"type": "string"}},
-            },
-        },
-        "links": {"type": "object", "additionalProperties": {"type": "string"}},
-    },
-}
+
+
+class RunEvent(ApiModel, extra="allow"):
+    """An event of a run, with the fields of its kind; `id` is where its line ends."""
+
+    id: str
+    event: str
+
+
+class RunEventList(ApiModel):
+    """A page of a run's events."""
+
+    events: list[RunEvent]
+    links: Links
 
 
 @describe_operation(
@@ -159,7 +158,7 @@ EVENT_LIST_SCHEMA: dict[str, Any] = {
     {
         200: ResponseSpec(
             "Events, oldest first; or, where the request accepts it, a stream of them.",
-            EVENT_LIST_SCHEMA,
+            RunEventList,
             LIST_OR_STREAM_TYPES,
         ),
         404: NO_JOB_TEXT,
@@ -188,10 +187,9 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
     )
     if not is_known:
         raise Problem("bad-query", f"There is no event {asked.after!r}.", "`after` is the id of an event.")
-    events = [{"id": str(told.end), **told.event.model_dump(mode="json")} for told in read.told]
-    return web.json_response(
-        {"events": events, "links": page_links(request, asked, str(read.end) if read.more else None)}
-    )
+    events = [RunEvent(id=str(told.end), **told.event.model_dump(mode="json")) for told in read.told]
+    links = page_links(request, asked, str(read.end) if read.more else None)
+    return RunEventList(events=events, links=links).response()
 
 
 def _event_page(path: Path, start: int, limit: int) -> tuple[EventBatch, bool]:
@@ -291,7 +289,7 @@ async def get_log(request: web.Request) -> web.Response:
     {
         200: ResponseSpec(
             "All jobs that train or wait; or, where the request accepts it, a stream of `job`.",
-            JOB_LIST_SCHEMA,
+            JobListResponse,
             LIST_OR_STREAM_TYPES,
         )
     },
@@ -306,10 +304,9 @@ async def get_changes(request: web.Request) -> web.StreamResponse:
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         return await stream_events(request, stream_job_changes(request))
     found = [*services.store.jobs.in_state("running"), *services.queue.order()]
-    places = queue_positions(services)
-    return web.json_response(
-        {"jobs": [job_json(services, job, places) for job in found], "links": {"self": request.path}}
-    )
+    positions = queue_positions(services)
+    jobs = [JobResponse.of(services, job, positions) for job in found]
+    return JobListResponse(jobs=jobs, links={"self": request.path}).response()
 
 
 ROUTES: tuple[Route, ...] = (

@@ -13,8 +13,8 @@ from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
 from bot.store import TrainingJob
 from bot.training.training_plan import TrainingPlan
-from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation
-from bot.web.api.training.job_routes import JOB_SCHEMA, job_json, job_path
+from bot.web.api.openapi import ApiModel, BodySpec, ResponseSpec, describe_operation
+from bot.web.api.training.job_routes import JobResponse, job_path
 from bot.web.api.training.training_checks import (
     available_memory_bytes,
     build_training_request,
@@ -34,11 +34,27 @@ from personas.schemas.training import TrainingRequest
 log = logging.getLogger(__name__)
 MAX_WAITING_CHECKS = 8
 NO_CHANNEL_ID = NO_USER_ID = 0
-ACCEPTED_JOB_SCHEMA: dict[str, Any] = {
-    **JOB_SCHEMA,
-    "title": "AcceptedJob",
-    "properties": {**JOB_SCHEMA["properties"], "plan": {"type": "object", "additionalProperties": True}},
-}
+
+
+class PlanSummary(ApiModel):
+    """The expected size, duration and memory of a run."""
+
+    samples: dict[str, int]
+    tokens: int
+    rows: int
+    rows_used: int
+    dropped: dict[str, int]
+    steps: int
+    seconds: float
+    memory_bytes: int
+    basis: str
+    warnings: list[str]
+
+
+class AcceptedJob(JobResponse):
+    """A queued job; `plan` is absent where the same Idempotency-Key queued it before."""
+
+    plan: PlanSummary | None = None
 
 
 class PlanningLock:
@@ -69,7 +85,7 @@ PLANNING_LOCK = web.AppKey("checks", PlanningLock)
 @describe_operation(
     "Start a training",
     {
-        202: ResponseSpec("The job, stored and queued, with the plan of what it will do.", ACCEPTED_JOB_SCHEMA),
+        202: ResponseSpec("The job, stored and queued, with the plan of what it will do.", AcceptedJob),
         409: "A job for the same is queued already, the queue is full, or the key belongs to another request.",
         422: "Fields are wrong, or it cannot be run here; `would_work` is a body that can.",
     },
@@ -82,8 +98,11 @@ async def post_training(request: web.Request) -> web.Response:
     get_services(request)
     body = await read_json_object(request)
     job, plan = await queue_training(request, body, job_id=job_id)
-    more = {"plan": _plan_json(plan, job.request)} if plan else None
-    return _accepted_response(get_services(request), job, more)
+    answer = dict(JobResponse.of(get_services(request), job))
+    if plan:
+        own = requested_recipe_plan(plan, job.request.recipe)
+        answer["plan"] = PlanSummary.model_validate(plan.model_dump() | own.model_dump())
+    return AcceptedJob(**answer).response(202, {"Location": job_path(job.job_id)})
 
 
 async def queue_training(
@@ -136,27 +155,6 @@ def _existing_job(services: Services, job_id: str | None, wanted: TrainingReques
             more={"job": job_path(job.job_id)},
         )
     return job
-
-
-def _accepted_response(services: Services, job: TrainingJob, more: dict[str, Any] | None = None) -> web.Response:
-    headers = {"Location": job_path(job.job_id)}
-    return web.json_response({**job_json(services, job), **(more or {})}, status=202, headers=headers)
-
-
-def _plan_json(plan: TrainingPlan, request: TrainingRequest) -> dict[str, Any]:
-    own = requested_recipe_plan(plan, request.recipe)
-    return {
-        "samples": plan.samples,
-        "tokens": plan.tokens,
-        "rows": plan.rows,
-        "rows_used": plan.rows_used,
-        "dropped": plan.dropped,
-        "steps": own.steps,
-        "seconds": own.seconds,
-        "memory_bytes": own.memory_bytes,
-        "basis": own.basis,
-        "warnings": list(own.warnings),
-    }
 
 
 ROUTES: tuple[Route, ...] = (("POST", "/finetune/start-training", post_training),)
