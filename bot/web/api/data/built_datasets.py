@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,7 +12,6 @@ from bot.services import Services
 from bot.training.training_plan import TokenHistogram
 from bot.web.api.data.data_folders import DATASET_NAME_PATTERN, DataFolders
 from bot.web.problems import Problem
-from bot.web.template_filters import iso_timestamp
 from personas.errors import MaterialError
 from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, STATS_FILE, TRAIN_FILE, is_built_dataset, read_catalogue
 
@@ -88,19 +86,6 @@ class BuiltDataset:
     def asked_by(self) -> dict[str, str]:
         """How a training request names it."""
         return {"dataset_path": f"datasets/{self.id}"} if self.is_own else {"dataset": self.id}
-
-    def as_json(self) -> dict[str, Any]:
-        """As programs are told."""
-        stats = self.stats
-        shown = {"samples", "tokens", "reply_tokens", "rows", "rows_used", "dropped", "dropped_replies", "by_source",
-                 "by_kind", "by_right", "statements", "replaced", "hash", "persona", "base_model"}  # fmt: skip
-        return {
-            "id": self.id,
-            "kind": "set",
-            "built_at": iso_timestamp(self.built_at),
-            "train_with": self.asked_by,
-            **stats.model_dump(include=shown),
-        }
 
 
 def read_dataset(id: str, folder: Path, *, is_own: bool) -> BuiltDataset:

@@ -61,17 +61,6 @@ class DataJob:
         """Whether it waits or runs."""
         return self.state in OPEN_JOB_STATES
 
-    def as_json(self) -> dict[str, Any]:
-        """As programs and scripts are told."""
-        return {
-            "id": self.id,
-            "kind": self.kind,
-            "subject": self.subject,
-            "state": self.state,
-            "said": self.said,
-            "error": self.error or None,
-        }
-
     def change(self) -> None:
         """Tell whoever watches."""
         self.seq += 1

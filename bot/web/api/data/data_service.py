@@ -30,6 +30,7 @@ from bot.web.api.data.data_sources import (
 )
 from bot.web.api.data.data_sources import write_statement as state_right
 from bot.web.api.data.sample_index import SPLITS, SampleHits, SampleIndexes, SampleQuery, search_samples
+from bot.web.api.data.schemas import DataJobResponse
 from bot.web.api.data.upload_stream import ActiveUploads, ReadChunk, ReceivedFile, receive_file, require_no_file
 from bot.web.api.paging import enum_query, integer_query
 from bot.web.problems import Problem
@@ -192,7 +193,7 @@ async def stream_job_progress(request: web.Request, work: DataJob) -> web.Stream
     async def changes() -> AsyncIterator[tuple[str, str, Any]]:
         while True:
             changed = work.changed
-            yield str(work.seq), "work", work.as_json()
+            yield str(work.seq), "work", DataJobResponse.of(work).as_json()
             if not work.is_open:
                 return
             await changed.wait()

@@ -18,7 +18,6 @@ from bot.services import Services
 from bot.training.stored_datasets import HISTORY_DATASET
 from bot.web.api.data.data_folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
 from bot.web.problems import Problem
-from bot.web.template_filters import iso_timestamp
 from personas.errors import MaterialError, UnderstudyError
 from personas.home.atomic_files import write_private_file
 from personas.home.data_subjects import Consent, read_consent
@@ -172,23 +171,6 @@ class DataSource:
     def is_upload(self) -> bool:
         """Whether it came over the web."""
         return self.origin == UPLOAD_ORIGIN
-
-    def as_json(self) -> dict[str, Any]:
-        """As programs are told."""
-        about = self.about.model_dump(exclude={"bytes", "changed_ns"}) if self.about else None
-        return {
-            "id": self.id,
-            "kind": "set" if self.is_set else "source",
-            "origin": self.origin,
-            "bytes": self.bytes,
-            "changed_at": iso_timestamp(self.at),
-            "right": vars(self.statement) if self.statement else None,
-            "may_train": not self.refused,
-            "refused": self.refused or None,
-            "advice": self.advice or None,
-            "about": about,
-            "train_with": self.asked_by,
-        }
 
 
 def list_sources(services: Services) -> list[DataSource]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
 from bot.services import Services
 from bot.web.api.data.build_request import DatasetBuildBody
-from bot.web.api.data.built_datasets import BuiltDataset, list_datasets, require_dataset
+from bot.web.api.data.built_datasets import list_datasets, require_dataset
 from bot.web.api.data.data_folders import parse_dataset_name
 from bot.web.api.data.data_jobs import DataJob
 from bot.web.api.data.data_service import (
@@ -22,8 +21,15 @@ from bot.web.api.data.data_service import (
     parse_sample_query,
 )
 from bot.web.api.data.data_sources import list_sources
-from bot.web.api.data.sample_index import SPLITS, SampleHit
-from bot.web.api.data.upload_routes import DATA_JOB_SCHEMA, STRING_SCHEMA, source_json
+from bot.web.api.data.sample_index import SPLITS
+from bot.web.api.data.schemas import (
+    DataJobResponse,
+    DatasetListResponse,
+    DatasetResponse,
+    SampleListResponse,
+    SampleResponse,
+    SourceResponse,
+)
 from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation, enum_parameter, integer_parameter
 from bot.web.api.paging import (
     DEFAULT_PAGE_SIZE,
@@ -42,59 +48,16 @@ from bot.web.request_body import parse_body, read_json_object
 DATA_TAG = "data"
 NO_DATASET_TEXT = "There is no such data set."
 DAMAGED_TEXT = "The data set is damaged, or has a name that none can have."
-DATASET_LIST_SCHEMA = {
-    "type": "object",
-    "required": ["datasets", "links"],
-    "properties": {
-        "datasets": {
-            "type": "array",
-            "items": {"type": "object", "required": ["id", "kind", "train_with"],
-                      "properties": {"id": STRING_SCHEMA, "kind": {"type": "string", "enum": ["source", "set"]}}},
-        },
-        "links": {"type": "object"},
-    },
-}  # fmt: skip
-DATASET_SCHEMA = {
-    "type": "object",
-    "required": ["id", "kind", "train_with"],
-    "properties": {"id": STRING_SCHEMA, "kind": {"type": "string", "enum": ["source", "set"]}},
-}
-SAMPLE_LIST_SCHEMA = {
-    "type": "object",
-    "required": ["samples", "count", "links"],
-    "properties": {
-        "samples": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["n", "split", "line"],
-                "properties": {
-                    "n": {"type": "integer"},
-                    "split": {"type": "string", "enum": list(SPLITS)},
-                    "line": {"type": "object"},
-                },
-            },
-        },
-        "count": {"type": "integer"},
-        "links": {"type": "object"},
-    },
-}
 
 
-def dataset_json(built: BuiltDataset) -> dict[str, Any]:
-    """A data set with its links."""
-    path = f"/datasets/{quote(built.id)}"
-    return {**built.as_json(), "links": {"self": path, "samples": f"{path}/samples"}}
-
-
-def _build_json(work: DataJob) -> dict[str, Any]:
-    path = f"/datasets/{quote(work.subject)}"
-    return {**work.as_json(), "links": {"self": f"{path}/build", "cancel": f"{path}/build/cancel", "set": path}}
+def _describe_build(job: DataJob) -> DataJobResponse:
+    path = f"/datasets/{quote(job.subject)}"
+    return DataJobResponse.of(job, self=f"{path}/build", cancel=f"{path}/build/cancel", set=path)
 
 
 @describe_operation(
     "What can be learned from",
-    {200: ResponseSpec("A page of data sets and sources, by id.", DATASET_LIST_SCHEMA)},
+    {200: ResponseSpec("A page of data sets and sources, by id.", DatasetListResponse)},
     tag=DATA_TAG,
     query={
         **PAGE_PARAMETERS,
@@ -105,21 +68,21 @@ async def get_datasets(request: web.Request) -> web.Response:
     """Built data sets, uploads, the operator's catalogue, and what ships; with the right to each."""
     services, asked = get_services(request), parse_page_query(request, "kind")
     kind = enum_query(request, "kind", ("source", "set"))
-    every = sorted(await asyncio.to_thread(_all_datasets, services), key=lambda one: str(one["id"]))
-    left = [one for one in every if (asked.after is None or one["id"] > asked.after) and kind in (None, one["kind"])]
-    last = left[asked.limit - 1]["id"] if len(left) > asked.limit else None
-    return web.json_response({"datasets": left[: asked.limit], "links": page_links(request, asked, last)})
+    every = sorted(await asyncio.to_thread(_all_datasets, services), key=lambda one: one.id)
+    left = [one for one in every if (asked.after is None or one.id > asked.after) and kind in (None, one.kind)]
+    last = left[asked.limit - 1].id if len(left) > asked.limit else None
+    return DatasetListResponse(datasets=left[: asked.limit], links=page_links(request, asked, last)).response()
 
 
-def _all_datasets(services: Services) -> list[dict[str, Any]]:
-    built = [dataset_json(one) for one in list_datasets(services)[0]]
-    return built + [source_json(source) for source in list_sources(services) if not source.is_set]
+def _all_datasets(services: Services) -> list[DatasetResponse | SourceResponse]:
+    built = [DatasetResponse.of(one) for one in list_datasets(services)[0]]
+    return [*built, *(SourceResponse.of(source) for source in list_sources(services) if not source.is_set)]
 
 
 @describe_operation(
     "One data set",
     {
-        200: ResponseSpec("Its figures, or what is stated of a source.", DATASET_SCHEMA),
+        200: ResponseSpec("Its figures, or what is stated of a source.", DatasetResponse),
         404: NO_DATASET_TEXT,
         422: DAMAGED_TEXT,
     },
@@ -130,14 +93,15 @@ async def get_dataset(request: web.Request) -> web.Response:
     services, id = get_services(request), request.match_info["id"]
     sources = await asyncio.to_thread(list_sources, services)
     named = next((one for one in sources if one.id == id and not one.is_set), None)
-    told = source_json(named) if named else dataset_json(await asyncio.to_thread(require_dataset, services, id))
-    return web.json_response(told)
+    if named:
+        return SourceResponse.of(named).response()
+    return DatasetResponse.of(await asyncio.to_thread(require_dataset, services, id)).response()
 
 
 @describe_operation(
     "Build a data set",
     {
-        202: ResponseSpec("It is being built, or waits for what is.", DATA_JOB_SCHEMA),
+        202: ResponseSpec("It is being built, or waits for what is.", DataJobResponse),
         409: "There is one of that name, or it is being built.",
         422: "Fields of the order are wrong, or a source may not be trained on.",
     },
@@ -154,13 +118,13 @@ async def post_dataset(request: web.Request) -> web.Response:
     order = parse_body(DatasetBuildBody, await read_json_object(request))
     work = await build_dataset(get_services(request), get_data_state(request), order, replace=replace)
     path = f"/datasets/{quote(order.name)}/build"
-    return web.json_response(_build_json(work), status=202, headers={"Location": path})
+    return _describe_build(work).response(202, {"Location": path})
 
 
 @describe_operation(
     "How far the building of a data set is",
     {
-        200: ResponseSpec("The last time that it was built since the bot started.", DATA_JOB_SCHEMA),
+        200: ResponseSpec("The last time that it was built since the bot started.", DataJobResponse),
         404: "It was not.",
         422: DAMAGED_TEXT,
     },
@@ -168,19 +132,19 @@ async def post_dataset(request: web.Request) -> web.Response:
 )
 async def get_build(request: web.Request) -> web.Response:
     """Its state, the trainer's last word, and what went wrong."""
-    return web.json_response(_build_json(_require_build(request)))
+    return _describe_build(_require_build(request)).response()
 
 
 @describe_operation(
     "Cancel the building of a data set",
-    {200: ResponseSpec("How it ended.", DATA_JOB_SCHEMA), 404: "It is not being built.", 422: DAMAGED_TEXT},
+    {200: ResponseSpec("How it ended.", DataJobResponse), 404: "It is not being built.", 422: DAMAGED_TEXT},
     tag=DATA_TAG,
 )
 async def cancel_build(request: web.Request) -> web.Response:
     """Nothing is left of it; an earlier data set of the name stays."""
     work = _require_build(request)
     await get_data_state(request).works.cancel(work)
-    return web.json_response(_build_json(work))
+    return _describe_build(work).response()
 
 
 def _require_build(request: web.Request) -> DataJob:
@@ -207,7 +171,7 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
     "Samples of a data set",
     {
         200: ResponseSpec(
-            "A page of samples, in their order; `count` is how many there are in all.", SAMPLE_LIST_SCHEMA
+            "A page of samples, in their order; `count` is how many there are in all.", SampleListResponse
         ),
         404: NO_DATASET_TEXT,
         422: DAMAGED_TEXT,
@@ -236,12 +200,9 @@ async def get_samples(request: web.Request) -> web.Response:
     if hits is None:
         raise Problem("busy", "The samples are being indexed.", "Try again.", headers={"Retry-After": "2"})
     last = str(hits.found[-1].n) if hits.has_more else None
-    shown = [_sample_json(found) for found in hits.found]
-    return web.json_response({"samples": shown, "count": hits.count, "links": page_links(request, asked, last)})
-
-
-def _sample_json(found: SampleHit) -> dict[str, Any]:
-    return {"n": found.n, "split": found.side, "line": found.line}
+    samples = [SampleResponse(n=hit.n, split=hit.side, line=hit.line) for hit in hits.found]
+    links = page_links(request, asked, last)
+    return SampleListResponse(samples=samples, count=hits.count, links=links).response()
 
 
 ROUTES: tuple[Route, ...] = (

@@ -1,0 +1,141 @@
+"""Answers of `/uploads` and `/datasets`: data sources, data sets, their samples, and jobs on them."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import quote
+
+from bot.web.api.data.built_datasets import BuiltDataset
+from bot.web.api.data.data_jobs import DataJob, DataJobKind, DataJobState
+from bot.web.api.data.data_sources import DataSource
+from bot.web.api.openapi import ApiModel, Json, Links, Timestamp
+
+DATASET_FIGURES = {
+    "samples", "tokens", "reply_tokens", "rows", "rows_used", "dropped", "dropped_replies", "by_source", "by_kind",
+    "by_right", "statements", "replaced", "hash", "persona", "base_model",
+}  # fmt: skip
+
+
+def upload_path(name: str) -> str:
+    """The address of an upload."""
+    return f"/uploads/{quote(name)}"
+
+
+class DataJobResponse(ApiModel):
+    """An inspection of an upload or a build of a data set, its `subject`; `said` is the last progress line."""
+
+    id: str
+    kind: DataJobKind
+    subject: str
+    state: DataJobState
+    said: str
+    error: str | None
+    links: Links | None = None
+
+    @classmethod
+    def of(cls, job: DataJob, **links: str) -> DataJobResponse:
+        """Describe a job."""
+        more: Json = {"links": links} if links else {}
+        shared: Json = {name: getattr(job, name) for name in ("id", "kind", "subject", "state", "said")}
+        return cls(**shared, **more, error=job.error or None)
+
+
+class SourceResponse(ApiModel):
+    """A data source; `train_with` is how a training request names it."""
+
+    id: str
+    kind: Literal["source", "set"]
+    origin: str
+    bytes: int | None
+    changed_at: Timestamp
+    right: Json | None
+    may_train: bool
+    refused: str | None
+    advice: str | None
+    about: Json | None
+    train_with: dict[str, str]
+    links: Links
+    looking_into: DataJobResponse | None = None
+
+    @classmethod
+    def of(cls, source: DataSource, **more: DataJobResponse | None) -> SourceResponse:
+        """Describe a source; an upload may have its inspection, `looking_into`."""
+        path = upload_path(source.name) if source.is_upload else f"/datasets/{quote(source.id)}"
+        actions = {"right": f"{path}/right", "inspect": f"{path}/inspect"} if source.is_upload else {}
+        return cls(
+            id=source.id,
+            kind="set" if source.is_set else "source",
+            origin=source.origin,
+            bytes=source.bytes,
+            changed_at=source.at,
+            right=vars(source.statement) if source.statement else None,
+            may_train=not source.refused,
+            refused=source.refused or None,
+            advice=source.advice or None,
+            about=source.about.model_dump(exclude={"bytes", "changed_ns"}) if source.about else None,
+            train_with=source.asked_by,
+            links={"self": path, **actions},
+            **more,
+        )
+
+
+class DatasetResponse(ApiModel, extra="allow"):
+    """A built data set with its figures; `train_with` is how a training request names it."""
+
+    id: str
+    kind: Literal["set"]
+    built_at: Timestamp
+    train_with: dict[str, str]
+    links: Links
+
+    @classmethod
+    def of(cls, built: BuiltDataset) -> DatasetResponse:
+        """Describe a data set."""
+        path = f"/datasets/{quote(built.id)}"
+        return cls(
+            id=built.id,
+            kind="set",
+            built_at=built.built_at,
+            train_with=built.asked_by,
+            links={"self": path, "samples": f"{path}/samples"},
+            **built.stats.model_dump(include=DATASET_FIGURES),
+        )
+
+
+class UploadListResponse(ApiModel):
+    """A page of uploads."""
+
+    uploads: list[SourceResponse]
+    links: Links
+
+
+class UploadedFile(ApiModel):
+    """A file that was uploaded."""
+
+    name: str
+    bytes: int
+    sha256: str
+    links: Links
+
+
+class DatasetListResponse(ApiModel):
+    """A page of data sets and sources."""
+
+    datasets: list[DatasetResponse | SourceResponse]
+    links: Links
+
+
+class SampleResponse(ApiModel):
+    """A sample: its number, its split, and its line in that split's file."""
+
+    n: int
+    split: str
+    line: Json
+
+
+class SampleListResponse(ApiModel):
+    """A page of samples; `count` is the number of all that match."""
+
+    samples: list[SampleResponse]
+    count: int
+    links: Links
