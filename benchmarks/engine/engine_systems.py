@@ -150,8 +150,9 @@ class EngineSystem:
 
     def __init__(self, folder: Path, **limits: Any) -> None:
         from personas.engine.cpu_kernel import kernel_runner
-        from personas.engine.engine_core import SchedulerLimits, build_engine_parts
+        from personas.engine.engine_core import build_engine_parts
         from personas.engine.lora_slots import read_unverified_adapter
+        from personas.engine.scheduler import SchedulerLimits
         from personas.engine.serving_precision import choose_precision
         from personas.models.serving_model import load_serving_model
         from personas.prompt import Renderer
@@ -166,15 +167,14 @@ class EngineSystem:
             SchedulerLimits(rows=max(CHAT_COUNTS), **limits),
             slots=max(CHAT_COUNTS),
             prefix_bytes=2**30,
-            heard=lambda: None,
         )
         stacked = self.parts.stacked
         assert stacked is not None  # the embedded model is a Llama
         for chat in load_chats(folder, max(CHAT_COUNTS)):
-            self.parts.hold(read_unverified_adapter(chat.adapter, stacked.linears))
+            self.parts.load_adapter(read_unverified_adapter(chat.adapter, stacked.linears))
         if kernel_runner.supports_model(model):
             kernel_runner.compile_kernel(lambda library: kernel_runner.enable_kernel(library, stacked))
-        self.kernel = stacked.quick is not None
+        self.kernel = stacked.kernel is not None
 
     def measure(self, talks: Sequence[BenchChat], cached: bool) -> TokenTimer:
         """All chats at once."""
@@ -196,22 +196,24 @@ class EngineSystem:
         self, chat: BenchChat, heard: BenchSink, guild_id: int = 0, ended: Callable[[], None] = lambda: None
     ) -> None:
         """Have a chat wait for its turn. The end of turn does not end it."""
-        from personas.engine.detokenizer import StreamingDetokenizer
-        from personas.engine.sequence import EngineRequest
+        from personas.engine.sequence import Sequence as EngineSequence
+        from personas.engine.sequence import StreamingDetokenizer
 
         class Text(StreamingDetokenizer):
-            def take(self, token: int) -> None:
+            def append(self, token: int) -> None:
                 heard.watch.see(heard.chat)
-                super().take(token)
+                super().append(token)
 
         endless: Any = SimpleNamespace(tokenizer=self.tokenizer, stop_ids=())
         request = ChatRequest(None, (Turn("", ""),), (), chat.adapter, GREEDY_SAMPLING, guild_id)
-        self.parts.batch.add(EngineRequest(request, tuple(chat.prompt), 0, heard, Text(endless, (), heard.push), ended))
+        self.parts.batch.add(
+            EngineSequence(request, tuple(chat.prompt), 0, heard, Text(endless, (), heard.push), ended)
+        )
 
     def _forget(self, chat: BenchChat) -> None:
         stacked = self.parts.stacked
         if stacked and stacked.prefixes:
-            stacked.prefixes.forget(chat.adapter.name)
+            stacked.prefixes.drop_adapter(chat.adapter.name)
 
 
 SYSTEM_FACTS = ("kernel", "precision")

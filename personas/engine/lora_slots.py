@@ -1,4 +1,4 @@
-"""LoRA slots: read adapters, stack their weights, pin them while in use, evict the least recently used."""
+"""LoRA slots: reads adapters, stacks their weights, pins them while in use and evicts the least recently used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from peft import LoraConfig
@@ -28,30 +29,21 @@ STACKABLE_LORA_SETTINGS = frozenset(
     "runtime_config target_modules task_type use_rslora".split()
 )
 
-
-"""Settings of peft that a plain product of two matrices does justice to; any other that is set is left to peft."""
-
-
+"""Settings of peft that leave an adapter a plain product of two matrices; with any other set, peft computes it."""
 STACKABLE_LORA_INITS = (True, False, "gaussian", None)
-
-
-"""Ways of beginning a training that leave the base model's weights as they are."""
-
-
+"""Initialisations that leave the base model's weights unchanged."""
 PEFT_KEY_PREFIX = "base_model.model."
-
-
 MAX_STACKED_RANK = 64
-
-
-"""Each slot of a stack is as large as the largest adapter needs, and each row computes as much: beyond, peft does."""
+"""Largest rank in the stack, whose slots are all as large as the largest adapter; peft computes larger ones."""
+MAX_PREFETCHED_ADAPTERS = 4
+"""Adapters read ahead; their weights take memory until they get a slot."""
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """A verified adapter. `pairs` holds by linear layer A `[rank, in]` and scale · Bᵀ `[rank, out]`.
+    """An adapter's weights. `pairs` maps linear layers to A `[rank, in]` and scale · Bᵀ `[rank, out]`.
 
-    `pairs` is None where the adapter is more than that, or its rank beyond `MAX_STACKED_RANK`: peft computes it.
+    `pairs` is None for adapters that peft has to compute: other than plain LoRA, or beyond `MAX_STACKED_RANK`.
     """
 
     ref: AdapterRef
@@ -65,7 +57,7 @@ def read_adapter(ref: AdapterRef, base_hash: str, linears: Mapping[str, Any]) ->
 
 
 def read_unverified_adapter(ref: AdapterRef, linears: Mapping[str, Any]) -> AdapterWeights:
-    """The same for a folder that nobody has sealed. Raises `AdapterError`."""
+    """Read an adapter whose folder is not sealed yet. Raises `AdapterError`."""
     try:
         config = json.loads((ref.folder / CONFIG_FILE).read_text(encoding="utf-8"))
         tensors = load_file(ref.folder / WEIGHTS_FILE)
@@ -76,14 +68,14 @@ def read_unverified_adapter(ref: AdapterRef, linears: Mapping[str, Any]) -> Adap
         is_large = pairs and max(a.shape[0] for a, _ in pairs.values()) > MAX_STACKED_RANK
         return AdapterWeights(ref, None if is_large else pairs)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        what = f"{CONFIG_FILE} in {ref.folder} is no LoRA adapter's, or does not fit its weights: {error!r}"
-        raise AdapterError(what, "Make it anew where it came from, or train it again.") from error
+        what = f"{CONFIG_FILE} in {ref.folder} is not a LoRA adapter's or does not match its weights: {error!r}"
+        raise AdapterError(what, "Export it again from its source, or train it again.") from error
 
 
 def _is_stackable(config: Mapping[str, Any]) -> bool:
-    more = [name for name, value in config.items() if value and name not in STACKABLE_LORA_SETTINGS]
-    kind = config.get("peft_type"), config.get("bias", "none"), config.get("init_lora_weights")
-    return not more and kind[:2] == ("LORA", "none") and kind[2] in STACKABLE_LORA_INITS
+    others = [name for name, value in config.items() if value and name not in STACKABLE_LORA_SETTINGS]
+    is_plain = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
+    return not others and is_plain and config.get("init_lora_weights") in STACKABLE_LORA_INITS
 
 
 def _lora_pairs(
@@ -96,37 +88,37 @@ def _lora_pairs(
         if a is None or b is None or layer not in linears:
             return None
         if (b.shape[0], a.shape[1]) != (linears[layer].out_features, linears[layer].in_features):
-            return None  # peft says in its words what does not fit
+            return None  # peft reports the mismatch
         pairs[layer] = a.float(), (b.float() * _lora_scale(config, layer, a.shape[0])).T.contiguous()
     return pairs if 2 * len(pairs) == len(tensors) else None
 
 
 def _lora_scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
-    """What the product is multiplied with: α / r, or α / √r with rsLoRA (arXiv 2312.03732)."""
+    """Return the adapter's scale: α / r, or α / √r with rsLoRA (arXiv 2312.03732)."""
     patterns = config.get("alpha_pattern") or {}
-    usual = config.get("lora_alpha", LoraConfig.lora_alpha)
-    alpha = float(patterns.get(get_pattern_key(list(patterns), layer), usual))
+    default = config.get("lora_alpha", LoraConfig.lora_alpha)
+    alpha = float(patterns.get(get_pattern_key(list(patterns), layer), default))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 class StackedLora:
-    """Per linear layer A `[slots, rank, in]` and scale · Bᵀ `[slots, rank, out]`; slot 0 is the base model: zeros.
+    """Maps linear layers to A `[slots, rank, in]` and scale · Bᵀ `[slots, rank, out]`; slot 0, the base, is zero.
 
-    Smaller ranks are filled up with zeros. The stack grows with the slots that are filled and the ranks that come.
+    Smaller ranks are padded with zeros. The stack grows with the slots in use and the largest rank.
     """
 
     def __init__(self, linears: Mapping[str, Any], dtype: Any, device: Any, slots: int) -> None:
-        """`slots` is how many are expected, the base model's not counted: the stack is not made larger for fewer."""
-        self._linears, self._options, self._slots = linears, {"dtype": dtype, "device": device}, slots
+        """Expect `slots` adapters, not counting the base model's slot: the stack doubles up to that size."""
+        self._linears, self._options, self.slots = linears, {"dtype": dtype, "device": device}, slots
         self.pairs: dict[str, tuple[Any, Any]] = {}
         self.version = 0
-        """Changes with the stack."""
+        """Increases with each change of the stack."""
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
-        """Fill a slot."""
-        assert weights.pairs is not None  # else peft computes it
+        """Write an adapter's weights into a slot."""
+        assert weights.pairs is not None  # peft computes the others
         ranks = {layer: a.shape[0] for layer, (a, _) in weights.pairs.items()}
-        self._make_room(slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())})
+        self._grow(slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())})
         for layer, (a, b) in weights.pairs.items():
             for stack, part in zip(self.pairs[layer], (a, b), strict=True):
                 stack[slot, : a.shape[0]] = part
@@ -136,23 +128,23 @@ class StackedLora:
                 stack[slot] = 0
         self.version += 1
 
-    def _make_room(self, slot: int, ranks: Mapping[str, int]) -> None:
-        """Have room for these ranks in a slot; what has to grow is made anew, side by side."""
+    def _grow(self, slot: int, ranks: Mapping[str, int]) -> None:
+        """Grow the tensors of the layers that have too few slots or ranks; the new ones lie side by side."""
         sizes = {layer: self._size(layer, slot, rank) for layer, rank in ranks.items()}
         grown = [layer for layer, size in sizes.items() if layer not in self.pairs or size != self._size_of(layer)]
         widths = {layer: (self._linears[layer].in_features, self._linears[layer].out_features) for layer in grown}
         shapes = [(*sizes[layer], width) for layer in grown for width in widths[layer]]
-        room = packed_zeros_in_huge_pages(shapes, **self._options)
-        for layer, pair in zip(grown, zip(room[::2], room[1::2], strict=True), strict=True):
+        tensors = packed_zeros_in_huge_pages(shapes, **self._options)
+        for layer, pair in zip(grown, zip(tensors[::2], tensors[1::2], strict=True), strict=True):
             for new, before in zip(pair, self.pairs.get(layer, ()), strict=False):
                 new[: before.shape[0], : before.shape[1]] = before
             self.pairs[layer] = pair
 
     def _size(self, layer: str, slot: int, rank: int) -> tuple[int, int]:
-        """How many slots and ranks a layer needs, those it has at least; slots double until all expected have room."""
+        """Return the slots and ranks that a layer needs; slots double up to the expected number."""
         slots, ranks = self._size_of(layer) if layer in self.pairs else (0, 0)
         if slot >= slots:
-            slots = min(2 * slot + 1, max(slot, self._slots) + 1)
+            slots = min(2 * slot + 1, max(slot, self.slots) + 1)
         return slots, max(ranks, -(-rank // 4) * 4)
 
     def _size_of(self, layer: str) -> tuple[int, int]:
@@ -160,17 +152,11 @@ class StackedLora:
         return slots, ranks
 
 
-MAX_PREFETCHED_ADAPTERS = 4
-
-
-"""So many adapters are read ahead of their turn; more would fill the memory where thousands wait."""
-
-
 @dataclass(frozen=True)
 class LoraSlot:
-    """Where a row's adapter is: in a slot of the stack (0 is the base model), or left to peft (`slot` None)."""
+    """The place of an adapter: `index` in the stack (0 is the base model), or None if peft computes it."""
 
-    slot: int | None
+    index: int | None
     ref: AdapterRef | None = None
 
     @property
@@ -182,136 +168,151 @@ class LoraSlot:
 BASE_MODEL_SLOT = LoraSlot(0)
 
 
+class AdapterState(Enum):
+    """Answers whether a sequence with an adapter can start."""
+
+    READY = "`acquire` succeeds"
+    LOADING = "its weights have not been read yet"
+    NO_SLOT = "it waits for a slot: all are in use, or an earlier version of its folder is being dropped"
+    FAILED = "its weights could not be read; `acquire` raises the error"
+
+
 @dataclass
 class _ResidentAdapter:
-    """An adapter that is here, the rows that use it, and who waits for it to leave."""
+    """An adapter in memory, the number of sequences that pin it, and callbacks that wait for its removal."""
 
-    seat: LoraSlot
-    rows: int = 0
-    left: list[Callable[[], None]] = field(default_factory=list)
+    slot: LoraSlot
+    pins: int = 0
+    on_dropped: list[Callable[[], None]] = field(default_factory=list)
 
 
 class LoraSlots:
-    """The slots of one stack. Used by the engine's thread alone; only reading happens beside it."""
+    """Owns a stack of adapters and reads further ones on a background thread. Used by the engine's thread alone."""
 
     def __init__(
         self,
-        slots: int,
+        stack: StackedLora | None,
         read: Callable[[AdapterRef], AdapterWeights],
-        put: Callable[[int, AdapterWeights], None],
-        forget: Callable[[AdapterRef], None],
-        heard: Callable[[], None],
+        on_read: Callable[[], None] = lambda: None,
     ) -> None:
-        """`read` verifies and reads an adapter, on another thread; `heard` is called there when that is done.
+        """`read` and `on_read`, which is called after each read, run on the background thread.
 
-        `put` fills a slot. `forget` is called with an adapter that is let go of for good, not with one that makes room.
+        Without a stack, all adapters are left to peft.
         """
-        self._read, self._put, self._forget, self._heard = read, put, forget, heard
-        self._free = list(range(slots, 0, -1))
-        self._held: OrderedDict[str, _ResidentAdapter] = OrderedDict()  # least recently used first
-        self._reading: dict[str, Future[AdapterWeights]] = {}
+        self._stack, self._read, self._on_read = stack, read, on_read
+        self._free = list(range(stack.slots if stack else 0, 0, -1))
+        self._resident: OrderedDict[str, _ResidentAdapter] = OrderedDict()  # least recently used first
+        self._reads: dict[str, Future[AdapterWeights]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
 
     @property
-    def held(self) -> tuple[AdapterStatus, ...]:
-        """Those that are here, the longest unused first. May be asked from any thread."""
-        return tuple(AdapterStatus(it.seat.name, it.rows, it.seat.slot is not None) for it in list(self._held.values()))
+    def resident(self) -> tuple[AdapterStatus, ...]:
+        """The adapters in memory, least recently used first. Thread-safe."""
+        adapters = list(self._resident.values())
+        return tuple(AdapterStatus(it.slot.name, it.pins, it.slot.index is not None) for it in adapters)
+
+    def state(self, ref: AdapterRef | None) -> AdapterState:
+        """Return whether `acquire` would succeed. Changes nothing."""
+        if ref is None:
+            return AdapterState.READY
+        if resident := self._resident.get(ref.name):
+            return AdapterState.NO_SLOT if resident.on_dropped else AdapterState.READY
+        read = self._reads.get(ref.name)
+        if read is None or not read.done():
+            return AdapterState.LOADING
+        if read.exception():
+            return AdapterState.FAILED
+        needs_slot = read.result().pairs is not None
+        return AdapterState.NO_SLOT if needs_slot and not self._has_evictable_slot() else AdapterState.READY
 
     def prefetch(self, refs: Sequence[AdapterRef]) -> None:
-        """Read those that come next and are not here; what was read for others is let go of."""
-        wanted = {ref.name: ref for ref in refs if ref.name not in self._held}
-        wanted = dict(list(wanted.items())[:MAX_PREFETCHED_ADAPTERS])
-        for name in self._reading.keys() - wanted.keys():
-            self._reading.pop(name).cancel()
+        """Read the first adapters that are not in memory; discard what was read for others."""
+        missing = {ref.name: ref for ref in refs if ref.name not in self._resident}
+        wanted = dict(list(missing.items())[:MAX_PREFETCHED_ADAPTERS])
+        for name in self._reads.keys() - wanted.keys():
+            self._reads.pop(name).cancel()
         for name, ref in wanted.items():
-            if name not in self._reading:
-                self._reading[name] = self._reader.submit(self._read, ref)
-                self._reading[name].add_done_callback(lambda _: self._heard())
+            if name not in self._reads:
+                self._reads[name] = self._reader.submit(self._read, ref)
+                self._reads[name].add_done_callback(lambda _: self._on_read())
 
-    def is_read(self, ref: AdapterRef) -> bool:
-        """Whether an adapter only waits for a slot, or is here."""
-        reading = self._reading.get(ref.name)
-        return ref.name in self._held or (reading is not None and reading.done())
+    def acquire(self, ref: AdapterRef | None) -> LoraSlot:
+        """Pin an adapter for a sequence, evicting an unused one if necessary.
 
-    def hold(self, weights: AdapterWeights) -> bool:
-        """Seat an adapter that has been read; False when all slots are in use."""
-        name = weights.ref.name
-        if name not in self._held:
-            slot = None if weights.pairs is None else self._free_slot()
-            if slot == 0:
-                return False
-            if slot is not None:
-                self._put(slot, weights)
-            self._held[name] = _ResidentAdapter(LoraSlot(slot, weights.ref))
-        return True
-
-    def take(self, ref: AdapterRef | None) -> LoraSlot | None:
-        """A seat for one more row with this adapter; None while it is being read or all slots are in use.
-
-        Raises `AdapterError` when the adapter cannot be used.
+        Call it in the states READY and FAILED. Raises `AdapterError` for an adapter that could not be read, which
+        the next `prefetch` reads again.
         """
         if ref is None:
             return BASE_MODEL_SLOT
-        if ref.name not in self._held and not self._place(ref):
-            return None
-        held = self._held[ref.name]
-        if held.left:  # it is asked to leave; who comes now gets what lies in its folder then
-            return None
-        self._held.move_to_end(ref.name)
-        held.rows += 1
-        return held.seat
+        if ref.name not in self._resident and not self.add(self._reads.pop(ref.name).result()):
+            raise RuntimeError(f"no slot is free for {ref.name}")
+        resident = self._resident[ref.name]
+        self._resident.move_to_end(ref.name)
+        resident.pins += 1
+        return resident.slot
 
-    def give_back(self, seat: LoraSlot) -> None:
-        """A row has ended."""
-        if seat.ref is None:
+    def release(self, slot: LoraSlot) -> None:
+        """Unpin an adapter; one that is being dropped goes with its last pin."""
+        if slot.ref is None:
             return
-        held = self._held[seat.name]
-        held.rows -= 1
-        if held.left and not held.rows:
-            self._let_go(held)
+        resident = self._resident[slot.name]
+        resident.pins -= 1
+        if resident.on_dropped and not resident.pins:
+            self._remove(resident)
 
-    def drop(self, ref: AdapterRef, left: Callable[[], None]) -> None:
-        """Let go of an adapter once no row uses it; `left` hears when it has gone, or that it was not here."""
-        if reading := self._reading.pop(ref.name, None):
-            reading.cancel()
-        held = self._held.get(ref.name)
-        if held is None:
-            left()
-            return
-        held.left.append(left)
-        if not held.rows:
-            self._let_go(held)
+    def add(self, weights: AdapterWeights) -> bool:
+        """Put an adapter into a slot without pinning it. Returns False when all slots are in use.
 
-    def close(self) -> None:
-        """Stop reading."""
-        self._reader.shutdown(wait=False, cancel_futures=True)
-
-    def _place(self, ref: AdapterRef) -> bool:
-        """Seat an adapter that has been read, if there is room for it."""
-        reading = self._reading.get(ref.name)
-        if reading is None or not reading.done():
-            return False
-        if reading.exception():
-            self._reading.pop(ref.name)
-        if not self.hold(reading.result()):
-            return False
-        self._reading.pop(ref.name)
+        When its weights cannot be written, the slot is free again and the error is raised.
+        """
+        if weights.ref.name in self._resident:
+            return True
+        index = None
+        if weights.pairs is not None:
+            if not self._has_evictable_slot():
+                return False
+            index = self._fill_slot(weights)
+        self._resident[weights.ref.name] = _ResidentAdapter(LoraSlot(index, weights.ref))
         return True
 
-    def _free_slot(self) -> int:
-        """A free slot, made free if need be; 0 when all are in use."""
-        if not self._free:
-            idle = (name for name, held in self._held.items() if not held.rows and held.seat.slot)
-            if (name := next(idle, None)) is not None:
-                self._free.append(self._held.pop(name).seat.slot or 0)
-        return self._free.pop() if self._free else 0
+    def drop(self, ref: AdapterRef, on_dropped: Callable[[], None]) -> None:
+        """Remove an adapter once no sequence pins it, then call `on_dropped`; at once if it is not in memory."""
+        if read := self._reads.pop(ref.name, None):
+            read.cancel()
+        resident = self._resident.get(ref.name)
+        if resident is None:
+            on_dropped()
+            return
+        resident.on_dropped.append(on_dropped)
+        if not resident.pins:
+            self._remove(resident)
 
-    def _let_go(self, held: _ResidentAdapter) -> None:
-        ref = held.seat.ref
-        assert ref is not None  # the base model is never held
-        del self._held[ref.name]
-        if held.seat.slot:
-            self._free.append(held.seat.slot)
-        self._forget(ref)
-        for left in held.left:
-            left()
+    def close(self) -> None:
+        """Stop the background thread."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def _has_evictable_slot(self) -> bool:
+        return bool(self._free) or self._least_recently_used() is not None
+
+    def _least_recently_used(self) -> str | None:
+        unused = (name for name, it in self._resident.items() if not it.pins and it.slot.index)
+        return next(unused, None)
+
+    def _fill_slot(self, weights: AdapterWeights) -> int:
+        assert self._stack is not None  # weights have pairs only where there is a stack
+        if not self._free and (name := self._least_recently_used()):
+            self._free.append(self._resident.pop(name).slot.index or 0)
+        index = self._free.pop()
+        try:
+            self._stack.put(index, weights)
+        except Exception:
+            self._free.append(index)
+            raise
+        return index
+
+    def _remove(self, resident: _ResidentAdapter) -> None:
+        del self._resident[resident.slot.name]
+        if resident.slot.index:
+            self._free.append(resident.slot.index)
+        for on_dropped in resident.on_dropped:
+            on_dropped()

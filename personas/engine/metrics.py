@@ -9,9 +9,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class AdapterStatus:
-    """An adapter that is in memory: its name, how many replies it is making, and whether it has a slot of the stack.
+    """An adapter in memory: its name, the number of replies it generates, and whether it has a LoRA slot.
 
-    One without a slot is computed by peft, a reply at a time.
+    Adapters without a slot are computed by peft, one reply at a time.
     """
 
     name: str
@@ -21,10 +21,9 @@ class AdapterStatus:
 
 @dataclass(frozen=True)
 class EngineState:
-    """How an engine stands at one moment.
+    """Load of an engine: `running` of `rows` replies, `waiting` requests, and the adapters in memory.
 
-    `running` of at most `rows` replies are being made, `waiting` requests wait. `adapters` are those in memory, of
-    which `slots` can have a place in the stack. `kept_bytes` of at most `kept_most_bytes` hold what prompts share.
+    `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt prefixes.
     """
 
     model: str
@@ -42,8 +41,10 @@ class EngineState:
 
 @dataclass(frozen=True)
 class RequestMetrics:
-    """How one request went. `first_s` is how long it took to the first text (None: there was none), `whole_s` to the
-    end, in seconds; the tokens are 0 where it failed or was stopped before its turn."""
+    """Measurements of one request: seconds to the first text (None without any) and to the end, and tokens.
+
+    The tokens are 0 for a request that failed or was cancelled before it started.
+    """
 
     first_s: float | None
     whole_s: float
@@ -53,8 +54,8 @@ class RequestMetrics:
 
 
 MetricsCallback = Callable[[RequestMetrics], None]
-"""Is told of each request as it ends, on the engine's thread or the event loop's: it must take no time."""
+"""Called when a request ends, on the engine's thread or on the event loop's; it must not block."""
 
 
-def ignore_metrics(told: RequestMetrics) -> None:
-    """Where nobody watches."""
+def ignore_metrics(metrics: RequestMetrics) -> None:
+    """Discard the metrics."""

@@ -14,161 +14,173 @@ from transformers import AttentionInterface
 from personas.engine.kv_cache import CacheShape, PrefixCache, SequenceKVCache
 from personas.engine.lora_slots import BASE_MODEL_SLOT, LoraSlot, StackedLora
 
-ATTENTION_NAME = "understudy-rows"
-ATTENTION_SETTINGS = frozenset({"dropout", "scaling", "sliding_window", "batch", "is_causal", "position_ids"})
-"""What a model may ask of its attention; one that asks for more computes something else."""
+ATTENTION_NAME = "understudy-ragged"
 
 
 @dataclass
 class ScheduledTokens:
-    """Tokens of one row to compute next, after those its memory holds; `wanted` says whether its logits are."""
+    """Tokens of one sequence to compute after those in its KV cache.
 
-    row: Any
+    `needs_logits` is False for a part of a prompt that leaves tokens for later.
+    """
+
+    kv: Any
     tokens: Sequence[int]
-    seat: LoraSlot = BASE_MODEL_SLOT
-    wanted: bool = True
+    slot: LoraSlot = BASE_MODEL_SLOT
+    needs_logits: bool = True
 
 
 class ForwardBackend(Protocol):
-    """Computes spans of rows and keeps their keys and values in the rows' memory."""
+    """Computes scheduled tokens and appends them, with their keys and values, to their KV caches."""
 
-    def forward(self, spans: Sequence[ScheduledTokens]) -> Any:
-        """Logits `[wanted spans, vocabulary]`, float32, after each wanted span's last token."""
+    def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
+        """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
         ...
 
 
 class KernelBackend(ForwardBackend, Protocol):
-    """Another way to compute the same, with something to let go of."""
+    """A compiled forward pass, which owns threads and memory."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Free the threads and the memory."""
         ...
 
 
-class ModelRunner(ForwardBackend, Protocol):
-    """Opens rows, too."""
+class ModelRunner(Protocol):
+    """A model with the KV caches of its sequences."""
 
     prefixes: PrefixCache | None
-    """What its rows have in common, if that is kept."""
+    """Keys and values that its sequences share; None where they are not stored."""
 
-    def open(self, capacity: int) -> Any:
-        """The memory of a new row, with room for so many tokens; its `tokens` are those computed so far."""
+    @property
+    def backend(self) -> ForwardBackend:
+        """The forward pass to use for the next batch."""
+        ...
+
+    def new_kv_cache(self, capacity: int) -> Any:
+        """Create the KV cache of a sequence of at most `capacity` tokens."""
         ...
 
 
 @dataclass
 class _FlatBatch:
-    """Spans laid end to end; those without an adapter first, those with the same one together."""
+    """Scheduled tokens laid end to end, ordered by LoRA slot; `groups` holds (slot, start, end) per slot."""
 
-    spans: list[ScheduledTokens]
+    scheduled: list[ScheduledTokens]
     starts: list[int] = field(default_factory=list)
     groups: list[tuple[int, int, int]] = field(default_factory=list)
     gathered: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         end = 0
-        for span in self.spans:
+        for item in self.scheduled:
             self.starts.append(end)
-            begin, end = end, end + len(span.tokens)
-            slot = span.seat.slot or 0
+            begin, end = end, end + len(item.tokens)
+            slot = item.slot.index or 0
             if self.groups and self.groups[-1][0] == slot:
                 begin = self.groups.pop()[1]
             self.groups.append((slot, begin, end))
         self.length = end
 
     @property
-    def single_tokens(self) -> bool:
-        """Whether each row is at its next token: then their adapters are multiplied all at once."""
-        return self.length == len(self.spans)
+    def is_decoding(self) -> bool:
+        """Whether every sequence has one token: then all adapters are applied in one batched product."""
+        return self.length == len(self.scheduled)
 
 
 class StackedLoraRunner:
-    """Decodes with the modules of a transformers model and a stack of adapters."""
+    """Computes batches with the modules of a transformers model and a stack of adapters.
+
+    The model's attention and linear layers are patched once; outside of `forward` they behave as before.
+    """
 
     def __init__(
-        self, model: Any, slots: int, prefix_bytes: int, bare: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self,
+        model: Any,
+        slots: int,
+        prefix_bytes: int,
+        without_peft: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """`slots` adapters are held at once, the base model's place not counted.
+        """Stack at most `slots` adapters, not counting the base model's slot.
 
-        `bare` makes sure, for a `with` block, that nothing else lies over the model.
+        `without_peft` disables peft's adapters over the same model for a `with` block.
         """
-        self.model, self.slots, self._bare = model, slots, bare
+        self.model, self._without_peft = model, without_peft
         self.prefixes: PrefixCache | None = PrefixCache(prefix_bytes)
         self.linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
         self.stack = StackedLora(self.linears, model.dtype, model.device, slots)
         self.shape = _cache_shape(model)
-        self.quick: KernelBackend | None = None
-        """What computes the same in another way, once it is there (`personas.engine.cpu_kernel.kernel_runner`)."""
+        self.kernel: KernelBackend | None = None
+        """The compiled forward pass once it is enabled (`personas.engine.cpu_kernel.kernel_runner`)."""
         self._batch: _FlatBatch | None = None
         self._gathered: tuple[object, dict[str, tuple[Any, Any]]] = (None, {})
         AttentionInterface.register(ATTENTION_NAME, ragged_attention)
         for name, linear in self.linears.items():
-            setattr(linear, "forward", self._adapted(name, linear.forward))  # noqa: B010 (types know of no other way)
+            setattr(linear, "forward", self._with_adapters(name, linear.forward))  # noqa: B010 (mypy forbids assignment)
 
-    def open(self, capacity: int) -> SequenceKVCache:
-        """The memory of a new row, with room for so many tokens."""
+    @property
+    def backend(self) -> ForwardBackend:
+        """The compiled kernel once it is enabled, otherwise the model's own modules."""
+        return self.kernel or self
+
+    def new_kv_cache(self, capacity: int) -> SequenceKVCache:
+        """Create the KV cache of a sequence of at most `capacity` tokens."""
         return SequenceKVCache(self.shape, capacity)
 
-    def forward(self, spans: Sequence[ScheduledTokens]) -> Any:
-        """Logits `[wanted spans, vocabulary]`, float32, after each wanted span's last token."""
-        if self.quick:
-            return self.quick.forward(spans)
-        return self.compute(spans)
-
     def close(self) -> None:
-        """Let go of what computes beside the model."""
-        if self.quick:
-            self.quick.close()
-            self.quick = None
+        """Close the compiled kernel; the model's own modules compute from then on."""
+        if self.kernel:
+            self.kernel.close()
+            self.kernel = None
 
-    def compute(self, spans: Sequence[ScheduledTokens]) -> Any:
-        """The same by the model's own modules, whatever else there is."""
-        order = sorted(range(len(spans)), key=lambda at: spans[at].seat.slot or 0)
-        batch = _FlatBatch([spans[at] for at in order])
-        with torch.inference_mode(), self._bare(), self._computing(batch):
-            hidden = self._hidden(batch)
-            for span in spans:
-                span.row.tokens += span.tokens
-            ends = {at: batch.starts[n] + len(spans[at].tokens) - 1 for n, at in enumerate(order)}
-            wanted = [ends[at] for at in range(len(spans)) if spans[at].wanted]
-            return self.model.get_output_embeddings()(hidden[wanted]).float()
+    def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
+        """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
+        order = sorted(range(len(scheduled)), key=lambda at: scheduled[at].slot.index or 0)
+        batch = _FlatBatch([scheduled[at] for at in order])
+        with torch.inference_mode(), self._without_peft(), self._patched(batch):
+            hidden = self._hidden_states(batch)
+            for item in scheduled:
+                item.kv.tokens += item.tokens
+            last = {at: batch.starts[n] + len(scheduled[at].tokens) - 1 for n, at in enumerate(order)}
+            rows = [last[at] for at in range(len(scheduled)) if scheduled[at].needs_logits]
+            return self.model.get_output_embeddings()(hidden[rows]).float()
 
-    def _hidden(self, batch: _FlatBatch) -> Any:
-        ids = [token for span in batch.spans for token in span.tokens]
-        at = [len(span.row.tokens) + n for span in batch.spans for n in range(len(span.tokens))]
-        inputs, positions = (torch.tensor([numbers], device=self.model.device) for numbers in (ids, at))
+    def _hidden_states(self, batch: _FlatBatch) -> Any:
+        ids = [token for item in batch.scheduled for token in item.tokens]
+        places = [len(item.kv.tokens) + n for item in batch.scheduled for n in range(len(item.tokens))]
+        inputs, positions = (torch.tensor([numbers], device=self.model.device) for numbers in (ids, places))
         output = self.model.base_model(input_ids=inputs, position_ids=positions, use_cache=False, batch=batch)
         return output.last_hidden_state[0]
 
     @contextmanager
-    def _computing(self, batch: _FlatBatch) -> Iterator[None]:
-        """The model's attention reads rows, and its linear layers add adapters, for the time of the block."""
-        before = self.model.config._attn_implementation
+    def _patched(self, batch: _FlatBatch) -> Iterator[None]:
+        """Let attention read the sequences' KV caches and linear layers add adapters, for a `with` block."""
+        attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION_NAME)
         self._batch = batch
-        if batch.single_tokens:
-            batch.gathered = self._gathered_for(batch)
+        if batch.is_decoding:
+            batch.gathered = self._gather_adapters(batch)
         try:
             yield
         finally:
             self._batch = None
-            self.model.set_attn_implementation(before)
+            self.model.set_attn_implementation(attention)
 
-    def _gathered_for(self, batch: _FlatBatch) -> dict[str, tuple[Any, Any]]:
-        """The adapters of the rows that have one, per layer `[rows, rank, width]`; kept while the rows stay."""
-        slots = [span.seat.slot for span in batch.spans if span.seat.slot]
+    def _gather_adapters(self, batch: _FlatBatch) -> dict[str, tuple[Any, Any]]:
+        """Gather each sequence's adapter per layer, `[sequences, rank, width]`; cached while the batch is the same."""
+        slots = [item.slot.index for item in batch.scheduled if item.slot.index]
         key = (self.stack.version, tuple(slots))
         if self._gathered[0] != key:
             self._gathered = key, {name: (a[slots], b[slots]) for name, (a, b) in self.stack.pairs.items() if slots}
         return self._gathered[1]
 
-    def _adapted(self, name: str, plain: Any) -> Any:
+    def _with_adapters(self, name: str, linear: Any) -> Any:
         def forward(x: Any) -> Any:
-            y, batch = plain(x), self._batch
+            y, batch = linear(x), self._batch
             if batch is None or name not in self.stack.pairs:
                 return y
             flat, out = x.reshape(batch.length, -1), y.view(batch.length, -1)
-            if batch.single_tokens:
+            if batch.is_decoding:
                 if name in batch.gathered:
                     a, b = batch.gathered[name]
                     first = batch.length - len(a)
@@ -186,28 +198,31 @@ class StackedLoraRunner:
 def ragged_attention(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, batch: _FlatBatch, **settings: Any
 ) -> tuple[Any, None]:
-    """Attention of each span to its own row: `[1, heads, tokens, width]` in, `[1, tokens, heads, width]` out."""
+    """Attend from each sequence's tokens to its own KV cache, after storing their keys and values there.
+
+    Takes `[1, heads, tokens, width]` and returns `[1, tokens, heads, width]`.
+    """
     parts = []
-    for start, span in zip(batch.starts, batch.spans, strict=True):
-        here = slice(start, start + len(span.tokens))
-        before = len(span.row.tokens)
-        memory = span.row.memory[module.layer_idx]
-        memory[0, :, before : before + len(span.tokens)] = key[0, :, here]
-        memory[1, :, before : before + len(span.tokens)] = value[0, :, here]
-        parts.append(_attend(query[:, :, here], memory[:, None], before, settings))
+    for start, item in zip(batch.starts, batch.scheduled, strict=True):
+        tokens = slice(start, start + len(item.tokens))
+        cached = len(item.kv.tokens)
+        memory = item.kv.memory[module.layer_idx]
+        memory[0, :, cached : cached + len(item.tokens)] = key[0, :, tokens]
+        memory[1, :, cached : cached + len(item.tokens)] = value[0, :, tokens]
+        parts.append(_attend(query[:, :, tokens], memory[:, None], cached, settings))
     return torch.cat(parts, 2).transpose(1, 2), None
 
 
-def _attend(query: Any, memory: Any, before: int, settings: Mapping[str, Any]) -> Any:
-    """Attention of tokens that come after `before` others, all of them in `memory` `[2, 1, heads, capacity, width]`."""
+def _attend(query: Any, memory: Any, cached: int, settings: Mapping[str, Any]) -> Any:
+    """Attend from the tokens after `cached` others to all of them, in `memory` `[2, 1, heads, capacity, width]`."""
     length, window = query.shape[2], settings.get("sliding_window")
-    first = max(0, before + 1 - window) if window else 0
-    keys, values = memory[:, :, :, first : before + length]
+    first = max(0, cached + 1 - window) if window else 0
+    keys, values = memory[:, :, :, first : cached + length]
     mask = None
     if length > 1:
-        here = torch.arange(before, before + length, device=query.device)[:, None]
-        there = torch.arange(first, before + length, device=query.device)[None]
-        mask = there <= here if not window else (there <= here) & (there > here - window)
+        queried = torch.arange(cached, cached + length, device=query.device)[:, None]
+        attended = torch.arange(first, cached + length, device=query.device)[None]
+        mask = attended <= queried if not window else (attended <= queried) & (attended > queried - window)
     return F.scaled_dot_product_attention(
         query, keys, values, attn_mask=mask, scale=settings.get("scaling"), enable_gqa=query.shape[1] != keys.shape[1]
     )

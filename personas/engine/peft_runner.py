@@ -1,4 +1,4 @@
-"""Fallback runner through peft, one sequence at a time, and the peft adapter switcher."""
+"""Fallback runner through peft, one sequence at a time, and the switcher of peft adapters over one base model."""
 
 from __future__ import annotations
 
@@ -7,119 +7,125 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
+from peft import PeftModel
+from transformers import DynamicCache
+
 from personas.engine.kv_cache import PrefixCache
-from personas.engine.model_runner import ScheduledTokens
+from personas.engine.model_runner import ForwardBackend, ScheduledTokens
 from personas.errors import AdapterError
 from personas.home.adapters import verify_for_base_model
 from personas.schemas.chat import AdapterRef
 
 
 class PeftSwitcher:
-    """One base model and the adapters that lie over it; exactly one, or none, is active at a time.
+    """One base model and the peft adapters over it, of which at most one is active. Use from one thread.
 
-    Adapter weights take the base model's precision. Use from one thread.
+    Adapter weights are converted to the base model's precision.
     """
 
     def __init__(self, base: Any, base_hash: str, keep: int = 8) -> None:
-        """`keep` adapters stay loaded; beyond that the one that was used longest ago leaves."""
+        """Keep at most `keep` adapters loaded; the least recently used is deleted beyond that."""
         self._base, self._base_hash, self._keep = base, base_hash, keep
         self._peft: Any = None
         self._loaded: dict[str, None] = {}  # by name, least recently used first
-
-    def load(self, adapter: AdapterRef) -> None:
-        """Verify an adapter folder and load it. Raises `AdapterError`; the loaded ones are untouched then."""
-        if adapter.name in self._loaded:
-            self._loaded[adapter.name] = self._loaded.pop(adapter.name)
-            return
-        verify_for_base_model(adapter, self._base_hash)
-        self.admit(adapter)
-
-    def admit(self, adapter: AdapterRef) -> None:
-        """The same without verifying: for an adapter that is not sealed yet."""
-        self.attach(adapter)
-        self._loaded[adapter.name] = None
-        if len(self._loaded) > self._keep:
-            self._forget(next(iter(self._loaded)))
-
-    def drop(self, adapter: AdapterRef) -> None:
-        """Let go of an adapter; nothing happens when it is not loaded."""
-        if adapter.name in self._loaded:
-            self._forget(adapter.name)
-
-    def _forget(self, name: str) -> None:
-        del self._loaded[name]
-        if self._loaded:
-            self._peft.set_adapter(next(reversed(self._loaded)))  # peft would choose one itself
-            self._peft.delete_adapter(name)
-        else:
-            self._base, self._peft = self._peft.unload(), None
-
-    def use(self, adapter: AdapterRef | None) -> AbstractContextManager[Any]:
-        """The model with this adapter active, or the bare base model, for the time of a `with` block."""
-        if adapter is None:
-            return self._peft.disable_adapter() if self._peft else nullcontext()
-        self.load(adapter)
-        self._peft.set_adapter(adapter.name)
-        return nullcontext()
 
     @property
     def model(self) -> Any:
         """The model to call inside `use`."""
         return self._peft or self._base
 
-    def attach(self, adapter: AdapterRef) -> None:
-        """Load an adapter folder unverified and make it active: for measuring one that is not sealed yet."""
-        from peft import PeftModel
+    def use(self, adapter: AdapterRef | None) -> AbstractContextManager[Any]:
+        """Activate an adapter, or none, for a `with` block; one that is not loaded yet is verified and loaded."""
+        if adapter is None:
+            return self._peft.disable_adapter() if self._peft else nullcontext()
+        self.load(adapter)
+        self._peft.set_adapter(adapter.name)
+        return nullcontext()
 
+    def load(self, adapter: AdapterRef) -> None:
+        """Verify and load an adapter folder. Raises `AdapterError`; the loaded adapters are unchanged then."""
+        if adapter.name in self._loaded:
+            self._loaded[adapter.name] = self._loaded.pop(adapter.name)
+            return
+        verify_for_base_model(adapter, self._base_hash)
+        self.load_unverified(adapter)
+
+    def load_unverified(self, adapter: AdapterRef) -> None:
+        """Load an adapter folder that is not sealed yet. Raises `AdapterError`."""
+        self.attach(adapter)
+        self._loaded[adapter.name] = None
+        if len(self._loaded) > self._keep:
+            self._delete(next(iter(self._loaded)))
+
+    def drop(self, adapter: AdapterRef) -> None:
+        """Delete an adapter if it is loaded."""
+        if adapter.name in self._loaded:
+            self._delete(adapter.name)
+
+    def attach(self, adapter: AdapterRef) -> None:
+        """Load and activate an adapter folder for good: unverified, and never deleted. Raises `AdapterError`."""
         options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # raised by peft's own call
         try:
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self._base, adapter.folder, **options).eval()
             else:
                 self._peft.load_adapter(adapter.folder, **options)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
-            raise AdapterError(f"The adapter in {adapter.folder} does not fit: {error}", "Train it again.") from error
+            what = f"The adapter in {adapter.folder} does not fit the base model: {error}"
+            raise AdapterError(what, "Train it again.") from error
         for name, weight in self._peft.named_parameters():
             if f".{adapter.name}." in name and weight.is_floating_point():
                 weight.data = weight.data.to(self._base.dtype)
 
+    def _delete(self, name: str) -> None:
+        del self._loaded[name]
+        if self._loaded:
+            self._peft.set_adapter(next(reversed(self._loaded)))  # otherwise peft activates any other
+            self._peft.delete_adapter(name)
+        else:
+            self._base, self._peft = self._peft.unload(), None
+
 
 class PeftKVCache:
-    """A row's keys and values as transformers keeps them. `tokens` are those that have been computed."""
+    """Keys and values of one sequence in a cache of transformers. `tokens` are those computed so far."""
 
     def __init__(self, config: Any) -> None:
-        from transformers import DynamicCache
-
         self.memory = DynamicCache(config=config)
         self.tokens: list[int] = []
 
 
 class PeftRunner:
-    """Decodes with `PeftSwitcher`, as slowly as that is."""
+    """Computes one sequence at a time with the adapter that `PeftSwitcher` activates; it stores no prefixes."""
 
     prefixes: PrefixCache | None = None
 
-    def __init__(self, adapted: PeftSwitcher) -> None:
-        self.adapted = adapted
+    def __init__(self, switcher: PeftSwitcher) -> None:
+        self._switcher = switcher
 
-    def open(self, capacity: int) -> PeftKVCache:
-        """An empty row; `capacity` tokens are to fit, which here they always do."""
-        return PeftKVCache(self.adapted.model.config)
+    @property
+    def backend(self) -> ForwardBackend:
+        """The runner itself."""
+        return self
 
-    def forward(self, spans: Sequence[ScheduledTokens]) -> Any:
-        """Logits `[wanted spans, vocabulary]`. Raises `AdapterError` when an adapter cannot be used."""
-        import torch
+    def new_kv_cache(self, capacity: int) -> PeftKVCache:
+        """Create an empty cache, which grows with its sequence whatever the capacity."""
+        return PeftKVCache(self._switcher.model.config)
 
-        wanted = [logits for span in spans if (logits := self._logits(span)) is not None]
-        return torch.cat(wanted) if wanted else None
+    def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
+        """Return float32 logits `[items, vocabulary]`, None if no item needs them.
 
-    def _logits(self, span: ScheduledTokens) -> Any:
-        import torch
+        Raises `AdapterError` when an adapter cannot be loaded.
+        """
+        logits = [self._last_logits(item) for item in scheduled]
+        needed = [part for part, item in zip(logits, scheduled, strict=True) if item.needs_logits]
+        return torch.cat(needed) if needed else None
 
-        with self.adapted.use(span.seat.ref), torch.inference_mode():
-            model = self.adapted.model
-            ids = torch.tensor([span.tokens], device=model.device)
-            output = model(input_ids=ids, past_key_values=span.row.memory, use_cache=True, logits_to_keep=1)
-        span.row.tokens += span.tokens
-        return output.logits[:, -1].float() if span.wanted else None
+    def _last_logits(self, item: ScheduledTokens) -> Any:
+        with self._switcher.use(item.slot.ref), torch.inference_mode():
+            model = self._switcher.model
+            ids = torch.tensor([item.tokens], device=model.device)
+            output = model(input_ids=ids, past_key_values=item.kv.memory, use_cache=True, logits_to_keep=1)
+        item.kv.tokens += item.tokens
+        return output.logits[:, -1].float()

@@ -1,4 +1,4 @@
-"""Computes common prompt prefixes while the engine is idle."""
+"""Computes the common prefixes of personas' prompts while the engine is idle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from personas.engine.kv_cache import BLOCK_TOKENS
-from personas.engine.lora_slots import LoraSlot, LoraSlots
+from personas.engine.lora_slots import AdapterState, LoraSlot, LoraSlots
 from personas.engine.model_runner import ModelRunner, ScheduledTokens
 from personas.prompt import Renderer
 from personas.schemas.chat import AdapterRef, Persona, Turn
@@ -17,76 +17,80 @@ from personas.schemas.chat import AdapterRef, Persona, Turn
 log = logging.getLogger(__name__)
 
 MAX_QUEUED_PREFIXES = 256
-"""So many beginnings wait; later ones are let go of."""
+"""Prefixes that wait; further ones are ignored."""
 PROBE_TURNS = (Turn("Ann", "hi"), Turn("Zoe", "Why?"))
-"""Two members who have nothing in common: what both their prompts begin with is the persona's."""
+"""Two turns with nothing in common: what both prompts begin with belongs to the persona."""
 
 
-def common_prefix(renderer: Renderer, persona: Persona, most_tokens: int) -> tuple[int, ...]:
-    """The tokens that all prompts of a persona begin with, whoever asks. Raises `ValueError` when none fits."""
-    one, other = (renderer.prompt(persona, [guest], max_tokens=most_tokens).ids for guest in PROBE_TURNS)
+def common_prefix(renderer: Renderer, persona: Persona, max_tokens: int) -> tuple[int, ...]:
+    """Return the tokens that all prompts of a persona begin with. Raises `ValueError` for a card that is too long."""
+    one, other = (renderer.prompt(persona, [turn], max_tokens=max_tokens).ids for turn in PROBE_TURNS)
     return tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 @dataclass(frozen=True)
 class PrefixJob:
-    """Tokens to compute under an adapter, in whole blocks, and one more that never is."""
+    """A prefix to compute under an adapter: whole blocks, and one more token that is never computed."""
 
     adapter: AdapterRef | None
     tokens: Sequence[int]
 
 
 class PrefixWarmer:
-    """The beginnings that wait for idle time. Used by the engine's thread."""
+    """Queue of prefixes to compute in idle time. Used by the engine's thread."""
 
-    def __init__(self, decoder: ModelRunner, seats: LoraSlots, piece_tokens: int) -> None:
-        self._decoder, self._seats, self._piece = decoder, seats, max(piece_tokens, BLOCK_TOKENS)
-        self._waiting: deque[PrefixJob] = deque()
+    def __init__(self, runner: ModelRunner, lora: LoraSlots, chunk_tokens: int) -> None:
+        self._runner, self._lora, self._chunk_tokens = runner, lora, max(chunk_tokens, BLOCK_TOKENS)
+        self._queue: deque[PrefixJob] = deque()
 
-    def add(self, adapter: AdapterRef | None, tokens: Sequence[int]) -> None:
-        """Have a beginning computed when there is time."""
-        new = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1])
-        if self._decoder.prefixes and len(self._waiting) < MAX_QUEUED_PREFIXES and new not in self._waiting:
-            self._waiting.append(new)
-
-    def clear(self) -> None:
-        """Let go of all that wait."""
-        self._waiting.clear()
+    def __len__(self) -> int:
+        return len(self._queue)
 
     @property
     def adapters(self) -> list[AdapterRef]:
-        """What has to be read for the next of them."""
-        return [one.adapter for one in list(self._waiting)[:1] if one.adapter]
+        """The adapter to read for the next prefix, if it has one."""
+        return [job.adapter for job in list(self._queue)[:1] if job.adapter]
+
+    def add(self, adapter: AdapterRef | None, tokens: Sequence[int]) -> None:
+        """Queue a prefix, unless it is queued already or the runner stores none."""
+        job = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1])
+        if self._runner.prefixes and len(self._queue) < MAX_QUEUED_PREFIXES and job not in self._queue:
+            self._queue.append(job)
+
+    def clear(self) -> None:
+        """Discard all queued prefixes."""
+        self._queue.clear()
 
     def step(self) -> bool:
-        """Compute a piece of the next; False when there is none, or its adapter is not here yet."""
-        while self._waiting:
+        """Compute a chunk of the next prefix. Returns False when none is left or its adapter cannot be used yet."""
+        while self._queue:
+            job = self._queue[0]
+            if self._lora.state(job.adapter) in (AdapterState.LOADING, AdapterState.NO_SLOT):
+                return False
             try:
-                seat = self._seats.take(self._waiting[0].adapter)
-                if seat is None:
-                    return False
-                if self._compute_with(seat, self._waiting[0]):
+                if self._compute_chunk(job):
                     return True
-            except Exception as error:  # it would only have saved time; whoever asks later is told
-                log.info("what prompts begin with was not computed: %s", error)
-            self._waiting.popleft()
+            except Exception as error:  # only time is lost; a request that needs the adapter reports the error
+                log.info("a prompt prefix was not computed: %s", error)
+            self._queue.popleft()
         return False
 
-    def _compute_with(self, seat: LoraSlot, one: PrefixJob) -> bool:
+    def _compute_chunk(self, job: PrefixJob) -> bool:
+        """Compute the next chunk. Returns False when the prefix is complete or cannot be stored."""
+        slot = self._lora.acquire(job.adapter)
         try:
-            return seat.slot is not None and self._compute(seat, one.tokens)
+            return slot.index is not None and self._forward(slot, job.tokens)
         finally:
-            self._seats.give_back(seat)
+            self._lora.release(slot)
 
-    def _compute(self, seat: LoraSlot, tokens: Sequence[int]) -> bool:
-        """Compute what comes next; False when all is known or there is no room for it."""
-        prefixes = self._decoder.prefixes
-        assert prefixes is not None  # else nothing waits
-        row = self._decoder.open(len(tokens))
-        known = prefixes.take_over(seat.name, tokens, row)
-        part = tokens[known:-1][: self._piece]
-        if not part or row.memory.nbytes > prefixes.free_bytes:
+    def _forward(self, slot: LoraSlot, tokens: Sequence[int]) -> bool:
+        prefixes = self._runner.prefixes
+        assert prefixes is not None  # otherwise nothing is queued
+        kv = self._runner.new_kv_cache(len(tokens))
+        computed = prefixes.load_prefix(slot.name, tokens, kv)
+        chunk = tokens[computed:-1][: self._chunk_tokens]
+        if not chunk or kv.memory.nbytes > prefixes.free_bytes:
             return False
-        self._decoder.forward([ScheduledTokens(row, part, seat, wanted=False)])
-        prefixes.keep(seat.name, row)
+        self._runner.backend.forward([ScheduledTokens(kv, chunk, slot, needs_logits=False)])
+        prefixes.store(slot.name, kv)
         return True

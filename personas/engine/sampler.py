@@ -11,14 +11,14 @@ import torch
 from personas.schemas.chat import SamplingParams
 
 MIN_TEMPERATURE = 1e-5
-"""Below this temperature the likeliest is taken: divided by less, numbers grow beyond what can be told apart."""
+"""Sampling is greedy below this temperature: dividing by less exceeds the range of float32."""
 DEFAULT_CANDIDATES = 256
-"""So many tokens are looked at first; seldom does top-p reach beyond them."""
+"""Number of likeliest tokens considered first; top-p rarely reaches beyond them."""
 
 
 @dataclass
 class SamplerState:
-    """What the draws of one reply depend on. `seen` holds the prompt's tokens and those drawn."""
+    """State of one sequence's sampling. `seen` holds the tokens of the prompt and those sampled so far."""
 
     sampling: SamplingParams
     seed: int
@@ -28,72 +28,90 @@ class SamplerState:
 
 @dataclass(frozen=True)
 class SampledToken:
-    """A token and, where it was asked for, the natural logarithm of the probability the model gave it, and to which
-    tokens it gave the highest."""
+    """A token and, where the request asks for them, log-probabilities of it and of the likeliest tokens.
+
+    They are natural logarithms of the model's own probabilities, before temperature and the other settings.
+    """
 
     token: int
     logprob: float | None
-    likeliest: tuple[tuple[int, float], ...] = ()
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
-def sample_token(logits: Any, best: int, row: SamplerState) -> SampledToken:
-    """Draw a row's next token. `logits` are `[vocabulary]`, as the model gave them, and `best` is their likeliest.
+def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken | Exception]:
+    """Sample one token for each row of `logits` `[sequences, vocabulary]`; an error takes the place of its token."""
+    if not states:
+        return []
+    likeliest = logits.argmax(-1).tolist()
+    return [_sample_or_error(*row) for row in zip(logits, likeliest, states, strict=True)]
 
-    Raises `ArithmeticError` where settings and numbers are such that nothing can be drawn.
+
+def sample_token(logits: Any, likeliest: int, state: SamplerState) -> SampledToken:
+    """Sample a token from the model's `logits` `[vocabulary]`, whose argmax is `likeliest`.
+
+    Raises `ArithmeticError` when no token has a finite, positive probability.
     """
-    token = best if _is_greedy(row.sampling) else _sample(logits, row)
-    drawn = _with_logprobs(logits, token, row.sampling)
-    row.seen.add(token)
-    row.position += 1
-    return drawn
+    token = likeliest if _is_greedy(state.sampling) else _sample(logits, state)
+    sampled = _with_logprobs(logits, token, state.sampling)
+    state.seen.add(token)
+    state.position += 1
+    return sampled
+
+
+def seeded_uniform(seed: int, position: int) -> float:
+    """Return a pseudorandom number in [0, 1) that depends on the seed and the position alone."""
+    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def _sample_or_error(logits: Any, likeliest: int, state: SamplerState) -> SampledToken | Exception:
+    try:
+        return sample_token(logits, likeliest, state)
+    except Exception as error:  # caused by this sequence's settings: the others go on
+        return error
 
 
 def _with_logprobs(logits: Any, token: int, sampling: SamplingParams) -> SampledToken:
     if not sampling.logprobs and sampling.alternatives is None:
         return SampledToken(token, None)
     logprobs = logits.float().log_softmax(-1)
-    found, tokens = logprobs.topk(sampling.alternatives or 0)
-    return SampledToken(token, float(logprobs[token]), tuple(zip(tokens.tolist(), found.tolist(), strict=True)))
-
-
-def seeded_uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on seed and position alone."""
-    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+    highest, tokens = logprobs.topk(sampling.alternatives or 0)
+    return SampledToken(token, float(logprobs[token]), tuple(zip(tokens.tolist(), highest.tolist(), strict=True)))
 
 
 def _is_greedy(sampling: SamplingParams) -> bool:
     return sampling.temperature < MIN_TEMPERATURE and sampling.repetition_penalty == 1
 
 
-def _sample(logits: Any, row: SamplerState) -> int:
-    sampling = row.sampling
+def _sample(logits: Any, state: SamplerState) -> int:
+    sampling = state.sampling
     if sampling.repetition_penalty != 1:
-        logits = _apply_repetition_penalty(logits, row)
+        logits = _apply_repetition_penalty(logits, state)
     if sampling.temperature < MIN_TEMPERATURE:
         return int(logits.argmax())
-    return _sample_from_logits(logits / sampling.temperature, sampling, seeded_uniform(row.seed, row.position))
+    return _sample_from_logits(logits / sampling.temperature, sampling, seeded_uniform(state.seed, state.position))
 
 
-def _apply_repetition_penalty(logits: Any, row: SamplerState) -> Any:
-    """Tokens that were there before become less likely (CTRL, arXiv 1909.05858)."""
-    penalty = row.sampling.repetition_penalty
-    seen = torch.tensor(list(row.seen), dtype=torch.long, device=logits.device)
+def _apply_repetition_penalty(logits: Any, state: SamplerState) -> Any:
+    """Make tokens that occurred before less likely (CTRL, arXiv 1909.05858)."""
+    penalty = state.sampling.repetition_penalty
+    seen = torch.tensor(list(state.seen), dtype=torch.long, device=logits.device)
     before = logits[seen]
     return logits.scatter(0, seen, torch.where(before < 0, before * penalty, before / penalty))
 
 
-def _sample_from_logits(logits: Any, sampling: SamplingParams, at: float) -> int:
-    """The token at the place `at` of the likely ones laid end to end, the likeliest first."""
-    every = logits.shape[-1]
-    count = min(every, sampling.top_k or DEFAULT_CANDIDATES)
-    logits_of, tokens = logits.topk(count)
-    shares = torch.exp(logits_of - (logits_of if sampling.top_k else logits).logsumexp(-1))
-    if not sampling.top_k and count < every and float(shares.sum()) < sampling.top_p:
-        shares, tokens = logits.softmax(-1).sort(descending=True, stable=True)
-    kept = (shares.cumsum(-1) - shares < sampling.top_p) & (shares >= sampling.min_p * shares[0])
-    upto = shares[kept].cumsum(-1)
-    if not len(upto) or not upto[-1].isfinite():
-        raise ArithmeticError("No token can be drawn: the model's numbers or the settings are out of bounds.")
-    place = int(torch.searchsorted(upto, at * float(upto[-1]), right=True))
-    return int(tokens[kept][min(place, len(upto) - 1)])
+def _sample_from_logits(logits: Any, sampling: SamplingParams, uniform: float) -> int:
+    """Invert the cumulative distribution of the candidates, the likeliest first, at `uniform`."""
+    vocabulary = logits.shape[-1]
+    count = min(vocabulary, sampling.top_k or DEFAULT_CANDIDATES)
+    candidates, tokens = logits.topk(count)
+    probabilities = torch.exp(candidates - (candidates if sampling.top_k else logits).logsumexp(-1))
+    if not sampling.top_k and count < vocabulary and float(probabilities.sum()) < sampling.top_p:
+        probabilities, tokens = logits.softmax(-1).sort(descending=True, stable=True)
+    in_top_p = probabilities.cumsum(-1) - probabilities < sampling.top_p
+    is_candidate = in_top_p & (probabilities >= sampling.min_p * probabilities[0])
+    cumulative = probabilities[is_candidate].cumsum(-1)
+    if not len(cumulative) or not cumulative[-1].isfinite():
+        raise ArithmeticError("No token can be sampled: the logits or the sampling settings are out of range.")
+    index = int(torch.searchsorted(cumulative, uniform * float(cumulative[-1]), right=True))
+    return int(tokens[is_candidate][min(index, len(cumulative) - 1)])

@@ -1,167 +1,310 @@
-"""Admission control and the fair request queue (virtual token counter)."""
+"""Fair scheduling: chooses the sequences that run and the tokens that each step computes."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Literal
 
+from personas.engine.lora_slots import AdapterState, LoraSlots
+from personas.engine.model_runner import ModelRunner, ScheduledTokens
+from personas.engine.sampler import SampledToken
+from personas.engine.sequence import Sequence
 from personas.errors import EngineBusyError
 
-INITIAL_REPLY_S = 18.0
-
-
-"""What a reply takes among as many as are answered at once, before any has ended: 33 took so long on two cores."""
-
-
-INTERVAL_SMOOTHING = 0.8
-
-
-"""How much of what was measured before counts beside the latest measurement."""
-
-
-GUILD_SHARE_FACTOR = 3
-
-
-"""A guild may hold so many times as many places as are left free, so that some always are."""
-
-
-class AdmissionControl:
-    """Counts the requests that are on their way. May be used from any thread."""
-
-    def __init__(self, of_one_guild: int, at_once: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """A guild may have so many requests on their way while it is alone; a third more are left to others.
-
-        `at_once` of them are answered at a time.
-        """
-        self._places, self._clock = of_one_guild * (GUILD_SHARE_FACTOR + 1) / GUILD_SHARE_FACTOR, clock
-        self._taken: Counter[int] = Counter()
-        self._lock = threading.Lock()
-        self._last_end: float | None = None
-        self._at_once, self._apart_s = at_once, INITIAL_REPLY_S / at_once
-
-    def take(self, guild_id: int) -> None:
-        """Take a place. Raises `EngineBusyError` when there is none for this guild."""
-        with self._lock:
-            taken = self._taken.total()
-            if self._taken[guild_id] >= GUILD_SHARE_FACTOR * (self._places - taken):
-                wait_s = max(1.0, self.wait_s())
-                waiting = max(0, taken - self._at_once)  # the others are being written
-                told = f"{waiting} replies are waiting already.", f"Try again in about {round(wait_s)} s."
-                raise EngineBusyError(*told, wait_s)
-            self._taken[guild_id] += 1
-
-    def give_back(self, guild_id: int) -> None:
-        """A request has ended."""
-        with self._lock:
-            now = self._clock()
-            if self._last_end is not None:
-                self._apart_s = INTERVAL_SMOOTHING * self._apart_s + (1 - INTERVAL_SMOOTHING) * (now - self._last_end)
-            self._taken[guild_id] -= 1
-            self._last_end = now if self._taken.total() else None
-
-    def wait_s(self) -> float:
-        """For how long somebody who came now would wait, as far as the latest replies show."""
-        return self._taken.total() * self._apart_s
-
-
-Item = TypeVar("Item")
-
-
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
-
-
-"""A new token counts as much as so many of a prompt, which are computed together."""
-
-
+"""Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 MAX_OVERTAKEN = 8
+"""Sequences that may overtake one that waits for a LoRA slot; after that, nobody starts before it."""
+
+Phase = Literal["prefill", "decode"]
 
 
-"""When so many have been let past somebody who waits for a slot, nobody is any more."""
+@dataclass(frozen=True)
+class SchedulerLimits:
+    """Bounds of the batch and of the time a request may take.
+
+    `rows` sequences run at once, and up to `overflow_rows` more for guilds that have fewer than their share of the
+    rows. A step computes at most `prefill_tokens` prompt tokens, or `solo_prefill_tokens` while no sequence decodes.
+    A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
+    """
+
+    rows: int = 32
+    overflow_rows: int = 16
+    prefill_tokens: int = 256
+    solo_prefill_tokens: int = 512
+    wait_s: float = 120.0
+    reply_s: float = 300.0
+
+    @property
+    def max_rows(self) -> int:
+        return self.rows + self.overflow_rows
 
 
-@dataclass(eq=False)
-class QueuedRequest(Generic[Item]):
-    """A request that waits. `passed` counts those that were admitted before it though it was their turn later."""
+@dataclass(frozen=True)
+class ScheduledBatch:
+    """Sequences of one forward pass, and the tokens that each of them contributes."""
 
-    guild_id: int
-    prompt_tokens: int
-    since: float
-    item: Item
-    passed: int = 0
+    runner: ModelRunner
+    sequences: list[Sequence]
+    tokens: list[ScheduledTokens]
+
+    @property
+    def sampled(self) -> list[Sequence]:
+        """The sequences that get a new token: all but those with prompt tokens left."""
+        return [seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.needs_logits]
 
 
-class Scheduler(Generic[Item]):
-    """The waiting requests and what each guild has been served. Nothing here knows of models."""
+class FairQueue:
+    """The waiting sequences, ordered by how little their guilds were served (virtual token counter, OSDI 2024)."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, list[QueuedRequest[Item]]] = {}
+        self._waiting: dict[int, list[Sequence]] = {}
         self._served: dict[int, float] = {}
-        self._running: dict[int, int] = {}
+        self._running: Counter[int] = Counter()
 
     def __len__(self) -> int:
-        return sum(map(len, list(self._waiting.values())))  # copied: others than the engine's thread may ask
+        return sum(map(len, list(self._waiting.values())))  # a copy: other threads read the length
 
-    def add(self, ticket: QueuedRequest[Item]) -> None:
-        """Have a request wait. A guild that comes back is served as the least served of those that are here."""
-        guild, active = ticket.guild_id, self._waiting.keys() | self._running.keys()
-        if not active:
-            self._served = {guild: 0.0}
-        elif guild not in active:
-            self._served[guild] = max(self._served.get(guild, 0.0), min(self._served[other] for other in active))
-        self._waiting.setdefault(guild, []).append(ticket)
-
-    def running(self, guild_id: int) -> int:
-        """How many requests of a guild are running."""
-        return self._running.get(guild_id, 0)
+    def __iter__(self) -> Iterator[Sequence]:
+        """Yield the next sequence first: the guild served least comes first, each guild's in order of arrival."""
+        for guild_id in sorted(self._waiting, key=lambda it: (self._served[it], self._waiting[it][0].queued_at)):
+            yield from self._waiting[guild_id]
 
     @property
     def guilds(self) -> int:
-        """How many guilds have requests that wait or run."""
-        return len(self._waiting.keys() | self._running.keys())
+        """Number of guilds with waiting or running sequences."""
+        return len(self._active())
 
-    def in_order(self) -> Iterator[QueuedRequest[Item]]:
-        """Those who wait, the next first: each guild's in their order, the guild served least before others."""
-        for guild in sorted(self._waiting, key=lambda guild: (self._served[guild], self._waiting[guild][0].since)):
-            yield from self._waiting[guild]
+    def running(self, guild_id: int) -> int:
+        """Number of running sequences of a guild."""
+        return self._running[guild_id]
 
-    def next(self, can_begin: Callable[[QueuedRequest[Item]], bool | None]) -> QueuedRequest[Item] | None:
-        """The next that can begin, no longer waiting then; its prompt counts as served.
+    def add(self, seq: Sequence) -> None:
+        """Queue a sequence. A guild that returns counts as served as much as the least served active one, or more."""
+        active = self._active()
+        if not active:
+            self._served = {seq.guild_id: 0.0}
+        elif seq.guild_id not in active:
+            least = min(self._served[guild_id] for guild_id in active)
+            self._served[seq.guild_id] = max(self._served.get(seq.guild_id, 0.0), least)
+        self._waiting.setdefault(seq.guild_id, []).append(seq)
 
-        `can_begin` says True (it begins), False (it waits for a slot and is passed) or None (it is not ready yet).
+    def remove(self, seq: Sequence) -> None:
+        """Remove a waiting sequence."""
+        of_guild = self._waiting[seq.guild_id]
+        of_guild.remove(seq)
+        if not of_guild:
+            del self._waiting[seq.guild_id]
+
+    def start(self, seq: Sequence) -> None:
+        """Move a sequence from waiting to running; its prompt counts as served."""
+        self.remove(seq)
+        self._running[seq.guild_id] += 1
+        self._served[seq.guild_id] += len(seq.prompt)
+
+    def count_token(self, seq: Sequence) -> None:
+        """Count a generated token as served."""
+        self._served[seq.guild_id] += NEW_TOKEN_COST_IN_PROMPT_TOKENS
+
+    def end(self, seq: Sequence) -> None:
+        """Count the end of a running sequence."""
+        self._running[seq.guild_id] -= 1
+        if not self._running[seq.guild_id]:
+            del self._running[seq.guild_id]
+
+    def _active(self) -> set[int]:
+        return self._waiting.keys() | self._running.keys()
+
+
+class Scheduler:
+    """Owns the waiting and running sequences, and pins and unpins their LoRA slots. Used by the engine's thread."""
+
+    def __init__(
+        self,
+        limits: SchedulerLimits,
+        lora: LoraSlots,
+        runner: ModelRunner,
+        fallback: ModelRunner,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`fallback` computes sequences whose adapters fit into no slot, one at a time."""
+        self._limits, self._lora, self._runner, self._fallback = limits, lora, runner, fallback
+        self.clock = clock
+        self.queue = FairQueue()
+        self.running: list[Sequence] = []
+
+    def add(self, seq: Sequence) -> None:
+        """Queue a sequence."""
+        seq.queued_at = self.clock()
+        self.queue.add(seq)
+
+    def transfer_queue(self, other: Scheduler) -> None:
+        """Move all waiting sequences to another scheduler."""
+        for seq in list(self.queue):
+            self.queue.remove(seq)
+            other.queue.add(seq)
+
+    # ------------------------------------------------------------------------------------------ scheduling
+
+    def schedule(self, phase: Phase) -> list[ScheduledBatch]:
+        """Choose the tokens to compute: chunks of unfinished prompts, or the last token of every decoding sequence.
+
+        Sequences with a stacked adapter or none share one batch; each of the others is a batch of its own.
         """
-        passed: list[QueuedRequest[Item]] = []
-        for ticket in list(self.in_order()):
-            ready = can_begin(ticket)
-            if ready:
-                for before in passed:
-                    before.passed += 1
-                self.remove(ticket)
-                self._running[ticket.guild_id] = self._running.get(ticket.guild_id, 0) + 1
-                self.serve(ticket.guild_id, ticket.prompt_tokens)
-                return ticket
-            if ready is False:
-                if ticket.passed >= MAX_OVERTAKEN:
-                    return None
-                passed.append(ticket)
-        return None
+        chosen = self._prompt_chunks() if phase == "prefill" else self._last_tokens()
+        together = [(seq, tokens) for seq, tokens in chosen if seq.runner is self._runner]
+        alone = [[(seq, tokens)] for seq, tokens in chosen if seq.runner is not self._runner]
+        groups = [group for group in (together, *alone) if group]
+        return [
+            ScheduledBatch(group[0][0].runner, [seq for seq, _ in group], [tokens for _, tokens in group])
+            for group in groups
+        ]
 
-    def serve(self, guild_id: int, prompt_tokens: int = 0, new_tokens: int = 0) -> None:
-        """Count what a guild has been served."""
-        self._served[guild_id] += prompt_tokens + NEW_TOKEN_COST_IN_PROMPT_TOKENS * new_tokens
+    def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
+        is_solo = all(seq.is_prefilling for seq in self.running)
+        budget = self._limits.solo_prefill_tokens if is_solo else self._limits.prefill_tokens
+        chosen = []
+        for seq in _round_robin_by_guild(seq for seq in self.running if seq.is_prefilling):
+            seq.load_prefix()
+            scheduled = seq.next_tokens(budget)
+            if scheduled.tokens:
+                chosen.append((seq, scheduled))
+                budget -= len(scheduled.tokens)
+        return chosen
 
-    def end(self, guild_id: int) -> None:
-        """A running request has ended."""
-        self._running[guild_id] -= 1
-        if not self._running[guild_id]:
-            del self._running[guild_id]
+    def _last_tokens(self) -> list[tuple[Sequence, ScheduledTokens]]:
+        return [(seq, seq.next_tokens(1)) for seq in self.running if not seq.is_prefilling]
 
-    def remove(self, ticket: QueuedRequest[Item]) -> None:
-        """Have a request wait no longer."""
-        tickets = self._waiting[ticket.guild_id]
-        tickets.remove(ticket)
-        if not tickets:
-            del self._waiting[ticket.guild_id]
+    # ------------------------------------------------------------------------------------------ admission
+
+    def admit(self) -> None:
+        """Start waiting sequences as long as there are rows and LoRA slots for them."""
+        while self.queue and len(self.running) < self._limits.max_rows:
+            seq, overtaken = self._select_next()
+            if seq is None:
+                return
+            self._start(seq, overtaken)
+
+    def _select_next(self) -> tuple[Sequence | None, list[Sequence]]:
+        """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
+        overtaken: list[Sequence] = []
+        for seq in self.queue:
+            if not self._has_row(seq.guild_id):
+                continue
+            state = self._lora.state(seq.adapter)
+            if state in (AdapterState.READY, AdapterState.FAILED):
+                return seq, overtaken
+            if state is AdapterState.NO_SLOT:
+                if seq.overtaken >= MAX_OVERTAKEN:
+                    break
+                overtaken.append(seq)
+        return None, []
+
+    def _has_row(self, guild_id: int) -> bool:
+        """Return whether a guild may start another sequence.
+
+        Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
+        the last is left to guilds that have none. Sequences that start together end together: without overflow rows a
+        new guild might wait for a whole reply.
+        """
+        if len(self.running) < self._limits.rows:
+            return True
+        of_guild = self.queue.running(guild_id)
+        share = max(1, self._limits.rows // self.queue.guilds)
+        return of_guild < share and len(self.running) + of_guild < self._limits.max_rows
+
+    def _start(self, seq: Sequence, overtaken: list[Sequence]) -> None:
+        if not seq.begin():
+            self.queue.remove(seq)
+            seq.discard()
+            return
+        try:
+            self._acquire(seq)
+        except Exception as error:  # of its adapter, or memory for its keys and values: it fails alone
+            self._fail_waiting(seq, error)
+            return
+        for other in overtaken:
+            other.overtaken += 1
+        self.queue.start(seq)
+        self.running.append(seq)
+
+    def _acquire(self, seq: Sequence) -> None:
+        """Give a sequence its LoRA slot and its KV cache, or neither."""
+        slot = self._lora.acquire(seq.adapter)
+        try:
+            seq.start(slot, self._fallback if slot.index is None else self._runner, self.clock())
+        except Exception:
+            self._lora.release(slot)
+            raise
+
+    # ------------------------------------------------------------------------------------------ ending
+
+    def postprocess(self, sampled: list[tuple[Sequence, SampledToken | Exception]]) -> None:
+        """Append the sampled tokens, stream their text, and end the sequences that are finished or failed."""
+        for seq, token in sampled:
+            try:
+                if isinstance(token, Exception):
+                    raise token
+                if seq.is_prefilling:
+                    seq.store_prefix()
+                seq.append(token)
+            except Exception as error:  # of this sequence: the others go on
+                self.fail(seq, error)
+                continue
+            self.queue.count_token(seq)
+            if seq.is_finished:
+                self.finish(seq)
+
+    def expire(self) -> None:
+        """End sequences that were cancelled or ran too long, and fail those that waited too long."""
+        now = self.clock()
+        for seq in list(self.running):
+            if seq.is_finished or now - seq.started_at > self._limits.reply_s:
+                self.finish(seq)
+        for seq in list(self.queue):
+            if seq.is_cancelled:
+                self.queue.remove(seq)
+                seq.discard()
+            elif now - seq.queued_at > self._limits.wait_s:
+                what = f"The request waited {self._limits.wait_s:.0f} s without being started."
+                self._fail_waiting(seq, EngineBusyError(what, "Ask again later."))
+
+    def finish(self, seq: Sequence) -> None:
+        """End a running sequence with its reply."""
+        self._leave(seq)
+        seq.store_prefix()
+        seq.finish()
+
+    def fail(self, seq: Sequence, error: Exception) -> None:
+        """End a running sequence with an error."""
+        self._leave(seq)
+        seq.fail(error)
+
+    def fail_all(self, error: Exception) -> None:
+        """End every running and waiting sequence with an error."""
+        for seq in list(self.running):
+            self.fail(seq, error)
+        for seq in list(self.queue):
+            self._fail_waiting(seq, error)
+
+    def _fail_waiting(self, seq: Sequence, error: Exception) -> None:
+        self.queue.remove(seq)
+        seq.fail(error)
+
+    def _leave(self, seq: Sequence) -> None:
+        self.running.remove(seq)
+        self.queue.end(seq)
+        self._lora.release(seq.slot)
+
+
+def _round_robin_by_guild(sequences: Iterable[Sequence]) -> list[Sequence]:
+    """Order sequences so that no guild's second comes before every guild's first."""
+    seen: Counter[int] = Counter()
+    turns: list[tuple[int, Sequence]] = []
+    for seq in sequences:
+        turns.append((seen[seq.guild_id], seq))
+        seen[seq.guild_id] += 1
+    return [seq for _, seq in sorted(turns, key=lambda turn: turn[0])]

@@ -6,16 +6,19 @@ import copy
 import random
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 
-from personas.engine.engine_core import EngineParts, SchedulerLimits, build_engine_parts
+from personas.engine.engine_core import EngineParts, build_engine_parts
+from personas.engine.kv_cache import CacheShape
+from personas.engine.lora_slots import StackedLora
 from personas.engine.peft_runner import PeftSwitcher
-from personas.engine.sequence import EngineRequest
+from personas.engine.scheduler import Scheduler, SchedulerLimits
+from personas.engine.sequence import Sequence
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_model
@@ -61,7 +64,7 @@ class House:
     def parts(self, limits: SchedulerLimits, slots: int, prefix_bytes: int) -> EngineParts:
         """An engine of its own over the same weights."""
         model = copy.deepcopy(self.model, {id(weight): weight for weight in self.model.parameters()})
-        return build_engine_parts(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes, heard=lambda: None)
+        return build_engine_parts(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes)
 
 
 def special_adapter(home: Path, base: BaseModel, version: str, **settings: Any) -> AdapterRef:
@@ -106,20 +109,20 @@ class Asked:
     stopped = repeated = False
     text = ""
 
-    def job(self, guild_id: int = 0) -> EngineRequest:
+    def sequence(self, guild_id: int = 0, **sampling: Any) -> Sequence:
         turns = (Turn("Bo", "hello"),)
-        sampling = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=self.length)
-        request = ChatRequest(None, turns, (), self.question.adapter, sampling, guild_id)
-        return EngineRequest(request, self.question.prompt, 0, self, self, self.end_of_it)
+        greedy = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=self.length)
+        request = ChatRequest(None, turns, (), self.question.adapter, replace(greedy, **sampling), guild_id)
+        return Sequence(request, self.question.prompt, 0, self, self, self.count_end)
 
     @property
     def tokens(self) -> int:
         return len(self.tokens_made)
 
-    def take(self, token: int) -> None:
+    def append(self, token: int) -> None:
         self.tokens_made.append(token)
 
-    def end(self) -> None:
+    def flush(self) -> None:
         return
 
     def begin(self) -> bool:
@@ -133,7 +136,7 @@ class Asked:
     def finish(self, reply: ChatReply) -> None:
         self.reply = reply
 
-    def end_of_it(self) -> None:
+    def count_end(self) -> None:
         self.ends += 1
 
 
@@ -149,13 +152,13 @@ def play(house: House, seed: int) -> list[Asked]:
         happens = dice.random()
         if happens < 0.55:
             asked.append(Asked(dice.choice(house.questions), dice.randrange(1, LENGTH + 1)))
-            parts.batch.add(asked[-1].job(dice.randrange(3)))
+            parts.batch.add(asked[-1].sequence(dice.randrange(3)))
         elif happens < 0.7 and asked:
             dice.choice(asked).cancelled.set()
         for _ in range(dice.choice((0, 1, 1, 2, 5))):
             parts.batch.step()
     run_out(parts)
-    parts.seats.close()
+    parts.lora.close()
     return asked
 
 
@@ -187,15 +190,11 @@ def differences(asked: list[Asked]) -> tuple[int, list[str]]:
 
 def poison(monkeypatch: Any) -> None:
     """Fill all memory that is new, freed or evicted with what spoils whatever reads it."""
-    from personas.engine.engine_core import BatchGenerator
-    from personas.engine.kv_cache import CacheShape
-    from personas.engine.lora_slots import StackedLora
+    new_memory, finish, put = CacheShape.new_memory, Scheduler.finish, StackedLora.put
 
-    new_memory, leave, put = CacheShape.new_memory, BatchGenerator._end, StackedLora.put
-
-    def poisoned_end(batch: Any, row: Any) -> None:
-        leave(batch, row)
-        row.cache.memory.fill_(torch.nan)
+    def poisoned_finish(scheduler: Any, seq: Any) -> None:
+        finish(scheduler, seq)
+        seq.kv.memory.fill_(torch.nan)
 
     def poisoned_put(stack: Any, slot: int, weights: Any) -> None:
         for pair in stack.pairs.values():
@@ -204,5 +203,5 @@ def poison(monkeypatch: Any) -> None:
         put(stack, slot, weights)
 
     monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
-    monkeypatch.setattr(BatchGenerator, "_end", poisoned_end)
+    monkeypatch.setattr(Scheduler, "finish", poisoned_finish)
     monkeypatch.setattr(StackedLora, "put", poisoned_put)

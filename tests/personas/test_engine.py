@@ -10,8 +10,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.llm_engine import LLMEngine
+from personas.engine.sequence import StreamingDetokenizer
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.base_model import load_model
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
@@ -187,9 +187,9 @@ async def test_who_is_refused_hears_for_how_long_and_another_server_still_finds_
 
 
 async def test_a_step_that_stumbles_ends_what_runs_and_nothing_else(engine, monkeypatch):
-    batch = engine._parts.batch
+    scheduler = engine._parts.batch.scheduler
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "_compute_prompts", lambda: 1 / 0)
+        patch.setattr(scheduler, "schedule", lambda phase: 1 / 0)
         stream = engine.submit(ask("hello"))
         with pytest.raises(ZeroDivisionError):
             await answer_of(stream)
@@ -226,17 +226,16 @@ class TestText:
     def stream(self, renderer, stop=()):
         shown: list[str] = []
         text = StreamingDetokenizer(renderer, stop, shown.append)
-        text.put(torch.tensor([[1, 2, 3]]))  # the prompt
         return text, shown
 
     def feed(self, renderer, text, words):
         for token in renderer.tokenizer(words, add_special_tokens=False)["input_ids"]:
-            text.put(torch.tensor([token]))
+            text.append(token)
 
     def test_characters_of_several_tokens_come_whole(self, renderer):
         text, shown = self.stream(renderer)
         self.feed(renderer, text, "Xin chào 👩‍🚀 bạn 漢字")
-        text.end()
+        text.flush()
         assert "".join(shown) == "Xin chào 👩‍🚀 bạn 漢字" and not any("\ufffd" in piece for piece in shown)
 
     @pytest.mark.parametrize("ends", ["max tokens", "end of turn"])
@@ -244,8 +243,8 @@ class TestText:
         text, shown = self.stream(renderer)
         self.feed(renderer, text, "Good day.\n\n")
         if ends == "end of turn":
-            text.take(next(iter(renderer.stop_ids)))
-        text.end()
+            text.append(next(iter(renderer.stop_ids)))
+        text.flush()
         assert "".join(shown) == text.text == "Good day."
 
     def test_a_stop_string_is_cut_out_and_never_shown(self, renderer):
@@ -257,7 +256,7 @@ class TestText:
         text, shown = self.stream(renderer, ("\nBo:",))
         self.feed(renderer, text, "Good day.\nBo")
         assert "".join(shown) == "Good day."
-        text.end()
+        text.flush()
         assert "".join(shown) == "Good day.\nBo"
 
     def test_the_end_of_turn_stops_and_is_not_text(self, renderer):

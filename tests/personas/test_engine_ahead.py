@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from personas.engine.engine_core import SchedulerLimits
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.prefix_warmup import MAX_QUEUED_PREFIXES, PrefixWarmer, common_prefix
+from personas.engine.scheduler import SchedulerLimits
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from tests.personas.engine_schedules import Asked, House, differences, run_out
 
@@ -31,7 +31,7 @@ def idle(parts, steps=200):
     for _ in range(steps):
         still = 0 if parts.batch.step() else still + 1
         if still:
-            parts.seats._reader.submit(lambda: None).result()  # what was to be read has been
+            parts.lora._reader.submit(lambda: None).result()  # what was to be read has been
         if still == 3:
             return
 
@@ -50,14 +50,14 @@ def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(house
     ref = (None, house.refs[0])[at]
     question = longest(house, ref)
     parts = house.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS + 3), 2, 10**8)
-    parts.batch.prepare(ref, question.prompt)
+    parts.batch.warmer.add(ref, question.prompt)
     lengths = computed_of(parts, monkeypatch)
     idle(parts)
     whole = (len(question.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
     assert len(lengths) > 1 and max(lengths) <= BLOCK_TOKENS + 3 and not parts.batch.step()
     lengths.clear()
     asked = Asked(question, 5)
-    parts.batch.add(asked.job())
+    parts.batch.add(asked.sequence())
     run_out(parts)
     parts.close()
     assert sum(lengths) == len(question.prompt) - whole + 4 and differences([asked]) == (0, [])
@@ -66,11 +66,11 @@ def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(house
 def test_it_gives_way_to_whoever_asks(house, monkeypatch):
     parts = house.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS), 1, 10**8)
     one, other = (longest(house, ref) for ref in house.refs)
-    parts.batch.prepare(one.adapter, one.prompt)
+    parts.batch.warmer.add(one.adapter, one.prompt)
     while not parts.batch.step():
         pass  # until its adapter has been read; then its first piece is computed
     asked = Asked(other, 6)
-    parts.batch.add(asked.job())  # the only slot was the other's
+    parts.batch.add(asked.sequence())  # the only slot was the other's
     lengths = computed_of(parts, monkeypatch)
     while not asked.ends:
         parts.batch.step()
@@ -84,33 +84,33 @@ def test_it_gives_way_to_whoever_asks(house, monkeypatch):
 def test_what_is_kept_already_is_never_pushed_out_by_it(house):
     parts = house.parts(SchedulerLimits(), 2, 40_000)
     question = longest(house, None)
-    parts.batch.add(Asked(question, 2).job())
+    parts.batch.add(Asked(question, 2).sequence())
     run_out(parts)
     before = dict(parts.stacked.prefixes._blocks)
-    parts.batch.prepare(house.refs[0], question.prompt * 3)
+    parts.batch.warmer.add(house.refs[0], question.prompt * 3)
     idle(parts)
     parts.close()
-    assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch._ahead._waiting
+    assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch.warmer
 
 
 def test_what_cannot_be_prepared_is_let_go_of(house, tmp_path, caplog):
     caplog.set_level("INFO")
     parts = house.parts(SchedulerLimits(), 2, 10**8)
-    parts.batch.prepare(AdapterRef("p", "v9", tmp_path / "nowhere"), range(40))
-    parts.batch.prepare(None, range(40))
+    parts.batch.warmer.add(AdapterRef("p", "v9", tmp_path / "nowhere"), range(40))
+    parts.batch.warmer.add(None, range(40))
     idle(parts)
     parts.close()
     assert "was not computed" in caplog.text and parts.stacked.prefixes.bytes > 0
-    assert not parts.batch._ahead._waiting
+    assert not parts.batch.warmer
 
 
 def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(house):
     parts = house.parts(SchedulerLimits(), 2, 10**8)
-    ahead = PrefixWarmer(parts.stacked, parts.seats, 16)
+    ahead = PrefixWarmer(parts.stacked, parts.lora, 16)
     for number in range(MAX_QUEUED_PREFIXES + 9):
         for _ in range(2):
             ahead.add(None, [number] * 40)
-    assert len(ahead._waiting) == MAX_QUEUED_PREFIXES
+    assert len(ahead) == MAX_QUEUED_PREFIXES
     ahead.clear()
     parts.close()
     assert not ahead.step()
@@ -130,9 +130,9 @@ async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):
         await engine.start()
         if prepared:
             engine.prepare(ADA, None)
-            await engine._done(lambda done: done())
+            await engine._run(lambda: None)
             while not engine._parts.stacked.prefixes.bytes:
-                await engine._done(lambda done: done())
+                await engine._run(lambda: None)
         stream = engine.submit(ChatRequest(ADA, (Turn("Bo", "hello"),), (), None, sampling()))
         said.append([piece async for piece in stream])
         await engine.close()

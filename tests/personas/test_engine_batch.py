@@ -4,17 +4,17 @@ import copy
 import gc
 import json
 import random
-from dataclasses import replace
 
 import psutil
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
-from personas.engine.engine_core import SchedulerLimits, build_engine_parts
+from personas.engine.engine_core import build_engine_parts
 from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape, PrefixCache, SequenceKVCache
 from personas.engine.lora_slots import MAX_STACKED_RANK
 from personas.engine.peft_runner import PeftSwitcher
+from personas.engine.scheduler import SchedulerLimits
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import adapter_ref, write_manifest
 from tests.personas.engine_schedules import Asked, House, Question, ask, differences, run_out, special_adapter
@@ -40,11 +40,8 @@ def test_a_request_of_which_nothing_can_be_drawn_ends_alone(house):
     parts = house.parts(SchedulerLimits(rows=4), 4, 0)
     asked = [Asked(question, 10) for question in house.questions[:4]]
     for number, one in enumerate(asked):
-        job = one.job()
-        if number == 1:
-            impossible = replace(job.request.sampling, temperature=1.0, repetition_penalty=1e-45)
-            job = replace(job, request=replace(job.request, sampling=impossible))
-        parts.batch.add(job)
+        impossible = {"temperature": 1.0, "repetition_penalty": 1e-45} if number == 1 else {}
+        parts.batch.add(one.sequence(**impossible))
     run_out(parts)
     assert isinstance(asked[1].error, ArithmeticError) and asked[1].ends == 1
     assert differences([asked[0], *asked[2:]]) == (0, []) and all(one.reply for one in (asked[0], *asked[2:]))
@@ -80,7 +77,7 @@ def test_adapters_of_every_kind_share_the_engine_and_are_right(house, tiny_base,
     assert (parts.read(ref).pairs is not None) == stacked
     asked = [Asked(q, 10) for q in (others[0], question, others[1], question, others[2], others[0])]
     for one in asked:
-        parts.batch.add(one.job())
+        parts.batch.add(one.sequence())
         parts.batch.step()
     run_out(parts)
     assert differences(asked) == (0, [])
@@ -119,7 +116,7 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
     parts = house.parts(SchedulerLimits(prefill_tokens=5, solo_prefill_tokens=13), 4, 10**7)
     asked = [Asked(question, 12) for question in questions]
     for one in asked:
-        parts.batch.add(one.job())
+        parts.batch.add(one.sequence())
     run_out(parts)
     assert differences(asked) == (0, [])
 
@@ -127,50 +124,50 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
 def test_an_architecture_that_is_not_known_is_served_one_by_one(house, caplog):
     model = copy.deepcopy(house.model)
     model.config.model_type = "brand-new"
-    parts = build_engine_parts(model, house.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7, heard=lambda: None)
+    parts = build_engine_parts(model, house.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7)
     asked = [Asked(question, 6) for question in house.questions]
     for one in asked:
-        parts.batch.add(one.job())
+        parts.batch.add(one.sequence())
     run_out(parts)
-    assert differences(asked) == (0, []) and "one after the other" in caplog.text
+    assert differences(asked) == (0, []) and "one at a time" in caplog.text
 
 
 def test_a_prefix_is_computed_once_and_only_for_its_adapter(house, monkeypatch):
     parts, computed = house.parts(SchedulerLimits(), 4, 10**8), []
-    forward = parts.batch._decoder.forward
+    forward = parts.stacked.forward
     monkeypatch.setattr(
-        parts.batch._decoder, "forward", lambda spans: computed.extend(len(s.tokens) for s in spans) or forward(spans)
+        parts.stacked, "forward", lambda spans: computed.extend(len(s.tokens) for s in spans) or forward(spans)
     )
     long = next(q for q in house.questions if len(q.prompt) > 2 * BLOCK_TOKENS and q.adapter is None)
     for expected in (len(long.prompt), len(long.prompt) - (len(long.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS):
         computed.clear()
         asked = Asked(long, 3)
-        parts.batch.add(asked.job())
+        parts.batch.add(asked.sequence())
         run_out(parts)
         assert computed == [expected, 1, 1] and differences([asked]) == (0, [])
     other = next(q for q in house.questions if q.prompt == long.prompt and q.adapter is not None)
     computed.clear()
-    parts.batch.add(Asked(other, 1).job())
+    parts.batch.add(Asked(other, 1).sequence())
     run_out(parts)
     assert computed == [len(long.prompt)]
 
 
 def test_forgotten_texts_are_computed_anew_and_what_runs_meanwhile_is_not_kept(house):
     parts = house.parts(SchedulerLimits(), 4, 10**8)
-    prefixes = parts.batch._decoder.prefixes
+    prefixes = parts.stacked.prefixes
     asked = [Asked(question, 6) for question in house.questions]
-    parts.batch.add(asked[0].job())
+    parts.batch.add(asked[0].sequence())
     run_out(parts)
     assert prefixes.bytes > 0
     for one in asked[1:]:
-        parts.batch.add(one.job())
+        parts.batch.add(one.sequence())
     while parts.batch.waiting or not asked[1].tokens_made:
         parts.batch.step()
     assert parts.batch.running
     parts.batch.clear_prefix_cache()
     run_out(parts)
     assert prefixes.bytes == 0 and differences(asked) == (0, [])
-    parts.batch.add(Asked(house.questions[0], 2).job())
+    parts.batch.add(Asked(house.questions[0], 2).sequence())
     run_out(parts)
     assert prefixes.bytes > 0, "what comes later is kept as ever"
 
@@ -189,33 +186,33 @@ class TestPrefixes:
 
     def taken(self, cache, tokens, adapter="a"):
         row = SequenceKVCache(self.shape, 200)
-        count = cache.take_over(adapter, tokens, row)
+        count = cache.load_prefix(adapter, tokens, row)
         assert row.memory[0, 0, 0, :count, 0].tolist() == list(tokens[:count]) == row.tokens
         return count
 
     def test_it_is_bounded_and_the_longest_unused_leaves_from_its_end(self):
         cache = PrefixCache(4 * self.block_bytes)
         first, second = list(range(48)), list(range(100, 148))
-        cache.keep("a", self.row(first))
+        cache.store("a", self.row(first))
         assert self.taken(cache, [*first, 1]) == 48 and self.taken(cache, first) == 32, "the last token is computed"
-        cache.keep("a", self.row(second))
+        cache.store("a", self.row(second))
         assert self.taken(cache, [*second, 1]) == 48 and self.taken(cache, [*first, 1]) == 16
         assert cache.bytes == 4 * self.block_bytes
-        cache.keep("a", self.row(list(range(200, 400))))
+        cache.store("a", self.row(list(range(200, 400))))
         assert cache.bytes <= 4 * self.block_bytes
 
     def test_the_same_tokens_after_others_are_other_blocks(self):
         cache = PrefixCache(10**6)
         same = list(range(BLOCK_TOKENS))
-        cache.keep("a", self.row([*same, *same]))
+        cache.store("a", self.row([*same, *same]))
         assert self.taken(cache, [*same, *same, 1]) == 32
         assert self.taken(cache, [*[7] * BLOCK_TOKENS, *same, 1]) == 0 and self.taken(cache, [*same, 1], "b") == 0
 
     def test_what_an_adapter_computed_goes_with_it(self):
         cache = PrefixCache(10**6)
         for adapter in "ab":
-            cache.keep(adapter, self.row(list(range(32))))
-        cache.forget("a")
+            cache.store(adapter, self.row(list(range(32))))
+        cache.drop_adapter("a")
         tokens = list(range(33))
         assert self.taken(cache, tokens, "a") == 0 and self.taken(cache, tokens, "b") == 32
         assert cache.bytes == 2 * self.block_bytes
@@ -224,10 +221,10 @@ class TestPrefixes:
 def test_who_waits_too_long_hears_so_and_who_speaks_too_long_ends(house):
     now = [0.0]
     parts = house.parts(SchedulerLimits(rows=1, wait_s=100, reply_s=20), 4, 0)
-    parts.batch._clock = lambda: now[0]
+    parts.batch.scheduler.clock = lambda: now[0]
     first, second = Asked(house.questions[0], 14), Asked(house.questions[1], 14)
-    parts.batch.add(first.job())
-    parts.batch.add(second.job())
+    parts.batch.add(first.sequence())
+    parts.batch.add(second.sequence())
     parts.batch.step()
     now[0] = 101
     parts.batch.step()
@@ -257,7 +254,7 @@ def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(house, tiny_base, tmp
     write_manifest(ref.folder, manifest_over(tiny_base, "p", "short"))
     parts = house.parts(SchedulerLimits(), 4, 0)
     asked = Asked(ask(PeftSwitcher(copy.deepcopy(house.model), house.hash), ref, PROMPT), 10)
-    parts.batch.add(asked.job())
+    parts.batch.add(asked.sequence())
     run_out(parts)
     assert differences([asked]) == (0, [])
 
@@ -272,7 +269,7 @@ def test_one_that_fails_ends_alone(house, tiny_base, tmp_path, breaks):
     bad = Asked(Question(broken, PROMPT, (), ()), 3)
     good = [Asked(question, 5) for question in house.questions]
     for one in (*good[:2], bad, *good[2:]):
-        parts.batch.add(one.job())
+        parts.batch.add(one.sequence())
     run_out(parts)
     assert isinstance(bad.error, AdapterError) and bad.ends == 1 and differences(good) == (0, [])
 
@@ -287,7 +284,7 @@ def test_a_thousand_adapters_on_eight_slots(house, tiny_base, tmp_path, capsys):
     for _ in range(200):
         ref = refs[int(dice.paretovariate(0.4)) % len(refs)]  # some are asked for again and again
         asked.append(Asked(Question(ref, PROMPT[: dice.randrange(1, 40)], (), ()), dice.randrange(1, 6)))
-        parts.batch.add(asked[-1].job(dice.randrange(5)))
+        parts.batch.add(asked[-1].sequence(dice.randrange(5)))
         parts.batch.step()
         if len(asked) % 50 == 0:
             gc.collect()
@@ -319,10 +316,10 @@ def _thousand(house, home):
 def test_a_prompt_is_computed_in_pieces_while_others_go_on(house):
     parts = house.parts(SchedulerLimits(prefill_tokens=8), 4, 0)
     talking = Asked(house.questions[0], 14)
-    parts.batch.add(talking.job())
+    parts.batch.add(talking.sequence())
     parts.batch.step()
     long = Asked(next(q for q in house.questions if len(q.prompt) > 40), 2)
-    parts.batch.add(long.job())
+    parts.batch.add(long.sequence())
     before = talking.tokens
     for _ in range(4):
         parts.batch.step()

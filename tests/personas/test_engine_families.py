@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from personas.engine.engine_core import STACKED_ARCHITECTURES, SchedulerLimits, build_engine_parts
+from personas.engine.engine_core import STACKED_ARCHITECTURES, build_engine_parts
 from personas.engine.peft_runner import PeftSwitcher
+from personas.engine.scheduler import SchedulerLimits
 from personas.models.base_model import fingerprint, load_model
 from tests.families import FAMILIES, SLIDING
 from tests.personas.engine_schedules import Asked, ask, differences, run_out, special_adapter
@@ -40,10 +41,10 @@ def test_every_family_says_what_it_says_alone(tmp_path, name):
     alone = PeftSwitcher(copy.deepcopy(model), fingerprint(base))
     questions = [ask(alone, adapter, PROMPT[:length]) for adapter in (None, ref) for length in (3, len(PROMPT))]
     limits = SchedulerLimits(prefill_tokens=7, solo_prefill_tokens=13)
-    parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7, heard=lambda: None)
+    parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7)
     asked = [Asked(question, 10) for question in questions]
     for one in asked:
-        parts.batch.add(one.job())
+        parts.batch.add(one.sequence())
         parts.batch.step()
     run_out(parts)
     parts.close()

@@ -83,7 +83,7 @@ def talk(decoder: StackedLoraRunner, forward):
     prompts = [torch.randint(0, 200, (length,), generator=dice).tolist() for length in lengths]
     rows = [SequenceKVCache(decoder.shape, 60) for _ in lengths]
     said = [forward([ScheduledTokens(*what) for what in zip(rows, prompts, map(LoraSlot, slots), strict=True)])]
-    forward([ScheduledTokens(rows[0], [3] * 9, LoraSlot(0), wanted=False)])
+    forward([ScheduledTokens(rows[0], [3] * 9, LoraSlot(0), needs_logits=False)])
     for step in range(4):
         spans = [
             ScheduledTokens(row, [(step * 31 + at) % 200], LoraSlot(slot))
@@ -99,8 +99,8 @@ def test_it_is_as_near_to_the_model_as_torch_is(library, kind, made, monkeypatch
     new_memory = CacheShape.new_memory
     monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
     kernel, coarse, fine = decoders(library, kind, made=made)
-    meant = talk(fine, fine.compute)
-    ours, torchs = (talk(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.compute))
+    meant = talk(fine, fine.forward)
+    ours, torchs = (talk(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.forward))
     kernel.close()
     most = 1.5 if made is tiny else 2
     assert ours.mean() < 1.1 * torchs.mean() and ours.max() < most * torchs.max(), (ours.mean(), torchs.mean())
@@ -151,8 +151,8 @@ class TestUse:
     def test_what_agrees_is_used(self, library):
         decoder = StackedLoraRunner(tiny("llama"), 2, 0)
         kernel_runner.enable_kernel(library, decoder)
-        assert decoder.quick
-        decoder.quick.close()
+        assert decoder.kernel
+        decoder.kernel.close()
 
     def test_what_disagrees_is_not(self, library, monkeypatch, caplog):
         caplog.set_level("INFO")
@@ -160,7 +160,7 @@ class TestUse:
         forward = KernelRunner.forward
         monkeypatch.setattr(KernelRunner, "forward", lambda self, spans: forward(self, spans).roll(1, -1))
         kernel_runner.enable_kernel(library, decoder)
-        assert decoder.quick is None and "away from the model" in caplog.text
+        assert decoder.kernel is None and "differ from the model" in caplog.text
 
     def test_a_model_of_another_build_is_left_to_torch(self, library, caplog):
         caplog.set_level("INFO")
@@ -168,13 +168,13 @@ class TestUse:
         model.config.hidden_act = "gelu"
         decoder = StackedLoraRunner(model, 2, 0)
         kernel_runner.enable_kernel(library, decoder)
-        assert decoder.quick is None and "another activation" in caplog.text
+        assert decoder.kernel is None and "another activation" in caplog.text
 
     def test_int8_weights_of_widths_that_it_does_not_take_are_left_to_torch(self, library, caplog):
         caplog.set_level("INFO")
         decoder = StackedLoraRunner(quantise_model(tiny("llama")), 2, 0)
         kernel_runner.enable_kernel(library, decoder)
-        assert decoder.quick is None and "odd widths" in caplog.text
+        assert decoder.kernel is None and "unsupported widths" in caplog.text
 
     def test_without_a_compiler_it_is_said(self, monkeypatch, caplog):
         caplog.set_level("INFO")
@@ -194,8 +194,8 @@ class TestUse:
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
         decoder = StackedLoraRunner(tiny("llama"), 2, 0)
         kernel_runner.enable_kernel(build.load_compiled(), decoder)
-        assert decoder.quick
-        decoder.quick.close()
+        assert decoder.kernel
+        decoder.kernel.close()
 
     def test_for_another_kind_of_machine_it_is_not_compiled(self, monkeypatch):
         monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")

@@ -52,14 +52,14 @@ async def test_what_runs_ends_what_waits_begins_and_nothing_changes(engine, tiny
         moved = asyncio.ensure_future(engine.move(device))
         assert [await said(stream) for stream in streams] == expected
         await moved
-        assert engine.device == device and engine._leaving is None
+        assert engine.device == device and engine._draining is None
         assert await said(engine.submit(asked[1])) == expected[1]
     await engine.drop(refs[1])
     await engine.clear_prefix_cache()
 
 
 async def test_the_old_place_is_let_go_of_when_its_last_reply_has_ended(engine):
-    model = weakref.ref(engine._parts.adapted.model)
+    model = weakref.ref(engine._parts.peft.model)
     running = engine.submit(ask("hello"))
     pieces = aiter(running)
     await anext(pieces)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from personas.engine.lora_slots import AdapterWeights
-from personas.engine.model_runner import StackedLoraRunner
+from personas.engine.model_runner import ScheduledTokens, StackedLoraRunner
 from personas.models.base_model import locate
 from personas.models.serving_model import load_serving_model
 from personas.schemas.chat import AdapterRef
@@ -41,7 +41,7 @@ def test_log_probabilities_are_near_those_in_float32(tmp_path, precision):
         }
         for decoder in (coarse, fine):
             decoder.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
-    apart = talk(coarse, coarse.compute).sub(talk(fine, fine.compute)).abs()
+    apart = talk(coarse, coarse.forward).sub(talk(fine, fine.forward)).abs()
     mean, most = TOLERANCES[precision]
     print(f"{precision}: {apart.mean():.4f} on average, {apart.max():.4f} at most")
     assert 0 < apart.mean() < mean and apart.max() < most
@@ -53,9 +53,7 @@ def test_in_4_bits_rows_are_what_the_model_says_alone(tmp_path):
     ids = torch.tensor([[5, 9, 44, 3, 7]])
     with torch.inference_mode():
         alone = copy.deepcopy(model)(ids).logits[0, -1].float().log_softmax(-1)
-    from personas.engine.model_runner import ScheduledTokens
-
     decoder = StackedLoraRunner(model, 2, 0)
-    rows = [decoder.open(9) for _ in range(2)]
-    logits = decoder.compute([ScheduledTokens(rows[0], [1, 2]), ScheduledTokens(rows[1], ids[0].tolist())])
+    rows = [decoder.new_kv_cache(9) for _ in range(2)]
+    logits = decoder.forward([ScheduledTokens(rows[0], [1, 2]), ScheduledTokens(rows[1], ids[0].tolist())])
     assert (logits[1].log_softmax(-1) - alone).abs().max() < 0.05

@@ -86,7 +86,7 @@ def test_next_to_no_temperature_is_none(temperature):
 
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_of_which_nothing_can_be_drawn_are_an_error(spoilt):
-    with pytest.raises(ArithmeticError, match="No token can be drawn"):
+    with pytest.raises(ArithmeticError, match="No token can be sampled"):
         one(torch.full((VOCABULARY,), spoilt), SamplingParams(temperature=1.0))
 
 

@@ -1,4 +1,4 @@
-"""Who is next, who is refused, and which adapter sits where: without a model."""
+"""Fair order, admission control and LoRA slots, without a model."""
 
 import threading
 from concurrent.futures import Future
@@ -6,114 +6,220 @@ from pathlib import Path
 
 import pytest
 
-from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterWeights, LoraSlots
-from personas.engine.scheduler import MAX_OVERTAKEN, AdmissionControl, QueuedRequest, Scheduler
+from personas.engine.admission import AdmissionControl
+from personas.engine.lora_slots import (
+    BASE_MODEL_SLOT,
+    MAX_PREFETCHED_ADAPTERS,
+    AdapterState,
+    AdapterWeights,
+    LoraSlots,
+)
+from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler, SchedulerLimits
+from personas.engine.sequence import Sequence
 from personas.errors import AdapterError, EngineBusyError
-from personas.schemas.chat import AdapterRef
-
-
-class TestOrder:
-    """The scheduler."""
-
-    def test_a_quiet_guild_is_served_before_a_flood_that_came_first(self):
-        scheduler: Scheduler[str] = Scheduler()
-        for number in range(20):
-            scheduler.add(QueuedRequest(1, 100, number, f"flood {number}"))
-        assert scheduler.next(lambda _: True).item == "flood 0"
-        scheduler.add(QueuedRequest(2, 100, 21.0, "quiet"))
-        order = [scheduler.next(lambda _: True).item for _ in range(3)]
-        assert order[0] == "flood 1", "one that comes is not given what it did not ask for before"
-        assert order[1] == "quiet"
-
-    def test_new_tokens_count_too(self):
-        scheduler: Scheduler[str] = Scheduler()
-        for guild in (1, 2):
-            scheduler.add(QueuedRequest(guild, 10, guild, f"first of {guild}"))
-            scheduler.add(QueuedRequest(guild, 10, guild, f"second of {guild}"))
-        first, second = scheduler.next(lambda _: True), scheduler.next(lambda _: True)
-        assert (first.guild_id, second.guild_id) == (1, 2)
-        scheduler.serve(1, new_tokens=1)
-        assert scheduler.next(lambda _: True).guild_id == 2
-
-    def test_both_guilds_get_the_same_whatever_one_of_them_asks_for(self):
-        scheduler: Scheduler[int] = Scheduler()
-        for number in range(300):
-            scheduler.add(QueuedRequest(1, 50, number, number))
-            if number < 40:
-                scheduler.add(QueuedRequest(2, 50, number, number))
-        first = [scheduler.next(lambda _: True).guild_id for _ in range(60)]
-        assert first.count(2) == 30
-
-    def test_one_that_waits_for_a_slot_is_passed_a_few_times_and_no_more(self):
-        scheduler: Scheduler[str] = Scheduler()
-        scheduler.add(QueuedRequest(1, 0, 0, "stuck"))
-        for number in range(MAX_OVERTAKEN + 3):
-            scheduler.add(QueuedRequest(1, 0, 1 + number, "free"))
-        passed = 0
-        while scheduler.next(lambda ticket: ticket.item == "free"):
-            passed += 1
-        assert passed == MAX_OVERTAKEN
-        assert scheduler.next(lambda _: True).item == "stuck"
-        assert scheduler.next(lambda _: True).item == "free", "the way is clear again"
-
-    def test_what_is_not_ready_holds_nobody_up(self):
-        scheduler: Scheduler[str] = Scheduler()
-        scheduler.add(QueuedRequest(1, 0, 0, "being read"))
-        for number in range(30):
-            scheduler.add(QueuedRequest(1, 0, 1 + number, "free"))
-        assert all(scheduler.next(lambda t: True if t.item == "free" else None) for _ in range(30))
-        assert len(scheduler) == 1
-
-
-class TestPlaces:
-    """How many may wait."""
-
-    def test_a_guild_alone_gets_what_was_set_and_others_still_find_room(self):
-        places = AdmissionControl(30, at_once=4)
-        for _ in range(30):
-            places.take(1)
-        with pytest.raises(
-            EngineBusyError, match=r"26 replies are waiting already\. Try again in about 135 s"
-        ) as refused:
-            places.take(1)
-        assert 130 < places.wait_s() == refused.value.wait_s < 140
-        places.take(2)
-        with pytest.raises(EngineBusyError):
-            for _ in range(30):
-                places.take(2)
-        places.take(3)
-
-    def test_the_estimate_follows_what_is_measured(self):
-        now = [0.0]
-        places = AdmissionControl(30, 4, lambda: now[0])
-        for _ in range(21):
-            places.take(1)
-        for _ in range(20):
-            now[0] += 0.5
-            places.give_back(1)
-        for _ in range(19):
-            places.take(1)
-        assert 9 < places.wait_s() < 12
-        places.give_back(1)
-        now[0] += 1000  # nobody waited through a pause as long as there was nothing to do
-        assert places.wait_s() < 12
+from personas.schemas.chat import AdapterRef, ChatRequest
 
 
 def ref(name: str) -> AdapterRef:
     return AdapterRef(name, "v1", Path(name))
 
 
-class Table:
-    """Seats whose reading ends when it is told to."""
+class RecordingSink:
+    """A sink that keeps the error it receives."""
+
+    def __init__(self) -> None:
+        self.cancelled, self.error = threading.Event(), None
+
+    def begin(self) -> bool:
+        return not self.cancelled.is_set()
+
+    def push(self, piece: object) -> None:
+        self.error = piece
+
+
+class MemorylessRunner:
+    """A runner without a model: its KV caches hold nothing, or cannot be created."""
+
+    prefixes = None
+    has_memory = True
+
+    def new_kv_cache(self, capacity: int) -> object:
+        if not self.has_memory:
+            raise MemoryError("no memory for keys and values")
+        return object()
+
+
+class StubSlots:
+    """Adapters in states that a test chooses, READY by default."""
+
+    def __init__(self, **states: AdapterState) -> None:
+        self.states, self.acquired = states, 0
+
+    def state(self, adapter: AdapterRef | None) -> AdapterState:
+        return self.states.get(adapter.persona_id, AdapterState.READY) if adapter else AdapterState.READY
+
+    def acquire(self, adapter: AdapterRef | None):
+        if self.state(adapter) is AdapterState.FAILED:
+            raise AdapterError("It is damaged.")
+        self.acquired += 1
+        return BASE_MODEL_SLOT
+
+    def release(self, slot) -> None:
+        self.acquired -= 1
+
+
+class Queue:
+    """A scheduler with one free row at a time; `start` says which sequences start."""
+
+    def __init__(self, rows: int = 1000, **states: AdapterState) -> None:
+        self.slots, self.runner, self.ends = StubSlots(**states), MemorylessRunner(), 0
+        self.scheduler = Scheduler(SchedulerLimits(rows=rows, overflow_rows=0), self.slots, self.runner, self.runner)
+        self.now = 0.0
+        self.scheduler.clock = lambda: self.now
+
+    def add(self, guild_id: int, prompt_tokens: int, adapter: str = "") -> Sequence:
+        self.now += 1
+        request = ChatRequest(None, (), (), ref(adapter) if adapter else None, guild_id=guild_id)
+        seq = Sequence(request, (1,) * prompt_tokens, 0, RecordingSink(), None, self.count_end)
+        self.scheduler.add(seq)
+        return seq
+
+    def count_end(self) -> None:
+        self.ends += 1
+
+    def start(self) -> Sequence | None:
+        """Start the next sequence alone."""
+        seq, overtaken = self.scheduler._select_next()
+        if seq:
+            self.scheduler._start(seq, overtaken)
+        return seq
+
+
+class TestOrder:
+    """The scheduler's queue."""
+
+    def test_a_quiet_guild_is_served_before_a_flood_that_came_first(self):
+        queue = Queue()
+        flood = [queue.add(1, 100) for _ in range(20)]
+        assert queue.start() is flood[0]
+        quiet = queue.add(2, 100)
+        assert queue.start() is flood[1], "a guild that arrives gets no credit for the time before"
+        assert queue.start() is quiet
+
+    def test_new_tokens_count_too(self):
+        queue = Queue()
+        for guild in (1, 2):
+            queue.add(guild, 10)
+            queue.add(guild, 10)
+        first, second = queue.start(), queue.start()
+        assert (first.guild_id, second.guild_id) == (1, 2)
+        queue.scheduler.queue.count_token(first)
+        assert queue.start().guild_id == 2
+
+    def test_both_guilds_get_the_same_however_much_one_of_them_asks_for(self):
+        queue = Queue()
+        for number in range(300):
+            queue.add(1, 50)
+            if number < 40:
+                queue.add(2, 50)
+        assert [queue.start().guild_id for _ in range(60)].count(2) == 30
+
+    def test_one_that_waits_for_a_slot_is_overtaken_a_few_times_and_no_more(self):
+        queue = Queue(stuck=AdapterState.NO_SLOT)
+        stuck = queue.add(1, 0, "stuck")
+        others = [queue.add(1, 0) for _ in range(MAX_OVERTAKEN + 3)]
+        queue.scheduler.admit()
+        assert queue.scheduler.running == others[:MAX_OVERTAKEN] and stuck.overtaken == MAX_OVERTAKEN
+        queue.slots.states.clear()
+        assert queue.start() is stuck
+        assert queue.start() is others[MAX_OVERTAKEN], "the others go on"
+
+    def test_one_whose_adapter_is_being_read_holds_nobody_up(self):
+        queue = Queue(reading=AdapterState.LOADING)
+        waits = queue.add(1, 0, "reading")
+        others = [queue.add(1, 0) for _ in range(30)]
+        queue.scheduler.admit()
+        assert queue.scheduler.running == others and list(queue.scheduler.queue) == [waits]
+
+    def test_choosing_the_next_changes_nothing(self):
+        queue = Queue(stuck=AdapterState.NO_SLOT, broken=AdapterState.FAILED)
+        waiting = [queue.add(1, 0, name) for name in ("stuck", "broken", "fine")]
+        for _ in range(3):
+            assert queue.scheduler._select_next() == (waiting[1], [waiting[0]])
+        assert list(queue.scheduler.queue) == waiting and not queue.slots.acquired and not waiting[0].overtaken
+
+    def test_an_adapter_that_cannot_be_used_fails_its_sequence_alone(self):
+        queue = Queue(broken=AdapterState.FAILED)
+        broken, fine = queue.add(1, 0, "broken"), queue.add(1, 0)
+        queue.scheduler.admit()
+        assert isinstance(broken._sink.error, AdapterError) and queue.ends == 1
+        assert queue.scheduler.running == [fine] and not queue.scheduler.queue
+
+    def test_a_sequence_without_memory_fails_alone_and_returns_its_slot(self):
+        queue = Queue()
+        queue.runner.has_memory = False
+        seq = queue.add(1, 0, "a")
+        queue.scheduler.admit()
+        assert isinstance(seq._sink.error, MemoryError) and queue.ends == 1
+        assert not queue.slots.acquired and not queue.scheduler.running and not queue.scheduler.queue
+
+
+class TestAdmission:
+    """How many may wait."""
+
+    def test_a_guild_alone_gets_what_was_set_and_others_still_find_room(self):
+        places = AdmissionControl(30, concurrency=4)
+        for _ in range(30):
+            places.acquire(1)
+        with pytest.raises(
+            EngineBusyError, match=r"26 replies are waiting already\. Try again in about 135 s"
+        ) as refused:
+            places.acquire(1)
+        assert 130 < places.wait_s() == refused.value.wait_s < 140
+        places.acquire(2)
+        with pytest.raises(EngineBusyError):
+            for _ in range(30):
+                places.acquire(2)
+        places.acquire(3)
+
+    def test_the_estimate_follows_what_is_measured(self):
+        now = [0.0]
+        places = AdmissionControl(30, 4, lambda: now[0])
+        for _ in range(21):
+            places.acquire(1)
+        for _ in range(20):
+            now[0] += 0.5
+            places.release(1)
+        for _ in range(19):
+            places.acquire(1)
+        assert 9 < places.wait_s() < 12
+        places.release(1)
+        now[0] += 1000  # nobody waited through a pause as long as there was nothing to do
+        assert places.wait_s() < 12
+
+
+class RecordingStack:
+    """A stack that records which adapter was written into which slot."""
 
     def __init__(self, slots: int) -> None:
-        self.put: list[tuple[int, str]] = []
-        self.gone: list[str] = []
+        self.slots, self.written = slots, []
+        self.error: Exception | None = None
+
+    def put(self, index: int, weights: AdapterWeights) -> None:
+        if self.error:
+            raise self.error
+        self.written.append((index, weights.ref.persona_id))
+
+
+class Slots:
+    """LoRA slots whose reads are complete before a state is looked up."""
+
+    def __init__(self, count: int) -> None:
+        self.stack = RecordingStack(count)
         self.broken: set[str] = set()
         self.reads = 0
-        self.heard = threading.Event()
-        self.seats = LoraSlots(slots, self._read, lambda slot, w: self.put.append((slot, w.ref.persona_id)),
-                           lambda r: self.gone.append(r.persona_id), self.heard.set)  # fmt: skip
+        self.read = threading.Event()
+        self.lora = LoraSlots(self.stack, self._read, self.read.set)
 
     def _read(self, adapter: AdapterRef) -> AdapterWeights:
         self.reads += 1
@@ -121,61 +227,80 @@ class Table:
             raise AdapterError("It is damaged.")
         return AdapterWeights(adapter, None if adapter.persona_id == "dora" else {})
 
-    def take(self, name: str):
-        """Have it read, then take a seat."""
-        self.seats.prefetch([ref(name)])
-        self.seats._reader.submit(lambda: None).result()
-        return self.seats.take(ref(name))
+    def state(self, name: str) -> AdapterState:
+        self.lora.prefetch([ref(name)])
+        self.lora._reader.submit(lambda: None).result()
+        return self.lora.state(ref(name))
+
+    def acquire(self, name: str):
+        """Read an adapter and pin it; None if no slot is free."""
+        return None if self.state(name) is AdapterState.NO_SLOT else self.lora.acquire(ref(name))
 
 
 @pytest.fixture
-def table():
-    table = Table(2)
-    yield table
-    table.seats.close()
+def slots():
+    slots = Slots(2)
+    yield slots
+    slots.lora.close()
 
 
-class TestSeats:
-    """Which adapter sits where."""
+class TestSlots:
+    """Reading, pinning, evicting and dropping."""
 
-    def test_the_longest_unused_leaves_and_one_in_use_never(self, table):
-        a, b = table.take("a"), table.take("b")
-        assert {a.slot, b.slot} == {1, 2} and table.take("c") is None and table.seats.is_read(ref("c"))
-        table.seats.give_back(a)
-        assert table.take("a") == a, "it is still here"
-        table.seats.give_back(b)
-        c = table.take("c")
-        assert c.slot == b.slot and table.put[-1] == (b.slot, "c")
-        assert table.take("b") is None, "it has left, and the others are in use"
-        assert table.seats.take(None) == BASE_MODEL_SLOT
+    def test_the_least_recently_used_is_evicted_and_a_pinned_one_never(self, slots):
+        a, b = slots.acquire("a"), slots.acquire("b")
+        assert {a.index, b.index} == {1, 2} and slots.state("c") is AdapterState.NO_SLOT
+        slots.lora.release(a)
+        assert slots.acquire("a") == a, "it is still in memory"
+        slots.lora.release(b)
+        c = slots.acquire("c")
+        assert c.index == b.index and slots.stack.written[-1] == (b.index, "c")
+        assert slots.state("b") is AdapterState.NO_SLOT, "it was evicted, and the others are in use"
+        assert slots.lora.acquire(None) == BASE_MODEL_SLOT
 
-    def test_two_rows_share_a_seat_and_it_is_free_when_both_have_left(self, table):
-        a, again, _ = table.take("a"), table.take("a"), table.take("b")
-        table.seats.give_back(a)
-        assert a == again and table.take("c") is None
-        table.seats.give_back(again)
-        assert table.take("c").slot == a.slot
+    def test_a_state_changes_nothing(self, slots):
+        slots.lora.release(slots.acquire("a"))
+        slots.lora.release(slots.acquire("b"))
+        before = slots.lora.resident
+        assert [slots.state("c") for _ in range(3)] == [AdapterState.READY] * 3
+        assert slots.lora.resident == before and len(slots.stack.written) == 2 and slots.reads == 3
 
-    def test_dropping_waits_for_the_rows_and_who_comes_then_reads_anew(self, table):
-        a, left = table.take("a"), Future()
-        table.seats.drop(ref("a"), lambda: left.set_result(None))
-        assert not left.done() and table.take("a") is None, "no new row on what is leaving"
-        table.seats.give_back(a)
-        assert left.done() and table.gone == ["a"] and table.reads == 1
-        assert table.take("a").slot and table.reads == 2
+    def test_two_sequences_share_a_slot_and_it_is_free_when_both_have_ended(self, slots):
+        a, again, _ = slots.acquire("a"), slots.acquire("a"), slots.acquire("b")
+        slots.lora.release(a)
+        assert a == again and slots.acquire("c") is None
+        slots.lora.release(again)
+        assert slots.acquire("c").index == a.index
 
-    def test_what_cannot_be_read_is_an_error_each_time(self, table):
-        table.broken.add("a")
+    def test_dropping_waits_for_running_sequences_and_later_ones_read_the_folder_again(self, slots):
+        a, dropped = slots.acquire("a"), Future()
+        slots.lora.drop(ref("a"), lambda: dropped.set_result(None))
+        assert not dropped.done() and slots.acquire("a") is None, "no new sequence uses what is being dropped"
+        slots.lora.release(a)
+        assert dropped.done() and not slots.lora.resident and slots.reads == 1
+        assert slots.acquire("a").index and slots.reads == 2
+
+    def test_an_adapter_that_cannot_be_read_is_an_error_each_time(self, slots):
+        slots.broken.add("a")
         for _ in range(2):
+            assert slots.state("a") is AdapterState.FAILED
             with pytest.raises(AdapterError, match="damaged"):
-                table.take("a")
-        table.broken.clear()
-        assert table.take("a")
+                slots.acquire("a")
+        slots.broken.clear()
+        assert slots.acquire("a")
 
-    def test_what_only_peft_computes_takes_no_slot(self, table):
-        assert table.take("dora").slot is None and table.take("a") and table.take("b")
+    def test_a_slot_is_free_again_when_its_weights_cannot_be_written(self, slots):
+        slots.stack.error = MemoryError("the stack cannot grow")
+        for _ in range(3):
+            with pytest.raises(MemoryError):
+                slots.acquire("a")
+        slots.stack.error = None
+        assert {slots.acquire("a").index, slots.acquire("b").index} == {1, 2}
 
-    def test_no_more_is_read_ahead_than_agreed(self, table):
-        table.seats.prefetch([ref(f"p{n}") for n in range(50)])
-        table.seats._reader.submit(lambda: None).result()
-        assert table.reads == MAX_PREFETCHED_ADAPTERS and table.heard.is_set()
+    def test_an_adapter_for_peft_takes_no_slot(self, slots):
+        assert slots.acquire("dora").index is None and slots.acquire("a") and slots.acquire("b")
+
+    def test_only_a_few_adapters_are_read_ahead(self, slots):
+        slots.lora.prefetch([ref(f"p{n}") for n in range(50)])
+        slots.lora._reader.submit(lambda: None).result()
+        assert slots.reads == MAX_PREFETCHED_ADAPTERS and slots.read.is_set()

@@ -1,17 +1,14 @@
 """A reply that goes round in circles ends with its sentence; what is said twice on purpose stays."""
 
-from personas.engine.detokenizer import REPETITION_TOKENS, StreamingDetokenizer, is_repeating, trim_repetition
+from personas.engine.sequence import REPETITION_TOKENS, StreamingDetokenizer, is_repeating, trim_repetition
 
 
 def streamed(renderer, text: str, *, stop_loops: bool = True) -> StreamingDetokenizer:
-    import torch
-
     pieces: list[str] = []
     out = StreamingDetokenizer(renderer, (), pieces.append, stop_loops=stop_loops)
-    out.put(torch.tensor([0]))
     for token in renderer.tokenizer(text, add_special_tokens=False)["input_ids"]:
-        out.put(torch.tensor([token]))
-    out.end()
+        out.append(token)
+    out.flush()
     assert "".join(pieces).startswith(out.text) and (out.stopped or "".join(pieces) == out.text)
     return out
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from personas.engine.engine_core import EngineParts, SchedulerLimits, build_engine_parts
+from personas.engine.engine_core import EngineParts, build_engine_parts
 from personas.engine.peft_runner import PeftSwitcher
+from personas.engine.scheduler import SchedulerLimits
 from personas.home.adapters import NAME_ADAPTER_ADVICE, WEIGHTS_FILE, verify_adapter
 from personas.models.base_model import BaseModel, fingerprint
 from personas.models.serving_model import precision_of
@@ -75,7 +76,7 @@ class Candidates:
         """The base model as it is served, alone; whether it `speaks`, too. Raises `BaseModelError`."""
         model = load_serving_model(base, precision)
         parts = engine_over(model, fingerprint(base)) if speaks else None
-        adapted = parts.adapted if parts else PeftSwitcher(model, fingerprint(base))
+        adapted = parts.peft if parts else PeftSwitcher(model, fingerprint(base))
         sides = cls(base, tokenizer, precision_of(model), adapted, tuple(probe), parts)
         sides._untouched = sides._probed()
         return sides
@@ -86,7 +87,7 @@ class Candidates:
         if compared.is_sealed:
             self.adapted.load(ref)
         else:
-            self.adapted.admit(ref)
+            self.adapted.load_unverified(ref)
         self._compared[side], self._refs[side] = compared, ref
 
     @property
@@ -153,11 +154,9 @@ def weights_hash(folder: Path) -> str:
 
 
 def engine_over(model: Any, base_hash: str) -> EngineParts:
-    """The engine around a served model that no adapter lies over yet. Adapters come over it through `Parts.adapted`."""
+    """Build the engine around a served model without adapters, which `EngineParts.peft` loads later."""
     limits = SchedulerLimits(rows=MAX_BATCH_ROWS, wait_s=NO_TIMEOUT_S, reply_s=NO_TIMEOUT_S)
-    return build_engine_parts(
-        model, base_hash, limits, slots=ADAPTER_SLOTS, prefix_bytes=PREFIX_CACHE_BYTES, heard=lambda: None
-    )
+    return build_engine_parts(model, base_hash, limits, slots=ADAPTER_SLOTS, prefix_bytes=PREFIX_CACHE_BYTES)
 
 
 MAX_BATCH_ROWS, ADAPTER_SLOTS, PREFIX_CACHE_BYTES = 32, 4, 256 * 2**20

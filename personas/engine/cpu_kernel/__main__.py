@@ -1,4 +1,4 @@
-"""`python -m personas.engine.cpu_kernel`: compile the kernel ahead, in setting up and for an image without a compiler."""
+"""`python -m personas.engine.cpu_kernel`: compiles the kernel during set-up, or for an image without a compiler."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def find_compiler() -> str | None:
 
 
 def require_supported_cpu() -> None:
-    """Raise `KernelUnavailableError` unless the source is here and this processor multiplies bfloat16 and bytes in AVX-512."""
+    """Raise `KernelUnavailableError` unless the source is installed and the processor has all required features."""
     for part in SOURCE_FILES:
         if not part.exists():
             raise KernelUnavailableError(f"{part} was not installed")

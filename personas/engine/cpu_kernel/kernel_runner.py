@@ -1,4 +1,4 @@
-"""Runs a model with the compiled CPU kernel, after comparing it with torch."""
+"""Runs a model with the compiled CPU kernel, after comparing its logits with torch's."""
 
 from __future__ import annotations
 
@@ -13,42 +13,34 @@ import torch
 from personas.engine.cpu_kernel.build import (
     KernelUnavailableError,
     compile_and_load,
-    load_compiled,
     require_supported_cpu,
 )
-from personas.engine.kv_cache import SequenceKVCache
 from personas.engine.lora_slots import StackedLora
-from personas.engine.model_runner import ScheduledTokens, StackedLoraRunner
+from personas.engine.model_runner import ForwardBackend, ScheduledTokens, StackedLoraRunner
 from personas.models.int8_linear import Int8Linear
 
+log = logging.getLogger(__name__)
+
 MAX_STEP_TOKENS = 512
-
-
+"""Tokens that one call of the kernel computes."""
 MAX_KERNEL_RANK = 256
-
-
+"""Largest rank for which the kernel has memory."""
 MAX_INT8_WIDTH = 2**16
-
-
-"""Products of so many bytes fit into a sum of 32 bits."""
-
-
+"""Longest dot product of int8 weights whose sum fits into 32 bits."""
+PROBE_TOKENS = 8
+"""Length of the probe's prompts, and number of likely tokens whose log-probabilities are compared."""
+MAX_LOGPROB_DIFFERENCE = 0.2
+"""Largest accepted mean difference in nats on the probe; bfloat16 rounding stays far below, a wrong sum far above."""
 NORMS = ("q_norm", "k_norm")
-
-
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
 
 
+_SIZES = "layers hidden inner heads kv_heads width vocabulary most_tokens most_rank".split()
+
+
 class _Shape(Structure):
-    _fields_ = (
-        *(
-            (name, c_int64)
-            for name in "layers hidden inner heads kv_heads width vocabulary most_tokens most_rank".split()
-        ),
-        ("epsilon", c_float),
-        ("scale", c_float),
-    )
+    _fields_ = (*((name, c_int64) for name in _SIZES), ("epsilon", c_float), ("scale", c_float))
 
 
 class _Matrix(Structure):
@@ -77,118 +69,113 @@ class _KernelToken(Structure):
 
 
 class KernelRunner:
-    """Computes spans as `StackedDecoder` does, for a model that it recognises."""
+    """Computes the forward pass of `StackedLoraRunner` in one call of the compiled kernel per batch."""
 
     def __init__(
         self, library: ctypes.CDLL, model: Any, linears: Mapping[str, Any], stack: StackedLora, threads: int
     ) -> None:
-        """Raises `KernelUnavailableError` when the model is built otherwise than the kernel computes."""
+        """Raises `KernelUnavailableError` when the kernel does not support the model."""
         self._model, self._stack, self._library = model, stack, library
         self._shape = _kernel_shape(model)
-        self._kept: list[Any] = []
+        self._referenced: list[Any] = []  # tensors that the kernel reads and nothing else holds
         layers = (self._layer(layer, _layer_linears(at, linears)) for at, layer in enumerate(model.model.layers))
         self._layers = (_KernelLayer * self._shape.layers)(*layers)
         self._stacks = (_Stack * (len(LINEARS) * self._shape.layers))()
         self._stack_version = -1
-        library.understudy_open.restype = c_void_p
-        library.understudy_open.argtypes = [
-            POINTER(_Shape),
-            POINTER(_KernelLayer),
-            c_void_p,
-            c_void_p,
-            POINTER(_Matrix),
-            c_int,
-        ]
-        library.understudy_step.argtypes = [
-            c_void_p,
-            POINTER(_KernelToken),
-            c_int64,
-            *[c_void_p] * 4,
-            c_int64,
-            c_void_p,
-        ]
-        library.understudy_step.restype = None
-        library.understudy_close.argtypes = [c_void_p]
-        library.understudy_close.restype = None
-        around = [weight.data_ptr() for weight in (model.model.embed_tokens.weight, model.model.norm.weight)]
+        _declare_functions(library)
+        embedding, norm = model.model.embed_tokens.weight.data_ptr(), model.model.norm.weight.data_ptr()
         head = byref(self._matrix(model.lm_head))
-        self._handle = library.understudy_open(byref(self._shape), self._layers, *around, head, threads)
+        self._handle = library.understudy_open(byref(self._shape), self._layers, embedding, norm, head, threads)
 
-    def forward(self, spans: Sequence[ScheduledTokens]) -> Any:
-        """Logits `[wanted spans, vocabulary]`, float32, after each wanted span's last token."""
-        self._look_at_stack()
-        parts = [self._forward(piece) for piece in _split_into_steps(spans)]
+    def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
+        """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
+        self._update_stacks()
+        parts = [self._forward(part) for part in _split_into_calls(scheduled)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def close(self) -> None:
-        """Let go of the kernel's threads and memory."""
+        """Stop the kernel's threads and free its memory."""
         self._library.understudy_close(self._handle)
 
     def _layer(self, layer: Any, linears: Sequence[Any]) -> _KernelLayer:
         attention = layer.self_attn
-        around = (layer.input_layernorm.weight.data_ptr(), layer.post_attention_layernorm.weight.data_ptr())
+        norms = (layer.input_layernorm.weight.data_ptr(), layer.post_attention_layernorm.weight.data_ptr())
         matrices = [self._matrix(linear) for linear in linears]
         biases = [0 if linear.bias is None else linear.bias.data_ptr() for linear in linears]
-        norms = [getattr(attention, name).weight.data_ptr() if hasattr(attention, name) else 0 for name in NORMS]
+        qk_norms = [getattr(attention, name).weight.data_ptr() if hasattr(attention, name) else 0 for name in NORMS]
         window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)) or 0
-        return _KernelLayer(*around, *matrices, *biases, *norms, window)
+        return _KernelLayer(*norms, *matrices, *biases, *qk_norms, window)
 
     def _matrix(self, linear: Any) -> _Matrix:
         if not isinstance(linear, Int8Linear):
             return _Matrix(linear.weight.data_ptr(), 0, 0)
         factors, sums = linear.factors.float(), linear.values.sum(1, dtype=torch.int32)
-        self._kept += (factors, sums)
+        self._referenced += (factors, sums)
         return _Matrix(linear.values.data_ptr(), factors.data_ptr(), sums.data_ptr())
 
-    def _forward(self, spans: Sequence[ScheduledTokens]) -> Any:
-        tokens = [token for span in spans for token in _tokens(span)]
-        at = torch.tensor([[token.position for token in tokens]])
-        cosines, sines = (part[0].contiguous() for part in self._model.model.rotary_emb(torch.empty(0), at))
-        ends, end = [], -1
-        for span in spans:
-            end += len(span.tokens)
-            if span.wanted:
-                ends.append(end)
-        wanted = (c_int64 * len(ends))(*ends)
-        logits = torch.empty(len(ends), self._shape.vocabulary, dtype=torch.float32)
+    def _forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
+        tokens = [token for item in scheduled for token in _kernel_tokens(item)]
+        positions = torch.tensor([[token.position for token in tokens]])
+        cosines, sines = (part[0].contiguous() for part in self._model.model.rotary_emb(torch.empty(0), positions))
+        last, end = [], -1
+        for item in scheduled:
+            end += len(item.tokens)
+            if item.needs_logits:
+                last.append(end)
+        rows = (c_int64 * len(last))(*last)
+        logits = torch.empty(len(last), self._shape.vocabulary, dtype=torch.float32)
         self._library.understudy_step(
             self._handle, (_KernelToken * len(tokens))(*tokens), len(tokens), cosines.data_ptr(), sines.data_ptr(),
-            ctypes.addressof(self._stacks), ctypes.addressof(wanted), len(ends), logits.data_ptr(),
+            ctypes.addressof(self._stacks), ctypes.addressof(rows), len(last), logits.data_ptr(),
         )  # fmt: skip
-        for span in spans:
-            span.row.tokens += span.tokens
+        for item in scheduled:
+            item.kv.tokens += item.tokens
         return logits
 
-    def _look_at_stack(self) -> None:
-        """Learn where the adapters lie, which changes when the stack grows."""
+    def _update_stacks(self) -> None:
+        """Read the addresses of the stacked adapters, which change when the stack grows."""
         if self._stack_version == self._stack.version:
             return
         for layer in range(self._shape.layers):
             for number, name in enumerate(LINEARS):
                 a, b = self._stack.pairs.get(f"model.layers.{layer}.{name}", (None, None))
-                found = _Stack() if a is None else _Stack(a.data_ptr(), b.data_ptr(), a.shape[1])
-                self._stacks[layer * len(LINEARS) + number] = found
+                stack = _Stack() if a is None else _Stack(a.data_ptr(), b.data_ptr(), a.shape[1])
+                self._stacks[layer * len(LINEARS) + number] = stack
         self._stack_version = self._stack.version
 
 
-def _tokens(span: ScheduledTokens) -> Iterator[_KernelToken]:
-    memory, capacity, before = span.row.memory.data_ptr(), span.row.memory.shape[3], len(span.row.tokens)
-    for number, token in enumerate(span.tokens):
-        yield _KernelToken(memory, capacity, before + number, span.seat.slot or 0, token)
+def _declare_functions(library: ctypes.CDLL) -> None:
+    """Declare the argument and result types of the kernel's three functions."""
+    library.understudy_open.restype = c_void_p
+    library.understudy_open.argtypes = [
+        POINTER(_Shape), POINTER(_KernelLayer), c_void_p, c_void_p, POINTER(_Matrix), c_int,
+    ]  # fmt: skip
+    library.understudy_step.restype = None
+    library.understudy_step.argtypes = [
+        c_void_p, POINTER(_KernelToken), c_int64, *[c_void_p] * 4, c_int64, c_void_p,
+    ]  # fmt: skip
+    library.understudy_close.restype = None
+    library.understudy_close.argtypes = [c_void_p]
 
 
-def _split_into_steps(spans: Sequence[ScheduledTokens]) -> Iterator[list[ScheduledTokens]]:
-    """The spans in order, in groups that the kernel takes at once; a long span is cut."""
-    piece: list[ScheduledTokens] = []
-    room = MAX_STEP_TOKENS
-    for span in spans:
-        rest = span.tokens
-        while len(rest) > room:
-            yield [*piece, ScheduledTokens(span.row, rest[:room], span.seat, wanted=False)]
-            piece, rest, room = [], rest[room:], MAX_STEP_TOKENS
-        piece.append(ScheduledTokens(span.row, rest, span.seat, span.wanted))
-        room -= len(rest)
-    yield piece
+def _kernel_tokens(item: ScheduledTokens) -> Iterator[_KernelToken]:
+    memory, capacity, cached = item.kv.memory.data_ptr(), item.kv.memory.shape[3], len(item.kv.tokens)
+    for number, token in enumerate(item.tokens):
+        yield _KernelToken(memory, capacity, cached + number, item.slot.index or 0, token)
+
+
+def _split_into_calls(scheduled: Sequence[ScheduledTokens]) -> Iterator[list[ScheduledTokens]]:
+    """Group the items, in order, into calls of at most `MAX_STEP_TOKENS` tokens; a longer item is split."""
+    call: list[ScheduledTokens] = []
+    budget = MAX_STEP_TOKENS
+    for item in scheduled:
+        rest = item.tokens
+        while len(rest) > budget:
+            yield [*call, ScheduledTokens(item.kv, rest[:budget], item.slot, needs_logits=False)]
+            call, rest, budget = [], rest[budget:], MAX_STEP_TOKENS
+        call.append(ScheduledTokens(item.kv, rest, item.slot, item.needs_logits))
+        budget -= len(rest)
+    yield call
 
 
 def _kernel_shape(model: Any) -> _Shape:
@@ -196,51 +183,38 @@ def _kernel_shape(model: Any) -> _Shape:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shape = _Shape(
         config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads,
-        config.num_key_value_heads, width, config.vocab_size, MAX_STEP_TOKENS, MAX_KERNEL_RANK, config.rms_norm_eps, width**-0.5,
+        config.num_key_value_heads, width, config.vocab_size, MAX_STEP_TOKENS, MAX_KERNEL_RANK,
+        config.rms_norm_eps, width**-0.5,
     )  # fmt: skip
-    fits = {
-        "weights that are not bfloat16 or int8": {it.dtype for it in model.parameters()}
-        <= {torch.bfloat16, torch.int8},
-        "another activation": config.hidden_act == "silu",
-        "odd widths": _has_supported_widths(shape, is_int8=isinstance(model.lm_head, Int8Linear)),
-        "a bias at the end": model.lm_head.bias is None,
-        "another device": model.device.type == "cpu",
+    dtypes = {weight.dtype for weight in model.parameters()}
+    is_supported = {
+        "weights that are not bfloat16 or int8": dtypes <= {torch.bfloat16, torch.int8},
+        "another activation than SiLU": config.hidden_act == "silu",
+        "unsupported widths": _has_supported_widths(shape, is_int8=isinstance(model.lm_head, Int8Linear)),
+        "a bias in its head": model.lm_head.bias is None,
+        "a device other than the CPU": model.device.type == "cpu",
     }
-    if odd := [what for what, right in fits.items() if not right]:
-        raise KernelUnavailableError(f"the model has {', '.join(odd)}")
+    if obstacles := [what for what, supported in is_supported.items() if not supported]:
+        raise KernelUnavailableError(f"the model has {', '.join(obstacles)}")
     return shape
 
 
 def _has_supported_widths(shape: _Shape, *, is_int8: bool) -> bool:
-    """Whether all widths are multiples of what is computed at once."""
+    """Return whether all widths are multiples of the kernel's block sizes."""
     widths = (shape.hidden, shape.inner, shape.heads * shape.width)
-    at_once = 64 if is_int8 else 32
-    most = MAX_INT8_WIDTH if is_int8 else max(widths)
-    of_heads = shape.width % 32 == 0 and shape.width <= 256
-    return all(wide % at_once == 0 and wide <= most for wide in widths) and of_heads and shape.vocabulary % 4 == 0
+    block = 64 if is_int8 else 32
+    max_width = MAX_INT8_WIDTH if is_int8 else max(widths)
+    has_supported_heads = shape.width % 32 == 0 and shape.width <= 256
+    fits = all(width % block == 0 and width <= max_width for width in widths)
+    return fits and has_supported_heads and shape.vocabulary % 4 == 0
 
 
 def _layer_linears(layer: int, linears: Mapping[str, Any]) -> list[Any]:
     return [linears[f"model.layers.{layer}.{name}"] for name in LINEARS]
 
 
-__all__ = ["compile_kernel", "enable_kernel", "load_compiled", "supports_model"]
-
-
-log = logging.getLogger(__name__)
-
-
-PROBE_TOKENS = 8
-
-
-MAX_LOGPROB_DIFFERENCE = 0.2
-
-
-"""So far apart may log-probabilities of likely tokens be on average: bfloat16 is coarse, a wrong sum is far beyond."""
-
-
 def supports_model(model: Any) -> bool:
-    """Whether it is worth compiling for this model on this machine; the reason why not is logged."""
+    """Return whether compiling the kernel is worthwhile for a model on this machine; logs the obstacle."""
     try:
         require_supported_cpu()
     except KernelUnavailableError as error:
@@ -249,41 +223,39 @@ def supports_model(model: Any) -> bool:
     return bool(model.device.type == "cpu" and model.dtype == torch.bfloat16)
 
 
-def compile_kernel(use: Callable[[CDLL], None]) -> None:
-    """Compile the kernel, on a thread beside the engine's, and hand it over."""
+def compile_kernel(on_compiled: Callable[[CDLL], None]) -> None:
+    """Compile the kernel and pass it to `on_compiled`; a failure is logged."""
     try:
-        use(compile_and_load())
+        on_compiled(compile_and_load())
     except KernelUnavailableError as error:
         log.info("replies are computed by torch: %s", error)
 
 
-def enable_kernel(library: CDLL, decoder: StackedLoraRunner) -> None:
-    """Have a decoder compute by the kernel from now on, unless what it gives is not what the model gives."""
+def enable_kernel(library: CDLL, runner: StackedLoraRunner) -> None:
+    """Let a runner compute with the kernel from now on, unless its logits differ from the model's."""
     try:
-        kernel = KernelRunner(library, decoder.model, decoder.linears, decoder.stack, torch.get_num_threads())
-        _verify_kernel(kernel, decoder)
+        kernel = KernelRunner(library, runner.model, runner.linears, runner.stack, torch.get_num_threads())
+        _verify_kernel(kernel, runner)
     except KernelUnavailableError as error:
         log.info("replies are computed by torch: %s", error)
         return
-    decoder.quick = kernel
+    runner.kernel = kernel
     log.info("replies are computed by the compiled kernel")
 
 
-def _verify_kernel(kernel: KernelRunner, decoder: StackedLoraRunner) -> None:
-    ours, models = (_probe_logprobs(decoder, forward) for forward in (kernel.forward, decoder.compute))
-    likely = models.topk(PROBE_TOKENS).indices
-    apart = float((ours.gather(-1, likely) - models.gather(-1, likely)).abs().mean())
-    if not apart < MAX_LOGPROB_DIFFERENCE:
+def _verify_kernel(kernel: KernelRunner, runner: StackedLoraRunner) -> None:
+    actual, expected = (_probe_logprobs(runner, backend) for backend in (kernel, runner))
+    likely = expected.topk(PROBE_TOKENS).indices
+    difference = float((actual.gather(-1, likely) - expected.gather(-1, likely)).abs().mean())
+    if not difference < MAX_LOGPROB_DIFFERENCE:
         kernel.close()
-        raise KernelUnavailableError(f"the kernel is {apart:.2f} away from the model")
+        raise KernelUnavailableError(f"the kernel's log-probabilities differ from the model's by {difference:.2f}")
 
 
-def _probe_logprobs(decoder: StackedLoraRunner, forward: Callable[[list[ScheduledTokens]], Any]) -> Any:
-    """Log-probabilities after two texts, one of them in two parts."""
-    numbers = torch.arange(1, 3 * PROBE_TOKENS).mul(7919).remainder(decoder.model.config.vocab_size).tolist()
-    rows = [SequenceKVCache(decoder.shape, len(numbers)) for _ in range(2)]
-    first = ScheduledTokens(rows[0], numbers[:PROBE_TOKENS])
-    forward([first])
-    return forward(
-        [ScheduledTokens(rows[0], numbers[PROBE_TOKENS:]), ScheduledTokens(rows[1], numbers[1:])]
-    ).log_softmax(-1)
+def _probe_logprobs(runner: StackedLoraRunner, backend: ForwardBackend) -> Any:
+    """Return log-probabilities after two prompts, one of them computed in two parts."""
+    tokens = torch.arange(1, 3 * PROBE_TOKENS).mul(7919).remainder(runner.model.config.vocab_size).tolist()
+    one, other = (runner.new_kv_cache(len(tokens)) for _ in range(2))
+    backend.forward([ScheduledTokens(one, tokens[:PROBE_TOKENS])])
+    logits = backend.forward([ScheduledTokens(one, tokens[PROBE_TOKENS:]), ScheduledTokens(other, tokens[1:])])
+    return logits.log_softmax(-1)

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from personas.engine.cpu_kernel import kernel_runner
-from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.engine_core import EngineParts
 from personas.engine.lora_slots import read_unverified_adapter
-from personas.engine.sequence import EngineRequest
-from personas.prompt import Renderer
+from personas.engine.sequence import Sequence as EngineSequence
+from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, SamplingParams
 from personas.schemas.scorecard import Side
 from trainer.evaluate.candidates import MAX_BATCH_ROWS
@@ -59,7 +58,7 @@ class ReplyGenerator:
         """Adapters that are more than two matrices lie over the model already, where peft computes them."""
         linears = self.parts.stacked.linears if self.parts.stacked else {}
         for ref in filter(None, self.adapters.values()):
-            self.parts.seats.hold(read_unverified_adapter(ref, linears))
+            self.parts.lora.add(read_unverified_adapter(ref, linears))
 
 
 class _GenerationRun:
@@ -97,10 +96,10 @@ class _GenerationRun:
         for side, ref in speakers.adapters.items():
             for seed in asked.seeds(speakers.seeds):
                 sampling = replace(speakers.sampling, seed=seed, stop=ends)
-                text = StreamingDetokenizer(speakers.renderer, ends, _ignore_text, stop_loops=sampling.stop_loops)
                 listener = _ReplyWaiter()
                 request = ChatRequest(None, (), adapter=ref, sampling=sampling)
-                speakers.parts.batch.add(EngineRequest(request, asked.ids, seed, listener, text, lambda: None))
+                prompt = RenderedPrompt(asked.ids, "", 0)
+                speakers.parts.batch.add(EngineSequence.create(request, prompt, speakers.renderer, listener))
                 self._making.append(_PendingReply(asked, side, seed, listener, time.monotonic()))
 
 
@@ -143,10 +142,6 @@ class _PendingReply:
         return GeneratedReply(
             self.asked, self.side, self.seed, reply.text.strip(), reply.new_tokens, reply.finish == "stop"
         )
-
-
-def _ignore_text(piece: str) -> None:
-    """Nobody reads along."""
 
 
 @contextmanager
