@@ -61,7 +61,7 @@ class SamplingParams:
     log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest tokens
     at
     each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
-    (`personas.engine.detokenizer`).
+    (`personas.engine.sequence`).
     """
 
     temperature: float = 0.6

@@ -111,7 +111,7 @@ def test_a_failing_reply_is_raised(sides, renderer, monkeypatch):
     def breaks(spans):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(sides.parts.stacked, "compute", breaks)
+    monkeypatch.setattr(sides.parts.stacked, "forward", breaks)
     with pytest.raises(MemoryError, match="no room"):
         speakers(sides, renderer, (1,), (BASE,)).answers([prompt(renderer, None)], TimeBudget(60))
 
