@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
+from collections.abc import Sequence, Set
+from pathlib import Path
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bot.services import Services
 from bot.store import InstalledVersion, Promotion
+from bot.store.adapter_versions import PromotionKind
 from bot.versions import promotion
-from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation
+from bot.web.api.openapi import ApiModel, BodySpec, Json, Links, ResponseSpec, Timestamp, describe_operation
 from bot.web.api.paging import PAGE_PARAMETERS, page_links, parse_page_query
 from bot.web.api.personas.card_routes import NO_PERSONA_TEXT, PERSONAS_TAG
 from bot.web.api.personas.persona_lookup import (
@@ -26,156 +27,162 @@ from bot.web.api.personas.persona_lookup import (
 from bot.web.app_context import Route, get_services
 from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
-from bot.web.template_filters import iso_timestamp
 from personas.home.adapters import MANIFEST_FILE
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest
 
-NULLABLE_STRING: dict[str, Any] = {"type": ["string", "null"]}
-TIMESTAMP_SCHEMA = {**NULLABLE_STRING, "description": "ISO 8601, in UTC."}
-LINKS_SCHEMA: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}}
-NULLABLE_OBJECT: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": True}
-VERSION_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "Version",
-    "required": ["version", "job", "installed_at", "live", "withdrawn", "made_for", "scorecard", "links"],
-    "properties": {
-        "version": {"type": "string"},
-        "job": {"type": "string", "description": "The training that made it."},
-        "installed_at": TIMESTAMP_SCHEMA,
-        "live": {"type": "boolean", "description": "Whether it speaks now."},
-        "withdrawn": {"type": "boolean", "description": "Whether it may not be served any more."},
-        "made_for": {
-            **NULLABLE_STRING,
-            "description": "The base model that it was made for, where another one is served.",
-        },
-        "scorecard": {**NULLABLE_OBJECT, "description": "What was measured of it, in short, and the gate's verdict."},
-        "full_scorecard": {
-            **NULLABLE_OBJECT,
-            "description": "All that was measured; null where its file cannot be read.",
-        },
-        "manifest": {
-            **NULLABLE_OBJECT,
-            "description": "What it was made of and how; null where its file cannot be read.",
-        },
-        "links": LINKS_SCHEMA,
-    },
-}
-PERSONA_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "Persona",
-    "required": ["id", "name", "guild", "ships", "edited", "live", "since", "versions", "links"],
-    "properties": {
-        "id": {"type": "string"},
-        "name": {"type": "string"},
-        "nickname": {"type": "string"},
-        "tagline": {"type": "string"},
-        "tags": {"type": "array", "items": {"type": "string"}},
-        "guild": {"type": "string", "description": "The server whose it is; 0 for one that all servers have."},
-        "ships": {"type": "boolean", "description": "Whether a card of it came with the bot."},
-        "edited": {"type": "boolean", "description": "Whether the operator has a card of it in place of that one."},
-        "live": {**NULLABLE_STRING, "description": "The version that was made live; null is the base model."},
-        "speaks": {**NULLABLE_STRING, "description": "The version that answers: one of another base model cannot."},
-        "since": {**TIMESTAMP_SCHEMA, "description": "When that was decided last (ISO 8601, in UTC)."},
-        "versions": {"type": "integer", "description": "How many may be served."},
-        "newest": {**NULLABLE_OBJECT, "description": "The latest of them, with the gate's verdict."},
-        "channels": {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
-        "links": LINKS_SCHEMA,
-    },
-}
-CHANGE_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "Change",
-    "required": ["version", "at", "kind", "why"],
-    "properties": {
-        "version": {**NULLABLE_STRING, "description": "What went live; null is the base model."},
-        "at": TIMESTAMP_SCHEMA,
-        "kind": {"type": "string"},
-        "why": {"type": "string"},
-    },
-}
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
-"""Of a manifest: what says nothing to a reader, and what the score card says anyway."""
-
-
-def persona_path(persona_id: str, *more: str) -> str:
-    """Where a persona, or something of it, is asked for."""
-    return "/".join(("/personas", persona_id, *more))
-
-
-def persona_json(found: OwnedPersona, spots: tuple[ChannelSummary, ...]) -> dict[str, Any]:
-    """The published object. Ids of Discord are text: they are longer than JSON's numbers may be."""
-    persona, standing = found.persona, persona_status(found.services, found.id)
-    newest = standing.newest
-    links = {"self": persona_path(found.id), "page": found.page}
-    links |= {what: persona_path(found.id, what) for what in ("card", "versions", "lore")}
-    return {
-        "id": found.id,
-        "name": persona.name,
-        "nickname": persona.nickname,
-        "tagline": persona.tagline,
-        "tags": list(persona.tags),
-        "guild": str(found.guild_id),
-        "ships": found.ships,
-        "edited": found.is_edited,
-        "live": standing.live,
-        "speaks": standing.speaks,
-        "since": iso_timestamp(standing.since),
-        "versions": standing.versions,
-        "newest": {"version": newest.version, "verdict": newest.scorecard.verdict} if newest else None,
-        "channels": [vars(spot) for spot in spots],
-        "links": links,
-    }
-
-
-def version_json(services: Services, made: InstalledVersion) -> dict[str, Any]:
-    """The published object of one version, without what stands in its folder."""
-    path = persona_path(made.persona_id, "versions", made.version)
-    versions, behind = services.store.versions, services.request_builder.incompatible_versions
-    return {
-        "version": made.version,
-        "job": made.job_id,
-        "installed_at": iso_timestamp(made.installed_at),
-        "live": versions.live(made.persona_id) == made.version,
-        "withdrawn": versions.is_withdrawn(made.persona_id, made.version),
-        "made_for": behind.model_of(made.persona_id, made.version),
-        "scorecard": made.scorecard.model_dump(mode="json"),
-        "links": {"self": path, "promote": f"{path}/promote", "job": f"/finetune/jobs/{made.job_id}"},
-    }
-
-
-def change_json(change: Promotion) -> dict[str, Any]:
-    """A change of the live version."""
-    return {"version": change.version, "at": iso_timestamp(change.at), "kind": change.kind, "why": change.why}
-
-
-def read_version_folder(services: Services, made: InstalledVersion) -> dict[str, Any]:
-    """What the version's folder tells: the whole score card, and the manifest. To be read in a thread."""
-    folder = services.request_builder.adapter(made.persona_id, made.version).folder
-    told: dict[str, Any] = {"full_scorecard": None, "manifest": None}
-    for key, name, shape in (
-        ("full_scorecard", "scorecard.json", ScoreCard),
-        ("manifest", MANIFEST_FILE, AdapterManifest),
-    ):
-        try:
-            told[key] = json.loads(shape.model_validate_json((folder / name).read_bytes()).model_dump_json())
-        except (OSError, ValidationError):
-            continue  # a damaged folder is told when it is loaded
-    if told["manifest"]:
-        told["manifest"] = {
-            name: value for name, value in told["manifest"].items() if name not in OMITTED_MANIFEST_FIELDS
-        }
-    return told
-
-
+"""Manifest fields that are of no use to a reader, or that the score card has anyway."""
 OPERATOR_USER_ID = 0
 NO_VERSION_TEXT = "There is no such persona, or no such version."
 
 
-def _list_schema(name: str, items: dict[str, Any], **more: Any) -> dict[str, Any]:
-    listed = {name: {"type": "array", "items": items}, "links": LINKS_SCHEMA, **more}
-    return {"type": "object", "required": [*listed], "properties": listed}
+def persona_path(persona_id: str, *more: str) -> str:
+    """The address of a persona, or of something it has."""
+    return "/".join(("/personas", persona_id, *more))
+
+
+class VersionResponse(ApiModel):
+    """A version of a persona."""
+
+    version: str
+    job: str
+    """The training that made it."""
+    installed_at: Timestamp
+    live: bool
+    withdrawn: bool
+    """Whether it must not be served any more."""
+    made_for: str | None
+    """The base model it was made for, if another one is served."""
+    scorecard: Json
+    """The score card in short, with the gate's verdict."""
+    links: Links
+    full_scorecard: Json | None = None
+    """The whole score card; null if its file cannot be read."""
+    manifest: Json | None = None
+    """Materials and recipe; null if the file cannot be read."""
+
+    @classmethod
+    def of(cls, services: Services, version: InstalledVersion, **files: Json | None) -> VersionResponse:
+        """Describe a version; `files` holds its score card and manifest."""
+        persona_id, name = version.persona_id, version.version
+        path, versions = persona_path(persona_id, "versions", name), services.store.versions
+        return cls(
+            version=name,
+            job=version.job_id,
+            installed_at=version.installed_at,
+            live=versions.live(persona_id) == name,
+            withdrawn=versions.is_withdrawn(persona_id, name),
+            made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
+            scorecard=version.scorecard.model_dump(mode="json"),
+            links={"self": path, "promote": f"{path}/promote", "job": f"/finetune/jobs/{version.job_id}"},
+            **files,
+        )
+
+
+class NewestVersion(ApiModel):
+    """The latest version of a persona, with the gate's verdict."""
+
+    version: str
+    verdict: str
+
+
+class PersonaResponse(ApiModel):
+    """A persona. Discord's ids are text, as they exceed JSON's numbers."""
+
+    id: str
+    name: str
+    nickname: str
+    tagline: str
+    tags: list[str]
+    guild: str
+    """The server that owns it; 0 for a persona of all servers."""
+    ships: bool
+    """Whether its card came with the bot."""
+    edited: bool
+    """Whether the operator's card replaces the one that came with the bot."""
+    live: str | None
+    """The version that was promoted last; null is the base model."""
+    speaks: str | None
+    """The version that answers: a version of another base model cannot."""
+    since: Timestamp
+    """Time of the last promotion or rollback."""
+    versions: int
+    """Number of versions that can be served."""
+    newest: NewestVersion | None
+    channels: list[dict[str, str]]
+    links: Links
+
+    @classmethod
+    def of(cls, found: OwnedPersona, channels: Sequence[ChannelSummary]) -> PersonaResponse:
+        """Describe a persona and the channels where it speaks."""
+        persona, status = found.persona, persona_status(found.services, found.id)
+        newest = status.newest
+        return cls(
+            id=found.id,
+            name=persona.name,
+            nickname=persona.nickname,
+            tagline=persona.tagline,
+            tags=list(persona.tags),
+            guild=str(found.guild_id),
+            ships=found.ships,
+            edited=found.is_edited,
+            live=status.live,
+            speaks=status.speaks,
+            since=status.since,
+            versions=status.versions,
+            newest=NewestVersion(version=newest.version, verdict=newest.scorecard.verdict) if newest else None,
+            channels=[vars(channel) for channel in channels],
+            links={"self": persona_path(found.id), "page": found.page}
+            | {what: persona_path(found.id, what) for what in ("card", "versions", "lore")},
+        )
+
+
+class VersionChange(ApiModel):
+    """A change of the live version."""
+
+    version: str | None
+    """The version that became live; null is the base model."""
+    at: Timestamp
+    kind: PromotionKind
+    why: str
+
+    @classmethod
+    def of(cls, change: Promotion) -> VersionChange:
+        """Describe a change."""
+        return cls(version=change.version, at=change.at, kind=change.kind, why=change.why)
+
+
+class PersonaListResponse(ApiModel):
+    """A page of personas."""
+
+    personas: list[PersonaResponse]
+    links: Links
+
+
+class VersionListResponse(ApiModel):
+    """A page of versions, newest first, and every change of the live one, oldest first."""
+
+    live: str | None
+    versions: list[VersionResponse]
+    changes: list[VersionChange]
+    links: Links
+
+
+def read_version_files(services: Services, version: InstalledVersion) -> dict[str, Json | None]:
+    """Read a version's whole score card and its manifest; None for a damaged one. To be called in a thread."""
+    folder = services.request_builder.adapter(version.persona_id, version.version).folder
+    scorecard = _read_model(folder / "scorecard.json", ScoreCard)
+    manifest = _read_model(folder / MANIFEST_FILE, AdapterManifest, OMITTED_MANIFEST_FIELDS)
+    return {"full_scorecard": scorecard, "manifest": manifest}
+
+
+def _read_model(path: Path, model: type[BaseModel], omitted: Set[str] = frozenset()) -> Json | None:
+    try:
+        return model.model_validate_json(path.read_bytes()).model_dump(mode="json", exclude=set(omitted))
+    except (OSError, ValidationError):
+        return None
 
 
 class PromoteBody(BaseModel):
@@ -188,9 +195,7 @@ class PromoteBody(BaseModel):
 @describe_operation(
     "Personas",
     {
-        200: ResponseSpec(
-            "A page of personas; `links.next` leads to the next ones.", _list_schema("personas", PERSONA_SCHEMA)
-        ),
+        200: ResponseSpec("A page of personas; `links.next` leads to the next ones.", PersonaListResponse),
         404: "There is no persona `after`.",
     },
     tag=PERSONAS_TAG,
@@ -204,19 +209,19 @@ async def get_personas(request: web.Request) -> web.Response:
     if asked.after is not None and asked.after not in ids:
         raise Problem("not-found", f"There is no persona {asked.after[:80]!r}.", "Begin without `after`.")
     begin = ids.index(asked.after) + 1 if asked.after is not None else 0
-    shown, spots = everybody[begin : begin + asked.limit], channels_by_persona(services)
+    shown, channels = everybody[begin : begin + asked.limit], channels_by_persona(services)
     last = shown[-1].id if begin + asked.limit < len(everybody) else None
-    listed = [persona_json(one, tuple(spots.get(one.id, ()))) for one in shown]
-    return web.json_response({"personas": listed, "links": page_links(request, asked, last)})
+    personas = [PersonaResponse.of(one, channels.get(one.id, ())) for one in shown]
+    return PersonaListResponse(personas=personas, links=page_links(request, asked, last)).response()
 
 
 @describe_operation(
-    "One persona", {200: ResponseSpec("The persona.", PERSONA_SCHEMA), 404: NO_PERSONA_TEXT}, tag=PERSONAS_TAG
+    "One persona", {200: ResponseSpec("The persona.", PersonaResponse), 404: NO_PERSONA_TEXT}, tag=PERSONAS_TAG
 )
 async def get_persona(request: web.Request) -> web.Response:
     """Whose it is, where it lives, which version speaks."""
     found = require_persona_in_path(request)
-    return web.json_response(persona_json(found, tuple(channels_by_persona(found.services).get(found.id, ()))))
+    return PersonaResponse.of(found, channels_by_persona(found.services).get(found.id, ())).response()
 
 
 @describe_operation(
@@ -224,12 +229,7 @@ async def get_persona(request: web.Request) -> web.Response:
     {
         200: ResponseSpec(
             "A page of versions, and every change of the live one, oldest first.",
-            _list_schema(
-                "versions",
-                VERSION_SCHEMA,
-                live={"type": ["string", "null"]},
-                changes={"type": "array", "items": CHANGE_SCHEMA},
-            ),
+            VersionListResponse,
         ),
         404: "There is no such persona, or no version `after`.",
     },
@@ -247,31 +247,29 @@ async def get_versions(request: web.Request) -> web.Response:
     begin = names.index(asked.after) + 1 if asked.after is not None else 0
     shown = made[begin : begin + asked.limit]
     last = shown[-1].version if begin + asked.limit < len(made) else None
-    return web.json_response(
-        {
-            "live": versions.live(found.id),
-            "versions": [version_json(found.services, one) for one in shown],
-            "changes": [change_json(change) for change in versions.history(found.id)],
-            "links": page_links(request, asked, last),
-        }
-    )
+    return VersionListResponse(
+        live=versions.live(found.id),
+        versions=[VersionResponse.of(found.services, one) for one in shown],
+        changes=[VersionChange.of(change) for change in versions.history(found.id)],
+        links=page_links(request, asked, last),
+    ).response()
 
 
 @describe_operation(
-    "One version", {200: ResponseSpec("The version.", VERSION_SCHEMA), 404: NO_VERSION_TEXT}, tag=PERSONAS_TAG
+    "One version", {200: ResponseSpec("The version.", VersionResponse), 404: NO_VERSION_TEXT}, tag=PERSONAS_TAG
 )
 async def get_version(request: web.Request) -> web.Response:
     """With its whole score card, and what its manifest tells of how it was made."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
-    told = await asyncio.to_thread(read_version_folder, found.services, made)
-    return web.json_response(version_json(found.services, made) | told)
+    files = await asyncio.to_thread(read_version_files, found.services, made)
+    return VersionResponse.of(found.services, made, **files).response()
 
 
 @describe_operation(
     "Promote a version",
     {
-        200: ResponseSpec("The version, live.", VERSION_SCHEMA),
+        200: ResponseSpec("The version, live.", VersionResponse),
         404: NO_VERSION_TEXT,
         409: "The gate or members speak against it, it cannot be served, or the key belongs to another request.",
     },
@@ -284,13 +282,13 @@ async def post_promote(request: web.Request) -> web.Response:
     made = require_version_in_path(request, found)
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
     await promote_version(found, made, anyway=body.anyway)
-    return web.json_response(version_json(found.services, made))
+    return VersionResponse.of(found.services, made).response()
 
 
 @describe_operation(
     "Roll back",
     {
-        200: ResponseSpec("What speaks now.", CHANGE_SCHEMA),
+        200: ResponseSpec("What speaks now.", VersionChange),
         404: NO_PERSONA_TEXT,
         409: "There is nothing to go back to, or the key belongs to another request.",
     },
@@ -298,7 +296,7 @@ async def post_promote(request: web.Request) -> web.Response:
 )
 async def post_rollback(request: web.Request) -> web.Response:
     """The version that was live before speaks from the next reply on; twice goes two versions back."""
-    return web.json_response(change_json(roll_back_version(require_persona_in_path(request))))
+    return VersionChange.of(roll_back_version(require_persona_in_path(request))).response()
 
 
 async def promote_version(found: OwnedPersona, made: InstalledVersion, *, anyway: bool) -> bool:
