@@ -1,10 +1,10 @@
-"""`python -m tests.docs`: writes the pages that are made of what the code reads, such as docs/settings.md."""
+"""`python -m tests.docs`: generates pages from the code, such as docs/settings.md."""
 
 from __future__ import annotations
 
-from tests.docs.generated import MADE, page
+from tests.docs.generated import GENERATED_PAGES, page
 from tests.docs.reading import ROOT
 
-for name in MADE:
+for name in GENERATED_PAGES:
     (ROOT / name).write_text(page(name), encoding="utf-8")
     print(name)

@@ -1,4 +1,4 @@
-"""docs/commands.md, out of the parsers: what each command does, its options and examples, and all exit codes."""
+"""Generates docs/commands.md from the parsers: each command with its options and examples, and all exit codes."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ PARSERS = (
     personas.card.card_cli.build_parser,
     bot.sandbox.__main__.command_line,
 )
-BEGINNING = """\
+INTRODUCTION = """\
 # Commands
 
 {note}
-`--help` behind each of them says the same. What a command prints goes to standard output, what it says of its progress
-to standard error: as a bar on a terminal, as a line now and then in a pipe. `--json` prints one JSON object instead of
-words. Colours are left out in a pipe, where `NO_COLOR` is set, and where `TERM` is `dumb`. What the
-terminal's encoding lacks is printed as a question mark.
+`--help` of each command prints the same. Results go to standard output, progress to standard error: as a bar on a
+terminal, as occasional lines in a pipe. `--json` prints one JSON object instead of text. Colours are omitted in a
+pipe, if `NO_COLOR` is set, and if `TERM` is `dumb`. Characters that the terminal's encoding lacks are printed as
+question marks. [slash-commands.md](slash-commands.md) lists the commands on Discord.
 
 ## Exit codes
 
-| code | what |
+| code | meaning |
 | --- | --- |
-| 0 | done; of the bot and the sandbox: ended by Ctrl-C or SIGTERM while they served |
-| 1 | could not be done, and says why: no such file, name or setting, a full disk; `doctor`: something does not work |
-| 2 | wrong usage: words that the command does not take, a value of another form, or one that is missing |
-| 3 | `python -m trainer run`: another trainer works on this folder |
-| 130 | Ctrl-C in the middle of a command |
-| 141 | nobody reads the output any more (`… \\| head`) |
-| 143 | stopped by SIGTERM; of the trainer's commands. A run goes on where it was when it is started again |
+| 0 | success; of the bot and the sandbox: ended by Ctrl-C or SIGTERM while serving |
+| 1 | failure, with a message: no such file, name or setting, a full disk; `doctor`: a check failed |
+| 2 | wrong usage: an unknown, invalid or missing argument |
+| 3 | `python -m trainer run`: another trainer uses this folder |
+| 130 | Ctrl-C during a command |
+| 141 | the reader of the output has gone (`… \\| head`) |
+| 143 | ended by SIGTERM; of the trainer's commands. A run resumes when it is started again |
 
 ## Completion
 
 Shells complete the first word of a line, so the bot and the trainer have commands of their own in `.venv/bin`:
-`understudy` is `python -m bot`, `understudy-trainer` is `python -m trainer`. For bash, in this terminal:
+`understudy` is `python -m bot`, `understudy-trainer` is `python -m trainer`. For bash, in the current terminal:
 
 ```sh
 source <(.venv/bin/python -m bot completion bash)
 source <(.venv/bin/python -m trainer completion bash)
 ```
 
-The first of the two completes `model_inference`, too. In zsh (after `compinit`) say `zsh` for `bash`, in fish
-`.venv/bin/python -m bot completion fish | source`. How they are installed for good stands under
-[`completion`](#python--m-bot-completion).
+The first of the two also completes `model_inference`. In zsh (after `compinit`), use `zsh` instead of `bash`, in fish
+`.venv/bin/python -m bot completion fish | source`. [`completion`](#python--m-bot-completion) explains how to install
+them permanently.
 """
 
 
 def commands(note: str) -> Iterator[str]:
-    """The lines of the page."""
-    yield BEGINNING.format(note=note)
+    """Yields the lines of the page."""
+    yield INTRODUCTION.format(note=note)
     for make in PARSERS:
         whole = make()
         for parser in iter_parsers(whole):
             yield f"{'##' if parser.prog == whole.prog else '###'} {parser.prog}\n"
-            yield from _told(parser)
+            yield from _describe(parser)
 
 
-def _told(parser: argparse.ArgumentParser) -> Iterator[str]:
+def _describe(parser: argparse.ArgumentParser) -> Iterator[str]:
     if parser.description:
         yield from _prose(parser.description)
     formatter = argparse.HelpFormatter(parser.prog, width=1000)
@@ -90,7 +90,7 @@ def _told(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _prose(text: str) -> Iterator[str]:
-    """Text as it stands; lines that are indented are shown as they are typed."""
+    """Yields text unchanged, with indented lines as code blocks."""
     for block in re.split(r"((?:^  .*\n?)+)", text.strip("\n"), flags=re.MULTILINE):
         if block.startswith("  "):
             yield f"```sh\n{textwrap.dedent(block).rstrip()}\n```\n"
@@ -102,7 +102,7 @@ def _name(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else " ".join(_values(action))
     if not action.option_strings:
         return f"`{value}`"
-    needed = " (needed)" if action.required else ""
+    needed = " (required)" if action.required else ""
     return f"`{' '.join(filter(None, [', '.join(action.option_strings), value]))}`{needed}".replace("|", "\\|")
 
 
@@ -115,10 +115,10 @@ def _values(action: argparse.Action) -> tuple[str, ...]:
 
 
 def _help(formatter: argparse.HelpFormatter, action: argparse.Action) -> str:
-    told = formatter._expand_help(action) if action.help else ""
-    return re.sub(r"\s+", " ", told).replace("|", "\\|")
+    text = formatter._expand_help(action) if action.help else ""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub names a heading."""
+    """Returns the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

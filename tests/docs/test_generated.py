@@ -1,17 +1,17 @@
-"""Pages that are made of what the code reads are up to date."""
+"""Checks that the pages generated from the code are up to date."""
 
 from __future__ import annotations
 
 import pytest
 
 from bot.settings import SETTINGS
-from tests.docs.generated import MADE, page
+from tests.docs.generated import GENERATED_PAGES, page
 from tests.docs.reading import ROOT
 from trainer.recipe.resolve import recipe_names
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_the_page_says_what_the_code_reads(name):
+@pytest.mark.parametrize("name", GENERATED_PAGES)
+def test_the_page_is_up_to_date(name):
     written = (ROOT / name).read_text(encoding="utf-8")
     assert written == page(name), f"{name} is not up to date: python -m tests.docs"
 
