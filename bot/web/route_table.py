@@ -16,7 +16,7 @@ from bot.web.api.personas.card_routes import ROUTES as CARDS
 from bot.web.api.personas.lore_routes import ROUTES as LORE
 from bot.web.api.personas.version_routes import ROUTES as VERSIONS
 from bot.web.api.playground_routes import ROUTES as PLAYGROUND
-from bot.web.api.playground_routes import set_up_playground
+from bot.web.api.playground_service import set_up_playground
 from bot.web.api.system_routes import HEALTH_ROUTES as HEALTH
 from bot.web.api.system_routes import METRICS_ROUTES as METRICS
 from bot.web.api.system_routes import SYSTEM_ROUTES as SYSTEM

@@ -8,21 +8,20 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from bot.chat.dialogue import DIALOGUE_END_TEXTS, Dialogue
 from bot.chat.link_filter import FilteredReply, reply_error_text, stream_filtered_reply
 from bot.chat.model_names import ChatModel, build_model_request
 from bot.services import Services
 from bot.web.api.openai.completion_response import lore_json, usage_json
+from bot.web.api.openapi import ApiModel, Json, Links, Timestamp
 from bot.web.problems import Problem
 from bot.web.sse import SseItem
-from bot.web.template_filters import iso_timestamp
 from personas.schemas.chat import ChatReply, LoreHit, ReplyToken, SamplingParams, Turn
 
-if TYPE_CHECKING:
-    pass
-
+RunKind = Literal["together", "duet"]
+ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
 VISIBLE_BLANKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎"})
 SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
 """From which probability on a token counts as certain, likely, possible, unlikely; below the last it is a surprise."""
@@ -58,24 +57,45 @@ def token_json(token: ReplyToken) -> dict[str, Any]:
     return {"text": token.text, "probability": _probability(token.logprob), "alternatives": others}
 
 
-def run_json(run: PlaygroundRun) -> dict[str, Any]:
-    """A run and how far it is."""
-    path = f"/play/runs/{run.id}"
-    links = {"self": path, "events": f"{path}/events", "page": f"/dashboard{path}"}
-    if not run.ended:
-        links["stop"] = f"{path}/stop"
-    return {
-        "id": run.id,
-        "kind": run.kind,
-        "at": iso_timestamp(run.at),
-        "prompt": run.prompt,
-        "speakers": [model_json(speaker) for speaker in run.speakers],
-        "settings": run.settings,
-        "seed": run.sampling.seed,
-        "lines": [reply_json(line) for line in run.lines],
-        "ended": run.ended or None,
-        "links": links,
-    }
+class PlaygroundRunResponse(ApiModel):
+    """A playground run and its lines so far."""
+
+    id: str
+    kind: RunKind
+    at: Timestamp
+    prompt: str
+    speakers: list[Json]
+    settings: Json
+    seed: int | None
+    lines: list[Json]
+    ended: str | None
+    """Reason for its end; null while it runs."""
+    links: Links
+
+    @classmethod
+    def of(cls, run: PlaygroundRun) -> PlaygroundRunResponse:
+        """Describe a run."""
+        path = f"/play/runs/{run.id}"
+        links = {"self": path, "events": f"{path}/events", "page": f"/dashboard{path}"}
+        return cls(
+            id=run.id,
+            kind=run.kind,
+            at=run.at,
+            prompt=run.prompt,
+            speakers=[model_json(speaker) for speaker in run.speakers],
+            settings=run.settings,
+            seed=run.sampling.seed,
+            lines=[reply_json(line) for line in run.lines],
+            ended=run.ended or None,
+            links=links if run.ended else links | {"stop": f"{path}/stop"},
+        )
+
+
+class PlaygroundRunList(ApiModel):
+    """A page of runs, newest first."""
+
+    runs: list[PlaygroundRunResponse]
+    links: Links
 
 
 def show_blanks(text: str) -> str:
@@ -93,8 +113,6 @@ def _probability(logprob: float) -> float:
 
 
 MAX_STORED_RUNS, MAX_ACTIVE_RUNS = 32, 4
-RunKind = Literal["together", "duet"]
-ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
 
 
 @dataclass

@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import Literal
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bot.web.api.openapi import ResponseSpec, describe_operation
+from bot.web.api.openapi import ApiModel, ResponseSpec, describe_operation
 from bot.web.api.system_state import SystemState, read_system_state
 from bot.web.app_context import Route, get_services
 from bot.web.auth import AUTHENTICATOR
 from personas.engine.metrics import EngineState
 
-HEALTH_SCHEMA = {
-    "type": "object",
-    "required": ["status"],
-    "properties": {"status": {"const": "ok"}, "jobs": {"type": "object", "additionalProperties": {"type": "integer"}}},
-}
+
+class HealthStatus(ApiModel):
+    """Returned once the bot answers members; `jobs` only to those who have signed in."""
+
+    status: Literal["ok"]
+    jobs: dict[str, int] | None = None
 
 
-@describe_operation("Whether the bot is there", {200: ResponseSpec("It answers members.", HEALTH_SCHEMA)}, tag="about")
+@describe_operation("Whether the bot is there", {200: ResponseSpec("It answers members.", HealthStatus)}, tag="about")
 async def get_health(request: web.Request) -> web.Response:
     """200 once the bot answers members; 503, a problem, before and after, and when the database cannot be read.
 
@@ -33,7 +35,7 @@ async def get_health(request: web.Request) -> web.Response:
     jobs = get_services(request).store.jobs
     waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
     more = {"jobs": {"queued": waiting, "running": running}} if request.app[AUTHENTICATOR].lets_in(request) else {}
-    return web.json_response({"status": "ok", **more})
+    return HealthStatus(status="ok", **more).response()
 
 
 HEALTH_ROUTES: tuple[Route, ...] = (("GET", "/healthz", get_health),)

@@ -11,7 +11,8 @@ from bot.chat.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS
 from bot.chat.model_names import LIVE_VERSION, list_models
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME
-from bot.web.api.playground_routes import (
+from bot.web.api.playground_runs import PlaygroundReply, PlaygroundRun, reply_json, show_blanks, surprise_level
+from bot.web.api.playground_service import (
     MAX_ALTERNATIVES,
     MAX_COLUMNS,
     MAX_NEW_TOKENS,
@@ -27,7 +28,6 @@ from bot.web.api.playground_routes import (
     start_dialogue,
     start_side_by_side,
 )
-from bot.web.api.playground_runs import PlaygroundReply, PlaygroundRun, reply_json, show_blanks, surprise_level
 from bot.web.app_context import Route, get_services
 from bot.web.problems import Problem
 from bot.web.request_body import parse_body, read_form

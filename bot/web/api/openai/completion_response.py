@@ -5,14 +5,30 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from bot.chat.model_names import ChatModel
+from bot.web.api.openapi import ApiModel, Json
 from personas.prompt import PROMPT_VERSION
 from personas.schemas.chat import ChatReply, LoreHit, ReplyToken
 
 FINISH_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
 REPLACEMENT_CHARACTER = "\ufffd"
+
+
+class ChatCompletion(ApiModel):
+    """A whole reply."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: Annotated[list[Json], Field(min_length=1, max_length=1)]
+    usage: dict[str, int]
+    understudy: Json
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class CompletionBuilder:
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def completion(self, reply: ChatReply, text: str) -> dict[str, Any]:
+    def completion(self, reply: ChatReply, text: str) -> ChatCompletion:
         """The whole answer at once."""
         choice = {
             "index": 0,
@@ -32,7 +48,9 @@ class CompletionBuilder:
             "logprobs": logprobs_json(reply.tokens),
             "finish_reason": FINISH_REASONS[reply.finish],
         }
-        return {**self._head("chat.completion"), "choices": [choice], "usage": usage_json(reply), **self._ours(reply)}
+        return ChatCompletion(
+            **self._head("chat.completion"), choices=[choice], usage=usage_json(reply), **self._ours(reply)
+        )
 
     def chunk(
         self, delta: dict[str, Any], *, finish: str | None = None, tokens: tuple[ReplyToken, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from bot.errors import redact_paths
-from bot.web.api.openapi import ResponseSpec
+from bot.web.api.openapi import ApiModel, ResponseSpec
 from bot.web.problems import Problem, retry_headers
 from personas.errors import AdapterError, EngineBusyError, UnderstudyError
 from personas.prompt import PromptTooLongError
@@ -36,23 +36,19 @@ class OpenAIError(Problem):
         self.status, self.code, self.param = status, code, param
 
 
-ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-"""The schema of an error below `/v1`."""
+class OpenAIErrorFields(ApiModel):
+    """The fields of an error below `/v1`."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIErrorResponse(ApiModel):
+    """An error below `/v1`."""
+
+    error: OpenAIErrorFields
 
 
 def error_responses(**more: str) -> dict[int, ResponseSpec]:
@@ -62,7 +58,7 @@ def error_responses(**more: str) -> dict[int, ResponseSpec]:
         429: "Too many wrong tokens have come.", 500: "A fault.", 503: "The bot starts or ends.",
     }  # fmt: skip
     said = usual | {int(name.lstrip("_")): words for name, words in more.items()}
-    return {status: ResponseSpec(words, ERROR_SCHEMA) for status, words in said.items()}
+    return {status: ResponseSpec(words, OpenAIErrorResponse) for status, words in said.items()}
 
 
 def is_openai_path(request: web.Request) -> bool:

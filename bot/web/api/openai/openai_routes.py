@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -23,9 +23,9 @@ from bot.web.api.openai.completion_request import (
     require_prompt_fits,
     sampling_parameters,
 )
-from bot.web.api.openai.completion_response import CompletionBuilder
+from bot.web.api.openai.completion_response import ChatCompletion, CompletionBuilder
 from bot.web.api.openai.openai_errors import OpenAIError, error_json, error_responses, openai_error
-from bot.web.api.openapi import JSON_TYPE, BodySpec, ResponseSpec, describe_operation
+from bot.web.api.openapi import JSON_TYPE, ApiModel, BodySpec, Json, ResponseSpec, describe_operation
 from bot.web.app_context import get_services
 from bot.web.request_body import read_json_object
 from bot.web.sse import SSE_HEADERS, is_connected
@@ -36,19 +36,6 @@ DISCONNECT_POLL_S = 0.2
 """How often it is looked whether the client is still there."""
 MAX_CHAT_BODY_BYTES = 2 * 2**20
 """Clients send the whole talk each time, however much of it fits."""
-COMPLETION_SCHEMA = {
-    "type": "object",
-    "required": ["id", "object", "created", "model", "choices", "usage", "understudy"],
-    "properties": {
-        "id": {"type": "string"},
-        "object": {"const": "chat.completion"},
-        "created": {"type": "integer"},
-        "model": {"type": "string"},
-        "choices": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "object"}},
-        "usage": {"type": "object", "additionalProperties": {"type": "integer"}},
-        "understudy": {"type": "object"},
-    },
-}
 COMPLETION_EXAMPLE = {
     "model": "ballast",
     "messages": [{"role": "user", "content": "Is the ferry late?"}],
@@ -60,7 +47,7 @@ COMPLETION_EXAMPLE = {
     "Have a persona answer, as OpenAI's clients ask",
     {
         200: ResponseSpec(
-            "The reply, or its pieces as server-sent events.", COMPLETION_SCHEMA, (JSON_TYPE, "text/event-stream")
+            "The reply, or its pieces as server-sent events.", ChatCompletion, (JSON_TYPE, "text/event-stream")
         ),
         **error_responses(
             _400="The body is no JSON, or a field cannot be as it is: `param` names it.",
@@ -90,7 +77,7 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
                 return await _stream_completion(request, speech, shapes, asked)
             async for _ in speech:
                 pass
-            return web.json_response(shapes.completion(speech.reply, speech.text))
+            return shapes.completion(speech.reply, speech.text).response()
     except Exception as error:
         if refusal := openai_error(error, services.home):
             raise refusal from error
@@ -180,66 +167,67 @@ async def _cancel_on_disconnect(request: web.Request, speech: FilteredReply) -> 
 
 
 ROUTES = (("POST", "/v1/chat/completions", post_chat_completion),)
-MODEL_SCHEMA = {
-    "type": "object",
-    "required": ["id", "object", "created", "owned_by", "name", "understudy"],
-    "properties": {
-        "id": {"type": "string"},
-        "object": {"const": "model"},
-        "created": {"type": "integer"},
-        "owned_by": {"type": "string"},
-        "name": {"type": "string"},
-        "understudy": {"type": "object"},
-    },
-}
-MODEL_LIST_SCHEMA = {
-    "type": "object",
-    "required": ["object", "data"],
-    "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": MODEL_SCHEMA}},
-}
+
+
+class ModelResponse(ApiModel):
+    """A model as OpenAI's clients read it; `name` is what Open WebUI shows."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    name: str
+    understudy: Json
+
+    @classmethod
+    def of(cls, services: Services, model_id: str, speaker: ChatModel) -> ModelResponse:
+        """Describe a model under one of its ids."""
+        persona = speaker.persona
+        return cls(
+            id=model_id,
+            object="model",
+            created=_installed_at(services, speaker),
+            owned_by="understudy",
+            name=persona.name if persona and model_id == persona.id else speaker.name,
+            understudy={"persona": persona.id if persona else None, "version": speaker.version},
+        )
+
+
+class ModelListResponse(ApiModel):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[ModelResponse]
 
 
 @describe_operation(
     "Who can be talked to, as models",
-    {200: ResponseSpec("All of them.", MODEL_LIST_SCHEMA), **error_responses()},
+    {200: ResponseSpec("All of them.", ModelListResponse), **error_responses()},
     tag="openai",
 )
 async def get_models(request: web.Request) -> web.Response:
     """Each persona as it speaks now, then each of its versions, then the base model."""
     services = get_services(request)
-    data = [openai_model_json(services, speaker.id, speaker) for speaker in list_models(services.request_builder)]
+    data = [ModelResponse.of(services, speaker.id, speaker) for speaker in list_models(services.request_builder)]
     live = {
         speaker.persona.id: require_model(services, speaker.persona.id)
         for speaker in list_models(services.request_builder)
         if speaker.persona
     }
-    now = [openai_model_json(services, persona_id, speaker) for persona_id, speaker in live.items()]
-    return web.json_response({"object": "list", "data": [*now, *data]})
+    now = [ModelResponse.of(services, persona_id, speaker) for persona_id, speaker in live.items()]
+    return ModelListResponse(object="list", data=[*now, *data]).response()
 
 
 @describe_operation(
     "One model",
-    {200: ResponseSpec("The model.", MODEL_SCHEMA), **error_responses(_404="There is no such model.")},
+    {200: ResponseSpec("The model.", ModelResponse), **error_responses(_404="There is no such model.")},
     tag="openai",
     path={"model": "A persona's id, or with a version: `ballast@v3`, `ballast@base`; `base` alone."},
 )
 async def get_model(request: web.Request) -> web.Response:
     """One of them."""
     services, model = get_services(request), request.match_info["model"]
-    return web.json_response(openai_model_json(services, model, require_model(services, model)))
-
-
-def openai_model_json(services: Services, model_id: str, speaker: ChatModel) -> dict[str, Any]:
-    """A model as OpenAI's clients read it; `name` is what Open WebUI shows."""
-    persona = speaker.persona
-    return {
-        "id": model_id,
-        "object": "model",
-        "created": _installed_at(services, speaker),
-        "owned_by": "understudy",
-        "name": persona.name if persona and model_id == persona.id else speaker.name,
-        "understudy": {"persona": persona.id if persona else None, "version": speaker.version},
-    }
+    return ModelResponse.of(services, model, require_model(services, model)).response()
 
 
 def _installed_at(services: Services, speaker: ChatModel) -> int:

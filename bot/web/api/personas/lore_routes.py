@@ -16,7 +16,7 @@ from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import short_id
 from bot.services import Services
-from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation
+from bot.web.api.openapi import ApiModel, BodySpec, Json, ResponseSpec, describe_operation
 from bot.web.api.personas.card_routes import NO_PERSONA_TEXT, PERSONAS_TAG
 from bot.web.api.personas.persona_lookup import OwnedPersona, guild_name, require_lore_owner
 from bot.web.app_context import Route
@@ -222,17 +222,18 @@ class LoreFileSummary(BaseModel):
     passages: int
 
 
-MATCHES_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["threshold", "most", "words", "small_talk", "matches"],
-    "properties": {
-        "threshold": {"type": "number", "description": "The score from which on a passage is found."},
-        "most": {"type": "integer", "description": "How many of those a prompt is given."},
-        "words": {"type": "array", "items": {"type": "string"}, "description": "The words looked for."},
-        "small_talk": {"type": ["number", "null"], "description": "Nearness to small talk; null where not compared."},
-        "matches": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
-    },
-}
+class LoreMatches(ApiModel):
+    """The passages that a message matches, best first."""
+
+    threshold: float
+    """Passages with at least this score are found."""
+    most: int
+    """Number of found passages that a prompt is given."""
+    words: list[str]
+    """The words that were looked for."""
+    small_talk: float | None
+    """Similarity to small talk; null if it was not compared."""
+    matches: list[Json]
 
 
 async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[LoreRanking, list[MatchExplanation]]:
@@ -247,7 +248,7 @@ async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[
 
 @describe_operation(
     "What a message finds",
-    {200: ResponseSpec("Every passage, best first, with what decided.", MATCHES_SCHEMA), 404: NO_PERSONA_TEXT},
+    {200: ResponseSpec("Every passage, best first, with what decided.", LoreMatches), 404: NO_PERSONA_TEXT},
     tag=PERSONAS_TAG,
     body=BodySpec(LoreQuery, {"message": "do you ever rust?"}),
 )
@@ -257,15 +258,13 @@ async def post_lore_query(request: web.Request) -> web.Response:
     question = parse_body(LoreQuery, await read_json_object(request))
     guild_id = int(question.guild) if question.guild else found.guild_id
     weighed, matches = await match_lore(found, question.message, guild_id)
-    return web.json_response(
-        {
-            "threshold": MIN_SCORE,
-            "most": MAX_LORE_PASSAGES,
-            "words": weighed.terms,
-            "small_talk": weighed.small_talk,
-            "matches": [explanation_json(one) for one in matches],
-        }
-    )
+    return LoreMatches(
+        threshold=MIN_SCORE,
+        most=MAX_LORE_PASSAGES,
+        words=weighed.terms,
+        small_talk=weighed.small_talk,
+        matches=[explanation_json(one) for one in matches],
+    ).response()
 
 
 @describe_operation(
