@@ -225,7 +225,7 @@ async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExit
     log.info("loading the base model (%s) …", settings.base_model)
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
     chosen = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
-    log.info("the base model serves in %s: %s", chosen.precision, chosen.why)
+    log.info("the base model serves in %s: %s", chosen.precision, chosen.reason)
     engine = LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=metrics.reply)
     await engine.start()
     stack.push_async_callback(engine.close)

@@ -206,7 +206,7 @@ class EngineSystem:
 
         endless: Any = SimpleNamespace(tokenizer=self.tokenizer, stop_ids=())
         request = ChatRequest(None, (Turn("", ""),), (), chat.adapter, GREEDY_SAMPLING, guild_id)
-        self.parts.batch.add(
+        self.parts.batch.scheduler.add(
             EngineSequence(request, tuple(chat.prompt), 0, heard, Text(endless, (), heard.push), ended)
         )
 

@@ -1,4 +1,4 @@
-"""The chat engine: one base model, many adapters. Everything else sees only this protocol."""
+"""The chat engine's protocol, all that most of the bot needs of it: one base model, many adapters, many replies."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona
 
 
 class ReplyStream(Protocol):
-    """A reply on its way. Iterate for pieces of text; afterwards `reply` holds the whole."""
+    """A reply being generated. Iterate over its pieces of text; `reply` is the whole afterwards."""
 
     def __aiter__(self) -> AsyncIterator[str]: ...
 
     @property
     def reply(self) -> ChatReply:
-        """The finished reply; shorter than what was streamed where that had begun to repeat itself.
+        """The finished reply, shorter than the streamed text if that had begun to repeat itself.
 
         Raises `RuntimeError` before the stream has ended.
         """
         ...
 
     def cancel(self) -> None:
-        """Stop after the token that is being made; the stream then ends with what there is. May be called twice.
+        """End the stream after the current token with the text so far. May be called twice.
 
-        A request whose turn has not come ends at once, with an empty reply.
+        A request that has not started ends at once, with an empty reply.
         """
         ...
 
 
 class Engine(Protocol):
-    """Answers many channels at once with one base model."""
+    """Generates the replies of many channels at once with one base model."""
 
     def submit(self, request: ChatRequest) -> ReplyStream:
-        """Queue a request. Raises `EngineBusyError` when too many wait; other errors come out of the stream."""
+        """Queue a request. Raises `EngineBusyError` when the queue is full; the stream raises all other errors."""
         ...
 
     async def load(self, adapter: AdapterRef) -> None:
-        """Verify and load an adapter before it is needed. Raises `AdapterError`; nothing changes then."""
+        """Verify and load an adapter before it is needed. Raises `AdapterError` and changes nothing then."""
         ...
 
     def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
-        """Have what a persona's prompts begin with ready before they come; computed only while nobody waits."""
+        """Compute the common prefix of a persona's prompts in advance, while the engine is idle."""
         ...
 
     async def drop(self, adapter: AdapterRef) -> None:
-        """Let go of an adapter if it is loaded; a reply that it is making ends first."""
+        """Remove an adapter from memory, after the replies that it is generating."""
         ...
 
     async def clear_prefix_cache(self) -> None:
-        """Let go of what is kept of the texts of earlier requests, to be quicker with the next."""
+        """Discard the keys and values stored of earlier prompts and replies."""
         ...
 
     def state(self) -> EngineState:
-        """How it stands now. Takes no time."""
+        """Return the current load without waiting."""
         ...
 
     async def close(self) -> None:
-        """Cancel what runs and let go of the model."""
+        """Cancel all replies and unload the model."""
         ...

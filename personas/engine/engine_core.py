@@ -16,12 +16,13 @@ from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlo
 from personas.engine.metrics import EngineState
 from personas.engine.model_runner import ModelRunner, StackedLoraRunner
 from personas.engine.peft_runner import PeftRunner, PeftSwitcher
-from personas.engine.prefix_warmup import PrefixWarmer
+from personas.engine.prefix_warmup import PrefixWarmer, common_prefix
 from personas.engine.sampler import SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits
-from personas.engine.sequence import Sequence
+from personas.engine.sequence import ReplySink, Sequence
 from personas.models.serving_model import precision_of
-from personas.schemas.chat import AdapterRef
+from personas.prompt import RenderedPrompt, Renderer
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,20 @@ class BatchGenerator:
         """Number of queued requests. Thread-safe."""
         return len(self.scheduler.queue)
 
-    def add(self, seq: Sequence) -> None:
-        """Queue a sequence."""
-        self.scheduler.add(seq)
+    def submit(
+        self,
+        request: ChatRequest,
+        prompt: RenderedPrompt,
+        renderer: Renderer,
+        sink: ReplySink,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Queue a request, whose reply streams into `sink`. `on_end` is called once, however it ends."""
+        self.scheduler.add(Sequence.create(request, prompt, renderer, sink, on_end))
+
+    def prepare(self, persona: Persona, adapter: AdapterRef | None, renderer: Renderer, max_tokens: int) -> None:
+        """Queue the common prefix of a persona's prompts, to be computed when idle. Raises `ValueError`."""
+        self.warmer.add(adapter, common_prefix(renderer, persona, max_tokens))
 
     def step(self) -> bool:
         """Compute a chunk of the new prompts, then a token of every reply; when idle, a chunk of a queued prefix.

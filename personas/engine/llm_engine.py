@@ -303,16 +303,12 @@ class LLMEngine:
             self._compiling.start()
 
     def _add(self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]) -> None:
-        from personas.engine.sequence import Sequence  # imports torch
-
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
         prompt = self._renderer.prompt(request.persona, request.turns, request.lore, max_tokens, request.instructions)
-        self._parts.batch.add(Sequence.create(request, prompt, self._renderer, stream, on_end))
+        self._parts.batch.submit(request, prompt, self._renderer, stream, on_end)
 
     def _prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
-        from personas.engine.prefix_warmup import common_prefix  # imports torch
-
-        self._parts.batch.warmer.add(adapter, common_prefix(self._renderer, persona, self.context_tokens))
+        self._parts.batch.prepare(persona, adapter, self._renderer, self.context_tokens)
 
     def _clear_prefix_cache(self) -> None:
         for parts in self._all_parts():

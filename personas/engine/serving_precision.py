@@ -1,4 +1,4 @@
-"""Chooses the precision a base model is served in."""
+"""Chooses the precision that a base model is served in."""
 
 from __future__ import annotations
 
@@ -24,44 +24,45 @@ PRECISION_BY_SETTING: dict[PrecisionSetting, ServingPrecision | None] = {
     "int8": "int8",
     "nf4": "nf4",
 }
-"""What may be asked for, by its name in the settings."""
+"""Precisions by the values of `ENGINE_PRECISION`."""
 
 INT8_MEASURED_MODELS: frozenset[str] = frozenset()
-"""Base models whose held-out losses were measured in int8 and change by half a percent at most (docs/engine.md)."""
+"""Base models whose held-out losses change by at most half a percent in int8 (docs/engine.md)."""
 
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """A precision, and why it."""
+    """A precision, and the reason for it."""
 
     precision: ServingPrecision
-    why: str
+    reason: str
 
 
-def choose_precision(wanted: PrecisionSetting, base: str) -> PrecisionChoice:
-    """The precision to serve a base model in, by its name. Raises `BaseModelError` for one that is not for a GPU."""
-    asked = PRECISION_BY_SETTING[wanted]
-    on_gpu = load_torch().cuda.is_available()
-    if asked and on_gpu and asked in ("float32", "int8"):
+def choose_precision(setting: PrecisionSetting, base: str) -> PrecisionChoice:
+    """Choose the precision of a base model, given by its name.
+
+    Raises `BaseModelError` when the setting asks for a precision that GPUs do not serve in.
+    """
+    required = PRECISION_BY_SETTING[setting]
+    has_gpu = load_torch().cuda.is_available()
+    if has_gpu and required in ("float32", "int8"):
         raise BaseModelError(
-            f"ENGINE_PRECISION is {wanted}, which is for processors; here a graphics card makes the replies.",
+            f"ENGINE_PRECISION is {setting}, which is for CPUs, but replies are computed on a GPU.",
             "Set it to auto, bf16 or nf4.",
         )
-    if asked:
-        return PrecisionChoice(asked, "ENGINE_PRECISION asks for it")
-    if on_gpu:
-        return PrecisionChoice(
-            best_precision(), "a graphics card computes, in 16 bits, or in 4 where those leave no room"
-        )
-    if why_not := int8_obstacle(base):
-        return PrecisionChoice(best_precision(), f"this machine multiplies fastest in it; not in int8, as {why_not}")
+    if required:
+        return PrecisionChoice(required, "set by ENGINE_PRECISION")
+    if has_gpu:
+        return PrecisionChoice(best_precision(), "GPUs serve in 16 bits, or in 4 if the model does not fit otherwise")
+    if obstacle := int8_obstacle(base):
+        return PrecisionChoice(best_precision(), f"the fastest on this CPU; int8 is not used because {obstacle}")
     return PrecisionChoice("int8", "a step reads half as many bytes as in bfloat16, and held-out losses hardly change")
 
 
 def int8_obstacle(base: str) -> str:
-    """Why a processor here does not serve a base model in int8 unless asked; empty where it does. Loads no torch."""
+    """Return the reason not to serve a base model in int8 by default on a CPU, or an empty string. Loads no torch."""
     if base not in INT8_MEASURED_MODELS:
-        return "the losses of this model were not measured in it"
+        return "the losses of this model were not measured in int8"
     try:
         require_supported_cpu()
     except KernelUnavailableError as error:

@@ -152,7 +152,7 @@ def play(house: House, seed: int) -> list[Asked]:
         happens = dice.random()
         if happens < 0.55:
             asked.append(Asked(dice.choice(house.questions), dice.randrange(1, LENGTH + 1)))
-            parts.batch.add(asked[-1].sequence(dice.randrange(3)))
+            parts.batch.scheduler.add(asked[-1].sequence(dice.randrange(3)))
         elif happens < 0.7 and asked:
             dice.choice(asked).cancelled.set()
         for _ in range(dice.choice((0, 1, 1, 2, 5))):

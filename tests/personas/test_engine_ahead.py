@@ -57,7 +57,7 @@ def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(house
     assert len(lengths) > 1 and max(lengths) <= BLOCK_TOKENS + 3 and not parts.batch.step()
     lengths.clear()
     asked = Asked(question, 5)
-    parts.batch.add(asked.sequence())
+    parts.batch.scheduler.add(asked.sequence())
     run_out(parts)
     parts.close()
     assert sum(lengths) == len(question.prompt) - whole + 4 and differences([asked]) == (0, [])
@@ -70,7 +70,7 @@ def test_it_gives_way_to_whoever_asks(house, monkeypatch):
     while not parts.batch.step():
         pass  # until its adapter has been read; then its first piece is computed
     asked = Asked(other, 6)
-    parts.batch.add(asked.sequence())  # the only slot was the other's
+    parts.batch.scheduler.add(asked.sequence())  # the only slot was the other's
     lengths = computed_of(parts, monkeypatch)
     while not asked.ends:
         parts.batch.step()
@@ -84,7 +84,7 @@ def test_it_gives_way_to_whoever_asks(house, monkeypatch):
 def test_what_is_kept_already_is_never_pushed_out_by_it(house):
     parts = house.parts(SchedulerLimits(), 2, 40_000)
     question = longest(house, None)
-    parts.batch.add(Asked(question, 2).sequence())
+    parts.batch.scheduler.add(Asked(question, 2).sequence())
     run_out(parts)
     before = dict(parts.stacked.prefixes._blocks)
     parts.batch.warmer.add(house.refs[0], question.prompt * 3)

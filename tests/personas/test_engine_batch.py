@@ -41,7 +41,7 @@ def test_a_request_of_which_nothing_can_be_drawn_ends_alone(house):
     asked = [Asked(question, 10) for question in house.questions[:4]]
     for number, one in enumerate(asked):
         impossible = {"temperature": 1.0, "repetition_penalty": 1e-45} if number == 1 else {}
-        parts.batch.add(one.sequence(**impossible))
+        parts.batch.scheduler.add(one.sequence(**impossible))
     run_out(parts)
     assert isinstance(asked[1].error, ArithmeticError) and asked[1].ends == 1
     assert differences([asked[0], *asked[2:]]) == (0, []) and all(one.reply for one in (asked[0], *asked[2:]))
@@ -77,7 +77,7 @@ def test_adapters_of_every_kind_share_the_engine_and_are_right(house, tiny_base,
     assert (parts.read(ref).pairs is not None) == stacked
     asked = [Asked(q, 10) for q in (others[0], question, others[1], question, others[2], others[0])]
     for one in asked:
-        parts.batch.add(one.sequence())
+        parts.batch.scheduler.add(one.sequence())
         parts.batch.step()
     run_out(parts)
     assert differences(asked) == (0, [])
@@ -116,7 +116,7 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
     parts = house.parts(SchedulerLimits(prefill_tokens=5, solo_prefill_tokens=13), 4, 10**7)
     asked = [Asked(question, 12) for question in questions]
     for one in asked:
-        parts.batch.add(one.sequence())
+        parts.batch.scheduler.add(one.sequence())
     run_out(parts)
     assert differences(asked) == (0, [])
 
@@ -127,7 +127,7 @@ def test_an_architecture_that_is_not_known_is_served_one_by_one(house, caplog):
     parts = build_engine_parts(model, house.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7)
     asked = [Asked(question, 6) for question in house.questions]
     for one in asked:
-        parts.batch.add(one.sequence())
+        parts.batch.scheduler.add(one.sequence())
     run_out(parts)
     assert differences(asked) == (0, []) and "one at a time" in caplog.text
 
@@ -142,12 +142,12 @@ def test_a_prefix_is_computed_once_and_only_for_its_adapter(house, monkeypatch):
     for expected in (len(long.prompt), len(long.prompt) - (len(long.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS):
         computed.clear()
         asked = Asked(long, 3)
-        parts.batch.add(asked.sequence())
+        parts.batch.scheduler.add(asked.sequence())
         run_out(parts)
         assert computed == [expected, 1, 1] and differences([asked]) == (0, [])
     other = next(q for q in house.questions if q.prompt == long.prompt and q.adapter is not None)
     computed.clear()
-    parts.batch.add(Asked(other, 1).sequence())
+    parts.batch.scheduler.add(Asked(other, 1).sequence())
     run_out(parts)
     assert computed == [len(long.prompt)]
 
@@ -156,18 +156,18 @@ def test_forgotten_texts_are_computed_anew_and_what_runs_meanwhile_is_not_kept(h
     parts = house.parts(SchedulerLimits(), 4, 10**8)
     prefixes = parts.stacked.prefixes
     asked = [Asked(question, 6) for question in house.questions]
-    parts.batch.add(asked[0].sequence())
+    parts.batch.scheduler.add(asked[0].sequence())
     run_out(parts)
     assert prefixes.bytes > 0
     for one in asked[1:]:
-        parts.batch.add(one.sequence())
+        parts.batch.scheduler.add(one.sequence())
     while parts.batch.waiting or not asked[1].tokens_made:
         parts.batch.step()
     assert parts.batch.running
     parts.batch.clear_prefix_cache()
     run_out(parts)
     assert prefixes.bytes == 0 and differences(asked) == (0, [])
-    parts.batch.add(Asked(house.questions[0], 2).sequence())
+    parts.batch.scheduler.add(Asked(house.questions[0], 2).sequence())
     run_out(parts)
     assert prefixes.bytes > 0, "what comes later is kept as ever"
 
@@ -223,8 +223,8 @@ def test_who_waits_too_long_hears_so_and_who_speaks_too_long_ends(house):
     parts = house.parts(SchedulerLimits(rows=1, wait_s=100, reply_s=20), 4, 0)
     parts.batch.scheduler.clock = lambda: now[0]
     first, second = Asked(house.questions[0], 14), Asked(house.questions[1], 14)
-    parts.batch.add(first.sequence())
-    parts.batch.add(second.sequence())
+    parts.batch.scheduler.add(first.sequence())
+    parts.batch.scheduler.add(second.sequence())
     parts.batch.step()
     now[0] = 101
     parts.batch.step()
@@ -254,7 +254,7 @@ def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(house, tiny_base, tmp
     write_manifest(ref.folder, manifest_over(tiny_base, "p", "short"))
     parts = house.parts(SchedulerLimits(), 4, 0)
     asked = Asked(ask(PeftSwitcher(copy.deepcopy(house.model), house.hash), ref, PROMPT), 10)
-    parts.batch.add(asked.sequence())
+    parts.batch.scheduler.add(asked.sequence())
     run_out(parts)
     assert differences([asked]) == (0, [])
 
@@ -269,7 +269,7 @@ def test_one_that_fails_ends_alone(house, tiny_base, tmp_path, breaks):
     bad = Asked(Question(broken, PROMPT, (), ()), 3)
     good = [Asked(question, 5) for question in house.questions]
     for one in (*good[:2], bad, *good[2:]):
-        parts.batch.add(one.sequence())
+        parts.batch.scheduler.add(one.sequence())
     run_out(parts)
     assert isinstance(bad.error, AdapterError) and bad.ends == 1 and differences(good) == (0, [])
 
@@ -284,7 +284,7 @@ def test_a_thousand_adapters_on_eight_slots(house, tiny_base, tmp_path, capsys):
     for _ in range(200):
         ref = refs[int(dice.paretovariate(0.4)) % len(refs)]  # some are asked for again and again
         asked.append(Asked(Question(ref, PROMPT[: dice.randrange(1, 40)], (), ()), dice.randrange(1, 6)))
-        parts.batch.add(asked[-1].sequence(dice.randrange(5)))
+        parts.batch.scheduler.add(asked[-1].sequence(dice.randrange(5)))
         parts.batch.step()
         if len(asked) % 50 == 0:
             gc.collect()
@@ -316,10 +316,10 @@ def _thousand(house, home):
 def test_a_prompt_is_computed_in_pieces_while_others_go_on(house):
     parts = house.parts(SchedulerLimits(prefill_tokens=8), 4, 0)
     talking = Asked(house.questions[0], 14)
-    parts.batch.add(talking.sequence())
+    parts.batch.scheduler.add(talking.sequence())
     parts.batch.step()
     long = Asked(next(q for q in house.questions if len(q.prompt) > 40), 2)
-    parts.batch.add(long.sequence())
+    parts.batch.scheduler.add(long.sequence())
     before = talking.tokens
     for _ in range(4):
         parts.batch.step()

@@ -44,7 +44,7 @@ def test_every_family_says_what_it_says_alone(tmp_path, name):
     parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7)
     asked = [Asked(question, 10) for question in questions]
     for one in asked:
-        parts.batch.add(one.sequence())
+        parts.batch.scheduler.add(one.sequence())
         parts.batch.step()
     run_out(parts)
     parts.close()

@@ -210,7 +210,7 @@ class TestUse:
         monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : fpu avx512_bf16")
         assert not kernel_runner.supports_model(model) and "no AVX-512 VNNI" in caplog.text
         monkeypatch.setattr(build, "SOURCE_FILES", [tmp_path / "rows.cpp"])
-        assert not kernel_runner.supports_model(model) and "was not installed" in caplog.text
+        assert not kernel_runner.supports_model(model) and "is not installed" in caplog.text
 
     def test_what_does_not_compile_is_said(self, monkeypatch, caplog, tmp_path):
         caplog.set_level("INFO")
@@ -219,4 +219,4 @@ class TestUse:
         (tmp_path / "rows.cpp").write_text("this is not C++")
         monkeypatch.setattr(build, "require_supported_cpu", lambda: None)
         kernel_runner.compile_kernel(lambda library: pytest.fail("there is none"))
-        assert "does not compile it" in caplog.text
+        assert "does not compile the kernel" in caplog.text

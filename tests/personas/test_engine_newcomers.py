@@ -24,12 +24,12 @@ def test_servers_without_a_row_get_one_beside_a_flood(house):
     }
     for (guild, _), one in asked.items():
         if guild == 1:
-            parts.batch.add(one.sequence(guild))
+            parts.batch.scheduler.add(one.sequence(guild))
     parts.batch.step()
     assert parts.batch.running == 2, "one server alone gets the rows that there are"
     for (guild, _), one in asked.items():
         if guild > 1:
-            parts.batch.add(one.sequence(guild))
+            parts.batch.scheduler.add(one.sequence(guild))
     parts.batch.step()
     begun = {key for key, one in asked.items() if one.tokens_made}
     assert begun == {(1, 0), (1, 1), (2, 0), (3, 0)}, "there is a bound, too"
@@ -44,13 +44,13 @@ def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_it
     quiet = [Asked(house.questions[number % 3], 6) for number in range(4)]
     late = Asked(house.questions[0], 6)
     for one in flood:
-        parts.batch.add(one.sequence(1))
+        parts.batch.scheduler.add(one.sequence(1))
     parts.batch.step()
     for one in quiet:
-        parts.batch.add(one.sequence(2))
+        parts.batch.scheduler.add(one.sequence(2))
     parts.batch.step()
     assert [bool(one.tokens_made) for one in quiet] == [True, True, True, False], "half of the rows are its share"
-    parts.batch.add(late.sequence(3))
+    parts.batch.scheduler.add(late.sequence(3))
     parts.batch.step()
     assert late.tokens_made, "a server that has none finds room still"
     assert sum(bool(one.tokens_made) for one in flood) == 6
@@ -64,9 +64,9 @@ def test_its_prompt_is_not_computed_after_those_of_a_flood(house):
     flood = [Asked(max(house.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]
     quiet = Asked(min(house.questions, key=lambda question: len(question.prompt)), 4)
     for one in flood:
-        parts.batch.add(one.sequence(1))
+        parts.batch.scheduler.add(one.sequence(1))
     parts.batch.step()
-    parts.batch.add(quiet.sequence(2))
+    parts.batch.scheduler.add(quiet.sequence(2))
     while not quiet.tokens_made:
         parts.batch.step()
     assert sum(bool(one.tokens_made) for one in flood) <= 2, "the flood's others are still to come"

@@ -25,26 +25,26 @@ def test_what_is_asked_for_is_taken(able):
     assert {name: choose_precision(name, EMBEDDED).precision for name in PRECISION_BY_SETTING if name != "auto"} == {
         "bf16": "bfloat16", "fp32": "float32", "int8": "int8", "nf4": "nf4"
     }  # fmt: skip
-    assert "asks for it" in choose_precision("int8", "owner/other").why
+    assert "set by ENGINE_PRECISION" in choose_precision("int8", "owner/other").reason
 
 
 def test_int8_is_chosen_where_it_was_measured_to_be_right_and_fast(able):
     chosen = choose_precision("auto", EMBEDDED)
-    assert chosen.precision == "int8" and "half as many bytes" in chosen.why
+    assert chosen.precision == "int8" and "half as many bytes" in chosen.reason
 
 
 def test_it_is_not_where_nobody_measured_the_model(able):
     chosen = choose_precision("auto", "owner/other")
-    assert chosen.precision == best_precision() and "were not measured" in chosen.why
+    assert chosen.precision == best_precision() and "were not measured" in chosen.reason
 
 
 def test_it_is_not_without_the_compiled_kernel(able, monkeypatch):
     monkeypatch.setattr(serving_precision, "find_compiler", lambda: None)
     monkeypatch.setattr(serving_precision, "load_compiled", lambda: None)
-    assert "no C++ compiler" in choose_precision("auto", EMBEDDED).why
+    assert "no C++ compiler" in choose_precision("auto", EMBEDDED).reason
     monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : avx2")
     chosen = choose_precision("auto", EMBEDDED)
-    assert chosen.precision == best_precision() and "this processor has no AVX-512 BF16" in chosen.why
+    assert chosen.precision == best_precision() and "this processor has no AVX-512 BF16" in chosen.reason
 
 
 class TestWithAGraphicsCard:
@@ -63,6 +63,6 @@ class TestWithAGraphicsCard:
 
     @pytest.mark.parametrize("wanted", ["int8", "fp32"])
     def test_what_is_a_processors_is_refused(self, wanted):
-        with pytest.raises(BaseModelError, match=f"ENGINE_PRECISION is {wanted}.*graphics card") as refused:
+        with pytest.raises(BaseModelError, match=f"ENGINE_PRECISION is {wanted}.*GPU") as refused:
             choose_precision(wanted, EMBEDDED)
         assert "nf4" in refused.value.advice

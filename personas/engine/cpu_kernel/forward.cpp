@@ -1,10 +1,9 @@
-// One step of a Llama-like model for a batch of tokens, each of which has its own row memory, position and adapter.
+// One forward pass of a Llama-like model over a batch of tokens, each with its own KV cache, position and adapter.
 //
 // Weights are bfloat16 or int8, keys and values bfloat16, sums and the residual stream float32. A matrix is read in the
-// layout that it has in the model ([out, in]), so nothing is copied. Everything is one parallel region, a row of phases whose work is
-// shared in pieces: a phase is over when its pieces are, and a thread that the system has put aside keeps nobody waiting
-// unless it holds one. Needs AVX-512 with BF16 and VNNI; personas/engine/kernel says how it is
-// built.
+// model's layout ([out, in]), so nothing is copied. The pass is one parallel region: a sequence of phases, each divided
+// into pieces that threads take in turn. A phase ends with its last piece, so a preempted thread delays the others only
+// by the piece that it holds. Needs AVX-512 with BF16 and VNNI; build.py compiles it.
 
 #include <immintrin.h>
 #include <sched.h>
@@ -28,26 +27,26 @@ struct Shape {
     float epsilon, scale;
 };
 
-struct Matrix {  // int8 where there are factors, else bfloat16
+struct Matrix {  // int8 if it has factors, otherwise bfloat16
     const void* values;
     const float* factors;
     const int32_t* sums;
 };
 
-struct Layer {  // pointers of what a layer does not have are null
+struct Layer {  // pointers to absent weights are null
     const bf16 *norm, *inner_norm;
     Matrix q, k, v, o, gate, up, down;
     const bf16 *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias, *q_norm, *k_norm;
-    int64_t window;  // 0: all that came before
+    int64_t window;  // 0: all preceding tokens
 };
 
-struct Stack {  // A [slots, rank, in] and scaled transposed B [slots, rank, out] of one linear layer; null without
+struct Stack {  // A [slots, rank, in] and scaled transposed B [slots, rank, out] of one linear layer; null without adapters
     const bf16 *a, *b;
     int64_t rank;
 };
 
 template <class T>
-struct Lines {  // of the cache: what is allocated begins with one
+struct Lines {  // allocations aligned to cache lines
     using value_type = T;
     Lines() = default;
     template <class U> Lines(const Lines<U>&) {}
@@ -77,7 +76,7 @@ static inline float single(bf16 x) {
     return f;
 }
 
-// e^x for x <= 88; the polynomial is the usual one of Cephes, after taking out powers of two.
+// e^x for x <= 88: the polynomial of Cephes, after factoring out powers of two.
 static inline __m512 exponential(__m512 x) {
     x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
@@ -90,13 +89,13 @@ static inline __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(p, n);
 }
 
-// Four vectors to one: lane l holds four partial sums of the l-th.
+// Reduce four vectors to one: lane l holds four partial sums of the l-th.
 static inline __m512 four(__m512 a, __m512 b, __m512 c, __m512 d) {
     __m512 x = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
     __m512 y = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xEE));
     return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xDD));
 }
-// Sixteen vectors to their sums: element e of lane l is the sum of v[e][l].
+// Reduce sixteen vectors to their sums: element e of lane l is the sum of v[e][l].
 static inline __m512 sums(const __m512 v[4][4]) {
     __m512 z[4];
     for (int e = 0; e < 4; e++) z[e] = four(v[e][0], v[e][1], v[e][2], v[e][3]);
@@ -107,7 +106,7 @@ static inline __m512 sums(const __m512 v[4][4]) {
     return _mm512_add_ps(_mm512_castpd_ps(lo), _mm512_castpd_ps(hi));
 }
 
-// Four outputs of T tokens: y[t, 0..3] = w[0..3, :] · x[t, :]. Meanwhile AHEAD rows from `next` on are fetched from memory.
+// Four outputs of T tokens: y[t, 0..3] = w[0..3, :] · x[t, :]. Prefetches AHEAD rows from `next` on.
 template <int T, int AHEAD>
 static inline void tile(const bf16* w, int64_t in, const bf16* x, int64_t x_stride, float* y, int64_t y_stride,
                         const bf16* next) {
@@ -132,7 +131,7 @@ static inline void tile(const bf16* w, int64_t in, const bf16* x, int64_t x_stri
     if (T > 3) _mm_storeu_ps(y + 3 * y_stride, _mm512_extractf32x4_ps(s, 3));
 }
 
-// y[t, o] = w[o, :] · x[t, :] for up to 32 tokens and four outputs o; the next four are fetched meanwhile.
+// y[t, o] = w[o, :] · x[t, :] for up to 32 tokens and four outputs o; prefetches the next four.
 template <int AHEAD>
 static void four_outputs(const bf16* row, int64_t in, const bf16* x, int64_t x_stride, int64_t tokens, float* y,
                          int64_t y_stride) {
@@ -153,9 +152,9 @@ static void four_outputs(const bf16* row, int64_t in, const bf16* x, int64_t x_s
     }
 }
 
-constexpr int64_t BLOCK = 32;  // tokens that stay in the first cache
+constexpr int64_t BLOCK = 32;  // tokens that fit into the L1 cache
 
-// y[t, o] = w[o, :] · x[t, :] for all tokens and the outputs of [from, to), which are multiples of four.
+// y[t, o] = w[o, :] · x[t, :] for all tokens and the outputs [from, to), multiples of four.
 static void multiply(const bf16* w, int64_t in, int64_t from, int64_t to, const bf16* x, int64_t x_stride, int64_t tokens,
                      float* y, int64_t y_stride) {
     for (int64_t b = 0; b < tokens; b += BLOCK) {
@@ -170,8 +169,8 @@ static void multiply(const bf16* w, int64_t in, int64_t from, int64_t to, const 
 
 #include "int8.h"
 
-// y[t, c] += sum over r of h[t, r] · b[r, c] for T tokens and the columns of [from, to), multiples of sixteen. Four rows of
-// b are read at a time, each from end to end, which memory is quickest at.
+// y[t, c] += sum over r of h[t, r] · b[r, c] for T tokens and the columns [from, to), multiples of sixteen. Reads four rows
+// of b at a time, each sequentially, which is the fastest way to read memory.
 template <int T>
 static void add_adapter(const bf16* b, int64_t out, int64_t rank, const float* h, int64_t h_stride, int64_t from,
                         int64_t to, float* y, int64_t y_stride) {
@@ -196,7 +195,7 @@ static void rest(int spin) {
     else sched_yield();
 }
 
-class Team {  // threads that wait for work, join in, and wait for the next
+class Team {  // a pool of threads that wait for work
    public:
     explicit Team(int size) {
         for (int i = 1; i < size; i++) threads_.emplace_back([this, i] { serve(i); });
@@ -210,7 +209,7 @@ class Team {  // threads that wait for work, join in, and wait for the next
         wake_.notify_all();
         for (auto& thread : threads_) thread.join();
     }
-    // Do the work here and in those threads that come in time. `before` is done while none of them is at work.
+    // Run the work on this thread and all that wake up in time; `before` runs while none of them works.
     template <class Before, class Work>
     void run(Before before, Work& work) {
         for (int spin = 0; busy_.load(std::memory_order_acquire); spin++) rest(spin);
@@ -267,13 +266,13 @@ class Model {
         for (auto& scratch : scratch_) scratch.wide_rows.resize(WIDENED * widest);
     }
 
-    // Compute the tokens and keep their keys and values; logits [wanted, vocabulary] of those at `wanted`.
+    // Compute the tokens, store their keys and values, and write logits [wanted, vocabulary] for those in `wanted`.
     void step(const Token* tokens, int64_t n, const float* cosines, const float* sines, const Stack* stacks,
               const int64_t* wanted, int64_t wanted_count, float* logits) {
         auto before = [&] {
             tokens_ = tokens, n_ = n, cosines_ = cosines, sines_ = sines, stacks_ = stacks;
             wanted_ = wanted, wanted_count_ = wanted_count, logits_ = logits;
-            runs_.clear();  // at most four tokens in a row with the same adapter
+            runs_.clear();  // runs of at most four tokens with the same adapter
             for (int64_t t = 0; t < n; t++)
                 if (t && runs_.back().count < 4 && tokens[runs_.back().first].slot == tokens[t].slot) runs_.back().count++;
                 else runs_.push_back({t, 1});
@@ -292,7 +291,7 @@ class Model {
 
     struct alignas(64) Phase { std::atomic<int64_t> begun{0}, done{0}; };
 
-    // Take pieces of a phase while there are any, then wait until all are done; what they wrote is seen then.
+    // Take pieces of a phase while there are any, then wait until all are done and their results visible.
     template <class Do>
     void phase(int& number, int64_t pieces, Do work) {
         Phase& phase = phases_[number++];
@@ -355,7 +354,7 @@ class Model {
         });
     }
 
-    static constexpr int64_t PIECE = 64, PART = 512;  // outputs of a matrix; of an adapter, which are read end to end
+    static constexpr int64_t PIECE = 64, PART = 512;  // outputs per piece: of a matrix, and of an adapter, which is read sequentially
     static int64_t pieces(int64_t outputs) { return (outputs + PIECE - 1) / PIECE; }
 
     void normalise(const float* x, const bf16* weight, bf16* out) const {
@@ -378,8 +377,7 @@ class Model {
         normed(run, layers_[l].norm), into(run, stacks_ + l * LINEARS + Q, 3, s_.hidden);
     }
 
-    // What a linear layer's input is to int8 weights, and in the adapter's few dimensions: h = A x, for `count` layers with
-    // the same input.
+    // Quantise the input of `count` linear layers for int8 weights, and project it into the adapters' ranks: h = A x.
     void into(Run run, const Stack* stack, int count, int64_t in) {
         for (int64_t t = run.first; splits(n_) && t < run.first + run.count; t++) halve(t, in);
         int64_t slot = tokens_[run.first].slot;
@@ -389,7 +387,7 @@ class Model {
                          &h_[(run.first * 3 + m) * s_.most_rank], 3 * s_.most_rank);
     }
 
-    // y += B h, for some columns of the m-th of those layers.
+    // y += B h for some columns of the m-th of these layers.
     void adapt(Run run, const Stack& stack, int m, int64_t out, int64_t from, int64_t to, float* y, int64_t stride) {
         int64_t slot = tokens_[run.first].slot, h_stride = 3 * s_.most_rank;
         if (!slot || !stack.a) return;
@@ -405,7 +403,7 @@ class Model {
 
     void halve(int64_t t, int64_t in) { by_[t] = split(&in_[t * in], in, &halves_[t * 2 * in]); }
 
-    // y = W x for the outputs of [from, to).
+    // y = W x for the outputs [from, to).
     void product(int thread, const Matrix& w, int64_t in, int64_t from, int64_t to, int64_t tokens, float* y,
                  int64_t stride) {
         if (!w.factors) return multiply((const bf16*)w.values, in, from, to, in_.data(), in, tokens, y, stride);
@@ -414,7 +412,7 @@ class Model {
         else multiply_widened(bytes, in, from, to, in_.data(), tokens, y, stride, scratch_[thread].wide_rows.data());
     }
 
-    // A piece of y = W x + bias.
+    // One piece of y = W x + bias.
     void linear(int thread, const Matrix& w, const bf16* bias, int64_t in, int64_t out, int64_t piece, float* y, int64_t stride) {
         int64_t from = piece * PIECE, to = std::min(out, from + PIECE);
         product(thread, w, in, from, to, n_, y, stride);
@@ -423,7 +421,7 @@ class Model {
                 for (int64_t c = from; c < to; c++) y[t * stride + c] += single(bias[c]);
     }
 
-    // What a block gives, its adapter's part included, joins the residual stream.
+    // Add a block's output, including its adapter's, to the residual stream.
     void back(Run run, const Stack& stack) {
         adapt(run, stack, 0, s_.hidden, 0, s_.hidden, y_.data(), s_.hidden);
         for (int64_t i = run.first * s_.hidden; i < (run.first + run.count) * s_.hidden; i += 16)
@@ -448,7 +446,7 @@ class Model {
         return token.memory + ((l * 2 + part) * s_.kv_heads + head) * token.capacity * s_.width;
     }
 
-    // Turn queries and keys by their position (RoPE), and keep key and value.
+    // Rotate queries and keys by their position (RoPE), and store key and value.
     void turn(int64_t t, int64_t l, const Layer& w) {
         const int64_t d = s_.width, all = (s_.heads + 2 * s_.kv_heads) * d;
         float* y = &y_[t * all];
@@ -495,7 +493,7 @@ class Model {
         }
     }
 
-    // The same for G queries at once, which see `count` keys.
+    // The same for G queries at once over `count` keys.
     template <int G>
     void attend_with(int thread, const float* q, const bf16* keys, const bf16* values, int64_t count, bf16* out) {
         const int64_t d = s_.width, stride = (count + 15) / 16 * 16;
@@ -504,7 +502,7 @@ class Model {
         scores.resize(G * stride), shares.resize(G * stride);
         alignas(64) bf16 queries[4 * 256];
         for (int64_t c = 0; c < G * d; c += 16) narrow(queries + c, _mm512_loadu_ps(q + c));
-        for (int64_t j = 0; j < count; j += 4) {  // the last ones may be beyond the end, and are not looked at
+        for (int64_t j = 0; j < count; j += 4) {  // the last keys may lie beyond the end; their scores are ignored
             for (int64_t c = 0; c < 4 * d; c += 32) {
                 _mm_prefetch((const char*)(values + j * d + c), _MM_HINT_T0);
                 _mm_prefetch((const char*)(keys + (j + 32) * d + c), _MM_HINT_T0);
@@ -516,7 +514,7 @@ class Model {
         for (int64_t c = 0; c < d; c += 32) weighed<G>(shares.data(), stride, values + c, count, by, out + c);
     }
 
-    // e^(score - highest) for each key, rounded, and zeros up to a multiple of sixteen; gives their sum.
+    // e^(score - highest) per key, rounded and padded with zeros to a multiple of sixteen; returns the sum.
     float softened(float* scores, int64_t count, bf16* shares) const {
         for (int64_t j = count; j % 16; j++) scores[j] = -INFINITY;
         __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps(), scale = _mm512_set1_ps(s_.scale);
@@ -531,7 +529,7 @@ class Model {
         return _mm512_reduce_add_ps(total);
     }
 
-    // What G queries take of 32 columns of the values.
+    // Weighted sum of 32 columns of the values for G queries.
     template <int G>
     void weighed(const bf16* shares, int64_t stride, const bf16* values, int64_t count, const float* by, bf16* out) const {
         const int64_t d = s_.width;
@@ -539,7 +537,7 @@ class Model {
         for (int g = 0; g < G; g++) left[g] = right[g] = _mm512_setzero_ps();
         for (int64_t j = 0; j < count; j += 2) {
             __m512i one = _mm512_loadu_si512(values + j * d);
-            __m512i other = _mm512_loadu_si512(values + std::min(j + 1, count - 1) * d);  // its share is zero at the end
+            __m512i other = _mm512_loadu_si512(values + std::min(j + 1, count - 1) * d);  // weighted by zero at the end
             __m512bh low = (__m512bh)_mm512_unpacklo_epi16(one, other), high = (__m512bh)_mm512_unpackhi_epi16(one, other);
             for (int g = 0; g < G; g++) {
                 int32_t pair;

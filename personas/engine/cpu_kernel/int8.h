@@ -3,30 +3,30 @@
 // A weight matrix [out, in] is int8 with a factor for each output. Its input is rounded to 16 bits with a factor for each
 // token, finer than bfloat16 where it matters, and split into upper and lower bytes:
 //     x = by · (256 · (upper − 128) + lower).
-// So whole numbers are multiplied, in two instructions for 64 weights, and no weight is converted on its way from memory.
-// For more than a few tokens it pays to make bfloat16 of some rows of weights at a time and multiply these as they are:
-// whole numbers up to 127 stay what they are. Included by rows.cpp, behind the products in bfloat16.
+// All products are of integers, two instructions for 64 weights, and no weight is converted after it was read.
+// Beyond a few tokens it is faster to convert some rows of weights at a time to bfloat16, which holds integers up to 127
+// exactly. Included by forward.cpp after the products in bfloat16.
 
 #pragma once
 
 constexpr int64_t FEW_TOKENS = 8, WIDENED = 32;
 
-struct Bytes {  // sums are of each output's weights
+struct Bytes {  // `sums` are those of each output's weights
     const int8_t* weights;
     const float* factors;
     const int32_t* sums;
 };
 
-struct Halves {  // of tokens' inputs: for each `in` upper bytes, then `in` lower ones; and the tokens' factors
+struct Halves {  // split inputs: per token `in` upper bytes, then `in` lower ones; and the tokens' factors
     const uint8_t* bytes;
     const float* by;
 };
 
-// Split the input of one token; gives the factor.
+// Split the input of one token; returns its factor.
 static float split(const bf16* x, int64_t in, uint8_t* bytes) {
     __m512 most = _mm512_setzero_ps();
     for (int64_t c = 0; c < in; c += 16) most = _mm512_max_ps(most, _mm512_abs_ps(wide(x + c)));
-    float highest = std::max(_mm512_reduce_max_ps(most), 1e-30f);  // zeros stay zeros
+    float highest = std::max(_mm512_reduce_max_ps(most), 1e-30f);  // keeps zeros zero
     const __m512 times = _mm512_set1_ps(32767.0f / highest);
     const __m512i middle = _mm512_set1_epi32(32768);
     for (int64_t c = 0; c < in; c += 16) {
@@ -37,7 +37,7 @@ static float split(const bf16* x, int64_t in, uint8_t* bytes) {
     return highest / 32767.0f;
 }
 
-// Sixteen vectors to their sums: element e of lane l is the sum of v[e][l].
+// Reduce sixteen vectors to their sums: element e of lane l is the sum of v[e][l].
 static inline __m512i whole_sums(const __m512i v[4][4]) {
     __m512i z[4];
     for (int e = 0; e < 4; e++) {
@@ -50,10 +50,10 @@ static inline __m512i whole_sums(const __m512i v[4][4]) {
     return _mm512_add_epi32(_mm512_unpacklo_epi64(u, w), _mm512_unpackhi_epi64(u, w));
 }
 
-// Four outputs of one token or two. Meanwhile AHEAD rows from `next` on are fetched from memory.
+// Four outputs of one or two tokens. Prefetches AHEAD rows from `next` on.
 template <int T, int AHEAD>
 static inline void byte_tile(const Bytes& w, int64_t in, const Halves& x, float* y, int64_t y_stride, const int8_t* next) {
-    __m512i acc[4][4];  // by output: of the upper bytes of all tokens, then of the lower ones
+    __m512i acc[4][4];  // per output: the upper bytes of all tokens, then the lower ones
     for (int o = 0; o < 4; o++)
         for (int i = 0; i < 4; i++) acc[o][i] = _mm512_setzero_si512();
     for (int64_t k = 0; k < in; k += 64) {
@@ -79,7 +79,7 @@ static inline void byte_tile(const Bytes& w, int64_t in, const Halves& x, float*
     }
 }
 
-// The same for up to 32 tokens; the four outputs after the next are fetched meanwhile.
+// The same for up to 32 tokens; prefetches the four outputs after the next.
 template <int AHEAD>
 static void four_byte_outputs(const Bytes& w, int64_t in, Halves x, int64_t tokens, float* y, int64_t y_stride) {
     const int8_t *next = w.weights + 4 * in, *end = w.weights + 8 * in;
@@ -93,7 +93,7 @@ static void four_byte_outputs(const Bytes& w, int64_t in, Halves x, int64_t toke
         }
 }
 
-// For up to FEW_TOKENS, of which the inputs are split: y[t, o] = w[o, :] · x[t, :] for the outputs of [from, to), which are
+// For up to FEW_TOKENS with split inputs: y[t, o] = w[o, :] · x[t, :] for the outputs [from, to), which are
 // multiples of four; `in` is one of 64.
 static void multiply_bytes(const Bytes& w, int64_t in, int64_t from, int64_t to, const Halves& x, int64_t tokens, float* y,
                            int64_t y_stride) {
@@ -101,7 +101,7 @@ static void multiply_bytes(const Bytes& w, int64_t in, int64_t from, int64_t to,
         four_byte_outputs<4>({w.weights + o * in, w.factors + o, w.sums + o}, in, x, tokens, y + o, y_stride);
 }
 
-// Weights as bfloat16; as many that follow are fetched meanwhile.
+// Convert weights to bfloat16; prefetches as many that follow.
 static void widen(const int8_t* rows, int64_t weights, bf16* out) {
     for (int64_t c = 0; c < weights; c += 64) {
         _mm_prefetch((const char*)(rows + weights + c), _MM_HINT_T0);
@@ -113,7 +113,7 @@ static void widen(const int8_t* rows, int64_t weights, bf16* out) {
     }
 }
 
-// The same for any number of tokens, over their inputs in bfloat16; `wide_rows` has room for WIDENED rows of weights.
+// The same for any number of tokens with inputs in bfloat16; `wide_rows` holds WIDENED rows of weights.
 static void multiply_widened(const Bytes& w, int64_t in, int64_t from, int64_t to, const bf16* x, int64_t tokens, float* y,
                              int64_t y_stride, bf16* wide_rows) {
     for (int64_t first = from; first < to; first += WIDENED) {

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.engine_core import EngineParts
 from personas.engine.lora_slots import read_unverified_adapter
-from personas.engine.sequence import Sequence as EngineSequence
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, SamplingParams
 from personas.schemas.scorecard import Side
@@ -99,7 +98,7 @@ class _GenerationRun:
                 listener = _ReplyWaiter()
                 request = ChatRequest(None, (), adapter=ref, sampling=sampling)
                 prompt = RenderedPrompt(asked.ids, "", 0)
-                speakers.parts.batch.add(EngineSequence.create(request, prompt, speakers.renderer, listener))
+                speakers.parts.batch.submit(request, prompt, speakers.renderer, listener)
                 self._making.append(_PendingReply(asked, side, seed, listener, time.monotonic()))
 
 
