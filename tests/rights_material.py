@@ -141,7 +141,7 @@ def told(store: Store) -> None:
             **place, author_id=int(who), author_name=NAMES[who], text=asked, at=at.timestamp(), discord_message_id=event
         )
         store.replies.begin(event, **place, persona_id="ada", at=at.timestamp(), asked_by=int(who), trigger_seq=seq)
-        store.replies.streaming(event, [message])
+        store.replies.record_parts(event, [message])
         store.messages.append(
             **place, author_id=0, author_name="Ada", text=answered, at=later.timestamp(), discord_message_id=message,
             persona_id="ada",

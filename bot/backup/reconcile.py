@@ -40,7 +40,7 @@ def reconcile_home(
     """
     taken_over, guilds = BackupMergeCounts(), 0
     if later:
-        taken_over = store.take_over(later)
+        taken_over = store.merge_later_decisions(later)
         guilds = _end_guilds(new, store, later, made_at)
     other_key = _merge_keys(new, store, old)
     for file in (new / KEY_FILE).parent.glob(OLD_KEY_GLOB):
@@ -69,7 +69,7 @@ def _merge_keys(new: Path, store: Store, old: Path) -> bool:
     Lists of people are made with the backup's, so it is the one that goes on; the other is kept beside it.
     """
     for person, at in read_tombstones(old).items():
-        store.people.bury(person, at)
+        store.people.record_erased(person, at)
     for file in (old / KEY_FILE).parent.glob(OLD_KEY_GLOB):
         _keep_key(new, file, file.name)
     if not (old / KEY_FILE).exists():
@@ -97,7 +97,7 @@ def _rekey_tombstones(new: Path, old_key_file: Path, store: Store, later: Store 
     known |= _people_keys(*identify_in_files(files, then, {*buried}))
     for one, at in buried.items():
         if one in known:
-            store.people.bury(keyed_person(now, known[one]), at)
+            store.people.record_erased(keyed_person(now, known[one]), at)
 
 
 def _people_keys(ids: dict[str, str], names: dict[str, str]) -> dict[str, str]:

@@ -326,7 +326,7 @@ class _DialogueRun:
                 persona_id=persona.id,
                 at=time.time(),
             )
-        replies.streaming(seen[0], parts)
+        replies.record_parts(seen[0], parts)
 
     def _keep(self, persona: Persona, event_id: int, message_id: int, reply: ChatReply) -> None:
         place, store = self.talk.place, self.reply_service.store

@@ -80,7 +80,7 @@ class ReplyPolicy:
 
     def muted(self, persona: Persona, at: ChannelRef) -> bool:
         """Whether a moderator has silenced the persona in this place."""
-        return self.store.mutes.holding(at.guild_id, at.channel_id, at.parent_id, persona.id) is not None
+        return self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id) is not None
 
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ class SenderRegistry:
         """The webhook of this channel has gone; the next reply makes another."""
         home_id = channel.parent_id if isinstance(channel, discord.Thread) else channel.id
         self._faces.pop(home_id, None)
-        self._store.channels.forget_webhook(home_id)
+        self._store.channels.delete_webhook(home_id)
 
 
 def _avatar(persona: Persona) -> bytes | None:

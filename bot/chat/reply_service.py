@@ -140,7 +140,7 @@ class ReplyService:
         if not self.store.replies.begin_regeneration(event_id):
             stream.cancel()
             raise RefusedError("This reply is being written.", "Stop it first, or wait.")
-        self.store.replies.interrupted(event_id, user.id, time.time())
+        self.store.replies.record_interruption(event_id, user.id, time.time())
         await self._reply(task, request, stream)
 
     def is_running(self, event_id: int) -> bool:
@@ -151,7 +151,7 @@ class ReplyService:
         """Stop a running reply for whoever asked for it, or a moderator. Raises `RefusedError` for others."""
         task, stream = self._running[event_id]
         self.rules.require_owner(task.asked_by, user, "stop this reply")
-        self.store.replies.interrupted(event_id, user.id, time.time())
+        self.store.replies.record_interruption(event_id, user.id, time.time())
         stream.cancel()
 
     def stop_guild_replies(self, guild_id: int) -> None:
@@ -182,7 +182,7 @@ class ReplyService:
             self.store.replies.begin(
                 said, guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
             )
-            self.store.replies.streaming(said, [said, *more])
+            self.store.replies.record_parts(said, [said, *more])
             self.store.replies.finish(said, "done")
 
     async def close(self) -> None:
@@ -275,7 +275,7 @@ class ReplyService:
             voice,
             growing=lambda: self.views.growing(event_id),
             ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
-            on_parts=lambda ids: self.store.replies.streaming(event_id, ids),
+            on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
             renew=lambda old: self.voices.renew(old, task.channel),
             parts=parts,
             before=task.before,

@@ -121,7 +121,6 @@ def _day(at: float) -> str:
 
 ERASURE_TIMEOUT_S, ERASURE_POLL_INTERVAL_S = 600.0, 0.2
 
-
 PRIVACY_NOTES = """\
 examples:
   python -m bot privacy show --user 734829104458293761
@@ -130,7 +129,6 @@ examples:
 
 For people who have left, or who write to you. Members do the same for themselves with /privacy. The bot may run
 meanwhile. Names are looked for in everything that lies in the home: give those that only this person bears."""
-
 
 HISTORY_NOTES = """\
 examples:
@@ -255,7 +253,7 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
             continue
         with _reading(home) as store:
             person = _forgetter(arguments.settings, store).keyed(str(arguments.user))
-            done = [row for row in store.forgettings.of(person) if row.asked_at >= since and not row.step]
+            done = [row for row in store.erasure_requests.of(person) if row.asked_at >= since and not row.step]
         if done:
             return receipt_of(done[0])
     raise RequestError(

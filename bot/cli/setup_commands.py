@@ -87,8 +87,6 @@ def _application_id(text: str) -> int:
 
 
 PROGRAM_NAME = "understudy"
-
-
 """The command's name for shells: they complete the first word, and `python` is everybody's."""
 
 

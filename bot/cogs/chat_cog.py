@@ -181,7 +181,7 @@ class ChatCog(commands.Cog):
     def _forget_channel(self, guild_id: int, channel_id: int) -> None:
         store = self.bot.services.store
         store.channels.clear(guild_id, channel_id)
-        store.channels.forget_webhook(channel_id)
+        store.channels.delete_webhook(channel_id)
         if store.messages.delete_channel(channel_id):
             discard_pending_history_folders(self.bot.services.home, store)
 

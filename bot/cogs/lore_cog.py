@@ -60,7 +60,7 @@ class LoreCommands(commands.Cog):
         guild_id, whose = _guild_id(interaction), require_persona(interaction, persona)
         await interaction.response.defer(ephemeral=True)
         await _guild_lore(interaction.client.services).remove(guild_id, whose.id, file)
-        interaction.client.services.store.people.take_back(guild_id, whose.id, file)
+        interaction.client.services.store.people.remove_contribution(guild_id, whose.id, file)
         await interaction.followup.send(f"{whose.name} has forgotten `{file}`.", ephemeral=True)
 
     @lore_remove.autocomplete("file")
@@ -121,7 +121,7 @@ class LoreForm(discord.ui.Modal):
 async def _add_lore(interaction: Interaction, guild_id: int, whose: Persona, name: str, content: bytes) -> None:
     services = interaction.client.services
     file, passages = await _guild_lore(services).add(guild_id, whose.id, name, content)
-    services.store.people.give(Contribution(guild_id, whose.id, file, interaction.user.id, time.time()))
+    services.store.people.add_contribution(Contribution(guild_id, whose.id, file, interaction.user.id, time.time()))
     count = "1 passage" if passages == 1 else f"{passages} passages"
     await interaction.followup.send(
         f"{whose.name} knows `{file}` now ({count}), in this server only. "

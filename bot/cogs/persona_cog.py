@@ -64,7 +64,7 @@ class CardCommands(commands.Cog):
             services.personas, services.base_model, guild_id, await card.read(), card.filename, persona_id or ""
         )
         brought, read = arrived.brought, arrived.card
-        services.store.people.give(
+        services.store.people.add_contribution(
             Contribution(guild_id, brought.persona.id, CARD_CONTRIBUTION, interaction.user.id, time.time())
         )
         kept = await import_character_book(_guild_lore(services), guild_id, brought.persona, read)
@@ -348,7 +348,7 @@ class PersonaCog(
     def _said(self, interaction: Interaction, mute: Mute, since: float) -> list[StoredReply]:
         threads = interaction.guild.threads if interaction.guild else []
         within = [mute.channel_id, *(thread.id for thread in threads if thread.parent_id == mute.channel_id)]
-        return self.bot.services.store.replies.said(
+        return self.bot.services.store.replies.of_guild(
             mute.guild_id,
             channel_ids=within if mute.channel_id else None,
             persona_id=mute.persona_id or None,

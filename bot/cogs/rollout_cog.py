@@ -240,7 +240,7 @@ class RolloutCommands(commands.Cog):
     @app_commands.autocomplete(persona=autocomplete_personas)
     async def stop_rollout(self, interaction: Interaction, persona: str | None = None) -> None:
         who = persona_or_channel_default(interaction, persona)
-        running = self.bot.services.store.rollouts.here(who.id, interaction.guild_id or 0, time.time())
+        running = self.bot.services.store.rollouts.find_active(who.id, interaction.guild_id or 0, time.time())
         if running is None:
             raise RequestError(f"No version of {who.name} is being rolled out here.", "`/finetune rollout start`")
         await interaction.response.send_message(stop_rollout(interaction, running), ephemeral=True)

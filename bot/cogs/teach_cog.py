@@ -130,7 +130,7 @@ def check_teacher(interaction: Interaction) -> bool:
 async def _store_lesson(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
     whom, is_moderator = require_persona(interaction, persona_id), check_teacher(interaction)
     store, user_id = interaction.client.services.store, interaction.user.id
-    if store.taught.count(user_id) >= MAX_LESSONS:
+    if store.lessons.count(user_id) >= MAX_LESSONS:
         raise RefusedError(f"You have taught {MAX_LESSONS} replies already.", "Take some back: `/persona taught`.")
     prompt, reply, instead = (values.get(name, "").strip() for name in ("prompt", "reply", "instead"))
     if not (prompt and reply):
@@ -140,7 +140,7 @@ async def _store_lesson(interaction: Interaction, persona_id: str, values: dict[
     lesson = Lesson(
         interaction.guild_id or 0, whom.id, user_id, is_moderator, prompt, reply, instead, FORM_SOURCE, time.time()
     )
-    seq = store.taught.add(lesson)
+    seq = store.lessons.add(lesson)
     await interaction.response.send_message(
         f"Kept: what **{whom.name}** should answer to that (number {seq}). It learns from it when a moderator starts a "
         "training of the type `preference`; `/privacy forget` takes it back with everything else of yours.",
@@ -154,7 +154,7 @@ def _visible_lessons(interaction: Interaction, whom: Persona) -> list[Lesson]:
     """What this member may see of what was taught here."""
     if interaction.guild_id is None:
         raise RefusedError("Personas are taught in a server.", "Try it in one of its channels.")
-    lessons = interaction.client.services.store.taught.of_persona(whom.id, interaction.guild_id)
+    lessons = interaction.client.services.store.lessons.of_persona(whom.id, interaction.guild_id)
     return [one for one in lessons if _may_change(interaction, one)]
 
 
@@ -165,11 +165,11 @@ def _may_change(interaction: Interaction, lesson: Lesson) -> bool:
 
 def _remove_lesson(interaction: Interaction, seq: int) -> str:
     """Take it back, and say so. Raises `RefusedError` for somebody else's, or where there is no such."""
-    taught = interaction.client.services.store.taught
+    taught = interaction.client.services.store.lessons
     lesson = taught.get(seq)
     if lesson is None or not _may_change(interaction, lesson):
         raise RefusedError(f"There is no taught reply {seq} of yours here.", "`/persona taught` shows those there are.")
-    taught.take_back(seq)
+    taught.delete(seq)
     return f"Taken back (number {seq}). Versions that have learned from it stay as they are."
 
 

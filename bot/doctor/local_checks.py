@@ -21,8 +21,6 @@ from bot.store import HomeInUseError, Store, StoreError, acquire_home_lock
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
 
 CheckState = Literal["ok", "warn", "fail"]
-
-
 """`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
 
 
@@ -42,13 +40,10 @@ def failed_checks(checks: Iterable[BotCheck]) -> list[str]:
 
 
 MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
-
-
 """A training keeps checkpoints and an adapter; base models of a hub take several GiB each."""
 
 
 CONNECT_TIMEOUT_S = 2.0
-
 
 DATABASE_FILE = "understudy.sqlite"
 
@@ -173,10 +168,7 @@ def _existing_parent(folder: Path) -> Path:
 
 TRAINER_TIMEOUT_S = 300.0
 
-
 MAX_OUTPUT_CHARS = 300
-
-
 """Letters of a complaint that are shown."""
 
 

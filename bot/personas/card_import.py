@@ -108,10 +108,10 @@ async def remove_persona(
     Raises `RefusedError` for one that came with the bot.
     """
     personas.remove(guild_id, persona)
-    store.people.take_back(guild_id, persona.id, CARD_CONTRIBUTION)
+    store.people.remove_contribution(guild_id, persona.id, CARD_CONTRIBUTION)
     for file in lore.files(guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)
-        store.people.take_back(guild_id, persona.id, file)
+        store.people.remove_contribution(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
     for where in [guild_id] if guild_id else [0, *sorted(store.guilds.known())]:
         for channel in store.channels.of_guild(where):

@@ -65,7 +65,7 @@ def read_tombstones(home: Path) -> dict[str, float]:
 def record_tombstones(home: Path, store: Store, people: set[str], at: float) -> None:
     """Note in both places that these people are forgotten. Raises `OSError`."""
     for person in people:
-        store.people.bury(person, at)
+        store.people.record_erased(person, at)
     reconcile_tombstones(home, store)
 
 
@@ -73,7 +73,7 @@ def reconcile_tombstones(home: Path, store: Store) -> dict[str, float]:
     """Let both places know all tombstones, the latest date of each; gives them. Raises `OSError`, `KeyFileError`."""
     listed = read_tombstones(home)
     for person, at in listed.items():
-        store.people.bury(person, at)
+        store.people.record_erased(person, at)
     every = store.people.tombstones()
     if every != listed:
         _write_tombstones(home / TOMBSTONES_FILE, TombstoneFile(tombstones=dict(sorted(every.items()))))

@@ -70,14 +70,11 @@ class ErasureReceipt(FrozenModel):
 
 log = logging.getLogger(__name__)
 
-
 ERASURE_STEPS: dict[ErasureScope, tuple[str, ...]] = {
     "everything": ("gather", "bury", "jobs", "store", "adapters", "files", "erase", "compact", "follow"),
     "trainings": ("gather", "jobs", "adapters", "made", "erase", "compact", "follow"),
     "files": ("gather", "jobs", "adapters", "files", "erase", "compact", "follow"),
 }
-
-
 """What is done, in which order: to forget somebody, to withdraw what was trained on them, to forget what a backup
 brought back beside the store."""
 
@@ -164,7 +161,7 @@ class ErasureRunner:
         person = self.keyed(traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}")
         now = self.now()
         receipt = ErasureReceipt(scope=scope, until=now if until is None else until)
-        return self.store.forgettings.begin(
+        return self.store.erasure_requests.begin(
             person, now, ERASURE_STEPS[scope][0], traces.as_json(), receipt.model_dump_json()
         )
 
@@ -181,9 +178,9 @@ class ErasureRunner:
 
     async def finish(self) -> None:
         """Go on with all that was begun."""
-        for row in self.store.forgettings.unfinished():
+        for row in self.store.erasure_requests.unfinished():
             resumed = receipt_of(row).model_copy(update={"resumed": receipt_of(row).resumed or row.step != "follow"})
-            await self.run(self.store.forgettings.advance(row.seq, row.step, resumed.model_dump_json()))
+            await self.run(self.store.erasure_requests.advance(row.seq, row.step, resumed.model_dump_json()))
 
     async def _step(self, row: ErasureRequest) -> ErasureRequest:
         receipt, traces = receipt_of(row), PersonIdentifiers.of_json(row.traces)
@@ -199,7 +196,7 @@ class ErasureRunner:
             receipt = await self._doing(row.step)(row, receipt, traces)
         steps = ERASURE_STEPS[receipt.scope]
         following = (*steps, "")[steps.index(row.step) + 1]
-        return self.store.forgettings.advance(row.seq, following, receipt.model_dump_json(), traces.as_json())
+        return self.store.erasure_requests.advance(row.seq, following, receipt.model_dump_json(), traces.as_json())
 
     def _doing(
         self, step: str

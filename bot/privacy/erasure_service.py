@@ -27,10 +27,7 @@ from personas.schemas.base import FrozenModel
 
 log = logging.getLogger(__name__)
 
-
 SYSTEM_USER_ID = 0
-
-
 """Who asks for a training that follows from a forgetting."""
 
 
@@ -140,17 +137,12 @@ class LiveBotHooks:
 
 
 REQUESTS_FOLDER = "forget"
-
-
 """The folder in the home in which the operator's requests are left."""
 
 
 POLL_INTERVAL_S = 2.0
 
-
 RETRY_DELAY_S = 30.0
-
-
 """How long to wait after a step that failed, because the disk is full for instance."""
 
 
@@ -203,7 +195,9 @@ class ErasureService:
         """Whether somebody is being forgotten now."""
         forgetter = self.forgetter
         person = forgetter.keyed(str(user_id))
-        return any(row.person == person and row.step != "follow" for row in forgetter.store.forgettings.unfinished())
+        return any(
+            row.person == person and row.step != "follow" for row in forgetter.store.erasure_requests.unfinished()
+        )
 
     def ask(self, user_id: int, names: Iterable[str], scope: ErasureScope, tell: ReceiptCallback) -> None:
         """Have somebody forgotten, or withdrawn what was trained on them. Once this returns, it happens.
@@ -241,7 +235,7 @@ class ErasureService:
                 continue
 
     async def _work_off(self) -> None:
-        for row in self._bot.services.store.forgettings.unfinished():
+        for row in self._bot.services.store.erasure_requests.unfinished():
             receipt = await self.forgetter.run(row)
             if tell := self._tell.pop(row.seq, None):
                 await tell(receipt)

@@ -21,10 +21,7 @@ from personas.home.review_files import list_review_files
 
 DATABASE_FILE, SANDBOX_FILE = "understudy.sqlite", "sandbox.sqlite"
 
-
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout")
-
-
 """Not looked through here: written anew from the store, or holding people under keys only."""
 
 
@@ -37,8 +34,6 @@ DERIVED_PATHS = (
     "history/*",
     "previews/*",
 )
-
-
 """What is made from people's words, each of these as a whole."""
 
 

@@ -16,8 +16,6 @@ from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.lore.semantic import rarity
 
 GENERATED_JOB_NAME = re.compile(r".+-\d{4}-\d{6}|job-[0-9a-f]{10}", re.DOTALL)
-
-
 """What `/finetune start` calls a job for whom names none, and what one is called here."""
 
 
@@ -68,50 +66,34 @@ class JobNameReplacer:
 
 
 NAME_PLACEHOLDER = "someone"
-
-
 """What stands where a name stood."""
 
 
 TEXT_PLACEHOLDER = "[removed]"
-
-
 """What stands where somebody's words stood."""
 
 
 MIN_ID_DIGITS = 15
-
-
 """Digits of an id of Discord's. Shorter numbers stand in every file, as the seconds of a time for one."""
 
 
 MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
-
-
 """Shorter names are not looked for; from LONG_NAME letters on one is found within other words too."""
 
 
 MIN_INFLECTED_NAME_CHARACTERS = 5
-
-
 """From so many letters on, endings may follow a name."""
 
 
 MIN_SENTENCE_CHARACTERS = 20
-
-
 """Characters of a sentence by which its speaker is known."""
 
 
 COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
-
-
 """Below these rarities (`personas.lore.semantic.rarity`) a name is a common word of English, and a word at all."""
 
 
 MIN_NAME_PART_RARITY = 0.4
-
-
 """A part of a name that English uses more often than this says nothing: "Wren Castle" is in no castle."""
 
 
@@ -120,8 +102,6 @@ COMMON_NAME_PARTS = frozenset(
     ông ong thầy thay cậu mình minh hoa mai lan the von van der den del della dos das bin ibn mac mrs miss sir dame
     lord lady doctor captain""".casefold().split()
 )
-
-
 """Family names of whole countries, ways to address anybody, words of Vietnamese, and particles of names."""
 
 
@@ -142,25 +122,18 @@ RESERVED_NAMES = frozenset(
     value version versions votes why discriminator lore.sqlite eval.jsonl dropped.jsonl callEndedTimestamp
     timestampEdited inlineEmojis categoryId""".casefold().split()
 )
-
-
 """What stands for a role, a field or a file in homes, logs and data sets: nobody takes it away by being called so."""
 
 
 MIN_BINARY_NAME_CHARACTERS = 6
-
-
 """Shorter names stand by chance in weights and pictures."""
 
 
 PHRASE_PREFIX_CHARACTERS = 12
 
-
 SENTENCE = re.compile(r"[^\n.!?。！？]+[.!?。！？]*")
 
-
 WORD_START = re.compile(r"\w+")
-
 
 UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
 

@@ -40,7 +40,7 @@ class MemberReport:
 
     def forgettings(self) -> list[ErasureRequest]:
         """When they were forgotten, latest first."""
-        return self.store.forgettings.of(self.forgetter.keyed(str(self.user_id)))
+        return self.store.erasure_requests.of(self.forgetter.keyed(str(self.user_id)))
 
     # ------------------------------------------------------------------------------------------ in words
 

@@ -122,16 +122,11 @@ def _is_from_history(job: TrainingJob) -> bool:
 
 log = logging.getLogger(__name__)
 
-
 DAY_S = 86_400.0
-
 
 CHECK_INTERVAL_S = 3600.0
 
-
 RETRY_DELAY_S = 60.0
-
-
 """After how long a task that failed is tried again."""
 
 
@@ -175,7 +170,7 @@ class Retention:
     async def _on_removed(self, guild: discord.Guild) -> None:
         """A server has removed the bot, or is no more. (One that cannot be reached for a while makes another event.)"""
         log.warning("The bot is no longer in %s; what is kept of it goes in %d days", guild.id, self._limits.guild_days)
-        self._services.store.guilds.left(guild.id, self._clock.now())
+        self._services.store.guilds.record_left(guild.id, self._clock.now())
         if not self._limits.guild_days:
             self._wake.set()
 
@@ -192,11 +187,11 @@ class Retention:
         known = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
         others = self._services.store.guilds.guilds_of_other_account(client.application_id)
         for guild_id in known - here - others:
-            self._services.store.guilds.left(guild_id, self._clock.now())
+            self._services.store.guilds.record_left(guild_id, self._clock.now())
 
     def _present(self, guild_ids: set[int]) -> None:
         assert self._client is not None and self._client.application_id is not None  # it has logged in
-        self._services.store.guilds.present(guild_ids, self._client.application_id)
+        self._services.store.guilds.record_present(guild_ids, self._client.application_id)
 
     # -------------------------------------------------------------------------------------- the work
 
@@ -224,7 +219,7 @@ class Retention:
         with self._logged("old conversations"):
             self._services.store.messages.delete_before(said_before)
         with self._logged("old answers over HTTP"):
-            self._services.store.answered.forget_old(now)
+            self._services.store.idempotency_keys.delete_expired(now)
         for guild_id in self._due_guilds(now):
             with self._logged(f"the server {guild_id}"):
                 await self._end(guild_id, now)

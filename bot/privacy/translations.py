@@ -8,7 +8,6 @@ import discord
 
 Language = Literal["en", "vi"]
 
-
 TEXTS: dict[str, dict[Language, str]] = {
     # ------------------------------------------------------------------------------------------ /privacy show
     "show_title": {"en": "**What I keep about you**", "vi": "**Những gì tôi lưu về bạn**"},
@@ -232,8 +231,6 @@ COMMAND_DESCRIPTIONS = {
         "Yêu cầu tôi quên bạn: tin nhắn, bình chọn và những gì được huấn luyện từ đó."
     ),
 }
-
-
 """Descriptions of the commands, and their Vietnamese."""
 
 

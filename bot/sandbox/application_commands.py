@@ -16,9 +16,7 @@ from bot.sandbox.traffic_log import EventFeed
 
 SUBCOMMAND, GROUP = 1, 2
 
-
 GUILD_CONTEXT, DIRECT_CONTEXT = 0, 1
-
 
 GLOBAL_SCOPE = "global"
 
@@ -132,13 +130,9 @@ def _resolve_subcommand(command: Json, names: list[str]) -> CommandInvocation:
 
 STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER, ATTACHMENT = 3, 4, 5, 6, 7, 8, 10, 11
 
-
 STRING_SELECT = 3
 
-
 SELECT_OPTION_TYPES = {STRING_SELECT: STRING, 5: USER, 6: ROLE, 8: CHANNEL}
-
-
 """Types of select menus, and the types of option that take the same values."""
 
 
@@ -317,7 +311,6 @@ SCALAR_PARSERS: dict[int, Callable[[Json, object], object]] = {
     BOOLEAN: _boolean,
     NUMBER: _number,
 }
-
 
 ENTITY_RESOLVERS: dict[int, Callable[[Guild, Json, object, dict[str, Json]], str]] = {
     USER: _user,

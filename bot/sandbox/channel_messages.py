@@ -15,34 +15,23 @@ from bot.sandbox.traffic_log import EventFeed
 
 SUPPRESS_EMBEDS = 1 << 2
 
-
 HAS_THREAD = 1 << 5
-
 
 EPHEMERAL = 1 << 6
 
-
 LOADING = 1 << 7
-
 
 SUPPRESS_NOTIFICATIONS = 1 << 12
 
-
 THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESPONSE = 18, 19, 20, 21, 23
 
-
 USER_MESSAGE_TYPES = (0, REPLY)
-
-
 """Types of messages that somebody wrote; the rest is Discord's own or answers a command."""
 
 
 MAX_FILES = 10
 
-
 NONCE_LIFETIME_S = 300.0
-
-
 """Discord says "a few minutes"."""
 
 

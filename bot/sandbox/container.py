@@ -62,7 +62,6 @@ class SandboxContainer:
 
 MAX_DELAY_S = 10.0
 
-
 MAX_RATE_LIMITED_REQUESTS = 1_000
 
 

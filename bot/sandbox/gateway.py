@@ -24,9 +24,7 @@ from bot.sandbox.sandbox_errors import Json
 
 MAX_REPLAY_FRAMES = 2_000
 
-
 MESSAGE_CONTENT = 1 << 15
-
 
 INTENTS: dict[str, int] = {
     "GUILD_CREATE": 1 << 0,
@@ -38,14 +36,10 @@ INTENTS: dict[str, int] = {
     "MESSAGE_DELETE": 1 << 9,
     "TYPING_START": 1 << 11,
 }
-
-
 """The intent a session needs to be told of an event; events that are not here go to all."""
 
 
 DIRECT_INTENT_SHIFT = 3
-
-
 """By so many bits the intents for direct messages stand above those for a guild's."""
 
 
@@ -150,12 +144,9 @@ class GatewaySession:
 
 HEARTBEAT_MS = 41_250
 
-
 HEARTBEAT_ACK_S = 0.05
 
-
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
-
 
 CLOSE_REASONS = {
     4001: "Unknown opcode.",
@@ -167,8 +158,6 @@ CLOSE_REASONS = {
     4013: "Invalid intent(s).",
     4014: "Disallowed intent(s).",
 }
-
-
 """Why the gateway hangs up: Discord's codes and words."""
 
 

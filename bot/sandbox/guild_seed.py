@@ -26,7 +26,6 @@ class Permission(IntFlag):
 
 ALL_PERMISSIONS = (1 << 53) - 1
 
-
 _TALK_PERMISSIONS = int(
     Permission.VIEW_CHANNEL
     | Permission.SEND_MESSAGES
@@ -36,19 +35,13 @@ _TALK_PERMISSIONS = int(
     | Permission.READ_MESSAGE_HISTORY
 )
 
-
 DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
 
-
 MEMBER_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS)
-
-
 """What every person may do."""
 
 
 DIRECT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS)
-
-
 """What both sides may do in their direct messages."""
 
 
@@ -58,8 +51,6 @@ SILENCED_PERMISSIONS = int(
     | Permission.CREATE_PUBLIC_THREADS
     | Permission.USE_APPLICATION_COMMANDS
 )
-
-
 """What a role denies to let its holders only look on."""
 
 

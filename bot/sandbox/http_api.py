@@ -20,7 +20,6 @@ from bot.sandbox.traffic_log import HttpExchange, notify_observers
 
 MiddlewareHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
 HOST_PATTERN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(:\d{1,5})?", re.IGNORECASE)
 
 
@@ -69,7 +68,6 @@ def _is_own(request: web.Request) -> bool:
 
 
 FileHandler = Callable[[web.Request], Awaitable[web.Response]]
-
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
@@ -121,9 +119,7 @@ def _file_response(file: StoredFile) -> web.Response:
 
 API_PREFIX = "/api/v10"
 
-
 MAX_BODY_BYTES = 32 * 2**20
-
 
 TRUE_VALUES = ("1", "true", "True")
 
@@ -154,7 +150,6 @@ class ApiCall:
 
 
 Handler = Callable[[SandboxContainer, ApiCall], object]
-
 
 Route = tuple[str, str, Handler]
 

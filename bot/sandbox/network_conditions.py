@@ -64,12 +64,9 @@ class RateLimit:
 
 GLOBAL_LIMIT = RateLimit(50, 1.0)
 
-
 IDENTIFY_LIMIT, SESSION_START_LIMIT, FRAME_LIMIT = RateLimit(1, 5.0), RateLimit(1_000, 86_400.0), RateLimit(120, 60.0)
 
-
 DEFAULT_LIMIT = RateLimit(50, 1.0)
-
 
 ROUTE_LIMITS: dict[str, RateLimit] = {
     "POST /channels/{channel_id}/messages": RateLimit(5, 5.0),
@@ -80,18 +77,13 @@ ROUTE_LIMITS: dict[str, RateLimit] = {
     "DELETE /webhooks/{webhook_id}/{token}/messages/{message_id}": RateLimit(5, 2.0),
 }
 
-
 MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")
-
-
 """Ids of a path that have a bucket each."""
 
 
 INJECTED_RETRY_AFTER_S = 1.0
 
-
 MAX_BUCKETS = 1_000
-
 
 BucketKey = tuple[object, ...]
 

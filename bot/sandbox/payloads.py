@@ -11,14 +11,10 @@ from bot.sandbox.object_store import StoredFile
 from bot.sandbox.sandbox_errors import Json
 
 TEXT_CHANNEL, DIRECT_CHANNEL, THREAD_CHANNEL = 0, 1, 11
-
-
 """Types of channels."""
 
 
 SELECT_COMPONENTS = (3, 5, 6, 7, 8)
-
-
 """Types of components that are select menus."""
 
 

@@ -48,10 +48,7 @@ def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
 
 MAX_HISTORY_MESSAGES = 1_000
 
-
 MAX_HEADER_BYTES = 2**16
-
-
 """Bytes of a request's first line, and of a header: who is mounted here says itself what is too long."""
 
 

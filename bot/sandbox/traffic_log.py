@@ -9,16 +9,11 @@ from bot.sandbox.sandbox_errors import Json
 
 EVENT_KINDS = ("message", "edit", "delete", "typing", "answer", "commands", "channel", "controls")
 
-
 EventPredicate = Callable[[Json], bool]
-
 
 FeedEvent = tuple[str, Json]
 
-
 MAX_EVENTS = 20_000
-
-
 """Streamed replies make an edit a second, so a guild that runs for days must forget."""
 
 
@@ -104,8 +99,6 @@ class GatewayEvent:
 
 
 observers: list[Callable[[HttpExchange | GatewayEvent], None]] = []
-
-
 """Told of all of this, of every sandbox in this process."""
 
 

@@ -77,7 +77,7 @@ class HomeInUseError(StoreError):
 
 
 class Store:
-    """All that is remembered, by concern: `channels`, `messages`, `replies`, `people`, `versions` and so on."""
+    """The bot's database, by concern: `channels`, `messages`, `replies`, `people`, `versions` and so on."""
 
     def __init__(self, connection: DatabaseConnection, lock: FileLock | None = None) -> None:
         self._connection, self._lock = connection, lock
@@ -87,22 +87,22 @@ class Store:
         self.mutes = Mutes(connection)
         self.versions = Versions(connection)
         self.rollouts = Rollouts(connection, self.versions)
-        self.tallies = ReplyStats(connection)
+        self.reply_stats = ReplyStats(connection)
         self.jobs = TrainingJobs(connection, self.versions)
         self.people = MemberRecords(connection)
-        self.taught = Lessons(connection)
+        self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)
         self.comparisons = BlindComparisons(connection)
-        self.answered = IdempotencyKeys(connection)
+        self.idempotency_keys = IdempotencyKeys(connection)
         self.erasure = Erasure(connection)
-        self.forgettings = ErasureRequests(connection)
+        self.erasure_requests = ErasureRequests(connection)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the file for writing; it and its folder are made when missing.
+        """Open the file for writing, creating it and its folder where missing.
 
-        Raises `StoreError` when another process has it open for writing, and when the file is damaged, not ours, newer
-        than this program or not writable; the file is left as it was.
+        Raises `StoreError` when another process has it open for writing, or when the file is damaged, foreign, newer
+        than this program or not writable; the file is left unchanged then.
         """
         lock = acquire_home_lock(path)
         try:
@@ -113,23 +113,23 @@ class Store:
 
     @classmethod
     def read_only(cls, path: Path) -> Self:
-        """Open the file for reading, also while a bot runs on it. Raises `StoreError`; so does every change."""
+        """Open the file for reading, also while a bot writes to it. Raises `StoreError`, as every write does."""
         return cls(open_read_only(path))
 
     def compact(self) -> None:
-        """Leave nothing of what was deleted in the file or beside it. Takes seconds with a large file."""
+        """Remove every trace of deleted rows from the file and its WAL. Takes seconds for a large file."""
         self._connection.compact()
 
-    def take_over(self, later: Store) -> BackupMergeCounts:
-        """Let hold in this older copy what members and Discord have decided since, as the later store knows it."""
+    def merge_later_decisions(self, later: Store) -> BackupMergeCounts:
+        """Merge what members and Discord decided since into this older copy, read from the later store."""
         return merge_later_decisions(self._connection, later._connection)
 
     def trim(self) -> None:
-        """Leave nothing of what was deleted beside the file, and give room back where most of the file is empty."""
+        """Remove deleted rows from the WAL, and shrink the file where most of it is empty."""
         self._connection.trim()
 
     def close(self) -> None:
-        """Let go of the file. May be called twice."""
+        """Close the file and release the lock. May be called twice."""
         self._connection.close()
         if self._lock:
             self._lock.release()
@@ -142,9 +142,9 @@ class Store:
 
 
 def acquire_home_lock(path: Path) -> FileLock:
-    """The lock of the home whose database `path` is; the kernel lets go of it when the process dies.
+    """Acquire the lock of the home whose database is at `path`; the kernel releases it when the process dies.
 
-    Raises `StoreError` when another process holds it.
+    Raises `HomeInUseError` when another process holds it.
     """
     lock = FileLock(path.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
     with translate_errors(path):

@@ -12,7 +12,7 @@ from personas.schemas.training_events import ScoreSummary
 
 @dataclass(frozen=True)
 class InstalledVersion:
-    """A version whose adapter folder is in its place, verified. `installed_at` in seconds since 1970."""
+    """A version whose verified adapter folder is installed. `installed_at` in seconds since 1970."""
 
     persona_id: str
     version: str
@@ -26,9 +26,9 @@ PromotionKind = Literal["promotion", "automatic promotion", "rollback", "automat
 
 @dataclass(frozen=True)
 class Promotion:
-    """A version went live; a `version` of None is the base model. `at` in seconds since 1970.
+    """A change of the live version; a `version` of None is the base model. `at` in seconds since 1970.
 
-    `guild_id` is where that was decided, 0 for nowhere in particular.
+    `guild_id` is the guild in which it was decided, 0 for none in particular.
     """
 
     seq: int
@@ -44,10 +44,10 @@ class Promotion:
 
 @dataclass(frozen=True)
 class LiveVersionChange:
-    """Whose live version changes, by whom, when, why and where."""
+    """The persona, author, time, reason and guild of a change of the live version."""
 
     persona_id: str
-    by: int
+    promoted_by: int
     at: float
     why: str
     guild_id: int
@@ -61,7 +61,7 @@ class Versions:
         self._db = connection
 
     def reserve(self, name: str) -> str:
-        """The next version ("v1", "v2", …) of what a job makes (`Job.name`); never given out again."""
+        """Reserve the next version ("v1", "v2", …) of a job's name (`TrainingJob.name`); numbers are never reused."""
         row = self._db.first(
             """insert into version_numbers values (:name, 1)
             on conflict do update set last = last + 1 returning last""",
@@ -71,14 +71,12 @@ class Versions:
         return f"v{row['last']}"
 
     def record_installed(self, version: InstalledVersion) -> None:
-        """Note that a version is there; doing so again changes nothing."""
-        self._db.write(
-            "insert or ignore into versions values (:persona_id, :version, :job_id, :installed_at, :scorecard)",
-            {**vars(version), "scorecard": version.scorecard.model_dump_json()},
-        )
+        """Record an installed version; idempotent."""
+        row = {**vars(version), "scorecard": version.scorecard.model_dump_json()}
+        self._db.insert("versions", row, ignore=True)
 
     def installed(self, persona_id: str) -> list[InstalledVersion]:
-        """The versions of a persona that may be served, oldest first."""
+        """List the versions of a persona that may be served, oldest first."""
         rows = self._db.read(
             """select * from versions where persona_id = :persona and not exists (select 1 from withdrawn
             where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
@@ -88,14 +86,14 @@ class Versions:
         return [_installed(row) for row in rows]
 
     def ever_installed(self, persona_id: str) -> list[InstalledVersion]:
-        """All versions of a persona, withdrawn ones too, oldest first."""
+        """List all versions of a persona, withdrawn ones included, oldest first."""
         rows = self._db.read(
             "select * from versions where persona_id = :persona order by installed_at, rowid", {"persona": persona_id}
         )
         return [_installed(row) for row in rows]
 
     def require_installed(self, persona_id: str, version: str) -> None:
-        """Raise `RequestError`, naming the versions that there are, when this one is not installed."""
+        """Raise `RequestError`, naming the installed versions, when this one is not among them."""
         known = [installed.version for installed in self.installed(persona_id)]
         if version not in known:
             raise RequestError(
@@ -104,7 +102,7 @@ class Versions:
             )
 
     def live(self, persona_id: str) -> str | None:
-        """The live version; None for the base model."""
+        """Return the live version; None for the base model."""
         newest = self._newest(persona_id)
         return newest.version if newest else None
 
@@ -119,7 +117,7 @@ class Versions:
         guild_id: int = 0,
         kind: PromotionKind = "promotion",
     ) -> Promotion | None:
-        """Make an installed version live, or the base model (None). None when it is live already.
+        """Make an installed version live, or the base model (None). Returns None when it is live already.
 
         Raises `RequestError` when the version is not installed.
         """
@@ -127,7 +125,7 @@ class Versions:
             self.require_installed(persona_id, version)
         newest = self._newest(persona_id)
         if version == (newest.version if newest else None):
-            return None  # a second row would make the next rollback go nowhere
+            return None  # a second row would make the next rollback a no-op
         previous = newest.seq if newest else None
         return self._add(LiveVersionChange(persona_id, by, at, why, guild_id, kind), version, previous)
 
@@ -141,35 +139,34 @@ class Versions:
         guild_id: int = 0,
         kind: PromotionKind = "rollback",
     ) -> Promotion:
-        """Make the version live that was so before the live one was promoted; twice goes two versions back.
+        """Make the version live that the live one replaced; a second rollback goes one version further back.
 
-        What was rolled back returns by promotion only, so a second rollback never brings back the version that the
-        first one fled from. Raises `RequestError` when there is nothing to go back to.
+        Only a promotion brings a rolled-back version back, so a second rollback never returns to what the first one
+        left. Raises `RequestError` when there is no earlier version.
         """
         newest = self._to_leave(persona_id)
         return self._back_from(newest, LiveVersionChange(persona_id, by, at, why or "rollback", guild_id, kind))
 
     def before(self, persona_id: str) -> str | None:
-        """The version that a rollback would make live, None for the base model. Raises `RequestError` as it would."""
+        """Return the version that a rollback would make live, None for the base model. Raises `RequestError` as it
+        would.
+        """
         earlier = self._earlier(self._to_leave(persona_id))
         return earlier.version if earlier else None
 
     def withdraw(self, persona_id: str, version: str, at: float, why: str) -> Promotion | None:
-        """Never serve a version again. Where it is live, the one before it is from now on, else the base model.
+        """Withdraw a version for good. Where it is live, the version before it becomes live, else the base model.
 
-        Gives that change, None where the version was not live. Doing so again changes nothing.
+        Returns that change, None where the version was not live. Idempotent.
         """
         with self._db.atomic():
-            self._db.write(
-                "insert or ignore into withdrawn values (:persona, :version, :at)",
-                {"persona": persona_id, "version": version, "at": at},
-            )
+            self._db.insert("withdrawn", {"persona_id": persona_id, "version": version, "at": at}, ignore=True)
             newest = self._newest(persona_id)
             change = LiveVersionChange(persona_id, 0, at, why, 0, "withdrawal")
             return self._back_from(newest, change) if newest and newest.version == version else None
 
     def all_installed(self) -> list[tuple[str, str, str]]:
-        """Persona, version and job of every version that may be served."""
+        """List persona, version and job of every version that may be served."""
         rows = self._db.read(
             """select persona_id, version, job_id from versions where not exists (select 1 from withdrawn
             where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
@@ -178,7 +175,7 @@ class Versions:
         return [(row["persona_id"], row["version"], row["job_id"]) for row in rows]
 
     def withdrawn_at(self, at: float) -> list[tuple[str, str, bool]]:
-        """Persona and version of what was withdrawn at this very time, and whether it was live until then."""
+        """List persona and version of everything withdrawn at exactly this time, and whether it was live until then."""
         rows = self._db.read(
             """select persona_id, version, exists (select 1 from promotions now join promotions before
             on before.persona_id = now.persona_id and before.seq = (select max(seq) from promotions
@@ -190,7 +187,7 @@ class Versions:
         return [(row["persona_id"], row["version"], bool(row["was_live"])) for row in rows]
 
     def job_of(self, persona_id: str, version: str) -> str | None:
-        """The job that made a version."""
+        """Return the id of the job that trained a version."""
         row = self._db.first(
             "select job_id from versions where persona_id = :persona and version = :version",
             {"persona": persona_id, "version": version},
@@ -198,7 +195,7 @@ class Versions:
         return row["job_id"] if row else None
 
     def is_withdrawn(self, persona_id: str, version: str | None) -> bool:
-        """Whether a version may not be served any more."""
+        """Return whether a version was withdrawn."""
         row = self._db.first(
             "select 1 from withdrawn where persona_id = :persona and version = :version",
             {"persona": persona_id, "version": version},
@@ -206,7 +203,7 @@ class Versions:
         return row is not None
 
     def history(self, persona_id: str) -> list[Promotion]:
-        """All promotions and rollbacks of a persona, oldest first."""
+        """List all promotions and rollbacks of a persona, oldest first."""
         rows = self._db.read("select * from promotions where persona_id = :id order by seq", {"id": persona_id})
         return [Promotion(**row) for row in rows]
 
@@ -217,21 +214,21 @@ class Versions:
         return Promotion(**row) if row else None
 
     def _to_leave(self, persona_id: str) -> Promotion:
-        """What a rollback goes back from. Raises `RequestError` where there is nothing to go back to."""
+        """Return the promotion that a rollback undoes. Raises `RequestError` where there is no earlier version."""
         newest = self._newest(persona_id)
         if newest is None or (newest.version is None and newest.previous is None):
             raise RequestError(f"{persona_id} has no earlier version to go back to.", "Promote a version instead.")
         return newest
 
     def _earlier(self, newest: Promotion) -> Promotion | None:
-        """What was live before, passing over what has been withdrawn since; None for the base model at first."""
+        """Return the promotion before, skipping withdrawn versions; None for the base model before any promotion."""
         earlier = self._promotion(newest.previous) if newest.previous else None
         while earlier and self.is_withdrawn(earlier.persona_id, earlier.version):
             earlier = self._promotion(earlier.previous) if earlier.previous else None
         return earlier
 
     def _back_from(self, newest: Promotion, change: LiveVersionChange) -> Promotion:
-        """Make live what was so before, passing over what has been withdrawn since."""
+        """Make the version before live, skipping withdrawn ones."""
         earlier = self._earlier(newest)
         if earlier is None:
             return self._add(change, None, None)
@@ -243,13 +240,8 @@ class Versions:
         return Promotion(**row)
 
     def _add(self, change: LiveVersionChange, version: str | None, previous: int | None) -> Promotion:
-        row = self._db.first(
-            """insert into promotions (persona_id, version, promoted_by, at, why, previous, guild_id, kind)
-            values (:persona_id, :version, :by, :at, :why, :previous, :guild_id, :kind) returning *""",
-            {**vars(change), "version": version, "previous": previous},
-        )
-        assert row is not None  # an insert always returns its row
-        return Promotion(**row)
+        row = {**vars(change), "version": version, "previous": previous}
+        return Promotion(seq=self._db.insert("promotions", row), **row)
 
 
 def _installed(row: Row) -> InstalledVersion:

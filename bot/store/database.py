@@ -17,19 +17,19 @@ from personas.errors import UnderstudyError
 Row = dict[str, Any]
 
 BUSY_TIMEOUT_S = 1.0
-"""How long to wait for another program that has locked the file, in seconds; the event loop waits too."""
+"""Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
 
 
 VACUUM_FREE_PAGE_SHARE = 0.5
-"""The share of empty pages from which on a file is written anew: it then takes less time than filling it took."""
+"""Share of free pages from which on a vacuum pays off: it then takes less time than filling the file took."""
 
 
 class StoreError(UnderstudyError):
-    """The database cannot be opened, read or written. What was stored before is untouched."""
+    """The database cannot be opened, read or written. Data stored before is intact."""
 
 
 class DatabaseConnection:
-    """One SQLite connection; use it from the thread that opened it. Every method raises `StoreError`."""
+    """One SQLite connection, for the thread that opened it. Every method raises `StoreError`."""
 
     def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
         self._raw, self._path = raw, path
@@ -37,33 +37,41 @@ class DatabaseConnection:
         self._db = Database(raw, execute_plugins=False)
 
     def read(self, sql: str, values: Mapping[str, object] | None = None) -> list[Row]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         with translate_errors(self._path):
             return list(self._db.query(sql, dict(values or {})))
 
     def first(self, sql: str, values: Mapping[str, object] | None = None) -> Row | None:
-        """The first row of a query, or of a statement that returns what it wrote; None when there is none."""
+        """Return the first row of a query, or of a statement with `returning`; None when there is none."""
         return next(iter(self.read(sql, values)), None)
 
     def write(self, sql: str, values: Mapping[str, object] | None = None) -> int:
-        """Run one statement and commit it, unless inside `atomic`. Gives the number of rows that it changed."""
+        """Run one statement and commit it, unless inside `atomic`. Returns the number of changed rows."""
         with translate_errors(self._path):
             return int(self._db.execute(sql, dict(values or {})).rowcount)
 
+    def insert(self, table: str, row: Mapping[str, object], *, ignore: bool = False, replace: bool = False) -> int:
+        """Insert a row, unless inside `atomic` in its own transaction, and return its rowid.
+
+        A row with the same key raises `sqlite3.IntegrityError`, stays (`ignore`) or is replaced (`replace`).
+        """
+        with translate_errors(self._path):
+            return int(self._db.table(table).insert(dict(row), ignore=ignore, replace=replace).last_rowid)
+
     @contextmanager
     def atomic(self) -> Iterator[None]:
-        """All of the block is written, or nothing."""
+        """Run the block as one transaction."""
         with translate_errors(self._path), self._db.atomic():
             yield
 
     def compact(self) -> None:
-        """Leave nothing of what was deleted in the file or beside it. Not inside `atomic`."""
+        """Vacuum the file and truncate its WAL, so that nothing deleted remains. Not inside `atomic`."""
         with translate_errors(self._path):
             self._raw.execute("vacuum")
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def trim(self) -> None:
-        """Leave nothing of what was deleted beside the file; write it anew where most of it is empty."""
+        """Truncate the WAL, and vacuum the file where most of it is empty."""
         with translate_errors(self._path):
             (pages,), (empty,) = (
                 self._raw.execute(f"pragma {name}").fetchone() for name in ("page_count", "freelist_count")
@@ -73,22 +81,22 @@ class DatabaseConnection:
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def close(self) -> None:
-        """Write everything out and let go of the file."""
+        """Checkpoint and close the file."""
         self._raw.close()
 
 
 def open_for_writing(path: Path) -> DatabaseConnection:
-    """Open or create the database and bring its schema up to date. The caller holds the lock."""
+    """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
         if not path.exists():
-            path.touch(mode=0o600)  # webhook tokens and people's words are in it
+            path.touch(mode=0o600)  # it holds webhook tokens and private messages
         raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
         try:
-            # Looked at before anything is written: a file that is not ours, or damaged, stays as it is.
+            # Checked before the first write, so that a foreign or damaged file stays unchanged.
             version = _checked_version(raw, path)
             raw.execute("pragma journal_mode = wal")
             raw.execute("pragma synchronous = full")
-            raw.execute("pragma secure_delete = on")  # what is deleted is overwritten, too
+            raw.execute("pragma secure_delete = on")  # overwrites what is deleted
             _migrate(raw, version)
         except BaseException:
             raw.close()
@@ -105,7 +113,7 @@ def open_read_only(path: Path) -> DatabaseConnection:
         try:
             if _checked_version(raw, path) < len(MIGRATIONS):
                 raise StoreError(
-                    f"The database {path} has an older form.", "Start the bot once to bring it up to date."
+                    f"The database {path} has an older schema.", "Start the bot once to bring it up to date."
                 )
         except BaseException:
             raw.close()
@@ -131,13 +139,13 @@ def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
 
 def _migrate(raw: sqlite3.Connection, version: int) -> None:
     for number, script in list(enumerate(MIGRATIONS, start=1))[version:]:
-        # One transaction a step, its number included: after a kill in the middle the step starts over.
+        # One transaction per step, its number included: a step that is killed starts over.
         raw.executescript(f"begin; {script}; pragma user_version = {number}; commit;")
 
 
 @contextmanager
 def translate_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk or SQLite reports into a `StoreError` with advice; slips in our own SQL stay what they are."""
+    """Convert errors of the disk or SQLite into `StoreError` with advice; mistakes in our own SQL pass through."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
@@ -154,7 +162,7 @@ def translate_errors(path: Path) -> Iterator[None]:
 
 
 def filesystem_advice(error: OSError) -> str:
-    """What to do about a folder or file that cannot be used."""
+    """Return advice about a folder or file that cannot be used."""
     if error.errno == errno.ENAMETOOLONG:
         return "Name a folder with a shorter path."
     if error.errno in (errno.EEXIST, errno.ENOTDIR):

@@ -10,27 +10,22 @@ from bot.store.database import DatabaseConnection, Row
 
 REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
     where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
-
-
-"""The replies to a person: they may say again what the person said."""
+"""The replies to a person, which may quote them."""
 
 
 MAX_TIMESTAMP_S = 1e18
-
-
-"""A time that never comes, in seconds since 1970."""
+"""Later than every other time, in seconds since 1970."""
 
 
 DIRECT_CHANNELS_SQL = (
     "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
 )
-
-
-"""The person's direct messages, in which nobody else but personas speaks."""
+"""The person's direct-message channels, in which only they and personas write."""
 
 
 DELETE_STATEMENTS = {
-    "replies": f"""delete from messages where persona_id is not null and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
+    "replies": f"""delete from messages where persona_id is not null
+        and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
         or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",
     "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
     "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
@@ -41,9 +36,7 @@ DELETE_STATEMENTS = {
     "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
-
-
-"""What is deleted, in this order: the earlier ones look at what the later ones delete."""
+"""The deletions, in this order: earlier ones query rows that later ones delete."""
 
 
 ANONYMISE_STATEMENTS = {
@@ -54,9 +47,7 @@ ANONYMISE_STATEMENTS = {
     "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
         ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
 }
-
-
-"""What the server goes on using, while nothing says any more whose doing it was."""
+"""Updates of rows that the server still needs: they remove the person's id."""
 
 
 FREE_TEXT_COLUMNS = {
@@ -69,24 +60,22 @@ FREE_TEXT_COLUMNS = {
     "comparisons": ("prompt", "text_a", "text_b"),
     "answered": ("body",),
 }
-
-
-"""The columns in which anything may stand, by table: a person's name or words are replaced there."""
+"""Free-text columns by table, in which names and texts are replaced."""
 
 
 class Erasure:
-    """Finds and erases one person at a time. `until` is a time: what came later is left alone."""
+    """Finds and erases one person at a time, up to a time `until`."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def names(self, user_id: int) -> set[str]:
-        """The names under which a member has spoken."""
+        """Return the names under which a member has written."""
         rows = self._db.read("select distinct author_name from messages where author_id = :user", {"user": user_id})
         return {row["author_name"] for row in rows}
 
     def texts(self, user_id: int) -> list[str]:
-        """What a member has said, and taught, as far as it is kept."""
+        """Return the stored texts that a member has written or taught."""
         rows = self._db.read("select text from messages where author_id = :user order by seq", {"user": user_id})
         lessons = self._db.read(
             "select prompt, reply, instead_of from taught where user_id = :user order by seq", {"user": user_id}
@@ -94,7 +83,7 @@ class Erasure:
         return [*(row["text"] for row in rows), *(text for row in lessons for text in row.values() if text)]
 
     def answers(self, user_id: int) -> list[int]:
-        """The Discord messages that are replies to a member, by id."""
+        """Return the ids of the Discord messages that are replies to a member."""
         rows = self._db.read(
             f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})",
             {"user": user_id, "until": MAX_TIMESTAMP_S},
@@ -102,7 +91,7 @@ class Erasure:
         return [row["id"] for row in rows]
 
     def job_names(self, user_id: int) -> list[str]:
-        """What the jobs are called that a member asked for."""
+        """Return the names of the jobs that a member requested."""
         rows = self._db.read(
             "select distinct request ->> 'job_name' as name from jobs where requested_by = :user order by name",
             {"user": user_id},
@@ -110,18 +99,18 @@ class Erasure:
         return [row["name"] for row in rows]
 
     def names_shared_with_others(self, user_id: int, names: Iterable[str]) -> set[str]:
-        """Those of the names under which others have spoken too."""
+        """Return those of the names that others have used, too."""
         rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
         others = {row["author_name"].casefold() for row in rows}
         return {name for name in names if name.casefold() in others}
 
     def name_words_of_others(self, user_id: int) -> set[str]:
-        """The words of the names under which others have spoken."""
+        """Return the words of the names that others have used."""
         rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
         return {word for row in rows for word in row["author_name"].split()}
 
     def counts(self, user_id: int) -> Counter[str]:
-        """How much there is of a member: `messages`, `votes`, `jobs`, `promotions`, `rollouts`, `channels`, `mutes`,
+        """Count the rows of a member: `messages`, `votes`, `jobs`, `promotions`, `rollouts`, `channels`, `mutes`,
         `taught`, `comparisons`.
         """
         columns = {
@@ -136,7 +125,7 @@ class Erasure:
         return found
 
     def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
-        """All rows about a member, as they stand, by table; secrets and others' words are not in them."""
+        """Return all rows about a member by table, without secrets and others' texts."""
         queries = {
             "messages": "select guild_id, channel_id, discord_message_id, author_name, text, at from messages "
             "where author_id = :user order by seq",
@@ -161,7 +150,7 @@ class Erasure:
         return {name: self._db.read(sql, {"user": user_id}) for name, sql in queries.items()}
 
     def user_ids(self) -> set[int]:
-        """Everybody of whom there is anything."""
+        """Return the ids of all members with any row."""
         columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id")  # fmt: skip
@@ -169,7 +158,7 @@ class Erasure:
         return {row["id"] for row in self._db.read(" union ".join(each))} - {0}
 
     def first_seen(self, user_id: int) -> float | None:
-        """When the first thing was that a member said, voted, gave or decided; None where there is none."""
+        """Return the time of a member's first message, vote, contribution or decision; None where there is none."""
         row = self._db.first(
             """select min(at) as at from (select at from messages where author_id = :user
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
@@ -181,21 +170,21 @@ class Erasure:
         return row["at"] if row else None
 
     def free_texts(self) -> Iterator[str]:
-        """All texts in which somebody may be named."""
+        """Yield all texts that may name somebody."""
         for table, columns in FREE_TEXT_COLUMNS.items():
             for column in columns:
                 rows = self._db.read(f"select {column} as text from {table} where {column} is not null")
                 yield from (row["text"] for row in rows)
 
     def since(self, user_id: int) -> float | None:
-        """When the oldest kept message of a member was said."""
+        """Return the time of a member's oldest stored message."""
         row = self._db.first("select min(at) as at from messages where author_id = :user", {"user": user_id})
         return row["at"] if row else None
 
     def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
-        """Take a member out; all of it or nothing. `redacted` gives a text without the person.
+        """Erase a member in one transaction. `redacted` returns a text without the person.
 
-        Gives how many rows were deleted (`messages`, `replies`, `votes`, …) or rewritten (`mentions`).
+        Returns the number of rows deleted (`messages`, `replies`, `votes`, …) or rewritten (`mentions`).
         """
         values = {"user": user_id, "until": until}
         done = Counter[str]()
@@ -218,17 +207,18 @@ class Erasure:
                 sets = ", ".join(f"{column} = :{column}" for column in new)
                 values = {**new, "row": row["row"]}
                 if not self._db.write(f"update or ignore {table} set {sets} where rowid = :row", values):
-                    self._db.write(f"delete from {table} where rowid = :row", values)  # there is such a row already
+                    self._db.write(f"delete from {table} where rowid = :row", values)  # such a row exists already
                 changed += 1
         return changed
 
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """One forgetting. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` in seconds since 1970.
+    """One erasure request. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` in seconds since
+    1970.
 
-    `step` is the next step to take, empty when all are done. `traces` (JSON) says whom to look for and is erased in the
-    course of it; `receipt` (JSON) names nobody and stays.
+    `step` is the next step, empty when all are done. `traces` (JSON) identifies the person and is emptied by a later
+    step; `receipt` (JSON) names nobody and stays.
     """
 
     seq: int
@@ -240,47 +230,38 @@ class ErasureRequest:
 
 
 class ErasureRequests:
-    """The forgettings, in the order in which they were asked for."""
+    """The erasure requests, in the order of their creation."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def begin(self, person: str, at: float, step: str, traces: str, receipt: str) -> ErasureRequest:
-        """Note that somebody is to be forgotten: from here on it happens, whatever becomes of this process."""
-        row = self._db.first(
-            """insert into forgettings (person, asked_at, step, traces, receipt)
-            values (:person, :at, :step, :traces, :receipt) returning *""",
-            {"person": person, "at": at, "step": step, "traces": traces, "receipt": receipt},
-        )
-        assert row is not None  # an insert always returns its row
-        return _erasure_request(row)
+        """Store a request: from here on it survives the end of this process."""
+        row: Row = {"person": person, "asked_at": at, "step": step, "traces": traces, "receipt": receipt}
+        return ErasureRequest(seq=self._db.insert("forgettings", row), **row)
 
     def advance(self, seq: int, step: str, receipt: str, traces: str | None = None) -> ErasureRequest:
-        """A step is done, and `step` is the next one. New `traces` take the place of the old."""
+        """Store the next step, and new `traces` where given."""
         row = self._db.first(
             """update forgettings set step = :step, receipt = :receipt, traces = coalesce(:traces, traces)
             where seq = :seq returning *""",
             {"seq": seq, "step": step, "receipt": receipt, "traces": traces},
         )
         assert row is not None  # rows are never deleted
-        return _erasure_request(row)
+        return ErasureRequest(**row)
 
     def unfinished(self) -> list[ErasureRequest]:
-        """Those with a step left, oldest first."""
+        """List the requests with a step left, oldest first."""
         return [
-            _erasure_request(row) for row in self._db.read("select * from forgettings where step != '' order by seq")
+            ErasureRequest(**row) for row in self._db.read("select * from forgettings where step != '' order by seq")
         ]
 
     def count(self) -> int:
-        """How many were ever asked for."""
+        """Count all requests ever made."""
         row = self._db.first("select count(*) as n from forgettings", {})
         return int(row["n"]) if row else 0
 
     def of(self, person: str) -> list[ErasureRequest]:
-        """A person's, latest first."""
+        """List a person's requests, latest first."""
         rows = self._db.read("select * from forgettings where person = :person order by seq desc", {"person": person})
-        return [_erasure_request(row) for row in rows]
-
-
-def _erasure_request(row: Row) -> ErasureRequest:
-    return ErasureRequest(**row)
+        return [ErasureRequest(**row) for row in rows]

@@ -10,26 +10,27 @@ from bot.store.database import DatabaseConnection
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons")
 GUILD_TABLES = ("messages", "rollouts", *SHARED_TABLES, "webhooks", "promoting", "departed_guilds")
 PERSONA_TABLES = ("promotions", "rollouts", "withdrawn", "versions", *SHARED_TABLES)
-"""What is deleted with a server, and with its own personas. Of its jobs those stay that versions of other personas are
-known by, without who asked and where."""
+"""Tables whose rows are deleted with a guild, and with its own personas. Jobs stay where versions of other personas
+refer to them, without who requested them and where.
+"""
 
 
 @dataclass(frozen=True)
 class DepartedGuild:
-    """A server that the bot has left, and when that was noticed (seconds since 1970)."""
+    """A guild that the bot has left, and when that was noticed (seconds since 1970)."""
 
     guild_id: int
     at: float
 
 
 class Guilds:
-    """Which servers are gone, and their end here. Guild 0, direct messages, is none."""
+    """Guilds that the bot is in or has left, and the deletion of their data. Guild 0, direct messages, is none."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
-    def present(self, guild_ids: Collection[int], application_id: int) -> None:
-        """This account of the bot is in these servers now; those that it had left have come back."""
+    def record_present(self, guild_ids: Collection[int], application_id: int) -> None:
+        """Record that this account of the bot is in these guilds; those that it had left count as rejoined."""
         with self._db.atomic():
             for guild_id in guild_ids:
                 self._db.write(
@@ -37,54 +38,55 @@ class Guilds:
                     on conflict do update set application_id = excluded.application_id""",
                     {"guild": guild_id, "account": application_id},
                 )
-                self.returned(guild_id)
+                self.record_returned(guild_id)
 
-    def left(self, guild_id: int, at: float) -> None:
-        """The bot is no longer in a server; the first time that it was noticed counts."""
-        self._db.write("insert or ignore into departed_guilds values (:guild, :at)", {"guild": guild_id, "at": at})
+    def record_left(self, guild_id: int, at: float) -> None:
+        """Record that the bot is no longer in a guild; the first time counts."""
+        self._db.insert("departed_guilds", {"guild_id": guild_id, "at": at}, ignore=True)
 
-    def returned(self, guild_id: int) -> None:
-        """The bot is in the server again."""
+    def record_returned(self, guild_id: int) -> None:
+        """Record that the bot is in the guild again."""
         self._db.write("delete from departed_guilds where guild_id = :guild", {"guild": guild_id})
 
     def departed(self) -> list[DepartedGuild]:
-        """The servers that the bot has left and of which something is kept still, first the one left first."""
+        """List the guilds that the bot has left and whose data are not deleted yet, earliest first."""
         return [DepartedGuild(**row) for row in self._db.read("select guild_id, at from departed_guilds order by at")]
 
     def left_before(self, at: float) -> list[int]:
-        """The servers that the bot left so long ago."""
+        """List the guilds that the bot left before a time."""
         return [departed.guild_id for departed in self.departed() if departed.at < at]
 
     def is_auto_promotion_enabled(self, guild_id: int) -> bool:
-        """Whether a version goes live there by itself when the gate would promote it."""
+        """Return whether versions that pass the gate are promoted automatically in a guild."""
         found = self._db.first("select 1 from promoting where guild_id = :guild", {"guild": guild_id})
         return found is not None
 
     def set_auto_promotion(self, guild_id: int, is_automatic: bool) -> None:
-        """Choose that, or that somebody is asked."""
-        change = "insert or ignore into promoting values (:guild)"
-        ask = "delete from promoting where guild_id = :guild"
-        self._db.write(change if is_automatic else ask, {"guild": guild_id})
+        """Enable or disable automatic promotion in a guild."""
+        if is_automatic:
+            self._db.insert("promoting", {"guild_id": guild_id}, ignore=True)
+        else:
+            self._db.write("delete from promoting where guild_id = :guild", {"guild": guild_id})
 
     def known(self) -> set[int]:
-        """All servers of which anything is kept."""
+        """Return all guilds with any stored data."""
         kept = " union ".join(f"select guild_id from {table}" for table in GUILD_TABLES)
         return {row["guild_id"] for row in self._db.read(f"{kept} union select guild_id from jobs")} - {0}
 
     def guilds_of_other_account(self, application_id: int) -> set[int]:
-        """The servers that another account of the bot was in last: this one is not in them, and was not removed."""
+        """Return the guilds that another account of the bot was in last: this one was not removed from them."""
         rows = self._db.read(
             "select guild_id from guilds where application_id <> :account", {"account": application_id}
         )
         return {row["guild_id"] for row in rows}
 
     def deleted(self) -> dict[int, float]:
-        """The servers of which all was deleted, and when last (seconds since 1970); some have come back since."""
+        """Return the guilds whose data were deleted, and when last (seconds since 1970); some may have come back."""
         rows = self._db.read("select guild_id, deleted_at from guilds where deleted_at is not null")
         return {row["guild_id"]: row["deleted_at"] for row in rows}
 
     def record_deletion(self, guild_id: int, at: float) -> None:
-        """All of a server is deleted, from the disk too: a backup shall not bring it back."""
+        """Record that all data of a guild are deleted from the disk, so that a backup does not restore them."""
         self._db.write(
             """insert into guilds values (:guild, null, :at)
             on conflict do update set deleted_at = excluded.deleted_at""",
@@ -92,7 +94,7 @@ class Guilds:
         )
 
     def delete(self, guild_id: int, personas: Collection[str] = ()) -> None:
-        """Delete all that is kept of a server, and of its own personas."""
+        """Delete all data of a guild and of its own personas."""
         with self._db.atomic():
             self._db.write(
                 """delete from fresh_starts where channel_id in

@@ -10,29 +10,22 @@ from bot.store.database import DatabaseConnection, Row
 
 VoteChoice = Literal["a", "b", "tie", "bad"]
 
-
 COMPARISON_LIFETIME_S = 86_400.0
-
-
-"""For so long after it was last shown a comparison may be voted on, in seconds."""
+"""Time after which a comparison can no longer be voted on, in seconds since it was last shown."""
 
 
 BASE_MODEL_NAME = "base"
-
-
-"""How the base model is called where a version is wanted."""
+"""Name of the base model where a version is expected."""
 
 
 BOTH_SERVED_SQL = """not exists (select 1 from withdrawn where withdrawn.persona_id = comparisons.persona_id
     and withdrawn.version in (version_a, version_b))"""
-
-
-"""Whether what both versions say may still be served."""
+"""Condition that neither version was withdrawn."""
 
 
 @dataclass(frozen=True)
 class NewBlindComparison:
-    """What a member is shown: A comes first. A version of None is the base model."""
+    """The two replies to show to a member, A first. A version of None is the base model."""
 
     guild_id: int
     persona_id: str
@@ -49,7 +42,7 @@ class NewBlindComparison:
 
 @dataclass(frozen=True)
 class BlindComparison(NewBlindComparison):
-    """It was shown at `shown_at` (seconds since 1970); `choice` and `voted_at` are None until the member has voted."""
+    """A comparison shown at `shown_at` (seconds since 1970); `choice` and `voted_at` are None until the vote."""
 
     seq: int
     shown_at: float
@@ -57,28 +50,28 @@ class BlindComparison(NewBlindComparison):
     voted_at: float | None
 
     def has_expired(self, at: float) -> bool:
-        """Whether it was not voted on in time."""
+        """Return whether the time to vote has passed without a vote."""
         return self.choice is None and at - self.shown_at > COMPARISON_LIFETIME_S
 
     @property
     def chosen(self) -> str | None:
-        """The name of the version that was chosen; None for a tie and for both bad."""
+        """The name of the chosen version; None for a tie and for both bad."""
         if self.choice not in ("a", "b"):
             return None
         return (self.version_a if self.choice == "a" else self.version_b) or BASE_MODEL_NAME
 
     @property
     def versions(self) -> tuple[str, str]:
-        """The names of both, A first."""
+        """The names of both versions, A first."""
         return self.version_a or BASE_MODEL_NAME, self.version_b or BASE_MODEL_NAME
 
 
 @dataclass(frozen=True)
 class VotePreference:
-    """What one vote says for training. `at` in seconds since 1970.
+    """Preference data of one vote. `at` in seconds since 1970.
 
-    A decisive vote has both replies, and `versions` names those that made them, in this order. "Both bad" is two of
-    these, each with a rejected reply and its version alone. A tie says nothing, and is none.
+    A decisive vote has both replies, and `versions` names their versions in this order. "Both bad" gives two
+    preferences, each with one rejected reply and its version. A tie gives none.
     """
 
     prompt_id: str
@@ -93,7 +86,7 @@ class VotePreference:
 
 @dataclass(frozen=True)
 class JudgementCounts:
-    """How often members chose either of two versions, neither (`ties`), or called both bad; and how many voted."""
+    """Number of votes for either of two versions, for neither (`ties`) and against both, and of voters."""
 
     for_a: int
     for_b: int
@@ -103,7 +96,7 @@ class JudgementCounts:
 
     @property
     def votes(self) -> int:
-        """All of them."""
+        """The number of all votes."""
         return self.for_a + self.for_b + self.ties + self.both_bad
 
 
@@ -114,25 +107,18 @@ class BlindComparisons:
         self._db = connection
 
     def show(self, new: NewBlindComparison, at: float) -> BlindComparison:
-        """Note what a member is about to be shown."""
-        row = self._db.first(
-            """insert into comparisons (guild_id, persona_id, user_id, prompt_id, prompt, version_a, version_b, text_a,
-            text_b, seed_a, seed_b, shown_at) values (:guild_id, :persona_id, :user_id, :prompt_id, :prompt,
-            :version_a, :version_b, :text_a, :text_b, :seed_a, :seed_b, :at) returning *""",
-            {**asdict(new), "at": at},
-        )
-        assert row is not None  # an insert always returns its row
-        return BlindComparison(**row)
+        """Store a comparison before it is shown."""
+        row = {**asdict(new), "shown_at": at}
+        return BlindComparison(seq=self._db.insert("comparisons", row), choice=None, voted_at=None, **row)
 
     def mark_shown_again(self, seq: int, at: float) -> None:
-        """An open comparison is shown once more; how long the member took is counted from here."""
+        """Restart the time of an open comparison that is shown again."""
         self._db.write(
             "update comparisons set shown_at = :at where seq = :seq and choice is null", {"seq": seq, "at": at}
         )
 
     def vote(self, seq: int, user_id: int, choice: VoteChoice, at: float) -> bool:
-        """Take a member's vote. False where it is not theirs, is gone, has expired or has been voted on: then nothing
-        changes."""
+        """Store a member's vote. False, and no change, where it is another member's, deleted, expired or voted on."""
         changed = self._db.write(
             """update comparisons set choice = :choice, voted_at = :at
             where seq = :seq and user_id = :user and choice is null and shown_at >= :since""",
@@ -141,13 +127,13 @@ class BlindComparisons:
         return changed > 0
 
     def get(self, seq: int) -> BlindComparison | None:
-        """The comparison with this number."""
+        """Return the comparison with this number."""
         return _comparison(self._db.first("select * from comparisons where seq = :seq", {"seq": seq}))
 
     def find_open(
         self, user_id: int, guild_id: int, persona_id: str, versions: tuple[str | None, str | None], at: float
     ) -> BlindComparison | None:
-        """What a member was shown of these two versions, in either order, and may still vote on."""
+        """Find a comparison of these two versions, in either order, that a member may still vote on."""
         row = self._db.first(
             f"""select * from comparisons where user_id = :user and guild_id = :guild and persona_id = :persona
             and choice is null and shown_at >= :since and (version_a is :one and version_b is :other
@@ -164,7 +150,7 @@ class BlindComparisons:
         return _comparison(row)
 
     def votes_since(self, user_id: int, since: float) -> int:
-        """How often a member has voted from then on."""
+        """Count a member's votes since a time."""
         row = self._db.first(
             "select count(*) as n from comparisons where user_id = :user and voted_at >= :since",
             {"user": user_id, "since": since},
@@ -172,7 +158,7 @@ class BlindComparisons:
         return row["n"] if row else 0
 
     def prompts_seen(self, user_id: int, persona_id: str) -> Counter[str]:
-        """How often a member was shown which prompt to a persona, by the prompt's id."""
+        """Count how often each prompt, by id, was shown to a member with a persona."""
         rows = self._db.read(
             """select prompt_id, count(*) as n from comparisons where user_id = :user and persona_id = :persona
             group by prompt_id""",
@@ -181,7 +167,7 @@ class BlindComparisons:
         return Counter({row["prompt_id"]: row["n"] for row in rows})
 
     def voted(self, persona_id: str, guild_id: int | None = None) -> list[BlindComparison]:
-        """The comparisons of a persona that were voted on, in a guild or (None) in all, first vote first."""
+        """List the comparisons of a persona with a vote, in a guild or (None) in all, first vote first."""
         rows = self._db.read(
             """select * from comparisons where persona_id = :persona and choice is not null
             and (:guild is null or guild_id = :guild) order by voted_at, seq""",
@@ -190,10 +176,10 @@ class BlindComparisons:
         return [BlindComparison(**row) for row in rows]
 
     def preferences(self, persona_id: str) -> list[VotePreference]:
-        """What all votes but ties say for training, first vote first; nothing that a withdrawn version has said."""
+        """List the preferences from all votes but ties, first vote first, without withdrawn versions."""
         rows = self._db.read(
-            f"""select * from comparisons where persona_id = :persona and choice in ('a', 'b', 'bad') and {BOTH_SERVED_SQL}
-            order by voted_at, seq""",
+            f"""select * from comparisons where persona_id = :persona and choice in ('a', 'b', 'bad')
+            and {BOTH_SERVED_SQL} order by voted_at, seq""",
             {"persona": persona_id},
         )
         return [preference for row in rows for preference in _preferences(BlindComparison(**row))]
@@ -201,7 +187,7 @@ class BlindComparisons:
     def judgement_counts(
         self, persona_id: str, version_a: str | None, version_b: str | None, guild_id: int | None = None
     ) -> JudgementCounts:
-        """How members voted between two versions (None is the base model), in a guild or in all."""
+        """Count the votes between two versions (None is the base model), in a guild or in all."""
         pair = {version_a or BASE_MODEL_NAME, version_b or BASE_MODEL_NAME}
         found = [one for one in self.voted(persona_id, guild_id) if set(one.versions) == pair]
         chosen = Counter(one.chosen for one in found)
@@ -245,11 +231,11 @@ LESSON_COLUMNS = "seq, guild_id, persona_id, user_id, as_moderator, prompt, repl
 
 @dataclass(frozen=True)
 class Lesson:
-    """What somebody says to a persona, and what it should answer. `instead_of` is what it should not, empty where
-    nobody said.
+    """A prompt, and the reply that a member taught for it. `instead_of` is the reply it replaces, empty where none was
+    given.
 
-    `as_moderator`: whoever taught it managed the server then. `right` is under which it may be trained on, `at` when it
-    was given (seconds since 1970).
+    `as_moderator`: the member managed the server at that time. `right` is the right under which it may be trained on,
+    `at` the time of teaching (seconds since 1970).
     """
 
     guild_id: int
@@ -265,33 +251,26 @@ class Lesson:
 
 
 class Lessons:
-    """All that was taught and not taken back."""
+    """All lessons that were not deleted."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def add(self, lesson: Lesson) -> int:
-        """Keep it; gives its number, by which it can be taken back."""
-        row = self._db.first(
-            """insert into taught (guild_id, persona_id, user_id, as_moderator, prompt, reply, instead_of, right, at)
-            values (:guild_id, :persona_id, :user_id, :as_moderator, :prompt, :reply, :instead_of, :right, :at)
-            returning seq""",
-            vars(lesson),
-        )
-        assert row is not None  # or it would have raised
-        return int(row["seq"])
+        """Store a lesson and return its number."""
+        return self._db.insert("taught", {name: value for name, value in vars(lesson).items() if name != "seq"})
 
     def get(self, seq: int) -> Lesson | None:
-        """What has this number; None when it was taken back."""
+        """Return the lesson with this number; None when it was deleted."""
         row = self._db.first(f"select {LESSON_COLUMNS} from taught where seq = :seq", {"seq": seq})
         return _lesson(row) if row else None
 
-    def take_back(self, seq: int) -> bool:
-        """It is not kept any more. False when it was not."""
+    def delete(self, seq: int) -> bool:
+        """Delete a lesson. False when there was none."""
         return self._db.write("delete from taught where seq = :seq", {"seq": seq}) > 0
 
     def of_persona(self, persona_id: str, guild_id: int) -> list[Lesson]:
-        """What a persona was taught in a server, or anywhere for guild 0; oldest first."""
+        """List a persona's lessons from a guild, or from all for guild 0; oldest first."""
         rows = self._db.read(
             f"""select {LESSON_COLUMNS} from taught where persona_id = :persona and :guild in (0, guild_id)
             order by seq""",
@@ -300,7 +279,7 @@ class Lessons:
         return [_lesson(row) for row in rows]
 
     def count(self, user_id: int) -> int:
-        """How many replies a member has taught."""
+        """Count a member's lessons."""
         row = self._db.first("select count(*) as n from taught where user_id = :user", {"user": user_id})
         return int(row["n"]) if row else 0
 

@@ -9,7 +9,7 @@ from bot.store.database import DatabaseConnection
 
 @dataclass(frozen=True)
 class ConsentDecision:
-    """What a member decided last about training, when (seconds since 1970), and in which language they were asked."""
+    """A member's last decision about training, its time (seconds since 1970), and the language of the question."""
 
     user_id: int
     opted_in: bool
@@ -19,7 +19,7 @@ class ConsentDecision:
 
 @dataclass(frozen=True)
 class Contribution:
-    """A file of lore, or a card, that a member has given a server's persona."""
+    """A lore file or a card that a member contributed to a guild's persona."""
 
     guild_id: int
     persona_id: str
@@ -32,7 +32,7 @@ CARD_CONTRIBUTION = "card"
 
 
 class MemberRecords:
-    """Consent, gifts and tombstones."""
+    """Consent, contributions and tombstones."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
@@ -40,36 +40,36 @@ class MemberRecords:
     # ------------------------------------------------------------------------------------------------ consent
 
     def decide(self, decision: ConsentDecision) -> None:
-        """Note a decision, in place of the one before."""
-        self._db.write("insert or replace into consents values (:user_id, :opted_in, :at, :language)", vars(decision))
+        """Store a decision, replacing the one before."""
+        self._db.insert("consents", vars(decision), replace=True)
 
     def decision(self, user_id: int) -> ConsentDecision | None:
-        """What a member decided; None when they were never asked."""
+        """Return a member's decision; None when they were never asked."""
         row = self._db.first("select * from consents where user_id = :user", {"user": user_id})
         return ConsentDecision(**{**row, "opted_in": bool(row["opted_in"])}) if row else None
 
     def opted_in(self) -> set[int]:
-        """The members who agree that what they write is trained on."""
+        """Return the members who consent to training on their messages."""
         return {row["user_id"] for row in self._db.read("select user_id from consents where opted_in = 1")}
 
     # -------------------------------------------------------------------------------------------------- gifts
 
-    def give(self, gift: Contribution) -> None:
-        """Note who has given what is there now."""
-        self._db.write("insert or replace into gifts values (:guild_id, :persona_id, :what, :user_id, :at)", vars(gift))
+    def add_contribution(self, contribution: Contribution) -> None:
+        """Store who contributed a file, replacing who did before."""
+        self._db.insert("gifts", vars(contribution), replace=True)
 
-    def take_back(self, guild_id: int, persona_id: str, what: str) -> None:
-        """What was given is there no more."""
+    def remove_contribution(self, guild_id: int, persona_id: str, what: str) -> None:
+        """Delete the record of a contribution that is gone."""
         sql = "delete from gifts where guild_id = :guild and persona_id = :persona and what = :what"
         self._db.write(sql, {"guild": guild_id, "persona": persona_id, "what": what})
 
     def contributions_of(self, user_id: int) -> list[Contribution]:
-        """What a member has given, oldest first."""
+        """List a member's contributions, oldest first."""
         rows = self._db.read("select * from gifts where user_id = :user order by at", {"user": user_id})
         return [Contribution(**row) for row in rows]
 
     def contributor(self, guild_id: int, persona_id: str, what: str) -> int | None:
-        """Who gave a file of lore or a card; None where nobody is known to."""
+        """Return who contributed a lore file or card; None where nobody is recorded."""
         row = self._db.first(
             "select user_id from gifts where guild_id = :guild and persona_id = :persona and what = :what",
             {"guild": guild_id, "persona": persona_id, "what": what},
@@ -78,8 +78,8 @@ class MemberRecords:
 
     # --------------------------------------------------------------------------------------------- tombstones
 
-    def bury(self, person: str, at: float) -> None:
-        """Note that a person, under their key, has been forgotten; the latest date counts."""
+    def record_erased(self, person: str, at: float) -> None:
+        """Record a person, by key, as erased; the latest date counts."""
         self._db.write(
             """insert into tombstones values (:person, :at)
             on conflict do update set at = max(at, excluded.at)""",
@@ -87,5 +87,5 @@ class MemberRecords:
         )
 
     def tombstones(self) -> dict[str, float]:
-        """Who has been forgotten, under their keys, and when."""
+        """Return the keys of the erased persons, and when they were erased."""
         return {row["person"]: row["at"] for row in self._db.read("select * from tombstones")}

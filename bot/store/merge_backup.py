@@ -10,7 +10,7 @@ from bot.store.database import DatabaseConnection
 
 @dataclass(frozen=True)
 class BackupMergeCounts:
-    """How many decisions, deleted and edited messages a backup did not know."""
+    """Number of decisions, deletions and edits that were missing from a backup."""
 
     decisions: int = 0
     deleted: int = 0
@@ -18,10 +18,10 @@ class BackupMergeCounts:
 
 
 def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnection) -> BackupMergeCounts:
-    """Let hold in an older copy of a database what has happened in the later one since.
+    """Merge into an older copy of a database what happened since, read from the later one.
 
-    That is: consent and its end, messages deleted and edited on Discord, who was forgotten, versions that may not be
-    served, servers that have left; and numbers of versions that were given out are not given out again.
+    That is: consent given and withdrawn, messages deleted and edited on Discord, erased persons, withdrawn versions,
+    guilds that were left, and version numbers, which are not reused.
     """
     with restored.atomic():
         decisions = _decisions(restored, later)
@@ -69,7 +69,7 @@ def _edited_messages(restored: DatabaseConnection, later: DatabaseConnection) ->
 
 
 def _unfinished_forgettings(restored: DatabaseConnection, later: DatabaseConnection) -> None:
-    """What had been begun is begun anew: its steps have been taken in the later home only."""
+    """Restart unfinished erasures: their steps were taken in the later home only."""
     for row in later.read("select person, asked_at, step, traces, receipt from forgettings where step != ''"):
         restored.write("delete from forgettings where person = :person and asked_at = :asked_at", row)
         restored.write(
@@ -80,7 +80,7 @@ def _unfinished_forgettings(restored: DatabaseConnection, later: DatabaseConnect
 
 
 def _copy(restored: DatabaseConnection, later: DatabaseConnection, table: str, on_conflict: str) -> int:
-    """Copy a table's rows; gives how many were new or changed."""
+    """Copy a table's rows and return how many were new or changed."""
     changed = 0
     for row in later.read(f"select * from {table}"):
         values = ", ".join(f":{column}" for column in row)

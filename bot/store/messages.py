@@ -10,7 +10,7 @@ from bot.store.database import DatabaseConnection
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """One message. `persona_id` is set when a persona said it, `adapter_version` when an adapter made it."""
+    """One message. `persona_id` is set for a persona's, `adapter_version` for one that an adapter generated."""
 
     seq: int
     guild_id: int
@@ -26,13 +26,12 @@ class StoredMessage:
 
 MESSAGE_COLUMNS = ", ".join(StoredMessage.__dataclass_fields__)
 
-
 MAX_SEQ = 2**63 - 1
-"""No message comes after this one."""
+"""Larger than every `seq`."""
 
 
 class MessageHistory:
-    """What was said, by channel; a thread is a channel of its own here."""
+    """Messages by channel; a thread is a channel of its own here."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
@@ -50,9 +49,9 @@ class MessageHistory:
         persona_id: str | None = None,
         adapter_version: str | None = None,
     ) -> int:
-        """Keep a message and give its `seq`; one with a known Discord id is kept once.
+        """Store a message and return its `seq`; a known Discord id is stored once.
 
-        A member's message that comes twice stays as it is; a persona's, made anew after a crash, takes the new text.
+        A repeated message of a member stays unchanged; a persona's, regenerated after a crash, takes the new text.
         """
         row = self._db.first(
             """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
@@ -80,13 +79,13 @@ class MessageHistory:
     def recent(
         self, channel_id: int, keep: int = 8, block: int = 12, until_seq: int | None = None
     ) -> list[StoredMessage]:
-        """The last messages of a channel, oldest first: at least `keep` where there are so many.
+        """Return the last messages of a channel, oldest first: at least `keep` where there are so many.
 
-        With `until_seq` those up to that message, however many came after it.
+        With `until_seq`, those up to that message, however many came after it.
 
-        The first of them moves on only every `block` messages, so that the start of the prompt, and what the engine
-        has cached of it, stays the same in between. Where it moves all of them are computed anew: a small `keep` makes
-        that short, a large `block` makes it rare. Eight is what training shows too (`history_turns`).
+        The window moves only every `block` messages, so that the start of the prompt, and with it the engine's prefix
+        cache, stays the same in between. When it moves, the whole prompt is computed again: a small `keep` makes that
+        short, a large `block` makes it rare. Training uses eight turns, too (`history_turns`).
         """
         rows = self._db.read(
             f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
@@ -98,7 +97,7 @@ class MessageHistory:
         return [StoredMessage(**row) for row in rows]
 
     def start_new_conversation(self, channel_id: int) -> None:
-        """From here on `recent` gives nothing of what has been said in the channel until now. Nothing is deleted."""
+        """Start a new conversation: `recent` returns nothing from before it. Nothing is deleted."""
         self._db.write(
             """insert or replace into fresh_starts
             select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel""",
@@ -106,17 +105,17 @@ class MessageHistory:
         )
 
     def text_of(self, discord_message_id: int) -> str | None:
-        """What a message says; None when it is not known."""
+        """Return the text of a message; None when it is unknown."""
         row = self._db.first("select text from messages where discord_message_id = :id", {"id": discord_message_id})
         return row["text"] if row else None
 
     def update(self, discord_message_id: int, text: str) -> bool:
-        """The message was edited. False when it is not known."""
+        """Store an edit. False when the message is unknown."""
         sql = "update messages set text = :text where discord_message_id = :id"
         return self._db.write(sql, {"text": text, "id": discord_message_id}) > 0
 
     def delete(self, discord_message_id: int) -> bool:
-        """The message was deleted. False when it is not known."""
+        """Delete a message. False when it is unknown."""
         which = "from messages where discord_message_id = :id"
         with self._db.atomic():
             self._db.write(
@@ -126,7 +125,7 @@ class MessageHistory:
             return self._db.write(f"delete {which}", {"id": discord_message_id}) > 0
 
     def delete_channel(self, channel_id: int) -> int:
-        """The channel was deleted, and all that was said in it. Gives the number of messages."""
+        """Delete all messages of a channel and return their number."""
         which, values = "from messages where channel_id = :channel", {"channel": channel_id}
         with self._db.atomic():
             self._db.write(
@@ -139,7 +138,7 @@ class MessageHistory:
             return self._db.write(f"delete {which}", values)
 
     def guild_messages(self, guild_id: int) -> Iterator[StoredMessage]:
-        """All that is kept of what was said in a guild, channel by channel, oldest first."""
+        """Yield all stored messages of a guild, channel by channel, oldest first."""
         rows = self._db.read(
             f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal",
             {"guild": guild_id},
@@ -147,9 +146,9 @@ class MessageHistory:
         return (StoredMessage(**row) for row in rows)
 
     def delete_before(self, at: float) -> int:
-        """Delete what was said before a time, with the replies that were made then and their votes.
+        """Delete messages from before a time, with the replies of that time and their votes.
 
-        Gives the number of messages.
+        Returns the number of messages.
         """
         with self._db.atomic():
             gone = self._db.write("delete from messages where at < :at", {"at": at})

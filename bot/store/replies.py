@@ -1,4 +1,4 @@
-"""Replies to Discord events and responses to HTTP requests with an idempotency key; each event and key is handled once."""
+"""Replies to Discord events, and responses by idempotency key; each event and key is handled once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class StoredReply:
-    """The answer to one event: the interaction or message whose id it bears. `parts` are the messages it fills.
+    """The reply to one event: `event_id` is the id of an interaction or message. `parts` are the messages that it
+    fills.
 
-    `rollout` is the one that it counts in, `interrupted_at` when whoever asked first stopped it or had it made anew.
+    `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or regenerated it.
     """
 
     event_id: int
@@ -37,14 +38,14 @@ class StoredReply:
 
 @dataclass(frozen=True)
 class VoteCounts:
-    """How many members liked a reply and how many did not."""
+    """Number of members who voted a reply up and down."""
 
     up: int = 0
     down: int = 0
 
 
 class StoredReplies:
-    """The replies and how far they are. Guild 0 stands for direct messages."""
+    """The replies and their states. Guild 0 stands for direct messages."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
@@ -61,7 +62,7 @@ class StoredReplies:
         trigger_seq: int | None = None,
         rollout: int | None = None,
     ) -> bool:
-        """Take an event. False when it was taken before: it must not be answered again."""
+        """Store a new reply. False when the event was handled before: it must not be answered again."""
         taken = self._db.write(
             """insert or ignore into replies
             (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at, rollout)
@@ -80,7 +81,7 @@ class StoredReplies:
         return taken > 0
 
     def begin_regeneration(self, event_id: int) -> bool:
-        """Make an ended reply anew. False when it is being made."""
+        """Start a finished reply's regeneration. False while it is being generated."""
         changed = self._db.write(
             """update replies set state = 'waiting', attempt = attempt + 1
             where event_id = :event and state not in ('waiting', 'streaming')""",
@@ -88,23 +89,21 @@ class StoredReplies:
         )
         return changed > 0
 
-    def interrupted(self, event_id: int, by: int, at: float) -> None:
-        """A reply was stopped or made anew. Only by whoever asked for it counts: a moderator may have other reasons."""
+    def record_interruption(self, event_id: int, by: int, at: float) -> None:
+        """Record a stop or regeneration by the reply's author; a moderator may have other reasons."""
         self._db.write(
             """update replies set interrupted_at = coalesce(interrupted_at, :at)
             where event_id = :event and asked_by = :by""",
             {"event": event_id, "by": by, "at": at},
         )
 
-    def streaming(self, event_id: int, parts: list[int]) -> None:
-        """What there is of the reply is visible in these messages, in this order."""
+    def record_parts(self, event_id: int, parts: list[int]) -> None:
+        """Store the messages, in this order, in which the partial reply is visible."""
         with self._db.atomic():
             self._db.write("delete from reply_parts where event_id = :event", {"event": event_id})
             for position, message_id in enumerate(parts):
-                self._db.write(
-                    "insert or replace into reply_parts values (:message, :event, :position)",
-                    {"message": message_id, "event": event_id, "position": position},
-                )
+                part = {"message_id": message_id, "event_id": event_id, "position": position}
+                self._db.insert("reply_parts", part, replace=True)
             self._db.write(
                 "update replies set state = 'streaming' where event_id = :event and state = 'waiting'",
                 {"event": event_id},
@@ -117,7 +116,7 @@ class StoredReplies:
         adapter_version: str | None = None,
         seed: int | None = None,
     ) -> bool:
-        """The reply has ended and was made so. False when it had ended before; nothing changes then."""
+        """Store how a reply ended. False, and no change, when it had ended before."""
         changed = self._db.write(
             """update replies set state = :state, adapter_version = :version, seed = :seed
             where event_id = :event and state in ('waiting', 'streaming')""",
@@ -126,12 +125,12 @@ class StoredReplies:
         return changed > 0
 
     def get(self, event_id: int) -> StoredReply | None:
-        """The reply to an event."""
+        """Return the reply to an event."""
         row = self._db.first("select * from replies where event_id = :event", {"event": event_id})
         return self._reply(row) if row else None
 
     def of_message(self, message_id: int) -> StoredReply | None:
-        """The reply that this message is a part of."""
+        """Return the reply that this message is a part of."""
         row = self._db.first(
             "select replies.* from replies join reply_parts using (event_id) where message_id = :id",
             {"id": message_id},
@@ -139,11 +138,11 @@ class StoredReplies:
         return self._reply(row) if row else None
 
     def unfinished(self) -> list[StoredReply]:
-        """The replies that a crash cut off, oldest first."""
+        """List the replies that a crash interrupted, oldest first."""
         rows = self._db.read("select * from replies where state in ('waiting', 'streaming') order by created_at")
         return [self._reply(row) for row in rows]
 
-    def said(
+    def of_guild(
         self,
         guild_id: int,
         *,
@@ -151,7 +150,7 @@ class StoredReplies:
         persona_id: str | None = None,
         since: float = 0.0,
     ) -> list[StoredReply]:
-        """What personas said in a guild, or in some of its channels, newest first, as far as it is still there."""
+        """List the replies in a guild, or in some of its channels, newest first, whose messages still exist."""
         rows = self._db.read(
             """select * from replies where guild_id = :guild and created_at >= :since
             and (:channels is null or channel_id in (select value from json_each(:channels)))
@@ -168,13 +167,13 @@ class StoredReplies:
         return [self._reply(row) for row in rows]
 
     def delete_part(self, message_id: int) -> None:
-        """A message of a reply has been deleted; votes on the reply stay."""
+        """Record that a message of a reply was deleted; votes on the reply stay."""
         self._db.write("delete from reply_parts where message_id = :id", {"id": message_id})
 
     # -------------------------------------------------------------------------------------------------- votes
 
     def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> VoteCounts:
-        """Count a member's vote on the reply as it stands; the same vote again takes it back."""
+        """Store a member's vote on the current attempt; the same vote again withdraws it."""
         values = {"event": event_id, "user": user_id, "vote": vote, "at": at}
         mine = """event_id = :event and user_id = :user
             and attempt = (select attempt from replies where event_id = :event)"""
@@ -188,7 +187,7 @@ class StoredReplies:
         return self.votes(event_id)
 
     def votes(self, event_id: int) -> VoteCounts:
-        """The votes on a reply as it stands."""
+        """Count the votes on a reply's current attempt."""
         row = self._db.first(
             """select coalesce(sum(vote = 1), 0) as up, coalesce(sum(vote = -1), 0) as down
             from votes join replies using (event_id, attempt) where event_id = :event""",
@@ -208,7 +207,9 @@ IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class IdempotentResponse:
-    """What a key stands for: a hash of the request, and its answer (no status: it was begun, and nothing is known)."""
+    """The record of a key: a hash of the request, and the response (no status: the request was begun, its end is
+    unknown).
+    """
 
     request: bytes
     status: int | None
@@ -216,13 +217,13 @@ class IdempotentResponse:
 
 
 class IdempotencyKeys:
-    """Keys (as hashes), and what they were answered; for a day."""
+    """Hashed keys and their responses, stored for a day."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def get(self, key: bytes, now: float) -> IdempotentResponse | None:
-        """What a key stands for; None when it is new."""
+        """Return the record of a key; None for a new key."""
         row = self._db.first(
             "select request, status, body from answered where key = :key and at > :since",
             {"key": key, "since": now - IDEMPOTENCY_KEY_LIFETIME_S},
@@ -230,23 +231,21 @@ class IdempotencyKeys:
         return IdempotentResponse(**row) if row else None
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
-        """A request with a new key is being done from now on."""
-        self._db.write(
-            "insert or replace into answered values (:key, :request, null, '', :at)",
-            {"key": key, "request": request, "at": now},
-        )
+        """Record that a request with a new key has begun."""
+        row = {"key": key, "request": request, "status": None, "body": "", "at": now}
+        self._db.insert("answered", row, replace=True)
 
-    def forget_old(self, now: float) -> None:
-        """Forget what is older than a day."""
+    def delete_expired(self, now: float) -> None:
+        """Delete records older than a day."""
         self._db.write("delete from answered where at <= :since", {"since": now - IDEMPOTENCY_KEY_LIFETIME_S})
 
     def end(self, key: bytes, status: int, body: str) -> None:
-        """It was done, and answered so."""
+        """Store the response."""
         self._db.write(
             "update answered set status = :status, body = :body where key = :key",
             {"key": key, "status": status, "body": body},
         )
 
     def drop(self, key: bytes) -> None:
-        """It was refused: nothing was done, and the key may come again."""
+        """Delete the record of a request that was refused without effect, so that the key may be used again."""
         self._db.write("delete from answered where key = :key", {"key": key})

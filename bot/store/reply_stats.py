@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from bot.store.database import DatabaseConnection
 
 MAX_TIMESTAMP_S = 1e18
-"""A time that never comes, in seconds since 1970."""
+"""Later than every other time, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class ReplyTally:
-    """How many replies there were, the votes on them, and how many whoever asked stopped or had made anew."""
+    """Number of replies, of votes on them, and of those that their author stopped or regenerated."""
 
     replies: int = 0
     up: int = 0
@@ -42,15 +42,15 @@ class JudgedReply:
 
     @property
     def tally(self) -> ReplyTally:
-        """It alone."""
+        """The tally of this reply alone."""
         return ReplyTally(1, self.up, self.down, int(self.interrupted))
 
 
 @dataclass(frozen=True)
 class ReplySelection:
-    """Replies of one version (None is the base model), by when they were asked for.
+    """Replies of one version (None is the base model), by when they were requested.
 
-    `guild_id` None is every guild, direct messages included; `rollout` None is also what was counted in none.
+    `guild_id` None is every guild, direct messages included; `rollout` None includes replies outside of rollouts.
     """
 
     persona_id: str
@@ -62,7 +62,7 @@ class ReplySelection:
 
 
 COUNTED_SQL = "asked_by <> 0 and state <> 'failed'"
-"""Greetings are no replies, and what failed is no version's doing."""
+"""Excludes greetings, which answer nobody, and failures, which say nothing about a version."""
 
 SELECTED_SQL = f"""replies.persona_id = :persona_id and adapter_version is :version
     and created_at >= :since and created_at < :until and {COUNTED_SQL}
@@ -73,16 +73,17 @@ DOWN_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_i
 
 
 class ReplyStats:
-    """Counts; who voted or asked is told apart, never named."""
+    """Counts replies; members are told apart, never named."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
     def of_rollout(self, seq: int) -> list[JudgedReply]:
-        """The replies that count in a rollout, by whichever version, in the order of their events."""
+        """List the replies that count in a rollout, of either version, in the order of their events."""
         first = "from votes where votes.event_id = replies.event_id order by at, user_id limit 1"
         rows = self._db.read(
-            f"""select event_id, asked_by, interrupted_at is not null as interrupted, {UP_VOTES_SQL} as up, {DOWN_VOTES_SQL} as down,
+            f"""select event_id, asked_by, interrupted_at is not null as interrupted,
+            {UP_VOTES_SQL} as up, {DOWN_VOTES_SQL} as down,
             (select user_id {first}) as voter, (select vote {first}) as vote
             from replies where rollout = :seq and {COUNTED_SQL} order by event_id""",
             {"seq": seq},
@@ -90,16 +91,17 @@ class ReplyStats:
         return [JudgedReply(**{**row, "interrupted": bool(row["interrupted"])}) for row in rows]
 
     def of(self, selection: ReplySelection) -> ReplyTally:
-        """All of a selection together."""
+        """Tally a selection."""
         row = self._db.first(
-            f"""select count(*) as replies, coalesce(sum({UP_VOTES_SQL}), 0) as up, coalesce(sum({DOWN_VOTES_SQL}), 0) as down,
+            f"""select count(*) as replies,
+            coalesce(sum({UP_VOTES_SQL}), 0) as up, coalesce(sum({DOWN_VOTES_SQL}), 0) as down,
             count(interrupted_at) as interrupted from replies where {SELECTED_SQL}""",
             asdict(selection),
         )
         return ReplyTally(**row) if row else ReplyTally()
 
-    def asked(self, selection: ReplySelection) -> dict[int, list[bool]]:
-        """By who asked, in order: whether they stopped the reply or had it made anew."""
+    def interruptions_by_member(self, selection: ReplySelection) -> dict[int, list[bool]]:
+        """Return, by author and in order, whether they stopped or regenerated the reply."""
         rows = self._db.read(
             f"""select asked_by as member, interrupted_at is not null as bad from replies
             where {SELECTED_SQL} order by created_at, event_id""",
@@ -107,8 +109,8 @@ class ReplyStats:
         )
         return _by_member(rows)
 
-    def voted(self, selection: ReplySelection) -> dict[int, list[bool]]:
-        """By who voted, in order: whether it was a 👎; one vote a reply, the last where it was made anew."""
+    def downvotes_by_member(self, selection: ReplySelection) -> dict[int, list[bool]]:
+        """Return, by voter and in order, whether the vote was a 👎; one vote a reply, the last for regenerated ones."""
         rows = self._db.read(
             f"""select votes.user_id as member, vote = -1 as bad from votes join replies using (event_id)
             where {SELECTED_SQL} and votes.at < :until and not exists (select 1 from votes later

@@ -1,4 +1,4 @@
-"""Rollouts: versions that answer a share of a guild's replies or one channel, and promoted versions under observation."""
+"""Rollouts: versions that answer a share of a guild's replies, and promoted versions under observation."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from personas.errors import RequestError
 RolloutEnding = Literal["promoted", "stopped", "worse", "superseded", "withdrawn"]
 
 OBSERVATION_PERIOD_S = 3 * 86_400.0
-"""For so long a promoted version is compared with the one before it, in seconds."""
+"""Time for which a promoted version is compared with the one before it, in seconds."""
 
 MIN_TIMESTAMP_S = -1e18
-"""A time before all others, in seconds since 1970: no watch has ended then."""
+"""Earlier than every other time, in seconds since 1970."""
 
 ACTIVE_ROLLOUT_SQL = """(watched_until is null or watched_until > :at)
     and iif(watched_until is null, before, version) is
     (select version from promotions where persona_id = rollouts.persona_id order by seq desc limit 1)
     and not exists (select 1 from withdrawn
     where withdrawn.persona_id = rollouts.persona_id and withdrawn.version = rollouts.version)"""
-"""Whether what a rollout compares is still what speaks."""
+"""Condition that the version compared with is still live."""
 
 
 @dataclass(frozen=True)
 class NewRollout:
-    """What is to be tried, where it was asked for (`channel_id`), and by whom.
+    """The version to try, the guild and channel of the request, and its author.
 
-    `share` is in percent of the replies; `only_channel` None is everywhere in the guild, its threads included.
+    `share` is in percent of the replies; `only_channel` None is the whole guild, threads included.
     """
 
     persona_id: str
@@ -46,8 +46,8 @@ class NewRollout:
 class Rollout(NewRollout):
     """A version on trial. `before` is the version that it is compared with, None for the base model.
 
-    `watched_until` is set for one that was promoted: it answers everything, in all guilds. Times are in seconds since
-    1970. `told`: whether its end has been said in its channel.
+    `watched_until` is set for a promoted version, which answers everything in all guilds. Times are in seconds since
+    1970. `told`: its end was announced in its channel.
     """
 
     seq: int = 0
@@ -62,25 +62,25 @@ class Rollout(NewRollout):
 
     @property
     def is_promoted(self) -> bool:
-        """Whether it is live, and watched."""
+        """The version is live and under observation."""
         return self.watched_until is not None
 
     @property
     def is_randomised(self) -> bool:
-        """Whether chance decides which version answers."""
+        """Chance decides which version answers."""
         return self.share < 100
 
     def draws(self, event_id: int) -> bool:
-        """Whether the new version answers this event: the same whenever it is asked, and for `share` % of the events.
+        """Return whether the new version answers this event: deterministic, and true for `share` % of the events.
 
-        The first 64 bits of a SHA-256 of the rollout and the event are compared with the share.
+        Compares the first 64 bits of a SHA-256 of the rollout and the event with the share.
         """
         digest = hashlib.sha256(f"{self.seq}:{event_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < self.share * 2**64 // 100
 
 
 class Rollouts:
-    """The rollouts, and the changes of the live version that begin or end them."""
+    """The rollouts, and the changes of the live version that start or end them."""
 
     def __init__(self, connection: DatabaseConnection, versions: Versions) -> None:
         self._db, self._versions = connection, versions
@@ -88,31 +88,32 @@ class Rollouts:
     # ------------------------------------------------------------------------------------------ looking
 
     def get(self, seq: int) -> Rollout | None:
-        """The rollout with this number."""
+        """Return the rollout with this number."""
         return _rollout(self._db.first("select * from rollouts where seq = :seq", {"seq": seq}))
 
     def running(self, persona_id: str, at: float) -> list[Rollout]:
-        """The rollouts of a persona that are on, and its promoted version while it is watched; oldest first."""
+        """List the active rollouts of a persona, and its promoted version under observation; oldest first."""
         rows = self._db.read(
-            f"select * from rollouts where persona_id = :persona and ended_at is null and {ACTIVE_ROLLOUT_SQL} order by seq",
+            f"""select * from rollouts where persona_id = :persona and ended_at is null and {ACTIVE_ROLLOUT_SQL}
+            order by seq""",
             {"persona": persona_id, "at": at},
         )
         return [Rollout(**row) for row in rows]
 
-    def here(self, persona_id: str, guild_id: int, at: float) -> Rollout | None:
-        """The rollout of a persona that is on in a guild, promoted ones left out."""
+    def find_active(self, persona_id: str, guild_id: int, at: float) -> Rollout | None:
+        """Return the active rollout of a persona in a guild, except promoted ones."""
         found = (one for one in self.running(persona_id, at) if one.guild_id == guild_id and not one.is_promoted)
         return next(found, None)
 
     def counted_rollout(
         self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None
     ) -> int | None:
-        """The number of the rollout in which a reply in this place counts, whichever version makes it."""
-        found = self.here(persona_id, guild_id, at)
+        """Return the number of the rollout in which a reply in this channel counts, whichever version generates it."""
+        found = self.find_active(persona_id, guild_id, at)
         return found.seq if found and found.only_channel in (None, channel_id, parent_id) else None
 
     def is_last(self, rollout: Rollout) -> bool:
-        """Whether nothing has followed its end there: no other rollout, and the version before it still speaks."""
+        """Return whether nothing followed its end: no other rollout, and the version before is still live."""
         later = self._db.first(
             """select seq from rollouts where persona_id = :persona and seq > :seq
             and (guild_id = :guild or watched_until is not null)""",
@@ -121,7 +122,7 @@ class Rollouts:
         return later is None and self._versions.live(rollout.persona_id) == rollout.before
 
     def of_reply(self, event_id: int, at: float) -> Rollout | None:
-        """The rollout in which a reply counts, while that is on."""
+        """Return the active rollout in which a reply counts."""
         return _rollout(
             self._db.first(
                 f"""select rollouts.* from rollouts join replies on replies.rollout = rollouts.seq
@@ -131,48 +132,48 @@ class Rollouts:
         )
 
     def personas(self) -> list[str]:
-        """Whose rollouts have not ended."""
+        """List the personas with an unfinished rollout."""
         rows = self._db.read("select distinct persona_id from rollouts where ended_at is null order by persona_id")
         return [row["persona_id"] for row in rows]
 
     def of_persona(self, persona_id: str, guild_id: int) -> list[Rollout]:
-        """What was tried in a guild, oldest first."""
+        """List the rollouts of a persona in a guild, oldest first."""
         rows = self._db.read(
             "select * from rollouts where persona_id = :persona and guild_id = :guild order by seq",
             {"persona": persona_id, "guild": guild_id},
         )
         return [Rollout(**row) for row in rows]
 
-    def everywhere(self, persona_id: str) -> list[Rollout]:
-        """What was tried in any guild, oldest first."""
+    def of_all_guilds(self, persona_id: str) -> list[Rollout]:
+        """List the rollouts of a persona in all guilds, oldest first."""
         rows = self._db.read("select * from rollouts where persona_id = :persona order by seq", {"persona": persona_id})
         return [Rollout(**row) for row in rows]
 
     def unannounced(self) -> list[Rollout]:
-        """Those whose end has not been said yet, oldest first."""
+        """List the rollouts whose end is not announced yet, oldest first."""
         return [Rollout(**row) for row in self._db.read("select * from rollouts where told = 0 order by seq")]
 
     def mark_announced(self, seq: int) -> None:
-        """The end has been said, or cannot be said any more."""
+        """Record that the end was announced, or cannot be announced any more."""
         self._db.write("update rollouts set told = 1 where seq = :seq", {"seq": seq})
 
     # ------------------------------------------------------------------------------------------ beginning and ending
 
     def start(self, new: NewRollout, at: float) -> Rollout:
-        """Let a version answer a part of a guild's replies.
+        """Start a rollout: the version answers a share of a guild's replies.
 
-        Raises `RequestError` when it is not installed, is live, or when another rollout of this persona is on there.
+        Raises `RequestError` when it is not installed, is live, or another rollout of this persona is active there.
         """
         self._versions.require_installed(new.persona_id, new.version)
         live = self._versions.live(new.persona_id)
         if new.version == live:
             raise RequestError(f"{new.version} answers everything already.", "Name a version that is not live.")
-        if running := self.here(new.persona_id, new.guild_id, at):
+        if running := self.find_active(new.persona_id, new.guild_id, at):
             raise RequestError(
                 f"{running.version} is being rolled out already.", "Stop that with `/finetune rollout stop`, or wait."
             )
         with self._db.atomic():
-            self.settle(new.persona_id, at)
+            self.end_superseded(new.persona_id, at)
             return self._add(new, live, at, None)
 
     def end(self, seq: int, ending: RolloutEnding, at: float, by: int = 0, why: str = "") -> bool:
@@ -190,7 +191,7 @@ class Rollouts:
     def promote(
         self, new: NewRollout, at: float, *, why: str = "", kind: PromotionKind = "promotion"
     ) -> Promotion | None:
-        """Make a version live and watch it; rollouts that this decides end. None when it is live already.
+        """Make a version live and observe it; ends rollouts that this decides. Returns None when it is live already.
 
         Raises `RequestError` when the version is not installed.
         """
@@ -200,19 +201,19 @@ class Rollouts:
                 new.persona_id, new.version, new.started_by, at, why, guild_id=new.guild_id, kind=kind
             )
             if promotion:
-                self.settle(new.persona_id, at, new.started_by)
+                self.end_superseded(new.persona_id, at, new.started_by)
                 self._add(replace(new, share=100, only_channel=None), live, at, at + OBSERVATION_PERIOD_S)
         return promotion
 
     def roll_back(self, persona_id: str, by: int, at: float, guild_id: int) -> Promotion:
-        """Make the version live that was so before. Raises `RequestError` when there is nothing to go back to."""
+        """Make the version before live. Raises `RequestError` when there is none."""
         with self._db.atomic():
             promotion = self._versions.rollback(persona_id, by, at, guild_id=guild_id)
-            self.settle(persona_id, at, by)
+            self.end_superseded(persona_id, at, by)
         return promotion
 
     def revert(self, rollout: Rollout, at: float, why: str) -> bool:
-        """End what turned out worse; of what was promoted the version before is live again. False if it had ended."""
+        """End a rollout whose version is worse, and roll a promoted version back. False when it had ended before."""
         with self._db.atomic():
             if not self.end(rollout.seq, "worse", at, why=why):
                 return False
@@ -220,11 +221,11 @@ class Rollouts:
                 self._versions.rollback(
                     rollout.persona_id, 0, at, why, guild_id=rollout.guild_id, kind="automatic rollback"
                 )
-                self.settle(rollout.persona_id, at)
+                self.end_superseded(rollout.persona_id, at)
         return True
 
-    def settle(self, persona_id: str, at: float, by: int = 0) -> None:
-        """End the rollouts whose versions are not compared any more: another one went live, or one was withdrawn."""
+    def end_superseded(self, persona_id: str, at: float, by: int = 0) -> None:
+        """End the rollouts whose versions are no longer compared: another one went live, or one was withdrawn."""
         rows = self._db.read(
             "select * from rollouts where persona_id = :persona and ended_at is null", {"persona": persona_id}
         )
@@ -232,22 +233,16 @@ class Rollouts:
         live = self._versions.live(persona_id)
         for one in (Rollout(**row) for row in rows):
             if one.seq not in standing:
-                self.end(one.seq, self._decided(one, live), at, by)
+                self.end(one.seq, self._derive_ending(one, live), at, by)
 
-    def _decided(self, one: Rollout, live: str | None) -> RolloutEnding:
+    def _derive_ending(self, one: Rollout, live: str | None) -> RolloutEnding:
         if self._versions.is_withdrawn(one.persona_id, one.version):
             return "withdrawn"
         return "promoted" if live == one.version else "superseded"
 
     def _add(self, new: NewRollout, before: str | None, at: float, until: float | None) -> Rollout:
-        row = self._db.first(
-            """insert into rollouts (persona_id, version, before, guild_id, channel_id, only_channel, share, started_by,
-            started_at, watched_until) values (:persona_id, :version, :before, :guild_id, :channel_id, :only_channel,
-            :share, :started_by, :at, :until) returning *""",
-            {**asdict(new), "before": before, "at": at, "until": until},
-        )
-        assert row is not None  # an insert always returns its row
-        return Rollout(**row)
+        row = {**asdict(new), "before": before, "started_at": at, "watched_until": until}
+        return Rollout(seq=self._db.insert("rollouts", row), **row)
 
 
 def _rollout(row: Row | None) -> Rollout | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 ROLLOUTS = """
--- Where a version went live or ceased to be, and by what: `why` is for people.
+-- The guild and the kind of a change of the live version; `why` is text for people.
 alter table promotions add column guild_id integer not null default 0;
 alter table promotions add column kind text not null default 'promotion' check (kind in
     ('promotion', 'automatic promotion', 'rollback', 'automatic rollback', 'withdrawal'));
 update promotions set kind = iif(why = 'rollback', 'rollback', 'withdrawal') where why <> '' and promoted_by = 0
     or why = 'rollback';
 
--- A version that answers a part of the replies of one guild before it is promoted; or one that was promoted, and is
--- compared with the one before it until `watched_until`. A null `before` is the base model, a null `only_channel`
--- stands for everywhere. `channel_id` is where it was begun, and where its end is told.
+-- A version that answers a share of the replies of one guild before it is promoted; or a promoted one, compared with
+-- the one before it until `watched_until`. A null `before` is the base model, a null `only_channel`
+-- stands for all channels. `channel_id` is the one in which it was started, and where its end is announced.
 create table rollouts (
     seq integer primary key autoincrement,
     persona_id text not null,
@@ -34,16 +34,15 @@ create table rollouts (
 ) strict;
 create index rollouts_open on rollouts (persona_id) where ended_at is null;
 
--- In which rollout a reply was counted, and when whoever asked for it first stopped it or had it made anew.
+-- The rollout in which a reply counts, and when its author first stopped or regenerated it.
 alter table replies add column rollout integer references rollouts (seq) on delete set null;
 alter table replies add column interrupted_at real;
 create index replies_of_rollout on replies (rollout) where rollout is not null;
 create index replies_by_version on replies (persona_id, adapter_version, created_at);
 """
 
-
 LESSONS = """
--- Replies that somebody taught a persona through a form. `right` is under which they may be trained on.
+-- Replies taught to a persona through a form. `right` is the right under which they may be trained on.
 create table taught (
     seq integer primary key autoincrement,
     guild_id integer not null,
@@ -59,9 +58,8 @@ create table taught (
 create index taught_by_persona on taught (persona_id, guild_id);
 """
 
-
 COMPARISONS = """
--- Two replies to one prompt that one member was shown, A first, and what they chose; null until they have voted. A null
+-- Two replies to one prompt, shown to one member with A first, and the member's choice; null until they vote. A null
 -- version is the base model.
 create table comparisons (
     seq integer primary key autoincrement,
@@ -84,18 +82,16 @@ create index comparisons_voted on comparisons (persona_id, voted_at) where choic
 create index comparisons_by_member on comparisons (user_id, shown_at);
 """
 
-
 AUTOMATIC_PROMOTION = """
--- Servers in which a version that the gate would promote goes live by itself; in all others somebody is asked.
+-- Guilds with automatic promotion of versions that pass the gate; in all others a moderator decides.
 create table promoting (
     guild_id integer primary key
 ) strict;
 """
 
-
 IDEMPOTENCY_KEYS = """
--- Requests over HTTP that came with a key, for a day: key and request as hashes, and what was answered (no status: the
--- bot ended while it did it).
+-- HTTP requests with an idempotency key, for a day: hashes of key and request, and the response (no status: the bot
+-- stopped while handling it).
 create table answered (
     key blob primary key,
     request blob not null,
@@ -105,7 +101,6 @@ create table answered (
 ) strict;
 create index answered_by_age on answered (at);
 """
-
 
 INITIAL_TABLES = """
 create table channels (
@@ -157,13 +152,13 @@ create table replies (
 create index replies_unfinished on replies (created_at) where state in ('waiting', 'streaming');
 create index replies_trigger on replies (trigger_seq);
 
--- The highest version number given out by name (as in `jobs`): numbers are never used twice.
+-- The highest version number assigned, by name (as in `jobs`): numbers are never reused.
 create table version_numbers (
     name text primary key,
     last integer not null
 ) strict;
 
--- `name` is the persona's id or `dialogue/<job name>`: what versions are numbered by.
+-- `name` is the persona's id or `dialogue/<job name>`; versions are numbered by it.
 create table jobs (
     seq integer primary key autoincrement,
     job_id text not null unique,
@@ -213,9 +208,8 @@ create table promotions (
 create index promotions_by_persona on promotions (persona_id, seq);
 """
 
-
 REPLY_PARTS = """
--- A long reply goes on in further messages; `position` 0 is the first.
+-- A long reply is split into several messages; `position` 0 is the first.
 create table reply_parts (
     message_id integer primary key,
     event_id integer not null references replies (event_id) on delete cascade,
@@ -225,7 +219,7 @@ create table reply_parts (
 insert into reply_parts select webhook_message_id, event_id, 0 from replies where webhook_message_id is not null;
 alter table replies drop column webhook_message_id;
 
--- `attempt` grows when a reply is made anew; `asked_by` may stop it and have it made anew.
+-- `attempt` is increased when a reply is regenerated; `asked_by` may stop and regenerate it.
 alter table replies add column guild_id integer not null default 0;
 alter table replies add column asked_by integer not null default 0;
 alter table replies add column attempt integer not null default 1;
@@ -253,18 +247,16 @@ create table mutes (
 ) strict;
 """
 
-
 CONVERSATION_STARTS = """
--- A talk that was started afresh: the persona is shown nothing up to `after_seq`.
+-- The start of a new conversation: the prompt omits messages up to `after_seq`.
 create table fresh_starts (
     channel_id integer primary key,
     after_seq integer not null
 ) strict;
 """
 
-
 CONSENT_AND_ERASURE = """
--- What a member has decided about training on what they write; without a row they have agreed to nothing.
+-- A member's decision about training on their messages; without a row there is no consent.
 create table consents (
     user_id integer primary key,
     opted_in integer not null check (opted_in in (0, 1)),
@@ -272,7 +264,7 @@ create table consents (
     language text not null
 ) strict;
 
--- What a member has given through a form or a file: `what` is the name of a file of lore, or `card`.
+-- A member's contribution through a form or a file: `what` is the name of a lore file, or `card`.
 create table gifts (
     guild_id integer not null,
     persona_id text not null,
@@ -282,13 +274,13 @@ create table gifts (
     primary key (guild_id, persona_id, what)
 ) strict;
 
--- Who has been forgotten, under a key (`personas.home.pseudonyms.keyed_person`): they are forgotten again in a backup that comes back.
+-- Erased persons, by key (`personas.home.pseudonyms.keyed_person`): a restored backup erases them again.
 create table tombstones (
     person text primary key,
     at real not null
 ) strict;
 
--- A forgetting and how far it is. `traces` says whom to look for, and is erased with the last step; `receipt` stays.
+-- An erasure request and its next step. `traces` identifies the person and is emptied by a step; `receipt` stays.
 create table forgettings (
     seq integer primary key autoincrement,
     person text not null,
@@ -298,7 +290,7 @@ create table forgettings (
     receipt text not null
 ) strict;
 
--- Versions that may not be served any more, because somebody who is in them has been forgotten.
+-- Versions that may not be served any more, because a person in their data was erased.
 create table withdrawn (
     persona_id text not null,
     version text not null,
@@ -306,7 +298,7 @@ create table withdrawn (
     primary key (persona_id, version)
 ) strict;
 
--- Servers that have removed the bot, and when.
+-- Guilds that removed the bot, and when.
 create table departed_guilds (
     guild_id integer primary key,
     at real not null
@@ -316,17 +308,16 @@ create index messages_by_author on messages (author_id);
 create index messages_by_age on messages (at);
 """
 
-
 GUILD_ACCOUNTS = """
--- The account of the bot that was last in a server: a server that only another account was in is not missed.
--- `deleted_at` says when all that was kept of it was deleted last: an older backup does not bring that back.
+-- The account of the bot that was last in a guild: a guild of another account has not removed this one.
+-- `deleted_at` is when its data were deleted last: an older backup does not restore them.
 create table guilds (
     guild_id integer primary key,
     application_id integer,
     deleted_at real
 ) strict;
 
--- What was deleted on Discord, by id alone: a backup that comes back does not bring it back. `at` is when it was said.
+-- Ids of messages deleted on Discord, so that a backup does not restore them. `at` is the message's own time.
 create table deleted_messages (
     discord_message_id integer primary key,
     at real not null
@@ -335,12 +326,10 @@ create table deleted_messages (
 create index replies_by_age on replies (created_at);
 """
 
-
 RESUMABLE_JOBS = """
--- Whether a job that has failed could go on where it was, once what was missing is there again.
+-- A failed job can be resumed once its cause is fixed.
 alter table jobs add column can_resume integer not null default 0 check (can_resume in (0, 1));
 """
-
 
 MIGRATIONS = (
     INITIAL_TABLES,

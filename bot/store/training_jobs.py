@@ -17,9 +17,9 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class JobResult(FrozenModel):
-    """What a finished job left. `adapter` is its folder, `seconds` what it took over all its attempts.
+    """The result of a finished job. `adapter` is its folder, `seconds` the duration of all its attempts.
 
-    `imported`: nothing ran here, the adapter came in a card.
+    `imported`: nothing was trained, the adapter came with a card.
     """
 
     adapter: str
@@ -30,11 +30,11 @@ class JobResult(FrozenModel):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training job as stored; times in seconds since 1970. `started_at` is when the latest attempt began.
+    """One training job as stored; times in seconds since 1970. `started_at` is the start of the latest attempt.
 
-    `name` is the persona's id or `dialogue/<job name>`. `attempt` counts those that were not stopped by the bot itself,
-    since the job was queued or resumed last. `can_resume`: it failed, and could go on once something has been mended.
-    The three JSON texts are read through `request`, `progress` and `result`, so that a bad one harms only its own job.
+    `name` is the persona's id or `dialogue/<job name>`. `attempt` counts the attempts since the job was queued or
+    resumed last, except those that the bot stopped itself. `can_resume`: the job failed for a fixable reason. The three
+    JSON texts are parsed by `request`, `progress` and `result`, so that an invalid one affects only its own job.
     """
 
     seq: int
@@ -61,7 +61,7 @@ class TrainingJob:
 
     @property
     def request(self) -> TrainingRequest:
-        """What was asked for. Raises `RequestError` when the row cannot be read."""
+        """The training request. Raises `RequestError` when the row is invalid."""
         try:
             return TrainingRequest.model_validate_json(self.request_json)
         except ValidationError as error:
@@ -69,7 +69,7 @@ class TrainingJob:
 
     @property
     def progress(self) -> TrainerEvent | None:
-        """The trainer's last word; None when there is none, or none that this version of the bot understands."""
+        """The trainer's latest event; None where there is none, or none that this version of the bot understands."""
         try:
             return TRAINER_EVENT.validate_json(self.progress_json) if self.progress_json else None
         except ValidationError:
@@ -77,13 +77,13 @@ class TrainingJob:
 
     @property
     def result(self) -> JobResult | None:
-        """What a job that is done left."""
+        """The result of a finished job."""
         return JobResult.model_validate_json(self.result_json) if self.result_json else None
 
 
 @dataclass(frozen=True)
 class NewTrainingJob:
-    """What is asked for, and by whom."""
+    """The training request, its author and its channel."""
 
     job_id: str
     guild_id: int
@@ -93,54 +93,52 @@ class NewTrainingJob:
 
     @property
     def name(self) -> str:
-        """What the versions are numbered by: the persona's id, or the name of the dialogue adapter."""
+        """The name under which versions are numbered: the persona's id, or `dialogue/<job name>`."""
         return self.request.persona or f"dialogue/{self.request.job_name}"
 
 
 class TrainingJobs:
-    """The jobs, in the order in which they came."""
+    """The jobs, in the order of their creation."""
 
     def __init__(self, connection: DatabaseConnection, versions: Versions) -> None:
         self._db, self._versions = connection, versions
 
     def add(self, new: NewTrainingJob, at: float) -> TrainingJob:
-        """Queue a job and reserve its version, in one step."""
+        """Queue a job and reserve its version, in one transaction."""
         with self._db.atomic():
             self._insert(new, self._versions.reserve(new.name), at)
         return self._sure(new.job_id)
 
     def add_imported(self, new: NewTrainingJob, version: str, result: JobResult, at: float) -> TrainingJob:
-        """Note a persona's version whose adapter came from elsewhere, and is in its place."""
+        """Store the job of a persona's version whose adapter was imported and is installed."""
         with self._db.atomic():
             self._insert(new, version, at)
             done = self._end(new.job_id, None, "done", at, result=result)
-            assert done and done.persona  # it was queued just now, and dialogue adapters are no versions
+            assert done and done.persona  # it was queued just now; dialogue adapters have no versions
             self._versions.record_installed(InstalledVersion(done.persona, version, new.job_id, at, result.scorecard))
         return done
 
     def _insert(self, new: NewTrainingJob, version: str, at: float) -> None:
-        self._db.write(
-            """insert into jobs
-            (job_id, guild_id, channel_id, requested_by, name, request, persona, version, state, queued_at)
-            values (:job_id, :guild_id, :channel_id, :requested_by, :name, :request, :persona, :version, 'queued',
-            :at)""",
+        self._db.insert(
+            "jobs",
             {
                 **vars(new),
                 "name": new.name,
                 "request": new.request.model_dump_json(),
                 "persona": new.request.persona,
                 "version": version,
-                "at": at,
+                "state": "queued",
+                "queued_at": at,
             },
         )
 
     def get(self, job_id: str) -> TrainingJob | None:
-        """The job with this id."""
+        """Return the job with this id."""
         row = self._db.first("select * from jobs where job_id = :job", {"job": job_id})
         return _job(row) if row else None
 
     def of_guild(self, guild_id: int, limit: int = 25) -> list[TrainingJob]:
-        """A guild's latest jobs, newest first."""
+        """List a guild's latest jobs, newest first."""
         rows = self._db.read(
             "select * from jobs where guild_id = :guild order by seq desc limit :limit",
             {"guild": guild_id, "limit": limit},
@@ -156,7 +154,7 @@ class TrainingJobs:
         state: JobState | None = None,
         after: TrainingJob | None = None,
     ) -> list[TrainingJob]:
-        """Jobs of a guild, of a name, in a state (None: all), newest first; `after` a job, those older than it."""
+        """List jobs by guild, name and state (None: all), newest first; with `after`, those older than that job."""
         rows = self._db.read(
             """select * from jobs where (:guild is null or guild_id = :guild) and (:name is null or name = :name)
             and (:state is null or state = :state) and (:seq is null or seq < :seq)
@@ -166,30 +164,30 @@ class TrainingJobs:
         return [_job(row) for row in rows]
 
     def names(self) -> list[str]:
-        """Whose jobs there are: personas' ids and `dialogue/<job name>`, in order."""
+        """List the names of all jobs in order: personas' ids and `dialogue/<job name>`."""
         return [row["name"] for row in self._db.read("select distinct name from jobs order by name")]
 
     def in_state(self, state: JobState) -> list[TrainingJob]:
-        """All jobs in a state, oldest first."""
+        """List all jobs in a state, oldest first."""
         return [_job(row) for row in self._db.read("select * from jobs where state = :s order by seq", {"s": state})]
 
     def counts(self) -> dict[JobState, int]:
-        """How many jobs are in each state; states without any are missing."""
+        """Count the jobs by state; states without jobs are missing."""
         return {row["state"]: row["n"] for row in self._db.read("select state, count(*) as n from jobs group by state")}
 
     def resumable(self) -> list[TrainingJob]:
-        """The jobs that have failed and could go on, oldest first."""
+        """List the failed jobs that can be resumed, oldest first."""
         return [_job(row) for row in self._db.read("select * from jobs where can_resume = 1 order by seq", {})]
 
     def last_served(self) -> dict[int, float]:
-        """When the latest start of a job of each guild was; guilds never served are missing."""
+        """Return the latest start of a job by guild; guilds without one are missing."""
         rows = self._db.read(
             "select guild_id, max(started_at) as at from jobs where started_at is not null group by guild_id"
         )
         return {row["guild_id"]: row["at"] for row in rows}
 
     def claim(self, job: TrainingJob, token: str, at: float) -> TrainingJob | None:
-        """Begin the next attempt. None when the job is no longer as the caller saw it."""
+        """Start the next attempt. Returns None when the job has changed since the caller read it."""
         return self._changed(
             job.job_id,
             """update jobs set state = 'running', attempt = attempt + 1, attempt_token = :token, started_at = :at
@@ -198,7 +196,7 @@ class TrainingJobs:
         )
 
     def report(self, job_id: str, token: str, event: TrainerEvent) -> TrainingJob | None:
-        """Note the trainer's last word. None, and no change, for a stale token."""
+        """Store the trainer's latest event. Returns None, and changes nothing, for a stale token."""
         return self._changed(
             job_id,
             "update jobs set progress = :event where job_id = :job and attempt_token = :token",
@@ -206,9 +204,9 @@ class TrainingJobs:
         )
 
     def complete(self, job_id: str, token: str, result: JobResult, at: float) -> TrainingJob | None:
-        """The adapter is in its place: note the result and a persona's new version together.
+        """Store the result of an installed adapter together with a persona's new version.
 
-        None, and no change, for a stale token.
+        Returns None, and changes nothing, for a stale token.
         """
         with self._db.atomic():
             done = self._end(job_id, token, "done", at, result=result)
@@ -220,11 +218,11 @@ class TrainingJobs:
     def fail(
         self, job: TrainingJob, error: str, advice: str, at: float, *, can_resume: bool = False
     ) -> TrainingJob | None:
-        """The job has failed. None, and no change, when it is no longer in the attempt that the caller saw."""
+        """Record a failure. Returns None, and changes nothing, when the job is no longer in this attempt."""
         return self._end(job.job_id, job.attempt_token, "failed", at, error=error, advice=advice, can_resume=can_resume)
 
     def resume(self, job_id: str) -> TrainingJob | None:
-        """Queue a job again that failed and can go on. None when it is no such job."""
+        """Queue a failed, resumable job again. Returns None for any other job."""
         return self._changed(
             job_id,
             """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
@@ -233,7 +231,7 @@ class TrainingJobs:
         )
 
     def release(self, job_id: str, token: str) -> TrainingJob | None:
-        """Give up an attempt that the bot itself stopped: it does not count, and the job is taken up again first."""
+        """Release an attempt that the bot itself stopped: it does not count, and the job is first in the queue."""
         return self._changed(
             job_id,
             """update jobs set attempt = attempt - 1, attempt_token = null
@@ -242,7 +240,7 @@ class TrainingJobs:
         )
 
     def cancel(self, job_id: str, at: float) -> TrainingJob | None:
-        """End a job that is queued or running. None when it is neither."""
+        """Cancel a queued or running job. Returns None for any other."""
         return self._changed(
             job_id,
             """update jobs set state = 'cancelled', attempt_token = null, finished_at = :at
@@ -251,7 +249,7 @@ class TrainingJobs:
         )
 
     def set_progress_message(self, job_id: str, message_id: int) -> None:
-        """Remember the Discord message that shows the job's progress."""
+        """Store the id of the Discord message that shows the job's progress."""
         sql = "update jobs set progress_message_id = :message where job_id = :job"
         self._db.write(sql, {"message": message_id, "job": job_id})
 

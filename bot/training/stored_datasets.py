@@ -163,7 +163,7 @@ def _dated_preferences(
 ) -> Iterator[tuple[float, PreferenceRecord]]:
     """With when each was given."""
     key, opted_in = HomeKey.of(home).people(), store.people.opted_in()
-    for lesson in store.taught.of_persona(persona_id, guild_id):
+    for lesson in store.lessons.of_persona(persona_id, guild_id):
         if lesson.as_moderator or lesson.user_id in opted_in:  # who has opted out since is left out
             yield lesson.at, _lesson_preference(lesson, key)
     for vote in store.comparisons.preferences(persona_id):

@@ -61,13 +61,13 @@ class RolloutMonitor:
 
     async def settle(self, persona_id: str) -> None:
         """Another version is live, or one was withdrawn: what this decides ends, and that is said."""
-        self.bot.services.store.rollouts.settle(persona_id, time.time())
+        self.bot.services.store.rollouts.end_superseded(persona_id, time.time())
         await self.tell()
 
     async def settle_all(self) -> None:
         """At the start: what ended or turned out worse while nobody was there to say it is said."""
         for persona_id in self.bot.services.store.rollouts.personas():
-            self.bot.services.store.rollouts.settle(persona_id, time.time())
+            self.bot.services.store.rollouts.end_superseded(persona_id, time.time())
             await self.look(persona_id)
         await self.tell()
 

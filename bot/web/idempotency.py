@@ -112,7 +112,7 @@ async def _respond_with_key(request: web.Request, handler: Handler, key: bytes) 
 
 def _stored_response(request: web.Request, key: bytes, asked: bytes) -> web.Response | None:
     now = time.time()
-    found = _in_memory_responses(request).get(key, now) or get_services(request).store.answered.get(key, now)
+    found = _in_memory_responses(request).get(key, now) or get_services(request).store.idempotency_keys.get(key, now)
     if found is None:
         return None
     if found.request != asked:
@@ -128,14 +128,14 @@ def _stored_response(request: web.Request, key: bytes, asked: bytes) -> web.Resp
 
 
 def _in_memory_responses(request: web.Request) -> InMemoryResponses:
-    return request.app[IDEMPOTENCY_STATE].answered.since(get_services(request).store.forgettings.count())
+    return request.app[IDEMPOTENCY_STATE].answered.since(get_services(request).store.erasure_requests.count())
 
 
 async def _handle_and_store(request: web.Request, handler: Handler, key: bytes, asked: bytes) -> web.StreamResponse:
     kept = (
         _in_memory_responses(request)
         if IN_MEMORY_PATHS.fullmatch(request.path)
-        else get_services(request).store.answered
+        else get_services(request).store.idempotency_keys
     )
     kept.begin(key, asked, time.time())
     try:

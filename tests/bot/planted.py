@@ -91,7 +91,7 @@ def _talk(store):
     say(OTHERS_LINE, OTHER, "Wendell Park", message_id=1)
     seq = say(SAID, WHO, NICKNAME, message_id=2)
     store.replies.begin(2, guild_id=GUILD, channel_id=CHANNEL, persona_id="oda", at=1.0, asked_by=WHO, trigger_seq=seq)
-    store.replies.streaming(2, [3])
+    store.replies.record_parts(2, [3])
     store.replies.finish(2, "done")
     store.replies.vote(2, WHO, 1, 2.0)
     say(f"Ah, {NICKNAME}: {SAID} So you said.", 0, "Oda Marrow", message_id=3, persona="oda")
@@ -109,13 +109,13 @@ def _acts(store):
     store.channels.assign(Channel(GUILD, CHANNEL, "oda", "everything", WHO, 4.0))
     store.channels.assign(Channel(0, DIRECT, "oda", "everything", WHO, 4.0))
     store.mutes.add(Mute(GUILD, CHANNEL, "thrip", WHO, 5.0))
-    store.people.give(Contribution(GUILD, "oda", "harbour.md", WHO, 5.0))
+    store.people.add_contribution(Contribution(GUILD, "oda", "harbour.md", WHO, 5.0))
     for member in (WHO, OTHER):
         said = f"Ask {DISPLAY} about the lamp."
         new = NewBlindComparison(GUILD, "oda", member, "p1", "Who knows?", "v1", None, said, "Nobody.", 1, 2)
         store.comparisons.vote(store.comparisons.show(new, 6.0).seq, member, "a", 7.0)
-    store.taught.add(Lesson(GUILD, "oda", WHO, False, "When does it sail?", TAUGHT, "", "form", 5.0))
-    store.taught.add(Lesson(GUILD, "oda", OTHER, True, f"Who is {DISPLAY}?", "A guest.", TAUGHT, "form", 5.0))
+    store.lessons.add(Lesson(GUILD, "oda", WHO, False, "When does it sail?", TAUGHT, "", "form", 5.0))
+    store.lessons.add(Lesson(GUILD, "oda", OTHER, True, f"Who is {DISPLAY}?", "A guest.", TAUGHT, "form", 5.0))
 
 
 def _versions(home, store):
@@ -302,10 +302,10 @@ def at_step(step: str, moment: str) -> Callable[[Store], None]:
     """Die when a step has been taken: before or after that is noted."""
 
     def arrange(store: Store) -> None:
-        advance = store.forgettings.advance
+        advance = store.erasure_requests.advance
 
         def die(seq, following, receipt, traces=None):
-            (now,) = [row.step for row in store.forgettings.unfinished() if row.seq == seq]
+            (now,) = [row.step for row in store.erasure_requests.unfinished() if row.seq == seq]
             taken = now == step and traces is not None
             if taken and moment == "before":
                 os._exit(9)
@@ -314,7 +314,7 @@ def at_step(step: str, moment: str) -> Callable[[Store], None]:
                 os._exit(9)
             return done
 
-        store.forgettings.advance = die
+        store.erasure_requests.advance = die
 
     return arrange
 

@@ -59,7 +59,7 @@ async def test_commands_and_buttons_work_there(stage):
     mark = stage.mark
     await stage.member.slash(channel, "chat", message="by command")
     reply = await in_dm(stage, channel, "by command", mark)
-    event = stage.store.replies.said(0)[0].event_id
+    event = stage.store.replies.of_guild(0)[0].event_id
     mark = stage.mark
     await stage.member.click(reply, f"again:{event}")
     await in_dm(stage, channel, "by command", mark)

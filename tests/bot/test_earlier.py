@@ -60,7 +60,7 @@ def test_whoever_gave_a_file_is_forgotten_with_all_that_it_ever_held(tmp_path):
     asyncio.run(lore.remove(GUILD, "oda", "tides.md"))
     index.close()
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        store.people.give(Contribution(GUILD, "oda", "soup.md", GIVER, 1.0))
+        store.people.add_contribution(Contribution(GUILD, "oda", "soup.md", GIVER, 1.0))
         forgetting = forgetter(tmp_path, store)
         asyncio.run(forgetting.run(forgetting.begin(forgetting.traces(GIVER, ["wendeline"]))))
     left = [path.read_text() for path in tmp_path.rglob("*.md") if path.is_file()]

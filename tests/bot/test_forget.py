@@ -158,7 +158,7 @@ def test_killed_at_any_step_it_goes_on(home, step, moment):
     assert killed(home, at_step(step, moment)) == 9
     with opened(home) as store:
         asyncio.run(forgetter(home, store).finish())
-        (row,) = store.forgettings.unfinished()
+        (row,) = store.erasure_requests.unfinished()
         assert row.step == "follow" and receipt_of(row).resumed
         assert store.versions.live("oda") == "v1"
     assert left_of_them(home) == []
@@ -260,8 +260,8 @@ async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(hom
     )
     async with app.open_app(settings, ShippedData.beside_the_code()) as running:
         assert left_of_them(home) == [], "before anybody is served"
-        await until(lambda: not running.services.store.forgettings.unfinished(), 30)
-        (row,) = running.services.store.forgettings.of(keyed_person(HomeKey.of(home).people(), str(WHO)))
+        await until(lambda: not running.services.store.erasure_requests.unfinished(), 30)
+        (row,) = running.services.store.erasure_requests.of(keyed_person(HomeKey.of(home).people(), str(WHO)))
         (live,) = [one for one in receipt_of(row).withdrawn if one.now is not None]
         assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
         assert running.services.store.versions.live("oda") == "v1"

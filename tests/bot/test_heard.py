@@ -117,7 +117,9 @@ async def test_thumbs_are_noted_too_also_when_they_have_ended_the_trial(stage):
     folder.mkdir(parents=True)
     rollout = services.store.rollouts.start(NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now)
     dislike(services.store, rollout, 12, at=now)
-    stage.client.dispatch("reply_judged", next(it.event_id for it in services.store.tallies.of_rollout(rollout.seq)))
+    stage.client.dispatch(
+        "reply_judged", next(it.event_id for it in services.store.reply_stats.of_rollout(rollout.seq))
+    )
     await until(lambda: services.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists())
     found = read_comparison_targets(folder).heard
     assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40

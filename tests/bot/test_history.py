@@ -76,7 +76,7 @@ def say(store, who, text, number, answer, guild_id=GUILD, persona="ada"):
     seq = store.messages.append(**place, author_id=int(who), author_name=NAMES[who], text=text, at=number * 1.0,
                                 discord_message_id=number)  # fmt: skip
     store.replies.begin(number, **place, persona_id=persona, at=number, asked_by=int(who), trigger_seq=seq)
-    store.replies.streaming(number, [number + 1])
+    store.replies.record_parts(number, [number + 1])
     store.messages.append(**place, author_id=0, author_name=persona.title(), text=answer, at=number + 1.0,
                           discord_message_id=number + 1, persona_id=persona)  # fmt: skip
 

@@ -133,7 +133,7 @@ def test_channels_messages_and_replies_are_read(old):
         reply = store.replies.get(2)
         assert (reply.persona_id, reply.state, reply.parts) == ("oda", "done", (3, 4))
         assert vars(store.replies.votes(2)) == {"up": 1, "down": 1}
-        kept = store.answered.get(b"k" * 32, NOW)
+        kept = store.idempotency_keys.get(b"k" * 32, NOW)
         assert (kept.request, kept.status, kept.body) == (b"r" * 32, 201, '{"job": 1}')
 
 
@@ -162,7 +162,7 @@ def test_jobs_versions_and_rollouts_are_read(old):
         assert (tried.version, tried.before, tried.share, tried.ending, tried.why) == (
             "v1", None, 20, "stopped", "enough",
         )  # fmt: skip
-        assert [one.event_id for one in store.tallies.of_rollout(tried.seq)] == [8]
+        assert [one.event_id for one in store.reply_stats.of_rollout(tried.seq)] == [8]
 
 
 def test_members_lessons_votes_and_erasures_are_read(old):
@@ -171,12 +171,12 @@ def test_members_lessons_votes_and_erasures_are_read(old):
         assert [(one.persona_id, one.what) for one in store.people.contributions_of(BEN)] == [("oda", "soup.md")]
         assert len(store.people.tombstones()) == 2
         lesson = Lesson(old.guild, "oda", BEN, True, "Who mends it?", "I do, with oil.", "Nobody.", "form", 5.0, 1)
-        assert store.taught.of_persona("oda", old.guild) == [lesson]
+        assert store.lessons.of_persona("oda", old.guild) == [lesson]
         votes = [(one.choice, one.version_a, one.version_b) for one in store.comparisons.voted("oda")]
         assert votes == [("a", "v1", None), ("tie", "v1", None)]
         assert len(store.comparisons.preferences("oda")) > 0
-        (request,) = store.forgettings.unfinished()
-        assert request.step == "follow" and store.forgettings.of(request.person) == [request]
+        (request,) = store.erasure_requests.unfinished()
+        assert request.step == "follow" and store.erasure_requests.of(request.person) == [request]
         assert store.guilds.is_auto_promotion_enabled(old.guild)
         assert [one.guild_id for one in store.guilds.departed()] == [LEFT_GUILD]
         assert LEFT_GUILD in store.guilds.known()

@@ -157,14 +157,14 @@ async def test_a_forgetting_that_a_crash_cut_off_is_finished_at_the_next_start(t
         await forgettings.stop()
         forgettings.ask(member_id, ["Tobias Reed"], "everything", None)
     async with on_stage(tmp_path) as stage:
-        await until(lambda: not stage.store.forgettings.unfinished())
+        await until(lambda: not stage.store.erasure_requests.unfinished())
         assert stage.store.erasure.texts(member_id) == []
 
 
 async def test_the_operator_asks_the_running_bot_by_a_file(stage, tmp_path):
     await talk(stage)
     file = leave_request(tmp_path, OperatorErasureRequest(user_id=int(stage.member.id), names=("Tobias Reed",)))
-    await until(lambda: not file.exists() and not stage.store.forgettings.unfinished())
+    await until(lambda: not file.exists() and not stage.store.erasure_requests.unfinished())
     assert stage.store.erasure.texts(int(stage.member.id)) == []
 
 

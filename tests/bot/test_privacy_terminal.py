@@ -96,7 +96,7 @@ async def test_while_a_bot_runs_it_is_the_bot_that_forgets(tmp_path):
         )
         assert await asyncio.to_thread(run_forget, arguments, tmp_path) == 0
         assert stage.store.erasure.texts(int(stage.member.id)) == []
-        await until(lambda: not stage.store.forgettings.unfinished())
+        await until(lambda: not stage.store.erasure_requests.unfinished())
 
 
 def test_history_says_what_it_would_take(home, run, tmp_path):

@@ -76,7 +76,7 @@ def settle(home, guild):
     )
     with Store.open(home / DATABASE) as store:
         say(store, "Zephyrine, are you there?", guild=guild, at=1_799_999_000.0)
-        store.people.give(Contribution(guild, f"mira{suffix}", CARD_CONTRIBUTION, 7, 1.0))
+        store.people.add_contribution(Contribution(guild, f"mira{suffix}", CARD_CONTRIBUTION, 7, 1.0))
         store.channels.set_webhook(guild, guild, 1, "token")
         job = train(store, f"own-{guild}", guild=guild, persona=f"mira{suffix}")
         store.versions.promote(job.persona, job.version, 7, 60.0)
@@ -126,7 +126,7 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
             return False
 
     said = say(bench.store, "old", at=bench.now - 91 * DAY_S)
-    bench.store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    bench.store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     monkeypatch.setattr("shutil.rmtree", fails := Failing(f"models/persona_adapters/{OWN}"))
     bench.retention.start(Client())
     await until(lambda: bench.clock.sleepers)
@@ -166,7 +166,7 @@ class Failing:
 async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(bench):
     others = {path: path.read_bytes() for path in of_guild(bench.home, THERE) if path.is_file()}
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=HERE)
-    bench.store.guilds.left(HERE, bench.now)
+    bench.store.guilds.record_left(HERE, bench.now)
     bench.clock.advance(14 * DAY_S - 1)
     await bench.retention.tidy()
     assert HERE in bench.store.guilds.known() and of_guild(bench.home, HERE), "not a second early"
@@ -189,14 +189,14 @@ async def test_nothing_of_a_deleted_server_is_left_in_any_file(tmp_path):
     put(tmp_path, {f"lore/{HERE}/oda/berths.md": much.encode()})  # so that the index has pages to give back
     bench = Bench(tmp_path)
     assert where(tmp_path, "Zephyrine")
-    bench.store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    bench.store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     assert await bench.retention.tidy()
     assert where(tmp_path, "Zephyrine", OWN) == []
     bench.close()
 
 
 async def test_its_queued_and_running_jobs_end(bench):
-    bench.store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    bench.store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     bench.queue.start()
     await until(lambda: bench.backend.busy)
     assert bench.backend.runs[0].job_id == f"failed-{HERE}"
@@ -212,7 +212,7 @@ async def test_what_it_had_made_of_a_shipped_persona_stays_unless_from_what_was_
     put(bench.home, {f"models/persona_adapters/oda/{job.version}/manifest.json": b"{}" for job in (shipped, heard)})
     for job in (shipped, heard):
         store.versions.promote("oda", job.version, 7, 60.0)
-    store.guilds.left(HERE, bench.now - 15 * DAY_S)
+    store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     await bench.retention.tidy()
     assert [one.version for one in store.versions.installed("oda")] == [shipped.version]
     assert store.versions.live("oda") == shipped.version
@@ -340,8 +340,8 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
 
 async def test_what_was_answered_over_http_goes_after_a_day(tmp_path):
     bench = Bench(tmp_path)
-    bench.store.answered.begin(b"old", b"r", bench.now - DAY_S - 1)
-    bench.store.answered.begin(b"new", b"r", bench.now - 60)
+    bench.store.idempotency_keys.begin(b"old", b"r", bench.now - DAY_S - 1)
+    bench.store.idempotency_keys.begin(b"new", b"r", bench.now - 60)
     assert await bench.retention.tidy()
     assert [row["key"] for row in bench.store._connection.read("select key from answered")] == [b"new"]
     bench.close()

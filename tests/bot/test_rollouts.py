@@ -194,7 +194,7 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
     for member in range(1, 13):
         for _ in range(6):
             event = reply(stage.store, at=now, version="v1", asked_by=member)
-            stage.store.replies.interrupted(event, member, now)
+            stage.store.replies.record_interruption(event, member, now)
     message, event = await spoken(stage)
     mark = stage.mark
     await stage.member.click(message, f"again:{event}")

@@ -72,7 +72,7 @@ def test_a_webhook_outlives_the_persona(store):
     store.channels.set_webhook(GUILD, CHANNEL, 6, "new")
     store.channels.clear(GUILD, CHANNEL)
     assert store.channels.webhook(CHANNEL) == (6, "new")
-    store.channels.forget_webhook(CHANNEL)
+    store.channels.delete_webhook(CHANNEL)
     assert store.channels.webhook(CHANNEL) is None
 
 
@@ -145,8 +145,8 @@ def begin(store, event, at=1.0, channel=CHANNEL, persona="oda", seq=None):
 def test_an_event_is_taken_once(store):
     seq = say(store, 1)
     assert begin(store, 1, seq=seq) and not begin(store, 1, 2.0, seq=seq)
-    store.replies.streaming(1, [99])
-    store.replies.streaming(1, [99, 98])
+    store.replies.record_parts(1, [99])
+    store.replies.record_parts(1, [99, 98])
     assert store.replies.finish(1, "done", "v3", 42)
     assert not store.replies.finish(1, "failed") and not begin(store, 1, 3.0)
     reply = store.replies.get(1)
@@ -159,7 +159,7 @@ def test_an_event_is_taken_once(store):
 def test_what_a_crash_cut_off_is_found(store):
     for event in range(4):
         begin(store, event, float(event))
-    store.replies.streaming(1, [99])
+    store.replies.record_parts(1, [99])
     store.replies.finish(2, "stopped")
     assert [(reply.event_id, reply.state) for reply in store.replies.unfinished()] == [
         (0, "waiting"),
@@ -198,10 +198,10 @@ def test_votes_are_one_a_member_and_one_attempt_and_come_back(store):
 def test_what_was_said_is_found_by_place_persona_and_time_as_long_as_it_is_there(store):
     for event, channel, persona in ((1, 10, "oda"), (2, 10, "thrip"), (3, 11, "oda")):
         begin(store, event, float(event), channel, persona)
-        store.replies.streaming(event, [event * 100, event * 100 + 1])
+        store.replies.record_parts(event, [event * 100, event * 100 + 1])
 
     def said(guild=GUILD, **which):
-        return [reply.event_id for reply in store.replies.said(guild, **which)]
+        return [reply.event_id for reply in store.replies.of_guild(guild, **which)]
 
     assert said() == [3, 2, 1] and said(GUILD + 1) == []
     assert said(channel_ids=[10]) == [2, 1] and said(channel_ids=[10, 11], persona_id="oda") == [3, 1]
@@ -230,13 +230,13 @@ def test_a_silence_holds_where_and_for_whom_it_was_made(store):
     mutes = store.mutes
 
     def holds(channel, persona, parent=None):
-        return mutes.holding(GUILD, channel, parent, persona) is not None
+        return mutes.find_applying(GUILD, channel, parent, persona) is not None
 
     mutes.add(Mute(GUILD, 10, "oda", 1, 1.0))
     assert holds(10, "oda") and holds(99, "oda", parent=10)
     assert not holds(10, "thrip") and not holds(11, "oda")
     mutes.add(Mute(GUILD, ALL_CHANNELS, ALL_PERSONAS, 1, 2.0))
-    assert holds(11, "thrip") and mutes.holding(GUILD + 1, 11, None, "thrip") is None
+    assert holds(11, "thrip") and mutes.find_applying(GUILD + 1, 11, None, "thrip") is None
     assert not mutes.remove(GUILD, 11, "oda") and mutes.remove(GUILD, ALL_CHANNELS, ALL_PERSONAS)
     assert [(mute.channel_id, mute.persona_id) for mute in mutes.of_guild(GUILD)] == [(10, "oda")]
 

@@ -181,7 +181,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_left_alone(tmp_path, harm, wo
 
 def test_a_start_that_was_cut_off_before_the_first_table_is_no_harm(tmp_path):
     path_in(tmp_path).touch()
-    with pytest.raises(StoreError, match=r"older form\. Start the bot once"):
+    with pytest.raises(StoreError, match=r"older schema\. Start the bot once"):
         Store.read_only(path_in(tmp_path))
     with Store.open(path_in(tmp_path)) as store:
         add_job(store, "j1")

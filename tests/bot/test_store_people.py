@@ -30,17 +30,17 @@ def test_nobody_has_agreed_until_they_say_so_and_the_last_word_counts(store):
 
 
 def test_a_gift_has_the_last_giver_until_it_is_taken_back(store):
-    store.people.give(Contribution(HERE, "oda", "soup.md", 7, 1.0))
-    store.people.give(Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0))
-    store.people.give(Contribution(HERE, "oda", "soup.md", 8, 3.0))
+    store.people.add_contribution(Contribution(HERE, "oda", "soup.md", 7, 1.0))
+    store.people.add_contribution(Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0))
+    store.people.add_contribution(Contribution(HERE, "oda", "soup.md", 8, 3.0))
     assert store.people.contributions_of(7) == [Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0)]
-    store.people.take_back(HERE, "mira-h", CARD_CONTRIBUTION)
+    store.people.remove_contribution(HERE, "mira-h", CARD_CONTRIBUTION)
     assert store.people.contributions_of(7) == []
 
 
 def test_the_latest_date_stands_on_a_tombstone(store):
     for at in (5.0, 9.0, 7.0):
-        store.people.bury("ab" * 16, at)
+        store.people.record_erased("ab" * 16, at)
     assert store.people.tombstones() == {"ab" * 16: 9.0}
 
 
@@ -75,11 +75,11 @@ def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
 def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
     for guild in (HERE, THERE):
         say(store, "hello", guild, channel=guild)
-        store.people.give(Contribution(guild, "oda", "soup.md", 7, 1.0))
+        store.people.add_contribution(Contribution(guild, "oda", "soup.md", 7, 1.0))
         store.channels.set_webhook(guild, guild, 1, "token")
         store.messages.start_new_conversation(guild)
-    store.guilds.left(HERE, 50.0)
-    store.guilds.left(HERE, 90.0)
+    store.guilds.record_left(HERE, 50.0)
+    store.guilds.record_left(HERE, 90.0)
     assert store.guilds.left_before(60.0) == [HERE] and store.guilds.left_before(50.0) == []
     store.guilds.delete(HERE)
     assert store.guilds.known() == {THERE} and store.guilds.left_before(99.0) == []
@@ -87,8 +87,8 @@ def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
 
 
 def test_a_server_that_comes_back_stays(store):
-    store.guilds.left(HERE, 50.0)
-    store.guilds.returned(HERE)
+    store.guilds.record_left(HERE, 50.0)
+    store.guilds.record_returned(HERE)
     assert store.guilds.left_before(99.0) == []
 
 

@@ -32,8 +32,8 @@ def test_a_rollout_is_on_in_its_guild_until_it_is_ended_and_survives_a_restart(s
     assert (begun.before, begun.share, begun.started_at, begun.is_randomised) == ("v1", 20, 10.0, True)
     store.close()
     with Store.open(tmp_path / "understudy.sqlite") as again:
-        assert again.rollouts.running("ballast", 11.0) == [begun] and again.rollouts.here("ballast", GUILD, 11.0)
-        assert again.rollouts.here("ballast", 10, 11.0) is None
+        assert again.rollouts.running("ballast", 11.0) == [begun] and again.rollouts.find_active("ballast", GUILD, 11.0)
+        assert again.rollouts.find_active("ballast", 10, 11.0) is None
         assert again.rollouts.end(begun.seq, "stopped", 12.0, MODERATOR)
         assert not again.rollouts.end(begun.seq, "worse", 13.0), "what has ended stays ended"
         assert again.rollouts.running("ballast", 13.0) == [] and again.rollouts.unannounced() == []
@@ -78,7 +78,7 @@ def test_promoting_the_version_ends_its_rollout_and_watches_it(store):
     assert [row.seq for row in store.rollouts.unannounced()] == [elsewhere.seq], "there nobody has pressed anything"
     (watched,) = store.rollouts.running("ballast", 20.0)
     assert (watched.version, watched.before, watched.is_promoted, watched.share) == ("v2", "v1", True, 100)
-    assert store.rollouts.here("ballast", GUILD, 20.0) is None
+    assert store.rollouts.find_active("ballast", GUILD, 20.0) is None
     assert store.rollouts.running("ballast", 20.0 + OBSERVATION_PERIOD_S) == [], "not for ever"
 
 
@@ -114,14 +114,14 @@ def test_a_version_that_is_withdrawn_or_no_longer_compared_answers_nothing(store
     store.versions.rollback("ballast", MODERATOR, 15.0)
     store.versions.withdraw("ballast", "v2", 16.0, "somebody is in it")
     assert store.rollouts.of_reply(event, 17.0) is None
-    store.rollouts.settle("ballast", 18.0)
+    store.rollouts.end_superseded("ballast", 18.0)
     assert store.rollouts.get(begun.seq).ending == "withdrawn"
 
 
 def test_only_who_asked_can_count_a_reply_as_interrupted_and_once(store):
     event = reply(store, at=10.0, asked_by=5)
     for by, at, noted in ((6, 11.0, None), (5, 12.0, 12.0), (5, 13.0, 12.0)):
-        store.replies.interrupted(event, by, at)
+        store.replies.record_interruption(event, by, at)
         assert store.replies.get(event).interrupted_at == noted
 
 
@@ -131,12 +131,12 @@ def test_the_replies_of_a_rollout_count_by_their_draw_and_each_by_its_first_vote
     store.replies.vote(liked, 5, 1, 12.0)
     store.replies.vote(liked, 6, -1, 13.0)
     stopped = drawn(store, begun, new=False, at=11.0, asked_by=6)
-    store.replies.interrupted(stopped, 6, 12.0)
+    store.replies.record_interruption(stopped, 6, 12.0)
     failed = drawn(store, begun, new=True, at=11.0, asked_by=5)
     store.replies.begin_regeneration(failed)
     store.replies.finish(failed, "failed")
     reply(store, at=11.0, version="v2")  # in another place
-    one, two = sorted(store.tallies.of_rollout(begun.seq), key=lambda row: row.event_id != liked)
+    one, two = sorted(store.reply_stats.of_rollout(begun.seq), key=lambda row: row.event_id != liked)
     assert (one.event_id, one.voter, one.vote, one.tally) == (liked, 5, 1, ReplyTally(1, 1, 1, 0))
     assert (two.event_id, two.voter, two.interrupted) == (stopped, None, True)
     found = compare_rollout(store, begun)
@@ -162,7 +162,7 @@ def test_what_was_promoted_is_compared_with_each_members_replies_before(store):
     for member in range(1, 13):
         for at in range(21, 27):
             event = reply(store, at=float(at), version="v2", asked_by=member)
-            store.replies.interrupted(event, member, at + 0.5)
+            store.replies.record_interruption(event, member, at + 0.5)
         found = compare_rollout(store, watched)
         assert found.worse == ("interruptions" if member > 7 else None), member
     assert (found.new, found.before) == (ReplyTally(72, 0, 0, 72), ReplyTally(72, 0, 0, 0))
@@ -175,7 +175,7 @@ def test_whoever_always_complains_says_nothing_of_a_version(store):
         for member in range(1, 13):
             for at in range(start, start + 6):
                 event = reply(store, at=float(at), version=version, asked_by=member)
-                store.replies.interrupted(event, member, at + 0.5)
+                store.replies.record_interruption(event, member, at + 0.5)
                 store.replies.vote(event, member, -1, at + 0.5)
     (watched,) = store.rollouts.running("ballast", 30.0)
     found = compare_rollout(store, watched)
@@ -187,10 +187,10 @@ def test_counts_are_of_the_guild_and_the_version_that_is_asked_for(store):
         store.replies.vote(reply(store, at=5.0, version=version, guild=guild), 5, 1, 6.0)
     store.replies.begin(3, guild_id=9, channel_id=2, persona_id="ballast", at=5.0)  # a greeting
     store.replies.finish(3, "done")
-    assert store.tallies.of(ReplySelection("ballast", "v1", guild_id=9)) == ReplyTally(1, 1, 0, 0)
-    assert store.tallies.of(ReplySelection("ballast", "v1")) == ReplyTally(2, 2, 0, 0)
-    assert store.tallies.of(ReplySelection("ballast", None)) == ReplyTally(1, 1, 0, 0)
-    assert store.tallies.of(ReplySelection("ballast", "v1", until=5.0)) == ReplyTally()
+    assert store.reply_stats.of(ReplySelection("ballast", "v1", guild_id=9)) == ReplyTally(1, 1, 0, 0)
+    assert store.reply_stats.of(ReplySelection("ballast", "v1")) == ReplyTally(2, 2, 0, 0)
+    assert store.reply_stats.of(ReplySelection("ballast", None)) == ReplyTally(1, 1, 0, 0)
+    assert store.reply_stats.of(ReplySelection("ballast", "v1", until=5.0)) == ReplyTally()
 
 
 def test_a_guild_that_goes_takes_its_rollouts_along_and_leaves_others(store):

@@ -50,12 +50,12 @@ async def test_a_moderator_teaches_sees_it_and_takes_it_back(stage):
     assert not any(field.get("value") for row in form.modal["components"] for field in row.get("components", [row]))
     sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead=INSTEAD)
     await told(sent, "Kept: what **Ballast** should answer to that (number 1)")
-    (lesson,) = stage.store.taught.of_persona("ballast", stage.sandbox.guild_id)
+    (lesson,) = stage.store.lessons.of_persona("ballast", stage.sandbox.guild_id)
     assert (lesson.prompt, lesson.reply, lesson.instead_of) == (ASKED, ANSWERED, INSTEAD)
     assert (lesson.user_id, lesson.as_moderator, lesson.right) == (int(stage.moderator.id), True, "form")
     await told(await stage.moderator.slash(QUAY, "persona taught"), f"`1` {ASKED} → {ANSWERED}")
     await stage.moderator.click(sent.message, "Undo")
-    await until(lambda: stage.store.taught.get(1) is None)
+    await until(lambda: stage.store.lessons.get(1) is None)
     await told(await stage.moderator.slash(QUAY, "persona unteach", number=1), "There is no taught reply 1 of yours")
 
 
@@ -67,7 +67,7 @@ async def test_members_teach_once_they_have_opted_in_and_touch_only_their_own(st
     shown = (await told(await stage.member.slash(QUAY, "persona taught"), "was taught 1 reply"))["content"]
     assert "Hardly." not in shown
     await told(await stage.member.slash(QUAY, "persona unteach", number=2), "There is no taught reply 2 of yours")
-    assert stage.store.taught.get(2) and not stage.store.taught.get(1).as_moderator
+    assert stage.store.lessons.get(2) and not stage.store.lessons.get(1).as_moderator
     await told(await stage.moderator.slash(QUAY, "persona unteach", number=1), "Taken back (number 1)")
     await told(await teach(stage.member, ANSWERED, ANSWERED), "What it should answer is what it should not.")
 
@@ -78,7 +78,7 @@ async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
         stage.client._connection._view_store._modals.clear()
         sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead="")
         await told(sent, "what **Oda Marrow** should answer")
-        assert stage.store.taught.of_persona("oda", 0)[0].instead_of == ""
+        assert stage.store.lessons.of_persona("oda", 0)[0].instead_of == ""
         await told(await stage.moderator.slash(QUAY, "privacy show"), "1 replies that you taught personas")
 
 
@@ -109,8 +109,8 @@ def rows_of(home, store, guild_id=GUILD):
 
 def test_a_training_takes_votes_and_lessons_of_its_own_server_under_a_key(store, tmp_path):
     store.people.decide(ConsentDecision(WHO, True, 1.0, "en"))
-    store.taught.add(lesson())
-    store.taught.add(lesson(guild_id=THEIRS, reply="Elsewhere."))
+    store.lessons.add(lesson())
+    store.lessons.add(lesson(guild_id=THEIRS, reply="Elsewhere."))
     voted(store, "b")
     voted(store, "bad", OTHER)
     voted(store, "tie", OTHER)
@@ -132,8 +132,8 @@ def test_a_training_takes_votes_and_lessons_of_its_own_server_under_a_key(store,
 
 def test_who_has_opted_out_since_teaches_nothing_any_more_but_moderators_do(store, tmp_path):
     store.people.decide(ConsentDecision(WHO, True, 1.0, "en"))
-    store.taught.add(lesson())
-    store.taught.add(lesson(OTHER, as_moderator=True, reply="By a moderator."))
+    store.lessons.add(lesson())
+    store.lessons.add(lesson(OTHER, as_moderator=True, reply="By a moderator."))
     assert len(rows_of(tmp_path, store)) == 2
     store.people.decide(ConsentDecision(WHO, False, 2.0, "en"))
     assert [one.chosen for one in rows_of(tmp_path, store)] == ["By a moderator."]
@@ -160,7 +160,7 @@ def asked(**more):
 def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store, tmp_path):
     catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path, store)
     ConsentMirror(tmp_path, store, "").mirror()
-    store.taught.add(lesson(as_moderator=True))
+    store.lessons.add(lesson(as_moderator=True))
     assert asked().recipe == "preference" and asked(recipe="demo-cpu").recipe == "demo-cpu"
     with pytest.raises(RequestError, match="There is no version yet that could go on learning"):
         catalogue.materials_for(asked(), GUILD)

@@ -66,7 +66,7 @@ def compare_rollout(store: Store, rollout: Rollout) -> RolloutComparison:
 def _compare_randomised(store: Store, rollout: Rollout) -> RolloutComparison:
     votes, interruptions = LikelihoodRatioEProcess(rollout.share / 100), LikelihoodRatioEProcess(rollout.share / 100)
     tallies = {True: ReplyTally(), False: ReplyTally()}
-    for reply in store.tallies.of_rollout(rollout.seq):
+    for reply in store.reply_stats.of_rollout(rollout.seq):
         is_new = rollout.draws(reply.event_id)
         tallies[is_new] += reply.tally
         if reply.voter is not None:
@@ -78,11 +78,13 @@ def _compare_randomised(store: Store, rollout: Rollout) -> RolloutComparison:
 
 def _compare_before_after(store: Store, rollout: Rollout) -> RolloutComparison:
     now, then = _selections(rollout)
-    votes = _paired_e_value(store.tallies.voted(then), store.tallies.voted(now), MIN_VOTES_PER_MEMBER)
+    votes = _paired_e_value(
+        store.reply_stats.downvotes_by_member(then), store.reply_stats.downvotes_by_member(now), MIN_VOTES_PER_MEMBER
+    )
     # A reply can still be stopped or made anew until its member has asked for the next one.
-    settled = {member: marks[:-1] for member, marks in store.tallies.asked(now).items()}
-    interruptions = _paired_e_value(store.tallies.asked(then), settled, MIN_REPLIES_PER_MEMBER)
-    return RolloutComparison(store.tallies.of(now), store.tallies.of(then), votes, interruptions)
+    settled = {member: marks[:-1] for member, marks in store.reply_stats.interruptions_by_member(now).items()}
+    interruptions = _paired_e_value(store.reply_stats.interruptions_by_member(then), settled, MIN_REPLIES_PER_MEMBER)
+    return RolloutComparison(store.reply_stats.of(now), store.reply_stats.of(then), votes, interruptions)
 
 
 def _selections(rollout: Rollout) -> tuple[ReplySelection, ReplySelection]:
@@ -116,7 +118,9 @@ async def summarise_votes(
     live = store.versions.live(persona_id)
     names = {version, live or BASE_MODEL_NAME}
     votes = [one for one in store.comparisons.voted(persona_id, guild_id) if set(one.versions) == names]
-    own, other = (store.tallies.of(ReplySelection(persona_id, which, guild_id=guild_id)) for which in (version, live))
+    own, other = (
+        store.reply_stats.of(ReplySelection(persona_id, which, guild_id=guild_id)) for which in (version, live)
+    )
     if live == version or not (votes or own.up or own.down):
         return None
     values = member_scores(votes, version, now)
@@ -151,6 +155,6 @@ def _max_rollout_evidence(
 ) -> float | None:
     """The most that any trial of the version beside the one that speaks has brought; ended ones count."""
     rollouts = store.rollouts
-    tried = rollouts.everywhere(persona_id) if guild_id is None else rollouts.of_persona(persona_id, guild_id)
+    tried = rollouts.of_all_guilds(persona_id) if guild_id is None else rollouts.of_persona(persona_id, guild_id)
     beside = [one for one in tried if (one.version, one.before) == (version, live)]
     return max((compare_rollout(store, one).votes for one in beside), default=None)

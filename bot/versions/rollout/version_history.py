@@ -66,7 +66,7 @@ class VersionHistory:
         yield from _score_lines(made.scorecard)
 
     def _heard(self, version: str | None) -> Iterator[str]:
-        tally = self.services.store.tallies.of(ReplySelection(self.persona.id, version, guild_id=self.guild_id))
+        tally = self.services.store.reply_stats.of(ReplySelection(self.persona.id, version, guild_id=self.guild_id))
         if tally.replies:
             yield f"Here: {rollout_text.tally_text(tally)}"
 

@@ -311,7 +311,7 @@ async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(desk):
 async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(desk):
     await upload(desk, "/dashboard/personas", "mira.png", MIRA)
     desk.store.channels.assign(Channel(9, 5, "mira", "mentions", 1, 1.0))
-    desk.store.guilds.present([9], 1)
+    desk.store.guilds.record_present([9], 1)
     page = (await desk.page("/dashboard/personas/mira/remove"))[1]
     assert "character-book-1.md" in page and "server 9" in page
     assert (await desk.submit("/dashboard/personas/mira/remove"))[0] == 303

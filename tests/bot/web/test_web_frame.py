@@ -22,7 +22,7 @@ async def test_where_there_is_no_other_page_the_root_leads_to_the_overview(desk)
 
 
 async def test_the_overview_tells_who_lives_where_in_which_version(desk):
-    desk.store.guilds.present([GUILD], 1)
+    desk.store.guilds.record_present([GUILD], 1)
     desk.store.channels.assign(Channel(GUILD, 5, "oda", "mentions", 1, 1.0))
     install(desk.store, "oda")
     desk.store.versions.promote("oda", "v1", 1, 2.0)

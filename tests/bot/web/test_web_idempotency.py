@@ -105,7 +105,7 @@ async def test_what_is_older_than_a_day_is_forgotten(ask):
     await ask(json={"a": 1})
     await ask(json={"a": 2}, key="later")
     ask.store._connection.write("update answered set at = 1000.0 where at = (select min(at) from answered)")
-    ask.store.answered.forget_old(1001.0 + IDEMPOTENCY_KEY_LIFETIME_S)
+    ask.store.idempotency_keys.delete_expired(1001.0 + IDEMPOTENCY_KEY_LIFETIME_S)
     assert len(ask.store._connection.read("select * from answered")) == 1
 
 
@@ -164,7 +164,7 @@ async def test_in_memory_too_one_waits_for_the_first_and_what_was_refused_comes_
 
 async def test_what_is_kept_in_memory_goes_when_somebody_is_forgotten(ask):
     await ask("/play/runs", json={"prompt": "Is the ferry late?"})
-    ask.store.forgettings.begin("someone", 0.0, "", "{}", "{}")
+    ask.store.erasure_requests.begin("someone", 0.0, "", "{}", "{}")
     assert (await ask("/play/runs", json={"prompt": "Is the ferry late?"}))[0] == 201 and len(ask.counter.asked) == 2
 
 

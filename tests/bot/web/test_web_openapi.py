@@ -123,7 +123,7 @@ def test_a_handler_is_described_by_what_it_is_given():
 
 async def furnished(desk):
     """Something of everything; gives what stands for the places in paths."""
-    desk.store.guilds.present([9], 1)
+    desk.store.guilds.record_present([9], 1)
     desk.store.channels.assign(Channel(9, 5, "oda", "mentions", 1, 1.0))
     for _ in range(2):
         install(desk.store, "oda", guild=9)

@@ -75,7 +75,7 @@ async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_ag
 
 async def test_a_plan_shows_nobodys_words_after_a_forgetting(desk):
     _, path = await plan_made(desk, **GIVEN)
-    desk.store.forgettings.begin("someone", 0.0, "", "{}", "{}")
+    desk.store.erasure_requests.begin("someone", 0.0, "", "{}", "{}")
     assert (await desk.page(path))[0] == 404
     assert (await plan_made(desk, **GIVEN))[1] != path
 

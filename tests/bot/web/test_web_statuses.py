@@ -132,7 +132,7 @@ async def test_keys_are_heeded_by_all_that_take_them(desk):
         assert await status(desk, method, filled(path), headers={"Idempotency-Key": "two words"}) == 400, path
         if path != "/finetune/start-training":  # there the job is what is remembered
             key = f"used-{next(keys)}"
-            desk.store.answered.begin(hashlib.sha256(key.encode()).digest(), b"another request", time.time())
+            desk.store.idempotency_keys.begin(hashlib.sha256(key.encode()).digest(), b"another request", time.time())
             sent = {"headers": {**JSON, "Idempotency-Key": key}, "data": b"{}"}
             assert await status(desk, method, filled(path), **sent) == 409, path
 

@@ -24,7 +24,7 @@ def live(desk):
 
 
 async def test_every_persona_is_listed_with_who_speaks_and_where(desk):
-    desk.store.guilds.present([9], 1)
+    desk.store.guilds.record_present([9], 1)
     desk.store.channels.assign(Channel(9, 5, "ballast", "mentions", 1, 1.0))
     install(desk.store, card=GOOD)
     desk.store.versions.promote("ballast", "v1", 0, 1_795_000_000.0)

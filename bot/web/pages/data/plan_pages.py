@@ -126,7 +126,7 @@ def _default_fields(request: web.Request) -> dict[str, str]:
 async def post_plan_form(request: web.Request) -> web.Response:
     """Plan the run of the form, and show the plan at its own address; with `start`, queue the run."""
     services, (given, _) = get_services(request), await read_fields(request)
-    forgettings = services.store.forgettings.count()
+    forgettings = services.store.erasure_requests.count()
     try:
         body = form_to_request(given)
         if given.get("start"):
@@ -141,7 +141,7 @@ async def post_plan_form(request: web.Request) -> web.Response:
 
 async def get_plan_page(request: web.Request) -> web.Response:
     """A plan that was made before, below the form as it was then."""
-    forgettings = get_services(request).store.forgettings.count()
+    forgettings = get_services(request).store.erasure_requests.count()
     try:
         kept = get_data_state(request).plans.get(request.match_info["id"], forgettings)
     except Problem as gone:

@@ -102,7 +102,7 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
     for began, after in pairwise([*changes, None]):
         if began is not None:
             found.get(began.version or "", base).spans.append(_live_period(began, after))
-    for tried in services.store.rollouts.everywhere(persona_id):
+    for tried in services.store.rollouts.of_all_guilds(persona_id):
         if not tried.is_promoted and tried.version in found:
             found[tried.version].trials.append(_rollout_period(tried))
     if not changes or changes[0].version is not None:
