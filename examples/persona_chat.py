@@ -27,11 +27,13 @@ def main() -> int:
     parser.add_argument("adapter", type=Path, help="an adapter's folder, as a training run leaves it")
     parser.add_argument("card", type=Path, help="the persona's card: TOML, JSON, PNG or CHARX")
     parser.add_argument("question")
-    parser.add_argument("--base-model", metavar="M", help="where the adapter's base model is (default: as it is named)")
-    parser.add_argument("--max-new-tokens", type=int, default=120, metavar="N", help="of the reply (default: 120)")
+    parser.add_argument("--base-model", metavar="M", help="the adapter's base model (default: the one in its manifest)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=120, metavar="N", help="length of the reply (default: 120)"
+    )
     parser.add_argument("--seed", type=int, help="the same seed gives the same reply")
     options = parser.parse_args()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about kernels that are not used here
     try:
         asyncio.run(answer(options))
     except UnderstudyError as error:
@@ -41,7 +43,7 @@ def main() -> int:
 
 
 async def answer(options: argparse.Namespace) -> None:
-    """Print the reply as it is made. Raises `UnderstudyError` for what is missing, damaged or does not fit together."""
+    """Prints the reply as it is generated. Raises `UnderstudyError` for missing, damaged or incompatible files."""
     manifest = verify_adapter(options.adapter, NAME_ADAPTER_ADVICE)
     persona = to_persona(read_card_file(options.card), str(options.card))
     adapter = AdapterRef(persona.id, manifest.version, options.adapter)

@@ -1,4 +1,4 @@
-"""What the four notebooks share: the project's commands, run as they are typed, in a home of their own."""
+"""Runs the project's commands for the notebooks, in a separate home."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 OUT = Path(os.environ.get("NOTEBOOKS_OUT", ROOT / "build" / "notebooks"))
-"""Where all that they make goes, the bot's home included; NOTEBOOKS_OUT names another folder."""
+"""The folder of all outputs and of the home; NOTEBOOKS_OUT selects another one."""
 
 
 def run(*words: object) -> str:
-    """`python -m WORDS` in the project's folder; gives what it prints. Raises `RuntimeError` with what went wrong."""
+    """Runs `python -m WORDS` and returns its output. Raises `RuntimeError` with the error message."""
     done = subprocess.run(_command(words), cwd=ROOT, env=_environ(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"python -m {' '.join(map(str, words))}\n{done.stderr.strip()[-2000:]}")
     return done.stdout
 
 
-def told(*words: object) -> dict[str, Any]:
-    """The object that a command with `--json` prints."""
+def run_json(*words: object) -> dict[str, Any]:
+    """Runs a command with `--json` and returns the printed object."""
     found: dict[str, Any] = json.loads(run(*words, "--json"))
     return found
 
 
 def events(*words: object) -> Iterator[dict[str, Any]]:
-    """What a training tells while it runs, one event after another. Raises `RuntimeError` when it fails."""
+    """Yields the events of a training run as they happen. Raises `RuntimeError` if it fails."""
     with subprocess.Popen(
         _command([*words, "--json"]), cwd=ROOT, env=_environ(), stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,13 +1,15 @@
-"""The notebooks: kept without outputs, and run from beginning to end with small settings."""
+"""Checks the notebooks: stored without outputs, importable names, and complete runs with small settings."""
 
 from __future__ import annotations
 
 import os
+import re
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.docs.programs import PACKAGES, has_module
 from tests.docs.reading import ROOT
 
 FOLDER = ROOT / "examples" / "notebooks"
@@ -19,27 +21,28 @@ SMALL = {
     "4-evaluation": {"SETTINGS": BRIEF},
 }
 SAYS = {
-    "1-data": ("samples to learn from", "of all tokens carry loss", "PERSON"),
-    "2-training": ("steps, about", "final losses", "memory at its highest"),
+    "1-data": ("training samples", "of all tokens carry loss", "PERSON"),
+    "2-training": ("steps, about", "final losses", "peak memory"),
     "3-personas": ("an adapter has", "ballast (adapter)", "predicted best by their persona's own adapter"),
     "4-evaluation": ("Score card", "really:"),
 }
 FIGURES = {"1-data": 2, "2-training": 2, "3-personas": 1, "4-evaluation": 1}
 LIMIT_S = 900
+IMPORT = re.compile(rf"from ((?:{'|'.join(PACKAGES)})[\w.]*) import (.+)")
 
 
 def notebook(name: str) -> nbformat.NotebookNode:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-def test_all_of_them_are_tried():
+def test_all_notebooks_are_listed_and_tested():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(SMALL)
-    told = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert all(f"({name}.ipynb)" in told for name in SMALL)
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert all(f"({name}.ipynb)" in index for name in SMALL)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_is_kept_without_outputs_and_says_what_may_be_changed(name):
+def test_it_is_stored_without_outputs_and_begins_with_its_parameters(name):
     book = notebook(name)
     nbformat.validate(book)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
@@ -49,6 +52,15 @@ def test_it_is_kept_without_outputs_and_says_what_may_be_changed(name):
     assert first.metadata.tags == ["parameters"]
     assert all(f"\n{given} = " in f"\n{first.source}" for given in SMALL[name])
     assert not any(cell.metadata.get("tags") for cell in others)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_names_that_it_imports_exist(name):
+    for cell in notebook(name).cells:
+        lines = cell.source.splitlines() if cell.cell_type == "code" else []
+        for module, names in (found.groups() for line in lines if (found := IMPORT.match(line))):
+            missing = [it for it in names.split(", ") if not has_module(f"{module}.{it}")]
+            assert not missing, f"{module} has no {', '.join(missing)}"
 
 
 @pytest.mark.slow
