@@ -15,10 +15,11 @@ from bot.errors import redact_paths
 from bot.services import Services
 from bot.store import StoreError
 from bot.training.queue import QueueConflictError
+from bot.training.request_checks import CheckLock
 from bot.web import idempotency, templating
 from bot.web.api import openapi
 from bot.web.api.openai.openai_errors import is_openai_path, openai_error_response
-from bot.web.api.training import start_training
+from bot.web.api.training.training_service import CHECK_LOCK
 from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route
 from bot.web.auth import AUTHENTICATOR, Authenticator
 from bot.web.csrf import PARSER_LIMITS, SECURITY_HEADERS, require_same_origin, require_short_url
@@ -67,9 +68,9 @@ class WebServer:
 
         What no route of the application answers is answered with a problem.
         """
-        app[APP_CONTEXT], app[start_training.PLANNING_LOCK], app[templating.FLASH_MESSAGES] = (
+        app[APP_CONTEXT], app[CHECK_LOCK], app[templating.FLASH_MESSAGES] = (
             self._context,
-            start_training.PlanningLock(),
+            CheckLock(),
             templating.FlashMessages(),
         )
         app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR], app[idempotency.IDEMPOTENCY_STATE] = (

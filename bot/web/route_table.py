@@ -20,10 +20,9 @@ from bot.web.api.playground_service import set_up_playground
 from bot.web.api.system_routes import HEALTH_ROUTES as HEALTH
 from bot.web.api.system_routes import METRICS_ROUTES as METRICS
 from bot.web.api.system_routes import SYSTEM_ROUTES as SYSTEM
+from bot.web.api.training.job_routes import PLAN_ROUTES as PLAN
 from bot.web.api.training.job_routes import ROUTES as JOBS
 from bot.web.api.training.run_routes import ROUTES as RUNS
-from bot.web.api.training.start_training import PLAN_ROUTES as PLAN
-from bot.web.api.training.start_training import ROUTES as START
 from bot.web.app_context import Route
 from bot.web.pages.data.dataset_pages import BUILD_ROUTES as BUILD_PAGES
 from bot.web.pages.data.dataset_pages import ROUTES as DATASET_PAGES
@@ -47,7 +46,6 @@ from bot.web.templating import ROUTES as STATIC
 
 ROUTES: tuple[Route, ...] = (
     *HEALTH,
-    *START,
     *JOBS,
     *PROBLEMS,
     *STATIC,

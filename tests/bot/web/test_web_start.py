@@ -11,8 +11,8 @@ from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bot.training import request_checks
 from bot.training.training_plan import MemoryOption, RecipeEstimate
-from bot.web.api.training import start_training, training_checks
 from personas.errors import TrainingError
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.conftest import LITERAL, put_talk
@@ -105,7 +105,7 @@ async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would
 
 
 async def test_what_would_work_fits_into_memory_too(desk, monkeypatch):
-    monkeypatch.setattr(training_checks, "available_memory_bytes", lambda: 8 * GIB)
+    monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
     desk.backend.planned = planned(9 * GIB, [(HALF, 7 * GIB)])
     would_work = (await desk.ask("POST", POST, json=LITERAL))[1]["would_work"]
     assert would_work["hyperparameters"] == {**LITERAL["hyperparameters"], **HALF}
@@ -258,7 +258,7 @@ SHORT = {**HALF, "max_length": 320}
     ],
 )
 async def test_what_does_not_fit_is_refused_with_what_would(desk, monkeypatch, plan, would_work):
-    monkeypatch.setattr(training_checks, "available_memory_bytes", lambda: 8 * GIB)
+    monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
     desk.backend.planned = plan
     status, body, _ = await desk.start(hyperparameters={"learning_rate": 2e-4, "per_device_train_batch_size": 4})
     assert status == 422 and body["type"] == "/problems/no-memory" and desk.store.jobs.page(1) == []
@@ -272,7 +272,7 @@ async def test_what_does_not_fit_is_refused_with_what_would(desk, monkeypatch, p
 
 
 async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(desk, monkeypatch, tiny_base):
-    monkeypatch.setattr(training_checks, "available_memory_bytes", lambda: 8 * GIB)
+    monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
 
     async def plan(request, guild_id):
         return planned(9 * GIB if request.base_model == tiny_base.source else 2 * GIB)
@@ -292,9 +292,9 @@ def test_what_a_trainer_holds_counts_as_free(monkeypatch):
         def children(self, recursive):
             return [Child()]
 
-    monkeypatch.setattr(training_checks.psutil, "virtual_memory", lambda: type("All", (), {"available": GIB}))
-    monkeypatch.setattr(training_checks.psutil, "Process", Process)
-    assert training_checks.available_memory_bytes() == 4 * GIB
+    monkeypatch.setattr(request_checks.psutil, "virtual_memory", lambda: type("All", (), {"available": GIB}))
+    monkeypatch.setattr(request_checks.psutil, "Process", Process)
+    assert request_checks.available_memory_bytes() == 4 * GIB
 
 
 # ------------------------------------------------------------------------------------------------ twice
@@ -354,7 +354,7 @@ async def test_too_many_at_once_are_told_to_wait(desk, monkeypatch):
         return PLAN
 
     monkeypatch.setattr(desk.backend, "plan", plan)
-    monkeypatch.setattr(start_training, "MAX_WAITING_CHECKS", 2)
+    monkeypatch.setattr(request_checks, "MAX_WAITING_CHECKS", 2)
     first = [asyncio.create_task(desk.start(job_name=f"j{n}")) for n in range(2)]
     await asyncio.sleep(0.05)
     status, _, headers = await desk.start(job_name="third")

@@ -1,10 +1,10 @@
-"""`GET /finetune/jobs`, `GET /finetune/jobs/ID`, `POST …/cancel` and `…/resume`, and a job as JSON."""
+"""`/finetune/start-training`, `/finetune/plan` and `/finetune/jobs`: starts, plans, lists, cancels and resumes jobs."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast, get_args
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -13,8 +13,10 @@ from bot.errors import redact_paths
 from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
 from bot.store import JobResult, JobState, TrainingJob
+from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
 from bot.web.api.openapi import (
     ApiModel,
+    BodySpec,
     Json,
     Links,
     ResponseSpec,
@@ -23,14 +25,22 @@ from bot.web.api.openapi import (
     enum_parameter,
     integer_parameter,
 )
-from bot.web.api.paging import PAGE_PARAMETERS, enum_query, integer_query, page_links, parse_page_query
+from bot.web.api.paging import PAGE_PARAMETERS, integer_query, page_links, parse_page_query
+from bot.web.api.training.training_service import (
+    JOB_STATE_NAMES,
+    job_path,
+    job_state_query,
+    plan_request,
+    queue_training,
+    require_job,
+)
 from bot.web.app_context import Route, get_services
-from bot.web.problems import Problem
+from bot.web.idempotency import idempotency_key
+from bot.web.request_body import read_json_object
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 
 OPEN_STATES: tuple[JobState, ...] = ("queued", "running")
-JOB_STATE_NAMES: tuple[JobState, ...] = get_args(JobState)
 SHARED_JOB_FIELDS = (
     "job_id", "state", "name", "persona", "version", "attempt", "queued_at", "started_at", "finished_at"
 )  # fmt: skip
@@ -112,9 +122,25 @@ class JobListResponse(ApiModel):
     links: Links
 
 
-def job_path(job_id: str) -> str:
-    """The address of a job."""
-    return f"/finetune/jobs/{job_id}"
+class PlanSummary(ApiModel):
+    """The expected size, duration and memory of a run."""
+
+    samples: dict[str, int]
+    tokens: int
+    rows: int
+    rows_used: int
+    dropped: dict[str, int]
+    steps: int
+    seconds: float
+    memory_bytes: int
+    basis: str
+    warnings: list[str]
+
+
+class AcceptedJob(JobResponse):
+    """A queued job; `plan` is absent where the same Idempotency-Key queued it before."""
+
+    plan: PlanSummary | None = None
 
 
 def queue_positions(services: Services) -> dict[str, int]:
@@ -158,6 +184,53 @@ def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
     place = adapter.relative_to(home) if adapter.is_relative_to(home) else Path(adapter.name)
     scorecard = result.scorecard.model_dump(mode="json")
     return JobResultSummary(adapter=place.as_posix(), seconds=result.seconds, scorecard=scorecard)
+
+
+@describe_operation(
+    "Start a training",
+    {
+        202: ResponseSpec("The job, stored and queued, with the plan of what it will do.", AcceptedJob),
+        409: "A job for the same is queued already, the queue is full, or the key belongs to another request.",
+        422: "Fields are wrong, or it cannot be run here; `would_work` is a body that can.",
+    },
+    tag="training",
+    body=BodySpec(TrainingRequest, {"job_name": "oda-1", "persona": "oda"}),
+)
+async def post_training(request: web.Request) -> web.Response:
+    """202 with the job that was queued, or that the same Idempotency-Key queued before."""
+    job_id = _idempotent_job_id(request)
+    get_services(request)
+    body = await read_json_object(request)
+    job, plan = await queue_training(request, body, job_id=job_id)
+    answer = dict(JobResponse.of(get_services(request), job))
+    if plan:
+        own = requested_recipe_plan(plan, job.request.recipe)
+        answer["plan"] = PlanSummary.model_validate(plan.model_dump() | own.model_dump())
+    return AcceptedJob(**answer).response(202, {"Location": job_path(job.job_id)})
+
+
+def _idempotent_job_id(request: web.Request) -> str | None:
+    """The id of the job that a key stands for. It outlives the bot, as the job does."""
+    key = idempotency_key(request)
+    return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
+
+
+@describe_operation(
+    "What a training would do",
+    {
+        200: "Samples, tokens, what is dropped and why, steps, time and memory by recipe; nothing is queued. "
+        "`conflict` says what a start would have to wait for.",
+        422: "The trainer's words why it could not be run.",
+    },
+    tag="training",
+    body=BodySpec(TrainingRequest, example={"job_name": "oda-1", "persona": "oda"}),
+)
+async def plan_training(request: web.Request) -> web.Response:
+    """The trainer reads the material, which takes seconds, and longer for much of it."""
+    wanted, plan = await plan_request(request, await read_json_object(request))
+    conflict = get_services(request).queue.conflict(wanted)
+    more = {"free_bytes": available_memory_bytes(), "conflict": str(conflict) if conflict else None}
+    return web.json_response({**plan.model_dump(mode="json"), **more})
 
 
 @describe_operation(
@@ -230,23 +303,11 @@ async def resume_job(request: web.Request) -> web.Response:
     return JobResponse.of(services, services.queue.resume(job.job_id)).response()
 
 
-def require_job(services: Services, job_id: str) -> TrainingJob:
-    """The job with this id. Raises `Problem`."""
-    job = services.store.jobs.get(job_id)
-    if job is None:
-        advice = "The page Training shows those that there are, GET /finetune/jobs lists them."
-        raise Problem("not-found", f"There is no job {job_id!r}.", advice)
-    return job
-
-
-def job_state_query(request: web.Request) -> JobState | None:
-    """The state by which jobs are asked for; None for all. Raises `Problem`."""
-    return cast(JobState | None, enum_query(request, "state", JOB_STATE_NAMES))
-
-
 ROUTES: tuple[Route, ...] = (
+    ("POST", "/finetune/start-training", post_training),
     ("GET", "/finetune/jobs", get_jobs),
     ("GET", "/finetune/jobs/{job_id}", get_job),
     ("POST", "/finetune/jobs/{job_id}/cancel", cancel_job),
     ("POST", "/finetune/jobs/{job_id}/resume", resume_job),
 )
+PLAN_ROUTES: tuple[Route, ...] = (("POST", "/finetune/plan", plan_training),)

@@ -22,9 +22,7 @@ from bot.web.api.training.job_routes import (
     TRAINING_TAG,
     JobListResponse,
     JobResponse,
-    job_path,
     queue_positions,
-    require_job,
 )
 from bot.web.api.training.run_details import read_log_tail, read_run_details, run_folder
 from bot.web.api.training.run_history import (
@@ -38,6 +36,7 @@ from bot.web.api.training.run_history import (
     smooth,
     smoothing_formula,
 )
+from bot.web.api.training.training_service import job_path, require_job, smoothing_query
 from bot.web.app_context import APP_CONTEXT, Route, get_services
 from bot.web.problems import Problem
 from bot.web.sse import SseItem, stream_events
@@ -315,17 +314,3 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/finetune/jobs/{job_id}/curves", get_curves),
     ("GET", "/finetune/jobs/{job_id}/log", get_log),
 )
-
-
-def smoothing_query(request: web.Request) -> float:
-    """The weight by which curves are smoothed. Raises `Problem`."""
-    text = request.query.get("smoothing")
-    if text is None:
-        return DEFAULT_SMOOTHING
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = -1.0
-    if not 0 <= weight <= MAX_SMOOTHING:
-        raise Problem("bad-query", f"smoothing is {text[:20]!r}.", f"It is a number from 0 to {MAX_SMOOTHING}.")
-    return weight

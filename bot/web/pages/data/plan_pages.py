@@ -13,14 +13,14 @@ from aiohttp import web
 from bot.errors import redact_paths
 from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
-from bot.web.api.data.built_datasets import list_datasets
-from bot.web.api.data.data_service import StoredPlan, get_data_state
-from bot.web.api.data.data_sources import list_sources
-from bot.web.api.training.start_training import plan_request, queue_training
-from bot.web.api.training.training_checks import (
+from bot.training.request_checks import (
     available_memory_bytes,
     requested_recipe_plan,
 )
+from bot.web.api.data.built_datasets import list_datasets
+from bot.web.api.data.data_service import StoredPlan, get_data_state
+from bot.web.api.data.data_sources import list_sources
+from bot.web.api.training.training_service import plan_request, queue_training
 from bot.web.app_context import Route, get_services
 from bot.web.pages.charts import bar_chart
 from bot.web.pages.data.upload_form import read_fields

@@ -15,11 +15,10 @@ from aiohttp import web
 from bot.errors import redact_paths
 from bot.services import Services
 from bot.store import TrainingJob
+from bot.training.request_checks import requested_recipe_plan
 from bot.training.status_text import format_duration
-from bot.web.api.training.job_routes import require_job
 from bot.web.api.training.run_details import read_run_settings, run_folder
-from bot.web.api.training.start_training import queue_training
-from bot.web.api.training.training_checks import requested_recipe_plan
+from bot.web.api.training.training_service import queue_training, require_job
 from bot.web.app_context import Route, get_services
 from bot.web.pages.training.run_view import (
     REQUEST_FIELDS,

@@ -19,10 +19,9 @@ from bot.services import Services
 from bot.store import JobState, TrainingJob
 from bot.web.api.data.built_datasets import require_dataset
 from bot.web.api.paging import DEFAULT_PAGE_SIZE
-from bot.web.api.training.job_routes import JOB_STATE_NAMES, job_state_query, require_job
 from bot.web.api.training.run_details import RunDetails, read_log_tail, read_run_details, run_seconds
 from bot.web.api.training.run_history import MAX_SMOOTHING, STAGE_NAMES, smoothing_formula
-from bot.web.api.training.run_routes import smoothing_query
+from bot.web.api.training.training_service import JOB_STATE_NAMES, job_state_query, require_job, smoothing_query
 from bot.web.app_context import Route, get_services
 from bot.web.pages.training import run_view
 from bot.web.pages.training.run_view import (

@@ -1,0 +1,210 @@
+"""Checks whether a training request can run on this machine, and proposes the nearest one that can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import ValidationError
+
+from bot.personas.base_model_compat import is_same_model
+from bot.training.dataset_catalog import DatasetCatalog, require_copyable, resolve_dataset_path
+from bot.training.queue import JobQueue
+from bot.training.training_plan import RecipeEstimate, TrainingPlan
+from personas.errors import BaseModelError, RequestError, TrainingError, UnderstudyError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.models.base_model import locate
+from personas.schemas.training import TrainingRequest
+
+MEMORY_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r", "target_modules")
+"""Settings that decide a run's memory; a proposal with another recipe leaves them to that recipe."""
+MAX_WAITING_CHECKS = 8
+RequestJson = dict[str, Any]
+
+
+class UnavailableRequestError(RequestError):
+    """The request names what is not on this machine. `fields` maps each wrong field to its error.
+
+    `proposal` is the nearest body that would run here, None if there is none.
+    """
+
+    def __init__(self, fields: Mapping[str, UnderstudyError], proposal: RequestJson | None) -> None:
+        advice = "`errors` says what each field needs" + (
+            "; `would_work` is a body that runs here." if proposal else "."
+        )
+        super().__init__(" ".join(error.message for error in fields.values()), advice)
+        self.fields, self.proposal = fields, proposal
+
+
+class InsufficientMemoryError(TrainingError):
+    """The run needs more memory than is free; `proposal` is a body that fits, None if there is none."""
+
+    def __init__(self, needed_bytes: int, free_bytes: int, proposal: RequestJson | None) -> None:
+        super().__init__(
+            f"The training needs about {needed_bytes / 2**30:.1f} GiB of memory; "
+            f"{free_bytes / 2**30:.1f} GiB are free.",
+            "`would_work` is a body that fits." if proposal else "Close other programs, or name a smaller base model.",
+        )
+        self.needed_bytes, self.free_bytes, self.proposal = needed_bytes, free_bytes, proposal
+
+
+class TooManyChecksError(TrainingError):
+    """As many requests wait to be checked as may."""
+
+
+class CheckLock:
+    """Lets one check run at a time: each is a process that reads all of the material."""
+
+    def __init__(self) -> None:
+        self._semaphore = asyncio.Semaphore()
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        if self._waiting >= MAX_WAITING_CHECKS:
+            raise TooManyChecksError("Other requests are being checked.", "Try again.")
+        self._waiting += 1
+        try:
+            await self._semaphore.acquire()
+        except BaseException:
+            self._waiting -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._waiting -= 1
+        self._semaphore.release()
+
+
+@dataclass(frozen=True)
+class RequestChecks:
+    """Checks bodies of training requests against the queue, the catalogue and the machine's memory."""
+
+    queue: JobQueue
+    catalogue: DatasetCatalog
+    base_model: str
+    home: Path
+
+    def parse(self, body: RequestJson) -> TrainingRequest:
+        """Parse a body; the base model defaults to the served one. Raises `ValidationError`."""
+        return TrainingRequest.model_validate({"base_model": self.base_model, **body})
+
+    async def require_startable(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
+        """Raise an `UnderstudyError` unless everything named is available and no job of the guild conflicts."""
+        await self.require_available(body, guild_id)
+        self.queue.check(self.parse(body), guild_id)
+
+    async def require_available(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
+        """Raise `UnavailableRequestError` if the request names what is not on this machine."""
+        wrong = await asyncio.to_thread(self._find_unavailable, self.parse(body))
+        if wrong:
+            raise UnavailableRequestError(wrong, await self._propose_available(body, wrong, guild_id))
+
+    async def require_memory(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> TrainingPlan:
+        """Plan the run. Raises `InsufficientMemoryError` if it does not fit."""
+        request = self.parse(body)
+        plan = await self.queue.plan(request, guild_id)
+        free, needed = available_memory_bytes(), requested_recipe_plan(plan, request.recipe).memory_bytes
+        if needed <= free:
+            return plan
+        proposal = next(_fitting_alternatives(body, plan, free), None)
+        if proposal is None and request.base_model != self.base_model:
+            served = {field: value for field, value in body.items() if field != "base_model"}
+            proposal = await self._propose_fitting(served, guild_id)
+        raise InsufficientMemoryError(needed, free, proposal)
+
+    def _find_unavailable(self, request: TrainingRequest) -> dict[str, UnderstudyError]:
+        wrong: dict[str, UnderstudyError] = {}
+        if not is_same_model(request.base_model, self.base_model) and (error := _base_model_error(request.base_model)):
+            wrong["base_model"] = error
+        if request.dataset_path:
+            try:
+                require_copyable(resolve_dataset_path(self.home, request.dataset_path).path, self.home)
+            except UnderstudyError as error:
+                wrong["dataset_path"] = error
+        if request.persona:
+            try:
+                self.catalogue.card(request.persona)
+            except UnderstudyError as error:
+                wrong["persona"] = error
+        known = self.catalogue.recipes()
+        if request.recipe not in known:
+            wrong["recipe"] = UnderstudyError(f"There is no recipe {request.recipe!r}.", f"Known: {', '.join(known)}.")
+        return wrong
+
+    async def _propose_available(
+        self, body: RequestJson, wrong: Mapping[str, object], guild_id: int
+    ) -> RequestJson | None:
+        """Find the nearest body that runs here without the wrong fields; None if there is none."""
+        others = self._alternatives(body, wrong)
+        acceptable = next((other for other in others if self._is_acceptable(other, guild_id)), None)
+        return await self._propose_fitting(acceptable, guild_id) if acceptable else None
+
+    def _alternatives(self, body: RequestJson, wrong: Mapping[str, object]) -> Iterator[RequestJson]:
+        """Bodies without the wrong fields; a dialogue job then takes a data set of the catalogue."""
+        rest = {field: value for field, value in body.items() if field not in wrong}
+        yield rest
+        if "dataset_path" in wrong:
+            for dataset in self.catalogue.datasets():
+                yield {**rest, "dataset": dataset}
+
+    def _is_acceptable(self, body: RequestJson, guild_id: int) -> bool:
+        try:
+            self.queue.check(self.parse(body), guild_id)
+        except (UnderstudyError, ValidationError):
+            return False
+        return True
+
+    async def _propose_fitting(self, body: RequestJson, guild_id: int) -> RequestJson | None:
+        """Find the body, or the nearest to it, whose run fits into memory; None if there is none."""
+        request = self.parse(body)
+        try:
+            plan = await self.queue.plan(request, guild_id)
+        except UnderstudyError:
+            return None
+        free = available_memory_bytes()
+        fits = requested_recipe_plan(plan, request.recipe).memory_bytes <= free
+        return body if fits else next(_fitting_alternatives(body, plan, free), None)
+
+
+def available_memory_bytes() -> int:
+    """Memory available to the next run: what is free now, and what the bot's child processes will release."""
+    free = int(psutil.virtual_memory().available)
+    for child in psutil.Process().children(recursive=True):
+        try:
+            free += child.memory_info().rss
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return free
+
+
+def requested_recipe_plan(plan: TrainingPlan, recipe: str) -> RecipeEstimate:
+    """The estimate of the requested recipe. Raises `TrainingError` if the plan has none."""
+    for found in plan.recipes:
+        if found.recipe == recipe:
+            return found
+    raise TrainingError(f"The trainer's plan has no estimate for {recipe}.", "Its version is not the bot's.")
+
+
+def _base_model_error(name: str) -> UnderstudyError | None:
+    try:
+        locate(name, fetch=False)
+    except BaseModelError as error:
+        return error
+    except (OSError, RuntimeError, ValueError):  # no name that a folder could have
+        return BaseModelError(f"The base model {name!r} is not on this machine.", "Name `embedded` or a model folder.")
+    return None
+
+
+def _fitting_alternatives(body: RequestJson, plan: TrainingPlan, free: int) -> Iterator[RequestJson]:
+    """Bodies whose runs fit, those with the fewest changes first."""
+    asked = body.get("hyperparameters", {})
+    for way in plan.lighter:
+        if way.memory_bytes <= free:
+            yield {**body, "hyperparameters": {**asked, **way.set}}
+    others = {field: value for field, value in asked.items() if field not in MEMORY_FIELDS}
+    for found in sorted(plan.recipes, key=lambda found: found.memory_bytes, reverse=True):
+        if found.memory_bytes <= free:
+            yield {**body, "recipe": found.recipe, "hyperparameters": others}

@@ -1,0 +1,155 @@
+"""Checks, plans and queues trainings for API and pages; finds jobs and parses their query parameters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast, get_args
+
+from aiohttp import web
+
+from bot.errors import redact_paths
+from bot.personas.base_model_compat import compatibility_notes
+from bot.services import Services
+from bot.store import JobState, TrainingJob
+from bot.training.request_checks import (
+    CheckLock,
+    InsufficientMemoryError,
+    RequestChecks,
+    TooManyChecksError,
+    UnavailableRequestError,
+)
+from bot.training.training_plan import TrainingPlan
+from bot.web.api.paging import enum_query
+from bot.web.api.training.run_history import DEFAULT_SMOOTHING, MAX_SMOOTHING
+from bot.web.app_context import get_services
+from bot.web.problems import Problem
+from bot.web.request_body import parse_body
+from personas.errors import RequestError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.training import TrainingRequest
+
+log = logging.getLogger(__name__)
+JOB_STATE_NAMES: tuple[JobState, ...] = get_args(JobState)
+NO_CHANNEL_ID = NO_USER_ID = 0
+CHECK_LOCK = web.AppKey("checks", CheckLock)
+
+
+async def queue_training(
+    request: web.Request, body: dict[str, Any], *, guild_id: int = OPERATOR_GUILD_ID, job_id: str | None = None
+) -> tuple[TrainingJob, TrainingPlan | None]:
+    """Check a body and queue it for a guild. Returns the job and its plan, None for a job that existed.
+
+    Raises `Problem` or another `UnderstudyError` if it cannot run here; nothing is queued then.
+    """
+    services = get_services(request)
+    checks, wanted = _parse_request(services, body)
+    with _checks_as_problems(services):
+        async with request.app[CHECK_LOCK]:
+            if known := _existing_job(services, job_id, wanted):
+                return known, None
+            await checks.require_startable(body, guild_id)
+            plan = await checks.require_memory(body, guild_id)
+            services = get_services(request)  # the bot may have stopped meanwhile
+            return _enqueue(services, wanted, guild_id, job_id), plan
+
+
+async def plan_request(request: web.Request, body: dict[str, Any]) -> tuple[TrainingRequest, TrainingPlan]:
+    """Parse a body and plan its run, whatever is in the queue. Raises `UnderstudyError`s."""
+    services = get_services(request)
+    checks, wanted = _parse_request(services, body)
+    with _checks_as_problems(services):
+        async with request.app[CHECK_LOCK]:
+            await checks.require_available(body)
+            return wanted, await services.queue.plan(wanted)
+
+
+def require_job(services: Services, job_id: str) -> TrainingJob:
+    """Find a job by its id. Raises `Problem`."""
+    job = services.store.jobs.get(job_id)
+    if job is None:
+        advice = "The page Training shows all jobs, GET /finetune/jobs lists them."
+        raise Problem("not-found", f"There is no job {job_id!r}.", advice)
+    return job
+
+
+def job_path(job_id: str) -> str:
+    """The address of a job."""
+    return f"/finetune/jobs/{job_id}"
+
+
+def job_state_query(request: web.Request) -> JobState | None:
+    """The state in the query; None for all. Raises `Problem`."""
+    return cast(JobState | None, enum_query(request, "state", JOB_STATE_NAMES))
+
+
+def smoothing_query(request: web.Request) -> float:
+    """The smoothing weight of curves in the query. Raises `Problem`."""
+    text = request.query.get("smoothing")
+    if text is None:
+        return DEFAULT_SMOOTHING
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= MAX_SMOOTHING:
+        raise Problem("bad-query", f"smoothing is {text[:20]!r}.", f"It is a number from 0 to {MAX_SMOOTHING}.")
+    return weight
+
+
+def _parse_request(services: Services, body: dict[str, Any]) -> tuple[RequestChecks, TrainingRequest]:
+    parse_body(TrainingRequest, {"base_model": services.base_model, **body})
+    checks = RequestChecks(services.queue, services.catalogue, services.base_model, services.home)
+    return checks, checks.parse(body)
+
+
+@contextmanager
+def _checks_as_problems(services: Services) -> Iterator[None]:
+    """Raise failed checks as problems with the fields and the proposal of the check."""
+    try:
+        yield
+    except TooManyChecksError as error:
+        raise Problem("busy", error.message, error.advice, headers={"Retry-After": "10"}) from error
+    except UnavailableRequestError as error:
+        raise Problem(
+            "cannot-train",
+            redact_paths(error.message, services.home),
+            error.advice,
+            errors=[
+                {"field": field, "pointer": f"#/{field}", "detail": redact_paths(str(wrong), services.home)}
+                for field, wrong in error.fields.items()
+            ],
+            more={"would_work": error.proposal} if error.proposal else None,
+        ) from error
+    except InsufficientMemoryError as error:
+        figures = {"needed_bytes": error.needed_bytes, "free_bytes": error.free_bytes}
+        proposal = {"would_work": error.proposal} if error.proposal else {}
+        raise Problem("no-memory", error.message, error.advice, more={**figures, **proposal}) from error
+
+
+def _enqueue(services: Services, wanted: TrainingRequest, guild_id: int, job_id: str | None) -> TrainingJob:
+    job = services.queue.enqueue(
+        wanted, guild_id=guild_id, channel_id=NO_CHANNEL_ID, requested_by=NO_USER_ID, job_id=job_id or ""
+    )
+    for note in compatibility_notes(wanted, services.base_model):
+        log.warning("the job %s: %s", job.job_id, note)
+    return job
+
+
+def _existing_job(services: Services, job_id: str | None, wanted: TrainingRequest) -> TrainingJob | None:
+    job = services.store.jobs.get(job_id) if job_id else None
+    if job is None:
+        return None
+    try:
+        is_same = job.request == wanted
+    except RequestError:  # it was stored by another version of the bot
+        is_same = False
+    if not is_same:
+        raise Problem(
+            "key-used",
+            "This Idempotency-Key came with another request before.",
+            "Send a new key with a new request.",
+            more={"job": job_path(job.job_id)},
+        )
+    return job
